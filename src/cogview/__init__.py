@@ -1,0 +1,1 @@
+"""CogView, rebuilt."""

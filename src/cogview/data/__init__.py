@@ -1,0 +1,1 @@
+"""Pairs of pictures and words in, token shards out."""

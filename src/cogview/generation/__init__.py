@@ -1,0 +1,1 @@
+"""Sampling pictures with a key/value cache, and the pipeline that users call."""

@@ -1,0 +1,1 @@
+"""Every run of the project as one function that returns a config."""

@@ -1,0 +1,1 @@
+"""One flat training loop for both stages."""
