@@ -1,0 +1,57 @@
+# make demo    draw pictures from the bundled model into out/demo/
+# make test    run the tests
+# make check   format, lint, types, layers, then the tests
+# make clean   remove what the others made, pictures and runs excepted
+#
+# Each sets up what it needs in .venv, and again only when pyproject.toml or constraints.txt changed.
+
+# The interpreter to build .venv from: 3.11 or newer, for instance `make demo PYTHON=python3.12`.
+PYTHON ?= python3
+
+# More flags for pip. On Linux, PyPI's torch brings gigabytes of CUDA libraries along; a machine without a GPU wants
+#   make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_FLAGS ?=
+
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_FLAGS)
+
+.PHONY: help demo test check clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+demo: .venv/ready-to-draw
+	$(BIN)/cogview generate --out out/demo \
+	  "蓝色背景上的一只猫和一个苹果" "一条鱼在一朵花的左边" "a red apple above a dog" "two umbrellas on a yellow ground"
+
+test: .venv/ready-to-develop
+	$(BIN)/python -m pytest
+
+check: .venv/ready-to-develop
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf .venv build dist src/cogview.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# setuptools is installed first and used as it is, so that the build, too, runs on the pinned version.
+.venv/ready-to-draw: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing cogview and what it runs on into .venv; the first time this takes a few minutes."
+	$(INSTALL) setuptools
+	$(INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+.venv/ready-to-develop: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing cogview and what its checks need into .venv; the first time this takes a few minutes."
+	$(INSTALL) setuptools
+	$(INSTALL) --no-build-isolation --editable '.[data,track,plot,dev]'
+	@touch $@ .venv/ready-to-draw
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "cogview needs Python 3.11 or newer, and '$(PYTHON)' is not: try make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
