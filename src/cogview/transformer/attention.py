@@ -1,0 +1,88 @@
+"""Causal self-attention, fused or by the paper's overflow-free formula, with and without a cache."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cogview.transformer.cache import LayerCache
+from cogview.transformer.config import TransformerConfig
+
+
+def relaxed_attention(
+    query: Float[Tensor, "b h t e"],
+    key: Float[Tensor, "b h k e"],
+    value: Float[Tensor, "b h k e"],
+    alpha: float = 32.0,
+    dropout: float = 0.0,
+) -> Float[Tensor, "b h t e"]:
+    """Causal attention in the paper's order of operations, which cannot overflow in fp16.
+
+    Keys are divided by alpha * sqrt(e) before the product; the largest score of each head is subtracted
+    before alpha is multiplied back, so that every argument of the exponential is at most 0.
+
+    Args:
+        query: the last `t` of the `k` positions.
+        key: all `k` positions.
+        value: all `k` positions.
+        alpha: the factor by which scores are kept small.
+        dropout: probability of dropping an attention weight.
+
+    Paper: 2.4, softmax((Q^T K / (alpha sqrt d) - max) * alpha) with alpha = 32.
+    """
+    scores = query @ (key / (alpha * math.sqrt(query.shape[-1]))).transpose(-2, -1)
+    t, k = scores.shape[-2:]
+    if t > 1:
+        future = torch.ones(t, k, dtype=torch.bool, device=scores.device).triu(diagonal=k - t + 1)
+        scores = scores.masked_fill(future, -torch.inf)
+    largest = scores.detach().amax(dim=(-2, -1), keepdim=True)
+    weights = F.softmax((scores - largest) * alpha, dim=-1)
+    return F.dropout(weights, dropout, training=dropout > 0) @ value
+
+
+def fused_attention(
+    query: Float[Tensor, "b h t e"],
+    key: Float[Tensor, "b h k e"],
+    value: Float[Tensor, "b h k e"],
+    dropout: float = 0.0,
+) -> Float[Tensor, "b h t e"]:
+    """Causal attention by PyTorch's fused kernels, which accumulate in fp32.
+
+    Args:
+        query: the last `t` of the `k` positions.
+        key: all `k` positions.
+        value: all `k` positions.
+        dropout: probability of dropping an attention weight.
+    """
+    t, k = query.shape[-2], key.shape[-2]
+    if t == k or t == 1:
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=t > 1)
+    past = torch.ones(t, k, dtype=torch.bool, device=query.device).tril(diagonal=k - t)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=past, dropout_p=dropout)
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head causal self-attention; `query_key_value` stacks Q, K and V, each split into heads."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None) -> Float[Tensor, "b t d"]:
+        """Attend to all earlier tokens; with a cache, also to those it holds, and leave these in it."""
+        b, t, d = x.shape
+        heads = self.query_key_value(x).view(b, t, 3, self.config.num_heads, self.config.head_size)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        if cache is not None:
+            key, value = cache.append(key, value)
+            query = query.to(key.dtype)
+        dropout = self.config.dropout if self.training else 0.0
+        if self.config.attention == "relaxed":
+            attended = relaxed_attention(query, key, value, self.config.relax_alpha, dropout)
+        else:
+            attended = fused_attention(query, key, value, dropout)
+        return self.output(attended.to(x.dtype).transpose(1, 2).reshape(b, t, d))

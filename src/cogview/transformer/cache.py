@@ -1,0 +1,76 @@
+"""A static key/value cache: allocated once, sliced to its length, shared by the candidates of one text."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cogview.transformer.config import TransformerConfig
+
+
+class LayerCache:
+    """Keys and values of one layer; a view of the whole cache."""
+
+    def __init__(self, cache: "KeyValueCache", layer: int) -> None:
+        self._cache = cache
+        self._keys = cache.keys[layer]
+        self._values = cache.values[layer]
+
+    def append(
+        self, key: Float[Tensor, "b h t e"], value: Float[Tensor, "b h t e"]
+    ) -> tuple[Float[Tensor, "b h k e"], Float[Tensor, "b h k e"]]:
+        """Store `t` new positions behind those held and return all of them, the new ones included."""
+        start, stop = self._cache.length, self._cache.length + key.shape[2]
+        self._keys[:, :, start:stop] = key
+        self._values[:, :, start:stop] = value
+        return self._keys[:, :, :stop], self._values[:, :, :stop]
+
+
+class KeyValueCache:
+    """Keys and values of all layers for up to `max_tokens` positions.
+
+    Args:
+        config: of the transformer that fills it.
+        batch: sequences.
+        max_tokens: capacity in positions.
+        dtype: of the stored values; fp32 is the fast choice on CPU even with bf16 weights.
+        device: where it lies.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        batch: int,
+        max_tokens: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config = config
+        shape = (config.num_layers, batch, config.num_heads, max_tokens, config.head_size)
+        self.keys: Float[Tensor, "l b h k e"] = torch.zeros(shape, dtype=dtype, device=device)
+        self.values: Float[Tensor, "l b h k e"] = torch.zeros(shape, dtype=dtype, device=device)
+        self.length = 0
+
+    @property
+    def max_tokens(self) -> int:
+        """Capacity in positions."""
+        return self.keys.shape[3]
+
+    def layer(self, index: int) -> LayerCache:
+        """Return the view that one layer appends to."""
+        return LayerCache(self, index)
+
+    def expand(self, num: int, max_tokens: int | None = None) -> "KeyValueCache":
+        """Return a cache for `num` sequences that each begin with the one sequence held here.
+
+        Args:
+            num: sequences of the new cache.
+            max_tokens: its capacity; this cache's by default.
+        """
+        assert self.keys.shape[1] == 1, "only a cache of one sequence can be shared"
+        shared = KeyValueCache(
+            self.config, num, max_tokens or self.max_tokens, self.keys.dtype, self.keys.device
+        )
+        shared.length = self.length
+        shared.keys[:, :, :, : self.length] = self.keys[:, :, :, : self.length]
+        shared.values[:, :, :, : self.length] = self.values[:, :, :, : self.length]
+        return shared

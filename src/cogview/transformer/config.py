@@ -1,0 +1,79 @@
+"""The shape of a transformer and its stabilisers."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cogview.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Shape and stabilisers of one transformer.
+
+    Args:
+        num_layers: blocks.
+        hidden_size: width of the main branch.
+        num_heads: attention heads; divides `hidden_size`.
+        vocabulary_size: rows of the tied embedding and head, padding included.
+        num_positions: rows of the learned position table.
+        mlp_factor: inner width of the MLP, in units of `hidden_size`.
+        layer_norm: where a residual branch f is normalised: `sandwich` x + LN(f(LN(x))), `pre` x + f(LN(x)),
+            `post` LN(x + f(x)).
+        norm_scope: over what PB-Relax takes max|x| before a LayerNorm: each `token`, the whole `tensor`
+            (as the released weights expect), or `none` for a plain LayerNorm.
+        attention: `fused` for PyTorch's kernels with fp32 accumulation, `relaxed` for the paper's formula.
+        relax_alpha: alpha of the relaxed attention.
+        embedding_gradient_scale: a of emb * a + emb.detach() * (1 - a).
+        dropout: probability, in training, on embeddings, attention and residual branches.
+        layer_norm_epsilon: epsilon of every LayerNorm.
+
+    Raises:
+        UsageError: if the numbers do not fit together.
+
+    Paper: 2.3 (shape) and 2.4 (stabilisers).
+    """
+
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    vocabulary_size: int
+    num_positions: int
+    mlp_factor: int = 4
+    layer_norm: Literal["sandwich", "pre", "post"] = "sandwich"
+    norm_scope: Literal["token", "tensor", "none"] = "token"
+    attention: Literal["fused", "relaxed"] = "fused"
+    relax_alpha: float = 32.0
+    embedding_gradient_scale: float = 0.1
+    dropout: float = 0.0
+    layer_norm_epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name in (
+            "num_layers",
+            "hidden_size",
+            "num_heads",
+            "vocabulary_size",
+            "num_positions",
+            "mlp_factor",
+        ):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.hidden_size % self.num_heads:
+            raise UsageError(
+                f"hidden_size must be a multiple of num_heads, got {self.hidden_size} and {self.num_heads}"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise UsageError(f"dropout must be in [0, 1), got {self.dropout}")
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the model, the tied head counted once."""
+        d, inner = self.hidden_size, self.mlp_factor * self.hidden_size
+        norms = (4 if self.layer_norm == "sandwich" else 2) * 2 * d
+        block = 3 * d * d + 3 * d + d * d + d + 2 * d * inner + inner + d + norms
+        return (self.vocabulary_size + self.num_positions) * d + self.num_layers * block + 2 * d

@@ -1,0 +1,95 @@
+"""The transformer of CogView: tokens to logits."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cogview.transformer.block import SandwichBlock, layer_norm
+from cogview.transformer.cache import KeyValueCache
+from cogview.transformer.config import TransformerConfig
+from cogview.transformer.embedding import Embedding
+
+
+class Transformer(nn.Module):
+    """A unidirectional transformer over text pieces and image codes.
+
+    Letters: b sequences, t tokens, d width, v vocabulary.
+
+    Args:
+        config: shape and stabilisers.
+
+    Paper: 2.3 and figure 3.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = Embedding(config)
+        self.blocks = nn.ModuleList(SandwichBlock(config) for _ in range(config.num_layers))
+        self.final_norm = layer_norm(config)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Draw weights from N(0, 0.02), and what is added to the main branch smaller with depth."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif "norm" not in name:
+                is_residual_output = name.endswith("output.weight")
+                depth_factor = 1 / math.sqrt(2 * self.config.num_layers) if is_residual_output else 1.0
+                nn.init.normal_(parameter, std=0.02 * depth_factor)
+
+    def forward(self, tokens: Int[Tensor, "b t"], positions: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
+        """Return for each token the logits of its successor, over the whole (padded) vocabulary.
+
+        Args:
+            tokens: ids below `config.vocabulary_size`.
+            positions: ids below `config.num_positions`; a template gives them, they need not be 0, 1, 2, ...
+        """
+        return self.logits(self.hidden_states(tokens, positions))
+
+    def hidden_states(
+        self, tokens: Int[Tensor, "b t"], positions: Int[Tensor, "b t"]
+    ) -> Float[Tensor, "b t d"]:
+        """Return the normalised states that `logits` takes."""
+        x = self.embedding(tokens, positions)
+        for block in self.blocks:
+            x = block(x)
+        return self.final_norm(x)
+
+    def logits(self, hidden: Float[Tensor, "*n d"], rows: range | None = None) -> Float[Tensor, "*n v"]:
+        """Return logits of all tokens, or of the tokens in `rows` only.
+
+        Args:
+            hidden: what `hidden_states` or `extend` returned.
+            rows: the legal tokens, where others need not be computed.
+        """
+        table = self.embedding.tokens.weight
+        if rows is not None:
+            table = table[rows.start : rows.stop]
+        return F.linear(hidden, table)
+
+    def extend(
+        self, tokens: Int[Tensor, "b t"], positions: Int[Tensor, "b t"], cache: KeyValueCache
+    ) -> Float[Tensor, "b t d"]:
+        """Append tokens to the sequences in `cache` and return the new tokens' normalised states.
+
+        Args:
+            tokens: one or more tokens of each sequence.
+            positions: their positions.
+            cache: holds what came before, and afterwards these too.
+        """
+        assert cache.length + tokens.shape[1] <= cache.max_tokens, "the cache is full"
+        x = self.embedding(tokens, positions)
+        for index, block in enumerate(self.blocks):
+            x = block(x, cache.layer(index))
+        cache.length += tokens.shape[1]
+        return self.final_norm(x)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.embedding.tokens.weight.device

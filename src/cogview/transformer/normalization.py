@@ -1,0 +1,43 @@
+"""PB-Relax for LayerNorm: divide by the largest magnitude first, so that nothing overflows in fp16."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class RelaxedLayerNorm(nn.LayerNorm):
+    """LayerNorm(x) computed as LayerNorm(x / max|x|).
+
+    LayerNorm does not change when its input is scaled, but the sums of squares inside it overflow fp16 for
+    large inputs; after the division they cannot. With scope `token` every token is divided by its own
+    maximum, so that no token's value depends on another's. A row's variance may then be as small as
+    1 / width, against which an epsilon of 1e-5 is no longer negligible (1.3 % at width 2,560), so that scope
+    divides epsilon by the width. With scope `tensor` one maximum over the whole tensor / 8 is used and
+    epsilon is left alone: that is what the released weights were trained with.
+
+    Args:
+        width: size of the last dimension.
+        scope: over what the maximum is taken; `none` is a plain LayerNorm.
+        epsilon: added to the variance.
+
+    Paper: 2.4, "Precision Bottleneck Relaxation".
+    """
+
+    def __init__(self, width: int, scope: Literal["token", "tensor", "none"], epsilon: float) -> None:
+        super().__init__(width, eps=epsilon / width if scope == "token" else epsilon)
+        self.scope = scope
+
+    def forward(self, input: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """Normalise the last dimension."""
+        if self.scope != "none":
+            magnitude = input.detach().abs()
+            if self.scope == "token":
+                largest = magnitude.amax(dim=-1, keepdim=True)
+            else:
+                largest = magnitude.amax() / 8
+            # A row of zeros stays zeros.
+            input = input / largest.clamp(min=torch.finfo(input.dtype).tiny)
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
