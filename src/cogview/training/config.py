@@ -1,0 +1,86 @@
+"""How a run trains, whichever the stage."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cogview.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The numbers of one training run; the defaults are the paper's where it names one.
+
+    Args:
+        num_steps: optimizer steps of the whole run; the schedule stretches over them.
+        batch_size: samples of a step, over all its micro-batches.
+        num_micro_batches: equal parts a batch is cut into to fit the memory; gradients are summed over them.
+        learning_rate: the peak, reached at the end of the warm-up.
+        final_learning_rate_fraction: where the cosine ends, as a fraction of the peak.
+        warmup_fraction: the share of the steps over which the rate rises linearly from zero.
+        betas: AdamW's decay rates of the mean and of the square of the gradient.
+        epsilon: AdamW's addition to the denominator.
+        weight_decay: decoupled, for matrices, kernels and embeddings; biases and norms have none.
+        gradient_clip: the largest Euclidean norm of all gradients together; 0 turns clipping off.
+        precision: "bfloat16" computes under autocast; weights and optimizer state are float32 in both.
+        compile: compile the loss with torch.compile; needs a C++ compiler, without one the run is eager.
+        device: "auto" takes CUDA if there is one.
+        seed: with the step number, the only source of randomness.
+        log_every_steps: how often means of the metrics are written; nothing is read from the device between.
+        sample_every_steps: how often the caller's sample sheet is drawn; 0 for never.
+        checkpoint_every_steps: how often a checkpoint is written; the last step always gets one.
+        keep_checkpoints: how many of the latest checkpoints stay.
+
+    Paper: section 2.3 (Adam, betas, weight decay, warm-up over 2 %, cosine).
+    """
+
+    num_steps: int
+    batch_size: int
+    num_micro_batches: int = 1
+    learning_rate: float = 3e-4
+    final_learning_rate_fraction: float = 0.1
+    warmup_fraction: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.95)
+    epsilon: float = 1e-8
+    weight_decay: float = 4e-2
+    gradient_clip: float = 1.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+    log_every_steps: int = 10
+    sample_every_steps: int = 0
+    checkpoint_every_steps: int = 500
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no run can have, naming the field."""
+        positive = ("num_steps", "batch_size", "num_micro_batches", "log_every_steps")
+        for name in (*positive, "checkpoint_every_steps", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("learning_rate", "epsilon"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} must be greater than 0, got {getattr(self, name)}.")
+        for name in ("weight_decay", "gradient_clip", "sample_every_steps", "seed"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
+        for name in ("final_learning_rate_fraction", "warmup_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} must lie between 0 and 1, got {getattr(self, name)}.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UsageError(f"betas must be at least 0 and less than 1, got {self.betas}.")
+        if self.batch_size % self.num_micro_batches:
+            raise UsageError(
+                f"batch_size must be a multiple of num_micro_batches, got {self.batch_size} and "
+                f"{self.num_micro_batches}."
+            )
+
+
+OPERATIONAL_FIELDS = (
+    "compile",
+    "device",
+    "sample_every_steps",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+)
+"""Fields that may differ when a run is resumed: they say how it is carried out, not what is computed."""

@@ -1,0 +1,72 @@
+"""What the training loop needs to know of a stage: its module, its batches, its loss."""
+
+from collections.abc import Mapping
+from typing import Protocol, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import nn
+
+Batch: TypeAlias = Mapping[str, torch.Tensor]
+"""Named tensors in host memory whose first axis counts the samples of the batch."""
+
+Metrics: TypeAlias = dict[str, Float[torch.Tensor, ""]]
+"""Named scalars, detached and left on their device: the loop reads them only when it logs."""
+
+
+class Task(Protocol):
+    """One stage of the paper as the loop sees it: something that makes batches and scores them.
+
+    Everything that changes while training lives in the parameters and persistent buffers of `module`, so
+    that a checkpoint of the module and of the optimizer is a checkpoint of the task.
+    """
+
+    @property
+    def module(self) -> nn.Module:
+        """The module to train; the loop moves it to its device and calls its `train()`."""
+        ...
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether convolutions dominate, so that weights and images are better laid out channels-last."""
+        ...
+
+    def batch(self, step: int) -> Batch:
+        """Make the batch of a step, the same one each time it is asked.
+
+        The loop calls this in a thread, one step ahead, so it must not draw from torch's or numpy's global
+        generators: it builds its own from the seed and the step.
+
+        Args:
+            step: counts from 0.
+        """
+        ...
+
+    def num_items(self, batch: Batch) -> tuple[int, str]:
+        """Return over how many items the loss of this batch is a mean, and their plural ("tokens").
+
+        The rate shown is items a second, and micro-batches are weighted by it, so that accumulated gradients are
+        those of the whole batch.
+
+        Args:
+            batch: a batch, or a micro-batch, in host memory.
+        """
+        ...
+
+    def loss(self, batch: Batch) -> tuple[Float[torch.Tensor, ""], Metrics]:
+        """Return the loss to minimise, a mean over the batch's items, and scalars to log beside it.
+
+        Called under autocast and perhaps compiled, so it does not read values back (no `.item()`).
+
+        Args:
+            batch: a batch, or a micro-batch, on the module's device.
+        """
+        ...
+
+    def after_step(self, step: int) -> Metrics:
+        """Do what follows the optimizer's step (a moving average, say) and return scalars to log, or none.
+
+        Args:
+            step: the step just done, counted from 0 like that of `batch`.
+        """
+        ...
