@@ -1,0 +1,257 @@
+"""Sequence templates: the order in which pieces, codes and separators stand, and where each is positioned.
+
+Letters of the shapes: b batch, t tokens, n pieces of one text, k codes of one picture, r s rows and columns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Bool, Int8, Int64
+
+from cogview.errors import CogViewError, UsageError
+from cogview.sequence.vocabulary import Vocabulary, size_token
+
+Pieces = Sequence[int] | npt.NDArray[np.integer]
+"""Text pieces, numbered from 0 as the text tokenizer numbers them."""
+
+Codes = npt.NDArray[np.integer]
+"""Image codes of one picture, [r s] or flattened row by row."""
+
+
+class TokenKind(IntEnum):
+    """What a token stands for."""
+
+    SEPARATOR = 0
+    TEXT = 1
+    IMAGE = 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenSequence:
+    """One sequence of tokens as the transformer reads it.
+
+    Args:
+        tokens: ids of the vocabulary.
+        positions: index of each token's position embedding.
+        kind: `TokenKind` of each token.
+        num_clipped_pieces: pieces that were left out because the text was too long.
+    """
+
+    tokens: Int64[np.ndarray, "t"]
+    positions: Int64[np.ndarray, "t"]
+    kind: Int8[np.ndarray, "t"]
+    num_clipped_pieces: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenBatch:
+    """Sequences side by side, padded at the end, with what the transformer has to predict.
+
+    Args:
+        tokens: ids of the vocabulary, [PAD] where a sequence has ended.
+        positions: index of each token's position embedding, 0 for padding.
+        targets: the token that follows each token, [PAD] where none does.
+        text_mask: which targets are text: the pieces and the separator that ends them.
+        image_mask: which targets are image codes. The other separators follow from the template, so neither
+            mask holds them and nothing is learnt from them.
+        num_clipped: texts of the batch that were too long and lost their end.
+    """
+
+    tokens: Int64[np.ndarray, "b t"]
+    positions: Int64[np.ndarray, "b t"]
+    targets: Int64[np.ndarray, "b t"]
+    text_mask: Bool[np.ndarray, "b t"]
+    image_mask: Bool[np.ndarray, "b t"]
+    num_clipped: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToImageTemplate:
+    """`[ROI1] text [SIZE] [BOI1] codes [EOI1]`: the sequence of pretraining and of text-to-image generation.
+
+    Differs from the paper: with `image_positions="fixed"` the size token's position is always
+    `1 + max_text_pieces`, so that a code of the grid has the same position whatever the text's length, and a
+    small model need not learn to subtract that length. "after_text" is the paper's.
+
+    Args:
+        vocabulary: the ids of codes, pieces and separators.
+        grid_rows: rows of codes.
+        grid_columns: columns of codes.
+        max_text_pieces: longer texts lose their end; the paper's 1,088 tokens leave 60 beside 32x32 codes.
+        image_positions: where the positions of the picture start.
+
+    Raises:
+        UsageError: an empty grid, or no room for text.
+
+    Paper: section 2.2 and figure 3.
+    """
+
+    vocabulary: Vocabulary
+    grid_rows: int
+    grid_columns: int
+    max_text_pieces: int
+    image_positions: Literal["after_text", "fixed"] = "after_text"
+
+    def __post_init__(self) -> None:
+        for name in ("grid_rows", "grid_columns", "max_text_pieces"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"A sequence of {name}={getattr(self, name)} is impossible: give 1 or more.")
+        if self.image_positions not in ("after_text", "fixed"):
+            raise UsageError(
+                f"There are no image_positions {self.image_positions!r}: give after_text or fixed."
+            )
+
+    @property
+    def num_codes_per_image(self) -> int:
+        """Codes of one picture."""
+        return self.grid_rows * self.grid_columns
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a sequence whose text is as long as can be: the width of a batch."""
+        return 4 + self.max_text_pieces + self.num_codes_per_image
+
+    @property
+    def num_positions(self) -> int:
+        """Position embeddings that the transformer needs."""
+        return self.max_tokens
+
+    def clip(self, pieces: Pieces) -> Int64[np.ndarray, "n"]:
+        """Return the pieces that there is room for: all, or the first `max_text_pieces`."""
+        return np.asarray(pieces[: self.max_text_pieces], dtype=np.int64)
+
+    def prefix(self, pieces: Pieces) -> TokenSequence:
+        """Return what comes before the codes, `[ROI1] text [SIZE] [BOI1]`: all that generation starts from.
+
+        Args:
+            pieces: the text, numbered as the text tokenizer does; clipped if too long.
+
+        Raises:
+            CogViewError: a piece that the vocabulary does not have.
+        """
+        text = self.clip(pieces)
+        _check_range(text, self.vocabulary.num_text_pieces, "text piece")
+        separator = self.vocabulary.separator
+        tokens = np.concatenate(
+            [
+                [separator("ROI1")],
+                self.vocabulary.text_pieces.start + text,
+                [separator(size_token(self.grid_rows, self.grid_columns)), separator("BOI1")],
+            ]
+        )
+        kind = np.full(len(tokens), TokenKind.SEPARATOR, dtype=np.int8)
+        kind[1 : 1 + len(text)] = TokenKind.TEXT
+        return TokenSequence(
+            tokens=tokens,
+            positions=self._positions(len(text), len(tokens)),
+            kind=kind,
+            num_clipped_pieces=len(pieces) - len(text),
+        )
+
+    def build(self, pieces: Pieces, codes: Codes) -> TokenSequence:
+        """Return the whole sequence of a text and its picture.
+
+        Args:
+            pieces: the text, numbered as the text tokenizer does; clipped if too long.
+            codes: the picture, [r s] or flat.
+
+        Raises:
+            CogViewError: another number of codes than the grid has, or ids that the vocabulary does not have.
+        """
+        prefix = self.prefix(pieces)
+        picture = self._checked_codes(codes)
+        tokens = np.concatenate([prefix.tokens, picture, [self.vocabulary.separator("EOI1")]])
+        kind = np.full(len(tokens), TokenKind.SEPARATOR, dtype=np.int8)
+        kind[: len(prefix.kind)] = prefix.kind
+        kind[len(prefix.kind) : -1] = TokenKind.IMAGE
+        num_pieces = len(prefix.tokens) - 3
+        return TokenSequence(
+            tokens=tokens,
+            positions=self._positions(num_pieces, len(tokens)),
+            kind=kind,
+            num_clipped_pieces=prefix.num_clipped_pieces,
+        )
+
+    def code_positions(self, num_pieces: int) -> Int64[np.ndarray, "k"]:
+        """Return the position index of each code after a text.
+
+        Args:
+            num_pieces: pieces of the text before clipping.
+        """
+        num_pieces = min(num_pieces, self.max_text_pieces)
+        start = num_pieces + 3
+        return self._positions(num_pieces, start + self.num_codes_per_image)[start:]
+
+    def batch(self, pairs: Sequence[tuple[Pieces, Codes]]) -> TokenBatch:
+        """Return sequences padded to `max_tokens`, with their targets.
+
+        Args:
+            pairs: (pieces, codes) of each sequence; at least one.
+
+        Raises:
+            CogViewError: as `build` does.
+        """
+        padding = self.vocabulary.separator("PAD")
+        # One column more than a sequence has: what follows the last token is a target too.
+        tokens = np.full((len(pairs), self.max_tokens + 1), padding, dtype=np.int64)
+        positions = np.zeros((len(pairs), self.max_tokens), dtype=np.int64)
+        text_mask = np.zeros((len(pairs), self.max_tokens), dtype=np.bool_)
+        image_mask = np.zeros((len(pairs), self.max_tokens), dtype=np.bool_)
+        num_clipped = 0
+        for row, (pieces, codes) in enumerate(pairs):
+            sequence = self.build(pieces, codes)
+            num_tokens = len(sequence.tokens)
+            tokens[row, :num_tokens] = sequence.tokens
+            positions[row, :num_tokens] = sequence.positions
+            # A token is the target of the place before it: the pieces, at places 1 and on, are targets from
+            # place 0 on, and the one more is the separator that ends the text.
+            text_mask[row, : np.count_nonzero(sequence.kind == TokenKind.TEXT) + 1] = True
+            image_mask[row, : num_tokens - 1] = sequence.kind[1:] == TokenKind.IMAGE
+            num_clipped += sequence.num_clipped_pieces > 0
+        return TokenBatch(
+            tokens=tokens[:, :-1].copy(),
+            positions=positions,
+            targets=tokens[:, 1:].copy(),
+            text_mask=text_mask,
+            image_mask=image_mask,
+            num_clipped=num_clipped,
+        )
+
+    @cached_property
+    def _counting(self) -> Int64[np.ndarray, "t"]:
+        return np.arange(self.max_tokens, dtype=np.int64)
+
+    def _positions(self, num_pieces: int, num_tokens: int) -> Int64[np.ndarray, "t"]:
+        """Return the positions of the first `num_tokens` tokens of a sequence whose text has `num_pieces`."""
+        if self.image_positions == "after_text":
+            return self._counting[:num_tokens].copy()
+        num_before_size = 1 + num_pieces
+        gap = self.max_text_pieces - num_pieces
+        positions = self._counting[:num_tokens].copy()
+        positions[num_before_size:] += gap
+        return positions
+
+    def _checked_codes(self, codes: Codes) -> Int64[np.ndarray, "k"]:
+        """Return the codes row by row after checking that they fit the grid and the vocabulary."""
+        if codes.shape not in ((self.grid_rows, self.grid_columns), (self.num_codes_per_image,)):
+            raise CogViewError(
+                f"The picture has codes of shape {list(codes.shape)}, but the sequence is for "
+                f"{self.grid_rows}x{self.grid_columns}: use the picture size and tokenizer the model is for."
+            )
+        picture = codes.reshape(-1).astype(np.int64)
+        _check_range(picture, self.vocabulary.num_image_codes, "image code")
+        return picture
+
+
+def _check_range(ids: Int64[np.ndarray, "n"], limit: int, noun: str) -> None:
+    """Refuse ids outside 0..limit-1, which a tokenizer of another vocabulary would give."""
+    if len(ids) and not 0 <= ids.min() <= ids.max() < limit:
+        wrong = ids.min() if ids.min() < 0 else ids.max()
+        raise CogViewError(
+            f"There is no {noun} {wrong} in a vocabulary of {limit}: use the tokenizer that the model is for."
+        )

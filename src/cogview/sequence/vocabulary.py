@@ -1,0 +1,99 @@
+"""The id of every token: image codes first, text pieces after them, separators last."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+
+from cogview.errors import UsageError
+
+SEPARATORS: tuple[str, ...] = (
+    "PAD",
+    *("BOI1", "BOI2", "BOI3"),
+    *("EOI1", "EOI2", "EOI3"),
+    *("ROI1", "ROI2", "ROI3"),
+    *("SEP", "MASK", "CLS", "ENC"),
+    *("TINY", "SMALL", "BASE", "BIG"),
+    *(f"POS{number}" for number in range(9)),
+)
+"""The separators' names in the order of their ids, which is that of the released checkpoints."""
+
+SIZE_TOKENS: Mapping[str, int] = MappingProxyType({"TINY": 8, "SMALL": 16, "BASE": 32, "BIG": 64})
+"""The separators that announce how large the coming grid of codes is, with the side each stands for."""
+
+_PADDING_MULTIPLE = 128
+
+
+def size_token(grid_rows: int, grid_columns: int) -> str:
+    """Return the name of the size token that announces a grid of codes.
+
+    The four names stand for squares of 8, 16, 32 and 64 codes a side. A grid between two of them takes the
+    name of the smallest square that holds it, and one beyond 64 takes BIG.
+
+    Args:
+        grid_rows: rows of codes, at least 1.
+        grid_columns: columns of codes, at least 1.
+    """
+    side = max(grid_rows, grid_columns)
+    return next((name for name, size in SIZE_TOKENS.items() if side <= size), "BIG")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Ranges of token ids that image codes, text pieces and separators share one embedding by.
+
+    Args:
+        num_image_codes: entries of the image tokenizer's codebook; code `i` is token `i`.
+        num_text_pieces: pieces of the text tokenizer; piece `i` is token `num_image_codes + i`.
+
+    Raises:
+        UsageError: one of the numbers isn't positive.
+
+    Paper: section 2.2; the order of the separators is that of the released code.
+    """
+
+    num_image_codes: int
+    num_text_pieces: int
+
+    def __post_init__(self) -> None:
+        for name in ("num_image_codes", "num_text_pieces"):
+            if getattr(self, name) < 1:
+                raise UsageError(
+                    f"A vocabulary of {name}={getattr(self, name)} is impossible: give 1 or more; "
+                    "both numbers are those of the trained tokenizers."
+                )
+
+    @property
+    def image_codes(self) -> range:
+        """Token ids of the image codes."""
+        return range(self.num_image_codes)
+
+    @property
+    def text_pieces(self) -> range:
+        """Token ids of the text pieces."""
+        return range(self.num_image_codes, self.num_image_codes + self.num_text_pieces)
+
+    @cached_property
+    def _separator_ids(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(SEPARATORS, start=self.text_pieces.stop)}
+
+    def separator(self, name: str) -> int:
+        """Return the token id of a separator.
+
+        Args:
+            name: one of `SEPARATORS`, without brackets: "BOI1".
+
+        Raises:
+            KeyError: there is no such separator.
+        """
+        return self._separator_ids[name]
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of ids in use."""
+        return self.num_image_codes + self.num_text_pieces + len(SEPARATORS)
+
+    @property
+    def size(self) -> int:
+        """Rows of the embedding: the ids in use, padded to a multiple of 128 for the matrix kernels."""
+        return -(-self.num_tokens // _PADDING_MULTIPLE) * _PADDING_MULTIPLE
