@@ -84,3 +84,25 @@ OPERATIONAL_FIELDS = (
     "keep_checkpoints",
 )
 """Fields that may differ when a run is resumed: they say how it is carried out, not what is computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenLossConfig:
+    """What the transformer is trained to predict.
+
+    Args:
+        text_weight: weight of a text token against an image token's 1. With 0 the model fails to connect text
+            and picture.
+        normaliser: over what the softmax of a target is taken: the whole `vocabulary`, as in the paper, or the
+            `legal` ids only (image codes where a code stands, pieces and separators where text does). Sampling
+            draws from the legal ids anyway, and fewer rows of the head are computed.
+
+    Paper: 2.2, text and image tokens weigh the same.
+    """
+
+    text_weight: float = 1.0
+    normaliser: Literal["vocabulary", "legal"] = "vocabulary"
+
+    def __post_init__(self) -> None:
+        if self.text_weight < 0:
+            raise UsageError(f"text_weight must be 0 or more, got {self.text_weight}")

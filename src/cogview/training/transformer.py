@@ -1,0 +1,131 @@
+"""Stage 2 as a task of the training loop: the next token of text and picture."""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from cogview.data.loader import TokenBatches
+from cogview.training.config import TokenLossConfig
+from cogview.training.task import Batch, Metrics
+from cogview.transformer.model import Transformer
+
+_CHUNK_TOKENS = 1024
+
+
+class _Head(Protocol):
+    def __call__(self, hidden: Tensor, rows: range | None) -> Tensor: ...
+
+
+def token_nats(
+    head: _Head, hidden: Float[Tensor, "n d"], targets: Int64[Tensor, "n"], rows: range | None
+) -> Float[Tensor, "n"]:
+    """Return the cross-entropy of each target in nats, without holding all logits at once.
+
+    Logits of one chunk of tokens are computed, used and forgotten, and computed again in the backward pass, so
+    that memory does not grow with tokens x vocabulary. The result is exact.
+
+    Args:
+        head: maps hidden states to the logits of `rows`.
+        hidden: states of the tokens before the targets.
+        targets: ids within `rows`.
+        rows: ids that the softmax is taken over; all if None.
+    """
+    start = rows.start if rows is not None else 0
+
+    def chunk(states: Tensor, ids: Tensor) -> Tensor:
+        return F.cross_entropy(head(states, rows).float(), ids - start, reduction="none")
+
+    if hidden.shape[0] <= _CHUNK_TOKENS or torch.compiler.is_compiling():
+        return chunk(hidden, targets)
+    pairs = zip(hidden.split(_CHUNK_TOKENS), targets.split(_CHUNK_TOKENS), strict=True)
+    return torch.cat([checkpoint(chunk, states, ids, use_reentrant=False) for states, ids in pairs])
+
+
+class TransformerTask:
+    """Trains a transformer on token shards.
+
+    Args:
+        transformer: what is trained.
+        batches: gives the batch of a step.
+        config: of the loss.
+    """
+
+    def __init__(self, transformer: Transformer, batches: TokenBatches, config: TokenLossConfig) -> None:
+        self.module = transformer
+        self.channels_last = False
+        self.config = config
+        self._batches = batches
+        vocabulary = batches.template.vocabulary
+        legal = config.normaliser == "legal"
+        self._image_rows = vocabulary.image_codes if legal else None
+        self._text_rows = range(vocabulary.text_pieces.start, vocabulary.num_tokens) if legal else None
+        self._first_text_target = vocabulary.text_pieces.start
+        self._max_text_targets = batches.template.max_text_pieces + 1  # the pieces and what ends them
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step, a function of the seed and the step alone.
+
+        Beside tokens and positions [b t] it holds, for targets of either kind, the places in the row of the
+        tokens before them and the targets themselves: image [b k], text [b n]. Texts differ in length, so their
+        rows are padded to the longest there can be, with weight 0: a compiled step sees one shape.
+        """
+        batch = self._batches.batch(step)
+        num_rows = len(batch.tokens)
+        image_places = np.nonzero(batch.image_mask)[1].reshape(num_rows, -1)
+        # A text's targets come first in its row; the mask is 1 for them and 0 for what pads them.
+        text_places = np.broadcast_to(np.arange(self._max_text_targets), (num_rows, self._max_text_targets))
+        text_weights = batch.text_mask[:, : self._max_text_targets]
+        text_targets = np.where(
+            text_weights, batch.targets[:, : self._max_text_targets], self._first_text_target
+        )
+        arrays = {
+            "tokens": batch.tokens,
+            "positions": batch.positions,
+            "image_places": image_places,
+            "image_targets": np.take_along_axis(batch.targets, image_places, axis=1),
+            "text_places": text_places,
+            "text_targets": text_targets,
+            "text_weights": text_weights.astype(np.float32),
+        }
+        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
+    def num_items(self, batch: Batch) -> tuple[int, str]:
+        """Return the weight of all targets together: their number, where text weighs as much as image."""
+        text = self.config.text_weight * float(batch["text_weights"].sum())
+        return batch["image_targets"].numel() + round(text), "tokens"
+
+    def loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
+        """Return the mean loss of all targets in nats, and the means of text and image apart."""
+        hidden = self.module.hidden_states(batch["tokens"], batch["positions"])
+        image = token_nats(
+            self.module.logits,
+            _states_at(hidden, batch["image_places"]),
+            batch["image_targets"].flatten(),
+            self._image_rows,
+        )
+        text = token_nats(
+            self.module.logits,
+            _states_at(hidden, batch["text_places"]),
+            batch["text_targets"].flatten(),
+            self._text_rows,
+        )
+        text_weights = batch["text_weights"].flatten()
+        text_sum, num_text = (text * text_weights).sum(), text_weights.sum()
+        weight = self.config.text_weight
+        loss = (image.sum() + weight * text_sum) / (image.numel() + weight * num_text)
+        metrics = {"image_loss_nats": image.mean().detach(), "text_loss_nats": (text_sum / num_text).detach()}
+        return loss, metrics
+
+    def after_step(self, step: int) -> Metrics:
+        """Do nothing: the transformer has no state beside its weights."""
+        return {}
+
+
+def _states_at(hidden: Float[Tensor, "b t d"], places: Int64[Tensor, "b k"]) -> Float[Tensor, "n d"]:
+    """Return the states at the given places of each row, one below the other."""
+    return hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1])).flatten(0, 1)
