@@ -1,0 +1,89 @@
+"""Shapes and training constants of the image tokenizer; torch-free, so that `--help` is fast."""
+
+import math
+from dataclasses import dataclass
+
+from cogview.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQVAEConfig:
+    """Describe a convolutional VQ-VAE; the defaults are the released CogView tokenizer.
+
+    The encoder folds `patch_size_pixels` squares of pixels into channels, halves the grid once per entry of
+    `encoder_channels`, and maps to `code_size`. The decoder runs the same way backwards. Both are fully
+    convolutional, so one set of weights serves every picture whose sides are multiples of `downsampling_factor`.
+
+    Args:
+        num_codes: entries of the codebook, |V|.
+        code_size: width of one codebook vector, d.
+        patch_size_pixels: side of the pixel squares folded into channels (1: none, the release).
+        encoder_channels: width after each halving, finest grid first.
+        encoder_blocks: residual blocks after each halving.
+        decoder_stem_channels: width of a 3x3 convolution at the code grid; 0 for none, the release.
+        decoder_stem_blocks: residual blocks after the stem, at the code grid.
+        decoder_channels: width after each doubling, coarsest grid first.
+        decoder_blocks: residual blocks after each doubling.
+        pixel_mean: subtracted from pixels in [0, 1], for red, green and blue.
+        pixel_std: then divided by.
+        l2_weight: weight of the mean squared error of normalised pixels, the paper's loss.
+        l1_weight: weight of the mean absolute error of normalised pixels.
+        commitment_weight: pulls the encoder's vectors to their codes.
+        decay: of the moving averages that are the codebook, in (0, 1).
+        smoothing_epsilon: Laplace smoothing of the moving cluster sizes.
+        codebook_start_step: training step at which the codebook is laid into the encoder's vectors; before it the
+            vectors pass unquantized, so that the codebook starts from features and not from noise.
+        revival_every_steps: interval at which codes that are hardly used move to badly served vectors; 0 for never.
+        revival_threshold: a code is revived below this share of the mean cluster size.
+
+    Raises:
+        UsageError: the numbers contradict each other.
+
+    Paper: sections 2.1 and 2.2; the codebook is trained by method (c), nearest neighbour with moving averages.
+    """
+
+    num_codes: int = 8192
+    code_size: int = 256
+    patch_size_pixels: int = 1
+    encoder_channels: tuple[int, ...] = (512, 512, 512)
+    encoder_blocks: tuple[int, ...] = (0, 0, 0)
+    decoder_stem_channels: int = 0
+    decoder_stem_blocks: int = 0
+    decoder_channels: tuple[int, ...] = (512, 512, 512)
+    decoder_blocks: tuple[int, ...] = (0, 0, 0)
+    pixel_mean: tuple[float, float, float] = (0.79093, 0.76271, 0.75340)
+    pixel_std: tuple[float, float, float] = (0.30379, 0.32279, 0.32800)
+    l2_weight: float = 1.0
+    l1_weight: float = 0.0
+    commitment_weight: float = 0.25
+    decay: float = 0.99
+    smoothing_epsilon: float = 1e-5
+    codebook_start_step: int = 0
+    revival_every_steps: int = 100
+    revival_threshold: float = 0.03
+
+    def __post_init__(self) -> None:
+        lengths = {
+            "encoder_channels": len(self.encoder_channels),
+            "encoder_blocks": len(self.encoder_blocks),
+            "decoder_channels": len(self.decoder_channels),
+            "decoder_blocks": len(self.decoder_blocks),
+        }
+        if len(set(lengths.values())) != 1 or not self.encoder_channels:
+            raise UsageError(
+                f"image tokenizer: {lengths} must have one length, at least 1; give one entry per halving of the grid"
+            )
+        counts = (self.num_codes, self.code_size, self.patch_size_pixels, *self.encoder_channels)
+        if min(*counts, *self.decoder_channels) < 1:
+            raise UsageError("image tokenizer: codes, code size, patch size and channels must be at least 1")
+        if self.decoder_stem_blocks and not self.decoder_stem_channels:
+            raise UsageError("image tokenizer: decoder_stem_blocks needs decoder_stem_channels > 0")
+        if not 0.0 < self.decay < 1.0 or not math.isfinite(self.commitment_weight):
+            raise UsageError(f"image tokenizer: decay must lie in (0, 1), got {self.decay}")
+        if min(self.pixel_std) <= 0.0:
+            raise UsageError(f"image tokenizer: pixel_std must be positive, got {self.pixel_std}")
+
+    @property
+    def downsampling_factor(self) -> int:
+        """Return the pixels along one side of the square that one code stands for."""
+        return int(self.patch_size_pixels * 2 ** len(self.encoder_channels))
