@@ -1,0 +1,60 @@
+"""What the default data set holds: its splits, styles, sizes and shares."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "held-out-composition", "held-out-object", "held-out-style"]
+Style = Literal["noto", "twemoji", "fluent", "fluent-flat", "fluent-3d", "openmoji"]
+Language = Literal["zh", "en"]
+
+TRAINING_STYLES: tuple[Style, ...] = ("noto", "twemoji", "fluent", "fluent-flat", "fluent-3d")
+# Share-alike art: never in a train split, so that weights trained on the default data carry no such terms.
+HELD_OUT_STYLES: tuple[Style, ...] = ("openmoji",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefaultDataConfig:
+    """The default data set: icons and composed scenes with Chinese and English captions.
+
+    Args:
+        num_train: pictures of the train split.
+        num_held_out_composition: pictures of known objects in unseen compositions.
+        num_held_out_object: pictures that show an object never seen in training.
+        num_held_out_style: pictures in the held-out style (openmoji, CC-BY-SA-4.0); 0 leaves its package unfetched.
+        size_pixels: side of a picture; a multiple of 16.
+        styles: the styles of all splits but the held-out style's.
+        num_objects: how many train objects of the table to use, from its top.
+        languages: languages of the captions.
+        captions_per_picture: different captions of each picture, shared among the languages.
+        single_share: share of pictures of one object, large. The five shares need not add up to 1.
+        count_share: share of 2-4 copies of an object.
+        relation_share: share of two objects, one left of, right of, above or below the other.
+        group_share: share of 2-4 different objects.
+        icon_share: share of single icons of the whole icon sets, for an image tokenizer that has to draw anything.
+        seed: the data set is a function of this and the fields above.
+        format: `image-folder` (images and `metadata.jsonl`) or `webdataset` (tars).
+        pictures_per_tar: pictures in each tar.
+        num_workers: processes that draw; the bytes don't depend on it.
+        packages_folder: a folder with the packages' archives; None fetches them with npm.
+    """
+
+    num_train: int = 60_000
+    num_held_out_composition: int = 1_000
+    num_held_out_object: int = 500
+    num_held_out_style: int = 0
+    size_pixels: int = 128
+    styles: tuple[Style, ...] = ("noto", "twemoji", "fluent-flat", "fluent-3d")
+    num_objects: int = 160
+    languages: tuple[Language, ...] = ("zh", "en")
+    captions_per_picture: int = 6
+    single_share: float = 0.2
+    count_share: float = 0.15
+    relation_share: float = 0.35
+    group_share: float = 0.3
+    icon_share: float = 0.0
+    seed: int = 0
+    format: Literal["image-folder", "webdataset"] = "image-folder"
+    pictures_per_tar: int = 5_000
+    num_workers: int = 2
+    packages_folder: Path | None = None

@@ -1,0 +1,215 @@
+"""Icons in six styles and what they are called: labels joined with art by code point, drawn at any pixel size."""
+
+import io
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from cogview.data import packages
+from cogview.data.config import Language, Style
+from cogview.data.packages import Package, find_package, read_json_member, read_members
+from cogview.errors import CogViewError, UsageError
+
+PACKAGE_OF_STYLE: dict[Style, Package] = {
+    "noto": packages.NOTO,
+    "twemoji": packages.TWEMOJI,
+    "fluent": packages.FLUENT,
+    "fluent-flat": packages.FLUENT_FLAT,
+    "fluent-3d": packages.FLUENT_3D,
+    "openmoji": packages.OPENMOJI,
+}
+SKIN_TONES = frozenset({"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"})
+COMPONENT_GROUP = 2  # emojibase's group of bare skin tones and hair styles
+
+
+@dataclass(frozen=True, kw_only=True)
+class IconWords:
+    """What an icon is called in each language.
+
+    Args:
+        labels: one name per language.
+        tags: further words per language, without the label.
+    """
+
+    labels: Mapping[Language, str]
+    tags: Mapping[Language, tuple[str, ...]]
+
+
+def code_of(sequence: str) -> str:
+    """Return the key by which art and words are joined: lower-case hex code points without variation selectors.
+
+    Args:
+        sequence: code points in hex, joined by `-`, such as `1F6E9-FE0F`.
+    """
+    return "-".join(point for point in sequence.lower().split("-") if point not in {"fe0f", "fe0e"})
+
+
+class Icons:
+    """The icons of some styles, drawn on demand.
+
+    Args:
+        art: SVG text or an encoded bitmap per style and code.
+        words: the icons' names per code.
+    """
+
+    def __init__(
+        self, art: Mapping[Style, Mapping[str, str | bytes]], words: Mapping[str, IconWords]
+    ) -> None:
+        self._art = art
+        self.words = words
+        self._rasters: dict[tuple[Style, str, int], UInt8[np.ndarray, "y x 4"]] = {}
+
+    @property
+    def styles(self) -> tuple[Style, ...]:
+        """The styles that were loaded."""
+        return tuple(self._art)
+
+    def codes(self, style: Style) -> list[str]:
+        """Return the codes of a style that have words too, sorted."""
+        return sorted(self._art[style].keys() & self.words.keys())
+
+    def has(self, style: Style, code: str) -> bool:
+        """Say whether a style has art for a code."""
+        return code in self._art.get(style, {})
+
+    def draw(
+        self, style: Style, code: str, size_pixels: int, *, keep: bool = True
+    ) -> UInt8[np.ndarray, "y x 4"]:
+        """Return one icon as RGBA with straight alpha.
+
+        Args:
+            style: a loaded style.
+            code: an icon that the style has.
+            size_pixels: side of the square raster, at least 1.
+            keep: keep the raster in memory for the next call.
+
+        Raises:
+            UsageError: the style isn't loaded or has no such icon.
+        """
+        key = (style, code, size_pixels)
+        if key in self._rasters:
+            return self._rasters[key]
+        if style not in self._art:
+            raise UsageError(f"style {style!r} is not loaded; loaded are {', '.join(self.styles)}")
+        if code not in self._art[style]:
+            raise UsageError(f"style {style!r} has no icon {code!r}")
+        raster = _rasterize(self._art[style][code], size_pixels)
+        raster.setflags(write=False)
+        if keep:
+            self._rasters[key] = raster
+        return raster
+
+
+def load_icons(
+    styles: Iterable[Style], packages_folder: Path | None = None, only_codes: Iterable[str] | None = None
+) -> Icons:
+    """Read the icons of some styles and their words.
+
+    Args:
+        styles: which styles; each needs its own package.
+        packages_folder: a folder with the packages' archives, or None to fetch what is missing.
+        only_codes: keep these icons alone (less memory), or None for all.
+    """
+    only = None if only_codes is None else frozenset(only_codes)
+    art = {style: _read_art(style, packages_folder, only) for style in styles}
+    words = _read_words(find_package(packages.EMOJIBASE, packages_folder), only)
+    return Icons(art, words)
+
+
+def _read_words(archive: Path, only: frozenset[str] | None) -> dict[str, IconWords]:
+    labels: dict[str, dict[Language, str]] = {}
+    tags: dict[str, dict[Language, tuple[str, ...]]] = {}
+    languages: tuple[Language, ...] = ("zh", "en")
+    for language in languages:
+        # Skin tones are nested in each entry's `skins`, so the top level is without them.
+        for entry in read_json_member(archive, f"{language}/data.json"):
+            code = code_of(entry["hexcode"])
+            if (
+                "group" not in entry
+                or entry["group"] == COMPONENT_GROUP
+                or (only is not None and code not in only)
+            ):
+                continue
+            label = entry["label"]
+            labels.setdefault(code, {})[language] = label
+            tags.setdefault(code, {})[language] = tuple(tag for tag in entry.get("tags", []) if tag != label)
+    return {
+        code: IconWords(labels=labels[code], tags=tags[code]) for code in labels if len(labels[code]) == 2
+    }
+
+
+def _read_art(
+    style: Style, packages_folder: Path | None, only: frozenset[str] | None
+) -> dict[str, str | bytes]:
+    archive = find_package(PACKAGE_OF_STYLE[style], packages_folder)
+    art: dict[str, str | bytes] = {}
+    if style == "fluent-3d":
+        for path, data in read_members(archive):
+            match = re.fullmatch(r"assets/([0-9a-f-]+)\.webp", path)
+            if match and _wanted(code := code_of(match[1]), only):
+                art[code] = data
+        return art
+    icon_set = read_json_member(archive, "icons.json")
+    # The fluent set ships no table of code points; its flat sister's names are the same.
+    table_archive = archive if style != "fluent" else find_package(packages.FLUENT_FLAT, packages_folder)
+    for sequence, name in read_json_member(table_archive, "chars.json").items():
+        code = code_of(sequence)
+        if _wanted(code, only) and (svg := _svg_of(icon_set, name)) is not None:
+            art[code] = svg
+    return art
+
+
+def _wanted(code: str, only: frozenset[str] | None) -> bool:
+    return SKIN_TONES.isdisjoint(code.split("-")) and (only is None or code in only)
+
+
+def _svg_of(icon_set: dict[str, Any], name: str) -> str | None:
+    """Return an icon of an Iconify set as a square SVG document, or None if the set lacks it."""
+    flips: list[str] = []
+    while name not in icon_set["icons"]:
+        alias = icon_set.get("aliases", {}).get(name)
+        if alias is None:
+            return None
+        flips += [flip for flip in ("hFlip", "vFlip") if alias.get(flip)]
+        name = alias["parent"]
+    icon = icon_set["icons"][name]
+    left, top = icon.get("left", 0), icon.get("top", 0)
+    width = icon.get("width", icon_set.get("width", 16))
+    height = icon.get("height", icon_set.get("height", 16))
+    body = icon["body"]
+    if flips.count("hFlip") % 2:
+        body = f'<g transform="translate({2 * left + width} 0) scale(-1 1)">{body}</g>'
+    if flips.count("vFlip") % 2:
+        body = f'<g transform="translate(0 {2 * top + height}) scale(1 -1)">{body}</g>'
+    side = max(width, height)
+    box = f"{left - (side - width) / 2:g} {top - (side - height) / 2:g} {side:g} {side:g}"
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+        f' viewBox="{box}" width="{side:g}" height="{side:g}">{body}</svg>'
+    )
+
+
+def _rasterize(art: str | bytes, size_pixels: int) -> UInt8[np.ndarray, "y x 4"]:
+    if isinstance(art, str):
+        try:
+            import resvg_py
+        except ImportError as error:
+            raise CogViewError(
+                "drawing icons needs resvg-py; install it with `pip install 'cogview[data]'`"
+            ) from error
+        art = bytes(
+            resvg_py.svg_to_bytes(
+                svg_string=art, width=size_pixels, height=size_pixels, skip_system_fonts=True
+            )
+        )
+    with Image.open(io.BytesIO(art)) as image:
+        picture = image.convert("RGBA")
+    if picture.size != (size_pixels, size_pixels):
+        picture = picture.resize((size_pixels, size_pixels), Image.Resampling.LANCZOS)
+    return np.array(picture)

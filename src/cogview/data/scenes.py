@@ -1,0 +1,386 @@
+"""Scenes: objects on a coloured ground, placed on a lattice, drawn at any pixel size.
+
+Positions and sizes are whole cells of a lattice of 16x16, one cell an image code at 128 pixels, so that an icon looks
+the same to the image tokenizer wherever it stands. A scene is data; what it shows is decided here, what is said of it
+in `captions`.
+"""
+
+import csv
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from cogview.data.config import HELD_OUT_STYLES, DefaultDataConfig, Split, Style
+from cogview.data.icons import Icons
+from cogview.errors import UsageError
+
+LATTICE_CELLS = 16
+LARGE_CELLS = 12
+SMALL_CELLS = 7
+MAX_ATTEMPTS = 10_000
+
+Kind = Literal["single", "count", "relation", "group", "icon"]
+Relation = Literal["left", "right", "above", "below"]
+
+# Of a hundred (unordered pair, relation, ground) and (object, count, ground) that many are never seen in training ...
+HELD_OUT_COMPOSITIONS_PERCENT = 10
+# ... and of a hundred pairs of objects that many are never seen together at all.
+HELD_OUT_PAIRS_PERCENT = 5
+# Of a hundred icons outside the table of objects that many are never seen in training.
+HELD_OUT_ICONS_PERCENT = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """A colour that a scene stands on.
+
+    Args:
+        english: its name in English.
+        chinese: its name in Chinese, without 色.
+        rgb: the colour, 0..255 each.
+    """
+
+    english: str
+    chinese: str
+    rgb: tuple[int, int, int]
+
+
+GROUNDS = {
+    ground.english: ground
+    for ground in (
+        Ground(english="white", chinese="白", rgb=(255, 255, 255)),
+        Ground(english="blue", chinese="蓝", rgb=(88, 150, 228)),
+        Ground(english="green", chinese="绿", rgb=(112, 190, 112)),
+        Ground(english="yellow", chinese="黄", rgb=(252, 222, 96)),
+        Ground(english="red", chinese="红", rgb=(222, 84, 80)),
+        Ground(english="orange", chinese="橙", rgb=(246, 158, 72)),
+        Ground(english="purple", chinese="紫", rgb=(154, 112, 204)),
+        Ground(english="pink", chinese="粉", rgb=(250, 180, 206)),
+        Ground(english="gray", chinese="灰", rgb=(158, 162, 168)),
+        Ground(english="black", chinese="黑", rgb=(36, 38, 44)),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneObject:
+    """A thing that scenes show.
+
+    Args:
+        code: its code points.
+        singular: its English names in the singular, the usual one first.
+        plural: the same in the plural.
+        chinese: its Chinese names, the usual one first.
+        measure: its Chinese measure word.
+        held_out: never shown in training.
+    """
+
+    code: str
+    singular: tuple[str, ...]
+    plural: tuple[str, ...]
+    chinese: tuple[str, ...]
+    measure: str
+    held_out: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """One icon in a scene, in cells of the lattice.
+
+    Args:
+        code: the icon.
+        column: of its left edge, 0..15.
+        row: of its upper edge, 0..15.
+        size: its side, 1..16.
+    """
+
+    code: str
+    column: int
+    row: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """What a picture shows.
+
+    Args:
+        kind: how it was composed.
+        ground: the name of its ground colour, a key of `GROUNDS`.
+        style: the style of its icons.
+        placements: the icons; none overlaps another. In a relation the caption's subject comes first.
+    """
+
+    kind: Kind
+    ground: str
+    style: Style
+    placements: tuple[Placement, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the scene as plain data."""
+        return {
+            "kind": self.kind,
+            "ground": self.ground,
+            "style": self.style,
+            "objects": [
+                {"code": p.code, "column": p.column, "row": p.row, "size": p.size} for p in self.placements
+            ],
+        }
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "Scene":
+        """Return the scene that `to_json` described."""
+        placements = tuple(Placement(**placement) for placement in value["objects"])
+        return Scene(kind=value["kind"], ground=value["ground"], style=value["style"], placements=placements)
+
+
+@cache
+def scene_objects() -> dict[str, SceneObject]:
+    """Return the table of objects by code, commonest first."""
+    text = resources.files("cogview.data").joinpath("objects.tsv").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    objects = [
+        SceneObject(
+            code=row["code"],
+            singular=tuple(row["singular"].split("|")),
+            plural=tuple(row["plural"].split("|")),
+            chinese=tuple(row["chinese"].split("|")),
+            measure=row["measure"],
+            held_out=row["split"] == "held-out",
+        )
+        for row in csv.DictReader(lines, delimiter="\t")
+    ]
+    return {thing.code: thing for thing in objects}
+
+
+def known_codes(num_objects: int) -> list[str]:
+    """Return the codes of the first `num_objects` train objects.
+
+    Raises:
+        UsageError: the table has fewer.
+    """
+    codes = [code for code, thing in scene_objects().items() if not thing.held_out]
+    if not 2 <= num_objects <= len(codes):
+        raise UsageError(
+            f"num_objects is {num_objects}; wanted 2 to {len(codes)}, the train objects of the table"
+        )
+    return codes[:num_objects]
+
+
+def held_out_codes() -> list[str]:
+    """Return the codes of the objects that training never shows."""
+    return [code for code, thing in scene_objects().items() if thing.held_out]
+
+
+def relation_of(first: Placement, second: Placement) -> tuple[Relation, ...]:
+    """Return how `first` lies to `second`: one relation, or two on a diagonal.
+
+    Two icons that share most of their rows are side by side even if one stands a little higher, and so with columns.
+    """
+    relations: list[Relation] = []
+    across, down = second.column - first.column, second.row - first.row
+    apart = (first.size + second.size) / 4  # half of the mean size
+    if abs(across) >= apart:
+        relations.append("left" if across > 0 else "right")
+    if abs(down) >= apart:
+        relations.append("above" if down > 0 else "below")
+    return tuple(relations)
+
+
+def _percentile(*parts: object) -> int:
+    """Return 0..99 from a hash that is the same on every machine and in every version."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") % 100
+
+
+@cache
+def is_held_out_icon(code: str) -> bool:
+    """Say whether an icon is never shown in training, be it of the table of objects or not."""
+    thing = scene_objects().get(code)
+    return thing.held_out if thing else _percentile("icon", code) < HELD_OUT_ICONS_PERCENT
+
+
+@cache
+def is_held_out_pair(first: str, second: str) -> bool:
+    """Say whether two objects are never shown together in training, in either order."""
+    return _percentile("pair", *sorted((first, second))) < HELD_OUT_PAIRS_PERCENT
+
+
+@cache
+def is_held_out_composition(first: str, relation: Relation | int, second: str, ground: str) -> bool:
+    """Say whether training never shows two objects in this relation on this ground.
+
+    "A left of B" and "B right of A" are one composition. A count of one object is (object, number, object, ground).
+    """
+    if isinstance(relation, str) and first > second:
+        opposite: dict[Relation, Relation] = {
+            "left": "right",
+            "right": "left",
+            "above": "below",
+            "below": "above",
+        }
+        first, relation, second = second, opposite[relation], first
+    return _percentile("composition", first, relation, second, ground) < HELD_OUT_COMPOSITIONS_PERCENT
+
+
+def compositions(scene: Scene) -> Iterator[tuple[str, Relation | int, str]]:
+    """Yield every (object, relation, object) and (object, number, object) that a scene shows."""
+    for index, first in enumerate(scene.placements):
+        for second in scene.placements[index + 1 :]:
+            if first.code != second.code:
+                for relation in relation_of(first, second):
+                    yield first.code, relation, second.code
+    if scene.kind == "count":
+        code = scene.placements[0].code
+        yield code, len(scene.placements), code
+
+
+def split_of(scene: Scene) -> Split:
+    """Return the only split that may hold a scene, decided by what it shows."""
+    if scene.style in HELD_OUT_STYLES:
+        return "held-out-style"
+    if any(is_held_out_icon(placement.code) for placement in scene.placements):
+        return "held-out-object"
+    for first, relation, second in compositions(scene):
+        if first != second and is_held_out_pair(first, second):
+            return "held-out-composition"
+        if is_held_out_composition(first, relation, second, scene.ground):
+            return "held-out-composition"
+    return "train"
+
+
+def make_scene(
+    config: DefaultDataConfig, split: Split, index: int, icon_codes: tuple[str, ...] = ()
+) -> Scene:
+    """Return scene `index` of a split: a function of the configuration, the split and the index alone.
+
+    Args:
+        config: seed, styles, objects and shares.
+        split: the split that the scene must belong to.
+        index: its number within the split, from 0.
+        icon_codes: the icons for the share of single icons; those of other splits are passed over.
+    """
+    # A string seeds Python's generator by its hash, the same on every machine and for every worker.
+    rng = random.Random(f"{config.seed}/{split}/{index}")
+    styles: tuple[Style, ...] = HELD_OUT_STYLES if split == "held-out-style" else config.styles
+    known = known_codes(config.num_objects)
+    kind = _draw_kind(rng, config, split)
+    for _ in range(MAX_ATTEMPTS):
+        scene = _compose(
+            rng, kind, styles, known, held_out_codes() if split == "held-out-object" else [], icon_codes
+        )
+        if split_of(scene) == split:
+            return scene
+    raise UsageError(
+        f"no scene of split {split!r} was found in {MAX_ATTEMPTS} attempts; use more objects or styles"
+    )
+
+
+def _draw_kind(rng: random.Random, config: DefaultDataConfig, split: Split) -> Kind:
+    shares: dict[Kind, float] = {
+        "single": config.single_share,
+        "count": config.count_share,
+        "relation": config.relation_share,
+        "group": config.group_share,
+        "icon": config.icon_share,
+    }
+    if split == "held-out-composition":
+        shares["single"] = shares["icon"] = 0.0  # one object alone is no composition
+    if min(shares.values()) < 0 or sum(shares.values()) <= 0:
+        raise UsageError(
+            f"the shares of the kinds of picture are {shares}; wanted none negative and one positive"
+        )
+    return rng.choices(list(shares), weights=list(shares.values()))[0]
+
+
+def _compose(
+    rng: random.Random,
+    kind: Kind,
+    styles: tuple[Style, ...],
+    known: list[str],
+    held_out: list[str],
+    icon_codes: tuple[str, ...],
+) -> Scene:
+    ground = rng.choice(list(GROUNDS))
+    style = rng.choice(styles)
+    if kind == "icon":
+        codes = [rng.choice(icon_codes)]
+    elif kind in ("single", "count"):
+        number = 1 if kind == "single" else rng.randint(2, 4)
+        codes = [rng.choice(held_out or known)] * number
+    else:
+        number = 2 if kind == "relation" else rng.choices((2, 3, 4), weights=(5, 3, 2))[0]
+        codes = rng.sample(known, number)
+        if held_out:
+            codes[rng.randrange(number)] = rng.choice(held_out)
+    if len(codes) == 1:
+        places = [(rng.randint(1, 3), rng.randint(1, 3))]
+        size = LARGE_CELLS
+    else:
+        places = _draw_relation_places(rng) if kind == "relation" else _draw_tidy_places(rng, len(codes))
+        size = SMALL_CELLS
+    placements = tuple(
+        Placement(code=code, column=column, row=row, size=size)
+        for code, (column, row) in zip(codes, places, strict=True)
+    )
+    return Scene(kind=kind, ground=ground, style=style, placements=placements)
+
+
+def _draw_relation_places(rng: random.Random) -> list[tuple[int, int]]:
+    """Return (column, row) of two icons side by side or one above the other, in either order."""
+    near, far = rng.randint(0, 1), rng.randint(8, 9)
+    middle = rng.randint(4, 5)
+    places = [(near, middle), (far, middle)] if rng.random() < 0.5 else [(middle, near), (middle, far)]
+    rng.shuffle(places)
+    return places
+
+
+def _draw_tidy_places(rng: random.Random, number: int) -> list[tuple[int, int]]:
+    """Return (column, row) of 2-4 icons in a row, a column, a diagonal, a triangle or a square."""
+    near, far = rng.randint(0, 1), rng.randint(8, 9)
+    middle = rng.randint(4, 5)
+    layouts = {
+        2: [
+            [(near, middle), (far, middle)],
+            [(middle, near), (middle, far)],
+            [(near, near), (far, far)],
+            [(far, near), (near, far)],
+        ],
+        3: [[(middle, near), (near, far), (far, far)], [(near, near), (far, near), (middle, far)]],
+        4: [[(near, near), (far, near), (near, far), (far, far)]],
+    }
+    return rng.choice(layouts[number])
+
+
+def draw_scene(scene: Scene, icons: Icons, size_pixels: int) -> Image.Image:
+    """Draw a scene.
+
+    Args:
+        scene: what to draw.
+        icons: the art, with the scene's style loaded.
+        size_pixels: side of the picture; a multiple of 16, so that cells are whole pixels.
+
+    Raises:
+        UsageError: the size isn't a multiple of 16, or the style isn't loaded.
+    """
+    if size_pixels < LATTICE_CELLS or size_pixels % LATTICE_CELLS:
+        raise UsageError(f"size_pixels is {size_pixels}; wanted a positive multiple of {LATTICE_CELLS}")
+    cell = size_pixels // LATTICE_CELLS
+    canvas = np.empty((size_pixels, size_pixels, 3), dtype=np.uint8)
+    canvas[:] = GROUNDS[scene.ground].rgb
+    for placement in scene.placements:
+        # The whole icon sets are too large to keep every raster; the table's objects are not.
+        raster = icons.draw(scene.style, placement.code, placement.size * cell, keep=scene.kind != "icon")
+        top, left, side = placement.row * cell, placement.column * cell, placement.size * cell
+        patch = canvas[top : top + side, left : left + side]
+        alpha = raster[..., 3:].astype(np.uint16)
+        # Whole numbers, so that every machine draws the same bytes.
+        patch[:] = (raster[..., :3] * alpha + patch * (255 - alpha) + 127) // 255
+    return Image.fromarray(canvas)
