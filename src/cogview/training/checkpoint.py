@@ -1,0 +1,225 @@
+"""Checkpoints that are whole or absent: tensors in safetensors, the rest in JSON with the tensors' digests."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from cogview.errors import CogViewError
+from cogview.files import atomic_folder
+
+FORMAT = "cogview-checkpoint"
+VERSION = 1
+_FOLDER_NAME = re.compile(r"step-(\d{8,})")
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+    keep: int,
+) -> Path:
+    """Write the checkpoint of a step, then drop the oldest ones.
+
+    The files reach the disk before the folder gets its name, so neither a kill nor a power cut leaves a folder
+    that looks like a checkpoint and isn't one; and if writing fails, the earlier checkpoints are untouched.
+
+    Args:
+        folder: the run's folder of checkpoints.
+        step: how many steps have been done.
+        module: its parameters and persistent buffers are stored.
+        optimizer: its per-parameter tensors are stored; its numbers come from the config.
+        state: what else a resumed run needs, as JSON.
+        keep: how many of the latest checkpoints stay.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    path = folder / f"step-{step:08d}"
+    with atomic_folder(path) as temporary:
+        digests = {
+            "model.safetensors": _write_tensors(temporary / "model.safetensors", _module_tensors(module)),
+            "optimizer.safetensors": _write_tensors(
+                temporary / "optimizer.safetensors", _optimizer_tensors(module, optimizer)
+            ),
+        }
+        header = {"format": FORMAT, "version": VERSION, "step": step, "sha256": digests}
+        text = json.dumps({**header, **state}, ensure_ascii=False, indent=2) + "\n"
+        _write_durably(temporary / "state.json", text.encode())
+        _sync_folder(temporary)
+    _sync_folder(folder)
+    for old in list_checkpoints(folder)[:-keep]:
+        _remove(old)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the folders named as checkpoints are, oldest first, whole or not."""
+    if not folder.is_dir():
+        return []
+    steps = {path: _FOLDER_NAME.fullmatch(path.name) for path in folder.iterdir() if path.is_dir()}
+    return sorted((path for path, match in steps.items() if match), key=lambda path: int(path.name[5:]))
+
+
+def load_latest_checkpoint(
+    folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Load the latest whole checkpoint into the module and the optimizer.
+
+    Checkpoints that cannot be trusted are passed over, each with a line, and get the suffix `.broken`, so that
+    they are neither counted nor overwritten.
+
+    Args:
+        folder: the run's folder of checkpoints.
+        module: has the stored module's shapes.
+        optimizer: was built for `module`.
+        say: told about each checkpoint that is passed over.
+
+    Returns:
+        What was stored as the state, with "step" in it; None if there is no checkpoint at all.
+
+    Raises:
+        CogViewError: there are checkpoints, but none is whole, or they are of another model.
+    """
+    remove_leftovers(folder)
+    checkpoints = list_checkpoints(folder)
+    if not checkpoints:
+        return None
+    for path in reversed(checkpoints):
+        try:
+            state, model_tensors, optimizer_tensors = _read(path)
+        except CogViewError as error:
+            say(f"Checkpoint {path.name} cannot be used ({error}); trying the one before it.")
+            path.replace(_unused(path.with_name(f"{path.name}.broken")))
+            continue
+        _load_module(module, model_tensors, path)
+        _load_optimizer(module, optimizer, optimizer_tensors, path)
+        return state
+    raise CogViewError(
+        f"None of the {len(checkpoints)} checkpoints in {folder} is whole; start again in another run folder."
+    )
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run left half-written or half-removed."""
+    if folder.is_dir():
+        for path in folder.glob(".step-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Read a checkpoint and check all of it before anything is changed by it."""
+    try:
+        state = json.loads((path / "state.json").read_bytes())
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise CogViewError("state.json is not that of a checkpoint")
+        if state.get("version") != VERSION:
+            raise CogViewError(f"it has version {state.get('version')}, wanted {VERSION}")
+        tensors = []
+        for name in ("model.safetensors", "optimizer.safetensors"):
+            data = (path / name).read_bytes()
+            if hashlib.sha256(data).hexdigest() != state["sha256"][name]:
+                raise CogViewError(f"{name} is not as it was written")
+            tensors.append(safetensors.torch.load(data))
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise CogViewError(f"{type(error).__name__}: {error}") from error
+    return state, tensors[0], tensors[1]
+
+
+def _module_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the module's state, each tensor once even if it has two names (tied weights)."""
+    tensors: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            tensors[name] = tensor.detach()
+    return tensors
+
+
+def _load_module(module: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    missing = sorted(_module_tensors(module).keys() ^ tensors.keys())
+    if missing:
+        raise CogViewError(f"{path} is of another model: {missing[0]} is in one of the two only.")
+    try:
+        module.load_state_dict(tensors, strict=False)  # a tied weight's second name is not stored
+    except RuntimeError as error:
+        raise CogViewError(f"{path} is of another model: {str(error).splitlines()[-1].strip()}") from error
+
+
+def _optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Name each of the optimizer's tensors after its parameter: `exp_avg/layers.0.weight`."""
+    return {
+        f"{key}/{name}": value.detach()
+        for name, parameter in module.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _load_optimizer(
+    module: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], path: Path
+) -> None:
+    parameters = dict(module.named_parameters())
+    for qualified_name, tensor in tensors.items():
+        key, _, name = qualified_name.partition("/")
+        parameter = parameters.get(name)
+        if parameter is None or tensor.shape not in (parameter.shape, torch.Size()):
+            raise CogViewError(
+                f"{path} is of another model: its optimizer knows {name} {list(tensor.shape)}."
+            )
+        # The moments take the parameter's layout too, else a channels-last run would not go on as it was.
+        value = tensor.to(parameter.device)
+        if tensor.shape == parameter.shape and tensor.ndim:
+            value = torch.empty_like(parameter, dtype=tensor.dtype).copy_(value)
+        optimizer.state[parameter][key] = value
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
+    """Write tensors and return the SHA-256 of the file."""
+    # As bytes first, so that a full disk is an OSError from our own write.
+    data = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
+    _write_durably(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint so that a kill in mid-removal leaves nothing that looks like one."""
+    hidden = _unused(path.with_name(f".{path.name}.removed"))
+    path.replace(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _unused(path: Path) -> Path:
+    """Return the path, with a number behind it if something lies there already."""
+    candidate, number = path, 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate

@@ -1,0 +1,43 @@
+"""Stopping a run between two steps instead of in the middle of one."""
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """The run was asked to stop and did so after a checkpoint; a command exits with 130."""
+
+    exit_code = 130
+
+
+class StopRequest:
+    """Turns Ctrl-C and SIGTERM into a request that the loop reads after each step.
+
+    A second Ctrl-C stops at once; what was being written is dropped whole, like after a kill.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"\nStopping after this step; Ctrl-C again stops at once.\n")

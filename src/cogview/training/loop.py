@@ -1,0 +1,211 @@
+"""The training loop of both stages, to be read from top to bottom."""
+
+import errno
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from torch.nn.utils import clip_grad_norm_
+
+from cogview.errors import CogViewError
+from cogview.files import atomic_folder
+from cogview.training.batches import prefetched_batches
+from cogview.training.checkpoint import load_latest_checkpoint, save_checkpoint
+from cogview.training.config import TrainingConfig
+from cogview.training.interruption import StopRequest, TrainingInterrupted
+from cogview.training.metrics import MetricMeans, MetricsLog, Pace, Progress, read_metrics
+from cogview.training.optimizer import build_optimizer, learning_rate_at
+from cogview.training.plot import plot_losses
+from cogview.training.precision import autocast, compiler_failure, resolve_device
+from cogview.training.run_folder import describe_run, open_run_folder
+from cogview.training.task import Batch, Metrics, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSummary:
+    """What a run came to.
+
+    Args:
+        num_steps: steps of the whole run.
+        seconds: spent in training steps, over all resumes.
+        items_per_second: the mean rate of this process; 0 if it had no step left to do.
+        unit: the plural of what is counted as items.
+        metrics: the last line of the metrics.
+    """
+
+    num_steps: int
+    seconds: float
+    items_per_second: float
+    unit: str
+    metrics: Mapping[str, float]
+
+
+def train(
+    task: Task,
+    config: TrainingConfig,
+    run_folder: Path,
+    *,
+    resume: bool = False,
+    recipe: Mapping[str, Any] | None = None,
+    sample: Callable[[int], None] | None = None,
+    export: Callable[[Path], None] | None = None,
+) -> TrainingSummary:
+    """Train a task's module and leave all there is to know of it in a folder.
+
+    A run that is killed and resumed computes what it would have computed without: on the CPU bit for bit, as
+    long as the number of threads and the versions stay.
+
+    Args:
+        task: the stage.
+        config: how to train.
+        run_folder: gets config.json, metrics.jsonl, tensorboard/, checkpoints/, loss.png and model/.
+        resume: go on with the run that lies in `run_folder`.
+        recipe: the rest of the caller's resolved config, kept with the run; a resume with another is refused.
+        sample: draws a sample sheet, given the number of steps done; the loop restores the training mode.
+        export: writes the model into an empty folder, which then becomes `run_folder/model`.
+
+    Raises:
+        UsageError: the folder or the config doesn't allow this run.
+        CogViewError: the loss became infinite or NaN.
+        TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint has been written.
+    """
+    device = resolve_device(config.device)
+    description = describe_run(config, recipe or {}, device)
+    say = Progress.say
+    open_run_folder(run_folder, description, resume, say)
+
+    memory_format = torch.channels_last if task.channels_last else torch.preserve_format
+    module = task.module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    optimizer = build_optimizer(module, config)
+    loss_of = _compiled(task.loss, device, say) if config.compile else task.loss
+    means = MetricMeans()
+    checkpoints = run_folder / "checkpoints"
+    state = load_latest_checkpoint(checkpoints, module, optimizer, say) if resume else None
+    first_step = state["step"] if state else 0
+    if state:
+        means.load_state(state["metric_sums"], device)
+        say(f"Resuming after step {first_step} of {config.num_steps}.")
+    steps = range(first_step, config.num_steps)
+    saved_steps = first_step if state else None
+
+    module.train()
+    with (
+        MetricsLog(run_folder, first_step) as log,
+        Progress(first_step, config.num_steps) as progress,
+        StopRequest() as stop,
+        closing(prefetched_batches(task, steps, config.num_micro_batches, device)) as batches,
+    ):
+        pace = Pace(state["seconds"] if state else 0.0)
+        for step, micro_batches in zip(steps, batches, strict=True):
+            # ---------------------------------- a single step ----------------------------------
+            torch.manual_seed(_step_seed(config.seed, step))
+            learning_rate = learning_rate_at(step, config)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            for micro_batch in micro_batches:
+                with autocast(config.precision, device):
+                    loss, metrics = loss_of(micro_batch.tensors)
+                torch.autograd.backward(loss * micro_batch.weight)
+                means.add({"loss": loss, **metrics}, micro_batch.weight)
+            gradient_norm = clip_grad_norm_(module.parameters(), config.gradient_clip or math.inf)
+            optimizer.step()
+            optimizer.zero_grad()
+            means.add({"gradient_norm": gradient_norm, **task.after_step(step)})
+            # ---------------------------------- the step is done -------------------------------
+            means.watch(loss + gradient_norm, step)
+            for micro_batch in micro_batches:
+                pace.count(micro_batch.num_items, micro_batch.unit)
+            progress.advance()
+            completed_steps = step + 1
+            is_last = completed_steps == config.num_steps
+
+            if is_last or completed_steps % config.log_every_steps == 0:
+                means.check_finite()
+                line = {**means.read(), "learning_rate": learning_rate, **pace.read()}
+                progress.show(line, pace.unit)
+                with _disk_full_reported("a line of metrics.jsonl", say):
+                    log.write(completed_steps, line)
+
+            if is_last or stop.requested or completed_steps % config.checkpoint_every_steps == 0:
+                means.check_finite()  # a checkpoint of NaNs would push out a good one
+                with pace.paused(), _disk_full_reported(f"the checkpoint of step {completed_steps}", say):
+                    run_state = {"metric_sums": means.state(), "seconds": pace.seconds, "run": description}
+                    keep = config.keep_checkpoints
+                    save_checkpoint(checkpoints, completed_steps, module, optimizer, run_state, keep)
+                    saved_steps = completed_steps
+                    if export is not None:
+                        with atomic_folder(run_folder / "model") as folder:
+                            export(folder)
+                module.train()
+
+            if sample is not None and (is_last or _is_due(completed_steps, config.sample_every_steps)):
+                with pace.paused(), _disk_full_reported(f"the samples of step {completed_steps}", say):
+                    sample(completed_steps)
+                module.train()
+
+            if stop.requested and not is_last:
+                raise TrainingInterrupted(
+                    f"Stopped after step {completed_steps} of {config.num_steps}; resume from step {saved_steps}."
+                )
+
+        seconds, items_per_second = pace.seconds, pace.items_per_second
+
+    if saved_steps != config.num_steps:
+        raise CogViewError(
+            f"The disk is full: the run is done but not saved after step {saved_steps}. Free some space and resume."
+        )
+    with _disk_full_reported("loss.png", say):
+        if not plot_losses(run_folder / "metrics.jsonl", run_folder / "loss.png"):
+            say("No loss.png: drawing it needs matplotlib (pip install 'cogview[plot]').")
+    return TrainingSummary(
+        num_steps=config.num_steps,
+        seconds=seconds,
+        items_per_second=items_per_second,
+        unit=pace.unit,
+        metrics=(read_metrics(run_folder / "metrics.jsonl") or [{}])[-1],
+    )
+
+
+def _step_seed(seed: int, step: int) -> int:
+    """Mix seed and step into one number, so that neither two steps nor two runs share their randomness."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0])
+
+
+def _is_due(completed_steps: int, every_steps: int) -> bool:
+    return every_steps > 0 and completed_steps % every_steps == 0
+
+
+def _compiled(
+    loss: Callable[[Batch], tuple[Float[torch.Tensor, ""], Metrics]],
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Callable[[Batch], tuple[Float[torch.Tensor, ""], Metrics]]:
+    """Compile the loss, or return it as it is where nothing can be compiled, and say so."""
+    failure = compiler_failure(device)
+    if failure is not None:
+        say(
+            f"Not compiled, so slower: torch.compile does not work here ({failure}). Is a C++ compiler installed?"
+        )
+        return loss
+    say("Compiling the loss: the first step takes longer.")
+    return torch.compile(loss, dynamic=False)
+
+
+@contextmanager
+def _disk_full_reported(what: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Let the run go on without what could not be written, since a later step may find room."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        # safetensors writes files itself and knows no errno.
+        number = error.errno if isinstance(error, OSError) else errno.ENOSPC * ("os error 28" in str(error))
+        if number not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        say(f"The disk is full: {what} was not written. The run goes on; free some space.")

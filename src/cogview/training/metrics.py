@@ -1,0 +1,252 @@
+"""What a run tells: means of its metrics, as a file of JSON lines, on TensorBoard and on the terminal."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from tqdm import tqdm
+
+from cogview.errors import CogViewError
+from cogview.files import atomic_write_bytes
+
+TIME_FIELDS = ("seconds", "items_per_second")
+"""Fields of a line of metrics that differ between two runs of the same config."""
+
+
+class MetricMeans:
+    """Weighted means of scalars since the last reading, kept on the device so that no step waits for it."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._weights: dict[str, float] = {}
+        self._first_bad_step: torch.Tensor | None = None
+
+    def add(self, metrics: Mapping[str, Float[torch.Tensor, ""]], weight: float = 1.0) -> None:
+        """Add one value of each metric."""
+        for name, value in metrics.items():
+            term = value.detach().float() * weight
+            self._sums[name] = self._sums[name] + term if name in self._sums else term
+            self._weights[name] = self._weights.get(name, 0.0) + weight
+
+    def watch(self, value: Float[torch.Tensor, ""], step: int) -> None:
+        """Note the step if the value is not finite; only the first such step is remembered."""
+        bad = torch.where(torch.isfinite(value.detach()), torch.inf, float(step))
+        earlier = self._first_bad_step
+        self._first_bad_step = bad if earlier is None else torch.minimum(earlier, bad)
+
+    def check_finite(self) -> None:
+        """Wait for the device and stop the run if a watched value was not finite.
+
+        Raises:
+            CogViewError: names the first such step.
+        """
+        step = math.inf if self._first_bad_step is None else float(self._first_bad_step)
+        self._first_bad_step = None
+        if math.isfinite(step):
+            raise CogViewError(
+                f"The loss or its gradient became infinite or NaN in step {int(step) + 1}; the last checkpoint "
+                "is kept. Start again with a lower learning_rate, a longer warm-up or precision float32."
+            )
+
+    def read(self) -> dict[str, float]:
+        """Return the means and begin anew."""
+        means = {name: float(total) / self._weights[name] for name, total in self._sums.items()}
+        self._sums, self._weights = {}, {}
+        return means
+
+    def state(self) -> dict[str, list[float]]:
+        """Return sums and weights as plain numbers, exactly."""
+        return {name: [float(total), self._weights[name]] for name, total in self._sums.items()}
+
+    def load_state(self, state: Mapping[str, list[float]], device: torch.device) -> None:
+        """Go on from what `state` returned."""
+        self._sums = {name: torch.tensor(total, device=device) for name, (total, _) in state.items()}
+        self._weights = {name: weight for name, (_, weight) in state.items()}
+
+
+class MetricsLog:
+    """Metrics as lines of JSON and, where it is installed, on TensorBoard.
+
+    Args:
+        run_folder: gets `metrics.jsonl` and `tensorboard/`.
+        completed_steps: lines after this step are cut away, for the run goes on from there and writes them again.
+    """
+
+    def __init__(self, run_folder: Path, completed_steps: int) -> None:
+        self._path = run_folder / "metrics.jsonl"
+        kept = [line for line in read_metrics(self._path) if line["step"] <= completed_steps]
+        atomic_write_bytes(self._path, b"".join(map(_encode, kept)))
+        self._unwritten = b""
+        self._tensorboard: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self._tensorboard = SummaryWriter(str(run_folder / "tensorboard"), purge_step=completed_steps + 1)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append a line; if the disk is full, it is kept and written with the next one.
+
+        Raises:
+            OSError: the line could not be written now.
+        """
+        self._unwritten += _encode({"step": step, **metrics})
+        size = self._path.stat().st_size
+        try:
+            with self._path.open("ab") as file:
+                file.write(self._unwritten)
+        except OSError:
+            with self._path.open("r+b") as file:
+                file.truncate(size)
+            raise
+        self._unwritten = b""
+        if self._tensorboard is not None:
+            for name, value in metrics.items():
+                self._tensorboard.add_scalar(name, value, step)
+            self._tensorboard.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Return the lines of a file of metrics; a last line cut short by a kill is left out, and so is a missing file.
+
+    Values that were not finite are null in the file and NaN here.
+    """
+    lines = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            values = json.loads(line)
+            lines.append({name: math.nan if value is None else value for name, value in values.items()})
+        except ValueError:
+            continue
+    return lines
+
+
+def _encode(line: Mapping[str, float]) -> bytes:
+    finite = {name: value if math.isfinite(value) else None for name, value in line.items()}
+    return json.dumps(finite, ensure_ascii=False).encode() + b"\n"
+
+
+class Progress:
+    """How far the run is: a bar on a terminal, else a line for each reading of the metrics.
+
+    Args:
+        completed_steps: where the run begins.
+        num_steps: where it ends.
+    """
+
+    def __init__(self, completed_steps: int, num_steps: int) -> None:
+        self._num_steps = num_steps
+        self._first_step = self._completed_steps = completed_steps
+        self._start = time.perf_counter()
+        quiet = not sys.stderr.isatty()
+        self._bar = tqdm(
+            total=num_steps,
+            initial=completed_steps,
+            unit="step",
+            disable=quiet,
+            file=sys.stderr,
+            dynamic_ncols=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def advance(self) -> None:
+        """Count a step."""
+        self._completed_steps += 1
+        self._bar.update()
+
+    def show(self, metrics: Mapping[str, float], unit: str) -> None:
+        """Show a reading of the metrics.
+
+        Args:
+            metrics: with "loss" and "items_per_second".
+            unit: the plural of what is counted as items.
+        """
+        rate = metrics["items_per_second"]
+        text = f"loss {metrics['loss']:.4f}, {rate:,.{0 if rate >= 10 else 2}f} {unit}/s"
+        if self._bar.disable:
+            num_done = self._completed_steps - self._first_step
+            seconds_left = (
+                (time.perf_counter() - self._start) / num_done * (self._num_steps - self._completed_steps)
+            )
+            left = tqdm.format_interval(seconds_left)
+            self.say(f"step {self._completed_steps}/{self._num_steps}: {text}, {left} left")
+        else:
+            self._bar.set_postfix_str(text)
+
+    @staticmethod
+    def say(line: str) -> None:
+        """Print a line without breaking the bar."""
+        tqdm.write(line, file=sys.stderr)
+        sys.stderr.flush()
+
+
+class Pace:
+    """Time spent in training steps and items done, without the time of sample sheets and checkpoints.
+
+    Args:
+        seconds_before: spent before a resume.
+    """
+
+    def __init__(self, seconds_before: float) -> None:
+        self.unit = "items"
+        self._seconds_before = seconds_before
+        self._start = self._interval_start = time.perf_counter()
+        self._num_items = self._interval_num_items = 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far, those before a resume included."""
+        return self._seconds_before + time.perf_counter() - self._start
+
+    @property
+    def items_per_second(self) -> float:
+        """The mean rate since the start of this process."""
+        return self._num_items / (time.perf_counter() - self._start)
+
+    def count(self, num_items: int, unit: str) -> None:
+        """Count the items of a step."""
+        self.unit = unit
+        self._num_items += num_items
+        self._interval_num_items += num_items
+
+    def read(self) -> dict[str, float]:
+        """Return the seconds so far and the rate since the last reading; asked after a wait for the device."""
+        now = time.perf_counter()
+        rate = self._interval_num_items / (now - self._interval_start)
+        self._interval_start, self._interval_num_items = now, 0
+        return {"seconds": round(self.seconds, 3), "items_per_second": round(rate, 3)}
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the time of a block."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            pause = time.perf_counter() - begin
+            self._start += pause
+            self._interval_start += pause

@@ -1,0 +1,51 @@
+"""Where a run computes and in which precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+from cogview.errors import UsageError
+
+
+def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """Turn the device of a config into one that exists here.
+
+    Raises:
+        UsageError: CUDA was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device is cuda, but torch sees no CUDA device here; use auto or cpu.")
+    use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def autocast(
+    precision: Literal["float32", "bfloat16"], device: torch.device
+) -> AbstractContextManager[object]:
+    """Return the context in which the loss is computed.
+
+    bfloat16 has the range of float32, so it needs no loss scale; weights, gradients and optimizer state stay
+    float32, and so do the operations that autocast lists as delicate (norms, softmax, losses).
+
+    Raises:
+        UsageError: the device does not know bfloat16.
+    """
+    if precision == "float32":
+        return nullcontext()
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UsageError("precision is bfloat16, which this GPU cannot compute; use float32.")
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def compiler_failure(device: torch.device) -> str | None:
+    """Compile a trifle for the device and return why that failed in one line, or None if it works.
+
+    torch.compile finds out only at the first call whether the machine has a compiler and Python's headers; a
+    trifle finds it out before the run begins.
+    """
+    try:
+        torch.compile(lambda x: torch.sin(x) + 1)(torch.zeros(8, device=device))
+    except Exception as error:  # torch documents no common class for what a missing toolchain raises
+        return str(error).strip().splitlines()[0]
+    return None

@@ -1,0 +1,134 @@
+"""The folder of a run: whose it is, and whether this run may write into it."""
+
+import dataclasses
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cogview.errors import CogViewError, UsageError
+from cogview.files import atomic_write_json
+from cogview.training.config import OPERATIONAL_FIELDS, TrainingConfig
+
+FORMAT = "cogview-run"
+VERSION = 1
+_CONTENTS = ("config.json", "metrics.jsonl", "tensorboard", "samples", "checkpoints", "loss.png", "model")
+
+
+def describe_run(config: TrainingConfig, recipe: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Say all that is needed to run this again: config, seed, versions, commit, device and command."""
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "training": dataclasses.asdict(config),
+        "recipe": recipe,
+        "seed": config.seed,
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "num_threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "cogview": version("cogview"),
+        },
+        "git_commit": _git_commit(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+    # Through JSON and back, so that it equals what will be read from the file.
+    plain: dict[str, Any] = json.loads(json.dumps(description, default=_plain))
+    return plain
+
+
+def open_run_folder(
+    run_folder: Path, description: Mapping[str, Any], resume: bool, say: Callable[[str], None]
+) -> None:
+    """Claim a folder for a run, or find the same run in it, and write its `config.json`.
+
+    Raises:
+        UsageError: the folder holds a run and `resume` was not asked for, or there is none to resume, or it was
+            started with another config.
+    """
+    path = run_folder / "config.json"
+    if not resume:
+        present = [name for name in _CONTENTS if (run_folder / name).exists()]
+        if present:
+            raise UsageError(
+                f"{run_folder} already holds a run ({', '.join(present)}); resume it or choose another folder."
+            )
+    else:
+        if not path.exists():
+            raise UsageError(f"There is no run to resume in {run_folder}: it has no config.json.")
+        _check_same_run(run_folder, _read_config(path), description, say)
+    atomic_write_json(path, description)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CogViewError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("version") != VERSION:
+        raise CogViewError(f"{path} is not the config of a run of this version of cogview.")
+    return config
+
+
+def _check_same_run(
+    run_folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], say: Callable[[str], None]
+) -> None:
+    differences = [
+        f"{name} was {was}, now {now}"
+        for part in ("training", "recipe")
+        for name, was, now in _differences(old.get(part), new[part])
+        if not (part == "training" and name in OPERATIONAL_FIELDS)
+    ]
+    if differences:
+        raise UsageError(
+            f"{run_folder} was started with another config: {'; '.join(differences)}. "
+            "Resume it with the old values, or choose another folder."
+        )
+    for name, was, now in _differences(old.get("versions"), new["versions"]):
+        say(f"This run was started with {name} {was}; with {now} its last digits may differ.")
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, str, str]]:
+    """List (dotted name, old value, new value) of what differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        prefix = f"{name}." if name else ""
+        return [
+            difference
+            for key in sorted(old.keys() | new.keys())
+            for difference in _differences(old.get(key, "absent"), new.get(key, "absent"), f"{prefix}{key}")
+        ]
+    return [] if old == new else [(name, str(old), str(new))]
+
+
+def _plain(value: Any) -> Any:
+    """Turn what JSON doesn't know into what it does: a config into a mapping, the rest into its text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the code that runs, with "-dirty" if it was changed; None outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        # Asking for this file first: an installed copy may lie inside someone else's repository.
+        for arguments in (["ls-files", "--error-unmatch", __file__], _DESCRIBE):
+            result = subprocess.run(
+                ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+            )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()
+
+
+_DESCRIBE = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
