@@ -47,10 +47,7 @@ def prefetched_batches(
             assert following is not None
             current = following.result()
             following = executor.submit(host_batches, step + 1) if step + 1 in steps else None
-            yield [
-                replace(part, tensors=_to_device(part.tensors, device, task.channels_last))
-                for part in current
-            ]
+            yield [replace(part, tensors=_to_device(part.tensors, device)) for part in current]
 
 
 def _cut(task: Task, batch: Batch, num_parts: int, pin: bool) -> list[MicroBatch]:
@@ -58,6 +55,11 @@ def _cut(task: Task, batch: Batch, num_parts: int, pin: bool) -> list[MicroBatch
     sizes = set(num_samples.values())
     if len(sizes) != 1 or next(iter(sizes)) % num_parts:
         raise ValueError(f"A batch must have one size, a multiple of {num_parts}, got {num_samples}.")
+    if task.channels_last:  # here rather than on the device, so that the copy is one plain piece of memory
+        batch = {
+            name: tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+            for name, tensor in batch.items()
+        }
     if pin:
         batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
     chunks = {name: tensor.chunk(num_parts) for name, tensor in batch.items()}
@@ -70,14 +72,5 @@ def _cut(task: Task, batch: Batch, num_parts: int, pin: bool) -> list[MicroBatch
     ]
 
 
-def _to_device(batch: Batch, device: torch.device, channels_last: bool) -> Batch:
-    return {
-        name: tensor.to(
-            device,
-            non_blocking=True,
-            memory_format=torch.channels_last
-            if channels_last and tensor.ndim == 4
-            else torch.preserve_format,
-        )
-        for name, tensor in batch.items()
-    }
+def _to_device(batch: Batch, device: torch.device) -> Batch:
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

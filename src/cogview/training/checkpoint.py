@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import nn
 
 from cogview.errors import CogViewError
 from cogview.files import atomic_folder
+from cogview.training.progress import say
 
 FORMAT = "cogview-checkpoint"
 VERSION = 1
@@ -73,7 +74,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_latest_checkpoint(
-    folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, say: Callable[[str], None]
+    folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any] | None:
     """Load the latest whole checkpoint into the module and the optimizer.
 
@@ -84,7 +85,6 @@ def load_latest_checkpoint(
         folder: the run's folder of checkpoints.
         module: has the stored module's shapes.
         optimizer: was built for `module`.
-        say: told about each checkpoint that is passed over.
 
     Returns:
         What was stored as the state, with "step" in it; None if there is no checkpoint at all.
@@ -132,7 +132,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str
             if hashlib.sha256(data).hexdigest() != state["sha256"][name]:
                 raise CogViewError(f"{name} is not as it was written")
             tensors.append(safetensors.torch.load(data))
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise CogViewError(f"{type(error).__name__}: {error}") from error
     return state, tensors[0], tensors[1]
 

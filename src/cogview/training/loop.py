@@ -3,7 +3,7 @@
 import errno
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from cogview.training.batches import prefetched_batches
 from cogview.training.checkpoint import load_latest_checkpoint, save_checkpoint
 from cogview.training.config import TrainingConfig
 from cogview.training.interruption import StopRequest, TrainingInterrupted
-from cogview.training.metrics import MetricMeans, MetricsLog, Pace, Progress, read_metrics
+from cogview.training.metrics import MetricMeans, MetricsLog, read_metrics
 from cogview.training.optimizer import build_optimizer, learning_rate_at
 from cogview.training.plot import plot_losses
 from cogview.training.precision import autocast, compiler_failure, resolve_device
-from cogview.training.run_folder import describe_run, open_run_folder
+from cogview.training.progress import Pace, Progress, say
+from cogview.training.run_folder import claimed_run_folder, describe_run
 from cogview.training.task import Batch, Metrics, Task
 
 
@@ -76,33 +77,32 @@ def train(
         CogViewError: the loss became infinite or NaN.
         TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
-    device = resolve_device(config.device)
-    description = describe_run(config, recipe or {}, device)
-    say = Progress.say
-    open_run_folder(run_folder, description, resume, say)
+    with ExitStack() as stack:
+        device = resolve_device(config.device)
+        description = describe_run(config, recipe or {}, device)
+        stack.enter_context(claimed_run_folder(run_folder, description, resume))
 
-    memory_format = torch.channels_last if task.channels_last else torch.preserve_format
-    module = task.module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-    optimizer = build_optimizer(module, config)
-    loss_of = _compiled(task.loss, device, say) if config.compile else task.loss
-    means = MetricMeans()
-    checkpoints = run_folder / "checkpoints"
-    state = load_latest_checkpoint(checkpoints, module, optimizer, say) if resume else None
-    first_step = state["step"] if state else 0
-    if state:
-        means.load_state(state["metric_sums"], device)
-        say(f"Resuming after step {first_step} of {config.num_steps}.")
-    steps = range(first_step, config.num_steps)
-    saved_steps = first_step if state else None
+        memory_format = torch.channels_last if task.channels_last else torch.preserve_format
+        module = task.module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+        optimizer = build_optimizer(module, config)
+        loss_of = _compiled(task.loss, device) if config.compile else task.loss
+        means = MetricMeans()
+        checkpoints = run_folder / "checkpoints"
+        state = load_latest_checkpoint(checkpoints, module, optimizer) if resume else None
+        first_step = saved_steps = state["step"] if state else 0
+        if state:
+            means.load_state(state["metric_sums"], device)
+            say(f"Resuming after step {first_step} of {config.num_steps}.")
+        module.train()
 
-    module.train()
-    with (
-        MetricsLog(run_folder, first_step) as log,
-        Progress(first_step, config.num_steps) as progress,
-        StopRequest() as stop,
-        closing(prefetched_batches(task, steps, config.num_micro_batches, device)) as batches,
-    ):
+        steps = range(first_step, config.num_steps)
+        batches = prefetched_batches(task, steps, config.num_micro_batches, device)
+        stack.enter_context(closing(batches))
+        log = stack.enter_context(MetricsLog(run_folder, first_step))
+        stop = stack.enter_context(StopRequest())
+        progress = stack.enter_context(Progress(first_step, config.num_steps))
         pace = Pace(state["seconds"] if state else 0.0)
+
         for step, micro_batches in zip(steps, batches, strict=True):
             # ---------------------------------- a single step ----------------------------------
             torch.manual_seed(_step_seed(config.seed, step))
@@ -118,10 +118,9 @@ def train(
             optimizer.step()
             optimizer.zero_grad()
             means.add({"gradient_norm": gradient_norm, **task.after_step(step)})
-            # ---------------------------------- the step is done -------------------------------
+            # -------------------------------- the step is done ---------------------------------
             means.watch(loss + gradient_norm, step)
-            for micro_batch in micro_batches:
-                pace.count(micro_batch.num_items, micro_batch.unit)
+            pace.count(sum(part.num_items for part in micro_batches), micro_batches[0].unit)
             progress.advance()
             completed_steps = step + 1
             is_last = completed_steps == config.num_steps
@@ -130,40 +129,42 @@ def train(
                 means.check_finite()
                 line = {**means.read(), "learning_rate": learning_rate, **pace.read()}
                 progress.show(line, pace.unit)
-                with _disk_full_reported("a line of metrics.jsonl", say):
+                with _full_disk_reported("a line of metrics.jsonl"):
                     log.write(completed_steps, line)
 
             if is_last or stop.requested or completed_steps % config.checkpoint_every_steps == 0:
                 means.check_finite()  # a checkpoint of NaNs would push out a good one
-                with pace.paused(), _disk_full_reported(f"the checkpoint of step {completed_steps}", say):
+                with pace.paused(), _full_disk_reported(f"the checkpoint of step {completed_steps}"):
+                    log.sync()
                     run_state = {"metric_sums": means.state(), "seconds": pace.seconds, "run": description}
                     keep = config.keep_checkpoints
                     save_checkpoint(checkpoints, completed_steps, module, optimizer, run_state, keep)
+                    _export(export, run_folder)
                     saved_steps = completed_steps
-                    if export is not None:
-                        with atomic_folder(run_folder / "model") as folder:
-                            export(folder)
                 module.train()
 
             if sample is not None and (is_last or _is_due(completed_steps, config.sample_every_steps)):
-                with pace.paused(), _disk_full_reported(f"the samples of step {completed_steps}", say):
+                with pace.paused(), _full_disk_reported(f"the samples of step {completed_steps}"):
                     sample(completed_steps)
                 module.train()
 
             if stop.requested and not is_last:
                 raise TrainingInterrupted(
-                    f"Stopped after step {completed_steps} of {config.num_steps}; resume from step {saved_steps}."
+                    f"Stopped after step {completed_steps} of {config.num_steps}, saved up to step {saved_steps}; "
+                    "resume the run to go on."
                 )
 
         seconds, items_per_second = pace.seconds, pace.items_per_second
-
-    if saved_steps != config.num_steps:
-        raise CogViewError(
-            f"The disk is full: the run is done but not saved after step {saved_steps}. Free some space and resume."
-        )
-    with _disk_full_reported("loss.png", say):
-        if not plot_losses(run_folder / "metrics.jsonl", run_folder / "loss.png"):
-            say("No loss.png: drawing it needs matplotlib (pip install 'cogview[plot]').")
+        if saved_steps < config.num_steps:
+            raise CogViewError(
+                f"The disk is full and the run is saved only up to step {saved_steps} of {config.num_steps}; "
+                "free some space and resume the run."
+            )
+        if not steps:  # it was done before, but perhaps not all of its results were written
+            _export(export, run_folder)
+        with _full_disk_reported("loss.png"):
+            if not plot_losses(run_folder / "metrics.jsonl", run_folder / "loss.png"):
+                say("There is no loss.png: drawing it needs matplotlib (pip install 'cogview[plot]').")
     return TrainingSummary(
         num_steps=config.num_steps,
         seconds=seconds,
@@ -178,6 +179,12 @@ def _step_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0])
 
 
+def _export(export: Callable[[Path], None] | None, run_folder: Path) -> None:
+    if export is not None:
+        with atomic_folder(run_folder / "model") as folder:
+            export(folder)
+
+
 def _is_due(completed_steps: int, every_steps: int) -> bool:
     return every_steps > 0 and completed_steps % every_steps == 0
 
@@ -185,21 +192,18 @@ def _is_due(completed_steps: int, every_steps: int) -> bool:
 def _compiled(
     loss: Callable[[Batch], tuple[Float[torch.Tensor, ""], Metrics]],
     device: torch.device,
-    say: Callable[[str], None],
 ) -> Callable[[Batch], tuple[Float[torch.Tensor, ""], Metrics]]:
     """Compile the loss, or return it as it is where nothing can be compiled, and say so."""
     failure = compiler_failure(device)
     if failure is not None:
-        say(
-            f"Not compiled, so slower: torch.compile does not work here ({failure}). Is a C++ compiler installed?"
-        )
+        say(f"Not compiling, so slower: torch.compile needs a C++ compiler, and here it says: {failure}")
         return loss
     say("Compiling the loss: the first step takes longer.")
     return torch.compile(loss, dynamic=False)
 
 
 @contextmanager
-def _disk_full_reported(what: str, say: Callable[[str], None]) -> Iterator[None]:
+def _full_disk_reported(what: str) -> Iterator[None]:
     """Let the run go on without what could not be written, since a later step may find room."""
     try:
         yield
@@ -208,4 +212,4 @@ def _disk_full_reported(what: str, say: Callable[[str], None]) -> Iterator[None]
         number = error.errno if isinstance(error, OSError) else errno.ENOSPC * ("os error 28" in str(error))
         if number not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        say(f"The disk is full: {what} was not written. The run goes on; free some space.")
+        say(f"The disk is full, {what} could not be written; the run goes on. Please free some space.")

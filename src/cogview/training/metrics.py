@@ -1,18 +1,16 @@
 """What a run tells: means of its metrics, as a file of JSON lines, on TensorBoard and on the terminal."""
 
+import errno
 import json
 import math
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 from jaxtyping import Float
-from tqdm import tqdm
 
 from cogview.errors import CogViewError
 from cogview.files import atomic_write_bytes
@@ -99,19 +97,21 @@ class MetricsLog:
             OSError: the line could not be written now.
         """
         self._unwritten += _encode({"step": step, **metrics})
-        size = self._path.stat().st_size
-        try:
-            with self._path.open("ab") as file:
-                file.write(self._unwritten)
-        except OSError:
-            with self._path.open("r+b") as file:
+        with self._path.open("ab", buffering=0) as file:
+            size = file.tell()
+            if file.write(self._unwritten) < len(self._unwritten):
                 file.truncate(size)
-            raise
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
         self._unwritten = b""
         if self._tensorboard is not None:
             for name, value in metrics.items():
                 self._tensorboard.add_scalar(name, value, step)
             self._tensorboard.flush()
+
+    def sync(self) -> None:
+        """Have the lines on the disk before a checkpoint that counts on them."""
+        with self._path.open("ab") as file:
+            os.fsync(file.fileno())
 
     def __enter__(self) -> Self:
         return self
@@ -141,112 +141,3 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 def _encode(line: Mapping[str, float]) -> bytes:
     finite = {name: value if math.isfinite(value) else None for name, value in line.items()}
     return json.dumps(finite, ensure_ascii=False).encode() + b"\n"
-
-
-class Progress:
-    """How far the run is: a bar on a terminal, else a line for each reading of the metrics.
-
-    Args:
-        completed_steps: where the run begins.
-        num_steps: where it ends.
-    """
-
-    def __init__(self, completed_steps: int, num_steps: int) -> None:
-        self._num_steps = num_steps
-        self._first_step = self._completed_steps = completed_steps
-        self._start = time.perf_counter()
-        quiet = not sys.stderr.isatty()
-        self._bar = tqdm(
-            total=num_steps,
-            initial=completed_steps,
-            unit="step",
-            disable=quiet,
-            file=sys.stderr,
-            dynamic_ncols=True,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._bar.close()
-
-    def advance(self) -> None:
-        """Count a step."""
-        self._completed_steps += 1
-        self._bar.update()
-
-    def show(self, metrics: Mapping[str, float], unit: str) -> None:
-        """Show a reading of the metrics.
-
-        Args:
-            metrics: with "loss" and "items_per_second".
-            unit: the plural of what is counted as items.
-        """
-        rate = metrics["items_per_second"]
-        text = f"loss {metrics['loss']:.4f}, {rate:,.{0 if rate >= 10 else 2}f} {unit}/s"
-        if self._bar.disable:
-            num_done = self._completed_steps - self._first_step
-            seconds_left = (
-                (time.perf_counter() - self._start) / num_done * (self._num_steps - self._completed_steps)
-            )
-            left = tqdm.format_interval(seconds_left)
-            self.say(f"step {self._completed_steps}/{self._num_steps}: {text}, {left} left")
-        else:
-            self._bar.set_postfix_str(text)
-
-    @staticmethod
-    def say(line: str) -> None:
-        """Print a line without breaking the bar."""
-        tqdm.write(line, file=sys.stderr)
-        sys.stderr.flush()
-
-
-class Pace:
-    """Time spent in training steps and items done, without the time of sample sheets and checkpoints.
-
-    Args:
-        seconds_before: spent before a resume.
-    """
-
-    def __init__(self, seconds_before: float) -> None:
-        self.unit = "items"
-        self._seconds_before = seconds_before
-        self._start = self._interval_start = time.perf_counter()
-        self._num_items = self._interval_num_items = 0
-
-    @property
-    def seconds(self) -> float:
-        """Seconds so far, those before a resume included."""
-        return self._seconds_before + time.perf_counter() - self._start
-
-    @property
-    def items_per_second(self) -> float:
-        """The mean rate since the start of this process."""
-        return self._num_items / (time.perf_counter() - self._start)
-
-    def count(self, num_items: int, unit: str) -> None:
-        """Count the items of a step."""
-        self.unit = unit
-        self._num_items += num_items
-        self._interval_num_items += num_items
-
-    def read(self) -> dict[str, float]:
-        """Return the seconds so far and the rate since the last reading; asked after a wait for the device."""
-        now = time.perf_counter()
-        rate = self._interval_num_items / (now - self._interval_start)
-        self._interval_start, self._interval_num_items = now, 0
-        return {"seconds": round(self.seconds, 3), "items_per_second": round(rate, 3)}
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave out the time of a block."""
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            pause = time.perf_counter() - begin
-            self._start += pause
-            self._interval_start += pause

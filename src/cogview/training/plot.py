@@ -6,7 +6,7 @@ from cogview.training.metrics import read_metrics
 
 
 def plot_losses(metrics_path: Path, picture_path: Path) -> bool:
-    """Draw every metric whose name ends in "loss" against the step.
+    """Draw every metric that has "loss" in its name against the step.
 
     Args:
         metrics_path: a run's `metrics.jsonl`.
@@ -16,7 +16,7 @@ def plot_losses(metrics_path: Path, picture_path: Path) -> bool:
         Whether it was drawn: without matplotlib (the extra `plot`), or without metrics, it is not.
     """
     lines = read_metrics(metrics_path)
-    names = sorted({name for line in lines for name in line if name.endswith("loss")})
+    names = sorted({name for line in lines for name in line if "loss" in name})
     if not names:
         return False
     try:

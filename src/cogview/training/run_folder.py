@@ -7,8 +7,9 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_json
 from cogview.training.config import OPERATIONAL_FIELDS, TrainingConfig
+from cogview.training.progress import say
 
 FORMAT = "cogview-run"
 VERSION = 1
@@ -37,7 +39,7 @@ def describe_run(config: TrainingConfig, recipe: Mapping[str, Any], device: torc
         "versions": {
             "python": platform.python_version(),
             "torch": str(torch.__version__),
-            "cogview": version("cogview"),
+            "cogview": _package_version(),
         },
         "git_commit": _git_commit(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -47,27 +49,51 @@ def describe_run(config: TrainingConfig, recipe: Mapping[str, Any], device: torc
     return plain
 
 
-def open_run_folder(
-    run_folder: Path, description: Mapping[str, Any], resume: bool, say: Callable[[str], None]
-) -> None:
-    """Claim a folder for a run, or find the same run in it, and write its `config.json`.
+@contextmanager
+def claimed_run_folder(run_folder: Path, description: Mapping[str, Any], resume: bool) -> Iterator[None]:
+    """Claim a folder for a run, or find the same run in it, and keep other processes out of it.
+
+    Args:
+        run_folder: gets the description as `config.json`.
+        description: from `describe_run`.
+        resume: whether the folder must, or must not, hold a run already.
 
     Raises:
         UsageError: the folder holds a run and `resume` was not asked for, or there is none to resume, or it was
-            started with another config.
+            started with another config, or another process is at it.
     """
     path = run_folder / "config.json"
-    if not resume:
+    if run_folder.exists() and not run_folder.is_dir():
+        raise UsageError(f"{run_folder} is a file; choose another name for the run folder.")
+    if resume:
+        if not path.exists():
+            raise UsageError(f"There is no run to resume in {run_folder}: it has no config.json.")
+        _check_same_run(run_folder, _read_config(path), description)
+    else:
         present = [name for name in _CONTENTS if (run_folder / name).exists()]
         if present:
             raise UsageError(
                 f"{run_folder} already holds a run ({', '.join(present)}); resume it or choose another folder."
             )
-    else:
-        if not path.exists():
-            raise UsageError(f"There is no run to resume in {run_folder}: it has no config.json.")
-        _check_same_run(run_folder, _read_config(path), description, say)
-    atomic_write_json(path, description)
+    run_folder.mkdir(parents=True, exist_ok=True)
+    with (run_folder / ".lock").open("w") as lock:
+        _lock(lock.fileno(), run_folder)
+        atomic_write_json(path, description)
+        yield
+
+
+def _lock(descriptor: int, run_folder: Path) -> None:
+    """Lock an open file for this process; the system lets go of it whichever way the process ends."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(
+            f"Another process is training in {run_folder}; let it end or choose another folder."
+        ) from None
+    except (ImportError, OSError):
+        return  # not on this system, or not on this file system
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -80,9 +106,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _check_same_run(
-    run_folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], say: Callable[[str], None]
-) -> None:
+def _check_same_run(run_folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     differences = [
         f"{name} was {was}, now {now}"
         for part in ("training", "recipe")
@@ -115,6 +139,13 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+
+
+def _package_version() -> str:
+    try:
+        return version("cogview")
+    except PackageNotFoundError:  # run from its sources
+        return "unknown"
 
 
 def _git_commit() -> str | None:
