@@ -4,9 +4,11 @@ import io
 import json
 import multiprocessing
 import random
+import signal
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -16,9 +18,10 @@ from PIL import Image
 from cogview.data.captions import captions
 from cogview.data.config import HELD_OUT_STYLES, TRAINING_STYLES, DefaultDataConfig, Language, Split, Style
 from cogview.data.icons import PACKAGE_OF_STYLE, Icons, load_icons
-from cogview.data.packages import EMOJIBASE, find_package
-from cogview.data.scenes import LATTICE_CELLS, Scene, draw_scene, held_out_codes, known_codes, make_scene
-from cogview.errors import UsageError
+from cogview.data.packages import EMOJIBASE
+from cogview.data.scenes import LATTICE_CELLS, Scene, draw_scene, make_scene
+from cogview.data.world import held_out_codes, known_codes
+from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_folder, atomic_write_json
 
 CHUNK_PICTURES = 250
@@ -98,29 +101,27 @@ def check_config(config: DefaultDataConfig) -> None:
     known_codes(config.num_objects)
 
 
+def load_icons_for(config: DefaultDataConfig) -> Icons:
+    """Return the icons that a configuration needs: all of its styles' sets, or the table's objects alone."""
+    only = None if config.icon_share else [*known_codes(config.num_objects), *held_out_codes()]
+    return load_icons(_styles(config), config.packages_folder, only)
+
+
 class ExampleSource:
     """Makes the examples of one configuration, any of them at any time.
 
     Args:
         config: the data set.
-        icons: the art, or None to load it.
+        icons: the art, or None to load what the configuration needs.
     """
 
     def __init__(self, config: DefaultDataConfig, icons: Icons | None = None) -> None:
         check_config(config)
         self.config = config
-        if icons is None:
-            styles: list[Style] = list(dict.fromkeys(config.styles))
-            if config.num_held_out_style:
-                styles += HELD_OUT_STYLES
-            only = None if config.icon_share else [*known_codes(config.num_objects), *held_out_codes()]
-            icons = load_icons(styles, config.packages_folder, only)
-        self.icons = icons
-        drawable = set(icons.words)
-        for style in icons.styles:
-            drawable &= set(icons.codes(style))
+        self.icons = load_icons_for(config) if icons is None else icons
         # Only icons that all styles have, so that the style of a picture says nothing of its content.
-        self._icon_codes = tuple(sorted(drawable))
+        in_all_styles = set.intersection(*(set(self.icons.codes(style)) for style in _styles(config)))
+        self._icon_codes = tuple(sorted(in_all_styles))
 
     def example(self, split: Split, index: int) -> Example:
         """Return example `index` of a split: a function of the configuration, the split and the index alone."""
@@ -130,7 +131,7 @@ class ExampleSource:
         texts: list[str] = []
         languages = self.config.languages
         for number, language in enumerate(languages):
-            # The first language takes what doesn't divide evenly.
+            # The first languages take what doesn't divide evenly.
             share = len(range(number, self.config.captions_per_picture, len(languages)))
             texts += captions(scene, rng, share, language, words)
         return Example(
@@ -143,50 +144,74 @@ class ExampleSource:
 
 
 def build_default_data(
-    config: DefaultDataConfig, out: Path, progress: Callable[[int, int], None] | None = None
+    config: DefaultDataConfig,
+    out: Path,
+    progress: Callable[[int, int], None] | None = None,
+    icons: Icons | None = None,
 ) -> dict[Split, int]:
     """Build the default data set.
 
-    The same configuration gives the same bytes, whatever the number of workers.
+    The same configuration gives the same bytes, whatever the number of workers. The folder appears when all is done.
 
     Args:
         config: what it holds.
         out: the folder to make; it must not exist, or be empty.
         progress: called with (pictures done, pictures in all) from time to time.
+        icons: the art, or None to load what the configuration needs.
 
     Returns:
-        The number of pictures of each split.
+        The number of pictures of each split that has any.
 
     Raises:
         UsageError: the configuration cannot be built or `out` already holds something.
-        CogViewError: a package is missing or cannot be fetched.
+        CogViewError: a package is missing or cannot be fetched, or the disk refuses.
     """
     check_config(config)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} already exists and isn't an empty folder; delete it or choose another")
-    # Fetch once, before several workers would all do so.
-    find_package(EMOJIBASE, config.packages_folder)
-    styles: tuple[Style, ...] = config.styles + (HELD_OUT_STYLES if config.num_held_out_style else ())
-    for style in styles:
-        find_package(PACKAGE_OF_STYLE[style], config.packages_folder)
+    if icons is None:
+        icons = load_icons_for(config)
     sizes = {split: number for split, number in split_sizes(config).items() if number}
     total, done = sum(sizes.values()), 0
-    with atomic_folder(out) as folder, _mapper(config, folder) as run:
-        metadata: list[str] = []
-        for num_pictures, lines in run(_chunks(config, sizes)):
-            metadata += lines
-            done += num_pictures
-            if progress is not None:
-                progress(done, total)
-        if config.format == "image-folder":
-            (folder / "metadata.jsonl").write_text("".join(metadata), encoding="utf-8")
-        described = asdict(config)
-        for field in ("num_workers", "packages_folder"):  # they say how it was built, not what it is
-            del described[field]
-        atomic_write_json(
-            folder / "data-config.json", {"format": "cogview-default-data", "version": 1, **described}
-        )
+    metadata: list[str] = []
+    try:
+        with atomic_folder(out) as folder:
+            for num_pictures, lines in _draw_all(config, icons, folder, _chunks(config, sizes)):
+                metadata += lines
+                done += num_pictures
+                if progress is not None:
+                    progress(done, total)
+            if config.format == "image-folder":
+                (folder / "metadata.jsonl").write_text("".join(metadata), encoding="utf-8")
+            atomic_write_json(folder / "data-config.json", _description(config))
+    except BrokenProcessPool as error:
+        raise CogViewError(
+            "a drawing process was killed, most likely for want of memory; use fewer num_workers"
+        ) from error
+    except OSError as error:
+        raise CogViewError(
+            f"{out} cannot be written ({error}); free some space or choose another folder"
+        ) from error
     return sizes
+
+
+def _styles(config: DefaultDataConfig) -> tuple[Style, ...]:
+    styles = tuple(dict.fromkeys(config.styles))
+    return styles + HELD_OUT_STYLES if config.num_held_out_style else styles
+
+
+def _description(config: DefaultDataConfig) -> dict[str, Any]:
+    """Return what was built and whose art is in it."""
+    fields = asdict(config)
+    for field in ("num_workers", "packages_folder"):  # they say how it was built, not what it is
+        del fields[field]
+    used = [EMOJIBASE, *(PACKAGE_OF_STYLE[style] for style in _styles(config))]
+    return {
+        "format": "cogview-default-data",
+        "version": 1,
+        "config": fields,
+        "packages": [asdict(p) for p in used],
+    }
 
 
 def _chunks(config: DefaultDataConfig, sizes: dict[Split, int]) -> list[_Chunk]:
@@ -199,30 +224,31 @@ def _chunks(config: DefaultDataConfig, sizes: dict[Split, int]) -> list[_Chunk]:
     ]
 
 
-_Mapper = Callable[[list[_Chunk]], Iterator[tuple[int, list[str]]]]
-
-
-@contextmanager
-def _mapper(config: DefaultDataConfig, folder: Path) -> Iterator[_Mapper]:
-    """Yield what draws the chunks in order, in this process or in several."""
-    if config.num_workers == 1:
-        worker = _Worker(config, folder)
-        yield lambda chunks: map(worker.draw, chunks)
+def _draw_all(
+    config: DefaultDataConfig, icons: Icons, folder: Path, chunks: list[_Chunk]
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of pictures and the metadata lines of each chunk, in order, once it is written."""
+    num_workers = min(config.num_workers, len(chunks))
+    if num_workers == 1:
+        yield from map(_Worker(config, icons, folder).draw, chunks)
         return
-    # Spawned, not forked: a fork copies torch's threads' locks where the caller has imported it.
+    # Spawned, not forked: a fork copies the locks of threads that the caller may have started.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(config.num_workers, initializer=_start_worker, initargs=(config, folder)) as pool:
-        yield lambda chunks: pool.imap(_draw_chunk, chunks)
+    with ProcessPoolExecutor(num_workers, context, _start_worker, (config, icons, folder)) as pool:
+        try:
+            yield from pool.map(_draw_chunk, chunks)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 class _Worker:
-    def __init__(self, config: DefaultDataConfig, folder: Path) -> None:
-        self._source = ExampleSource(config)
+    def __init__(self, config: DefaultDataConfig, icons: Icons, folder: Path) -> None:
+        self._source = ExampleSource(config, icons)
         self._folder = folder
-        self._draw = self._write_tar if config.format == "webdataset" else self._write_images
+        self._write = self._write_tar if config.format == "webdataset" else self._write_images
 
     def draw(self, chunk: _Chunk) -> tuple[int, list[str]]:
-        return chunk.stop - chunk.start, self._draw(chunk)
+        return chunk.stop - chunk.start, self._write(chunk)
 
     def _examples(self, chunk: _Chunk) -> Iterator[Example]:
         return (self._source.example(chunk.split, index) for index in range(chunk.start, chunk.stop))
@@ -259,9 +285,10 @@ class _Worker:
 _worker: _Worker | None = None
 
 
-def _start_worker(config: DefaultDataConfig, folder: Path) -> None:
+def _start_worker(config: DefaultDataConfig, icons: Icons, folder: Path) -> None:
     global _worker  # the one object of a worker process
-    _worker = _Worker(config, folder)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
+    _worker = _Worker(config, icons, folder)
 
 
 def _draw_chunk(chunk: _Chunk) -> tuple[int, list[str]]:

@@ -1,8 +1,8 @@
 """What is said of a scene, in Chinese and in English.
 
-A caption is drawn from independent choices: which of the object's names, how the ground is spoken of, from which side a
-relation is told, whether the style is named, what words lead in. So the same picture is told in hundreds of ways, and a
-model has to learn the words and not the sentences.
+A caption is drawn from independent choices: which of an object's names, how the ground is spoken of, from which side a
+relation is told, whether the style is named, what words lead in. So the same picture is told in hundreds of ways, and
+a model has to learn the words and not the sentences.
 """
 
 import random
@@ -10,22 +10,25 @@ from collections.abc import Sequence
 
 from cogview.data.config import Language, Style
 from cogview.data.icons import IconWords
-from cogview.data.scenes import GROUNDS, Relation, Scene, SceneObject, relation_of, scene_objects
+from cogview.data.scenes import OPPOSITES, Relation, Scene, relation_of
+from cogview.data.world import GROUNDS, SceneObject, scene_objects
 from cogview.errors import UsageError
 
-CHINESE_NUMBERS = {1: "一", 2: "两", 3: "三", 4: "四"}
-ENGLISH_NUMBERS = {2: "two", 3: "three", 4: "four"}
-MAX_ATTEMPTS = 100
+MAX_ATTEMPTS_PER_CAPTION = 20
 
+# How often a choice is made, of all captions that could make it.
 USUAL_NAME_SHARE = 0.75
 GROUND_SHARE = 0.93
 STYLE_SHARE = 0.4
 LEAD_IN_SHARE = 0.25
-RELATION_TOLD_SHARE = 0.85
+RELATION_SHARE = 0.85
+BARE_NOUN_SHARE = 0.2
+FULL_STOP_SHARE = 0.06
+CAPITAL_SHARE = 0.25
 
 # Each style by what it looks like, so that a user need not know whose art it is.
 STYLE_WORDS: dict[Style, dict[Language, tuple[str, ...]]] = {
-    "noto": {"zh": ("卡通", "卡通画"), "en": ("cartoon",)},
+    "noto": {"zh": ("卡通", "卡通画"), "en": ("cartoon", "comic")},
     "twemoji": {"zh": ("贴纸", "简洁"), "en": ("sticker", "simple")},
     "fluent": {"zh": ("渐变", "柔和"), "en": ("gradient", "soft")},
     "fluent-flat": {"zh": ("扁平", "平面"), "en": ("flat", "flat design")},
@@ -33,33 +36,9 @@ STYLE_WORDS: dict[Style, dict[Language, tuple[str, ...]]] = {
     "openmoji": {"zh": ("线描", "描边"), "en": ("outlined", "line art")},
 }
 
-CHINESE_RELATIONS: dict[Relation, tuple[str, ...]] = {
-    "left": ("左边", "左侧", "左面"),
-    "right": ("右边", "右侧", "右面"),
-    "above": ("上面", "上方", "上边"),
-    "below": ("下面", "下方", "下边"),
-}
-ENGLISH_RELATIONS: dict[Relation, tuple[str, ...]] = {
-    "left": ("to the left of", "left of", "on the left of"),
-    "right": ("to the right of", "right of", "on the right of"),
-    "above": ("above", "over"),
-    "below": ("below", "under", "beneath"),
-}
-ENGLISH_SIDES: dict[Relation, str] = {
-    "left": "on the left",
-    "right": "on the right",
-    "above": "at the top",
-    "below": "at the bottom",
-}
-OPPOSITES: dict[Relation, Relation] = {"left": "right", "right": "left", "above": "below", "below": "above"}
-
 
 def captions(
-    scene: Scene,
-    rng: random.Random,
-    num: int,
-    language: Language,
-    icon_words: IconWords | None = None,
+    scene: Scene, rng: random.Random, num: int, language: Language, icon_words: IconWords | None = None
 ) -> list[str]:
     """Return different captions of one scene.
 
@@ -73,250 +52,267 @@ def captions(
     Raises:
         UsageError: the scene is a single icon and its words are missing.
     """
-    found: dict[str, None] = {}
-    for _ in range(MAX_ATTEMPTS):
+    found: dict[str, None] = {}  # a set that keeps the order
+    for _ in range(MAX_ATTEMPTS_PER_CAPTION * num):
         if len(found) >= num:
             break
-        found[_one_caption(scene, rng, language, icon_words)] = None
+        found[_caption(scene, rng, language, icon_words)] = None
     return list(found)
 
 
-def _one_caption(scene: Scene, rng: random.Random, language: Language, icon_words: IconWords | None) -> str:
+def _caption(scene: Scene, rng: random.Random, language: Language, icon_words: IconWords | None) -> str:
     ground = scene.ground if rng.random() < GROUND_SHARE else None
     style = rng.choice(STYLE_WORDS[scene.style][language]) if rng.random() < STYLE_SHARE else None
-    lead_in = rng.random() < LEAD_IN_SHARE
-    phrase, is_clause = _content(scene, rng, language, icon_words)
-    if language == "zh":
-        return _chinese_sentence(rng, phrase, is_clause, ground, style, lead_in)
-    return _english_sentence(rng, phrase, is_clause, ground, style, lead_in)
+    leads_in = rng.random() < LEAD_IN_SHARE
+    content, is_clause = _content(scene, rng, language, icon_words)
+    sentence = _chinese_sentence if language == "zh" else _english_sentence
+    return sentence(rng, content, is_clause, ground, style, leads_in)
 
 
 def _content(
     scene: Scene, rng: random.Random, language: Language, icon_words: IconWords | None
 ) -> tuple[str, bool]:
-    """Return what the scene shows and whether that is a clause rather than a list of things."""
+    """Return what the scene shows, and whether that is a clause rather than a name of things."""
     if scene.kind == "icon":
         if icon_words is None:
             raise UsageError(
-                f"the icon {scene.placements[0].code} has no words; pass icon_words to tell of it"
+                f"the icon {scene.placements[0].code} is not of the table; pass its words as icon_words"
             )
-        return _icon_phrase(icon_words, rng, language), False
-    table = scene_objects()
-    things = [table[placement.code] for placement in scene.placements]
-    name = _chinese_things if language == "zh" else _english_things
+        return _icon_content(icon_words, rng, language), False
+    things = [scene_objects()[placement.code] for placement in scene.placements]
+    name = _chinese_name if language == "zh" else _english_name
     if scene.kind in ("single", "count"):
         return name(things[0], rng, len(things)), False
     names = [name(thing, rng, 1) for thing in things]
-    if scene.kind == "relation" and rng.random() < RELATION_TOLD_SHARE:
+    if scene.kind == "relation" and rng.random() < RELATION_SHARE:
         relation = relation_of(scene.placements[0], scene.placements[1])[0]
         if rng.random() < 0.5:
             names.reverse()
             relation = OPPOSITES[relation]
         tell = _chinese_relation if language == "zh" else _english_relation
-        return tell(names[0], relation, names[1], rng)
+        return tell(rng, names[0], relation, names[1])
     rng.shuffle(names)
-    return (_chinese_list(names, rng) if language == "zh" else _english_list(names)), False
+    return (_chinese_list if language == "zh" else _english_list)(rng, names), False
 
 
-def _icon_phrase(words: IconWords, rng: random.Random, language: Language) -> str:
+def _icon_content(words: IconWords, rng: random.Random, language: Language) -> str:
     label, tags = words.labels[language], words.tags[language]
-    comma = "，" if language == "zh" else ", "
     if not tags or rng.random() < 0.4:
         return label
     chosen = rng.sample(tags, min(len(tags), rng.randint(1, 3)))
+    comma = "，" if language == "zh" else ", "
     return comma.join([label, *chosen] if rng.random() < 0.7 else [*chosen, label])
 
 
-def _pick(names: Sequence[str], rng: random.Random) -> int:
-    return 0 if len(names) == 1 or rng.random() < USUAL_NAME_SHARE else rng.randrange(1, len(names))
+def _one_of(names: Sequence[str], rng: random.Random) -> str:
+    """Return the usual name, which comes first, or now and then another."""
+    if len(names) == 1 or rng.random() < USUAL_NAME_SHARE:
+        return names[0]
+    return rng.choice(names[1:])
 
 
 # Chinese
 
+CHINESE_NUMBERS = {1: "一", 2: "两", 3: "三", 4: "四"}
+CHINESE_SIDES: dict[Relation, tuple[str, ...]] = {
+    "left": ("左边", "左侧", "左面"),
+    "right": ("右边", "右侧", "右面"),
+    "above": ("上面", "上方", "上边"),
+    "below": ("下面", "下方", "下边"),
+}
+CHINESE_RELATIONS = (
+    "{first}在{second}的{side}",
+    "{first}在{second}{side}",
+    "{second}的{side}是{first}",
+    "{second}的{side}有{first}",
+    "{side}是{first}，{other_side}是{second}",
+    "{side}有{first}，{other_side}有{second}",
+    "{first}在{side}，{second}在{other_side}",
+)
+CHINESE_GROUNDS = ("{colour}色背景", "{colour}色背景", "{colour}色的背景", "{colour}色底色", "{colour}背景")
+CHINESE_THINGS = (
+    "{ground}上的{content}",
+    "{ground}上的{content}",
+    "{ground}上的{content}",
+    "{ground}上有{content}",
+    "在{ground}上，有{content}",
+    "在{ground}上的{content}",
+    "{ground}，{content}",
+    "{colour}底，{content}",
+    "{content}，{ground}",
+    "{content}，{colour}底",
+    "{content}在{ground}上",
+    "{content}，背景是{colour}色的",
+)
+CHINESE_THINGS_LED_IN = (
+    "一张{colour}色背景的图片，上面有{content}",
+    "{colour}色背景的图，画的是{content}",
+    "画{content}，背景是{colour}色",
+    "画出{ground}上的{content}",
+    "请画{ground}上的{content}",
+    "图片：{ground}上的{content}",
+    "画面是{ground}，有{content}",
+)
+CHINESE_CLAUSES = (
+    "{ground}上，{content}",
+    "在{ground}上，{content}",
+    "{ground}，{content}",
+    "{colour}底，{content}",
+    "{content}，{ground}",
+    "{content}，{colour}底",
+    "{content}，背景是{colour}色的",
+)
+CHINESE_LEAD_INS = ("画一幅画：", "图片：", "一张图，", "请画：")
+CHINESE_STYLES = ("{sentence}，{style}风格", "{style}风格，{sentence}", "{sentence}（{style}风格）")
 
-def _chinese_things(thing: SceneObject, rng: random.Random, number: int) -> str:
-    name = thing.chinese[_pick(thing.chinese, rng)]
-    if number == 1 and rng.random() < 0.2:
+
+def _chinese_name(thing: SceneObject, rng: random.Random, number: int) -> str:
+    name = _one_of(thing.chinese, rng)
+    if number == 1 and rng.random() < BARE_NOUN_SHARE:
         return name
     return f"{CHINESE_NUMBERS[number]}{thing.measure}{name}"
 
 
-def _chinese_list(names: list[str], rng: random.Random) -> str:
-    join = rng.choice(("和", "和", "与", "还有"))
-    return f"{'、'.join(names[:-1])}{join}{names[-1]}"
+def _chinese_list(rng: random.Random, names: list[str]) -> str:
+    return f"{'、'.join(names[:-1])}{rng.choice(('和', '和', '与', '还有'))}{names[-1]}"
 
 
-def _chinese_relation(first: str, relation: Relation, second: str, rng: random.Random) -> tuple[str, bool]:
-    here, there = rng.choice(CHINESE_RELATIONS[relation]), rng.choice(CHINESE_RELATIONS[OPPOSITES[relation]])
-    forms = (
-        f"{first}在{second}的{here}",
-        f"{first}在{second}{here}",
-        f"{second}的{here}是{first}",
-        f"{second}的{here}有{first}",
-        f"{here}是{first}，{there}是{second}",
-        f"{here}有{first}，{there}有{second}",
-        f"{first}在{here}，{second}在{there}",
-    )
-    return rng.choice(forms), True
+def _chinese_relation(rng: random.Random, first: str, relation: Relation, second: str) -> tuple[str, bool]:
+    number = rng.randrange(len(CHINESE_SIDES[relation]))  # the same kind of word for both: 左边, 右边
+    side, other_side = CHINESE_SIDES[relation][number], CHINESE_SIDES[OPPOSITES[relation]][number]
+    form = rng.choice(CHINESE_RELATIONS)
+    return form.format(first=first, second=second, side=side, other_side=other_side), True
 
 
 def _chinese_sentence(
-    rng: random.Random, phrase: str, is_clause: bool, ground: str | None, style: str | None, lead_in: bool
+    rng: random.Random, content: str, is_clause: bool, ground: str | None, style: str | None, leads_in: bool
 ) -> str:
-    colour = GROUNDS[ground].chinese if ground else ""
-    shown = rng.choice(("背景", "背景", "底色")) if ground else ""
     if ground is None:
-        sentence = f"{rng.choice(('画着', '画面上有', '图里有', '图片：'))}{phrase}" if lead_in else phrase
-        if lead_in and is_clause:
-            sentence = f"{rng.choice(('图片里', '画面上', '图中'))}，{phrase}"
-    elif is_clause:
-        sentence = rng.choice(
-            (
-                f"{colour}色{shown}上，{phrase}",
-                f"在{colour}色的{shown}上，{phrase}",
-                f"{colour}色{shown}，{phrase}",
-                f"{colour}底，{phrase}",
-                f"{phrase}，{colour}色{shown}",
-                f"{phrase}，{shown}是{colour}色的",
-                f"{phrase}，{colour}底",
-            )
-        )
-        if lead_in:
-            sentence = f"{rng.choice(('画一幅画：', '图片：', '一张图，', '请画：'))}{sentence}"
-    elif lead_in:
-        sentence = rng.choice(
-            (
-                f"一张{colour}色{shown}的图片，上面有{phrase}",
-                f"{colour}色{shown}的图，画的是{phrase}",
-                f"画{phrase}，{shown}是{colour}色",
-                f"画出{colour}色{shown}上的{phrase}",
-                f"图片：{colour}色{shown}上的{phrase}",
-                f"画面是{colour}色的{shown}，有{phrase}",
-            )
-        )
+        sentence = f"{rng.choice(CHINESE_LEAD_INS)}{content}" if leads_in else content
     else:
-        sentence = rng.choice(
-            (
-                f"{colour}色{shown}上的{phrase}",
-                f"{colour}色{shown}上的{phrase}",
-                f"{colour}色{shown}上有{phrase}",
-                f"在{colour}色的{shown}上，有{phrase}",
-                f"{colour}色的{shown}，{phrase}",
-                f"{colour}底{phrase}",
-                f"{colour}底，{phrase}",
-                f"{phrase}，{colour}色{shown}",
-                f"{phrase}在{colour}色{shown}上",
-                f"{phrase}，{shown}是{colour}色的",
-            )
-        )
-    if style:
-        sentence = rng.choice(
-            (
-                f"{sentence}，{style}风格",
-                f"{style}风格，{sentence}",
-                f"{style}风格的图：{sentence}",
-                f"{sentence}（{style}风格）",
-            )
-        )
-    return sentence
+        colour = _one_of(GROUNDS[ground].chinese, rng)
+        on = rng.choice(CHINESE_GROUNDS).format(colour=colour)
+        if is_clause:
+            form = rng.choice(CHINESE_CLAUSES)
+            if leads_in:
+                form = f"{rng.choice(CHINESE_LEAD_INS)}{form}"
+        else:
+            form = rng.choice(CHINESE_THINGS_LED_IN if leads_in else CHINESE_THINGS)
+        sentence = form.format(content=content, ground=on, colour=colour)
+    if style is not None:
+        sentence = rng.choice(CHINESE_STYLES).format(sentence=sentence, style=style)
+    return f"{sentence}。" if rng.random() < FULL_STOP_SHARE else sentence
 
 
 # English
 
-
-def _english_things(thing: SceneObject, rng: random.Random, number: int) -> str:
-    if number > 1:
-        return f"{ENGLISH_NUMBERS[number]} {thing.plural[_pick(thing.plural, rng)]}"
-    name = thing.singular[_pick(thing.singular, rng)]
-    return f"{_article(name)} {name}"
+ENGLISH_NUMBERS = {2: "two", 3: "three", 4: "four"}
+ENGLISH_PREPOSITIONS: dict[Relation, tuple[str, ...]] = {
+    "left": ("to the left of", "left of", "on the left of"),
+    "right": ("to the right of", "right of", "on the right of"),
+    "above": ("above", "above", "over"),
+    "below": ("below", "under", "beneath"),
+}
+ENGLISH_SIDES: dict[Relation, str] = {
+    "left": "on the left",
+    "right": "on the right",
+    "above": "at the top",
+    "below": "at the bottom",
+}
+ENGLISH_RELATION_THINGS = (
+    "{first} {preposition} {second}",
+    "{first} {preposition} {second}",
+    "{first} {side} and {second} {other_side}",
+)
+ENGLISH_RELATION_CLAUSES = (
+    "{first} is {preposition} {second}",
+    "{preposition} {second} is {first}",
+    "{side} is {first}, {other_side} is {second}",
+    "{side} there is {first}, {other_side} {second}",
+)
+ENGLISH_THINGS = (
+    "{content} on {a_ground}",
+    "{content} on {a_ground}",
+    "{content} on {colour}",
+    "{content}, {ground}",
+    "{content} against {a_ground}",
+    "on {a_ground}, {content}",
+    "{content} with {a_ground}",
+)
+ENGLISH_THINGS_LED_IN = (
+    "a picture of {content} on {a_ground}",
+    "an image with {content} on {a_ground}",
+    "draw {content} on {a_ground}",
+    "{a_colour} picture with {content}",
+    "{a_ground} with {content}",
+)
+ENGLISH_CLAUSES = (
+    "on {a_ground}, {content}",
+    "{content}, on {a_ground}",
+    "{content}, {ground}",
+    "with {a_ground}, {content}",
+)
+ENGLISH_LEAD_INS = ("a picture of ", "an image of ", "draw ")
+ENGLISH_STYLES = (
+    "{sentence}, {style} style",
+    "{style} style, {sentence}",
+    "{sentence}, in {style} style",
+    "{style} style: {sentence}",
+)
 
 
 def _article(name: str) -> str:
-    """Return the article that a name of the table takes."""
-    if name in {"sun", "rainbow"} and name == "sun":
-        return "the"
-    return "an" if name[0].lower() in "aeio" or name.startswith(("um", "un")) else "a"
+    """Return the article before a name of the table or a colour: all their vowels are spoken as vowels."""
+    return "an" if name[0].lower() in "aeiou" or name == "hourglass" else "a"
 
 
-def _english_list(names: list[str]) -> str:
+def _english_name(thing: SceneObject, rng: random.Random, number: int) -> str:
+    if number > 1:
+        return f"{ENGLISH_NUMBERS[number]} {_one_of(thing.plural, rng)}"
+    name = _one_of(thing.singular, rng)
+    return f"{_article(name)} {name}"
+
+
+def _english_list(_rng: random.Random, names: list[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _english_relation(first: str, relation: Relation, second: str, rng: random.Random) -> tuple[str, bool]:
-    here = rng.choice(ENGLISH_RELATIONS[relation])
-    side, other_side = ENGLISH_SIDES[relation], ENGLISH_SIDES[OPPOSITES[relation]]
-    phrases = (
-        f"{first} {here} {second}",
-        f"{first} {here} {second}",
-        f"{first} {side} and {second} {other_side}",
+def _english_relation(rng: random.Random, first: str, relation: Relation, second: str) -> tuple[str, bool]:
+    is_clause = rng.random() < 0.4
+    form = rng.choice(ENGLISH_RELATION_CLAUSES if is_clause else ENGLISH_RELATION_THINGS)
+    told = form.format(
+        first=first,
+        second=second,
+        preposition=rng.choice(ENGLISH_PREPOSITIONS[relation]),
+        side=ENGLISH_SIDES[relation],
+        other_side=ENGLISH_SIDES[OPPOSITES[relation]],
     )
-    clauses = (
-        f"{first} is {here} {second}",
-        f"{side}, {first}, and {other_side}, {second}",
-        f"{side} there is {first}, {other_side} {second}",
-    )
-    if rng.random() < 0.6:
-        return rng.choice(phrases), False
-    return rng.choice(clauses), True
+    return told, is_clause
 
 
 def _english_sentence(
-    rng: random.Random, phrase: str, is_clause: bool, ground: str | None, style: str | None, lead_in: bool
+    rng: random.Random, content: str, is_clause: bool, ground: str | None, style: str | None, leads_in: bool
 ) -> str:
-    back = rng.choice(("background", "background", "backdrop"))
     if ground is None:
-        sentence = phrase
-        if lead_in and not is_clause:
-            sentence = f"{rng.choice(('a picture of', 'an image of', 'draw', 'there is'))} {phrase}"
-            sentence = (
-                sentence.replace("there is t", "there are t")
-                if phrase.startswith(("two", "three"))
-                else sentence
-            )
-            sentence = (
-                sentence.replace("there is f", "there are f") if phrase.startswith("four") else sentence
-            )
-    elif is_clause:
-        sentence = rng.choice(
-            (
-                f"on a {ground} {back}, {phrase}",
-                f"{phrase}, on a {ground} {back}",
-                f"{phrase}, {ground} {back}",
-                f"{ground} {back}: {phrase}",
-            )
-        )
-    elif lead_in:
-        sentence = rng.choice(
-            (
-                f"a picture of {phrase} on a {ground} {back}",
-                f"an image with {phrase} on a {ground} {back}",
-                f"draw {phrase} on a {ground} {back}",
-                f"a {ground} picture with {phrase}",
-                f"a {ground} {back} with {phrase}",
-            )
-        )
+        # "a picture of a cat is left of a dog" would be no English.
+        sentence = f"{rng.choice(ENGLISH_LEAD_INS)}{content}" if leads_in and not is_clause else content
     else:
-        sentence = rng.choice(
-            (
-                f"{phrase} on a {ground} {back}",
-                f"{phrase} on a {ground} {back}",
-                f"{phrase} on {ground}",
-                f"{phrase}, {ground} {back}",
-                f"{phrase} against a {ground} {back}",
-                f"on a {ground} {back}, {phrase}",
-                f"{phrase} with a {ground} {back}",
-            )
+        colour = _one_of(GROUNDS[ground].english, rng)
+        a_colour = f"{_article(colour)} {colour}"
+        back = rng.choice(("background", "background", "backdrop"))
+        if is_clause:
+            form = rng.choice(ENGLISH_CLAUSES)
+        else:
+            form = rng.choice(ENGLISH_THINGS_LED_IN if leads_in else ENGLISH_THINGS)
+        sentence = form.format(
+            content=content,
+            ground=f"{colour} {back}",
+            a_ground=f"{a_colour} {back}",
+            colour=colour,
+            a_colour=a_colour,
         )
-    if ground == "orange":
-        sentence = sentence.replace(" a orange", " an orange")
-        sentence = f"an{sentence[1:]}" if sentence.startswith("a orange") else sentence
-    if style:
-        sentence = rng.choice(
-            (
-                f"{sentence}, {style} style",
-                f"{style} style, {sentence}",
-                f"{sentence} in {style} style",
-                f"{style} style: {sentence}",
-            )
-        )
-    return sentence[0].upper() + sentence[1:] if rng.random() < 0.25 else sentence
+    if style is not None:
+        sentence = rng.choice(ENGLISH_STYLES).format(sentence=sentence, style=style)
+    if rng.random() < CAPITAL_SHARE:
+        sentence = sentence[0].upper() + sentence[1:]
+    return f"{sentence}." if rng.random() < FULL_STOP_SHARE else sentence

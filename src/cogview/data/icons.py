@@ -26,6 +26,9 @@ PACKAGE_OF_STYLE: dict[Style, Package] = {
 }
 SKIN_TONES = frozenset({"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"})
 COMPONENT_GROUP = 2  # emojibase's group of bare skin tones and hair styles
+MAX_KEPT_BYTES = (
+    512 * 2**20
+)  # of rasters in memory; 185 objects in 4 styles and 2 sizes take 37 MB at 128 pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,7 @@ class Icons:
         self._art = art
         self.words = words
         self._rasters: dict[tuple[Style, str, int], UInt8[np.ndarray, "y x 4"]] = {}
+        self._kept_bytes = 0
 
     @property
     def styles(self) -> tuple[Style, ...]:
@@ -87,7 +91,7 @@ class Icons:
             style: a loaded style.
             code: an icon that the style has.
             size_pixels: side of the square raster, at least 1.
-            keep: keep the raster in memory for the next call.
+            keep: keep the raster in memory for the next call, as long as there is room.
 
         Raises:
             UsageError: the style isn't loaded or has no such icon.
@@ -101,8 +105,9 @@ class Icons:
             raise UsageError(f"style {style!r} has no icon {code!r}")
         raster = _rasterize(self._art[style][code], size_pixels)
         raster.setflags(write=False)
-        if keep:
+        if keep and self._kept_bytes + raster.nbytes <= MAX_KEPT_BYTES:
             self._rasters[key] = raster
+            self._kept_bytes += raster.nbytes
         return raster
 
 

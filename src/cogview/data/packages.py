@@ -192,7 +192,14 @@ def _fetch(package: Package, path: Path) -> None:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        command = [npm, "pack", f"{package.name}@{package.version}", "--pack-destination", folder, "--silent"]
+        command = [
+            npm,
+            "pack",
+            f"{package.name}@{package.version}",
+            "--pack-destination",
+            folder,
+            "--loglevel=error",
+        ]
         try:
             result = subprocess.run(
                 command,
@@ -209,6 +216,7 @@ def _fetch(package: Package, path: Path) -> None:
         fetched = Path(folder) / package.file_name
         if result.returncode != 0 or not fetched.is_file():
             reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[0]
+            reason = reason.removeprefix("npm error ")
             raise CogViewError(
                 f"npm could not fetch {package.name}@{package.version} ({reason}); check the network, or {by_hand}"
             )

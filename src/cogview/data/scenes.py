@@ -5,13 +5,11 @@ the same to the image tokenizer wherever it stands. A scene is data; what it sho
 in `captions`.
 """
 
-import csv
 import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +17,7 @@ from PIL import Image
 
 from cogview.data.config import HELD_OUT_STYLES, DefaultDataConfig, Split, Style
 from cogview.data.icons import Icons
+from cogview.data.world import GROUNDS, held_out_codes, known_codes, scene_objects
 from cogview.errors import UsageError
 
 LATTICE_CELLS = 16
@@ -28,6 +27,7 @@ MAX_ATTEMPTS = 10_000
 
 Kind = Literal["single", "count", "relation", "group", "icon"]
 Relation = Literal["left", "right", "above", "below"]
+OPPOSITES: dict[Relation, Relation] = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 # Of a hundred (unordered pair, relation, ground) and (object, count, ground) that many are never seen in training ...
 HELD_OUT_COMPOSITIONS_PERCENT = 10
@@ -35,59 +35,6 @@ HELD_OUT_COMPOSITIONS_PERCENT = 10
 HELD_OUT_PAIRS_PERCENT = 5
 # Of a hundred icons outside the table of objects that many are never seen in training.
 HELD_OUT_ICONS_PERCENT = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ground:
-    """A colour that a scene stands on.
-
-    Args:
-        english: its name in English.
-        chinese: its name in Chinese, without 色.
-        rgb: the colour, 0..255 each.
-    """
-
-    english: str
-    chinese: str
-    rgb: tuple[int, int, int]
-
-
-GROUNDS = {
-    ground.english: ground
-    for ground in (
-        Ground(english="white", chinese="白", rgb=(255, 255, 255)),
-        Ground(english="blue", chinese="蓝", rgb=(88, 150, 228)),
-        Ground(english="green", chinese="绿", rgb=(112, 190, 112)),
-        Ground(english="yellow", chinese="黄", rgb=(252, 222, 96)),
-        Ground(english="red", chinese="红", rgb=(222, 84, 80)),
-        Ground(english="orange", chinese="橙", rgb=(246, 158, 72)),
-        Ground(english="purple", chinese="紫", rgb=(154, 112, 204)),
-        Ground(english="pink", chinese="粉", rgb=(250, 180, 206)),
-        Ground(english="gray", chinese="灰", rgb=(158, 162, 168)),
-        Ground(english="black", chinese="黑", rgb=(36, 38, 44)),
-    )
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class SceneObject:
-    """A thing that scenes show.
-
-    Args:
-        code: its code points.
-        singular: its English names in the singular, the usual one first.
-        plural: the same in the plural.
-        chinese: its Chinese names, the usual one first.
-        measure: its Chinese measure word.
-        held_out: never shown in training.
-    """
-
-    code: str
-    singular: tuple[str, ...]
-    plural: tuple[str, ...]
-    chinese: tuple[str, ...]
-    measure: str
-    held_out: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +60,7 @@ class Scene:
 
     Args:
         kind: how it was composed.
-        ground: the name of its ground colour, a key of `GROUNDS`.
+        ground: its ground colour, a key of `world.GROUNDS`.
         style: the style of its icons.
         placements: the icons; none overlaps another. In a relation the caption's subject comes first.
     """
@@ -139,44 +86,6 @@ class Scene:
         """Return the scene that `to_json` described."""
         placements = tuple(Placement(**placement) for placement in value["objects"])
         return Scene(kind=value["kind"], ground=value["ground"], style=value["style"], placements=placements)
-
-
-@cache
-def scene_objects() -> dict[str, SceneObject]:
-    """Return the table of objects by code, commonest first."""
-    text = resources.files("cogview.data").joinpath("objects.tsv").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
-    objects = [
-        SceneObject(
-            code=row["code"],
-            singular=tuple(row["singular"].split("|")),
-            plural=tuple(row["plural"].split("|")),
-            chinese=tuple(row["chinese"].split("|")),
-            measure=row["measure"],
-            held_out=row["split"] == "held-out",
-        )
-        for row in csv.DictReader(lines, delimiter="\t")
-    ]
-    return {thing.code: thing for thing in objects}
-
-
-def known_codes(num_objects: int) -> list[str]:
-    """Return the codes of the first `num_objects` train objects.
-
-    Raises:
-        UsageError: the table has fewer.
-    """
-    codes = [code for code, thing in scene_objects().items() if not thing.held_out]
-    if not 2 <= num_objects <= len(codes):
-        raise UsageError(
-            f"num_objects is {num_objects}; wanted 2 to {len(codes)}, the train objects of the table"
-        )
-    return codes[:num_objects]
-
-
-def held_out_codes() -> list[str]:
-    """Return the codes of the objects that training never shows."""
-    return [code for code, thing in scene_objects().items() if thing.held_out]
 
 
 def relation_of(first: Placement, second: Placement) -> tuple[Relation, ...]:
@@ -276,10 +185,18 @@ def make_scene(
         scene = _compose(
             rng, kind, styles, known, held_out_codes() if split == "held-out-object" else [], icon_codes
         )
-        if split_of(scene) == split:
+        if split_of(scene) == split and not _is_swallowed(scene):
             return scene
     raise UsageError(
         f"no scene of split {split!r} was found in {MAX_ATTEMPTS} attempts; use more objects or styles"
+    )
+
+
+def _is_swallowed(scene: Scene) -> bool:
+    """Say whether the ground has the colour of one of the scene's objects, which then cannot be seen."""
+    table = scene_objects()
+    return scene.kind != "icon" and any(
+        (scene.style, scene.ground) in table[p.code].swallowed_by for p in scene.placements
     )
 
 
@@ -368,14 +285,23 @@ def draw_scene(scene: Scene, icons: Icons, size_pixels: int) -> Image.Image:
         size_pixels: side of the picture; a multiple of 16, so that cells are whole pixels.
 
     Raises:
-        UsageError: the size isn't a multiple of 16, or the style isn't loaded.
+        UsageError: the size isn't a multiple of 16, the style isn't loaded, the ground is unknown, or an icon reaches
+            beyond the lattice.
     """
     if size_pixels < LATTICE_CELLS or size_pixels % LATTICE_CELLS:
         raise UsageError(f"size_pixels is {size_pixels}; wanted a positive multiple of {LATTICE_CELLS}")
+    if scene.ground not in GROUNDS:
+        raise UsageError(f"ground {scene.ground!r} is unknown; wanted {', '.join(GROUNDS)}")
     cell = size_pixels // LATTICE_CELLS
     canvas = np.empty((size_pixels, size_pixels, 3), dtype=np.uint8)
     canvas[:] = GROUNDS[scene.ground].rgb
     for placement in scene.placements:
+        if min(placement.column, placement.row) < 0 or (
+            max(placement.column, placement.row) + placement.size > LATTICE_CELLS
+        ):
+            raise UsageError(
+                f"{placement} reaches beyond the lattice of {LATTICE_CELLS}x{LATTICE_CELLS} cells"
+            )
         # The whole icon sets are too large to keep every raster; the table's objects are not.
         raster = icons.draw(scene.style, placement.code, placement.size * cell, keep=scene.kind != "icon")
         top, left, side = placement.row * cell, placement.column * cell, placement.size * cell

@@ -1,0 +1,109 @@
+"""The world that scenes show: its objects with their names, and the colours of its grounds."""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from cogview.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """A colour that a scene stands on.
+
+    Args:
+        english: its names in English, the usual one first.
+        chinese: its names in Chinese, without 色, the usual one first.
+        rgb: the colour, 0..255 each.
+    """
+
+    english: tuple[str, ...]
+    chinese: tuple[str, ...]
+    rgb: tuple[int, int, int]
+
+
+GROUNDS = {
+    ground.english[0]: ground
+    for ground in (
+        Ground(english=("white",), chinese=("白",), rgb=(255, 255, 255)),
+        Ground(english=("blue",), chinese=("蓝",), rgb=(88, 150, 228)),
+        Ground(english=("green",), chinese=("绿",), rgb=(112, 190, 112)),
+        Ground(english=("yellow",), chinese=("黄",), rgb=(252, 222, 96)),
+        Ground(english=("red",), chinese=("红",), rgb=(222, 84, 80)),
+        Ground(english=("orange",), chinese=("橙", "橘"), rgb=(246, 158, 72)),
+        Ground(english=("purple",), chinese=("紫",), rgb=(154, 112, 204)),
+        Ground(english=("pink",), chinese=("粉", "粉红"), rgb=(250, 180, 206)),
+        Ground(english=("gray", "grey"), chinese=("灰",), rgb=(158, 162, 168)),
+        Ground(english=("black",), chinese=("黑",), rgb=(36, 38, 44)),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneObject:
+    """A thing that scenes show.
+
+    Args:
+        code: its code points.
+        singular: its English names in the singular, the usual one first.
+        plural: the same in the plural.
+        chinese: its Chinese names, the usual one first.
+        measure: its Chinese measure word.
+        held_out: never shown in training.
+        swallowed_by: the (style, ground) pairs in which it can hardly be seen.
+    """
+
+    code: str
+    singular: tuple[str, ...]
+    plural: tuple[str, ...]
+    chinese: tuple[str, ...]
+    measure: str
+    held_out: bool
+    swallowed_by: frozenset[tuple[str, str]]
+
+
+@cache
+def scene_objects() -> dict[str, SceneObject]:
+    """Return the table of objects by code, commonest first."""
+    text = resources.files("cogview.data").joinpath("objects.tsv").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    objects = [
+        SceneObject(
+            code=row["code"],
+            singular=tuple(row["singular"].split("|")),
+            plural=tuple(row["plural"].split("|")),
+            chinese=tuple(row["chinese"].split("|")),
+            measure=row["measure"],
+            held_out=row["split"] == "held-out",
+            swallowed_by=frozenset(
+                _style_and_ground(pair) for pair in row["swallowed_by"].split("|") if pair
+            ),
+        )
+        for row in csv.DictReader(lines, delimiter="\t")
+    ]
+    return {thing.code: thing for thing in objects}
+
+
+def _style_and_ground(pair: str) -> tuple[str, str]:
+    style, _, ground = pair.partition("/")
+    return style, ground
+
+
+def known_codes(num_objects: int) -> list[str]:
+    """Return the codes of the first `num_objects` train objects.
+
+    Raises:
+        UsageError: the table has fewer.
+    """
+    codes = [code for code, thing in scene_objects().items() if not thing.held_out]
+    if not 2 <= num_objects <= len(codes):
+        raise UsageError(
+            f"num_objects is {num_objects}; wanted 2 to {len(codes)}, the train objects of the table"
+        )
+    return codes[:num_objects]
+
+
+def held_out_codes() -> list[str]:
+    """Return the codes of the objects that training never shows."""
+    return [code for code, thing in scene_objects().items() if thing.held_out]
