@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from cogview.image.config import VQVAEConfig
 
-# The distance matrix is made for so many vectors at a time: with 8,192 codes, 256 MiB in fp32.
-VECTORS_AT_A_TIME = 8192
+# So many distances are held at a time (16 MiB in fp32): small enough for a processor's cache.
+DISTANCES_AT_A_TIME = 2**22
 LLOYD_STEPS = 5
 
 
@@ -40,10 +40,6 @@ class Quantizer(Protocol):
     Paper: section 2.1 and figure 2, which compare four.
     """
 
-    @property
-    def initialised(self) -> bool:
-        """Say whether the codebook has been laid into the data; until then vectors should pass unquantized."""
-
     def quantize(self, vectors: Float[Tensor, "b d r s"]) -> Quantized:
         """Replace each vector by its code's, for training."""
 
@@ -64,8 +60,8 @@ class MovingAverageQuantizer(nn.Module):
 
     All of it runs in fp32, whatever autocast says: differences of squared distances are too fine for bf16.
 
-    Differs from the paper: the codebook starts as a few Lloyd steps on encoder outputs, and codes that are hardly used are moved
-    to badly served encoder outputs at a fixed interval; the paper says that initialisation decides, but not which.
+    Differs from the paper: the codebook starts as a few Lloyd steps on encoder outputs, and codes that are hardly used
+    move to badly served encoder outputs at a fixed interval; the paper says that initialisation decides, not which.
 
     Args:
         config: the tokenizer's configuration.
@@ -87,13 +83,10 @@ class MovingAverageQuantizer(nn.Module):
         self.register_buffer("embed_avg", embed.clone())
         self.register_buffer("is_initialised", torch.tensor(False))
 
-    @property
-    def initialised(self) -> bool:
-        """Say whether the codebook has been laid into the data."""
-        return bool(self.is_initialised)
-
     def quantize(self, vectors: Float[Tensor, "b d r s"]) -> Quantized:
         """Replace each vector by its nearest code's; the gradient passes straight through.
+
+        Until the codebook is initialised, the vectors pass as they are and the loss is zero.
 
         Args:
             vectors: the encoder's outputs.
@@ -101,7 +94,8 @@ class MovingAverageQuantizer(nn.Module):
         with torch.autocast(vectors.device.type, enabled=False):
             vectors = vectors.float()
             codes = self.nearest(vectors)
-            nearest = self.look_up(codes)
+            # A tensor decides, not a Python bool: nothing is read back and compiled code has no branch.
+            nearest = torch.where(self.is_initialised, self.look_up(codes), vectors.detach())
             commitment = (vectors - nearest).square().mean()
             return Quantized(
                 vectors=vectors + (nearest - vectors).detach(),
@@ -135,7 +129,7 @@ class MovingAverageQuantizer(nn.Module):
             `usage`, the share of codes that are not up for revival, and `perplexity` of the moving cluster sizes.
         """
         rows = as_rows(vectors.detach().float())
-        if self.initialised:
+        if self.is_initialised:
             self._average(rows, codes.reshape(-1))
             interval = self.config.revival_every_steps
             if interval and step % interval == interval - 1:
@@ -195,10 +189,8 @@ def nearest_codes(rows: Float[Tensor, "n d"], embed: Float[Tensor, "v d"]) -> In
     |x - e|^2 without |x|^2, which is the same for all codes: one matrix product and one argmin.
     """
     norms = embed.square().sum(1)
-    parts = [
-        torch.addmm(norms, part, embed.T, alpha=-2.0).argmin(1) for part in rows.split(VECTORS_AT_A_TIME)
-    ]
-    return torch.cat(parts)
+    parts = torch.split(rows, max(1, DISTANCES_AT_A_TIME // len(embed)))
+    return torch.cat([torch.addmm(norms, part, embed.T, alpha=-2.0).argmin(1) for part in parts])
 
 
 def cluster_sums(
@@ -213,7 +205,8 @@ def cluster_sums(
 def spread_draw(rows: Float[Tensor, "n d"], num_codes: int) -> Float[Tensor, "v d"]:
     """Draw rows without replacement, preferring those far from the mean.
 
-    Fewer rows than codes: the rest are rows again with noise of a hundredth of the rows' deviation, so that no two are equal.
+    With fewer rows than codes, the rest are the same rows with a little noise (a hundredth of the deviation), so that
+    no two codes are equal.
     """
     distances = (rows - rows.mean(0)).square().sum(1) + 1e-12
     num_drawn = min(num_codes, len(rows))

@@ -52,36 +52,33 @@ class VQVAE(nn.Module):
         self.register_buffer("pixel_mean", (2.0 * mean - 1.0).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", (2.0 * std).view(3, 1, 1), persistent=False)
 
-    def forward(self, images: Float[Tensor, "b c y x"], quantize: bool = True) -> VQVAEOutput:
+    def forward(self, images: Float[Tensor, "b c y x"]) -> VQVAEOutput:
         """Encode, quantize, decode and score.
 
         Pure: the codebook learns in `quantizer.update`, not here.
 
         Args:
             images: in [-1, 1]; sides multiples of the downsampling factor.
-            quantize: False lets vectors pass as they are, for the steps before the codebook is initialised.
         """
         pixels = self._normalise(images)
         vectors = self.encoder(pixels).float()
-        if quantize:
-            quantized = self.quantizer.quantize(vectors)
-            latents, codes, commitment = quantized.vectors, quantized.codes, quantized.loss
-        else:
-            b, _, r, s = vectors.shape
-            latents, codes = vectors, torch.zeros(b, r, s, dtype=torch.int64, device=images.device)
-            commitment = vectors.new_zeros(())
-        decoded = self.decoder(latents).float()
+        quantized = self.quantizer.quantize(vectors)
+        decoded = self.decoder(quantized.vectors).float()
         error = decoded - pixels
         l1, l2 = error.abs().mean(), error.square().mean()
-        loss = self.config.l2_weight * l2 + self.config.l1_weight * l1 + commitment
+        loss = self.config.l2_weight * l2 + self.config.l1_weight * l1 + quantized.loss
         reconstruction = self._denormalise(decoded)
         with torch.no_grad():
             # Half the difference, since [-1, 1] is twice as wide as the [0, 1] that PSNR speaks of.
             squared = ((reconstruction.clamp(-1.0, 1.0) - images) / 2.0).square().mean()
-            metrics = {"l1": l1.detach(), "l2": l2.detach(), "commitment": commitment.detach()}
+            metrics = {"l1": l1.detach(), "l2": l2.detach(), "commitment": quantized.loss.detach()}
             metrics["psnr"] = -10.0 * squared.clamp_min(1e-10).log10()
         return VQVAEOutput(
-            reconstruction=reconstruction, loss=loss, codes=codes, vectors=vectors.detach(), metrics=metrics
+            reconstruction=reconstruction,
+            loss=loss,
+            codes=quantized.codes,
+            vectors=vectors.detach(),
+            metrics=metrics,
         )
 
     @torch.no_grad()
@@ -128,7 +125,7 @@ class ResidualBlock(nn.Module):
 def build_encoder(config: VQVAEConfig) -> nn.Sequential:
     """Return the layers from normalised pixels to vectors.
 
-    With no patches and no residual blocks the indices of the convolutions are those of the released weights (0, 2, 4, 6).
+    With no patches and no residual blocks, the convolutions' indices are those of the released weights (0, 2, 4, 6).
     """
     layers: list[nn.Module] = []
     if config.patch_size_pixels > 1:

@@ -1,0 +1,209 @@
+"""A trained image tokenizer as a folder that can be shared, and the object that uses it."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cogview.errors import CogViewError, UsageError
+from cogview.files import atomic_folder, atomic_write_json
+from cogview.image.config import VQVAEConfig
+from cogview.image.vqvae import VQVAE
+
+FORMAT = "cogview-image-tokenizer"
+VERSION = 1
+# What only training needs; a finetune starts it afresh from the codebook.
+TRAINING_STATE = ("quantizer.cluster_size", "quantizer.embed_avg", "quantizer.is_initialised")
+
+
+class ImageTokenizer:
+    """Turn images into codes and codes into images.
+
+    The decoder always runs in fp32: half precision overflows or bands there, and it is a small part of the time.
+
+    Args:
+        vqvae: the trained model; it is switched to evaluation.
+        dtype: precision of the encoder's convolutions; bfloat16 is about three times as fast on processors that
+            have it, and turns a few codes in a thousand into near neighbours.
+    """
+
+    def __init__(self, vqvae: VQVAE, dtype: torch.dtype = torch.float32):
+        # torch's stubs do not know this argument of Module.to.
+        self.vqvae: VQVAE = vqvae.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.config = vqvae.config
+        self.dtype = dtype
+        self.fingerprint = fingerprint_of(vqvae)
+
+    @property
+    def num_codes(self) -> int:
+        """Return the size of the codebook."""
+        return self.config.num_codes
+
+    @property
+    def downsampling_factor(self) -> int:
+        """Return the pixels along one side of the square that one code stands for."""
+        return self.config.downsampling_factor
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the weights lie."""
+        return next(self.vqvae.parameters()).device
+
+    @torch.no_grad()
+    def encode(self, images: Float[Tensor, "b c y x"]) -> Int64[Tensor, "b r s"]:
+        """Return the codes of images.
+
+        Args:
+            images: in [-1, 1], on any device; sides multiples of the downsampling factor.
+
+        Raises:
+            UsageError: the images have another number of channels or sides that are no multiples.
+        """
+        _, channels, height, width = images.shape
+        if channels != 3 or height % self.downsampling_factor or width % self.downsampling_factor:
+            raise UsageError(
+                f"images must be RGB with sides that are multiples of {self.downsampling_factor} pixels, got "
+                f"{channels} channels of {height} x {width}; resize them first"
+            )
+        images = images.to(self.device, memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            return self.vqvae.encode(images)
+
+    @torch.no_grad()
+    def decode(self, codes: Int64[Tensor, "b r s"]) -> Float[Tensor, "b c y x"]:
+        """Return the images of codes, in [-1, 1].
+
+        Args:
+            codes: of any grid, on any device.
+
+        Raises:
+            UsageError: a code lies outside the codebook.
+        """
+        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.num_codes:
+            raise UsageError(
+                f"codes must lie in 0..{self.num_codes - 1}, got {int(codes.min())}..{int(codes.max())}; "
+                "they may be another tokenizer's"
+            )
+        with torch.autocast(self.device.type, enabled=False):
+            return self.vqvae.decode(codes.to(self.device))
+
+    def save_pretrained(self, folder: Path | str, dtype: torch.dtype = torch.float32) -> None:
+        """Write `config.json` and `model.safetensors`, replacing a folder of that name as a whole.
+
+        Args:
+            folder: where to.
+            dtype: of the stored weights. float16 halves the file; rounded weights are another tokenizer with
+                another fingerprint, so load the folder again before tokenizing with it.
+        """
+        weights = {name: weight.to(dtype) for name, weight in inference_weights(self.vqvae).items()}
+        fingerprint = fingerprint_of_weights(self.config, weights)
+        with atomic_folder(Path(folder)) as temporary:
+            save_file(weights, temporary / "model.safetensors")
+            content = {"format": FORMAT, "version": VERSION}
+            atomic_write_json(
+                temporary / "config.json",
+                content | {"config": asdict(self.config), "fingerprint": fingerprint},
+            )
+
+
+def load_image_tokenizer(
+    folder: Path | str, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> ImageTokenizer:
+    """Read a folder that `save_pretrained` wrote.
+
+    Args:
+        folder: with `config.json` and `model.safetensors`.
+        device: where the weights go; the CPU if not given.
+        dtype: precision of the encoder, float32 if not given.
+
+    Raises:
+        CogViewError: something is missing, damaged, of another version, or the weights are not those that the
+            configuration was written with.
+    """
+    folder = Path(folder)
+    content = read_config(folder)
+    vqvae = VQVAE(config_from_json(content.get("config"), folder))
+    weights_path = folder / "model.safetensors"
+    try:
+        weights = {name: weight.float() for name, weight in load_file(weights_path).items()}
+    except (OSError, SafetensorError) as error:
+        raise CogViewError(f"{weights_path}: cannot be read ({error}); copy the folder again") from error
+    expected = {name: weight.shape for name, weight in inference_weights(vqvae).items()}
+    found = {name: weight.shape for name, weight in weights.items()}
+    if found != expected:
+        differing = sorted(name for name, _ in expected.items() ^ found.items())
+        raise CogViewError(
+            f"{weights_path}: its tensors are not those of config.json (first difference: {differing[0]}); "
+            "the two files belong to different tokenizers"
+        )
+    vqvae.load_state_dict(weights, strict=False)
+    quantizer = vqvae.quantizer
+    quantizer.embed_avg.copy_(quantizer.embed)
+    quantizer.is_initialised.fill_(True)
+    tokenizer = ImageTokenizer(vqvae.to(device or "cpu"), dtype or torch.float32)
+    if tokenizer.fingerprint != content.get("fingerprint"):
+        raise CogViewError(
+            f"{folder}: the weights' fingerprint is {tokenizer.fingerprint}, config.json says "
+            f"{content.get('fingerprint')}; the two files belong to different tokenizers, copy the folder again"
+        )
+    return tokenizer
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the content of a tokenizer folder's `config.json` after checking its format and version."""
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CogViewError(
+            f"{folder}: no image tokenizer there (config.json is missing); check the path"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CogViewError(f"{path}: cannot be read ({error}); copy the folder again") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CogViewError(f'{path}: not an image tokenizer (its "format" is not "{FORMAT}"); check the path')
+    if content.get("version") != VERSION:
+        raise CogViewError(
+            f"{path}: version {content.get('version')}, this program reads version {VERSION}; "
+            "use the program that wrote it or one of the same version"
+        )
+    return content
+
+
+def config_from_json(values: Any, folder: Path) -> VQVAEConfig:
+    """Return the configuration that was written as JSON, its lists as tuples again."""
+    try:
+        pairs: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return VQVAEConfig(**pairs)
+    except (AttributeError, TypeError, UsageError) as error:
+        raise CogViewError(f"{folder}/config.json: its configuration is not valid ({error})") from error
+
+
+def inference_weights(vqvae: VQVAE) -> dict[str, Tensor]:
+    """Return the tensors that encoding and decoding need, by name."""
+    state = vqvae.state_dict()
+    return {name: state[name].detach().contiguous() for name in sorted(state) if name not in TRAINING_STATE}
+
+
+def fingerprint_of(vqvae: VQVAE) -> str:
+    """Return 16 hexadecimal digits that name a tokenizer: equal means equal codes and equal pictures."""
+    return fingerprint_of_weights(vqvae.config, inference_weights(vqvae))
+
+
+def fingerprint_of_weights(config: VQVAEConfig, weights: dict[str, Tensor]) -> str:
+    """Return the fingerprint of a configuration and weights, whatever precision they are stored in."""
+    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+    for name in sorted(weights):
+        values = weights[name].to("cpu", torch.float32).contiguous()
+        digest.update(f"{name} {tuple(values.shape)}".encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()[:16]
