@@ -20,8 +20,11 @@ def relaxed_attention(
 ) -> Float[Tensor, "b h t e"]:
     """Causal attention in the paper's order of operations, which cannot overflow in fp16.
 
-    Keys are divided by alpha * sqrt(e) before the product; the largest score of each head is subtracted
-    before alpha is multiplied back, so that every argument of the exponential is at most 0.
+    Keys are divided by alpha * sqrt(e) before the product; the largest score is subtracted before alpha is
+    multiplied back, so that every argument of the exponential is at most 0.
+
+    Differs from the paper: the maximum is taken for each query, not for each head. With one maximum for a head, a
+    query whose scores all lie far below it overflows to minus infinity, and its softmax to NaN.
 
     Args:
         query: the last `t` of the `k` positions.
@@ -37,7 +40,7 @@ def relaxed_attention(
     if t > 1:
         future = torch.ones(t, k, dtype=torch.bool, device=scores.device).triu(diagonal=k - t + 1)
         scores = scores.masked_fill(future, -torch.inf)
-    largest = scores.detach().amax(dim=(-2, -1), keepdim=True)
+    largest = scores.detach().amax(dim=-1, keepdim=True)
     weights = F.softmax((scores - largest) * alpha, dim=-1)
     return F.dropout(weights, dropout, training=dropout > 0) @ value
 

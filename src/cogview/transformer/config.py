@@ -14,8 +14,8 @@ class TransformerConfig:
         num_layers: blocks.
         hidden_size: width of the main branch.
         num_heads: attention heads; divides `hidden_size`.
-        vocabulary_size: rows of the tied embedding and head, padding included.
-        num_positions: rows of the learned position table.
+        vocabulary_size: rows of the tied embedding and head, padding included; the released models' by default.
+        num_positions: rows of the learned position table; the released models' by default.
         mlp_factor: inner width of the MLP, in units of `hidden_size`.
         layer_norm: where a residual branch f is normalised: `sandwich` x + LN(f(LN(x))), `pre` x + f(LN(x)),
             `post` LN(x + f(x)).
@@ -36,8 +36,8 @@ class TransformerConfig:
     num_layers: int
     hidden_size: int
     num_heads: int
-    vocabulary_size: int
-    num_positions: int
+    vocabulary_size: int = 58_240
+    num_positions: int = 1_089
     mlp_factor: int = 4
     layer_norm: Literal["sandwich", "pre", "post"] = "sandwich"
     norm_scope: Literal["token", "tensor", "none"] = "token"

@@ -1,0 +1,134 @@
+"""Runs of stage 2, text to image."""
+
+from cogview.recipes.config import TextToImageRecipe
+from cogview.training.config import TokenLossConfig, TrainingConfig
+from cogview.transformer.config import TransformerConfig
+
+
+def bundled() -> TextToImageRecipe:
+    """The transformer that ships with the project.
+
+    Claim: draws scenes of one to four known objects in combinations it has not seen, on 128 x 128 pixels.
+    Command: cogview train text-to-image bundled --data TOKENS --out RUN
+    Cost: about an hour and a half on 2 CPU cores with bfloat16.
+    Expected: see the model card in `src/cogview/bundled/README.md`.
+    """
+    return TextToImageRecipe(
+        transformer=TransformerConfig(num_layers=8, hidden_size=256, num_heads=4),
+        max_text_pieces=40,
+        image_positions="fixed",
+        token_loss=TokenLossConfig(normaliser="legal"),
+        training=TrainingConfig(
+            num_steps=5_000,
+            batch_size=16,
+            learning_rate=1.5e-3,
+            final_learning_rate_fraction=0.02,
+            weight_decay=4e-2,
+            precision="bfloat16",
+            compile=True,
+            log_every_steps=20,
+            sample_every_steps=500,
+            checkpoint_every_steps=250,
+        ),
+    )
+
+
+def bundled_gpu() -> TextToImageRecipe:
+    """The largest transformer whose float16 weights fit the repository, for one GPU.
+
+    Claim: the world of `bundled`, sharper, with more objects.
+    Command: cogview train text-to-image bundled-gpu --data TOKENS --out RUN
+    Cost: 26 M parameters, about 370 M tokens; to be measured on a GPU.
+    Expected: to be measured; listed as pending in `bench/README.md`.
+    """
+    return TextToImageRecipe(
+        transformer=TransformerConfig(num_layers=12, hidden_size=384, num_heads=6, dropout=0.1),
+        max_text_pieces=40,
+        image_positions="fixed",
+        token_loss=TokenLossConfig(normaliser="legal"),
+        training=TrainingConfig(
+            num_steps=20_000,
+            batch_size=64,
+            learning_rate=1e-3,
+            final_learning_rate_fraction=0.02,
+            precision="bfloat16",
+            compile=True,
+            log_every_steps=50,
+            sample_every_steps=2_000,
+            checkpoint_every_steps=1_000,
+        ),
+    )
+
+
+def small() -> TextToImageRecipe:
+    """A small transformer for one's own folder of some hundred to some thousand pictures.
+
+    Claim: learns the pictures of a small folder and draws them from their captions.
+    Command: cogview train text-to-image small --data TOKENS --out RUN
+    Cost: about ten minutes on 2 CPU cores.
+    Expected: the loss per step that `docs/your-own-pictures.md` lists.
+    """
+    return TextToImageRecipe(
+        transformer=TransformerConfig(num_layers=6, hidden_size=192, num_heads=3),
+        max_text_pieces=40,
+        image_positions="fixed",
+        token_loss=TokenLossConfig(normaliser="legal"),
+        training=TrainingConfig(
+            num_steps=1_000,
+            batch_size=8,
+            learning_rate=1.5e-3,
+            final_learning_rate_fraction=0.05,
+            precision="bfloat16",
+            log_every_steps=20,
+            sample_every_steps=250,
+            checkpoint_every_steps=250,
+        ),
+    )
+
+
+def tiny() -> TextToImageRecipe:
+    """A transformer so small that a test trains it.
+
+    Claim: runs the whole path in seconds; draws nothing worth looking at.
+    Command: cogview train text-to-image tiny --data TOKENS --out RUN
+    Cost: seconds on one core.
+    Expected: the loss falls.
+    """
+    return TextToImageRecipe(
+        transformer=TransformerConfig(num_layers=2, hidden_size=64, num_heads=2),
+        max_text_pieces=16,
+        image_positions="fixed",
+        token_loss=TokenLossConfig(normaliser="legal"),
+        training=TrainingConfig(
+            num_steps=20,
+            batch_size=4,
+            learning_rate=3e-3,
+            log_every_steps=5,
+            sample_every_steps=10,
+            checkpoint_every_steps=10,
+        ),
+    )
+
+
+def paper_4b() -> TextToImageRecipe:
+    """The transformer of the paper: 48 layers, width 2,560, 40 heads.
+
+    Claim: the model of the paper, 4.0 B parameters.
+    Command: cogview train text-to-image paper-4b --data TOKENS --out RUN
+    Cost: the paper used 512 V100 of 32 GB; 144,000 steps of 6,144 sequences.
+    Expected: the paper's table 1.
+    """
+    return TextToImageRecipe(
+        transformer=TransformerConfig(num_layers=48, hidden_size=2560, num_heads=40, dropout=0.1),
+        max_text_pieces=60,
+        image_positions="after_text",
+        token_loss=TokenLossConfig(),
+        training=TrainingConfig(
+            num_steps=144_000,
+            batch_size=6_144,
+            num_micro_batches=512,
+            learning_rate=3e-4,
+            precision="bfloat16",
+            compile=True,
+        ),
+    )
