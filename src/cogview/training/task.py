@@ -1,7 +1,7 @@
 """What the training loop needs to know of a stage: its module, its batches, its loss."""
 
 from collections.abc import Mapping
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ Metrics: TypeAlias = dict[str, Float[torch.Tensor, ""]]
 """Named scalars, detached and left on their device: the loop reads them only when it logs."""
 
 
+@runtime_checkable
 class Task(Protocol):
     """One stage of the paper as the loop sees it: something that makes batches and scores them.
 
