@@ -45,7 +45,7 @@ class TrainingSummary:
     seconds: float
     items_per_second: float
     unit: str
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, int | float]
 
 
 def train(

@@ -7,16 +7,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
 
 from cogview.errors import CogViewError
 from cogview.files import atomic_write_bytes
-
-TIME_FIELDS = ("seconds", "items_per_second")
-"""Fields of a line of metrics that differ between two runs of the same config."""
 
 
 class MetricMeans:
@@ -90,7 +87,7 @@ class MetricsLog:
             return
         self._tensorboard = SummaryWriter(str(run_folder / "tensorboard"), purge_step=completed_steps + 1)
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    def write(self, step: int, metrics: Mapping[str, int | float]) -> None:
         """Append a line; if the disk is full, it is kept and written with the next one.
 
         Raises:
@@ -113,7 +110,7 @@ class MetricsLog:
         with self._path.open("ab") as file:
             os.fsync(file.fileno())
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "MetricsLog":
         return self
 
     def __exit__(
@@ -123,7 +120,7 @@ class MetricsLog:
             self._tensorboard.close()
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
+def read_metrics(path: Path) -> list[dict[str, int | float]]:
     """Return the lines of a file of metrics; a last line cut short by a kill is left out, and so is a missing file.
 
     Values that were not finite are null in the file and NaN here.
@@ -138,6 +135,6 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return lines
 
 
-def _encode(line: Mapping[str, float]) -> bytes:
+def _encode(line: Mapping[str, int | float]) -> bytes:
     finite = {name: value if math.isfinite(value) else None for name, value in line.items()}
     return json.dumps(finite, ensure_ascii=False).encode() + b"\n"

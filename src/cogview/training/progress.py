@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
 
 from tqdm import tqdm
 
@@ -38,7 +37,7 @@ class Progress:
             dynamic_ncols=True,
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         return self
 
     def __exit__(
@@ -51,7 +50,7 @@ class Progress:
         self._completed_steps += 1
         self._bar.update()
 
-    def show(self, metrics: Mapping[str, float], unit: str) -> None:
+    def show(self, metrics: Mapping[str, int | float], unit: str) -> None:
         """Show a reading of the metrics.
 
         Args:

@@ -1,0 +1,81 @@
+import math
+
+import pytest
+from tiny_task import TinyModule, tiny_config
+
+from cogview.errors import UsageError
+from cogview.training.config import TrainingConfig
+from cogview.training.optimizer import build_optimizer, learning_rate_at, parameter_groups
+
+
+def schedule(**changes: object) -> list[float]:
+    config = TrainingConfig(num_steps=1000, batch_size=1, **changes)
+    return [learning_rate_at(step, config) for step in range(1000)]
+
+
+def test_the_rate_rises_linearly_over_two_percent_of_the_steps() -> None:
+    rates = schedule(learning_rate=3e-4)
+    assert rates[0] == pytest.approx(3e-4 / 20)
+    assert rates[9] == pytest.approx(1.5e-4)
+    assert rates[19] == pytest.approx(3e-4)
+
+
+def test_the_rate_then_follows_half_a_cosine_down_to_the_floor() -> None:
+    rates = schedule(learning_rate=3e-4, final_learning_rate_fraction=0.1)
+    assert max(rates) == rates[19]
+    assert all(earlier > later for earlier, later in zip(rates[19:], rates[20:], strict=False))
+    assert rates[19 + 490] == pytest.approx(3e-4 * (0.1 + 0.9 / 2))
+    assert rates[19 + 245] == pytest.approx(3e-4 * (0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2))
+    assert rates[-1] == pytest.approx(3e-5)
+
+
+def test_without_warmup_the_rate_falls_from_the_first_step_on() -> None:
+    rates = schedule(learning_rate=1.0, warmup_fraction=0.0, final_learning_rate_fraction=0.0)
+    assert rates[0] == pytest.approx(1.0, abs=1e-5)
+    assert rates[-1] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_run_that_only_warms_up_ends_at_the_peak() -> None:
+    assert schedule(learning_rate=1.0, warmup_fraction=1.0)[-1] == pytest.approx(1.0)
+
+
+def test_only_biases_and_norms_do_not_decay() -> None:
+    module = TinyModule(dropout=0.0)
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    decaying, others = parameter_groups(module, weight_decay=0.04)
+    assert {names[id(p)] for p in decaying["params"]} == {"convolution.weight", "embedding.weight"}
+    assert {names[id(p)] for p in others["params"]} == {"convolution.bias", "norm.weight", "norm.bias", "head.bias"}
+    assert decaying["weight_decay"] == 0.04
+    assert others["weight_decay"] == 0.0
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    module = TinyModule(dropout=0.0)
+    module.convolution.requires_grad_(False)
+    parameters = [p for group in parameter_groups(module, 0.0) for p in group["params"]]
+    assert module.convolution.weight not in set(parameters)
+    assert len(parameters) == 4
+
+
+def test_the_optimizer_has_the_papers_betas_and_decay() -> None:
+    optimizer = build_optimizer(TinyModule(dropout=0.0), TrainingConfig(num_steps=1, batch_size=1))
+    assert optimizer.defaults["betas"] == (0.9, 0.95)
+    assert optimizer.param_groups[0]["weight_decay"] == 0.04
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be greater than 0, got 0.0"),
+        ({"learning_rate": math.nan}, "learning_rate must be greater than 0, got nan"),
+        ({"warmup_fraction": 1.5}, "warmup_fraction must lie between 0 and 1, got 1.5"),
+        ({"betas": (0.9, 1.0)}, "betas must be at least 0 and less than 1"),
+        ({"batch_size": 8, "num_micro_batches": 3}, "multiple of num_micro_batches, got 8 and 3"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints must be at least 1, got 0"),
+        ({"seed": -1}, "seed must not be negative, got -1"),
+    ],
+)
+def test_impossible_numbers_are_refused_by_name(change: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        tiny_config(**change)

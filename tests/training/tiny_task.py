@@ -1,0 +1,94 @@
+"""A task small enough for tests, with all that makes a resume hard: dropout, a moving average, two norms.
+
+Run as a program it trains in a folder, slowly, so that a test can kill it: `python tiny_task.py RUN_FOLDER`.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cogview.training.config import TrainingConfig
+from cogview.training.loop import train
+from cogview.training.task import Batch, Metrics
+
+
+class TinyModule(nn.Module):
+    """A convolution, a norm and an embedding that is also the head, as the transformer's is."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.LayerNorm(8)
+        self.dropout = nn.Dropout(dropout)
+        self.embedding = nn.Embedding(8, 8)
+        self.head = nn.Linear(8, 8)
+        self.head.weight = self.embedding.weight
+        self.register_buffer("mean_state", torch.zeros(8))
+
+    def forward(self, images: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        features = F.gelu(self.convolution(images)).mean(dim=(2, 3))
+        states = self.dropout(self.norm(features + self.embedding(ids)))
+        self.last_state = states.detach().float().mean(dim=0)
+        return self.head(states)
+
+
+class TinyTask:
+    """Learns to tell which of eight colours an image has."""
+
+    channels_last = False
+
+    def __init__(
+        self, batch_size: int = 8, *, dropout: float = 0.1, fixed_batch: bool = False, delay_seconds: float = 0.0
+    ) -> None:
+        torch.manual_seed(1)
+        self.module = TinyModule(dropout)
+        self.batch_size = batch_size
+        self.fixed_batch = fixed_batch
+        self.delay_seconds = delay_seconds
+
+    def batch(self, step: int) -> Batch:
+        time.sleep(self.delay_seconds)
+        generator = torch.Generator().manual_seed(0 if self.fixed_batch else step)
+        images = torch.rand(self.batch_size, 3, 4, 4, generator=generator)
+        ids = torch.randint(8, (self.batch_size,), generator=generator)
+        # Rows count differently, as texts of different lengths do.
+        weights = torch.randint(1, 4, (self.batch_size,), generator=generator)
+        return {"images": images, "ids": ids, "weights": weights, "targets": images.mean((2, 3)).argmax(1) + ids % 4}
+
+    def num_items(self, batch: Batch) -> tuple[int, str]:
+        return int(batch["weights"].sum()), "images"
+
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, Metrics]:
+        logits = self.module(batch["images"], batch["ids"]).float()
+        losses = F.cross_entropy(logits, batch["targets"], reduction="none")
+        loss = (losses * batch["weights"]).sum() / batch["weights"].sum()
+        return loss, {"color_loss": loss.detach(), "largest_logit": logits.detach().max()}
+
+    def after_step(self, step: int) -> Metrics:
+        self.module.mean_state.lerp_(self.module.last_state, 0.1)
+        return {"mean_state": self.module.mean_state.mean()} if step % 3 == 0 else {}
+
+
+def tiny_config(**changes: object) -> TrainingConfig:
+    """Return a config of 30 steps in which logs and checkpoints do not coincide."""
+    values = {
+        "num_steps": 30,
+        "batch_size": 8,
+        "num_micro_batches": 2,
+        "learning_rate": 1e-2,
+        "warmup_fraction": 0.1,
+        "log_every_steps": 4,
+        "checkpoint_every_steps": 7,
+        "device": "cpu",
+        **changes,
+    }
+    return TrainingConfig(**values)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    train(TinyTask(delay_seconds=0.1), tiny_config(), Path(sys.argv[1]))
