@@ -1,0 +1,41 @@
+"""How codes are drawn from the transformer's distribution, and with which matrix kernels."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cogview.errors import UsageError
+
+LinearBackend = Literal["auto", "packed", "plain"]
+"""Kernels of the linear maps: `packed` has weights in the layout that oneDNN prefers (CPU only), `plain` is what
+PyTorch runs by itself, `auto` is packed wherever that is possible."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """Which of the legal codes may be drawn, and how boldly.
+
+    The three are applied in the order of the fields: logits are divided by the temperature, the `top_k` most
+    probable codes are kept, and of these the fewest whose share of the kept probability reaches `top_p`.
+
+    Args:
+        temperature: below 1 prefers probable codes, above 1 levels them; 0 always takes the most probable.
+        top_k: codes to draw from; all if None.
+        top_p: share of the probability to draw from, over 0 and up to 1; all if 1.
+
+    Raises:
+        UsageError: a number outside its range.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise UsageError(f"temperature must be 0 or more, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError(
+                f"top_k must be at least 1, got {self.top_k}; leave it out to draw from all codes"
+            )
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"top_p must lie over 0 and be at most 1, got {self.top_p}")

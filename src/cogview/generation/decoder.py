@@ -1,0 +1,208 @@
+"""The transformer as decoding runs it: small functions over prepared weights and a static cache.
+
+It computes what `Transformer.extend` computes, which is the plain form to read and the one it is tested against. It
+is faster because weights are prepared once, nothing is a module call, and only the logits of legal codes are made.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cogview.generation.config import LinearBackend
+from cogview.generation.linear import DecodingLinear, prepare_linear
+from cogview.transformer.block import SandwichBlock
+from cogview.transformer.cache import KeyValueCache
+from cogview.transformer.model import Transformer
+from cogview.transformer.normalization import RelaxedLayerNorm
+
+_Norm = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    """One block's norms and linear maps; a norm that the block does not have returns its input."""
+
+    attention_input_norm: _Norm
+    query_key_value: DecodingLinear
+    attention_output: DecodingLinear
+    attention_output_norm: _Norm
+    mlp_input_norm: _Norm
+    mlp_inner: DecodingLinear
+    mlp_output: DecodingLinear
+    mlp_output_norm: _Norm
+
+
+class Decoder:
+    """A transformer whose weights are prepared for decoding.
+
+    Activations of the main branch, norms and, on CPU, the cache are fp32 whatever the dtype of the weights:
+    attention in bf16 is slow there.
+
+    Args:
+        transformer: its weights are taken as they are now.
+        legal_codes: the tokens that may be sampled: the only rows of the head that are computed.
+        dtype: of the linear maps; the transformer's by default.
+        backend: kernels of the linear maps.
+        batch_invariant: on CPU, make a sequence's states the same bits in any company.
+    """
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        legal_codes: range,
+        *,
+        dtype: torch.dtype | None = None,
+        backend: LinearBackend = "auto",
+        batch_invariant: bool = True,
+    ) -> None:
+        table = transformer.embedding.tokens.weight.detach()
+        self.config = transformer.config
+        self.device = table.device
+        self.dtype = dtype or table.dtype
+
+        def linear(weight: Tensor, bias: Tensor | None = None, gelu: bool = False) -> DecodingLinear:
+            return prepare_linear(
+                weight, bias, dtype=self.dtype, gelu=gelu, backend=backend, batch_invariant=batch_invariant
+            )
+
+        def block(module: SandwichBlock) -> _Block:
+            attention, mlp = module.attention, module.mlp
+            return _Block(
+                attention_input_norm=_norm(module.attention_input_norm),
+                query_key_value=linear(attention.query_key_value.weight, attention.query_key_value.bias),
+                attention_output=linear(attention.output.weight, attention.output.bias),
+                attention_output_norm=_norm(module.attention_output_norm),
+                mlp_input_norm=_norm(module.mlp_input_norm),
+                mlp_inner=linear(mlp.inner.weight, mlp.inner.bias, gelu=True),
+                mlp_output=linear(mlp.output.weight, mlp.output.bias),
+                mlp_output_norm=_norm(module.mlp_output_norm),
+            )
+
+        self._tokens = table
+        self._positions = transformer.embedding.positions.weight.detach()
+        self._blocks = [block(module) for module in transformer.blocks if isinstance(module, SandwichBlock)]
+        self._final_norm = _norm(transformer.final_norm)
+        self._head = linear(table[legal_codes.start : legal_codes.stop])
+        self._attend = _attend_by_products if self.device.type == "cpu" else _attend_fused
+
+    def new_cache(self, batch: int, max_tokens: int) -> KeyValueCache:
+        """Return an empty cache of the dtype that attention is fastest in here."""
+        dtype = torch.float32 if self.device.type == "cpu" else self.dtype
+        return KeyValueCache(self.config, batch, max_tokens, dtype, self.device)
+
+    def logits(self, hidden: Float[Tensor, "b d"]) -> Float[Tensor, "b v"]:
+        """Return the logits of the legal codes."""
+        return self._head(hidden)
+
+    def prefill(
+        self, tokens: Int64[Tensor, "b t"], positions: Int64[Tensor, "b t"], cache: KeyValueCache
+    ) -> Float[Tensor, "b d"]:
+        """Put all tokens into the empty cache and return the normalised state of the last."""
+        assert cache.length == 0, "prefill starts a sequence"
+        b, t = tokens.shape
+        x = self._embed(tokens, positions).flatten(0, 1)
+
+        def attend(layer: int, query_key_value: Float[Tensor, "n d3"]) -> Float[Tensor, "n d"]:
+            heads = query_key_value.view(b, t, 3, self.config.num_heads, self.config.head_size)
+            query, key, value = heads.permute(2, 0, 3, 1, 4).to(cache.keys.dtype)
+            cache.keys[layer, :, :, :t] = key
+            cache.values[layer, :, :, :t] = value
+            attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+            return attended.transpose(1, 2).reshape(b * t, self.config.hidden_size)
+
+        x = self._through_blocks(x, attend)
+        cache.length = t
+        return self._final_norm(x.view(b, t, -1)[:, -1])
+
+    def decode(
+        self, tokens: Int64[Tensor, "b"], positions: Int64[Tensor, "b"], cache: KeyValueCache
+    ) -> Float[Tensor, "b d"]:
+        """Append one token to each sequence of the cache and return its normalised state."""
+        assert cache.length < cache.max_tokens, "the cache is full"
+        b, d = len(tokens), self.config.hidden_size
+        length = cache.length
+        x = self._embed(tokens, positions)
+
+        def attend(layer: int, query_key_value: Float[Tensor, "b d3"]) -> Float[Tensor, "b d"]:
+            query, key, value = query_key_value.view(b, 3, self.config.num_heads, -1).unbind(1)
+            keys, values = cache.keys[layer], cache.values[layer]
+            keys[:, :, length] = key
+            values[:, :, length] = value
+            # A slice to the current length: a mask over the whole cache would read all of it.
+            query = query.to(keys.dtype)
+            return self._attend(query, keys[:, :, : length + 1], values[:, :, : length + 1]).view(b, d)
+
+        x = self._through_blocks(x, attend)
+        cache.length = length + 1
+        return self._final_norm(x)
+
+    def _embed(self, tokens: Int64[Tensor, "*n"], positions: Int64[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
+        """Return the sum of token and position embeddings in fp32."""
+        return (F.embedding(tokens, self._tokens) + F.embedding(positions, self._positions)).float()
+
+    def _through_blocks(
+        self, x: Float[Tensor, "n d"], attend: Callable[[int, Tensor], Tensor]
+    ) -> Float[Tensor, "n d"]:
+        """Apply all blocks; `attend` maps a layer's number and its stacked Q, K and V to what was attended to."""
+        is_post = self.config.layer_norm == "post"
+        for layer, block in enumerate(self._blocks):
+            attended = block.attention_output(
+                attend(layer, block.query_key_value(block.attention_input_norm(x)))
+            )
+            if is_post:
+                x = block.attention_output_norm(x + attended)
+                x = block.mlp_output_norm(x + block.mlp_output(block.mlp_inner(x)))
+            else:
+                x = x + block.attention_output_norm(attended)
+                mapped = block.mlp_output(block.mlp_inner(block.mlp_input_norm(x)))
+                x = x + block.mlp_output_norm(mapped)
+        return x
+
+
+def _attend_by_products(
+    query: Float[Tensor, "b h e"], keys: Float[Tensor, "b h k e"], values: Float[Tensor, "b h k e"]
+) -> Float[Tensor, "b h e"]:
+    """Attend by batched products: on CPU as fast as the fused kernel.
+
+    And each head's bits are the same in any batch, while the fused kernel splits work among threads by it.
+    """
+    query = (query * query.shape[-1] ** -0.5).unsqueeze(2)
+    weights = torch.softmax(query @ keys.transpose(2, 3), dim=-1)
+    return (weights @ values).squeeze(2)
+
+
+def _attend_fused(
+    query: Float[Tensor, "b h e"], keys: Float[Tensor, "b h k e"], values: Float[Tensor, "b h k e"]
+) -> Float[Tensor, "b h e"]:
+    """Attend by PyTorch's fused kernel."""
+    return F.scaled_dot_product_attention(query.unsqueeze(2), keys, values).squeeze(2)
+
+
+def _norm(module: nn.Module) -> _Norm:
+    """Return a norm as a function from any floating dtype to fp32.
+
+    In fp32 nothing overflows, so the division by the largest magnitude m can be left out: with scope `token`
+    LayerNorm(x / m) with epsilon / width is LayerNorm(x) with epsilon m^2 / width, at most half of epsilon away
+    from LayerNorm(x) without one. With scope `tensor` epsilon is too large for that; its maximum is then taken
+    over each row, which is the whole tensor when one sequence is decoded, and does not couple sequences.
+    """
+    if not isinstance(module, RelaxedLayerNorm):
+        return lambda x: x.float()
+    shape, epsilon = list(module.normalized_shape), module.eps
+    weight, bias = module.weight.detach().float(), module.bias.detach().float()
+    if module.scope == "tensor":
+        tiny = torch.finfo(torch.float32).tiny
+
+        def relaxed(x: Tensor) -> Tensor:
+            x = x.float()
+            largest = x.abs().amax(dim=-1, keepdim=True) / 8
+            return F.layer_norm(x / largest.clamp(min=tiny), shape, weight, bias, epsilon)
+
+        return relaxed
+    if module.scope == "token":
+        epsilon = 1e-30  # only so that a row of zeros stays zeros
+    return lambda x: F.layer_norm(x.float(), shape, weight, bias, epsilon)

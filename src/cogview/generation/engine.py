@@ -1,0 +1,182 @@
+"""Texts to codes: shared prefill, batched decoding, one random generator for each candidate."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from cogview.errors import UsageError
+from cogview.generation.config import LinearBackend, SamplingConfig
+from cogview.generation.decoder import Decoder
+from cogview.generation.sampling import sample, seeded_uniforms
+from cogview.sequence.template import Pieces, TextToImageTemplate, TokenSequence
+from cogview.transformer.cache import KeyValueCache
+from cogview.transformer.model import Transformer
+
+Progress = Callable[[int, int], None]
+"""Called with the numbers of codes drawn so far and to be drawn, over all pictures."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prompt:
+    """A text to draw pictures for.
+
+    Args:
+        prefix: the tokens before the codes.
+        code_positions: position index of each code.
+        seeds: one for each candidate; a seed draws the same picture alone or in any batch.
+
+    Raises:
+        UsageError: there is no seed, or one is negative.
+    """
+
+    prefix: TokenSequence
+    code_positions: Int64[np.ndarray, "n"]
+    seeds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.seeds or min(self.seeds) < 0:
+            raise UsageError(f"seeds must be at least one and none negative, got {list(self.seeds)}")
+
+    @classmethod
+    def of(cls, template: TextToImageTemplate, pieces: Pieces, seeds: Sequence[int]) -> "Prompt":
+        """Return the prompt of a text's pieces."""
+        return cls(
+            prefix=template.prefix(pieces),
+            code_positions=template.code_positions(len(pieces)),
+            seeds=tuple(seeds),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Candidate:
+    """One picture to draw: the row of the result, its prompt and its seed."""
+
+    row: int
+    prompt: Prompt
+    seed: int
+
+
+class Engine:
+    """Draws codes for texts.
+
+    On CPU the codes of a seed are the same, to the bit, whatever else is drawn at the same time. On CUDA the
+    matrix products of different batch sizes round differently, so there a rare draw may differ.
+
+    Args:
+        transformer: its weights are taken as they are now.
+        legal_codes: the tokens of the vocabulary that are image codes.
+        dtype: of the linear maps; the transformer's by default. Of CPUs, those with bf16 instructions are faster
+            with bf16 weights.
+        backend: kernels of the linear maps.
+        batch_invariant: whether the first sentence above has to hold; it costs next to nothing with packed weights.
+        max_batch: pictures drawn at once; more are drawn in turn.
+    """
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        legal_codes: range,
+        *,
+        dtype: torch.dtype | None = None,
+        backend: LinearBackend = "auto",
+        batch_invariant: bool = True,
+        max_batch: int = 16,
+    ) -> None:
+        if max_batch < 1:
+            raise UsageError(f"max_batch must be at least 1, got {max_batch}")
+        self.decoder = Decoder(
+            transformer, legal_codes, dtype=dtype, backend=backend, batch_invariant=batch_invariant
+        )
+        self._first_code = legal_codes.start
+        self._max_batch = max_batch
+
+    @torch.inference_mode()
+    def generate(
+        self, prompts: Sequence[Prompt], config: SamplingConfig, progress: Progress | None = None
+    ) -> Int64[Tensor, "b n"]:
+        """Return the codes of every candidate of every prompt, in this order, counted from 0, on the CPU.
+
+        Texts whose prefixes are equally long are decoded together, so that all sequences of a batch have one
+        length and nothing has to be masked.
+
+        Args:
+            prompts: at least one, all for the same number of codes.
+            config: temperature, top-k and top-p.
+            progress: called after each step.
+        """
+        by_length: dict[int, list[_Candidate]] = defaultdict(list)
+        num_rows = 0
+        for prompt in prompts:
+            for seed in prompt.seeds:
+                candidate = _Candidate(row=num_rows, prompt=prompt, seed=seed)
+                by_length[len(prompt.prefix.tokens)].append(candidate)
+                num_rows += 1
+        num_codes = len(prompts[0].code_positions)
+        codes = torch.empty(num_rows, num_codes, dtype=torch.int64)
+        num_done = 0
+        for group in by_length.values():
+            for start in range(0, len(group), self._max_batch):
+                batch = group[start : start + self._max_batch]
+
+                def step(num_steps: int, done: int = num_done, width: int = len(batch)) -> None:
+                    if progress is not None:
+                        progress(done + width * num_steps, codes.numel())
+
+                drawn = self._draw(batch, config, step)
+                codes[[candidate.row for candidate in batch]] = drawn.cpu()
+                num_done += drawn.numel()
+        return codes
+
+    def _draw(
+        self, batch: Sequence[_Candidate], config: SamplingConfig, step: Callable[[int], None]
+    ) -> Int64[Tensor, "b n"]:
+        """Draw the pictures of one batch, whose prefixes are equally long."""
+        decoder, device = self.decoder, self.decoder.device
+        positions = torch.from_numpy(np.stack([candidate.prompt.code_positions for candidate in batch]))
+        positions = positions.to(device)
+        num_codes = positions.shape[1]
+        uniforms = seeded_uniforms([candidate.seed for candidate in batch], num_codes).to(device)
+        hidden, cache = self._prefill([candidate.prompt for candidate in batch], num_codes)
+        codes = torch.empty_like(positions)
+        for index in range(num_codes):
+            codes[:, index] = sample(decoder.logits(hidden), config, uniforms[:, index])
+            step(index + 1)
+            if index + 1 < num_codes:
+                tokens = codes[:, index] + self._first_code
+                hidden = decoder.decode(tokens, positions[:, index], cache)
+        return codes
+
+    def _prefill(
+        self, prompts: Sequence[Prompt], num_codes: int
+    ) -> tuple[Float[Tensor, "b d"], KeyValueCache]:
+        """Run each different prompt once and give every one of its candidates a copy of its keys and values.
+
+        Prompts are run one by one, so that the bits of a text's keys do not depend on its company either.
+
+        Returns:
+            The state of each candidate's last token, and the cache of all, with room for the codes.
+        """
+        num_tokens = len(prompts[0].prefix.tokens)
+        shared = self.decoder.new_cache(len(prompts), num_tokens + num_codes - 1)
+        shared.length = num_tokens
+        rows_of: dict[Prompt, list[int]] = defaultdict(list)
+        for row, prompt in enumerate(prompts):
+            rows_of[prompt].append(row)
+        states: list[Tensor] = [torch.empty(0)] * len(prompts)
+        for prompt, rows in rows_of.items():
+            cache = self.decoder.new_cache(1, num_tokens)
+            tokens, positions = (
+                torch.from_numpy(array)[None].to(self.decoder.device)
+                for array in (prompt.prefix.tokens, prompt.prefix.positions)
+            )
+            state = self.decoder.prefill(tokens, positions, cache)[0]
+            for row in rows:
+                shared.keys[:, row, :, :num_tokens] = cache.keys[:, 0]
+                shared.values[:, row, :, :num_tokens] = cache.values[:, 0]
+                states[row] = state
+        return torch.stack(states), shared

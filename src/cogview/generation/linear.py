@@ -1,0 +1,136 @@
+"""Linear maps prepared for decoding, where a few rows meet large matrices and reading the weights is the cost.
+
+On CPU the weights are reordered once into the layout that oneDNN's kernels read fastest. PyTorch's own choice,
+MKL, is much slower on AMD processors, and where oneDNN is used it reorders the weights anew for every product.
+The operators that do it are private to PyTorch, so whether they are there and work is found by trying, and plain
+products take over where they don't.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from cogview.errors import UsageError
+from cogview.generation.config import LinearBackend
+
+DecodingLinear: TypeAlias = Callable[[Tensor], Tensor]
+"""Maps [n i] of any floating dtype to [n o] in the dtype of the weights."""
+
+_PACKED_DTYPES = (torch.float32, torch.bfloat16)
+_ROW_MULTIPLES = (1, 2, 4, 8)
+
+
+@cache
+def can_pack(device_type: str, dtype: torch.dtype) -> bool:
+    """Return whether weights of this kind can be packed here.
+
+    Args:
+        device_type: "cpu" or "cuda".
+        dtype: of the weights.
+    """
+    if device_type != "cpu" or dtype not in _PACKED_DTYPES or not torch._C._has_mkldnn:
+        return False
+    try:
+        if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False
+        weight, x = torch.eye(16, dtype=dtype), torch.ones(2, 16, dtype=dtype)
+        return torch.equal(_packed_product(weight, None, gelu=False)(x), x)
+    except (AttributeError, RuntimeError):
+        return False
+
+
+def prepare_linear(
+    weight: Float[Tensor, "o i"],
+    bias: Float[Tensor, "o"] | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    gelu: bool = False,
+    backend: LinearBackend = "auto",
+    batch_invariant: bool = True,
+) -> DecodingLinear:
+    """Return x -> x weight^T + bias, perhaps followed by a GELU, ready to be called many times.
+
+    Args:
+        weight: left as it is; later changes to it may or may not be seen.
+        bias: none if None.
+        dtype: to compute in; the weight's by default.
+        gelu: apply GELU (tanh form) to the result.
+        backend: `packed`, `plain`, or `auto` for packed where possible.
+        batch_invariant: add rows of zeros where a row's bits would otherwise depend on the number of rows.
+
+    Raises:
+        UsageError: packed weights were asked for, and this machine or PyTorch cannot pack them.
+    """
+    dtype = dtype or weight.dtype
+    weight = weight.detach().to(dtype)
+    bias = None if bias is None else bias.detach().to(dtype)
+    packed = backend != "plain" and can_pack(weight.device.type, dtype)
+    if backend == "packed" and not packed:
+        raise UsageError(
+            f"cannot pack {dtype} weights on {weight.device.type} here: use the plain backend, or auto"
+        )
+    product = _packed_product(weight, bias, gelu) if packed else _plain_product(weight, bias, gelu)
+    multiple = 1
+    if batch_invariant and weight.device.type == "cpu":
+        multiple = row_multiple(weight.shape[1], weight.shape[0], dtype, packed)
+
+    def linear(x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
+        x, num_rows = x.to(dtype), x.shape[0]
+        if num_rows % multiple == 0:
+            return product(x)
+        return product(F.pad(x, (0, 0, 0, -num_rows % multiple)))[:num_rows]
+
+    return linear
+
+
+@cache
+def row_multiple(num_inputs: int, num_outputs: int, dtype: torch.dtype, packed: bool) -> int:
+    """Return to which multiple the rows have to be padded so that each has the same bits in any company.
+
+    Kernels sum in another order when there is a single row, or at the ragged end of a block of rows. Which do
+    depends on the processor and the shape, so it is found by trying.
+
+    Args:
+        num_inputs: columns of the weight.
+        num_outputs: rows of the weight.
+        dtype: of weight and input.
+        packed: whether the weight is packed.
+    """
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(num_outputs, num_inputs, generator=generator).to(dtype)
+    x = torch.randn(4 * _ROW_MULTIPLES[-1], num_inputs, generator=generator).to(dtype)
+    product = (_packed_product if packed else _plain_product)(weight, None, gelu=False)
+    together = product(x)
+    for multiple in _ROW_MULTIPLES:
+        sizes = range(multiple, len(x), multiple)
+        if all(torch.equal(product(x[:size]), together[:size]) for size in sizes):
+            return multiple
+    return 1  # no padding helps; rows may then differ in their last bits
+
+
+def _packed_product(weight: Tensor, bias: Tensor | None, gelu: bool) -> DecodingLinear:
+    """Return the product with the weight in oneDNN's layout, GELU fused into it."""
+    packed = torch.ops.mkldnn._reorder_linear_weight.default(weight)
+    operator = torch.ops.mkldnn._linear_pointwise.default
+    after, form = ("gelu", "tanh") if gelu else ("none", "")
+
+    def product(x: Tensor) -> Tensor:
+        result: Tensor = operator(x, packed, bias, after, [], form)
+        return result
+
+    return product
+
+
+def _plain_product(weight: Tensor, bias: Tensor | None, gelu: bool) -> DecodingLinear:
+    """Return the product as PyTorch computes it by itself."""
+
+    def product(x: Tensor) -> Tensor:
+        result = F.linear(x, weight, bias)
+        return F.gelu(result, approximate="tanh") if gelu else result
+
+    return product

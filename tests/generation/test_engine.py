@@ -1,0 +1,125 @@
+"""A seed draws the same codes alone, in any batch, and beside any other text."""
+
+import numpy as np
+import pytest
+import torch
+
+from cogview.errors import UsageError
+from cogview.generation.config import SamplingConfig
+from cogview.generation.engine import Engine, Prompt
+from cogview.generation.linear import can_pack
+from cogview.sequence.template import TextToImageTemplate
+from cogview.sequence.vocabulary import Vocabulary
+from cogview.transformer.config import TransformerConfig
+from cogview.transformer.model import Transformer
+
+VOCABULARY = Vocabulary(num_image_codes=100, num_text_pieces=50)
+TEMPLATE = TextToImageTemplate(vocabulary=VOCABULARY, grid_rows=4, grid_columns=4, max_text_pieces=6)
+SAMPLING = SamplingConfig(top_k=40, top_p=0.95)
+DTYPES = [torch.float32, torch.bfloat16]
+
+
+@pytest.fixture(scope="module")
+def transformer() -> Transformer:
+    torch.manual_seed(0)
+    config = TransformerConfig(
+        num_layers=2,
+        hidden_size=64,
+        num_heads=4,
+        vocabulary_size=VOCABULARY.size,
+        num_positions=TEMPLATE.num_positions,
+    )
+    transformer = Transformer(config).eval()
+    with torch.no_grad():
+        for parameter in transformer.parameters():
+            parameter.mul_(3)  # far from level, so that draws depend on the text and on each other
+    return transformer
+
+
+def prompt(pieces: list[int], *seeds: int) -> Prompt:
+    return Prompt.of(TEMPLATE, pieces, seeds)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_seed_draws_the_same_codes_alone_and_in_any_batch(
+    transformer: Transformer, dtype: torch.dtype
+) -> None:
+    if not can_pack("cpu", dtype):
+        pytest.skip(f"{dtype} weights cannot be packed here")
+    engine = Engine(transformer, VOCABULARY.image_codes, dtype=dtype)
+    seeds = range(12)
+    together = engine.generate([prompt([3, 1], *seeds)], SAMPLING)
+    assert len({tuple(row.tolist()) for row in together}) == len(seeds)
+    for batch in (1, 2, 3, 5):
+        for start in range(0, len(seeds) - batch + 1, 3):
+            part = engine.generate([prompt([3, 1], *seeds[start : start + batch])], SAMPLING)
+            assert torch.equal(part, together[start : start + batch])
+    in_turn = Engine(transformer, VOCABULARY.image_codes, dtype=dtype, max_batch=5)
+    assert torch.equal(in_turn.generate([prompt([3, 1], *seeds)], SAMPLING), together)
+
+
+@pytest.mark.parametrize("image_positions", ["after_text", "fixed"])
+def test_several_texts_give_what_each_gives_alone(transformer: Transformer, image_positions: str) -> None:
+    template = TextToImageTemplate(
+        vocabulary=VOCABULARY,
+        grid_rows=4,
+        grid_columns=4,
+        max_text_pieces=6,
+        image_positions=image_positions,
+    )
+    texts = [([1, 2], (0, 1)), ([5], (2,)), ([7, 8], (0, 3, 4)), ([], (1,)), ([1, 2], (9,))]
+    prompts = [Prompt.of(template, pieces, seeds) for pieces, seeds in texts]
+    engine = Engine(transformer, VOCABULARY.image_codes)
+    alone = [engine.generate([one], SAMPLING) for one in prompts]
+    assert torch.equal(engine.generate(prompts, SAMPLING), torch.cat(alone))
+
+
+def test_text_and_seed_both_matter(transformer: Transformer) -> None:
+    engine = Engine(transformer, VOCABULARY.image_codes)
+    codes = engine.generate([prompt([1, 2], 0, 1), prompt([2, 1], 0)], SAMPLING)
+    assert codes.shape == (3, 16)
+    assert codes.min() >= 0
+    assert codes.max() < VOCABULARY.num_image_codes
+    assert not torch.equal(codes[0], codes[1])
+    assert not torch.equal(codes[0], codes[2])
+
+
+def test_the_most_probable_codes_are_those_of_the_plain_transformer(transformer: Transformer) -> None:
+    text = prompt([4, 9, 2], 0)
+    codes = Engine(transformer, VOCABULARY.image_codes).generate([text], SamplingConfig(temperature=0.0))[0]
+    whole = TEMPLATE.build([4, 9, 2], codes.numpy())
+    tokens, positions = (torch.from_numpy(array)[None] for array in (whole.tokens, whole.positions))
+    with torch.no_grad():
+        logits = transformer(tokens, positions)[0, :, : VOCABULARY.num_image_codes]
+    start = len(text.prefix.tokens)
+    assert torch.equal(logits[start - 1 : start + 15].argmax(-1), codes)
+
+
+def test_progress_counts_every_code_once(transformer: Transformer) -> None:
+    calls: list[tuple[int, int]] = []
+    engine = Engine(transformer, VOCABULARY.image_codes, max_batch=2)
+    engine.generate(
+        [prompt([1], 0, 1, 2), prompt([1, 2], 0)],
+        SAMPLING,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    done = [call[0] for call in calls]
+    assert done == sorted(done)
+    assert set(np.diff([0, *done])) == {1, 2}
+    assert calls[-1] == (4 * 16, 4 * 16)
+    assert len(calls) == 3 * 16
+
+
+def test_codes_need_not_be_the_first_tokens(transformer: Transformer) -> None:
+    legal = range(20, 60)
+    codes = Engine(transformer, legal).generate([prompt([1, 2], 0, 1)], SAMPLING)
+    assert codes.max() < len(legal)
+
+
+def test_impossible_requests_are_refused(transformer: Transformer) -> None:
+    with pytest.raises(UsageError, match="seeds"):
+        prompt([1])
+    with pytest.raises(UsageError, match="seeds"):
+        prompt([1], 3, -1)
+    with pytest.raises(UsageError, match="max_batch"):
+        Engine(transformer, VOCABULARY.image_codes, max_batch=0)

@@ -1,0 +1,87 @@
+"""Prepared linear maps compute what plain ones do, and a row has the same bits in any company."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cogview.errors import UsageError
+from cogview.generation.linear import can_pack, prepare_linear, row_multiple
+
+SHAPES = [(96, 288), (96, 96), (384, 96), (2048, 64)]
+DTYPES = [torch.float32, torch.bfloat16]
+
+
+def weight_and_bias(num_inputs: int, num_outputs: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(num_inputs)
+    weight = torch.randn(num_outputs, num_inputs, generator=generator) * num_inputs**-0.5
+    return weight, torch.randn(num_outputs, generator=generator)
+
+
+def rows(num_rows: int, num_inputs: int) -> torch.Tensor:
+    return torch.randn(num_rows, num_inputs, generator=torch.Generator().manual_seed(1))
+
+
+def skip_unless_packable(backend: str, dtype: torch.dtype) -> None:
+    if backend == "packed" and not can_pack("cpu", dtype):
+        pytest.skip(f"{dtype} weights cannot be packed here")
+
+
+@pytest.mark.parametrize("backend", ["packed", "plain"])
+@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize(("num_inputs", "num_outputs"), SHAPES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_prepared_agrees_with_the_exact_product(
+    backend: str, gelu: bool, num_inputs: int, num_outputs: int, dtype: torch.dtype
+) -> None:
+    skip_unless_packable(backend, dtype)
+    weight, bias = weight_and_bias(num_inputs, num_outputs)
+    linear = prepare_linear(weight, bias, dtype=dtype, gelu=gelu, backend=backend)
+    for num_rows in (1, 2, 5, 16):
+        x = rows(num_rows, num_inputs)
+        product = F.linear(x.to(dtype).double(), weight.to(dtype).double(), bias.to(dtype).double())
+        exact = F.gelu(product, approximate="tanh") if gelu else product
+        found = linear(x)
+        assert found.dtype == dtype
+        assert found.shape == (num_rows, num_outputs)
+        # Sums are made in fp32; bf16 rounds the result to 8 places, and what goes into a GELU that isn't fused,
+        # whose slope is at most 1.13.
+        bound = torch.full_like(exact, 1e-4)
+        if dtype == torch.bfloat16:
+            bound += 2**-8 * (exact.abs() + 1.13 * product.abs() * gelu)
+        assert ((found.double() - exact).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("num_inputs", "num_outputs"), SHAPES)
+def test_a_packed_row_has_the_same_bits_in_any_company(
+    num_inputs: int, num_outputs: int, dtype: torch.dtype
+) -> None:
+    skip_unless_packable("packed", dtype)
+    weight, bias = weight_and_bias(num_inputs, num_outputs)
+    linear = prepare_linear(weight, bias, dtype=dtype, backend="packed")
+    x = rows(40, num_inputs)
+    together = linear(x)
+    for num_rows in (1, 2, 3, 4, 5, 7, 8, 13, 16, 17, 31, 32, 33):
+        assert torch.equal(linear(x[:num_rows]), together[:num_rows])
+        assert torch.equal(linear(x[-num_rows:]), together[-num_rows:])
+
+
+def test_padding_is_found_by_trying_and_kept_small() -> None:
+    assert row_multiple(96, 96, torch.float32, can_pack("cpu", torch.float32)) in (1, 2, 4, 8)
+
+
+def test_weights_of_a_kind_that_cannot_be_packed_are_refused_or_left_plain() -> None:
+    weight, _ = weight_and_bias(96, 96)
+    assert not can_pack("cpu", torch.float64)
+    with pytest.raises(UsageError, match="plain"):
+        prepare_linear(weight.double(), backend="packed")
+    linear = prepare_linear(weight.double())
+    x = rows(3, 96).double()
+    assert torch.allclose(linear(x), x @ weight.double().T)
+
+
+def test_the_original_weight_is_left_as_it_was() -> None:
+    weight, bias = weight_and_bias(96, 96)
+    before = weight.clone()
+    prepare_linear(weight, bias)
+    assert torch.equal(weight, before)
