@@ -129,11 +129,11 @@ CHINESE_RELATIONS = (
     "{side}有{first}，{other_side}有{second}",
     "{first}在{side}，{second}在{other_side}",
 )
-CHINESE_GROUNDS = ("{colour}色背景", "{colour}色背景", "{colour}色的背景", "{colour}色底色", "{colour}背景")
+# What comes several times is said more often: it is how most people would ask.
+CHINESE_AND = ("和", "和", "和", "与", "还有")
+CHINESE_GROUNDS = (*("{colour}色背景",) * 4, "{colour}色的背景", "{colour}色底色", "{colour}背景")
 CHINESE_THINGS = (
-    "{ground}上的{content}",
-    "{ground}上的{content}",
-    "{ground}上的{content}",
+    *("{ground}上的{content}",) * 5,
     "{ground}上有{content}",
     "在{ground}上，有{content}",
     "在{ground}上的{content}",
@@ -145,7 +145,7 @@ CHINESE_THINGS = (
     "{content}，背景是{colour}色的",
 )
 CHINESE_THINGS_LED_IN = (
-    "一张{colour}色背景的图片，上面有{content}",
+    "一张{colour}色背景的图片，里面有{content}",
     "{colour}色背景的图，画的是{content}",
     "画{content}，背景是{colour}色",
     "画出{ground}上的{content}",
@@ -174,7 +174,7 @@ def _chinese_name(thing: SceneObject, rng: random.Random, number: int) -> str:
 
 
 def _chinese_list(rng: random.Random, names: list[str]) -> str:
-    return f"{'、'.join(names[:-1])}{rng.choice(('和', '和', '与', '还有'))}{names[-1]}"
+    return f"{'、'.join(names[:-1])}{rng.choice(CHINESE_AND)}{names[-1]}"
 
 
 def _chinese_relation(rng: random.Random, first: str, relation: Relation, second: str) -> tuple[str, bool]:
@@ -231,8 +231,7 @@ ENGLISH_RELATION_CLAUSES = (
     "{side} there is {first}, {other_side} {second}",
 )
 ENGLISH_THINGS = (
-    "{content} on {a_ground}",
-    "{content} on {a_ground}",
+    *("{content} on {a_ground}",) * 4,
     "{content} on {colour}",
     "{content}, {ground}",
     "{content} against {a_ground}",
@@ -299,7 +298,7 @@ def _english_sentence(
     else:
         colour = _one_of(GROUNDS[ground].english, rng)
         a_colour = f"{_article(colour)} {colour}"
-        back = rng.choice(("background", "background", "backdrop"))
+        back = rng.choice(("background", "background", "background", "backdrop"))
         if is_clause:
             form = rng.choice(ENGLISH_CLAUSES)
         else:

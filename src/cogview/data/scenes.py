@@ -234,6 +234,7 @@ def _compose(
         codes = [rng.choice(held_out or known)] * number
     else:
         number = 2 if kind == "relation" else rng.choices((2, 3, 4), weights=(5, 3, 2))[0]
+        number = min(number, len(known))
         codes = rng.sample(known, number)
         if held_out:
             codes[rng.randrange(number)] = rng.choice(held_out)
