@@ -129,6 +129,17 @@ def test_training_on_nothing_is_refused_and_writes_nothing(tmp_path: Path, texts
     assert list(tmp_path.iterdir()) == []
 
 
+def test_fewer_pieces_than_characters_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="num_pieces=260 is too few"):
+        train_text_tokenizer(TEXTS, tmp_path / "text.model", TextTokenizerConfig(num_pieces=260))
+
+
+def test_words_that_the_texts_lack_take_no_room(tmp_path: Path) -> None:
+    train_text_tokenizer(["一只猫"] * 4, tmp_path / "a.model", CONFIG, {"猫"})
+    train_text_tokenizer(["一只猫"] * 4, tmp_path / "b.model", CONFIG, {"猫", "蝴蝶", "butterfly", ""})
+    assert (tmp_path / "a.model").read_bytes() == (tmp_path / "b.model").read_bytes()
+
+
 def test_the_longest_known_word_wins(tmp_path: Path) -> None:
     texts = ["一只猫头鹰", "一只猫", "两只猫头鹰", "两只猫"]
     train_text_tokenizer(texts, tmp_path / "text.model", CONFIG, {"猫头鹰", "猫", "只", "两"})

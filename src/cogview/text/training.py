@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sentencepiece import SentencePieceTrainer
 
-from cogview.errors import CogViewError
+from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_bytes
 from cogview.text.config import TextTokenizerConfig
 
@@ -38,6 +38,7 @@ def train_text_tokenizer(
 
     Raises:
         CogViewError: there is no text to train on.
+        UsageError: the pieces are fewer than the texts' characters.
 
     Paper: section 2.2.
     """
@@ -48,7 +49,8 @@ def train_text_tokenizer(
             "There are no texts to train a text tokenizer on: give captions that aren't empty."
         )
     counts = Counter(word for line in lines for word in _SPACED_WORD.findall(line))
-    candidates = known | {word for word, count in counts.items() if count > 1}
+    seen = known.intersection(part for line in lines for part in line.split(_BOUNDARY))
+    candidates = seen.union(word for word, count in counts.items() if count > 1)
     model = io.BytesIO()
     try:
         SentencePieceTrainer.train(
@@ -73,17 +75,25 @@ def train_text_tokenizer(
             minloglevel=2,
         )
     except RuntimeError as error:
+        if "required_chars" in str(error):
+            raise UsageError(
+                f"num_pieces={config.num_pieces} is too few: the texts have more different characters than that;"
+                " give more, or a smaller character_coverage."
+            ) from error
         raise CogViewError(f"The text tokenizer cannot be trained on these texts: {error}") from error
     atomic_write_bytes(path, model.getvalue())
 
 
 def _presentation(word: str) -> str:
-    """Return a training line that makes SentencePiece consider a word.
+    """Return a training line that makes SentencePiece consider a word, and each of its characters.
 
     Its candidates are the strings that are seen before different characters, and the end of a word that is always
-    marked counts as none. A digit is always a piece by itself, so the word is shown before two of them.
+    marked counts as none. A digit is always a piece by itself, so the word is shown before two of them. And it
+    drops a word as superfluous whose characters it has not kept, as happens to those that no other word has; so
+    they are shown alone.
     """
-    return f"1{word}1{word}2" if _HAN.match(word) else f"1 {word}1 {word}2"
+    space = "" if _HAN.match(word) else " "
+    return "".join(f"1{space}{part}" for part in (*word, word, word)) + "2"
 
 
 def _mark_words(text: str, words: Collection[str]) -> str:

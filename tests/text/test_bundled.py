@@ -1,0 +1,76 @@
+"""The bundled model tells the default data set in short captions, and its recipe makes words of words."""
+
+import random
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from cogview.data.captions import captions
+from cogview.data.config import DefaultDataConfig
+from cogview.data.scenes import make_scene
+from cogview.data.world import GROUNDS, scene_objects
+from cogview.recipes import text_tokenizer as recipe
+from cogview.text.config import TextTokenizerConfig
+from cogview.text.tokenizer import TextTokenizer
+
+
+@pytest.fixture(scope="module")
+def bundled() -> TextTokenizer:
+    return TextTokenizer((resources.files("cogview") / "bundled" / "text.model").read_bytes())
+
+
+def test_the_bundled_model_is_small(bundled: TextTokenizer) -> None:
+    assert 4000 < bundled.num_pieces <= 8000
+    assert len((resources.files("cogview") / "bundled" / "text.model").read_bytes()) < 400_000
+
+
+def test_names_of_things_and_colours_are_single_pieces(bundled: TextTokenizer) -> None:
+    names = [name for thing in scene_objects().values() for name in (*thing.chinese, thing.measure)]
+    names += [f"{name}色" for ground in GROUNDS.values() for name in ground.chinese]
+    split = [name for name in names if len(bundled.words(name)) > 2]  # "▁" comes before every text
+    assert len(split) <= 0.02 * len(names), split
+
+
+def test_english_names_are_a_piece_a_word(bundled: TextTokenizer) -> None:
+    words = [word for thing in scene_objects().values() for name in thing.singular for word in name.split()]
+    split = [word for word in words if len(bundled.words(word)) > 1 and word.isalpha()]
+    assert len(split) <= 0.02 * len(words), split
+
+
+@pytest.mark.parametrize(("language", "most"), [("zh", 15), ("en", 13)])
+def test_captions_are_short(bundled: TextTokenizer, language: str, most: int) -> None:
+    config = DefaultDataConfig()
+    rng = random.Random(0)
+    texts = [
+        text
+        for index in range(300)
+        for text in captions(make_scene(config, "train", index), rng, 1, language)  # type: ignore[arg-type]
+    ]
+    lengths = sorted(len(bundled.encode(text)) for text in texts)
+    assert sum(lengths) / len(lengths) < most
+    assert lengths[int(0.98 * len(lengths))] <= 24
+    assert lengths[-1] <= 40
+
+
+@pytest.mark.parametrize(
+    "text", ["蓝色背景上的一只猫和一个苹果", "藍色", "A cat!", "😀👩‍🚀", "龘𠮷", "مرحبا"]
+)
+def test_any_text_comes_back_from_the_bundled_model(bundled: TextTokenizer, text: str) -> None:
+    assert bundled.decode(bundled.encode(text)) == text
+
+
+def test_the_recipe_is_repeatable_and_makes_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The labels of emojibase are replaced, since a test has no network.
+    monkeypatch.setattr(
+        recipe, "_icon_texts", lambda run: iter(["微笑的猫", "红心", "smiling cat", "red heart"])
+    )
+    run = recipe.TextTokenizerRun(tokenizer=TextTokenizerConfig(num_pieces=1500), num_scenes=100)
+    first = recipe.train_bundled_text_tokenizer(run, tmp_path / "first.model")
+    second = recipe.train_bundled_text_tokenizer(run, tmp_path / "second.model")
+    assert first.fingerprint == second.fingerprint
+    assert first.words("背景上的一只猫")[1:4] == ["背景", "上", "的"]
+
+
+def test_the_bundled_run_asks_for_the_size_that_the_claim_states() -> None:
+    assert recipe.bundled_text_tokenizer().tokenizer.num_pieces == 8000
