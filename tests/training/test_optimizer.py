@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 from tiny_task import TinyModule, tiny_config
@@ -23,7 +24,7 @@ def test_the_rate_rises_linearly_over_two_percent_of_the_steps() -> None:
 def test_the_rate_then_follows_half_a_cosine_down_to_the_floor() -> None:
     rates = schedule(learning_rate=3e-4, final_learning_rate_fraction=0.1)
     assert max(rates) == rates[19]
-    assert all(earlier > later for earlier, later in zip(rates[19:], rates[20:], strict=False))
+    assert all(earlier > later for earlier, later in pairwise(rates[19:]))
     assert rates[19 + 490] == pytest.approx(3e-4 * (0.1 + 0.9 / 2))
     assert rates[19 + 245] == pytest.approx(3e-4 * (0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2))
     assert rates[-1] == pytest.approx(3e-5)
@@ -44,7 +45,12 @@ def test_only_biases_and_norms_do_not_decay() -> None:
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     decaying, others = parameter_groups(module, weight_decay=0.04)
     assert {names[id(p)] for p in decaying["params"]} == {"convolution.weight", "embedding.weight"}
-    assert {names[id(p)] for p in others["params"]} == {"convolution.bias", "norm.weight", "norm.bias", "head.bias"}
+    assert {names[id(p)] for p in others["params"]} == {
+        "convolution.bias",
+        "norm.weight",
+        "norm.bias",
+        "head.bias",
+    }
     assert decaying["weight_decay"] == 0.04
     assert others["weight_decay"] == 0.0
 

@@ -1,0 +1,170 @@
+"""A run that was killed and resumed ends bit for bit where an uninterrupted one does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny_task
+import torch
+from tiny_task import TinyTask, tiny_config
+
+from cogview.training.config import TrainingConfig
+from cogview.training.interruption import TrainingInterrupted
+from cogview.training.loop import train
+from cogview.training.metrics import read_metrics
+
+TIME_FIELDS = {"seconds", "items_per_second"}
+
+
+class Crash(Exception):
+    """Stands for whatever ends a process without asking it."""
+
+
+@pytest.fixture
+def no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+
+
+def results(run_folder: Path) -> tuple[bytes, bytes, list[dict[str, float]]]:
+    """Return what must be equal: weights, optimizer state, metrics without times."""
+    last = run_folder / "checkpoints" / "step-00000030"
+    lines = [
+        {name: value for name, value in line.items() if name not in TIME_FIELDS}
+        for line in read_metrics(run_folder / "metrics.jsonl")
+    ]
+    return (last / "model.safetensors").read_bytes(), (last / "optimizer.safetensors").read_bytes(), lines
+
+
+def crash_at(crashing_step: int) -> object:
+    def sample(completed_steps: int) -> None:
+        if completed_steps == crashing_step:
+            raise Crash
+
+    return sample
+
+
+def test_a_killed_process_resumes_bit_for_bit(tmp_path: Path) -> None:
+    train(TinyTask(), tiny_config(), tmp_path / "whole")
+    killed = tmp_path / "killed"
+    with subprocess.Popen(
+        [sys.executable, tiny_task.__file__, str(killed)], stderr=subprocess.DEVNULL
+    ) as process:
+        # After a checkpoint (every 7 steps) and a line beyond it (every 4): the line has to be cut away.
+        while process.poll() is None and len(read_metrics(killed / "metrics.jsonl")) < 4:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert (killed / "checkpoints" / "step-00000014").is_dir()
+    assert not (killed / "checkpoints" / "step-00000021").exists()
+    train(TinyTask(), tiny_config(), killed, resume=True)
+    assert results(killed) == results(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("no_tensorboard")
+@pytest.mark.parametrize(
+    ("precision", "channels_last"), [("float32", False), ("bfloat16", False), ("float32", True)]
+)
+def test_each_way_to_compute_resumes_bit_for_bit(tmp_path: Path, precision: str, channels_last: bool) -> None:
+    config = tiny_config(precision=precision, sample_every_steps=1)
+
+    def task() -> TinyTask:
+        new = TinyTask()
+        new.channels_last = channels_last
+        return new
+
+    train(task(), config, tmp_path / "whole")
+    # Twice: in the middle of an interval of the log, and before the first checkpoint after the resume.
+    for step in (17, 19):
+        with pytest.raises(Crash):
+            train(task(), config, tmp_path / "cut", resume=step == 19, sample=crash_at(step))
+    train(task(), config, tmp_path / "cut", resume=True)
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("no_tensorboard")
+def test_a_crash_before_the_first_checkpoint_starts_anew(tmp_path: Path) -> None:
+    config = tiny_config(sample_every_steps=1)
+    train(TinyTask(), config, tmp_path / "whole")
+    with pytest.raises(Crash):
+        train(TinyTask(), config, tmp_path / "cut", sample=crash_at(5))
+    train(TinyTask(), config, tmp_path / "cut", resume=True)
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("no_tensorboard")
+def test_a_broken_checkpoint_costs_steps_but_no_bit(tmp_path: Path) -> None:
+    config = tiny_config(sample_every_steps=1)
+    train(TinyTask(), config, tmp_path / "whole")
+    with pytest.raises(Crash):
+        train(TinyTask(), config, tmp_path / "cut", sample=crash_at(17))
+    (tmp_path / "cut" / "checkpoints" / "step-00000014" / "model.safetensors").write_bytes(b"")
+    train(TinyTask(), config, tmp_path / "cut", resume=True)
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("no_tensorboard")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_told_to_stop_finishes_its_step_and_saves(
+    tmp_path: Path, number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Stopped(TinyTask):
+        def after_step(self, step: int) -> dict[str, torch.Tensor]:
+            if step == 9:
+                os.kill(os.getpid(), number)
+            return super().after_step(step)
+
+    train(TinyTask(), tiny_config(), tmp_path / "whole")
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TrainingInterrupted, match="after step 10 of 30, saved up to step 10") as caught:
+        train(Stopped(), tiny_config(), tmp_path / "cut")
+    assert caught.value.exit_code == 130
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert "Stopping after this step" in capfd.readouterr().err
+    train(TinyTask(), tiny_config(), tmp_path / "cut", resume=True)
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("no_tensorboard")
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    class Stopped(TinyTask):
+        def after_step(self, step: int) -> dict[str, torch.Tensor]:
+            if step == 9:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().after_step(step)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(Stopped(), tiny_config(), tmp_path)
+    assert not isinstance(caught.value, TrainingInterrupted)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000007"]
+
+
+@pytest.mark.usefixtures("no_tensorboard")
+def test_resuming_a_finished_run_only_completes_its_results(tmp_path: Path) -> None:
+    def export(folder: Path) -> None:
+        (folder / "weights").write_text("final")
+
+    first = train(TinyTask(), tiny_config(), tmp_path)
+    before = results(tmp_path)
+    second = train(TinyTask(), tiny_config(), tmp_path, resume=True, export=export)
+    assert results(tmp_path) == before
+    assert (tmp_path / "model" / "weights").read_text() == "final"
+    assert second.metrics == first.metrics
+    assert second.items_per_second == 0
+
+
+@pytest.mark.usefixtures("no_tensorboard")
+def test_how_a_run_is_carried_out_may_change_at_a_resume(tmp_path: Path) -> None:
+    config = tiny_config(sample_every_steps=1)
+    train(TinyTask(), config, tmp_path / "whole")
+    with pytest.raises(Crash):
+        train(TinyTask(), config, tmp_path / "cut", sample=crash_at(17))
+    changed: TrainingConfig = tiny_config(checkpoint_every_steps=5, keep_checkpoints=1, device="auto")
+    if torch.cuda.is_available():
+        pytest.skip("auto is another device here")
+    train(TinyTask(), changed, tmp_path / "cut", resume=True)
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
