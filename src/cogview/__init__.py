@@ -1,1 +1,72 @@
-"""CogView, rebuilt."""
+"""CogView, rebuilt: pictures from words by an autoregressive transformer.
+
+    import cogview
+
+    pictures = cogview.load().generate("蓝色背景上的一只猫和一个苹果")
+    pictures[0].image.save("cat.png")
+
+The names below are imported when they are first used, so that `import cogview` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cogview.errors import CogViewError, UsageError
+    from cogview.generation.pipeline import GeneratedImage, Pipeline, load
+    from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
+    from cogview.sequence.template import TextToImageTemplate
+    from cogview.sequence.vocabulary import Vocabulary
+    from cogview.text.tokenizer import TextTokenizer
+    from cogview.transformer.config import TransformerConfig
+    from cogview.transformer.model import Transformer
+
+    __version__: str
+
+__all__ = [
+    "CogViewError",
+    "GeneratedImage",
+    "ImageTokenizer",
+    "Pipeline",
+    "TextToImageTemplate",
+    "TextTokenizer",
+    "Transformer",
+    "TransformerConfig",
+    "UsageError",
+    "Vocabulary",
+    "load",
+    "load_image_tokenizer",
+]
+
+_HOMES = {
+    "CogViewError": "errors",
+    "GeneratedImage": "generation.pipeline",
+    "ImageTokenizer": "image.tokenizer",
+    "Pipeline": "generation.pipeline",
+    "TextToImageTemplate": "sequence.template",
+    "TextTokenizer": "text.tokenizer",
+    "Transformer": "transformer.model",
+    "TransformerConfig": "transformer.config",
+    "UsageError": "errors",
+    "Vocabulary": "sequence.vocabulary",
+    "load": "generation.pipeline",
+    "load_image_tokenizer": "image.tokenizer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("cogview")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cogview' has no attribute '{name}'")
+    value = getattr(import_module(f"cogview.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names, those not yet imported included."""
+    return [*globals(), *__all__]

@@ -1,0 +1,147 @@
+"""`cogview doctor`: what is installed here and what works, for oneself or for a report of a problem."""
+
+import os
+import platform
+import shutil
+import sysconfig
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from cogview.cli.report import print_result
+from cogview.errors import CogViewError
+
+REQUIRED_PACKAGES = (
+    *("torch", "numpy", "pillow", "sentencepiece", "safetensors"),
+    *("huggingface_hub", "jaxtyping", "tyro", "tqdm", "webdataset"),
+)
+EXTRAS = {
+    "data": (("resvg-py",), "cogview data build"),
+    "track": (("tensorboard",), "TensorBoard curves of training"),
+    "plot": (("matplotlib",), "loss.png at the end of training"),
+    "bench": (("transformers",), "comparisons in bench/"),
+}
+
+
+def run(*, json: bool = False) -> None:
+    """Say what is installed here and what works.
+
+    Args:
+        json: print the result as JSON.
+    """
+    import torch
+
+    result: dict[str, Any] = {
+        "cogview": _version_of("cogview"),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": {name: _version_of(name) for name in REQUIRED_PACKAGES},
+        "devices": {
+            "cpu": _cpu(),
+            **{
+                f"cuda:{index}": {
+                    "name": torch.cuda.get_device_name(index),
+                    "memory_gib": round(torch.cuda.get_device_properties(index).total_memory / 2**30, 1),
+                    "bfloat16": torch.cuda.is_bf16_supported(),
+                }
+                for index in range(torch.cuda.device_count())
+            },
+        },
+        "compiler": _compiler(),
+        "bundled_model": _bundled_model(),
+        "chinese_captions": _chinese_captions(),
+        "extras": {
+            extra: {"installed": all(_version_of(name) for name in names), "for": purpose}
+            for extra, (names, purpose) in EXTRAS.items()
+        },
+    }
+    print_result(result, _lines(result), json)
+
+
+def _version_of(package: str) -> str | None:
+    """Return an installed package's version, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> dict[str, Any]:
+    """Return what matters of the CPU for speed."""
+    import torch
+
+    return {
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "kernels": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": _computes_bfloat16(),
+    }
+
+
+def _computes_bfloat16() -> bool:
+    """Return whether the CPU has instructions for bfloat16; without them it is computed, but slowly."""
+    import torch
+
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # there is no public name for this yet
+    return bool(probe and probe())
+
+
+def _compiler() -> dict[str, Any]:
+    """Return what torch.compile needs on the CPU: a C++ compiler and Python's headers."""
+    names = [os.environ.get("CXX", ""), "g++", "clang++", "c++", "cl"]
+    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    has_headers = (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file()
+    return {"path": found, "python_headers": has_headers, "usable": found is not None and has_headers}
+
+
+def _bundled_model() -> dict[str, Any]:
+    """Return the size of the bundled model, or what is wrong with it."""
+    from cogview.generation.pretrained import find_model_folder, read_config
+
+    try:
+        folder = find_model_folder(None)
+        config = read_config(folder)["transformer"]
+    except CogViewError as error:
+        return {"present": False, "problem": str(error)}
+    num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {
+        "present": True,
+        "num_layers": config["num_layers"],
+        "hidden_size": config["hidden_size"],
+        "megabytes": round(num_bytes / 1e6, 1),
+    }
+
+
+def _chinese_captions() -> bool:
+    """Return whether contact sheets can show Chinese captions: whether there is a font."""
+    from cogview.generation.contact_sheet import caption_font
+
+    return caption_font("猫") is not None
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    """Return the result as lines for people."""
+    compiler, bundled = result["compiler"], result["bundled_model"]
+    devices = [
+        f"{name}: " + ", ".join(f"{key} {value}" for key, value in facts.items())
+        for name, facts in result["devices"].items()
+    ]
+    missing_headers = "" if compiler["python_headers"] else ", but Python's headers are missing"
+    no_compiler = "none; training with --compile runs uncompiled"
+    return [
+        f"cogview {result['cogview']}, Python {result['python']}, {result['system']}",
+        "packages: "
+        + ", ".join(f"{name} {found or 'MISSING'}" for name, found in result["packages"].items()),
+        *devices,
+        f"compiler: {compiler['path'] + missing_headers if compiler['path'] else no_compiler}",
+        f"bundled model: {bundled['num_layers']} layers of {bundled['hidden_size']}, {bundled['megabytes']} MB"
+        if bundled["present"]
+        else f"bundled model: {bundled['problem']}",
+        "Chinese captions on contact sheets: "
+        + ("yes" if result["chinese_captions"] else "no font found; install Noto Sans CJK, for instance"),
+        *(
+            f"extra '{extra}' ({facts['for']}): "
+            + ("installed" if facts["installed"] else f"missing; pip install 'cogview[{extra}]'")
+            for extra, facts in result["extras"].items()
+        ),
+    ]

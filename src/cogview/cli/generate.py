@@ -1,0 +1,155 @@
+"""`cogview generate`: draws pictures for texts."""
+
+import io
+import itertools
+import json as json_format
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cogview.cli.report import print_result, progress_bar
+from cogview.errors import CogViewError, UsageError
+
+if TYPE_CHECKING:
+    from cogview.generation.pipeline import GeneratedImage
+
+_TEXTS_AT_ONCE = 16  # what is drawn is saved after so many texts, and a contact sheet shows so many
+
+
+def run(
+    texts: tuple[str, ...],
+    /,
+    *,
+    model: str | None = None,
+    num_candidates: int = 4,
+    keep: int | None = None,
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    out: Path = Path("out"),
+    device: str | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    json: bool = False,
+) -> None:
+    """Draw pictures for texts.
+
+    Each call writes its pictures, and a contact sheet of them all, into a new numbered folder and prints their paths.
+    A picture's file holds its text, its seed and the other settings.
+
+    Args:
+        texts: what to draw, in Chinese or English; each text in quotation marks.
+        model: a model folder, the folder of a training run, or OWNER/NAME on the Hugging Face hub; the bundled model by
+            default.
+        num_candidates: pictures of each text.
+        keep: how many of them to keep; all by default. Fewer need ranking, which does not exist yet.
+        seed: of the first candidate of each text, the next has the next seed. A seed always draws the same picture.
+        temperature: below 1 prefers probable codes, above 1 levels them, 0 always takes the most probable.
+        top_k: draw from so many most probable codes only.
+        top_p: draw from the fewest codes that hold this share of the probability.
+        out: the folder in which the numbered folder is made.
+        device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
+        dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
+        json: print the result as JSON.
+    """
+    if not texts:
+        raise UsageError('there is no text to draw; give one, for instance: cogview generate "a cat"')
+    import cogview
+
+    pipeline = cogview.load(model, device, dtype)
+    settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "model": model or "bundled"}
+    num_codes = len(texts) * num_candidates * pipeline.template.num_codes_per_image
+    pictures: list[dict[str, Any]] = []
+    sheets: list[Path] = []
+    with _numbered_folder(out) as folder, progress_bar("drawing", "codes") as move:
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            part = texts[start : start + _TEXTS_AT_ONCE]
+            num_codes_before = start * num_candidates * pipeline.template.num_codes_per_image
+
+            def progress(num_done: int, _: int, num_before: int = num_codes_before) -> None:
+                move(num_before + num_done, num_codes)
+
+            rows = pipeline.generate(
+                part, num_candidates, keep, seed, temperature, top_k=top_k, top_p=top_p, progress=progress
+            )
+            for number, row in enumerate(rows, start=start + 1):
+                pictures += [_save_picture(picture, folder, number, settings) for picture in row]
+            sheet_name = f"contact-sheet-{start // _TEXTS_AT_ONCE + 1}.png"
+            sheets.append(folder / ("contact-sheet.png" if len(texts) <= _TEXTS_AT_ONCE else sheet_name))
+            _save_sheet(rows, part, sheets[-1], first_number=start + 1)
+    print_result(
+        {"folder": folder, "contact_sheets": sheets, "pictures": pictures}, _lines(pictures, sheets), json
+    )
+
+
+@contextmanager
+def _numbered_folder(parent: Path) -> Iterator[Path]:
+    """Make and yield the next numbered folder in `parent`; remove it again if nothing came to lie in it."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        numbers = [int(path.name) for path in parent.iterdir() if re.fullmatch(r"\d{3,9}", path.name)]
+        for number in itertools.count(max(numbers, default=0) + 1):
+            folder = parent / f"{number:03d}"
+            with suppress(FileExistsError):  # another process took this number just now
+                folder.mkdir()
+                break
+    except OSError as error:
+        raise CogViewError(
+            f"no folder for the pictures can be made in {parent} ({error.strerror}); give another with --out"
+        ) from error
+    try:
+        yield folder
+    finally:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _save_picture(
+    picture: "GeneratedImage", folder: Path, number: int, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Write one picture with all that is needed to draw it again, and return what to report of it."""
+    from PIL.PngImagePlugin import PngInfo
+
+    import cogview
+    from cogview.files import atomic_write_bytes
+
+    facts = {"text": picture.text, "seed": picture.seed}
+    info = PngInfo()
+    info.add_itxt("Description", picture.text)
+    info.add_text("Software", f"cogview {cogview.__version__}")
+    info.add_itxt("cogview", json_format.dumps(facts | settings, ensure_ascii=False))
+    data = io.BytesIO()
+    picture.image.save(data, "PNG", pnginfo=info)
+    path = folder / f"{number:02d}-{_slug(picture.text)}-seed{picture.seed}.png"
+    atomic_write_bytes(path, data.getvalue())
+    return {"path": path, "number": number, **facts}
+
+
+def _slug(text: str) -> str:
+    """Return the beginning of a text as a part of a file name: letters and digits of any script."""
+    return re.sub(r"\W+", "-", text)[:40].strip("-_") or "text"
+
+
+def _save_sheet(
+    rows: "Sequence[Sequence[GeneratedImage]]", texts: Sequence[str], path: Path, first_number: int
+) -> None:
+    """Write the contact sheet of some texts."""
+    from cogview.files import atomic_write_bytes
+    from cogview.generation.contact_sheet import contact_sheet
+
+    data = io.BytesIO()
+    images = [[picture.image for picture in row] for row in rows]
+    contact_sheet(images, texts, first_number).save(data, "PNG")
+    atomic_write_bytes(path, data.getvalue())
+
+
+def _lines(pictures: Sequence[dict[str, Any]], sheets: Sequence[Path]) -> list[str]:
+    """Return the result for people: each text with the number it has on the contact sheet, and its pictures."""
+    lines: list[str] = []
+    for number, row in itertools.groupby(pictures, key=lambda picture: picture["number"]):
+        same_text = list(row)
+        lines.append(f"{number}. {same_text[0]['text']}")
+        lines += [f"   {picture['path']}" for picture in same_text]
+    return [*lines, *(f"contact sheet: {sheet}" for sheet in sheets)]

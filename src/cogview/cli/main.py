@@ -1,0 +1,157 @@
+"""The `cogview` command: finds the verb, and turns errors into one line and an exit code.
+
+A verb's module is imported only when the verb is called, and torch only when the verb does its work, so that help
+answers at once.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from cogview.errors import CogViewError, UsageError
+
+# The words that name a verb -> (its module, what it does). The function in the module is `run`.
+VERBS = {
+    "generate": ("generate", "draw pictures for texts"),
+    "train text-tokenizer": ("train_text_tokenizer", "learn the pieces that texts are cut into"),
+    "train image-tokenizer": ("train_image_tokenizer", "learn the codes that pictures are made of"),
+    "train text-to-image": ("train_text_to_image", "learn to write codes after pieces"),
+    "tokenize": ("tokenize", "turn pictures and captions into codes and pieces for training"),
+    "data build": ("data_build", "draw the default data set"),
+    "data check": ("data_check", "look through a folder of pictures and captions"),
+    "doctor": ("doctor", "say what is installed here and what works"),
+}
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: the words after `cogview`; those of this process by default.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 the request was impossible, 130 interrupted.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show Chinese must not keep a picture from being drawn.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _show_warning
+    try:
+        _call_verb(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except KeyboardInterrupt as error:
+        print(f"cogview: {error or 'interrupted'}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader, `head` for instance, has seen enough. Python would complain at exit when it flushes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if os.environ.get("COGVIEW_DEBUG"):
+            traceback.print_exception(error)
+        print(f"cogview: error: {_explanation(error)}", file=sys.stderr)
+        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
+    return 0
+
+
+def parse(function: Callable[..., Any], verb: str, arguments: Sequence[str]) -> None:
+    """Call `function` with what `arguments` say: its signature names the flags, its docstring is their help.
+
+    Args:
+        function: does the verb's work; parameters before `/` are positional.
+        verb: its name on the command line.
+        arguments: the words after the verb.
+    """
+    import tyro
+
+    config = (tyro.conf.FlagCreatePairsOff,)
+    tyro.cli(function, prog=f"cogview {verb}", args=list(arguments), config=config)
+
+
+def _call_verb(arguments: list[str]) -> None:
+    """Import and run the verb that the first words name, or print what there is."""
+    if arguments in ([], ["-h"], ["--help"], ["help"]):
+        print(_help("cogview"))
+        if not arguments:
+            raise UsageError("no verb was given: choose one of the above")
+        return
+    if arguments == ["--version"]:
+        from importlib.metadata import version
+
+        print(f"cogview {version('cogview')}")
+        return
+    for num_words in (1, 2):
+        verb = " ".join(arguments[:num_words])
+        if verb in VERBS:
+            module = importlib.import_module(f"cogview.cli.{VERBS[verb][0]}")
+            parse(module.run, verb, arguments[num_words:])
+            return
+    group = [verb for verb in VERBS if verb.startswith(arguments[0] + " ")]
+    if group and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
+        print(_help(f"cogview {arguments[0]}"))
+        if len(arguments) == 1:
+            raise UsageError(f"'cogview {arguments[0]}' needs one more word: choose one of the above")
+        return
+    wanted = " ".join(arguments[: 2 if group else 1])
+    raise UsageError(f"there is no verb '{wanted}'{_closest(wanted)}; 'cogview --help' lists them all")
+
+
+def _closest(wanted: str) -> str:
+    """Return a hint at the verb that was probably meant, or nothing."""
+    close = difflib.get_close_matches(wanted, VERBS, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _help(prefix: str) -> str:
+    """Return the list of the verbs whose command line starts with `prefix`."""
+    verbs = {f"cogview {verb}": summary for verb, (_, summary) in VERBS.items()}
+    lines = [f"  {verb:<30}{summary}" for verb, summary in verbs.items() if verb.startswith(prefix)]
+    return "\n".join(
+        [
+            f"usage: {prefix} VERB ...",
+            "",
+            "Pictures from words, by an autoregressive transformer.",
+            "",
+            *lines,
+            "",
+            "'cogview VERB --help' shows a verb's options. Results go to stdout, progress and errors to stderr.",
+        ]
+    )
+
+
+def _explanation(error: Exception) -> str:
+    """Return in one line what was wrong and what to do."""
+    message = " ".join(str(error).split())
+    name = type(error).__name__
+    if isinstance(error, CogViewError):
+        return message
+    if (
+        isinstance(error, MemoryError) or name == "OutOfMemoryError"
+    ):  # the latter is torch's, which may not be there
+        return f"out of memory ({message or name}); do less at once, or give a smaller --dtype"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return f"{name}: {message} (this is a bug; COGVIEW_DEBUG=1 shows where)"
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of ours in one line; those of libraries are for developers."""
+    if Path(filename).is_relative_to(Path(__file__).parents[1]):
+        print(f"cogview: warning: {message}", file=sys.stderr)
+    elif os.environ.get("COGVIEW_DEBUG"):
+        print(warnings.formatwarning(message, category, filename, lineno, line), file=sys.stderr, end="")

@@ -1,0 +1,135 @@
+"""Contact sheets: the candidates of several texts on one picture, each text below its candidates."""
+
+import functools
+import os
+import sys
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+_GAP_PIXELS = 8
+_TEXT_PIXELS = 16
+_MAX_COLUMNS = 8
+_MAX_LINES = 2
+_BACKGROUND, _INK = (255, 255, 255), (32, 32, 32)
+
+# Beginnings of the file names of common fonts with Chinese glyphs. None is shipped: good ones have some 10 MB.
+_CHINESE_FONTS = (
+    *(
+        "notosanscjk",
+        "notosanssc",
+        "notosanshans",
+        "notoserifcjk",
+        "sourcehansans",
+        "wqy-",
+        "droidsansfallback",
+    ),
+    *("uming", "ukai", "pingfang", "hiragino sans gb", "stheiti", "msyh", "simhei", "simsun", "deng"),
+)
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Image.Image]], captions: Sequence[str], first_number: int = 1
+) -> Image.Image:
+    """Lay pictures out in rows, with a numbered caption below each row's pictures.
+
+    A caption that no font at hand can show is left out and its number stays, so that a table elsewhere can explain it.
+
+    Args:
+        rows: the pictures of each caption, all of one size; more than eight are wrapped.
+        captions: one a row, of any length; what does not fit in two lines ends in an ellipsis.
+        first_number: of the captions.
+    """
+    width, height = rows[0][0].size
+    num_columns = min(max(len(row) for row in rows), _MAX_COLUMNS)
+    sheet_width = num_columns * (width + _GAP_PIXELS) + _GAP_PIXELS
+    blocks = []
+    for number, (row, caption) in enumerate(zip(rows, captions, strict=True), start=first_number):
+        font = caption_font(caption)
+        text = f"{number}. {' '.join(caption.split())}" if font else f"{number}."
+        font = font or ImageFont.load_default(_TEXT_PIXELS)
+        blocks.append((row, _wrap(text, font, sheet_width - 2 * _GAP_PIXELS), font))
+    line_height = _TEXT_PIXELS + _GAP_PIXELS // 2
+    heights = [
+        -(-len(row) // num_columns) * (height + _GAP_PIXELS) + len(lines) * line_height + 2 * _GAP_PIXELS
+        for row, lines, _ in blocks
+    ]
+    sheet = Image.new("RGB", (sheet_width, sum(heights)), _BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    top = _GAP_PIXELS
+    for (row, lines, font), block_height in zip(blocks, heights, strict=True):
+        for index, picture in enumerate(row):
+            row_index, column_index = divmod(index, num_columns)
+            left = _GAP_PIXELS + column_index * (width + _GAP_PIXELS)
+            sheet.paste(picture, (left, top + row_index * (height + _GAP_PIXELS)))
+        text_top = top + block_height - 2 * _GAP_PIXELS - len(lines) * line_height
+        for line in lines:
+            draw.text((_GAP_PIXELS, text_top), line, fill=_INK, font=font)
+            text_top += line_height
+        top += block_height
+    return sheet
+
+
+def caption_font(caption: str) -> Font | None:
+    """Return a font that can show the caption, or None if there is none on this machine."""
+    if caption.isascii():  # which is what Pillow's own font can show
+        return ImageFont.load_default(_TEXT_PIXELS)
+    return _chinese_font()
+
+
+@functools.cache
+def _chinese_font() -> Font | None:
+    """Return the first font found here whose file name is that of a Chinese one."""
+    for beginning in _CHINESE_FONTS:
+        for path in _font_files():
+            if path.name.lower().startswith(beginning):
+                try:
+                    return ImageFont.truetype(path, _TEXT_PIXELS)
+                except OSError:
+                    continue  # a damaged or unsupported file; another may do
+    return None
+
+
+@functools.cache
+def _font_files() -> tuple[Path, ...]:
+    """Return all font files in the places where systems keep them."""
+
+    def files() -> Iterator[Path]:
+        for folder in _font_folders():
+            for directory, _, names in os.walk(folder):
+                yield from (Path(directory, name) for name in sorted(names))
+
+    return tuple(path for path in files() if path.suffix.lower() in (".ttf", ".ttc", ".otf"))
+
+
+def _font_folders() -> list[Path]:
+    """Return the folders in which this kind of system keeps its fonts."""
+    if sys.platform == "win32":
+        return [Path(os.environ.get("WINDIR", r"C:\Windows")) / "Fonts"]
+    if sys.platform == "darwin":
+        return [Path("/System/Library/Fonts"), Path("/Library/Fonts"), Path.home() / "Library/Fonts"]
+    shared = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
+    return [*(Path(folder) / "fonts" for folder in shared.split(":")), Path.home() / ".local/share/fonts"]
+
+
+def _wrap(text: str, font: Font, max_width_pixels: int) -> list[str]:
+    """Break a text into lines that fit: at a space where there is one, and between characters otherwise."""
+    lines: list[str] = []
+    rest = text
+    while rest and len(lines) <= _MAX_LINES:
+        candidates = range(1, len(rest) + 1)
+        num_fitting = max(
+            1, bisect_right(candidates, max_width_pixels, key=lambda num: font.getlength(rest[:num]))
+        )
+        if num_fitting < len(rest) and (space := rest.rfind(" ", 0, num_fitting + 1)) > 0:
+            num_fitting = space
+        lines.append(rest[:num_fitting].strip())
+        rest = rest[num_fitting:].strip()
+    if len(lines) > _MAX_LINES:
+        lines = lines[:_MAX_LINES]
+        lines[-1] = lines[-1][:-3] + "..."
+    return lines

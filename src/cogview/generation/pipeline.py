@@ -1,0 +1,319 @@
+"""The pipeline: what users hold, from words to pictures in one call."""
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import overload
+
+import torch
+from jaxtyping import Int64
+from PIL import Image
+from torch import Tensor
+
+from cogview.errors import UsageError
+from cogview.generation.config import SamplingConfig
+from cogview.generation.engine import Engine, Progress, Prompt
+from cogview.generation.pretrained import PretrainedModel, find_model_folder, load_pretrained, save_pretrained
+from cogview.image.pixels import tensor_to_images
+from cogview.image.tokenizer import ImageTokenizer
+from cogview.sequence.template import TextToImageTemplate
+from cogview.text.tokenizer import TextTokenizer
+from cogview.transformer.model import Transformer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GeneratedImage:
+    """One picture that was drawn.
+
+    Args:
+        image: the picture, RGB.
+        codes: what it was decoded from.
+        seed: draws the same picture again, alone or in any company.
+        text: what it was drawn for.
+        caption_loss: how badly the text fits the picture, in nats per piece; None until ranking exists.
+    """
+
+    image: Image.Image
+    codes: Int64[Tensor, "r s"]
+    seed: int
+    text: str
+    caption_loss: float | None = None
+
+
+class Pipeline:
+    """A model that draws pictures for texts.
+
+    The weights are prepared for drawing once, by the first call of `generate`: after changing them, make a new one.
+
+    Args:
+        model: the parts.
+    """
+
+    def __init__(self, model: PretrainedModel) -> None:
+        self._model = model
+
+    @property
+    def transformer(self) -> Transformer:
+        """Tokens and positions, both [b t], to logits [b t v]."""
+        return self._model.transformer
+
+    @property
+    def template(self) -> TextToImageTemplate:
+        """The order of the tokens."""
+        return self._model.template
+
+    @property
+    def text_tokenizer(self) -> TextTokenizer:
+        """Words to pieces."""
+        return self._model.text_tokenizer
+
+    @property
+    def image_tokenizer(self) -> ImageTokenizer:
+        """Codes to pixels and back."""
+        return self._model.image_tokenizer
+
+    @property
+    def card(self) -> str:
+        """The model card in Markdown."""
+        return self._model.card
+
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer lies."""
+        return self.transformer.device
+
+    @cached_property
+    def _engine(self) -> Engine:
+        """The engine, which prepares the weights when it is first needed."""
+        return Engine(self.transformer, self.template.vocabulary.image_codes)
+
+    @overload
+    def generate(
+        self,
+        text: str,
+        num_candidates: int = ...,
+        keep: int | None = ...,
+        seed: int = ...,
+        temperature: float | int = ...,
+        top_k: int | None = ...,
+        top_p: float | int = ...,
+        progress: Progress | None = ...,
+    ) -> list[GeneratedImage]: ...
+
+    @overload
+    def generate(
+        self,
+        text: Sequence[str],
+        num_candidates: int = ...,
+        keep: int | None = ...,
+        seed: int = ...,
+        temperature: float | int = ...,
+        top_k: int | None = ...,
+        top_p: float | int = ...,
+        progress: Progress | None = ...,
+    ) -> list[list[GeneratedImage]]: ...
+
+    def generate(
+        self,
+        text: str | Sequence[str],
+        num_candidates: int = 4,
+        keep: int | None = None,
+        seed: int = 0,
+        temperature: float | int = 1.0,
+        top_k: int | None = None,
+        top_p: float | int = 1.0,
+        progress: Progress | None = None,
+    ) -> list[GeneratedImage] | list[list[GeneratedImage]]:
+        """Draw pictures for one text or for several.
+
+        Candidate i has the seed `seed + i`, for each text alike; with `num_candidates=1` that seed draws the same
+        picture again.
+
+        Args:
+            text: a text, or several; one longer than the model reads loses its end, with a warning.
+            num_candidates: pictures of each text.
+            keep: how many of them to return, the best ones; all if None. Ranking does not exist yet, so nothing
+                less than all can be asked for.
+            seed: of the first candidate; not negative.
+            temperature: below 1 prefers probable codes, above 1 levels them; 0 always takes the most probable, so
+                that all candidates are one picture.
+            top_k: draw from the most probable codes only; from all if None.
+            top_p: draw from the fewest codes that hold this share of the probability.
+            progress: called with the numbers of codes drawn and to be drawn.
+
+        Returns:
+            The candidates of the text in the order of their seeds; for several texts, a list of such lists.
+
+        Raises:
+            UsageError: an empty text or an impossible number.
+        """
+        texts = [text] if isinstance(text, str) else list(text)
+        _check_request(texts, num_candidates, keep, seed)
+        config = SamplingConfig(temperature=float(temperature), top_k=top_k, top_p=float(top_p))
+        seeds = range(seed, seed + num_candidates)
+        pieces = [self.text_tokenizer.encode(each) for each in texts]
+        self._warn_of_clipping([len(each) for each in pieces])
+        prompts = [Prompt.of(self.template, each, seeds) for each in pieces]
+        codes = self._engine.generate(prompts, config, progress)
+        codes = codes.view(-1, self.template.grid_rows, self.template.grid_columns)
+        drawn = [
+            GeneratedImage(
+                # Decoded one by one: convolutions round differently in batches of another size.
+                image=tensor_to_images(self.image_tokenizer.decode(codes[index : index + 1]))[0],
+                codes=codes[index],
+                seed=seeds[index % num_candidates],
+                text=texts[index // num_candidates],
+            )
+            for index in range(len(codes))
+        ]
+        if isinstance(text, str):
+            return drawn
+        return [drawn[start : start + num_candidates] for start in range(0, len(drawn), num_candidates)]
+
+    def _warn_of_clipping(self, lengths: Sequence[int]) -> None:
+        """Warn once if texts are longer than the model reads."""
+        limit = self.template.max_text_pieces
+        num_clipped = sum(length > limit for length in lengths)
+        if num_clipped:
+            warnings.warn(
+                f"{num_clipped} of {len(lengths)} texts have more than the {limit} pieces that this model reads (up to "
+                f"{max(lengths)}); the rest of them is left out",
+                stacklevel=3,
+            )
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write the model as a folder that `cogview.load` reads, whole or not at all.
+
+        Args:
+            folder: made; a model folder of that name is replaced, anything else is left alone.
+            dtype: of the transformer's weights on disk, for instance `torch.float16`; as they are by default.
+
+        Raises:
+            CogViewError: the folder holds something else than a model.
+        """
+        save_pretrained(self._model, Path(folder), dtype)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload a CogView model",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> str:
+        """Upload the model to the Hugging Face hub.
+
+        Args:
+            repo_id: `OWNER/NAME`; made if there is none.
+            commit_message: of the upload.
+            private: whether a repository that has to be made is private; the owner's default if None.
+            token: of the account; the one that is logged in by default.
+            branch: to upload to; the main one by default.
+            create_pr: upload as a pull request instead.
+            dtype: of the transformer's weights; as they are by default.
+
+        Returns:
+            The address of the commit.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if branch is not None:
+            api.create_branch(repo_id, branch=branch, exist_ok=True)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "model"
+            self.save_pretrained(folder, dtype)
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                revision=branch,
+                create_pr=create_pr,
+            )
+        return str(commit.commit_url)
+
+
+def load(
+    path_or_hub_id: str | Path | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> Pipeline:
+    """Load a model.
+
+    Args:
+        path_or_hub_id: a model folder, the folder of a training run, `OWNER/NAME` on the Hugging Face hub (the only
+            case in which the network is used), or None for the bundled model.
+        device: "cpu", "cuda", "cuda:1", ...; a GPU if there is one by default.
+        dtype: of the transformer's weights: float32, bfloat16 or float16, as torch's dtype or as a name. By default
+            float32 on CPU and bfloat16 on a GPU that computes it.
+
+    Raises:
+        UsageError: the device or the dtype is unknown or not to be had here.
+        CogViewError: there is no such model, it is incomplete, of another version, or its parts do not belong
+            together.
+    """
+    place = resolve_device(device)
+    model = load_pretrained(find_model_folder(path_or_hub_id), place, resolve_dtype(dtype, place))
+    return Pipeline(model)
+
+
+def resolve_device(device: torch.device | str | None) -> torch.device:
+    """Return the device that was asked for, or the best one here.
+
+    Raises:
+        UsageError: it is unknown or not to be had here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts that it has it
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"device {device!s} cannot be used here ({reason}); leave it out, or give cpu"
+        ) from error
+    return place
+
+
+def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+    """Return the dtype that was asked for, or the one that fits the device.
+
+    Raises:
+        UsageError: it isn't one of the three that the transformer computes in.
+    """
+    if dtype is None:
+        is_fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if is_fast else torch.float32
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    found = known.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in known.values():
+        raise UsageError(f"dtype {dtype} is not one of {', '.join(known)}")
+    assert found is not None
+    return found
+
+
+def _check_request(texts: Sequence[str], num_candidates: int, keep: int | None, seed: int) -> None:
+    """Refuse what cannot be drawn."""
+    if not texts:
+        raise UsageError("there is no text to draw pictures for; give at least one")
+    empty = [number for number, text in enumerate(texts, start=1) if not text.strip()]
+    if empty:
+        raise UsageError(f"text {empty[0]} of {len(texts)} is empty; say what to draw")
+    if num_candidates < 1:
+        raise UsageError(f"num_candidates must be at least 1, got {num_candidates}")
+    if seed < 0:
+        raise UsageError(f"seed must not be negative, got {seed}")
+    if keep is not None and not 1 <= keep <= num_candidates:
+        raise UsageError(f"keep must be between 1 and num_candidates, {num_candidates}, got {keep}")
+    if keep is not None and keep < num_candidates:
+        raise UsageError(
+            f"keep={keep} of {num_candidates} candidates needs ranking, which does not exist yet; leave keep out"
+        )

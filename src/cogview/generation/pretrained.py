@@ -1,0 +1,352 @@
+"""Model folders: everything that draws pictures from words, in files that people can share.
+
+A folder holds `config.json`, `model.safetensors` (the transformer), `text.model`, `image_tokenizer/` and a model
+card, `README.md`. A transformer only speaks the codes and pieces of the tokenizers that it learnt with, so the
+fingerprints of both are part of its config and others are refused.
+"""
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cogview.errors import CogViewError
+from cogview.files import atomic_folder, atomic_write_json, atomic_write_text
+from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
+from cogview.sequence.template import TextToImageTemplate
+from cogview.sequence.vocabulary import Vocabulary
+from cogview.text.tokenizer import TextTokenizer
+from cogview.transformer.config import TransformerConfig
+from cogview.transformer.model import Transformer
+
+FORMAT = "cogview"
+VERSION = 1
+REQUIRED_FILES = (
+    "config.json",
+    "model.safetensors",
+    "text.model",
+    "image_tokenizer/config.json",
+    "image_tokenizer/model.safetensors",
+)
+CARD_FILE = "README.md"
+BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedModel:
+    """The parts that belong together: what a model folder holds.
+
+    Args:
+        transformer: writes codes after pieces.
+        template: the sequence that it learnt.
+        text_tokenizer: words to pieces.
+        image_tokenizer: codes to pixels.
+        card: the model card in Markdown; an empty one is replaced by the bare facts when saved.
+
+    Raises:
+        CogViewError: the parts do not fit together.
+    """
+
+    transformer: Transformer
+    template: TextToImageTemplate
+    text_tokenizer: TextTokenizer
+    image_tokenizer: ImageTokenizer
+    card: str = ""
+
+    def __post_init__(self) -> None:
+        vocabulary, config = self.template.vocabulary, self.transformer.config
+        for what, got, wanted in (
+            ("image codes", self.image_tokenizer.num_codes, vocabulary.num_image_codes),
+            ("text pieces", self.text_tokenizer.num_pieces, vocabulary.num_text_pieces),
+            ("rows of the embedding", config.vocabulary_size, vocabulary.size),
+        ):
+            if got != wanted:
+                raise CogViewError(
+                    f"The parts of the model do not fit together: the vocabulary wants {wanted} {what}, got {got}."
+                )
+        if config.num_positions < self.template.num_positions:
+            raise CogViewError(
+                f"The parts of the model do not fit together: the template wants {self.template.num_positions} "
+                f"positions, got {config.num_positions}."
+            )
+
+
+def save_pretrained(model: PretrainedModel, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write a model folder, whole or not at all.
+
+    Args:
+        model: what to write.
+        folder: made, or replaced if it exists.
+        dtype: of the transformer's weights on disk, for instance `torch.float16` at half the size; as they are by
+            default.
+
+    Raises:
+        CogViewError: the folder holds something else, which replacing it would delete.
+    """
+    folder = folder.resolve()
+    if folder.exists() and not _may_be_replaced(folder):
+        raise CogViewError(
+            f"{folder} exists and is no model folder, so it is not replaced: choose another path."
+        )
+    weights = {
+        name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
+        for name, tensor in model.transformer.state_dict().items()
+    }
+    template = dataclasses.asdict(model.template)
+    vocabulary = template.pop("vocabulary")
+    config = {
+        "format": FORMAT,
+        "version": VERSION,
+        "transformer": dataclasses.asdict(model.transformer.config),
+        "vocabulary": vocabulary,
+        "template": template,
+        "text_tokenizer": model.text_tokenizer.fingerprint,
+        "image_tokenizer": model.image_tokenizer.fingerprint,
+    }
+    with atomic_folder(folder) as unfinished:
+        atomic_write_json(unfinished / "config.json", config)
+        save_file(weights, unfinished / "model.safetensors", metadata={"format": "pt"})
+        model.text_tokenizer.save(unfinished / "text.model")
+        model.image_tokenizer.save_pretrained(unfinished / "image_tokenizer")
+        atomic_write_text(unfinished / CARD_FILE, model.card or _bare_card(model))
+
+
+def load_pretrained(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> PretrainedModel:
+    """Read a model folder.
+
+    Args:
+        folder: as `save_pretrained` writes it.
+        device: where the parts will lie.
+        dtype: of the transformer's weights in memory; float32 by default. The image tokenizer stays float32, since half
+            precision shows in its pictures.
+
+    Raises:
+        CogViewError: the folder is missing, incomplete, of another kind or version, or its parts do not belong
+            together.
+    """
+    config = read_config(folder)
+    missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+    if missing:
+        raise CogViewError(
+            f"The model folder {folder} is incomplete, it lacks {', '.join(missing)}: copy or export it again."
+        )
+    source = folder / "config.json"
+    vocabulary = _build(Vocabulary, config, "vocabulary", source)
+    template = _build(TextToImageTemplate, config, "template", source, vocabulary=vocabulary)
+    transformer_config = _build(TransformerConfig, config, "transformer", source)
+    text_tokenizer = TextTokenizer.from_file(folder / "text.model")
+    image_tokenizer = load_image_tokenizer(folder / "image_tokenizer", device=device)
+    for what, got in (
+        ("text_tokenizer", text_tokenizer.fingerprint),
+        ("image_tokenizer", image_tokenizer.fingerprint),
+    ):
+        if got != config.get(what):
+            raise CogViewError(
+                f"The {what.replace('_', ' ')} in {folder} has fingerprint {got}, but the transformer learnt with "
+                f"{config.get(what)}: put back the tokenizer that the model was trained with."
+            )
+    card_path = folder / CARD_FILE
+    return PretrainedModel(
+        transformer=_load_transformer(folder / "model.safetensors", transformer_config, device, dtype),
+        template=template,
+        text_tokenizer=text_tokenizer,
+        image_tokenizer=image_tokenizer,
+        card=card_path.read_text(encoding="utf-8") if card_path.is_file() else "",
+    )
+
+
+def find_model_folder(path_or_hub_id: str | Path | None) -> Path:
+    """Return the local folder of a model, fetching it first if it is named by a hub id.
+
+    Args:
+        path_or_hub_id: a model folder, the folder of a training run (its `model/` is meant), `OWNER/NAME` on the
+            Hugging Face hub, or None for the bundled model. What exists here, or lies in a folder that exists
+            here, is a path; only then is the hub asked.
+
+    Raises:
+        CogViewError: there is nothing of that name, or the run has not exported its model yet.
+    """
+    if path_or_hub_id is None:
+        if not BUNDLED_FOLDER.is_dir():
+            raise CogViewError("This installation has no bundled model: give the path of a model folder.")
+        return BUNDLED_FOLDER
+    path = Path(path_or_hub_id).expanduser()
+    if not path.exists() and _is_hub_id(path_or_hub_id):
+        return _fetch(str(path_or_hub_id))
+    if (path / "model" / "config.json").is_file():
+        return path / "model"
+    if (path / "checkpoints").is_dir() or (path / "metrics.jsonl").is_file():
+        raise CogViewError(
+            f"The run {path} has not exported a model yet: let its training finish, or resume it until it does."
+        )
+    return path
+
+
+def _is_hub_id(name: str | Path) -> bool:
+    """Return whether a name can only be that of a repository on the hub."""
+    return (
+        isinstance(name, str)
+        and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
+        and not Path(name).parent.exists()  # else it is a path whose end is mistyped, and nobody's business
+    )
+
+
+def _fetch(hub_id: str) -> Path:
+    """Fetch the files of a model, and no others, from the hub into its local cache."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=[*REQUIRED_FILES, CARD_FILE]))
+    except Exception as error:  # the hub's own errors and those of its HTTP library have no class in common
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CogViewError(
+            f"'{hub_id}' is neither a folder here nor could it be fetched from the Hugging Face hub ({reason}): "
+            "check the path or the id."
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the config of a model folder after checking that it is one, of a version that is known here.
+
+    Raises:
+        CogViewError: it isn't.
+    """
+    if not folder.is_dir():
+        raise CogViewError(f"There is no model folder {folder}: check the path.")
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CogViewError(f"{folder} is not a model folder, it has no config.json: check the path.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CogViewError(
+            f"{path} cannot be read as JSON ({error}): copy or export the model again."
+        ) from error
+    kind = config.get("format") if isinstance(config, dict) else None
+    if kind == "cogview-image-tokenizer":
+        raise CogViewError(
+            f"{folder} is an image tokenizer, not a whole model: cogview.load_image_tokenizer reads it."
+        )
+    if kind != FORMAT:
+        raise CogViewError(f"{folder} is not a model folder of this project: its config has format {kind!r}.")
+    if config.get("version") != VERSION:
+        raise CogViewError(
+            f"The model folder {folder} has version {config.get('version')!r} and this cogview reads version "
+            f"{VERSION}: install the cogview that wrote it, or export it again."
+        )
+    return config
+
+
+def _may_be_replaced(folder: Path) -> bool:
+    """Return whether a folder is empty or a model folder: nothing else is ever deleted."""
+    if not folder.is_dir():
+        return False
+    if not any(folder.iterdir()):
+        return True
+    try:
+        read_config(folder)
+    except CogViewError:
+        return False
+    return True
+
+
+def _build(cls: type[Config], config: dict[str, Any], section: str, source: Path, **more: Any) -> Config:
+    """Build a config dataclass from its section of the file."""
+    try:
+        return cls(**config[section], **more)
+    except (KeyError, TypeError) as error:
+        raise CogViewError(
+            f"{source} has no valid section '{section}' ({error}): export the model again."
+        ) from error
+
+
+def _load_transformer(
+    path: Path, config: TransformerConfig, device: torch.device | str, dtype: torch.dtype | None
+) -> Transformer:
+    """Build a transformer whose weights are those of a file, in evaluation mode."""
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CogViewError(f"{path} cannot be read ({error}): copy or export the model again.") from error
+    with torch.device("meta"):  # the weights come from the file, so none are drawn
+        transformer = Transformer(config)
+    check_weights(weights, transformer.state_dict(), path)
+    weights = {name: tensor.to(device, dtype or torch.float32) for name, tensor in weights.items()}
+    transformer.load_state_dict(weights, assign=True)
+    return transformer.eval()
+
+
+def check_weights(got: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> None:
+    """Refuse tensors whose names or shapes are not those that the config asks for.
+
+    Args:
+        got: read from the file.
+        wanted: of a module built from the config; shapes alone matter.
+        path: the file, for the message.
+
+    Raises:
+        CogViewError: naming the first few that are wrong.
+    """
+    wrong = [
+        f"{name} is {list(got[name].shape)} instead of {list(wanted[name].shape)}"
+        for name in wanted
+        if name in got and got[name].shape != wanted[name].shape
+    ]
+    faults = [
+        f"{what} {_some(names)}"
+        for what, names in (
+            ("missing", [name for name in wanted if name not in got]),
+            ("unexpected", [name for name in got if name not in wanted]),
+            ("of another shape", wrong),
+        )
+        if names
+    ]
+    if faults:
+        raise CogViewError(f"The tensors in {path} are not those of its config: {'; '.join(faults)}.")
+
+
+def _some(names: list[str]) -> str:
+    """Return the first few names and how many more there are."""
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _bare_card(model: PretrainedModel) -> str:
+    """Return a model card that says no more than the files do, with the header that the hub reads."""
+    config, template = model.transformer.config, model.template
+    factor = model.image_tokenizer.downsampling_factor
+    size_pixels = f"{template.grid_columns * factor}x{template.grid_rows * factor}"
+    return f"""---
+library_name: cogview
+pipeline_tag: text-to-image
+---
+
+# A CogView model
+
+Draws {size_pixels} pixels as {template.grid_rows}x{template.grid_columns} codes from a text of up to \
+{template.max_text_pieces} pieces.
+
+| part | size |
+|---|---|
+| transformer | {config.num_layers} layers, width {config.hidden_size}, {config.num_heads} heads, \
+{config.num_parameters:,} parameters |
+| text tokenizer | {model.text_tokenizer.num_pieces:,} pieces, fingerprint {model.text_tokenizer.fingerprint} |
+| image tokenizer | {model.image_tokenizer.num_codes:,} codes, fingerprint {model.image_tokenizer.fingerprint} |
+
+```python
+import cogview
+
+pictures = cogview.load("PATH OR REPOSITORY").generate("a cat")
+```
+"""

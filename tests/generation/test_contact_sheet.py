@@ -1,0 +1,73 @@
+"""Contact sheets: every picture in its place, every caption readable or left out."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFont
+
+from cogview.generation import contact_sheet as module
+from cogview.generation.contact_sheet import caption_font, contact_sheet
+
+
+def picture(color: str) -> Image.Image:
+    return Image.new("RGB", (32, 32), color)
+
+
+def places(sheet: Image.Image, color: tuple[int, int, int]) -> tuple[int, int, int, int]:
+    rows, columns = np.nonzero((np.asarray(sheet) == color).all(axis=-1))
+    return rows.min(), rows.max(), columns.min(), columns.max()
+
+
+def test_pictures_stand_whole_in_rows_in_their_order() -> None:
+    sheet = contact_sheet([[picture("red"), picture("lime")], [picture("blue")]], ["a", "b"])
+    red, lime, blue = (places(sheet, color) for color in ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+    for top, bottom, left, right in (red, lime, blue):
+        assert (bottom - top, right - left) == (31, 31)
+    assert red[0] == lime[0]
+    assert red[3] < lime[2]
+    assert blue[2] == red[2]
+    assert blue[0] > red[1]
+
+
+def test_many_candidates_are_wrapped() -> None:
+    sheet = contact_sheet([[picture("white")] * 11 + [picture("red")]], ["a"])
+    one_row = contact_sheet([[picture("white")] * 8], ["a"])
+    assert sheet.width == one_row.width
+    assert places(sheet, (255, 0, 0))[0] > 40
+
+
+def ink(sheet: Image.Image) -> int:
+    return int((np.asarray(sheet.convert("L")) < 128).sum())
+
+
+def test_the_caption_is_drawn_and_bounded() -> None:
+    row = [picture("white")] * 4
+    short, long = contact_sheet([row], ["a"]), contact_sheet([row], ["word " * 200])
+    assert ink(short) > 0
+    assert ink(long) > ink(short)
+    assert long.height <= short.height + 20
+    unbroken = contact_sheet([row], ["w" * 1000])
+    assert unbroken.size == long.size
+
+
+def test_without_a_chinese_font_the_number_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_chinese_font", lambda: None)
+    assert caption_font("一只猫") is None
+    row = [picture("white")] * 4
+    assert contact_sheet([row], ["一只猫"]).tobytes() == contact_sheet([row], [""]).tobytes()
+
+
+def test_a_chinese_font_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in = ImageFont.load_default(16)
+    monkeypatch.setattr(module, "_chinese_font", lambda: stand_in)
+    assert caption_font("一只猫") is stand_in
+
+
+def test_a_font_that_cannot_be_read_is_passed_over(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path_factory.mktemp("fonts") / "NotoSansCJK-Regular.ttc"
+    damaged.write_bytes(b"no font")
+    monkeypatch.setattr(module, "_font_files", lambda: (damaged,))
+    module._chinese_font.cache_clear()
+    assert caption_font("一只猫") is None
+    module._chinese_font.cache_clear()

@@ -1,0 +1,231 @@
+"""Model folders: what is saved comes back, and what does not fit is refused in one line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cogview.errors import CogViewError
+from cogview.generation import pretrained
+from cogview.generation.pretrained import (
+    REQUIRED_FILES,
+    PretrainedModel,
+    find_model_folder,
+    load_pretrained,
+    save_pretrained,
+)
+from tiny import tiny_image_tokenizer, tiny_model, tiny_pipeline_folder, tiny_text_tokenizer
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_pipeline_folder(tmp_path_factory.mktemp("saved"))
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(CogViewError) as caught:
+        load_pretrained(find_model_folder(folder))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_weights(folder: Path, change) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors")
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path, card="# A card\n")
+    save_pretrained(model, tmp_path / "model")
+    back = load_pretrained(tmp_path / "model")
+    assert back.card == "# A card\n"
+    assert back.template == model.template
+    assert back.transformer.config == model.transformer.config
+    for name, tensor in model.transformer.state_dict().items():
+        assert torch.equal(back.transformer.state_dict()[name], tensor), name
+    assert back.text_tokenizer.fingerprint == model.text_tokenizer.fingerprint
+    assert back.image_tokenizer.fingerprint == model.image_tokenizer.fingerprint
+    assert not back.transformer.training
+
+
+def test_half_precision_halves_the_file_and_is_read_as_float32(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    save_pretrained(model, tmp_path / "whole")
+    save_pretrained(model, tmp_path / "half", dtype=torch.float16)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    weight = load_pretrained(tmp_path / "half").transformer.embedding.tokens.weight
+    assert weight.dtype == torch.float32
+    torch.testing.assert_close(weight, model.transformer.embedding.tokens.weight, rtol=1e-3, atol=1e-6)
+
+
+def test_a_model_without_card_gets_the_bare_facts_with_the_header_of_the_hub(tmp_path: Path) -> None:
+    save_pretrained(tiny_model(tmp_path), tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: cogview\npipeline_tag: text-to-image\n---\n")
+    assert "16x16 pixels" in card
+
+
+def test_a_model_folder_is_replaced_and_anything_else_is_left_alone(saved: Path, tmp_path: Path) -> None:
+    model = load_pretrained(saved)
+    save_pretrained(model, tmp_path / "model")
+    save_pretrained(model, tmp_path / "model")
+    precious = tmp_path / "photographs"
+    precious.mkdir()
+    (precious / "wedding.png").write_bytes(b"precious")
+    with pytest.raises(CogViewError, match="not replaced"):
+        save_pretrained(model, precious)
+    assert (precious / "wedding.png").read_bytes() == b"precious"
+
+
+def test_a_failed_save_leaves_nothing(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_pretrained(saved)
+
+    def no_space(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pretrained, "save_file", no_space)
+    with pytest.raises(OSError, match="No space"):
+        save_pretrained(model, tmp_path / "models" / "new")
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", REQUIRED_FILES)
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    assert name in refusal(folder)
+
+
+def test_a_missing_folder_and_a_file_in_its_place_are_refused(tmp_path: Path) -> None:
+    assert "There is no model folder" in refusal(tmp_path / "absent")
+    (tmp_path / "file").write_text("")
+    assert "There is no model folder" in refusal(tmp_path / "file")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\xff", "3"])
+def test_a_damaged_config_is_refused(folder: Path, text: str) -> None:
+    (folder / "config.json").write_bytes(text.encode("latin-1"))
+    assert "config" in refusal(folder)
+
+
+def test_other_kinds_and_versions_are_refused(folder: Path) -> None:
+    assert "load_image_tokenizer" in refusal(folder / "image_tokenizer")
+    edit_config(folder, version=2)
+    assert "version 2" in refusal(folder)
+    edit_config(folder, format="other")
+    assert "'other'" in refusal(folder)
+
+
+@pytest.mark.parametrize("section", ["transformer", "vocabulary", "template"])
+def test_a_section_of_the_config_that_makes_no_sense_is_named(folder: Path, section: str) -> None:
+    edit_config(folder, **{section: {"unheard_of": 1}})
+    assert f"'{section}'" in refusal(folder)
+
+
+@pytest.mark.parametrize("tokenizer", ["text_tokenizer", "image_tokenizer"])
+def test_a_tokenizer_of_another_model_is_refused(folder: Path, tmp_path: Path, tokenizer: str) -> None:
+    if tokenizer == "text_tokenizer":
+        captions = ("other words are other pieces", "别的词") * 5
+        tiny_text_tokenizer(tmp_path, captions).save(folder / "text.model")
+    else:
+        other = tiny_image_tokenizer()
+        with torch.no_grad():
+            other.vqvae.quantizer.embed.mul_(2)
+        type(other)(other.vqvae).save_pretrained(folder / "image_tokenizer")
+    message = refusal(folder)
+    assert tokenizer.replace("_", " ") in message
+    assert json.loads((folder / "config.json").read_text())[tokenizer] in message
+
+
+def test_wrong_tensors_are_named(folder: Path) -> None:
+    name = "embedding.tokens.weight"
+    edit_weights(folder, lambda weights: weights.update({name: weights[name][:-1].contiguous()}))
+    message = refusal(folder)
+    assert name in message
+    assert "instead of" in message
+    edit_weights(folder, lambda weights: weights.pop(name))
+    assert f"missing {name}" in refusal(folder)
+    edit_weights(folder, lambda weights: weights.update(stranger=torch.zeros(1)))
+    assert "unexpected stranger" in refusal(folder)
+
+
+def test_a_cut_off_file_is_refused(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "model.safetensors cannot be read" in refusal(folder)
+
+
+def test_parts_that_do_not_fit_together_are_refused(saved: Path) -> None:
+    model = load_pretrained(saved)
+    with pytest.raises(CogViewError, match="wants 32 image codes, got 16"):
+        PretrainedModel(
+            transformer=model.transformer,
+            template=model.template,
+            text_tokenizer=model.text_tokenizer,
+            image_tokenizer=tiny_image_tokenizer(num_codes=16),
+        )
+
+
+def test_a_run_stands_for_its_exported_model(saved: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.json").write_text('{"format": "cogview-run", "version": 1}')
+    assert "has not exported a model yet" in refusal(run)
+    shutil.copytree(saved, run / "model")
+    assert find_model_folder(run) == run / "model"
+
+
+def test_without_bundled_model_the_message_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "BUNDLED_FOLDER", tmp_path / "absent")
+    with pytest.raises(CogViewError, match="no bundled model"):
+        find_model_folder(None)
+
+
+def test_only_an_id_that_can_be_no_path_asks_the_hub(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fake_download(repo_id: str, allow_patterns: list[str]) -> str:
+        assert set(allow_patterns) == {*REQUIRED_FILES, "README.md"}
+        asked.append(repo_id)
+        return str(saved)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fake_download)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    assert find_model_folder("someone/their-model") == saved
+    for path in (
+        "runs/mistyped",
+        "./someone/model",
+        "/someone/model",
+        "model",
+        "a/b/c",
+        Path("someone/model"),
+    ):
+        assert "There is no model folder" in refusal(path)
+    assert asked == ["someone/their-model"]
+
+
+def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def no_network(*_: object, **__: object) -> str:
+        raise RuntimeError("cannot connect\nmany\nmore lines")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", no_network)
+    monkeypatch.chdir(tmp_path)
+    assert "cannot connect" in refusal("someone/model")
