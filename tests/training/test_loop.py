@@ -38,7 +38,7 @@ def test_the_tiny_task_is_a_task() -> None:
 
 
 def test_a_fixed_batch_is_learnt_by_heart(tmp_path: Path) -> None:
-    config = tiny_config(num_steps=200, learning_rate=3e-2, checkpoint_every_steps=200)
+    config = tiny_config(num_steps=100, learning_rate=5e-2, checkpoint_every_steps=100)
     summary = train(TinyTask(dropout=0.0, fixed_batch=True), config, tmp_path)
     assert logged(tmp_path, "loss")[0] > 1.0
     assert summary.metrics["loss"] < 0.05
@@ -342,6 +342,7 @@ def test_without_a_compiler_the_run_is_eager_and_says_so_once(
     assert logged(tmp_path / "eager", "loss") == logged(tmp_path / "compiled", "loss")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
 def test_compiled_steps_compute_the_same_and_are_compiled_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
