@@ -205,6 +205,11 @@ def test_a_split_for_which_no_scene_is_found_is_refused(
         make("held-out-composition", 100)
 
 
+def test_a_share_of_icons_needs_icons() -> None:
+    with pytest.raises(UsageError, match="pass icon_codes"):
+        make_scene(replace(CONFIG, icon_share=1e9), "train", 0)
+
+
 def test_two_objects_are_world_enough(make: Callable[..., list[Scene]]) -> None:
     scenes = make("train", 50, num_objects=2, icon_share=0.0)
     assert {place.code for scene in scenes for place in scene.placements} == set(known_codes(2))

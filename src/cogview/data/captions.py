@@ -230,6 +230,7 @@ ENGLISH_RELATION_CLAUSES = (
     "{side} is {first}, {other_side} is {second}",
     "{side} there is {first}, {other_side} {second}",
 )
+ENGLISH_BACKGROUNDS = (*("background",) * 5, "backdrop", "ground")
 ENGLISH_THINGS = (
     *("{content} on {a_ground}",) * 4,
     "{content} on {colour}",
@@ -298,7 +299,7 @@ def _english_sentence(
     else:
         colour = _one_of(GROUNDS[ground].english, rng)
         a_colour = f"{_article(colour)} {colour}"
-        back = rng.choice(("background", "background", "background", "backdrop"))
+        back = rng.choice(ENGLISH_BACKGROUNDS)
         if is_clause:
             form = rng.choice(ENGLISH_CLAUSES)
         else:

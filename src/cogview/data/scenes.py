@@ -175,12 +175,17 @@ def make_scene(
         split: the split that the scene must belong to.
         index: its number within the split, from 0.
         icon_codes: the icons for the share of single icons; those of other splits are passed over.
+
+    Raises:
+        UsageError: the configuration leaves no scene for this split.
     """
     # A string seeds Python's generator by its hash, the same on every machine and for every worker.
     rng = random.Random(f"{config.seed}/{split}/{index}")
     styles: tuple[Style, ...] = HELD_OUT_STYLES if split == "held-out-style" else config.styles
     known = known_codes(config.num_objects)
     kind = _draw_kind(rng, config, split)
+    if kind == "icon" and not icon_codes:
+        raise UsageError("icon_share is positive but there are no icons; pass icon_codes")
     for _ in range(MAX_ATTEMPTS):
         scene = _compose(
             rng, kind, styles, known, held_out_codes() if split == "held-out-object" else [], icon_codes
