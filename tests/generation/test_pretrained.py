@@ -1,5 +1,6 @@
 """Model folders: what is saved comes back, and what does not fit is refused in one line."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from cogview.generation.pretrained import (
     load_pretrained,
     save_pretrained,
 )
+from cogview.image.tokenizer import load_image_tokenizer
 from tiny import tiny_image_tokenizer, tiny_model, tiny_pipeline_folder, tiny_text_tokenizer
 
 
@@ -229,3 +231,17 @@ def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr("huggingface_hub.snapshot_download", no_network)
     monkeypatch.chdir(tmp_path)
     assert "cannot connect" in refusal("someone/model")
+
+
+def test_an_image_tokenizer_of_rounded_weights_stays_small_and_itself(saved: Path, tmp_path: Path) -> None:
+    model = load_pretrained(saved)
+    model.image_tokenizer.save_pretrained(tmp_path / "half", dtype=torch.float16)
+    half = load_image_tokenizer(tmp_path / "half")
+    rounded = dataclasses.replace(model, image_tokenizer=half)
+    save_pretrained(rounded, tmp_path / "rounded")
+    sizes = [
+        (folder / "image_tokenizer" / "model.safetensors").stat().st_size
+        for folder in (tmp_path / "rounded", saved)
+    ]
+    assert sizes[0] < 0.7 * sizes[1]
+    assert load_pretrained(tmp_path / "rounded").image_tokenizer.fingerprint == half.fingerprint

@@ -6,25 +6,28 @@ from typing import Annotated
 import tyro
 
 from cogview.cli.report import print_result, progress_bar
-from cogview.data.config import DefaultDataConfig
+from cogview.recipes.config import DataRecipe
+
+RECIPES = "cogview.recipes.default_data"
 
 
 def run(
-    out: Path, /, config: Annotated[DefaultDataConfig, tyro.conf.arg(name="")], *, json: bool = False
+    recipe: Annotated[DataRecipe, tyro.conf.arg(name="")],
+    *,
+    out: Path,
+    json: bool = False,
 ) -> None:
     """Draw the default data set: icons and composed scenes, with captions in Chinese and English.
 
-    The same options give the same bytes. The icons come from npm packages, which are fetched once and kept; with
-    --packages-folder nothing is fetched.
-
     Args:
+        recipe: what to draw; the same options give the same bytes. The icons come from npm packages that are fetched
+            once and kept, or, with --data.packages-folder, from a folder.
         out: the folder to make.
-        config: the data set.
         json: print the result as JSON.
     """
     from cogview.data.builder import build_default_data
 
     with progress_bar("drawing", "pictures") as move:
-        sizes = build_default_data(config, out, move)
+        sizes = build_default_data(recipe.data, out, move)
     lines = [f"{number} pictures of {split}" for split, number in sizes.items()]
     print_result({"folder": out, "num_pictures": sizes}, [*lines, str(out)], json)

@@ -5,14 +5,17 @@ answers at once.
 """
 
 import difflib
+import functools
 import importlib
+import inspect
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from types import ModuleType
+from typing import TextIO
 
 from cogview.errors import CogViewError, UsageError
 
@@ -62,18 +65,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse(function: Callable[..., Any], verb: str, arguments: Sequence[str]) -> None:
-    """Call `function` with what `arguments` say: its signature names the flags, its docstring is their help.
+def _parse_and_run(module: ModuleType, verb: str, arguments: Sequence[str]) -> None:
+    """Call a verb's function with what the arguments say: its signature names the flags, its docstring is their help.
 
     Args:
-        function: does the verb's work; parameters before `/` are positional.
+        module: its `run` does the verb's work; parameters before `/` are positional. If it names a module of recipes,
+            `RECIPES`, the first argument chooses one, and `run` gets it as `recipe`.
         verb: its name on the command line.
         arguments: the words after the verb.
     """
     import tyro
 
-    config = (tyro.conf.FlagCreatePairsOff,)
-    tyro.cli(function, prog=f"cogview {verb}", args=list(arguments), config=config)
+    function, description = module.run, inspect.getdoc(module.run) or ""
+    if hasattr(module, "RECIPES"):
+        from cogview.cli.recipes import choose_recipe, recipes_help, recipes_of
+
+        recipes = recipes_of(module.RECIPES)
+        if arguments and arguments[0] in ("-h", "--help"):
+            print(recipes_help(verb, recipes))
+            return
+        recipe = choose_recipe(verb, recipes, arguments)
+        function = functools.partial(function, recipe=recipe())
+        description = inspect.getdoc(recipe) or ""
+        verb, arguments = f"{verb} {arguments[0]}", arguments[1:]
+    tyro.cli(
+        function,
+        prog=f"cogview {verb}",
+        description=description.split("\nArgs:")[0].strip(),
+        args=list(arguments),
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
 
 
 def _call_verb(arguments: list[str]) -> None:
@@ -92,7 +113,7 @@ def _call_verb(arguments: list[str]) -> None:
         verb = " ".join(arguments[:num_words])
         if verb in VERBS:
             module = importlib.import_module(f"cogview.cli.{VERBS[verb][0]}")
-            parse(module.run, verb, arguments[num_words:])
+            _parse_and_run(module, verb, arguments[num_words:])
             return
     group = [verb for verb in VERBS if verb.startswith(arguments[0] + " ")]
     if group and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
@@ -106,7 +127,8 @@ def _call_verb(arguments: list[str]) -> None:
 
 def _closest(wanted: str) -> str:
     """Return a hint at the verb that was probably meant, or nothing."""
-    close = difflib.get_close_matches(wanted, VERBS, n=1)
+    words = [*VERBS, *dict.fromkeys(verb.split()[0] for verb in VERBS if " " in verb)]
+    close = difflib.get_close_matches(wanted, words, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
@@ -152,6 +174,6 @@ def _show_warning(
 ) -> None:
     """Print a warning of ours in one line; those of libraries are for developers."""
     if Path(filename).is_relative_to(Path(__file__).parents[1]):
-        print(f"cogview: warning: {message}", file=sys.stderr)
+        print(f"cogview: warning: {' '.join(str(message).split())}", file=sys.stderr)
     elif os.environ.get("COGVIEW_DEBUG"):
         print(warnings.formatwarning(message, category, filename, lineno, line), file=sys.stderr, end="")

@@ -1,6 +1,7 @@
 """Contact sheets: the candidates of several texts on one picture, each text below its candidates."""
 
 import functools
+import math
 import os
 import sys
 from bisect import bisect_right
@@ -123,7 +124,8 @@ def _wrap(text: str, font: Font, max_width_pixels: int) -> list[str]:
     while rest and len(lines) <= _MAX_LINES:
         candidates = range(1, len(rest) + 1)
         num_fitting = max(
-            1, bisect_right(candidates, max_width_pixels, key=lambda num: font.getlength(rest[:num]))
+            1,
+            bisect_right(candidates, max_width_pixels, key=lambda num: math.ceil(font.getlength(rest[:num]))),
         )
         if num_fitting < len(rest) and (space := rest.rfind(" ", 0, num_fitting + 1)) > 0:
             num_fitting = space

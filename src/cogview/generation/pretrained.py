@@ -19,7 +19,12 @@ from torch import Tensor
 
 from cogview.errors import CogViewError
 from cogview.files import atomic_folder, atomic_write_json, atomic_write_text
-from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
+from cogview.image.tokenizer import (
+    ImageTokenizer,
+    fingerprint_of_weights,
+    inference_weights,
+    load_image_tokenizer,
+)
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.text.tokenizer import TextTokenizer
@@ -116,8 +121,19 @@ def save_pretrained(model: PretrainedModel, folder: Path, dtype: torch.dtype | N
         atomic_write_json(unfinished / "config.json", config)
         save_file(weights, unfinished / "model.safetensors", metadata={"format": "pt"})
         model.text_tokenizer.save(unfinished / "text.model")
-        model.image_tokenizer.save_pretrained(unfinished / "image_tokenizer")
+        image_dtype = _lossless_dtype(model.image_tokenizer)
+        model.image_tokenizer.save_pretrained(unfinished / "image_tokenizer", image_dtype)
         atomic_write_text(unfinished / CARD_FILE, model.card or _bare_card(model))
+
+
+def _lossless_dtype(tokenizer: ImageTokenizer) -> torch.dtype:
+    """Return float16 for an image tokenizer whose weights already are rounded to it, else float32.
+
+    Its weights are never rounded here: that would make it another tokenizer than the transformer learnt with.
+    """
+    halves = {name: weight.half() for name, weight in inference_weights(tokenizer.vqvae).items()}
+    is_lossless = fingerprint_of_weights(tokenizer.config, halves) == tokenizer.fingerprint
+    return torch.float16 if is_lossless else torch.float32
 
 
 def load_pretrained(
@@ -178,7 +194,7 @@ def find_model_folder(path_or_hub_id: str | Path | None) -> Path:
         CogViewError: there is nothing of that name, or the run has not exported its model yet.
     """
     if path_or_hub_id is None:
-        if not BUNDLED_FOLDER.is_dir():
+        if not (BUNDLED_FOLDER / "config.json").is_file():
             raise CogViewError("This installation has no bundled model: give the path of a model folder.")
         return BUNDLED_FOLDER
     path = Path(path_or_hub_id).expanduser()

@@ -1,0 +1,67 @@
+"""What the two verbs that train have in common: how a run is carried out and reported."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cogview.cli.report import print_result
+from cogview.training.config import TrainingConfig
+from cogview.training.interruption import TrainingInterrupted
+from cogview.training.loop import train
+from cogview.training.task import Task
+
+
+def run_training(
+    task: Task,
+    config: TrainingConfig,
+    out: Path,
+    *,
+    resume: bool,
+    recipe: Mapping[str, Any],
+    sample: Callable[[int], None],
+    export: Callable[[Path], None],
+    evaluate: Callable[[], Mapping[str, Mapping[str, float]]] | None = None,
+    as_json: bool,
+) -> None:
+    """Train, and print what came of it.
+
+    Args:
+        task: the stage.
+        config: how to train.
+        out: the run folder.
+        resume: go on with the run that lies there.
+        recipe: what else defines the run.
+        sample: draws a sample sheet, given the number of steps done.
+        export: writes the model into an empty folder.
+        evaluate: measures the trained model on each held-out split.
+        as_json: print the result as JSON.
+    """
+    try:
+        summary = train(task, config, out, resume=resume, recipe=recipe, sample=sample, export=export)
+    except TrainingInterrupted as stop:
+        raise TrainingInterrupted(f"{stop} The same command with --resume goes on.") from stop
+    result: dict[str, Any] = {
+        "run": out,
+        "model": out / "model",
+        "num_steps": summary.num_steps,
+        "seconds": round(summary.seconds, 1),
+        f"{summary.unit}_per_second": round(summary.items_per_second, 1),
+        "metrics": dict(summary.metrics),
+        "evaluation": dict(evaluate() if evaluate else {}),
+    }
+    shown = {
+        name: value for name, value in summary.metrics.items() if name.endswith(("loss", "nats", "psnr"))
+    }
+    lines = [
+        f"{summary.num_steps} steps in {summary.seconds:,.0f} s",
+        *(f"{name}: {value:.4f}" for name, value in shown.items()),
+        *(f"{name}: {_facts(value)}" for name, value in result["evaluation"].items()),
+        f"samples: {out / 'samples'}",
+        f"model: {out / 'model'}",
+    ]
+    print_result(result, lines, as_json)
+
+
+def _facts(values: Mapping[str, float]) -> str:
+    """Return named numbers in one line."""
+    return ", ".join(f"{name} {value:,.2f}" for name, value in values.items())

@@ -1,0 +1,85 @@
+"""Files and folders are written whole or not at all."""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from cogview.files import atomic_folder, atomic_write_bytes, atomic_write_json, atomic_write_text, sha256_of
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    atomic_write_bytes(tmp_path / "new" / "folder" / "bytes", b"\x00\xff")
+    atomic_write_text(tmp_path / "text", "猫\n")
+    atomic_write_json(tmp_path / "json", {"猫": [1, 2.5, None]})
+    assert (tmp_path / "new" / "folder" / "bytes").read_bytes() == b"\x00\xff"
+    assert (tmp_path / "text").read_bytes() == "猫\n".encode()
+    assert (tmp_path / "json").read_text(encoding="utf-8").startswith('{\n  "猫": [')
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    atomic_write_bytes(path, b"old")
+
+    def no_space(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        atomic_write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_and_folders_have_the_permissions_of_ordinary_ones(tmp_path: Path) -> None:
+    ordinary_file, ordinary_folder = tmp_path / "ordinary", tmp_path / "ordinary-folder"
+    ordinary_file.write_text("")
+    ordinary_folder.mkdir()
+    atomic_write_bytes(tmp_path / "file", b"")
+    with atomic_folder(tmp_path / "folder"):
+        pass
+    mode = lambda path: stat.S_IMODE(path.stat().st_mode)  # noqa: E731
+    assert mode(tmp_path / "file") == mode(ordinary_file)
+    assert mode(tmp_path / "folder") == mode(ordinary_folder)
+
+
+def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    with atomic_folder(path) as unfinished:
+        (unfinished / "a").write_text("a")
+        assert not path.exists()
+    assert (path / "a").read_text() == "a"
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    for name in ("old", "new"):
+        with atomic_folder(path) as unfinished:
+            (unfinished / name).write_text(name)
+    assert [file.name for file in path.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failure_inside_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    with atomic_folder(path) as unfinished:
+        (unfinished / "old").write_text("old")
+
+    def interrupted() -> None:
+        with atomic_folder(path) as unfinished:
+            (unfinished / "new").write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [file.name for file in path.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"cogview" * 100_000)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(b"cogview" * 100_000).hexdigest()
