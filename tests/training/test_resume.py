@@ -96,6 +96,18 @@ def test_a_crash_before_the_first_checkpoint_starts_anew(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("no_tensorboard")
+def test_what_a_kill_left_half_written_goes_at_the_resume(tmp_path: Path) -> None:
+    train(TinyTask(), tiny_config(), tmp_path)
+    before = {path.name for path in tmp_path.iterdir()}
+    (tmp_path / ".model.abc").mkdir()
+    (tmp_path / ".model.abc" / "weights").touch()
+    (tmp_path / ".metrics.jsonl.abc").touch()
+    (tmp_path / "notes.txt").touch()
+    train(TinyTask(), tiny_config(), tmp_path, resume=True)
+    assert {path.name for path in tmp_path.iterdir()} == {*before, "notes.txt"}
+
+
+@pytest.mark.usefixtures("no_tensorboard")
 def test_a_broken_checkpoint_costs_steps_but_no_bit(tmp_path: Path) -> None:
     config = tiny_config(sample_every_steps=1)
     train(TinyTask(), config, tmp_path / "whole")
@@ -126,6 +138,15 @@ def test_a_run_told_to_stop_finishes_its_step_and_saves(
     assert "Stopping after this step" in capfd.readouterr().err
     train(TinyTask(), tiny_config(), tmp_path / "cut", resume=True)
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("no_tensorboard")
+def test_a_run_told_to_stop_while_it_draws_samples_saves_the_next_step(tmp_path: Path) -> None:
+    def sample(completed_steps: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(TrainingInterrupted, match="after step 10 of 30, saved up to step 10"):
+        train(TinyTask(), tiny_config(sample_every_steps=9), tmp_path, sample=sample)
 
 
 @pytest.mark.usefixtures("no_tensorboard")

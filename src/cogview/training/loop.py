@@ -66,15 +66,18 @@ def train(
     Args:
         task: the stage.
         config: how to train.
-        run_folder: gets config.json, metrics.jsonl, tensorboard/, checkpoints/, loss.png and model/.
+        run_folder: gets config.json, metrics.jsonl, tensorboard/, checkpoints/, loss.png and model/. It may
+            exist, but hold no run unless `resume` is set.
         resume: go on with the run that lies in `run_folder`.
         recipe: the rest of the caller's resolved config, kept with the run; a resume with another is refused.
-        sample: draws a sample sheet, given the number of steps done; the loop restores the training mode.
-        export: writes the model into an empty folder, which then becomes `run_folder/model`.
+        sample: draws a sample sheet, given the number of steps done, as often as the config says and at the
+            end; the loop restores the training mode.
+        export: writes the model into an empty folder, which then becomes `run_folder/model`; called with each
+            checkpoint.
 
     Raises:
         UsageError: the folder or the config doesn't allow this run.
-        CogViewError: the loss became infinite or NaN.
+        CogViewError: the loss became infinite or NaN, or the disk was full at the end.
         TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
     with ExitStack() as stack:
@@ -124,6 +127,7 @@ def train(
             progress.advance()
             completed_steps = step + 1
             is_last = completed_steps == config.num_steps
+            is_stopping = stop.requested  # read once: a signal from here on is for the next step
 
             if is_last or completed_steps % config.log_every_steps == 0:
                 means.check_finite()
@@ -132,7 +136,7 @@ def train(
                 with _full_disk_reported("a line of metrics.jsonl"):
                     log.write(completed_steps, line)
 
-            if is_last or stop.requested or completed_steps % config.checkpoint_every_steps == 0:
+            if is_last or is_stopping or completed_steps % config.checkpoint_every_steps == 0:
                 means.check_finite()  # a checkpoint of NaNs would push out a good one
                 with pace.paused(), _full_disk_reported(f"the checkpoint of step {completed_steps}"):
                     log.sync()
@@ -148,7 +152,7 @@ def train(
                     sample(completed_steps)
                 module.train()
 
-            if stop.requested and not is_last:
+            if is_stopping and not is_last:
                 raise TrainingInterrupted(
                     f"Stopped after step {completed_steps} of {config.num_steps}, saved up to step {saved_steps}; "
                     "resume the run to go on."

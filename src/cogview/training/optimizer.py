@@ -1,4 +1,7 @@
-"""AdamW with the paper's decay rule, and its schedule."""
+"""AdamW with the paper's decay rule, and its schedule.
+
+Differs from the paper: it names Adam; here the weight decay is decoupled from the gradient (AdamW).
+"""
 
 import math
 

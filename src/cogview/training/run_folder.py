@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -78,8 +79,18 @@ def claimed_run_folder(run_folder: Path, description: Mapping[str, Any], resume:
     run_folder.mkdir(parents=True, exist_ok=True)
     with (run_folder / ".lock").open("w") as lock:
         _lock(lock.fileno(), run_folder)
+        _remove_leftovers(run_folder)
         atomic_write_json(path, description)
         yield
+
+
+def _remove_leftovers(run_folder: Path) -> None:
+    """Remove what a kill left half-written; finished files and folders have no dot before their names."""
+    for leftover in [path for name in _CONTENTS for path in run_folder.glob(f".{name}.*")]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 def _lock(descriptor: int, run_folder: Path) -> None:
@@ -118,8 +129,9 @@ def _check_same_run(run_folder: Path, old: Mapping[str, Any], new: Mapping[str, 
             f"{run_folder} was started with another config: {'; '.join(differences)}. "
             "Resume it with the old values, or choose another folder."
         )
-    for name, was, now in _differences(old.get("versions"), new["versions"]):
-        say(f"This run was started with {name} {was}; with {now} its last digits may differ.")
+    for part in ("versions", "device", "num_threads"):
+        for name, was, now in _differences(old.get(part), new[part], part.replace("_", " ")):
+            say(f"This run was started with {name} {was}, now it is {now}: its last digits may differ.")
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, str, str]]:
