@@ -1,7 +1,7 @@
 """Pictures at the edges: files to RGB, RGB to arrays in [-1, 1], and back."""
 
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from cogview.errors import CogViewError
 MAX_PIXELS = 100_000_000
 
 
-def read_image(source: Path | str | IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(source: Path | str | BufferedIOBase, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a picture as upright RGB, transparency laid on white.
 
     Args:

@@ -16,6 +16,7 @@ from cogview.image.config import VQVAEConfig
 
 # So many distances are held at a time (16 MiB in fp32): small enough for a processor's cache.
 DISTANCES_AT_A_TIME = 2**22
+SEEDING_ROUNDS = 32
 LLOYD_STEPS = 5
 
 
@@ -172,7 +173,8 @@ class MovingAverageQuantizer(nn.Module):
             return
         errors = (rows - self.embed[codes]).square().sum(1) + 1e-12
         drawn = rows[torch.multinomial(errors, len(unused), replacement=False)]
-        size = self.cluster_size.mean().clamp_max(1.0)
+        # Enough for one halving of trial: unused again, a code is up for revival when decay has halved this.
+        size = 2.0 * self.config.revival_threshold * self.cluster_size.mean()
         self.embed[unused] = drawn
         self.embed_avg[unused] = drawn * size
         self.cluster_size[unused] = size
@@ -203,16 +205,19 @@ def cluster_sums(
 
 
 def spread_draw(rows: Float[Tensor, "n d"], num_codes: int) -> Float[Tensor, "v d"]:
-    """Draw rows without replacement, preferring those far from the mean.
+    """Draw rows far from each other: in rounds, each in proportion to the squared distance from those drawn before.
 
     With fewer rows than codes, the rest are the same rows with a little noise (a hundredth of the deviation), so that
     no two codes are equal.
     """
-    distances = (rows - rows.mean(0)).square().sum(1) + 1e-12
     num_drawn = min(num_codes, len(rows))
-    drawn = rows[torch.multinomial(distances, num_drawn, replacement=False)]
-    if num_drawn == num_codes:
-        return drawn
+    per_round = -(-num_drawn // SEEDING_ROUNDS)
+    distances = (rows - rows.mean(0)).square().sum(1)
+    drawn = rows[:0]
+    while len(drawn) < num_drawn:
+        indices = torch.multinomial(distances + 1e-12, min(per_round, num_drawn - len(drawn)))
+        drawn = torch.cat([drawn, rows[indices]])
+        distances = (rows - drawn[nearest_codes(rows, drawn)]).square().sum(1)
     repeated = drawn[torch.arange(num_codes - num_drawn, device=rows.device) % num_drawn]
     noise = torch.randn_like(repeated) * (0.01 * rows.std() + 1e-6)
     return torch.cat([drawn, repeated + noise])

@@ -1,0 +1,149 @@
+"""The tokenizer's folder: what is written is what is read, and nothing else is accepted."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cogview.errors import CogViewError, UsageError
+from cogview.image.config import VQVAEConfig
+from cogview.image.tokenizer import ImageTokenizer, fingerprint_of, load_image_tokenizer
+from cogview.image.vqvae import VQVAE
+
+TINY = VQVAEConfig(
+    num_codes=16,
+    code_size=4,
+    encoder_channels=(8, 8),
+    encoder_blocks=(0, 1),
+    decoder_channels=(8, 8),
+    decoder_blocks=(0, 0),
+)
+
+
+@pytest.fixture
+def tokenizer() -> ImageTokenizer:
+    torch.manual_seed(0)
+    return ImageTokenizer(VQVAE(TINY))
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(2, 3, 16, 12, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_a_saved_tokenizer_gives_the_same_codes_pictures_and_fingerprint(tokenizer, images, tmp_path):
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    loaded = load_image_tokenizer(tmp_path / "tokenizer")
+    codes = tokenizer.encode(images)
+    assert codes.shape == (2, 4, 3)
+    assert torch.equal(loaded.encode(images), codes)
+    assert torch.equal(loaded.decode(codes), tokenizer.decode(codes))
+    assert loaded.fingerprint == tokenizer.fingerprint
+    assert loaded.config == tokenizer.config
+    assert (loaded.num_codes, loaded.downsampling_factor) == (16, 4)
+    assert not loaded.vqvae.training
+
+
+def test_half_precision_halves_the_file_and_is_another_tokenizer(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path / "full")
+    tokenizer.save_pretrained(tmp_path / "half", dtype=torch.float16)
+    weights = load_file(tmp_path / "half" / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float16}
+    loaded = load_image_tokenizer(tmp_path / "half")
+    assert loaded.fingerprint != tokenizer.fingerprint
+    assert next(loaded.vqvae.parameters()).dtype == torch.float32
+    # Once rounded, it is itself for ever.
+    loaded.save_pretrained(tmp_path / "again", dtype=torch.float16)
+    assert load_image_tokenizer(tmp_path / "again").fingerprint == loaded.fingerprint
+
+
+def test_the_fingerprint_sees_every_weight_and_the_config_but_no_training_state():
+    torch.manual_seed(0)
+    vqvae = VQVAE(TINY)
+    fingerprint = fingerprint_of(vqvae)
+    assert len(fingerprint) == 16
+    vqvae.quantizer.cluster_size.add_(1.0)
+    assert fingerprint_of(vqvae) == fingerprint
+    vqvae.decoder[-1].bias.data[0] += 1e-3
+    assert fingerprint_of(vqvae) != fingerprint
+
+
+def test_a_loaded_tokenizer_can_be_trained_further(tokenizer, images, tmp_path):
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    vqvae = load_image_tokenizer(tmp_path / "tokenizer").vqvae.train()
+    output = vqvae(images)
+    assert not torch.equal(output.vectors, vqvae.quantizer.look_up(output.codes)), "the codebook is in use"
+    before = vqvae.quantizer.embed.clone()
+    vqvae.quantizer.update(output.vectors, output.codes, step=0)
+    moved = (vqvae.quantizer.embed - before).norm(dim=1) / before.norm(dim=1)
+    assert 0.0 < moved.max() < 0.5, "it moves on from the saved codebook"
+
+
+def test_bfloat16_encoding_keeps_most_codes_and_decoding_is_fp32(tokenizer, images, tmp_path):
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    fast = load_image_tokenizer(tmp_path / "tokenizer", dtype=torch.bfloat16)
+    codes = tokenizer.encode(images)
+    assert (fast.encode(images) == codes).float().mean() > 0.5
+    assert torch.equal(fast.decode(codes), tokenizer.decode(codes))
+
+
+def test_images_and_codes_that_do_not_fit_are_refused(tokenizer):
+    with pytest.raises(UsageError, match="multiples of 4 pixels, got 3 channels of 16 x 13"):
+        tokenizer.encode(torch.zeros(1, 3, 16, 13))
+    with pytest.raises(UsageError, match=r"codes must lie in 0\.\.15, got 3\.\.16"):
+        tokenizer.decode(torch.tensor([[[3, 16]]]))
+
+
+def break_config(folder, **changes) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_damaged_folders_are_refused_in_one_line(tokenizer, tmp_path):
+    def saved(name):
+        tokenizer.save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    def refusal(folder) -> str:
+        with pytest.raises(CogViewError) as caught:
+            load_image_tokenizer(folder)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "config.json is missing" in refusal(tmp_path / "nowhere")
+
+    folder = saved("version")
+    break_config(folder, version=2)
+    assert "version 2, this program reads version 1" in refusal(folder)
+
+    folder = saved("format")
+    break_config(folder, format="something")
+    assert "not an image tokenizer" in refusal(folder)
+
+    folder = saved("json")
+    (folder / "config.json").write_text("{")
+    assert "cannot be read" in refusal(folder)
+
+    folder = saved("unknown")
+    break_config(folder, config={"colour": 1})
+    assert "configuration is not valid" in refusal(folder)
+
+    folder = saved("fingerprint")
+    break_config(folder, fingerprint="0" * 16)
+    assert "belong to different tokenizers" in refusal(folder)
+
+    folder = saved("cut")
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:100])
+    assert "model.safetensors: cannot be read" in refusal(folder)
+
+    folder = saved("missing")
+    (folder / "model.safetensors").unlink()
+    assert "model.safetensors: cannot be read" in refusal(folder)
+
+    folder = saved("tensors")
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("decoder.0.bias")
+    save_file(tensors, folder / "model.safetensors")
+    assert "decoder.0.bias" in refusal(folder)
