@@ -1,0 +1,243 @@
+"""How fast the transformer trains: our step against a plain stack of GPT layers of the same shape, in one run.
+
+    python bench/training.py                  # about ten minutes on 2 cores, half of it compiling
+    python bench/training.py --quick          # a self-test at a tiny shape
+    python bench/training.py --device cuda --batch-size 32 --hidden-size 1024 --num-layers 24 --num-heads 16
+
+A step is the loss, its gradient, clipping and the optimizer. Systems take turns, and medians are taken.
+"""
+
+import math
+import statistics
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cogview.files import atomic_write_json
+from cogview.sequence.template import TextToImageTemplate
+from cogview.sequence.vocabulary import Vocabulary
+from cogview.training.config import TokenLossConfig, TrainingConfig
+from cogview.training.optimizer import build_optimizer
+from cogview.training.precision import autocast
+from cogview.training.transformer import TransformerTask
+from cogview.transformer.config import TransformerConfig
+from cogview.transformer.model import Transformer
+from environment import RESULTS, describe, seconds_of
+
+
+class PlainGPT(nn.Module):
+    """GPT-2's layers as the field writes them down, with PyTorch's fused attention and all logits at once."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        d, self.num_heads = config.hidden_size, config.num_heads
+        self.tokens = nn.Embedding(config.vocabulary_size, d)
+        self.positions = nn.Embedding(config.num_positions, d)
+        self.layers = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "norm_1": nn.LayerNorm(d),
+                    "query_key_value": nn.Linear(d, 3 * d),
+                    "attention_output": nn.Linear(d, d),
+                    "norm_2": nn.LayerNorm(d),
+                    "mlp_inner": nn.Linear(d, config.mlp_factor * d),
+                    "mlp_output": nn.Linear(config.mlp_factor * d, d),
+                }
+            )
+            for _ in range(config.num_layers)
+        )
+        self.norm = nn.LayerNorm(d)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                is_residual = name.endswith("output.weight")
+                nn.init.normal_(
+                    parameter, std=0.02 / (math.sqrt(2 * config.num_layers) if is_residual else 1)
+                )
+
+    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean cross-entropy of all targets."""
+        x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
+        for layer in self.layers:
+            heads = layer["query_key_value"](layer["norm_1"](x)).unflatten(-1, (3, self.num_heads, -1))
+            query, key, value = heads.permute(2, 0, 3, 1, 4)
+            attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+            x = x + layer["attention_output"](attended.transpose(1, 2).flatten(2))
+            inner = F.gelu(layer["mlp_inner"](layer["norm_2"](x)), approximate="tanh")
+            x = x + layer["mlp_output"](inner)
+        logits = F.linear(self.norm(x), self.tokens.weight)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+class Stepper:
+    """One way of doing a training step.
+
+    Args:
+        name: for the table.
+        module: what is trained.
+        loss: of a fixed batch.
+        precision: float32, or bfloat16 under autocast.
+        device: where it runs.
+    """
+
+    def __init__(
+        self, name: str, module: nn.Module, loss: Callable[[], Tensor], precision: str, device: torch.device
+    ) -> None:
+        self.name, self.module, self.loss, self.precision = name, module, loss, precision
+        self.device = device
+        self.optimizer = build_optimizer(module, TrainingConfig(num_steps=1, batch_size=1))
+
+    def step(self) -> None:
+        """Do one step."""
+        with autocast(self.precision, self.device):
+            loss = self.loss()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def build_steppers(
+    config: TransformerConfig, template: TextToImageTemplate, batch_size: int, device: torch.device
+) -> list[Stepper]:
+    """Return what is compared; each has weights of its own and the same batch."""
+    random = np.random.default_rng(0)
+    vocabulary = template.vocabulary
+    pairs = [
+        (
+            random.integers(vocabulary.num_text_pieces, size=template.max_text_pieces),
+            random.integers(vocabulary.num_image_codes, size=template.num_codes_per_image),
+        )
+        for _ in range(batch_size)
+    ]
+    made = template.batch(pairs)
+    tokens, targets = (torch.from_numpy(array).to(device) for array in (made.tokens, made.targets))
+
+    def plain(name: str, precision: str) -> Stepper:
+        module = PlainGPT(config).to(device)
+        return Stepper(name, module, lambda: module.loss(tokens, targets), precision, device)
+
+    def ours(name: str, precision: str, compiled: bool, normaliser: str = "vocabulary") -> Stepper:
+        module = Transformer(config).to(device)
+        batches = SimpleNamespace(template=template, batch=lambda step: made)
+        task = TransformerTask(module, batches, TokenLossConfig(normaliser=normaliser))
+        batch = {key: tensor.to(device) for key, tensor in task.batch(0).items()}
+        loss = torch.compile(task.loss, dynamic=False) if compiled else task.loss
+        return Stepper(name, module, lambda: loss(batch)[0], precision, device)
+
+    return [
+        plain("plain GPT, float32", "float32"),
+        plain("plain GPT, bfloat16", "bfloat16"),
+        ours("ours, float32", "float32", compiled=False),
+        ours("ours, bfloat16", "bfloat16", compiled=False),
+        ours("ours, bfloat16, compiled", "bfloat16", compiled=True),
+        ours("ours, bfloat16, compiled, legal ids only", "bfloat16", compiled=True, normaliser="legal"),
+    ]
+
+
+def peak_flops(device: torch.device, size: int, rounds: int = 7) -> float:
+    """Return the bf16 operations a second of a large square product, the median of some rounds."""
+    a, b = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
+    seconds_of(lambda: a @ b, device)
+    return 2 * size**3 / statistics.median(seconds_of(lambda: a @ b, device) for _ in range(rounds))
+
+
+def flops_per_token(config: TransformerConfig, num_tokens: int) -> float:
+    """Return the operations of a token, forward and backward: 6 a weight, and attention to half of the tokens."""
+    position_weights = config.num_positions * config.hidden_size
+    weights = config.num_parameters - position_weights
+    return 6 * weights + 6 * config.num_layers * config.hidden_size * num_tokens
+
+
+def main(
+    *,
+    quick: bool = False,
+    rounds: int = 5,
+    batch_size: int = 2,
+    num_layers: int = 8,
+    hidden_size: int = 512,
+    num_heads: int = 8,
+    device: str = "cpu",
+    out: str = "",
+) -> None:
+    """Measure, print a table and write the figures as JSON.
+
+    Args:
+        quick: a tiny shape and few steps, only to see that everything runs.
+        rounds: timed steps of each system, in turns; the median is reported.
+        batch_size: sequences a step, of 60 text pieces and 1,024 codes.
+        num_layers: blocks of the transformer.
+        hidden_size: its width.
+        num_heads: its heads.
+        device: "cpu" or "cuda".
+        out: name of the result; the device's kind by default.
+    """
+    codes, pieces, side, text = (64, 50, 4, 8) if quick else (8192, 50_000, 32, 60)
+    if quick:
+        rounds, num_layers, hidden_size, num_heads = 2, 2, 64, 2
+    vocabulary = Vocabulary(num_image_codes=codes, num_text_pieces=pieces)
+    template = TextToImageTemplate(
+        vocabulary=vocabulary, grid_rows=side, grid_columns=side, max_text_pieces=text
+    )
+    config = TransformerConfig(
+        num_layers=num_layers,
+        hidden_size=hidden_size,
+        num_heads=num_heads,
+        vocabulary_size=vocabulary.size,
+        num_positions=template.num_positions,
+    )
+    torch.manual_seed(0)
+    place = torch.device(device)
+    environment = describe(place)
+    steppers = build_steppers(config, template, batch_size, place)
+    for stepper in steppers:
+        seconds = seconds_of(stepper.step, place)
+        print(f"{stepper.name}: first step {seconds:.1f} s", file=sys.stderr)
+    times: dict[str, list[float]] = {stepper.name: [] for stepper in steppers}
+    for _ in range(rounds):
+        for stepper in steppers:
+            times[stepper.name].append(seconds_of(stepper.step, place))
+    peak = peak_flops(place, 128 if quick else 4096 if device == "cpu" else 16_384)
+    num_tokens = batch_size * template.max_tokens
+    work = flops_per_token(config, template.max_tokens) * num_tokens
+    rival = statistics.median(times["plain GPT, bfloat16"])
+    figures: list[dict[str, Any]] = [
+        {
+            "system": name,
+            "tokens_per_second": num_tokens / statistics.median(seconds),
+            "against_plain_bfloat16": rival / statistics.median(seconds),
+            # Work is that of the whole head; where only legal ids are scored, some of it is not done.
+            "share_of_bfloat16_peak": work / statistics.median(seconds) / peak,
+        }
+        for name, seconds in times.items()
+    ]
+    print("| system | tokens/s | times plain bf16 | share of bf16 peak |\n|---|---|---|---|")
+    for figure in figures:
+        print(
+            f"| {figure['system']} | {figure['tokens_per_second']:.0f} | "
+            f"{figure['against_plain_bfloat16']:.2f} | {figure['share_of_bfloat16_peak']:.0%} |"
+        )
+    if not quick:
+        path = RESULTS / f"training-{out or device}.json"
+        result = {
+            "benchmark": "training",
+            "environment": environment,
+            "shape": {**vars(config)},
+            "batch_size": batch_size,
+            "tokens_per_sequence": template.max_tokens,
+            "rounds": rounds,
+            "bfloat16_product_gflops": peak / 1e9,
+            "figures": figures,
+        }
+        atomic_write_json(path, result)
+        print(path)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
