@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _call_verb(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except KeyboardInterrupt as error:
-        print(f"cogview: {error or 'interrupted'}", file=sys.stderr)
+        print(f"cogview: {str(error) or 'interrupted'}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader, `head` for instance, has seen enough. Python would complain at exit when it flushes stdout.

@@ -14,6 +14,7 @@ _GAP_PIXELS = 8
 _TEXT_PIXELS = 16
 _MAX_COLUMNS = 8
 _MAX_LINES = 2
+_MAX_CHARACTERS = 300  # a line never holds more
 _BACKGROUND, _INK = (255, 255, 255), (32, 32, 32)
 
 # Beginnings of the file names of common fonts with Chinese glyphs. None is shipped: good ones have some 10 MB.
@@ -122,11 +123,10 @@ def _wrap(text: str, font: Font, max_width_pixels: int) -> list[str]:
     lines: list[str] = []
     rest = text
     while rest and len(lines) <= _MAX_LINES:
-        candidates = range(1, len(rest) + 1)
-        num_fitting = max(
-            1,
-            bisect_right(candidates, max_width_pixels, key=lambda num: math.ceil(font.getlength(rest[:num]))),
-        )
+        widths = [
+            math.ceil(font.getlength(rest[:num])) for num in range(1, min(len(rest), _MAX_CHARACTERS) + 1)
+        ]
+        num_fitting = max(1, bisect_right(widths, max_width_pixels))
         if num_fitting < len(rest) and (space := rest.rfind(" ", 0, num_fitting + 1)) > 0:
             num_fitting = space
         lines.append(rest[:num_fitting].strip())

@@ -1,0 +1,46 @@
+"""`cogview data check`: looks through a folder of pictures and captions."""
+
+from pathlib import Path
+
+from cogview.cli.report import print_result, progress_bar
+
+
+def run(
+    data: Path,
+    /,
+    *,
+    split: str | None = None,
+    size_pixels: int | None = None,
+    text_tokenizer: Path | None = None,
+    max_text_pieces: int = 40,
+    num_workers: int = 0,
+    json: bool = False,
+) -> None:
+    """Look through a folder of pictures and captions: counts, sizes, lengths of captions, and what is broken.
+
+    Every picture is decoded, nothing is written.
+
+    Args:
+        data: an image folder (metadata.jsonl, or a .txt file beside each picture), a folder of WebDataset tars, or one
+            tar.
+        split: look only at the pictures that name this split or none.
+        size_pixels: count the pictures that are smaller.
+        text_tokenizer: a SentencePiece model to measure captions with; the bundled one by default.
+        max_text_pieces: count the captions that have more pieces.
+        num_workers: processes that decode; 0 does it in this one.
+        json: print the result as JSON.
+    """
+    from cogview.cli.tokenizers import open_text_tokenizer
+    from cogview.data.check import check_folder
+
+    with progress_bar("looking", "pictures") as move:
+        report = check_folder(
+            data,
+            split=split,
+            size_pixels=size_pixels,
+            text_tokenizer=open_text_tokenizer(text_tokenizer),
+            max_text_pieces=max_text_pieces,
+            num_workers=num_workers,
+            progress=move,
+        )
+    print_result(report.to_json(), [report.to_text()], json)

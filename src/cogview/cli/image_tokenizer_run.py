@@ -1,0 +1,69 @@
+"""A run of stage 1: what `cogview train image-tokenizer` does once its options are read."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cogview.cli.report import progress_bar
+from cogview.cli.training_run import run_training
+from cogview.data.image_array import ImageArray, splits_of
+from cogview.files import atomic_write_bytes
+from cogview.recipes.config import ImageTokenizerRecipe
+from cogview.training.image_tokenizer import ImageTokenizerTask, evaluate_reconstruction, reconstruction_grid
+
+HELD_OUT_SPLITS = ("held-out-composition", "held-out-object", "held-out-style")
+NUM_SAMPLES = 8
+MAX_EVALUATED = 512
+
+
+def train_image_tokenizer(
+    recipe: ImageTokenizerRecipe, data: Path, out: Path, *, resume: bool, as_json: bool
+) -> None:
+    """Train an image tokenizer on a folder of pictures, with grids of reconstructions on the way.
+
+    Args:
+        recipe: shape and training.
+        data: an image folder.
+        out: the run folder.
+        resume: go on with the run that lies there.
+        as_json: print the result as JSON.
+    """
+    size_pixels = recipe.size_pixels
+    splits = splits_of(data)
+    images = _open(data, size_pixels, "train" if "train" in splits else None)
+    held_out = {split: _open(data, size_pixels, split) for split in HELD_OUT_SPLITS if split in splits}
+    training = recipe.training
+    task = ImageTokenizerTask(recipe.vqvae, images, seed=training.seed, batch_size=training.batch_size)
+    shown = np.array(next(iter(held_out.values()), images).pixels[:NUM_SAMPLES])
+
+    def sample(num_steps: int) -> None:
+        grid = io.BytesIO()
+        reconstruction_grid(task.tokenizer(), torch.from_numpy(shown).permute(0, 3, 1, 2)).save(grid, "PNG")
+        atomic_write_bytes(out / "samples" / f"step-{num_steps:08d}.png", grid.getvalue())
+
+    def evaluate() -> dict[str, dict[str, float]]:
+        tokenizer = task.tokenizer()
+        return {
+            split: evaluate_reconstruction(tokenizer, pictures.pixels[:MAX_EVALUATED])
+            for split, pictures in held_out.items()
+        }
+
+    run_training(
+        task,
+        training,
+        out,
+        resume=resume,
+        recipe={"vqvae": recipe.vqvae, "size_pixels": size_pixels, "num_pictures": len(images)},
+        sample=sample,
+        export=lambda folder: task.tokenizer().save_pretrained(folder, dtype=torch.float16),
+        evaluate=evaluate,
+        as_json=as_json,
+    )
+
+
+def _open(folder: Path, size_pixels: int, split: str | None) -> ImageArray:
+    """Open the pictures of a split, decoding them if that was not done before."""
+    with progress_bar(f"reading {split or 'pictures'}", "pictures") as move:
+        return ImageArray.from_folder(folder, size_pixels, split, move)

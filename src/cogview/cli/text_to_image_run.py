@@ -1,0 +1,151 @@
+"""A run of stage 2: what `cogview train text-to-image` does once its options are read."""
+
+import dataclasses
+import io
+from pathlib import Path
+
+import torch
+
+from cogview.cli.tokenizers import IMAGE_TOKENIZER, TEXT_TOKENIZER, open_image_tokenizer, open_text_tokenizer
+from cogview.cli.training_run import run_training
+from cogview.data.loader import TokenBatches
+from cogview.data.shards import TokenShards
+from cogview.errors import CogViewError
+from cogview.files import atomic_write_bytes
+from cogview.generation.contact_sheet import contact_sheet
+from cogview.generation.pipeline import Pipeline
+from cogview.generation.pretrained import PretrainedModel, save_pretrained
+from cogview.recipes.config import TextToImageRecipe
+from cogview.sequence.template import TextToImageTemplate
+from cogview.sequence.vocabulary import Vocabulary
+from cogview.text.tokenizer import TextTokenizer
+from cogview.training.transformer import TransformerTask
+from cogview.transformer.model import Transformer
+
+NUM_SAMPLE_TEXTS = 4
+NUM_SAMPLE_CANDIDATES = 2
+MAX_EVALUATED_BATCHES = 50
+
+
+def train_text_to_image(
+    recipe: TextToImageRecipe,
+    data: Path,
+    out: Path,
+    held_out: Path | None,
+    sample_texts: tuple[str, ...],
+    *,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Train a transformer on tokens, with sample sheets on the way and the whole model at the end.
+
+    Args:
+        recipe: shape and training.
+        data: tokens with their tokenizers.
+        out: the run folder.
+        held_out: tokens to measure the loss on.
+        sample_texts: what the sample sheets show.
+        resume: go on with the run that lies there.
+        as_json: print the result as JSON.
+    """
+    shards = TokenShards(data)
+    held_out_shards = None
+    if held_out is not None:
+        held_out_shards = TokenShards(
+            held_out, image_tokenizer=shards.image_tokenizer, text_tokenizer=shards.text_tokenizer
+        )
+    model = _new_model(recipe, shards, data)
+    texts = sample_texts or _captions(held_out_shards or shards, model.text_tokenizer)
+
+    def task_on(tokens: TokenShards) -> TransformerTask:
+        batches = TokenBatches(tokens, model.template, recipe.training.seed, recipe.training.batch_size)
+        return TransformerTask(model.transformer, batches, recipe.token_loss)
+
+    def evaluate() -> dict[str, dict[str, float]]:
+        if held_out_shards is None:
+            return {}
+        num_batches = -(-len(held_out_shards) // recipe.training.batch_size)
+        return {"held_out": _mean_losses(task_on(held_out_shards), min(num_batches, MAX_EVALUATED_BATCHES))}
+
+    run_training(
+        task_on(shards),
+        recipe.training,
+        out,
+        resume=resume,
+        recipe={
+            "transformer": model.transformer.config,
+            "template": model.template,
+            "token_loss": recipe.token_loss,
+            "text_tokenizer": shards.text_tokenizer,
+            "image_tokenizer": shards.image_tokenizer,
+            "num_pairs": len(shards),
+        },
+        sample=lambda num_steps: _draw_samples(model, texts, out / "samples" / f"step-{num_steps:08d}.png"),
+        export=lambda folder: save_pretrained(model, folder, torch.float16),
+        evaluate=evaluate,
+        as_json=as_json,
+    )
+
+
+def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> PretrainedModel:
+    """Return a model with a new transformer, and with the tokenizers that lie beside the tokens."""
+    for name in (TEXT_TOKENIZER, IMAGE_TOKENIZER):
+        if not (data / name).exists():
+            raise CogViewError(f"{data} does not hold {name}: make the tokens with `cogview tokenize`.")
+    text_tokenizer, image_tokenizer = open_text_tokenizer(data), open_image_tokenizer(data)
+    for what, got, wanted in (
+        ("text", text_tokenizer.fingerprint, shards.text_tokenizer),
+        ("image", image_tokenizer.fingerprint, shards.image_tokenizer),
+    ):
+        if got != wanted:
+            raise CogViewError(
+                f"The {what} tokenizer in {data} has fingerprint {got}, but the tokens were made by {wanted}: make "
+                "them again with `cogview tokenize`."
+            )
+    template = TextToImageTemplate(
+        vocabulary=Vocabulary(num_image_codes=shards.num_codes, num_text_pieces=shards.num_pieces),
+        grid_rows=shards.grid[0],
+        grid_columns=shards.grid[1],
+        max_text_pieces=recipe.max_text_pieces,
+        image_positions=recipe.image_positions,
+    )
+    config = dataclasses.replace(
+        recipe.transformer, vocabulary_size=template.vocabulary.size, num_positions=template.num_positions
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        transformer = Transformer(config)
+    return PretrainedModel(
+        transformer=transformer,
+        template=template,
+        text_tokenizer=text_tokenizer,
+        image_tokenizer=image_tokenizer,
+    )
+
+
+def _captions(shards: TokenShards, text_tokenizer: TextTokenizer) -> tuple[str, ...]:
+    """Return captions of pictures spread over the tokens."""
+    num_texts = min(NUM_SAMPLE_TEXTS, len(shards))
+    indices = [len(shards) * number // num_texts for number in range(num_texts)]
+    return tuple(text_tokenizer.decode(shards.pieces(index, 0)) for index in indices)
+
+
+def _draw_samples(model: PretrainedModel, texts: tuple[str, ...], path: Path) -> None:
+    """Draw a contact sheet with the transformer as it is now; the seeds are always the same."""
+    rows = Pipeline(model).generate(texts, NUM_SAMPLE_CANDIDATES)
+    sheet = io.BytesIO()
+    contact_sheet([[picture.image for picture in row] for row in rows], texts).save(sheet, "PNG")
+    atomic_write_bytes(path, sheet.getvalue())
+
+
+def _mean_losses(task: TransformerTask, num_batches: int) -> dict[str, float]:
+    """Return the mean losses of a trained transformer over some batches."""
+    task.module.eval()
+    totals: dict[str, float] = {}
+    with torch.inference_mode():
+        for step in range(num_batches):
+            batch = {name: tensor.to(task.module.device) for name, tensor in task.batch(step).items()}
+            loss, metrics = task.loss(batch)
+            for name, value in {"loss": loss, **metrics}.items():
+                totals[name] = totals.get(name, 0.0) + float(value) / num_batches
+    return totals

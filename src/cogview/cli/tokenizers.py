@@ -1,0 +1,64 @@
+"""Where the tokenizers of a verb come from: a path on the command line, or what is bundled."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cogview.errors import CogViewError
+
+if TYPE_CHECKING:
+    import torch
+
+    from cogview.image.tokenizer import ImageTokenizer
+    from cogview.text.tokenizer import TextTokenizer
+
+TEXT_TOKENIZER = "text.model"
+IMAGE_TOKENIZER = "image_tokenizer"
+_BUNDLED_SIZE_PIXELS = 128
+
+
+def open_text_tokenizer(path: Path | None) -> "TextTokenizer":
+    """Read a text tokenizer.
+
+    Args:
+        path: a SentencePiece file, or a model folder or tokens that hold one; None for the bundled one.
+    """
+    from cogview.generation.pretrained import BUNDLED_FOLDER
+    from cogview.text.tokenizer import TextTokenizer
+
+    path = path or BUNDLED_FOLDER
+    return TextTokenizer.from_file(path / TEXT_TOKENIZER if path.is_dir() else path)
+
+
+def open_image_tokenizer(path: Path | None, device: "torch.device | str | None" = None) -> "ImageTokenizer":
+    """Read an image tokenizer.
+
+    Args:
+        path: its folder, the run that trained it, or a model folder or tokens that hold one; None for the bundled one.
+        device: where it will lie.
+
+    Raises:
+        CogViewError: there is none.
+    """
+    from cogview.generation.pretrained import BUNDLED_FOLDER
+    from cogview.image.tokenizer import load_image_tokenizer
+
+    if path is None:
+        path = BUNDLED_FOLDER
+        if not (path / IMAGE_TOKENIZER).is_dir():
+            raise CogViewError("This installation has no bundled image tokenizer: give --image-tokenizer.")
+    inner = (path / IMAGE_TOKENIZER, path / "model" / IMAGE_TOKENIZER, path / "model")
+    return load_image_tokenizer(next((folder for folder in inner if folder.is_dir()), path), device)
+
+
+def size_learnt(path: Path | None) -> int:
+    """Return the side in pixels of the pictures that an image tokenizer learnt from, if its run tells, else 128.
+
+    Args:
+        path: as `open_image_tokenizer` takes it.
+    """
+    try:
+        run = json.loads((path / "config.json").read_text(encoding="utf-8")) if path else {}
+        return int(run["recipe"]["size_pixels"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return _BUNDLED_SIZE_PIXELS

@@ -1,0 +1,213 @@
+"""The command itself: help at once, one line for what goes wrong, the right exit code."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+from command import MAIN, cogview
+
+from cogview.cli import doctor
+from cogview.cli import main as command
+from cogview.cli.main import VERBS, main
+from cogview.cli.recipes import recipes_of
+from cogview.errors import CogViewError, UsageError
+
+RECIPES = {
+    "data build": "cogview.recipes.default_data",
+    "train image-tokenizer": "cogview.recipes.image_tokenizer",
+    "train text-to-image": "cogview.recipes.text_to_image",
+}
+HELP = [[], *(verb.split() for verb in VERBS), ["train"], ["data"]]
+HELP += [[*verb.split(), "tiny"] for verb in RECIPES]
+
+
+def raising(error: BaseException):
+    def fail(_: list[str]) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("words", HELP, ids=" ".join)
+def test_help_is_there_for_everything_without_torch(words: list[str], tmp_path: Path) -> None:
+    code = f"{MAIN.replace('sys.exit(main())', 'main()')}\nprint('torch' in sys.modules, file=sys.stderr)"
+    # argparse and tyro leave by SystemExit, which must not keep the last line from being run.
+    code = code.replace(
+        "; main()", "\ntry:\n    main()\nexcept SystemExit as exit:\n    assert exit.code == 0"
+    )
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words, "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    seconds = time.perf_counter() - start
+    assert done.stderr == "False\n"
+    assert done.stdout.startswith("usage: cogview " + " ".join(words))
+    assert seconds < 5  # about 0.2 on an idle machine
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "no verb"),
+        (["data"], "needs one more word"),
+        (["genrate"], "did you mean 'generate'"),
+        (["trian"], "did you mean 'train'"),
+        (["data", "chekc"], "did you mean 'data check'"),
+        (["nonsense"], "no verb 'nonsense'"),
+        (["--nonsense"], "no verb '--nonsense'"),
+        (["data", "build"], "recipes are bundled"),
+        (["data", "build", "tinyy"], "did you mean 'tiny'"),
+        (["generate"], "no text"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_exits_with_2(
+    words: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("cogview: error: ")
+    assert error.count("\n") == 1
+    assert named in error
+
+
+def test_a_wrong_flag_exits_with_2_and_shows_the_closest(tmp_path: Path) -> None:
+    done = cogview("generate", "a cat", "--num-candidate", "3", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--num-candidates INT" in done.stderr
+    assert done.stdout == ""
+    done = cogview("generate", "a cat", "--seed", "many", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--seed" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_fields_of_a_recipe_can_be_overridden_and_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "image-tokenizer", "tiny", "--data", "absent", "--out", "run"]
+    assert main([*words, "--training.num-steps", "0"]) == 2
+    assert "num_steps must be at least 1, got 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("verb", "module"), RECIPES.items())
+def test_every_recipe_says_what_it_claims_and_how_it_is_run(verb: str, module: str) -> None:
+    recipes = recipes_of(module)
+    assert {"bundled", "tiny"} <= recipes.keys()
+    for name, recipe in recipes.items():
+        text = recipe.__doc__ or ""
+        assert f"Command: cogview {verb} {name} " in text
+        assert "Claim:" in text
+        assert "Cost:" in text
+        recipe()
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "line"),
+    [
+        (UsageError("no such thing"), 2, "cogview: error: no such thing"),
+        (CogViewError("it is\nbroken"), 1, "cogview: error: it is broken"),
+        (KeyboardInterrupt(), 130, "cogview: interrupted"),
+        (KeyboardInterrupt("Stopped after step 3."), 130, "cogview: Stopped after step 3."),
+        (
+            MemoryError(),
+            1,
+            "cogview: error: out of memory (MemoryError); do less at once, or give a smaller --dtype",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out/1.png"),
+            1,
+            "cogview: error: No space left on device: out/1.png",
+        ),
+        (KeyError("x"), 1, "cogview: error: KeyError: 'x' (this is a bug; COGVIEW_DEBUG=1 shows where)"),
+    ],
+)
+def test_what_goes_wrong_is_one_line(
+    error: BaseException,
+    exit_code: int,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(command, "_call_verb", raising(error))
+    monkeypatch.delenv("COGVIEW_DEBUG", raising=False)
+    assert main([]) == exit_code
+    assert capsys.readouterr().err == line + "\n"
+
+
+def test_the_traceback_is_shown_on_request(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "_call_verb", raising(KeyError("x")))
+    monkeypatch.setenv("COGVIEW_DEBUG", "1")
+    assert main([]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-c", MAIN, "--help"],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_warnings_of_ours_are_one_line_and_those_of_libraries_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = Path(command.__file__).parents[1] / "generation" / "pipeline.py"
+
+    def warn(_: list[str]) -> None:
+        warnings.warn_explicit("long\ntext", UserWarning, str(ours), 1)
+        warnings.warn_explicit("their business", DeprecationWarning, "/elsewhere/library.py", 1)
+
+    monkeypatch.setattr(command, "_call_verb", warn)
+    monkeypatch.delenv("COGVIEW_DEBUG", raising=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main([]) == 0
+    assert capsys.readouterr().err == "cogview: warning: long text\n"
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("cogview 0.")
+
+
+def test_the_doctor_reports_to_people_and_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    for word in ("Python", "torch", "cpu:", "compiler:", "bundled model:", "extra 'data'"):
+        assert word in text
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["devices"]["cpu"]["threads"] >= 1
+    assert set(report["packages"]) == set(doctor.REQUIRED_PACKAGES)
+
+
+def test_the_doctor_knows_every_package_and_extra(tmp_path: Path) -> None:
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    names = {requirement.split(">=")[0] for requirement in project["dependencies"]}
+    assert names == set(doctor.REQUIRED_PACKAGES)
+    extras = {
+        extra: tuple(requirement.split(">=")[0] for requirement in requirements)
+        for extra, requirements in project["optional-dependencies"].items()
+        if extra != "dev"
+    }
+    assert extras == {extra: packages for extra, (packages, _) in doctor.EXTRAS.items()}
