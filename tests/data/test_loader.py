@@ -1,10 +1,24 @@
 """The order of items is a function of seed and step, and every item is seen equally often."""
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from cogview.data.loader import batch_indices
-from cogview.errors import UsageError
+from cogview.data.loader import TokenBatches, batch_indices
+from cogview.data.shards import TokenShards, TokenShardWriter
+from cogview.errors import CogViewError, UsageError
+from cogview.sequence.template import TextToImageTemplate, TokenBatch
+from cogview.sequence.vocabulary import Vocabulary
+
+NUM_PICTURES = 7
+TEMPLATE = TextToImageTemplate(
+    vocabulary=Vocabulary(num_image_codes=100, num_text_pieces=50),
+    grid_rows=2,
+    grid_columns=2,
+    max_text_pieces=5,
+)
 
 
 def run_of(seed: int, num_steps: int, batch_size: int, num_items: int) -> list[int]:
@@ -44,3 +58,116 @@ def test_nothing_to_learn_from_is_refused() -> None:
         batch_indices(0, 0, 4, 0)
     with pytest.raises(UsageError, match="batch of 0"):
         batch_indices(0, 0, 0, 4)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> TokenShards:
+    """Return shards whose picture i has codes i, i + 10, ... and i + 1 captions: [i, 0], [i, 1, 1], [i, 2, 2, 2]."""
+    writer = TokenShardWriter(
+        tmp_path,
+        image_tokenizer="i",
+        text_tokenizer="t",
+        grid=(2, 2),
+        num_codes=100,
+        num_pieces=50,
+        pairs_per_shard=3,
+    )
+    for number in range(NUM_PICTURES):
+        captions = [[number, *[caption] * (caption % 3 + 1)] for caption in range(number + 1)]
+        writer.add(number + 10 * np.arange(4), captions)
+    writer.finish({})
+    return TokenShards(tmp_path)
+
+
+def pairs_in(batch: TokenBatch) -> list[tuple[int, int]]:
+    """Return (picture, caption) of each row, after checking that they belong together."""
+    pairs = []
+    for row in range(len(batch.tokens)):
+        codes = batch.targets[row, batch.image_mask[row]]
+        picture, caption, *_ = batch.tokens[row, 1:3] - TEMPLATE.vocabulary.text_pieces.start
+        assert codes.tolist() == [picture + 10 * i for i in range(4)]
+        pairs.append((int(picture), int(caption)))
+    return pairs
+
+
+def test_pictures_come_with_their_own_captions_and_each_once_an_epoch(shards: TokenShards) -> None:
+    batches = TokenBatches(shards, TEMPLATE, seed=0, batch_size=7)
+    for step in range(5):
+        assert sorted(picture for picture, _ in pairs_in(batches.batch(step))) == list(range(NUM_PICTURES))
+
+
+def test_the_batches_walk_in_the_order_of_batch_indices(shards: TokenShards) -> None:
+    batches = TokenBatches(shards, TEMPLATE, seed=3, batch_size=4)
+    for step in range(6):
+        expected = batch_indices(3, step, 4, NUM_PICTURES).tolist()
+        assert [picture for picture, _ in pairs_in(batches.batch(step))] == expected
+
+
+def test_every_caption_is_drawn_in_time_and_anew_each_epoch(shards: TokenShards) -> None:
+    batches = TokenBatches(shards, TEMPLATE, seed=0, batch_size=NUM_PICTURES)
+    drawn = [dict(pairs_in(batches.batch(step))) for step in range(60)]
+    for picture in range(NUM_PICTURES):
+        counts = np.bincount([captions[picture] for captions in drawn], minlength=picture + 1)
+        assert len(counts) == picture + 1
+        assert counts.min() > 0
+
+
+def test_a_step_is_the_same_in_another_process_of_training(shards: TokenShards) -> None:
+    first = TokenBatches(shards, TEMPLATE, seed=1, batch_size=5)
+    again = TokenBatches(shards, TEMPLATE, seed=1, batch_size=5)
+    expected = [first.batch(step) for step in range(8)]
+    for step in (6, 2, 7, 2):
+        for field in dataclasses.fields(TokenBatch):
+            np.testing.assert_array_equal(
+                getattr(again.batch(step), field.name), getattr(expected[step], field.name)
+            )
+
+
+def test_the_captions_drawn_do_not_depend_on_the_batch_size(shards: TokenShards) -> None:
+    def run(batch_size: int) -> list[tuple[int, int]]:
+        batches = TokenBatches(shards, TEMPLATE, seed=2, batch_size=batch_size)
+        return [pair for step in range(84 // batch_size) for pair in pairs_in(batches.batch(step))]
+
+    assert run(4) == run(7) == run(12)
+
+
+def test_seeds_draw_other_captions(shards: TokenShards) -> None:
+    drawn = [
+        dict(pairs_in(TokenBatches(shards, TEMPLATE, seed=seed, batch_size=7).batch(0))) for seed in range(4)
+    ]
+    assert len({tuple(sorted(captions.items())) for captions in drawn}) == 4
+
+
+def test_long_captions_are_clipped_counted_and_warned_of_once(shards: TokenShards) -> None:
+    template = dataclasses.replace(TEMPLATE, max_text_pieces=3)
+    lengths = shards.caption_lengths()
+    num_long = int((lengths > 3).sum())
+    with pytest.warns(
+        UserWarning, match=f"{num_long} of {len(lengths)} captions have more than 3 pieces"
+    ) as warned:
+        batches = TokenBatches(shards, template, seed=0, batch_size=70)
+    assert len(warned) == 1
+    assert batches.num_long_captions == num_long
+    batch = batches.batch(0)
+    assert batch.num_clipped == sum(caption % 3 == 2 for _, caption in pairs_in(batch))
+    assert batch.num_clipped > 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dataclasses.replace(TEMPLATE, grid_rows=4, grid_columns=1),
+        dataclasses.replace(TEMPLATE, vocabulary=Vocabulary(num_image_codes=99, num_text_pieces=50)),
+        dataclasses.replace(TEMPLATE, vocabulary=Vocabulary(num_image_codes=100, num_text_pieces=51)),
+    ],
+)
+def test_shards_of_another_grid_or_vocabulary_are_refused(
+    shards: TokenShards, other: TextToImageTemplate
+) -> None:
+    with pytest.raises(CogViewError, match="hold 2x2 codes of 100 and 50 text pieces, but the model reads"):
+        TokenBatches(shards, other, seed=0, batch_size=1)
+
+
+def test_an_empty_batch_is_refused(shards: TokenShards) -> None:
+    with pytest.raises(UsageError, match="batch of 0"):
+        TokenBatches(shards, TEMPLATE, seed=0, batch_size=0)

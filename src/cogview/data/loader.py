@@ -4,12 +4,15 @@ Because nothing is remembered from step to step, a resumed run sees the same bat
 and any step's batch can be looked at by itself.
 """
 
+import warnings
 from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Int64
 
-from cogview.errors import UsageError
+from cogview.data.shards import TokenShards
+from cogview.errors import CogViewError, UsageError
+from cogview.sequence.template import TextToImageTemplate, TokenBatch
 
 
 def batch_indices(seed: int, step: int, batch_size: int, num_items: int) -> Int64[np.ndarray, "b"]:
@@ -51,3 +54,67 @@ def _epochs_and_indices(
 def _permutation(seed: int, epoch: int, num_items: int) -> Int64[np.ndarray, "n"]:
     """Return the order of an epoch; the last ones are kept, since consecutive steps share them."""
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(num_items).astype(np.int64)
+
+
+class TokenBatches:
+    """The batch of each step: a function of the seed and the step alone.
+
+    Of a picture with several captions, one is drawn anew each epoch.
+
+    Args:
+        shards: the pairs.
+        template: puts them in sequence; of the same grid and vocabulary.
+        seed: of the order and of the captions drawn.
+        batch_size: sequences a step.
+
+    Attributes:
+        template: as given.
+        num_long_captions: captions of the shards that are longer than the template's text and lose their end.
+
+    Raises:
+        CogViewError: the template is of another grid or vocabulary than the shards.
+        UsageError: the batch is empty.
+    """
+
+    def __init__(
+        self, shards: TokenShards, template: TextToImageTemplate, seed: int, batch_size: int
+    ) -> None:
+        vocabulary = template.vocabulary
+        found = (*shards.grid, shards.num_codes, shards.num_pieces)
+        wanted = (
+            *(template.grid_rows, template.grid_columns),
+            *(vocabulary.num_image_codes, vocabulary.num_text_pieces),
+        )
+        if found != wanted:
+            kind = "{}x{} codes of {} and {} text pieces"
+            raise CogViewError(
+                f"The token shards hold {kind.format(*found)}, but the model reads {kind.format(*wanted)}: "
+                "tokenize with the tokenizers and the picture size that the model is for."
+            )
+        if batch_size < 1:
+            raise UsageError(f"A batch of {batch_size} sequences is impossible: give 1 or more.")
+        self.template = template
+        self._shards = shards
+        self._seed = seed
+        self._batch_size = batch_size
+        lengths = shards.caption_lengths()
+        self.num_long_captions = int(np.count_nonzero(lengths > template.max_text_pieces))
+        if self.num_long_captions:
+            warnings.warn(
+                f"{self.num_long_captions:,} of {len(lengths):,} captions have more than "
+                f"{template.max_text_pieces} pieces and lose their end.",
+                stacklevel=2,
+            )
+
+    def batch(self, step: int) -> TokenBatch:
+        """Return the sequences of a step, counted from 0; `num_clipped` of them lost the end of their text."""
+        epochs, indices = _epochs_and_indices(self._seed, step, self._batch_size, len(self._shards))
+        pairs = [self._pair(int(epoch), int(index)) for epoch, index in zip(epochs, indices, strict=True)]
+        return self.template.batch(pairs)
+
+    def _pair(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the caption of a picture that is drawn for an epoch, and its codes."""
+        num_captions = self._shards.num_captions(index)
+        draw = np.random.Generator(np.random.PCG64([self._seed, epoch, index]))
+        caption = int(draw.integers(num_captions))
+        return self._shards.pieces(index, caption), self._shards.codes(index)

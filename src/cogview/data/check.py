@@ -1,0 +1,266 @@
+"""What a data set holds and what is wrong with it, told before a training run finds out."""
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from cogview.data.decoding import decode_image, map_in_chunks
+from cogview.data.pairs import CaptionedImage, Problem
+from cogview.data.sources import open_pairs
+from cogview.text.tokenizer import TextTokenizer
+
+CHUNK_IMAGES = 32
+MAX_LISTED = 100
+MAX_SIZES = 8
+
+# The first word of a letter's Unicode name -> what people call the script.
+SCRIPTS = {"CJK": "Chinese"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """How some numbers are spread.
+
+    Args:
+        least: the smallest.
+        median: half are smaller or equal.
+        most: the largest.
+        mean: their mean.
+    """
+
+    least: int
+    median: int
+    most: int
+    mean: float
+
+    @classmethod
+    def of(cls, numbers: Iterable[int]) -> "Spread | None":
+        """Return the spread of numbers, or None if there are none."""
+        ordered = sorted(numbers)
+        if not ordered:
+            return None
+        middle = ordered[(len(ordered) - 1) // 2]
+        return cls(
+            least=ordered[0], median=middle, most=ordered[-1], mean=round(sum(ordered) / len(ordered), 2)
+        )
+
+    def __str__(self) -> str:
+        return f"{self.least} to {self.most}, median {self.median}, mean {self.mean:.1f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataReport:
+    """What `check_folder` found.
+
+    Args:
+        source: the data set.
+        num_images: pictures that can be used, captions or not.
+        num_captions: captions that aren't empty.
+        num_empty_captions: captions that hold nothing but spaces.
+        num_without_caption: pictures all of whose captions are empty; tokenizing leaves them out.
+        sizes: how many pictures there are of each size, the commonest first: {"128x128": 60}.
+        short_side_pixels: spread of the pictures' short sides.
+        num_enlarged: pictures smaller than `size_pixels`, or None if that wasn't given.
+        caption_characters: spread of the captions' lengths.
+        caption_pieces: spread of their lengths in text pieces, if a text tokenizer was given.
+        num_long_captions: captions longer than `max_text_pieces`, if that and a text tokenizer were given.
+        scripts: share of the captions written mostly in each script, 0..1: {"Chinese": 0.5, "Latin": 0.5}.
+        splits: how many pictures name each split; "" are those that name none.
+        num_duplicates: pictures whose file equals an earlier one byte by byte.
+        duplicates: the first of them, as (earlier, later).
+        num_problems: things that cannot be used.
+        problems: the first of them.
+    """
+
+    source: str
+    num_images: int
+    num_captions: int
+    num_empty_captions: int
+    num_without_caption: int
+    sizes: dict[str, int]
+    short_side_pixels: Spread | None
+    num_enlarged: int | None
+    caption_characters: Spread | None
+    caption_pieces: Spread | None
+    num_long_captions: int | None
+    scripts: dict[str, float]
+    splits: dict[str, int]
+    num_duplicates: int
+    duplicates: tuple[tuple[str, str], ...]
+    num_problems: int
+    problems: tuple[Problem, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return the report for people, several lines."""
+        lines = [
+            f"{self.source}: {self.num_images:,} pictures, {self.num_captions:,} captions",
+            f"splits: {_counts(self.splits, 'none named')}",
+            f"sizes: {_counts(self.sizes)}; short side {self.short_side_pixels} pixels",
+        ]
+        if self.num_enlarged:
+            lines.append(f"{self.num_enlarged:,} pictures are smaller than asked for and would be enlarged")
+        lines.append(f"captions: {self.caption_characters} characters")
+        if self.caption_pieces is not None:
+            lines.append(f"captions: {self.caption_pieces} pieces")
+        if self.num_long_captions:
+            lines.append(f"{self.num_long_captions:,} captions are too long and would lose their end")
+        shares = ", ".join(f"{script} {share:.0%}" for script, share in self.scripts.items())
+        lines.append(f"written in: {shares or 'nothing'}")
+        if self.num_empty_captions:
+            lines.append(
+                f"{self.num_empty_captions:,} captions are empty; "
+                f"{self.num_without_caption:,} pictures have no other and would be left out"
+            )
+        if self.num_duplicates:
+            lines.append(f"{self.num_duplicates:,} pictures are the same file as an earlier one:")
+            lines += [f"  {later} = {earlier}" for earlier, later in self.duplicates]
+            lines += _rest(self.num_duplicates, len(self.duplicates))
+        lines.append(f"{self.num_problems:,} problems" + (":" if self.num_problems else ""))
+        lines += [f"  {problem}" for problem in self.problems]
+        lines += _rest(self.num_problems, len(self.problems))
+        return "\n".join(lines)
+
+
+def check_folder(
+    source: Path,
+    *,
+    split: str | None = None,
+    size_pixels: int | None = None,
+    text_tokenizer: TextTokenizer | None = None,
+    max_text_pieces: int | None = None,
+    num_workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> DataReport:
+    """Look through a data set: every picture is decoded, every caption read, nothing is written.
+
+    Args:
+        source: an image folder, a folder of WebDataset tars, or one tar.
+        split: look only at the pictures that name this split or none.
+        size_pixels: count the pictures that are smaller.
+        text_tokenizer: measure the captions in its pieces.
+        max_text_pieces: count the captions that have more.
+        num_workers: processes that decode; 0 does it in this one.
+        progress: called with (pictures done, pictures in all).
+
+    Raises:
+        CogViewError: there is nothing there, or no pictures with captions.
+    """
+    pairs = open_pairs(source, split)
+    survey = _Survey(text_tokenizer)
+    num_done = 0
+    for chunk in map_in_chunks(_inspect, pairs, num_workers, CHUNK_IMAGES):
+        for image, found in chunk:
+            survey.add(image, found)
+        num_done += len(chunk)
+        if progress is not None:
+            progress(num_done, max(num_done, len(pairs)))
+    return survey.report(str(source), size_pixels, max_text_pieces)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inspected:
+    size: tuple[int, int]
+    digest: bytes
+
+
+def _inspect(image: CaptionedImage | Problem) -> _Inspected | Problem:
+    """Return what a picture's file says of it; a problem stays one."""
+    if isinstance(image, Problem):
+        return image
+    decoded = decode_image(image)
+    if isinstance(decoded, Problem):
+        return decoded
+    picture, data = decoded
+    return _Inspected(size=picture.size, digest=hashlib.sha256(data).digest())
+
+
+class _Survey:
+    """Counts what is seen of a data set."""
+
+    def __init__(self, text_tokenizer: TextTokenizer | None) -> None:
+        self._text_tokenizer = text_tokenizer
+        self._sizes: Counter[tuple[int, int]] = Counter()
+        self._splits: Counter[str] = Counter()
+        self._scripts: Counter[str] = Counter()
+        self._characters: list[int] = []
+        self._pieces: list[int] = []
+        self._num_empty = self._num_without_caption = 0
+        self._first_with: dict[bytes, str] = {}
+        self._duplicates: list[tuple[str, str]] = []
+        self._problems: list[Problem] = []
+
+    def add(self, image: CaptionedImage | Problem, found: _Inspected | Problem) -> None:
+        """Count one picture or problem."""
+        if isinstance(found, Problem):
+            self._problems.append(found)
+            return
+        assert isinstance(image, CaptionedImage)  # else it would be found to be a problem
+        self._sizes[found.size] += 1
+        self._splits[image.split or ""] += 1
+        if (earlier := self._first_with.setdefault(found.digest, image.name)) != image.name:
+            self._duplicates.append((earlier, image.name))
+        texts = [text for text in image.texts if text.strip()]
+        self._num_empty += len(image.texts) - len(texts)
+        self._num_without_caption += not texts
+        self._characters += map(len, texts)
+        self._scripts.update(map(main_script, texts))
+        if self._text_tokenizer is not None:
+            self._pieces += (len(self._text_tokenizer.encode(text)) for text in texts)
+
+    def report(self, source: str, size_pixels: int | None, max_text_pieces: int | None) -> DataReport:
+        """Return what was counted."""
+        sides = [min(size) for size, count in self._sizes.items() for _ in range(count)]
+        num_captions = len(self._characters)
+        return DataReport(
+            source=source,
+            num_images=self._sizes.total(),
+            num_captions=num_captions,
+            num_empty_captions=self._num_empty,
+            num_without_caption=self._num_without_caption,
+            sizes={f"{width}x{height}": count for (width, height), count in self._sizes.most_common()},
+            short_side_pixels=Spread.of(sides),
+            num_enlarged=None if size_pixels is None else sum(side < size_pixels for side in sides),
+            caption_characters=Spread.of(self._characters),
+            caption_pieces=Spread.of(self._pieces),
+            num_long_captions=(
+                sum(length > max_text_pieces for length in self._pieces)
+                if self._text_tokenizer is not None and max_text_pieces is not None
+                else None
+            ),
+            scripts={name: round(count / num_captions, 4) for name, count in self._scripts.most_common()},
+            splits=dict(self._splits.most_common()),
+            num_duplicates=len(self._duplicates),
+            duplicates=tuple(self._duplicates[:MAX_LISTED]),
+            num_problems=len(self._problems),
+            problems=tuple(self._problems[:MAX_LISTED]),
+        )
+
+
+def main_script(text: str) -> str:
+    """Return the script that most letters of a text are written in: "Chinese", "Latin", "Arabic"; "none" if none."""
+    scripts = Counter(_script_of(character) for character in text if character.isalpha())
+    return scripts.most_common(1)[0][0] if scripts else "none"
+
+
+@lru_cache(maxsize=4096)
+def _script_of(letter: str) -> str:
+    name = unicodedata.name(letter, "unknown").split()[0]
+    return SCRIPTS.get(name, name.capitalize())
+
+
+def _counts(counts: dict[str, int], unnamed: str = "") -> str:
+    shown = [f"{name or unnamed} {count:,}" for name, count in list(counts.items())[:MAX_SIZES]]
+    return ", ".join(shown) + (f" and {len(counts) - MAX_SIZES} more" if len(counts) > MAX_SIZES else "")
+
+
+def _rest(num_all: int, num_listed: int) -> list[str]:
+    return [f"  and {num_all - num_listed:,} more"] if num_all > num_listed else []

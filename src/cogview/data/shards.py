@@ -1,0 +1,285 @@
+"""Token shards: the codes and pieces of a data set, ready to be trained on.
+
+A folder with `manifest.json` and files `tokens-00000.safetensors`, each with four arrays:
+`codes` [pictures, codes of one] uint16; `pieces` [all pieces] int32, those of one caption after those of another;
+`piece_offsets` [captions + 1] int64, where each caption's pieces begin; `caption_offsets` [pictures + 1] int64, where
+each picture's captions begin.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32, Int64, UInt16
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from cogview.errors import CogViewError, UsageError
+from cogview.files import atomic_write_json, sha256_of
+
+FORMAT = "cogview-tokens"
+VERSION = 1
+MANIFEST = "manifest.json"
+MAX_CODES = 1 << 16  # codes are stored in 16 bits
+
+_REBUILD = "make it again with `cogview tokenize`"
+
+
+class TokenShardWriter:
+    """Writes token shards into a folder, a file whenever enough pairs have come, the manifest last.
+
+    A folder without manifest is unfinished and no reader takes it.
+
+    Args:
+        folder: an empty folder.
+        image_tokenizer: fingerprint of the tokenizer that makes the codes.
+        text_tokenizer: fingerprint of the tokenizer that makes the pieces.
+        grid: rows and columns of codes.
+        num_codes: size of the codebook, at most 65,536.
+        num_pieces: size of the text vocabulary.
+        pairs_per_shard: pictures in one file.
+
+    Raises:
+        UsageError: the codebook is too large to be stored.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        image_tokenizer: str,
+        text_tokenizer: str,
+        grid: tuple[int, int],
+        num_codes: int,
+        num_pieces: int,
+        pairs_per_shard: int = 50_000,
+    ) -> None:
+        if num_codes > MAX_CODES:
+            raise UsageError(
+                f"A codebook of {num_codes:,} is too large for token shards; wanted {MAX_CODES:,} at most."
+            )
+        self._folder = folder
+        self._described = {
+            "image_tokenizer": image_tokenizer,
+            "text_tokenizer": text_tokenizer,
+            "grid": list(grid),
+            "num_codes": num_codes,
+            "num_pieces": num_pieces,
+        }
+        self._num_codes_per_image = grid[0] * grid[1]
+        self._pairs_per_shard = pairs_per_shard
+        self._shards: list[dict[str, Any]] = []
+        self._codes: list[UInt16[np.ndarray, "k"]] = []
+        self._captions: list[Sequence[Sequence[int]]] = []
+
+    def add(self, codes: Int64[np.ndarray, "k"], captions: Sequence[Sequence[int]]) -> None:
+        """Add one picture.
+
+        Args:
+            codes: row by row.
+            captions: the pieces of each of its captions, at least one caption.
+        """
+        assert captions
+        assert len(codes) == self._num_codes_per_image
+        self._codes.append(codes.astype(np.uint16))
+        self._captions.append(captions)
+        if len(self._codes) == self._pairs_per_shard:
+            self._write_shard()
+
+    def finish(self, report: Mapping[str, Any]) -> None:
+        """Write what is left, and the manifest.
+
+        Args:
+            report: what was met while tokenizing, as plain data.
+        """
+        if self._codes:
+            self._write_shard()
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            **self._described,
+            "num_pairs": sum(shard["num_pairs"] for shard in self._shards),
+            "shards": self._shards,
+            "report": dict(report),
+        }
+        atomic_write_json(self._folder / MANIFEST, manifest)
+
+    def _write_shard(self) -> None:
+        captions = [pieces for texts in self._captions for pieces in texts]
+        arrays = {
+            "codes": np.stack(self._codes),
+            "pieces": np.array([piece for pieces in captions for piece in pieces], dtype=np.int32),
+            "piece_offsets": _offsets([len(pieces) for pieces in captions]),
+            "caption_offsets": _offsets([len(texts) for texts in self._captions]),
+        }
+        path = self._folder / f"tokens-{len(self._shards):05d}.safetensors"
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        save_file(arrays, unfinished)
+        unfinished.replace(path)
+        self._shards.append({"file": path.name, "num_pairs": len(self._codes), "sha256": sha256_of(path)})
+        self._codes, self._captions = [], []
+
+
+def _offsets(lengths: Sequence[int]) -> Int64[np.ndarray, "n"]:
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Shard:
+    codes: Any  # slices of the mapped file, read when they are asked for
+    pieces: Any
+    piece_offsets: Int64[np.ndarray, "m"]
+    caption_offsets: Int64[np.ndarray, "n"]
+
+
+class TokenShards:
+    """The pairs of a folder of token shards by number. The files are mapped, so memory holds the offsets alone.
+
+    Args:
+        folder: holds `manifest.json` and the shards.
+        image_tokenizer: fingerprint that the codes must be of; None takes any.
+        text_tokenizer: fingerprint that the pieces must be of; None takes any.
+        verify: compare each file with the manifest's SHA-256 first, about a second a gigabyte.
+
+    Attributes:
+        grid: rows and columns of codes.
+        num_codes: size of the codebook.
+        num_pieces: size of the text vocabulary.
+        image_tokenizer: fingerprint of the tokenizer that made the codes.
+        text_tokenizer: fingerprint of the tokenizer that made the pieces.
+        report: what was met while tokenizing.
+
+    Raises:
+        CogViewError: the folder is missing, unfinished, of another version, damaged, or made by other tokenizers.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        image_tokenizer: str | None = None,
+        text_tokenizer: str | None = None,
+        verify: bool = True,
+    ) -> None:
+        manifest = _read_manifest(folder)
+        for name, wanted in (("image_tokenizer", image_tokenizer), ("text_tokenizer", text_tokenizer)):
+            if wanted is not None and manifest[name] != wanted:
+                raise CogViewError(
+                    f"{folder} was made with another {name.replace('_', ' ')} ({manifest[name]}) than is given "
+                    f"({wanted}): use that one, or {_REBUILD}."
+                )
+        self.grid: tuple[int, int] = (manifest["grid"][0], manifest["grid"][1])
+        self.num_codes: int = manifest["num_codes"]
+        self.num_pieces: int = manifest["num_pieces"]
+        self.image_tokenizer: str = manifest["image_tokenizer"]
+        self.text_tokenizer: str = manifest["text_tokenizer"]
+        self.report: dict[str, Any] = manifest["report"]
+        self._shards = [self._open(folder / shard["file"], shard, verify) for shard in manifest["shards"]]
+        self._starts = _offsets([shard["num_pairs"] for shard in manifest["shards"]])
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return int(self._starts[-1])
+
+    def codes(self, index: int) -> UInt16[np.ndarray, "k"]:
+        """Return the codes of a picture, row by row."""
+        shard, row = self._find(index)
+        codes: np.ndarray = shard.codes[row : row + 1][0]
+        return codes
+
+    def num_captions(self, index: int) -> int:
+        """Return how many captions a picture has, at least 1."""
+        shard, row = self._find(index)
+        return int(shard.caption_offsets[row + 1] - shard.caption_offsets[row])
+
+    def pieces(self, index: int, caption: int) -> Int32[np.ndarray, "n"]:
+        """Return the pieces of a caption of a picture.
+
+        Args:
+            index: the picture.
+            caption: 0 to `num_captions(index) - 1`.
+        """
+        shard, row = self._find(index)
+        number = int(shard.caption_offsets[row]) + caption
+        pieces: np.ndarray = shard.pieces[
+            int(shard.piece_offsets[number]) : int(shard.piece_offsets[number + 1])
+        ]
+        return pieces
+
+    def caption_lengths(self) -> Int64[np.ndarray, "m"]:
+        """Return the number of pieces of every caption."""
+        return np.concatenate([np.diff(shard.piece_offsets) for shard in self._shards])
+
+    def _find(self, index: int) -> tuple[_Shard, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"There is no picture {index} among {len(self)}.")
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._shards[number], index - int(self._starts[number])
+
+    def _open(self, path: Path, described: Mapping[str, Any], verify: bool) -> _Shard:
+        if not path.is_file():
+            raise CogViewError(f"{path} is missing: copy the whole folder, or {_REBUILD}.")
+        if verify and sha256_of(path) != described["sha256"]:
+            raise CogViewError(
+                f"{path} is damaged, it differs from the manifest: copy it again, or {_REBUILD}."
+            )
+        try:
+            file: Any = safe_open(path, framework="numpy")
+            shard = _Shard(
+                codes=file.get_slice("codes"),
+                pieces=file.get_slice("pieces"),
+                piece_offsets=file.get_tensor("piece_offsets"),
+                caption_offsets=file.get_tensor("caption_offsets"),
+            )
+            shape = shard.codes.get_shape()
+        except SafetensorError as error:
+            raise CogViewError(
+                f"{path} is no token shard ({error}): copy it again, or {_REBUILD}."
+            ) from error
+        if shape != [described["num_pairs"], self.grid[0] * self.grid[1]]:
+            raise CogViewError(
+                f"{path} holds other pictures than the manifest says: copy it again, or {_REBUILD}."
+            )
+        return shard
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the checked manifest of a folder."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise CogViewError(f"{folder} holds no finished token shards, there is no {MANIFEST}: {_REBUILD}.")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = (manifest["format"], manifest["version"])
+        if found == (FORMAT, VERSION):
+            _check_fields(manifest)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CogViewError(f"{path} is damaged ({error}): {_REBUILD}.") from error
+    if found[0] != FORMAT:
+        raise CogViewError(f"{folder} holds {found[0]!r}, not token shards ({FORMAT!r}): {_REBUILD}.")
+    if found[1] != VERSION:
+        raise CogViewError(
+            f"{folder} holds token shards of version {found[1]}, wanted {VERSION}: {_REBUILD}."
+        )
+    return manifest
+
+
+def _check_fields(manifest: dict[str, Any]) -> None:
+    """Raise a ValueError, KeyError or TypeError if a manifest of this version lacks what a reader needs."""
+    rows, columns = manifest["grid"]
+    numbers = [rows, columns, manifest["num_codes"], manifest["num_pieces"]]
+    names = [manifest["image_tokenizer"], manifest["text_tokenizer"]]
+    for shard in manifest["shards"]:
+        numbers.append(shard["num_pairs"])
+        names += [shard["file"], shard["sha256"]]
+        if Path(shard["file"]).name != shard["file"]:
+            raise ValueError(f"{shard['file']!r} leads out of the folder")
+    if not all(isinstance(number, int) and number > 0 for number in numbers):
+        raise ValueError("a number is missing or not positive")
+    if not (
+        numbers[4:] and all(isinstance(name, str) for name in names) and isinstance(manifest["report"], dict)
+    ):
+        raise ValueError("a field is of another type, or there are no shards")

@@ -1,0 +1,136 @@
+"""Image folders are read in order, and what is wrong in them is told with its place."""
+
+import json
+from pathlib import Path
+
+import pytest
+from picture_folders import png, write_image_folder
+
+from cogview.data.image_folder import ImageFolder
+from cogview.data.pairs import CaptionedImage, Problem
+from cogview.errors import CogViewError
+
+
+def lines_of(folder: Path, *lines: str) -> list[CaptionedImage | Problem]:
+    """Return what a folder with these lines of metadata and a good last one gives, the last left out."""
+    folder.mkdir(exist_ok=True)
+    good = json.dumps({"file_name": "good.png", "text": "good"})
+    (folder / "metadata.jsonl").write_text("\n".join([*lines, good]), encoding="utf-8")
+    entries = list(ImageFolder(folder))
+    assert isinstance(entries[-1], CaptionedImage)
+    assert entries[-1].name == "good.png"
+    return entries[:-1]
+
+
+def test_pictures_come_in_the_order_of_the_metadata(tmp_path: Path) -> None:
+    folder = write_image_folder(tmp_path / "data", [["猫", "cat"], ["dog"], [""]], split="train")
+    images = ImageFolder(folder)
+    assert len(images) == 3
+    assert list(images) == [
+        CaptionedImage(
+            name=f"images/{number}.png", source=folder / f"images/{number}.png", texts=texts, split="train"
+        )
+        for number, texts in enumerate([("猫", "cat"), ("dog",), ("",)])
+    ]
+
+
+def test_text_is_a_single_caption_and_free_fields_are_free(tmp_path: Path) -> None:
+    [image] = lines_of(
+        tmp_path, '{"file_name": "a.png", "text": "a\\u2028b \u2028 c", "scene": [1], "split": null}'
+    )
+    assert isinstance(image, CaptionedImage)
+    assert image.texts == ("a\u2028b \u2028 c",)
+    assert image.split is None
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:
+    (tmp_path / "metadata.jsonl").write_bytes(b'\xef\xbb\xbf{"file_name": "a.png", "text": "a"}\r\n\r\n')
+    assert len(ImageFolder(tmp_path)) == 1
+
+
+def test_a_split_gives_its_pictures_and_those_that_name_none(tmp_path: Path) -> None:
+    records = [{"file_name": f"{name}.png", "text": name, "split": name} for name in ("train", "held-out")]
+    records.append({"file_name": "any.png", "text": "any"})
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, records)))
+    assert [image.name for image in ImageFolder(tmp_path, "train") if isinstance(image, CaptionedImage)] == [
+        "train.png",
+        "any.png",
+    ]
+    assert len(ImageFolder(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"file_name": "a.png", "text": ', "not JSON"),
+        ("[1, 2]", 'not a JSON object with a "file_name"'),
+        ('{"text": "a"}', 'not a JSON object with a "file_name"'),
+        ('{"file_name": 3, "text": "a"}', 'not a JSON object with a "file_name"'),
+        ('{"file_name": "a.png"}', 'a.png has neither "texts" nor "text"'),
+        ('{"file_name": "a.png", "texts": "a"}', '"texts" is not a list of strings'),
+        ('{"file_name": "a.png", "texts": [1]}', '"texts" is not a list of strings'),
+        ('{"file_name": "a.png", "text": null}', '"text" is not a string'),
+        ('{"file_name": "a.png", "text": "a", "split": 1}', '"split" is not a string'),
+        ('{"file_name": "../secret.png", "text": "a"}', "leads out of the folder"),
+        ('{"file_name": "a/../../b.png", "text": "a"}', "leads out of the folder"),
+        ('{"file_name": "/etc/a.png", "text": "a"}', "leads out of the folder"),
+        ('{"file_name": "C:\\\\a.png", "text": "a"}', "leads out of the folder"),
+        ('{"file_name": "..\\\\a.png", "text": "a"}', "leads out of the folder"),
+        ('{"file_name": "a\\u0000.png", "text": "a"}', "leads out of the folder"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_told_with_its_number(tmp_path: Path, line: str, reason: str) -> None:
+    [problem] = lines_of(tmp_path, "", line)
+    assert isinstance(problem, Problem)
+    assert problem.where == "metadata.jsonl line 2"
+    assert reason in problem.reason
+
+
+def test_a_picture_named_twice_is_told_with_both_lines(tmp_path: Path) -> None:
+    line = '{"file_name": "a.png", "text": "a"}'
+    image, problem = lines_of(tmp_path, line, line)
+    assert isinstance(image, CaptionedImage)
+    assert str(problem).startswith("metadata.jsonl line 2: a.png was named by line 1 already")
+
+
+def test_pictures_with_text_files_need_no_metadata(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for name in ("b.JPG", "a.png", "deep/er/c.webp", "deep/none.png", ".hidden.png"):
+        (tmp_path / name).write_bytes(png(1))
+    (tmp_path / "a.txt").write_text("一只猫\n\na cat\n", encoding="utf-8")
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "deep/er/c.txt").write_text("")
+    (tmp_path / "readme.txt").write_text("not a caption")
+    a, b, c, none = ImageFolder(tmp_path)
+    assert a == CaptionedImage(name="a.png", source=tmp_path / "a.png", texts=("一只猫", "a cat"))
+    assert isinstance(b, Problem)
+    assert "b.txt cannot be read" in b.reason
+    assert c == CaptionedImage(name="deep/er/c.webp", source=tmp_path / "deep/er/c.webp", texts=("",))
+    assert str(none) == "deep/none.png: has no caption: there is no metadata.jsonl and no none.txt"
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "holds no pictures with captions"),
+        ({"a.png": b""}, r"holds no pictures with captions \(a\.png: has no caption"),
+        ({"metadata.jsonl": b""}, "holds no pictures with captions"),
+        ({"metadata.jsonl": b"{"}, r"holds no pictures with captions \(metadata\.jsonl line 1: not JSON"),
+        ({"metadata.jsonl": b"\xff"}, "cannot be read"),
+    ],
+)
+def test_a_folder_without_anything_to_learn_from_is_refused(
+    tmp_path: Path, files: dict[str, bytes], message: str
+) -> None:
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(CogViewError, match=message):
+        ImageFolder(tmp_path)
+
+
+def test_a_missing_folder_and_a_missing_split_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CogViewError, match="is no folder"):
+        ImageFolder(tmp_path / "none")
+    folder = write_image_folder(tmp_path / "data", [["a"]], split="train")
+    with pytest.raises(CogViewError, match='no pictures of split "test"'):
+        ImageFolder(folder, "test")

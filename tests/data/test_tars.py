@@ -1,0 +1,155 @@
+"""WebDataset tars give what lies in them, and never more than that."""
+
+import json
+from pathlib import Path
+
+import pytest
+from picture_folders import png, write_image_folder, write_tar
+
+from cogview.data.pairs import CaptionedImage, Problem
+from cogview.data.sources import open_pairs
+from cogview.data.tars import Tars
+from cogview.errors import CogViewError
+
+A, B = png(1), png(2)
+
+
+def record(**fields: object) -> bytes:
+    return json.dumps(fields, ensure_ascii=False).encode()
+
+
+def images_of(source: Path, split: str | None = None) -> list[CaptionedImage | Problem]:
+    return list(Tars(source, split))
+
+
+def test_members_of_one_name_are_a_pair(tmp_path: Path) -> None:
+    tar = write_tar(
+        tmp_path / "a.tar",
+        {
+            "000.png": A,
+            "000.json": record(texts=["猫", "cat"], split="train"),
+            "000.txt": b"not this",
+            "deep/001.JPG": B,
+            "deep/001.txt": "一只狗\na dog\n".encode(),
+            "002.cls": b"7",
+            "003.png": A,
+            "003.json": record(width=16),
+            "003.txt": b"",
+        },
+    )
+    assert images_of(tar) == [
+        CaptionedImage(name="a.tar 000.png", source=A, texts=("猫", "cat"), split="train"),
+        CaptionedImage(name="a.tar deep/001.jpg", source=B, texts=("一只狗", "a dog")),
+        CaptionedImage(name="a.tar 003.png", source=A, texts=("",)),
+    ]
+    assert len(Tars(tar)) == 3
+
+
+def test_tars_of_a_folder_come_in_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        write_tar(tmp_path / f"{name}.tar", {"0.png": A, "0.txt": name.encode()})
+    assert [image.texts for image in images_of(tmp_path) if isinstance(image, CaptionedImage)] == [
+        ("a",),
+        ("b",),
+    ]
+
+
+def test_what_the_webdataset_library_writes_is_read(tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    with webdataset.TarWriter(str(tmp_path / "a.tar")) as writer:
+        for number in range(3):
+            writer.write({"__key__": f"{number:05d}", "png": png(number), "json": {"text": f"text {number}"}})
+    assert images_of(tmp_path) == [
+        CaptionedImage(name=f"a.tar {number:05d}.png", source=png(number), texts=(f"text {number}",))
+        for number in range(3)
+    ]
+
+
+def test_a_split_gives_its_pictures_and_those_that_name_none(tmp_path: Path) -> None:
+    members = {}
+    for name in ("train", "test"):
+        members |= {f"{name}.png": A, f"{name}.json": record(text=name, split=name)}
+    tar = write_tar(tmp_path / "a.tar", {**members, "any.png": A, "any.txt": b"any"})
+    names = [image.name for image in images_of(tar, "test") if isinstance(image, CaptionedImage)]
+    assert names == ["a.tar test.png", "a.tar any.png"]
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({}, "has no caption"),
+        ({"x.json": record(width=3)}, "has no caption"),
+        ({"x.json": b"{"}, r"its .json cannot be used"),
+        ({"x.json": b"[]"}, "its .json cannot be used (not an object)"),
+        ({"x.json": record(texts="a")}, '"texts" is not a list of strings'),
+        ({"x.json": record(text="a", split=3)}, '"split" is not a string'),
+        ({"x.txt": b"\xff"}, "its .txt is not UTF-8"),
+    ],
+)
+def test_a_pair_that_cannot_be_used_is_told(tmp_path: Path, members: dict[str, bytes], reason: str) -> None:
+    tar = write_tar(tmp_path / "a.tar", {"x.png": A, **members, "good.png": B, "good.txt": b"good"})
+    problem, good = images_of(tar)
+    assert isinstance(problem, Problem)
+    assert problem.where == "a.tar x.png"
+    assert reason in problem.reason
+    assert isinstance(good, CaptionedImage)
+
+
+def test_members_that_lie_apart_are_told_rather_than_taken_for_two_pictures(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", {"x.png": A, "y.png": B, "y.txt": b"y", "x.txt": b"x"})
+    first, good, apart = images_of(tar)
+    assert isinstance(good, CaptionedImage)
+    assert isinstance(first, Problem)
+    assert str(apart) == "a.tar x: its members don't lie side by side"
+
+
+def test_nothing_is_written_whatever_the_names_are(tmp_path: Path) -> None:
+    tar = write_tar(
+        tmp_path / "in" / "a.tar", {"../out.png": A, "../out.txt": b"out", "/abs.png": A, "/abs.txt": b"x"}
+    )
+    assert len(images_of(tar)) == 2
+    assert [path.name for path in tmp_path.rglob("*")] == ["in", "a.tar"]
+
+
+def test_a_cut_off_tar_gives_what_is_whole_and_tells_the_rest(tmp_path: Path) -> None:
+    members = {
+        f"{number}.{ending}": data for number in range(4) for ending, data in (("png", A), ("txt", b"x"))
+    }
+    tar = write_tar(tmp_path / "a.tar", members)
+    tar.write_bytes(tar.read_bytes()[:3000])
+    other = write_tar(tmp_path / "b.tar", {"0.png": A, "0.txt": b"x"})
+    *whole, damaged, last = images_of(tmp_path)
+    assert len(whole) >= 1
+    assert all(isinstance(image, CaptionedImage) for image in whole)
+    assert isinstance(damaged, Problem)
+    assert damaged.where == "a.tar"
+    assert isinstance(last, CaptionedImage)
+    assert last.name.startswith(other.name)
+
+
+@pytest.mark.parametrize("content", [b"", b"no tar" * 200, None])
+def test_a_tar_without_pictures_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    tar = tmp_path / "a.tar"
+    if content is None:
+        write_tar(tar, {"a.txt": b"only words"})
+    else:
+        tar.write_bytes(content)
+    with pytest.raises(CogViewError, match="hold no pictures"):
+        Tars(tar)
+
+
+def test_a_folder_without_tars_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CogViewError, match=r"holds no \.tar files"):
+        Tars(tmp_path)
+
+
+def test_the_form_of_a_data_set_is_found_out(tmp_path: Path) -> None:
+    folder = write_image_folder(tmp_path / "folder", [["a"]])
+    tar = write_tar(tmp_path / "tars" / "a.tar", {"0.png": A, "0.txt": b"b"})
+    write_tar(folder / "also.tar", {"0.png": A, "0.txt": b"c"})
+    for source, text in ((folder, "a"), (tar, "b"), (tar.parent, "b")):
+        [image] = open_pairs(source)
+        assert isinstance(image, CaptionedImage)
+        assert image.texts == (text,)
+    with pytest.raises(CogViewError, match="does not exist"):
+        open_pairs(tmp_path / "none")
