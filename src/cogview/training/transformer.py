@@ -1,6 +1,6 @@
 """Stage 2 as a task of the training loop: the next token of text and picture."""
 
-from typing import Protocol
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,12 +17,11 @@ from cogview.transformer.model import Transformer
 _CHUNK_TOKENS = 1024
 
 
-class _Head(Protocol):
-    def __call__(self, hidden: Tensor, rows: range | None) -> Tensor: ...
-
-
 def token_nats(
-    head: _Head, hidden: Float[Tensor, "n d"], targets: Int64[Tensor, "n"], rows: range | None
+    head: Callable[[Tensor, range | None], Tensor],
+    hidden: Float[Tensor, "n d"],
+    targets: Int64[Tensor, "n"],
+    rows: range | None,
 ) -> Float[Tensor, "n"]:
     """Return the cross-entropy of each target in nats, without holding all logits at once.
 
@@ -42,7 +41,7 @@ def token_nats(
 
     if hidden.shape[0] <= _CHUNK_TOKENS or torch.compiler.is_compiling():
         return chunk(hidden, targets)
-    pairs = zip(hidden.split(_CHUNK_TOKENS), targets.split(_CHUNK_TOKENS), strict=True)
+    pairs = zip(torch.split(hidden, _CHUNK_TOKENS), torch.split(targets, _CHUNK_TOKENS), strict=True)
     return torch.cat([checkpoint(chunk, states, ids, use_reentrant=False) for states, ids in pairs])
 
 

@@ -1,0 +1,144 @@
+"""Stage 2 as a task: which targets count, how much, and over which ids the softmax runs."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cogview.errors import UsageError
+from cogview.sequence.template import TextToImageTemplate, TokenBatch
+from cogview.sequence.vocabulary import Vocabulary
+from cogview.training import transformer as module
+from cogview.training.config import TokenLossConfig
+from cogview.training.transformer import TransformerTask, token_nats
+from cogview.transformer.config import TransformerConfig
+from cogview.transformer.model import Transformer
+
+TEMPLATE = TextToImageTemplate(
+    vocabulary=Vocabulary(num_image_codes=12, num_text_pieces=20),
+    grid_rows=2,
+    grid_columns=3,
+    max_text_pieces=5,
+)
+
+
+class FixedBatches:
+    """Three texts of different lengths, each with a picture."""
+
+    template = TEMPLATE
+
+    def batch(self, step: int) -> TokenBatch:
+        random = np.random.default_rng(step)
+        return TEMPLATE.batch(
+            [(list(random.integers(0, 20, num)), random.integers(0, 12, (2, 3))) for num in (1, 5, 3)]
+        )
+
+
+def task(**loss) -> TransformerTask:
+    config = TransformerConfig(
+        num_layers=2,
+        hidden_size=32,
+        num_heads=2,
+        vocabulary_size=TEMPLATE.vocabulary.size,
+        num_positions=TEMPLATE.num_positions,
+    )
+    torch.manual_seed(0)
+    model = Transformer(config)
+    with torch.no_grad():  # far from uniform, so that a wrong row or place changes the loss
+        model.embedding.tokens.weight.mul_(30)
+    return TransformerTask(model, FixedBatches(), TokenLossConfig(**loss))
+
+
+def plain_losses(task: TransformerTask, step: int, legal: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses of image and of text targets by the definition: one softmax a target, one target at a time."""
+    batch = FixedBatches().batch(step)
+    logits = task.module(torch.from_numpy(batch.tokens), torch.from_numpy(batch.positions))
+    vocabulary = TEMPLATE.vocabulary
+    losses = {"image": [], "text": []}
+    for row, column in np.ndindex(batch.tokens.shape):
+        is_image, is_text = batch.image_mask[row, column], batch.text_mask[row, column]
+        if is_image or is_text:
+            start = vocabulary.text_pieces.start if is_text and legal else 0
+            stop = vocabulary.num_image_codes if is_image and legal else vocabulary.num_tokens
+            stop = vocabulary.size if not legal else stop
+            target = torch.tensor(batch.targets[row, column] - start)
+            losses["image" if is_image else "text"].append(
+                F.cross_entropy(logits[row, column, start:stop], target)
+            )
+    return torch.stack(losses["image"]), torch.stack(losses["text"])
+
+
+@pytest.mark.parametrize("normaliser", ["legal", "vocabulary"])
+@pytest.mark.parametrize("text_weight", [0.0, 1.0, 2.5])
+def test_loss_is_the_weighted_mean_over_all_targets(normaliser, text_weight):
+    subject = task(normaliser=normaliser, text_weight=text_weight)
+    loss, metrics = subject.loss(subject.batch(4))
+    image, text = plain_losses(subject, 4, normaliser == "legal")
+    assert len(image) == 3 * 6
+    assert len(text) == (1 + 5 + 3) + 3  # each text's pieces and the separator that ends it
+    expected = (image.sum() + text_weight * text.sum()) / (len(image) + text_weight * len(text))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert metrics["image_loss_nats"].item() == pytest.approx(image.mean().item(), rel=1e-5)
+    assert metrics["text_loss_nats"].item() == pytest.approx(text.mean().item(), rel=1e-5)
+
+
+def test_items_are_the_weight_of_the_targets():
+    assert task().num_items(task().batch(0)) == (18 + 12, "tokens")
+    assert task(text_weight=0.0).num_items(task().batch(0)) == (18, "tokens")
+
+
+def test_batches_of_one_shape_whatever_the_texts():
+    first, second = task().batch(0), task().batch(1)
+    assert {name: tensor.shape for name, tensor in first.items()} == {
+        name: tensor.shape for name, tensor in second.items()
+    }
+    assert {len(tensor) for tensor in first.values()} == {3}
+
+
+def test_rows_can_be_split_into_micro_batches():
+    subject = task()
+    batch = subject.batch(2)
+    whole, _ = subject.loss(batch)
+    total, weight = torch.zeros(()), 0
+    for row in range(3):
+        part = {name: tensor[row : row + 1] for name, tensor in batch.items()}
+        num_items, _ = subject.num_items(part)
+        total, weight = total + subject.loss(part)[0] * num_items, weight + num_items
+    assert (total / weight).item() == pytest.approx(whole.item(), rel=1e-5)
+
+
+def test_chunked_cross_entropy_equals_the_whole_with_its_gradients(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(40, 8, generator=generator, requires_grad=True)
+    hidden = torch.randn(23, 8, generator=generator, requires_grad=True)
+    targets = torch.randint(10, 30, (23,), generator=generator)
+
+    def head(states: torch.Tensor, rows: range | None) -> torch.Tensor:
+        return states @ (table if rows is None else table[rows.start : rows.stop]).T
+
+    whole = F.cross_entropy(head(hidden, range(10, 30)), targets - 10, reduction="none")
+    expected = torch.autograd.grad(whole.square().sum(), (table, hidden))
+    monkeypatch.setattr(module, "_CHUNK_TOKENS", 5)
+    chunked = token_nats(head, hidden, targets, range(10, 30))
+    got = torch.autograd.grad(chunked.square().sum(), (table, hidden))
+    assert torch.allclose(chunked, whole, atol=1e-6)
+    for ours, theirs in zip(got, expected, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_without_text_loss_no_text_row_of_the_head_learns():
+    subject = task(text_weight=0.0, normaliser="legal")
+    subject.module.embedding.gradient_scale = 0.0  # leaves the head's gradient alone in the table
+    loss, _ = subject.loss(subject.batch(0))
+    loss.backward()
+    gradient = subject.module.embedding.tokens.weight.grad
+    codes = TEMPLATE.vocabulary.image_codes
+    assert gradient[codes.start : codes.stop].abs().sum() > 0
+    assert gradient[TEMPLATE.vocabulary.text_pieces.start :].abs().sum() == 0
+
+
+def test_negative_text_weight_is_refused():
+    with pytest.raises(UsageError, match="text_weight"):
+        dataclasses.replace(TokenLossConfig(), text_weight=-1.0)
