@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from cogview.data.loader import TokenBatches
 from cogview.errors import UsageError
 from cogview.sequence.template import TextToImageTemplate, TokenBatch
 from cogview.sequence.vocabulary import Vocabulary
@@ -24,10 +25,11 @@ TEMPLATE = TextToImageTemplate(
 )
 
 
-class FixedBatches:
+class FixedBatches(TokenBatches):
     """Three texts of different lengths, each with a picture."""
 
-    template = TEMPLATE
+    def __init__(self) -> None:
+        self.template = TEMPLATE
 
     def batch(self, step: int) -> TokenBatch:
         random = np.random.default_rng(step)
