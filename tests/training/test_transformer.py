@@ -34,7 +34,7 @@ class FixedBatches(TokenBatches):
     def batch(self, step: int) -> TokenBatch:
         random = np.random.default_rng(step)
         return TEMPLATE.batch(
-            [(list(random.integers(0, 20, num)), random.integers(0, 12, (2, 3))) for num in (1, 5, 3)]
+            [(random.integers(0, 20, num).tolist(), random.integers(0, 12, (2, 3))) for num in (1, 5, 3)]
         )
 
 
