@@ -15,7 +15,7 @@ def bundled() -> TextToImageRecipe:
     """
     return TextToImageRecipe(
         transformer=TransformerConfig(num_layers=8, hidden_size=256, num_heads=4),
-        max_text_pieces=40,
+        max_text_pieces=32,
         image_positions="fixed",
         token_loss=TokenLossConfig(normaliser="legal"),
         training=TrainingConfig(
@@ -43,7 +43,7 @@ def bundled_gpu() -> TextToImageRecipe:
     """
     return TextToImageRecipe(
         transformer=TransformerConfig(num_layers=12, hidden_size=384, num_heads=6, dropout=0.1),
-        max_text_pieces=40,
+        max_text_pieces=32,
         image_positions="fixed",
         token_loss=TokenLossConfig(normaliser="legal"),
         training=TrainingConfig(
@@ -70,7 +70,7 @@ def small() -> TextToImageRecipe:
     """
     return TextToImageRecipe(
         transformer=TransformerConfig(num_layers=6, hidden_size=192, num_heads=3),
-        max_text_pieces=40,
+        max_text_pieces=32,
         image_positions="fixed",
         token_loss=TokenLossConfig(normaliser="legal"),
         training=TrainingConfig(
