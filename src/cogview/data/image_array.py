@@ -1,21 +1,25 @@
-"""The pictures of an image folder as one array on disk: decoded once, read at random while the tokenizer trains."""
+"""The pictures of a data set as one array on disk: decoded once, read at random while the tokenizer trains."""
 
 import hashlib
 import json
-import os
 import tempfile
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
+from cogview.data.decoding import decode_square
+from cogview.data.image_folder import METADATA
+from cogview.data.pairs import CaptionedImage, PairSource, Problem
+from cogview.data.sources import open_pairs
 from cogview.errors import CogViewError
-from cogview.image.pixels import read_image, resize_and_crop
 
-# Pictures decoded at once by the threads before the next ones are begun; bounds what lies in memory.
+# Pictures that the threads decode before the next are begun; bounds what lies in memory.
 CHUNK_PICTURES = 256
 
 
@@ -26,7 +30,7 @@ class ImageArray:
         pixels: the array.
     """
 
-    def __init__(self, pixels: UInt8[np.ndarray, "n y x c"]):
+    def __init__(self, pixels: UInt8[np.ndarray, "n y x c"]) -> None:
         self.pixels = pixels
 
     def __len__(self) -> int:
@@ -41,90 +45,129 @@ class ImageArray:
     @classmethod
     def from_folder(
         cls,
-        folder: Path | str,
+        source: Path | str,
         size_pixels: int,
         split: str | None = None,
         progress: Callable[[int, int], None] | None = None,
+        cache_folder: Path | None = None,
     ) -> "ImageArray":
-        """Open the pictures of an image folder, resized and cropped to squares.
+        """Open the pictures of a data set, resized and cropped to squares.
 
-        The first call decodes them into FOLDER/cache; later calls find them there, unless `metadata.jsonl` has changed.
+        The first call decodes them into a cache; later calls find them there, unless a file has changed since.
+        What cannot be read is left out, with one warning for all of it.
 
         Args:
-            folder: holds `metadata.jsonl` and the files that its lines name.
+            source: an image folder, a folder of WebDataset tars, or one tar.
             size_pixels: side of the squares; 128 takes 49 KB a picture.
-            split: only lines whose field `split` says so; None takes all.
+            split: only pictures that name this split or none; None takes all.
             progress: called with the pictures done and their number while decoding.
+            cache_folder: where the array is kept; `cache` in the data set's folder if not given.
 
         Raises:
-            CogViewError: there is no such folder, a line or a picture cannot be read, or nothing is left.
+            CogViewError: there is no such data set, none of its pictures can be read, or the cache cannot be written.
         """
-        folder = Path(folder)
-        names = picture_names(folder, split)
-        key = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:12]
-        path = folder / "cache" / f"pixels-{size_pixels}-{split or 'all'}-{key}.npy"
+        source = Path(source)
+        pairs = open_pairs(source, split)
+        folder = cache_folder or (source.parent if source.is_file() else source) / "cache"
+        path = folder / f"pixels-{size_pixels}-{split or 'all'}-{signature(source)}.npy"
         if not path.is_file():
-            decode_into(path, [folder / name for name in names], size_pixels, progress)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                problems = decode_into(path, pairs, size_pixels, progress)
+            except OSError as error:
+                raise CogViewError(
+                    f"{path}: cannot be written ({error}); free some space or copy the data"
+                ) from error
+            if problems:
+                warnings.warn(
+                    f"{source}: {len(problems):,} pictures left out, first {problems[0]}.", stacklevel=2
+                )
         return cls(np.load(path, mmap_mode="r"))
 
 
-def picture_names(folder: Path, split: str | None) -> list[str]:
-    """Return the file names of the pictures in `metadata.jsonl`, in its order."""
-    path = folder / "metadata.jsonl"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CogViewError(
-            f"{path}: cannot be read ({error}); give an image folder with metadata.jsonl"
-        ) from error
-    names = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            if split is None or entry.get("split") == split:
-                names.append(str(entry["file_name"]))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise CogViewError(
-                f'{path}: line {number} is not a JSON object with a "file_name"; mend it'
-            ) from error
-    if not names:
-        raise CogViewError(
-            f"{path}: no pictures" + (f' with split "{split}"' if split else "") + "; add some"
-        )
-    return names
+def splits_of(source: Path) -> frozenset[str]:
+    """Return the splits that the pictures of a data set name.
+
+    Args:
+        source: an image folder, a folder of WebDataset tars, or one tar.
+
+    Raises:
+        CogViewError: there is no such data set.
+    """
+    return frozenset(
+        entry.split
+        for entry in open_pairs(source)
+        if isinstance(entry, CaptionedImage) and entry.split is not None
+    )
+
+
+def signature(source: Path) -> str:
+    """Return 12 hexadecimal digits that change when a file of a data set comes, goes or changes."""
+    if source.is_file():
+        files = [source]
+    elif (source / METADATA).is_file() or not any(source.glob("*.tar")):
+        files = [
+            entry.source
+            for entry in open_pairs(source)
+            if isinstance(entry, CaptionedImage) and isinstance(entry.source, Path)
+        ]
+        files.append(source / METADATA)
+    else:
+        files = sorted(source.glob("*.tar"))
+    described = []
+    for file in files:
+        status = file.stat() if file.is_file() else None
+        described.append([file.name, status and status.st_size, status and status.st_mtime_ns])
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:12]
 
 
 def decode_into(
-    path: Path, files: list[Path], size_pixels: int, progress: Callable[[int, int], None] | None
-) -> None:
-    """Decode pictures into one .npy file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        shape = (len(files), size_pixels, size_pixels, 3)
-        pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        done = 0
-        with ThreadPoolExecutor() as threads:
-            remaining = iter(files)
-            while chunk := list(islice(remaining, CHUNK_PICTURES)):
-                squares: Iterable[np.ndarray] = threads.map(lambda file: square(file, size_pixels), chunk)
-                for picture in squares:
-                    pixels[done] = picture
-                    done += 1
-                if progress is not None:
-                    progress(done, len(files))
-        pixels.flush()
-        del pixels
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    path: Path, pairs: PairSource, size_pixels: int, progress: Callable[[int, int], None] | None
+) -> list[Problem]:
+    """Decode pictures into one .npy file, whole or not at all.
+
+    Returns:
+        What was left out.
+
+    Raises:
+        CogViewError: nothing could be read.
+    """
+    problems: list[Problem] = []
+    num_decoded = 0
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+        room = np.lib.format.open_memmap(
+            Path(temporary) / "all.npy",
+            mode="w+",
+            dtype=np.uint8,
+            shape=(len(pairs), size_pixels, size_pixels, 3),
+        )
+        for num_done, picture in enumerate(squares(pairs, size_pixels), start=1):
+            if isinstance(picture, Problem):
+                problems.append(picture)
+            else:
+                room[num_decoded] = picture
+                num_decoded += 1
+            if progress is not None:
+                progress(num_done, len(pairs))
+        if not num_decoded:
+            raise CogViewError(
+                f"no picture of {path.parent.parent} can be read, first {problems[0]}; see `cogview data check`"
+                if problems
+                else f"{path.parent.parent} holds no pictures of that split; name another"
+            )
+        if num_decoded < len(pairs):
+            # The header of the file states the number, which is known only now.
+            np.save(Path(temporary) / "good.npy", room[:num_decoded])
+        room.flush()
+        del room
+        (Path(temporary) / ("good.npy" if num_decoded < len(pairs) else "all.npy")).replace(path)
+    return problems
 
 
-def square(file: Path, size_pixels: int) -> UInt8[np.ndarray, "y x c"]:
-    """Return a picture file as a square of pixels."""
-    return np.asarray(resize_and_crop(read_image(file), size_pixels))
+def squares(pairs: PairSource, size_pixels: int) -> Iterator[UInt8[np.ndarray, "y x c"] | Problem]:
+    """Yield the pictures in order as squares of pixels, decoded by threads: Pillow lets them run side by side."""
+    decode = partial(decode_square, size_pixels=size_pixels)
+    remaining = iter(pairs)
+    with ThreadPoolExecutor() as threads:
+        while chunk := list(islice(remaining, CHUNK_PICTURES)):
+            yield from threads.map(decode, chunk)

@@ -1,6 +1,6 @@
 """Pictures at the edges: files to RGB, RGB to arrays in [-1, 1], and back."""
 
-from io import BufferedIOBase
+from io import BufferedReader, BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from cogview.errors import CogViewError
 MAX_PIXELS = 100_000_000
 
 
-def read_image(source: Path | str | BufferedIOBase, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(source: Path | str | BufferedReader | BytesIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a picture as upright RGB, transparency laid on white.
 
     Args:

@@ -6,7 +6,7 @@ Everything a quantizer learns lies in buffers or parameters, hence in checkpoint
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -35,6 +35,7 @@ class Quantized:
     loss: Float[Tensor, ""]
 
 
+@runtime_checkable
 class Quantizer(Protocol):
     """One of the ways to train a codebook.
 

@@ -1,6 +1,6 @@
 """Stage 1: train the image tokenizer on pictures alone."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from cogview.image.vqvae import VQVAE
 from cogview.training.task import Batch, Metrics
 
 
+@runtime_checkable
 class Images(Protocol):
     """Pictures of one size by number: a uint8 array [n y x c], or anything that gives its rows."""
 

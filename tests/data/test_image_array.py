@@ -1,0 +1,86 @@
+"""The decoded cache: the pictures in order, made once, made anew when a file changes."""
+
+import json
+
+import numpy as np
+import pytest
+from picture_folders import SIZE_PIXELS, picture, png, write_image_folder, write_tar
+
+import cogview.data.image_array as image_array
+from cogview.data.image_array import ImageArray, splits_of
+from cogview.errors import CogViewError
+
+
+def test_pictures_come_in_order_and_as_they_are(tmp_path):
+    folder = write_image_folder(tmp_path / "data", [["a"], ["b"], ["c"]])
+    images = ImageArray.from_folder(folder, SIZE_PIXELS)
+    assert len(images) == 3
+    assert images.pixels.shape == (3, SIZE_PIXELS, SIZE_PIXELS, 3)
+    assert all(np.array_equal(images[i], np.asarray(picture(i))) for i in range(3))
+
+
+def test_the_second_call_decodes_nothing(tmp_path, monkeypatch):
+    folder = write_image_folder(tmp_path / "data", [["a"], ["b"]])
+    first = ImageArray.from_folder(folder, 8)
+    monkeypatch.setattr(image_array, "decode_into", None)
+    assert np.array_equal(ImageArray.from_folder(folder, 8).pixels, first.pixels)
+
+
+def test_a_changed_file_is_decoded_again(tmp_path):
+    folder = write_image_folder(tmp_path / "data", [["a"], ["b"]])
+    ImageArray.from_folder(folder, SIZE_PIXELS)
+    (folder / "images" / "1.png").write_bytes(png(7))
+    assert np.array_equal(ImageArray.from_folder(folder, SIZE_PIXELS)[1], np.asarray(picture(7)))
+
+
+def test_splits_are_told_apart(tmp_path):
+    folder = write_image_folder(tmp_path / "data", [["a"], ["b"]], split="train")
+    with (folder / "metadata.jsonl").open("a") as file:
+        (folder / "images" / "held.png").write_bytes(png(5))
+        file.write(json.dumps({"file_name": "images/held.png", "text": "c", "split": "held-out"}) + "\n")
+    assert splits_of(folder) == {"train", "held-out"}
+    assert len(ImageArray.from_folder(folder, 8, "train")) == 2
+    held = ImageArray.from_folder(folder, SIZE_PIXELS, "held-out")
+    assert len(held) == 1
+    assert np.array_equal(held[0], np.asarray(picture(5)))
+
+
+def test_tars_are_read_too(tmp_path):
+    members = {f"{i}.png": png(i) for i in range(3)} | {f"{i}.txt": b"a" for i in range(3)}
+    tar = write_tar(tmp_path / "data" / "a.tar", dict(sorted(members.items())))
+    for source in (tar, tar.parent):
+        images = ImageArray.from_folder(source, SIZE_PIXELS)
+        assert all(np.array_equal(images[i], np.asarray(picture(i))) for i in range(3))
+
+
+def test_what_cannot_be_read_is_left_out_with_one_warning(tmp_path):
+    folder = write_image_folder(tmp_path / "data", [["a"], ["b"], ["c"], ["d"]])
+    (folder / "images" / "0.png").write_bytes(b"broken")
+    (folder / "images" / "2.png").unlink()
+    with pytest.warns(UserWarning, match=r"2 pictures left out, first images/0\.png") as caught:
+        images = ImageArray.from_folder(folder, SIZE_PIXELS)
+    assert len(caught) == 1
+    assert len(images) == 2
+    assert [np.array_equal(images[i], np.asarray(picture(n))) for i, n in enumerate((1, 3))] == [True, True]
+
+
+def test_nothing_is_left_behind_when_no_picture_can_be_read(tmp_path):
+    folder = write_image_folder(tmp_path / "data", [["a"]])
+    (folder / "images" / "0.png").write_bytes(b"broken")
+    with pytest.raises(CogViewError, match=r"no picture of .* can be read"):
+        ImageArray.from_folder(folder, 8)
+    assert not list((folder / "cache").iterdir())
+
+
+def test_progress_counts_to_the_end(tmp_path):
+    folder = write_image_folder(tmp_path / "data", [["a"], ["b"], ["c"]])
+    seen = []
+    ImageArray.from_folder(folder, 8, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path):
+    folder = write_image_folder(tmp_path / "data", [["a"]])
+    (folder / "cache").write_text("in the way")
+    with pytest.raises(CogViewError, match="cannot be written"):
+        ImageArray.from_folder(folder, 8)
