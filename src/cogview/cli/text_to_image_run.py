@@ -18,7 +18,6 @@ from cogview.generation.pretrained import PretrainedModel, save_pretrained
 from cogview.recipes.config import TextToImageRecipe
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
-from cogview.text.tokenizer import TextTokenizer
 from cogview.training.transformer import TransformerTask
 from cogview.transformer.model import Transformer
 
@@ -55,7 +54,7 @@ def train_text_to_image(
             held_out, image_tokenizer=shards.image_tokenizer, text_tokenizer=shards.text_tokenizer
         )
     model = _new_model(recipe, shards, data)
-    texts = sample_texts or _captions(held_out_shards or shards, model.text_tokenizer)
+    texts = sample_texts or _captions(held_out_shards or shards, model)
 
     def task_on(tokens: TokenShards) -> TransformerTask:
         batches = TokenBatches(tokens, model.template, recipe.training.seed, recipe.training.batch_size)
@@ -123,11 +122,12 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
     )
 
 
-def _captions(shards: TokenShards, text_tokenizer: TextTokenizer) -> tuple[str, ...]:
-    """Return captions of pictures spread over the tokens."""
+def _captions(shards: TokenShards, model: PretrainedModel) -> tuple[str, ...]:
+    """Return captions of pictures spread over the tokens, as far as the model reads them."""
     num_texts = min(NUM_SAMPLE_TEXTS, len(shards))
     indices = [len(shards) * number // num_texts for number in range(num_texts)]
-    return tuple(text_tokenizer.decode(shards.pieces(index, 0)) for index in indices)
+    pieces = [model.template.clip(shards.pieces(index, 0)) for index in indices]
+    return tuple(model.text_tokenizer.decode(each.tolist()) for each in pieces)
 
 
 def _draw_samples(model: PretrainedModel, texts: tuple[str, ...], path: Path) -> None:

@@ -1,0 +1,197 @@
+"""The whole path on one's own pictures: check, both trainings, tokens, pictures, and what is said when it fails."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cogview.cli import training_run
+from cogview.cli.main import main
+from cogview.training.interruption import TrainingInterrupted
+
+COLORS = {"red": "红色", "green": "绿色", "blue": "蓝色", "yellow": "黄色"}
+SHORT = ("--training.num-steps", "2", "--training.log-every-steps", "1", "--training.batch-size", "2")
+
+
+def make_pictures(folder: Path) -> Path:
+    """Write eight pictures with two captions each, and a line that names a file which is no picture."""
+    (folder / "images").mkdir(parents=True)
+    lines = []
+    for number, (english, chinese) in enumerate(list(COLORS.items()) * 2):
+        name = f"images/{number}.png"
+        Image.new("RGB", (40 + number, 36), english).save(folder / name)
+        lines.append({"file_name": name, "texts": [f"{english} paper {number}", f"一张{chinese}的纸"]})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Walk the path once: pictures/, tokenizer/ (a run), tokens/, model/ (a run)."""
+    home = tmp_path_factory.mktemp("home")
+    pictures, tokenizer, tokens = make_pictures(home / "pictures"), home / "tokenizer", home / "tokens"
+    for words in (
+        ["train", "image-tokenizer", "tiny", "--data", pictures, "--out", tokenizer, *SHORT],
+        ["tokenize", pictures, "--image-tokenizer", tokenizer, "--out", tokens, "--device", "cpu"],
+        [
+            "train",
+            "text-to-image",
+            "tiny",
+            "--data",
+            tokens,
+            "--out",
+            home / "model",
+            "--held-out",
+            tokens,
+            *SHORT,
+        ],
+    ):
+        assert main([str(word) for word in words]) == 0
+    return home
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> dict:
+    assert main([*map(str, words), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], exit_code: int, *words: object) -> str:
+    assert main([str(word) for word in words]) == exit_code
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("cogview: error: ")
+    return error
+
+
+def test_the_path_ends_in_pictures(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(
+        capsys, "generate", "red paper", "--model", home / "model", "--num-candidates", 1, "--device", "cpu"
+    )
+    with Image.open(result["pictures"][0]["path"]) as picture:
+        assert picture.size == (32, 32)
+
+
+def test_a_check_counts_what_is_there_and_what_is_broken(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = run(capsys, "data", "check", home / "pictures", "--size-pixels", 38)
+    assert (report["num_images"], report["num_captions"], report["num_problems"]) == (8, 16, 0)
+    assert report["num_enlarged"] == 8  # the short side has 36 pixels
+    broken = Path(shutil.copytree(home / "pictures", tmp_path / "broken"))
+    (broken / "images" / "3.png").write_bytes(b"no picture")
+    report = run(capsys, "data", "check", broken)
+    assert (report["num_images"], report["num_problems"]) == (7, 1)
+    assert report["problems"][0]["where"] == "images/3.png"
+    assert main(["data", "check", str(broken)]) == 0
+    assert "images/3.png" in capsys.readouterr().out
+
+
+def test_tokens_carry_their_tokenizers_and_the_size_of_the_run(home: Path) -> None:
+    names = {path.name for path in (home / "tokens").iterdir()}
+    assert {"manifest.json", "text.model", "image_tokenizer"} <= names
+    manifest = json.loads((home / "tokens" / "manifest.json").read_text())
+    assert manifest["grid"] == [4, 4]  # 32 pixels, as the run of the tokenizer had it, by a factor of 8
+    assert manifest["num_pairs"] == 8
+
+
+@pytest.mark.parametrize("run_folder", ["tokenizer", "model"])
+def test_a_run_leaves_sample_sheets_and_a_model(home: Path, run_folder: str) -> None:
+    run_folder = home / run_folder
+    with Image.open(run_folder / "samples" / "step-00000002.png") as sheet:
+        sheet.load()
+    assert (run_folder / "model" / "config.json").is_file()
+    assert len((run_folder / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_resumed_run_that_is_done_reports_itself(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = home / "tokens"
+    words = ["train", "text-to-image", "tiny", "--data", tokens, "--out", home / "model", *SHORT, "--resume"]
+    result = run(capsys, *words, "--held-out", tokens)
+    assert result["num_steps"] == 2
+    assert result["metrics"]["image_loss_nats"] > 0
+    assert result["evaluation"]["held_out"]["text_loss_nats"] > 0
+    error = refusal(capsys, 2, *words, "--max-text-pieces", 9)
+    assert "max_text_pieces" in error
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise TrainingInterrupted("Stopped after step 1 of 2.")
+
+    monkeypatch.setattr(training_run, "train", interrupted)
+    words = ["train", "text-to-image", "tiny", "--data", str(home / "tokens"), "--out", "run"]
+    assert main(words) == 130
+    assert (
+        capsys.readouterr().err
+        == "cogview: Stopped after step 1 of 2. The same command with --resume goes on.\n"
+    )
+
+
+def test_held_out_pictures_are_measured_and_not_learnt_from(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = Path(shutil.copytree(home / "pictures", tmp_path / "pictures", ignore=lambda *_: ["cache"]))
+    lines = [json.loads(line) for line in (pictures / "metadata.jsonl").read_text().splitlines()]
+    for number, line in enumerate(lines):
+        line["split"] = "held-out-object" if number < 3 else "train"
+    (pictures / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = run(capsys, "train", "image-tokenizer", "tiny", "--data", pictures, "--out", "run", *SHORT)
+    assert list(result["evaluation"]) == ["held-out-object"]
+    assert result["evaluation"]["held-out-object"]["psnr_db"] > 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["recipe"]["num_pictures"] == 5
+
+
+def test_an_empty_or_missing_folder_is_one_line(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    tokenizer = home / "tokenizer"
+    for folder in ("empty", "absent"):
+        refusal(capsys, 1, "data", "check", folder)
+        refusal(capsys, 1, "tokenize", folder, "--image-tokenizer", tokenizer, "--out", "tokens")
+        refusal(capsys, 1, "train", "image-tokenizer", "tiny", "--data", folder, "--out", "run")
+        refusal(capsys, 1, "train", "text-to-image", "tiny", "--data", folder, "--out", "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures, tokenizer, tokens = home / "pictures", home / "tokenizer", home / "tokens"
+    refusal(capsys, 2, "tokenize", pictures, "--image-tokenizer", tokenizer, "--out", tokens)
+    size = ("--size-pixels", 33)
+    assert "multiple of 8" in refusal(
+        capsys, 2, "tokenize", pictures, "--image-tokenizer", tokenizer, "--out", "new", *size
+    )
+    refusal(capsys, 1, "tokenize", pictures, "--image-tokenizer", "absent", "--out", "new")
+    refusal(capsys, 1, "tokenize", pictures, "--text-tokenizer", "absent.model", "--out", "new")
+    error = refusal(capsys, 1, "generate", "a cat", "--model", tokenizer)
+    assert "image tokenizer, not a whole model" in error
+    copied = Path(shutil.copytree(tokens, tmp_path / "copied"))
+    words = ("train", "text-to-image", "tiny", "--data", copied, "--out", "new")
+    (copied / "text.model").write_bytes((home / "pictures" / "metadata.jsonl").read_bytes())
+    refusal(capsys, 1, *words)
+    shutil.copy(Path(training_run.__file__).parents[1] / "bundled" / "text.model", copied / "text.model")
+    shutil.rmtree(copied / "image_tokenizer")
+    assert "does not hold image_tokenizer" in refusal(capsys, 1, *words)
+    assert not (tmp_path / "new").exists()
+    assert not any((tmp_path / "out").glob("*"))
+
+
+def test_a_tokenizer_beside_the_tokens_that_did_not_make_them_is_refused(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = Path(shutil.copytree(home / "tokens", tmp_path / "copied"))
+    manifest = json.loads((copied / "manifest.json").read_text())
+    (copied / "manifest.json").write_text(json.dumps(manifest | {"image_tokenizer": "0" * 16}))
+    error = refusal(capsys, 1, "train", "text-to-image", "tiny", "--data", copied, "--out", "new")
+    assert "the tokens were made by 0000000000000000" in error
