@@ -25,14 +25,14 @@ def train_image_tokenizer(
 
     Args:
         recipe: shape and training.
-        data: an image folder.
+        data: an image folder, a folder of WebDataset tars, or one tar.
         out: the run folder.
         resume: go on with the run that lies there.
         as_json: print the result as JSON.
     """
     size_pixels = recipe.size_pixels
     splits = splits_of(data)
-    images = _open(data, size_pixels, "train" if "train" in splits else None)
+    images = _open(data, size_pixels, "train")
     held_out = {split: _open(data, size_pixels, split) for split in HELD_OUT_SPLITS if split in splits}
     training = recipe.training
     task = ImageTokenizerTask(recipe.vqvae, images, seed=training.seed, batch_size=training.batch_size)
@@ -63,7 +63,7 @@ def train_image_tokenizer(
     )
 
 
-def _open(folder: Path, size_pixels: int, split: str | None) -> ImageArray:
-    """Open the pictures of a split, decoding them if that was not done before."""
-    with progress_bar(f"reading {split or 'pictures'}", "pictures") as move:
+def _open(folder: Path, size_pixels: int, split: str) -> ImageArray:
+    """Open the pictures that name a split or none, decoding them if that was not done before."""
+    with progress_bar(f"reading {split}", "pictures") as move:
         return ImageArray.from_folder(folder, size_pixels, split, move)
