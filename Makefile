@@ -13,6 +13,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 
 BIN := .venv/bin
+CODE := src tests bench scripts
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_FLAGS)
 
 .PHONY: help demo test check clean
@@ -28,8 +29,8 @@ test: .venv/ready-to-develop
 	$(BIN)/python -m pytest
 
 check: .venv/ready-to-develop
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
