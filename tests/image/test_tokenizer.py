@@ -100,6 +100,12 @@ def break_config(folder, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def test_the_files_of_a_folder_are_as_readable_as_each_other(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    modes = {file.stat().st_mode for file in (tmp_path / "tokenizer").iterdir()}
+    assert len(modes) == 1
+
+
 def test_damaged_folders_are_refused_in_one_line(tokenizer, tmp_path):
     def saved(name):
         tokenizer.save_pretrained(tmp_path / name)

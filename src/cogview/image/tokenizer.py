@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
@@ -105,7 +105,8 @@ class ImageTokenizer:
         weights = {name: weight.to(dtype) for name, weight in inference_weights(self.vqvae).items()}
         fingerprint = fingerprint_of_weights(self.config, weights)
         with atomic_folder(Path(folder)) as temporary:
-            save_file(weights, temporary / "model.safetensors")
+            # Not save_file: it makes files that only their owner may read.
+            (temporary / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
             content = {"format": FORMAT, "version": VERSION}
             atomic_write_json(
                 temporary / "config.json",

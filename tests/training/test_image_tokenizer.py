@@ -1,0 +1,157 @@
+"""Stage 1 through the loop: it learns, and a resumed run is the uninterrupted one."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cogview.image.config import VQVAEConfig
+from cogview.image.tokenizer import load_image_tokenizer
+from cogview.training.config import TrainingConfig
+from cogview.training.image_tokenizer import (
+    ImageTokenizerTask,
+    as_float,
+    evaluate_reconstruction,
+    reconstruction_grid,
+)
+from cogview.training.loop import train
+
+TINY = VQVAEConfig(
+    num_codes=16,
+    code_size=8,
+    encoder_channels=(16, 16),
+    encoder_blocks=(0, 1),
+    decoder_stem_channels=16,
+    decoder_stem_blocks=1,
+    decoder_channels=(16, 16),
+    decoder_blocks=(0, 0),
+    codebook_start_step=3,
+    revival_every_steps=4,
+)
+TRAINING = TrainingConfig(
+    num_steps=12, batch_size=4, learning_rate=2e-3, checkpoint_every_steps=6, device="cpu"
+)
+
+
+def pictures(num: int = 24) -> np.ndarray:
+    """Two colours a picture, halves of it."""
+    colours = np.random.default_rng(0).integers(0, 256, (num, 2, 3), dtype=np.uint8)
+    return np.repeat(np.repeat(colours, 8, axis=1)[:, :, None], 16, axis=2)
+
+
+def task_of(seed: int = 0, config: VQVAEConfig = TINY, **changes) -> ImageTokenizerTask:
+    return ImageTokenizerTask(config, pictures(), **{"seed": seed, "batch_size": 4} | changes)
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    first, second = task_of(), task_of()
+    second.batch(0)
+    assert torch.equal(first.batch(5)["images"], second.batch(5)["images"])
+    assert not torch.equal(first.batch(5)["images"], first.batch(6)["images"])
+    assert not torch.equal(first.batch(5)["images"], task_of(seed=1).batch(5)["images"])
+    batch = first.batch(0)
+    assert batch["images"].shape == (4, 3, 16, 16)
+    assert first.num_items(batch) == (4, "images")
+
+
+def test_initial_weights_depend_on_the_seed_alone_and_leave_the_generator_as_it_was():
+    torch.manual_seed(5)
+    first = task_of().module.state_dict()
+    drawn = torch.rand(1)
+    second = task_of().module.state_dict()
+    other = task_of(seed=1).module.state_dict()
+    torch.manual_seed(5)
+    assert torch.equal(drawn, torch.rand(1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["encoder.0.weight"], other["encoder.0.weight"])
+
+
+def test_the_codebook_learns_from_all_micro_batches():
+    whole, parts = task_of(), task_of()
+    images = whole.batch(0)["images"]
+    whole.loss({"images": images})
+    for part in images.split(1):
+        parts.loss({"images": part})
+    for task in (whole, parts):
+        torch.manual_seed(0)
+        task.after_step(3)
+    torch.testing.assert_close(whole.module.quantizer.embed, parts.module.quantizer.embed)
+
+
+def test_training_draws_unseen_pictures_of_the_same_kind(tmp_path):
+    task = task_of(batch_size=8)
+    unseen = np.ascontiguousarray(pictures(32)[24:])
+    before = evaluate_reconstruction(task.tokenizer(), unseen)["psnr_db"]
+    training = dataclasses.replace(TRAINING, num_steps=120, learning_rate=1e-2, checkpoint_every_steps=1000)
+    summary = train(
+        task, training, tmp_path / "run", export=lambda folder: task.tokenizer().save_pretrained(folder)
+    )
+    tokenizer = load_image_tokenizer(tmp_path / "run" / "model")
+    after = evaluate_reconstruction(tokenizer, unseen)
+    assert after["psnr_db"] > before + 5.0
+    assert after["codes_used"] >= 4
+    assert 1.0 <= after["perplexity"] <= 16.0
+    assert {"l1", "l2", "psnr", "commitment", "usage", "perplexity"} <= set(summary.metrics)
+
+
+@pytest.mark.parametrize("num_micro_batches", [1, 2])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, num_micro_batches):
+    training = dataclasses.replace(TRAINING, num_micro_batches=num_micro_batches)
+    whole = task_of()
+    train(whole, training, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    class Dying(ImageTokenizerTask):
+        def after_step(self, step):
+            if step == 8:  # past the checkpoint of step 6 and the codebook's first revivals
+                raise Killed
+            return super().after_step(step)
+
+    with pytest.raises(Killed):
+        train(Dying(TINY, pictures(), seed=0, batch_size=4), training, tmp_path / "killed")
+    resumed = task_of()
+    train(resumed, training, tmp_path / "killed", resume=True)
+    state = resumed.module.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in whole.module.state_dict().items())
+
+
+def test_the_exported_model_is_the_trained_one(tmp_path):
+    task = task_of()
+    train(task, TRAINING, tmp_path / "run", export=lambda folder: task.tokenizer().save_pretrained(folder))
+    weights = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    state = task.module.state_dict()
+    assert all(torch.equal(weight, state[name]) for name, weight in weights.items())
+
+
+def test_a_copy_of_the_tokenizer_does_not_stop_the_training():
+    task = task_of()
+    task.module.train()
+    copy = task.tokenizer()
+    assert task.module.training
+    assert not copy.vqvae.training
+    task.module.encoder[0].bias.data.add_(1.0)
+    assert not torch.equal(copy.vqvae.encoder[0].bias, task.module.encoder[0].bias)
+
+
+def test_the_grid_holds_originals_over_reconstructions():
+    tokenizer = task_of().tokenizer()
+    images = torch.from_numpy(pictures(3)).permute(0, 3, 1, 2)
+    grid = np.asarray(reconstruction_grid(tokenizer, images))
+    assert grid.shape == (32, 48, 3)
+    assert np.array_equal(grid[:16], np.concatenate(list(pictures(3)), axis=1))
+
+
+def test_bytes_become_floats_between_the_ends():
+    images = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2)
+    assert as_float(images).flatten().tolist() == [-1.0, 1.0]
+
+
+def test_evaluation_does_not_depend_on_the_batch_size():
+    tokenizer = task_of().tokenizer()
+    one, many = (evaluate_reconstruction(tokenizer, pictures(5), size) for size in (1, 5))
+    assert one.keys() == many.keys()
+    assert all(one[name] == pytest.approx(many[name], rel=1e-4) for name in one)
