@@ -87,7 +87,11 @@ def test_a_folder_all_of_whose_pictures_are_broken_gives_a_report(tmp_path: Path
     report = check_folder(tmp_path)
     assert (report.num_images, report.num_problems) == (0, 1)
     assert report.short_side_pixels is None
-    assert "0 pictures" in report.to_text()
+    assert report.to_text().splitlines() == [
+        f"{tmp_path}: 0 pictures, 0 captions",
+        "1 problems:",
+        "  none.png: cannot be read (No such file or directory)",
+    ]
 
 
 def test_tars_are_checked_too(tmp_path: Path) -> None:

@@ -80,6 +80,12 @@ def test_the_manifest_says_what_is_in_the_files(shards_folder: Path, text_tokeni
     assert manifest["report"]["num_captions"] == 8
 
 
+def test_the_files_are_as_open_to_others_as_any(shards_folder: Path) -> None:
+    ordinary = shards_folder / "ordinary"
+    ordinary.touch()
+    assert {path.stat().st_mode for path in shards_folder.iterdir()} == {ordinary.stat().st_mode}
+
+
 def test_the_shards_are_the_same_with_workers_and_in_other_batches(
     tmp_path: Path, shards_folder: Path, text_tokenizer: TextTokenizer
 ) -> None:

@@ -101,20 +101,19 @@ class DataReport:
 
     def to_text(self) -> str:
         """Return the report for people, several lines."""
-        lines = [
-            f"{self.source}: {self.num_images:,} pictures, {self.num_captions:,} captions",
-            f"splits: {_counts(self.splits, 'none named')}",
-            f"sizes: {_counts(self.sizes)}; short side {self.short_side_pixels} pixels",
-        ]
+        lines = [f"{self.source}: {self.num_images:,} pictures, {self.num_captions:,} captions"]
+        if self.num_images:
+            lines.append(f"splits: {_counts(self.splits, 'none named')}")
+            lines.append(f"sizes: {_counts(self.sizes)}; short side {self.short_side_pixels} pixels")
         if self.num_enlarged:
             lines.append(f"{self.num_enlarged:,} pictures are smaller than asked for and would be enlarged")
-        lines.append(f"captions: {self.caption_characters} characters")
+        if self.num_captions:
+            shares = ", ".join(f"{script} {share:.0%}" for script, share in self.scripts.items())
+            lines.append(f"captions: {self.caption_characters} characters; written in {shares}")
         if self.caption_pieces is not None:
             lines.append(f"captions: {self.caption_pieces} pieces")
         if self.num_long_captions:
             lines.append(f"{self.num_long_captions:,} captions are too long and would lose their end")
-        shares = ", ".join(f"{script} {share:.0%}" for script, share in self.scripts.items())
-        lines.append(f"written in: {shares or 'nothing'}")
         if self.num_empty_captions:
             lines.append(
                 f"{self.num_empty_captions:,} captions are empty; "

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32, Int64, UInt16
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_write_json, sha256_of
+from cogview.files import atomic_write_bytes, atomic_write_json, sha256_of
 
 FORMAT = "cogview-tokens"
 VERSION = 1
@@ -116,9 +116,7 @@ class TokenShardWriter:
             "caption_offsets": _offsets([len(texts) for texts in self._captions]),
         }
         path = self._folder / f"tokens-{len(self._shards):05d}.safetensors"
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        save_file(arrays, unfinished)
-        unfinished.replace(path)
+        atomic_write_bytes(path, save(arrays))
         self._shards.append({"file": path.name, "num_pairs": len(self._codes), "sha256": sha256_of(path)})
         self._codes, self._captions = [], []
 
