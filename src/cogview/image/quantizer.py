@@ -174,7 +174,7 @@ class MovingAverageQuantizer(nn.Module):
             return
         errors = (rows - self.embed[codes]).square().sum(1) + 1e-12
         drawn = rows[torch.multinomial(errors, len(unused), replacement=False)]
-        # Enough for one halving of trial: unused again, a code is up for revival when decay has halved this.
+        # A short trial: if it stays unused, decay has halved this and it is up for revival again after 70 steps or so.
         size = 2.0 * self.config.revival_threshold * self.cluster_size.mean()
         self.embed[unused] = drawn
         self.embed_avg[unused] = drawn * size

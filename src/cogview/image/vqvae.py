@@ -32,6 +32,9 @@ class VQVAEOutput:
 class VQVAE(nn.Module):
     """Encode images as grids of codes and decode them.
 
+    Differs from the paper: a configuration may fold pixels into patches and add residual blocks, and l1 may be mixed into
+    the loss. The defaults do neither.
+
     Args:
         config: shapes and training constants.
 
