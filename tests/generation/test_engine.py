@@ -1,5 +1,8 @@
 """A seed draws the same codes alone, in any batch, and beside any other text."""
 
+import copy
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -40,21 +43,30 @@ def prompt(pieces: list[int], *seeds: int) -> Prompt:
     return Prompt.of(TEMPLATE, pieces, seeds)
 
 
+@pytest.fixture(params=[1, 2])
+def num_threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("num_threads")
+@pytest.mark.parametrize("backend", ["packed", "plain"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_seed_draws_the_same_codes_alone_and_in_any_batch(
-    transformer: Transformer, dtype: torch.dtype
+    transformer: Transformer, dtype: torch.dtype, backend: str
 ) -> None:
-    if not can_pack("cpu", dtype):
+    if backend == "packed" and not can_pack("cpu", dtype):
         pytest.skip(f"{dtype} weights cannot be packed here")
-    engine = Engine(transformer, VOCABULARY.image_codes, dtype=dtype)
-    seeds = range(12)
+    engine = Engine(transformer, VOCABULARY.image_codes, dtype=dtype, backend=backend, max_batch=20)
+    seeds = range(20)
     together = engine.generate([prompt([3, 1], *seeds)], SAMPLING)
     assert len({tuple(row.tolist()) for row in together}) == len(seeds)
-    for batch in (1, 2, 3, 5):
-        for start in range(0, len(seeds) - batch + 1, 3):
-            part = engine.generate([prompt([3, 1], *seeds[start : start + batch])], SAMPLING)
-            assert torch.equal(part, together[start : start + batch])
-    in_turn = Engine(transformer, VOCABULARY.image_codes, dtype=dtype, max_batch=5)
+    for start, stop in ((0, 1), (13, 14), (19, 20), (5, 7), (4, 7), (8, 13), (1, 18)):
+        part = engine.generate([prompt([3, 1], *seeds[start:stop])], SAMPLING)
+        assert torch.equal(part, together[start:stop])
+    in_turn = Engine(transformer, VOCABULARY.image_codes, dtype=dtype, backend=backend, max_batch=7)
     assert torch.equal(in_turn.generate([prompt([3, 1], *seeds)], SAMPLING), together)
 
 
@@ -114,6 +126,29 @@ def test_codes_need_not_be_the_first_tokens(transformer: Transformer) -> None:
     legal = range(20, 60)
     codes = Engine(transformer, legal).generate([prompt([1, 2], 0, 1)], SAMPLING)
     assert codes.max() < len(legal)
+
+
+def test_drawn_codes_can_be_trained_on(transformer: Transformer) -> None:
+    codes = Engine(transformer, VOCABULARY.image_codes).generate([prompt([1, 2], 0)], SAMPLING)
+    logits = transformer(codes, torch.arange(16)[None])
+    loss = torch.nn.functional.cross_entropy(logits[0, :-1], codes[0, 1:])
+    torch.autograd.backward(loss)
+    assert transformer.embedding.tokens.weight.grad is not None
+    transformer.zero_grad()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_draws_the_most_probable_codes_of_the_cpu(transformer: Transformer) -> None:
+    greedy = SamplingConfig(temperature=0.0)
+    texts = [prompt([4, 9, 2], 0), prompt([1], 0)]
+    on_cpu = Engine(transformer, VOCABULARY.image_codes).generate(texts, greedy)
+    on_gpu = Engine(copy.deepcopy(transformer).cuda(), VOCABULARY.image_codes).generate(texts, greedy)
+    assert torch.equal(on_gpu, on_cpu)
+    in_half = Engine(copy.deepcopy(transformer).cuda(), VOCABULARY.image_codes, dtype=torch.bfloat16)
+    drawn = in_half.generate([prompt([1], *range(5))], SAMPLING)
+    assert drawn.shape == (5, 16)
+    assert drawn.max() < VOCABULARY.num_image_codes
 
 
 def test_impossible_requests_are_refused(transformer: Transformer) -> None:

@@ -64,8 +64,10 @@ class _Candidate:
 class Engine:
     """Draws codes for texts.
 
-    On CPU the codes of a seed are the same, to the bit, whatever else is drawn at the same time. On CUDA the
-    matrix products of different batch sizes round differently, so there a rare draw may differ.
+    On CPU the codes of a seed are the same, to the bit, whatever else is drawn at the same time and in whichever
+    dtype: attention treats every sequence by itself, and rows of the linear maps are padded where that keeps a row's
+    sums the same in any company (none are with bf16 weights; one to two with packed fp32 weights). On CUDA, products
+    of another batch size round differently, so there a draw that is all but a tie may turn out otherwise.
 
     Args:
         transformer: its weights are taken as they are now.
@@ -73,7 +75,7 @@ class Engine:
         dtype: of the linear maps; the transformer's by default. Of CPUs, those with bf16 instructions are faster
             with bf16 weights.
         backend: kernels of the linear maps.
-        batch_invariant: whether the first sentence above has to hold; it costs next to nothing with packed weights.
+        batch_invariant: whether that has to hold on CPU; it costs next to nothing with packed weights.
         max_batch: pictures drawn at once; more are drawn in turn.
     """
 
@@ -95,7 +97,6 @@ class Engine:
         self._first_code = legal_codes.start
         self._max_batch = max_batch
 
-    @torch.inference_mode()
     def generate(
         self, prompts: Sequence[Prompt], config: SamplingConfig, progress: Progress | None = None
     ) -> Int64[Tensor, "b n"]:
@@ -127,7 +128,8 @@ class Engine:
                     if progress is not None:
                         progress(done + width * num_steps, codes.numel())
 
-                drawn = self._draw(batch, config, step)
+                with torch.inference_mode():
+                    drawn = self._draw(batch, config, step)
                 codes[[candidate.row for candidate in batch]] = drawn.cpu()
                 num_done += drawn.numel()
         return codes
