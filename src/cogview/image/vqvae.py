@@ -32,8 +32,8 @@ class VQVAEOutput:
 class VQVAE(nn.Module):
     """Encode images as grids of codes and decode them.
 
-    Differs from the paper: a configuration may fold pixels into patches and add residual blocks, and l1 may be mixed into
-    the loss. The defaults do neither.
+    Differs from the paper: a configuration may fold pixels into patches, add residual blocks and mix l1 into the loss.
+    The defaults do none of it.
 
     Args:
         config: shapes and training constants.
