@@ -10,7 +10,7 @@ def bundled() -> TextToImageRecipe:
 
     Claim: draws scenes of one to four known objects in combinations it has not seen, on 128 x 128 pixels.
     Command: cogview train text-to-image bundled --data TOKENS --out RUN
-    Cost: about an hour and a half on 2 CPU cores with bfloat16.
+    Cost: about an hour on 2 CPU cores with bfloat16.
     Expected: see the model card in `src/cogview/bundled/README.md`.
     """
     return TextToImageRecipe(
@@ -19,7 +19,7 @@ def bundled() -> TextToImageRecipe:
         image_positions="fixed",
         token_loss=TokenLossConfig(normaliser="legal"),
         training=TrainingConfig(
-            num_steps=5_000,
+            num_steps=2_700,
             batch_size=16,
             learning_rate=1.5e-3,
             final_learning_rate_fraction=0.02,
@@ -27,8 +27,8 @@ def bundled() -> TextToImageRecipe:
             precision="bfloat16",
             compile=True,
             log_every_steps=20,
-            sample_every_steps=500,
-            checkpoint_every_steps=250,
+            sample_every_steps=900,
+            checkpoint_every_steps=150,
         ),
     )
 
