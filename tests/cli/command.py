@@ -22,6 +22,6 @@ def cogview(*arguments: object, cwd: Path, **variables: str) -> subprocess.Compl
         env=os.environ | {"COLUMNS": "100", "NO_COLOR": "1"} | variables,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
