@@ -1,6 +1,8 @@
 """The default data set, at the sizes that the other recipes train on."""
 
-from cogview.data.config import DefaultDataConfig
+from dataclasses import replace
+
+from cogview.data.config import TRAINING_STYLES, DefaultDataConfig
 from cogview.recipes.config import DataRecipe
 
 
@@ -45,6 +47,42 @@ def bundled_image_tokenizer() -> DataRecipe:
             icon_share=0.3,
             seed=1,
         )
+    )
+
+
+def bundled_gpu() -> DataRecipe:
+    """Scenes of the whole table of objects in five styles, for `text-to-image bundled-gpu`.
+
+    Claim: every object of the table; pictures enough for a few epochs of a model three times as large.
+    Command: cogview data build bundled-gpu --out PICTURES
+    Cost: about two minutes and 2 GB of disk on 16 CPU cores; not measured.
+    """
+    return DataRecipe(
+        data=DefaultDataConfig(
+            num_train=300_000,
+            num_held_out_composition=1_000,
+            num_held_out_object=500,
+            num_objects=211,
+            styles=TRAINING_STYLES,
+            single_share=0.25,
+            count_share=0.15,
+            relation_share=0.35,
+            group_share=0.25,
+            num_workers=16,
+        )
+    )
+
+
+def bundled_gpu_image_tokenizer() -> DataRecipe:
+    """Scenes and single icons of all kinds in five styles, for `image-tokenizer bundled-gpu`.
+
+    Claim: every icon of the training split.
+    Command: cogview data build bundled-gpu-image-tokenizer --out PICTURES
+    Cost: about a minute and 1 GB of disk on 16 CPU cores; not measured.
+    """
+    recipe = bundled_image_tokenizer().data
+    return DataRecipe(
+        data=replace(recipe, num_train=100_000, num_objects=211, styles=TRAINING_STYLES, num_workers=16)
     )
 
 

@@ -36,7 +36,7 @@ def bundled() -> TextToImageRecipe:
 def bundled_gpu() -> TextToImageRecipe:
     """The largest transformer whose float16 weights fit the repository, for one GPU.
 
-    Claim: the world of `bundled`, sharper, with more objects.
+    Claim: the world of `bundled`, sharper, with all objects of the table in five styles.
     Command: cogview train text-to-image bundled-gpu --data TOKENS --out RUN
     Cost: 26 M parameters, about 370 M tokens; to be measured on a GPU.
     Expected: to be measured; listed as pending in `bench/README.md`.

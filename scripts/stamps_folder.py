@@ -1,0 +1,46 @@
+"""Turn Debian's package tuxpaint-stamps-default (GPL-2) into a folder of captioned pictures, for the tutorial.
+
+    apt-get download tuxpaint-stamps-default && dpkg -x tuxpaint-stamps-default*.deb stamps
+    python scripts/stamps_folder.py stamps pictures
+
+About half of its cut-outs are photographs. Each gets its English caption and, where there is one, its Chinese.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from cogview.data.image_folder import METADATA
+from cogview.files import atomic_folder, atomic_write_text
+
+
+def main(package: Path, out: Path) -> None:
+    """Write the pictures of the unpacked package into a new folder."""
+    if out.exists():
+        sys.exit(f"{out} already exists; choose another folder")
+    entries = []
+    with atomic_folder(out) as folder:
+        (folder / "images").mkdir()
+        for path in sorted(package.rglob("*.png")):
+            caption_file = path.with_suffix(".txt")
+            if not caption_file.exists():
+                continue
+            english, *translations = caption_file.read_text(encoding="utf-8", errors="replace").splitlines()
+            texts = [english] + [line[11:] for line in translations if line.startswith("zh_TW.utf8=")]
+            name = f"images/{len(entries):04}.png"
+            with Image.open(path) as picture:
+                picture.save(folder / name)
+            entries.append({"file_name": name, "texts": [text.strip() for text in texts if text.strip()]})
+        atomic_write_text(
+            folder / METADATA,
+            "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries),
+        )
+    print(f"{len(entries)} pictures in {out}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
