@@ -45,7 +45,8 @@ def choose_recipe(verb: str, recipes: Mapping[str, Recipe], arguments: Sequence[
 
 def recipes_help(verb: str, recipes: Mapping[str, Recipe]) -> str:
     """Return what a verb that takes a recipe prints for `--help` alone."""
-    lines = [f"  {name:<26}{_summary(recipe)}" for name, recipe in recipes.items()]
+    width = max(map(len, recipes)) + 2
+    lines = [f"  {name:<{width}}{_summary(recipe)}" for name, recipe in recipes.items()]
     return "\n".join(
         [
             f"usage: cogview {verb} RECIPE [OPTIONS]",
