@@ -123,18 +123,20 @@ class Decoder:
     ) -> Float[Tensor, "b d"]:
         """Append one token to each sequence of the cache and return its normalised state."""
         assert cache.length < cache.max_tokens, "the cache is full"
-        b, d = len(tokens), self.config.hidden_size
         length = cache.length
         x = self._embed(tokens, positions)
+        new_keys, new_values = (held.select(3, length).unbind(0) for held in (cache.keys, cache.values))
+        # Slices to the current length: a mask over the whole cache would read all of it.
+        keys, values = (held.narrow(3, 0, length + 1) for held in (cache.keys, cache.values))
+        if self._attend is _attend_by_products:
+            keys, values = keys.flatten(1, 2), values.flatten(1, 2)
+        layers_keys, layers_values = keys.unbind(0), values.unbind(0)
 
         def attend(layer: int, query_key_value: Float[Tensor, "b d3"]) -> Float[Tensor, "b d"]:
-            query, key, value = query_key_value.view(b, 3, self.config.num_heads, -1).unbind(1)
-            keys, values = cache.keys[layer], cache.values[layer]
-            keys[:, :, length] = key
-            values[:, :, length] = value
-            # A slice to the current length: a mask over the whole cache would read all of it.
-            query = query.to(keys.dtype)
-            return self._attend(query, keys[:, :, : length + 1], values[:, :, : length + 1]).view(b, d)
+            query, key, value = query_key_value.view(len(x), 3, self.config.num_heads, -1).unbind(1)
+            new_keys[layer].copy_(key)
+            new_values[layer].copy_(value)
+            return self._attend(query.to(keys.dtype), layers_keys[layer], layers_values[layer]).flatten(1)
 
         x = self._through_blocks(x, attend)
         cache.length = length + 1
@@ -164,15 +166,15 @@ class Decoder:
 
 
 def _attend_by_products(
-    query: Float[Tensor, "b h e"], keys: Float[Tensor, "b h k e"], values: Float[Tensor, "b h k e"]
+    query: Float[Tensor, "b h e"], keys: Float[Tensor, "n k e"], values: Float[Tensor, "n k e"]
 ) -> Float[Tensor, "b h e"]:
-    """Attend by batched products: on CPU as fast as the fused kernel.
+    """Attend by batched products over the n = b h heads of all sequences: on CPU as fast as the fused kernel.
 
-    And each head's bits are the same in any batch, while the fused kernel splits work among threads by it.
+    And a head's bits are the same in any batch, while the fused kernel splits a head's work among threads by it.
     """
-    query = (query * query.shape[-1] ** -0.5).unsqueeze(2)
-    weights = torch.softmax(query @ keys.transpose(2, 3), dim=-1)
-    return (weights @ values).squeeze(2)
+    scaled = (query * query.shape[-1] ** -0.5).reshape(len(keys), 1, -1)
+    weights = torch.softmax(torch.bmm(scaled, keys.transpose(1, 2)), dim=-1)
+    return torch.bmm(weights, values).view(query.shape)
 
 
 def _attend_fused(
@@ -200,9 +202,9 @@ def _norm(module: nn.Module) -> _Norm:
         def relaxed(x: Tensor) -> Tensor:
             x = x.float()
             largest = x.abs().amax(dim=-1, keepdim=True) / 8
-            return F.layer_norm(x / largest.clamp(min=tiny), shape, weight, bias, epsilon)
+            return torch.layer_norm(x / largest.clamp(min=tiny), shape, weight, bias, epsilon)
 
         return relaxed
     if module.scope == "token":
         epsilon = 1e-30  # only so that a row of zeros stays zeros
-    return lambda x: F.layer_norm(x.float(), shape, weight, bias, epsilon)
+    return lambda x: torch.layer_norm(x.float(), shape, weight, bias, epsilon)

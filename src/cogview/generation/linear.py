@@ -78,14 +78,14 @@ def prepare_linear(
     multiple = 1
     if batch_invariant and weight.device.type == "cpu":
         multiple = row_multiple(weight.shape[1], weight.shape[0], dtype, packed)
+    if multiple == 1:
+        return product
 
-    def linear(x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
-        x, num_rows = x.to(dtype), x.shape[0]
-        if num_rows % multiple == 0:
-            return product(x)
+    def padded_product(x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
+        num_rows = x.shape[0]
         return product(F.pad(x, (0, 0, 0, -num_rows % multiple)))[:num_rows]
 
-    return linear
+    return padded_product
 
 
 @cache
@@ -115,12 +115,12 @@ def row_multiple(num_inputs: int, num_outputs: int, dtype: torch.dtype, packed: 
 
 def _packed_product(weight: Tensor, bias: Tensor | None, gelu: bool) -> DecodingLinear:
     """Return the product with the weight in oneDNN's layout, GELU fused into it."""
-    packed = torch.ops.mkldnn._reorder_linear_weight.default(weight)
+    packed, dtype = torch.ops.mkldnn._reorder_linear_weight.default(weight), weight.dtype
     operator = torch.ops.mkldnn._linear_pointwise.default
     after, form = ("gelu", "tanh") if gelu else ("none", "")
 
     def product(x: Tensor) -> Tensor:
-        result: Tensor = operator(x, packed, bias, after, [], form)
+        result: Tensor = operator(x.to(dtype), packed, bias, after, [], form)
         return result
 
     return product
@@ -130,7 +130,7 @@ def _plain_product(weight: Tensor, bias: Tensor | None, gelu: bool) -> DecodingL
     """Return the product as PyTorch computes it by itself."""
 
     def product(x: Tensor) -> Tensor:
-        result = F.linear(x, weight, bias)
+        result = F.linear(x.to(weight.dtype), weight, bias)
         return F.gelu(result, approximate="tanh") if gelu else result
 
     return product
