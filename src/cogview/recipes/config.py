@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cogview.data.config import DefaultDataConfig
+from cogview.errors import UsageError
 from cogview.image.config import VQVAEConfig
 from cogview.training.config import TokenLossConfig, TrainingConfig
 from cogview.transformer.config import TransformerConfig
@@ -18,12 +19,23 @@ class ImageTokenizerRecipe:
         size_pixels: side of the square that training pictures are resized and cropped to.
         training: how it is trained.
 
+    Raises:
+        UsageError: the square is not made of whole codes.
+
     Paper: 2.1.
     """
 
     vqvae: VQVAEConfig
     size_pixels: int
     training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        factor = self.vqvae.downsampling_factor
+        if self.size_pixels < factor or self.size_pixels % factor:
+            raise UsageError(
+                f"size_pixels must be a multiple of {factor}, the pixels that one code stands for, "
+                f"got {self.size_pixels}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,25 +10,34 @@ def bundled() -> TextToImageRecipe:
 
     Claim: draws scenes of one to four known objects in combinations it has not seen, on 128 x 128 pixels.
     Command: cogview train text-to-image bundled --data TOKENS --out RUN
-    Cost: about an hour on 2 CPU cores with bfloat16.
+    Cost: about half an hour on 2 CPU cores with bfloat16.
     Expected: see the model card in `src/cogview/bundled/README.md`.
+
+    Differs from the paper: the embedding's gradient is not shrunk, since bfloat16 needs no loss scale.
     """
     return TextToImageRecipe(
-        transformer=TransformerConfig(num_layers=8, hidden_size=256, num_heads=4),
+        # Compiled, the paper's formula is 1.1 times as fast on CPU as the fused kernel at this length.
+        transformer=TransformerConfig(
+            num_layers=6,
+            hidden_size=256,
+            num_heads=4,
+            attention="relaxed",
+            embedding_gradient_scale=1.0,
+        ),
         max_text_pieces=32,
         image_positions="fixed",
         token_loss=TokenLossConfig(normaliser="legal"),
         training=TrainingConfig(
-            num_steps=2_700,
+            num_steps=2_000,
             batch_size=16,
-            learning_rate=1.5e-3,
+            learning_rate=2e-3,
             final_learning_rate_fraction=0.02,
             weight_decay=4e-2,
             precision="bfloat16",
             compile=True,
             log_every_steps=20,
-            sample_every_steps=900,
-            checkpoint_every_steps=150,
+            sample_every_steps=500,
+            checkpoint_every_steps=250,
         ),
     )
 
