@@ -8,17 +8,18 @@
 # the folder that COGVIEW_PACKAGES names. COGVIEW is the command to run, for instance "python3 -m cogview".
 set -euo pipefail
 work=${1:?usage: scripts/bundled-model.sh WORK}
+mkdir -p "$work"
+work=$(cd "$work" && pwd)
 cd "$(dirname "$0")/.."
 recipe=${RECIPE:-bundled}
 cogview=${COGVIEW:-.venv/bin/cogview}
 python=${PYTHON:-.venv/bin/python}
-packages=${COGVIEW_PACKAGES:+--data.packages-folder $COGVIEW_PACKAGES}
-export THP_MEM_ALLOC_ENABLE=1 # large pages: training on CPU is faster
-resume() { if [ -d "$1/checkpoints" ]; then echo --resume; fi; }
+resume() { if [ -e "$1/config.json" ]; then echo --resume; fi; }
 
-mkdir -p "$work"
-[ -d "$work/icons" ] || $cogview data build "$recipe-image-tokenizer" --out "$work/icons" $packages
-[ -d "$work/scenes" ] || $cogview data build "$recipe" --out "$work/scenes" $packages
+[ -d "$work/icons" ] || $cogview data build "$recipe-image-tokenizer" --out "$work/icons" \
+  ${COGVIEW_PACKAGES:+--data.packages-folder "$COGVIEW_PACKAGES"}
+[ -d "$work/scenes" ] || $cogview data build "$recipe" --out "$work/scenes" \
+  ${COGVIEW_PACKAGES:+--data.packages-folder "$COGVIEW_PACKAGES"}
 $cogview train image-tokenizer "$recipe" --data "$work/icons" --out "$work/image-tokenizer" \
   $(resume "$work/image-tokenizer")
 for split in train held-out-composition; do
