@@ -1,12 +1,14 @@
 """Files and folders are written whole or not at all."""
 
 import hashlib
+import json
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
+from cogview.errors import CogViewError
 from cogview.files import atomic_folder, atomic_write_bytes, atomic_write_json, atomic_write_text, sha256_of
 
 
@@ -17,6 +19,54 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "folder" / "bytes").read_bytes() == b"\x00\xff"
     assert (tmp_path / "text").read_bytes() == "猫\n".encode()
     assert (tmp_path / "json").read_text(encoding="utf-8").startswith('{\n  "猫": [')
+
+
+def test_names_that_are_not_unicode_survive_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    atomic_write_json(tmp_path / "json", [name])
+    assert json.loads((tmp_path / "json").read_text(encoding="utf-8")) == [name]
+
+
+def test_a_link_to_a_folder_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    with atomic_folder(tmp_path / "link") as folder:
+        (folder / "file").write_text("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk" / "file").read_text() == "new"
+
+
+def test_the_current_folder_can_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with atomic_folder(Path()) as folder:
+        (folder / "file").write_text("new")
+    assert (tmp_path / "here" / "file").read_text() == "new"
+
+
+def test_a_mount_point_is_refused_before_any_work() -> None:
+    with pytest.raises(CogViewError, match="mounted"), atomic_folder(Path("/")):
+        pytest.fail("the work began")
+
+
+def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "file").write_text("old")
+    replace = Path.replace
+
+    def failing(source: Path, target: Path) -> Path:
+        if source.parent == tmp_path and target == path:
+            raise OSError(5, "Input/output error")
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(OSError, match="Input/output"), atomic_folder(path) as folder:
+        (folder / "file").write_text("new")
+    assert (path / "file").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(
