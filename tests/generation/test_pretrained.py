@@ -95,13 +95,25 @@ def test_a_model_folder_is_replaced_and_anything_else_is_left_alone(saved: Path,
     assert (precious / "wedding.png").read_bytes() == b"precious"
 
 
+def test_others_may_read_a_model_as_they_may_any_file(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "ordinary").write_text("")
+    wanted = (tmp_path / "ordinary").stat().st_mode
+    assert {path.stat().st_mode for path in saved.rglob("*") if path.is_file()} == {wanted}
+
+
+def test_the_picture_of_the_card_comes_along(folder: Path, tmp_path: Path) -> None:
+    (folder / "samples.png").write_bytes(b"a picture")
+    save_pretrained(load_pretrained(folder), tmp_path / "copy")
+    assert (tmp_path / "copy" / "samples.png").read_bytes() == b"a picture"
+
+
 def test_a_failed_save_leaves_nothing(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_pretrained(saved)
 
     def no_space(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pretrained, "save_file", no_space)
+    monkeypatch.setattr(pretrained, "save", no_space)
     with pytest.raises(OSError, match="No space"):
         save_pretrained(model, tmp_path / "models" / "new")
     assert list((tmp_path / "models").iterdir()) == []
@@ -204,7 +216,7 @@ def test_only_an_id_that_can_be_no_path_asks_the_hub(
     asked = []
 
     def fake_download(repo_id: str, allow_patterns: list[str]) -> str:
-        assert set(allow_patterns) == {*REQUIRED_FILES, "README.md"}
+        assert set(allow_patterns) == {*REQUIRED_FILES, "README.md", "samples.png"}
         asked.append(repo_id)
         return str(saved)
 

@@ -23,6 +23,14 @@ def random_tokens(batch: int = 2, num: int = 12) -> tuple[torch.Tensor, torch.Te
     return tokens, torch.arange(num).expand(batch, num)
 
 
+@pytest.mark.parametrize("name", ["layer_norm", "norm_scope", "attention"])
+def test_a_choice_that_does_not_exist_is_refused(name):
+    config = TransformerConfig(num_layers=1, hidden_size=8, num_heads=1)
+    object.__setattr__(config, name, "sandwhich")  # the tests' checks of types would refuse it before us
+    with pytest.raises(UsageError, match=f"{name} must be .* got 'sandwhich'"):
+        config.__post_init__()
+
+
 @pytest.mark.parametrize("layer_norm", ["sandwich", "pre", "post"])
 def test_parameter_count_is_the_stated_formula(layer_norm):
     config = TransformerConfig(

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from cogview.errors import CogViewError
+from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_folder, atomic_write_json, atomic_write_text
 from cogview.image.tokenizer import (
     ImageTokenizer,
@@ -41,6 +41,7 @@ REQUIRED_FILES = (
     "image_tokenizer/model.safetensors",
 )
 CARD_FILE = "README.md"
+SAMPLES_FILE = "samples.png"
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
 
 Config = TypeVar("Config")
@@ -56,6 +57,7 @@ class PretrainedModel:
         text_tokenizer: words to pieces.
         image_tokenizer: codes to pixels.
         card: the model card in Markdown; an empty one is replaced by the bare facts when saved.
+        samples: the PNG that the card shows; empty if there is none.
 
     Raises:
         CogViewError: the parts do not fit together.
@@ -66,6 +68,7 @@ class PretrainedModel:
     text_tokenizer: TextTokenizer
     image_tokenizer: ImageTokenizer
     card: str = ""
+    samples: bytes = b""
 
     def __post_init__(self) -> None:
         vocabulary, config = self.template.vocabulary, self.transformer.config
@@ -119,11 +122,14 @@ def save_pretrained(model: PretrainedModel, folder: Path, dtype: torch.dtype | N
     }
     with atomic_folder(folder) as unfinished:
         atomic_write_json(unfinished / "config.json", config)
-        save_file(weights, unfinished / "model.safetensors", metadata={"format": "pt"})
+        # Not save_file: it makes files that only their owner may read.
+        (unfinished / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
         model.text_tokenizer.save(unfinished / "text.model")
         image_dtype = _lossless_dtype(model.image_tokenizer)
         model.image_tokenizer.save_pretrained(unfinished / "image_tokenizer", image_dtype)
         atomic_write_text(unfinished / CARD_FILE, model.card or _bare_card(model))
+        if model.samples:
+            (unfinished / SAMPLES_FILE).write_bytes(model.samples)
 
 
 def _lossless_dtype(tokenizer: ImageTokenizer) -> torch.dtype:
@@ -172,13 +178,14 @@ def load_pretrained(
                 f"The {what.replace('_', ' ')} in {folder} has fingerprint {got}, but the transformer learnt with "
                 f"{config.get(what)}: put back the tokenizer that the model was trained with."
             )
-    card_path = folder / CARD_FILE
+    card_path, samples_path = folder / CARD_FILE, folder / SAMPLES_FILE
     return PretrainedModel(
         transformer=_load_transformer(folder / "model.safetensors", transformer_config, device, dtype),
         template=template,
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
         card=card_path.read_text(encoding="utf-8") if card_path.is_file() else "",
+        samples=samples_path.read_bytes() if samples_path.is_file() else b"",
     )
 
 
@@ -223,7 +230,7 @@ def _fetch(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=[*REQUIRED_FILES, CARD_FILE]))
+        return Path(snapshot_download(hub_id, allow_patterns=[*REQUIRED_FILES, CARD_FILE, SAMPLES_FILE]))
     except Exception as error:  # the hub's own errors and those of its HTTP library have no class in common
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CogViewError(
@@ -281,7 +288,7 @@ def _build(cls: type[Config], config: dict[str, Any], section: str, source: Path
     """Build a config dataclass from its section of the file."""
     try:
         return cls(**config[section], **more)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, UsageError) as error:
         raise CogViewError(
             f"{source} has no valid section '{section}' ({error}): export the model again."
         ) from error

@@ -1,9 +1,13 @@
 """The shape of a transformer and its stabilisers."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from cogview.errors import UsageError
+
+LayerNormPlacement = Literal["sandwich", "pre", "post"]
+NormScope = Literal["token", "tensor", "none"]
+AttentionKind = Literal["fused", "relaxed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +43,9 @@ class TransformerConfig:
     vocabulary_size: int = 58_240
     num_positions: int = 1_089
     mlp_factor: int = 4
-    layer_norm: Literal["sandwich", "pre", "post"] = "sandwich"
-    norm_scope: Literal["token", "tensor", "none"] = "token"
-    attention: Literal["fused", "relaxed"] = "fused"
+    layer_norm: LayerNormPlacement = "sandwich"
+    norm_scope: NormScope = "token"
+    attention: AttentionKind = "fused"
     relax_alpha: float = 32.0
     embedding_gradient_scale: float = 0.1
     dropout: float = 0.0
@@ -58,6 +62,12 @@ class TransformerConfig:
         ):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+        # A config file may say anything, and each of these would be taken for another one in silence.
+        choices = {"layer_norm": LayerNormPlacement, "norm_scope": NormScope, "attention": AttentionKind}
+        for name, kind in choices.items():
+            if getattr(self, name) not in get_args(kind):
+                wanted = " or ".join(get_args(kind))
+                raise UsageError(f"{name} must be {wanted}, got {getattr(self, name)!r}")
         if self.hidden_size % self.num_heads:
             raise UsageError(
                 f"hidden_size must be a multiple of num_heads, got {self.hidden_size} and {self.num_heads}"
