@@ -1,6 +1,8 @@
 """Files to pixels and back."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -35,6 +37,27 @@ def test_every_mode_becomes_rgb(mode):
     kind = "TIFF" if mode in ("CMYK", "I;16") else "PNG"
     image = Image.new(mode, (3, 2))
     assert read_image(file_of(image, kind)).mode == "RGB"
+
+
+def png_that_claims(width, height):
+    header = struct.pack(">4sIIBBBBB", b"IHDR", width, height, 8, 2, 0, 0, 0)
+    chunks = ((header, 13), (b"IDAT", 0), (b"IEND", 0))
+    parts = [struct.pack(">I", size) + data + struct.pack(">I", zlib.crc32(data)) for data, size in chunks]
+    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+@pytest.mark.parametrize("side", [9_500, 12_000, 20_000])
+def test_a_decompression_bomb_is_one_clear_error_and_no_warning(side):
+    # Pillow by itself says nothing up to 9,459 pixels a side, warns up to 13,377, and fails beyond.
+    with pytest.raises(CogViewError) as refusal:
+        read_image(png_that_claims(side, side))
+    assert "Warning" not in str(refusal.value)
+    assert ("allowed; make it smaller" in str(refusal.value)) == (side > 10_000)
+
+
+def test_formats_that_start_other_programs_are_not_opened():
+    with pytest.raises(CogViewError, match="not a picture"):
+        read_image(file_of(Image.new("RGB", (4, 4)), "EPS"))
 
 
 def test_sixteen_bit_grey_is_scaled_and_not_clipped():

@@ -1,5 +1,6 @@
 """The tokenizer's folder: what is written is what is read, and nothing else is accepted."""
 
+import inspect
 import json
 
 import pytest
@@ -93,6 +94,21 @@ def test_images_and_codes_that_do_not_fit_are_refused(tokenizer):
         tokenizer.encode(torch.zeros(1, 3, 16, 13))
     with pytest.raises(UsageError, match=r"codes must lie in 0\.\.15, got 3\.\.16"):
         tokenizer.decode(torch.tensor([[[3, 16]]]))
+
+
+@pytest.mark.parametrize("images", [torch.zeros(1, 3, 16, 16, dtype=torch.uint8), torch.zeros(3, 16, 16)])
+def test_bytes_and_a_picture_without_batch_are_not_taken_for_images(tokenizer, images):
+    encode = inspect.unwrap(ImageTokenizer.encode)  # users have no checks of shapes around it
+    with pytest.raises(UsageError, match=r"images must be floats in \[-1, 1\] of shape \[b c y x\]"):
+        encode(tokenizer, images)
+
+
+@pytest.mark.parametrize("name", ["pixel_mean", "pixel_std"])
+def test_statistics_of_other_than_three_channels_are_refused(name):
+    config = VQVAEConfig()
+    object.__setattr__(config, name, (0.5, 0.5))  # the tests' checks of types would refuse it before us
+    with pytest.raises(UsageError, match="three numbers each"):
+        config.__post_init__()
 
 
 def break_config(folder, **changes) -> None:

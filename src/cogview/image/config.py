@@ -80,6 +80,11 @@ class VQVAEConfig:
             raise UsageError("image tokenizer: decoder_stem_blocks needs decoder_stem_channels > 0")
         if not 0.0 < self.decay < 1.0 or not math.isfinite(self.commitment_weight):
             raise UsageError(f"image tokenizer: decay must lie in (0, 1), got {self.decay}")
+        if len(self.pixel_mean) != 3 or len(self.pixel_std) != 3:
+            raise UsageError(
+                "image tokenizer: pixel_mean and pixel_std must have three numbers each, for red, green and blue, "
+                f"got {self.pixel_mean} and {self.pixel_std}"
+            )
         if min(self.pixel_std) <= 0.0:
             raise UsageError(f"image tokenizer: pixel_std must be positive, got {self.pixel_std}")
 

@@ -1,5 +1,7 @@
 """Pictures at the edges: files to RGB, RGB to arrays in [-1, 1], and back."""
 
+import threading
+import warnings
 from io import BufferedReader, BytesIO
 from pathlib import Path
 
@@ -14,6 +16,12 @@ from cogview.errors import CogViewError
 # About a 12,000 x 8,000 photograph; a small file can claim far more and fill the memory.
 MAX_PIXELS = 100_000_000
 
+# Pillow knows more, and for some (EPS) it starts other programs, whatever the file's name.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+# Filters of warnings belong to the whole process, and pictures are read by several threads.
+_filters = threading.Lock()
+
 
 def read_image(source: Path | str | BufferedReader | BytesIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a picture as upright RGB, transparency laid on white.
@@ -27,7 +35,7 @@ def read_image(source: Path | str | BufferedReader | BytesIO, max_pixels: int = 
     """
     name = str(source) if isinstance(source, Path | str) else getattr(source, "name", "the picture")
     try:
-        with Image.open(source) as opened:
+        with _open(source) as opened:
             width, height = opened.size
             if width * height > max_pixels:
                 raise CogViewError(
@@ -36,6 +44,8 @@ def read_image(source: Path | str | BufferedReader | BytesIO, max_pixels: int = 
             return as_rgb(ImageOps.exif_transpose(opened))
     except CogViewError:
         raise
+    except Image.DecompressionBombError as error:
+        raise CogViewError(f"{name}: more than the {max_pixels:,} pixels allowed; make it smaller") from error
     except FileNotFoundError as error:
         raise CogViewError(f"{name}: no such file; check the path") from error
     # Pillow's decoders raise nearly anything on damaged bytes: SyntaxError, struct.error, ValueError, ...
@@ -43,6 +53,13 @@ def read_image(source: Path | str | BufferedReader | BytesIO, max_pixels: int = 
         raise CogViewError(
             f"{name}: not a picture that can be read ({type(error).__name__}: {error}); remove or replace it"
         ) from error
+
+
+def _open(source: Path | str | BufferedReader | BytesIO) -> Image.Image:
+    """Read the header of a picture, without Pillow's warning of many pixels: the bound here is ours."""
+    with _filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(source, formats=FORMATS)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

@@ -64,8 +64,12 @@ class ImageTokenizer:
             images: in [-1, 1], on any device; sides multiples of the downsampling factor.
 
         Raises:
-            UsageError: the images have another number of channels or sides that are no multiples.
+            UsageError: the images are no floats, have another number of channels, or sides that are no multiples.
         """
+        if images.ndim != 4 or not images.is_floating_point():
+            raise UsageError(
+                f"images must be floats in [-1, 1] of shape [b c y x], got {images.dtype} of {list(images.shape)}"
+            )
         _, channels, height, width = images.shape
         if channels != 3 or height % self.downsampling_factor or width % self.downsampling_factor:
             raise UsageError(
