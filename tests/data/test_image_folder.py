@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from picture_folders import png, write_image_folder
 
+from cogview.data.decoding import decode_image, map_in_chunks
 from cogview.data.image_folder import ImageFolder
 from cogview.data.pairs import CaptionedImage, Problem
-from cogview.errors import CogViewError
+from cogview.errors import CogViewError, UsageError
 
 
 def lines_of(folder: Path, *lines: str) -> list[CaptionedImage | Problem]:
@@ -32,6 +33,26 @@ def test_pictures_come_in_the_order_of_the_metadata(tmp_path: Path) -> None:
         )
         for number, texts in enumerate([("猫", "cat"), ("dog",), ("",)])
     ]
+
+
+def test_lists_in_lists_without_end_are_a_problem_of_their_line(tmp_path: Path) -> None:
+    [problem] = lines_of(tmp_path, "[" * 100_000)
+    assert isinstance(problem, Problem)
+    assert problem.where == "metadata.jsonl line 1"
+
+
+def test_a_name_that_no_file_can_have_is_a_problem_of_its_picture(tmp_path: Path) -> None:
+    [image] = lines_of(tmp_path, '{"file_name": "\\ud800.png", "text": "half a character"}')
+    assert isinstance(image, CaptionedImage)
+    found = decode_image(image)
+    assert isinstance(found, Problem)
+    assert "cannot be read" in found.reason
+
+
+@pytest.mark.parametrize(("num_workers", "chunk_size"), [(-1, 1), (0, 0)])
+def test_impossible_numbers_of_workers_and_pictures_are_refused(num_workers: int, chunk_size: int) -> None:
+    with pytest.raises(UsageError, match="got"):
+        list(map_in_chunks(str, [1, 2], num_workers, chunk_size))
 
 
 def test_text_is_a_single_caption_and_free_fields_are_free(tmp_path: Path) -> None:

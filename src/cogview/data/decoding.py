@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from cogview.data.pairs import CaptionedImage, Problem
-from cogview.errors import CogViewError
+from cogview.errors import CogViewError, UsageError
 from cogview.image.pixels import read_image, resize_and_crop
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -44,6 +44,8 @@ def decode_image(image: CaptionedImage) -> tuple[Image.Image, bytes] | Problem:
         data = image.source.read_bytes() if isinstance(image.source, Path) else image.source
     except OSError as error:
         return Problem(where=image.name, reason=f"cannot be read ({error.strerror or error})")
+    except ValueError as error:  # a name that no file can have
+        return Problem(where=image.name, reason=f"cannot be read ({error})")
     try:
         return read_image(_NamedBytes(data, image.name)), data
     except CogViewError as error:
@@ -79,7 +81,12 @@ def map_in_chunks(
 
     Raises:
         CogViewError: a worker was killed.
+        UsageError: a negative number of processes, or chunks of nothing.
     """
+    if num_workers < 0:
+        raise UsageError(f"num_workers must be 0 or more, got {num_workers}")
+    if chunk_size < 1:
+        raise UsageError(f"batch_size must be 1 or more, got {chunk_size}")
     chunks = _chunks(items, chunk_size)
     if num_workers == 0:
         yield from ([(item, function(item)) for item in chunk] for chunk in chunks)

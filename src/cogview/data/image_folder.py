@@ -91,7 +91,7 @@ def _image_of_line(folder: Path, line: str) -> CaptionedImage:
     """
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error})") from error
     if not isinstance(record, dict) or not isinstance(record.get("file_name"), str):
         raise ValueError('not a JSON object with a "file_name"')

@@ -19,6 +19,7 @@ from cogview.data.pairs import (
 from cogview.errors import CogViewError
 
 MAX_MEMBER_BYTES = 256 * 2**20
+READ_ENDINGS = (*IMAGE_ENDINGS, ".json", ".txt")
 DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error)
 
 
@@ -97,9 +98,11 @@ def _groups(path: Path) -> Iterator[tuple[str, dict[str, bytes | None]]]:
                 if key is not None:
                     yield key, members
                 key, members = found, {}
+            if (kind := f".{ending.lower()}") not in READ_ENDINGS:
+                continue
             file = tar.extractfile(info)
             assert file is not None  # a regular file has content
-            members[f".{ending.lower()}"] = file.read() if info.size <= MAX_MEMBER_BYTES else None
+            members[kind] = file.read() if info.size <= MAX_MEMBER_BYTES else None
     if key is not None:
         yield key, members
 
@@ -136,7 +139,7 @@ def _captions(members: dict[str, bytes | None]) -> tuple[tuple[str, ...] | None,
             if not isinstance(record, dict):
                 raise ValueError("not an object")
             texts, split = texts_of(record), split_in(record)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"its .json cannot be used ({error})") from error
     if texts is None and (data := members.get(".txt")) is not None:
         try:
