@@ -68,6 +68,12 @@ def test_a_picture_tells_how_it_was_made_and_can_be_made_again(model: Path, tmp_
     assert np.array_equal(np.asarray(again.image), pixels)
 
 
+def test_a_text_that_is_not_unicode_is_drawn(model: Path, tmp_path: Path) -> None:
+    assert generate(model, os.fsdecode(b"caf\xe9"), "--num-candidates", "1") == 0
+    with Image.open(tmp_path / "out" / "001" / "01-caf-seed0.png") as picture:
+        assert picture.text["Description"] == "caf?"
+
+
 def test_another_call_takes_another_folder(model: Path, tmp_path: Path) -> None:
     for _ in range(2):
         assert generate(model, "a cat", "--num-candidates", "1", "--out", "pictures") == 0

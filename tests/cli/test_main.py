@@ -101,6 +101,8 @@ def test_the_fields_of_a_recipe_can_be_overridden_and_are_checked(capsys: pytest
     words = ["train", "image-tokenizer", "tiny", "--data", "absent", "--out", "run"]
     assert main([*words, "--training.num-steps", "0"]) == 2
     assert "num_steps must be at least 1, got 0" in capsys.readouterr().err
+    assert main([*words, "--size-pixels", "30"]) == 2
+    assert "size_pixels must be a multiple of 8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("verb", "module"), RECIPES.items())

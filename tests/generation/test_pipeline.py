@@ -148,7 +148,7 @@ def test_other_dtypes_load_and_draw(tmp_path: Path, dtype: str | torch.dtype) ->
 
 def test_the_device_and_the_dtype_are_checked() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
-    for device in ("warp-drive", "cpu:-2", "meta?"):
+    for device in ("warp-drive", "cpu:-2", "meta?", "meta"):
         with pytest.raises(UsageError, match="device"):
             resolve_device(device)
     for dtype in ("float8", torch.int64):

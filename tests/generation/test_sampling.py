@@ -115,6 +115,7 @@ def test_a_seed_gives_its_numbers_in_any_company() -> None:
     [
         ("temperature", -0.1),
         ("temperature", math.inf),
+        ("temperature", 1e-40),
         ("temperature", math.nan),
         ("top_k", 0),
         ("top_p", 0.0),

@@ -56,6 +56,8 @@ def run(
     """
     if not texts:
         raise UsageError('there is no text to draw; give one, for instance: cogview generate "a cat"')
+    # An argument that is not UTF-8 arrives with half surrogates, which no file of ours could hold.
+    texts = tuple(text.encode(errors="replace").decode() for text in texts)
     import cogview
 
     pipeline = cogview.load(model, device, dtype)

@@ -10,6 +10,10 @@ LinearBackend = Literal["auto", "packed", "plain"]
 PyTorch runs by itself, `auto` is packed wherever that is possible."""
 
 
+MIN_TEMPERATURE = 1e-6
+"""The least above 0: logits divided by less leave the range of float32."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """Which of the legal codes may be drawn, and how boldly.
@@ -33,6 +37,11 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
             raise UsageError(f"temperature must be 0 or more, got {self.temperature}")
+        if 0 < self.temperature < MIN_TEMPERATURE:
+            raise UsageError(
+                f"temperature must be at least {MIN_TEMPERATURE} or 0, got {self.temperature}; "
+                "0 always takes the most probable code"
+            )
         if self.top_k is not None and self.top_k < 1:
             raise UsageError(
                 f"top_k must be at least 1, got {self.top_k}; leave it out to draw from all codes"

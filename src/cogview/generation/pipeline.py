@@ -274,6 +274,8 @@ def resolve_device(device: torch.device | str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(device)
+        if place.type not in ("cpu", "cuda"):
+            raise RuntimeError("only the CPU and CUDA are supported")
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts that it has it
         reason = str(error).strip().splitlines()[0]
