@@ -70,7 +70,7 @@ def facts(pipe: Pipeline) -> dict[str, Any]:
 def read_split(folder: Path, split: str, num_pictures: int) -> tuple[np.ndarray, list[str]]:
     """Return the first pictures of a split, uint8 [n y x c], and the first caption of each."""
     pictures, texts = [], []
-    with (folder / "metadata.jsonl").open() as lines:
+    with (folder / "metadata.jsonl").open(encoding="utf-8") as lines:
         for line in lines:
             entry = json.loads(line)
             if entry["split"] == split and len(pictures) < num_pictures:
@@ -112,8 +112,8 @@ def losses(pipe: Pipeline, pictures: np.ndarray, texts: list[str]) -> dict[str, 
 
 def run_facts(run: Path) -> dict[str, Any]:
     """Return what a run folder says of itself."""
-    config = json.loads((run / "config.json").read_text())
-    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     kept = ("seed", "device", "device_name", "num_threads", "versions", "git_commit", "training", "recipe")
     return {name: config[name] for name in kept} | {"last_metrics": last}
 
@@ -155,8 +155,8 @@ library_name: cogview
 # The bundled model
 
 Draws scenes of one to four known objects, {model["grid"][0] * 8} x {model["grid"][1] * 8} pixels, from Chinese or
-English text. A small world on purpose: 120 objects in four icon styles on ten grounds. What is not in
-that world (`src/cogview/data/objects.tsv`, the first 120 lines) it cannot draw.
+English text. A small world on purpose: 80 objects in two flat icon styles on ten grounds. What is not in
+that world (the first 80 training objects of `src/cogview/data/objects.tsv`) it cannot draw.
 
 ![For eight held-out captions: the scene as the tokenizer sees it, then three pictures drawn](samples.png)
 
@@ -193,8 +193,8 @@ On {tokenizer_run["num_threads"]} CPU cores with bfloat16, shared with other wor
 
 ## Data and licences
 
-Trained on scenes drawn from noto (Apache-2.0), twemoji (CC-BY-4.0), fluent-emoji-flat and fluent-emoji 3D (MIT), with
-words from emojibase (MIT) and this project's templates. No art under share-alike terms. Credits: `NOTICE`. The weights
+The transformer was trained on scenes of icons from twemoji (CC-BY-4.0) and fluent-emoji-flat (MIT), the image tokenizer
+on those and on noto (Apache-2.0) and fluent-emoji 3D (MIT), with words from emojibase (MIT) and this project's templates. No art under share-alike terms. Credits: `NOTICE`. The weights
 are under Apache-2.0.
 
 ## Limits

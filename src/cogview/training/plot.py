@@ -1,7 +1,9 @@
 """The loss of a run as a picture."""
 
+import io
 from pathlib import Path
 
+from cogview.files import atomic_write_bytes
 from cogview.training.metrics import read_metrics
 
 
@@ -33,5 +35,7 @@ def plot_losses(metrics_path: Path, picture_path: Path) -> bool:
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(picture_path, dpi=120, format="png")
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, format="png")
+    atomic_write_bytes(picture_path, picture.getvalue())
     return True
