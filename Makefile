@@ -1,6 +1,7 @@
 # make demo    draw pictures from the bundled model into out/demo/
 # make test    run the tests
-# make check   format, lint, types, layers, then the tests
+# make lint    check format, lint, types and layers
+# make check   lint, then test
 # make clean   remove what the others made, pictures and runs excepted
 #
 # Each sets up what it needs in .venv, and again only when pyproject.toml or constraints.txt changed.
@@ -16,7 +17,7 @@ BIN := .venv/bin
 CODE := src tests bench scripts
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help demo test check clean
+.PHONY: help demo test lint check clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -28,12 +29,13 @@ demo: .venv/ready-to-draw
 test: .venv/ready-to-develop
 	$(BIN)/python -m pytest
 
-check: .venv/ready-to-develop
+lint: .venv/ready-to-develop
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+
+check: lint test
 
 clean:
 	rm -rf .venv build dist src/cogview.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

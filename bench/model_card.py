@@ -31,6 +31,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     for name in ("model", "pictures", "image-tokenizer-run", "transformer-run"):
         arguments.add_argument(f"--{name}", type=Path, required=True)
+    arguments.add_argument("--recipe", default="bundled", help="name of the recipes that made it")
     arguments.add_argument("--num-pictures", type=int, default=500, help="measured, of each split")
     arguments.add_argument("--num-samples", type=int, default=8, help="held-out captions drawn for the sheet")
     given = arguments.parse_args()
@@ -43,6 +44,7 @@ def main() -> None:
             "reconstruction": evaluate_reconstruction(pipe.image_tokenizer, pictures),
             "loss": losses(pipe, pictures, texts),
         }
+    figures["recipe"] = given.recipe
     figures["image_tokenizer_run"] = run_facts(given.image_tokenizer_run)
     figures["transformer_run"] = run_facts(given.transformer_run)
     sample_sheet(pipe, given.pictures, given.num_samples).save(given.model / "samples.png", optimize=True)
@@ -61,6 +63,7 @@ def facts(pipe: Pipeline) -> dict[str, Any]:
         "num_codes": pipe.image_tokenizer.num_codes,
         "num_pieces": pipe.text_tokenizer.num_pieces,
         "grid": [pipe.template.grid_rows, pipe.template.grid_columns],
+        "downsampling_factor": pipe.image_tokenizer.downsampling_factor,
         "image_tokenizer_parameters": sum(
             p.numel() for p in pipe.image_tokenizer.vqvae.state_dict().values()
         ),
@@ -130,6 +133,7 @@ def sample_sheet(pipe: Pipeline, folder: Path, num_samples: int) -> Image.Image:
 def card(figures: dict[str, Any]) -> str:
     """Return the model card in Markdown."""
     model, environment = figures["model"], figures["environment"]
+    height, width = (side * model["downsampling_factor"] for side in model["grid"])
     tokenizer_run, transformer_run = figures["image_tokenizer_run"], figures["transformer_run"]
     rows = "\n".join(
         f"| {split} | {figures[split]['num_pictures']} | {figures[split]['reconstruction']['psnr_db']:.1f} "
@@ -154,7 +158,7 @@ library_name: cogview
 ---
 # The bundled model
 
-Draws scenes of one to four known objects, {model["grid"][0] * 8} x {model["grid"][1] * 8} pixels, from Chinese or
+Draws scenes of one to four known objects, {height} x {width} pixels, from Chinese or
 English text. A small world on purpose: 80 objects in two flat icon styles on ten grounds. What is not in
 that world (the first 80 training objects of `src/cogview/data/objects.tsv`) it cannot draw.
 
@@ -185,8 +189,8 @@ Measured by `python bench/model_card.py` on {environment["device"]}, {environmen
 
 | part | recipe | steps x batch | minutes | seed | commit | torch |
 |---|---|---|---|---|---|---|
-{run_row("image tokenizer", tokenizer_run, "cogview train image-tokenizer bundled")}
-{run_row("transformer", transformer_run, "cogview train text-to-image bundled")}
+{run_row("image tokenizer", tokenizer_run, f"cogview train image-tokenizer {figures['recipe']}")}
+{run_row("transformer", transformer_run, f"cogview train text-to-image {figures['recipe']}")}
 
 On {tokenizer_run["num_threads"]} CPU cores with bfloat16, shared with other work.
 `scripts/bundled-model.sh` does it all again.
@@ -194,13 +198,13 @@ On {tokenizer_run["num_threads"]} CPU cores with bfloat16, shared with other wor
 ## Data and licences
 
 The transformer was trained on scenes of icons from twemoji (CC-BY-4.0) and fluent-emoji-flat (MIT), the image tokenizer
-on those and on noto (Apache-2.0) and fluent-emoji 3D (MIT), with words from emojibase (MIT) and this project's templates. No art under share-alike terms. Credits: `NOTICE`. The weights
-are under Apache-2.0.
+on those and on noto (Apache-2.0) and fluent-emoji 3D (MIT), with words from emojibase (MIT) and this project's
+templates. No art under share-alike terms. Credits: `NOTICE`. The weights are under Apache-2.0.
 
 ## Limits
 
-It knows no people, no scenes outside its lattice, no other styles. Small objects are blurred, four objects at
-once go wrong more often than two, and rare pairs of an object and a style may come out as another object.
+Its data has no people, no other styles than its own, no positions off the lattice and no more than four objects. What
+it draws for anything else means nothing.
 """
 
 

@@ -29,5 +29,5 @@ done
 $cogview train text-to-image "$recipe" --data "$work/tokens-train" --held-out "$work/tokens-held-out-composition" \
   --out "$work/transformer" $(resume "$work/transformer")
 $python bench/model_card.py --model "$work/transformer/model" --pictures "$work/scenes" \
-  --image-tokenizer-run "$work/image-tokenizer" --transformer-run "$work/transformer"
+  --image-tokenizer-run "$work/image-tokenizer" --transformer-run "$work/transformer" --recipe "$recipe"
 echo "To ship it: cp -r $work/transformer/model/. src/cogview/bundled/"
