@@ -74,23 +74,23 @@ def small() -> TextToImageRecipe:
 
     Claim: learns the pictures of a small folder and draws them from their captions.
     Command: cogview train text-to-image small --data TOKENS --out RUN
-    Cost: about ten minutes on 2 CPU cores.
+    Cost: about five minutes on 2 CPU cores.
     Expected: the loss per step that `docs/your-own-pictures.md` lists.
     """
     return TextToImageRecipe(
         transformer=TransformerConfig(num_layers=6, hidden_size=192, num_heads=3),
-        max_text_pieces=32,
+        max_text_pieces=40,
         image_positions="fixed",
         token_loss=TokenLossConfig(normaliser="legal"),
         training=TrainingConfig(
-            num_steps=1_000,
+            num_steps=600,
             batch_size=8,
             learning_rate=1.5e-3,
             final_learning_rate_fraction=0.05,
             precision="bfloat16",
             log_every_steps=20,
-            sample_every_steps=250,
-            checkpoint_every_steps=250,
+            sample_every_steps=200,
+            checkpoint_every_steps=200,
         ),
     )
 
