@@ -185,7 +185,8 @@ image loss after the caption of another picture, so the difference is what the m
 |---|---|---|---|---|---|---|---|
 {rows}
 
-Measured by `python bench/model_card.py` on {environment["device"]}, {environment["num_threads"]} threads, torch
+Measured by `python bench/model_card.py --num-pictures {figures[SPLITS[0]]["num_pictures"]}`
+on {environment["device"]}, {environment["num_threads"]} threads, torch
 {environment["versions"]["torch"]}, commit {environment["commit"]}; all figures are in `bench/results/model_card.json`.
 
 ## Training
@@ -196,7 +197,8 @@ Measured by `python bench/model_card.py` on {environment["device"]}, {environmen
 {run_row("transformer", transformer_run, f"cogview train text-to-image {figures['recipe']}")}
 
 On {tokenizer_run["num_threads"]} CPU cores with bfloat16, shared with other work.
-`scripts/bundled-model.sh` does it all again.
+`scripts/bundled-model.sh` is meant to do it all again. A commit that ends in "-dirty" had changes beside it, so that
+run cannot be repeated from the commit alone.
 
 ## Data and licences
 
