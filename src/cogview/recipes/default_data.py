@@ -9,16 +9,16 @@ from cogview.recipes.config import DataRecipe
 def bundled() -> DataRecipe:
     """Scenes of a small world, for the transformer that ships.
 
-    Claim: 80 objects in two flat styles on ten grounds, which an hour of two cores can learn to draw.
+    Claim: 120 objects in two flat styles on ten grounds, which two hours of two cores can learn to draw.
     Command: cogview data build bundled --out PICTURES
     Cost: about a minute and 0.2 GB of disk on 2 CPU cores.
     """
     return DataRecipe(
         data=DefaultDataConfig(
-            num_train=24_000,
+            num_train=40_000,
             num_held_out_composition=1_000,
             num_held_out_object=500,
-            num_objects=80,
+            num_objects=120,
             styles=("twemoji", "fluent-flat"),
             single_share=0.3,
             count_share=0.15,
