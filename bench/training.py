@@ -24,7 +24,7 @@ from cogview.files import atomic_write_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.training.config import TokenLossConfig, TrainingConfig
-from cogview.training.optimizer import build_optimizer
+from cogview.training.optimizer import build_optimizers
 from cogview.training.precision import autocast
 from cogview.training.transformer import TransformerTask
 from cogview.transformer.config import TransformerConfig
@@ -91,7 +91,7 @@ class Stepper:
     ) -> None:
         self.name, self.module, self.loss, self.precision = name, module, loss, precision
         self.device = device
-        self.optimizer = build_optimizer(module, TrainingConfig(num_steps=1, batch_size=1))
+        self.optimizers = build_optimizers(module, TrainingConfig(num_steps=1, batch_size=1))
 
     def step(self) -> None:
         """Do one step."""
@@ -99,8 +99,9 @@ class Stepper:
             loss = self.loss()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
 
 
 def build_steppers(

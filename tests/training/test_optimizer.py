@@ -2,11 +2,17 @@ import math
 from itertools import pairwise
 
 import pytest
+import torch
 from tiny_task import TinyModule, tiny_config
 
 from cogview.errors import UsageError
 from cogview.training.config import TrainingConfig
-from cogview.training.optimizer import build_optimizer, learning_rate_at, parameter_groups
+from cogview.training.optimizer import (
+    build_optimizers,
+    learning_rate_at,
+    parameter_groups,
+    set_learning_rates,
+)
 
 
 def schedule(**changes: object) -> list[float]:
@@ -43,8 +49,12 @@ def test_a_run_that_only_warms_up_ends_at_the_peak() -> None:
 def test_only_biases_and_norms_do_not_decay() -> None:
     module = TinyModule(dropout=0.0)
     names = {id(parameter): name for name, parameter in module.named_parameters()}
-    decaying, others = parameter_groups(module, weight_decay=0.04)
-    assert {names[id(p)] for p in decaying["params"]} == {"convolution.weight", "embedding.weight"}
+    decaying, others = parameter_groups(module.parameters(), weight_decay=0.04)
+    assert {names[id(p)] for p in decaying["params"]} == {
+        "convolution.weight",
+        "embedding.weight",
+        "mix.weight",
+    }
     assert {names[id(p)] for p in others["params"]} == {
         "convolution.bias",
         "norm.weight",
@@ -58,15 +68,64 @@ def test_only_biases_and_norms_do_not_decay() -> None:
 def test_frozen_parameters_are_left_out() -> None:
     module = TinyModule(dropout=0.0)
     module.convolution.requires_grad_(False)
-    parameters = [p for group in parameter_groups(module, 0.0) for p in group["params"]]
+    [optimizer] = build_optimizers(module, TrainingConfig(num_steps=1, batch_size=1))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     assert module.convolution.weight not in set(parameters)
-    assert len(parameters) == 4
+    assert len(parameters) == 5
 
 
 def test_the_optimizer_has_the_papers_betas_and_decay() -> None:
-    optimizer = build_optimizer(TinyModule(dropout=0.0), TrainingConfig(num_steps=1, batch_size=1))
+    [optimizer] = build_optimizers(TinyModule(dropout=0.0), TrainingConfig(num_steps=1, batch_size=1))
     assert optimizer.defaults["betas"] == (0.9, 0.95)
     assert optimizer.param_groups[0]["weight_decay"] == 0.04
+
+
+def muon_config(**changes: object) -> TrainingConfig:
+    return TrainingConfig(num_steps=10, batch_size=1, optimizer="muon", warmup_fraction=0.0, **changes)
+
+
+def test_muon_takes_the_linear_maps_and_adamw_all_else_tied_heads_included() -> None:
+    module = TinyModule(dropout=0.0)
+    adamw, muon = build_optimizers(module, muon_config())
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert isinstance(muon, torch.optim.Muon)
+    assert [p for group in muon.param_groups for p in group["params"]] == [module.mix.weight]
+    others = {id(p) for group in adamw.param_groups for p in group["params"]}
+    assert others == {id(p) for p in module.parameters()} - {id(module.mix.weight)}
+
+
+def test_a_step_of_muon_is_as_long_in_every_direction() -> None:
+    """The update of a square matrix is all but orthogonal, however lopsided its gradient."""
+    linear = torch.nn.Linear(16, 16, bias=False)
+    before = linear.weight.detach().clone()
+    [muon] = build_optimizers(linear, muon_config(muon_learning_rate=0.1, weight_decay=0.0))
+    left, _ = torch.linalg.qr(torch.randn(16, 16))
+    linear.weight.grad = left * torch.logspace(0, -1, 16)
+    muon.step()
+    lengths = torch.linalg.svdvals((linear.weight.detach() - before) / 0.1)
+    assert lengths.min() > 0.6
+    assert lengths.max() < 1.4
+
+
+def test_both_optimizers_follow_one_schedule_below_peaks_of_their_own() -> None:
+    module = TinyModule(dropout=0.0)
+    config = muon_config(learning_rate=1e-3, muon_learning_rate=0.02)
+    optimizers = build_optimizers(module, config)
+    for step in (0, 4, 9):
+        assert set_learning_rates(optimizers, step, config) == learning_rate_at(step, config)
+        share = learning_rate_at(step, config) / 1e-3
+        assert optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3 * share)
+        assert optimizers[1].param_groups[0]["lr"] == pytest.approx(0.02 * share)
+
+
+def test_muon_decays_matrices_as_fast_as_adamw_does() -> None:
+    linear = torch.nn.Linear(8, 8, bias=False)
+    before = linear.weight.detach().clone()
+    config = muon_config(learning_rate=1e-2, muon_learning_rate=0.5, weight_decay=0.1)
+    [muon] = build_optimizers(linear, config)
+    linear.weight.grad = torch.zeros_like(linear.weight)
+    muon.step()
+    assert torch.allclose(linear.weight, before * (1 - 1e-2 * 0.1))
 
 
 @pytest.mark.parametrize(
@@ -78,6 +137,8 @@ def test_the_optimizer_has_the_papers_betas_and_decay() -> None:
         ({"warmup_fraction": 1.5}, "warmup_fraction must lie between 0 and 1, got 1.5"),
         ({"betas": (0.9, 1.0)}, "betas must be at least 0 and less than 1"),
         ({"batch_size": 8, "num_micro_batches": 3}, "multiple of num_micro_batches, got 8 and 3"),
+        ({"muon_momentum": 1.0}, "muon_momentum must be at least 0 and less than 1, got 1.0"),
+        ({"muon_learning_rate": 0.0}, "muon_learning_rate must be greater than 0, got 0.0"),
         ({"keep_checkpoints": 0}, "keep_checkpoints must be at least 1, got 0"),
         ({"seed": -1}, "seed must not be negative, got -1"),
     ],

@@ -66,10 +66,18 @@ def test_a_killed_process_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_tensorboard")
 @pytest.mark.parametrize(
-    ("precision", "channels_last"), [("float32", False), ("bfloat16", False), ("float32", True)]
+    ("precision", "channels_last", "optimizer"),
+    [
+        ("float32", False, "adamw"),
+        ("bfloat16", False, "adamw"),
+        ("float32", True, "adamw"),
+        ("float32", False, "muon"),
+    ],
 )
-def test_each_way_to_compute_resumes_bit_for_bit(tmp_path: Path, precision: str, channels_last: bool) -> None:
-    config = tiny_config(precision=precision, sample_every_steps=1)
+def test_each_way_to_compute_resumes_bit_for_bit(
+    tmp_path: Path, precision: str, channels_last: bool, optimizer: str
+) -> None:
+    config = tiny_config(precision=precision, optimizer=optimizer, sample_every_steps=1)
 
     def task() -> TinyTask:
         new = TinyTask()

@@ -19,6 +19,7 @@ from cogview.recipes.config import TextToImageRecipe
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.training.transformer import TransformerTask
+from cogview.transformer.initialisation import start_branches, start_positions
 from cogview.transformer.model import Transformer
 
 NUM_SAMPLE_TEXTS = 4
@@ -73,6 +74,7 @@ def train_text_to_image(
         resume=resume,
         recipe={
             "transformer": model.transformer.config,
+            "initialisation": recipe.initialisation,
             "template": model.template,
             "token_loss": recipe.token_loss,
             "text_tokenizer": shards.text_tokenizer,
@@ -114,6 +116,9 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         transformer = Transformer(config)
+    start_branches(transformer, recipe.initialisation.branch_gain)
+    if recipe.initialisation.positions == "rows_and_columns":
+        start_positions(transformer, template.code_positions(0), template.grid_rows, template.grid_columns)
     return PretrainedModel(
         transformer=transformer,
         template=template,

@@ -1,13 +1,13 @@
 """What a recipe returns: the whole of a run, as frozen dataclasses that the command line can override."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cogview.data.config import DefaultDataConfig
 from cogview.errors import UsageError
 from cogview.image.config import VQVAEConfig
 from cogview.training.config import TokenLossConfig, TrainingConfig
-from cogview.transformer.config import TransformerConfig
+from cogview.transformer.config import InitialisationConfig, TransformerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,7 @@ class TextToImageRecipe:
     Args:
         transformer: shape and stabilisers; `vocabulary_size` and `num_positions` are replaced by what the
             token shards ask for.
+        initialisation: where its weights start.
         max_text_pieces: longer texts are clipped and counted.
         image_positions: position of the first code: right after the text, as in the paper, or at a fixed place.
         token_loss: weights and normaliser of the loss.
@@ -54,10 +55,19 @@ class TextToImageRecipe:
     """
 
     transformer: TransformerConfig
+    initialisation: InitialisationConfig = field(default_factory=InitialisationConfig)
     max_text_pieces: int
     image_positions: Literal["after_text", "fixed"]
     token_loss: TokenLossConfig
     training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        """Refuse rows and columns where a position has neither."""
+        if self.initialisation.positions == "rows_and_columns" and self.image_positions != "fixed":
+            raise UsageError(
+                "initialisation.positions rows_and_columns needs image_positions fixed: after a text of any length, "
+                f"a position is that of many rows and columns; got {self.image_positions}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

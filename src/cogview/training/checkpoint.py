@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,15 @@ VERSION = 1
 _FOLDER_NAME = re.compile(r"step-(\d{8,})")
 
 
+class _DamagedError(Exception):
+    """A checkpoint is not what was once written, so that no retry and no other version can read it."""
+
+
 def save_checkpoint(
     folder: Path,
     step: int,
     module: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     state: Mapping[str, Any],
     keep: int,
 ) -> Path:
@@ -40,7 +44,7 @@ def save_checkpoint(
         folder: the run's folder of checkpoints.
         step: how many steps have been done.
         module: its parameters and persistent buffers are stored.
-        optimizer: its per-parameter tensors are stored; its numbers come from the config.
+        optimizers: their per-parameter tensors are stored; their numbers come from the config.
         state: what else a resumed run needs, as JSON.
         keep: how many of the latest checkpoints stay.
 
@@ -52,7 +56,7 @@ def save_checkpoint(
         digests = {
             "model.safetensors": _write_tensors(temporary / "model.safetensors", _module_tensors(module)),
             "optimizer.safetensors": _write_tensors(
-                temporary / "optimizer.safetensors", _optimizer_tensors(module, optimizer)
+                temporary / "optimizer.safetensors", _optimizer_tensors(module, optimizers)
             ),
         }
         header = {"format": FORMAT, "version": VERSION, "step": step, "sha256": digests}
@@ -74,23 +78,25 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_latest_checkpoint(
-    folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, Any] | None:
-    """Load the latest whole checkpoint into the module and the optimizer.
+    """Load the latest whole checkpoint into the module and the optimizers.
 
-    Checkpoints that cannot be trusted are passed over, each with a line, and get the suffix `.broken`, so that
-    they are neither counted nor overwritten.
+    Damaged checkpoints are passed over, each with a line, and get the suffix `.broken`, so that they are neither
+    counted nor overwritten. One that is whole as far as can be told, and only cannot be read here and now, stops
+    the run instead: going on from an older one would throw steps away.
 
     Args:
         folder: the run's folder of checkpoints.
         module: has the stored module's shapes.
-        optimizer: was built for `module`.
+        optimizers: were built for `module`.
 
     Returns:
         What was stored as the state, with "step" in it; None if there is no checkpoint at all.
 
     Raises:
-        CogViewError: there are checkpoints, but none is whole, or they are of another model.
+        CogViewError: there are checkpoints, but none is whole; or the latest whole one is of another model or of
+            another version, or the system refuses to read it.
     """
     remove_leftovers(folder)
     checkpoints = list_checkpoints(folder)
@@ -99,12 +105,12 @@ def load_latest_checkpoint(
     for path in reversed(checkpoints):
         try:
             state, model_tensors, optimizer_tensors = _read(path)
-        except CogViewError as error:
-            say(f"Checkpoint {path.name} cannot be used ({error}); trying the one before it.")
+        except _DamagedError as error:
+            say(f"Checkpoint {path.name} is damaged ({error}); trying the one before it.")
             path.replace(_unused(path.with_name(f"{path.name}.broken")))
             continue
         _load_module(module, model_tensors, path)
-        _load_optimizer(module, optimizer, optimizer_tensors, path)
+        _load_optimizers(module, optimizers, optimizer_tensors, path)
         return state
     raise CogViewError(
         f"None of the {len(checkpoints)} checkpoints in {folder} is whole; start again in another run folder."
@@ -119,21 +125,34 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Read a checkpoint and check all of it before anything is changed by it."""
+    """Read a checkpoint and check all of it before anything is changed by it.
+
+    Raises:
+        _DamagedError: it has lost a file or something in one.
+        CogViewError: it is of another version, or cannot be read for a reason that lies outside it.
+    """
     try:
         state = json.loads((path / "state.json").read_bytes())
         if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise CogViewError("state.json is not that of a checkpoint")
+            raise _DamagedError("state.json is not that of a checkpoint")
         if state.get("version") != VERSION:
-            raise CogViewError(f"it has version {state.get('version')}, wanted {VERSION}")
+            raise CogViewError(
+                f"{path} has version {state.get('version')!r} and this cogview reads version {VERSION}: resume with "
+                "the cogview that wrote it, or move it away to go on from the one before it."
+            )
         tensors = []
         for name in ("model.safetensors", "optimizer.safetensors"):
             data = (path / name).read_bytes()
             if hashlib.sha256(data).hexdigest() != state["sha256"][name]:
-                raise CogViewError(f"{name} is not as it was written")
+                raise _DamagedError(f"{name} is not as it was written")
             tensors.append(safetensors.torch.load(data))
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise CogViewError(f"{type(error).__name__}: {error}") from error
+    except (FileNotFoundError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise _DamagedError(f"{type(error).__name__}: {error}") from error
+    except OSError as error:
+        raise CogViewError(
+            f"{error.filename or path} cannot be read ({error.strerror or error}): see to that and resume, or move "
+            f"{path} away to go on from the one before it."
+        ) from error
     return state, tensors[0], tensors[1]
 
 
@@ -158,19 +177,31 @@ def _load_module(module: nn.Module, tensors: dict[str, torch.Tensor], path: Path
         raise CogViewError(f"{path} is of another model: {str(error).splitlines()[-1].strip()}") from error
 
 
-def _optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Name each of the optimizer's tensors after its parameter: `exp_avg/layers.0.weight`."""
+def _optimizer_tensors(
+    module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+) -> dict[str, torch.Tensor]:
+    """Name each of the optimizers' tensors after its parameter: `exp_avg/layers.0.weight`."""
     return {
         f"{key}/{name}": value.detach()
         for name, parameter in module.named_parameters()
+        for optimizer in optimizers
         for key, value in optimizer.state.get(parameter, {}).items()
     }
 
 
-def _load_optimizer(
-    module: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], path: Path
+def _load_optimizers(
+    module: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    tensors: dict[str, torch.Tensor],
+    path: Path,
 ) -> None:
     parameters = dict(module.named_parameters())
+    states = {
+        parameter: optimizer.state[parameter]
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
     for qualified_name, tensor in tensors.items():
         key, _, name = qualified_name.partition("/")
         parameter = parameters.get(name)
@@ -182,7 +213,7 @@ def _load_optimizer(
         value = tensor.to(parameter.device)
         if tensor.shape == parameter.shape and tensor.ndim:
             value = torch.empty_like(parameter, dtype=tensor.dtype).copy_(value)
-        optimizer.state[parameter][key] = value
+        states[parameter][key] = value
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:

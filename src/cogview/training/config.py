@@ -14,7 +14,10 @@ class TrainingConfig:
         num_steps: optimizer steps of the whole run; the schedule stretches over them.
         batch_size: samples of a step, over all its micro-batches.
         num_micro_batches: equal parts a batch is cut into to fit the memory; gradients are summed over them.
-        learning_rate: the peak, reached at the end of the warm-up.
+        optimizer: "adamw" for all parameters, or "muon" for the weights of linear maps and AdamW for the rest.
+        learning_rate: AdamW's peak, reached at the end of the warm-up.
+        muon_learning_rate: Muon's peak, for a square matrix; those with more rows than columns step further.
+        muon_momentum: Muon's decay rate of the mean of the gradient.
         final_learning_rate_fraction: where the cosine ends, as a fraction of the peak.
         warmup_fraction: the share of the steps over which the rate rises linearly from zero.
         betas: AdamW's decay rates of the mean and of the square of the gradient.
@@ -36,7 +39,10 @@ class TrainingConfig:
     num_steps: int
     batch_size: int
     num_micro_batches: int = 1
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 3e-4
+    muon_learning_rate: float = 0.02
+    muon_momentum: float = 0.95
     final_learning_rate_fraction: float = 0.1
     warmup_fraction: float = 0.02
     betas: tuple[float, float] = (0.9, 0.95)
@@ -58,7 +64,7 @@ class TrainingConfig:
         for name in (*positive, "checkpoint_every_steps", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("learning_rate", "epsilon"):
+        for name in ("learning_rate", "muon_learning_rate", "epsilon"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be greater than 0, got {getattr(self, name)}.")
         for name in ("weight_decay", "gradient_clip", "sample_every_steps", "seed"):
@@ -69,6 +75,8 @@ class TrainingConfig:
                 raise UsageError(f"{name} must lie between 0 and 1, got {getattr(self, name)}.")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UsageError(f"betas must be at least 0 and less than 1, got {self.betas}.")
+        if not 0 <= self.muon_momentum < 1:
+            raise UsageError(f"muon_momentum must be at least 0 and less than 1, got {self.muon_momentum}.")
         if self.batch_size % self.num_micro_batches:
             raise UsageError(
                 f"batch_size must be a multiple of num_micro_batches, got {self.batch_size} and "

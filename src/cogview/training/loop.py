@@ -21,7 +21,7 @@ from cogview.training.checkpoint import load_latest_checkpoint, save_checkpoint
 from cogview.training.config import TrainingConfig
 from cogview.training.interruption import StopRequest, TrainingInterrupted
 from cogview.training.metrics import MetricMeans, MetricsLog, read_metrics
-from cogview.training.optimizer import build_optimizer, learning_rate_at
+from cogview.training.optimizer import build_optimizers, set_learning_rates
 from cogview.training.plot import plot_losses
 from cogview.training.precision import autocast, compiler_failure, resolve_device
 from cogview.training.progress import Pace, Progress, say
@@ -87,11 +87,11 @@ def train(
 
         memory_format = torch.channels_last if task.channels_last else torch.preserve_format
         module = task.module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-        optimizer = build_optimizer(module, config)
+        optimizers = build_optimizers(module, config)
         loss_of = _compiled(task.loss, device) if config.compile else task.loss
         means = MetricMeans()
         checkpoints = run_folder / "checkpoints"
-        state = load_latest_checkpoint(checkpoints, module, optimizer) if resume else None
+        state = load_latest_checkpoint(checkpoints, module, optimizers) if resume else None
         first_step = saved_steps = state["step"] if state else 0
         if state:
             means.load_state(state["metric_sums"], device)
@@ -109,17 +109,16 @@ def train(
         for step, micro_batches in zip(steps, batches, strict=True):
             # ---------------------------------- a single step ----------------------------------
             torch.manual_seed(_step_seed(config.seed, step))
-            learning_rate = learning_rate_at(step, config)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
+            learning_rate = set_learning_rates(optimizers, step, config)
             for micro_batch in micro_batches:
                 with autocast(config.precision, device):
                     loss, metrics = loss_of(micro_batch.tensors)
                 torch.autograd.backward(loss * micro_batch.weight)
                 means.add({"loss": loss, **metrics}, micro_batch.weight)
             gradient_norm = clip_grad_norm_(module.parameters(), config.gradient_clip or math.inf)
-            optimizer.step()
-            optimizer.zero_grad()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
             means.add({"gradient_norm": gradient_norm, **task.after_step(step)})
             # -------------------------------- the step is done ---------------------------------
             means.watch(loss + gradient_norm, step)
@@ -142,7 +141,7 @@ def train(
                     log.sync()
                     run_state = {"metric_sums": means.state(), "seconds": pace.seconds, "run": description}
                     keep = config.keep_checkpoints
-                    save_checkpoint(checkpoints, completed_steps, module, optimizer, run_state, keep)
+                    save_checkpoint(checkpoints, completed_steps, module, optimizers, run_state, keep)
                     _export(export, run_folder)
                     saved_steps = completed_steps
                 module.train()

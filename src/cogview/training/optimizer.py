@@ -1,9 +1,11 @@
-"""AdamW with the paper's decay rule, and its schedule.
+"""The optimizers with the paper's decay rule, and their schedule.
 
-Differs from the paper: it names Adam; here the weight decay is decoupled from the gradient (AdamW).
+Differs from the paper: it names Adam; here the weight decay is decoupled from the gradient (AdamW), and Muon may
+take over the matrices of linear maps.
 """
 
 import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -11,27 +13,66 @@ from torch import nn
 from cogview.training.config import TrainingConfig
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Split the trainable parameters into those that decay and those that don't.
+def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
+    """Split parameters into those that decay and those that don't.
 
     Biases and the weights of norms are exactly the parameters with one dimension (or none); matrices,
     convolution kernels and embeddings decay.
 
     Paper: section 2.3.
     """
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    held = list(parameters)
+    groups: list[dict[str, object]] = [
+        {"params": [p for p in held if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in held if p.ndim < 2], "weight_decay": 0.0},
     ]
+    return [group for group in groups if group["params"]]
 
 
-def build_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """Build AdamW for the module where it lies; one fused kernel updates all parameters."""
-    groups = [group for group in parameter_groups(module, config.weight_decay) if group["params"]]
-    return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon, fused=True
-    )
+def build_optimizers(module: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """Build the optimizers of the module where it lies: each trainable parameter is in one of them.
+
+    AdamW updates all in one fused kernel. With `optimizer` "muon", the weights of linear maps are Muon's: its
+    steps move each matrix equally in all directions, while embeddings, a head tied to them, norms and biases stay
+    with AdamW. Muon has a peak rate of its own, and its decay a step is that of AdamW.
+    """
+    matrices = []
+    if config.optimizer == "muon":
+        tables = {id(child.weight) for child in module.modules() if isinstance(child, nn.Embedding)}
+        linear = [child.weight for child in module.modules() if isinstance(child, nn.Linear)]
+        matrices = [weight for weight in linear if weight.requires_grad and id(weight) not in tables]
+    taken = {id(weight) for weight in matrices}
+    others = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
+    optimizers: list[torch.optim.Optimizer] = []
+    if others:
+        groups = parameter_groups(others, config.weight_decay)
+        optimizers.append(
+            torch.optim.AdamW(
+                groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon, fused=True
+            )
+        )
+    if matrices:
+        decay = config.weight_decay * config.learning_rate / config.muon_learning_rate
+        optimizers.append(
+            torch.optim.Muon(
+                matrices, lr=config.muon_learning_rate, weight_decay=decay, momentum=config.muon_momentum
+            )
+        )
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_learning_rate"] = group["lr"]
+    return optimizers
+
+
+def set_learning_rates(
+    optimizers: Sequence[torch.optim.Optimizer], step: int, config: TrainingConfig
+) -> float:
+    """Give every group its rate of a step, all the same share of their peaks, and return AdamW's."""
+    learning_rate = learning_rate_at(step, config)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * group["peak_learning_rate"] / config.learning_rate
+    return learning_rate
 
 
 def learning_rate_at(step: int, config: TrainingConfig) -> float:

@@ -8,6 +8,7 @@ from cogview.errors import UsageError
 LayerNormPlacement = Literal["sandwich", "pre", "post"]
 NormScope = Literal["token", "tensor", "none"]
 AttentionKind = Literal["fused", "relaxed"]
+PositionStart = Literal["random", "rows_and_columns"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,3 +88,21 @@ class TransformerConfig:
         norms = (4 if self.layer_norm == "sandwich" else 2) * 2 * d
         block = 3 * d * d + 3 * d + d * d + d + 2 * d * inner + inner + d + norms
         return (self.vocabulary_size + self.num_positions) * d + self.num_layers * block + 2 * d
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitialisationConfig:
+    """Where a new transformer's weights start; the defaults are the paper's.
+
+    Args:
+        branch_gain: weight of the norms that end the residual branches of a Sandwich-LN transformer.
+        positions: embeddings of the codes' positions: drawn at `random` like all others, or waves over
+            `rows_and_columns`.
+    """
+
+    branch_gain: float = 1.0
+    positions: PositionStart = "random"
+
+    def __post_init__(self) -> None:
+        if self.branch_gain <= 0:
+            raise UsageError(f"branch_gain must be greater than 0, got {self.branch_gain}")

@@ -1,0 +1,73 @@
+"""Where the weights of a new transformer start.
+
+Differs from the paper, which draws all matrices from N(0, 0.02) and starts all norms at one: that is the default here
+too, but it is slow to learn from for a small model on a small budget. See "Where the transformer starts" in the
+decisions log for what was measured.
+"""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from cogview.errors import UsageError
+from cogview.transformer.model import Transformer
+
+_SHORTEST_PERIOD, _LONGEST_PERIOD = 4.0, 256.0
+
+
+def start_branches(transformer: Transformer, gain: float) -> None:
+    """Set the weights of the norms that end the residual branches.
+
+    At 1, what a Sandwich-LN branch adds is fifty times a token's own embedding, so that early on a layer sees the
+    mean of all earlier tokens and hardly the token itself; at the scale of the embeddings it sees both.
+
+    Args:
+        transformer: of layer norm placement `sandwich`; in the others no norm ends a branch.
+        gain: the weight of every channel.
+    """
+    if gain != 1 and transformer.config.layer_norm != "sandwich":
+        raise UsageError(
+            f"branch_gain {gain} needs layer_norm sandwich, got {transformer.config.layer_norm}: leave it at 1"
+        )
+    for name, parameter in transformer.named_parameters():
+        if name.endswith("output_norm.weight"):
+            nn.init.constant_(parameter, gain)
+
+
+@torch.no_grad()
+def start_positions(
+    transformer: Transformer, code_positions: Int64[np.ndarray, "n"], grid_rows: int, grid_columns: int
+) -> None:
+    """Start the embeddings of the codes' positions as waves over their row and their column.
+
+    Positions drawn at random say nothing of neighbourhood: which position lies above which has to be learned for
+    each one by itself. Of these waves, one linear map finds the code above from anywhere. They are trained on from
+    there like any others, and no larger than those drawn at random.
+
+    Args:
+        transformer: its position table is changed.
+        code_positions: position of each code of a picture, row after row.
+        grid_rows: rows of codes.
+        grid_columns: codes of a row.
+    """
+    table = transformer.embedding.positions.weight
+    width = table.shape[1]
+    if width % 4:
+        raise UsageError(
+            f"positions rows_and_columns need a hidden_size that is a multiple of 4, got {width}"
+        )
+    rows, columns = _waves(grid_rows, width // 2), _waves(grid_columns, width // 2)
+    places = torch.cat([rows.repeat_interleave(grid_columns, dim=0), columns.repeat(grid_rows, 1)], dim=1)
+    # Sines and cosines have a mean square of 1/2; the table's is 0.02 squared.
+    table[torch.from_numpy(code_positions)] = (0.02 * math.sqrt(2) * places).to(table)
+
+
+def _waves(num: int, width: int) -> Float[Tensor, "n d"]:
+    """Return sines and cosines of 0, 1, 2, ... at periods from a few to many steps."""
+    exponents = torch.linspace(0, 1, width // 2)
+    periods = _SHORTEST_PERIOD * (_LONGEST_PERIOD / _SHORTEST_PERIOD) ** exponents
+    angles = torch.arange(num)[:, None] * (2 * math.pi / periods)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)

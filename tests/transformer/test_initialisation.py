@@ -1,0 +1,76 @@
+"""Where a new transformer's weights start."""
+
+import numpy as np
+import pytest
+import torch
+
+from cogview.errors import UsageError
+from cogview.transformer.config import InitialisationConfig, TransformerConfig
+from cogview.transformer.initialisation import start_branches, start_positions
+from cogview.transformer.model import Transformer
+
+
+def build(layer_norm: str = "sandwich", hidden_size: int = 64) -> Transformer:
+    torch.manual_seed(0)
+    return Transformer(
+        TransformerConfig(
+            num_layers=2,
+            hidden_size=hidden_size,
+            num_heads=2,
+            vocabulary_size=50,
+            num_positions=80,
+            layer_norm=layer_norm,
+        )
+    )
+
+
+def test_a_branch_adds_at_first_what_its_gain_says() -> None:
+    transformer = build()
+    start_branches(transformer, 0.05)
+    block = transformer.blocks[0]
+    x = torch.randn(3, 5, 64)
+    added = block.attention_output_norm(block.attention(x)).detach()
+    assert float(added.std()) == pytest.approx(0.05, rel=0.02)
+    assert torch.equal(block.attention_input_norm.weight, torch.ones(64))
+    assert torch.equal(transformer.final_norm.weight, torch.ones(64))
+
+
+@pytest.mark.parametrize("layer_norm", ["pre", "post"])
+def test_a_gain_needs_norms_that_end_the_branches(layer_norm: str) -> None:
+    start_branches(build(layer_norm), 1.0)
+    with pytest.raises(UsageError, match=f"branch_gain 0.05 needs layer_norm sandwich, got {layer_norm}"):
+        start_branches(build(layer_norm), 0.05)
+
+
+def test_one_linear_map_finds_the_code_above_from_anywhere() -> None:
+    transformer = build()
+    rows, columns = 8, 8
+    start_positions(transformer, np.arange(10, 74), rows, columns)
+    table = transformer.embedding.positions.weight.detach()[10:74].view(rows, columns, 64).double()
+    below, above = table[1:].flatten(0, 1), table[:-1].flatten(0, 1)
+    to_above = torch.linalg.lstsq(below, above, rcond=1e-5, driver="gelsd").solution
+    assert torch.allclose(below @ to_above, above, atol=1e-5)
+    # All places differ, so that the map tells one place above from all others.
+    distances = torch.cdist(table.flatten(0, 1), table.flatten(0, 1))
+    assert distances.fill_diagonal_(1.0).min() > 0.01
+
+
+def test_only_the_codes_positions_change_and_their_scale_stays() -> None:
+    before, after = build(), build()
+    start_positions(after, np.arange(10, 74), 8, 8)
+    difference = (before.embedding.positions.weight != after.embedding.positions.weight).any(dim=1)
+    assert difference[10:74].all()
+    assert not difference[:10].any()
+    assert not difference[74:].any()
+    scale = after.embedding.positions.weight[10:74].detach().square().mean().sqrt()
+    assert float(scale) == pytest.approx(0.02, rel=1e-3)
+
+
+def test_a_width_that_waves_do_not_fit_is_refused() -> None:
+    with pytest.raises(UsageError, match="multiple of 4, got 6"):
+        start_positions(build(hidden_size=6), np.arange(4), 2, 2)
+
+
+def test_a_gain_of_zero_is_refused() -> None:
+    with pytest.raises(UsageError, match="branch_gain must be greater than 0"):
+        InitialisationConfig(branch_gain=0.0)
