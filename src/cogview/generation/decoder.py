@@ -24,7 +24,10 @@ _Norm = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class _Block:
-    """One block's norms and linear maps; a norm that the block does not have returns its input."""
+    """One block's norms and linear maps; a norm that the block does not have returns its input.
+
+    The query that `query_key_value` gives is divided by the square root of the head's size already.
+    """
 
     attention_input_norm: _Norm
     query_key_value: DecodingLinear
@@ -73,7 +76,7 @@ class Decoder:
             attention, mlp = module.attention, module.mlp
             return _Block(
                 attention_input_norm=_norm(module.attention_input_norm),
-                query_key_value=linear(attention.query_key_value.weight, attention.query_key_value.bias),
+                query_key_value=linear(*_with_scaled_query(attention.query_key_value, self.config.head_size)),
                 attention_output=linear(attention.output.weight, attention.output.bias),
                 attention_output_norm=_norm(module.attention_output_norm),
                 mlp_input_norm=_norm(module.mlp_input_norm),
@@ -111,7 +114,7 @@ class Decoder:
             query, key, value = heads.permute(2, 0, 3, 1, 4).to(cache.keys.dtype)
             cache.keys[layer, :, :, :t] = key
             cache.values[layer, :, :, :t] = value
-            attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+            attended = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)
             return attended.transpose(1, 2).reshape(b * t, self.config.hidden_size)
 
         x = self._through_blocks(x, attend)
@@ -125,18 +128,17 @@ class Decoder:
         assert cache.length < cache.max_tokens, "the cache is full"
         length = cache.length
         x = self._embed(tokens, positions)
-        new_keys, new_values = (held.select(3, length).unbind(0) for held in (cache.keys, cache.values))
+        new_pairs = cache.pairs.select(4, length).unbind(0)
         # Slices to the current length: a mask over the whole cache would read all of it.
         keys, values = (held.narrow(3, 0, length + 1) for held in (cache.keys, cache.values))
         if self._attend is _attend_by_products:
-            keys, values = keys.flatten(1, 2), values.flatten(1, 2)
+            keys, values = keys.flatten(1, 2).transpose(2, 3), values.flatten(1, 2)
         layers_keys, layers_values = keys.unbind(0), values.unbind(0)
 
         def attend(layer: int, query_key_value: Float[Tensor, "b d3"]) -> Float[Tensor, "b d"]:
-            query, key, value = query_key_value.view(len(x), 3, self.config.num_heads, -1).unbind(1)
-            new_keys[layer].copy_(key)
-            new_values[layer].copy_(value)
-            return self._attend(query.to(keys.dtype), layers_keys[layer], layers_values[layer]).flatten(1)
+            heads = query_key_value.view(len(x), 3, self.config.num_heads, -1).transpose(0, 1)
+            new_pairs[layer].copy_(heads[1:])
+            return self._attend(heads[0].to(keys.dtype), layers_keys[layer], layers_values[layer]).flatten(1)
 
         x = self._through_blocks(x, attend)
         cache.length = length + 1
@@ -166,14 +168,13 @@ class Decoder:
 
 
 def _attend_by_products(
-    query: Float[Tensor, "b h e"], keys: Float[Tensor, "n k e"], values: Float[Tensor, "n k e"]
+    query: Float[Tensor, "b h e"], keys: Float[Tensor, "n e k"], values: Float[Tensor, "n k e"]
 ) -> Float[Tensor, "b h e"]:
     """Attend by batched products over the n = b h heads of all sequences: on CPU as fast as the fused kernel.
 
     And a head's bits are the same in any batch, while the fused kernel splits a head's work among threads by it.
     """
-    scaled = (query * query.shape[-1] ** -0.5).reshape(len(keys), 1, -1)
-    weights = torch.softmax(torch.bmm(scaled, keys.transpose(1, 2)), dim=-1)
+    weights = torch.softmax(torch.bmm(query.reshape(len(keys), 1, -1), keys), dim=-1)
     return torch.bmm(weights, values).view(query.shape)
 
 
@@ -181,7 +182,18 @@ def _attend_fused(
     query: Float[Tensor, "b h e"], keys: Float[Tensor, "b h k e"], values: Float[Tensor, "b h k e"]
 ) -> Float[Tensor, "b h e"]:
     """Attend by PyTorch's fused kernel."""
-    return F.scaled_dot_product_attention(query.unsqueeze(2), keys, values).squeeze(2)
+    return F.scaled_dot_product_attention(query.unsqueeze(2), keys, values, scale=1.0).squeeze(2)
+
+
+def _with_scaled_query(module: nn.Linear, head_size: int) -> tuple[Float[Tensor, "o i"], Float[Tensor, "o"]]:
+    """Return weight and bias of a map to Q, K and V with Q / sqrt(head_size), in the precision that they have.
+
+    For heads of 16, 64 or 256 channels this is the very same number, elsewhere one rounding away.
+    """
+    scale = torch.ones(3, 1, dtype=module.weight.dtype, device=module.weight.device)
+    scale[0] = head_size**-0.5
+    scale = scale.expand(3, module.in_features).reshape(-1)
+    return module.weight.detach() * scale[:, None], module.bias.detach() * scale
 
 
 def _norm(module: nn.Module) -> _Norm:

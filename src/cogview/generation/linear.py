@@ -61,7 +61,7 @@ def prepare_linear(
         dtype: to compute in; the weight's by default.
         gelu: apply GELU (tanh form) to the result.
         backend: `packed`, `plain`, or `auto` for packed where possible.
-        batch_invariant: add rows of zeros where a row's bits would otherwise depend on the number of rows.
+        batch_invariant: add rows where a row's bits would otherwise depend on the number of rows.
 
     Raises:
         UsageError: packed weights were asked for, and this machine or PyTorch cannot pack them.
@@ -83,7 +83,11 @@ def prepare_linear(
 
     def padded_product(x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
         num_rows = x.shape[0]
-        return product(F.pad(x, (0, 0, 0, -num_rows % multiple)))[:num_rows]
+        num_missing = -num_rows % multiple
+        if not num_missing:
+            return product(x)
+        # Any rows do, and joining costs less than filling with zeros.
+        return product(torch.cat([x, x[:1].expand(num_missing, -1)]))[:num_rows]
 
     return padded_product
 

@@ -12,17 +12,16 @@ class LayerCache:
 
     def __init__(self, cache: "KeyValueCache", layer: int) -> None:
         self._cache = cache
-        self._keys = cache.keys[layer]
-        self._values = cache.values[layer]
+        self._pairs = cache.pairs[layer]
 
     def append(
         self, key: Float[Tensor, "b h t e"], value: Float[Tensor, "b h t e"]
     ) -> tuple[Float[Tensor, "b h k e"], Float[Tensor, "b h k e"]]:
         """Store `t` new positions behind those held and return all of them, the new ones included."""
         start, stop = self._cache.length, self._cache.length + key.shape[2]
-        self._keys[:, :, start:stop] = key
-        self._values[:, :, start:stop] = value
-        return self._keys[:, :, :stop], self._values[:, :, :stop]
+        self._pairs[:, :, :, start:stop] = torch.stack([key, value])
+        keys, values = self._pairs[:, :, :, :stop].unbind(0)
+        return keys, values
 
 
 class KeyValueCache:
@@ -45,9 +44,11 @@ class KeyValueCache:
         device: torch.device | str = "cpu",
     ) -> None:
         self.config = config
-        shape = (config.num_layers, batch, config.num_heads, max_tokens, config.head_size)
-        self.keys: Float[Tensor, "l b h k e"] = torch.zeros(shape, dtype=dtype, device=device)
-        self.values: Float[Tensor, "l b h k e"] = torch.zeros(shape, dtype=dtype, device=device)
+        shape = (config.num_layers, 2, batch, config.num_heads, max_tokens, config.head_size)
+        # A layer's keys and values lie side by side, so that one copy can put away both.
+        self.pairs: Float[Tensor, "l 2 b h k e"] = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys: Float[Tensor, "l b h k e"] = self.pairs[:, 0]
+        self.values: Float[Tensor, "l b h k e"] = self.pairs[:, 1]
         self.length = 0
 
     @property
