@@ -17,10 +17,12 @@ import torch
 from PIL import Image
 
 import cogview
+from cogview.data.world import GROUNDS
 from cogview.files import atomic_write_json, atomic_write_text
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.generation.pipeline import Pipeline
 from cogview.image.pixels import image_to_array, read_image, tensor_to_images
+from cogview.recipes import default_data
 from cogview.training.image_tokenizer import evaluate_reconstruction
 from environment import RESULTS, describe
 
@@ -152,6 +154,7 @@ def card(figures: dict[str, Any]) -> str:
             f"| {run['seed']} | {run['git_commit']} | {run['versions']['torch']} |"
         )
 
+    world = getattr(default_data, figures["recipe"].replace("-", "_"))().data
     return f"""---
 license: apache-2.0
 language: [zh, en]
@@ -161,8 +164,9 @@ library_name: cogview
 # The bundled model
 
 Draws scenes of one to four known objects, {height} x {width} pixels, from Chinese or
-English text. A small world on purpose: 80 objects in two flat icon styles on ten grounds. What is not in
-that world (the first 80 training objects of `src/cogview/data/objects.tsv`) it cannot draw.
+English text. A small world on purpose: {world.num_objects} objects in {len(world.styles)} icon styles
+({", ".join(world.styles)}) on {len(GROUNDS)} grounds. What is not in that world (the first {world.num_objects}
+training objects of `src/cogview/data/objects.tsv`) it cannot draw.
 
 ![For eight held-out captions: the scene as the tokenizer sees it, then three pictures drawn](samples.png)
 
