@@ -9,6 +9,7 @@ and the figures to bench/results/model_card.json.
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 
 import cogview
+from cogview.data.icons import PACKAGE_OF_STYLE
 from cogview.data.world import GROUNDS
 from cogview.files import atomic_write_json, atomic_write_text
 from cogview.generation.contact_sheet import contact_sheet
@@ -121,7 +123,8 @@ def run_facts(run: Path) -> dict[str, Any]:
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     kept = ("seed", "device", "device_name", "num_threads", "versions", "git_commit", "training", "recipe")
-    return {name: config[name] for name in kept} | {"last_metrics": last}
+    kept_values = {name: config[name] for name in kept}
+    return kept_values | {"resumes": config.get("resumes", []), "last_metrics": last}
 
 
 def sample_sheet(pipe: Pipeline, folder: Path, num_samples: int) -> Image.Image:
@@ -131,6 +134,22 @@ def sample_sheet(pipe: Pipeline, folder: Path, num_samples: int) -> Image.Image:
     drawn = pipe.generate(texts, num_candidates=3)
     rows = [[view, *(candidate.image for candidate in row)] for view, row in zip(views, drawn, strict=True)]
     return contact_sheet(rows, texts)
+
+
+def art(styles: Sequence[str]) -> str:
+    """Return the names of styles with the licences of their art."""
+    return ", ".join(f"{style} ({PACKAGE_OF_STYLE[style].licence})" for style in styles)
+
+
+def commits_of(run: dict[str, Any]) -> str:
+    """Return the commits that a run was started and resumed with."""
+    commits = [run["git_commit"], *(resume["git_commit"] for resume in run["resumes"])]
+    return " then ".join(dict.fromkeys(commits))
+
+
+def device_of(run: dict[str, Any]) -> str:
+    """Return what a run was trained on."""
+    return run["device_name"] if run["device"] == "cuda" else f"{run['num_threads']} CPU threads"
 
 
 def card(figures: dict[str, Any]) -> str:
@@ -151,10 +170,13 @@ def card(figures: dict[str, Any]) -> str:
         training, last = run["training"], run["last_metrics"]
         return (
             f"| {name} | `{command}` | {last['step']:,} x {training['batch_size']} | {last['seconds'] / 60:.0f} "
-            f"| {run['seed']} | {run['git_commit']} | {run['versions']['torch']} |"
+            f"| {run['seed']} | {commits_of(run)} | {run['versions']['torch']} | {device_of(run)} |"
         )
 
-    world = getattr(default_data, figures["recipe"].replace("-", "_"))().data
+    name = figures["recipe"].replace("-", "_")
+    world, icons = (getattr(default_data, each)().data for each in (name, f"{name}_image_tokenizer"))
+    others = [style for style in icons.styles if style not in world.styles]
+    also = f", the image tokenizer also on {art(others)}" if others else ""
     return f"""---
 license: apache-2.0
 language: [zh, en]
@@ -195,20 +217,19 @@ on {environment["device"]}, {environment["num_threads"]} threads, torch
 
 ## Training
 
-| part | recipe | steps x batch | minutes | seed | commit | torch |
-|---|---|---|---|---|---|---|
+| part | recipe | steps x batch | minutes | seed | commit | torch | device |
+|---|---|---|---|---|---|---|---|
 {run_row("image tokenizer", tokenizer_run, f"cogview train image-tokenizer {figures['recipe']}")}
 {run_row("transformer", transformer_run, f"cogview train text-to-image {figures['recipe']}")}
 
-On {tokenizer_run["num_threads"]} CPU cores with bfloat16, shared with other work.
-`scripts/bundled-model.sh` is meant to do it all again. A commit that ends in "-dirty" had changes beside it, so that
+Precision {transformer_run["training"]["precision"]}. `scripts/bundled-model.sh` is meant to do it all again.
+A commit that ends in "-dirty" had changes beside it, so that
 run cannot be repeated from the commit alone.
 
 ## Data and licences
 
-The transformer was trained on scenes of icons from twemoji (CC-BY-4.0) and fluent-emoji-flat (MIT), the image tokenizer
-on those and on noto (Apache-2.0) and fluent-emoji 3D (MIT), with words from emojibase (MIT) and this project's
-templates. No art under share-alike terms. Credits: `NOTICE`. The weights are under Apache-2.0.
+Trained on scenes of icons from {art(world.styles)}{also}, with words from emojibase (MIT)
+and this project's templates. No art under share-alike terms. Credits: `NOTICE`. The weights are under Apache-2.0.
 
 ## Limits
 

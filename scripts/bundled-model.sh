@@ -14,6 +14,7 @@ cd "$(dirname "$0")/.."
 recipe=${RECIPE:-bundled}
 cogview=${COGVIEW:-.venv/bin/cogview}
 python=${PYTHON:-.venv/bin/python}
+trap : TERM # a request to stop is for the command that runs: it saves and fails, which ends this script too
 resume() { if [ -e "$1/config.json" ]; then echo --resume; fi; }
 
 [ -d "$work/icons" ] || $cogview data build "$recipe-image-tokenizer" --out "$work/icons" \

@@ -39,6 +39,38 @@ def transformer() -> Transformer:
     return transformer
 
 
+@pytest.mark.usefixtures("num_threads")
+@pytest.mark.parametrize("num_tokens", [5, 63, 64, 290, 1040])
+def test_attention_over_cached_keys_has_the_same_bits_in_any_batch(num_tokens: int) -> None:
+    """At heads of 64, where products large enough for the library's kernels are made."""
+    transformer = Transformer(
+        TransformerConfig(
+            num_layers=1,
+            hidden_size=128,
+            num_heads=2,
+            vocabulary_size=VOCABULARY.size,
+            num_positions=num_tokens + 1,
+        )
+    )
+    decoder = Engine(transformer, VOCABULARY.image_codes).decoder
+    cache = decoder.new_cache(16, num_tokens + 1)
+    generator = torch.Generator().manual_seed(num_tokens)
+    cache.pairs.normal_(generator=generator)
+    tokens = torch.randint(100, (16,), generator=generator)
+    positions = torch.full((16,), num_tokens)
+
+    def states(rows: slice) -> torch.Tensor:
+        part = decoder.new_cache(len(tokens[rows]), num_tokens + 1)
+        part.pairs.copy_(cache.pairs[:, :, rows])
+        part.length = num_tokens
+        with torch.inference_mode():
+            return decoder.decode(tokens[rows], positions[rows], part)
+
+    together = states(slice(0, 16))
+    for start, stop in ((0, 1), (7, 8), (3, 5), (0, 3), (9, 16)):
+        assert torch.equal(states(slice(start, stop)), together[start:stop])
+
+
 def prompt(pieces: list[int], *seeds: int) -> Prompt:
     return Prompt.of(TEMPLATE, pieces, seeds)
 

@@ -66,8 +66,23 @@ def test_a_packed_row_has_the_same_bits_in_any_company(
         assert torch.equal(linear(x[-num_rows:]), together[-num_rows:])
 
 
-def test_padding_is_found_by_trying_and_kept_small() -> None:
-    assert row_multiple(96, 96, torch.float32, can_pack("cpu", torch.float32)) in (1, 2, 4, 8)
+@pytest.mark.parametrize("backend", ["packed", "plain"])
+@pytest.mark.parametrize(("num_inputs", "num_outputs"), SHAPES)
+def test_rows_are_padded_to_the_smallest_multiple_that_keeps_their_bits(
+    num_inputs: int, num_outputs: int, backend: str
+) -> None:
+    skip_unless_packable(backend, torch.float32)
+    found = row_multiple(num_inputs, num_outputs, torch.float32, backend == "packed", torch.get_num_threads())
+    weight, _ = weight_and_bias(num_inputs, num_outputs)
+    linear = prepare_linear(weight, backend=backend, batch_invariant=False)
+    x = rows(32, num_inputs)
+    together = linear(x)
+
+    def keeps_bits(multiple: int) -> bool:
+        return all(torch.equal(linear(x[:size]), together[:size]) for size in range(multiple, 32, multiple))
+
+    smallest = next((multiple for multiple in (1, 2, 4, 8) if keeps_bits(multiple)), 1)
+    assert found == smallest
 
 
 def test_weights_of_a_kind_that_cannot_be_packed_are_refused_or_left_plain() -> None:

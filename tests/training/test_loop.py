@@ -1,6 +1,8 @@
 import errno
 import json
 import math
+import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -12,8 +14,9 @@ from safetensors.torch import load_file
 from tiny_task import TinyTask, tiny_config
 
 from cogview.errors import CogViewError, UsageError
-from cogview.training import loop
+from cogview.training import loop, run_folder
 from cogview.training.checkpoint import list_checkpoints
+from cogview.training.interruption import TrainingInterrupted
 from cogview.training.loop import train
 from cogview.training.metrics import read_metrics
 from cogview.training.run_folder import claimed_run_folder
@@ -259,6 +262,22 @@ def test_a_config_that_is_not_a_runs_is_refused(tmp_path: Path, content: str) ->
     assert (tmp_path / "config.json").read_text() == content
 
 
+def test_a_resume_keeps_what_the_run_was_started_by_and_adds_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder, "_git_commit", lambda: "first-dirty")
+    train(TinyTask(), tiny_config(), tmp_path)
+    started = json.loads((tmp_path / "config.json").read_bytes())
+    for commit in ("second", "third"):
+        monkeypatch.setattr(run_folder, "_git_commit", lambda commit=commit: commit)
+        train(TinyTask(), tiny_config(keep_checkpoints=7), tmp_path, resume=True)
+    resumed = json.loads((tmp_path / "config.json").read_bytes())
+    resumes = resumed.pop("resumes")
+    assert resumed == started
+    assert [resume["git_commit"] for resume in resumes] == ["second", "third"]
+    assert resumes[0]["training"]["keep_checkpoints"] == 7
+
+
 def test_there_must_be_something_to_resume(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="There is no run to resume"):
         train(TinyTask(), tiny_config(), tmp_path / "missing", resume=True)
@@ -376,8 +395,19 @@ def test_a_gpu_learns_in_bfloat16_and_resumes(tmp_path: Path, channels_last: boo
     task = TinyTask(dropout=0.0, fixed_batch=True)
     task.channels_last = channels_last
     config = tiny_config(num_steps=200, learning_rate=3e-2, device="cuda", precision="bfloat16")
-    summary = train(task, config, tmp_path)
+    summary = train(task, config, tmp_path / "whole")
     assert summary.metrics["loss"] < 0.1
     assert next(task.module.parameters()).is_cuda
-    again = train(TinyTask(dropout=0.0), config, tmp_path, resume=True)
-    assert again.metrics == summary.metrics
+
+    class Stopped(TinyTask):
+        def after_step(self, step: int) -> dict[str, torch.Tensor]:
+            if step == 99:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().after_step(step)
+
+    stopped, resumed = (kind(dropout=0.0, fixed_batch=True) for kind in (Stopped, TinyTask))
+    stopped.channels_last = resumed.channels_last = channels_last
+    with pytest.raises(TrainingInterrupted, match="saved up to step 100"):
+        train(stopped, config, tmp_path / "cut")
+    again = train(resumed, config, tmp_path / "cut", resume=True)
+    assert again.metrics["loss"] == pytest.approx(summary.metrics["loss"], rel=0.2)

@@ -94,6 +94,11 @@ def test_muon_takes_the_linear_maps_and_adamw_all_else_tied_heads_included() -> 
     assert others == {id(p) for p in module.parameters()} - {id(module.mix.weight)}
 
 
+def test_muon_without_linear_maps_is_refused() -> None:
+    with pytest.raises(UsageError, match="muon has nothing to do here"):
+        build_optimizers(torch.nn.Conv2d(3, 4, 3), muon_config())
+
+
 def test_a_step_of_muon_is_as_long_in_every_direction() -> None:
     """The update of a square matrix is all but orthogonal, however lopsided its gradient."""
     linear = torch.nn.Linear(16, 16, bias=False)

@@ -72,6 +72,7 @@ def test_a_killed_process_resumes_bit_for_bit(tmp_path: Path) -> None:
         ("bfloat16", False, "adamw"),
         ("float32", True, "adamw"),
         ("float32", False, "muon"),
+        ("bfloat16", False, "muon"),
     ],
 )
 def test_each_way_to_compute_resumes_bit_for_bit(

@@ -55,7 +55,12 @@ def train_image_tokenizer(
         training,
         out,
         resume=resume,
-        recipe={"vqvae": recipe.vqvae, "size_pixels": size_pixels, "num_pictures": len(images)},
+        recipe={
+            "vqvae": recipe.vqvae,
+            "size_pixels": size_pixels,
+            "num_pictures": len(images),
+            "pictures": images.fingerprint,
+        },
         sample=sample,
         export=lambda folder: task.tokenizer().save_pretrained(folder, dtype=torch.float16),
         evaluate=evaluate,

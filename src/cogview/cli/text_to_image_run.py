@@ -80,6 +80,7 @@ def train_text_to_image(
             "text_tokenizer": shards.text_tokenizer,
             "image_tokenizer": shards.image_tokenizer,
             "num_pairs": len(shards),
+            "tokens": shards.fingerprint,
         },
         sample=lambda num_steps: _draw_samples(model, texts, out / "samples" / f"step-{num_steps:08d}.png"),
         export=lambda folder: save_pretrained(model, folder, torch.float16),

@@ -19,6 +19,9 @@ from cogview.data.pairs import CaptionedImage, PairSource, Problem
 from cogview.data.sources import open_pairs
 from cogview.errors import CogViewError
 
+# Pictures that a fingerprint looks at.
+FINGERPRINT_PICTURES = 1000
+
 # Pictures that the threads decode before the next are begun; bounds what lies in memory.
 CHUNK_PICTURES = 256
 
@@ -41,6 +44,15 @@ class ImageArray:
         """Return one picture."""
         picture: np.ndarray = self.pixels[index]
         return picture
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell this array from others, by its shape and up to 1,000 of its pictures."""
+        digest = hashlib.sha256(repr(self.pixels.shape).encode())
+        step = max(1, len(self) // FINGERPRINT_PICTURES)
+        for picture in self.pixels[::step]:
+            digest.update(picture.tobytes())
+        return digest.hexdigest()[:16]
 
     @classmethod
     def from_folder(

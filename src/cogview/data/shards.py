@@ -6,6 +6,7 @@ A folder with `manifest.json` and files `tokens-00000.safetensors`, each with fo
 each picture's captions begin.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -148,6 +149,7 @@ class TokenShards:
         num_pieces: size of the text vocabulary.
         image_tokenizer: fingerprint of the tokenizer that made the codes.
         text_tokenizer: fingerprint of the tokenizer that made the pieces.
+        fingerprint: 16 hexadecimal digits that change with any code or caption.
         report: what was met while tokenizing.
 
     Raises:
@@ -174,6 +176,8 @@ class TokenShards:
         self.num_pieces: int = manifest["num_pieces"]
         self.image_tokenizer: str = manifest["image_tokenizer"]
         self.text_tokenizer: str = manifest["text_tokenizer"]
+        checksums = "".join(shard["sha256"] for shard in manifest["shards"])
+        self.fingerprint = hashlib.sha256(checksums.encode()).hexdigest()[:16]
         self.report: dict[str, Any] = manifest["report"]
         self._shards = [self._open(folder / shard["file"], shard, verify) for shard in manifest["shards"]]
         self._starts = _offsets([shard["num_pairs"] for shard in manifest["shards"]])

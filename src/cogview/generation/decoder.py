@@ -26,7 +26,7 @@ _Norm = Callable[[Tensor], Tensor]
 class _Block:
     """One block's norms and linear maps; a norm that the block does not have returns its input.
 
-    The query that `query_key_value` gives is divided by the square root of the head's size already.
+    On CPU, the query that `query_key_value` gives is divided by the square root of the head's size already.
     """
 
     attention_input_norm: _Norm
@@ -72,11 +72,20 @@ class Decoder:
                 weight, bias, dtype=self.dtype, gelu=gelu, backend=backend, batch_invariant=batch_invariant
             )
 
+        is_cpu = self.device.type == "cpu"
+        self._attend = _attend_by_products if is_cpu else _attend_fused
+        self._scale = 1.0 if is_cpu else None  # what is left of the division of the query
+
+        def stacked(module: nn.Linear) -> tuple[Tensor, Tensor]:
+            return (
+                _with_scaled_query(module, self.config.head_size) if is_cpu else (module.weight, module.bias)
+            )
+
         def block(module: SandwichBlock) -> _Block:
             attention, mlp = module.attention, module.mlp
             return _Block(
                 attention_input_norm=_norm(module.attention_input_norm),
-                query_key_value=linear(*_with_scaled_query(attention.query_key_value, self.config.head_size)),
+                query_key_value=linear(*stacked(attention.query_key_value)),
                 attention_output=linear(attention.output.weight, attention.output.bias),
                 attention_output_norm=_norm(module.attention_output_norm),
                 mlp_input_norm=_norm(module.mlp_input_norm),
@@ -90,7 +99,6 @@ class Decoder:
         self._blocks = [block(module) for module in transformer.blocks if isinstance(module, SandwichBlock)]
         self._final_norm = _norm(transformer.final_norm)
         self._head = linear(table[legal_codes.start : legal_codes.stop])
-        self._attend = _attend_by_products if self.device.type == "cpu" else _attend_fused
 
     def new_cache(self, batch: int, max_tokens: int) -> KeyValueCache:
         """Return an empty cache of the dtype that attention is fastest in here."""
@@ -114,7 +122,7 @@ class Decoder:
             query, key, value = heads.permute(2, 0, 3, 1, 4).to(cache.keys.dtype)
             cache.keys[layer, :, :, :t] = key
             cache.values[layer, :, :, :t] = value
-            attended = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)
+            attended = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=self._scale)
             return attended.transpose(1, 2).reshape(b * t, self.config.hidden_size)
 
         x = self._through_blocks(x, attend)
@@ -146,7 +154,7 @@ class Decoder:
 
     def _embed(self, tokens: Int64[Tensor, "*n"], positions: Int64[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
         """Return the sum of token and position embeddings in fp32."""
-        return (F.embedding(tokens, self._tokens) + F.embedding(positions, self._positions)).float()
+        return F.embedding(tokens, self._tokens).float() + F.embedding(positions, self._positions).float()
 
     def _through_blocks(
         self, x: Float[Tensor, "n d"], attend: Callable[[int, Tensor], Tensor]
@@ -182,18 +190,19 @@ def _attend_fused(
     query: Float[Tensor, "b h e"], keys: Float[Tensor, "b h k e"], values: Float[Tensor, "b h k e"]
 ) -> Float[Tensor, "b h e"]:
     """Attend by PyTorch's fused kernel."""
-    return F.scaled_dot_product_attention(query.unsqueeze(2), keys, values, scale=1.0).squeeze(2)
+    return F.scaled_dot_product_attention(query.unsqueeze(2), keys, values).squeeze(2)
 
 
 def _with_scaled_query(module: nn.Linear, head_size: int) -> tuple[Float[Tensor, "o i"], Float[Tensor, "o"]]:
-    """Return weight and bias of a map to Q, K and V with Q / sqrt(head_size), in the precision that they have.
+    """Return weight and bias of a map to Q, K and V with Q / sqrt(head_size), in fp32.
 
-    For heads of 16, 64 or 256 channels this is the very same number, elsewhere one rounding away.
+    For heads of 16, 64 or 256 channels this loses nothing; for others, weights that are rounded to fewer bits than
+    fp32 are rounded once more than they were.
     """
-    scale = torch.ones(3, 1, dtype=module.weight.dtype, device=module.weight.device)
+    scale = torch.ones(3, 1, device=module.weight.device)
     scale[0] = head_size**-0.5
     scale = scale.expand(3, module.in_features).reshape(-1)
-    return module.weight.detach() * scale[:, None], module.bias.detach() * scale
+    return module.weight.detach().float() * scale[:, None], module.bias.detach().float() * scale
 
 
 def _norm(module: nn.Module) -> _Norm:

@@ -77,7 +77,7 @@ def prepare_linear(
     product = _packed_product(weight, bias, gelu) if packed else _plain_product(weight, bias, gelu)
     multiple = 1
     if batch_invariant and weight.device.type == "cpu":
-        multiple = row_multiple(weight.shape[1], weight.shape[0], dtype, packed)
+        multiple = row_multiple(weight.shape[1], weight.shape[0], dtype, packed, torch.get_num_threads())
     if multiple == 1:
         return product
 
@@ -93,7 +93,9 @@ def prepare_linear(
 
 
 @cache
-def row_multiple(num_inputs: int, num_outputs: int, dtype: torch.dtype, packed: bool) -> int:
+def row_multiple(
+    num_inputs: int, num_outputs: int, dtype: torch.dtype, packed: bool, num_threads: int
+) -> int:
     """Return to which multiple the rows have to be padded so that each has the same bits in any company.
 
     Kernels sum in another order when there is a single row, or at the ragged end of a block of rows. Which do
@@ -104,6 +106,7 @@ def row_multiple(num_inputs: int, num_outputs: int, dtype: torch.dtype, packed: 
         num_outputs: rows of the weight.
         dtype: of weight and input.
         packed: whether the weight is packed.
+        num_threads: that PyTorch computes with now; what is found for one number need not hold for another.
     """
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(num_outputs, num_inputs, generator=generator).to(dtype)

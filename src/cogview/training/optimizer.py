@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
+from cogview.errors import UsageError
 from cogview.training.config import TrainingConfig
 
 
@@ -35,12 +36,19 @@ def build_optimizers(module: nn.Module, config: TrainingConfig) -> list[torch.op
     AdamW updates all in one fused kernel. With `optimizer` "muon", the weights of linear maps are Muon's: its
     steps move each matrix equally in all directions, while embeddings, a head tied to them, norms and biases stay
     with AdamW. Muon has a peak rate of its own, and its decay a step is that of AdamW.
+
+    Raises:
+        UsageError: Muon was asked for, and there are no linear maps.
     """
     matrices = []
     if config.optimizer == "muon":
         tables = {id(child.weight) for child in module.modules() if isinstance(child, nn.Embedding)}
         linear = [child.weight for child in module.modules() if isinstance(child, nn.Linear)]
         matrices = [weight for weight in linear if weight.requires_grad and id(weight) not in tables]
+        if not matrices:
+            raise UsageError(
+                "optimizer muon has nothing to do here, since the model has no linear maps: leave it at adamw."
+            )
     taken = {id(weight) for weight in matrices}
     others = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
     optimizers: list[torch.optim.Optimizer] = []

@@ -23,6 +23,7 @@ from cogview.training.progress import say
 
 FORMAT = "cogview-run"
 VERSION = 1
+_RESUME_FIELDS = ("training", "device", "device_name", "num_threads", "versions", "git_commit", "command")
 _CONTENTS = ("config.json", "metrics.jsonl", "tensorboard", "samples", "checkpoints", "loss.png", "model")
 
 
@@ -56,7 +57,7 @@ def claimed_run_folder(run_folder: Path, description: Mapping[str, Any], resume:
 
     Args:
         run_folder: gets the description as `config.json`.
-        description: from `describe_run`.
+        description: from `describe_run`; a resume adds what it may change to the list `resumes`.
         resume: whether the folder must, or must not, hold a run already.
 
     Raises:
@@ -69,7 +70,11 @@ def claimed_run_folder(run_folder: Path, description: Mapping[str, Any], resume:
     if resume:
         if not path.exists():
             raise UsageError(f"There is no run to resume in {run_folder}: it has no config.json.")
-        _check_same_run(run_folder, _read_config(path), description)
+        started = _read_config(path)
+        _check_same_run(run_folder, started, description)
+        # What a run was started by stays first; each resume is added below.
+        resumed = {name: description[name] for name in _RESUME_FIELDS}
+        description = {**started, "resumes": [*started.get("resumes", []), resumed]}
     else:
         present = [name for name in _CONTENTS if (run_folder / name).exists()]
         if present:
