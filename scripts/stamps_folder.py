@@ -27,8 +27,9 @@ def main(package: Path, out: Path) -> None:
             caption_file = path.with_suffix(".txt")
             if not caption_file.exists():
                 continue
-            english, *translations = caption_file.read_text(encoding="utf-8", errors="replace").splitlines()
-            texts = [english] + [line[11:] for line in translations if line.startswith("zh_TW.utf8=")]
+            captions = caption_file.read_text(encoding="utf-8", errors="replace").splitlines()
+            english, translations = captions[:1], captions[1:]
+            texts = english + [line[11:] for line in translations if line.startswith("zh_TW.utf8=")]
             name = f"images/{len(entries):04}.png"
             with Image.open(path) as picture:
                 picture.save(folder / name)

@@ -195,3 +195,30 @@ def test_a_tokenizer_beside_the_tokens_that_did_not_make_them_is_refused(
     (copied / "manifest.json").write_text(json.dumps(manifest | {"image_tokenizer": "0" * 16}))
     error = refusal(capsys, 1, "train", "text-to-image", "tiny", "--data", copied, "--out", "new")
     assert "the tokens were made by 0000000000000000" in error
+
+
+def test_what_cannot_work_is_said_before_the_training(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "text-to-image", "tiny", "--data", home / "tokens", "--out", tmp_path / "run", *SHORT]
+    assert "a text of --sample-texts is empty" in refusal(capsys, 2, *words, "--sample-texts", "")
+    other = tmp_path / "smaller"
+    tokenizer = ("--image-tokenizer", home / "tokenizer", "--device", "cpu")
+    run(capsys, "tokenize", home / "pictures", *tokenizer, "--size-pixels", 16, "--out", other)
+    assert "but the model reads 4x4 codes" in refusal(capsys, 1, *words, "--held-out", other)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_with_the_tokens_that_it_began_with_only(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "text-to-image", "tiny", "--out", tmp_path / "run", *SHORT]
+    run(capsys, *words, "--data", home / "tokens")
+    pictures = make_pictures(tmp_path / "pictures")
+    metadata = (pictures / "metadata.jsonl").read_text()
+    (pictures / "metadata.jsonl").write_text(metadata.replace("red paper", "red cloth"))
+    tokenizer = ("--image-tokenizer", home / "tokenizer", "--device", "cpu")
+    run(capsys, "tokenize", pictures, *tokenizer, "--out", tmp_path / "other")
+    error = refusal(capsys, 2, *words, "--data", tmp_path / "other", "--resume")
+    assert "started with another config: tokens was" in error
+    run(capsys, *words, "--data", home / "tokens", "--resume")

@@ -185,7 +185,7 @@ def test_english_articles_fit() -> None:
     for scene in [*SAMPLE, scene_of(UMBRELLA, HOURGLASS, ground="orange")]:
         for text in captions(scene, random.Random(5), 20, "en"):
             assert not re.search(r"\ba ([aeiou]|hourglass)", text, re.IGNORECASE), text
-            assert not re.search(r"\ban [^aeiouh]", text, re.IGNORECASE), text
+            assert not re.search(r"\ban (?![aeiou]|hourglass)", text, re.IGNORECASE), text
 
 
 @pytest.mark.parametrize("style", get_args(Style))

@@ -169,3 +169,17 @@ def test_damaged_folders_are_refused_in_one_line(tokenizer, tmp_path):
     tensors.pop("decoder.0.bias")
     save_file(tensors, folder / "model.safetensors")
     assert "decoder.0.bias" in refusal(folder)
+
+
+def test_a_folder_of_something_else_is_never_replaced(tokenizer, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(CogViewError, match="holds no image tokenizer, so it is not replaced"):
+        tokenizer.save_pretrained(folder)
+    assert (folder / "thesis.txt").read_text() == "years of work"
+    with pytest.raises(CogViewError, match="not replaced"):
+        tokenizer.save_pretrained(folder / "thesis.txt")
+    tokenizer.save_pretrained(tmp_path / "new")
+    tokenizer.save_pretrained(tmp_path / "new")
+    assert load_image_tokenizer(tmp_path / "new").fingerprint == tokenizer.fingerprint

@@ -51,7 +51,7 @@ def run(*, json: bool = False) -> None:
         "bundled_model": _bundled_model(),
         "chinese_captions": _chinese_captions(),
         "extras": {
-            extra: {"installed": all(_version_of(name) for name in names), "for": purpose}
+            extra: {"installed": all(_version_of(name) for name in names), "for": purpose, "packages": names}
             for extra, (names, purpose) in EXTRAS.items()
         },
     }
@@ -141,7 +141,7 @@ def _lines(result: dict[str, Any]) -> list[str]:
         + ("yes" if result["chinese_captions"] else "no font found; install Noto Sans CJK, for instance"),
         *(
             f"extra '{extra}' ({facts['for']}): "
-            + ("installed" if facts["installed"] else f"missing; pip install 'cogview[{extra}]'")
+            + ("installed" if facts["installed"] else f"missing; pip install {' '.join(facts['packages'])}")
             for extra, facts in result["extras"].items()
         ),
     ]

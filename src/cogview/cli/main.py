@@ -9,13 +9,15 @@ import functools
 import importlib
 import inspect
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import TextIO
+from types import FrameType, ModuleType
+from typing import NoReturn, TextIO
 
 from cogview.errors import CogViewError, UsageError
 
@@ -50,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     # On Linux, large pages make training on CPU faster; torch reads this when it is imported.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # What ends a process politely, `timeout` or a job's scheduler, must leave nothing half-written either.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         _call_verb(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -65,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cogview: error: {_explanation(error)}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
     return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Treat a request to end as Ctrl-C."""
+    raise KeyboardInterrupt("asked to end")
 
 
 def _parse_and_run(module: ModuleType, verb: str, arguments: Sequence[str]) -> None:

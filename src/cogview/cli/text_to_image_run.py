@@ -10,7 +10,7 @@ from cogview.cli.tokenizers import IMAGE_TOKENIZER, TEXT_TOKENIZER, open_image_t
 from cogview.cli.training_run import run_training
 from cogview.data.loader import TokenBatches
 from cogview.data.shards import TokenShards
-from cogview.errors import CogViewError
+from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_bytes
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.generation.pipeline import Pipeline
@@ -56,16 +56,21 @@ def train_text_to_image(
         )
     model = _new_model(recipe, shards, data)
     texts = sample_texts or _captions(held_out_shards or shards, model)
+    if not all(text.strip() for text in texts):
+        raise UsageError("a text of --sample-texts is empty; say what the sample sheets should show")
 
     def task_on(tokens: TokenShards) -> TransformerTask:
         batches = TokenBatches(tokens, model.template, recipe.training.seed, recipe.training.batch_size)
         return TransformerTask(model.transformer, batches, recipe.token_loss)
 
+    # Made before the training, so that tokens that do not fit are found out before and not after it.
+    held_out_task = None if held_out_shards is None else task_on(held_out_shards)
+
     def evaluate() -> dict[str, dict[str, float]]:
-        if held_out_shards is None:
+        if held_out_shards is None or held_out_task is None:
             return {}
         num_batches = -(-len(held_out_shards) // recipe.training.batch_size)
-        return {"held_out": _mean_losses(task_on(held_out_shards), min(num_batches, MAX_EVALUATED_BATCHES))}
+        return {"held_out": _mean_losses(held_out_task, min(num_batches, MAX_EVALUATED_BATCHES))}
 
     run_training(
         task_on(shards),

@@ -2,6 +2,7 @@
 
 import io
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -93,7 +94,9 @@ def map_in_chunks(
         return
     pending: deque[tuple[list[Item], Future[list[Result]]]] = deque()
     # Spawned, not forked: a fork copies torch's threads' locks.
-    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        num_workers, multiprocessing.get_context("spawn"), _leave_interrupts_to_the_parent
+    )
     try:
         for chunk in chunks:
             pending.append((chunk, pool.submit(_apply, function, chunk)))
@@ -107,6 +110,10 @@ def map_in_chunks(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _chunks(items: Iterable[Item], chunk_size: int) -> Iterator[list[Item]]:

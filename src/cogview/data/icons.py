@@ -206,7 +206,7 @@ def _rasterize(art: str | bytes, size_pixels: int) -> UInt8[np.ndarray, "y x 4"]
             import resvg_py
         except ImportError as error:
             raise CogViewError(
-                "drawing icons needs resvg-py; install it with `pip install 'cogview[data]'`"
+                "drawing icons needs resvg-py; install it with `pip install resvg-py`"
             ) from error
         art = bytes(
             resvg_py.svg_to_bytes(

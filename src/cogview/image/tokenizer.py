@@ -105,10 +105,18 @@ class ImageTokenizer:
             folder: where to.
             dtype: of the stored weights. float16 halves the file; rounded weights are another tokenizer with
                 another fingerprint, so load the folder again before tokenizing with it.
+
+        Raises:
+            CogViewError: the folder holds something else, which replacing it would delete.
         """
+        folder = Path(folder)
+        if folder.exists() and not _may_be_replaced(folder):
+            raise CogViewError(
+                f"{folder} exists and holds no image tokenizer, so it is not replaced: choose another path."
+            )
         weights = {name: weight.to(dtype) for name, weight in inference_weights(self.vqvae).items()}
         fingerprint = fingerprint_of_weights(self.config, weights)
-        with atomic_folder(Path(folder)) as temporary:
+        with atomic_folder(folder) as temporary:
             # Not save_file: it makes files that only their owner may read.
             (temporary / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
             content = {"format": FORMAT, "version": VERSION}
@@ -159,6 +167,19 @@ def load_image_tokenizer(
             f"{content.get('fingerprint')}; the two files belong to different tokenizers, copy the folder again"
         )
     return tokenizer
+
+
+def _may_be_replaced(folder: Path) -> bool:
+    """Return whether a folder is empty or an image tokenizer's: nothing else is ever deleted."""
+    if not folder.is_dir():
+        return False
+    if not any(folder.iterdir()):
+        return True
+    try:
+        read_config(folder)
+    except CogViewError:
+        return False
+    return True
 
 
 def read_config(folder: Path) -> dict[str, Any]:

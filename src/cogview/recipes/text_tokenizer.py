@@ -1,8 +1,8 @@
 """The bundled text tokenizer.
 
 Claim: 8,000 pieces tell the captions of the default data set in 13 pieces in the mean, 99 of 100 in 24 and each in 32,
-with every name of a thing and a colour one piece; any other text is spelt in words, characters and bytes, so that
-nothing is unknown.
+with nearly every name of a thing and a colour one piece; any other text is spelt in words, characters and bytes, so
+that nothing is unknown.
 
 Command: `cogview train text-tokenizer --out text.model`
 

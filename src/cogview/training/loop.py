@@ -167,7 +167,7 @@ def train(
             _export(export, run_folder)
         with _full_disk_reported("loss.png"):
             if not plot_losses(run_folder / "metrics.jsonl", run_folder / "loss.png"):
-                say("There is no loss.png: drawing it needs matplotlib (pip install 'cogview[plot]').")
+                say("There is no loss.png: drawing it needs matplotlib (pip install matplotlib).")
     return TrainingSummary(
         num_steps=config.num_steps,
         seconds=seconds,
