@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cogview.image.config import VQVAEConfig
-from cogview.image.quantizer import MovingAverageQuantizer, as_rows, nearest_codes
+from cogview.image.quantizer import MovingAverageQuantizer, as_rows, draw_in_proportion, nearest_codes
 
 
 def quantizer_of(**changes) -> MovingAverageQuantizer:
@@ -156,3 +156,20 @@ def test_quantizing_is_fp32_under_autocast(dtype):
     assert quantized.vectors.dtype == torch.float32
     assert torch.equal(quantized.codes, expected.codes)
     assert torch.equal(quantized.vectors, expected.vectors)
+
+
+def test_weights_that_are_no_numbers_are_drawn_last():
+    weights = torch.tensor([torch.nan, 1.0, torch.inf, 0.5, 0.0])
+    torch.manual_seed(0)
+    for _ in range(50):
+        assert set(draw_in_proportion(weights, 2).tolist()) == {1, 3}
+    assert draw_in_proportion(torch.full((4,), torch.nan), 4).sort().values.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])
+@pytest.mark.parametrize("is_initialised", [False, True])
+def test_vectors_of_a_failed_training_end_no_update(value, is_initialised):
+    vectors = grids(4)
+    quantizer = initialised(vectors, revival_every_steps=1) if is_initialised else quantizer_of()
+    quantizer.cluster_size[:8] = 0.0
+    quantizer.update(torch.full_like(vectors, value), quantizer.nearest(vectors), step=0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cogview.errors import CogViewError
 from cogview.image.config import VQVAEConfig
 from cogview.image.tokenizer import load_image_tokenizer
 from cogview.training.config import TrainingConfig
@@ -117,6 +118,24 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, num_micro_
     train(resumed, training, tmp_path / "killed", resume=True)
     state = resumed.module.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in whole.module.state_dict().items())
+
+
+@pytest.mark.parametrize("bad_step", [1, 4], ids=["before the codebook is laid out", "before a revival"])
+def test_a_failed_run_is_ended_by_the_message_that_helps(tmp_path, bad_step):
+    class Failing(ImageTokenizerTask):
+        def batch(self, step):
+            return {**super().batch(step), "step": torch.full((4,), step)}
+
+        def loss(self, batch):
+            if batch["step"][0] == bad_step:
+                self.module.encoder[0].bias.data.fill_(torch.nan)
+            return super().loss(batch)
+
+    # With this decay codes fall out of use at once, so that there are some to revive.
+    config = dataclasses.replace(TINY, decay=0.1)
+    training = dataclasses.replace(TRAINING, log_every_steps=12, checkpoint_every_steps=12)
+    with pytest.raises(CogViewError, match=f"infinite or NaN in step {bad_step + 1}; .* lower learning_rate"):
+        train(Failing(config, pictures(), seed=0, batch_size=4), training, tmp_path / "run")
 
 
 def test_the_exported_model_is_the_trained_one(tmp_path):

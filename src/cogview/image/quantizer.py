@@ -172,8 +172,8 @@ class MovingAverageQuantizer(nn.Module):
         unused = self._unused().nonzero()[:, 0][: len(rows)]
         if not len(unused):
             return
-        errors = (rows - self.embed[codes]).square().sum(1) + 1e-12
-        drawn = rows[torch.multinomial(errors, len(unused), replacement=False)]
+        errors = (rows - self.embed[codes]).square().sum(1)
+        drawn = rows[draw_in_proportion(errors, len(unused))]
         # A short trial: if it stays unused, decay has halved this and it is up for revival again after 70 steps or so.
         size = 2.0 * self.config.revival_threshold * self.cluster_size.mean()
         self.embed[unused] = drawn
@@ -205,6 +205,19 @@ def cluster_sums(
     return sizes, sums
 
 
+def draw_in_proportion(weights: Float[Tensor, " n"], num: int) -> Int64[Tensor, " k"]:
+    """Draw different indices in proportion to their weights.
+
+    Weights that are NaN or infinite count as zero. When training has failed, the loop says so at its next reading of
+    the losses, in words that help; no draw before that may end the run with an error of PyTorch's.
+
+    Args:
+        weights: not negative; all may be zero, and are equal then.
+        num: how many, at most as many as there are weights.
+    """
+    return torch.multinomial(weights.nan_to_num(nan=0.0, posinf=0.0) + 1e-12, num)
+
+
 def spread_draw(rows: Float[Tensor, "n d"], num_codes: int) -> Float[Tensor, "v d"]:
     """Draw rows far from each other: in rounds, each in proportion to the squared distance from those drawn before.
 
@@ -216,7 +229,7 @@ def spread_draw(rows: Float[Tensor, "n d"], num_codes: int) -> Float[Tensor, "v 
     distances = (rows - rows.mean(0)).square().sum(1)
     drawn = rows[:0]
     while len(drawn) < num_drawn:
-        indices = torch.multinomial(distances + 1e-12, min(per_round, num_drawn - len(drawn)))
+        indices = draw_in_proportion(distances, min(per_round, num_drawn - len(drawn)))
         drawn = torch.cat([drawn, rows[indices]])
         distances = (rows - drawn[nearest_codes(rows, drawn)]).square().sum(1)
     repeated = drawn[torch.arange(num_codes - num_drawn, device=rows.device) % num_drawn]
