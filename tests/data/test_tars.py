@@ -1,6 +1,11 @@
 """WebDataset tars give what lies in them, and never more than that."""
 
+import bz2
+import gzip
 import json
+import lzma
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -103,12 +108,92 @@ def test_members_that_lie_apart_are_told_rather_than_taken_for_two_pictures(tmp_
     assert str(apart) == "a.tar x: its members don't lie side by side"
 
 
+def test_names_with_dots_are_pictures_where_a_caption_shares_them(tmp_path: Path) -> None:
+    tar = write_tar(
+        tmp_path / "a.tar",
+        {
+            "2024.05.01.JPG": A,
+            "2024.05.01.txt": b"one",
+            "2024.05.02.png": B,
+            "2024.05.02.json": record(text="two"),
+            "in.folder/cat.png": A,
+            "in.folder/cat.2.png": B,
+            "in.folder/cat.2.txt": b"four",
+            "in.folder/cat.txt": b"three",
+        },
+    )
+    assert images_of(tar) == [
+        CaptionedImage(name="a.tar 2024.05.01.jpg", source=A, texts=("one",)),
+        CaptionedImage(name="a.tar 2024.05.02.png", source=B, texts=("two",)),
+        CaptionedImage(name="a.tar in.folder/cat.2.png", source=B, texts=("four",)),
+        CaptionedImage(name="a.tar in.folder/cat.png", source=A, texts=("three",)),
+    ]
+
+
+def test_names_with_dots_may_come_in_any_order(tmp_path: Path) -> None:
+    names = ("x.1", "y.1", "x.2", "y", "x.3.a")
+    members = {f"{name}.{ending}": A for name in names for ending in ("png", "txt")}
+    tar = write_tar(tmp_path / "a.tar", {**members, **{f"{name}.txt": name.encode() for name in names}})
+    assert [image.texts for image in images_of(tar) if isinstance(image, CaptionedImage)] == [
+        (name,) for name in names
+    ]
+
+
+def test_further_fields_of_a_sample_are_no_pictures(tmp_path: Path) -> None:
+    members = {"0.depth.png": B, "0.jpg": A, "0.seg.png": B, "0.seg.json": record(labels=3), "0.txt": b"x"}
+    tar = write_tar(tmp_path / "a.tar", {**members, "1.jpg": B, "1.txt": b"y"})
+    assert images_of(tar) == [
+        CaptionedImage(name="a.tar 0.jpg", source=A, texts=("x",)),
+        CaptionedImage(name="a.tar 1.jpg", source=B, texts=("y",)),
+    ]
+
+
+def test_a_name_with_dots_and_no_caption_is_told_if_its_sample_has_no_other_picture(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", {"0.left.png": A, "0.right.png": B, "0.txt": b"x", "1.a.png": A})
+    problems = images_of(tar)
+    assert [problem.where for problem in problems if isinstance(problem, Problem)] == [
+        "a.tar 0.left.png",
+        "a.tar 0.right.png",
+        "a.tar 1.a.png",
+    ]
+    assert all("has no caption" in str(problem) for problem in problems)
+
+
+def test_names_with_dots_that_lie_apart_are_told(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", {"x.1.png": A, "x.2.png": B, "x.2.txt": b"x", "x.1.txt": b"x"})
+    good, apart, captionless = images_of(tar)
+    assert isinstance(good, CaptionedImage)
+    assert str(apart) == "a.tar x.1: its members don't lie side by side"
+    assert "x.1.png: has no caption" in str(captionless)
+
+
+def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", {"._0.png": B, "0.png": A, "0.txt": b"x", ".cache/1.png": A})
+    assert [str(entry.name) for entry in images_of(tar) if isinstance(entry, CaptionedImage)] == [
+        "a.tar 0.png"
+    ]
+    assert len(Tars(tar)) == 2
+
+
 def test_nothing_is_written_whatever_the_names_are(tmp_path: Path) -> None:
     tar = write_tar(
         tmp_path / "in" / "a.tar", {"../out.png": A, "../out.txt": b"out", "/abs.png": A, "/abs.txt": b"x"}
     )
     assert len(images_of(tar)) == 2
     assert [path.name for path in tmp_path.rglob("*")] == ["in", "a.tar"]
+
+
+def test_a_header_that_makes_no_sense_is_not_taken_for_the_end(tmp_path: Path) -> None:
+    tar = write_tar(
+        tmp_path / "a.tar", {f"{number}.{ending}": b"x" for number in range(3) for ending in ("png", "txt")}
+    )
+    data = bytearray(tar.read_bytes())
+    place = data.index(b"1.txt")
+    data[place : place + 100] = b"?" * 100
+    tar.write_bytes(data)
+    first, damaged = images_of(tar)
+    assert isinstance(first, CaptionedImage)
+    assert "a.tar: damaged" in str(damaged)
 
 
 def test_a_cut_off_tar_gives_what_is_whole_and_tells_the_rest(tmp_path: Path) -> None:
@@ -125,6 +210,30 @@ def test_a_cut_off_tar_gives_what_is_whole_and_tells_the_rest(tmp_path: Path) ->
     assert damaged.where == "a.tar"
     assert isinstance(last, CaptionedImage)
     assert last.name.startswith(other.name)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("damage", ["cut off", "overwritten"])
+def test_a_damaged_compressed_tar_gives_what_is_whole_and_tells_the_rest(
+    tmp_path: Path, pack: Callable[[bytes], bytes], damage: str
+) -> None:
+    noise = random.Random(0)
+    members = {
+        f"{number}.{ending}": data
+        for number in range(30)
+        for ending, data in (("png", noise.randbytes(25_000).hex().encode()), ("txt", b"x"))
+    }
+    packed = pack(write_tar(tmp_path / "a.tar", members).read_bytes())
+    place = len(packed) * 4 // 5
+    tar = tmp_path / "a.tar.packed"
+    tar.write_bytes(
+        packed[:place] + (b"" if damage == "cut off" else b"\xff" * 1000 + packed[place + 1000 :])
+    )
+    *whole, last = images_of(tar)
+    assert len(whole) >= 10
+    assert all(isinstance(image, CaptionedImage) for image in whole)
+    assert isinstance(last, Problem)
+    assert str(last).startswith("a.tar.packed: damaged, what follows in it is lost (")
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar" * 200, None])

@@ -1,11 +1,20 @@
-"""WebDataset tars: members with the same name up to the ending are one picture and its captions."""
+"""WebDataset tars: members with the same name up to the ending are one picture and its captions.
+
+WebDataset lets a sample's name end at its first dot, so that of `7.jpg`, `7.seg.png` and `7.txt` the second is one more
+field of sample 7 and no picture in its own right. But people pack files like `2024.05.cat.jpg` too, each with a caption
+of the same name. Both are read: a picture whose name has dots before the ending counts if a caption of that very name
+lies beside it. Without one it is a field that nobody asked for if its sample has a picture of its own name, and else
+a picture without caption, which is told.
+"""
 
 import json
 import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from lzma import LZMAError
 from pathlib import Path
+from typing import TypeAlias
 
 from cogview.data.pairs import (
     IMAGE_ENDINGS,
@@ -20,7 +29,11 @@ from cogview.errors import CogViewError
 
 MAX_MEMBER_BYTES = 256 * 2**20
 READ_ENDINGS = (*IMAGE_ENDINGS, ".json", ".txt")
-DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error)
+DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, LZMAError)
+NO_CAPTION = 'has no caption: no .txt of its name, and no .json with "texts" or "text"'
+
+Members: TypeAlias = dict[str, bytes | None]
+"""Content by ending; None where it is too large to be read."""
 
 
 class Tars:
@@ -63,13 +76,21 @@ class Tars:
 
     def _entries(self, path: Path) -> Iterator[CaptionedImage | Problem]:
         seen: set[str] = set()
-        for key, members in _groups(path):
-            entry = _entry(path.name, key, members)
-            if key in seen:
-                yield Problem(where=f"{path.name} {key}", reason="its members don't lie side by side")
+        captionless: list[Problem] = []
+        for sample, name, members in _groups(path):
+            entry = _entry(path.name, name, members)
+            if members and name in seen:
+                yield Problem(where=f"{path.name} {name}", reason="its members don't lie side by side")
+            elif name != sample and isinstance(entry, Problem) and entry.reason == NO_CAPTION:
+                captionless.append(entry)
             elif isinstance(entry, Problem) or (entry and belongs(entry.split, self._split)):
                 yield entry
-            seen.add(key)
+            if members:
+                seen.add(name)
+            if name == sample:
+                if entry is None:  # else they are fields beside the sample's picture
+                    yield from captionless
+                captionless.clear()
 
 
 def _count_images(path: Path) -> int:
@@ -77,42 +98,64 @@ def _count_images(path: Path) -> int:
     num_images = 0
     # Damage is told of when the pictures are read.
     with suppress(*DAMAGE), tarfile.open(path) as tar:
-        for member in tar:
-            num_images += member.isreg() and member.name.lower().endswith(IMAGE_ENDINGS)
+        for _, _, ending, _ in _members(tar):
+            num_images += ending in IMAGE_ENDINGS
     return num_images
 
 
-def _groups(path: Path) -> Iterator[tuple[str, dict[str, bytes | None]]]:
-    """Yield each run of members that share a name up to the ending; a member that is too large is None."""
-    key: str | None = None
-    members: dict[str, bytes | None] = {}
+def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, str, str, tarfile.TarInfo]]:
+    """Yield the sample, the name without the ending, and the ending of each picture and caption, with its header.
+
+    Raises:
+        ReadError: the tar goes on after the last member with something that is no header.
+    """
+    for info in tar:
+        folder, _, file_name = info.name.rpartition("/")
+        stem, _, ending = file_name.rpartition(".")
+        key = stem.partition(".")[0]
+        if info.isreg() and key and (ending := f".{ending.lower()}") in READ_ENDINGS:
+            yield f"{folder}/{key}".lstrip("/"), f"{folder}/{stem}".lstrip("/"), ending, info
+    # Of any header but the first that makes no sense, Python's reader thinks that it is the end.
+    assert tar.fileobj is not None  # it has just been read
+    tar.fileobj.seek(tar.offset)
+    if any(tar.fileobj.read(tarfile.BLOCKSIZE)):
+        raise tarfile.ReadError("a header makes no sense")
+
+
+def _groups(path: Path) -> Iterator[tuple[str, str, Members]]:
+    """Yield each run of members that share a name up to the ending, with the sample that they belong to.
+
+    A sample's own group, the one of its name, closes it and may be empty. Before it come the groups of longer names,
+    `sample.more`, each as soon as the next begins: a sample may be a whole tar of `2024.one.jpg`, `2024.two.jpg`
+    and so on, which must not be held in memory.
+    """
+    sample = ""
+    groups: dict[str, Members] = {}  # the sample's own and at most one more behind it
     with tarfile.open(path) as tar:
-        for info in tar:
-            if not info.isreg():
-                continue
-            folder, _, name = info.name.rpartition("/")
-            stem, dot, ending = name.partition(".")
-            if not stem or not dot:
-                continue
-            if (found := f"{folder}/{stem}".lstrip("/")) != key:
-                if key is not None:
-                    yield key, members
-                key, members = found, {}
-            if (kind := f".{ending.lower()}") not in READ_ENDINGS:
-                continue
+        for found, name, ending, info in _members(tar):
+            if found != sample:
+                yield from _closed(sample, groups)
+                sample, groups = found, {found: {}}
+            elif name not in groups and len(groups) == 2:
+                yield sample, *groups.popitem()
             file = tar.extractfile(info)
             assert file is not None  # a regular file has content
-            members[kind] = file.read() if info.size <= MAX_MEMBER_BYTES else None
-    if key is not None:
-        yield key, members
+            groups.setdefault(name, {})[ending] = file.read() if info.size <= MAX_MEMBER_BYTES else None
+    yield from _closed(sample, groups)
 
 
-def _entry(tar_name: str, key: str, members: dict[str, bytes | None]) -> CaptionedImage | Problem | None:
+def _closed(sample: str, groups: dict[str, Members]) -> Iterator[tuple[str, str, Members]]:
+    """Yield what is left of a sample, its own group last."""
+    for name, members in reversed(groups.items()):
+        yield sample, name, members
+
+
+def _entry(tar_name: str, stem: str, members: Members) -> CaptionedImage | Problem | None:
     """Return the picture of a group, what is wrong with it, or None if it holds no picture."""
     images = [ending for ending in members if ending in IMAGE_ENDINGS]
     if not images:
         return None
-    name = f"{tar_name} {key}{images[0]}"
+    name = f"{tar_name} {stem}{images[0]}"
     data = members[images[0]]
     if data is None:
         return Problem(where=name, reason=f"more than {MAX_MEMBER_BYTES:,} bytes")
@@ -121,11 +164,11 @@ def _entry(tar_name: str, key: str, members: dict[str, bytes | None]) -> Caption
     except ValueError as error:
         return Problem(where=name, reason=str(error))
     if texts is None:
-        return Problem(where=name, reason='has no caption: no .txt, and no .json with "texts" or "text"')
+        return Problem(where=name, reason=NO_CAPTION)
     return CaptionedImage(name=name, source=data, texts=texts, split=split)
 
 
-def _captions(members: dict[str, bytes | None]) -> tuple[tuple[str, ...] | None, str | None]:
+def _captions(members: Members) -> tuple[tuple[str, ...] | None, str | None]:
     """Return the captions of a group, None if it has none, and the split that it names.
 
     Raises:
