@@ -1,13 +1,19 @@
 """Files and folders are written whole or not at all."""
 
+import errno
 import hashlib
 import json
 import os
 import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from cogview import files
 from cogview.errors import CogViewError
 from cogview.files import atomic_folder, atomic_write_bytes, atomic_write_json, atomic_write_text, sha256_of
 
@@ -58,7 +64,7 @@ def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(
     replace = Path.replace
 
     def failing(source: Path, target: Path) -> Path:
-        if source.parent == tmp_path and target == path:
+        if source.name == "new" and target == path:
             raise OSError(5, "Input/output error")
         return replace(source, target)
 
@@ -128,6 +134,115 @@ def test_a_failure_inside_leaves_the_old_folder_and_nothing_else(tmp_path: Path)
         interrupted()
     assert [file.name for file in path.iterdir()] == ["old"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from cogview.files import atomic_folder
+
+path = Path(sys.argv[1])
+with atomic_folder(path) as folder:
+    (folder / "file").write_text("new")
+    if "between the renames" in sys.argv:
+        path.replace(folder.parent / "old")
+    print("at work", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def worker(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that is making a folder and ends, if it is let, when its input does."""
+    command = [sys.executable, "-c", WORKER, *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "at work\n"
+            yield process
+        finally:
+            process.kill()
+
+
+needs_locks = pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")
+
+
+@needs_locks
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_makes_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "out [1]"
+    others = [tmp_path / ".out [1].backup", tmp_path / ".out [1].unfinished", tmp_path / ".out 1"]
+    for other in others:
+        other.mkdir()
+    with worker(str(path)) as living:
+        workplaces = set(tmp_path.iterdir()) - set(others)
+        with worker(str(path)) as killed:
+            killed.kill()
+        left = set(tmp_path.iterdir()) - set(others) - workplaces
+        assert len(left) == len(workplaces) == 1
+        with atomic_folder(path) as folder:
+            assert set(tmp_path.iterdir()) == {*others, *workplaces, folder.parent}
+            (folder / "file").write_text("ours")
+        assert set(tmp_path.iterdir()) == {*others, *workplaces, path}
+        living.communicate(timeout=60)
+        assert living.returncode == 0
+    assert (path / "file").read_text() == "new"
+    assert set(tmp_path.iterdir()) == {*others, path}
+
+
+@needs_locks
+def test_the_old_folder_comes_back_after_a_kill_between_the_renames(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "file").write_text("old")
+    with worker(str(path), "between the renames") as killed:
+        killed.kill()
+    assert not path.exists()
+    with suppress(KeyboardInterrupt), atomic_folder(path):
+        raise KeyboardInterrupt
+    assert (path / "file").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@needs_locks
+def test_a_folder_taken_for_a_leftover_before_it_is_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, taken = files._lock, []
+
+    def taken_first(folder: Path) -> int:
+        if len(taken) < 2:
+            taken.append(folder)
+            if len(taken) == 1:
+                folder.rmdir()  # by a process that is done with it already
+            else:
+                held = lock(folder)  # by one that is at it
+                try:
+                    return lock(folder)
+                finally:
+                    folder.rmdir()
+                    os.close(held)
+        return lock(folder)
+
+    monkeypatch.setattr(files, "_lock", taken_first)
+    with atomic_folder(tmp_path / "folder") as folder:
+        assert folder.parent not in taken
+        assert len(taken) == 2
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+def test_where_folders_cannot_be_locked_they_are_made_and_none_is_taken_for_a_leftover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(_: Path) -> int:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files, "_lock", no_locks)
+    with atomic_folder(tmp_path / "folder") as first:
+        with atomic_folder(tmp_path / "folder") as second:
+            (second / "file").write_text("second")
+        (first / "file").write_text("first")
+    assert (tmp_path / "folder" / "file").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
 
 
 def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:

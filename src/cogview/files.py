@@ -1,8 +1,10 @@
 """Files that are written whole or not at all."""
 
+import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -50,6 +52,8 @@ def atomic_write_json(path: Path, value: Any) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that takes the place of `path` when the block ends without an error.
 
+    It lies hidden beside `path`. A process that is killed leaves it behind, and the next that makes `path` removes it.
+
     Args:
         path: the folder to make or to replace; of a link, what it points to.
 
@@ -62,26 +66,82 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             f"{path} is where a disk is mounted and cannot be replaced: choose a folder in it."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    # Only this machine's own: locks of processes elsewhere are not seen on every shared disk.
+    machine = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    prefix = f".{path.name}.unfinished-{machine}-"
+    _remove_leftovers(path, prefix)
+    with _locked_folder(path.parent, prefix) as workplace:
+        try:
+            new = workplace / "new"
+            new.mkdir()
+            yield new
+            if path.exists():  # two renames, since a folder with content cannot be replaced by one
+                path.replace(workplace / "old")
+            new.replace(path)
+        finally:
+            _remove_workplace(workplace, path)
+
+
+def _remove_leftovers(path: Path, prefix: str) -> None:
+    """Remove the workplaces for `path` whose processes are gone; who still works holds a lock on its own."""
+    for workplace in list(path.parent.glob(f"{glob.escape(prefix)}*")):
+        try:
+            lock = _lock(workplace)
+        except (ImportError, OSError):
+            continue
+        try:
+            _remove_workplace(workplace, path)
+        finally:
+            os.close(lock)
+
+
+def _remove_workplace(workplace: Path, path: Path) -> None:
+    """Remove a workplace, after putting back the old folder if nothing has taken its place."""
+    old = workplace / "old"
+    if old.exists() and not path.exists():
+        old.replace(path)
+    shutil.rmtree(workplace, ignore_errors=True)
+
+
+@contextmanager
+def _locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Make a folder and hold a lock on it; where folders cannot be locked, nobody takes it for a leftover either."""
+    lock = None
+    while lock is None:
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+        try:
+            lock = _lock(folder)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # another process saw it before it was locked, and took it for a leftover
+        except (ImportError, OSError):
+            break
+        if not folder.exists():  # likewise, and was faster
+            os.close(lock)
+            lock = None
     try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        if path.exists():
-            # Two renames, since a folder with content cannot be replaced by one.
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            path.replace(old / path.name)
-            try:
-                temporary.replace(path)
-            except BaseException:
-                (old / path.name).replace(path)
-                old.rmdir()
-                raise
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.replace(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        yield folder
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    """Lock a folder until the descriptor is closed, which the system does however the process ends.
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+        OSError: this file system has no locks, or not for folders.
+        ImportError: this operating system has none.
+    """
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
         raise
+    return descriptor
 
 
 def _umask() -> int:
