@@ -26,6 +26,7 @@ from cogview.generation.pipeline import Pipeline
 from cogview.image.pixels import image_to_array, read_image, tensor_to_images
 from cogview.recipes import default_data
 from cogview.training.image_tokenizer import evaluate_reconstruction
+from cogview.training.transformer import evaluate_losses
 from environment import RESULTS, describe
 
 SPLITS = ("held-out-composition", "held-out-object")
@@ -92,30 +93,16 @@ def as_tensor(pictures: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.stack([image_to_array(Image.fromarray(picture)) for picture in pictures]))
 
 
-@torch.inference_mode()
 def losses(pipe: Pipeline, pictures: np.ndarray, texts: list[str]) -> dict[str, float]:
     """Return nats a token of text and of image, each over its legal ids, and bits a code."""
-    vocabulary = pipe.template.vocabulary
-    text_rows = range(vocabulary.text_pieces.start, vocabulary.num_tokens)
-    sums = {"text": torch.zeros(2), "image": torch.zeros(2)}
-    for start in range(0, len(texts), 16):
-        codes = pipe.image_tokenizer.encode(as_tensor(pictures[start : start + 16])).numpy()
-        pieces = [pipe.text_tokenizer.encode(text) for text in texts[start : start + 16]]
-        batch = pipe.template.batch(list(zip(pieces, codes, strict=True)))
-        hidden = pipe.transformer.hidden_states(
-            torch.from_numpy(batch.tokens), torch.from_numpy(batch.positions)
-        )
-        targets = torch.from_numpy(batch.targets)
-        for name, mask, rows in (
-            ("text", batch.text_mask, text_rows),
-            ("image", batch.image_mask, vocabulary.image_codes),
-        ):
-            chosen = torch.from_numpy(mask)
-            logits = pipe.transformer.logits(hidden[chosen], rows)
-            nats = torch.nn.functional.cross_entropy(logits, targets[chosen] - rows.start, reduction="sum")
-            sums[name] += torch.tensor([nats.item(), int(chosen.sum())])
-    text, image = (float(total / count) for total, count in (sums["text"], sums["image"]))
-    return {"text_loss_nats": text, "image_loss_nats": image, "image_bits_per_code": image / np.log(2)}
+    codes = [
+        pipe.image_tokenizer.encode(as_tensor(pictures[start : start + 16])).numpy()
+        for start in range(0, len(pictures), 16)
+    ]
+    pieces = [pipe.text_tokenizer.encode(text) for text in texts]
+    pairs = list(zip(pieces, np.concatenate(codes), strict=True))
+    nats = evaluate_losses(pipe.transformer, pipe.template, pairs, batch_size=16)
+    return {**nats, "image_bits_per_code": nats["image_loss_nats"] / np.log(2)}
 
 
 def run_facts(run: Path) -> dict[str, Any]:

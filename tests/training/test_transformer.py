@@ -13,7 +13,7 @@ from cogview.sequence.template import TextToImageTemplate, TokenBatch
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.training import transformer as module
 from cogview.training.config import TokenLossConfig
-from cogview.training.transformer import TransformerTask, token_nats
+from cogview.training.transformer import TransformerTask, evaluate_losses, token_nats
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
 
@@ -32,10 +32,12 @@ class FixedBatches(TokenBatches):
         self.template = TEMPLATE
 
     def batch(self, step: int) -> TokenBatch:
-        random = np.random.default_rng(step)
-        return TEMPLATE.batch(
-            [(random.integers(0, 20, num).tolist(), random.integers(0, 12, (2, 3))) for num in (1, 5, 3)]
-        )
+        return TEMPLATE.batch(pairs(step))
+
+
+def pairs(step: int) -> list[tuple[list[int], np.ndarray]]:
+    random = np.random.default_rng(step)
+    return [(random.integers(0, 20, num).tolist(), random.integers(0, 12, (2, 3))) for num in (1, 5, 3)]
 
 
 def task(**loss) -> TransformerTask:
@@ -84,6 +86,16 @@ def test_loss_is_the_weighted_mean_over_all_targets(normaliser, text_weight):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert metrics["image_loss_nats"].item() == pytest.approx(image.mean().item(), rel=1e-5)
     assert metrics["text_loss_nats"].item() == pytest.approx(text.mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
+def test_evaluation_takes_the_mean_over_all_targets_whatever_the_batches(batch_size):
+    subject = task(normaliser="vocabulary", text_weight=0.0)  # what it was trained with is of no concern
+    image, text = plain_losses(subject, 7, legal=True)
+    measured = evaluate_losses(subject.module, TEMPLATE, pairs(7), batch_size)
+    assert measured.keys() == {"text_loss_nats", "image_loss_nats"}
+    assert measured["image_loss_nats"] == pytest.approx(image.mean().item(), rel=1e-5)
+    assert measured["text_loss_nats"] == pytest.approx(text.mean().item(), rel=1e-5)
 
 
 def test_items_are_the_weight_of_the_targets():

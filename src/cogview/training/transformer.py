@@ -1,6 +1,8 @@
 """Stage 2 as a task of the training loop: the next token of text and picture."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from cogview.data.loader import TokenBatches
+from cogview.sequence.template import Codes, Pieces, TextToImageTemplate, TokenBatch
 from cogview.training.config import TokenLossConfig
 from cogview.training.task import Batch, Metrics
 from cogview.transformer.model import Transformer
@@ -45,8 +47,22 @@ def token_nats(
     return torch.cat([checkpoint(chunk, states, ids, use_reentrant=False) for states, ids in pairs])
 
 
+@runtime_checkable
+class Batches(Protocol):
+    """Gives the sequences of each step; `cogview.data.loader.TokenBatches` does from token shards."""
+
+    @property
+    def template(self) -> TextToImageTemplate:
+        """What puts them in sequence."""
+        ...
+
+    def batch(self, step: int) -> TokenBatch:
+        """Return the sequences of a step, a function of the step alone."""
+        ...
+
+
 class TransformerTask:
-    """Trains a transformer on token shards.
+    """Trains a transformer on sequences.
 
     Args:
         transformer: what is trained.
@@ -54,7 +70,7 @@ class TransformerTask:
         config: of the loss.
     """
 
-    def __init__(self, transformer: Transformer, batches: TokenBatches, config: TokenLossConfig) -> None:
+    def __init__(self, transformer: Transformer, batches: Batches, config: TokenLossConfig) -> None:
         self.module = transformer
         self.channels_last = False
         self.config = config
@@ -77,7 +93,7 @@ class TransformerTask:
         num_rows = len(batch.tokens)
         image_places = np.nonzero(batch.image_mask)[1].reshape(num_rows, -1)
         # A text's targets come first in its row; the mask is 1 for them and 0 for what pads them.
-        text_places = np.broadcast_to(np.arange(self._max_text_targets), (num_rows, self._max_text_targets))
+        text_places = np.tile(np.arange(self._max_text_targets), (num_rows, 1))
         text_weights = batch.text_mask[:, : self._max_text_targets]
         text_targets = np.where(
             text_weights, batch.targets[:, : self._max_text_targets], self._first_text_target
@@ -128,3 +144,48 @@ class TransformerTask:
 def _states_at(hidden: Float[Tensor, "b t d"], places: Int64[Tensor, "b k"]) -> Float[Tensor, "n d"]:
     """Return the states at the given places of each row, one below the other."""
     return hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1])).flatten(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _InOrder:
+    """Batches of given pairs, each pair once; the last batch may be smaller."""
+
+    template: TextToImageTemplate
+    pairs: Sequence[tuple[Pieces, Codes]]
+    batch_size: int
+
+    def batch(self, step: int) -> TokenBatch:
+        return self.template.batch(self.pairs[step * self.batch_size : (step + 1) * self.batch_size])
+
+
+@torch.inference_mode()
+def evaluate_losses(
+    transformer: Transformer,
+    template: TextToImageTemplate,
+    pairs: Sequence[tuple[Pieces, Codes]],
+    batch_size: int = 16,
+) -> dict[str, float]:
+    """Measure how well a transformer foretells texts and pictures, over the ids that are legal there.
+
+    Args:
+        transformer: in evaluation mode.
+        template: puts the pairs in sequence.
+        pairs: (pieces, codes) of pictures that training has not seen, at least one.
+        batch_size: pairs at a time.
+
+    Returns:
+        `text_loss_nats` and `image_loss_nats`, the means over all targets of their kind.
+    """
+    batches = _InOrder(template=template, pairs=pairs, batch_size=batch_size)
+    task = TransformerTask(transformer, batches, TokenLossConfig(normaliser="legal"))
+    sums, counts = dict.fromkeys(("text", "image"), 0.0), dict.fromkeys(("text", "image"), 0)
+    for step in range(-(-len(pairs) // batch_size)):
+        batch = {name: tensor.to(transformer.device) for name, tensor in task.batch(step).items()}
+        _, metrics = task.loss(batch)
+        for kind, num in (
+            ("text", int(batch["text_weights"].sum())),
+            ("image", batch["image_targets"].numel()),
+        ):
+            sums[kind] += float(metrics[f"{kind}_loss_nats"]) * num
+            counts[kind] += num
+    return {f"{kind}_loss_nats": sums[kind] / counts[kind] for kind in sums}
