@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cogview.errors import CogViewError
+from cogview.errors import CogViewError, UsageError
 from cogview.generation import pretrained
 from cogview.generation.pretrained import (
     REQUIRED_FILES,
@@ -74,6 +74,45 @@ def test_half_precision_halves_the_file_and_is_read_as_float32(tmp_path: Path) -
     weight = load_pretrained(tmp_path / "half").transformer.embedding.tokens.weight
     assert weight.dtype == torch.float32
     torch.testing.assert_close(weight, model.transformer.embedding.tokens.weight, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("stored", "loaded"),
+    [
+        (torch.float16, torch.bfloat16),  # the bundled model on a GPU
+        (torch.float32, torch.bfloat16),
+        (torch.float32, torch.float16),
+        (torch.bfloat16, torch.float16),
+    ],
+)
+def test_weights_that_loading_rounded_are_not_saved_as_if_they_were_the_model(
+    tmp_path: Path, stored: torch.dtype, loaded: torch.dtype
+) -> None:
+    save_pretrained(tiny_model(tmp_path), tmp_path / "model", dtype=stored)
+    rounded = load_pretrained(tmp_path / "model", dtype=loaded)
+    for dtype in {None, stored, torch.float32}:
+        with pytest.raises(UsageError, match=r"dtype='float32' to save it as it was") as caught:
+            save_pretrained(rounded, tmp_path / "copy", dtype=dtype)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "copy").exists()
+    # Asked for by its name, that dtype gives what it would from the exact weights.
+    save_pretrained(rounded, tmp_path / "rounded", dtype=loaded)
+    save_pretrained(load_pretrained(tmp_path / "model"), tmp_path / "exact", dtype=loaded)
+    weights, wanted = (load_file(tmp_path / name / "model.safetensors") for name in ("rounded", "exact"))
+    assert all(torch.equal(weights[name], tensor) for name, tensor in wanted.items())
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("loaded", [None, torch.float32, "as stored"])
+def test_weights_that_loading_kept_exact_can_be_saved(
+    tmp_path: Path, stored: torch.dtype, loaded: torch.dtype | str | None
+) -> None:
+    save_pretrained(tiny_model(tmp_path), tmp_path / "model", dtype=stored)
+    model = load_pretrained(tmp_path / "model", dtype=stored if loaded == "as stored" else loaded)
+    save_pretrained(model, tmp_path / "copy", dtype=stored)
+    weights, wanted = (load_file(tmp_path / name / "model.safetensors") for name in ("copy", "model"))
+    assert all(torch.equal(weights[name], tensor) for name, tensor in wanted.items())
+    save_pretrained(model, tmp_path / "as-it-is")
 
 
 def test_a_model_without_card_gets_the_bare_facts_with_the_header_of_the_hub(tmp_path: Path) -> None:

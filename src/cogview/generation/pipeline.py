@@ -193,6 +193,8 @@ class Pipeline:
 
         Raises:
             CogViewError: the folder holds something else than a model.
+            UsageError: the weights were rounded when they were loaded (see `cogview.load`), and `dtype` does not ask
+                for the rounded ones.
         """
         save_pretrained(self._model, Path(folder), dtype)
 
@@ -220,16 +222,19 @@ class Pipeline:
 
         Returns:
             The address of the commit.
+
+        Raises:
+            UsageError: as `save_pretrained` does.
         """
         from huggingface_hub import HfApi
 
         api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if branch is not None:
-            api.create_branch(repo_id, branch=branch, exist_ok=True)
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "model"
-            self.save_pretrained(folder, dtype)
+            self.save_pretrained(folder, dtype)  # first, so that a refusal leaves no empty repository
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            if branch is not None:
+                api.create_branch(repo_id, branch=branch, exist_ok=True)
             commit = api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,
@@ -252,7 +257,8 @@ def load(
             case in which the network is used), or None for the bundled model.
         device: "cpu", "cuda", "cuda:1", ...; a GPU if there is one by default.
         dtype: of the transformer's weights: float32, bfloat16 or float16, as torch's dtype or as a name. By default
-            float32 on CPU and bfloat16 on a GPU that computes it.
+            float32 on CPU and bfloat16 on a GPU that computes it. A model that is to be saved again should be loaded
+            as float32, which holds every stored dtype exactly.
 
     Raises:
         UsageError: the device or the dtype is unknown or not to be had here.

@@ -58,6 +58,8 @@ class PretrainedModel:
         image_tokenizer: codes to pixels.
         card: the model card in Markdown; an empty one is replaced by the bare facts when saved.
         samples: the PNG that the card shows; empty if there is none.
+        rounded_to: the dtype for which the transformer's weights lost digits when they were loaded; None if they
+            were not rounded.
 
     Raises:
         CogViewError: the parts do not fit together.
@@ -69,6 +71,7 @@ class PretrainedModel:
     image_tokenizer: ImageTokenizer
     card: str = ""
     samples: bytes = b""
+    rounded_to: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         vocabulary, config = self.template.vocabulary, self.transformer.config
@@ -99,7 +102,15 @@ def save_pretrained(model: PretrainedModel, folder: Path, dtype: torch.dtype | N
 
     Raises:
         CogViewError: the folder holds something else, which replacing it would delete.
+        UsageError: the weights were rounded when they were loaded, so that others than those of the source would be
+            written; to write the rounded ones, name their dtype.
     """
+    if model.rounded_to is not None and dtype != model.rounded_to:
+        name = str(model.rounded_to).removeprefix("torch.")
+        raise UsageError(
+            f"the weights were rounded to {name} when the model was loaded, so saving it would lose digits for good: "
+            f"load it with dtype='float32' to save it as it was, or save it with dtype=torch.{name}"
+        )
     folder = folder.resolve()
     if folder.exists() and not _may_be_replaced(folder):
         raise CogViewError(
@@ -179,13 +190,17 @@ def load_pretrained(
                 f"{config.get(what)}: put back the tokenizer that the model was trained with."
             )
     card_path, samples_path = folder / CARD_FILE, folder / SAMPLES_FILE
+    transformer, rounded_to = _load_transformer(
+        folder / "model.safetensors", transformer_config, device, dtype or torch.float32
+    )
     return PretrainedModel(
-        transformer=_load_transformer(folder / "model.safetensors", transformer_config, device, dtype),
+        transformer=transformer,
         template=template,
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
         card=card_path.read_text(encoding="utf-8") if card_path.is_file() else "",
         samples=samples_path.read_bytes() if samples_path.is_file() else b"",
+        rounded_to=rounded_to,
     )
 
 
@@ -295,9 +310,9 @@ def _build(cls: type[Config], config: dict[str, Any], section: str, source: Path
 
 
 def _load_transformer(
-    path: Path, config: TransformerConfig, device: torch.device | str, dtype: torch.dtype | None
-) -> Transformer:
-    """Build a transformer whose weights are those of a file, in evaluation mode."""
+    path: Path, config: TransformerConfig, device: torch.device | str, dtype: torch.dtype
+) -> tuple[Transformer, torch.dtype | None]:
+    """Build a transformer of a file's weights, in evaluation mode; return what they had to be rounded to, too."""
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -305,9 +320,10 @@ def _load_transformer(
     with torch.device("meta"):  # the weights come from the file, so none are drawn
         transformer = Transformer(config)
     check_weights(weights, transformer.state_dict(), path)
-    weights = {name: tensor.to(device, dtype or torch.float32) for name, tensor in weights.items()}
+    is_exact = all(torch.promote_types(tensor.dtype, dtype) == dtype for tensor in weights.values())
+    weights = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
     transformer.load_state_dict(weights, assign=True)
-    return transformer.eval()
+    return transformer.eval(), None if is_exact else dtype
 
 
 def check_weights(got: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> None:
