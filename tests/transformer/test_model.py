@@ -5,7 +5,6 @@ import torch
 
 from cogview.errors import UsageError
 from cogview.recipes import text_to_image
-from cogview.transformer.cache import KeyValueCache
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
 
@@ -117,19 +116,6 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(model(tokens, positions), model(tokens, positions))
     model.train()
     assert not torch.equal(model(tokens, positions), model(tokens, positions))
-
-
-def test_shared_cache_begins_as_the_one_it_came_from():
-    model = build()
-    tokens, positions = random_tokens(batch=1, num=6)
-    cache = KeyValueCache(CONFIG, 1, 6)
-    model.extend(tokens, positions, cache)
-    shared = cache.expand(3, max_tokens=10)
-    assert shared.length == 6
-    assert shared.max_tokens == 10
-    for row in range(3):
-        assert torch.equal(shared.keys[:, row, :, :6], cache.keys[:, 0])
-        assert torch.equal(shared.values[:, row, :, :6], cache.values[:, 0])
 
 
 @pytest.mark.parametrize(

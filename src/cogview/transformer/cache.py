@@ -1,4 +1,4 @@
-"""A static key/value cache: allocated once, sliced to its length, shared by the candidates of one text."""
+"""A static key/value cache: allocated once, sliced to its length."""
 
 import torch
 from jaxtyping import Float
@@ -43,7 +43,6 @@ class KeyValueCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config = config
         shape = (config.num_layers, 2, batch, config.num_heads, max_tokens, config.head_size)
         # A layer's keys and values lie side by side, so that one copy can put away both.
         self.pairs: Float[Tensor, "l 2 b h k e"] = torch.zeros(shape, dtype=dtype, device=device)
@@ -59,19 +58,3 @@ class KeyValueCache:
     def layer(self, index: int) -> LayerCache:
         """Return the view that one layer appends to."""
         return LayerCache(self, index)
-
-    def expand(self, num: int, max_tokens: int | None = None) -> "KeyValueCache":
-        """Return a cache for `num` sequences that each begin with the one sequence held here.
-
-        Args:
-            num: sequences of the new cache.
-            max_tokens: its capacity; this cache's by default.
-        """
-        assert self.keys.shape[1] == 1, "only a cache of one sequence can be shared"
-        shared = KeyValueCache(
-            self.config, num, max_tokens or self.max_tokens, self.keys.dtype, self.keys.device
-        )
-        shared.length = self.length
-        shared.keys[:, :, :, : self.length] = self.keys[:, :, :, : self.length]
-        shared.values[:, :, :, : self.length] = self.values[:, :, :, : self.length]
-        return shared
