@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from cogview.cli import training_run
 from cogview.cli.main import main
@@ -222,3 +224,22 @@ def test_a_run_goes_on_with_the_tokens_that_it_began_with_only(
     error = refusal(capsys, 2, *words, "--data", tmp_path / "other", "--resume")
     assert "started with another config: tokens was" in error
     run(capsys, *words, "--data", home / "tokens", "--resume")
+
+
+def test_a_finetune_goes_on_from_the_weights_of_a_model(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "text-to-image", "tiny", "--data", home / "tokens", *SHORT]
+    tiny_rate = ("--training.learning-rate", "1e-12", "--training.weight-decay", "0")
+    result = run(capsys, *words, "--out", tmp_path / "run", "--start-from", home / "model", *tiny_rate)
+    assert result["num_steps"] == 2
+    before, after = (
+        load_file(folder / "model" / "model.safetensors") for folder in (home / "model", tmp_path / "run")
+    )
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    other = ("--out", tmp_path / "other", "--start-from", home / "model", "--transformer.hidden-size", 32)
+    assert "The transformer of" in refusal(capsys, 1, *words, *other)
+    assert not (tmp_path / "other").exists()
+    missing = ("--out", tmp_path / "other", "--start-from", tmp_path / "nothing")
+    assert "nothing" in refusal(capsys, 1, *words, *missing)

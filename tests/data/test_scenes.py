@@ -134,6 +134,24 @@ def test_icons_lie_within_the_lattice_and_apart(scenes: dict[Split, list[Scene]]
         assert covered.sum() == sum(place.size**2 for place in scene.placements)
 
 
+@pytest.mark.parametrize("single_cells", [7, 9, 12])
+def test_an_object_alone_is_as_large_as_asked_and_keeps_a_margin(
+    make: Callable[..., list[Scene]], single_cells: int
+) -> None:
+    only_singles = {"single_share": 1.0, "count_share": 0.0, "relation_share": 0.0, "group_share": 0.0}
+    drawn = make("train", 300, icon_share=0.0, single_cells=single_cells, **only_singles)
+    places = [place for scene in drawn for place in scene.placements]
+    assert {place.size for place in places} == {single_cells}
+    assert {place.column for place in places} == set(range(1, 16 - single_cells))
+    assert {place.row for place in places} == set(range(1, 16 - single_cells))
+
+
+@pytest.mark.parametrize("single_cells", [0, 6, 13])
+def test_an_impossible_size_is_refused(make: Callable[..., list[Scene]], single_cells: int) -> None:
+    with pytest.raises(UsageError, match=f"single_cells is {single_cells}; wanted 7 to 12"):
+        make("train", 1, single_cells=single_cells)
+
+
 def test_kinds_show_what_they_promise(scenes: dict[Split, list[Scene]]) -> None:
     for scene in chain.from_iterable(scenes.values()):
         number, different = len(scene.placements), len({place.code for place in scene.placements})

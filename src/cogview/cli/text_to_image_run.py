@@ -11,10 +11,15 @@ from cogview.cli.training_run import run_training
 from cogview.data.loader import TokenBatches
 from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_write_bytes
+from cogview.files import atomic_write_bytes, sha256_of
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.pretrained import PretrainedModel, save_pretrained
+from cogview.generation.pretrained import (
+    PretrainedModel,
+    find_model_folder,
+    load_pretrained,
+    save_pretrained,
+)
 from cogview.recipes.config import TextToImageRecipe
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
@@ -32,6 +37,7 @@ def train_text_to_image(
     data: Path,
     out: Path,
     held_out: Path | None,
+    start_from: Path | None,
     sample_texts: tuple[str, ...],
     *,
     resume: bool,
@@ -44,6 +50,7 @@ def train_text_to_image(
         data: tokens with their tokenizers.
         out: the run folder.
         held_out: tokens to measure the loss on.
+        start_from: a model folder or a run whose weights are gone on from; None for new ones.
         sample_texts: what the sample sheets show.
         resume: go on with the run that lies there.
         as_json: print the result as JSON.
@@ -55,6 +62,8 @@ def train_text_to_image(
             held_out, image_tokenizer=shards.image_tokenizer, text_tokenizer=shards.text_tokenizer
         )
     model = _new_model(recipe, shards, data)
+    if start_from is not None:
+        _take_weights(model, find_model_folder(start_from))
     texts = sample_texts or _captions(held_out_shards or shards, model)
     if not all(text.strip() for text in texts):
         raise UsageError("a text of --sample-texts is empty; say what the sample sheets should show")
@@ -79,7 +88,8 @@ def train_text_to_image(
         resume=resume,
         recipe={
             "transformer": model.transformer.config,
-            "initialisation": recipe.initialisation,
+            "initialisation": recipe.initialisation if start_from is None else None,
+            "start_from": start_from and sha256_of(find_model_folder(start_from) / "model.safetensors"),
             "template": model.template,
             "token_loss": recipe.token_loss,
             "text_tokenizer": shards.text_tokenizer,
@@ -131,6 +141,29 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
     )
+
+
+def _take_weights(model: PretrainedModel, folder: Path) -> None:
+    """Put the weights of a model folder into a new model of the same shape, template and tokenizers."""
+    source = load_pretrained(folder)
+    wanted_config = model.transformer.config
+    # How a step is computed, and regularised, may change; which function the weights stand for may not.
+    free = ("attention", "embedding_gradient_scale", "dropout")
+    config = dataclasses.replace(
+        source.transformer.config, **{name: getattr(wanted_config, name) for name in free}
+    )
+    for what, got, wanted in (
+        ("transformer", config, wanted_config),
+        ("template", source.template, model.template),
+        ("text tokenizer", source.text_tokenizer.fingerprint, model.text_tokenizer.fingerprint),
+        ("image tokenizer", source.image_tokenizer.fingerprint, model.image_tokenizer.fingerprint),
+    ):
+        if got != wanted:
+            raise CogViewError(
+                f"The {what} of {folder} is not that of this run ({got}, wanted {wanted}): take the recipe and the "
+                "tokenizers that the model was trained with."
+            )
+    model.transformer.load_state_dict(source.transformer.state_dict())
 
 
 def _captions(shards: TokenShards, model: PretrainedModel) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ def run(
     data: Path,
     out: Path,
     held_out: Path | None = None,
+    start_from: Path | None = None,
     sample_texts: tuple[str, ...] = (),
     resume: bool = False,
     json: bool = False,
@@ -27,10 +28,11 @@ def run(
         data: tokens, as `cogview tokenize` makes them.
         out: the run folder to make; its model/ will be the whole model, which `cogview generate --model` takes.
         held_out: tokens, made by the same tokenizers, on which the loss is measured at the end.
+        start_from: a model or a run to finetune: its transformer goes on from there, on tokens of its own tokenizers.
         sample_texts: what the sample sheets show; captions of the tokens by default.
         resume: go on with the run that lies in the run folder.
         json: print the result as JSON.
     """
     from cogview.cli.text_to_image_run import train_text_to_image
 
-    train_text_to_image(recipe, data, out, held_out, sample_texts, resume=resume, as_json=json)
+    train_text_to_image(recipe, data, out, held_out, start_from, sample_texts, resume=resume, as_json=json)

@@ -27,7 +27,9 @@ class DefaultDataConfig:
         num_objects: how many train objects of the table to use, from its top.
         languages: languages of the captions.
         captions_per_picture: different captions of each picture, shared among the languages.
-        single_share: share of pictures of one object, large. The five shares need not add up to 1.
+        single_cells: side of an object that stands alone, in cells of the 16 x 16 lattice, 7 to 12. Objects in company
+            have 7; with 7 here too, a transformer learns each icon at one size only.
+        single_share: share of pictures of one object. The five shares need not add up to 1.
         count_share: share of 2-4 copies of an object.
         relation_share: share of two objects, one left of, right of, above or below the other.
         group_share: share of 2-4 different objects.
@@ -48,6 +50,7 @@ class DefaultDataConfig:
     num_objects: int = 160
     languages: tuple[Language, ...] = ("zh", "en")
     captions_per_picture: int = 6
+    single_cells: int = 12
     single_share: float = 0.2
     count_share: float = 0.15
     relation_share: float = 0.35

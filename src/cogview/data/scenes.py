@@ -183,13 +183,16 @@ def make_scene(
     rng = random.Random(f"{config.seed}/{split}/{index}")
     styles: tuple[Style, ...] = HELD_OUT_STYLES if split == "held-out-style" else config.styles
     known = known_codes(config.num_objects)
+    if not SMALL_CELLS <= config.single_cells <= LARGE_CELLS:
+        raise UsageError(
+            f"single_cells is {config.single_cells}; wanted {SMALL_CELLS} to {LARGE_CELLS} cells of the lattice"
+        )
     kind = _draw_kind(rng, config, split)
     if kind == "icon" and not icon_codes:
         raise UsageError("icon_share is positive but there are no icons; pass icon_codes")
     for _ in range(MAX_ATTEMPTS):
-        scene = _compose(
-            rng, kind, styles, known, held_out_codes() if split == "held-out-object" else [], icon_codes
-        )
+        held_out = held_out_codes() if split == "held-out-object" else []
+        scene = _compose(rng, kind, styles, known, held_out, icon_codes, config.single_cells)
         if split_of(scene) == split and not _is_swallowed(scene):
             return scene
     raise UsageError(
@@ -229,6 +232,7 @@ def _compose(
     known: list[str],
     held_out: list[str],
     icon_codes: tuple[str, ...],
+    single_cells: int,
 ) -> Scene:
     ground = rng.choice(list(GROUNDS))
     style = rng.choice(styles)
@@ -244,8 +248,9 @@ def _compose(
         if held_out:
             codes[rng.randrange(number)] = rng.choice(held_out)
     if len(codes) == 1:
-        places = [(rng.randint(1, 3), rng.randint(1, 3))]
-        size = LARGE_CELLS
+        size = single_cells if kind == "single" else LARGE_CELLS
+        furthest = LATTICE_CELLS - 1 - size
+        places = [(rng.randint(1, furthest), rng.randint(1, furthest))]
     else:
         places = _draw_relation_places(rng) if kind == "relation" else _draw_tidy_places(rng, len(codes))
         size = SMALL_CELLS
