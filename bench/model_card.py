@@ -197,7 +197,8 @@ caption, seeds 0, 1 and 2, none picked.
 ## Figures
 
 On pictures never trained on: known objects in compositions never seen, and objects never seen. Losses are nats a token
-over the ids that are legal there; "under another caption" is the image loss after the caption of another picture, so the difference is what the model takes from the text.
+over the ids that are legal there; "under another caption" is the image loss after the caption of another picture, so
+the difference is what the model takes from the text.
 
 | split | pictures | PSNR dB | codes used | perplexity | text nats | image nats | under another caption |
 |---|---|---|---|---|---|---|---|
