@@ -183,3 +183,12 @@ def test_a_folder_of_something_else_is_never_replaced(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "new")
     tokenizer.save_pretrained(tmp_path / "new")
     assert load_image_tokenizer(tmp_path / "new").fingerprint == tokenizer.fingerprint
+
+
+def test_a_later_addition_to_the_config_leaves_older_fingerprints_as_they_are(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path / "new")
+    path = tmp_path / "new" / "config.json"
+    content = json.loads(path.read_text())
+    assert content["config"].pop("encoder_kernel_size") == 4
+    path.write_text(json.dumps(content))
+    assert load_image_tokenizer(tmp_path / "new").fingerprint == tokenizer.fingerprint

@@ -126,3 +126,29 @@ def test_pixels_are_normalised_by_the_statistics_of_zero_to_one():
 def test_contradicting_configurations_are_refused(changes):
     with pytest.raises(UsageError, match="image tokenizer"):
         VQVAEConfig(**changes)
+
+
+@pytest.mark.parametrize("encoder_kernel_size", [2, 4])
+def test_with_kernels_of_two_a_code_sees_its_own_pixels_alone(encoder_kernel_size):
+    torch.manual_seed(0)
+    config = VQVAEConfig(
+        num_codes=16,
+        code_size=4,
+        patch_size_pixels=2,
+        encoder_channels=(8, 8),
+        encoder_blocks=(1, 1),
+        encoder_kernel_size=encoder_kernel_size,
+        decoder_channels=(8, 8),
+        decoder_blocks=(0, 0),
+    )
+    encoder = VQVAE(config).encoder
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    images = torch.randn(1, 3, 40, 40)
+    other = torch.randn(1, 3, 40, 40)
+    other[:, :, 16:24, 8:16] = images[:, :, 16:24, 8:16]
+    vectors, others = encoder(images), encoder(other)
+    assert vectors.shape == (1, 4, 5, 5)
+    assert torch.equal(vectors[:, :, 2, 1], others[:, :, 2, 1]) == (encoder_kernel_size == 2)
+    different = (vectors != others).any(dim=1)
+    assert different.sum() == 25 - (encoder_kernel_size == 2)

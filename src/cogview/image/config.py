@@ -20,6 +20,8 @@ class VQVAEConfig:
         patch_size_pixels: side of the pixel squares folded into channels (1: none, the release).
         encoder_channels: width after each halving, finest grid first.
         encoder_blocks: residual blocks after each halving.
+        encoder_kernel_size: of the halving convolutions. 4, the release: neighbouring codes see some of the same
+            pixels. 2: a code is a function of its own square of pixels alone, and residual blocks look at one place.
         decoder_stem_channels: width of a 3x3 convolution at the code grid; 0 for none, the release.
         decoder_stem_blocks: residual blocks after the stem, at the code grid.
         decoder_channels: width after each doubling, coarsest grid first.
@@ -47,6 +49,7 @@ class VQVAEConfig:
     patch_size_pixels: int = 1
     encoder_channels: tuple[int, ...] = (512, 512, 512)
     encoder_blocks: tuple[int, ...] = (0, 0, 0)
+    encoder_kernel_size: int = 4
     decoder_stem_channels: int = 0
     decoder_stem_blocks: int = 0
     decoder_channels: tuple[int, ...] = (512, 512, 512)
@@ -76,6 +79,10 @@ class VQVAEConfig:
         counts = (self.num_codes, self.code_size, self.patch_size_pixels, *self.encoder_channels)
         if min(*counts, *self.decoder_channels) < 1:
             raise UsageError("image tokenizer: codes, code size, patch size and channels must be at least 1")
+        if self.encoder_kernel_size not in (2, 4):
+            raise UsageError(
+                f"image tokenizer: encoder_kernel_size must be 2 or 4, got {self.encoder_kernel_size}"
+            )
         if self.decoder_stem_blocks and not self.decoder_stem_channels:
             raise UsageError("image tokenizer: decoder_stem_blocks needs decoder_stem_channels > 0")
         if not 0.0 < self.decay < 1.0 or not math.isfinite(self.commitment_weight):

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import MISSING, asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from cogview.image.config import VQVAEConfig
 from cogview.image.vqvae import VQVAE
 
 FORMAT = "cogview-image-tokenizer"
+_ADDED_LATER: dict[str, Any] = {"encoder_kernel_size": 4}
 VERSION = 1
 # What only training needs; a finetune starts it afresh from the codebook.
 TRAINING_STATE = ("quantizer.cluster_size", "quantizer.embed_avg", "quantizer.is_initialised")
@@ -227,7 +228,11 @@ def fingerprint_of(vqvae: VQVAE) -> str:
 
 def fingerprint_of_weights(config: VQVAEConfig, weights: dict[str, Tensor]) -> str:
     """Return the fingerprint of a configuration and weights, whatever precision they are stored in."""
-    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+    # What was added to the configuration later counts only where it is used, so that older fingerprints stay.
+    counted = {
+        name: value for name, value in asdict(config).items() if _ADDED_LATER.get(name, MISSING) != value
+    }
+    digest = hashlib.sha256(json.dumps(counted, sort_keys=True).encode())
     for name in sorted(weights):
         values = weights[name].to("cpu", torch.float32).contiguous()
         digest.update(f"{name} {tuple(values.shape)}".encode())

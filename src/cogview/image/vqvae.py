@@ -103,17 +103,18 @@ class VQVAE(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Add a 3x3 and a 1x1 convolution of the rectified input to the input.
+    """Add a 3x3 (or smaller) and a 1x1 convolution of the rectified input to the input.
 
     The last convolution starts at zero, so a new block is the identity and no normalisation is needed.
 
     Args:
         channels: width in, between and out.
+        kernel_size: of the first convolution, odd.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, kernel_size: int = 3):
         super().__init__()
-        self.widen = nn.Conv2d(channels, channels, 3, padding=1)
+        self.widen = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2)
         self.project = nn.Conv2d(channels, channels, 1)
         initialise_convolution(self.widen)
         nn.init.zeros_(self.project.weight)
@@ -131,12 +132,14 @@ def build_encoder(config: VQVAEConfig) -> nn.Sequential:
     With no patches and no residual blocks, the convolutions' indices are those of the released weights (0, 2, 4, 6).
     """
     layers: list[nn.Module] = []
+    size = config.encoder_kernel_size
     if config.patch_size_pixels > 1:
         layers.append(nn.PixelUnshuffle(config.patch_size_pixels))
     channels = 3 * config.patch_size_pixels**2
     for width, num_blocks in zip(config.encoder_channels, config.encoder_blocks, strict=True):
-        layers.append(initialise_convolution(nn.Conv2d(channels, width, 4, stride=2, padding=1)))
-        layers.extend(ResidualBlock(width) for _ in range(num_blocks))
+        halving = nn.Conv2d(channels, width, size, stride=2, padding=size // 2 - 1)
+        layers.append(initialise_convolution(halving))
+        layers.extend(ResidualBlock(width, kernel_size=size - 1) for _ in range(num_blocks))
         layers.append(nn.ReLU())
         channels = width
     layers.append(initialise_convolution(nn.Conv2d(channels, config.code_size, 1), gain=1.0))
