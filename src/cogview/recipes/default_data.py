@@ -9,7 +9,7 @@ from cogview.recipes.config import DataRecipe
 def bundled() -> DataRecipe:
     """Scenes of a small world, for the transformer that ships.
 
-    Claim: 120 objects in two flat styles on ten grounds, which two hours of two cores can learn to draw.
+    Claim: 80 objects in two flat styles on ten grounds, which two hours of two cores can learn to draw.
     Command: cogview data build bundled --out PICTURES
     Cost: about a minute and 0.2 GB of disk on 2 CPU cores.
     """
@@ -18,8 +18,9 @@ def bundled() -> DataRecipe:
             num_train=40_000,
             num_held_out_composition=1_000,
             num_held_out_object=500,
-            num_objects=120,
+            num_objects=80,
             styles=("twemoji", "fluent-flat"),
+            single_cells=7,
             single_share=0.3,
             count_share=0.15,
             relation_share=0.35,

@@ -20,7 +20,9 @@ def bundled() -> ImageTokenizerRecipe:
             num_codes=2048,
             code_size=64,
             patch_size_pixels=2,
-            encoder_channels=(128, 256),
+            # Codes that see their own pixels alone: the same thing is the same codes on every ground, beside anything.
+            encoder_kernel_size=2,
+            encoder_channels=(192, 384),
             encoder_blocks=(0, 1),
             decoder_stem_channels=256,
             decoder_stem_blocks=2,
@@ -31,6 +33,7 @@ def bundled() -> ImageTokenizerRecipe:
             l1_weight=0.1,
             codebook_start_step=50,
             revival_every_steps=25,
+            revival_threshold=0.1,
         ),
         size_pixels=128,
         training=TrainingConfig(
