@@ -10,7 +10,7 @@ def bundled() -> TextToImageRecipe:
 
     Claim: draws scenes of one to four known objects in combinations it has not seen, on 128 x 128 pixels.
     Command: cogview train text-to-image bundled --data TOKENS --out RUN
-    Cost: about an hour and a half on 2 CPU cores with bfloat16.
+    Cost: about two hours on 2 CPU cores with bfloat16.
     Expected: see the model card in `src/cogview/bundled/README.md`.
 
     Differs from the paper: the embedding's gradient is not shrunk, since bfloat16 needs no loss scale; branches start
@@ -31,7 +31,7 @@ def bundled() -> TextToImageRecipe:
         image_positions="fixed",
         token_loss=TokenLossConfig(normaliser="legal"),
         training=TrainingConfig(
-            num_steps=10_000,
+            num_steps=14_000,
             batch_size=8,
             optimizer="muon",
             learning_rate=2e-3,
