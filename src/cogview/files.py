@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,24 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             new.replace(path)
         finally:
             _remove_workplace(workplace, path)
+
+
+def may_be_replaced(folder: Path, read_config: Callable[[Path], object]) -> bool:
+    """Return whether a folder is empty or of a kind: nothing else is ever deleted.
+
+    Args:
+        folder: a path that exists.
+        read_config: raises `CogViewError` for a folder that is not of that kind.
+    """
+    if not folder.is_dir():
+        return False
+    if not any(folder.iterdir()):
+        return True
+    try:
+        read_config(folder)
+    except CogViewError:
+        return False
+    return True
 
 
 def _remove_leftovers(path: Path, prefix: str) -> None:

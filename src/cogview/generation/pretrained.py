@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_folder, atomic_write_json, atomic_write_text
+from cogview.files import atomic_folder, atomic_write_json, atomic_write_text, may_be_replaced
 from cogview.image.tokenizer import (
     ImageTokenizer,
     fingerprint_of_weights,
@@ -112,7 +112,7 @@ def save_pretrained(model: PretrainedModel, folder: Path, dtype: torch.dtype | N
             f"load it with dtype='float32' to save it as it was, or save it with dtype=torch.{name}"
         )
     folder = folder.resolve()
-    if folder.exists() and not _may_be_replaced(folder):
+    if folder.exists() and not may_be_replaced(folder, read_config):
         raise CogViewError(
             f"{folder} exists and is no model folder, so it is not replaced: choose another path."
         )
@@ -284,19 +284,6 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{VERSION}: install the cogview that wrote it, or export it again."
         )
     return config
-
-
-def _may_be_replaced(folder: Path) -> bool:
-    """Return whether a folder is empty or a model folder: nothing else is ever deleted."""
-    if not folder.is_dir():
-        return False
-    if not any(folder.iterdir()):
-        return True
-    try:
-        read_config(folder)
-    except CogViewError:
-        return False
-    return True
 
 
 def _build(cls: type[Config], config: dict[str, Any], section: str, source: Path, **more: Any) -> Config:

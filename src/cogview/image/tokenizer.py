@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_folder, atomic_write_json
+from cogview.files import atomic_folder, atomic_write_json, may_be_replaced
 from cogview.image.config import VQVAEConfig
 from cogview.image.vqvae import VQVAE
 
@@ -111,7 +111,7 @@ class ImageTokenizer:
             CogViewError: the folder holds something else, which replacing it would delete.
         """
         folder = Path(folder)
-        if folder.exists() and not _may_be_replaced(folder):
+        if folder.exists() and not may_be_replaced(folder, read_config):
             raise CogViewError(
                 f"{folder} exists and holds no image tokenizer, so it is not replaced: choose another path."
             )
@@ -168,19 +168,6 @@ def load_image_tokenizer(
             f"{content.get('fingerprint')}; the two files belong to different tokenizers, copy the folder again"
         )
     return tokenizer
-
-
-def _may_be_replaced(folder: Path) -> bool:
-    """Return whether a folder is empty or an image tokenizer's: nothing else is ever deleted."""
-    if not folder.is_dir():
-        return False
-    if not any(folder.iterdir()):
-        return True
-    try:
-        read_config(folder)
-    except CogViewError:
-        return False
-    return True
 
 
 def read_config(folder: Path) -> dict[str, Any]:
