@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -62,8 +64,9 @@ def train_text_to_image(
             held_out, image_tokenizer=shards.image_tokenizer, text_tokenizer=shards.text_tokenizer
         )
     model = _new_model(recipe, shards, data)
-    if start_from is not None:
-        _take_weights(model, find_model_folder(start_from))
+    source = None if start_from is None else find_model_folder(start_from)
+    if source is not None:
+        _take_weights(model, source)
     texts = sample_texts or _captions(held_out_shards or shards, model)
     if not all(text.strip() for text in texts):
         raise UsageError("a text of --sample-texts is empty; say what the sample sheets should show")
@@ -72,14 +75,11 @@ def train_text_to_image(
         batches = TokenBatches(tokens, model.template, recipe.training.seed, recipe.training.batch_size)
         return TransformerTask(model.transformer, batches, recipe.token_loss)
 
-    # Made before the training, so that tokens that do not fit are found out before and not after it.
-    held_out_task = None if held_out_shards is None else task_on(held_out_shards)
-
-    def evaluate() -> dict[str, dict[str, float]]:
-        if held_out_shards is None or held_out_task is None:
-            return {}
-        num_batches = -(-len(held_out_shards) // recipe.training.batch_size)
-        return {"held_out": _mean_losses(held_out_task, min(num_batches, MAX_EVALUATED_BATCHES))}
+    evaluate: Callable[[], dict[str, dict[str, float]]] | None = None
+    if held_out_shards is not None:
+        # Made before the training, so that tokens that do not fit are found out before and not after it.
+        num_batches = min(-(-len(held_out_shards) // recipe.training.batch_size), MAX_EVALUATED_BATCHES)
+        evaluate = partial(_held_out_losses, task_on(held_out_shards), num_batches)
 
     run_training(
         task_on(shards),
@@ -88,8 +88,8 @@ def train_text_to_image(
         resume=resume,
         recipe={
             "transformer": model.transformer.config,
-            "initialisation": recipe.initialisation if start_from is None else None,
-            "start_from": start_from and sha256_of(find_model_folder(start_from) / "model.safetensors"),
+            "initialisation": recipe.initialisation if source is None else None,
+            "start_from": source and sha256_of(source / "model.safetensors"),
             "template": model.template,
             "token_loss": recipe.token_loss,
             "text_tokenizer": shards.text_tokenizer,
@@ -182,8 +182,8 @@ def _draw_samples(model: PretrainedModel, texts: tuple[str, ...], path: Path) ->
     atomic_write_bytes(path, sheet.getvalue())
 
 
-def _mean_losses(task: TransformerTask, num_batches: int) -> dict[str, float]:
-    """Return the mean losses of a trained transformer over some batches."""
+def _held_out_losses(task: TransformerTask, num_batches: int) -> dict[str, dict[str, float]]:
+    """Return the mean losses of a trained transformer over some batches of held-out tokens."""
     task.module.eval()
     totals: dict[str, float] = {}
     with torch.inference_mode():
@@ -192,4 +192,4 @@ def _mean_losses(task: TransformerTask, num_batches: int) -> dict[str, float]:
             loss, metrics = task.loss(batch)
             for name, value in {"loss": loss, **metrics}.items():
                 totals[name] = totals.get(name, 0.0) + float(value) / num_batches
-    return totals
+    return {"held_out": totals}
