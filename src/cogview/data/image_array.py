@@ -47,7 +47,7 @@ class ImageArray:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that tell this array from others, by its shape and up to 1,000 of its pictures."""
+        """16 hexadecimal digits that tell this array from others, by its shape and some of its pictures."""
         digest = hashlib.sha256(repr(self.pixels.shape).encode())
         step = max(1, len(self) // FINGERPRINT_PICTURES)
         for picture in self.pixels[::step]:

@@ -190,8 +190,8 @@ def make_scene(
     kind = _draw_kind(rng, config, split)
     if kind == "icon" and not icon_codes:
         raise UsageError("icon_share is positive but there are no icons; pass icon_codes")
+    held_out = held_out_codes() if split == "held-out-object" else []
     for _ in range(MAX_ATTEMPTS):
-        held_out = held_out_codes() if split == "held-out-object" else []
         scene = _compose(rng, kind, styles, known, held_out, icon_codes, config.single_cells)
         if split_of(scene) == split and not _is_swallowed(scene):
             return scene

@@ -199,10 +199,10 @@ def _with_scaled_query(module: nn.Linear, head_size: int) -> tuple[Float[Tensor,
     For heads of 16, 64 or 256 channels this loses nothing; for others, weights that are rounded to fewer bits than
     fp32 are rounded once more than they were.
     """
-    scale = torch.ones(3, 1, device=module.weight.device)
-    scale[0] = head_size**-0.5
-    scale = scale.expand(3, module.in_features).reshape(-1)
-    return module.weight.detach().float() * scale[:, None], module.bias.detach().float() * scale
+    weight, bias = (part.detach().to(torch.float32, copy=True) for part in (module.weight, module.bias))
+    weight[: module.in_features] *= head_size**-0.5
+    bias[: module.in_features] *= head_size**-0.5
+    return weight, bias
 
 
 def _norm(module: nn.Module) -> _Norm:
