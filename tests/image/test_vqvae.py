@@ -1,5 +1,7 @@
 """The VQ-VAE's shapes, its losses, and what the released architecture must be."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -131,16 +133,7 @@ def test_contradicting_configurations_are_refused(changes):
 @pytest.mark.parametrize("encoder_kernel_size", [2, 4])
 def test_with_kernels_of_two_a_code_sees_its_own_pixels_alone(encoder_kernel_size):
     torch.manual_seed(0)
-    config = VQVAEConfig(
-        num_codes=16,
-        code_size=4,
-        patch_size_pixels=2,
-        encoder_channels=(8, 8),
-        encoder_blocks=(1, 1),
-        encoder_kernel_size=encoder_kernel_size,
-        decoder_channels=(8, 8),
-        decoder_blocks=(0, 0),
-    )
+    config = dataclasses.replace(TINY, encoder_blocks=(1, 1), encoder_kernel_size=encoder_kernel_size)
     encoder = VQVAE(config).encoder
     for parameter in encoder.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

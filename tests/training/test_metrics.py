@@ -13,11 +13,6 @@ from cogview.training.metrics import MetricMeans, MetricsLog, read_metrics
 from cogview.training.plot import plot_losses
 
 
-@pytest.fixture
-def no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-
-
 def scalar(value: float) -> torch.Tensor:
     return torch.tensor(value)
 

@@ -24,11 +24,6 @@ class Crash(Exception):
     """Stands for whatever ends a process without asking it."""
 
 
-@pytest.fixture
-def no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-
-
 def results(run_folder: Path) -> tuple[bytes, bytes, list[dict[str, float]]]:
     """Return what must be equal: weights, optimizer state, metrics without times."""
     last = run_folder / "checkpoints" / "step-00000030"
