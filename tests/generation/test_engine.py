@@ -19,7 +19,7 @@ from cogview.transformer.model import Transformer
 VOCABULARY = Vocabulary(num_image_codes=100, num_text_pieces=50)
 TEMPLATE = TextToImageTemplate(vocabulary=VOCABULARY, grid_rows=4, grid_columns=4, max_text_pieces=6)
 SAMPLING = SamplingConfig(top_k=40, top_p=0.95)
-DTYPES = [torch.float32, torch.bfloat16]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 @pytest.fixture(scope="module")

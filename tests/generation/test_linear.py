@@ -8,7 +8,7 @@ from cogview.errors import UsageError
 from cogview.generation.linear import can_pack, prepare_linear, row_multiple
 
 SHAPES = [(96, 288), (96, 96), (384, 96), (2048, 64)]
-DTYPES = [torch.float32, torch.bfloat16]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 def weight_and_bias(num_inputs: int, num_outputs: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,16 +38,18 @@ def test_prepared_agrees_with_the_exact_product(
     linear = prepare_linear(weight, bias, dtype=dtype, gelu=gelu, backend=backend)
     for num_rows in (1, 2, 5, 16):
         x = rows(num_rows, num_inputs)
-        product = F.linear(x.to(dtype).double(), weight.to(dtype).double(), bias.to(dtype).double())
+        computed_in = torch.float32 if (backend, dtype) == ("packed", torch.float16) else dtype
+        product = F.linear(x.to(computed_in).double(), weight.to(dtype).double(), bias.to(dtype).double())
         exact = F.gelu(product, approximate="tanh") if gelu else product
         found = linear(x)
-        assert found.dtype == dtype
+        assert found.dtype == computed_in
         assert found.shape == (num_rows, num_outputs)
-        # Sums are made in fp32; bf16 rounds the result to 8 places, and what goes into a GELU that isn't fused,
-        # whose slope is at most 1.13.
+        # Sums are made in fp32; bf16 rounds the result to 8 places (fp16 to 11), and what goes into a GELU that isn't
+        # fused, whose slope is at most 1.13.
         bound = torch.full_like(exact, 1e-4)
-        if dtype == torch.bfloat16:
-            bound += 2**-8 * (exact.abs() + 1.13 * product.abs() * gelu)
+        if computed_in != torch.float32:
+            places = {torch.bfloat16: 8, torch.float16: 11}[computed_in]
+            bound += 2.0**-places * (exact.abs() + 1.13 * product.abs() * gelu)
         assert ((found.double() - exact).abs() <= bound).all()
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 from cogview.errors import UsageError
 
 LinearBackend = Literal["auto", "packed", "plain"]
-"""Kernels of the linear maps: `packed` has weights in the layout that oneDNN prefers (CPU only), `plain` is what
+"""Kernels of the linear maps: `packed` has weights in the layout that oneDNN or FBGEMM prefers (CPU only), `plain` is what
 PyTorch runs by itself, `auto` is packed wherever that is possible."""
 
 

@@ -1,9 +1,10 @@
 """Linear maps prepared for decoding, where a few rows meet large matrices and reading the weights is the cost.
 
-On CPU the weights are reordered once into the layout that oneDNN's kernels read fastest. PyTorch's own choice,
-MKL, is much slower on AMD processors, and where oneDNN is used it reorders the weights anew for every product.
-The operators that do it are private to PyTorch, so whether they are there and work is found by trying, and plain
-products take over where they don't.
+On CPU the weights are reordered once into the layout that the kernels read fastest: oneDNN's for fp32 and bf16,
+FBGEMM's for fp16, which stays fp16 in memory and is computed with in fp32. PyTorch's own choice for fp32, MKL, is much
+slower on AMD processors, and where oneDNN is used it reorders the weights anew for every product. The operators
+that do it are not part of PyTorch's documented interface, so whether they are there and work is found by trying, and
+plain products take over where they don't.
 """
 
 from collections.abc import Callable
@@ -19,9 +20,9 @@ from cogview.errors import UsageError
 from cogview.generation.config import LinearBackend
 
 DecodingLinear: TypeAlias = Callable[[Tensor], Tensor]
-"""Maps [n i] of any floating dtype to [n o] in the dtype of the weights."""
+"""Maps [n i] of any floating dtype to [n o] in the dtype of the weights, with packed fp16 in fp32."""
 
-_PACKED_DTYPES = (torch.float32, torch.bfloat16)
+_PACKED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _ROW_MULTIPLES = (1, 2, 4, 8)
 
 
@@ -33,13 +34,15 @@ def can_pack(device_type: str, dtype: torch.dtype) -> bool:
         device_type: "cpu" or "cuda".
         dtype: of the weights.
     """
-    if device_type != "cpu" or dtype not in _PACKED_DTYPES or not torch._C._has_mkldnn:
+    if device_type != "cpu" or dtype not in _PACKED_DTYPES:
         return False
     try:
+        if dtype != torch.float16 and not torch._C._has_mkldnn:
+            return False
         if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return False
         weight, x = torch.eye(16, dtype=dtype), torch.ones(2, 16, dtype=dtype)
-        return torch.equal(_packed_product(weight, None, gelu=False)(x), x)
+        return torch.equal(_packed_product(weight, None, gelu=False)(x).to(dtype), x)
     except (AttributeError, RuntimeError):
         return False
 
@@ -121,6 +124,24 @@ def row_multiple(
 
 
 def _packed_product(weight: Tensor, bias: Tensor | None, gelu: bool) -> DecodingLinear:
+    """Return the product with the weight in its library's layout."""
+    return (_fbgemm_product if weight.dtype == torch.float16 else _onednn_product)(weight, bias, gelu)
+
+
+def _fbgemm_product(weight: Tensor, bias: Tensor | None, gelu: bool) -> DecodingLinear:
+    """Return the product with the fp16 weight in FBGEMM's layout; input, sums and result are fp32."""
+    bias = None if bias is None else bias.float()
+    packed = torch.ops.quantized.linear_prepack_fp16.default(weight.float(), bias)
+    operator = torch.ops.quantized.linear_dynamic_fp16.default
+
+    def product(x: Tensor) -> Tensor:
+        result: Tensor = operator(x.float(), packed)
+        return F.gelu(result, approximate="tanh") if gelu else result
+
+    return product
+
+
+def _onednn_product(weight: Tensor, bias: Tensor | None, gelu: bool) -> DecodingLinear:
     """Return the product with the weight in oneDNN's layout, GELU fused into it."""
     packed, dtype = torch.ops.mkldnn._reorder_linear_weight.default(weight), weight.dtype
     operator = torch.ops.mkldnn._linear_pointwise.default
