@@ -80,8 +80,9 @@ def build_systems(
         systems.append(Ours(*args, torch.float32, "packed"))
         if batch == 1:
             systems += [AuthorsScheme(*args, packed=True), GPT2(*args, packed=True)]
-    if can_pack("cpu", torch.bfloat16):
-        systems.append(Ours(*args, torch.bfloat16, "packed"))
+    systems += [
+        Ours(*args, half, "packed") for half in (torch.bfloat16, torch.float16) if can_pack("cpu", half)
+    ]
     return systems
 
 

@@ -6,8 +6,8 @@ from typing import Literal
 from cogview.errors import UsageError
 
 LinearBackend = Literal["auto", "packed", "plain"]
-"""Kernels of the linear maps: `packed` has weights in the layout that oneDNN or FBGEMM prefers (CPU only), `plain` is what
-PyTorch runs by itself, `auto` is packed wherever that is possible."""
+"""Kernels of the linear maps: `packed` has weights in the layout that oneDNN or FBGEMM prefers (CPU only), `plain` is
+what PyTorch runs by itself, `auto` is packed wherever that is possible."""
 
 
 MIN_TEMPERATURE = 1e-6

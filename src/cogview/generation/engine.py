@@ -66,14 +66,14 @@ class Engine:
 
     On CPU the codes of a seed are the same, to the bit, whatever else is drawn at the same time and in whichever
     dtype: attention treats every sequence by itself, and rows of the linear maps are padded where that keeps a row's
-    sums the same in any company (none are with bf16 weights; one to two with packed fp32 weights). On CUDA, products
-    of another batch size round differently, so there a draw that is all but a tie may turn out otherwise.
+    sums the same in any company (one to two with packed fp32 weights, none with packed half-precision ones). On CUDA,
+    products of another batch size round differently, so there a draw that is all but a tie may turn out otherwise.
 
     Args:
         transformer: its weights are taken as they are now.
         legal_codes: the tokens of the vocabulary that are image codes.
-        dtype: of the linear maps; the transformer's by default. Of CPUs, those with bf16 instructions are faster
-            with bf16 weights.
+        dtype: of the linear maps; the transformer's by default. x86 CPUs are faster with fp16 weights, and those
+            with bf16 instructions also with bf16 weights.
         backend: kernels of the linear maps.
         batch_invariant: whether that has to hold on CPU; it costs next to nothing with packed weights.
         max_batch: pictures drawn at once; more are drawn in turn.
