@@ -46,6 +46,12 @@ def test_a_saved_tokenizer_gives_the_same_codes_pictures_and_fingerprint(tokeniz
     assert not loaded.vqvae.training
 
 
+@pytest.mark.parametrize("inner", ["image_tokenizer", "model/image_tokenizer", "model"])
+def test_a_tokenizer_is_found_in_the_folders_that_hold_one(tokenizer, tmp_path, inner):
+    tokenizer.save_pretrained(tmp_path / inner)
+    assert load_image_tokenizer(path=tmp_path).fingerprint == tokenizer.fingerprint
+
+
 def test_half_precision_halves_the_file_and_is_another_tokenizer(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "full")
     tokenizer.save_pretrained(tmp_path / "half", dtype=torch.float16)

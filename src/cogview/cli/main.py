@@ -4,20 +4,22 @@ A verb's module is imported only when the verb is called, and torch only when th
 answers at once.
 """
 
+import contextlib
 import difflib
 import functools
 import importlib
 import inspect
+import io
 import os
 import signal
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from cogview.errors import CogViewError, UsageError
 
@@ -86,8 +88,6 @@ def _parse_and_run(module: ModuleType, verb: str, arguments: Sequence[str]) -> N
         verb: its name on the command line.
         arguments: the words after the verb.
     """
-    import tyro
-
     function, description = module.run, inspect.getdoc(module.run) or ""
     if hasattr(module, "RECIPES"):
         from cogview.cli.recipes import choose_recipe, recipes_help, recipes_of
@@ -100,13 +100,45 @@ def _parse_and_run(module: ModuleType, verb: str, arguments: Sequence[str]) -> N
         function = functools.partial(function, recipe=recipe())
         description = inspect.getdoc(recipe) or ""
         verb, arguments = f"{verb} {arguments[0]}", arguments[1:]
-    tyro.cli(
-        function,
-        prog=f"cogview {verb}",
-        description=description.split("\nArgs:")[0].strip(),
-        args=list(arguments),
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    _parse(function, f"cogview {verb}", description.split("\nArgs:")[0].strip(), arguments)()
+
+
+def _parse(
+    function: Callable[..., None], program: str, description: str, arguments: Sequence[str]
+) -> Callable[[], None]:
+    """Return the function with the arguments that the words give it, ready to be called.
+
+    Raises:
+        UsageError: a flag does not exist, lacks its value or has an impossible one.
+        SystemExit: help was asked for, and has been printed.
+    """
+    import tyro
+
+    @functools.wraps(function)
+    def bound(*values: Any, **named: Any) -> Callable[[], None]:
+        return functools.partial(function, *values, **named)
+
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                bound,
+                prog=program,
+                description=description,
+                args=list(arguments),
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(_without_box(complaint.getvalue())) from None
+
+
+def _without_box(message: str) -> str:
+    """Return in one line what tyro drew a box around."""
+    lines = [line.strip("│ ") for line in message.splitlines() if line.startswith("│")]
+    parts = " ".join(";" if line and not line.strip("─") else line for line in lines)
+    return " ".join((parts or message).split()).replace(" ;", ";")
 
 
 def _call_verb(arguments: list[str]) -> None:
@@ -170,9 +202,9 @@ def _explanation(error: Exception) -> str:
     if (
         isinstance(error, MemoryError) or name == "OutOfMemoryError"
     ):  # the latter is torch's, which may not be there
-        return f"out of memory ({message or name}); do less at once, or give a smaller --dtype"
+        return f"out of memory ({message or name}); do less at once: fewer candidates, a smaller batch"
     if "can't allocate memory" in message:  # torch's error on CPU has no class of its own
-        return f"out of memory ({message}); do less at once, or give a smaller --dtype"
+        return f"out of memory ({message}); do less at once: fewer candidates, a smaller batch"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return f"{name}: {message} (this is a bug; COGVIEW_DEBUG=1 shows where)"

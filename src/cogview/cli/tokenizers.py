@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogview.errors import CogViewError
+from cogview.image.config import FOLDER_NAME
 
 if TYPE_CHECKING:
     import torch
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from cogview.text.tokenizer import TextTokenizer
 
 TEXT_TOKENIZER = "text.model"
-IMAGE_TOKENIZER = "image_tokenizer"
+IMAGE_TOKENIZER = FOLDER_NAME
 _BUNDLED_SIZE_PIXELS = 128
 
 
@@ -47,8 +48,7 @@ def open_image_tokenizer(path: Path | None, device: "torch.device | str | None" 
         path = BUNDLED_FOLDER
         if not (path / IMAGE_TOKENIZER).is_dir():
             raise CogViewError("This installation has no bundled image tokenizer: give --image-tokenizer.")
-    inner = (path / IMAGE_TOKENIZER, path / "model" / IMAGE_TOKENIZER, path / "model")
-    return load_image_tokenizer(next((folder for folder in inner if folder.is_dir()), path), device)
+    return load_image_tokenizer(path, device)
 
 
 def size_learnt(path: Path | None) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_folder, atomic_write_json, atomic_write_text, may_be_replaced
+from cogview.image.config import FOLDER_NAME
 from cogview.image.tokenizer import (
     ImageTokenizer,
     fingerprint_of_weights,
@@ -137,7 +138,7 @@ def save_pretrained(model: PretrainedModel, folder: Path, dtype: torch.dtype | N
         (unfinished / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
         model.text_tokenizer.save(unfinished / "text.model")
         image_dtype = _lossless_dtype(model.image_tokenizer)
-        model.image_tokenizer.save_pretrained(unfinished / "image_tokenizer", image_dtype)
+        model.image_tokenizer.save_pretrained(unfinished / FOLDER_NAME, image_dtype)
         atomic_write_text(unfinished / CARD_FILE, model.card or _bare_card(model))
         if model.samples:
             (unfinished / SAMPLES_FILE).write_bytes(model.samples)
@@ -179,7 +180,7 @@ def load_pretrained(
     template = _build(TextToImageTemplate, config, "template", source, vocabulary=vocabulary)
     transformer_config = _build(TransformerConfig, config, "transformer", source)
     text_tokenizer = TextTokenizer.from_file(folder / "text.model")
-    image_tokenizer = load_image_tokenizer(folder / "image_tokenizer", device=device)
+    image_tokenizer = load_image_tokenizer(folder / FOLDER_NAME, device=device)
     for what, got in (
         ("text_tokenizer", text_tokenizer.fingerprint),
         ("image_tokenizer", image_tokenizer.fingerprint),

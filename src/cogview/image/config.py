@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from cogview.errors import UsageError
 
+FOLDER_NAME = "image_tokenizer"
+"""What an image tokenizer's folder is called inside a model and beside tokens."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class VQVAEConfig:

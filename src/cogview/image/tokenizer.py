@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_folder, atomic_write_json, may_be_replaced
-from cogview.image.config import VQVAEConfig
+from cogview.image.config import FOLDER_NAME, VQVAEConfig
 from cogview.image.vqvae import VQVAE
 
 FORMAT = "cogview-image-tokenizer"
@@ -128,12 +128,13 @@ class ImageTokenizer:
 
 
 def load_image_tokenizer(
-    folder: Path | str, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    path: Path | str, device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> ImageTokenizer:
     """Read a folder that `save_pretrained` wrote.
 
     Args:
-        folder: with `config.json` and `model.safetensors`.
+        path: the folder, with `config.json` and `model.safetensors`; or the run that trained it, or a model, the run of
+            one, or tokens, which hold such a folder.
         device: where the weights go; the CPU if not given.
         dtype: precision of the encoder, float32 if not given.
 
@@ -141,7 +142,9 @@ def load_image_tokenizer(
         CogViewError: something is missing, damaged, of another version, or the weights are not those that the
             configuration was written with.
     """
-    folder = Path(folder)
+    path = Path(path)
+    inner = (path / FOLDER_NAME, path / "model" / FOLDER_NAME, path / "model")
+    folder = next((folder for folder in inner if folder.is_dir()), path)
     content = read_config(folder)
     vqvae = VQVAE(config_from_json(content.get("config"), folder))
     weights_path = folder / "model.safetensors"
