@@ -102,6 +102,23 @@ def test_a_seed_draws_the_same_codes_alone_and_in_any_batch(
     assert torch.equal(in_turn.generate([prompt([3, 1], *seeds)], SAMPLING), together)
 
 
+def test_a_text_is_read_once_for_all_its_candidates(
+    transformer: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(transformer, VOCABULARY.image_codes, max_batch=7)
+    read: list[list[int]] = []
+    prefill = engine.decoder.prefill
+
+    def counted(tokens: torch.Tensor, *rest: object) -> torch.Tensor:
+        read.extend(tokens.tolist())
+        return prefill(tokens, *rest)
+
+    monkeypatch.setattr(engine.decoder, "prefill", counted)
+    prompts = [prompt([3, 1], *range(20)), prompt([2, 1], *range(3)), prompt([2], 0)]
+    engine.generate(prompts, SAMPLING)
+    assert read == [each.prefix.tokens.tolist() for each in prompts]
+
+
 @pytest.mark.parametrize("image_positions", ["after_text", "fixed"])
 def test_several_texts_give_what_each_gives_alone(transformer: Transformer, image_positions: str) -> None:
     template = TextToImageTemplate(

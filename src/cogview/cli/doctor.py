@@ -127,7 +127,7 @@ def _lines(result: dict[str, Any]) -> list[str]:
         for name, facts in result["devices"].items()
     ]
     missing_headers = "" if compiler["python_headers"] else ", but Python's headers are missing"
-    no_compiler = "none; training with --compile runs uncompiled"
+    no_compiler = "none; training with --training.compile runs uncompiled"
     return [
         f"cogview {result['cogview']}, Python {result['python']}, {result['system']}",
         "packages: "

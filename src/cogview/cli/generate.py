@@ -61,7 +61,14 @@ def run(
     import cogview
 
     pipeline = cogview.load(model, device, dtype)
-    settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "model": model or "bundled"}
+    settings = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "model": model or "bundled",
+        "device": str(pipeline.device),
+        "dtype": str(pipeline.dtype).removeprefix("torch."),
+    }
     num_codes = len(texts) * num_candidates * pipeline.template.num_codes_per_image
     pictures: list[dict[str, Any]] = []
     sheets: list[Path] = []
@@ -111,7 +118,7 @@ def _numbered_folder(parent: Path) -> Iterator[Path]:
 def _save_picture(
     picture: "GeneratedImage", folder: Path, number: int, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write one picture with all that is needed to draw it again, and return what to report of it."""
+    """Write one picture with the settings that draw it again from the same weights, and return what to report of it."""
     from PIL.PngImagePlugin import PngInfo
 
     import cogview

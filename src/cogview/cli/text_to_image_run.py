@@ -26,6 +26,7 @@ from cogview.recipes.config import TextToImageRecipe
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.training.transformer import TransformerTask
+from cogview.transformer.config import TransformerConfig
 from cogview.transformer.initialisation import start_branches, start_positions
 from cogview.transformer.model import Transformer
 
@@ -126,6 +127,9 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
         max_text_pieces=recipe.max_text_pieces,
         image_positions=recipe.image_positions,
     )
+    for name in ("vocabulary_size", "num_positions"):
+        if getattr(recipe.transformer, name) != getattr(TransformerConfig, name):
+            raise UsageError(f"--transformer.{name.replace('_', '-')} follows from the tokens: leave it out")
     config = dataclasses.replace(
         recipe.transformer, vocabulary_size=template.vocabulary.size, num_positions=template.num_positions
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cogview.cli.report import print_result
+from cogview.files import atomic_write_json
 from cogview.training.config import TrainingConfig
 from cogview.training.interruption import TrainingInterrupted
 from cogview.training.loop import train
@@ -40,6 +41,9 @@ def run_training(
         summary = train(task, config, out, resume=resume, recipe=recipe, sample=sample, export=export)
     except TrainingInterrupted as stop:
         raise TrainingInterrupted(f"{stop} The same command with --resume goes on.") from stop
+    evaluation = dict(evaluate() if evaluate else {})
+    if evaluation:
+        atomic_write_json(out / "evaluation.json", evaluation)
     result: dict[str, Any] = {
         "run": out,
         "model": out / "model",
@@ -47,7 +51,7 @@ def run_training(
         "seconds": round(summary.seconds, 1),
         f"{summary.unit}_per_second": round(summary.items_per_second, 1),
         "metrics": dict(summary.metrics),
-        "evaluation": dict(evaluate() if evaluate else {}),
+        "evaluation": evaluation,
     }
     shown = {
         name: value for name, value in summary.metrics.items() if name.endswith(("loss", "nats", "psnr"))

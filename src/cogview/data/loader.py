@@ -101,7 +101,7 @@ class TokenBatches:
         self.num_long_captions = int(np.count_nonzero(lengths > template.max_text_pieces))
         if self.num_long_captions:
             warnings.warn(
-                f"{self.num_long_captions:,} of {len(lengths):,} captions have more than "
+                f"{shards.folder}: {self.num_long_captions:,} of {len(lengths):,} captions have more than "
                 f"{template.max_text_pieces} pieces and lose their end.",
                 stacklevel=2,
             )

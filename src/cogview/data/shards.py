@@ -164,6 +164,7 @@ class TokenShards:
         text_tokenizer: str | None = None,
         verify: bool = True,
     ) -> None:
+        self.folder = folder
         manifest = _read_manifest(folder)
         for name, wanted in (("image_tokenizer", image_tokenizer), ("text_tokenizer", text_tokenizer)):
             if wanted is not None and manifest[name] != wanted:

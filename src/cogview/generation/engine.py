@@ -1,7 +1,7 @@
 """Texts to codes: shared prefill, batched decoding, one random generator for each candidate."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,14 @@ class _Candidate:
     row: int
     prompt: Prompt
     seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """A prompt that was run: the normalised state of its last token, [d], and its keys and values."""
+
+    state: Tensor
+    cache: KeyValueCache
 
 
 class Engine:
@@ -121,6 +129,7 @@ class Engine:
         codes = torch.empty(num_rows, num_codes, dtype=torch.int64)
         num_done = 0
         for group in by_length.values():
+            read: dict[Prompt, _Read] = {}
             for start in range(0, len(group), self._max_batch):
                 batch = group[start : start + self._max_batch]
 
@@ -129,13 +138,19 @@ class Engine:
                         progress(done + width * num_steps, codes.numel())
 
                 with torch.inference_mode():
-                    drawn = self._draw(batch, config, step)
+                    prompts_here = dict.fromkeys(candidate.prompt for candidate in batch)
+                    read = {prompt: read.get(prompt) or self._read(prompt) for prompt in prompts_here}
+                    drawn = self._draw(batch, read, config, step)
                 codes[[candidate.row for candidate in batch]] = drawn.cpu()
                 num_done += drawn.numel()
         return codes
 
     def _draw(
-        self, batch: Sequence[_Candidate], config: SamplingConfig, step: Callable[[int], None]
+        self,
+        batch: Sequence[_Candidate],
+        read: Mapping[Prompt, _Read],
+        config: SamplingConfig,
+        step: Callable[[int], None],
     ) -> Int64[Tensor, "b n"]:
         """Draw the pictures of one batch, whose prefixes are equally long."""
         decoder, device = self.decoder, self.decoder.device
@@ -143,7 +158,7 @@ class Engine:
         positions = positions.to(device)
         num_codes = positions.shape[1]
         uniforms = seeded_uniforms([candidate.seed for candidate in batch], num_codes).to(device)
-        hidden, cache = self._prefill([candidate.prompt for candidate in batch], num_codes)
+        hidden, cache = self._shared([read[candidate.prompt] for candidate in batch], num_codes)
         codes = torch.empty_like(positions)
         for index in range(num_codes):
             codes[:, index] = sample(decoder.logits(hidden), config, uniforms[:, index])
@@ -153,32 +168,20 @@ class Engine:
                 hidden = decoder.decode(tokens, positions[:, index], cache)
         return codes
 
-    def _prefill(
-        self, prompts: Sequence[Prompt], num_codes: int
-    ) -> tuple[Float[Tensor, "b d"], KeyValueCache]:
-        """Run each different prompt once and give every one of its candidates a copy of its keys and values.
+    def _read(self, prompt: Prompt) -> _Read:
+        """Run a prompt by itself, so that the bits of its keys do not depend on its company."""
+        cache = self.decoder.new_cache(1, len(prompt.prefix.tokens))
+        tokens, positions = (
+            torch.from_numpy(array)[None].to(self.decoder.device)
+            for array in (prompt.prefix.tokens, prompt.prefix.positions)
+        )
+        return _Read(state=self.decoder.prefill(tokens, positions, cache)[0], cache=cache)
 
-        Prompts are run one by one, so that the bits of a text's keys do not depend on its company either.
-
-        Returns:
-            The state of each candidate's last token, and the cache of all, with room for the codes.
-        """
-        num_tokens = len(prompts[0].prefix.tokens)
-        shared = self.decoder.new_cache(len(prompts), num_tokens + num_codes - 1)
+    def _shared(self, read: Sequence[_Read], num_codes: int) -> tuple[Float[Tensor, "b d"], KeyValueCache]:
+        """Return the state of each candidate's last token, and a cache with a copy of its prompt and room for codes."""
+        num_tokens = read[0].cache.length
+        shared = self.decoder.new_cache(len(read), num_tokens + num_codes - 1)
         shared.length = num_tokens
-        rows_of: dict[Prompt, list[int]] = defaultdict(list)
-        for row, prompt in enumerate(prompts):
-            rows_of[prompt].append(row)
-        states: list[Tensor] = [torch.empty(0)] * len(prompts)
-        for prompt, rows in rows_of.items():
-            cache = self.decoder.new_cache(1, num_tokens)
-            tokens, positions = (
-                torch.from_numpy(array)[None].to(self.decoder.device)
-                for array in (prompt.prefix.tokens, prompt.prefix.positions)
-            )
-            state = self.decoder.prefill(tokens, positions, cache)[0]
-            for row in rows:
-                shared.keys[:, row, :, :num_tokens] = cache.keys[:, 0]
-                shared.values[:, row, :, :num_tokens] = cache.values[:, 0]
-                states[row] = state
-        return torch.stack(states), shared
+        for row, each in enumerate(read):
+            shared.pairs[:, :, row, :, :num_tokens] = each.cache.pairs[:, :, 0]
+        return torch.stack([each.state for each in read]), shared

@@ -85,6 +85,11 @@ class Pipeline:
         """Where the transformer lies."""
         return self.transformer.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the transformer's weights."""
+        return self.transformer.embedding.tokens.weight.dtype
+
     @cached_property
     def _engine(self) -> Engine:
         """The engine, which prepares the weights when it is first needed."""
