@@ -63,8 +63,11 @@ def test_a_picture_tells_how_it_was_made_and_can_be_made_again(model: Path, tmp_
         "top_k": 5,
         "top_p": 1.0,
         "model": str(model),
+        "device": "cpu",
+        "dtype": "float32",
     }
-    again = package.load(facts.pop("model"), "cpu").generate(**facts, num_candidates=1)[0]
+    pipeline = package.load(*(facts.pop(name) for name in ("model", "device", "dtype")))
+    again = pipeline.generate(**facts, num_candidates=1)[0]
     assert np.array_equal(np.asarray(again.image), pixels)
 
 

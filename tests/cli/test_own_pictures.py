@@ -1,7 +1,11 @@
 """The whole path on one's own pictures: check, both trainings, tokens, pictures, and what is said when it fails."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -120,6 +124,25 @@ def test_a_resumed_run_that_is_done_reports_itself(home: Path, capsys: pytest.Ca
     assert result["evaluation"]["held_out"]["text_loss_nats"] > 0
     error = refusal(capsys, 2, *words, "--max-text-pieces", 9)
     assert "max_text_pieces" in error
+
+
+def test_a_killed_run_resumes_bit_for_bit(home: Path, tmp_path: Path) -> None:
+    words = ["train", "text-to-image", "tiny", "--data", str(home / "tokens"), "--training.num-steps", "120"]
+    words += ["--training.checkpoint-every-steps", "20", "--training.sample-every-steps", "0"]
+    assert main([*words, "--out", "whole"]) == 0
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    command = [sys.executable, "-m", "cogview", *words, "--out", "killed"]
+    # As many threads as the tests compute with: sums are split among them.
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) as process:
+        while process.poll() is None and not list(checkpoints.glob("step-*")):
+            time.sleep(0.01)
+        process.kill()
+    assert not (checkpoints / "step-00000120").exists()
+    assert main([*words, "--out", "killed", "--resume"]) == 0
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        whole, resumed = (Path(run) / "checkpoints" / "step-00000120" / name for run in ("whole", "killed"))
+        assert resumed.read_bytes() == whole.read_bytes()
 
 
 def test_an_interrupted_run_says_how_to_go_on(

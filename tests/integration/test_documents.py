@@ -1,0 +1,108 @@
+"""What the pages tell a reader to type works: every command is understood, the README's and the tutorial's are run."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cogview.cli import main as command_line
+from cogview.cli.main import main
+from cogview.generation.pretrained import BUNDLED_FOLDER
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+SHORT = ["--training.num-steps", "2", "--training.batch-size", "2", "--training.log-every-steps", "1"]
+
+
+def lines_of(page: Path) -> Iterator[list[str]]:
+    """Yield the words of each line of a page's shell blocks, comments left out."""
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if words := shlex.split(line, comments=True):
+                yield words
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """Return the words after `cogview` of each of a page's commands."""
+    return [words[1:] for words in lines_of(page) if words[0] in ("cogview", ".venv/bin/cogview")]
+
+
+def test_the_pages_have_commands() -> None:
+    assert len(commands_of(ROOT / "README.md")) >= 2
+    assert sum(len(commands_of(page)) for page in PAGES) >= 15
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_of_the_pages_is_understood(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parse = command_line._parse
+
+    def only_parse(
+        function: Callable[..., None], program: str, description: str, arguments: Sequence[str]
+    ) -> Callable[[], None]:
+        parse(function, program, description, arguments)
+        return lambda: None
+
+    monkeypatch.setattr(command_line, "_parse", only_parse)
+    for words in commands_of(page):
+        assert main(words) == 0, f"{shlex.join(words)}: {capsys.readouterr().err}"
+
+
+def test_the_bundled_model_draws_what_the_readme_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = commands_of(ROOT / "README.md")[0]
+    assert words[0] == "generate"
+    assert main([*words, "--num-candidates", "1"]) == 0
+    (sheet,) = tmp_path.glob("out/001/contact-sheet.png")
+    assert str(sheet.relative_to(tmp_path)) in capsys.readouterr().out
+    (path,) = tmp_path.glob("out/001/*seed0.png")
+    with Image.open(path) as picture:
+        assert picture.size == (128, 128)
+        lowest, highest = picture.convert("L").getextrema()
+        assert highest - lowest > 50  # not a blank
+
+
+def test_the_bundled_model_fits_the_repository() -> None:
+    assert sum(path.stat().st_size for path in BUNDLED_FOLDER.rglob("*") if path.is_file()) <= 60e6
+
+
+def test_the_tutorial_can_be_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All its commands in their order, on four pictures in the place of the package, and with two steps a training."""
+    monkeypatch.chdir(tmp_path)
+    unpacked = tmp_path / "stamps" / "usr" / "share" / "stamps"
+    unpacked.mkdir(parents=True)
+    for number, (english, chinese) in enumerate(
+        [("red", "紅"), ("green", "綠"), ("blue", "藍"), ("white", "白")]
+    ):
+        Image.new("RGBA", (150, 140 + number), english).save(unpacked / f"{english}.png")
+        (unpacked / f"{english}.txt").write_text(
+            f"A {english} apple.\nzh_TW.utf8=一個{chinese}蘋果。\n", "utf-8"
+        )
+    done = []
+    for words in lines_of(ROOT / "docs" / "your-own-pictures.md"):
+        done.append(words[0])
+        if words[0] == "python":
+            script = [sys.executable, str(ROOT / words[1]), *words[2:]]
+            subprocess.run(script, check=True, capture_output=True)
+        elif words[0] == "cogview":
+            more = (
+                SHORT if words[1] == "train" else ["--num-candidates", "1"] if words[1] == "generate" else []
+            )
+            if words[1] == "tokenize" and Path("tokens").exists():
+                shutil.rmtree("tokens")  # the page offers two ways to make them
+            assert main([*words[1:], *more]) == 0, shlex.join(words)
+        else:
+            assert words[0] in ("apt-get", "source"), words
+    assert {"python", "cogview"} <= set(done)
+    (picture,) = tmp_path.glob("out/001/*seed0.png")
+    with Image.open(picture) as opened:
+        assert opened.size == (128, 128)
