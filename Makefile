@@ -9,8 +9,13 @@
 # The interpreter to build .venv from: 3.11 or newer, for instance `make demo PYTHON=python3.12`.
 PYTHON ?= python3
 
-# More flags for pip. On Linux, PyPI's torch brings gigabytes of CUDA libraries along; a machine without a GPU wants
-#   make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# More flags for pip. On Linux, PyPI's torch brings gigabytes of CUDA libraries along. A machine without a GPU gets the CPU
+# build instead, unless its pip is told where to look for packages: then that is for its owner to decide.
+ifeq ($(shell uname -s):$(shell command -v nvidia-smi),Linux:)
+ifeq ($(shell $(PYTHON) -m pip config list 2>/dev/null | grep -E 'index|find-links'),)
+PIP_FLAGS ?= --extra-index-url https://download.pytorch.org/whl/cpu
+endif
+endif
 PIP_FLAGS ?=
 
 BIN := .venv/bin

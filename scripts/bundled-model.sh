@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Makes the bundled model from nothing: the data, the image tokenizer, the tokens, the transformer, the card.
+# Makes the bundled model: the data, the image tokenizer, the tokens, the transformer, the card. The text tokenizer is the
+# one that ships; `cogview train text-tokenizer --out text.model` makes that.
 #
-#   scripts/bundled-model.sh WORK              about an hour and a half on 2 CPU cores; needs `make check` run once
+#   scripts/bundled-model.sh WORK              two and a half to three hours on 2 CPU cores; needs `make check` run once
 #   RECIPE=bundled-gpu scripts/bundled-model.sh WORK      the larger one, on a GPU; not measured yet
 #
 # WORK is a folder with 3 GB to spare; a second call goes on where the first one stopped. The icons come by npm, or from

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cogview.cli.main import main
 from cogview.data import builder
 from cogview.data.builder import ExampleSource, build_default_data
 from cogview.data.config import DefaultDataConfig
@@ -248,3 +249,25 @@ def test_every_object_of_the_table_exists_in_all_six_styles() -> None:
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
         assert len(buffer.getvalue()) > 500
+
+
+def test_the_command_builds_a_data_set_and_counts_it(
+    icons: Icons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(builder, "load_icons", lambda *_: icons)
+    words = [
+        "data",
+        "build",
+        "tiny",
+        "--out",
+        str(tmp_path / "pictures"),
+        "--data.num-workers",
+        "1",
+        "--json",
+    ]
+    assert main(words) == 0
+    counted = json.loads(capsys.readouterr().out)["num_pictures"]
+    assert counted == {"train": 64, "held-out-composition": 8, "held-out-object": 8}
+    assert len((tmp_path / "pictures" / "metadata.jsonl").read_text("utf-8").splitlines()) == 80
+    assert main(words) == 2
+    assert "already exists" in capsys.readouterr().err

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from cogview.image.config import VQVAEConfig
-from cogview.image.quantizer import MovingAverageQuantizer, as_rows, draw_in_proportion, nearest_codes
+from cogview.image.quantizer import (
+    MovingAverageQuantizer,
+    Quantizer,
+    as_rows,
+    draw_in_proportion,
+    nearest_codes,
+)
 
 
 def quantizer_of(**changes) -> MovingAverageQuantizer:
@@ -21,6 +27,10 @@ def initialised(vectors: torch.Tensor, **changes) -> MovingAverageQuantizer:
 
 def grids(seed: int, batch: int = 4, side: int = 6, width: int = 4) -> torch.Tensor:
     return torch.randn(batch, width, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def test_it_is_a_quantizer() -> None:
+    assert isinstance(quantizer_of(), Quantizer)
 
 
 def test_nearest_is_the_least_distance_even_when_computed_in_parts(monkeypatch):

@@ -1,11 +1,13 @@
 """The bundled model tells the default data set in short captions, and its recipe makes words of words."""
 
+import json
 import random
 from importlib import resources
 from pathlib import Path
 
 import pytest
 
+from cogview.cli.main import main
 from cogview.data.captions import captions
 from cogview.data.config import DefaultDataConfig
 from cogview.data.scenes import make_scene
@@ -74,3 +76,17 @@ def test_the_recipe_is_repeatable_and_makes_words(tmp_path: Path, monkeypatch: p
 
 def test_the_bundled_run_asks_for_the_size_that_the_claim_states() -> None:
     assert recipe.bundled_text_tokenizer().tokenizer.num_pieces == 8000
+
+
+def test_the_command_trains_and_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(recipe, "_icon_texts", lambda run: iter(["微笑的猫", "smiling cat"]))
+    words = ["train", "text-tokenizer", "--out", str(tmp_path / "text.model"), "--json"]
+    words += ["--num-scenes", "100", "--tokenizer.num-pieces", "1500"]
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    made = TextTokenizer.from_file(tmp_path / "text.model")
+    assert (told["num_pieces"], told["fingerprint"]) == (made.num_pieces, made.fingerprint)
+    assert main(words) == 2
+    assert "already exists" in capsys.readouterr().err

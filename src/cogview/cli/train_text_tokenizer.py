@@ -14,7 +14,7 @@ def run(
 ) -> None:
     """Learn the pieces that texts are cut into, from the captions of the default data set.
 
-    Without further options this makes the bundled text tokenizer, to the byte.
+    Without further options this makes the bundled text tokenizer.
 
     Args:
         recipe: what is learnt from, and how many pieces.

@@ -73,7 +73,7 @@ class Engine:
     """Draws codes for texts.
 
     On CPU the codes of a seed are the same, to the bit, whatever else is drawn at the same time and in whichever
-    dtype: attention treats every sequence by itself, and rows of the linear maps are padded where that keeps a row's
+    dtype (if padding helps at all, see `row_multiple`): attention treats every sequence by itself, and rows of the linear maps are padded where that keeps a row's
     sums the same in any company (one to two with packed fp32 weights, none with packed half-precision ones). On CUDA,
     products of another batch size round differently, so there a draw that is all but a tie may turn out otherwise.
 

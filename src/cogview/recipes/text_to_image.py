@@ -78,9 +78,9 @@ def bundled_gpu() -> TextToImageRecipe:
 def small() -> TextToImageRecipe:
     """A small transformer for one's own folder of some hundred to some thousand pictures.
 
-    Claim: learns the pictures of a small folder and draws them from their captions.
+    Claim: begins to draw in the manner of a small folder's pictures.
     Command: cogview train text-to-image small --data TOKENS --out RUN
-    Cost: about ten minutes on 2 CPU cores.
+    Cost: see the table in `docs/your-own-pictures.md`.
     Expected: the loss per step that `docs/your-own-pictures.md` lists.
     """
     return TextToImageRecipe(
