@@ -9,6 +9,7 @@ from tiny_task import TinyTask, tiny_config
 
 from cogview.errors import CogViewError, UsageError
 from cogview.training import run_folder
+from cogview.training.checkpoint import list_checkpoints
 from cogview.training.loop import train
 from cogview.training.run_folder import claimed_run_folder
 

@@ -4,6 +4,7 @@ import io
 import json
 import multiprocessing
 import random
+import signal
 import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -16,7 +17,6 @@ from PIL import Image
 
 from cogview.data.captions import captions
 from cogview.data.config import HELD_OUT_STYLES, TRAINING_STYLES, DefaultDataConfig, Language, Split, Style
-from cogview.data.decoding import leave_interrupts_to_the_parent
 from cogview.data.icons import PACKAGE_OF_STYLE, Icons, load_icons
 from cogview.data.packages import EMOJIBASE
 from cogview.data.scenes import LATTICE_CELLS, Scene, draw_scene, make_scene
@@ -287,7 +287,7 @@ _worker: _Worker | None = None
 
 def _start_worker(config: DefaultDataConfig, icons: Icons, folder: Path) -> None:
     global _worker  # the one object of a worker process
-    leave_interrupts_to_the_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
     _worker = _Worker(config, icons, folder)
 
 

@@ -95,7 +95,7 @@ def map_in_chunks(
     pending: deque[tuple[list[Item], Future[list[Result]]]] = deque()
     # Spawned, not forked: a fork copies torch's threads' locks.
     pool = ProcessPoolExecutor(
-        num_workers, multiprocessing.get_context("spawn"), leave_interrupts_to_the_parent
+        num_workers, multiprocessing.get_context("spawn"), _leave_interrupts_to_the_parent
     )
     try:
         for chunk in chunks:
@@ -112,7 +112,7 @@ def map_in_chunks(
         pool.shutdown(cancel_futures=True)
 
 
-def leave_interrupts_to_the_parent() -> None:
+def _leave_interrupts_to_the_parent() -> None:
     """Ignore interrupts, in a worker process: what is to be done about them is the parent's to decide."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
