@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cogview.data.loader import TokenBatches, batch_indices
+from cogview.data.loader import MixedCodeBatches, TokenBatches, batch_indices
 from cogview.data.shards import TokenShards, TokenShardWriter
 from cogview.errors import CogViewError, UsageError
 from cogview.sequence.template import TextToImageTemplate, TokenBatch
@@ -171,3 +171,35 @@ def test_shards_of_another_grid_or_vocabulary_are_refused(
 def test_an_empty_batch_is_refused(shards: TokenShards) -> None:
     with pytest.raises(UsageError, match="batch of 0"):
         TokenBatches(shards, TEMPLATE, seed=0, batch_size=0)
+
+
+def test_mixed_codes_are_read_wrong_and_asked_for_right(shards: TokenShards) -> None:
+    plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=5)
+    mixed = MixedCodeBatches(plain, largest_share=1.0, seed=0)
+    num_replaced = 0
+    for step in range(40):
+        expected, batch = plain.batch(step), mixed.batch(step)
+        for field in ("positions", "targets", "text_mask", "image_mask"):
+            np.testing.assert_array_equal(getattr(batch, field), getattr(expected, field))
+        codes = expected.targets[expected.image_mask].reshape(5, 4)
+        is_read_as_code = np.roll(expected.image_mask, 1, axis=1)
+        np.testing.assert_array_equal(batch.tokens[~is_read_as_code], expected.tokens[~is_read_as_code])
+        read = batch.tokens[is_read_as_code].reshape(5, 4)
+        # Pictures of a batch differ in every code, so what is not the picture's own is the next one's.
+        replaced = read != codes
+        np.testing.assert_array_equal(read[replaced], np.roll(codes, -1, axis=0)[replaced])
+        num_replaced += int(replaced.sum())
+    assert 0.4 < num_replaced / (40 * 5 * 4) < 0.6  # half of the largest share on average
+
+
+def test_mixed_codes_are_a_function_of_seed_and_step(shards: TokenShards) -> None:
+    plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=5)
+    tokens = [MixedCodeBatches(plain, 0.5, seed=1).batch(step).tokens for step in (3, 3, 4)]
+    np.testing.assert_array_equal(tokens[0], tokens[1])
+    assert (tokens[0] != MixedCodeBatches(plain, 0.5, seed=2).batch(3).tokens).any()
+    assert (tokens[0] != tokens[2]).any()
+
+
+def test_no_share_mixes_nothing(shards: TokenShards) -> None:
+    plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=5)
+    np.testing.assert_array_equal(MixedCodeBatches(plain, 0.0, seed=0).batch(2).tokens, plain.batch(2).tokens)

@@ -10,7 +10,7 @@ import torch
 
 from cogview.cli.tokenizers import IMAGE_TOKENIZER, TEXT_TOKENIZER, open_image_tokenizer, open_text_tokenizer
 from cogview.cli.training_run import run_training
-from cogview.data.loader import TokenBatches
+from cogview.data.loader import MixedCodeBatches, TokenBatches
 from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_bytes, sha256_of
@@ -25,7 +25,7 @@ from cogview.generation.pretrained import (
 from cogview.recipes.config import TextToImageRecipe
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
-from cogview.training.transformer import TransformerTask
+from cogview.training.transformer import Batches, TransformerTask
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.initialisation import start_branches, start_positions
 from cogview.transformer.model import Transformer
@@ -72,8 +72,12 @@ def train_text_to_image(
     if not all(text.strip() for text in texts):
         raise UsageError("a text of --sample-texts is empty; say what the sample sheets should show")
 
-    def task_on(tokens: TokenShards) -> TransformerTask:
-        batches = TokenBatches(tokens, model.template, recipe.training.seed, recipe.training.batch_size)
+    def task_on(tokens: TokenShards, mixed_codes: float = 0.0) -> TransformerTask:
+        batches: Batches = TokenBatches(
+            tokens, model.template, recipe.training.seed, recipe.training.batch_size
+        )
+        if mixed_codes:
+            batches = MixedCodeBatches(batches, mixed_codes, recipe.training.seed)
         return TransformerTask(model.transformer, batches, recipe.token_loss)
 
     evaluate: Callable[[], dict[str, dict[str, float]]] | None = None
@@ -83,7 +87,7 @@ def train_text_to_image(
         evaluate = partial(_held_out_losses, task_on(held_out_shards), num_batches)
 
     run_training(
-        task_on(shards),
+        task_on(shards, recipe.mixed_codes),
         recipe.training,
         out,
         resume=resume,
@@ -93,6 +97,7 @@ def train_text_to_image(
             "start_from": source and sha256_of(source / "model.safetensors"),
             "template": model.template,
             "token_loss": recipe.token_loss,
+            "mixed_codes": recipe.mixed_codes,
             "text_tokenizer": shards.text_tokenizer,
             "image_tokenizer": shards.image_tokenizer,
             "num_pairs": len(shards),

@@ -4,6 +4,7 @@ Because nothing is remembered from step to step, a resumed run sees the same bat
 and any step's batch can be looked at by itself.
 """
 
+import dataclasses
 import warnings
 from functools import lru_cache
 
@@ -118,3 +119,40 @@ class TokenBatches:
         draw = np.random.Generator(np.random.PCG64([self._seed, epoch, index]))
         caption = int(draw.integers(num_captions))
         return self._shards.pieces(index, caption), self._shards.codes(index)
+
+
+class MixedCodeBatches:
+    """Batches in which some of the codes that the transformer reads are another picture's; its targets stay as they are.
+
+    A picture once begun foretells how it goes on, and a small transformer learns that long before it learns to look
+    at the text. Where codes read cannot be trusted the text can, so it is looked at from the start; and a transformer
+    that draws reads codes of its own, which are not always right either.
+
+    For each sequence a share is drawn between 0 and the largest, and that share of its codes is replaced by those that
+    the batch's next picture has at the same places.
+
+    Args:
+        batches: the batches without wrong codes.
+        largest_share: 0 to 1.
+        seed: of what is replaced.
+    """
+
+    def __init__(self, batches: TokenBatches, largest_share: float, seed: int) -> None:
+        self.template = batches.template
+        self._batches = batches
+        self._largest_share = largest_share
+        self._seed = seed
+
+    def batch(self, step: int) -> TokenBatch:
+        """Return the sequences of a step, a function of the seed and the step alone."""
+        batch = self._batches.batch(step)
+        draw = np.random.Generator(np.random.PCG64([self._seed, step, 1]))
+        rows, places = np.nonzero(batch.image_mask)
+        shape = (len(batch.tokens), self.template.num_codes_per_image)
+        # The last code is nobody's input but the separator's: targets stand one place before their tokens.
+        codes = batch.targets[rows, places].reshape(shape)
+        is_replaced = draw.random(shape) < self._largest_share * draw.random((shape[0], 1))
+        mixed = np.where(is_replaced, np.roll(codes, -1, axis=0), codes)
+        tokens = batch.tokens.copy()
+        tokens[rows, places + 1] = mixed.ravel()
+        return dataclasses.replace(batch, tokens=tokens)

@@ -49,6 +49,8 @@ class TextToImageRecipe:
         max_text_pieces: longer texts are clipped and counted.
         image_positions: position of the first code: right after the text, as in the paper, or at a fixed place.
         token_loss: weights and normaliser of the loss.
+        mixed_codes: the largest share of a picture's codes that are read as another picture's while training, so that
+            the text is looked at; see `cogview.data.loader.MixedCodeBatches`. Beyond the paper, off by default.
         training: how it is trained.
 
     Paper: 2.2-2.4.
@@ -59,15 +61,18 @@ class TextToImageRecipe:
     max_text_pieces: int
     image_positions: Literal["after_text", "fixed"]
     token_loss: TokenLossConfig
+    mixed_codes: float = 0.0
     training: TrainingConfig
 
     def __post_init__(self) -> None:
-        """Refuse rows and columns where a position has neither."""
+        """Refuse rows and columns where a position has neither, and shares that are none."""
         if self.initialisation.positions == "rows_and_columns" and self.image_positions != "fixed":
             raise UsageError(
                 "initialisation.positions rows_and_columns needs image_positions fixed: after a text of any length, "
                 f"a position is that of many rows and columns; got {self.image_positions}"
             )
+        if not 0 <= self.mixed_codes <= 1:
+            raise UsageError(f"mixed_codes must be a share of 0 to 1, got {self.mixed_codes}")
 
 
 @dataclass(frozen=True, kw_only=True)
