@@ -2,10 +2,10 @@
 
     python bench/composition.py --model RUN/model --pictures PICTURES
 
-PICTURES is a built default data set. A picture is read by comparing every place of the lattice with every object of the
-world on the picture's ground: what explains most of what stands there is what stands there, if it explains enough. The
-reader is given the true scenes first, as the image tokenizer redraws them: under their own captions, which should all be
-right, and under another scene's, which should hardly ever be. Writes bench/results/composition.json.
+PICTURES is a built default data set. A picture is read by comparing every place of the lattice with every object of
+the world on the picture's ground: what explains most of what stands there is what stands there, if it explains enough.
+The reader is given the true scenes first, as the image tokenizer redraws them: under their own captions, which should
+all be right, and under another scene's, which should hardly ever be. Writes bench/results/composition.json.
 """
 
 import json
@@ -30,7 +30,9 @@ from environment import RESULTS, describe
 
 SPLIT = "held-out-composition"
 LEAST_EXPLAINED = 0.6  # of the squared difference from bare ground
-RELATION_WORDS = re.compile(r"left|right|above|below|under|over|beneath|top|左|右|上方|上面|下方|下面|上边|下边")
+RELATION_WORDS = re.compile(
+    r"left|right|above|below|under|over|beneath|top|左|右|上方|上面|下方|下面|上边|下边"
+)
 SETTINGS = ((1.0, 1.0), (1.0, 0.95), (1.0, 0.9), (1.0, 0.8), (0.8, 1.0), (0.0, 1.0))
 """(temperature, top-p)."""
 
@@ -115,7 +117,7 @@ def entries_of(folder: Path, split: str) -> list[dict[str, Any]]:
 
 
 def requests_of(folder: Path, num: int) -> list[Request]:
-    """Return the first pictures of the split with a caption each, Chinese and English by turns, that names the ground."""
+    """Return the first pictures with a caption each, Chinese and English by turns, that names the ground."""
     requests = []
     for entry in entries_of(folder, SPLIT):
         scene = Scene.from_json(entry["scene"])
@@ -154,9 +156,7 @@ def judge(asked: Request, shown: Scene) -> dict[str, float | None]:
 def shares(requests: list[Request], shown: list[Scene]) -> dict[str, float]:
     """Return how often each thing is right among the pictures that were asked for it."""
     verdicts = [judge(asked, scene) for asked, scene in zip(requests, shown, strict=True)]
-    return {
-        name: float(np.mean([v[name] for v in verdicts if v[name] is not None])) for name in verdicts[0]
-    }
+    return {name: float(np.mean([v[name] for v in verdicts if v[name] is not None])) for name in verdicts[0]}
 
 
 def redrawn(pipe: Pipeline, folder: Path, requests: list[Request]) -> list[np.ndarray]:

@@ -1,10 +1,12 @@
 """Measure a trained model on what it has never seen, and write its card.
 
     python bench/model_card.py --model RUN/model --pictures PICTURES \
-        --image-tokenizer-run RUN --transformer-run RUN
+        --image-tokenizer-run RUN --transformer-run RUN [RUN ...]
 
-PICTURES is a built default data set with its held-out splits. Writes README.md and samples.png into the model's folder
-and the figures to bench/results/model_card.json.
+PICTURES is a built default data set with its held-out splits. Where the transformer went on from earlier runs, these
+are named first. A run whose folder is gone is a card's JSON with `#` and the name of the part, for instance
+`bench/results/model_card.json#image_tokenizer_run`. Writes README.md and samples.png into the model's folder and the
+figures to bench/results/model_card.json.
 """
 
 import argparse
@@ -34,8 +36,10 @@ SPLITS = ("held-out-composition", "held-out-object")
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    for name in ("model", "pictures", "image-tokenizer-run", "transformer-run"):
+    for name in ("model", "pictures"):
         arguments.add_argument(f"--{name}", type=Path, required=True)
+    arguments.add_argument("--image-tokenizer-run", required=True)
+    arguments.add_argument("--transformer-run", nargs="+", required=True)
     arguments.add_argument("--recipe", default="bundled", help="name of the recipes that made it")
     arguments.add_argument("--num-pictures", type=int, default=500, help="measured, of each split")
     arguments.add_argument("--num-samples", type=int, default=8, help="held-out captions drawn for the sheet")
@@ -51,8 +55,8 @@ def main() -> None:
             "loss_under_another_caption": losses(pipe, pictures, texts[1:] + texts[:1]),
         }
     figures["recipe"] = given.recipe
-    figures["image_tokenizer_run"] = run_facts(given.image_tokenizer_run)
-    figures["transformer_run"] = run_facts(given.transformer_run)
+    (figures["image_tokenizer_run"],) = run_facts(given.image_tokenizer_run)
+    figures["transformer_runs"] = [facts for run in given.transformer_run for facts in run_facts(run)]
     sample_sheet(pipe, given.pictures, given.num_samples).save(given.model / "samples.png", optimize=True)
     atomic_write_json(RESULTS / "model_card.json", figures)
     atomic_write_text(given.model / "README.md", card(figures))
@@ -110,13 +114,18 @@ def losses(pipe: Pipeline, pictures: np.ndarray, texts: list[str]) -> dict[str, 
     return {**nats, "image_bits_per_code": nats["image_loss_nats"] / np.log(2)}
 
 
-def run_facts(run: Path) -> dict[str, Any]:
-    """Return what a run folder says of itself."""
+def run_facts(source: str) -> list[dict[str, Any]]:
+    """Return what a run folder says of itself, or what a card's JSON said of one run or of several."""
+    path, _, part = source.partition("#")
+    if part:
+        kept_facts = json.loads(Path(path).read_text(encoding="utf-8"))[part]
+        return kept_facts if isinstance(kept_facts, list) else [kept_facts]
+    run = Path(path)
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     kept = ("seed", "device", "device_name", "num_threads", "versions", "git_commit", "training", "recipe")
     kept_values = {name: config[name] for name in kept}
-    return kept_values | {"resumes": config.get("resumes", []), "last_metrics": last}
+    return [kept_values | {"resumes": config.get("resumes", []), "last_metrics": last}]
 
 
 def sample_sheet(pipe: Pipeline, folder: Path, num_samples: int) -> Image.Image:
@@ -139,6 +148,17 @@ def commits_of(run: dict[str, Any]) -> str:
     return " then ".join(dict.fromkeys(commits))
 
 
+def unusual(run: dict[str, Any]) -> str:
+    """Return the flags by which the transformer's runs differ."""
+    recipe, training = run["recipe"], run["training"]
+    return (
+        f" --mixed-codes {recipe.get('mixed_codes', 0.0):g}"
+        f" --token-loss.text-weight {recipe['token_loss']['text_weight']:g}"
+        f" --training.num-steps {training['num_steps']} --training.learning-rate {training['learning_rate']:g}"
+        f" --training.muon-learning-rate {training['muon_learning_rate']:g}"
+    )
+
+
 def device_of(run: dict[str, Any]) -> str:
     """Return what a run was trained on."""
     return run["device_name"] if run["device"] == "cuda" else f"{run['num_threads']} CPU threads"
@@ -148,7 +168,7 @@ def card(figures: dict[str, Any]) -> str:
     """Return the model card in Markdown."""
     model, environment = figures["model"], figures["environment"]
     height, width = (side * model["downsampling_factor"] for side in model["grid"])
-    tokenizer_run, transformer_run = figures["image_tokenizer_run"], figures["transformer_run"]
+    tokenizer_run, transformer_runs = figures["image_tokenizer_run"], figures["transformer_runs"]
     rows = "\n".join(
         f"| {split} | {figures[split]['num_pictures']} | {figures[split]['reconstruction']['psnr_db']:.1f} "
         f"| {figures[split]['reconstruction']['codes_used']:.0f} "
@@ -165,6 +185,10 @@ def card(figures: dict[str, Any]) -> str:
             f"| {run['seed']} | {commits_of(run)} | {run['versions']['torch']} | {device_of(run)} |"
         )
 
+    transformer_rows = "\n".join(
+        run_row("transformer", run, f"cogview train text-to-image {figures['recipe']}{unusual(run)}")
+        for run in transformer_runs
+    )
     name = figures["recipe"].replace("-", "_")
     world, icons = (getattr(default_data, each)().data for each in (name, f"{name}_image_tokenizer"))
     others = [style for style in icons.styles if style not in world.styles]
@@ -213,9 +237,10 @@ on {environment["device"]}, {environment["num_threads"]} threads, torch
 | part | recipe | steps x batch | minutes | seed | commit | torch | device |
 |---|---|---|---|---|---|---|---|
 {run_row("image tokenizer", tokenizer_run, f"cogview train image-tokenizer {figures['recipe']}")}
-{run_row("transformer", transformer_run, f"cogview train text-to-image {figures['recipe']}")}
+{transformer_rows}
 
-Precision {transformer_run["training"]["precision"]}. `scripts/bundled-model.sh` is meant to do it all again.
+Precision {transformer_runs[-1]["training"]["precision"]}. Each run of the transformer starts from the one before it.
+`scripts/bundled-model.sh` is meant to do it all again.
 A commit that ends in "-dirty" had changes beside it, so that
 run cannot be repeated from the commit alone.
 

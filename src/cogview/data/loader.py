@@ -122,7 +122,7 @@ class TokenBatches:
 
 
 class MixedCodeBatches:
-    """Batches in which some of the codes that the transformer reads are another picture's; its targets stay as they are.
+    """Batches in which some of the codes that the transformer reads are another picture's; its targets stay.
 
     A picture once begun foretells how it goes on, and a small transformer learns that long before it learns to look
     at the text. Where codes read cannot be trusted the text can, so it is looked at from the start; and a transformer
