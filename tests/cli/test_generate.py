@@ -61,7 +61,7 @@ def test_a_picture_tells_how_it_was_made_and_can_be_made_again(model: Path, tmp_
         "seed": 3,
         "temperature": 1.0,
         "top_k": 5,
-        "top_p": 1.0,
+        "top_p": 0.9,
         "model": str(model),
         "device": "cpu",
         "dtype": "float32",

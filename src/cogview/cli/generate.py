@@ -28,7 +28,7 @@ def run(
     seed: int = 0,
     temperature: float = 1.0,
     top_k: int | None = None,
-    top_p: float = 1.0,
+    top_p: float = 0.9,
     out: Path = Path("out"),
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
@@ -48,7 +48,7 @@ def run(
         seed: of the first candidate of each text, the next has the next seed. A seed always draws the same picture.
         temperature: below 1 prefers probable codes, above 1 levels them, 0 always takes the most probable.
         top_k: draw from so many most probable codes only.
-        top_p: draw from the fewest codes that hold this share of the probability.
+        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
         out: the folder in which the numbered folder is made.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
         dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.

@@ -129,7 +129,7 @@ class Pipeline:
         seed: int = 0,
         temperature: float | int = 1.0,
         top_k: int | None = None,
-        top_p: float | int = 1.0,
+        top_p: float | int = 0.9,
         progress: Progress | None = None,
     ) -> list[GeneratedImage] | list[list[GeneratedImage]]:
         """Draw pictures for one text or for several.
@@ -146,7 +146,7 @@ class Pipeline:
             temperature: below 1 prefers probable codes, above 1 levels them; 0 always takes the most probable, so
                 that all candidates are one picture.
             top_k: draw from the most probable codes only; from all if None.
-            top_p: draw from the fewest codes that hold this share of the probability.
+            top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
             progress: called with the numbers of codes drawn and to be drawn.
 
         Returns:

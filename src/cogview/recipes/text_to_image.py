@@ -10,8 +10,9 @@ def bundled() -> TextToImageRecipe:
 
     Claim: draws scenes of one to four known objects in combinations it has not seen, on 128 x 128 pixels.
     Command: cogview train text-to-image bundled --data TOKENS --out RUN
-    Cost: about two hours on 2 CPU cores with bfloat16.
-    Expected: see the model card in `src/cogview/bundled/README.md`.
+    Cost: about two hours on 2 CPU cores with bfloat16, 80 minutes on those with AMX.
+    Expected: see the model card in `src/cogview/bundled/README.md`; two more runs go on from this one, with the flags
+    that `scripts/bundled-model.sh` gives.
 
     Differs from the paper: the embedding's gradient is not shrunk, since bfloat16 needs no loss scale; branches start
     small, positions as rows and columns, and Muon turns the matrices ("Where the transformer starts" in the decisions
