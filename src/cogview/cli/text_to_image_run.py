@@ -25,7 +25,7 @@ from cogview.generation.pretrained import (
 from cogview.recipes.config import TextToImageRecipe
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
-from cogview.training.transformer import Batches, TransformerTask
+from cogview.training.transformer import TransformerTask
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.initialisation import start_branches, start_positions
 from cogview.transformer.model import Transformer
@@ -73,12 +73,9 @@ def train_text_to_image(
         raise UsageError("a text of --sample-texts is empty; say what the sample sheets should show")
 
     def task_on(tokens: TokenShards, mixed_codes: float = 0.0) -> TransformerTask:
-        batches: Batches = TokenBatches(
-            tokens, model.template, recipe.training.seed, recipe.training.batch_size
-        )
-        if mixed_codes:
-            batches = MixedCodeBatches(batches, mixed_codes, recipe.training.seed)
-        return TransformerTask(model.transformer, batches, recipe.token_loss)
+        batches = TokenBatches(tokens, model.template, recipe.training.seed, recipe.training.batch_size)
+        read = MixedCodeBatches(batches, mixed_codes, recipe.training.seed) if mixed_codes else batches
+        return TransformerTask(model.transformer, read, recipe.token_loss)
 
     evaluate: Callable[[], dict[str, dict[str, float]]] | None = None
     if held_out_shards is not None:
