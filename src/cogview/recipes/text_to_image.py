@@ -84,8 +84,8 @@ def small() -> TextToImageRecipe:
     Cost: see the table in `docs/your-own-pictures.md`.
     Expected: the loss per step that `docs/your-own-pictures.md` lists.
 
-    Differs from the paper: as `bundled` does; and codes are mixed and text weighs a tenth, without which the model recites
-    its pictures and does not look at the words ("From text to things" in the decisions log).
+    Differs from the paper: as `bundled` does; and codes are mixed and text weighs a tenth, without which the model
+    recites its pictures and does not look at the words ("From text to things" in the decisions log).
     """
     return TextToImageRecipe(
         transformer=TransformerConfig(num_layers=6, hidden_size=192, num_heads=3),
