@@ -73,6 +73,11 @@ class TextToImageRecipe:
             )
         if not 0 <= self.mixed_codes <= 1:
             raise UsageError(f"mixed_codes must be a share of 0 to 1, got {self.mixed_codes}")
+        if self.mixed_codes and self.training.batch_size < 2:
+            raise UsageError(
+                f"mixed_codes takes codes of the batch's other pictures, and training.batch_size is "
+                f"{self.training.batch_size}: give 2 or more, or mixed_codes 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,21 @@
+"""A recipe whose numbers contradict each other is refused before anything is read or written."""
+
+import dataclasses
+
+import pytest
+
+from cogview.errors import UsageError
+from cogview.recipes import text_to_image
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_codes_are_mixed_by_a_share(share: float) -> None:
+    with pytest.raises(UsageError, match="mixed_codes must be a share"):
+        dataclasses.replace(text_to_image.tiny(), mixed_codes=share)
+
+
+def test_codes_are_not_mixed_in_batches_of_one_picture() -> None:
+    training = dataclasses.replace(text_to_image.tiny().training, batch_size=1)
+    alone = dataclasses.replace(text_to_image.tiny(), training=training)
+    with pytest.raises(UsageError, match="batch_size is 1"):
+        dataclasses.replace(alone, mixed_codes=0.5)
