@@ -47,11 +47,19 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What a picture shows."""
+
+    ground: str
+    placements: tuple[Placement, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Looks:
-    """What the world's objects look like on one ground: the picture's cells, and whose they are."""
+    """What the world's objects look like on one ground, in each style, and their codes."""
 
     pixels: np.ndarray
-    names: list[tuple[str, str]]
+    codes: list[str]
 
 
 class Reader:
@@ -73,7 +81,7 @@ class Reader:
                     picture = np.asarray(read_image(folder / entry["file_name"]), dtype=np.float32)
                     found[scene.ground][look] = self._window(picture, placement.column, placement.row)
         self.looks = {
-            ground: Looks(pixels=np.stack([*looks.values()]), names=[*looks])
+            ground: Looks(pixels=np.stack([*looks.values()]), codes=[code for code, _ in looks])
             for ground, looks in found.items()
         }
 
@@ -82,7 +90,7 @@ class Reader:
         window = picture[top : top + side, left : left + side]
         return window[::2, ::2].ravel()  # half the resolution is plenty
 
-    def read(self, picture: np.ndarray) -> Scene:
+    def read(self, picture: np.ndarray) -> Shown:
         """Return what a picture [y x c] shows, the ground by its four edges."""
         picture = picture.astype(np.float32)
         edges = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
@@ -97,18 +105,15 @@ class Reader:
         difference = (windows**2).sum(1)[:, None] - 2 * windows @ known.T + (known**2).sum(1)
         explained = 1 - difference / (known**2).sum(1)
         placements: list[Placement] = []
-        styles: list[str] = []
         for flat in np.argsort(-explained, axis=None):
             place, look = np.unravel_index(flat, explained.shape)
             column, row = places[place]
             if explained[place, look] < LEAST_EXPLAINED:
                 break
             if all(max(abs(column - p.column), abs(row - p.row)) >= SMALL_CELLS for p in placements):
-                code, style = looks.names[look]
+                code = looks.codes[look]
                 placements.append(Placement(code=code, column=column, row=row, size=SMALL_CELLS))
-                styles.append(style)
-        style = Counter(styles).most_common(1)[0][0] if styles else ""
-        return Scene(kind="group", ground=ground, style=style, placements=tuple(placements))  # type: ignore[arg-type]
+        return Shown(ground=ground, placements=tuple(placements))
 
 
 def entries_of(folder: Path, split: str) -> list[dict[str, Any]]:
@@ -130,7 +135,7 @@ def requests_of(folder: Path, num: int) -> list[Request]:
     return requests
 
 
-def judge(asked: Request, shown: Scene) -> dict[str, float | None]:
+def judge(asked: Request, shown: Shown) -> dict[str, float | None]:
     """Return what is right, 0 or 1, with the share of the objects asked for; None where nothing was asked."""
     wanted, seen = (Counter(p.code for p in scene.placements) for scene in (asked.scene, shown))
     objects = wanted == seen
@@ -153,7 +158,7 @@ def judge(asked: Request, shown: Scene) -> dict[str, float | None]:
     }
 
 
-def shares(requests: list[Request], shown: list[Scene]) -> dict[str, float]:
+def shares(requests: list[Request], shown: list[Shown]) -> dict[str, float]:
     """Return how often each thing is right among the pictures that were asked for it."""
     verdicts = [judge(asked, scene) for asked, scene in zip(requests, shown, strict=True)]
     return {name: float(np.mean([v[name] for v in verdicts if v[name] is not None])) for name in verdicts[0]}

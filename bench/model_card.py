@@ -148,7 +148,7 @@ def commits_of(run: dict[str, Any]) -> str:
     return " then ".join(dict.fromkeys(commits))
 
 
-def unusual(run: dict[str, Any]) -> str:
+def flags_of(run: dict[str, Any]) -> str:
     """Return the flags by which the transformer's runs differ."""
     recipe, training = run["recipe"], run["training"]
     return (
@@ -186,7 +186,7 @@ def card(figures: dict[str, Any]) -> str:
         )
 
     transformer_rows = "\n".join(
-        run_row("transformer", run, f"cogview train text-to-image {figures['recipe']}{unusual(run)}")
+        run_row("transformer", run, f"cogview train text-to-image {figures['recipe']}{flags_of(run)}")
         for run in transformer_runs
     )
     name = figures["recipe"].replace("-", "_")
