@@ -28,6 +28,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "matrix_library": "MKL" if torch.backends.mkl.is_available() else "other",
         "onednn": torch.backends.mkldnn.is_available(),
+        "large_pages": os.environ.get("THP_MEM_ALLOC_ENABLE") == "1",
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("torch", "transformers", "numpy", "cogview")},
     }

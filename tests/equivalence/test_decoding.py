@@ -95,8 +95,10 @@ def test_a_shared_prefill_is_that_of_each_sequence() -> None:
     state = decoder.prefill(tokens[:1, :NUM_PREFIX], positions[:1, :NUM_PREFIX], shared)
     states = decoder.prefill(tokens[:, :NUM_PREFIX], positions[:, :NUM_PREFIX], separate)
     assert torch.allclose(state.expand_as(states), states, atol=1e-5)
-    assert torch.allclose(shared.keys.expand_as(separate.keys), separate.keys, atol=1e-5)
-    assert torch.allclose(shared.values.expand_as(separate.values), separate.values, atol=1e-5)
+    shared_by_all = decoder.new_cache(BATCH, NUM_PREFIX)
+    shared_by_all.copy_prompts([shared] * BATCH)
+    assert torch.allclose(shared_by_all.keys, separate.keys, atol=1e-5)
+    assert torch.allclose(shared_by_all.values, separate.values, atol=1e-5)
 
 
 @torch.inference_mode()

@@ -55,13 +55,16 @@ def test_attention_over_cached_keys_has_the_same_bits_in_any_batch(num_tokens: i
     decoder = Engine(transformer, VOCABULARY.image_codes).decoder
     cache = decoder.new_cache(16, num_tokens + 1)
     generator = torch.Generator().manual_seed(num_tokens)
-    cache.pairs.normal_(generator=generator)
+    cache.keys.normal_(generator=generator)
+    cache.values.normal_(generator=generator)
     tokens = torch.randint(100, (16,), generator=generator)
     positions = torch.full((16,), num_tokens)
 
     def states(rows: slice) -> torch.Tensor:
         part = decoder.new_cache(len(tokens[rows]), num_tokens + 1)
-        part.pairs.copy_(cache.pairs[:, :, rows])
+        heads = slice(2 * rows.start, 2 * rows.stop)
+        part.keys.copy_(cache.keys[:, heads])
+        part.values.copy_(cache.values[:, heads])
         part.length = num_tokens
         with torch.inference_mode():
             return decoder.decode(tokens[rows], positions[rows], part)

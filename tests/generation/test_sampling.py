@@ -8,7 +8,7 @@ import torch
 
 from cogview.errors import UsageError
 from cogview.generation.config import SamplingConfig
-from cogview.generation.sampling import sample, seeded_uniforms
+from cogview.generation.sampling import largest, sample, seeded_uniforms
 
 NUM_CODES = 40
 CONFIGS = [
@@ -42,6 +42,16 @@ def different_rows(batch: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(batch)
     scale = torch.linspace(0.5, 4.0, batch)[:, None]  # from nearly level to one code that takes most
     return torch.randn(batch, NUM_CODES, generator=generator) * scale
+
+
+@pytest.mark.parametrize("num", [1, 7, 64, 65])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_the_largest_are_found_by_groups(num: int, batch: int) -> None:
+    logits = torch.randn(batch, 2048, generator=torch.Generator().manual_seed(num))
+    logits[-1, 8:16] += 9  # several of one group
+    found, by_sorting = largest(logits, num), logits.sort(descending=True)
+    assert torch.equal(found[0], by_sorting.values[:, :num])
+    assert torch.equal(found[1], by_sorting.indices[:, :num])
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)

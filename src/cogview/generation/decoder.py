@@ -12,10 +12,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cogview.generation.cache import DecodingCache, FusedCache, TableCache
 from cogview.generation.config import LinearBackend
 from cogview.generation.linear import DecodingLinear, prepare_linear
 from cogview.transformer.block import SandwichBlock
-from cogview.transformer.cache import KeyValueCache
 from cogview.transformer.model import Transformer
 from cogview.transformer.normalization import RelaxedLayerNorm
 
@@ -26,7 +26,7 @@ _Norm = Callable[[Tensor], Tensor]
 class _Block:
     """One block's norms and linear maps; a norm that the block does not have returns its input.
 
-    On CPU, the query that `query_key_value` gives is divided by the square root of the head's size already.
+    The query that `query_key_value` gives is divided by the square root of the head's size already.
     """
 
     attention_input_norm: _Norm
@@ -66,26 +66,18 @@ class Decoder:
         self.config = transformer.config
         self.device = table.device
         self.dtype = dtype or table.dtype
+        self._attention_dtype = torch.float32 if self.device.type == "cpu" else self.dtype
 
         def linear(weight: Tensor, bias: Tensor | None = None, gelu: bool = False) -> DecodingLinear:
             return prepare_linear(
                 weight, bias, dtype=self.dtype, gelu=gelu, backend=backend, batch_invariant=batch_invariant
             )
 
-        is_cpu = self.device.type == "cpu"
-        self._attend = _attend_by_products if is_cpu else _attend_fused
-        self._scale = 1.0 if is_cpu else None  # what is left of the division of the query
-
-        def stacked(module: nn.Linear) -> tuple[Tensor, Tensor]:
-            return (
-                _with_scaled_query(module, self.config.head_size) if is_cpu else (module.weight, module.bias)
-            )
-
         def block(module: SandwichBlock) -> _Block:
             attention, mlp = module.attention, module.mlp
             return _Block(
                 attention_input_norm=_norm(module.attention_input_norm),
-                query_key_value=linear(*stacked(attention.query_key_value)),
+                query_key_value=linear(*_with_scaled_query(attention.query_key_value, self.config.head_size)),
                 attention_output=linear(attention.output.weight, attention.output.bias),
                 attention_output_norm=_norm(module.attention_output_norm),
                 mlp_input_norm=_norm(module.mlp_input_norm),
@@ -100,17 +92,18 @@ class Decoder:
         self._final_norm = _norm(transformer.final_norm)
         self._head = linear(table[legal_codes.start : legal_codes.stop])
 
-    def new_cache(self, batch: int, max_tokens: int) -> KeyValueCache:
-        """Return an empty cache of the dtype that attention is fastest in here."""
-        dtype = torch.float32 if self.device.type == "cpu" else self.dtype
-        return KeyValueCache(self.config, batch, max_tokens, dtype, self.device)
+    def new_cache(self, batch: int, max_tokens: int) -> DecodingCache:
+        """Return an empty cache of the kind that attention is fastest in here; on CPU it is fp32."""
+        if self.device.type == "cpu":
+            return TableCache(self.config, batch, max_tokens)
+        return FusedCache(self.config, batch, max_tokens, self.dtype, self.device)
 
     def logits(self, hidden: Float[Tensor, "b d"]) -> Float[Tensor, "b v"]:
         """Return the logits of the legal codes."""
         return self._head(hidden)
 
     def prefill(
-        self, tokens: Int64[Tensor, "b t"], positions: Int64[Tensor, "b t"], cache: KeyValueCache
+        self, tokens: Int64[Tensor, "b t"], positions: Int64[Tensor, "b t"], cache: DecodingCache
     ) -> Float[Tensor, "b d"]:
         """Put all tokens into the empty cache and return the normalised state of the last."""
         assert cache.length == 0, "prefill starts a sequence"
@@ -119,10 +112,9 @@ class Decoder:
 
         def attend(layer: int, query_key_value: Float[Tensor, "n d3"]) -> Float[Tensor, "n d"]:
             heads = query_key_value.view(b, t, 3, self.config.num_heads, self.config.head_size)
-            query, key, value = heads.permute(2, 0, 3, 1, 4).to(cache.keys.dtype)
-            cache.keys[layer, :, :, :t] = key
-            cache.values[layer, :, :, :t] = value
-            attended = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=self._scale)
+            query, key, value = heads.permute(2, 0, 3, 1, 4).to(self._attention_dtype)
+            cache.fill(layer, key, value)
+            attended = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)
             return attended.transpose(1, 2).reshape(b * t, self.config.hidden_size)
 
         x = self._through_blocks(x, attend)
@@ -130,26 +122,18 @@ class Decoder:
         return self._final_norm(x.view(b, t, -1)[:, -1])
 
     def decode(
-        self, tokens: Int64[Tensor, "b"], positions: Int64[Tensor, "b"], cache: KeyValueCache
+        self, tokens: Int64[Tensor, "b"], positions: Int64[Tensor, "b"], cache: DecodingCache
     ) -> Float[Tensor, "b d"]:
         """Append one token to each sequence of the cache and return its normalised state."""
         assert cache.length < cache.max_tokens, "the cache is full"
-        length = cache.length
-        x = self._embed(tokens, positions)
-        new_pairs = cache.pairs.select(4, length).unbind(0)
-        # Slices to the current length: a mask over the whole cache would read all of it.
-        keys, values = (held.narrow(3, 0, length + 1) for held in (cache.keys, cache.values))
-        if self._attend is _attend_by_products:
-            keys, values = keys.flatten(1, 2).transpose(2, 3), values.flatten(1, 2)
-        layers_keys, layers_values = keys.unbind(0), values.unbind(0)
+        attend_to_all = cache.step()
 
         def attend(layer: int, query_key_value: Float[Tensor, "b d3"]) -> Float[Tensor, "b d"]:
-            heads = query_key_value.view(len(x), 3, self.config.num_heads, -1).transpose(0, 1)
-            new_pairs[layer].copy_(heads[1:])
-            return self._attend(heads[0].to(keys.dtype), layers_keys[layer], layers_values[layer]).flatten(1)
+            heads = query_key_value.view(len(query_key_value), 3, self.config.num_heads, -1)
+            return attend_to_all(layer, *heads.unbind(1)).flatten(1)
 
-        x = self._through_blocks(x, attend)
-        cache.length = length + 1
+        x = self._through_blocks(self._embed(tokens, positions), attend)
+        cache.length += 1
         return self._final_norm(x)
 
     def _embed(self, tokens: Int64[Tensor, "*n"], positions: Int64[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
@@ -173,24 +157,6 @@ class Decoder:
                 mapped = block.mlp_output(block.mlp_inner(block.mlp_input_norm(x)))
                 x = x + block.mlp_output_norm(mapped)
         return x
-
-
-def _attend_by_products(
-    query: Float[Tensor, "b h e"], keys: Float[Tensor, "n e k"], values: Float[Tensor, "n k e"]
-) -> Float[Tensor, "b h e"]:
-    """Attend by batched products over the n = b h heads of all sequences: on CPU as fast as the fused kernel.
-
-    And a head's bits are the same in any batch, while the fused kernel splits a head's work among threads by it.
-    """
-    weights = torch.softmax(torch.bmm(query.reshape(len(keys), 1, -1), keys), dim=-1)
-    return torch.bmm(weights, values).view(query.shape)
-
-
-def _attend_fused(
-    query: Float[Tensor, "b h e"], keys: Float[Tensor, "b h k e"], values: Float[Tensor, "b h k e"]
-) -> Float[Tensor, "b h e"]:
-    """Attend by PyTorch's fused kernel."""
-    return F.scaled_dot_product_attention(query.unsqueeze(2), keys, values).squeeze(2)
 
 
 def _with_scaled_query(module: nn.Linear, head_size: int) -> tuple[Float[Tensor, "o i"], Float[Tensor, "o"]]:

@@ -10,11 +10,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from cogview.errors import UsageError
+from cogview.generation.cache import DecodingCache
 from cogview.generation.config import LinearBackend, SamplingConfig
 from cogview.generation.decoder import Decoder
 from cogview.generation.sampling import sample, seeded_uniforms
 from cogview.sequence.template import Pieces, TextToImageTemplate, TokenSequence
-from cogview.transformer.cache import KeyValueCache
 from cogview.transformer.model import Transformer
 
 Progress = Callable[[int, int], None]
@@ -66,7 +66,7 @@ class _Read:
     """A prompt that was run: the normalised state of its last token, [d], and its keys and values."""
 
     state: Tensor
-    cache: KeyValueCache
+    cache: DecodingCache
 
 
 class Engine:
@@ -178,11 +178,9 @@ class Engine:
         )
         return _Read(state=self.decoder.prefill(tokens, positions, cache)[0], cache=cache)
 
-    def _shared(self, read: Sequence[_Read], num_codes: int) -> tuple[Float[Tensor, "b d"], KeyValueCache]:
+    def _shared(self, read: Sequence[_Read], num_codes: int) -> tuple[Float[Tensor, "b d"], DecodingCache]:
         """Return the state of each candidate's last token, and a cache with a copy of its prompt and room for codes."""
         num_tokens = read[0].cache.length
         shared = self.decoder.new_cache(len(read), num_tokens + num_codes - 1)
-        shared.length = num_tokens
-        for row, each in enumerate(read):
-            shared.pairs[:, :, row, :, :num_tokens] = each.cache.pairs[:, :, 0]
+        shared.copy_prompts([each.cache for each in read])
         return torch.stack([each.state for each in read]), shared

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from cogview.generation.config import SamplingConfig
 
+_GROUP = 8
+
 
 def seeded_uniforms(seeds: Sequence[int], num: int) -> Float64[Tensor, "b n"]:
     """Return `num` numbers of [0, 1) for each seed, from a generator of its own.
@@ -42,7 +44,7 @@ def sample(
     num_kept = min(config.top_k or num_columns, num_columns)
     if num_kept == num_columns and config.top_p == 1:
         return _invert(_cumulative(logits, config.temperature), uniforms, last=num_columns - 1)
-    kept, columns = logits.topk(num_kept)  # most probable first, so top-p keeps a beginning of it
+    kept, columns = largest(logits, num_kept)  # most probable first, so top-p keeps a beginning of it
     cumulative = _cumulative(kept, config.temperature)
     last: int | Int64[Tensor, "b 1"] = num_kept - 1
     if config.top_p < 1:
@@ -50,6 +52,20 @@ def sample(
         last = reached.int().argmax(dim=-1, keepdim=True)  # the first that reaches it is still kept
     choice = _invert(cumulative, uniforms, last)
     return columns.gather(1, choice[:, None]).squeeze(1)
+
+
+def largest(logits: Shaped[Tensor, "b v"], num: int) -> tuple[Shaped[Tensor, "b k"], Int64[Tensor, "b k"]]:
+    """Return the `num` largest logits of each row, in falling order, and their columns.
+
+    They lie in the `num` groups of columns with the largest maxima, and to look through those alone takes less time.
+    """
+    num_columns = logits.shape[1]
+    if num_columns % _GROUP or num_columns < 4 * _GROUP * num:
+        return torch.topk(logits, num)
+    groups = logits.reshape(len(logits), -1, _GROUP).amax(dim=-1).topk(num, sorted=False).indices
+    columns = (groups[:, :, None] * _GROUP + torch.arange(_GROUP, device=logits.device)).flatten(1)
+    kept, places = logits.gather(1, columns).topk(num)
+    return kept, columns.gather(1, places)
 
 
 def _cumulative(logits: Shaped[Tensor, "b k"], temperature: float) -> Float64[Tensor, "b k"]:
