@@ -27,9 +27,9 @@ def test_sums_of_rows_are_the_fused_kernel_s_attention(num_tokens: int) -> None:
     for _ in range(min(3, CAPACITY - num_tokens)):  # the later steps see what the earlier ones stored
         steps = [cache.step() for cache in caches]
         for layer in range(CONFIG.num_layers):
-            query, key, value = random_heads(generator, 3, BATCH, CONFIG.num_heads)
-            by_sums, fused = (step(layer, query, key, value) for step in steps)
-            assert by_sums.shape == fused.shape == query.shape
+            heads = random_heads(generator, BATCH, 3, CONFIG.num_heads)
+            by_sums, fused = (step(layer, heads) for step in steps)
+            assert by_sums.shape == fused.shape == heads[:, 0].shape
             assert (by_sums - fused).abs().max() < 1e-5
         for cache in caches:
             cache.length += 1
@@ -53,14 +53,14 @@ def test_prompts_are_copied_to_their_rows(kind: type[TableCache] | type[FusedCac
     together.length = 140
     shared.copy_prompts(prompts)  # type: ignore[arg-type]
     assert shared.length == 140
-    query, key, value = random_heads(generator, 3, 2, CONFIG.num_heads)
+    heads = random_heads(generator, 2, 3, CONFIG.num_heads)
     for layer in range(CONFIG.num_layers):
-        assert torch.equal(shared.step()(layer, query, key, value), together.step()(layer, query, key, value))
+        assert torch.equal(shared.step()(layer, heads), together.step()(layer, heads))
 
 
 @torch.inference_mode()
 def test_scores_too_large_for_a_float_s_exponential_do_no_harm() -> None:
     cache = TableCache(CONFIG, 1, CAPACITY)
     ones = torch.ones(1, CONFIG.num_heads, CONFIG.head_size)
-    attended = cache.step()(0, 100 * ones, 100 * ones, ones)
+    attended = cache.step()(0, torch.stack([100 * ones, 100 * ones, ones], dim=1))
     assert torch.equal(attended, ones)

@@ -11,8 +11,11 @@ from torch.nn import functional as F
 from cogview.transformer.cache import KeyValueCache
 from cogview.transformer.config import TransformerConfig
 
-Attend: TypeAlias = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""Takes a layer's number and the new token's query, key and value, [b h e] each; gives what it attended to, [b h e]."""
+Attend: TypeAlias = Callable[[int, Tensor], Tensor]
+"""Takes a layer's number and the new token's query, key and value, [b 3 h e]; gives what it attended to, [b h e].
+
+The query comes divided by the square root of the head's size.
+"""
 
 
 class FusedCache(KeyValueCache):
@@ -35,10 +38,9 @@ class FusedCache(KeyValueCache):
         # Slices to the current length: a mask over the whole cache would read all of it.
         keys, values = (held.narrow(3, 0, self.length + 1).unbind(0) for held in (self.keys, self.values))
 
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            new_pairs[layer].copy_(torch.stack([key, value]))
-            query = query.to(keys[layer].dtype).unsqueeze(2)
-            # The query is divided by the square root of the head's size already.
+        def attend(layer: int, heads: Tensor) -> Tensor:
+            new_pairs[layer].copy_(heads[:, 1:].transpose(0, 1))
+            query = heads[:, 0].to(self.keys.dtype).unsqueeze(2)
             return F.scaled_dot_product_attention(query, keys[layer], values[layer], scale=1.0).squeeze(2)
 
         return attend
@@ -66,7 +68,6 @@ class TableCache:
         num_blocks = -(-max_tokens // self.BLOCK)
         heads, channels = batch * config.num_heads, config.head_size
         self._shape = (batch, config.num_heads, channels)
-        # A row of keys that was never written is read with its block, and must not hold a NaN.
         self.keys: Float[Tensor, "l n j e p"] = torch.zeros(
             config.num_layers, heads, num_blocks, channels, self.BLOCK
         )
@@ -107,7 +108,8 @@ class TableCache:
         value_rows = self._value_rows[:, :length].flatten()
         value_starts = torch.arange(0, len(value_rows), length, dtype=torch.int32)
 
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        def attend(layer: int, query_key_value: Tensor) -> Tensor:
+            query, key, value = query_key_value.unbind(1)
             new_keys[layer].copy_(key)
             new_values[layer].copy_(value)
             # Every block of a head meets the same query.

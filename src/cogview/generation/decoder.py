@@ -130,7 +130,7 @@ class Decoder:
 
         def attend(layer: int, query_key_value: Float[Tensor, "b d3"]) -> Float[Tensor, "b d"]:
             heads = query_key_value.view(len(query_key_value), 3, self.config.num_heads, -1)
-            return attend_to_all(layer, *heads.unbind(1)).flatten(1)
+            return attend_to_all(layer, heads).flatten(1)
 
         x = self._through_blocks(self._embed(tokens, positions), attend)
         cache.length += 1
