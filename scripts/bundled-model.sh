@@ -3,7 +3,7 @@
 # one that ships; `cogview train text-tokenizer --out text.model` makes that.
 #
 #   scripts/bundled-model.sh WORK              about five hours on 2 CPU cores; needs `make check` run once
-#   RECIPE=tiny scripts/bundled-model.sh WORK             the whole path in a minute, to see that it works
+#   RECIPE=tiny scripts/bundled-model.sh WORK             the whole path at a tiny size, to see that it works
 #   RECIPE=bundled-gpu scripts/bundled-model.sh WORK      the larger one, on a GPU; not measured yet
 #
 # WORK is a folder with 3 GB to spare; a second call goes on where the first one stopped. The icons come by npm, or from
@@ -29,9 +29,22 @@ for split in train held-out-composition; do
   [ -d "$work/tokens-$split" ] || $cogview tokenize "$work/scenes" --split "$split" --num-workers 2 \
     --image-tokenizer "$work/image-tokenizer" --out "$work/tokens-$split"
 done
-$cogview train text-to-image "$recipe" --data "$work/tokens-train" --held-out "$work/tokens-held-out-composition" \
-  --out "$work/transformer" $(resume "$work/transformer")
-model=$work/transformer/model
+transform() { # OUT FLAGS...
+  local out=$1
+  shift
+  $cogview train text-to-image "$recipe" --data "$work/tokens-train" --held-out "$work/tokens-held-out-composition" \
+    --out "$out" "$@" $(resume "$out")
+}
+runs=("$work/transformer")
+transform "$work/transformer"
+if [ "$recipe" = bundled ]; then # two more runs, in which the text has to be looked at: see the decisions log
+  runs+=("$work/transformer-2" "$work/transformer-3")
+  transform "$work/transformer-2" --start-from "$work/transformer" --mixed-codes 0.5 --token-loss.text-weight 0.1 \
+    --training.learning-rate 1e-3 --training.muon-learning-rate 0.01
+  transform "$work/transformer-3" --start-from "$work/transformer-2" --mixed-codes 0.15 --token-loss.text-weight 0.1 \
+    --training.num-steps 5000 --training.learning-rate 5e-4 --training.muon-learning-rate 0.005
+fi
+model=${runs[-1]}/model
 $python bench/model_card.py --model "$model" --pictures "$work/scenes" \
-  --image-tokenizer-run "$work/image-tokenizer" --transformer-run "$work/transformer" --recipe "$recipe"
+  --image-tokenizer-run "$work/image-tokenizer" --transformer-run "${runs[@]}" --recipe "$recipe"
 echo "To ship it: cp -r $model/. src/cogview/bundled/"

@@ -2,8 +2,7 @@
 
 A caption is drawn from independent choices: which of an object's names, how the ground is spoken of, from which side a
 relation is told, whether the style is named, what words lead in. So the same picture is told in hundreds of ways, and
-a model has to learn the words and not the sentences. Different things that no relation joins are listed in the order of
-reading, line by line from the upper left, so that a list says what stands where.
+a model has to learn the words and not the sentences.
 """
 
 import random
@@ -92,8 +91,7 @@ def _content(
             relation = OPPOSITES[relation]
         tell = _chinese_relation if language == "zh" else _english_relation
         return tell(rng, names[0], relation, names[1])
-    order = sorted(range(len(names)), key=lambda i: (scene.placements[i].row, scene.placements[i].column))
-    names = [names[i] for i in order]
+    rng.shuffle(names)
     return (_chinese_list if language == "zh" else _english_list)(rng, names), False
 
 

@@ -21,10 +21,10 @@ def bundled() -> DataRecipe:
             num_objects=80,
             styles=("twemoji", "fluent-flat"),
             single_cells=7,
-            single_share=0.15,
-            count_share=0.2,
+            single_share=0.3,
+            count_share=0.15,
             relation_share=0.35,
-            group_share=0.3,
+            group_share=0.2,
         )
     )
 

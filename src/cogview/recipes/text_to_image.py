@@ -30,10 +30,9 @@ def bundled() -> TextToImageRecipe:
         initialisation=InitialisationConfig(branch_gain=0.05, positions="rows_and_columns"),
         max_text_pieces=32,
         image_positions="fixed",
-        token_loss=TokenLossConfig(normaliser="legal", text_weight=0.1),
-        mixed_codes=0.3,
+        token_loss=TokenLossConfig(normaliser="legal"),
         training=TrainingConfig(
-            num_steps=18_000,
+            num_steps=14_000,
             batch_size=8,
             optimizer="muon",
             learning_rate=2e-3,
