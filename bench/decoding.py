@@ -27,9 +27,8 @@ from cogview.transformer.model import Transformer
 from environment import RESULTS, describe, read_bandwidth, seconds_of, synchronise
 from systems import GPT2, AuthorsScheme, Ours, System
 
-os.environ.setdefault(
-    "THP_MEM_ALLOC_ENABLE", "1"
-)  # large pages for all systems, as the command `cogview` has them
+# Large pages for all systems, as the command `cogview` has them.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 SHAPE = TransformerConfig(
     num_layers=8, hidden_size=512, num_heads=8, vocabulary_size=58_240, num_positions=1_089

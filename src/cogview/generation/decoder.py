@@ -66,7 +66,6 @@ class Decoder:
         self.config = transformer.config
         self.device = table.device
         self.dtype = dtype or table.dtype
-        self._attention_dtype = torch.float32 if self.device.type == "cpu" else self.dtype
 
         def linear(weight: Tensor, bias: Tensor | None = None, gelu: bool = False) -> DecodingLinear:
             return prepare_linear(
@@ -112,7 +111,7 @@ class Decoder:
 
         def attend(layer: int, query_key_value: Float[Tensor, "n d3"]) -> Float[Tensor, "n d"]:
             heads = query_key_value.view(b, t, 3, self.config.num_heads, self.config.head_size)
-            query, key, value = heads.permute(2, 0, 3, 1, 4).to(self._attention_dtype)
+            query, key, value = heads.permute(2, 0, 3, 1, 4).to(cache.keys.dtype)
             cache.fill(layer, key, value)
             attended = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)
             return attended.transpose(1, 2).reshape(b * t, self.config.hidden_size)
