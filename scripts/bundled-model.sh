@@ -3,7 +3,6 @@
 # one that ships; `cogview train text-tokenizer --out text.model` makes that.
 #
 #   scripts/bundled-model.sh WORK              about five hours on 2 CPU cores; needs `make check` run once
-#   RECIPE=tiny scripts/bundled-model.sh WORK             the whole path at a tiny size, to see that it works
 #   RECIPE=bundled-gpu scripts/bundled-model.sh WORK      the larger one, on a GPU; not measured yet
 #
 # WORK is a folder with 3 GB to spare; a second call goes on where the first one stopped. The icons come by npm, or from

@@ -133,7 +133,6 @@ def _sums_of_rows(
     weights: Float[Tensor, "i"],
 ) -> Float[Tensor, "s c"]:
     """Return sums of weighted rows of a table; the rows of sum `s` are `rows[starts[s] : starts[s + 1]]`."""
-    sums: Tensor = torch.embedding_bag(table, rows, starts, mode=0, per_sample_weights=weights)[
-        0
-    ]  # mode 0 sums
+    # Mode 0 sums.
+    sums, *_ = torch.embedding_bag(table, rows, starts, mode=0, per_sample_weights=weights)
     return sums

@@ -100,13 +100,3 @@ def tiny() -> DataRecipe:
             num_train=64, num_held_out_composition=8, num_held_out_object=8, num_objects=24, size_pixels=64
         )
     )
-
-
-def tiny_image_tokenizer() -> DataRecipe:
-    """The scenes of `tiny` again, so that `scripts/bundled-model.sh` can be tried.
-
-    Claim: builds in seconds once the packages are there.
-    Command: cogview data build tiny-image-tokenizer --out PICTURES
-    Cost: seconds.
-    """
-    return tiny()
