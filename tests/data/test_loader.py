@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cogview.data.loader import MixedCodeBatches, TokenBatches, batch_indices
+from cogview.data.loader import FewCodeBatches, MixedCodeBatches, TokenBatches, batch_indices
 from cogview.data.shards import TokenShards, TokenShardWriter
 from cogview.errors import CogViewError, UsageError
 from cogview.sequence.template import TextToImageTemplate, TokenBatch
@@ -203,3 +203,53 @@ def test_mixed_codes_are_a_function_of_seed_and_step(shards: TokenShards) -> Non
 def test_no_share_mixes_nothing(shards: TokenShards) -> None:
     plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=5)
     np.testing.assert_array_equal(MixedCodeBatches(plain, 0.0, seed=0).batch(2).tokens, plain.batch(2).tokens)
+
+
+def test_few_codes_are_those_of_the_whole_sequence_at_their_places(shards: TokenShards) -> None:
+    """Each kept place has the token, position and target that it has in the whole sequence, in the same order."""
+    plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=5)
+    few = FewCodeBatches(plain, num_codes=2, seed=0)
+    kept_codes = set()
+    for step in range(20):
+        whole, batch = plain.batch(step), few.batch(step)
+        assert batch.tokens.shape == (5, TEMPLATE.max_tokens - 2)
+        for row in range(5):
+            first = int(whole.image_mask[row].argmax())  # the separator before the codes
+            np.testing.assert_array_equal(batch.tokens[row, : first + 1], whole.tokens[row, : first + 1])
+            np.testing.assert_array_equal(batch.text_mask[row, :first], whole.text_mask[row, :first])
+            assert batch.text_mask[row].sum() == whole.text_mask[row].sum()
+            places = np.flatnonzero(batch.image_mask[row])
+            assert places.tolist() == [first, first + 1]
+            by_position = {int(p): place for place, p in enumerate(whole.positions[row, : first + 4])}
+            there = [by_position[int(p)] for p in batch.positions[row, places]]
+            assert there == sorted(set(there))
+            assert there[0] == first
+            np.testing.assert_array_equal(batch.tokens[row, places], whole.tokens[row, there])
+            np.testing.assert_array_equal(batch.targets[row, places], whole.targets[row, there])
+            assert (batch.tokens[row, first + 2 :] == TEMPLATE.vocabulary.separator("PAD")).all()
+            kept_codes.add(there[1] - first)
+    assert kept_codes == {1, 2, 3}
+
+
+def test_all_codes_kept_are_the_whole_sequence_but_for_its_end(shards: TokenShards) -> None:
+    plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=5)
+    whole, batch = plain.batch(1), FewCodeBatches(plain, 4, seed=0).batch(1)
+    np.testing.assert_array_equal(batch.image_mask, whole.image_mask)
+    np.testing.assert_array_equal(batch.tokens[batch.image_mask], whole.tokens[whole.image_mask])
+    np.testing.assert_array_equal(batch.targets[batch.image_mask], whole.targets[whole.image_mask])
+    np.testing.assert_array_equal(batch.text_mask, whole.text_mask)
+
+
+def test_few_codes_are_a_function_of_seed_and_step(shards: TokenShards) -> None:
+    plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=50)
+    positions = [FewCodeBatches(plain, 2, seed=1).batch(step).positions for step in (3, 3, 4)]
+    np.testing.assert_array_equal(positions[0], positions[1])
+    assert (positions[0] != FewCodeBatches(plain, 2, seed=2).batch(3).positions).any()
+    assert (positions[0] != positions[2]).any()
+
+
+@pytest.mark.parametrize("num_codes", [0, 5])
+def test_more_codes_than_a_picture_has_or_none_are_refused(shards: TokenShards, num_codes: int) -> None:
+    plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=5)
+    with pytest.raises(UsageError, match=f"between 1 and the 4 codes of a picture, got {num_codes}"):
+        FewCodeBatches(plain, num_codes, seed=0)

@@ -70,20 +70,14 @@ def _cpu() -> dict[str, Any]:
     """Return what matters of the CPU for speed."""
     import torch
 
+    from cogview.training.precision import computes_bfloat16
+
     return {
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "kernels": torch.backends.cpu.get_cpu_capability(),
-        "bfloat16": _computes_bfloat16(),
+        "bfloat16": computes_bfloat16(torch.device("cpu")),
     }
-
-
-def _computes_bfloat16() -> bool:
-    """Return whether the CPU has instructions for bfloat16; without them it is computed, but slowly."""
-    import torch
-
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # there is no public name for this yet
-    return bool(probe and probe())
 
 
 def _compiler() -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 
 from cogview.cli.tokenizers import IMAGE_TOKENIZER, TEXT_TOKENIZER, open_image_tokenizer, open_text_tokenizer
 from cogview.cli.training_run import run_training
-from cogview.data.loader import MixedCodeBatches, TokenBatches
+from cogview.data.loader import FewCodeBatches, MixedCodeBatches, TokenBatches
 from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_bytes, sha256_of
@@ -72,19 +72,25 @@ def train_text_to_image(
     if not all(text.strip() for text in texts):
         raise UsageError("a text of --sample-texts is empty; say what the sample sheets should show")
 
-    def task_on(tokens: TokenShards, mixed_codes: float = 0.0) -> TransformerTask:
-        batches = TokenBatches(tokens, model.template, recipe.training.seed, recipe.training.batch_size)
-        read = MixedCodeBatches(batches, mixed_codes, recipe.training.seed) if mixed_codes else batches
-        return TransformerTask(model.transformer, read, recipe.token_loss)
+    seed = recipe.training.seed
+
+    def whole_pictures(tokens: TokenShards) -> TokenBatches:
+        return TokenBatches(tokens, model.template, seed, recipe.training.batch_size)
+
+    whole = whole_pictures(shards)
+    read = MixedCodeBatches(whole, recipe.mixed_codes, seed) if recipe.mixed_codes else whole
+    kept = read if recipe.kept_codes is None else FewCodeBatches(read, recipe.kept_codes, seed)
+    task = TransformerTask(model.transformer, kept, recipe.token_loss)
 
     evaluate: Callable[[], dict[str, dict[str, float]]] | None = None
     if held_out_shards is not None:
         # Made before the training, so that tokens that do not fit are found out before and not after it.
+        held_out_task = TransformerTask(model.transformer, whole_pictures(held_out_shards), recipe.token_loss)
         num_batches = min(-(-len(held_out_shards) // recipe.training.batch_size), MAX_EVALUATED_BATCHES)
-        evaluate = partial(_held_out_losses, task_on(held_out_shards), num_batches)
+        evaluate = partial(_held_out_losses, held_out_task, num_batches)
 
     run_training(
-        task_on(shards, recipe.mixed_codes),
+        task,
         recipe.training,
         out,
         resume=resume,
@@ -95,6 +101,7 @@ def train_text_to_image(
             "template": model.template,
             "token_loss": recipe.token_loss,
             "mixed_codes": recipe.mixed_codes,
+            "kept_codes": recipe.kept_codes,
             "text_tokenizer": shards.text_tokenizer,
             "image_tokenizer": shards.image_tokenizer,
             "num_pairs": len(shards),

@@ -156,3 +156,65 @@ class MixedCodeBatches:
         tokens = batch.tokens.copy()
         tokens[rows, places + 1] = mixed.ravel()
         return dataclasses.replace(batch, tokens=tokens)
+
+
+class FewCodeBatches:
+    """Batches in which each sequence holds a few of its picture's codes, drawn anew each time, and not the others.
+
+    Most codes follow from those beside them, so a step on whole pictures costs much and says little of the text. With
+    few codes at known places nearly every one has to be taken from the text, and a sequence is a fraction as long. It
+    is how a model may begin; what it has learnt of texts then serves a run on whole pictures.
+
+    The separator before the first code always stays, and with it the first code as a target.
+
+    Args:
+        batches: the batches with all codes.
+        num_codes: codes that a sequence keeps as targets, at least 1; each stands right after the code before it, which
+            is what the transformer reads.
+        seed: of what is kept.
+    """
+
+    def __init__(self, batches: TokenBatches | MixedCodeBatches, num_codes: int, seed: int) -> None:
+        if not 1 <= num_codes <= batches.template.num_codes_per_image:
+            raise UsageError(
+                f"kept_codes must be between 1 and the {batches.template.num_codes_per_image} codes of a picture, "
+                f"got {num_codes}"
+            )
+        self.template = batches.template
+        self._batches = batches
+        self._num_codes = num_codes
+        self._seed = seed
+
+    def batch(self, step: int) -> TokenBatch:
+        """Return the sequences of a step, a function of the seed and the step alone."""
+        batch = self._batches.batch(step)
+        draw = np.random.Generator(np.random.PCG64([self._seed, step, 2]))
+        num_rows, num_all = len(batch.tokens), self.template.num_codes_per_image
+        places = np.nonzero(batch.image_mask)[1].reshape(num_rows, num_all)  # of the tokens before the codes
+        order = draw.permuted(np.tile(np.arange(1, num_all), (num_rows, 1)), axis=1)[:, : self._num_codes - 1]
+        kept = np.concatenate([np.zeros((num_rows, 1), dtype=np.int64), np.sort(order, axis=1)], axis=1)
+        kept_places = np.take_along_axis(places, kept, axis=1)
+        # What comes before the codes, the codes kept, and no more: all else is padding, which nothing attends to.
+        width = self.template.max_tokens - (num_all - self._num_codes)
+        columns = np.zeros((num_rows, width), dtype=np.int64)
+        is_kept = np.zeros((num_rows, width), dtype=np.bool_)
+        image_mask = np.zeros((num_rows, width), dtype=np.bool_)
+        for row, first in enumerate(places[:, 0]):
+            stop = first + self._num_codes
+            columns[row, :first] = np.arange(first)
+            columns[row, first:stop] = kept_places[row]
+            is_kept[row, :stop] = True
+            image_mask[row, first:stop] = True
+
+        def taken(array: np.ndarray, padding: int) -> np.ndarray:
+            return np.where(is_kept, np.take_along_axis(array, columns, axis=1), padding)
+
+        pad = self.template.vocabulary.separator("PAD")
+        return TokenBatch(
+            tokens=taken(batch.tokens, pad),
+            positions=taken(batch.positions, 0),
+            targets=taken(batch.targets, pad),
+            text_mask=taken(batch.text_mask, 0).astype(np.bool_),
+            image_mask=image_mask,
+            num_clipped=batch.num_clipped,
+        )

@@ -51,6 +51,8 @@ class TextToImageRecipe:
         token_loss: weights and normaliser of the loss.
         mixed_codes: the largest share of a picture's codes that are read as another picture's while training, so that
             the text is looked at; see `cogview.data.loader.MixedCodeBatches`. Beyond the paper, off by default.
+        kept_codes: codes of a picture that a sequence holds while training, drawn anew each time: texts are learnt fast
+            from few; see `cogview.data.loader.FewCodeBatches`. Beyond the paper; all by default.
         training: how it is trained.
 
     Paper: 2.2-2.4.
@@ -62,6 +64,7 @@ class TextToImageRecipe:
     image_positions: Literal["after_text", "fixed"]
     token_loss: TokenLossConfig
     mixed_codes: float = 0.0
+    kept_codes: int | None = None
     training: TrainingConfig
 
     def __post_init__(self) -> None:

@@ -18,13 +18,16 @@ class TrainingConfig:
         learning_rate: AdamW's peak, reached at the end of the warm-up.
         muon_learning_rate: Muon's peak, for a square matrix; those with more rows than columns step further.
         muon_momentum: Muon's decay rate of the mean of the gradient.
+        muon_weight_decay: decoupled, times Muon's rate. Its steps have one length whatever the gradient, so without
+            enough decay the maps to queries and keys grow until attention sees one token only and learns no more.
         final_learning_rate_fraction: where the cosine ends, as a fraction of the peak.
         warmup_fraction: the share of the steps over which the rate rises linearly from zero.
         betas: AdamW's decay rates of the mean and of the square of the gradient.
         epsilon: AdamW's addition to the denominator.
         weight_decay: decoupled, for matrices, kernels and embeddings; biases and norms have none.
         gradient_clip: the largest Euclidean norm of all gradients together; 0 turns clipping off.
-        precision: "bfloat16" computes under autocast; weights and optimizer state are float32 in both.
+        precision: "bfloat16" computes under autocast, "auto" does where the device has instructions for it; weights
+            and optimizer state are float32 in any case.
         compile: compile the loss with torch.compile; needs a C++ compiler, without one the run is eager.
         device: "auto" takes CUDA if there is one.
         seed: with the step number, the only source of randomness.
@@ -43,13 +46,14 @@ class TrainingConfig:
     learning_rate: float = 3e-4
     muon_learning_rate: float = 0.02
     muon_momentum: float = 0.95
+    muon_weight_decay: float = 0.1
     final_learning_rate_fraction: float = 0.1
     warmup_fraction: float = 0.02
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = 1e-8
     weight_decay: float = 4e-2
     gradient_clip: float = 1.0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
@@ -67,7 +71,7 @@ class TrainingConfig:
         for name in ("learning_rate", "muon_learning_rate", "epsilon"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be greater than 0, got {getattr(self, name)}.")
-        for name in ("weight_decay", "gradient_clip", "sample_every_steps", "seed"):
+        for name in ("weight_decay", "muon_weight_decay", "gradient_clip", "sample_every_steps", "seed"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
         for name in ("final_learning_rate_fraction", "warmup_fraction"):

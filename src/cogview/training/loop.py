@@ -1,5 +1,6 @@
 """The training loop of both stages, to be read from top to bottom."""
 
+import dataclasses
 import errno
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,7 @@ from cogview.training.interruption import StopRequest, TrainingInterrupted
 from cogview.training.metrics import MetricMeans, MetricsLog, read_metrics
 from cogview.training.optimizer import build_optimizers, set_learning_rates
 from cogview.training.plot import plot_losses
-from cogview.training.precision import autocast, compiler_failure, resolve_device
+from cogview.training.precision import autocast, compiler_failure, resolve_device, resolve_precision
 from cogview.training.progress import Pace, Progress, say
 from cogview.training.run_folder import claimed_run_folder, describe_run
 from cogview.training.task import Batch, Metrics, Task
@@ -82,6 +83,7 @@ def train(
     """
     with ExitStack() as stack:
         device = resolve_device(config.device)
+        config = dataclasses.replace(config, precision=resolve_precision(config.precision, device))
         description = describe_run(config, recipe or {}, device)
         stack.enter_context(claimed_run_folder(run_folder, description, resume))
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from cogview.errors import UsageError
 from cogview.training.config import TrainingConfig
+from cogview.training.muon import Muon
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
@@ -35,16 +36,16 @@ def build_optimizers(module: nn.Module, config: TrainingConfig) -> list[torch.op
 
     AdamW updates all in one fused kernel. With `optimizer` "muon", the weights of linear maps are Muon's: its
     steps move each matrix equally in all directions, while embeddings, a head tied to them, norms and biases stay
-    with AdamW. Muon has a peak rate of its own, and its decay a step is that of AdamW.
+    with AdamW. Muon has a peak rate and a decay of its own.
 
     Raises:
         UsageError: Muon was asked for, and there are no linear maps.
     """
-    matrices = []
+    matrices: list[nn.Parameter] = []
     if config.optimizer == "muon":
         tables = {id(child.weight) for child in module.modules() if isinstance(child, nn.Embedding)}
-        linear = [child.weight for child in module.modules() if isinstance(child, nn.Linear)]
-        matrices = [weight for weight in linear if weight.requires_grad and id(weight) not in tables]
+        linear = {id(child.weight) for child in module.modules() if isinstance(child, nn.Linear)} - tables
+        matrices = [p for p in module.parameters() if p.requires_grad and id(p) in linear]
         if not matrices:
             raise UsageError(
                 "optimizer muon has nothing to do here, since the model has no linear maps: leave it at adamw."
@@ -60,10 +61,12 @@ def build_optimizers(module: nn.Module, config: TrainingConfig) -> list[torch.op
             )
         )
     if matrices:
-        decay = config.weight_decay * config.learning_rate / config.muon_learning_rate
         optimizers.append(
-            torch.optim.Muon(
-                matrices, lr=config.muon_learning_rate, weight_decay=decay, momentum=config.muon_momentum
+            Muon(
+                matrices,
+                lr=config.muon_learning_rate,
+                weight_decay=config.muon_weight_decay,
+                momentum=config.muon_momentum,
             )
         )
     for optimizer in optimizers:

@@ -20,8 +20,25 @@ def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cuda" if use_cuda else "cpu")
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Say whether the device has instructions for bfloat16; a CPU without them computes it, but many times slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # there is no public name for this yet
+    return bool(probe and probe())
+
+
+def resolve_precision(
+    precision: Literal["auto", "float32", "bfloat16"], device: torch.device
+) -> Literal["float32", "bfloat16"]:
+    """Turn the precision of a config into one that is computed: with "auto", bfloat16 where it is fast."""
+    if precision == "auto":
+        return "bfloat16" if computes_bfloat16(device) else "float32"
+    return precision
+
+
 def autocast(
-    precision: Literal["float32", "bfloat16"], device: torch.device
+    precision: Literal["auto", "float32", "bfloat16"], device: torch.device
 ) -> AbstractContextManager[object]:
     """Return the context in which the loss is computed.
 
@@ -31,7 +48,7 @@ def autocast(
     Raises:
         UsageError: the device does not know bfloat16.
     """
-    if precision == "float32":
+    if resolve_precision(precision, device) == "float32":
         return nullcontext()
     if device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise UsageError("precision is bfloat16, which this GPU cannot compute; use float32.")
