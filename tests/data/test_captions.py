@@ -10,7 +10,7 @@ import pytest
 from cogview.data.captions import ENGLISH_NUMBERS, STYLE_WORDS, captions
 from cogview.data.config import DefaultDataConfig, Language, Style
 from cogview.data.icons import IconWords
-from cogview.data.scenes import Placement, Scene, make_scene
+from cogview.data.scenes import Kind, Placement, Scene, make_scene
 from cogview.data.world import GROUNDS, scene_objects
 from cogview.errors import UsageError
 
@@ -157,11 +157,34 @@ def test_above_and_below_are_not_mixed_up() -> None:
         ), text
 
 
-def test_a_group_is_listed_in_every_order() -> None:
-    texts = many(scene_of(CAT, APPLE), "en")
-    assert any("a cat and an apple" in text for text in texts)
-    assert any("an apple and a cat" in text for text in texts)
-    assert not any(re.search(r"\b(left|right|above|below)\b", text) for text in texts)
+@pytest.mark.parametrize("kind", ["group", "relation"])
+def test_a_list_is_told_in_the_order_of_reading(kind: Kind) -> None:
+    places = [
+        Placement(code=APPLE, column=9, row=9, size=7),
+        Placement(code=CAT, column=9, row=0, size=7),
+        Placement(code=UMBRELLA, column=0, row=0, size=7),
+    ][: 2 if kind == "relation" else 3]
+    scene = Scene(kind=kind, ground="white", style="noto", placements=tuple(places))
+    english = [
+        text
+        for text in many(scene, "en")
+        if not re.search(r"\b(left|right|above|over|below|under|beneath)\b|at the top", text, re.I)
+    ]
+    chinese = [text for text in many(scene, "zh") if not re.search(r"[左右上下][面方边侧]", text)]
+    assert english
+    assert chinese
+    umbrella = r"umbrella\b.*" if kind == "group" else ""
+    assert all(re.search(umbrella + r"(cat|kitten)\b.*apple", text, re.I) for text in english)
+    umbrella = r"伞.*" if kind == "group" else ""
+    assert all(re.search(umbrella + r"猫.*苹果", text) for text in chinese)
+
+
+def test_a_relation_is_mostly_told_from_the_thing_that_comes_first_in_the_order_of_reading() -> None:
+    texts = captions(scene_of(APPLE, CAT, kind="relation"), random.Random(0), NUM, "en", WORDS)
+    first = sum(bool(re.search(r"\bleft of\b", text)) for text in texts)
+    second = sum(bool(re.search(r"\bright of\b", text)) for text in texts)
+    assert first + second > 50
+    assert 0.65 < first / (first + second) < 0.85
 
 
 def test_the_readme_s_caption_is_of_a_kind_that_occurs() -> None:

@@ -62,7 +62,7 @@ class Scene:
         kind: how it was composed.
         ground: its ground colour, a key of `world.GROUNDS`.
         style: the style of its icons.
-        placements: the icons; none overlaps another. In a relation the caption's subject comes first.
+        placements: the icons; none overlaps another.
     """
 
     kind: Kind
