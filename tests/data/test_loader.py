@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cogview.data.loader import FewCodeBatches, MixedCodeBatches, TokenBatches, batch_indices
+from cogview.data.loader import (
+    FewCodeBatches,
+    MaskedCodeBatches,
+    MixedCodeBatches,
+    TokenBatches,
+    batch_indices,
+)
 from cogview.data.shards import TokenShards, TokenShardWriter
 from cogview.errors import CogViewError, UsageError
 from cogview.sequence.template import TextToImageTemplate, TokenBatch
@@ -203,6 +209,39 @@ def test_mixed_codes_are_a_function_of_seed_and_step(shards: TokenShards) -> Non
 def test_no_share_mixes_nothing(shards: TokenShards) -> None:
     plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=5)
     np.testing.assert_array_equal(MixedCodeBatches(plain, 0.0, seed=0).batch(2).tokens, plain.batch(2).tokens)
+
+
+def test_masked_codes_are_read_as_mask_and_asked_for(shards: TokenShards) -> None:
+    plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=5)
+    masked = MaskedCodeBatches(plain, largest_share=1.0, seed=0)
+    mask = TEMPLATE.vocabulary.separator("MASK")
+    num_hidden = 0
+    for step in range(40):
+        expected, batch = plain.batch(step), masked.batch(step)
+        for field in ("positions", "targets", "text_mask", "image_mask"):
+            np.testing.assert_array_equal(getattr(batch, field), getattr(expected, field))
+        is_code = np.roll(expected.image_mask, 1, axis=1)
+        is_hidden = batch.tokens == mask
+        assert not (is_hidden & ~is_code).any()
+        np.testing.assert_array_equal(batch.tokens[~is_hidden], expected.tokens[~is_hidden])
+        num_hidden += int(is_hidden.sum())
+    assert 0.4 < num_hidden / (40 * 5 * 4) < 0.6  # half of the largest share on average
+
+
+def test_masked_codes_are_a_function_of_seed_and_step(shards: TokenShards) -> None:
+    plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=50)
+    tokens = [MaskedCodeBatches(plain, 0.5, seed=1).batch(step).tokens for step in (3, 3, 4)]
+    np.testing.assert_array_equal(tokens[0], tokens[1])
+    assert (tokens[0] != MaskedCodeBatches(plain, 0.5, seed=2).batch(3).tokens).any()
+    assert (tokens[0] != tokens[2]).any()
+
+
+def test_codes_are_masked_among_mixed_ones(shards: TokenShards) -> None:
+    mixed = MixedCodeBatches(TokenBatches(shards, TEMPLATE, seed=0, batch_size=50), 1.0, seed=0)
+    expected, batch = mixed.batch(0), MaskedCodeBatches(mixed, 0.5, seed=0).batch(0)
+    is_hidden = batch.tokens == TEMPLATE.vocabulary.separator("MASK")
+    assert is_hidden.any()
+    np.testing.assert_array_equal(batch.tokens[~is_hidden], expected.tokens[~is_hidden])
 
 
 def test_few_codes_are_those_of_the_whole_sequence_at_their_places(shards: TokenShards) -> None:

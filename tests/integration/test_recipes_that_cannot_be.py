@@ -8,10 +8,11 @@ from cogview.errors import UsageError
 from cogview.recipes import text_to_image
 
 
+@pytest.mark.parametrize("name", ["mixed_codes", "masked_codes"])
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_codes_are_mixed_by_a_share(share: float) -> None:
-    with pytest.raises(UsageError, match="mixed_codes must be a share"):
-        dataclasses.replace(text_to_image.tiny(), mixed_codes=share)
+def test_codes_are_mixed_and_masked_by_a_share(name: str, share: float) -> None:
+    with pytest.raises(UsageError, match=f"{name} must be a share"):
+        dataclasses.replace(text_to_image.tiny(), **{name: share})
 
 
 def test_codes_are_not_mixed_in_batches_of_one_picture() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from cogview.cli.tokenizers import IMAGE_TOKENIZER, TEXT_TOKENIZER, open_image_tokenizer, open_text_tokenizer
 from cogview.cli.training_run import run_training
-from cogview.data.loader import FewCodeBatches, MixedCodeBatches, TokenBatches
+from cogview.data.loader import FewCodeBatches, MaskedCodeBatches, MixedCodeBatches, TokenBatches
 from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_bytes, sha256_of
@@ -79,7 +79,8 @@ def train_text_to_image(
 
     whole = whole_pictures(shards)
     read = MixedCodeBatches(whole, recipe.mixed_codes, seed) if recipe.mixed_codes else whole
-    kept = read if recipe.kept_codes is None else FewCodeBatches(read, recipe.kept_codes, seed)
+    seen = MaskedCodeBatches(read, recipe.masked_codes, seed) if recipe.masked_codes else read
+    kept = FewCodeBatches(seen, recipe.kept_codes, seed) if recipe.kept_codes is not None else seen
     task = TransformerTask(model.transformer, kept, recipe.token_loss)
 
     evaluate: Callable[[], dict[str, dict[str, float]]] | None = None
@@ -101,6 +102,7 @@ def train_text_to_image(
             "template": model.template,
             "token_loss": recipe.token_loss,
             "mixed_codes": recipe.mixed_codes,
+            "masked_codes": recipe.masked_codes,
             "kept_codes": recipe.kept_codes,
             "text_tokenizer": shards.text_tokenizer,
             "image_tokenizer": shards.image_tokenizer,

@@ -2,8 +2,9 @@
 
 A caption is drawn from independent choices: which of an object's names, how the ground is spoken of, from which side a
 relation is told, whether the style is named, what words lead in. So the same picture is told in hundreds of ways, and
-a model has to learn the words and not the sentences. What is listed is listed in the order of reading, line by line from
-the upper left, so that a list says what stands where; and a relation is mostly told from the thing that comes first in it.
+a model has to learn the words and not the sentences. What is listed is listed in the order of reading, line by line
+from the upper left, so that a list says what stands where; and a relation is mostly told from the thing that comes
+first in it.
 """
 
 import random

@@ -51,6 +51,8 @@ class TextToImageRecipe:
         token_loss: weights and normaliser of the loss.
         mixed_codes: the largest share of a picture's codes that are read as another picture's while training, so that
             the text is looked at; see `cogview.data.loader.MixedCodeBatches`. Beyond the paper, off by default.
+        masked_codes: the largest share of a picture's codes that are read as [MASK] while training; see
+            `cogview.data.loader.MaskedCodeBatches`. Beyond the paper, off by default.
         kept_codes: codes of a picture that a sequence holds while training, drawn anew each time: texts are learnt fast
             from few; see `cogview.data.loader.FewCodeBatches`. Beyond the paper; all by default.
         training: how it is trained.
@@ -64,6 +66,7 @@ class TextToImageRecipe:
     image_positions: Literal["after_text", "fixed"]
     token_loss: TokenLossConfig
     mixed_codes: float = 0.0
+    masked_codes: float = 0.0
     kept_codes: int | None = None
     training: TrainingConfig
 
@@ -74,8 +77,9 @@ class TextToImageRecipe:
                 "initialisation.positions rows_and_columns needs image_positions fixed: after a text of any length, "
                 f"a position is that of many rows and columns; got {self.image_positions}"
             )
-        if not 0 <= self.mixed_codes <= 1:
-            raise UsageError(f"mixed_codes must be a share of 0 to 1, got {self.mixed_codes}")
+        for name in ("mixed_codes", "masked_codes"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} must be a share of 0 to 1, got {getattr(self, name)}")
         if self.mixed_codes and self.training.batch_size < 2:
             raise UsageError(
                 f"mixed_codes takes codes of the batch's other pictures, and training.batch_size is "
