@@ -14,7 +14,7 @@ import tyro
 from cogview.generation.pretrained import load_pretrained, save_pretrained
 
 
-def main(model: Path, out: Path, *, factor: float) -> None:
+def main(model: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path], *, factor: float) -> None:
     """Write the softer model.
 
     Args:
