@@ -179,6 +179,19 @@ def test_an_empty_batch_is_refused(shards: TokenShards) -> None:
         TokenBatches(shards, TEMPLATE, seed=0, batch_size=0)
 
 
+def test_dropped_texts_leave_the_pictures_and_the_other_texts_as_they_are(shards: TokenShards) -> None:
+    plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=50)
+    some = TokenBatches(shards, TEMPLATE, seed=0, batch_size=50, dropped_texts=0.3)
+    num_dropped = 0
+    for step in range(10):
+        expected, batch = plain.batch(step), some.batch(step)
+        np.testing.assert_array_equal(batch.targets[batch.image_mask], expected.targets[expected.image_mask])
+        is_dropped = batch.text_mask.sum(axis=1) == 1  # what ends the text is still foretold
+        np.testing.assert_array_equal(batch.tokens[~is_dropped], expected.tokens[~is_dropped])
+        num_dropped += int(is_dropped.sum())
+    assert 0.2 < num_dropped / 500 < 0.4
+
+
 def test_mixed_codes_are_read_wrong_and_asked_for_right(shards: TokenShards) -> None:
     plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=5)
     mixed = MixedCodeBatches(plain, largest_share=1.0, seed=0)

@@ -8,9 +8,9 @@ from cogview.errors import UsageError
 from cogview.recipes import text_to_image
 
 
-@pytest.mark.parametrize("name", ["mixed_codes", "masked_codes"])
+@pytest.mark.parametrize("name", ["dropped_texts", "mixed_codes", "masked_codes"])
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_codes_are_mixed_and_masked_by_a_share(name: str, share: float) -> None:
+def test_texts_are_dropped_and_codes_mixed_and_masked_by_a_share(name: str, share: float) -> None:
     with pytest.raises(UsageError, match=f"{name} must be a share"):
         dataclasses.replace(text_to_image.tiny(), **{name: share})
 

@@ -74,10 +74,10 @@ def train_text_to_image(
 
     seed = recipe.training.seed
 
-    def whole_pictures(tokens: TokenShards) -> TokenBatches:
-        return TokenBatches(tokens, model.template, seed, recipe.training.batch_size)
+    def whole_pictures(tokens: TokenShards, dropped_texts: float = 0.0) -> TokenBatches:
+        return TokenBatches(tokens, model.template, seed, recipe.training.batch_size, dropped_texts)
 
-    whole = whole_pictures(shards)
+    whole = whole_pictures(shards, recipe.dropped_texts)
     read = MixedCodeBatches(whole, recipe.mixed_codes, seed) if recipe.mixed_codes else whole
     seen = MaskedCodeBatches(read, recipe.masked_codes, seed) if recipe.masked_codes else read
     kept = FewCodeBatches(seen, recipe.kept_codes, seed) if recipe.kept_codes is not None else seen
@@ -101,6 +101,7 @@ def train_text_to_image(
             "start_from": source and sha256_of(source / "model.safetensors"),
             "template": model.template,
             "token_loss": recipe.token_loss,
+            "dropped_texts": recipe.dropped_texts,
             "mixed_codes": recipe.mixed_codes,
             "masked_codes": recipe.masked_codes,
             "kept_codes": recipe.kept_codes,

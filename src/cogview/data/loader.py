@@ -67,6 +67,7 @@ class TokenBatches:
         template: puts them in sequence; of the same grid and vocabulary.
         seed: of the order and of the captions drawn.
         batch_size: sequences a step.
+        dropped_texts: the share of sequences without their text, from which a model learns to draw whatever there is.
 
     Attributes:
         template: as given.
@@ -78,7 +79,12 @@ class TokenBatches:
     """
 
     def __init__(
-        self, shards: TokenShards, template: TextToImageTemplate, seed: int, batch_size: int
+        self,
+        shards: TokenShards,
+        template: TextToImageTemplate,
+        seed: int,
+        batch_size: int,
+        dropped_texts: float = 0.0,
     ) -> None:
         vocabulary = template.vocabulary
         found = (*shards.grid, shards.num_codes, shards.num_pieces)
@@ -98,6 +104,7 @@ class TokenBatches:
         self._shards = shards
         self._seed = seed
         self._batch_size = batch_size
+        self._dropped_texts = dropped_texts
         lengths = shards.caption_lengths()
         self.num_long_captions = int(np.count_nonzero(lengths > template.max_text_pieces))
         if self.num_long_captions:
@@ -117,8 +124,10 @@ class TokenBatches:
         """Return the caption of a picture that is drawn for an epoch, and its codes."""
         num_captions = self._shards.num_captions(index)
         draw = np.random.Generator(np.random.PCG64([self._seed, epoch, index]))
-        caption = int(draw.integers(num_captions))
-        return self._shards.pieces(index, caption), self._shards.codes(index)
+        pieces = self._shards.pieces(index, int(draw.integers(num_captions)))
+        if draw.random() < self._dropped_texts:
+            pieces = pieces[:0]
+        return pieces, self._shards.codes(index)
 
 
 class MixedCodeBatches:

@@ -49,6 +49,8 @@ class TextToImageRecipe:
         max_text_pieces: longer texts are clipped and counted.
         image_positions: position of the first code: right after the text, as in the paper, or at a fixed place.
         token_loss: weights and normaliser of the loss.
+        dropped_texts: the share of sequences that are learnt without their text, so that the model can also draw
+            whatever there is: what guidance compares with. Beyond the paper, off by default.
         mixed_codes: the largest share of a picture's codes that are read as another picture's while training, so that
             the text is looked at; see `cogview.data.loader.MixedCodeBatches`. Beyond the paper, off by default.
         masked_codes: the largest share of a picture's codes that are read as [MASK] while training; see
@@ -65,6 +67,7 @@ class TextToImageRecipe:
     max_text_pieces: int
     image_positions: Literal["after_text", "fixed"]
     token_loss: TokenLossConfig
+    dropped_texts: float = 0.0
     mixed_codes: float = 0.0
     masked_codes: float = 0.0
     kept_codes: int | None = None
@@ -77,7 +80,7 @@ class TextToImageRecipe:
                 "initialisation.positions rows_and_columns needs image_positions fixed: after a text of any length, "
                 f"a position is that of many rows and columns; got {self.image_positions}"
             )
-        for name in ("mixed_codes", "masked_codes"):
+        for name in ("dropped_texts", "mixed_codes", "masked_codes"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} must be a share of 0 to 1, got {getattr(self, name)}")
         if self.mixed_codes and self.training.batch_size < 2:
