@@ -1,6 +1,7 @@
 """A seed draws the same codes alone, in any batch, and beside any other text."""
 
 import copy
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -157,6 +158,45 @@ def test_the_most_probable_codes_are_those_of_the_plain_transformer(transformer:
         logits = transformer(tokens, positions)[0, :, : VOCABULARY.num_image_codes]
     start = len(text.prefix.tokens)
     assert torch.equal(logits[start - 1 : start + 15].argmax(-1), codes)
+
+
+@pytest.mark.parametrize("image_positions", ["after_text", "fixed"])
+def test_guided_codes_are_the_most_probable_of_two_plain_transformers(
+    transformer: Transformer, image_positions: str
+) -> None:
+    """The slow twin: both sequences run whole, without a cache, and their logits put together by the formula."""
+    template = dataclasses.replace(TEMPLATE, image_positions=image_positions)
+    guidance, pieces = 2.5, np.array([4, 9, 2])
+    textless = Prompt.of(template, pieces[:0], (0,))
+    text = Prompt.of(template, pieces, (0,), textless)
+    config = SamplingConfig(temperature=0.0, guidance=guidance)
+    codes = Engine(transformer, VOCABULARY.image_codes).generate([text], config)[0]
+    logits = []
+    for part in (pieces, pieces[:0]):
+        whole = template.build(part, codes.numpy())
+        tokens, positions = (torch.from_numpy(array)[None] for array in (whole.tokens, whole.positions))
+        start = len(template.prefix(part).tokens)
+        with torch.no_grad():
+            every = transformer(tokens, positions)[0, :, : VOCABULARY.num_image_codes]
+        logits.append(every[start - 1 : start + 15])
+    with_text, without = logits
+    assert torch.equal((without + guidance * (with_text - without)).argmax(-1), codes)
+    assert not torch.equal(with_text.argmax(-1), codes)
+
+
+def test_a_seed_draws_the_same_guided_codes_in_any_company(transformer: Transformer) -> None:
+    config = dataclasses.replace(SAMPLING, guidance=1.5)
+    engine = Engine(transformer, VOCABULARY.image_codes, max_batch=3)
+    textless = prompt([], 0)
+    texts = [
+        Prompt.of(TEMPLATE, pieces, seeds, textless)
+        for pieces, seeds in (([3, 1], (0, 1, 2, 3)), ([1, 3], (0,)), ([], (5,)))
+    ]
+    together = engine.generate(texts, config)
+    assert torch.equal(torch.cat([engine.generate([text], config) for text in texts]), together)
+    assert not torch.equal(engine.generate(texts[:1], SAMPLING), together[:4])
+    # Without a text there is nothing to go further from.
+    assert torch.equal(engine.generate(texts[2:], SAMPLING), together[5:])
 
 
 def test_progress_counts_every_code_once(transformer: Transformer) -> None:

@@ -128,6 +128,8 @@ def test_a_seed_gives_its_numbers_in_any_company() -> None:
         ("temperature", 1e-40),
         ("temperature", math.nan),
         ("top_k", 0),
+        ("guidance", -0.1),
+        ("guidance", math.inf),
         ("top_p", 0.0),
         ("top_p", 1.01),
         ("top_p", math.nan),

@@ -29,6 +29,7 @@ def run(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float = 0.9,
+    guidance: float = 1.0,
     out: Path = Path("out"),
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
@@ -49,6 +50,7 @@ def run(
         temperature: below 1 prefers probable codes, above 1 levels them, 0 always takes the most probable.
         top_k: draw from so many most probable codes only.
         top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
+        guidance: above 1, follow the text more closely than it was learnt; for models trained with some texts dropped.
         out: the folder in which the numbered folder is made.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
         dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
@@ -65,6 +67,7 @@ def run(
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
+        "guidance": guidance,
         "model": model or "bundled",
         "device": str(pipeline.device),
         "dtype": str(pipeline.dtype).removeprefix("torch."),
@@ -81,7 +84,15 @@ def run(
                 move(num_before + num_done, num_codes)
 
             rows = pipeline.generate(
-                part, num_candidates, keep, seed, temperature, top_k=top_k, top_p=top_p, progress=progress
+                part,
+                num_candidates,
+                keep,
+                seed,
+                temperature,
+                top_k=top_k,
+                top_p=top_p,
+                guidance=guidance,
+                progress=progress,
             )
             for number, row in enumerate(rows, start=start + 1):
                 pictures += [_save_picture(picture, folder, number, settings) for picture in row]

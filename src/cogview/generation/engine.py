@@ -29,6 +29,7 @@ class Prompt:
         prefix: the tokens before the codes.
         code_positions: position index of each code.
         seeds: one for each candidate; a seed draws the same picture alone or in any batch.
+        textless: the same without a text, which guidance compares with; only needed for guidance.
 
     Raises:
         UsageError: there is no seed, or one is negative.
@@ -37,18 +38,26 @@ class Prompt:
     prefix: TokenSequence
     code_positions: Int64[np.ndarray, "n"]
     seeds: tuple[int, ...]
+    textless: "Prompt | None" = None
 
     def __post_init__(self) -> None:
         if not self.seeds or min(self.seeds) < 0:
             raise UsageError(f"seeds must be at least one and none negative, got {list(self.seeds)}")
 
     @classmethod
-    def of(cls, template: TextToImageTemplate, pieces: Pieces, seeds: Sequence[int]) -> "Prompt":
-        """Return the prompt of a text's pieces."""
+    def of(
+        cls,
+        template: TextToImageTemplate,
+        pieces: Pieces,
+        seeds: Sequence[int],
+        textless: "Prompt | None" = None,
+    ) -> "Prompt":
+        """Return the prompt of a text's pieces; of none, it is the one to pass as `textless`."""
         return cls(
             prefix=template.prefix(pieces),
             code_positions=template.code_positions(len(pieces)),
             seeds=tuple(seeds),
+            textless=textless,
         )
 
 
@@ -116,7 +125,7 @@ class Engine:
 
         Args:
             prompts: at least one, all for the same number of codes.
-            config: temperature, top-k and top-p.
+            config: guidance, temperature, top-k and top-p.
             progress: called after each step.
         """
         by_length: dict[int, list[_Candidate]] = defaultdict(list)
@@ -140,6 +149,8 @@ class Engine:
 
                 with torch.inference_mode():
                     prompts_here = dict.fromkeys(candidate.prompt for candidate in batch)
+                    if config.guidance != 1:
+                        prompts_here |= dict.fromkeys(_textless(candidate.prompt) for candidate in batch)
                     read = {prompt: read.get(prompt) or self._read(prompt) for prompt in prompts_here}
                     drawn = self._draw(batch, read, config, step)
                 codes[[candidate.row for candidate in batch]] = drawn.cpu()
@@ -154,19 +165,25 @@ class Engine:
         step: Callable[[int], None],
     ) -> Int64[Tensor, "b n"]:
         """Draw the pictures of one batch, whose prefixes are equally long."""
-        decoder, device = self.decoder, self.decoder.device
-        positions = torch.from_numpy(np.stack([candidate.prompt.code_positions for candidate in batch]))
-        positions = positions.to(device)
-        num_codes = positions.shape[1]
-        uniforms = seeded_uniforms([candidate.seed for candidate in batch], num_codes).to(device)
-        hidden, cache = self._shared([read[candidate.prompt] for candidate in batch], num_codes)
-        codes = torch.empty_like(positions)
+        prompts = [candidate.prompt for candidate in batch]
+        rows = [self._rows(prompts, read)]
+        if config.guidance != 1:
+            rows.append(self._rows([_textless(prompt) for prompt in prompts], read))
+        num_codes = rows[0].positions.shape[1]
+        uniforms = seeded_uniforms([candidate.seed for candidate in batch], num_codes)
+        uniforms = uniforms.to(self.decoder.device)
+        codes = torch.empty_like(rows[0].positions)
         for index in range(num_codes):
-            codes[:, index] = sample(decoder.logits(hidden), config, uniforms[:, index])
+            logits = self.decoder.logits(rows[0].hidden)
+            if config.guidance != 1:
+                textless = self.decoder.logits(rows[1].hidden)
+                logits = textless + config.guidance * (logits - textless)
+            codes[:, index] = sample(logits, config, uniforms[:, index])
             step(index + 1)
             if index + 1 < num_codes:
                 tokens = codes[:, index] + self._first_code
-                hidden = decoder.decode(tokens, positions[:, index], cache)
+                for each in rows:
+                    each.hidden = self.decoder.decode(tokens, each.positions[:, index], each.cache)
         return codes
 
     def _read(self, prompt: Prompt) -> _Read:
@@ -178,9 +195,29 @@ class Engine:
         )
         return _Read(state=self.decoder.prefill(tokens, positions, cache)[0], cache=cache)
 
-    def _shared(self, read: Sequence[_Read], num_codes: int) -> tuple[Float[Tensor, "b d"], DecodingCache]:
-        """Return the state of each candidate's last token, and a cache with a copy of its prompt and room for codes."""
-        num_tokens = read[0].cache.length
-        shared = self.decoder.new_cache(len(read), num_tokens + num_codes - 1)
-        shared.copy_prompts([each.cache for each in read])
-        return torch.stack([each.state for each in read]), shared
+    def _rows(self, prompts: Sequence[Prompt], read: Mapping[Prompt, _Read]) -> "_Rows":
+        """Return the sequences of prompts that were run, each with a copy of its prompt and room for its codes."""
+        positions = torch.from_numpy(np.stack([prompt.code_positions for prompt in prompts]))
+        first = read[prompts[0]].cache
+        cache = self.decoder.new_cache(len(prompts), first.length + positions.shape[1] - 1)
+        cache.copy_prompts([read[prompt].cache for prompt in prompts])
+        return _Rows(
+            positions=positions.to(self.decoder.device),
+            hidden=torch.stack([read[prompt].state for prompt in prompts]),
+            cache=cache,
+        )
+
+
+@dataclass(kw_only=True)
+class _Rows:
+    """Sequences that are drawn together: positions of their codes [b n], state of their last token [b d], cache."""
+
+    positions: Int64[Tensor, "b n"]
+    hidden: Float[Tensor, "b d"]
+    cache: DecodingCache
+
+
+def _textless(prompt: Prompt) -> Prompt:
+    """Return the prompt without the text, which whoever asks for guidance gives along."""
+    assert prompt.textless is not None
+    return prompt.textless
