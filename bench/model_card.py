@@ -43,6 +43,7 @@ def main() -> None:
     arguments.add_argument("--recipe", default="bundled", help="name of the recipes that made it")
     arguments.add_argument("--num-pictures", type=int, default=500, help="measured, of each split")
     arguments.add_argument("--num-samples", type=int, default=8, help="held-out captions drawn for the sheet")
+    arguments.add_argument("--between-runs", default="", help="what was done to the weights between two runs")
     given = arguments.parse_args()
     pipe = cogview.load(given.model, device="cpu", dtype=torch.float32)
     figures: dict[str, Any] = {"environment": describe(torch.device("cpu")), "model": facts(pipe)}
@@ -54,7 +55,7 @@ def main() -> None:
             "loss": losses(pipe, pictures, texts),
             "loss_under_another_caption": losses(pipe, pictures, texts[1:] + texts[:1]),
         }
-    figures["recipe"] = given.recipe
+    figures["recipe"], figures["between_runs"] = given.recipe, given.between_runs
     (figures["image_tokenizer_run"],) = run_facts(given.image_tokenizer_run)
     figures["transformer_runs"] = [facts for run in given.transformer_run for facts in run_facts(run)]
     sample_sheet(pipe, given.pictures, given.num_samples).save(given.model / "samples.png", optimize=True)
@@ -149,13 +150,20 @@ def commits_of(run: dict[str, Any]) -> str:
 
 
 def flags_of(run: dict[str, Any]) -> str:
-    """Return the flags by which the transformer's runs differ."""
+    """Return the flags by which the transformer's runs differ; those of earlier versions lack some."""
     recipe, training = run["recipe"], run["training"]
-    return (
-        f" --mixed-codes {recipe.get('mixed_codes', 0.0):g}"
-        f" --token-loss.text-weight {recipe['token_loss']['text_weight']:g}"
-        f" --training.num-steps {training['num_steps']} --training.learning-rate {training['learning_rate']:g}"
-        f" --training.muon-learning-rate {training['muon_learning_rate']:g}"
+    flags = {
+        name.replace("_", "-"): recipe[name]
+        for name in ("kept_codes", "masked_codes", "mixed_codes", "dropped_texts")
+        if recipe.get(name)
+    }
+    flags["token-loss.text-weight"] = recipe["token_loss"]["text_weight"]
+    for name in ("num_steps", "learning_rate", "muon_learning_rate", "muon_weight_decay", "precision"):
+        if name in training:
+            flags[f"training.{name.replace('_', '-')}"] = training[name]
+    return "".join(
+        f" --{name} {value:g}" if isinstance(value, float) else f" --{name} {value}"
+        for name, value in flags.items()
     )
 
 
@@ -191,6 +199,7 @@ def card(figures: dict[str, Any]) -> str:
     )
     name = figures["recipe"].replace("-", "_")
     world, icons = (getattr(default_data, each)().data for each in (name, f"{name}_image_tokenizer"))
+    between = f"; {figures['between_runs']}" if figures["between_runs"] else ""
     others = [style for style in icons.styles if style not in world.styles]
     also = f", the image tokenizer also on {art(others)}" if others else ""
     return f"""---
@@ -239,8 +248,8 @@ on {environment["device"]}, {environment["num_threads"]} threads, torch
 {run_row("image tokenizer", tokenizer_run, f"cogview train image-tokenizer {figures['recipe']}")}
 {transformer_rows}
 
-Precision {transformer_runs[-1]["training"]["precision"]}. Each run of the transformer starts from the one before it.
-`scripts/bundled-model.sh` is meant to do it all again.
+Each run of the transformer starts from the one before it{between}.
+`scripts/bundled-model.sh` goes a shorter way from nothing.
 A commit that ends in "-dirty" had changes beside it, so that
 run cannot be repeated from the commit alone.
 
