@@ -33,8 +33,15 @@ LEAST_EXPLAINED = 0.6  # of the squared difference from bare ground
 RELATION_WORDS = re.compile(
     r"left|right|above|below|under|over|beneath|top|左|右|上方|上面|下方|下面|上边|下边"
 )
-SETTINGS = ((1.0, 1.0), (1.0, 0.95), (1.0, 0.9), (1.0, 0.8), (0.8, 1.0), (0.0, 1.0))
-"""(temperature, top-p)."""
+SETTINGS = (
+    (1.0, 1.0, 1.0),
+    (1.0, 0.9, 1.0),
+    (1.0, 0.9, 1.5),
+    (1.0, 0.9, 2.0),
+    (1.0, 0.9, 3.0),
+    (1.0, 1.0, 2.0),
+)
+"""(temperature, top-p, guidance)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,11 +181,10 @@ def redrawn(pipe: Pipeline, folder: Path, requests: list[Request]) -> list[np.nd
 
 
 def drawn(
-    pipe: Pipeline, requests: list[Request], temperature: float, top_p: float, seed: int
+    pipe: Pipeline, requests: list[Request], temperature: float, top_p: float, guidance: float, seed: int
 ) -> list[Image.Image]:
-    rows = pipe.generate(
-        [request.text for request in requests], 1, seed=seed, temperature=temperature, top_p=top_p
-    )
+    texts = [request.text for request in requests]
+    rows = pipe.generate(texts, 1, seed=seed, temperature=temperature, top_p=top_p, guidance=guidance)
     return [row[0].image for row in rows]
 
 
@@ -187,7 +193,7 @@ def main(
     model: Path | None = None,
     pictures: Path,
     num_captions: int = 200,
-    settings: tuple[tuple[float, float], ...] = SETTINGS,
+    settings: tuple[tuple[float, float, float], ...] = SETTINGS,
     seed: int = 0,
     out: str = "composition",
 ) -> None:
@@ -197,7 +203,7 @@ def main(
         model: a model or a run; the bundled one by default.
         pictures: a built default data set.
         num_captions: held-out captions, each drawn once in every way to sample.
-        settings: temperature and top-p, for each way to sample.
+        settings: temperature, top-p and guidance, for each way to sample.
         seed: of the pictures.
         out: name of the result.
     """
@@ -213,9 +219,9 @@ def main(
     print_row("", dict.fromkeys(rows["true scenes"]))
     for name in rows:
         print_row(name, rows[name])
-    for temperature, top_p in settings:
-        images = drawn(pipe, requests, temperature, top_p, seed)
-        name = f"temperature {temperature:g}, top-p {top_p:g}"
+    for temperature, top_p, guidance in settings:
+        images = drawn(pipe, requests, temperature, top_p, guidance, seed)
+        name = f"temperature {temperature:g}, top-p {top_p:g}, guidance {guidance:g}"
         rows[name] = shares(requests, [reader.read(np.asarray(image)) for image in images])
         print_row(name, rows[name])
     path = RESULTS / f"{out}.json"
