@@ -22,13 +22,12 @@ import cogview
 from cogview.data.captions import captions
 from cogview.data.config import Language
 from cogview.data.scenes import Scene
-from cogview.data.world import scene_objects
 from cogview.files import atomic_write_json
 from cogview.generation.pipeline import Pipeline
 from cogview.image.pixels import image_to_array, read_image
 from cogview.sequence.template import Codes, Pieces
 from cogview.training.transformer import evaluate_losses
-from composition import RELATION_WORDS, SPLIT, entries_of
+from composition import RELATION_WORDS, SPLIT, entries_of, form_of
 from environment import RESULTS, describe
 
 
@@ -38,26 +37,24 @@ def swapped(scene: Scene) -> Scene:
     return replace(scene, placements=(replace(first, code=second.code), replace(second, code=first.code)))
 
 
-def form_of(text: str, scene: Scene) -> str:
-    """Return a caption without the names of its things, to tell whether two are of one form."""
-    things = [scene_objects()[placement.code] for placement in scene.placements]
-    names = {name for thing in things for name in (*thing.singular, *thing.chinese)}
-    for name in sorted(names, key=len, reverse=True):
-        text = re.sub(re.escape(name), "X", text, flags=re.IGNORECASE)
-    for measure in {thing.measure for thing in things}:
-        text = text.replace(f"一{measure}X", "X")
-    return re.sub(r"\ban? X", "X", text, flags=re.IGNORECASE).lower()
-
-
 def caption_pair(scene: Scene, language: Language, seed: str) -> tuple[str, str]:
-    """Return a true caption that tells a relation, and the same with the things exchanged."""
+    """Return a true caption that tells a relation, and the same words with the things exchanged."""
     other = swapped(scene)
     for number in range(1000):
-        pair = [captions(each, random.Random(f"{seed}/{number}"), 1, language)[0] for each in (scene, other)]
-        same_form = form_of(pair[0], scene) == form_of(pair[1], other)
-        if same_form and pair[0] != pair[1] and RELATION_WORDS.search(pair[0].lower()):
-            return pair[0], pair[1]
+        true, wrong = (
+            captions(each, random.Random(f"{seed}/{number}"), 1, language)[0] for each in (scene, other)
+        )
+        form = form_of(true, scene)
+        same_words = words_of(true) == words_of(wrong) and form == form_of(wrong, scene)
+        if same_words and true != wrong and RELATION_WORDS.search(form):
+            return true, wrong
     raise AssertionError("no pair of captions in 1,000 attempts")
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of an English text, or the characters of a Chinese one, in no order and without articles."""
+    words = re.findall(r"[a-z]+|[\u4e00-\u9fff]", text.lower())
+    return sorted(word for word in words if word not in ("a", "an"))
 
 
 def picture_nats(pipe: Pipeline, pairs: list[tuple[Pieces, Codes]]) -> np.ndarray:

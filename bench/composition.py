@@ -22,7 +22,7 @@ from PIL import Image
 
 import cogview
 from cogview.data.scenes import LATTICE_CELLS, SMALL_CELLS, Placement, Scene, relation_of
-from cogview.data.world import GROUNDS
+from cogview.data.world import GROUNDS, scene_objects
 from cogview.files import atomic_write_json
 from cogview.generation.pipeline import Pipeline
 from cogview.image.pixels import image_to_array, read_image, tensor_to_images
@@ -31,7 +31,7 @@ from environment import RESULTS, describe
 SPLIT = "held-out-composition"
 LEAST_EXPLAINED = 0.6  # of the squared difference from bare ground
 RELATION_WORDS = re.compile(
-    r"left|right|above|below|under|over|beneath|top|左|右|上方|上面|下方|下面|上边|下边"
+    r"\b(left|right|above|below|under|over|beneath|top|bottom)\b|[左右][边侧面]|[上下][面方边]", re.IGNORECASE
 )
 SETTINGS = (
     (1.0, 1.0, 1.0),
@@ -142,12 +142,25 @@ def requests_of(folder: Path, num: int) -> list[Request]:
     return requests
 
 
+def form_of(text: str, scene: Scene) -> str:
+    """Return a caption with an X for each name of its things, since "top hat" is no relation."""
+    names = {name for p in scene.placements for name in names_of(p.code)}
+    for name in sorted(names, key=len, reverse=True):
+        text = re.sub(re.escape(name), "X", text, flags=re.IGNORECASE)
+    return re.sub(r"\ban? X", "a X", text, flags=re.IGNORECASE)
+
+
+def names_of(code: str) -> tuple[str, ...]:
+    thing = scene_objects()[code]
+    return (*thing.singular, *thing.plural, *thing.chinese)
+
+
 def judge(asked: Request, shown: Shown) -> dict[str, float | None]:
     """Return what is right, 0 or 1, with the share of the objects asked for; None where nothing was asked."""
     wanted, seen = (Counter(p.code for p in scene.placements) for scene in (asked.scene, shown))
     objects = wanted == seen
     relation = None
-    if asked.scene.kind == "relation" and RELATION_WORDS.search(asked.text.lower()):
+    if asked.scene.kind == "relation" and RELATION_WORDS.search(form_of(asked.text, asked.scene)):
         by_code = {p.code: p for p in shown.placements}
         pair = [by_code.get(p.code) for p in asked.scene.placements]
         first, second = asked.scene.placements

@@ -125,7 +125,7 @@ def run_facts(source: str) -> list[dict[str, Any]]:
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     kept = ("seed", "device", "device_name", "num_threads", "versions", "git_commit", "training", "recipe")
-    kept_values = {name: config[name] for name in kept}
+    kept_values = {name: config[name] for name in kept} | {"command": config["command"]}
     return [kept_values | {"resumes": config.get("resumes", []), "last_metrics": last}]
 
 
@@ -146,24 +146,19 @@ def art(styles: Sequence[str]) -> str:
 def commits_of(run: dict[str, Any]) -> str:
     """Return the commits that a run was started and resumed with."""
     commits = [run["git_commit"], *(resume["git_commit"] for resume in run["resumes"])]
-    return " then ".join(dict.fromkeys(commits))
+    return " then ".join(dict.fromkeys(commit or "unknown" for commit in commits))
 
 
-def flags_of(run: dict[str, Any]) -> str:
-    """Return the flags by which the transformer's runs differ; those of earlier versions lack some."""
+def command_of(run: dict[str, Any], recipe_name: str) -> str:
+    """Return the command that started a run of the transformer; of early runs, the flags by which they differed."""
+    if "command" in run:
+        return run["command"]
     recipe, training = run["recipe"], run["training"]
-    flags = {
-        name.replace("_", "-"): recipe[name]
-        for name in ("kept_codes", "masked_codes", "mixed_codes", "dropped_texts")
-        if recipe.get(name)
-    }
-    flags["token-loss.text-weight"] = recipe["token_loss"]["text_weight"]
-    for name in ("num_steps", "learning_rate", "muon_learning_rate", "muon_weight_decay", "precision"):
-        if name in training:
-            flags[f"training.{name.replace('_', '-')}"] = training[name]
-    return "".join(
-        f" --{name} {value:g}" if isinstance(value, float) else f" --{name} {value}"
-        for name, value in flags.items()
+    return (
+        f"cogview train text-to-image {recipe_name} --mixed-codes {recipe.get('mixed_codes', 0.0):g}"
+        f" --token-loss.text-weight {recipe['token_loss']['text_weight']:g}"
+        f" --training.num-steps {training['num_steps']} --training.learning-rate {training['learning_rate']:g}"
+        f" --training.muon-learning-rate {training['muon_learning_rate']:g}"
     )
 
 
@@ -194,12 +189,12 @@ def card(figures: dict[str, Any]) -> str:
         )
 
     transformer_rows = "\n".join(
-        run_row("transformer", run, f"cogview train text-to-image {figures['recipe']}{flags_of(run)}")
-        for run in transformer_runs
+        run_row("transformer", run, command_of(run, figures["recipe"])) for run in transformer_runs
     )
     name = figures["recipe"].replace("-", "_")
     world, icons = (getattr(default_data, each)().data for each in (name, f"{name}_image_tokenizer"))
     between = f"; {figures['between_runs']}" if figures["between_runs"] else ""
+    precisions = dict.fromkeys(run["training"]["precision"] for run in transformer_runs)
     others = [style for style in icons.styles if style not in world.styles]
     also = f", the image tokenizer also on {art(others)}" if others else ""
     return f"""---
@@ -248,8 +243,7 @@ on {environment["device"]}, {environment["num_threads"]} threads, torch
 {run_row("image tokenizer", tokenizer_run, f"cogview train image-tokenizer {figures['recipe']}")}
 {transformer_rows}
 
-Each run of the transformer starts from the one before it{between}.
-`scripts/bundled-model.sh` goes a shorter way from nothing.
+Precision {", then ".join(precisions)}. Each run of the transformer starts from the one before it{between}.
 A commit that ends in "-dirty" had changes beside it, so that
 run cannot be repeated from the commit alone.
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the bundled model: the data, the image tokenizer, the tokens, the transformer, the card. The text tokenizer is the
-# one that ships; `cogview train text-tokenizer --out text.model` makes that.
+# one that ships; `cogview train text-tokenizer --out text.model` makes one like it, from captions as they are now.
 #
 #   scripts/bundled-model.sh WORK              about three hours on 2 CPU cores; needs `make check` run once
 #   RECIPE=bundled-gpu scripts/bundled-model.sh WORK      the larger one, on a GPU; not measured yet

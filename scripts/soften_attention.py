@@ -6,6 +6,7 @@ Attention scores shrink by the square of the factor. It is for going on with a m
 token seeing one other, so that hardly a gradient comes through: see "Why nothing was bound" in the decisions log.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,7 +30,8 @@ def main(model: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path], *, 
         with torch.no_grad():
             linear.weight[:num_rows] *= factor
             linear.bias[:num_rows] *= factor
-    save_pretrained(parts, out, torch.float16)
+    bare = replace(parts, card="", samples=b"")  # figures and pictures are not those of the softer model
+    save_pretrained(bare, out, torch.float16)
     print(out)
 
 

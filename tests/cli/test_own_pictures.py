@@ -231,6 +231,7 @@ def test_what_cannot_work_is_said_before_the_training(
     tokenizer = ("--image-tokenizer", home / "tokenizer", "--device", "cpu")
     run(capsys, "tokenize", home / "pictures", *tokenizer, "--size-pixels", 16, "--out", other)
     assert "but the model reads 4x4 codes" in refusal(capsys, 1, *words, "--held-out", other)
+    assert "kept_codes must be between 1 and the 16" in refusal(capsys, 2, *words, "--kept-codes", 17)
     assert not (tmp_path / "run").exists()
 
 
@@ -266,3 +267,24 @@ def test_a_finetune_goes_on_from_the_weights_of_a_model(
     assert not (tmp_path / "other").exists()
     missing = ("--out", tmp_path / "other", "--start-from", tmp_path / "nothing")
     assert "nothing" in refusal(capsys, 1, *words, *missing)
+
+
+def test_held_out_pictures_are_whole_however_a_run_trains(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The weights stand all but still, so that what is measured at the end is the same if the same is measured."""
+    tokens = home / "tokens"
+    words = ["train", "text-to-image", "tiny", "--data", tokens, "--held-out", tokens, *SHORT]
+    words += [
+        "--start-from",
+        home / "model",
+        "--training.learning-rate",
+        "1e-12",
+        "--training.weight-decay",
+        "0",
+    ]
+    hidden = ("--kept-codes", "3", "--masked-codes", "1", "--dropped-texts", "0.5")
+    plain = run(capsys, *words, "--out", tmp_path / "plain")
+    other = run(capsys, *words, "--out", tmp_path / "other", *hidden)
+    assert other["evaluation"] == plain["evaluation"]
+    assert other["metrics"]["image_loss_nats"] != plain["metrics"]["image_loss_nats"]

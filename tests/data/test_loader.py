@@ -257,28 +257,36 @@ def test_codes_are_masked_among_mixed_ones(shards: TokenShards) -> None:
     np.testing.assert_array_equal(batch.tokens[~is_hidden], expected.tokens[~is_hidden])
 
 
-def test_few_codes_are_those_of_the_whole_sequence_at_their_places(shards: TokenShards) -> None:
+@pytest.mark.parametrize("image_positions", ["after_text", "fixed"])
+@pytest.mark.parametrize("masked_codes", [0.0, 0.5])
+def test_few_codes_are_those_of_the_whole_sequence_at_their_places(
+    shards: TokenShards, image_positions: str, masked_codes: float
+) -> None:
     """Each kept place has the token, position and target that it has in the whole sequence, in the same order."""
-    plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=5)
+    template = dataclasses.replace(TEMPLATE, image_positions=image_positions)
+    texts_dropped = TokenBatches(shards, template, seed=0, batch_size=5, dropped_texts=0.3)
+    plain = MaskedCodeBatches(texts_dropped, masked_codes, seed=0)
     few = FewCodeBatches(plain, num_codes=2, seed=0)
     kept_codes = set()
     for step in range(20):
         whole, batch = plain.batch(step), few.batch(step)
-        assert batch.tokens.shape == (5, TEMPLATE.max_tokens - 2)
+        assert batch.tokens.shape == (5, template.max_tokens - 2)
         for row in range(5):
             first = int(whole.image_mask[row].argmax())  # the separator before the codes
-            np.testing.assert_array_equal(batch.tokens[row, : first + 1], whole.tokens[row, : first + 1])
+            for field in ("tokens", "positions"):
+                kept, expected = getattr(batch, field)[row], getattr(whole, field)[row]
+                np.testing.assert_array_equal(kept[: first + 1], expected[: first + 1])
             np.testing.assert_array_equal(batch.text_mask[row, :first], whole.text_mask[row, :first])
             assert batch.text_mask[row].sum() == whole.text_mask[row].sum()
             places = np.flatnonzero(batch.image_mask[row])
             assert places.tolist() == [first, first + 1]
-            by_position = {int(p): place for place, p in enumerate(whole.positions[row, : first + 4])}
+            by_position = {int(p): first + n for n, p in enumerate(whole.positions[row, first : first + 4])}
             there = [by_position[int(p)] for p in batch.positions[row, places]]
             assert there == sorted(set(there))
             assert there[0] == first
             np.testing.assert_array_equal(batch.tokens[row, places], whole.tokens[row, there])
             np.testing.assert_array_equal(batch.targets[row, places], whole.targets[row, there])
-            assert (batch.tokens[row, first + 2 :] == TEMPLATE.vocabulary.separator("PAD")).all()
+            assert (batch.tokens[row, first + 2 :] == template.vocabulary.separator("PAD")).all()
             kept_codes.add(there[1] - first)
     assert kept_codes == {1, 2, 3}
 

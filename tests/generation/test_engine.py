@@ -184,19 +184,32 @@ def test_guided_codes_are_the_most_probable_of_two_plain_transformers(
     assert not torch.equal(with_text.argmax(-1), codes)
 
 
-def test_a_seed_draws_the_same_guided_codes_in_any_company(transformer: Transformer) -> None:
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_seed_draws_the_same_guided_codes_in_any_company(
+    transformer: Transformer, dtype: torch.dtype
+) -> None:
     config = dataclasses.replace(SAMPLING, guidance=1.5)
-    engine = Engine(transformer, VOCABULARY.image_codes, max_batch=3)
-    textless = prompt([], 0)
+    engine = Engine(transformer, VOCABULARY.image_codes, dtype=dtype, max_batch=3)
+    # Not every prompt need be compared with the same one, nor with one of the same length.
     texts = [
         Prompt.of(TEMPLATE, pieces, seeds, textless)
-        for pieces, seeds in (([3, 1], (0, 1, 2, 3)), ([1, 3], (0,)), ([], (5,)))
+        for pieces, seeds, textless in (
+            ([3, 1], (0, 1, 2, 3), prompt([], 0)),
+            ([1, 3], (0,), prompt([2], 0)),
+            ([], (5,), prompt([], 0)),
+        )
     ]
     together = engine.generate(texts, config)
     assert torch.equal(torch.cat([engine.generate([text], config) for text in texts]), together)
     assert not torch.equal(engine.generate(texts[:1], SAMPLING), together[:4])
     # Without a text there is nothing to go further from.
     assert torch.equal(engine.generate(texts[2:], SAMPLING), together[5:])
+
+
+def test_guidance_without_anything_to_compare_with_is_refused(transformer: Transformer) -> None:
+    engine = Engine(transformer, VOCABULARY.image_codes)
+    with pytest.raises(UsageError, match="textless"):
+        engine.generate([prompt([1], 0)], SamplingConfig(guidance=2.0))
 
 
 def test_progress_counts_every_code_once(transformer: Transformer) -> None:

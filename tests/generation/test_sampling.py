@@ -129,7 +129,7 @@ def test_a_seed_gives_its_numbers_in_any_company() -> None:
         ("temperature", math.nan),
         ("top_k", 0),
         ("guidance", -0.1),
-        ("guidance", math.inf),
+        ("guidance", 101.0),
         ("top_p", 0.0),
         ("top_p", 1.01),
         ("top_p", math.nan),

@@ -1,4 +1,5 @@
 import errno
+import json
 import math
 import os
 import signal
@@ -65,6 +66,30 @@ def test_bfloat16_learns_like_float32_and_keeps_float32_weights(tmp_path: Path) 
     folder = list_checkpoints(tmp_path / "bfloat16" / "checkpoints")[-1]
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert {tensor.dtype for tensor in load_file(folder / name).values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("has_bfloat16", "taken"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_precision_is_what_the_device_has_and_is_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool, taken: str
+) -> None:
+    monkeypatch.setattr("cogview.training.precision.computes_bfloat16", lambda device: has_bfloat16)
+    for precision in ("auto", taken):
+        config = tiny_config(precision=precision, optimizer="muon")
+        train(TinyTask(dropout=0.0), config, tmp_path / precision)
+    assert logged(tmp_path / "auto", "loss") == logged(tmp_path / taken, "loss")
+    assert json.loads((tmp_path / "auto" / "config.json").read_text())["precision"] == taken
+    assert json.loads((tmp_path / "auto" / "config.json").read_text())["training"]["precision"] == "auto"
+
+
+def test_an_auto_run_goes_on_where_another_precision_is_fast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config(precision="auto")
+    monkeypatch.setattr("cogview.training.precision.computes_bfloat16", lambda device: True)
+    train(TinyTask(), config, tmp_path)
+    monkeypatch.setattr("cogview.training.precision.computes_bfloat16", lambda device: False)
+    train(TinyTask(), config, tmp_path, resume=True)
+    assert "was started with precision bfloat16, now it is float32" in capsys.readouterr().err
 
 
 def test_seed_and_step_are_the_only_randomness(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def test_only_biases_and_norms_do_not_decay() -> None:
         "convolution.weight",
         "embedding.weight",
         "mix.weight",
+        "mix_again.weight",
     }
     assert {names[id(p)] for p in others["params"]} == {
         "convolution.bias",
@@ -72,7 +73,7 @@ def test_frozen_parameters_are_left_out() -> None:
     [optimizer] = build_optimizers(module, TrainingConfig(num_steps=1, batch_size=1))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     assert module.convolution.weight not in set(parameters)
-    assert len(parameters) == 5
+    assert len(parameters) == 6
 
 
 def test_the_optimizer_has_the_papers_betas_and_decay() -> None:
@@ -90,9 +91,15 @@ def test_muon_takes_the_linear_maps_and_adamw_all_else_tied_heads_included() -> 
     adamw, muon = build_optimizers(module, muon_config())
     assert isinstance(adamw, torch.optim.AdamW)
     assert isinstance(muon, Muon)
-    assert [p for group in muon.param_groups for p in group["params"]] == [module.mix.weight]
+    assert [p for group in muon.param_groups for p in group["params"]] == [
+        module.mix.weight,
+        module.mix_again.weight,
+    ]
     others = {id(p) for group in adamw.param_groups for p in group["params"]}
-    assert others == {id(p) for p in module.parameters()} - {id(module.mix.weight)}
+    assert others == {id(p) for p in module.parameters()} - {
+        id(module.mix.weight),
+        id(module.mix_again.weight),
+    }
 
 
 def test_muon_without_linear_maps_is_refused() -> None:
@@ -133,16 +140,13 @@ def test_muon_decays_matrices_by_its_own_rate_and_decay() -> None:
     assert torch.allclose(linear.weight, before * (1 - 0.5 * 0.02))
 
 
-@pytest.mark.parametrize("has_bfloat16", [False, True])
-def test_muon_is_pytorchs_up_to_the_rounding_of_bfloat16(
-    has_bfloat16: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cogview.training.muon.computes_bfloat16", lambda device: has_bfloat16)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_muon_is_pytorchs_up_to_the_rounding_of_bfloat16(dtype: torch.dtype) -> None:
     shapes = [(24, 8), (8, 24), (16, 16), (24, 8)]
     ours = [torch.nn.Parameter(torch.randn(*shape)) for shape in shapes]
     theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
     optimizers = [
-        Muon(ours, lr=0.05, weight_decay=0.1, momentum=0.9),
+        Muon(ours, lr=0.05, weight_decay=0.1, momentum=0.9, dtype=dtype),
         torch.optim.Muon(theirs, lr=0.05, weight_decay=0.1, momentum=0.9),
     ]
     start = [p.detach().clone() for p in ours]

@@ -17,12 +17,13 @@ from cogview.training.task import Batch, Metrics
 
 
 class TinyModule(nn.Module):
-    """A convolution, a matrix, a norm and an embedding that is also the head, as the transformer's is."""
+    """A convolution, two matrices, a norm and an embedding that is also the head, as the transformer's is."""
 
     def __init__(self, dropout: float) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(3, 8, 3, padding=1)
         self.mix = nn.Linear(8, 8, bias=False)
+        self.mix_again = nn.Linear(8, 8, bias=False)  # of the shape of the first: Muon takes them together
         self.norm = nn.LayerNorm(8)
         self.dropout = nn.Dropout(dropout)
         self.embedding = nn.Embedding(8, 8)
@@ -31,7 +32,7 @@ class TinyModule(nn.Module):
         self.register_buffer("mean_state", torch.zeros(8))
 
     def forward(self, images: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        features = self.mix(F.gelu(self.convolution(images)).mean(dim=(2, 3)))
+        features = self.mix_again(self.mix(F.gelu(self.convolution(images)).mean(dim=(2, 3))))
         states = self.dropout(self.norm(features + self.embedding(ids)))
         self.last_state = states.detach().float().mean(dim=0)
         return self.head(states)

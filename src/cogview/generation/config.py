@@ -13,6 +13,9 @@ what PyTorch runs by itself, `auto` is packed wherever that is possible."""
 MIN_TEMPERATURE = 1e-6
 """The least above 0: logits divided by less leave the range of float32."""
 
+MAX_GUIDANCE = 100
+"""Far beyond what is of use; logits that are guided by much more leave the range of float32."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
@@ -39,8 +42,8 @@ class SamplingConfig:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.guidance < float("inf"):
-            raise UsageError(f"guidance must be 0 or more, got {self.guidance}")
+        if not 0 <= self.guidance <= MAX_GUIDANCE:
+            raise UsageError(f"guidance must be between 0 and {MAX_GUIDANCE}, got {self.guidance}")
         if not 0 <= self.temperature < float("inf"):
             raise UsageError(f"temperature must be 0 or more, got {self.temperature}")
         if 0 < self.temperature < MIN_TEMPERATURE:

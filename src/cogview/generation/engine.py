@@ -128,12 +128,13 @@ class Engine:
             config: guidance, temperature, top-k and top-p.
             progress: called after each step.
         """
-        by_length: dict[int, list[_Candidate]] = defaultdict(list)
+        by_length: dict[tuple[int, ...], list[_Candidate]] = defaultdict(list)
         num_rows = 0
         for prompt in prompts:
             for seed in prompt.seeds:
                 candidate = _Candidate(row=num_rows, prompt=prompt, seed=seed)
-                by_length[len(prompt.prefix.tokens)].append(candidate)
+                together = (prompt, _textless(prompt)) if config.guidance != 1 else (prompt,)
+                by_length[tuple(len(each.prefix.tokens) for each in together)].append(candidate)
                 num_rows += 1
         num_codes = len(prompts[0].code_positions)
         codes = torch.empty(num_rows, num_codes, dtype=torch.int64)
@@ -176,8 +177,10 @@ class Engine:
         for index in range(num_codes):
             logits = self.decoder.logits(rows[0].hidden)
             if config.guidance != 1:
-                textless = self.decoder.logits(rows[1].hidden)
-                logits = textless + config.guidance * (logits - textless)
+                textless = self.decoder.logits(
+                    rows[1].hidden
+                ).float()  # what is far apart must not be rounded
+                logits = textless + config.guidance * (logits.float() - textless)
             codes[:, index] = sample(logits, config, uniforms[:, index])
             step(index + 1)
             if index + 1 < num_codes:
@@ -218,6 +221,11 @@ class _Rows:
 
 
 def _textless(prompt: Prompt) -> Prompt:
-    """Return the prompt without the text, which whoever asks for guidance gives along."""
-    assert prompt.textless is not None
+    """Return the prompt without the text.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if prompt.textless is None:
+        raise UsageError("guidance compares with a prompt without a text; give each prompt its textless one")
     return prompt.textless

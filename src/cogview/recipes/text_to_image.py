@@ -10,14 +10,14 @@ from cogview.transformer.config import InitialisationConfig, TransformerConfig
 def bundled_start() -> TextToImageRecipe:
     """The first half of `bundled`: which words mean which things, and where they stand.
 
-    Claim: after 1,000 steps a caption is told from the same one with its two things exchanged (`bench/binding.py`).
+    Claim: a caption is told from the same one with its two things exchanged (`bench/binding.py`).
     Command: cogview train text-to-image bundled-start --data TOKENS --out RUN
     Cost: 0.9 s a step on 2 CPU cores without bfloat16.
-    Expected: see "Why nothing was bound" in the decisions log, where it went on from earlier weights; from new ones it
-    has not been run to the end.
+    Expected: not measured from new weights; from earlier, softened ones 1,000 steps did it ("Why nothing was bound" in
+    the decisions log).
 
-    Differs from the paper: as `bundled` does; and a sequence holds a quarter of a picture's codes, most of them hidden,
-    so that nearly all has to be taken from the text.
+    Differs from the paper: as `bundled` does; and a sequence holds a quarter of a picture's codes, on average half of
+    them hidden, so that much has to be taken from the text.
     """
     recipe = bundled()
     return replace(

@@ -26,8 +26,8 @@ class TrainingConfig:
         epsilon: AdamW's addition to the denominator.
         weight_decay: decoupled, for matrices, kernels and embeddings; biases and norms have none.
         gradient_clip: the largest Euclidean norm of all gradients together; 0 turns clipping off.
-        precision: "bfloat16" computes under autocast, "auto" does where the device has instructions for it; weights
-            and optimizer state are float32 in any case.
+        precision: "bfloat16" computes under autocast, "auto" does where the device has instructions for it (and a
+            resume elsewhere goes on in what is fast there); weights and optimizer state are float32 in any case.
         compile: compile the loss with torch.compile; needs a C++ compiler, without one the run is eager.
         device: "auto" takes CUDA if there is one.
         seed: with the step number, the only source of randomness.

@@ -1,6 +1,5 @@
 """The training loop of both stages, to be read from top to bottom."""
 
-import dataclasses
 import errno
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -83,13 +82,13 @@ def train(
     """
     with ExitStack() as stack:
         device = resolve_device(config.device)
-        config = dataclasses.replace(config, precision=resolve_precision(config.precision, device))
-        description = describe_run(config, recipe or {}, device)
+        precision = resolve_precision(config.precision, device)
+        description = describe_run(config, recipe or {}, device, precision)
         stack.enter_context(claimed_run_folder(run_folder, description, resume))
 
         memory_format = torch.channels_last if task.channels_last else torch.preserve_format
         module = task.module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-        optimizers = build_optimizers(module, config)
+        optimizers = build_optimizers(module, config, precision)
         loss_of = _compiled(task.loss, device) if config.compile else task.loss
         means = MetricMeans()
         checkpoints = run_folder / "checkpoints"
@@ -113,7 +112,7 @@ def train(
             torch.manual_seed(_step_seed(config.seed, step))
             learning_rate = set_learning_rates(optimizers, step, config)
             for micro_batch in micro_batches:
-                with autocast(config.precision, device):
+                with autocast(precision, device):
                     loss, metrics = loss_of(micro_batch.tensors)
                 torch.autograd.backward(loss * micro_batch.weight)
                 means.add({"loss": loss, **metrics}, micro_batch.weight)

@@ -1,8 +1,8 @@
 """Muon: momentum whose matrices are made orthogonal before they are subtracted, in a dtype that the device computes.
 
 PyTorch's own Muon orthogonalises in bfloat16, one matrix after the other. A CPU without bfloat16 instructions computes
-that eight times slower than float32, and then the optimizer costs more than the step. This one takes float32 there, and
-all matrices of a shape at once everywhere; else it computes what PyTorch's does.
+that eight times slower than float32, and then the optimizer costs more than the step. This one does it in the precision
+of the run, and all matrices of a shape at once; else it computes what PyTorch's does.
 """
 
 import math
@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
-from cogview.training.precision import computes_bfloat16
 
 # The quintic x -> a x + b x^3 + c x^5 that, iterated, takes singular values of (0, 1] fastest to about 1.
 _LINEAR, _CUBIC, _QUINTIC = 3.4445, -4.7750, 2.0315
@@ -30,12 +28,19 @@ class Muon(torch.optim.Optimizer):
             square root of their ratio.
         weight_decay: a matrix shrinks by `lr * weight_decay` a step.
         momentum: decay rate of the mean of the gradient.
+        dtype: in which updates are made orthogonal.
     """
 
     def __init__(
-        self, matrices: Iterable[nn.Parameter], lr: float, weight_decay: float, momentum: float
+        self,
+        matrices: Iterable[nn.Parameter],
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self._dtype = dtype
         assert all(p.ndim == 2 for group in self.param_groups for p in group["params"])
 
     @torch.no_grad()
@@ -48,7 +53,8 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for shape, parameters in by_shape.items():
-                updates = orthogonal(torch.stack([self._momentum(p, group["momentum"]) for p in parameters]))
+                means = torch.stack([self._momentum(p, group["momentum"]) for p in parameters])
+                updates = orthogonal(means, self._dtype)
                 distance = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))
                 for parameter, update in zip(parameters, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
@@ -64,17 +70,17 @@ class Muon(torch.optim.Optimizer):
         return parameter.grad.lerp(mean, decay)
 
 
-def orthogonal(matrices: Float[Tensor, "n i o"]) -> Float[Tensor, "n i o"]:
+def orthogonal(matrices: Float[Tensor, "n i o"], dtype: torch.dtype) -> Float[Tensor, "n i o"]:
     """Return matrices with the same singular vectors and singular values of about 1 (0.7 to 1.2), by Newton-Schulz.
 
     Args:
-        matrices: in float32; what is computed from them is bfloat16 where the device has instructions for it.
+        matrices: of one shape.
+        dtype: of the products; bfloat16 does, where it is fast.
     """
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if is_tall else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)  # no singular value above 1
-    if computes_bfloat16(x.device):
-        x = x.bfloat16()
+    x = x.to(dtype)
     for _ in range(_NUM_ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_CUBIC, alpha=_QUINTIC), x, beta=_LINEAR)

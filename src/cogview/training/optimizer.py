@@ -6,6 +6,7 @@ take over the matrices of linear maps.
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
 from torch import nn
@@ -31,12 +32,15 @@ def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) ->
     return [group for group in groups if group["params"]]
 
 
-def build_optimizers(module: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    module: nn.Module, config: TrainingConfig, precision: Literal["float32", "bfloat16"] = "float32"
+) -> list[torch.optim.Optimizer]:
     """Build the optimizers of the module where it lies: each trainable parameter is in one of them.
 
     AdamW updates all in one fused kernel. With `optimizer` "muon", the weights of linear maps are Muon's: its
     steps move each matrix equally in all directions, while embeddings, a head tied to them, norms and biases stay
-    with AdamW. Muon has a peak rate and a decay of its own.
+    with AdamW. Muon has a peak rate and a decay of its own, and makes its updates orthogonal in the
+    run's precision.
 
     Raises:
         UsageError: Muon was asked for, and there are no linear maps.
@@ -67,6 +71,7 @@ def build_optimizers(module: nn.Module, config: TrainingConfig) -> list[torch.op
                 lr=config.muon_learning_rate,
                 weight_decay=config.muon_weight_decay,
                 momentum=config.muon_momentum,
+                dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
             )
         )
     for optimizer in optimizers:

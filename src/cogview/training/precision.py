@@ -23,8 +23,12 @@ def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
 def computes_bfloat16(device: torch.device) -> bool:
     """Say whether the device has instructions for bfloat16; a CPU without them computes it, but many times slower."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # there is no public name for this yet
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, "get_capabilities", None)  # newer than torch 2.11
+    if capabilities is not None:
+        known = capabilities()
+        return bool(known.get("avx512_bf16") or known.get("amx_bf16") or known.get("bf16"))  # the last on ARM
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(probe and probe())
 
 

@@ -27,8 +27,10 @@ _RESUME_FIELDS = ("training", "device", "device_name", "num_threads", "versions"
 _CONTENTS = ("config.json", "metrics.jsonl", "tensorboard", "samples", "checkpoints", "loss.png", "model")
 
 
-def describe_run(config: TrainingConfig, recipe: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """Say all that is needed to run this again: config, seed, versions, commit, device and command."""
+def describe_run(
+    config: TrainingConfig, recipe: Mapping[str, Any], device: torch.device, precision: str
+) -> dict[str, Any]:
+    """Say all that is needed to run this again: config, seed, versions, commit, device, precision and command."""
     description = {
         "format": FORMAT,
         "version": VERSION,
@@ -38,6 +40,7 @@ def describe_run(config: TrainingConfig, recipe: Mapping[str, Any], device: torc
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "num_threads": torch.get_num_threads(),
+        "precision": precision,
         "versions": {
             "python": platform.python_version(),
             "torch": str(torch.__version__),
@@ -131,10 +134,10 @@ def _check_same_run(run_folder: Path, old: Mapping[str, Any], new: Mapping[str, 
     ]
     if differences:
         raise UsageError(
-            f"{run_folder} was started with another config: {'; '.join(differences)}. "
-            "Resume it with the old values, or choose another folder."
+            f"{run_folder} was started with another config: {'; '.join(differences)}. Resume it with the old values "
+            "(where one was absent, with the version that it was started with), or choose another folder."
         )
-    for part in ("versions", "device", "num_threads"):
+    for part in ("versions", "device", "num_threads", "precision"):
         for name, was, now in _differences(old.get(part), new[part], part.replace("_", " ")):
             say(f"This run was started with {name} {was}, now it is {now}: its last digits may differ.")
 
