@@ -47,12 +47,13 @@ def tiny_image_tokenizer(num_codes: int = 32) -> ImageTokenizer:
     return ImageTokenizer(vqvae)
 
 
-def tiny_model(folder: Path, card: str = "") -> PretrainedModel:
+def tiny_model(folder: Path, card: str = "", guidance: float = 1.0) -> PretrainedModel:
     """Return a random model that draws 16x16 pixels as 4x4 codes, reading up to 12 pieces.
 
     Args:
         folder: for the text tokenizer's file.
         card: the model card.
+        guidance: its own.
     """
     text_tokenizer, image_tokenizer = tiny_text_tokenizer(folder), tiny_image_tokenizer()
     vocabulary = Vocabulary(
@@ -78,6 +79,7 @@ def tiny_model(folder: Path, card: str = "") -> PretrainedModel:
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
         card=card,
+        guidance=guidance,
     )
 
 

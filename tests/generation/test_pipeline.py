@@ -41,6 +41,19 @@ def test_a_seed_draws_the_same_picture_alone_and_in_any_company(pipe: Pipeline) 
             assert np.array_equal(pixels(alone), pixels(picture))
 
 
+def test_a_model_draws_with_its_own_guidance_unless_told_otherwise(pipe: Pipeline, tmp_path: Path) -> None:
+    guided = Pipeline(tiny_model(tmp_path, guidance=2.5))
+    text = "a cat and two dogs"
+
+    def codes(pipe: Pipeline, **settings: float) -> list[int]:
+        return pipe.generate(text, num_candidates=1, **settings)[0].codes.flatten().tolist()
+
+    assert guided.guidance == 2.5
+    assert codes(guided) == codes(pipe, guidance=2.5)
+    assert codes(guided, guidance=1) == codes(pipe)
+    assert codes(guided) != codes(pipe)
+
+
 def test_several_texts_give_a_list_of_lists_in_their_order(pipe: Pipeline) -> None:
     rows = pipe.generate(["a cat", "a dog"], num_candidates=2)
     assert [[picture.text for picture in row] for row in rows] == [["a cat"] * 2, ["a dog"] * 2]

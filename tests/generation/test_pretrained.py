@@ -52,9 +52,10 @@ def edit_weights(folder: Path, change) -> None:
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
-    model = tiny_model(tmp_path, card="# A card\n")
+    model = tiny_model(tmp_path, card="# A card\n", guidance=1.5)
     save_pretrained(model, tmp_path / "model")
     back = load_pretrained(tmp_path / "model")
+    assert back.guidance == 1.5
     assert back.card == "# A card\n"
     assert back.template == model.template
     assert back.transformer.config == model.transformer.config
@@ -63,6 +64,19 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert back.text_tokenizer.fingerprint == model.text_tokenizer.fingerprint
     assert back.image_tokenizer.fingerprint == model.image_tokenizer.fingerprint
     assert not back.transformer.training
+
+
+def test_a_model_from_before_there_was_guidance_draws_without(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["guidance"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_pretrained(folder).guidance == 1.0
+
+
+@pytest.mark.parametrize("guidance", [-1, "2", None, float("nan"), 1e9])
+def test_an_impossible_guidance_is_refused(folder: Path, guidance: object) -> None:
+    edit_config(folder, guidance=guidance)
+    assert "has a guidance of" in refusal(folder)
 
 
 def test_half_precision_halves_the_file_and_is_read_as_float32(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def run(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float = 0.9,
-    guidance: float = 1.0,
+    guidance: float | None = None,
     out: Path = Path("out"),
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
@@ -50,7 +50,8 @@ def run(
         temperature: below 1 prefers probable codes, above 1 levels them, 0 always takes the most probable.
         top_k: draw from so many most probable codes only.
         top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
-        guidance: above 1, follow the text more closely than it was learnt; for models trained with some texts dropped.
+        guidance: above 1, follow the text more closely than it was learnt, for models trained with some texts dropped;
+            the model's own by default.
         out: the folder in which the numbered folder is made.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
         dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
@@ -67,7 +68,7 @@ def run(
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
-        "guidance": guidance,
+        "guidance": pipeline.guidance if guidance is None else guidance,
         "model": model or "bundled",
         "device": str(pipeline.device),
         "dtype": str(pipeline.dtype).removeprefix("torch."),

@@ -33,6 +33,8 @@ from cogview.transformer.model import Transformer
 NUM_SAMPLE_TEXTS = 4
 NUM_SAMPLE_CANDIDATES = 2
 MAX_EVALUATED_BATCHES = 50
+GUIDANCE = 2.0
+"""Of models that are trained with some texts dropped."""
 
 
 def train_text_to_image(
@@ -156,6 +158,7 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
         template=template,
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
+        guidance=GUIDANCE if recipe.dropped_texts else 1.0,
     )
 
 

@@ -77,6 +77,11 @@ class Pipeline:
         return self._model.image_tokenizer
 
     @property
+    def guidance(self) -> float:
+        """What `generate` draws with unless told otherwise."""
+        return self._model.guidance
+
+    @property
     def card(self) -> str:
         """The model card in Markdown."""
         return self._model.card
@@ -106,7 +111,7 @@ class Pipeline:
         temperature: float | int = ...,
         top_k: int | None = ...,
         top_p: float | int = ...,
-        guidance: float | int = ...,
+        guidance: float | int | None = ...,
         progress: Progress | None = ...,
     ) -> list[GeneratedImage]: ...
 
@@ -120,7 +125,7 @@ class Pipeline:
         temperature: float | int = ...,
         top_k: int | None = ...,
         top_p: float | int = ...,
-        guidance: float | int = ...,
+        guidance: float | int | None = ...,
         progress: Progress | None = ...,
     ) -> list[list[GeneratedImage]]: ...
 
@@ -133,7 +138,7 @@ class Pipeline:
         temperature: float | int = 1.0,
         top_k: int | None = None,
         top_p: float | int = 0.9,
-        guidance: float | int = 1.0,
+        guidance: float | int | None = None,
         progress: Progress | None = None,
     ) -> list[GeneratedImage] | list[list[GeneratedImage]]:
         """Draw pictures for one text or for several.
@@ -152,7 +157,7 @@ class Pipeline:
             top_k: draw from the most probable codes only; from all if None.
             top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
             guidance: above 1, what the text says is followed more closely than it was learnt, at twice the cost; for
-                models that were trained with some texts dropped.
+                models that were trained with some texts dropped. The model's own by default.
             progress: called with the numbers of codes drawn and to be drawn.
 
         Returns:
@@ -164,7 +169,10 @@ class Pipeline:
         texts = [text] if isinstance(text, str) else list(text)
         _check_request(texts, num_candidates, keep, seed)
         config = SamplingConfig(
-            guidance=float(guidance), temperature=float(temperature), top_k=top_k, top_p=float(top_p)
+            guidance=self.guidance if guidance is None else float(guidance),
+            temperature=float(temperature),
+            top_k=top_k,
+            top_p=float(top_p),
         )
         seeds = range(seed, seed + num_candidates)
         pieces = [self.text_tokenizer.encode(each) for each in texts]

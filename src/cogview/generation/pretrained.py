@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_folder, atomic_write_json, atomic_write_text, may_be_replaced
+from cogview.generation.config import MAX_GUIDANCE
 from cogview.image.config import FOLDER_NAME
 from cogview.image.tokenizer import (
     ImageTokenizer,
@@ -59,6 +60,8 @@ class PretrainedModel:
         image_tokenizer: codes to pixels.
         card: the model card in Markdown; an empty one is replaced by the bare facts when saved.
         samples: the PNG that the card shows; empty if there is none.
+        guidance: what to draw with unless told otherwise; other than 1 only for models that were trained with some
+            texts dropped.
         rounded_to: the dtype for which the transformer's weights lost digits when they were loaded; None if they
             were not rounded.
 
@@ -72,6 +75,7 @@ class PretrainedModel:
     image_tokenizer: ImageTokenizer
     card: str = ""
     samples: bytes = b""
+    guidance: float = 1.0
     rounded_to: torch.dtype | None = None
 
     def __post_init__(self) -> None:
@@ -131,6 +135,7 @@ def save_pretrained(model: PretrainedModel, folder: Path, dtype: torch.dtype | N
         "template": template,
         "text_tokenizer": model.text_tokenizer.fingerprint,
         "image_tokenizer": model.image_tokenizer.fingerprint,
+        "guidance": model.guidance,
     }
     with atomic_folder(folder) as unfinished:
         atomic_write_json(unfinished / "config.json", config)
@@ -201,8 +206,19 @@ def load_pretrained(
         image_tokenizer=image_tokenizer,
         card=card_path.read_text(encoding="utf-8") if card_path.is_file() else "",
         samples=samples_path.read_bytes() if samples_path.is_file() else b"",
+        guidance=_guidance(config, source),
         rounded_to=rounded_to,
     )
+
+
+def _guidance(config: dict[str, Any], source: Path) -> float:
+    """Return the guidance that a model's config names, or 1: models written before there was guidance name none."""
+    guidance = config.get("guidance", 1.0)
+    if not isinstance(guidance, int | float) or not 0 <= guidance <= MAX_GUIDANCE:
+        raise CogViewError(
+            f"{source} has a guidance of {guidance!r}, wanted 0 to {MAX_GUIDANCE}: export the model again."
+        )
+    return float(guidance)
 
 
 def find_model_folder(path_or_hub_id: str | Path | None) -> Path:
