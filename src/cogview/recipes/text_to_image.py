@@ -159,6 +159,7 @@ def small() -> TextToImageRecipe:
             num_steps=1_500,
             batch_size=8,
             optimizer="muon",
+            muon_weight_decay=0.003,  # too short a run for attention to harden in
             learning_rate=1.5e-3,
             final_learning_rate_fraction=0.05,
             precision="auto",
