@@ -33,7 +33,7 @@ from cogview.transformer.model import Transformer
 NUM_SAMPLE_TEXTS = 4
 NUM_SAMPLE_CANDIDATES = 2
 MAX_EVALUATED_BATCHES = 50
-GUIDANCE = 2.0
+GUIDANCE = 1.5
 """Of models that are trained with some texts dropped."""
 
 
