@@ -125,7 +125,11 @@ def run_facts(source: str) -> list[dict[str, Any]]:
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     kept = ("seed", "device", "device_name", "num_threads", "versions", "git_commit", "training", "recipe")
-    kept_values = {name: config[name] for name in kept} | {"command": config["command"]}
+    kept_values = {name: config[name] for name in kept}
+    kept_values |= {
+        "command": config["command"],
+        "precision": config.get("precision", config["training"]["precision"]),
+    }
     return [kept_values | {"resumes": config.get("resumes", []), "last_metrics": last}]
 
 
@@ -194,7 +198,7 @@ def card(figures: dict[str, Any]) -> str:
     name = figures["recipe"].replace("-", "_")
     world, icons = (getattr(default_data, each)().data for each in (name, f"{name}_image_tokenizer"))
     between = f"; {figures['between_runs']}" if figures["between_runs"] else ""
-    precisions = dict.fromkeys(run["training"]["precision"] for run in transformer_runs)
+    precisions = dict.fromkeys(run.get("precision", run["training"]["precision"]) for run in transformer_runs)
     others = [style for style in icons.styles if style not in world.styles]
     also = f", the image tokenizer also on {art(others)}" if others else ""
     return f"""---
@@ -243,7 +247,8 @@ on {environment["device"]}, {environment["num_threads"]} threads, torch
 {run_row("image tokenizer", tokenizer_run, f"cogview train image-tokenizer {figures['recipe']}")}
 {transformer_rows}
 
-Precision {", then ".join(precisions)}. Each run of the transformer starts from the one before it{between}.
+Precision {", then ".join(precisions)}. Each run of the transformer starts from
+the one before it{between}.
 A commit that ends in "-dirty" had changes beside it, so that
 run cannot be repeated from the commit alone.
 
