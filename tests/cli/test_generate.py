@@ -61,7 +61,7 @@ def test_a_picture_tells_how_it_was_made_and_can_be_made_again(model: Path, tmp_
         "seed": 3,
         "temperature": 1.0,
         "top_k": 5,
-        "top_p": 0.9,
+        "top_p": 0.8,
         "guidance": 1.0,
         "model": str(model),
         "device": "cpu",

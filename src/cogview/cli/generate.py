@@ -28,7 +28,7 @@ def run(
     seed: int = 0,
     temperature: float = 1.0,
     top_k: int | None = None,
-    top_p: float = 0.9,
+    top_p: float = 0.8,
     guidance: float | None = None,
     out: Path = Path("out"),
     device: str | None = None,

@@ -137,7 +137,7 @@ class Pipeline:
         seed: int = 0,
         temperature: float | int = 1.0,
         top_k: int | None = None,
-        top_p: float | int = 0.9,
+        top_p: float | int = 0.8,
         guidance: float | int | None = None,
         progress: Progress | None = None,
     ) -> list[GeneratedImage] | list[list[GeneratedImage]]:
