@@ -4,6 +4,7 @@
 #
 #   scripts/bundled-model.sh WORK              about three hours on 2 CPU cores; needs `make check` run once
 #   RECIPE=bundled-gpu scripts/bundled-model.sh WORK      the larger one, on a GPU; not measured yet
+#   TRY=1 scripts/bundled-model.sh WORK        the whole way in minutes, with few pictures and steps, for a model of no use
 #
 # The transformer that ships came to its weights by a longer way, which its card tells; this is the way from nothing, and it
 # has not been gone from end to end yet.
@@ -19,14 +20,19 @@ recipe=${RECIPE:-bundled}
 cogview=${COGVIEW:-.venv/bin/cogview}
 python=${PYTHON:-.venv/bin/python}
 trap : TERM # a request to stop is for the command that runs: it saves and fails, which ends this script too
+of_data=() of_training=()
+if [ -n "${TRY:-}" ]; then
+  of_data=(--data.num-train 400 --data.num-held-out-composition 40 --data.num-held-out-object 40)
+  of_training=(--training.num-steps 20 --training.no-compile --training.checkpoint-every-steps 10)
+fi
 resume() { if [ -e "$1/config.json" ]; then echo --resume; fi; }
 
-[ -d "$work/icons" ] || $cogview data build "$recipe-image-tokenizer" --out "$work/icons" \
+[ -d "$work/icons" ] || $cogview data build "$recipe-image-tokenizer" --out "$work/icons" ${of_data[@]+"${of_data[@]}"} \
   ${COGVIEW_PACKAGES:+--data.packages-folder "$COGVIEW_PACKAGES"}
-[ -d "$work/scenes" ] || $cogview data build "$recipe" --out "$work/scenes" \
+[ -d "$work/scenes" ] || $cogview data build "$recipe" --out "$work/scenes" ${of_data[@]+"${of_data[@]}"} \
   ${COGVIEW_PACKAGES:+--data.packages-folder "$COGVIEW_PACKAGES"}
 $cogview train image-tokenizer "$recipe" --data "$work/icons" --out "$work/image-tokenizer" \
-  $(resume "$work/image-tokenizer")
+  ${of_training[@]+"${of_training[@]}"} $(resume "$work/image-tokenizer")
 for split in train held-out-composition; do
   [ -d "$work/tokens-$split" ] || $cogview tokenize "$work/scenes" --split "$split" --num-workers 2 \
     --image-tokenizer "$work/image-tokenizer" --out "$work/tokens-$split"
@@ -35,7 +41,7 @@ transform() { # RECIPE OUT FLAGS...
   local recipe=$1 out=$2
   shift 2
   $cogview train text-to-image "$recipe" --data "$work/tokens-train" --held-out "$work/tokens-held-out-composition" \
-    --out "$out" "$@" $(resume "$out")
+    --out "$out" "$@" ${of_training[@]+"${of_training[@]}"} $(resume "$out")
 }
 transform "$recipe-start" "$work/transformer-start"
 transform "$recipe" "$work/transformer" --start-from "$work/transformer-start"
