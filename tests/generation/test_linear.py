@@ -77,13 +77,13 @@ def test_rows_are_padded_to_the_smallest_multiple_that_keeps_their_bits(
     found = row_multiple(num_inputs, num_outputs, torch.float32, backend == "packed", torch.get_num_threads())
     weight, _ = weight_and_bias(num_inputs, num_outputs)
     linear = prepare_linear(weight, backend=backend, batch_invariant=False)
-    x = rows(32, num_inputs)
+    x = rows(48, num_inputs)
     together = linear(x)
 
     def keeps_bits(multiple: int) -> bool:
-        return all(torch.equal(linear(x[:size]), together[:size]) for size in range(multiple, 32, multiple))
+        return all(torch.equal(linear(x[:size]), together[:size]) for size in range(multiple, 48, multiple))
 
-    smallest = next((multiple for multiple in (1, 2, 4, 8) if keeps_bits(multiple)), 1)
+    smallest = next((multiple for multiple in (1, 2, 3, 4, 6, 8) if keeps_bits(multiple)), 1)
     assert found == smallest
 
 

@@ -83,9 +83,9 @@ class Engine:
 
     On CPU the codes of a seed are the same, to the bit, whatever else is drawn at the same time and in whichever
     dtype: attention treats every sequence by itself, and rows of the linear maps are padded where that keeps a row's
-    sums the same in any company (one to two with packed fp32 weights, none with packed half-precision ones; on a
-    processor where no padding does, `row_multiple` finds none, and this does not hold). On CUDA, products of another
-    batch size round differently, so there a draw that is all but a tie may turn out otherwise.
+    sums the same in any company (one to two with packed fp32 weights, mostly none with packed half-precision ones;
+    on a processor where no padding does, `row_multiple` finds none, and this does not hold). On CUDA, products of
+    another batch size round differently, so there a draw that is all but a tie may turn out otherwise.
 
     Args:
         transformer: its weights are taken as they are now.

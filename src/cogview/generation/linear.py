@@ -23,7 +23,8 @@ DecodingLinear: TypeAlias = Callable[[Tensor], Tensor]
 """Maps [n i] of any floating dtype to [n o] in the dtype of the weights, with packed fp16 in fp32."""
 
 _PACKED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_ROW_MULTIPLES = (1, 2, 4, 8)
+_ROW_MULTIPLES = (1, 2, 3, 4, 6, 8)
+_NUM_TRIED_ROWS = 48  # a multiple of them all
 
 
 @cache
@@ -113,7 +114,7 @@ def row_multiple(
     """
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(num_outputs, num_inputs, generator=generator).to(dtype)
-    x = torch.randn(4 * _ROW_MULTIPLES[-1], num_inputs, generator=generator).to(dtype)
+    x = torch.randn(_NUM_TRIED_ROWS, num_inputs, generator=generator).to(dtype)
     product = (_packed_product if packed else _plain_product)(weight, None, gelu=False)
     together = product(x)
     for multiple in _ROW_MULTIPLES:
