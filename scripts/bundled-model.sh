@@ -23,7 +23,7 @@ trap : TERM # a request to stop is for the command that runs: it saves and fails
 of_data=() of_training=()
 if [ -n "${TRY:-}" ]; then
   of_data=(--data.num-train 400 --data.num-held-out-composition 40 --data.num-held-out-object 40)
-  of_training=(--training.num-steps 20 --training.compile False --training.checkpoint-every-steps 10)
+  of_training=(--training.num-steps 20 --training.checkpoint-every-steps 10)
 fi
 resume() { if [ -e "$1/config.json" ]; then echo --resume; fi; }
 
