@@ -7,7 +7,7 @@
 #   TRY=1 scripts/bundled-model.sh WORK        the whole way in minutes, with few pictures and steps, for a model of no use
 #
 # The transformer that ships came to its weights by a longer way, which its card tells; this is the way from nothing, and it
-# has not been gone from end to end yet.
+# has been gone from end to end with TRY=1 alone.
 #
 # WORK is a folder with 3 GB to spare; a second call goes on where the first one stopped. The icons come by npm, or from
 # the folder that COGVIEW_PACKAGES names. COGVIEW is the command to run, for instance "python3 -m cogview".
