@@ -130,84 +130,74 @@ class TokenBatches:
         return pieces, self._shards.codes(index)
 
 
-class MixedCodeBatches:
+class _ReplacedCodeBatches:
+    """Batches in which some of the codes that the transformer reads are replaced; its targets stay.
+
+    For each sequence a share is drawn between 0 and the largest, and that share of its codes is replaced.
+
+    Args:
+        batches: the batches with all codes as they are.
+        largest_share: 0 to 1.
+        seed: of what is replaced.
+    """
+
+    _stream: int
+    """Tells the random numbers of one kind of replacement from those of another."""
+
+    def __init__(
+        self, batches: "TokenBatches | _ReplacedCodeBatches", largest_share: float, seed: int
+    ) -> None:
+        self.template: TextToImageTemplate = batches.template
+        self._batches = batches
+        self._largest_share = largest_share
+        self._seed = seed
+
+    def batch(self, step: int) -> TokenBatch:
+        """Return the sequences of a step, a function of the seed and the step alone."""
+        batch = self._batches.batch(step)
+        draw = np.random.Generator(np.random.PCG64([self._seed, step, self._stream]))
+        rows, places = np.nonzero(batch.image_mask)
+        places += 1  # a code stands one place behind the one that it is a target at
+        read = batch.tokens[rows, places].reshape(len(batch.tokens), -1)
+        is_replaced = draw.random(read.shape) < self._largest_share * draw.random((len(read), 1))
+        tokens = batch.tokens.copy()
+        tokens[rows, places] = np.where(is_replaced, self._replacement(batch), read).ravel()
+        return dataclasses.replace(batch, tokens=tokens)
+
+    def _replacement(self, batch: TokenBatch) -> np.int64 | Int64[np.ndarray, "b k"]:
+        """Return what is read instead of each code."""
+        raise NotImplementedError
+
+
+class MixedCodeBatches(_ReplacedCodeBatches):
     """Batches in which some of the codes that the transformer reads are another picture's; its targets stay.
 
     A picture once begun foretells how it goes on, and a small transformer learns that long before it learns to look
     at the text. Where codes read cannot be trusted the text can, so it is looked at from the start; and a transformer
     that draws reads codes of its own, which are not always right either.
 
-    For each sequence a share is drawn between 0 and the largest, and that share of its codes is replaced by those that
-    the batch's next picture has at the same places.
-
-    Args:
-        batches: the batches without wrong codes.
-        largest_share: 0 to 1.
-        seed: of what is replaced.
+    What replaces a code is what the batch's next picture has at the same place.
     """
 
-    def __init__(self, batches: TokenBatches, largest_share: float, seed: int) -> None:
-        self.template = batches.template
-        self._batches = batches
-        self._largest_share = largest_share
-        self._seed = seed
+    _stream = 1
 
-    def batch(self, step: int) -> TokenBatch:
-        """Return the sequences of a step, a function of the seed and the step alone."""
-        batch = self._batches.batch(step)
-        draw = np.random.Generator(np.random.PCG64([self._seed, step, 1]))
-        codes = _codes_of(batch)
-        return _with_codes_replaced(batch, np.roll(codes, -1, axis=0), self._largest_share, draw)
+    def _replacement(self, batch: TokenBatch) -> Int64[np.ndarray, "b k"]:
+        codes = batch.targets[batch.image_mask].reshape(len(batch.tokens), -1)
+        return np.roll(codes, -1, axis=0)
 
 
-class MaskedCodeBatches:
+class MaskedCodeBatches(_ReplacedCodeBatches):
     """Batches in which some of the codes that the transformer reads are hidden behind [MASK]; its targets stay.
 
     From all codes hidden to none, a sequence goes from what the text alone says of every code to a picture that is
     all but told. That is how a text is learnt fast: which thing stands where has to be known again for each code, and
     not for the first one of a thing alone.
-
-    For each sequence a share is drawn between 0 and the largest, and that share of its codes is hidden.
-
-    Args:
-        batches: the batches without hidden codes.
-        largest_share: 0 to 1.
-        seed: of what is hidden.
     """
 
-    def __init__(self, batches: TokenBatches | MixedCodeBatches, largest_share: float, seed: int) -> None:
-        self.template = batches.template
-        self._batches = batches
-        self._largest_share = largest_share
-        self._seed = seed
+    _stream = 3
 
-    def batch(self, step: int) -> TokenBatch:
-        """Return the sequences of a step, a function of the seed and the step alone."""
-        batch = self._batches.batch(step)
-        draw = np.random.Generator(np.random.PCG64([self._seed, step, 3]))
-        mask = np.int64(self.template.vocabulary.separator("MASK"))
-        return _with_codes_replaced(batch, mask, self._largest_share, draw)
-
-
-def _codes_of(batch: TokenBatch) -> Int64[np.ndarray, "b k"]:
-    """Return the codes of each picture, which are all of its targets that are codes."""
-    return batch.targets[batch.image_mask].reshape(len(batch.tokens), -1)
-
-
-def _with_codes_replaced(
-    batch: TokenBatch,
-    replacement: np.int64 | Int64[np.ndarray, "b k"],
-    largest_share: float,
-    draw: np.random.Generator,
-) -> TokenBatch:
-    """Return a batch of whole pictures in which a share of the codes that are read is replaced; the targets stay."""
-    rows, places = np.nonzero(batch.image_mask)
-    places += 1  # a code stands one place behind the one that it is a target at
-    read = batch.tokens[rows, places].reshape(len(batch.tokens), -1)
-    is_replaced = draw.random(read.shape) < largest_share * draw.random((len(read), 1))
-    tokens = batch.tokens.copy()
-    tokens[rows, places] = np.where(is_replaced, replacement, read).ravel()
-    return dataclasses.replace(batch, tokens=tokens)
+    def _replacement(self, batch: TokenBatch) -> np.int64:
+        return np.int64(self.template.vocabulary.separator("MASK"))
 
 
 class FewCodeBatches:
@@ -226,9 +216,7 @@ class FewCodeBatches:
         seed: of what is kept.
     """
 
-    def __init__(
-        self, batches: TokenBatches | MixedCodeBatches | MaskedCodeBatches, num_codes: int, seed: int
-    ) -> None:
+    def __init__(self, batches: TokenBatches | _ReplacedCodeBatches, num_codes: int, seed: int) -> None:
         if not 1 <= num_codes <= batches.template.num_codes_per_image:
             raise UsageError(
                 f"kept_codes must be between 1 and the {batches.template.num_codes_per_image} codes of a picture, "

@@ -7,6 +7,24 @@ from cogview.training.config import TokenLossConfig, TrainingConfig
 from cogview.transformer.config import InitialisationConfig, TransformerConfig
 
 
+def _start_of(recipe: TextToImageRecipe, *, num_steps: int, batch_size: int) -> TextToImageRecipe:
+    """Return the first half of a recipe: sequences of few codes, from none hidden to all."""
+    return replace(
+        recipe,
+        masked_codes=1.0,
+        kept_codes=64,
+        training=replace(
+            recipe.training,
+            num_steps=num_steps,
+            batch_size=batch_size,
+            learning_rate=2e-3,
+            muon_learning_rate=0.02,
+            final_learning_rate_fraction=0.2,
+            sample_every_steps=0,  # whole pictures come later
+        ),
+    )
+
+
 def bundled_start() -> TextToImageRecipe:
     """The first half of `bundled`: which words mean which things, and where they stand.
 
@@ -19,21 +37,7 @@ def bundled_start() -> TextToImageRecipe:
     Differs from the paper: as `bundled` does; and a sequence holds a quarter of a picture's codes, on average half of
     them hidden, so that much has to be taken from the text.
     """
-    recipe = bundled()
-    return replace(
-        recipe,
-        masked_codes=1.0,
-        kept_codes=64,
-        training=replace(
-            recipe.training,
-            num_steps=5_000,
-            batch_size=24,
-            learning_rate=2e-3,
-            muon_learning_rate=0.02,
-            final_learning_rate_fraction=0.2,
-            sample_every_steps=0,  # whole pictures come later
-        ),
-    )
+    return _start_of(bundled(), num_steps=5_000, batch_size=24)
 
 
 def bundled() -> TextToImageRecipe:
@@ -88,21 +92,7 @@ def bundled_gpu_start() -> TextToImageRecipe:
     Cost: to be measured on a GPU.
     Expected: to be measured; listed as pending in `bench/README.md`.
     """
-    recipe = bundled_gpu()
-    return replace(
-        recipe,
-        masked_codes=1.0,
-        kept_codes=64,
-        training=replace(
-            recipe.training,
-            num_steps=10_000,
-            batch_size=256,
-            learning_rate=2e-3,
-            muon_learning_rate=0.02,
-            final_learning_rate_fraction=0.2,
-            sample_every_steps=0,
-        ),
-    )
+    return _start_of(bundled_gpu(), num_steps=10_000, batch_size=256)
 
 
 def bundled_gpu() -> TextToImageRecipe:
