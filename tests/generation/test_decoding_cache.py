@@ -14,11 +14,14 @@ def random_heads(generator: torch.Generator, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, CONFIG.head_size, generator=generator)
 
 
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.float16, 5e-3)])
 @pytest.mark.parametrize("num_tokens", [0, 1, 126, 127, 128, 129, 255, 256, 299])
 @torch.inference_mode()
-def test_sums_of_rows_are_the_fused_kernel_s_attention(num_tokens: int) -> None:
+def test_sums_of_rows_are_the_fused_kernel_s_attention(
+    num_tokens: int, dtype: torch.dtype, error: float
+) -> None:
     generator = torch.Generator().manual_seed(num_tokens)
-    caches = TableCache(CONFIG, BATCH, CAPACITY), FusedCache(CONFIG, BATCH, CAPACITY)
+    caches = TableCache(CONFIG, BATCH, CAPACITY, dtype), FusedCache(CONFIG, BATCH, CAPACITY)
     for layer in range(CONFIG.num_layers):
         key, value = random_heads(generator, 2, BATCH, CONFIG.num_heads, num_tokens)
         for cache in caches:
@@ -28,9 +31,10 @@ def test_sums_of_rows_are_the_fused_kernel_s_attention(num_tokens: int) -> None:
         steps = [cache.step() for cache in caches]
         for layer in range(CONFIG.num_layers):
             heads = random_heads(generator, BATCH, 3, CONFIG.num_heads)
+            heads[:, 0] /= CONFIG.head_size**0.5
             by_sums, fused = (step(layer, heads) for step in steps)
             assert by_sums.shape == fused.shape == heads[:, 0].shape
-            assert (by_sums - fused).abs().max() < 1e-5
+            assert (by_sums - fused).abs().max() < error
         for cache in caches:
             cache.length += 1
 
@@ -58,9 +62,10 @@ def test_prompts_are_copied_to_their_rows(kind: type[TableCache] | type[FusedCac
         assert torch.equal(shared.step()(layer, heads), together.step()(layer, heads))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @torch.inference_mode()
-def test_scores_too_large_for_a_float_s_exponential_do_no_harm() -> None:
-    cache = TableCache(CONFIG, 1, CAPACITY)
+def test_scores_too_large_for_an_exponential_or_for_fp16_do_no_harm(dtype: torch.dtype) -> None:
+    cache = TableCache(CONFIG, 1, CAPACITY, dtype)
     ones = torch.ones(1, CONFIG.num_heads, CONFIG.head_size)
     attended = cache.step()(0, torch.stack([100 * ones, 100 * ones, ones], dim=1))
     assert torch.equal(attended, ones)

@@ -41,8 +41,11 @@ def transformer() -> Transformer:
 
 
 @pytest.mark.usefixtures("num_threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("num_tokens", [5, 63, 64, 290, 1040])
-def test_attention_over_cached_keys_has_the_same_bits_in_any_batch(num_tokens: int) -> None:
+def test_attention_over_cached_keys_has_the_same_bits_in_any_batch(
+    num_tokens: int, dtype: torch.dtype
+) -> None:
     """At heads of 64, where products large enough for the library's kernels are made."""
     transformer = Transformer(
         TransformerConfig(
@@ -53,8 +56,9 @@ def test_attention_over_cached_keys_has_the_same_bits_in_any_batch(num_tokens: i
             num_positions=num_tokens + 1,
         )
     )
-    decoder = Engine(transformer, VOCABULARY.image_codes).decoder
+    decoder = Engine(transformer, VOCABULARY.image_codes, dtype=dtype).decoder
     cache = decoder.new_cache(16, num_tokens + 1)
+    assert cache.keys.dtype == dtype
     generator = torch.Generator().manual_seed(num_tokens)
     cache.keys.normal_(generator=generator)
     cache.values.normal_(generator=generator)

@@ -44,14 +44,25 @@ def different_rows(batch: int) -> torch.Tensor:
     return torch.randn(batch, NUM_CODES, generator=generator) * scale
 
 
-@pytest.mark.parametrize("num", [1, 7, 64, 65])
+@pytest.mark.parametrize("num", [1, 7, 200, 2047, 2048])
 @pytest.mark.parametrize("batch", [1, 5])
-def test_the_largest_are_found_by_groups(num: int, batch: int) -> None:
+def test_the_largest_are_those_that_sorting_puts_first(num: int, batch: int) -> None:
     logits = torch.randn(batch, 2048, generator=torch.Generator().manual_seed(num))
-    logits[-1, 8:16] += 9  # several of one group
     found, by_sorting = largest(logits, num), logits.sort(descending=True)
     assert torch.equal(found[0], by_sorting.values[:, :num])
     assert torch.equal(found[1], by_sorting.indices[:, :num])
+
+
+def test_of_equal_logits_a_row_draws_the_same_in_any_company() -> None:
+    logits = torch.randn(7, 2048, generator=torch.Generator().manual_seed(0)).mul(4).round().bfloat16()
+    kept, columns = largest(logits, 200)
+    assert (kept == kept[:, -1:]).sum(
+        dim=1
+    ).min() > 1  # the last of them have equals on both sides of the cut
+    for row in range(7):
+        alone = largest(logits[row, None], 200)
+        assert torch.equal(alone[0][0], kept[row])
+        assert torch.equal(alone[1][0], columns[row])
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)

@@ -47,7 +47,7 @@ class FusedCache(KeyValueCache):
 
 
 class TableCache:
-    """Keys and values in fp32 as tables of rows, so that attention is two weighted sums of rows.
+    """Keys and values as tables of rows, so that attention is two weighted sums of rows.
 
     The values of a head are rows of `e` channels, of which its softmax weighs one for each position. Its keys stand
     transposed, in blocks of 128 positions: a block has a row for each channel, and the query weighs these. PyTorch's
@@ -58,20 +58,26 @@ class TableCache:
         config: of the transformer that fills it.
         batch: sequences.
         max_tokens: capacity in positions.
+        dtype: fp32, or fp16 for half of the memory and of the time to read it: keys, values, scores and weights are
+            then rounded to fp16, and sums are still made in fp32.
     """
 
     BLOCK = 128
 
-    def __init__(self, config: TransformerConfig, batch: int, max_tokens: int) -> None:
+    def __init__(
+        self, config: TransformerConfig, batch: int, max_tokens: int, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.length = 0
         self.max_tokens = max_tokens
         num_blocks = -(-max_tokens // self.BLOCK)
         heads, channels = batch * config.num_heads, config.head_size
         self._shape = (batch, config.num_heads, channels)
         self.keys: Float[Tensor, "l n j e p"] = torch.zeros(
-            config.num_layers, heads, num_blocks, channels, self.BLOCK
+            config.num_layers, heads, num_blocks, channels, self.BLOCK, dtype=dtype
         )
-        self.values: Float[Tensor, "l n k e"] = torch.zeros(config.num_layers, heads, max_tokens, channels)
+        self.values: Float[Tensor, "l n k e"] = torch.zeros(
+            config.num_layers, heads, max_tokens, channels, dtype=dtype
+        )
         self._key_tables = self.keys.flatten(1, 3).unbind(0)
         self._value_tables = self.values.flatten(1, 2).unbind(0)
         self._key_rows = torch.arange(heads * num_blocks * channels, dtype=torch.int32).view(
@@ -107,14 +113,18 @@ class TableCache:
         key_starts = torch.arange(0, len(key_rows), channels, dtype=torch.int32)
         value_rows = self._value_rows[:, :length].flatten()
         value_starts = torch.arange(0, len(value_rows), length, dtype=torch.int32)
+        largest_score = torch.finfo(self.keys.dtype).max
 
         def attend(layer: int, query_key_value: Tensor) -> Tensor:
             query, key, value = query_key_value.unbind(1)
             new_keys[layer].copy_(key)
             new_values[layer].copy_(value)
             # Every block of a head meets the same query.
-            weights = query.float().reshape(heads, 1, channels).expand(heads, num_blocks, channels).flatten()
+            weights = query.to(self.keys.dtype).reshape(heads, 1, channels)
+            weights = weights.expand(heads, num_blocks, channels).flatten()
             scores = _sums_of_rows(self._key_tables[layer], key_rows, key_starts, weights)
+            if scores.dtype == torch.float16:
+                scores.clamp_(-largest_score, largest_score)  # the softmax of infinities is not a number
             weights = torch.softmax(scores.view(heads, -1)[:, :length], dim=-1).flatten()
             attended = _sums_of_rows(self._value_tables[layer], value_rows, value_starts, weights)
             return attended.view(batch, num_heads, channels)
