@@ -91,12 +91,12 @@ class Decoder:
         self._final_norm = _norm(transformer.final_norm)
         self._head = linear(table[legal_codes.start : legal_codes.stop])
 
-    def new_cache(self, batch: int, max_tokens: int) -> DecodingCache:
-        """Return an empty cache of the kind that attention is fastest in here."""
+    def new_cache(self, batch: int, max_tokens: int, start: int = 0) -> DecodingCache:
+        """Return an empty cache of the kind that attention is fastest in here; sequences begin at place `start`."""
         if self.device.type == "cpu":
             dtype = torch.float32 if self.dtype == torch.float32 else torch.float16
-            return TableCache(self.config, batch, max_tokens, dtype)
-        return FusedCache(self.config, batch, max_tokens, self.dtype, self.device)
+            return TableCache(self.config, batch, max_tokens, dtype, start)
+        return FusedCache(self.config, batch, max_tokens, self.dtype, self.device, start)
 
     def logits(self, hidden: Float[Tensor, "b d"]) -> Float[Tensor, "b v"]:
         """Return the logits of the legal codes."""
@@ -120,7 +120,7 @@ class Decoder:
             return attended.transpose(1, 2).reshape(b * t, self.config.hidden_size)
 
         x = self._through_blocks(x, attend)
-        cache.length = t
+        cache.length = cache.starts[0] + t
         return self._final_norm(x.view(b, t, -1)[:, -1])
 
     def decode(

@@ -1,7 +1,7 @@
 """Texts to codes: shared prefill, batched decoding, one random generator for each candidate."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,8 @@ class Prompt:
         prefix: the tokens before the codes.
         code_positions: position index of each code.
         seeds: one for each candidate; a seed draws the same picture alone or in any batch.
+        max_prefix_tokens: places that are kept for the prefix, as many as it has by default. Prompts are drawn side by
+            side where theirs are equal.
         textless: the same without a text, which guidance compares with; only needed for guidance.
 
     Raises:
@@ -38,9 +40,11 @@ class Prompt:
     prefix: TokenSequence
     code_positions: Int64[np.ndarray, "n"]
     seeds: tuple[int, ...]
+    max_prefix_tokens: int = 0
     textless: "Prompt | None" = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "max_prefix_tokens", max(self.max_prefix_tokens, len(self.prefix.tokens)))
         if not self.seeds or min(self.seeds) < 0:
             raise UsageError(f"seeds must be at least one and none negative, got {list(self.seeds)}")
 
@@ -57,6 +61,7 @@ class Prompt:
             prefix=template.prefix(pieces),
             code_positions=template.code_positions(len(pieces)),
             seeds=tuple(seeds),
+            max_prefix_tokens=template.max_prefix_tokens,
             textless=textless,
         )
 
@@ -72,10 +77,11 @@ class _Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class _Read:
-    """A prompt that was run: the normalised state of its last token, [d], and its keys and values."""
+    """A prompt that was run: the normalised state of its last token, its keys and values, its codes' positions."""
 
-    state: Tensor
+    state: Float[Tensor, "d"]
     cache: DecodingCache
+    code_positions: Int64[np.ndarray, "n"]
 
 
 class Engine:
@@ -120,26 +126,25 @@ class Engine:
     ) -> Int64[Tensor, "b n"]:
         """Return the codes of every candidate of every prompt, in this order, counted from 0, on the CPU.
 
-        Texts whose prefixes are equally long are decoded together, so that all sequences of a batch have one
-        length and nothing has to be masked.
+        Guided candidates take two rows of a batch, with the text and without.
 
         Args:
             prompts: at least one, all for the same number of codes.
             config: guidance, temperature, top-k and top-p.
             progress: called after each step.
         """
-        by_length: dict[tuple[int, ...], list[_Candidate]] = defaultdict(list)
+        groups: dict[int, list[_Candidate]] = defaultdict(list)
         num_rows = 0
         for prompt in prompts:
+            together = prompt if config.guidance == 1 else _textless(prompt)
+            room = max(prompt.max_prefix_tokens, together.max_prefix_tokens)
             for seed in prompt.seeds:
-                candidate = _Candidate(row=num_rows, prompt=prompt, seed=seed)
-                together = (prompt, _textless(prompt)) if config.guidance != 1 else (prompt,)
-                by_length[tuple(len(each.prefix.tokens) for each in together)].append(candidate)
+                groups[room].append(_Candidate(row=num_rows, prompt=prompt, seed=seed))
                 num_rows += 1
         num_codes = len(prompts[0].code_positions)
         codes = torch.empty(num_rows, num_codes, dtype=torch.int64)
         num_done = 0
-        for group in by_length.values():
+        for room, group in groups.items():
             read: dict[Prompt, _Read] = {}
             for start in range(0, len(group), self._max_batch):
                 batch = group[start : start + self._max_batch]
@@ -149,75 +154,57 @@ class Engine:
                         progress(done + width * num_steps, codes.numel())
 
                 with torch.inference_mode():
-                    prompts_here = dict.fromkeys(candidate.prompt for candidate in batch)
+                    rows = [candidate.prompt for candidate in batch]
                     if config.guidance != 1:
-                        prompts_here |= dict.fromkeys(_textless(candidate.prompt) for candidate in batch)
-                    read = {prompt: read.get(prompt) or self._read(prompt) for prompt in prompts_here}
-                    drawn = self._draw(batch, read, config, step)
+                        rows += [_textless(prompt) for prompt in rows]
+                    read = {
+                        prompt: read.get(prompt) or self._read(prompt, room) for prompt in dict.fromkeys(rows)
+                    }
+                    seeds = [candidate.seed for candidate in batch]
+                    drawn = self._draw([read[prompt] for prompt in rows], seeds, config, step)
                 codes[[candidate.row for candidate in batch]] = drawn.cpu()
                 num_done += drawn.numel()
         return codes
 
     def _draw(
         self,
-        batch: Sequence[_Candidate],
-        read: Mapping[Prompt, _Read],
+        rows: Sequence[_Read],
+        seeds: Sequence[int],
         config: SamplingConfig,
         step: Callable[[int], None],
     ) -> Int64[Tensor, "b n"]:
-        """Draw the pictures of one batch, whose prefixes are equally long."""
-        prompts = [candidate.prompt for candidate in batch]
-        rows = [self._rows(prompts, read)]
-        if config.guidance != 1:
-            rows.append(self._rows([_textless(prompt) for prompt in prompts], read))
-        num_codes = rows[0].positions.shape[1]
-        uniforms = seeded_uniforms([candidate.seed for candidate in batch], num_codes)
-        uniforms = uniforms.to(self.decoder.device)
-        codes = torch.empty_like(rows[0].positions)
+        """Draw a picture for each seed; with guidance, rows without a text follow those with one."""
+        num_codes = len(rows[0].code_positions)
+        positions = torch.from_numpy(np.stack([row.code_positions for row in rows])).to(self.decoder.device)
+        uniforms = seeded_uniforms(seeds, num_codes).to(self.decoder.device)
+        cache = self.decoder.new_cache(len(rows), rows[0].cache.length + num_codes - 1)
+        cache.copy_prompts([row.cache for row in rows])
+        hidden = torch.stack([row.state for row in rows])
+        codes = positions.new_empty(len(seeds), num_codes)
         for index in range(num_codes):
-            logits = self.decoder.logits(rows[0].hidden)
+            logits = self.decoder.logits(hidden)
             if config.guidance != 1:
-                textless = self.decoder.logits(
-                    rows[1].hidden
-                ).float()  # what is far apart must not be rounded
-                logits = textless + config.guidance * (logits.float() - textless)
+                # What is far apart must not be rounded.
+                with_text, without = logits.float().chunk(2)
+                logits = without + config.guidance * (with_text - without)
             codes[:, index] = sample(logits, config, uniforms[:, index])
             step(index + 1)
             if index + 1 < num_codes:
                 tokens = codes[:, index] + self._first_code
-                for each in rows:
-                    each.hidden = self.decoder.decode(tokens, each.positions[:, index], each.cache)
+                if config.guidance != 1:
+                    tokens = tokens.repeat(2)
+                hidden = self.decoder.decode(tokens, positions[:, index], cache)
         return codes
 
-    def _read(self, prompt: Prompt) -> _Read:
+    def _read(self, prompt: Prompt, room: int) -> _Read:
         """Run a prompt by itself, so that the bits of its keys do not depend on its company."""
-        cache = self.decoder.new_cache(1, len(prompt.prefix.tokens))
+        cache = self.decoder.new_cache(1, room, start=room - len(prompt.prefix.tokens))
         tokens, positions = (
             torch.from_numpy(array)[None].to(self.decoder.device)
             for array in (prompt.prefix.tokens, prompt.prefix.positions)
         )
-        return _Read(state=self.decoder.prefill(tokens, positions, cache)[0], cache=cache)
-
-    def _rows(self, prompts: Sequence[Prompt], read: Mapping[Prompt, _Read]) -> "_Rows":
-        """Return the sequences of prompts that were run, each with a copy of its prompt and room for its codes."""
-        positions = torch.from_numpy(np.stack([prompt.code_positions for prompt in prompts]))
-        first = read[prompts[0]].cache
-        cache = self.decoder.new_cache(len(prompts), first.length + positions.shape[1] - 1)
-        cache.copy_prompts([read[prompt].cache for prompt in prompts])
-        return _Rows(
-            positions=positions.to(self.decoder.device),
-            hidden=torch.stack([read[prompt].state for prompt in prompts]),
-            cache=cache,
-        )
-
-
-@dataclass(kw_only=True)
-class _Rows:
-    """Sequences that are drawn together: positions of their codes [b n], state of their last token [b d], cache."""
-
-    positions: Int64[Tensor, "b n"]
-    hidden: Float[Tensor, "b d"]
-    cache: DecodingCache
+        state = self.decoder.prefill(tokens, positions, cache)[0]
+        return _Read(state=state, cache=cache, code_positions=prompt.code_positions)
 
 
 def _textless(prompt: Prompt) -> Prompt:

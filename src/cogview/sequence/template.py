@@ -112,9 +112,14 @@ class TextToImageTemplate:
         return self.grid_rows * self.grid_columns
 
     @property
+    def max_prefix_tokens(self) -> int:
+        """Tokens before the codes, `[ROI1] text [SIZE] [BOI1]`, of a text as long as can be."""
+        return 3 + self.max_text_pieces
+
+    @property
     def max_tokens(self) -> int:
         """Tokens of a sequence whose text is as long as can be: the width of a batch."""
-        return 4 + self.max_text_pieces + self.num_codes_per_image
+        return self.max_prefix_tokens + self.num_codes_per_image + 1
 
     @property
     def num_positions(self) -> int:
