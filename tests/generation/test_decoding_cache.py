@@ -62,6 +62,29 @@ def test_prompts_are_copied_to_their_rows(kind: type[TableCache] | type[FusedCac
         assert torch.equal(shared.step()(layer, heads), together.step()(layer, heads))
 
 
+@pytest.mark.parametrize("starts", [(0, 0), (0, 5), (130, 3), (139, 139)])
+@pytest.mark.parametrize("kind", [TableCache, FusedCache])
+@torch.inference_mode()
+def test_sequences_of_unlike_length_attend_to_their_own_tokens_only(
+    kind: type[TableCache] | type[FusedCache], starts: tuple[int, int]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    heads = random_heads(generator, 2, 3, CONFIG.num_heads)
+    prompts, alone = [], []
+    for row, start in enumerate(starts):
+        keys, values = random_heads(generator, 2, CONFIG.num_layers, 1, CONFIG.num_heads, 140 - start)
+        plain, placed = kind(CONFIG, 1, 141 - start), kind(CONFIG, 1, 140, start=start)
+        for cache in (plain, placed):
+            for layer in range(CONFIG.num_layers):
+                cache.fill(layer, keys[layer], values[layer])
+        placed.length, plain.length = 140, 140 - start
+        prompts.append(placed)
+        alone.append(plain.step()(1, heads[row, None]))
+    together = kind(CONFIG, 2, CAPACITY)
+    together.copy_prompts(prompts)  # type: ignore[arg-type]
+    assert (together.step()(1, heads) - torch.cat(alone)).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @torch.inference_mode()
 def test_scores_too_large_for_an_exponential_or_for_fp16_do_no_harm(dtype: torch.dtype) -> None:
