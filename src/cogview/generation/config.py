@@ -27,7 +27,7 @@ class SamplingConfig:
     Args:
         guidance: with 1 logits are the text's; above, they go further in the direction in which the text moves them
             away from those without a text: without + guidance * (with - without). Beyond the paper; it needs a model
-            that was trained with some texts dropped, and twice the work.
+            that was trained with some texts dropped, and computes twice the rows.
         temperature: below 1 prefers probable codes, above 1 levels them; 0 always takes the most probable.
         top_k: codes to draw from; all if None.
         top_p: share of the probability to draw from, over 0 and up to 1; all if 1.

@@ -156,8 +156,8 @@ class Pipeline:
                 that all candidates are one picture.
             top_k: draw from the most probable codes only; from all if None.
             top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
-            guidance: above 1, what the text says is followed more closely than it was learnt, at twice the cost; for
-                models that were trained with some texts dropped. The model's own by default.
+            guidance: above 1, what the text says is followed more closely than it was learnt, with twice the rows to
+                compute; for models that were trained with some texts dropped. The model's own by default.
             progress: called with the numbers of codes drawn and to be drawn.
 
         Returns:
@@ -174,6 +174,12 @@ class Pipeline:
             top_k=top_k,
             top_p=float(top_p),
         )
+        if config.guidance != 1 and self.guidance == 1:
+            warnings.warn(
+                f"guidance {config.guidance:g} compares with pictures drawn without a text, which this model does not "
+                "say it was trained for (--dropped-texts); if they come out spoilt, leave it out",
+                stacklevel=2,
+            )
         seeds = range(seed, seed + num_candidates)
         pieces = [self.text_tokenizer.encode(each) for each in texts]
         self._warn_of_clipping([len(each) for each in pieces])
