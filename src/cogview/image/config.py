@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from cogview.errors import UsageError
 
@@ -9,17 +10,83 @@ FOLDER_NAME = "image_tokenizer"
 """What an image tokenizer's folder is called inside a model and beside tokens."""
 
 
+CodebookMethod = Literal["nearest_neighbour", "gumbel", "moving_average", "fixed", "normalised"]
+CodebookInitialisation = Literal["encoder_outputs", "random"]
+
+
 @dataclass(frozen=True, kw_only=True)
-class VQVAEConfig:
+class CodebookConfig:
+    """Describe a codebook, and how it learns.
+
+    Args:
+        num_codes: entries of the codebook, |V|.
+        code_size: width of one codebook vector, d.
+        codebook: how it learns: the paper's (a) `nearest_neighbour` by gradient, (b) `gumbel` draws, (c)
+            `moving_average` of the vectors assigned to each code, (d) `fixed` after its initialisation; or, beyond the
+            paper, `normalised`: (a) on the unit sphere, which wants a `code_size` of 8 or so.
+        codebook_initialisation: start as clusters of `encoder_outputs`, or as `random` vectors of N(0, 1).
+        codebook_weight: of the loss that pulls codes to the encoder's vectors, for (a) and `normalised`.
+        commitment_weight: of the loss that pulls the encoder's vectors to their codes; (b) has none.
+        gumbel_temperatures: tau of (b) at the first step and after the annealing.
+        gumbel_annealing_steps: steps over which tau falls, geometrically, from the one to the other.
+        decay: of the moving averages that are the codebook of (c) and the cluster sizes of all, in (0, 1).
+        smoothing_epsilon: Laplace smoothing of the moving cluster sizes.
+        codebook_start_step: training step at which the codebook is laid into the encoder's vectors; before it the
+            vectors pass unquantized, so that the codebook starts from features and not from noise.
+        revival_every_steps: interval at which codes that are hardly used move to badly served vectors; 0 for never.
+        revival_threshold: a code is revived below this share of the mean cluster size.
+
+    Raises:
+        UsageError: the numbers contradict each other.
+
+    Paper: section 2.1 and figure 2.
+    """
+
+    num_codes: int = 8192
+    code_size: int = 256
+    codebook: CodebookMethod = "moving_average"
+    codebook_initialisation: CodebookInitialisation = "encoder_outputs"
+    codebook_weight: float = 1.0
+    commitment_weight: float = 0.25
+    gumbel_temperatures: tuple[float, float] = (1.0, 0.01)
+    gumbel_annealing_steps: int = 1_000
+    decay: float = 0.99
+    smoothing_epsilon: float = 1e-5
+    codebook_start_step: int = 0
+    revival_every_steps: int = 100
+    revival_threshold: float = 0.03
+
+    def __post_init__(self) -> None:
+        if min(self.num_codes, self.code_size) < 1:
+            raise UsageError("image tokenizer: codes and code size must be at least 1")
+        # A config file may say anything, and each of these would be taken for another one in silence.
+        choices = {"codebook": CodebookMethod, "codebook_initialisation": CodebookInitialisation}
+        for name, kind in choices.items():
+            if getattr(self, name) not in get_args(kind):
+                wanted = ", ".join(get_args(kind))
+                raise UsageError(
+                    f"image tokenizer: {name} must be one of {wanted}, got {getattr(self, name)!r}"
+                )
+        if not 0.0 < self.decay < 1.0 or not math.isfinite(self.commitment_weight):
+            raise UsageError(f"image tokenizer: decay must lie in (0, 1), got {self.decay}")
+        if min(self.gumbel_temperatures) <= 0.0 or self.gumbel_annealing_steps < 1:
+            raise UsageError(
+                "image tokenizer: gumbel_temperatures must be greater than 0 and gumbel_annealing_steps at least 1, "
+                f"got {self.gumbel_temperatures} and {self.gumbel_annealing_steps}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQVAEConfig(CodebookConfig):
     """Describe a convolutional VQ-VAE; the defaults are the released CogView tokenizer.
 
     The encoder folds `patch_size_pixels` squares of pixels into channels, halves the grid once per entry of
     `encoder_channels`, and maps to `code_size`. The decoder runs the same way backwards. Both are fully
     convolutional, so one set of weights serves every picture whose sides are multiples of `downsampling_factor`.
 
+    The codebook's arguments are those of `CodebookConfig`.
+
     Args:
-        num_codes: entries of the codebook, |V|.
-        code_size: width of one codebook vector, d.
         patch_size_pixels: side of the pixel squares folded into channels (1: none, the release).
         encoder_channels: width after each halving, finest grid first.
         encoder_blocks: residual blocks after each halving.
@@ -33,22 +100,13 @@ class VQVAEConfig:
         pixel_std: then divided by.
         l2_weight: weight of the mean squared error of normalised pixels, the paper's loss.
         l1_weight: weight of the mean absolute error of normalised pixels.
-        commitment_weight: pulls the encoder's vectors to their codes.
-        decay: of the moving averages that are the codebook, in (0, 1).
-        smoothing_epsilon: Laplace smoothing of the moving cluster sizes.
-        codebook_start_step: training step at which the codebook is laid into the encoder's vectors; before it the
-            vectors pass unquantized, so that the codebook starts from features and not from noise.
-        revival_every_steps: interval at which codes that are hardly used move to badly served vectors; 0 for never.
-        revival_threshold: a code is revived below this share of the mean cluster size.
 
     Raises:
         UsageError: the numbers contradict each other.
 
-    Paper: sections 2.1 and 2.2; the codebook is trained by method (c), nearest neighbour with moving averages.
+    Paper: sections 2.1 and 2.2.
     """
 
-    num_codes: int = 8192
-    code_size: int = 256
     patch_size_pixels: int = 1
     encoder_channels: tuple[int, ...] = (512, 512, 512)
     encoder_blocks: tuple[int, ...] = (0, 0, 0)
@@ -61,14 +119,9 @@ class VQVAEConfig:
     pixel_std: tuple[float, float, float] = (0.30379, 0.32279, 0.32800)
     l2_weight: float = 1.0
     l1_weight: float = 0.0
-    commitment_weight: float = 0.25
-    decay: float = 0.99
-    smoothing_epsilon: float = 1e-5
-    codebook_start_step: int = 0
-    revival_every_steps: int = 100
-    revival_threshold: float = 0.03
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         lengths = {
             "encoder_channels": len(self.encoder_channels),
             "encoder_blocks": len(self.encoder_blocks),
@@ -79,17 +132,14 @@ class VQVAEConfig:
             raise UsageError(
                 f"image tokenizer: {lengths} must have one length, at least 1; give one entry per halving of the grid"
             )
-        counts = (self.num_codes, self.code_size, self.patch_size_pixels, *self.encoder_channels)
-        if min(*counts, *self.decoder_channels) < 1:
-            raise UsageError("image tokenizer: codes, code size, patch size and channels must be at least 1")
+        if min(self.patch_size_pixels, *self.encoder_channels, *self.decoder_channels) < 1:
+            raise UsageError("image tokenizer: patch size and channels must be at least 1")
         if self.encoder_kernel_size not in (2, 4):
             raise UsageError(
                 f"image tokenizer: encoder_kernel_size must be 2 or 4, got {self.encoder_kernel_size}"
             )
         if self.decoder_stem_blocks and not self.decoder_stem_channels:
             raise UsageError("image tokenizer: decoder_stem_blocks needs decoder_stem_channels > 0")
-        if not 0.0 < self.decay < 1.0 or not math.isfinite(self.commitment_weight):
-            raise UsageError(f"image tokenizer: decay must lie in (0, 1), got {self.decay}")
         if len(self.pixel_mean) != 3 or len(self.pixel_std) != 3:
             raise UsageError(
                 "image tokenizer: pixel_mean and pixel_std must have three numbers each, for red, green and blue, "

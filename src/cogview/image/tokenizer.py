@@ -18,10 +18,20 @@ from cogview.image.config import FOLDER_NAME, VQVAEConfig
 from cogview.image.vqvae import VQVAE
 
 FORMAT = "cogview-image-tokenizer"
-_ADDED_LATER: dict[str, Any] = {"encoder_kernel_size": 4}
 VERSION = 1
 # What only training needs; a finetune starts it afresh from the codebook.
-TRAINING_STATE = ("quantizer.cluster_size", "quantizer.embed_avg", "quantizer.is_initialised")
+TRAINING_STATE = tuple(
+    f"quantizer.{name}" for name in ("cluster_size", "embed_avg", "is_initialised", "temperature")
+)
+# Added to the configuration since version 1 was first written, with what was so before.
+_ADDED_LATER: dict[str, Any] = {
+    "encoder_kernel_size": 4,
+    "codebook": "moving_average",
+    "codebook_initialisation": "encoder_outputs",
+    "codebook_weight": 1.0,
+    "gumbel_temperatures": (1.0, 0.01),
+    "gumbel_annealing_steps": 1_000,
+}
 
 
 class ImageTokenizer:
@@ -161,9 +171,7 @@ def load_image_tokenizer(
             "the two files belong to different tokenizers"
         )
     vqvae.load_state_dict(weights, strict=False)
-    quantizer = vqvae.quantizer
-    quantizer.embed_avg.copy_(quantizer.embed)
-    quantizer.is_initialised.fill_(True)
+    vqvae.quantizer.take_codebook_as_it_is()
     tokenizer = ImageTokenizer(vqvae.to(device or "cpu"), dtype or torch.float32)
     if tokenizer.fingerprint != content.get("fingerprint"):
         raise CogViewError(

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from cogview.image.config import VQVAEConfig
-from cogview.image.quantizer import MovingAverageQuantizer
+from cogview.image.quantizers.build import build_quantizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class VQVAE(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = build_encoder(config)
-        self.quantizer = MovingAverageQuantizer(config)
+        self.quantizer = build_quantizer(config)
         self.decoder = build_decoder(config)
         # Pixels live in [-1, 1] here and the statistics speak of [0, 1].
         mean, std = torch.tensor(config.pixel_mean), torch.tensor(config.pixel_std)
@@ -58,7 +58,7 @@ class VQVAE(nn.Module):
     def forward(self, images: Float[Tensor, "b c y x"]) -> VQVAEOutput:
         """Encode, quantize, decode and score.
 
-        Pure: the codebook learns in `quantizer.update`, not here.
+        What a codebook learns without a gradient it learns in `quantizer.update`, not here.
 
         Args:
             images: in [-1, 1]; sides multiples of the downsampling factor.

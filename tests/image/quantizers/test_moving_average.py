@@ -4,13 +4,9 @@ import pytest
 import torch
 
 from cogview.image.config import VQVAEConfig
-from cogview.image.quantizer import (
-    MovingAverageQuantizer,
-    Quantizer,
-    as_rows,
-    draw_in_proportion,
-    nearest_codes,
-)
+from cogview.image.quantizers.initialisation import draw_in_proportion
+from cogview.image.quantizers.moving_average import MovingAverageQuantizer
+from cogview.image.quantizers.nearest_code import as_rows, nearest_codes
 
 
 def quantizer_of(**changes) -> MovingAverageQuantizer:
@@ -29,14 +25,10 @@ def grids(seed: int, batch: int = 4, side: int = 6, width: int = 4) -> torch.Ten
     return torch.randn(batch, width, side, side, generator=torch.Generator().manual_seed(seed))
 
 
-def test_it_is_a_quantizer() -> None:
-    assert isinstance(quantizer_of(), Quantizer)
-
-
 def test_nearest_is_the_least_distance_even_when_computed_in_parts(monkeypatch):
     rows, embed = torch.randn(50, 4), torch.randn(7, 4)
     expected = torch.cdist(rows, embed).argmin(1)
-    monkeypatch.setattr("cogview.image.quantizer.DISTANCES_AT_A_TIME", 20)
+    monkeypatch.setattr("cogview.image.quantizers.nearest_code.DISTANCES_AT_A_TIME", 20)
     assert torch.equal(nearest_codes(rows, embed), expected)
 
 

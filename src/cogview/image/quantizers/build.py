@@ -1,0 +1,24 @@
+"""From a configuration to its quantizer."""
+
+from collections.abc import Callable
+
+from cogview.image.config import CodebookConfig, CodebookMethod
+from cogview.image.quantizers.codebook import Codebook
+from cogview.image.quantizers.fixed import FixedQuantizer
+from cogview.image.quantizers.gumbel import GumbelQuantizer
+from cogview.image.quantizers.moving_average import MovingAverageQuantizer
+from cogview.image.quantizers.nearest_neighbour import NearestNeighbourQuantizer
+from cogview.image.quantizers.normalised import NormalisedQuantizer
+
+_CLASSES: dict[CodebookMethod, Callable[[CodebookConfig], Codebook]] = {
+    "nearest_neighbour": NearestNeighbourQuantizer,
+    "gumbel": GumbelQuantizer,
+    "moving_average": MovingAverageQuantizer,
+    "fixed": FixedQuantizer,
+    "normalised": NormalisedQuantizer,
+}
+
+
+def build_quantizer(config: CodebookConfig) -> Codebook:
+    """Return the quantizer that `config.codebook` names."""
+    return _CLASSES[config.codebook](config)
