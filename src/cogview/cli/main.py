@@ -32,6 +32,7 @@ VERBS = {
     "tokenize": ("tokenize", "turn pictures and captions into codes and pieces for training"),
     "data build": ("data_build", "draw the default data set"),
     "data check": ("data_check", "look through a folder of pictures and captions"),
+    "convert": ("convert", "make others' checkpoints ours"),
     "doctor": ("doctor", "say what is installed here and what works"),
 }
 

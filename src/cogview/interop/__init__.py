@@ -1,0 +1,1 @@
+"""Others' files made ours."""

@@ -1,0 +1,87 @@
+"""The image tokenizer that the authors released in 2021, `vqvae_hard_biggerset_011.pt`, and others of its layout."""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from cogview.errors import CogViewError
+from cogview.image.config import VQVAEConfig
+from cogview.image.tokenizer import ImageTokenizer, inference_weights
+from cogview.image.vqvae import VQVAE
+
+_CODEBOOK = "quantize_t.embed"  # one code in each column
+_OF_TRAINING = ("quantize_t.cluster_size", "quantize_t.embed_avg")
+_CONVOLUTION = re.compile(r"(enc_b|dec)\.blocks\.(\d+)\.(weight|bias)")
+_ROOMS = {"enc_b": "encoder", "dec": "decoder"}
+
+
+def is_released_vqvae(tensors: Mapping[str, Tensor]) -> bool:
+    """Return whether tensors have the names of the released image tokenizer."""
+    return _CODEBOOK in tensors and "enc_b.blocks.0.weight" in tensors and "dec.blocks.0.weight" in tensors
+
+
+def convert_released_vqvae(tensors: Mapping[str, Tensor]) -> ImageTokenizer:
+    """Return the image tokenizer that weights of the released layout are.
+
+    Its sizes are read from the weights; its pixel statistics are the release's.
+
+    Args:
+        tensors: by name.
+
+    Raises:
+        CogViewError: a tensor is missing, of another shape than the others ask for, or not finite, or there is one
+            that the layout does not have.
+    """
+    weights: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if match := _CONVOLUTION.fullmatch(name):
+            weights[f"{_ROOMS[match[1]]}.{match[2]}.{match[3]}"] = tensor.float()
+        elif name == _CODEBOOK:
+            weights["quantizer.embed"] = tensor.float().T.contiguous()
+        elif name not in _OF_TRAINING:
+            raise CogViewError(f"the released image tokenizer has no tensor {name}; is this another model?")
+    vqvae = VQVAE(_config_of(weights))
+    expected = {name: tuple(tensor.shape) for name, tensor in inference_weights(vqvae).items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if differing := sorted(name for name, _ in expected.items() ^ found.items()):
+        name = differing[0]
+        raise CogViewError(
+            f"{name} of the image tokenizer is {found.get(name, 'missing')}, wanted {expected.get(name, 'none')}; "
+            "the file is incomplete or of another layout"
+        )
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
+        raise CogViewError("the weights hold values that are infinite or NaN; the file is damaged, copy it again")
+    vqvae.load_state_dict(weights, strict=False)
+    vqvae.quantizer.take_codebook_as_it_is()
+    return ImageTokenizer(vqvae)
+
+
+def _config_of(weights: Mapping[str, Tensor]) -> VQVAEConfig:
+    """Return the configuration that the weights' shapes tell: what is left unsaid is the release's."""
+    code_size, num_codes = weights["quantizer.embed"].T.shape
+    # Convolutions and rectifiers take turns, and the last convolution changes no resolution.
+    widths = {
+        room: tuple(
+            weights[name].shape[axis]
+            for name in sorted(weights, key=_number_in)
+            if name.startswith(f"{room}.") and name.endswith("weight")
+        )[:-1]
+        for room, axis in (("encoder", 0), ("decoder", 1))
+    }
+    num_halvings = len(widths["encoder"])
+    return VQVAEConfig(
+        num_codes=num_codes,
+        code_size=code_size,
+        encoder_channels=widths["encoder"],
+        encoder_blocks=(0,) * num_halvings,
+        decoder_channels=widths["decoder"],
+        decoder_blocks=(0,) * len(widths["decoder"]),
+    )
+
+
+def _number_in(name: str) -> int:
+    """Return the layer's number of `encoder.2.weight`; the codebook has none."""
+    part = name.split(".")[1]
+    return int(part) if part.isdigit() else -1
