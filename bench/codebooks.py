@@ -115,7 +115,9 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
         if not naive and method in PAPERS:
             left.plot(*curve, color=colours[method], label=label, linewidth=1.2)
         style = ":" if naive else "-"
-        right.plot(*curve, style, color=colours[method], label=f"{label}, naive" if naive else label, linewidth=1.2)
+        right.plot(
+            *curve, style, color=colours[method], label=f"{label}, naive" if naive else label, linewidth=1.2
+        )
     left.set_title("figure 2: started in the encoder's outputs")
     right.set_title("and started naively (dotted)")
     left.set_ylabel("squared error of normalised pixels")
@@ -176,7 +178,9 @@ def main(
     print(f"spread of the paper's four: {figures['spread_of_the_papers_four']}")
     draw(runs, picture)
     path = RESULTS / f"{out}.json"
-    atomic_write_json(path, {"benchmark": "codebooks", "environment": environment, "size": repr(size), **figures})
+    atomic_write_json(
+        path, {"benchmark": "codebooks", "environment": environment, "size": repr(size), **figures}
+    )
     shutil.rmtree(work)
     print(path)
 

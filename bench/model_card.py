@@ -76,7 +76,7 @@ def facts(pipe: Pipeline) -> dict[str, Any]:
         "grid": [pipe.template.grid_rows, pipe.template.grid_columns],
         "downsampling_factor": pipe.image_tokenizer.downsampling_factor,
         "image_tokenizer_parameters": sum(
-            p.numel() for p in pipe.image_tokenizer.vqvae.state_dict().values()
+            p.numel() for p in pipe.image_tokenizer.autoencoder.state_dict().values()
         ),
     }
 

@@ -212,8 +212,8 @@ def test_a_tokenizer_of_another_model_is_refused(folder: Path, tmp_path: Path, t
     else:
         other = tiny_image_tokenizer()
         with torch.no_grad():
-            other.vqvae.quantizer.embed.mul_(2)
-        type(other)(other.vqvae).save_pretrained(folder / "image_tokenizer")
+            other.autoencoder.quantizer.embed.mul_(2)
+        type(other)(other.autoencoder).save_pretrained(folder / "image_tokenizer")
     message = refusal(folder)
     assert tokenizer.replace("_", " ") in message
     assert json.loads((folder / "config.json").read_text())[tokenizer] in message

@@ -43,7 +43,7 @@ def test_a_saved_tokenizer_gives_the_same_codes_pictures_and_fingerprint(tokeniz
     assert loaded.fingerprint == tokenizer.fingerprint
     assert loaded.config == tokenizer.config
     assert (loaded.num_codes, loaded.downsampling_factor) == (16, 4)
-    assert not loaded.vqvae.training
+    assert not loaded.autoencoder.training
 
 
 @pytest.mark.parametrize("inner", ["image_tokenizer", "model/image_tokenizer", "model"])
@@ -59,7 +59,7 @@ def test_half_precision_halves_the_file_and_is_another_tokenizer(tokenizer, tmp_
     assert {weight.dtype for weight in weights.values()} == {torch.float16}
     loaded = load_image_tokenizer(tmp_path / "half")
     assert loaded.fingerprint != tokenizer.fingerprint
-    assert next(loaded.vqvae.parameters()).dtype == torch.float32
+    assert next(loaded.autoencoder.parameters()).dtype == torch.float32
     # Once rounded, it is itself for ever.
     loaded.save_pretrained(tmp_path / "again", dtype=torch.float16)
     assert load_image_tokenizer(tmp_path / "again").fingerprint == loaded.fingerprint
@@ -78,7 +78,7 @@ def test_the_fingerprint_sees_every_weight_and_the_config_but_no_training_state(
 
 def test_a_loaded_tokenizer_can_be_trained_further(tokenizer, images, tmp_path):
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    vqvae = load_image_tokenizer(tmp_path / "tokenizer").vqvae.train()
+    vqvae = load_image_tokenizer(tmp_path / "tokenizer").autoencoder.train()
     output = vqvae(images)
     assert not torch.equal(output.vectors, vqvae.quantizer.look_up(output.codes)), "the codebook is in use"
     before = vqvae.quantizer.embed.clone()

@@ -137,7 +137,10 @@ def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
         ({"a": torch.zeros(1)}, "unknown layout \\(1 tensors: a"),
         ({"epoch": 3}, "holds no tensors"),
         (changed(**{"dec.blocks.6.bias": None}), "decoder.6.bias of the image tokenizer is missing"),
-        (changed(**{"enc_b.blocks.2.bias": torch.zeros(5)}), "encoder.2.bias of the image tokenizer is \\(5,\\)"),
+        (
+            changed(**{"enc_b.blocks.2.bias": torch.zeros(5)}),
+            "encoder.2.bias of the image tokenizer is \\(5,\\)",
+        ),
         (changed(**{"enc_t.blocks.0.bias": torch.zeros(5)}), "no tensor enc_t.blocks.0.bias"),
         (changed(**{"dec.blocks.6.bias": torch.full((3,), torch.nan)}), "infinite or NaN"),
     ],

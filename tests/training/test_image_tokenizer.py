@@ -151,9 +151,9 @@ def test_a_copy_of_the_tokenizer_does_not_stop_the_training():
     task.module.train()
     copy = task.tokenizer()
     assert task.module.training
-    assert not copy.vqvae.training
+    assert not copy.autoencoder.training
     task.module.encoder[0].bias.data.add_(1.0)
-    assert not torch.equal(copy.vqvae.encoder[0].bias, task.module.encoder[0].bias)
+    assert not torch.equal(copy.autoencoder.encoder[0].bias, task.module.encoder[0].bias)
 
 
 def test_the_grid_holds_originals_over_reconstructions():

@@ -154,7 +154,7 @@ def _lossless_dtype(tokenizer: ImageTokenizer) -> torch.dtype:
 
     Its weights are never rounded here: that would make it another tokenizer than the transformer learnt with.
     """
-    halves = {name: weight.half() for name, weight in inference_weights(tokenizer.vqvae).items()}
+    halves = {name: weight.half() for name, weight in inference_weights(tokenizer.autoencoder).items()}
     is_lossless = fingerprint_of_weights(tokenizer.config, halves) == tokenizer.fingerprint
     return torch.float16 if is_lossless else torch.float32
 

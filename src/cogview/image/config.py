@@ -1,6 +1,7 @@
 """Shapes and training constants of the image tokenizer; torch-free, so that `--help` is fast."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -9,6 +10,9 @@ from cogview.errors import UsageError
 FOLDER_NAME = "image_tokenizer"
 """What an image tokenizer's folder is called inside a model and beside tokens."""
 
+
+NORM_GROUPS = 32
+"""Groups of channels that a VQGAN's norms take together."""
 
 CodebookMethod = Literal["nearest_neighbour", "gumbel", "moving_average", "fixed", "normalised"]
 CodebookInitialisation = Literal["encoder_outputs", "random"]
@@ -77,14 +81,49 @@ class CodebookConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VQVAEConfig(CodebookConfig):
+class AutoencoderConfig(CodebookConfig, ABC):
+    """Describe what every image tokenizer has beside a codebook: its pixels, and how it is scored against them.
+
+    Args:
+        pixel_mean: subtracted from pixels in [0, 1], for red, green and blue.
+        pixel_std: then divided by.
+        l2_weight: weight of the mean squared error of normalised pixels, the paper's loss.
+        l1_weight: weight of the mean absolute error of normalised pixels.
+
+    Raises:
+        UsageError: the numbers contradict each other.
+    """
+
+    pixel_mean: tuple[float, float, float] = (0.79093, 0.76271, 0.75340)
+    pixel_std: tuple[float, float, float] = (0.30379, 0.32279, 0.32800)
+    l2_weight: float = 1.0
+    l1_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.pixel_mean) != 3 or len(self.pixel_std) != 3:
+            raise UsageError(
+                "image tokenizer: pixel_mean and pixel_std must have three numbers each, for red, green and blue, "
+                f"got {self.pixel_mean} and {self.pixel_std}"
+            )
+        if min(self.pixel_std) <= 0.0:
+            raise UsageError(f"image tokenizer: pixel_std must be positive, got {self.pixel_std}")
+
+    @property
+    @abstractmethod
+    def downsampling_factor(self) -> int:
+        """Return the pixels along one side of the square that one code stands for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQVAEConfig(AutoencoderConfig):
     """Describe a convolutional VQ-VAE; the defaults are the released CogView tokenizer.
 
     The encoder folds `patch_size_pixels` squares of pixels into channels, halves the grid once per entry of
     `encoder_channels`, and maps to `code_size`. The decoder runs the same way backwards. Both are fully
     convolutional, so one set of weights serves every picture whose sides are multiples of `downsampling_factor`.
 
-    The codebook's arguments are those of `CodebookConfig`.
+    The other arguments are those of `AutoencoderConfig` and `CodebookConfig`.
 
     Args:
         patch_size_pixels: side of the pixel squares folded into channels (1: none, the release).
@@ -96,10 +135,6 @@ class VQVAEConfig(CodebookConfig):
         decoder_stem_blocks: residual blocks after the stem, at the code grid.
         decoder_channels: width after each doubling, coarsest grid first.
         decoder_blocks: residual blocks after each doubling.
-        pixel_mean: subtracted from pixels in [0, 1], for red, green and blue.
-        pixel_std: then divided by.
-        l2_weight: weight of the mean squared error of normalised pixels, the paper's loss.
-        l1_weight: weight of the mean absolute error of normalised pixels.
 
     Raises:
         UsageError: the numbers contradict each other.
@@ -115,10 +150,6 @@ class VQVAEConfig(CodebookConfig):
     decoder_stem_blocks: int = 0
     decoder_channels: tuple[int, ...] = (512, 512, 512)
     decoder_blocks: tuple[int, ...] = (0, 0, 0)
-    pixel_mean: tuple[float, float, float] = (0.79093, 0.76271, 0.75340)
-    pixel_std: tuple[float, float, float] = (0.30379, 0.32279, 0.32800)
-    l2_weight: float = 1.0
-    l1_weight: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,15 +171,87 @@ class VQVAEConfig(CodebookConfig):
             )
         if self.decoder_stem_blocks and not self.decoder_stem_channels:
             raise UsageError("image tokenizer: decoder_stem_blocks needs decoder_stem_channels > 0")
-        if len(self.pixel_mean) != 3 or len(self.pixel_std) != 3:
-            raise UsageError(
-                "image tokenizer: pixel_mean and pixel_std must have three numbers each, for red, green and blue, "
-                f"got {self.pixel_mean} and {self.pixel_std}"
-            )
-        if min(self.pixel_std) <= 0.0:
-            raise UsageError(f"image tokenizer: pixel_std must be positive, got {self.pixel_std}")
 
     @property
     def downsampling_factor(self) -> int:
         """Return the pixels along one side of the square that one code stands for."""
         return int(self.patch_size_pixels * 2 ** len(self.encoder_channels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQGANConfig(AutoencoderConfig):
+    """Describe a VQGAN: residual convolutions and attention, learnt with a perceptual loss and a discriminator.
+
+    The defaults are the published shape of factor 16 and 16,384 codes, 256 channels deep. The other arguments are those
+    of `AutoencoderConfig` and `CodebookConfig`.
+
+    Args:
+        channels: width at the finest grid.
+        channel_factors: width at each grid, finest first, in units of `channels`; each but the first halves the grid.
+        num_blocks: residual blocks at each grid of the encoder; the decoder has one more.
+        attention_grids: grids whose blocks are each followed by self-attention, 0 the finest; the bottom has one in any
+            case.
+        inner_size: width between the convolutions and the codebook's own `code_size`.
+        dropout: probability, in training, in each residual block.
+        perceptual_weight: of the distance between features of a backbone that the task is given.
+        discriminator_weight: of what the discriminator says, beside the adaptive weight.
+        discriminator_start_step: training step from which the discriminator learns and is listened to; before it the
+            pictures are too blurred to be worth an argument.
+        discriminator_channels: width of its first convolution.
+        discriminator_layers: halvings of the grid before its last two convolutions.
+
+    Raises:
+        UsageError: the numbers contradict each other.
+
+    Paper: section 3.4; the shape is that of the VQGAN it refers to.
+    """
+
+    num_codes: int = 16_384
+    codebook: CodebookMethod = "nearest_neighbour"
+    pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    l2_weight: float = 0.0
+    l1_weight: float = 1.0
+    channels: int = 128
+    channel_factors: tuple[int, ...] = (1, 1, 2, 2, 4)
+    num_blocks: int = 2
+    attention_grids: tuple[int, ...] = (4,)
+    inner_size: int = 256
+    dropout: float = 0.0
+    perceptual_weight: float = 1.0
+    discriminator_weight: float = 0.8
+    discriminator_start_step: int = 10_000
+    discriminator_channels: int = 64
+    discriminator_layers: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        numbers = ("channels", "num_blocks", "inner_size", "discriminator_channels", "discriminator_layers")
+        if (
+            not self.channel_factors
+            or min(*self.channel_factors, *(getattr(self, name) for name in numbers)) < 1
+        ):
+            raise UsageError(f"image tokenizer: channel_factors, {', '.join(numbers)} must be at least 1")
+        widths = {self.channels * factor for factor in self.channel_factors}
+        if any(width % NORM_GROUPS for width in widths):
+            raise UsageError(
+                f"image tokenizer: widths must be multiples of {NORM_GROUPS}, the groups of a norm, got "
+                f"{sorted(widths)}"
+            )
+        if not all(0 <= grid < len(self.channel_factors) for grid in self.attention_grids):
+            raise UsageError(
+                f"image tokenizer: attention_grids must lie in 0..{len(self.channel_factors) - 1}, got "
+                f"{self.attention_grids}"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise UsageError(f"image tokenizer: dropout must be in [0, 1), got {self.dropout}")
+        if min(self.perceptual_weight, self.discriminator_weight) < 0 or self.discriminator_start_step < 0:
+            raise UsageError(
+                "image tokenizer: perceptual_weight, discriminator_weight and discriminator_start_step must not be "
+                "negative"
+            )
+
+    @property
+    def downsampling_factor(self) -> int:
+        """Return the pixels along one side of the square that one code stands for."""
+        return int(2 ** (len(self.channel_factors) - 1))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_folder, atomic_write_json, may_be_replaced
-from cogview.image.config import FOLDER_NAME, VQVAEConfig
+from cogview.image.autoencoder import Autoencoder
+from cogview.image.config import FOLDER_NAME, AutoencoderConfig, VQGANConfig, VQVAEConfig
+from cogview.image.vqgan import VQGAN
 from cogview.image.vqvae import VQVAE
 
 FORMAT = "cogview-image-tokenizer"
@@ -32,6 +35,7 @@ _ADDED_LATER: dict[str, Any] = {
     "gumbel_temperatures": (1.0, 0.01),
     "gumbel_annealing_steps": 1_000,
 }
+_KINDS: dict[str, type[AutoencoderConfig]] = {"vqvae": VQVAEConfig, "vqgan": VQGANConfig}
 
 
 class ImageTokenizer:
@@ -40,17 +44,17 @@ class ImageTokenizer:
     The decoder always runs in fp32: half precision overflows or bands there, and it is a small part of the time.
 
     Args:
-        vqvae: the trained model; it is switched to evaluation.
+        autoencoder: the trained model; it is switched to evaluation.
         dtype: precision of the encoder's convolutions; bfloat16 is about three times as fast on processors that
             have it, and turns a few codes in a thousand into near neighbours.
     """
 
-    def __init__(self, vqvae: VQVAE, dtype: torch.dtype = torch.float32):
+    def __init__(self, autoencoder: Autoencoder, dtype: torch.dtype = torch.float32):
         # torch's stubs do not know this argument of Module.to.
-        self.vqvae: VQVAE = vqvae.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.config = vqvae.config
+        self.autoencoder: Autoencoder = autoencoder.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.config = autoencoder.config
         self.dtype = dtype
-        self.fingerprint = fingerprint_of(vqvae)
+        self.fingerprint = fingerprint_of(autoencoder)
 
     @property
     def num_codes(self) -> int:
@@ -65,7 +69,7 @@ class ImageTokenizer:
     @property
     def device(self) -> torch.device:
         """Return where the weights lie."""
-        return next(self.vqvae.parameters()).device
+        return next(self.autoencoder.parameters()).device
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "b c y x"]) -> Int64[Tensor, "b r s"]:
@@ -89,7 +93,7 @@ class ImageTokenizer:
             )
         images = images.to(self.device, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            return self.vqvae.encode(images)
+            return self.autoencoder.encode(images)
 
     @torch.no_grad()
     def decode(self, codes: Int64[Tensor, "b r s"]) -> Float[Tensor, "b c y x"]:
@@ -107,7 +111,7 @@ class ImageTokenizer:
                 "they may be another tokenizer's"
             )
         with torch.autocast(self.device.type, enabled=False):
-            return self.vqvae.decode(codes.to(self.device))
+            return self.autoencoder.decode(codes.to(self.device))
 
     def save_pretrained(self, folder: Path | str, dtype: torch.dtype = torch.float32) -> None:
         """Write `config.json` and `model.safetensors`, replacing a folder of that name as a whole.
@@ -125,12 +129,12 @@ class ImageTokenizer:
             raise CogViewError(
                 f"{folder} exists and holds no image tokenizer, so it is not replaced: choose another path."
             )
-        weights = {name: weight.to(dtype) for name, weight in inference_weights(self.vqvae).items()}
+        weights = {name: weight.to(dtype) for name, weight in inference_weights(self.autoencoder).items()}
         fingerprint = fingerprint_of_weights(self.config, weights)
         with atomic_folder(folder) as temporary:
             # Not save_file: it makes files that only their owner may read.
             (temporary / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
-            content = {"format": FORMAT, "version": VERSION}
+            content = {"format": FORMAT, "version": VERSION, "kind": kind_of(self.config)}
             atomic_write_json(
                 temporary / "config.json",
                 content | {"config": asdict(self.config), "fingerprint": fingerprint},
@@ -156,13 +160,13 @@ def load_image_tokenizer(
     inner = (path / FOLDER_NAME, path / "model" / FOLDER_NAME, path / "model")
     folder = next((folder for folder in inner if folder.is_dir()), path)
     content = read_config(folder)
-    vqvae = VQVAE(config_from_json(content.get("config"), folder))
+    autoencoder = build_autoencoder(config_from_json(content, folder))
     weights_path = folder / "model.safetensors"
     try:
         weights = {name: weight.float() for name, weight in load_file(weights_path).items()}
     except (OSError, SafetensorError) as error:
         raise CogViewError(f"{weights_path}: cannot be read ({error}); copy the folder again") from error
-    expected = {name: weight.shape for name, weight in inference_weights(vqvae).items()}
+    expected = {name: weight.shape for name, weight in inference_weights(autoencoder).items()}
     found = {name: weight.shape for name, weight in weights.items()}
     if found != expected:
         differing = sorted(name for name, _ in expected.items() ^ found.items())
@@ -170,9 +174,9 @@ def load_image_tokenizer(
             f"{weights_path}: its tensors are not those of config.json (first difference: {differing[0]}); "
             "the two files belong to different tokenizers"
         )
-    vqvae.load_state_dict(weights, strict=False)
-    vqvae.quantizer.take_codebook_as_it_is()
-    tokenizer = ImageTokenizer(vqvae.to(device or "cpu"), dtype or torch.float32)
+    autoencoder.load_state_dict(weights, strict=False)
+    autoencoder.quantizer.take_codebook_as_it_is()
+    tokenizer = ImageTokenizer(autoencoder.to(device or "cpu"), dtype or torch.float32)
     if tokenizer.fingerprint != content.get("fingerprint"):
         raise CogViewError(
             f"{folder}: the weights' fingerprint is {tokenizer.fingerprint}, config.json says "
@@ -202,29 +206,44 @@ def read_config(folder: Path) -> dict[str, Any]:
     return content
 
 
-def config_from_json(values: Any, folder: Path) -> VQVAEConfig:
-    """Return the configuration that was written as JSON, its lists as tuples again."""
+def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
+    """Return a new model of the kind that the configuration is of."""
+    if isinstance(config, VQGANConfig):
+        return VQGAN(config)
+    assert isinstance(config, VQVAEConfig)
+    return VQVAE(config)
+
+
+def kind_of(config: AutoencoderConfig) -> str:
+    """Return what a tokenizer's folder calls its kind of model."""
+    return next(kind for kind, known in _KINDS.items() if isinstance(config, known))
+
+
+def config_from_json(content: Mapping[str, Any], folder: Path) -> AutoencoderConfig:
+    """Return the configuration in a folder's `config.json`, its lists as tuples again."""
+    kind = content.get("kind", "vqvae")  # there was only one when version 1 was first written
     try:
         pairs: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in content["config"].items()
         }
-        return VQVAEConfig(**pairs)
-    except (AttributeError, TypeError, UsageError) as error:
+        return _KINDS[kind](**pairs)
+    except (AttributeError, KeyError, TypeError, UsageError) as error:
         raise CogViewError(f"{folder}/config.json: its configuration is not valid ({error})") from error
 
 
-def inference_weights(vqvae: VQVAE) -> dict[str, Tensor]:
+def inference_weights(autoencoder: Autoencoder) -> dict[str, Tensor]:
     """Return the tensors that encoding and decoding need, by name."""
-    state = vqvae.state_dict()
+    state = autoencoder.state_dict()
     return {name: state[name].detach().contiguous() for name in sorted(state) if name not in TRAINING_STATE}
 
 
-def fingerprint_of(vqvae: VQVAE) -> str:
+def fingerprint_of(autoencoder: Autoencoder) -> str:
     """Return 16 hexadecimal digits that name a tokenizer: equal means equal codes and equal pictures."""
-    return fingerprint_of_weights(vqvae.config, inference_weights(vqvae))
+    return fingerprint_of_weights(autoencoder.config, inference_weights(autoencoder))
 
 
-def fingerprint_of_weights(config: VQVAEConfig, weights: dict[str, Tensor]) -> str:
+def fingerprint_of_weights(config: AutoencoderConfig, weights: dict[str, Tensor]) -> str:
     """Return the fingerprint of a configuration and weights, whatever precision they are stored in."""
     # What was added to the configuration later counts only where it is used, so that older fingerprints stay.
     counted = {

@@ -44,7 +44,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             break
         content = inner
     tensors = (
-        {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+        {
+            name: value
+            for name, value in content.items()
+            if isinstance(name, str) and isinstance(value, Tensor)
+        }
         if isinstance(content, Mapping)
         else {}
     )

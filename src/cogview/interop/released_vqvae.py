@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError
 from cogview.image.config import VQVAEConfig
-from cogview.image.tokenizer import ImageTokenizer, inference_weights
+from cogview.image.tokenizer import ImageTokenizer
 from cogview.image.vqvae import VQVAE
+from cogview.interop.weights import check_weights
 
 _CODEBOOK = "quantize_t.embed"  # one code in each column
 _OF_TRAINING = ("quantize_t.cluster_size", "quantize_t.embed_avg")
@@ -43,16 +43,7 @@ def convert_released_vqvae(tensors: Mapping[str, Tensor]) -> ImageTokenizer:
         elif name not in _OF_TRAINING:
             raise CogViewError(f"the released image tokenizer has no tensor {name}; is this another model?")
     vqvae = VQVAE(_config_of(weights))
-    expected = {name: tuple(tensor.shape) for name, tensor in inference_weights(vqvae).items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if differing := sorted(name for name, _ in expected.items() ^ found.items()):
-        name = differing[0]
-        raise CogViewError(
-            f"{name} of the image tokenizer is {found.get(name, 'missing')}, wanted {expected.get(name, 'none')}; "
-            "the file is incomplete or of another layout"
-        )
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
-        raise CogViewError("the weights hold values that are infinite or NaN; the file is damaged, copy it again")
+    check_weights(vqvae, weights)
     vqvae.load_state_dict(weights, strict=False)
     vqvae.quantizer.take_codebook_as_it_is()
     return ImageTokenizer(vqvae)

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from cogview.data.loader import batch_indices
-from cogview.image.config import VQVAEConfig
+from cogview.image.autoencoder import Autoencoder, AutoencoderOutput
+from cogview.image.config import AutoencoderConfig
 from cogview.image.pixels import tensor_to_images
-from cogview.image.tokenizer import ImageTokenizer
-from cogview.image.vqvae import VQVAE
+from cogview.image.tokenizer import ImageTokenizer, build_autoencoder
 from cogview.training.task import Batch, Metrics
 
 
@@ -30,10 +30,10 @@ class Images(Protocol):
 
 
 class ImageTokenizerTask:
-    """Show the training loop a VQ-VAE and its pictures.
+    """Show the training loop an image tokenizer and its pictures.
 
     Args:
-        config: shapes and training constants of the VQ-VAE.
+        config: shapes and training constants.
         images: pictures of one size, whose sides are multiples of the downsampling factor.
         seed: decides the initial weights and the order of the pictures.
         batch_size: pictures a step.
@@ -43,10 +43,11 @@ class ImageTokenizerTask:
 
     channels_last = True
 
-    def __init__(self, config: VQVAEConfig, images: Images, *, seed: int, batch_size: int):
+    def __init__(self, config: AutoencoderConfig, images: Images, *, seed: int, batch_size: int):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.module = VQVAE(config)
+            self.autoencoder: Autoencoder = build_autoencoder(config)
+        self.module: nn.Module = self.autoencoder
         self.images = images
         self.seed = seed
         self.batch_size = batch_size
@@ -66,23 +67,28 @@ class ImageTokenizerTask:
 
     def loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
         """Return the reconstruction and commitment loss and what it is made of."""
-        output = self.module(as_float(batch["images"]))
+        output = self.reconstruct(as_float(batch["images"]))
+        return output.loss, output.metrics
+
+    def reconstruct(self, images: Float[Tensor, "b c y x"]) -> AutoencoderOutput:
+        """Return what the model makes of pictures in [-1, 1], and keep the vectors for the codebook's update."""
+        output: AutoencoderOutput = self.autoencoder(images)
         self._vectors.append(output.vectors)
         self._codes.append(output.codes)
-        return output.loss, output.metrics
+        return output
 
     def after_step(self, step: int) -> Metrics:
         """Let the codebook learn from this step's vectors."""
         vectors, codes = torch.cat(self._vectors), torch.cat(self._codes)
         self._vectors.clear()
         self._codes.clear()
-        return self.module.quantizer.update(vectors, codes, step)
+        return self.autoencoder.quantizer.update(vectors, codes, step)
 
     def tokenizer(self) -> ImageTokenizer:
         """Return a copy of the model as it is now, ready to be used or saved."""
-        vqvae = VQVAE(self.module.config)
-        vqvae.load_state_dict(self.module.state_dict())
-        return ImageTokenizer(vqvae)
+        copy = build_autoencoder(self.autoencoder.config)
+        copy.load_state_dict(self.autoencoder.state_dict())
+        return ImageTokenizer(copy)
 
 
 def as_float(images: UInt8[Tensor, "b c y x"]) -> Float[Tensor, "b c y x"]:

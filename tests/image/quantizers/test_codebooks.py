@@ -1,6 +1,7 @@
 """What holds for all five codebooks, and what each alone does."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -162,9 +163,7 @@ def test_gumbel_noise_has_its_distribution():
     assert float(noise.mean()) == pytest.approx(0.57722, abs=0.01)
     assert float(noise.var()) == pytest.approx(math.pi**2 / 6, abs=0.03)
     for value in (-1.0, 0.0, 2.0):
-        assert float((noise < value).float().mean()) == pytest.approx(
-            math.exp(-math.exp(-value)), abs=0.005
-        )
+        assert float((noise < value).float().mean()) == pytest.approx(math.exp(-math.exp(-value)), abs=0.005)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
@@ -218,9 +217,7 @@ def test_gumbel_cools_geometrically_and_ends_at_the_nearest_code():
         float(quantizer.update(vectors, quantizer.nearest(vectors), step)["temperature"]) for step in range(6)
     ]
     assert seen[0] == 4.0
-    assert [b / a for a, b in zip(seen[:4], seen[1:5], strict=True)] == pytest.approx(
-        [(1e-4 / 4) ** 0.25] * 4, rel=1e-3
-    )
+    assert [b / a for a, b in pairwise(seen[:5])] == pytest.approx([(1e-4 / 4) ** 0.25] * 4, rel=1e-3)
     assert seen[5] == pytest.approx(1e-4)
     share = (quantizer.quantize(vectors).codes == quantizer.nearest(vectors)).float().mean()
     assert share > 0.99

@@ -41,7 +41,7 @@ class GumbelQuantizer(Codebook):
         """
         with torch.autocast(vectors.device.type, enabled=False):
             vectors = self._prepared(vectors)
-            # In parts, and once more in the backward pass: distances from all codes to all vectors are too many to hold.
+            # In parts, and again in the backward pass: distances of all codes from all vectors are too many to hold.
             parts = [
                 checkpoint(self._draw, rows, use_reentrant=False)
                 for rows in in_parts(as_rows(vectors), self.config.num_codes)

@@ -10,9 +10,7 @@ SEEDING_ROUNDS = 32
 LLOYD_STEPS = 5
 
 
-def lay_into(
-    rows: Float[Tensor, "n d"], num_codes: int
-) -> tuple[Float[Tensor, "v d"], Float[Tensor, " v"]]:
+def lay_into(rows: Float[Tensor, "n d"], num_codes: int) -> tuple[Float[Tensor, "v d"], Float[Tensor, " v"]]:
     """Return a codebook spread over the rows, and how many rows each code has, at least 1.
 
     A draw of rows far from each other, then a few of Lloyd's steps (k-means).

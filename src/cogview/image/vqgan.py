@@ -1,0 +1,221 @@
+"""The VQGAN: residual convolutions and attention from pixels to codes and back.
+
+Names of weights follow what a part does; `cogview.interop.taming` maps them to those of published checkpoints.
+"""
+
+from itertools import pairwise
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cogview.image.autoencoder import Autoencoder
+from cogview.image.config import NORM_GROUPS, VQGANConfig
+
+
+class VQGAN(Autoencoder):
+    """A deep convolutional autoencoder around a codebook; with an adversary it keeps textures that blur otherwise.
+
+    Args:
+        config: shapes and training constants.
+
+    Paper: section 3.4.
+    """
+
+    config: VQGANConfig
+
+    def __init__(self, config: VQGANConfig):
+        super().__init__(config, VQGANEncoder(config), VQGANDecoder(config))
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The weight that writes the pixels: where the adversary's pull is weighed against the reconstruction's."""
+        weight = self.decoder.to_pixels.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
+
+
+class VQGANEncoder(nn.Module):
+    """Pixels to vectors: at each grid residual blocks, then half the grid; at the bottom attention.
+
+    Args:
+        config: of the VQGAN.
+    """
+
+    def __init__(self, config: VQGANConfig):
+        super().__init__()
+        widths = [config.channels * factor for factor in config.channel_factors]
+        self.from_pixels = nn.Conv2d(3, config.channels, 3, padding=1)
+        self.grids = nn.ModuleList()
+        width = config.channels
+        for grid, wider in enumerate(widths):
+            is_last = grid == len(widths) - 1
+            self.grids.append(
+                _Grid(width, wider, config.num_blocks, config, grid, None if is_last else Halving(wider))
+            )
+            width = wider
+        self.bottom = _bottom(width, config.dropout)
+        self.norm = _norm(width)
+        self.to_inner = nn.Conv2d(width, config.inner_size, 3, padding=1)
+        self.to_vectors = nn.Conv2d(config.inner_size, config.code_size, 1)
+
+    def forward(self, pixels: Float[Tensor, "b c y x"]) -> Float[Tensor, "b d r s"]:
+        """Return the vectors of normalised pixels."""
+        x = self.from_pixels(pixels)
+        for grid in self.grids:
+            x = grid(x)
+        x = F.silu(self.norm(self.bottom(x)))
+        return self.to_vectors(self.to_inner(x))
+
+
+class VQGANDecoder(nn.Module):
+    """Vectors to pixels: the encoder backwards, with one more block at each grid.
+
+    Args:
+        config: of the VQGAN.
+    """
+
+    def __init__(self, config: VQGANConfig):
+        super().__init__()
+        widths = [config.channels * factor for factor in config.channel_factors]
+        width = widths[-1]
+        self.from_vectors = nn.Conv2d(config.code_size, config.inner_size, 1)
+        self.from_inner = nn.Conv2d(config.inner_size, width, 3, padding=1)
+        self.bottom = _bottom(width, config.dropout)
+        self.grids = nn.ModuleList()  # coarsest first
+        for grid in reversed(range(len(widths))):
+            doubling = Doubling(widths[grid]) if grid else None
+            self.grids.append(_Grid(width, widths[grid], config.num_blocks + 1, config, grid, doubling))
+            width = widths[grid]
+        self.norm = _norm(width)
+        self.to_pixels = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, vectors: Float[Tensor, "b d r s"]) -> Float[Tensor, "b c y x"]:
+        """Return the normalised pixels of codebook vectors."""
+        x = self.bottom(self.from_inner(self.from_vectors(vectors)))
+        for grid in self.grids:
+            x = grid(x)
+        return self.to_pixels(F.silu(self.norm(x)))
+
+
+class _Grid(nn.Module):
+    """Residual blocks at one resolution, each perhaps with attention, then a change of resolution."""
+
+    def __init__(
+        self,
+        width: int,
+        wider: int,
+        num_blocks: int,
+        config: VQGANConfig,
+        grid: int,
+        resample: nn.Module | None,
+    ):
+        super().__init__()
+        widths = [width] + [wider] * num_blocks
+        self.blocks = nn.ModuleList(
+            VQGANBlock(before, after, config.dropout) for before, after in pairwise(widths)
+        )
+        attends = grid in config.attention_grids
+        self.attentions = nn.ModuleList(GridAttention(wider) for _ in range(num_blocks if attends else 0))
+        self.resample = resample or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if self.attentions:
+                x = self.attentions[index](x)
+        return self.resample(x)
+
+
+class VQGANBlock(nn.Module):
+    """Add two normalised 3x3 convolutions of the input to the input, which a 1x1 convolution widens if need be.
+
+    Args:
+        width: channels in.
+        wider: channels out.
+        dropout: probability before the second convolution, in training.
+    """
+
+    def __init__(self, width: int, wider: int, dropout: float):
+        super().__init__()
+        self.first_norm = _norm(width)
+        self.first = nn.Conv2d(width, wider, 3, padding=1)
+        self.second_norm = _norm(wider)
+        self.dropout = nn.Dropout(dropout)
+        self.second = nn.Conv2d(wider, wider, 3, padding=1)
+        self.shortcut = nn.Conv2d(width, wider, 1) if width != wider else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "b c y x"]) -> Float[Tensor, "b e y x"]:
+        """Refine features at one resolution."""
+        hidden = self.first(F.silu(self.first_norm(x)))
+        hidden = self.second(self.dropout(F.silu(self.second_norm(hidden))))
+        return self.shortcut(x) + hidden
+
+
+class GridAttention(nn.Module):
+    """Let every place of a grid see all others, with one head; what it sees is added.
+
+    Args:
+        width: channels.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = _norm(width)
+        self.query = nn.Conv2d(width, width, 1)
+        self.key = nn.Conv2d(width, width, 1)
+        self.value = nn.Conv2d(width, width, 1)
+        self.output = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Float[Tensor, "b c y x"]) -> Float[Tensor, "b c y x"]:
+        """Attend within each picture."""
+        normed = self.norm(x)
+        query, key, value = (
+            part(normed).flatten(2).transpose(1, 2) for part in (self.query, self.key, self.value)
+        )
+        seen = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
+        return x + self.output(seen.transpose(1, 2).reshape(x.shape))
+
+
+class Halving(nn.Module):
+    """Halve a grid by a 3x3 convolution of stride 2, padded below and on the right alone, as published weights are.
+
+    Args:
+        width: channels.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.convolution = nn.Conv2d(width, width, 3, stride=2)
+
+    def forward(self, x: Float[Tensor, "b c y x"]) -> Float[Tensor, "b c r s"]:
+        """Return features of every second place."""
+        return self.convolution(F.pad(x, (0, 1, 0, 1)))
+
+
+class Doubling(nn.Module):
+    """Double a grid by repeating each place, then a 3x3 convolution.
+
+    Args:
+        width: channels.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.convolution = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b c r s"]) -> Float[Tensor, "b c y x"]:
+        """Return features of four places for each."""
+        return self.convolution(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def _bottom(width: int, dropout: float) -> nn.Sequential:
+    """Return the blocks at the coarsest grid, with attention between them."""
+    return nn.Sequential(
+        VQGANBlock(width, width, dropout), GridAttention(width), VQGANBlock(width, width, dropout)
+    )
+
+
+def _norm(width: int) -> nn.GroupNorm:
+    """Return a norm over groups of channels."""
+    return nn.GroupNorm(NORM_GROUPS, width, eps=1e-6)

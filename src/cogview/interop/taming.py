@@ -1,0 +1,129 @@
+"""VQGANs of the layout in which they were first published: `encoder.down.0.block.0.conv1.weight` and so on."""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from cogview.errors import CogViewError
+from cogview.image.config import VQGANConfig
+from cogview.image.tokenizer import ImageTokenizer
+from cogview.image.vqgan import VQGAN
+from cogview.interop.weights import check_weights
+
+_CODEBOOK = "quantize.embedding.weight"
+_PARTS = {
+    "norm1": "first_norm",
+    "conv1": "first",
+    "norm2": "second_norm",
+    "conv2": "second",
+    "nin_shortcut": "shortcut",
+    "q": "query",
+    "k": "key",
+    "v": "value",
+    "proj_out": "output",
+    "norm": "norm",
+}
+_BOTTOM = {"block_1": 0, "attn_1": 1, "block_2": 2}
+_KINDS = {"block": "blocks", "attn": "attentions"}
+_OUTSIDE = {
+    "quant_conv": "encoder.to_vectors",
+    "post_quant_conv": "decoder.from_vectors",
+    "encoder.conv_in": "encoder.from_pixels",
+    "encoder.norm_out": "encoder.norm",
+    "encoder.conv_out": "encoder.to_inner",
+    "decoder.conv_in": "decoder.from_inner",
+    "decoder.norm_out": "decoder.norm",
+    "decoder.conv_out": "decoder.to_pixels",
+}
+_OF_A_GRID = re.compile(r"(?:encoder\.down|decoder\.up)\.(\d+)\.(block|attn)\.(\d+)\.(\w+)")
+_RESAMPLE = re.compile(r"(?:encoder\.down|decoder\.up)\.(\d+)\.(?:downsample|upsample)\.conv")
+_OF_THE_BOTTOM = re.compile(r"(encoder|decoder)\.mid\.(block_1|attn_1|block_2)\.(\w+)")
+
+
+def is_taming_vqgan(tensors: Mapping[str, Tensor]) -> bool:
+    """Return whether tensors have the names of a published VQGAN."""
+    return {_CODEBOOK, "encoder.conv_in.weight", "post_quant_conv.weight"} <= tensors.keys()
+
+
+def convert_taming_vqgan(tensors: Mapping[str, Tensor]) -> ImageTokenizer:
+    """Return the image tokenizer that weights of the published layout are.
+
+    Its sizes are read from the weights. What belongs to the training alone, `loss.`, is left out.
+
+    Args:
+        tensors: by name.
+
+    Raises:
+        CogViewError: a tensor is missing, of another shape than the others ask for, or not finite, or there is one
+            that the layout does not have.
+    """
+    held = {name: tensor for name, tensor in tensors.items() if not name.startswith("loss.")}
+    try:
+        config = _config_of(held)
+    except KeyError as error:
+        raise CogViewError(f"the VQGAN lacks {error.args[0]}; the file is incomplete") from error
+    weights = {_our_name(name, len(config.channel_factors)): value.float() for name, value in held.items()}
+    vqgan = VQGAN(config)
+    check_weights(vqgan, weights)
+    vqgan.load_state_dict(weights, strict=False)
+    vqgan.quantizer.take_codebook_as_it_is()
+    return ImageTokenizer(vqgan)
+
+
+def _config_of(tensors: Mapping[str, Tensor]) -> VQGANConfig:
+    """Return the configuration that the weights' shapes tell."""
+    channels = tensors["encoder.conv_in.weight"].shape[0]
+    num_grids = _count(tensors, "encoder.down.{}.block.0.conv1.weight")
+    widths = [tensors[f"encoder.down.{grid}.block.0.conv1.weight"].shape[0] for grid in range(num_grids)]
+    if not widths or any(width % channels for width in widths):
+        raise CogViewError(
+            f"a VQGAN of widths {widths} is not one that can be told by multiples of {channels} channels"
+        )
+    num_codes, code_size = tensors[_CODEBOOK].shape
+    return VQGANConfig(
+        num_codes=num_codes,
+        code_size=code_size,
+        channels=channels,
+        channel_factors=tuple(width // channels for width in widths),
+        num_blocks=_count(tensors, "encoder.down.0.block.{}.conv1.weight"),
+        attention_grids=tuple(
+            grid for grid in range(num_grids) if f"encoder.down.{grid}.attn.0.q.weight" in tensors
+        ),
+        inner_size=tensors["encoder.conv_out.weight"].shape[0],
+    )
+
+
+def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    """Return how many names there are for 0, 1, 2, ..."""
+    number = 0
+    while pattern.format(number) in tensors:
+        number += 1
+    return number
+
+
+def _our_name(name: str, num_grids: int) -> str:
+    """Return what a weight of the published layout is called here.
+
+    Raises:
+        CogViewError: the layout has no such weight.
+    """
+    if name == _CODEBOOK:
+        return "quantizer.embed"
+    module, _, kind = name.rpartition(".")
+    if module in _OUTSIDE:
+        return f"{_OUTSIDE[module]}.{kind}"
+    room = name.split(".")[0]
+    if (match := _OF_A_GRID.fullmatch(module)) and match[4] in _PARTS:
+        grid = _grid(room, int(match[1]), num_grids)
+        return f"{room}.grids.{grid}.{_KINDS[match[2]]}.{match[3]}.{_PARTS[match[4]]}.{kind}"
+    if match := _RESAMPLE.fullmatch(module):
+        return f"{room}.grids.{_grid(room, int(match[1]), num_grids)}.resample.convolution.{kind}"
+    if (match := _OF_THE_BOTTOM.fullmatch(module)) and match[3] in _PARTS:
+        return f"{room}.bottom.{_BOTTOM[match[2]]}.{_PARTS[match[3]]}.{kind}"
+    raise CogViewError(f"a VQGAN of the published layout has no tensor {name}; is this another model?")
+
+
+def _grid(room: str, number: int, num_grids: int) -> int:
+    """Return which grid of ours it is: the decoder's are numbered from the coarsest, in the order of the way."""
+    return number if room == "encoder" else num_grids - 1 - number

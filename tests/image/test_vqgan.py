@@ -1,0 +1,122 @@
+"""The VQGAN's shapes, and its adversary against the definitions."""
+
+import pytest
+import torch
+from torch import nn
+
+from cogview.errors import UsageError
+from cogview.image.adversary import PatchDiscriminator, adaptive_weight, discriminator_hinge_loss
+from cogview.image.config import VQGANConfig
+from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
+from cogview.image.vqgan import VQGAN, GridAttention
+
+TINY = VQGANConfig(
+    num_codes=16,
+    code_size=8,
+    channels=32,
+    channel_factors=(1, 1, 2),
+    num_blocks=1,
+    attention_grids=(2,),
+    inner_size=16,
+)
+
+
+def vqgan_of(config: VQGANConfig = TINY) -> VQGAN:
+    torch.manual_seed(0)
+    vqgan = VQGAN(config).eval()
+    vqgan.quantizer.take_codebook_as_it_is()
+    return vqgan
+
+
+def images(side: int = 16, num: int = 2) -> torch.Tensor:
+    return torch.rand(num, 3, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.mark.parametrize("factors", [(1, 1, 2), (1, 2, 2, 4)])
+def test_a_code_stands_for_a_square_of_the_factor(factors):
+    config = VQGANConfig(
+        num_codes=16, code_size=8, channels=32, channel_factors=factors, num_blocks=1, attention_grids=()
+    )
+    vqgan = vqgan_of(config)
+    side = 3 * config.downsampling_factor
+    codes = vqgan.encode(images(side))
+    assert codes.shape == (2, 3, 3)
+    assert vqgan.decode(codes).shape == (2, 3, side, side)
+
+
+def test_800_pixels_are_50_codes_a_side_in_the_shape_that_was_published():
+    with torch.device("meta"):
+        vqgan = VQGAN(VQGANConfig())
+        vectors = vqgan.encoder(torch.empty(1, 3, 800, 800))
+        pixels = vqgan.decoder(vectors)
+    assert vectors.shape == (1, 256, 50, 50)
+    assert pixels.shape == (1, 3, 800, 800)
+    assert VQGANConfig(channel_factors=(1, 2, 2, 4), attention_grids=(3,)).downsampling_factor == 8
+
+
+def test_attention_is_softmax_over_all_places():
+    torch.manual_seed(0)
+    attention = GridAttention(32)
+    x = torch.randn(2, 32, 3, 4)
+    normed = attention.norm(x)
+    query, key, value = (
+        nn.functional.conv2d(normed, layer.weight, layer.bias).flatten(2)
+        for layer in (attention.query, attention.key, attention.value)
+    )
+    weights = torch.softmax(torch.einsum("bci,bcj->bij", query, key) * 32**-0.5, dim=2)
+    seen = torch.einsum("bij,bcj->bci", weights, value).view(x.shape)
+    torch.testing.assert_close(attention(x), x + attention.output(seen), rtol=1e-4, atol=1e-5)
+
+
+def test_a_folder_gives_the_same_codes_and_says_its_kind(tmp_path):
+    tokenizer = ImageTokenizer(vqgan_of())
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    loaded = load_image_tokenizer(tmp_path / "tokenizer")
+    assert isinstance(loaded.autoencoder, VQGAN)
+    assert loaded.fingerprint == tokenizer.fingerprint
+    codes = tokenizer.encode(images())
+    assert torch.equal(loaded.encode(images()), codes)
+    assert torch.equal(loaded.decode(codes), tokenizer.decode(codes))
+
+
+def test_hinge_loss_is_its_definition():
+    on_real, on_decoded = torch.tensor([[[[2.0, 0.5]]]]), torch.tensor([[[[-3.0, 0.25]]]])
+    expected = ((0.0 + 0.5) / 2 + (0.0 + 1.25) / 2) / 2
+    assert float(discriminator_hinge_loss(on_real, on_decoded)) == pytest.approx(expected)
+
+
+def test_adaptive_weight_makes_both_pull_equally_hard():
+    layer = torch.tensor([1.0, -2.0], requires_grad=True)
+    reconstruction, adversarial = (3.0 * layer).square().sum(), 0.1 * layer.sum()
+    weight = adaptive_weight(reconstruction, adversarial, layer)
+    pulls = [
+        torch.autograd.grad(loss, layer, retain_graph=True)[0].norm()
+        for loss in (reconstruction, weight * adversarial)
+    ]
+    assert float(pulls[1]) == pytest.approx(float(pulls[0]), rel=1e-2)
+    assert not weight.requires_grad
+
+
+def test_the_discriminator_judges_pictures_by_themselves_and_patch_by_patch():
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator(8, 2)
+    pictures = images(32, num=3)
+    verdicts = discriminator(pictures)
+    assert verdicts.shape[:2] == (3, 1)
+    assert verdicts.shape[2] > 1
+    torch.testing.assert_close(discriminator(pictures[1:2]), verdicts[1:2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"channels": 33}, "multiples of 32"),
+        ({"attention_grids": (5,)}, "must lie in 0..4"),
+        ({"num_blocks": 0}, "at least 1"),
+        ({"dropout": 1.0}, r"in \[0, 1\)"),
+        ({"perceptual_weight": -1.0}, "must not be negative"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes, said):
+    with pytest.raises(UsageError, match=said):
+        VQGANConfig(**changes)
