@@ -174,3 +174,26 @@ def test_evaluation_does_not_depend_on_the_batch_size():
     one, many = (evaluate_reconstruction(tokenizer, pictures(5), size) for size in (1, 5))
     assert one.keys() == many.keys()
     assert all(one[name] == pytest.approx(many[name], rel=1e-4) for name in one)
+
+
+def test_a_codebook_that_goes_wrong_is_told_once_and_a_good_one_never():
+    task = task_of(config=dataclasses.replace(TINY, num_codes=1000, codebook_start_step=50))
+    good, collapsed = {"usage": 0.99, "perplexity": 60.0}, {"usage": 0.9, "perplexity": 2.0}
+    disused = {"usage": 0.3, "perplexity": 60.0}
+    assert task.advice(240, collapsed) == [], "it may still settle"
+    assert task.advice(250, good) == []
+    (words,) = task.advice(260, disused)
+    assert "only 30% of 1,000 codes are used" in words
+    assert task.advice(270, disused) == []
+    (words,) = task.advice(280, collapsed)
+    assert "collapsed" in words
+    assert "some 2 of 1,000 codes" in words
+    assert task.advice(290, collapsed) == []
+
+
+def test_a_run_says_what_is_wrong_with_its_codebook(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("cogview.training.image_tokenizer.STEPS_TO_SETTLE", 4)
+    config = dataclasses.replace(TINY, num_codes=512, revival_every_steps=0)
+    task = task_of(config=config)
+    train(task, dataclasses.replace(TRAINING, log_every_steps=2, learning_rate=0.0001), tmp_path / "run")
+    assert capsys.readouterr().err.count("of 512 codes") == 1

@@ -77,6 +77,9 @@ class TinyTask:
         loss = (losses * batch["weights"]).sum() / batch["weights"].sum()
         return loss, {"color_loss": loss.detach(), "largest_logit": logits.detach().max()}
 
+    def advice(self, completed_steps, metrics):
+        return []
+
     def after_step(self, step: int) -> Metrics:
         self.module.mean_state.lerp_(self.module.last_state, 0.1)
         return {"mean_state": self.module.mean_state.mean()} if step % 3 == 0 else {}

@@ -10,8 +10,10 @@ from cogview.cli.report import progress_bar
 from cogview.cli.training_run import run_training
 from cogview.data.image_array import ImageArray, splits_of
 from cogview.files import atomic_write_bytes
-from cogview.recipes.config import ImageTokenizerRecipe
+from cogview.image.config import AutoencoderConfig
+from cogview.recipes.config import ImageTokenizerRecipe, VQGANRecipe
 from cogview.training.image_tokenizer import ImageTokenizerTask, evaluate_reconstruction, reconstruction_grid
+from cogview.training.vqgan import VQGANTask
 
 HELD_OUT_SPLITS = ("held-out-composition", "held-out-object", "held-out-style")
 NUM_SAMPLES = 8
@@ -19,7 +21,7 @@ MAX_EVALUATED = 512
 
 
 def train_image_tokenizer(
-    recipe: ImageTokenizerRecipe, data: Path, out: Path, *, resume: bool, as_json: bool
+    recipe: ImageTokenizerRecipe | VQGANRecipe, data: Path, out: Path, *, resume: bool, as_json: bool
 ) -> None:
     """Train an image tokenizer on a folder of pictures, with grids of reconstructions on the way.
 
@@ -35,7 +37,12 @@ def train_image_tokenizer(
     images = _open(data, size_pixels, "train")
     held_out = {split: _open(data, size_pixels, split) for split in HELD_OUT_SPLITS if split in splits}
     training = recipe.training
-    task = ImageTokenizerTask(recipe.vqvae, images, seed=training.seed, batch_size=training.batch_size)
+    how = {"seed": training.seed, "batch_size": training.batch_size}
+    if isinstance(recipe, VQGANRecipe):
+        task: ImageTokenizerTask = VQGANTask(recipe.vqgan, images, **how)
+        shape: dict[str, AutoencoderConfig] = {"vqgan": recipe.vqgan}
+    else:
+        task, shape = ImageTokenizerTask(recipe.vqvae, images, **how), {"vqvae": recipe.vqvae}
     shown = np.array(next(iter(held_out.values()), images).pixels[:NUM_SAMPLES])
 
     def sample(num_steps: int) -> None:
@@ -56,7 +63,7 @@ def train_image_tokenizer(
         out,
         resume=resume,
         recipe={
-            "vqvae": recipe.vqvae,
+            **shape,
             "size_pixels": size_pixels,
             "num_pictures": len(images),
             "pictures": images.fingerprint,

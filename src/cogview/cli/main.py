@@ -28,6 +28,7 @@ VERBS = {
     "generate": ("generate", "draw pictures for texts"),
     "train text-tokenizer": ("train_text_tokenizer", "learn the pieces that texts are cut into"),
     "train image-tokenizer": ("train_image_tokenizer", "learn the codes that pictures are made of"),
+    "train vqgan": ("train_vqgan", "learn the codes of one domain, against a discriminator"),
     "train text-to-image": ("train_text_to_image", "learn to write codes after pieces"),
     "tokenize": ("tokenize", "turn pictures and captions into codes and pieces for training"),
     "data build": ("data_build", "draw the default data set"),

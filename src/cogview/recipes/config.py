@@ -5,7 +5,7 @@ from typing import Literal
 
 from cogview.data.config import DefaultDataConfig
 from cogview.errors import UsageError
-from cogview.image.config import VQVAEConfig
+from cogview.image.config import AutoencoderConfig, VQGANConfig, VQVAEConfig
 from cogview.training.config import TokenLossConfig, TrainingConfig
 from cogview.transformer.config import InitialisationConfig, TransformerConfig
 
@@ -30,12 +30,43 @@ class ImageTokenizerRecipe:
     training: TrainingConfig
 
     def __post_init__(self) -> None:
-        factor = self.vqvae.downsampling_factor
-        if self.size_pixels < factor or self.size_pixels % factor:
+        _check_size(self.size_pixels, self.vqvae)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQGANRecipe:
+    """Stage 1 for one domain: pixels to codes, with an adversary.
+
+    Args:
+        vqgan: shape and losses of the image tokenizer and of its discriminator.
+        size_pixels: side of the square that training pictures are resized and cropped to.
+        training: how both are trained.
+
+    Raises:
+        UsageError: the square is not made of whole codes.
+
+    Paper: 3.4.
+    """
+
+    vqgan: VQGANConfig
+    size_pixels: int
+    training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        _check_size(self.size_pixels, self.vqgan)
+        if self.training.compile:
             raise UsageError(
-                f"size_pixels must be a multiple of {factor}, the pixels that one code stands for, "
-                f"got {self.size_pixels}"
+                "training.compile: a VQGAN's adaptive weight is made of gradients, which cannot be compiled; leave it out"
             )
+
+
+def _check_size(size_pixels: int, config: AutoencoderConfig) -> None:
+    """Refuse a square that is not made of whole codes."""
+    factor = config.downsampling_factor
+    if size_pixels < factor or size_pixels % factor:
+        raise UsageError(
+            f"size_pixels must be a multiple of {factor}, the pixels that one code stands for, got {size_pixels}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Stage 1: train the image tokenizer on pictures alone."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,10 +11,14 @@ from torch import Tensor, nn
 
 from cogview.data.loader import batch_indices
 from cogview.image.autoencoder import Autoencoder, AutoencoderOutput
-from cogview.image.config import AutoencoderConfig
+from cogview.image.config import AutoencoderConfig, CodebookConfig
 from cogview.image.pixels import tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer, build_autoencoder
 from cogview.training.task import Batch, Metrics
+
+STEPS_TO_SETTLE = 200
+COLLAPSED_SHARE = 0.005
+DISUSED_SHARE = 0.5
 
 
 @runtime_checkable
@@ -54,6 +59,7 @@ class ImageTokenizerTask:
         # Encoder outputs and codes of this step's micro-batches, for the codebook's update.
         self._vectors: list[Tensor] = []
         self._codes: list[Tensor] = []
+        self._told: set[str] = set()
 
     def batch(self, step: int) -> Batch:
         """Return the pictures of a step as uint8, laid out channels-last."""
@@ -84,11 +90,48 @@ class ImageTokenizerTask:
         self._codes.clear()
         return self.autoencoder.quantizer.update(vectors, codes, step)
 
+    def advice(self, completed_steps: int, metrics: Mapping[str, float]) -> list[str]:
+        """Return what is wrong with the codebook, once for each thing that is."""
+        found = codebook_troubles(self.autoencoder.config, completed_steps, metrics)
+        new = [words for trouble, words in found.items() if trouble not in self._told]
+        self._told |= found.keys()
+        return new
+
     def tokenizer(self) -> ImageTokenizer:
         """Return a copy of the model as it is now, ready to be used or saved."""
         copy = build_autoencoder(self.autoencoder.config)
         copy.load_state_dict(self.autoencoder.state_dict())
         return ImageTokenizer(copy)
+
+
+def codebook_troubles(
+    config: CodebookConfig, completed_steps: int, metrics: Mapping[str, float]
+) -> dict[str, str]:
+    """Return what is wrong with a codebook by its metrics, in words that say what to do.
+
+    Args:
+        config: of the codebook.
+        completed_steps: nothing is said until the codebook has had `STEPS_TO_SETTLE` steps.
+        metrics: `usage` and `perplexity`, as a quantizer's `update` returns them.
+
+    Returns:
+        A text for each trouble by its name, `collapse` or `disuse`.
+    """
+    if completed_steps < config.codebook_start_step + STEPS_TO_SETTLE:
+        return {}
+    perplexity, usage = metrics["perplexity"], metrics["usage"]
+    if perplexity < COLLAPSED_SHARE * config.num_codes:
+        return {
+            "collapse": f"After {completed_steps} steps the codebook has collapsed: pictures are told by some "
+            f"{perplexity:,.0f} of {config.num_codes:,} codes (perplexity). Stop here and try a lower learning_rate, "
+            "a later codebook_start_step, or codebook_initialisation encoder_outputs."
+        }
+    if usage < DISUSED_SHARE:
+        return {
+            "disuse": f"After {completed_steps} steps only {usage:.0%} of {config.num_codes:,} codes are used. Fewer "
+            "codes would do (num_codes), or revive the others more often (revival_every_steps)."
+        }
+    return {}
 
 
 def as_float(images: UInt8[Tensor, "b c y x"]) -> Float[Tensor, "b c y x"]:

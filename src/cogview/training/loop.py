@@ -133,6 +133,8 @@ def train(
                 means.check_finite()
                 line = {**means.read(), "learning_rate": learning_rate, **pace.read()}
                 progress.show(line, pace.unit)
+                for advice in task.advice(completed_steps, line):
+                    say(advice)
                 with _full_disk_reported("a line of metrics.jsonl"):
                     log.write(completed_steps, line)
 

@@ -64,6 +64,15 @@ class Task(Protocol):
         """
         ...
 
+    def advice(self, completed_steps: int, metrics: Mapping[str, float]) -> list[str]:
+        """Return what a person should be told before the run is wasted, each thing once; mostly nothing.
+
+        Args:
+            completed_steps: how far the run is.
+            metrics: the line that is about to be logged.
+        """
+        ...
+
     def after_step(self, step: int) -> Metrics:
         """Do what follows the optimizer's step (a moving average, say) and return scalars to log, or none.
 

@@ -1,6 +1,6 @@
 """Stage 2 as a task of the training loop: the next token of text and picture."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -135,6 +135,10 @@ class TransformerTask:
         loss = (image.sum() + weight * text_sum) / (image.numel() + weight * num_text)
         metrics = {"image_loss_nats": image.mean().detach(), "text_loss_nats": (text_sum / num_text).detach()}
         return loss, metrics
+
+    def advice(self, completed_steps: int, metrics: Mapping[str, float]) -> list[str]:
+        """Return nothing: what could go wrong is in the losses."""
+        return []
 
     def after_step(self, step: int) -> Metrics:
         """Do nothing: the transformer has no state beside its weights."""

@@ -1,0 +1,33 @@
+"""`cogview train vqgan`: learns the codes of one domain's pictures, against a discriminator."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cogview.recipes.config import VQGANRecipe
+
+RECIPES = "cogview.recipes.vqgan"
+
+
+def run(
+    recipe: Annotated[VQGANRecipe, tyro.conf.arg(name="")],
+    *,
+    data: Path,
+    out: Path,
+    resume: bool = False,
+    json: bool = False,
+) -> None:
+    """Learn the codes of one domain's pictures, against a discriminator.
+
+    Args:
+        recipe: shape and training of the VQGAN.
+        data: an image folder (metadata.jsonl, or a .txt file beside each picture), a folder of WebDataset tars, or one
+            tar. Learnt from are the pictures that name the split "train" or none; held-out splits are for measuring.
+        out: the run folder to make; its model/ will be the image tokenizer.
+        resume: go on with the run that lies in the run folder.
+        json: print the result as JSON.
+    """
+    from cogview.cli.image_tokenizer_run import train_image_tokenizer
+
+    train_image_tokenizer(recipe, data, out, resume=resume, as_json=json)
