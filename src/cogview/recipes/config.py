@@ -56,7 +56,7 @@ class VQGANRecipe:
         _check_size(self.size_pixels, self.vqgan)
         if self.training.compile:
             raise UsageError(
-                "training.compile: a VQGAN's adaptive weight is made of gradients, which cannot be compiled; leave it out"
+                "training.compile: a VQGAN's adaptive weight is made of gradients, which cannot be compiled: no compile"
             )
 
 
