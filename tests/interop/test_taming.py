@@ -86,7 +86,11 @@ def small() -> State:
         scale = (shape[1] * shape[2] * shape[3]) ** -0.5 if len(shape) == 4 else 0.5
         return torch.randn(*shape, generator=generator) * scale
 
-    return Layout(fill, 32, (1, 2, 2), 2, (2,), 24, 12, 40).state
+    state = Layout(fill, 32, (1, 2, 2), 2, (2,), 24, 12, 40).state
+    # A codebook where the vectors are, or one code would be nearest to them all.
+    pixels = torch.rand(1, 3, 20, 32, generator=generator) * 2 - 1
+    state["quantize.embedding.weight"] = encoded(state, pixels, 3, 2)[0].flatten(1).T.contiguous()
+    return state
 
 
 def conv(state: State, name: str, x: torch.Tensor, **how) -> torch.Tensor:
