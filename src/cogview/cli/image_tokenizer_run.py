@@ -9,9 +9,10 @@ import torch
 from cogview.cli.report import progress_bar
 from cogview.cli.training_run import run_training
 from cogview.data.image_array import ImageArray, splits_of
+from cogview.evaluation.reconstruction import evaluate_reconstruction, in_batches, reconstruction_grid
 from cogview.files import atomic_write_bytes
 from cogview.recipes.config import ImageTokenizerRecipe
-from cogview.training.image_tokenizer import ImageTokenizerTask, evaluate_reconstruction, reconstruction_grid
+from cogview.training.image_tokenizer import ImageTokenizerTask
 
 HELD_OUT_SPLITS = ("held-out-composition", "held-out-object", "held-out-style")
 NUM_SAMPLES = 8
@@ -46,7 +47,7 @@ def train_image_tokenizer(
     def evaluate() -> dict[str, dict[str, float]]:
         tokenizer = task.tokenizer()
         return {
-            split: evaluate_reconstruction(tokenizer, pictures.pixels[:MAX_EVALUATED])
+            split: evaluate_reconstruction(tokenizer, in_batches(pictures.pixels[:MAX_EVALUATED]))
             for split, pictures in held_out.items()
         }
 
