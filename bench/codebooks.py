@@ -23,10 +23,11 @@ import tyro
 from matplotlib.figure import Figure
 
 from cogview.data.image_array import ImageArray
+from cogview.evaluation.reconstruction import evaluate_reconstruction, in_batches
 from cogview.files import atomic_write_bytes, atomic_write_json
 from cogview.image.config import CodebookInitialisation, CodebookMethod, VQVAEConfig
 from cogview.training.config import TrainingConfig
-from cogview.training.image_tokenizer import ImageTokenizerTask, evaluate_reconstruction
+from cogview.training.image_tokenizer import ImageTokenizerTask
 from cogview.training.loop import train
 from cogview.training.metrics import read_metrics
 from environment import RESULTS, describe
@@ -90,7 +91,7 @@ def run(
         "initialisation": start,
         "seconds": summary.seconds,
         "final_loss": statistics.mean(line["l2"] for line in last),
-        "held_out": evaluate_reconstruction(task.tokenizer(), pixels),
+        "held_out": evaluate_reconstruction(task.tokenizer(), in_batches(pixels)),
         "usage": last[-1]["usage"],
         "perplexity": last[-1]["perplexity"],
         "curve": [[line["step"], line["l2"]] for line in lines],

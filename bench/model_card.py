@@ -22,12 +22,12 @@ from PIL import Image
 import cogview
 from cogview.data.icons import PACKAGE_OF_STYLE
 from cogview.data.world import GROUNDS
+from cogview.evaluation.reconstruction import evaluate_reconstruction, in_batches
 from cogview.files import atomic_write_json, atomic_write_text
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.generation.pipeline import Pipeline
 from cogview.image.pixels import image_to_array, read_image, tensor_to_images
 from cogview.recipes import default_data
-from cogview.training.image_tokenizer import evaluate_reconstruction
 from cogview.training.transformer import evaluate_losses
 from environment import RESULTS, describe
 
@@ -51,7 +51,7 @@ def main() -> None:
         pictures, texts = read_split(given.pictures, split, given.num_pictures)
         figures[split] = {
             "num_pictures": len(pictures),
-            "reconstruction": evaluate_reconstruction(pipe.image_tokenizer, pictures),
+            "reconstruction": evaluate_reconstruction(pipe.image_tokenizer, in_batches(pictures)),
             "loss": losses(pipe, pictures, texts),
             "loss_under_another_caption": losses(pipe, pictures, texts[1:] + texts[:1]),
         }

@@ -23,7 +23,7 @@ RECIPES = {
     "train image-tokenizer": "cogview.recipes.image_tokenizer",
     "train text-to-image": "cogview.recipes.text_to_image",
 }
-HELP = [[], *(verb.split() for verb in VERBS), ["train"], ["data"]]
+HELP = [[], *(verb.split() for verb in VERBS), ["train"], ["data"], ["evaluate"]]
 HELP += [[*verb.split(), "tiny"] for verb in RECIPES]
 
 

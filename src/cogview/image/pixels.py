@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -87,6 +87,11 @@ def image_to_array(image: Image.Image) -> Float32[np.ndarray, "c y x"]:
     """Return an RGB picture's pixels in [-1, 1]."""
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
     return np.ascontiguousarray((pixels / 127.5 - 1.0).transpose(2, 0, 1))
+
+
+def as_float(images: UInt8[Tensor, "b c y x"]) -> Float[Tensor, "b c y x"]:
+    """Return uint8 pixels in [-1, 1]."""
+    return images.float() / 127.5 - 1.0
 
 
 def tensor_to_images(images: Float[Tensor, "b c y x"]) -> list[Image.Image]:

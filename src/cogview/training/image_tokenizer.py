@@ -5,14 +5,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from cogview.data.loader import batch_indices
 from cogview.image.autoencoder import Autoencoder, AutoencoderOutput
 from cogview.image.config import AutoencoderConfig, CodebookConfig
-from cogview.image.pixels import tensor_to_images
+from cogview.image.pixels import as_float
 from cogview.image.tokenizer import ImageTokenizer, build_autoencoder
 from cogview.training.task import Batch, Metrics
 
@@ -132,52 +131,3 @@ def codebook_troubles(
             "codes would do (num_codes), or revive the others more often (revival_every_steps)."
         }
     return {}
-
-
-def as_float(images: UInt8[Tensor, "b c y x"]) -> Float[Tensor, "b c y x"]:
-    """Return uint8 pixels in [-1, 1]."""
-    return images.float() / 127.5 - 1.0
-
-
-def reconstruction_grid(tokenizer: ImageTokenizer, images: UInt8[Tensor, "b c y x"]) -> Image.Image:
-    """Draw originals in one row and what the tokenizer makes of them in the row below.
-
-    Args:
-        tokenizer: encodes and decodes.
-        images: about eight pictures.
-    """
-    originals = as_float(images)
-    rows = [originals, tokenizer.decode(tokenizer.encode(originals)).cpu()]
-    return tensor_to_images(torch.cat([torch.cat(list(row), 2) for row in rows], 1)[None])[0]
-
-
-def evaluate_reconstruction(
-    tokenizer: ImageTokenizer, images: Images, batch_size: int = 32
-) -> dict[str, float]:
-    """Measure how well pictures survive encoding and decoding.
-
-    Args:
-        tokenizer: encodes and decodes.
-        images: pictures that training has not seen, at least one.
-        batch_size: pictures at a time.
-
-    Returns:
-        `psnr_db`, the mean over pictures of their peak signal-to-noise ratio; `codes_used`, how many different
-        codes occur; `perplexity` of the codes.
-    """
-    ratios: list[Tensor] = []
-    counts = torch.zeros(tokenizer.num_codes)
-    for start in range(0, len(images), batch_size):
-        indices = range(start, min(start + batch_size, len(images)))
-        pictures = torch.from_numpy(np.stack([images[index] for index in indices]))
-        originals = as_float(pictures.permute(0, 3, 1, 2)).to(tokenizer.device)
-        codes = tokenizer.encode(originals)
-        error = ((tokenizer.decode(codes) - originals) / 2.0).square().mean((1, 2, 3))
-        ratios.append(-10.0 * error.clamp_min(1e-10).log10())
-        counts += torch.bincount(codes.flatten().cpu(), minlength=tokenizer.num_codes)
-    shares = counts / counts.sum()
-    return {
-        "psnr_db": float(torch.cat(ratios).mean()),
-        "codes_used": float((counts > 0).sum()),
-        "perplexity": float((-(shares * shares.clamp_min(1e-12).log()).sum()).exp()),
-    }

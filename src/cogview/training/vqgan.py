@@ -9,8 +9,9 @@ from torch.func import functional_call
 
 from cogview.image.adversary import PatchDiscriminator, adaptive_weight, discriminator_hinge_loss
 from cogview.image.config import VQGANConfig
+from cogview.image.pixels import as_float
 from cogview.image.vqgan import VQGAN
-from cogview.training.image_tokenizer import Images, ImageTokenizerTask, as_float
+from cogview.training.image_tokenizer import Images, ImageTokenizerTask
 from cogview.training.task import Batch, Metrics
 
 Perception = Callable[[Tensor, Tensor], Tensor]

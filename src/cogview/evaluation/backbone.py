@@ -1,0 +1,34 @@
+"""What sees pictures for the distances that are about more than pixels."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """What a backbone sees in pictures.
+
+    Args:
+        pooled: one vector a picture, for distances between sets.
+        maps: feature maps of several layers, finest first, for distances between two pictures.
+    """
+
+    pooled: Float[Tensor, "b d"]
+    maps: tuple[Float[Tensor, "b _ _ _"], ...]
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A trained network that turns pictures into features; the figures made from them carry its name."""
+
+    @property
+    def name(self) -> str:
+        """Return the name of the network, as a part of a figure's name: `efficientnet_lite0`."""
+        ...
+
+    def __call__(self, images: Float[Tensor, "b c y x"], /) -> Features:
+        """Return the features of images in [-1, 1], on whatever device they are."""
+        ...

@@ -1,0 +1,136 @@
+"""How far pictures are from one another: each from its own copy, or one set from another."""
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from cogview.errors import CogViewError, UsageError
+
+SSIM_WINDOW_PIXELS = 11
+_SSIM_SIGMA_PIXELS = 1.5
+# The published constants, for pixels in [0, 1]: they keep flat patches from being divided by nothing.
+_SSIM_LUMINANCE, _SSIM_CONTRAST = 0.01**2, 0.03**2
+# Errors below this count as this: equal pictures have 100 dB instead of infinitely many.
+_LEAST_ERROR = 1e-10
+
+
+def mean_squared_error(
+    originals: Float[Tensor, "b c y x"], copies: Float[Tensor, "b c y x"]
+) -> Float[Tensor, "b"]:
+    """Return the mean squared error of each picture, of pixels in [0, 1].
+
+    Args:
+        originals: in [-1, 1].
+        copies: in [-1, 1].
+    """
+    return ((copies - originals) / 2.0).square().mean((1, 2, 3))
+
+
+def psnr(error: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return the peak signal-to-noise ratio of a mean squared error, in dB."""
+    return -10.0 * error.clamp_min(_LEAST_ERROR).log10()
+
+
+def ssim(originals: Float[Tensor, "b c y x"], copies: Float[Tensor, "b c y x"]) -> Float[Tensor, "b"]:
+    """Return the structural similarity of each picture, 1 for equal ones: the mean over colours and windows.
+
+    As published (Wang et al., 2004): Gaussian windows of 11 x 11 pixels and a deviation of 1.5, only those that lie
+    inside the picture. Red, green and blue are compared apart, where the publication compares brightness.
+
+    Args:
+        originals: in [-1, 1].
+        copies: in [-1, 1].
+
+    Raises:
+        UsageError: the pictures are smaller than a window.
+    """
+    _, num_channels, height, width = originals.shape
+    if min(height, width) < SSIM_WINDOW_PIXELS:
+        raise UsageError(
+            f"SSIM compares windows of {SSIM_WINDOW_PIXELS} x {SSIM_WINDOW_PIXELS} pixels, got pictures of "
+            f"{height} x {width}; take larger ones"
+        )
+    first, second = (originals + 1.0) / 2.0, (copies + 1.0) / 2.0
+    window = _gaussian(SSIM_WINDOW_PIXELS, _SSIM_SIGMA_PIXELS).to(first).expand(num_channels, 1, -1)
+    products = torch.cat([first, second, first * first, second * second, first * second])
+    columns = F.conv2d(products, window[..., :, None], groups=num_channels)
+    means = F.conv2d(columns, window[..., None, :], groups=num_channels)
+    mean_1, mean_2, square_1, square_2, product = means.chunk(5)
+    variances = square_1 - mean_1.square() + square_2 - mean_2.square()
+    covariance = product - mean_1 * mean_2
+    luminance = (2.0 * mean_1 * mean_2 + _SSIM_LUMINANCE) / (
+        mean_1.square() + mean_2.square() + _SSIM_LUMINANCE
+    )
+    structure = (2.0 * covariance + _SSIM_CONTRAST) / (variances + _SSIM_CONTRAST)
+    return (luminance * structure).mean((1, 2, 3))
+
+
+def _gaussian(num_pixels: int, sigma_pixels: float) -> Float[Tensor, "k"]:
+    """Return the weights of a window along one side; they add up to 1."""
+    places = torch.arange(num_pixels, dtype=torch.float64) - (num_pixels - 1) / 2
+    return torch.softmax(-places.square() / (2.0 * sigma_pixels**2), 0)
+
+
+def perceptual_distance(
+    originals: Sequence[Float[Tensor, "b _ _ _"]], copies: Sequence[Float[Tensor, "b _ _ _"]]
+) -> Float[Tensor, "b"]:
+    """Return how far the feature maps of each picture are apart, 0 for equal ones and at most 4.
+
+    At each place of each map the features are scaled to length 1 and compared by the square of their distance, which
+    is averaged over places and then over maps. LPIPS does the same with weights for channels that were learnt from
+    people's judgements; there are none here, so the two are not comparable.
+
+    Args:
+        originals: a map for each layer.
+        copies: those of the other pictures.
+    """
+    distances = [
+        (F.normalize(first, dim=1) - F.normalize(second, dim=1)).square().sum(1).mean((1, 2))
+        for first, second in zip(originals, copies, strict=True)
+    ]
+    return torch.stack(distances).mean(0)
+
+
+def frechet_distance(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) -> float:
+    """Return the Frechet distance of two sets of features, each taken for a sample of a Gaussian.
+
+    |mean - mean'|^2 + trace(C + C' - 2 (C C')^(1/2)), with the unbiased covariances C and C'. With C = A^T A and
+    C' = B^T B, the trace of the root is the sum of the singular values of A B^T, so no root of a matrix is taken, and
+    singular covariances need nothing added to them. With few pictures the distance itself is too large on average, so
+    that is warned of.
+
+    Args:
+        first: features of some pictures.
+        second: features of others, by the same backbone.
+
+    Raises:
+        CogViewError: a set has fewer than two members, so no covariance.
+    """
+    num_least, num_features = min(len(first), len(second)), first.shape[1]
+    if num_least < 2:
+        raise CogViewError(f"A Frechet distance needs two pictures or more in each set, got {num_least}.")
+    if num_least <= num_features:
+        warnings.warn(
+            f"{num_least:,} pictures are too few for {num_features:,} features: their covariances are singular, and "
+            "the Frechet distance, computed from these as they are, depends on the number of pictures; compare it only "
+            f"between equal numbers, or take more than {num_features:,}.",
+            stacklevel=1,
+        )
+    (mean_1, factor_1), (mean_2, factor_2) = _mean_and_factor(first), _mean_and_factor(second)
+    trace_of_root = torch.linalg.svdvals(factor_1 @ factor_2.T).sum()
+    distance = (mean_1 - mean_2).square().sum() + factor_1.square().sum() + factor_2.square().sum()
+    return max(0.0, float(distance - 2.0 * trace_of_root))
+
+
+def _mean_and_factor(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "d"], Float[Tensor, "k d"]]:
+    """Return the mean of features, and a matrix A of at most d rows with A^T A their covariance."""
+    features = features.double()
+    mean = features.mean(0)
+    factor = (features - mean) / (len(features) - 1) ** 0.5
+    if len(factor) > factor.shape[1]:
+        factor = torch.linalg.qr(factor, mode="r").R
+    return mean, factor

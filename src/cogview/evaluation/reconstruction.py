@@ -1,0 +1,141 @@
+"""How well pictures survive an image tokenizer, and what their codes cost."""
+
+import math
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from PIL import Image
+from torch import Tensor
+
+from cogview.errors import CogViewError
+from cogview.evaluation.backbone import Backbone
+from cogview.evaluation.distances import (
+    SSIM_WINDOW_PIXELS,
+    frechet_distance,
+    mean_squared_error,
+    perceptual_distance,
+    psnr,
+    ssim,
+)
+from cogview.image.pixels import as_float, tensor_to_images
+from cogview.image.tokenizer import ImageTokenizer
+
+_GRID_COLUMNS = 8
+_GAP_PIXELS = 8
+
+
+@torch.no_grad()
+def evaluate_reconstruction(
+    tokenizer: ImageTokenizer,
+    batches: Iterable[UInt8[np.ndarray, "_ y x c"]],
+    backbone: Backbone | None = None,
+    distances: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
+) -> dict[str, float]:
+    """Measure how well pictures survive encoding and decoding.
+
+    Args:
+        tokenizer: encodes and decodes.
+        batches: pictures that training has not seen, all of one size.
+        backbone: sees pictures for the distances that are about more than pixels.
+        distances: further ones, by the names that their figures shall have. Each gets originals and reconstructions
+            [b c y x] in [-1, 1] and returns a number for each; `lpips.LPIPS(net="vgg")` is such a function.
+
+    Returns:
+        The figures by name, NAME being the backbone's:
+
+        - `psnr_db`: the mean over pictures of their peak signal-to-noise ratio, which is what others report;
+        - `psnr_of_mean_error_db`: that of the mean squared error over all pixels;
+        - `ssim`: the mean over pictures, if they have 11 pixels a side;
+        - `unweighted_perceptual_distance_NAME`: the mean over pictures, with a backbone;
+        - `frechet_distance_NAME`: between originals and reconstructions, with a backbone;
+        - `codes_used`: how many different codes occur; `codebook_usage`: their share of the codebook;
+        - `perplexity`: of the codes;
+        - `bits_per_pixel`: if each code takes log2(num_codes) bits;
+        - `entropy_bits_per_pixel`: the least that codes drawn one by one with these frequencies take.
+
+    Raises:
+        CogViewError: there are no pictures.
+        UsageError: their size does not fit.
+    """
+    values: dict[str, list[Tensor]] = defaultdict(list)
+    pooled: tuple[list[Tensor], list[Tensor]] = ([], [])
+    counts = torch.zeros(tokenizer.num_codes, dtype=torch.int64)
+    for batch in batches:
+        originals = as_float(torch.tensor(batch).permute(0, 3, 1, 2)).to(tokenizer.device)
+        codes = tokenizer.encode(originals)
+        reconstructions = tokenizer.decode(codes)
+        counts += torch.bincount(codes.flatten().cpu(), minlength=tokenizer.num_codes)
+        values["error"].append(mean_squared_error(originals, reconstructions))
+        if min(originals.shape[-2:]) >= SSIM_WINDOW_PIXELS:
+            values["ssim"].append(ssim(originals, reconstructions))
+        if backbone is not None:
+            seen, seen_again = backbone(originals), backbone(reconstructions)
+            distance = perceptual_distance(seen.maps, seen_again.maps)
+            values[f"unweighted_perceptual_distance_{backbone.name}"].append(distance)
+            pooled[0].append(seen.pooled.cpu())
+            pooled[1].append(seen_again.pooled.cpu())
+        for name, measure in (distances or {}).items():
+            values[name].append(measure(originals, reconstructions).flatten())
+    if not values:
+        raise CogViewError("There are no pictures to measure: give some.")
+    errors = torch.cat(values.pop("error"))
+    figures = {"psnr_db": float(psnr(errors).mean()), "psnr_of_mean_error_db": float(psnr(errors.mean()))}
+    figures |= {name: float(torch.cat(parts).mean()) for name, parts in values.items()}
+    if backbone is not None and len(errors) > 1:
+        figures[f"frechet_distance_{backbone.name}"] = frechet_distance(*map(torch.cat, pooled))
+    elif backbone is not None:
+        # Of this line, not of its caller: that is a decorator, and the command line shows warnings of ours alone.
+        warnings.warn("One picture has no covariance: the Frechet distance is left out.", stacklevel=1)
+    return figures | code_figures(counts, tokenizer.downsampling_factor)
+
+
+def code_figures(counts: Int64[Tensor, "v"], downsampling_factor: int) -> dict[str, float]:
+    """Return what codes say of their codebook and what they cost.
+
+    Args:
+        counts: how often each code of the codebook occurs.
+        downsampling_factor: pixels along one side of the square that a code stands for.
+    """
+    num_codes, num_used = len(counts), int((counts > 0).sum())
+    shares = counts.double() / counts.sum()
+    nats = float(torch.special.entr(shares).sum())
+    pixels_per_code = downsampling_factor**2
+    return {
+        "codes_used": float(num_used),
+        "codebook_usage": num_used / num_codes,
+        "perplexity": math.exp(nats),
+        "bits_per_pixel": math.log2(num_codes) / pixels_per_code,
+        "entropy_bits_per_pixel": nats / math.log(2.0) / pixels_per_code,
+    }
+
+
+def in_batches(
+    images: UInt8[np.ndarray, "n y x c"], batch_size: int = 32
+) -> Iterator[UInt8[np.ndarray, "_ y x c"]]:
+    """Yield pictures some at a time, in their order."""
+    for start in range(0, len(images), batch_size):
+        yield images[start : start + batch_size]
+
+
+def reconstruction_grid(tokenizer: ImageTokenizer, images: UInt8[Tensor, "b c y x"]) -> Image.Image:
+    """Draw originals in rows of eight, and what the tokenizer makes of them right below each.
+
+    Args:
+        tokenizer: encodes and decodes.
+        images: one or more.
+    """
+    originals = as_float(images)
+    both = torch.stack([originals, tokenizer.decode(tokenizer.encode(originals)).cpu()])
+    _, num_images, channels, height, width = both.shape
+    num_columns = min(num_images, _GRID_COLUMNS)
+    num_rows = -(-num_images // num_columns)
+    grid = torch.ones(channels, num_rows * (2 * height + _GAP_PIXELS) - _GAP_PIXELS, num_columns * width)
+    for index in range(num_images):
+        row, column = divmod(index, num_columns)
+        top, left = row * (2 * height + _GAP_PIXELS), column * width
+        grid[:, top : top + 2 * height, left : left + width] = torch.cat(list(both[:, index]), 1)
+    return tensor_to_images(grid[None])[0]
