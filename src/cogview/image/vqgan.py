@@ -28,11 +28,10 @@ class VQGAN(Autoencoder):
         super().__init__(config, VQGANEncoder(config), VQGANDecoder(config))
 
     @property
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """The weight that writes the pixels: where the adversary's pull is weighed against the reconstruction's."""
-        weight = self.decoder.to_pixels.weight
-        assert isinstance(weight, nn.Parameter)
-        return weight
+        assert isinstance(self.decoder, VQGANDecoder)
+        return self.decoder.to_pixels.weight
 
 
 class VQGANEncoder(nn.Module):
