@@ -169,7 +169,7 @@ def test_a_codebook_that_goes_wrong_is_told_once_and_a_good_one_never():
 
 def test_a_run_says_what_is_wrong_with_its_codebook(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("cogview.training.image_tokenizer.STEPS_TO_SETTLE", 4)
-    config = dataclasses.replace(TINY, num_codes=512, revival_every_steps=0)
+    config = dataclasses.replace(TINY, num_codes=512, decay=0.3, revival_every_steps=0)
     task = task_of(config=config)
     train(task, dataclasses.replace(TRAINING, log_every_steps=2, learning_rate=0.0001), tmp_path / "run")
     assert capsys.readouterr().err.count("of 512 codes") == 1
