@@ -1,1 +1,1 @@
-"""How good a trained model is: figures that others can compare with theirs."""
+"""How good trained models are, in figures."""

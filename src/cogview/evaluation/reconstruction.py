@@ -65,7 +65,7 @@ def evaluate_reconstruction(
     pooled: tuple[list[Tensor], list[Tensor]] = ([], [])
     counts = torch.zeros(tokenizer.num_codes, dtype=torch.int64)
     for batch in batches:
-        originals = as_float(torch.tensor(batch).permute(0, 3, 1, 2)).to(tokenizer.device)
+        originals = as_float(torch.tensor(batch).to(tokenizer.device).permute(0, 3, 1, 2))
         codes = tokenizer.encode(originals)
         reconstructions = tokenizer.decode(codes)
         counts += torch.bincount(codes.flatten().cpu(), minlength=tokenizer.num_codes)
