@@ -3,16 +3,19 @@
 import glob
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from cogview.errors import CogViewError
+
+Made = TypeVar("Made")
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
@@ -82,14 +85,43 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             _remove_workplace(workplace, path)
 
 
-def may_be_replaced(folder: Path, read_config: Callable[[Path], object]) -> bool:
-    """Return whether a folder is empty or of a kind: nothing else is ever deleted.
+def dataclass_from_json(cls: type[Made], values: Mapping[str, Any], **more: Any) -> Made:
+    """Return a dataclass of what a JSON file says of its fields, lists as tuples again.
+
+    A file may say anything, so numbers and their kinds are checked here; what they may be is the class's to check.
+
+    Args:
+        cls: its fields are numbers, strings, tuples of numbers, or given by `more`.
+        values: by the names of the fields.
+        more: further fields.
+
+    Raises:
+        TypeError: a field is missing, unknown, of another type, or a number that is infinite or NaN.
+    """
+    hints = get_type_hints(cls)
+    made = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    for name, value in made.items():
+        wanted = get_args(hints.get(name)) if isinstance(value, tuple) else (hints.get(name),)
+        for each in value if isinstance(value, tuple) else (value,):
+            is_number = isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each)
+            if (int in wanted and not (is_number and isinstance(each, int))) or (
+                float in wanted and not is_number
+            ):
+                raise TypeError(f"{name} is {each!r}, which is no number of its kind")
+    return cls(**made, **more)
+
+
+def may_be_replaced(folder: Path, read_config: Callable[[Path], object], names: Collection[str]) -> bool:
+    """Return whether a folder is empty or of a kind, and holds nothing else: nothing else is ever deleted.
 
     Args:
         folder: a path that exists.
         read_config: raises `CogViewError` for a folder that is not of that kind.
+        names: of all that a folder of that kind holds.
     """
     if not folder.is_dir():
+        return False
+    if any(entry.name not in names for entry in folder.iterdir()):
         return False
     if not any(folder.iterdir()):
         return True

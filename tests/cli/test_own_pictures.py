@@ -283,8 +283,15 @@ def test_held_out_pictures_are_whole_however_a_run_trains(
         "--training.weight-decay",
         "0",
     ]
-    hidden = ("--kept-codes", "3", "--masked-codes", "1", "--dropped-texts", "0.5")
     plain = run(capsys, *words, "--out", tmp_path / "plain")
-    other = run(capsys, *words, "--out", tmp_path / "other", *hidden)
-    assert other["evaluation"] == plain["evaluation"]
-    assert other["metrics"]["image_loss_nats"] != plain["metrics"]["image_loss_nats"]
+    for flag, value in (
+        ("--kept-codes", "3"),
+        ("--masked-codes", "1"),
+        ("--mixed-codes", "1"),
+        ("--dropped-texts", "1"),
+    ):
+        other = run(capsys, *words, "--out", tmp_path / flag, flag, value)
+        assert other["evaluation"] == plain["evaluation"]
+        assert other["metrics"]["image_loss_nats"] != plain["metrics"]["image_loss_nats"], flag
+        config = json.loads((tmp_path / flag / "model" / "config.json").read_text())
+        assert config["guidance"] == (1.5 if flag == "--dropped-texts" else 1.0)

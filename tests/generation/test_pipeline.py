@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import cogview
-from cogview.errors import UsageError
+from cogview.errors import CogViewError, UsageError
 from cogview.generation.pipeline import Pipeline, resolve_device, resolve_dtype
 from tiny import tiny_model, tiny_pipeline_folder
 
@@ -212,3 +212,17 @@ def test_push_to_hub_makes_the_repository_and_uploads_a_whole_model(
         "create_pr": None,
     }
     assert calls["card"] == {"text": "# Tiny\n"}
+
+
+def test_weights_that_are_no_numbers_draw_nothing(tmp_path: Path) -> None:
+    broken = Pipeline(tiny_model(tmp_path))
+    with torch.no_grad():
+        broken.transformer.embedding.positions.weight[3, 0] = torch.nan
+    with pytest.raises(CogViewError, match="logits are infinite or NaN"):
+        broken.generate("a red cat", num_candidates=1)
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff", "\x07"])
+def test_a_text_without_anything_to_read_is_refused(pipe: Pipeline, text: str) -> None:
+    with pytest.raises(UsageError, match="text 2 of 2, .* holds nothing that this model reads"):
+        pipe.generate(["a cat", text], num_candidates=1)

@@ -310,3 +310,45 @@ def test_an_image_tokenizer_of_rounded_weights_stays_small_and_itself(saved: Pat
     ]
     assert sizes[0] < 0.7 * sizes[1]
     assert load_pretrained(tmp_path / "rounded").image_tokenizer.fingerprint == half.fingerprint
+
+
+def test_a_model_folder_that_holds_something_else_is_not_replaced(folder: Path) -> None:
+    model = load_pretrained(folder)
+    (folder / "NOTES.md").write_text("mine")
+    with pytest.raises(CogViewError, match="holds more than one does"):
+        save_pretrained(model, folder)
+    assert (folder / "NOTES.md").read_text() == "mine"
+    (folder / "NOTES.md").unlink()
+    save_pretrained(model, folder)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("transformer", "num_layers", 2.0),
+        ("transformer", "num_layers", True),
+        ("transformer", "layer_norm_epsilon", "x"),
+        ("transformer", "relax_alpha", float("nan")),
+        ("template", "grid_rows", 4.0),
+        ("vocabulary", "num_image_codes", 32.0),
+    ],
+)
+def test_numbers_of_another_kind_are_refused(folder: Path, section: str, name: str, value: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    edit_config(folder, **{section: config[section] | {name: value}})
+    assert f"no valid section '{section}'" in refusal(folder)
+
+
+def test_a_config_that_asks_for_more_than_the_file_holds_is_refused_at_once(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    edit_config(folder, transformer=config["transformer"] | {"num_layers": 10**9})
+    assert "more than the file holds" in refusal(folder)
+
+
+def test_an_image_tokenizer_that_asks_for_more_than_its_file_holds_is_refused(folder: Path) -> None:
+    path = folder / "image_tokenizer" / "config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"config": content["config"] | {"num_codes": 10**9}}))
+    assert "holds less than the 1,000,000,000 codes" in refusal(folder)
+    path.write_text(json.dumps(content | {"config": content["config"] | {"decay": "x"}}))
+    assert "configuration is not valid" in refusal(folder)

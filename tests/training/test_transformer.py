@@ -93,7 +93,8 @@ def test_evaluation_takes_the_mean_over_all_targets_whatever_the_batches(batch_s
     subject = task(normaliser="vocabulary", text_weight=0.0)  # what it was trained with is of no concern
     image, text = plain_losses(subject, 7, legal=True)
     measured = evaluate_losses(subject.module, TEMPLATE, pairs(7), batch_size)
-    assert measured.keys() == {"text_loss_nats", "image_loss_nats"}
+    assert measured.keys() == {"loss", "text_loss_nats", "image_loss_nats"}
+    assert measured["loss"] == pytest.approx(torch.cat([image, text]).mean().item(), rel=1e-5)
     assert measured["image_loss_nats"] == pytest.approx(image.mean().item(), rel=1e-5)
     assert measured["text_loss_nats"] == pytest.approx(text.mean().item(), rel=1e-5)
 
@@ -101,6 +102,20 @@ def test_evaluation_takes_the_mean_over_all_targets_whatever_the_batches(batch_s
 def test_items_are_the_weight_of_the_targets():
     assert task().num_items(task().batch(0)) == (18 + 12, "tokens")
     assert task(text_weight=0.0).num_items(task().batch(0)) == (18, "tokens")
+    assert task(text_weight=0.1).num_items(task().batch(0)) == (pytest.approx(18 + 1.2), "tokens")
+
+
+@pytest.mark.parametrize("text_weight", [0.0, 0.1, 1.0])
+def test_gradients_of_parts_by_their_weights_are_those_of_the_whole(text_weight):
+    whole, parts = task(text_weight=text_weight), task(text_weight=text_weight)
+    batch = whole.batch(0)
+    whole.loss(batch)[0].backward()
+    total, _ = parts.num_items(batch)
+    for row in range(3):
+        part = {name: tensor[row : row + 1] for name, tensor in batch.items()}
+        (parts.loss(part)[0] * parts.num_items(part)[0] / total).backward()
+    for one, other in zip(whole.module.parameters(), parts.module.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_batches_of_one_shape_whatever_the_texts():

@@ -25,14 +25,15 @@ from cogview.generation.pretrained import (
 from cogview.recipes.config import TextToImageRecipe
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
-from cogview.training.transformer import TransformerTask
+from cogview.training.config import TokenLossConfig
+from cogview.training.transformer import TransformerTask, evaluate_losses
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.initialisation import start_branches, start_positions
 from cogview.transformer.model import Transformer
 
 NUM_SAMPLE_TEXTS = 4
 NUM_SAMPLE_CANDIDATES = 2
-MAX_EVALUATED_BATCHES = 50
+MAX_EVALUATED = 512
 GUIDANCE = 1.5
 """Of models that are trained with some texts dropped."""
 
@@ -87,10 +88,10 @@ def train_text_to_image(
 
     evaluate: Callable[[], dict[str, dict[str, float]]] | None = None
     if held_out_shards is not None:
-        # Made before the training, so that tokens that do not fit are found out before and not after it.
-        held_out_task = TransformerTask(model.transformer, whole_pictures(held_out_shards), recipe.token_loss)
-        num_batches = min(-(-len(held_out_shards) // recipe.training.batch_size), MAX_EVALUATED_BATCHES)
-        evaluate = partial(_held_out_losses, held_out_task, num_batches)
+        # Asked for before the training, so that tokens that do not fit are found out before and not after it.
+        whole_pictures(held_out_shards)
+        batch_size = recipe.training.batch_size
+        evaluate = partial(_held_out_losses, model, held_out_shards, recipe.token_loss, batch_size)
 
     run_training(
         task,
@@ -201,14 +202,13 @@ def _draw_samples(model: PretrainedModel, texts: tuple[str, ...], path: Path) ->
     atomic_write_bytes(path, sheet.getvalue())
 
 
-def _held_out_losses(task: TransformerTask, num_batches: int) -> dict[str, dict[str, float]]:
-    """Return the mean losses of a trained transformer over some batches of held-out tokens."""
-    task.module.eval()
-    totals: dict[str, float] = {}
-    with torch.inference_mode():
-        for step in range(num_batches):
-            batch = {name: tensor.to(task.module.device) for name, tensor in task.batch(step).items()}
-            loss, metrics = task.loss(batch)
-            for name, value in {"loss": loss, **metrics}.items():
-                totals[name] = totals.get(name, 0.0) + float(value) / num_batches
-    return {"held_out": totals}
+def _held_out_losses(
+    model: PretrainedModel, shards: TokenShards, config: TokenLossConfig, batch_size: int
+) -> dict[str, dict[str, float]]:
+    """Return the mean losses of a trained transformer over held-out tokens, each picture once, captions by turns."""
+    pairs = [
+        (shards.pieces(index, index % shards.num_captions(index)), shards.codes(index))
+        for index in range(min(len(shards), MAX_EVALUATED))
+    ]
+    losses = evaluate_losses(model.transformer.eval(), model.template, pairs, batch_size, config)
+    return {"held_out": losses}

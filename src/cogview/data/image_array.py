@@ -94,7 +94,10 @@ class ImageArray:
                 warnings.warn(
                     f"{source}: {len(problems):,} pictures left out, first {problems[0]}.", stacklevel=2
                 )
-        return cls(np.load(path, mmap_mode="r"))
+        try:
+            return cls(np.load(path, mmap_mode="r"))
+        except (OSError, ValueError, EOFError) as error:
+            raise CogViewError(f"{path}: damaged ({error}); delete it, and it will be made again") from error
 
 
 def splits_of(source: Path) -> frozenset[str]:

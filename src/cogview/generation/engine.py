@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from cogview.errors import UsageError
+from cogview.errors import CogViewError, UsageError
 from cogview.generation.cache import DecodingCache
 from cogview.generation.config import LinearBackend, SamplingConfig
 from cogview.generation.decoder import Decoder
@@ -132,6 +132,9 @@ class Engine:
             prompts: at least one, all for the same number of codes.
             config: guidance, temperature, top-k and top-p.
             progress: called after each step.
+
+        Raises:
+            CogViewError: the transformer's logits are not finite.
         """
         groups: dict[int, list[_Candidate]] = defaultdict(list)
         num_rows = 0
@@ -187,6 +190,12 @@ class Engine:
                 # What is far apart must not be rounded.
                 with_text, without = logits.float().chunk(2)
                 logits = without + config.guidance * (with_text - without)
+            # What is not finite stays so to the end, so it is looked for once.
+            if index + 1 == num_codes and not bool(torch.isfinite(logits).all()):
+                raise CogViewError(
+                    "the transformer's logits are infinite or NaN: its weights are damaged, or too large for this "
+                    "dtype; load it as float32, or copy or export the model again"
+                )
             codes[:, index] = sample(logits, config, uniforms[:, index])
             step(index + 1)
             if index + 1 < num_codes:

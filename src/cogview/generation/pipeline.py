@@ -182,6 +182,11 @@ class Pipeline:
             )
         seeds = range(seed, seed + num_candidates)
         pieces = [self.text_tokenizer.encode(each) for each in texts]
+        for number, (each, words) in enumerate(zip(texts, pieces, strict=True), start=1):
+            if not len(words):
+                raise UsageError(
+                    f"text {number} of {len(texts)}, {each!r}, holds nothing that this model reads; say what to draw"
+                )
         self._warn_of_clipping([len(each) for each in pieces])
         textless = Prompt.of(self.template, np.empty(0, dtype=np.int64), seeds)
         prompts = [Prompt.of(self.template, each, seeds, textless) for each in pieces]

@@ -18,7 +18,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_folder, atomic_write_json, atomic_write_text, may_be_replaced
+from cogview.files import (
+    atomic_folder,
+    atomic_write_json,
+    atomic_write_text,
+    dataclass_from_json,
+    may_be_replaced,
+)
 from cogview.generation.config import MAX_GUIDANCE
 from cogview.image.config import FOLDER_NAME
 from cogview.image.tokenizer import (
@@ -44,6 +50,7 @@ REQUIRED_FILES = (
 )
 CARD_FILE = "README.md"
 SAMPLES_FILE = "samples.png"
+_FILES = ("config.json", "model.safetensors", "text.model", FOLDER_NAME, CARD_FILE, SAMPLES_FILE)
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
 
 Config = TypeVar("Config")
@@ -117,9 +124,10 @@ def save_pretrained(model: PretrainedModel, folder: Path, dtype: torch.dtype | N
             f"load it with dtype='float32' to save it as it was, or save it with dtype=torch.{name}"
         )
     folder = folder.resolve()
-    if folder.exists() and not may_be_replaced(folder, read_config):
+    if folder.exists() and not may_be_replaced(folder, read_config, _FILES):
         raise CogViewError(
-            f"{folder} exists and is no model folder, so it is not replaced: choose another path."
+            f"{folder} exists and is no model folder, or holds more than one does, so it is not replaced: choose "
+            "another path."
         )
     weights = {
         name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
@@ -306,8 +314,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 def _build(cls: type[Config], config: dict[str, Any], section: str, source: Path, **more: Any) -> Config:
     """Build a config dataclass from its section of the file."""
     try:
-        return cls(**config[section], **more)
-    except (KeyError, TypeError, UsageError) as error:
+        return dataclass_from_json(cls, config[section], **more)
+    except (AttributeError, KeyError, TypeError, UsageError) as error:
         raise CogViewError(
             f"{source} has no valid section '{section}' ({error}): export the model again."
         ) from error
@@ -321,6 +329,11 @@ def _load_transformer(
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CogViewError(f"{path} cannot be read ({error}): copy or export the model again.") from error
+    if config.num_parameters > sum(tensor.numel() for tensor in weights.values()):
+        raise CogViewError(
+            f"The config of {path} asks for {config.num_parameters:,} parameters, more than the file holds: copy or "
+            "export the model again."
+        )
     with torch.device("meta"):  # the weights come from the file, so none are drawn
         transformer = Transformer(config)
     check_weights(weights, transformer.state_dict(), path)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_folder, atomic_write_json, may_be_replaced
+from cogview.files import atomic_folder, atomic_write_json, dataclass_from_json, may_be_replaced
 from cogview.image.autoencoder import Autoencoder
 from cogview.image.config import FOLDER_NAME, AutoencoderConfig, VQGANConfig, VQVAEConfig
 from cogview.image.vqgan import VQGAN
@@ -125,9 +125,10 @@ class ImageTokenizer:
             CogViewError: the folder holds something else, which replacing it would delete.
         """
         folder = Path(folder)
-        if folder.exists() and not may_be_replaced(folder, read_config):
+        if folder.exists() and not may_be_replaced(folder, read_config, ("config.json", "model.safetensors")):
             raise CogViewError(
-                f"{folder} exists and holds no image tokenizer, so it is not replaced: choose another path."
+                f"{folder} exists and holds no image tokenizer, or more than one, so it is not replaced: "
+                "choose another path."
             )
         weights = {name: weight.to(dtype) for name, weight in inference_weights(self.autoencoder).items()}
         fingerprint = fingerprint_of_weights(self.config, weights)
@@ -160,12 +161,18 @@ def load_image_tokenizer(
     inner = (path / FOLDER_NAME, path / "model" / FOLDER_NAME, path / "model")
     folder = next((folder for folder in inner if folder.is_dir()), path)
     content = read_config(folder)
-    autoencoder = build_autoencoder(config_from_json(content, folder))
+    config = config_from_json(content, folder)
     weights_path = folder / "model.safetensors"
     try:
         weights = {name: weight.float() for name, weight in load_file(weights_path).items()}
     except (OSError, SafetensorError) as error:
         raise CogViewError(f"{weights_path}: cannot be read ({error}); copy the folder again") from error
+    if config.num_codes * config.code_size > sum(weight.numel() for weight in weights.values()):
+        raise CogViewError(
+            f"{weights_path}: holds less than the {config.num_codes:,} codes of config.json; "
+            "the two files belong to different tokenizers"
+        )
+    autoencoder = build_autoencoder(config)
     expected = {name: weight.shape for name, weight in inference_weights(autoencoder).items()}
     found = {name: weight.shape for name, weight in weights.items()}
     if found != expected:
@@ -223,11 +230,7 @@ def config_from_json(content: Mapping[str, Any], folder: Path) -> AutoencoderCon
     """Return the configuration in a folder's `config.json`, its lists as tuples again."""
     kind = content.get("kind", "vqvae")  # there was only one when version 1 was first written
     try:
-        pairs: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in content["config"].items()
-        }
-        return _KINDS[kind](**pairs)
+        return dataclass_from_json(_KINDS[kind], content["config"])
     except (AttributeError, KeyError, TypeError, UsageError) as error:
         raise CogViewError(f"{folder}/config.json: its configuration is not valid ({error})") from error
 

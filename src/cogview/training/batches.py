@@ -21,7 +21,7 @@ class MicroBatch:
     """
 
     tensors: Batch
-    num_items: int
+    num_items: float
     unit: str
     weight: float
 

@@ -81,7 +81,7 @@ class Pace:
         self.unit = "items"
         self._seconds_before = seconds_before
         self._start = self._interval_start = time.perf_counter()
-        self._num_items = self._interval_num_items = 0
+        self._num_items = self._interval_num_items = 0.0
 
     @property
     def seconds(self) -> float:
@@ -93,7 +93,7 @@ class Pace:
         """The mean rate since the start of this process."""
         return self._num_items / (time.perf_counter() - self._start)
 
-    def count(self, num_items: int, unit: str) -> None:
+    def count(self, num_items: float, unit: str) -> None:
         """Count the items of a step."""
         self.unit = unit
         self._num_items += num_items
@@ -103,7 +103,7 @@ class Pace:
         """Return the seconds so far and the rate since the last reading; asked after a wait for the device."""
         now = time.perf_counter()
         rate = self._interval_num_items / (now - self._interval_start)
-        self._interval_start, self._interval_num_items = now, 0
+        self._interval_start, self._interval_num_items = now, 0.0
         return {"seconds": round(self.seconds, 3), "items_per_second": round(rate, 3)}
 
     @contextmanager

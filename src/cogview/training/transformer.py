@@ -109,10 +109,10 @@ class TransformerTask:
         }
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
-    def num_items(self, batch: Batch) -> tuple[int, str]:
+    def num_items(self, batch: Batch) -> tuple[float, str]:
         """Return the weight of all targets together: their number, where text weighs as much as image."""
         text = self.config.text_weight * float(batch["text_weights"].sum())
-        return batch["image_targets"].numel() + round(text), "tokens"
+        return batch["image_targets"].numel() + text, "tokens"
 
     def loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
         """Return the mean loss of all targets in nats, and the means of text and image apart."""
@@ -168,20 +168,23 @@ def evaluate_losses(
     template: TextToImageTemplate,
     pairs: Sequence[tuple[Pieces, Codes]],
     batch_size: int = 16,
+    config: TokenLossConfig | None = None,
 ) -> dict[str, float]:
-    """Measure how well a transformer foretells texts and pictures, over the ids that are legal there.
+    """Measure how well a transformer foretells texts and pictures.
 
     Args:
         transformer: in evaluation mode.
         template: puts the pairs in sequence.
         pairs: (pieces, codes) of pictures that training has not seen, at least one.
         batch_size: pairs at a time.
+        config: what the softmax is taken over, the ids that are legal by default, and how much text weighs.
 
     Returns:
-        `text_loss_nats` and `image_loss_nats`, the means over all targets of their kind.
+        `text_loss_nats` and `image_loss_nats`, the means over all targets of their kind, and `loss`, of both by weight.
     """
+    config = config or TokenLossConfig(normaliser="legal")
     batches = _InOrder(template=template, pairs=pairs, batch_size=batch_size)
-    task = TransformerTask(transformer, batches, TokenLossConfig(normaliser="legal"))
+    task = TransformerTask(transformer, batches, config)
     sums, counts = dict.fromkeys(("text", "image"), 0.0), dict.fromkeys(("text", "image"), 0)
     for step in range(-(-len(pairs) // batch_size)):
         batch = {name: tensor.to(transformer.device) for name, tensor in task.batch(step).items()}
@@ -192,4 +195,9 @@ def evaluate_losses(
         ):
             sums[kind] += float(metrics[f"{kind}_loss_nats"]) * num
             counts[kind] += num
-    return {f"{kind}_loss_nats": sums[kind] / counts[kind] for kind in sums}
+    weights = {"text": config.text_weight, "image": 1.0}
+    loss = sum(weights[kind] * sums[kind] for kind in sums)
+    return {
+        "loss": loss / sum(weights[kind] * counts[kind] for kind in counts),
+        **{f"{kind}_loss_nats": sums[kind] / counts[kind] for kind in sums},
+    }

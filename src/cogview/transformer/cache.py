@@ -31,7 +31,7 @@ class KeyValueCache:
         config: of the transformer that fills it.
         batch: sequences.
         max_tokens: capacity in positions.
-        dtype: of the stored values; fp32 is the fast choice on CPU even with bf16 weights.
+        dtype: of the stored values.
         device: where it lies.
     """
 
