@@ -84,3 +84,13 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path):
     (folder / "cache").write_text("in the way")
     with pytest.raises(CogViewError, match="cannot be written"):
         ImageArray.from_folder(folder, 8)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00"])
+def test_a_damaged_cache_is_one_line_that_says_what_to_do(tmp_path, content):
+    folder = write_image_folder(tmp_path / "data", [["a"], ["b"]])
+    ImageArray.from_folder(folder, SIZE_PIXELS)
+    (path,) = (folder / "cache").glob("pixels-*.npy")
+    path.write_bytes(content)
+    with pytest.raises(CogViewError, match="damaged .* delete it"):
+        ImageArray.from_folder(folder, SIZE_PIXELS)

@@ -224,5 +224,5 @@ def test_weights_that_are_no_numbers_draw_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["\u200b", "\ufeff", "\x07"])
 def test_a_text_without_anything_to_read_is_refused(pipe: Pipeline, text: str) -> None:
-    with pytest.raises(UsageError, match="text 2 of 2, .* holds nothing that this model reads"):
+    with pytest.raises(UsageError, match=r"text 2 of 2, .* holds nothing that this model reads"):
         pipe.generate(["a cat", text], num_candidates=1)
