@@ -92,5 +92,5 @@ def test_a_damaged_cache_is_one_line_that_says_what_to_do(tmp_path, content):
     ImageArray.from_folder(folder, SIZE_PIXELS)
     (path,) = (folder / "cache").glob("pixels-*.npy")
     path.write_bytes(content)
-    with pytest.raises(CogViewError, match="damaged .* delete it"):
+    with pytest.raises(CogViewError, match=r"damaged .* delete it"):
         ImageArray.from_folder(folder, SIZE_PIXELS)
