@@ -2,12 +2,11 @@
 # Makes the bundled model: the data, the image tokenizer, the tokens, the transformer, the card. The text tokenizer is the
 # one that ships; `cogview train text-tokenizer --out text.model` makes one like it, from captions as they are now.
 #
-#   scripts/bundled-model.sh WORK              about three hours on 2 CPU cores; needs `make check` run once
+#   scripts/bundled-model.sh WORK              2 hours 20 minutes on 2 CPU cores with bfloat16; needs `make check` run once
 #   RECIPE=bundled-gpu scripts/bundled-model.sh WORK      the larger one, on a GPU; not measured yet
 #   TRY=1 scripts/bundled-model.sh WORK        the whole way in minutes, with few pictures and steps, for a model of no use
 #
-# The transformer that ships came to its weights by a longer way, which its card tells; this is the way from nothing, and it
-# has been gone from end to end with TRY=1 alone.
+# The model that ships was made so, from end to end in one call.
 #
 # WORK is a folder with 3 GB to spare; a second call goes on where the first one stopped. The icons come by npm, or from
 # the folder that COGVIEW_PACKAGES names. COGVIEW is the command to run, for instance "python3 -m cogview".

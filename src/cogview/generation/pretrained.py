@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import (
@@ -26,6 +25,7 @@ from cogview.files import (
     may_be_replaced,
 )
 from cogview.generation.config import MAX_GUIDANCE
+from cogview.generation.weights import check_weights
 from cogview.image.config import FOLDER_NAME
 from cogview.image.tokenizer import (
     ImageTokenizer,
@@ -329,7 +329,8 @@ def _load_transformer(
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CogViewError(f"{path} cannot be read ({error}): copy or export the model again.") from error
-    if config.num_parameters > sum(tensor.numel() for tensor in weights.values()):
+    # Where it is not so much more, the first tensors that are wrong are named.
+    if config.num_parameters > 10 * sum(tensor.numel() for tensor in weights.values()):
         raise CogViewError(
             f"The config of {path} asks for {config.num_parameters:,} parameters, more than the file holds: copy or "
             "export the model again."
@@ -341,41 +342,6 @@ def _load_transformer(
     weights = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
     transformer.load_state_dict(weights, assign=True)
     return transformer.eval(), None if is_exact else dtype
-
-
-def check_weights(got: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> None:
-    """Refuse tensors whose names or shapes are not those that the config asks for.
-
-    Args:
-        got: read from the file.
-        wanted: of a module built from the config; shapes alone matter.
-        path: the file, for the message.
-
-    Raises:
-        CogViewError: naming the first few that are wrong.
-    """
-    wrong = [
-        f"{name} is {list(got[name].shape)} instead of {list(wanted[name].shape)}"
-        for name in wanted
-        if name in got and got[name].shape != wanted[name].shape
-    ]
-    faults = [
-        f"{what} {_some(names)}"
-        for what, names in (
-            ("missing", [name for name in wanted if name not in got]),
-            ("unexpected", [name for name in got if name not in wanted]),
-            ("of another shape", wrong),
-        )
-        if names
-    ]
-    if faults:
-        raise CogViewError(f"The tensors in {path} are not those of its config: {'; '.join(faults)}.")
-
-
-def _some(names: list[str]) -> str:
-    """Return the first few names and how many more there are."""
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 def _bare_card(model: PretrainedModel) -> str:

@@ -21,7 +21,7 @@ class MicroBatch:
     """
 
     tensors: Batch
-    num_items: float
+    num_items: float | int
     unit: str
     weight: float
 

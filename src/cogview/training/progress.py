@@ -93,7 +93,7 @@ class Pace:
         """The mean rate since the start of this process."""
         return self._num_items / (time.perf_counter() - self._start)
 
-    def count(self, num_items: float, unit: str) -> None:
+    def count(self, num_items: float | int, unit: str) -> None:
         """Count the items of a step."""
         self.unit = unit
         self._num_items += num_items

@@ -43,7 +43,7 @@ class Task(Protocol):
         """
         ...
 
-    def num_items(self, batch: Batch) -> tuple[float, str]:
+    def num_items(self, batch: Batch) -> tuple[float | int, str]:
         """Return over how many items the loss of this batch is a mean, by weight, and their plural ("tokens").
 
         The rate shown is items a second, and micro-batches are weighted by it, so that their accumulated
