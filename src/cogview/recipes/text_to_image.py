@@ -30,8 +30,8 @@ def bundled_start() -> TextToImageRecipe:
 
     Claim: a caption is told from the same one with its two things exchanged (`bench/binding.py`).
     Command: cogview train text-to-image bundled-start --data TOKENS --out RUN
-    Cost: about 25 minutes on 2 CPU cores with bfloat16; four times that without.
-    Expected: the true caption is preferred in more than 95 % ("The bundled model from nothing" in the decisions log).
+    Cost: 52 minutes on 2 CPU cores with bfloat16, beside other work; four times that without.
+    Expected: the true caption is preferred in 100 % of 200 ("The bundled model from nothing" in the decisions log).
 
     Differs from the paper: as `bundled` does; and a sequence holds a quarter of a picture's codes, on average half of
     them hidden, so that much has to be taken from the text.
@@ -44,7 +44,7 @@ def bundled() -> TextToImageRecipe:
 
     Claim: draws scenes of one to four known objects in combinations it has not seen, on 128 x 128 pixels.
     Command: cogview train text-to-image bundled --data TOKENS --start-from START --out RUN
-    Cost: about half an hour on 2 CPU cores with bfloat16; four times that without.
+    Cost: an hour on 2 CPU cores with bfloat16, beside other work; four times that without.
     Expected: see the model card in `src/cogview/bundled/README.md`.
 
     Differs from the paper: the embedding's gradient is not shrunk, since bfloat16 needs no loss scale; branches start
