@@ -5,7 +5,7 @@
 PICTURES is a built default data set, for instance `cogview data build bundled-image-tokenizer --out PICTURES`. Each
 codebook is trained twice: started in the encoder's outputs, and naively at random. A fifth, normalised, is beyond the
 paper. Writes bench/results/codebooks.json and docs/images/codebooks.png. At the size of the defaults it takes under
-20 minutes on 2 cores; `--config.num-codes 8192` and the like go further where a GPU is.
+20 minutes on 2 cores; `--num-codes 8192` and the like go further where a GPU is.
 
 The loss is the squared error of normalised pixels, which means the same for all of them.
 """
