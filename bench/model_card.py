@@ -259,7 +259,7 @@ and this project's templates. No art under share-alike terms. Credits: `NOTICE`.
 
 ## Limits
 
-Its data has no people, no other styles than its own, no positions off the lattice and no more than four objects. What
+Its data has no people, no other styles than its own, no positions off the lattice, no captions in capitals and no more than four objects. What
 it draws for anything else means nothing.
 """
 
