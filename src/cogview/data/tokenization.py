@@ -204,7 +204,9 @@ class _Tally:
             captions = [pieces for text in image.texts if (pieces := self._text_tokenizer.encode(text))]
             self._num_empty += len(image.texts) - len(captions)
             if not captions:
-                self._problems.append(Problem(where=image.name, reason="has no caption that isn't empty"))
+                self._problems.append(
+                    Problem(where=image.name, kind="no caption", reason="has no caption that isn't empty")
+                )
                 continue
             self._num_pairs += 1
             self._lengths += map(len, captions)
