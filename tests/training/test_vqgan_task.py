@@ -50,6 +50,14 @@ def task_of(**changes) -> VQGANTask:
     return VQGANTask(config, pictures(), seed=0, batch_size=4, perception=mean_difference)
 
 
+def started(**changes) -> VQGANTask:
+    """Return a task whose codebook has been laid into a first step's vectors."""
+    task = task_of(**changes)
+    task.loss(task.batch(0))
+    task.after_step(0)
+    return task
+
+
 def gradients(task: VQGANTask, step: int) -> dict[str, float]:
     task.module.zero_grad()
     torch.manual_seed(0)
@@ -61,8 +69,7 @@ def gradients(task: VQGANTask, step: int) -> dict[str, float]:
 
 
 def test_nobody_listens_to_the_discriminator_before_it_starts():
-    task = task_of()
-    task.after_step(0) if task.loss(task.batch(0)) else None
+    task = started()
     before, after = gradients(task, 3), gradients(task, 4)
     assert before["discriminator"] == 0
     assert before["vqgan"] > 0
@@ -74,9 +81,7 @@ def test_nobody_listens_to_the_discriminator_before_it_starts():
 
 
 def test_each_side_learns_from_its_own_loss_alone():
-    task = task_of(discriminator_start_step=0)
-    task.loss(task.batch(0))
-    task.after_step(0)
+    task = started(discriminator_start_step=0)
     batch = task.batch(1)
     images = batch["images"].float() / 127.5 - 1.0
     task.module.zero_grad()
@@ -92,9 +97,7 @@ def test_each_side_learns_from_its_own_loss_alone():
 
 
 def test_the_vqgan_feels_pixels_perception_and_the_adversary():
-    task = task_of(discriminator_start_step=0)
-    task.loss(task.batch(0))
-    task.after_step(0)
+    task = started(discriminator_start_step=0)
     batch = task.batch(1)
     images = batch["images"].float() / 127.5 - 1.0
     task.module.zero_grad()
