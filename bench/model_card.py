@@ -259,8 +259,8 @@ and this project's templates. No art under share-alike terms. Credits: `NOTICE`.
 
 ## Limits
 
-Its data has no people, no other styles than its own, no positions off the lattice, no captions in capitals and no more than four objects. What
-it draws for anything else means nothing.
+Its data has no people, no other styles than its own, no positions off the lattice, no captions in capitals and no more
+than four objects. What it draws for anything else means nothing.
 """
 
 
