@@ -9,7 +9,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -64,10 +64,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         CogViewError: a disk is mounted there, which cannot be replaced.
     """
     path = path.resolve()
-    if os.path.ismount(path):  # Path.is_mount does not exist on Windows before Python 3.12
-        raise CogViewError(
-            f"{path} is where a disk is mounted and cannot be replaced: choose a folder in it."
-        )
+    refuse_mount(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Only this machine's own: locks of processes elsewhere are not seen on every shared disk.
     machine = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
@@ -109,6 +106,18 @@ def dataclass_from_json(cls: type[Made], values: Mapping[str, Any], **more: Any)
             ):
                 raise TypeError(f"{name} is {each!r}, which is no number of its kind")
     return cls(**made, **more)
+
+
+def refuse_mount(path: Path) -> None:
+    """Refuse a path that no folder can be renamed to.
+
+    Raises:
+        CogViewError: a disk is mounted there.
+    """
+    if os.path.ismount(path):  # Path.is_mount does not exist on Windows before Python 3.12
+        raise CogViewError(
+            f"{path} is where a disk is mounted and cannot be replaced: choose a folder in it."
+        )
 
 
 def may_be_replaced(folder: Path, read_config: Callable[[Path], object], names: Collection[str]) -> bool:
@@ -192,6 +201,51 @@ def _lock(folder: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+class SharedLock:
+    """A lock on a file that many processes hold together, and that one of them can hold once the others let go.
+
+    The system lets go for a process that ends, however it ends. Where files cannot be locked, everyone gets it at once.
+
+    Args:
+        path: a file.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDWR)
+        with suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+
+    def is_current(self) -> bool:
+        """Return whether the file has its path still: who held the lock alone may have removed it."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except OSError:
+            return False
+
+    def try_alone(self) -> bool:
+        """Let go, and hold the lock alone if nobody else holds it: of those who let go, the last succeeds."""
+        try:
+            import fcntl
+
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except (ImportError, OSError):
+            pass
+        return True
+
+    def close(self) -> None:
+        """Let go."""
+        os.close(self._descriptor)
 
 
 def _umask() -> int:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import MAIN
 from PIL import Image
 from safetensors.torch import load_file
 
 from cogview.cli import training_run
 from cogview.cli.main import main
+from cogview.image.tokenizer import ImageTokenizer
 from cogview.training.interruption import TrainingInterrupted
 
 COLORS = {"red": "红色", "green": "绿色", "blue": "蓝色", "yellow": "黄色"}
@@ -106,6 +108,63 @@ def test_tokens_carry_their_tokenizers_and_the_size_of_the_run(home: Path) -> No
     assert manifest["num_pairs"] == 8
 
 
+def test_the_same_command_again_leaves_the_tokens_alone(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (home / "tokens").rglob("*")}
+    words = ("--image-tokenizer", home / "tokenizer", "--out", home / "tokens", "--device", "cpu")
+    result = run(capsys, "tokenize", home / "pictures", *words)
+    assert (result["folder"], result["num_pairs"]) == (str(home / "tokens"), 8)
+    assert {path: path.stat().st_mtime_ns for path in (home / "tokens").rglob("*")} == before
+
+
+def test_ranks_share_the_work_and_the_last_tells_the_report(home: Path, tmp_path: Path) -> None:
+    words = ["tokenize", home / "pictures", "--image-tokenizer", home / "tokenizer", "--device", "cpu"]
+    words += ["--json", "--pairs-per-shard", 3, "--batch-size", 2]
+    assert main([*map(str, words), "--out", "alone"]) == 0
+    variables = os.environ | {"WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", MAIN, *map(str, words), "--out", "shared"],
+            env=variables | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    told = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    results = list(map(json.loads, told))
+    assert sorted(result["folder"] or "none yet" for result in results) == ["none yet", "shared"]
+    for path in (tmp_path / "alone").rglob("*"):
+        assert path.is_dir() or (tmp_path / "shared" / path.relative_to(tmp_path / "alone")).read_bytes() == (
+            path.read_bytes()
+        )
+    assert len(list((tmp_path / "shared").rglob("*"))) == len(list((tmp_path / "alone").rglob("*")))
+
+
+def test_an_interrupted_command_says_what_goes_on(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encode, calls = ImageTokenizer.encode, []
+
+    def interrupted(tokenizer: ImageTokenizer, images: torch.Tensor) -> torch.Tensor:
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return encode(tokenizer, images)
+
+    monkeypatch.setattr(ImageTokenizer, "encode", interrupted)
+    words = ["tokenize", home / "pictures", "--image-tokenizer", home / "tokenizer", "--device", "cpu"]
+    words += ["--pairs-per-shard", 2, "--batch-size", 2, "--out", "tokens"]
+    assert main(list(map(str, words))) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"cogview: Stopped. What is done lies in {tmp_path / 'tokens.unfinished'}; the same command goes on."
+    )
+    assert run(capsys, *words)["num_pairs"] == 8
+    assert calls == [2, 2, 2, 2, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
+
+
 @pytest.mark.parametrize("run_folder", ["tokenizer", "model"])
 def test_a_run_leaves_sample_sheets_and_a_model(home: Path, run_folder: str) -> None:
     run_folder = home / run_folder
@@ -192,7 +251,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pictures, tokenizer, tokens = home / "pictures", home / "tokenizer", home / "tokens"
-    refusal(capsys, 2, "tokenize", pictures, "--image-tokenizer", tokenizer, "--out", tokens)
+    refusal(
+        capsys, 2, "tokenize", pictures, "--image-tokenizer", tokenizer, "--out", tokens, "--batch-size", 3
+    )
     size = ("--size-pixels", 33)
     assert "multiple of 8" in refusal(
         capsys, 2, "tokenize", pictures, "--image-tokenizer", tokenizer, "--out", "new", *size

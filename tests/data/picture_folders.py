@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from cogview.data.shards import TokenKind, write_manifest, write_shard
 from cogview.text.config import TextTokenizerConfig
 from cogview.text.tokenizer import TextTokenizer
 from cogview.text.training import train_text_tokenizer
@@ -80,3 +81,28 @@ def small_text_tokenizer(folder: Path) -> TextTokenizer:
 def digest_of(folder: Path) -> dict[str, str]:
     """Return the hash of each file of a folder."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def write_tokens(
+    folder: Path,
+    pictures: Sequence[tuple[np.ndarray, Sequence[Sequence[int]]]],
+    pairs_per_shard: int = 100,
+    num_codes: int = 65_536,
+    num_pieces: int = 50_000,
+) -> Path:
+    """Write token shards of pictures, each its codes and the pieces of its captions."""
+    shards = [
+        write_shard(
+            folder / f"tokens-{start:05d}.safetensors",
+            np.stack([codes for codes, _ in some]).astype(np.uint16),
+            [captions for _, captions in some],
+        )
+        for start in range(0, len(pictures), pairs_per_shard)
+        if (some := pictures[start : start + pairs_per_shard])
+    ]
+    side = int(len(pictures[0][0]) ** 0.5)
+    kind = TokenKind(
+        image_tokenizer="i", text_tokenizer="t", grid=(side, side), num_codes=num_codes, num_pieces=num_pieces
+    )
+    write_manifest(folder, kind, shards, {})
+    return folder

@@ -58,6 +58,7 @@ def test_the_report_is_json_and_text_with_every_figure(flawed: Path) -> None:
     assert stored["num_images"] == 4
     assert stored["problems"][2] == {
         "where": "missing.png",
+        "kind": "missing",
         "reason": "cannot be read (No such file or directory)",
     }
     text = report.to_text()

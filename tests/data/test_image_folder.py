@@ -130,6 +130,32 @@ def test_pictures_with_text_files_need_no_metadata(tmp_path: Path) -> None:
     assert str(none) == "deep/none.png: has no caption: there is no metadata.jsonl and no none.txt"
 
 
+def test_a_json_file_serves_where_there_is_no_text_file(tmp_path: Path) -> None:
+    files = {
+        "a.json": b'{"caption": "a cat", "url": "x", "status": "success"}',
+        "b.json": b'{"texts": ["one", "two"], "split": "test"}',
+        "c.json": b'{"caption": "not this", "boxes": []}',
+        "c.txt": b"this",
+        "d.json": b"[1, 2]",
+        "e.json": b'{"width": 3}',
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        (tmp_path / name).with_suffix(".jpg").write_bytes(png(1))
+    a, b, c, d, e = ImageFolder(tmp_path)
+    assert [image.texts for image in (a, b, c) if isinstance(image, CaptionedImage)] == [
+        ("a cat",),
+        ("one", "two"),
+        ("this",),
+    ]
+    assert str(d) == "d.jpg: its .json cannot be used (not an object)"
+    assert str(e).startswith("e.jpg: has no caption")
+    assert [image.name for image in ImageFolder(tmp_path, "train") if isinstance(image, CaptionedImage)] == [
+        "a.jpg",
+        "c.jpg",
+    ]
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from picture_folders import write_tokens
 
 from cogview.data.loader import (
     FewCodeBatches,
@@ -13,7 +14,7 @@ from cogview.data.loader import (
     TokenBatches,
     batch_indices,
 )
-from cogview.data.shards import TokenShards, TokenShardWriter
+from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
 from cogview.sequence.template import TextToImageTemplate, TokenBatch
 from cogview.sequence.vocabulary import Vocabulary
@@ -69,19 +70,14 @@ def test_nothing_to_learn_from_is_refused() -> None:
 @pytest.fixture
 def shards(tmp_path: Path) -> TokenShards:
     """Return shards whose picture i has codes i, i + 10, ... and i + 1 captions: [i, 0], [i, 1, 1], [i, 2, 2, 2]."""
-    writer = TokenShardWriter(
-        tmp_path,
-        image_tokenizer="i",
-        text_tokenizer="t",
-        grid=(2, 2),
-        num_codes=100,
-        num_pieces=50,
-        pairs_per_shard=3,
-    )
-    for number in range(NUM_PICTURES):
-        captions = [[number, *[caption] * (caption % 3 + 1)] for caption in range(number + 1)]
-        writer.add(number + 10 * np.arange(4), captions)
-    writer.finish({})
+    pictures = [
+        (
+            number + 10 * np.arange(4),
+            [[number, *[caption] * (caption % 3 + 1)] for caption in range(number + 1)],
+        )
+        for number in range(NUM_PICTURES)
+    ]
+    write_tokens(tmp_path, pictures, pairs_per_shard=3, num_codes=100, num_pieces=50)
     return TokenShards(tmp_path)
 
 

@@ -15,10 +15,11 @@ from picture_folders import (
     small_text_tokenizer,
     write_image_folder,
     write_tar,
+    write_tokens,
 )
 from PIL import Image
 
-from cogview.data.shards import TokenShards, TokenShardWriter
+from cogview.data.shards import TokenShards
 from cogview.data.tokenization import TokenizeReport, tokenize_folder
 from cogview.errors import CogViewError, UsageError
 from cogview.text.tokenizer import TextTokenizer
@@ -32,7 +33,9 @@ def text_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
 
 
 def tokenize(source: Path, out: Path, text_tokenizer: TextTokenizer, **options: int) -> TokenizeReport:
-    return tokenize_folder(source, out, MeanTokenizer(), text_tokenizer, size_pixels=SIZE_PIXELS, **options)
+    report = tokenize_folder(source, out, MeanTokenizer(), text_tokenizer, size_pixels=SIZE_PIXELS, **options)
+    assert report is not None
+    return report
 
 
 def codes_of(number: int) -> list[int]:
@@ -68,10 +71,14 @@ def test_a_picture_that_is_not_there_is_refused(shards_folder: Path) -> None:
             TokenShards(shards_folder).codes(index)
 
 
+def shards_in(folder: Path) -> dict[str, str]:
+    """Return the hash of each shard."""
+    return {name: digest for name, digest in digest_of(folder).items() if name.startswith("tokens-")}
+
+
 def test_the_manifest_says_what_is_in_the_files(shards_folder: Path, text_tokenizer: TextTokenizer) -> None:
     manifest = json.loads((shards_folder / "manifest.json").read_text())
-    digests = digest_of(shards_folder)
-    del digests["manifest.json"]
+    digests = shards_in(shards_folder)
     assert {shard["file"]: shard["sha256"] for shard in manifest["shards"]} == digests
     assert [shard["num_pairs"] for shard in manifest["shards"]] == [2, 2, 1]
     assert (manifest["format"], manifest["version"], manifest["num_pairs"]) == ("cogview-tokens", 1, 5)
@@ -89,9 +96,11 @@ def test_the_files_are_as_open_to_others_as_any(shards_folder: Path) -> None:
 def test_the_shards_are_the_same_with_workers_and_in_other_batches(
     tmp_path: Path, shards_folder: Path, text_tokenizer: TextTokenizer
 ) -> None:
-    other = tmp_path / "other"
-    tokenize(tmp_path / "data", other, text_tokenizer, pairs_per_shard=2, num_workers=1, batch_size=3)
+    other, third = tmp_path / "other", tmp_path / "third"
+    tokenize(tmp_path / "data", other, text_tokenizer, pairs_per_shard=2, num_workers=1)
     assert digest_of(other) == digest_of(shards_folder)
+    tokenize(tmp_path / "data", third, text_tokenizer, pairs_per_shard=2, batch_size=3)
+    assert shards_in(third) == shards_in(shards_folder)
 
 
 def test_pictures_of_any_size_and_kind_become_squares(tmp_path: Path, text_tokenizer: TextTokenizer) -> None:
@@ -126,9 +135,11 @@ def test_what_is_broken_is_left_out_counted_and_listed(tmp_path: Path, text_toke
     ]
     shards = TokenShards(tmp_path / "tokens")
     assert [shards.codes(index).tolist() for index in range(len(shards))] == [codes_of(0), codes_of(3)]
-    assert [problem.where for problem in report.problems] == [
-        f"a.tar {number}.png" for number in (1, 2, 4, 5)
-    ]
+    assert {group.kind: [problem.where for problem in group.first] for group in report.problems} == {
+        "no caption": ["a.tar 4.png", "a.tar 5.png"],
+        "no picture": ["a.tar 1.png"],
+        "truncated": ["a.tar 2.png"],
+    }
     assert (report.num_pairs, report.num_captions, report.num_problems) == (2, 3, 4)
     assert shards.report == json.loads(json.dumps(report.to_json()))
     assert "a.tar 4.png: has no caption that isn't empty" in report.to_text()
@@ -239,19 +250,17 @@ def test_a_manifest_that_is_none_is_refused(shards_folder: Path, content: str) -
         TokenShards(shards_folder)
 
 
-def test_a_codebook_too_large_for_16_bits_is_refused(tmp_path: Path) -> None:
+def test_a_codebook_too_large_for_16_bits_is_refused(tmp_path: Path, text_tokenizer: TextTokenizer) -> None:
+    class Large(MeanTokenizer):
+        num_codes = 70_000
+
+    source = write_image_folder(tmp_path / "data", TEXTS)
     with pytest.raises(UsageError, match="70,000 is too large"):
-        TokenShardWriter(
-            tmp_path, image_tokenizer="", text_tokenizer="", grid=(1, 1), num_codes=70_000, num_pieces=1
-        )
+        tokenize_folder(source, tmp_path / "tokens", Large(), text_tokenizer, size_pixels=SIZE_PIXELS)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_the_largest_code_survives(tmp_path: Path) -> None:
-    writer = TokenShardWriter(
-        tmp_path, image_tokenizer="i", text_tokenizer="t", grid=(1, 2), num_codes=65_536, num_pieces=50_000
-    )
-    writer.add(np.array([0, 65_535]), [[49_999]])
-    writer.finish({})
-    shards = TokenShards(tmp_path)
-    assert shards.codes(0).tolist() == [0, 65_535]
+    shards = TokenShards(write_tokens(tmp_path, [(np.array([0, 1, 2, 65_535]), [[49_999]])]))
+    assert shards.codes(0).tolist() == [0, 1, 2, 65_535]
     assert shards.pieces(0, 0).tolist() == [49_999]

@@ -108,6 +108,62 @@ def test_members_that_lie_apart_are_told_rather_than_taken_for_two_pictures(tmp_
     assert str(apart) == "a.tar x: its members don't lie side by side"
 
 
+def test_what_img2dataset_writes_is_read(tmp_path: Path) -> None:
+    def told(number: int, caption: str | None) -> bytes:
+        return record(
+            caption=caption, url="https://example.org/a.jpg", key=f"{number:09d}", status="success", width=16
+        )
+
+    members = {
+        "000000000.jpg": A,
+        "000000000.json": told(0, "a cat"),
+        "000000000.txt": b"a cat",
+        "000000001.jpg": B,
+        "000000001.json": told(1, "two\nlines of one caption"),
+        "000000001.txt": b"two\nlines of one caption",
+        "000000002.jpg": A,
+        "000000002.json": told(2, "in the .json alone"),
+        "000000003.jpg": B,
+        "000000003.json": told(3, "what the web said"),
+        "000000003.txt": b"one that is better\nand another",
+        "000000004.jpg": A,
+        "000000004.json": told(4, None),
+        "000000004.txt": b"",
+        "000000005.jpg": A,
+        "000000005.json": told(5, None),
+    }
+    write_tar(tmp_path / "00000.tar", members)
+    (tmp_path / "00000.parquet").write_bytes(b"a table")
+    (tmp_path / "00000_stats.json").write_text("{}")
+    source = open_pairs(tmp_path)
+    *images, captionless = source
+    assert [image.texts for image in images if isinstance(image, CaptionedImage)] == [
+        ("a cat",),
+        ("two\nlines of one caption",),
+        ("in the .json alone",),
+        ("one that is better", "and another"),
+        ("",),
+    ]
+    assert "000000005.jpg: has no caption" in str(captionless)
+    assert (source.num_parts, len(source), source.expected()) == (1, 6, 6)
+
+
+def test_the_number_of_pictures_is_guessed_from_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, num_pictures in (("a", 0), ("b", 20), ("c", 60)):
+        members = {
+            f"{n}.{end}": data for n in range(num_pictures) for end, data in (("png", A), ("txt", b"a"))
+        }
+        write_tar(tmp_path / f"{name}.tar", {"x.txt": b"x"} | members)
+    monkeypatch.setattr("cogview.data.tars.COUNTED_IMAGES", 10)
+    source = Tars(tmp_path)
+    assert source.num_parts == 3
+    assert len(source) == 80
+    assert abs(source.expected() - 80) < 25
+    assert [len(list(source.part(number))) for number in range(3)] == [0, 20, 60]
+
+
 def test_names_with_dots_are_pictures_where_a_caption_shares_them(tmp_path: Path) -> None:
     tar = write_tar(
         tmp_path / "a.tar",

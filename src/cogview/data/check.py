@@ -2,10 +2,12 @@
 
 import hashlib
 import unicodedata
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +43,20 @@ class Spread:
     @classmethod
     def of(cls, numbers: Iterable[int]) -> "Spread | None":
         """Return the spread of numbers, or None if there are none."""
-        ordered = sorted(numbers)
+        return cls.of_counts(Counter(numbers))
+
+    @classmethod
+    def of_counts(cls, counts: Mapping[int, int]) -> "Spread | None":
+        """Return the spread of numbers of which it is known how often each occurs, or None if there are none."""
+        ordered = sorted(number for number, count in counts.items() if count)
         if not ordered:
             return None
-        middle = ordered[(len(ordered) - 1) // 2]
+        ranks = list(accumulate(counts[number] for number in ordered))
         return cls(
-            least=ordered[0], median=middle, most=ordered[-1], mean=round(sum(ordered) / len(ordered), 2)
+            least=ordered[0],
+            median=ordered[bisect_left(ranks, (ranks[-1] + 1) // 2)],
+            most=ordered[-1],
+            mean=round(sum(number * counts[number] for number in ordered) / ranks[-1], 2),
         )
 
     def __str__(self) -> str:
@@ -178,8 +188,8 @@ def _inspect(image: CaptionedImage | Problem) -> _Inspected | Problem:
     decoded = decode_image(image)
     if isinstance(decoded, Problem):
         return decoded
-    picture, data = decoded
-    return _Inspected(size=picture.size, digest=hashlib.sha256(data).digest())
+    read, data = decoded
+    return _Inspected(size=read.rgb.size, digest=hashlib.sha256(data).digest())
 
 
 class _Survey:

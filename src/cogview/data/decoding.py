@@ -2,25 +2,28 @@
 
 import io
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import islice
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from cogview.data.pairs import CaptionedImage, Problem
 from cogview.errors import CogViewError, UsageError
-from cogview.image.pixels import read_image, resize_and_crop
+from cogview.image.pixels import ReadImage, UnusableImage, read_image_and_changes, resize_and_crop
 
 MAX_FILE_BYTES = 256 * 2**20
-CHUNKS_AHEAD = 2  # for each worker
+ITEMS_AHEAD = 2  # for each worker
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,20 +40,25 @@ class _NamedBytes(io.BytesIO):
         return repr(self.name)
 
 
-def decode_image(image: CaptionedImage) -> tuple[Image.Image, bytes] | Problem:
+def decode_image(image: CaptionedImage) -> tuple[ReadImage, bytes] | Problem:
     """Return a picture as upright RGB with the bytes of its file, or what is wrong with it."""
     try:
         if isinstance(image.source, Path) and image.source.stat().st_size > MAX_FILE_BYTES:
-            return Problem(where=image.name, reason=f"more than {MAX_FILE_BYTES:,} bytes")
+            return Problem(where=image.name, kind="too large", reason=f"more than {MAX_FILE_BYTES:,} bytes")
         data = image.source.read_bytes() if isinstance(image.source, Path) else image.source
     except OSError as error:
-        return Problem(where=image.name, reason=f"cannot be read ({error.strerror or error})")
+        return Problem(
+            where=image.name,
+            kind="missing" if isinstance(error, FileNotFoundError) else "unreadable",
+            reason=f"cannot be read ({error.strerror or error})",
+        )
     except ValueError as error:  # a name that no file can have
-        return Problem(where=image.name, reason=f"cannot be read ({error})")
+        return Problem(where=image.name, kind="unreadable", reason=f"cannot be read ({error})")
     try:
-        return read_image(_NamedBytes(data, image.name)), data
-    except CogViewError as error:
-        return Problem(where=image.name, reason=str(error).removeprefix(f"{image.name}: "))
+        return read_image_and_changes(_NamedBytes(data, image.name)), data
+    except UnusableImage as error:
+        reason = str(error).removeprefix(f"{image.name}: ")
+        return Problem(where=image.name, kind=error.fault, reason=reason)
 
 
 def decode_square(image: CaptionedImage | Problem, size_pixels: int) -> UInt8[np.ndarray, "y x c"] | Problem:
@@ -65,7 +73,7 @@ def decode_square(image: CaptionedImage | Problem, size_pixels: int) -> UInt8[np
     decoded = decode_image(image)
     if isinstance(decoded, Problem):
         return decoded
-    return np.asarray(resize_and_crop(decoded[0], size_pixels))
+    return np.asarray(resize_and_crop(decoded[0].rgb, size_pixels))
 
 
 def map_in_chunks(
@@ -76,34 +84,51 @@ def map_in_chunks(
     Args:
         function: what to do with each; it can be pickled.
         items: read no further ahead than the workers need, so that they may be many and large.
-        num_workers: processes; 0 does the work in this one. A script that asks for some needs the guard
-            `if __name__ == "__main__":`, since they are spawned.
+        num_workers: as `map_in_order` takes it.
         chunk_size: items at a time.
 
     Raises:
         CogViewError: a worker was killed.
         UsageError: a negative number of processes, or chunks of nothing.
     """
-    if num_workers < 0:
-        raise UsageError(f"num_workers must be 0 or more, got {num_workers}")
     if chunk_size < 1:
         raise UsageError(f"batch_size must be 1 or more, got {chunk_size}")
-    chunks = _chunks(items, chunk_size)
+    for chunk, results in map_in_order(partial(_apply, function), _chunks(items, chunk_size), num_workers):
+        yield list(zip(chunk, results, strict=True))
+
+
+def map_in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], num_workers: int
+) -> Generator[tuple[Item, Result], None, None]:
+    """Yield items with their results, in order.
+
+    Args:
+        function: what to do with each; it can be pickled, and each worker gets it once.
+        items: read no further ahead than the workers need, so that they may be many and large.
+        num_workers: processes; 0 does the work in this one. A script that asks for some needs the guard
+            `if __name__ == "__main__":`, since they are spawned.
+
+    Raises:
+        CogViewError: a worker was killed.
+        UsageError: a negative number of processes.
+    """
+    if num_workers < 0:
+        raise UsageError(f"num_workers must be 0 or more, got {num_workers}")
     if num_workers == 0:
-        yield from ([(item, function(item)) for item in chunk] for chunk in chunks)
+        yield from ((item, function(item)) for item in items)
         return
-    pending: deque[tuple[list[Item], Future[list[Result]]]] = deque()
+    pending: deque[tuple[Item, Future[Result]]] = deque()
     # Spawned, not forked: a fork copies torch's threads' locks.
     pool = ProcessPoolExecutor(
-        num_workers, multiprocessing.get_context("spawn"), _leave_interrupts_to_the_parent
+        num_workers, multiprocessing.get_context("spawn"), _start_worker, initargs=(function,)
     )
     try:
-        for chunk in chunks:
-            pending.append((chunk, pool.submit(_apply, function, chunk)))
-            if len(pending) > CHUNKS_AHEAD * num_workers:
-                yield _zip(*pending.popleft())
+        for item in items:
+            pending.append((item, pool.submit(_call, item)))
+            if len(pending) > ITEMS_AHEAD * num_workers:
+                yield _result(*pending.popleft())
         while pending:
-            yield _zip(*pending.popleft())
+            yield _result(*pending.popleft())
     except BrokenProcessPool as error:
         raise CogViewError(
             "A worker process that decodes pictures was killed, perhaps for want of memory: use fewer workers."
@@ -112,9 +137,33 @@ def map_in_chunks(
         pool.shutdown(cancel_futures=True)
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    """Ignore interrupts, in a worker process: what is to be done about them is the parent's to decide."""
+_function: Callable[[Any], Any]  # of a worker process
+
+
+def _start_worker(function: Callable[[Any], Any]) -> None:
+    """Keep the function, leave interrupts to the parent, and end when it ends, even if it is killed.
+
+    Otherwise a worker whose parent is gone waits for work for ever.
+    """
+    global _function
+    _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
+
+    def end_with_parent() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _call(item: Any) -> Any:
+    return _function(item)
+
+
+def _result(item: Item, future: Future[Result]) -> tuple[Item, Result]:
+    return item, future.result()
 
 
 def _chunks(items: Iterable[Item], chunk_size: int) -> Iterator[list[Item]]:
@@ -125,7 +174,3 @@ def _chunks(items: Iterable[Item], chunk_size: int) -> Iterator[list[Item]]:
 
 def _apply(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
     return [function(item) for item in chunk]
-
-
-def _zip(chunk: list[Item], future: Future[list[Result]]) -> list[tuple[Item, Result]]:
-    return list(zip(chunk, future.result(), strict=True))

@@ -8,7 +8,9 @@ from cogview.data.pairs import (
     IMAGE_ENDINGS,
     CaptionedImage,
     Problem,
+    SourceState,
     belongs,
+    captions_beside,
     split_in,
     texts_of,
     texts_of_lines,
@@ -23,7 +25,7 @@ class ImageFolder:
 
     Each line of `metadata.jsonl` is an object with `file_name`, relative to the folder, and `texts`, a list of
     captions, or `text`, one; a field `split` is understood, others are free. Without that file, each line of a
-    picture's `.txt` file is a caption of it.
+    picture's `.txt` file is a caption of it, or else its `.json` file holds them as in a tar. All of it is one part.
 
     Args:
         folder: the folder.
@@ -50,6 +52,11 @@ class ImageFolder:
                 '{"file_name": "a.png", "text": "a cat"}, or put a.txt beside a.png.'
             )
 
+    @property
+    def num_parts(self) -> int:
+        """Return 1."""
+        return 1
+
     def __len__(self) -> int:
         """Return how many pictures and problems there are."""
         return len(self._entries)
@@ -57,6 +64,26 @@ class ImageFolder:
     def __iter__(self) -> Iterator[CaptionedImage | Problem]:
         """Yield pictures and problems in order."""
         return iter(self._entries)
+
+    def part(self, number: int) -> Iterator[CaptionedImage | Problem]:
+        """Yield pictures and problems in order."""
+        assert number == 0
+        return iter(self._entries)
+
+    def expected(self) -> int:
+        """Return how many pictures and problems there are."""
+        return len(self._entries)
+
+    def state(self) -> SourceState:
+        """Return what tells whether the pictures and captions are still the same."""
+        images = [entry for entry in self._entries if isinstance(entry, CaptionedImage)]
+        told = [
+            [entry.where, entry.reason]
+            if isinstance(entry, Problem)
+            else [entry.name, entry.split, *entry.texts]
+            for entry in self._entries
+        ]
+        return SourceState.of((image.source for image in images if isinstance(image.source, Path)), told)
 
 
 def _listed(metadata: Path) -> Iterator[CaptionedImage | Problem]:
@@ -73,11 +100,11 @@ def _listed(metadata: Path) -> Iterator[CaptionedImage | Problem]:
         try:
             image = _image_of_line(metadata.parent, line)
         except ValueError as error:
-            yield Problem(where=where, reason=str(error))
+            yield Problem(where=where, kind="bad caption", reason=str(error))
             continue
         if image.name in first_lines:
             reason = f"{image.name} was named by line {first_lines[image.name]} already; give it all its texts there"
-            yield Problem(where=where, reason=reason)
+            yield Problem(where=where, kind="bad caption", reason=reason)
             continue
         first_lines[image.name] = number
         yield image
@@ -123,13 +150,33 @@ def _with_text_files(folder: Path) -> Iterator[CaptionedImage | Problem]:
     )
     for path in pictures:
         name = path.relative_to(folder).as_posix()
-        text_file = path.with_suffix(".txt")
+        text_file, json_file = path.with_suffix(".txt"), path.with_suffix(".json")
         try:
-            texts = texts_of_lines(text_file.read_bytes())
-        except FileNotFoundError:
-            reason = f"has no caption: there is no {METADATA} and no {text_file.name}"
-            yield Problem(where=name, reason=reason)
+            texts, split = _captions(text_file, json_file)
         except (OSError, ValueError) as error:
-            yield Problem(where=name, reason=f"{text_file.name} cannot be read ({error})")
+            yield Problem(where=name, kind="bad caption", reason=str(error))
+            continue
+        if texts is None:
+            reason = f"has no caption: there is no {METADATA} and no {text_file.name}"
+            yield Problem(where=name, kind="no caption", reason=reason)
         else:
-            yield CaptionedImage(name=name, source=path, texts=texts)
+            yield CaptionedImage(name=name, source=path, texts=texts, split=split)
+
+
+def _captions(text_file: Path, json_file: Path) -> tuple[tuple[str, ...] | None, str | None]:
+    """Return the captions in the files beside a picture, None if there are none, and the split that they name.
+
+    The .json counts only where there is no .txt: beside one it may be anything.
+
+    Raises:
+        OSError: the .json cannot be read.
+        ValueError: the file that counts cannot be read.
+    """
+    if text_file.is_file():
+        try:
+            return texts_of_lines(text_file.read_bytes()), None
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{text_file.name} cannot be read ({error})") from error
+    if json_file.is_file():
+        return captions_beside(json_file.read_bytes(), None)
+    return None, None

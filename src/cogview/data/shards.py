@@ -1,6 +1,6 @@
 """Token shards: the codes and pieces of a data set, ready to be trained on.
 
-A folder with `manifest.json` and files `tokens-00000.safetensors`, each with four arrays:
+A folder with `manifest.json`, which names files like `tokens-00000.safetensors`, each with four arrays:
 `codes` [pictures, codes of one] uint16; `pieces` [all pieces] int32, those of one caption after those of another;
 `piece_offsets` [captions + 1] int64, where each caption's pieces begin; `caption_offsets` [pictures + 1] int64, where
 each picture's captions begin.
@@ -9,7 +9,7 @@ each picture's captions begin.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,97 +29,98 @@ MAX_CODES = 1 << 16  # codes are stored in 16 bits
 _REBUILD = "make it again with `cogview tokenize`"
 
 
-class TokenShardWriter:
-    """Writes token shards into a folder, a file whenever enough pairs have come, the manifest last.
-
-    A folder without manifest is unfinished and no reader takes it.
+@dataclass(frozen=True, kw_only=True)
+class TokenKind:
+    """What codes and pieces are those of a folder.
 
     Args:
-        folder: an empty folder.
         image_tokenizer: fingerprint of the tokenizer that makes the codes.
         text_tokenizer: fingerprint of the tokenizer that makes the pieces.
         grid: rows and columns of codes.
         num_codes: size of the codebook, at most 65,536.
         num_pieces: size of the text vocabulary.
-        pairs_per_shard: pictures in one file.
-
-    Raises:
-        UsageError: the codebook is too large to be stored.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        image_tokenizer: str,
-        text_tokenizer: str,
-        grid: tuple[int, int],
-        num_codes: int,
-        num_pieces: int,
-        pairs_per_shard: int = 50_000,
-    ) -> None:
-        if num_codes > MAX_CODES:
-            raise UsageError(
-                f"A codebook of {num_codes:,} is too large for token shards; wanted {MAX_CODES:,} at most."
-            )
-        self._folder = folder
-        self._described = {
-            "image_tokenizer": image_tokenizer,
-            "text_tokenizer": text_tokenizer,
-            "grid": list(grid),
-            "num_codes": num_codes,
-            "num_pieces": num_pieces,
-        }
-        self._num_codes_per_image = grid[0] * grid[1]
-        self._pairs_per_shard = pairs_per_shard
-        self._shards: list[dict[str, Any]] = []
-        self._codes: list[UInt16[np.ndarray, "k"]] = []
-        self._captions: list[Sequence[Sequence[int]]] = []
+    image_tokenizer: str
+    text_tokenizer: str
+    grid: tuple[int, int]
+    num_codes: int
+    num_pieces: int
 
-    def add(self, codes: Int64[np.ndarray, "k"], captions: Sequence[Sequence[int]]) -> None:
-        """Add one picture.
 
-        Args:
-            codes: row by row.
-            captions: the pieces of each of its captions, at least one caption.
-        """
-        assert captions
-        assert len(codes) == self._num_codes_per_image
-        self._codes.append(codes.astype(np.uint16))
-        self._captions.append(captions)
-        if len(self._codes) == self._pairs_per_shard:
-            self._write_shard()
+def refuse_large_codebook(num_codes: int) -> None:
+    """Refuse a codebook whose codes cannot be stored.
 
-    def finish(self, report: Mapping[str, Any]) -> None:
-        """Write what is left, and the manifest.
+    Raises:
+        UsageError: it has more than 65,536.
+    """
+    if num_codes > MAX_CODES:
+        raise UsageError(
+            f"A codebook of {num_codes:,} is too large for token shards; wanted {MAX_CODES:,} at most."
+        )
 
-        Args:
-            report: what was met while tokenizing, as plain data.
-        """
-        if self._codes:
-            self._write_shard()
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            **self._described,
-            "num_pairs": sum(shard["num_pairs"] for shard in self._shards),
-            "shards": self._shards,
-            "report": dict(report),
-        }
-        atomic_write_json(self._folder / MANIFEST, manifest)
 
-    def _write_shard(self) -> None:
-        captions = [pieces for texts in self._captions for pieces in texts]
-        arrays = {
-            "codes": np.stack(self._codes),
-            "pieces": np.array([piece for pieces in captions for piece in pieces], dtype=np.int32),
-            "piece_offsets": _offsets([len(pieces) for pieces in captions]),
-            "caption_offsets": _offsets([len(texts) for texts in self._captions]),
-        }
-        path = self._folder / f"tokens-{len(self._shards):05d}.safetensors"
-        atomic_write_bytes(path, save(arrays))
-        self._shards.append({"file": path.name, "num_pairs": len(self._codes), "sha256": sha256_of(path)})
-        self._codes, self._captions = [], []
+@dataclass(frozen=True, kw_only=True)
+class ShardFile:
+    """A shard as the manifest tells of it.
+
+    Args:
+        file: its name.
+        num_pairs: pictures in it, at least 1.
+        sha256: of its bytes, in hexadecimal.
+    """
+
+    file: str
+    num_pairs: int
+    sha256: str
+
+
+def write_shard(
+    path: Path, codes: UInt16[np.ndarray, "n k"], captions: Sequence[Sequence[Sequence[int]]]
+) -> ShardFile:
+    """Write the file of some pictures, whole or not at all.
+
+    Args:
+        path: the file.
+        codes: of each picture, row by row.
+        captions: for each picture the pieces of each of its captions, at least one caption.
+    """
+    assert len(codes) == len(captions) > 0
+    assert all(captions)
+    every = [pieces for texts in captions for pieces in texts]
+    arrays = {
+        "codes": codes,
+        "pieces": np.array([piece for pieces in every for piece in pieces], dtype=np.int32),
+        "piece_offsets": _offsets([len(pieces) for pieces in every]),
+        "caption_offsets": _offsets([len(texts) for texts in captions]),
+    }
+    data = save(arrays)
+    atomic_write_bytes(path, data)
+    return ShardFile(file=path.name, num_pairs=len(codes), sha256=hashlib.sha256(data).hexdigest())
+
+
+def write_manifest(
+    folder: Path, kind: TokenKind, shards: Sequence[ShardFile], report: Mapping[str, Any], **more: Any
+) -> None:
+    """Write the manifest of a folder; without it the folder is unfinished and no reader takes it.
+
+    Args:
+        folder: where the shards are.
+        kind: what is in them.
+        shards: in the order in which they are read, at least one.
+        report: what was met while tokenizing, as plain data.
+        more: other fields, for those who want to know where the tokens come from.
+    """
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        **asdict(kind),
+        "num_pairs": sum(shard.num_pairs for shard in shards),
+        "shards": [asdict(shard) for shard in shards],
+        "report": dict(report),
+        **more,
+    }
+    atomic_write_json(folder / MANIFEST, manifest)
 
 
 def _offsets(lengths: Sequence[int]) -> Int64[np.ndarray, "n"]:
@@ -165,7 +166,7 @@ class TokenShards:
         verify: bool = True,
     ) -> None:
         self.folder = folder
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         for name, wanted in (("image_tokenizer", image_tokenizer), ("text_tokenizer", text_tokenizer)):
             if wanted is not None and manifest[name] != wanted:
                 raise CogViewError(
@@ -249,8 +250,12 @@ class TokenShards:
         return shard
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the checked manifest of a folder."""
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the checked manifest of a folder.
+
+    Raises:
+        CogViewError: the folder is missing, unfinished, of another version, or damaged.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         raise CogViewError(f"{folder} holds no finished token shards, there is no {MANIFEST}: {_REBUILD}.")

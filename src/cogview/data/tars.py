@@ -7,7 +7,6 @@ lies beside it. Without one it is a field that nobody asked for if its sample ha
 a picture without caption, which is told.
 """
 
-import json
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -20,17 +19,18 @@ from cogview.data.pairs import (
     IMAGE_ENDINGS,
     CaptionedImage,
     Problem,
+    SourceState,
     belongs,
-    split_in,
-    texts_of,
-    texts_of_lines,
+    captions_beside,
 )
 from cogview.errors import CogViewError
 
 MAX_MEMBER_BYTES = 256 * 2**20
 READ_ENDINGS = (*IMAGE_ENDINGS, ".json", ".txt")
+COUNTED_IMAGES = 1000
+APART = "its members don't lie side by side"
 DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, LZMAError)
-NO_CAPTION = 'has no caption: no .txt of its name, and no .json with "texts" or "text"'
+NO_CAPTION = 'has no caption: no .txt of its name, and no .json with "texts", "text" or "caption"'
 
 Members: TypeAlias = dict[str, bytes | None]
 """Content by ending; None where it is too large to be read."""
@@ -40,7 +40,8 @@ class Tars:
     """The pictures of one or more tars, in the order in which they lie there.
 
     A picture is one of `.png`, `.jpg` and so on; its captions are `texts` or `text` of the `.json` beside it, or else
-    the lines of the `.txt`. Members are read one by one and never unpacked, so a tar cannot write anywhere.
+    the lines of the `.txt`, or else `caption` of the `.json`. Each tar is a part of the data set. Members are read one
+    by one and never unpacked, so a tar cannot write anywhere.
 
     Args:
         source: a tar, or a folder that holds tars.
@@ -55,24 +56,47 @@ class Tars:
         self._split = split
         if not self._paths:
             raise CogViewError(f"{source} holds no .tar files: give a tar, or the folder where they lie.")
-        self._num_images = sum(map(_count_images, self._paths))
-        if not self._num_images:
+        self._num_images: int | None = None
+        if not any(_count_images(path, 1)[0] for path in self._paths):
             endings = ", ".join(IMAGE_ENDINGS)
             raise CogViewError(
                 f"The tars of {source} hold no pictures ({endings}) that can be read: give others."
             )
 
+    @property
+    def num_parts(self) -> int:
+        """Return the number of tars."""
+        return len(self._paths)
+
     def __len__(self) -> int:
-        """Return how many pictures the tars hold, those of other splits among them."""
+        """Return how many pictures the tars hold, those of other splits among them; all headers are read for it."""
+        if self._num_images is None:
+            self._num_images = sum(_count_images(path)[0] for path in self._paths)
         return self._num_images
 
     def __iter__(self) -> Iterator[CaptionedImage | Problem]:
         """Yield pictures and problems in order."""
-        for path in self._paths:
-            try:
-                yield from self._entries(path)
-            except DAMAGE as error:
-                yield Problem(where=path.name, reason=f"damaged, what follows in it is lost ({error})")
+        for number in range(self.num_parts):
+            yield from self.part(number)
+
+    def part(self, number: int) -> Iterator[CaptionedImage | Problem]:
+        """Yield the pictures and problems of a tar in order."""
+        path = self._paths[number]
+        try:
+            yield from self._entries(path)
+        except DAMAGE as error:
+            reason = f"damaged, what follows in it is lost ({error})"
+            yield Problem(where=path.name, kind="damaged tar", reason=reason)
+
+    def expected(self) -> int:
+        """Return about how many pictures the tars hold, by the first of the first tar that has any."""
+        counts = (_count_images(path, COUNTED_IMAGES) for path in self._paths)
+        num_images, num_bytes = next(count for count in counts if count[0])
+        return round(num_images * sum(path.stat().st_size for path in self._paths) / num_bytes)
+
+    def state(self) -> SourceState:
+        """Return what tells whether the tars are still the same."""
+        return SourceState.of(self._paths)
 
     def _entries(self, path: Path) -> Iterator[CaptionedImage | Problem]:
         seen: set[str] = set()
@@ -80,7 +104,7 @@ class Tars:
         for sample, name, members in _groups(path):
             entry = _entry(path.name, name, members)
             if members and name in seen:
-                yield Problem(where=f"{path.name} {name}", reason="its members don't lie side by side")
+                yield Problem(where=f"{path.name} {name}", kind="bad caption", reason=APART)
             elif name != sample and isinstance(entry, Problem) and entry.reason == NO_CAPTION:
                 captionless.append(entry)
             elif isinstance(entry, Problem) or (entry and belongs(entry.split, self._split)):
@@ -93,14 +117,24 @@ class Tars:
                 captionless.clear()
 
 
-def _count_images(path: Path) -> int:
-    """Return the number of pictures in a tar from its headers alone, as far as they can be read."""
-    num_images = 0
+def _count_images(path: Path, most: int | None = None) -> tuple[int, int]:
+    """Return the number of pictures in a tar and the bytes that they take, from its headers as far as they can be read.
+
+    Args:
+        path: the tar.
+        most: pictures after which to stop; None counts all.
+    """
+    num_images = num_bytes = 0
     # Damage is told of when the pictures are read.
     with suppress(*DAMAGE), tarfile.open(path) as tar:
-        for _, _, ending, _ in _members(tar):
+        for _, _, ending, info in _members(tar):
             num_images += ending in IMAGE_ENDINGS
-    return num_images
+            num_bytes = info.offset_data + info.size
+            if num_images == most:
+                break
+        else:
+            num_bytes = path.stat().st_size
+    return num_images, num_bytes
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, str, str, tarfile.TarInfo]]:
@@ -158,35 +192,11 @@ def _entry(tar_name: str, stem: str, members: Members) -> CaptionedImage | Probl
     name = f"{tar_name} {stem}{images[0]}"
     data = members[images[0]]
     if data is None:
-        return Problem(where=name, reason=f"more than {MAX_MEMBER_BYTES:,} bytes")
+        return Problem(where=name, kind="too large", reason=f"more than {MAX_MEMBER_BYTES:,} bytes")
     try:
-        texts, split = _captions(members)
+        texts, split = captions_beside(members.get(".json"), members.get(".txt"))
     except ValueError as error:
-        return Problem(where=name, reason=str(error))
+        return Problem(where=name, kind="bad caption", reason=str(error))
     if texts is None:
-        return Problem(where=name, reason=NO_CAPTION)
+        return Problem(where=name, kind="no caption", reason=NO_CAPTION)
     return CaptionedImage(name=name, source=data, texts=texts, split=split)
-
-
-def _captions(members: Members) -> tuple[tuple[str, ...] | None, str | None]:
-    """Return the captions of a group, None if it has none, and the split that it names.
-
-    Raises:
-        ValueError: they cannot be read.
-    """
-    texts: tuple[str, ...] | None = None
-    split: str | None = None
-    try:
-        if (data := members.get(".json")) is not None:
-            record = json.loads(data)
-            if not isinstance(record, dict):
-                raise ValueError("not an object")
-            texts, split = texts_of(record), split_in(record)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"its .json cannot be used ({error})") from error
-    if texts is None and (data := members.get(".txt")) is not None:
-        try:
-            texts = texts_of_lines(data)
-        except ValueError as error:
-            raise ValueError(f"its .txt is not UTF-8 ({error})") from error
-    return texts, split

@@ -1,0 +1,339 @@
+"""Work in progress on a folder of tokens, kept on disk so that no kill costs more than the shards that were being made.
+
+Beside the folder `tokens` that is to be lies `tokens.unfinished`:
+`request.json` says what it is for; `tokens/` holds the shards so far and will be renamed to `tokens` when it is whole;
+`done/` holds a record of each shard, written after it; whoever works on it holds a shared lock on `lock`.
+"""
+
+import glob
+import json
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cogview.data.pairs import SourceState
+from cogview.data.shards import MANIFEST, ShardFile, read_manifest
+from cogview.data.token_report import Tally
+from cogview.errors import CogViewError, UsageError
+from cogview.files import SharedLock, atomic_write_json, refuse_mount
+
+FORMAT = "cogview-unfinished-tokens"
+VERSION = 1
+ATTEMPTS = 100  # to join work that others may be removing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """All that the bytes of a folder of tokens depend on.
+
+    Args:
+        source: fingerprint of the data set.
+        split: the one that was asked for.
+        size_pixels: side of the square that each picture is resized and cropped to.
+        max_text_pieces: longer captions are counted.
+        batch_size: pictures encoded at once; another number may turn codes into near neighbours on some devices.
+        pairs_per_shard: pictures and problems of the data set that a shard is made of.
+        device: "cpu" or "cuda", for the same reason.
+        image_tokenizer: its fingerprint.
+        text_tokenizer: its fingerprint.
+    """
+
+    source: str
+    split: str | None
+    size_pixels: int
+    max_text_pieces: int
+    batch_size: int
+    pairs_per_shard: int
+    device: str
+    image_tokenizer: str
+    text_tokenizer: str
+
+
+@dataclass(frozen=True, order=True)
+class ShardNumber:
+    """Which shard: the parts of a data set are cut into shards one by one, so that any can be made alone.
+
+    Args:
+        part: of the data set, from 0.
+        place: in the part, from 0.
+    """
+
+    part: int
+    place: int
+
+    def __str__(self) -> str:
+        return f"{self.part:05d}-{self.place:05d}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRecord:
+    """A shard that is done.
+
+    Args:
+        ends_part: nothing follows in its part of the data set.
+        shard: its file; None if it has no picture that can be used.
+        num_bytes: length of the file.
+        grid: rows and columns of codes.
+        tally: what was met.
+    """
+
+    ends_part: bool
+    shard: ShardFile | None
+    num_bytes: int
+    grid: tuple[int, int] | None
+    tally: Tally
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return vars(self) | {
+            "shard": self.shard and asdict(self.shard),
+            "tally": self.tally.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "ShardRecord":
+        """Return what `to_json` gave.
+
+        Raises:
+            KeyError: a field is missing.
+            TypeError: a field is of another type, or unknown.
+            ValueError: a number is none.
+        """
+        read = {
+            "shard": values["shard"] and ShardFile(**values["shard"]),
+            "grid": values["grid"] and tuple(values["grid"]),
+            "tally": Tally.from_json(values["tally"]),
+        }
+        return cls(**values | read)
+
+
+def unfinished_folder(out: Path) -> Path:
+    """Return where the work on a folder of tokens is kept until it is done."""
+    out = out.resolve()
+    return out.with_name(f"{out.name}.unfinished")
+
+
+class UnfinishedTokens:
+    """The work on a folder of tokens, which this process may share with others; `work_on` gives it.
+
+    Args:
+        out: the folder that is to be.
+        lock: the lock on the work, held.
+
+    Attributes:
+        tokens: where the shards lie.
+        num_entries: of each shard that was done when this process looked last, entries of the data set that it took.
+        parts_done: the parts of the data set whose shards were all done then.
+    """
+
+    def __init__(self, out: Path, lock: SharedLock) -> None:
+        self._out = out
+        self._folder = unfinished_folder(out)
+        self._lock = lock
+        self.tokens = self._folder / "tokens"
+        self._look()
+
+    def records(self) -> Iterator[tuple[ShardNumber, ShardRecord]]:
+        """Yield the shards that are done, in order; one whose file is not whole is not done."""
+        for path in sorted((self._folder / "done").glob("*.json")):
+            try:
+                part, place = map(int, path.stem.split("-"))
+                record = ShardRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
+                if record.shard and (self.tokens / record.shard.file).stat().st_size != record.num_bytes:
+                    continue
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            yield ShardNumber(part, place), record
+
+    def keep(self, number: ShardNumber, record: ShardRecord) -> None:
+        """Write down that a shard is done, after its file has been written."""
+        atomic_write_json(self._folder / "done" / f"{number}.json", record.to_json())
+
+    def is_left_to_this_process(self, num_parts: int) -> bool:
+        """Return whether all shards are done and nobody else is at work; nobody will be before this process ends.
+
+        Args:
+            num_parts: of the data set.
+        """
+        if not (self._lock.try_alone() and self._lock.is_current()):
+            return False
+        self._look()
+        return len(self.parts_done) == num_parts
+
+    def remove_strays(self) -> None:
+        """Remove from beside the shards whatever a kill has left there."""
+        shards = {record.shard.file for _, record in self.records() if record.shard}
+        for path in self.tokens.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in shards:
+                path.unlink()
+
+    def deliver(self) -> None:
+        """Let the folder appear, whole, and remove what was the work on it."""
+        if self._out.exists():
+            self._out.rmdir()  # it was empty
+        self.tokens.replace(self._out)
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the work, unless somebody else is at it."""
+        if not (self._lock.try_alone() and self._lock.is_current()):
+            return
+        # Renamed first: what lies under the name of the work is always whole.
+        gone = _hidden_sibling(self._folder)
+        self._folder.replace(gone)
+        for leftover in self._folder.parent.glob(f".{glob.escape(self._folder.name)}.*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _look(self) -> None:
+        self.num_entries: dict[ShardNumber, int] = {}
+        ends = []
+        for number, record in self.records():
+            self.num_entries[number] = record.tally.num_entries
+            if record.ends_part:
+                ends.append(number)
+        num_shards = Counter(number.part for number in self.num_entries)
+        self.parts_done = {end.part for end in ends if num_shards[end.part] == end.place + 1}
+
+
+@contextmanager
+def work_on(
+    out: Path, source: Path, request: Request, state: SourceState
+) -> Iterator[UnfinishedTokens | None]:
+    """Yield the work on a folder of tokens, begun now or earlier; None if this request has made it already.
+
+    If the block ends with an error before any shard is done, nothing is left behind.
+
+    Args:
+        out: the folder that is to be.
+        source: the data set, to be named to whoever looks.
+        request: what is asked for.
+        state: the data set as it is now.
+
+    Raises:
+        UsageError: there is something else, or work on another request.
+        CogViewError: a disk is mounted there, or what was kept is damaged.
+    """
+    out = out.resolve()
+    refuse_mount(out)
+    if _is_made(out, request, state) and not unfinished_folder(out).exists():
+        yield None
+        return
+    lock = _join(unfinished_folder(out), source, request, state)
+    try:
+        work = UnfinishedTokens(out, lock)
+        # The others may have come to the end meanwhile, or an earlier process to all but the very end.
+        if _is_made(out, request, state):
+            work.discard()
+            yield None
+            return
+        try:
+            yield work
+        except BaseException:
+            if not any(work.records()):
+                work.discard()
+            raise
+    finally:
+        lock.close()
+
+
+def _is_made(out: Path, request: Request, state: SourceState) -> bool:
+    """Return whether the folder is there, made by this request and of nothing that was changed since.
+
+    Raises:
+        UsageError: there is something else.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    try:
+        is_same = read_manifest(out).get("request") == asdict(request)
+        if is_same and state.newest_seconds <= (out / MANIFEST).stat().st_mtime:
+            return True
+    except (CogViewError, OSError):
+        pass
+    raise UsageError(
+        f"{out} already exists and isn't an empty folder, nor the very tokens that are asked for: delete it or "
+        "choose another."
+    )
+
+
+def _join(folder: Path, source: Path, request: Request, state: SourceState) -> SharedLock:
+    """Return the lock on the work on a request, which is begun if it wasn't."""
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "request": asdict(request),
+        "source": str(source.resolve()),
+        "source_times": state.times,
+    }
+    for _ in range(ATTEMPTS):
+        try:
+            if not folder.exists():
+                _begin(folder, content)
+            lock = SharedLock(folder / "lock")
+        except FileNotFoundError:  # who came to the end removed it
+            continue
+        if lock.is_current():
+            break
+        lock.close()
+    else:
+        raise CogViewError(f"{folder} is damaged, it has no lock: delete it to start afresh.")
+    try:
+        _refuse_another(folder, content)
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
+def _begin(folder: Path, content: dict[str, Any]) -> None:
+    """Make the folder of the work, whole, unless another process is faster."""
+    new = _hidden_sibling(folder)
+    try:
+        atomic_write_json(new / "request.json", content)
+        for name in ("tokens", "done"):
+            (new / name).mkdir()
+        (new / "lock").touch()
+        new.rename(folder)
+    except FileExistsError:
+        pass
+    except OSError:  # on Linux a folder with content in the way is no FileExistsError
+        if not folder.exists():
+            raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _refuse_another(folder: Path, content: dict[str, Any]) -> None:
+    """Raise an error if the work that is kept is on something else than what is asked for."""
+    path = folder / "request.json"
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        version, request, times = kept["version"], dict(kept["request"]), kept["source_times"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CogViewError(f"{path} is damaged ({error}): delete {folder} to start afresh.") from error
+    wanted = content["request"]
+    differing = [
+        f"{name} was {request.get(name)}, now {wanted[name]}"
+        for name in wanted
+        if name != "source" and request.get(name) != wanted[name]
+    ]
+    if version != VERSION:
+        differing = ["it is another version's"]
+    elif (request.get("source"), times) != (wanted["source"], content["source_times"]):
+        differing.insert(0, "the data set is another, or was changed")
+    if differing:
+        raise UsageError(
+            f"{folder} holds work that was begun with something else: {'; '.join(differing)}. Ask for the same again "
+            "to go on, or delete it to start afresh."
+        )
+
+
+def _hidden_sibling(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
