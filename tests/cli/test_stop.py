@@ -33,7 +33,11 @@ def test_tokenize_asked_to_end_cleans_up_and_says_so(tmp_path: Path) -> None:
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path
     ) as process:
         deadline = time.monotonic() + 120
-        while process.poll() is None and not any(tmp_path.glob(".tokens*")) and time.monotonic() < deadline:
+        while (
+            process.poll() is None
+            and not any(tmp_path.glob("tokens.unfinished"))
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=120)

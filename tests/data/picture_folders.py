@@ -62,6 +62,7 @@ class MeanTokenizer:
     """An image tokenizer whose codes are mean brightnesses of 4x4 pixels, 0 to 15."""
 
     fingerprint = "00112233aabbccdd"
+    dtype = torch.float32
     num_codes = 16
     device = torch.device("cpu")
 

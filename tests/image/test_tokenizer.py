@@ -87,12 +87,13 @@ def test_a_loaded_tokenizer_can_be_trained_further(tokenizer, images, tmp_path):
     assert 0.0 < moved.max() < 0.5, "it moves on from the saved codebook"
 
 
-def test_bfloat16_encoding_keeps_most_codes_and_decoding_is_fp32(tokenizer, images, tmp_path):
+def test_bfloat16_keeps_most_codes_and_hardly_changes_pictures(tokenizer, images, tmp_path):
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     fast = load_image_tokenizer(tmp_path / "tokenizer", dtype=torch.bfloat16)
     codes = tokenizer.encode(images)
     assert (fast.encode(images) == codes).float().mean() > 0.5
-    assert torch.equal(fast.decode(codes), tokenizer.decode(codes))
+    difference = (fast.decode(codes) - tokenizer.decode(codes)).abs().max()
+    assert 0 < difference < 0.03, "the decoder computes in bfloat16, too, whose steps are 1/256"
 
 
 def test_images_and_codes_that_do_not_fit_are_refused(tokenizer):

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cogview.cli.report import print_result, progress_bar
 
@@ -24,6 +24,7 @@ def run(
     num_workers: int = 0,
     pairs_per_shard: int = 10_000,
     device: str | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
     json: bool = False,
 ) -> None:
     """Turn pictures and captions into codes and pieces for training.
@@ -46,6 +47,8 @@ def run(
         num_workers: processes that decode pictures; 0 does it in this one.
         pairs_per_shard: pictures of the data set in one file of tokens; a kill costs the work on one at most.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
+        precision: of the encoder; auto is bfloat16 where the device has instructions for it, which is some two or three
+            times as fast and turns about one code in 500 into a near neighbour.
         json: print the result as JSON.
     """
     import torch
@@ -61,10 +64,13 @@ def run(
     from cogview.data.tokenization import tokenize_folder
     from cogview.data.unfinished import unfinished_folder
     from cogview.generation.pipeline import resolve_device
+    from cogview.training.precision import resolve_precision
 
     ranks = Ranks.from_environment(os.environ)
     words = open_text_tokenizer(text_tokenizer)
-    pictures = open_image_tokenizer(image_tokenizer, resolve_device(_device_of(device, ranks)))
+    place = resolve_device(_device_of(device, ranks))
+    dtype = torch.bfloat16 if resolve_precision(precision, place) == "bfloat16" else torch.float32
+    pictures = open_image_tokenizer(image_tokenizer, place, dtype)
     torch.backends.cudnn.deterministic = (
         True  # a run that was killed and one that was not give the same codes
     )

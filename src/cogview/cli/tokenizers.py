@@ -31,12 +31,17 @@ def open_text_tokenizer(path: Path | None) -> "TextTokenizer":
     return TextTokenizer.from_file(path / TEXT_TOKENIZER if path.is_dir() else path)
 
 
-def open_image_tokenizer(path: Path | None, device: "torch.device | str | None" = None) -> "ImageTokenizer":
+def open_image_tokenizer(
+    path: Path | None,
+    device: "torch.device | str | None" = None,
+    dtype: "torch.dtype | None" = None,
+) -> "ImageTokenizer":
     """Read an image tokenizer.
 
     Args:
         path: its folder, the run that trained it, or a model folder or tokens that hold one; None for the bundled one.
         device: where it will lie.
+        dtype: precision of its convolutions, float32 if not given.
 
     Raises:
         CogViewError: there is none.
@@ -48,7 +53,7 @@ def open_image_tokenizer(path: Path | None, device: "torch.device | str | None" 
         path = BUNDLED_FOLDER
         if not (path / IMAGE_TOKENIZER).is_dir():
             raise CogViewError("This installation has no bundled image tokenizer: give --image-tokenizer.")
-    return load_image_tokenizer(path, device)
+    return load_image_tokenizer(path, device, dtype)
 
 
 def fitting_size(size_pixels: int | None, tokenizer: "ImageTokenizer", path: Path | None) -> int:

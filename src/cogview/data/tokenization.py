@@ -43,6 +43,7 @@ class ImageEncoder(Protocol):
     """What is needed of an image tokenizer."""
 
     fingerprint: str
+    dtype: torch.dtype
 
     @property
     def num_codes(self) -> int:
@@ -118,6 +119,7 @@ def tokenize_folder(
         batch_size=batch_size,
         pairs_per_shard=pairs_per_shard,
         device=image_tokenizer.device.type,
+        precision=str(image_tokenizer.dtype).removeprefix("torch."),
         image_tokenizer=image_tokenizer.fingerprint,
         text_tokenizer=text_tokenizer.fingerprint,
     )

@@ -39,6 +39,7 @@ class Request:
         batch_size: pictures encoded at once; another number may turn codes into near neighbours on some devices.
         pairs_per_shard: pictures and problems of the data set that a shard is made of.
         device: "cpu" or "cuda", for the same reason.
+        precision: of the encoder, "float32" or "bfloat16".
         image_tokenizer: its fingerprint.
         text_tokenizer: its fingerprint.
     """
@@ -50,6 +51,7 @@ class Request:
     batch_size: int
     pairs_per_shard: int
     device: str
+    precision: str
     image_tokenizer: str
     text_tokenizer: str
 
