@@ -1,7 +1,9 @@
 """A run of stage 1: what `cogview train image-tokenizer` does once its options are read."""
 
+import importlib
 import io
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,10 +30,11 @@ def train_image_tokenizer(
     recipe: ImageTokenizerRecipe | VQGANRecipe,
     data: Path,
     out: Path,
-    backbone: Path | None = None,
     *,
     resume: bool,
     as_json: bool,
+    perception: Literal["efficientnet", "lpips"] = "efficientnet",
+    backbone: Path | None = None,
 ) -> None:
     """Train an image tokenizer on a folder of pictures, with grids of reconstructions on the way.
 
@@ -39,9 +42,10 @@ def train_image_tokenizer(
         recipe: shape and training.
         data: an image folder, a folder of WebDataset tars, or one tar.
         out: the run folder.
-        backbone: weights of EfficientNet-Lite0, for a VQGAN's perceptual loss; those of the package by default.
         resume: go on with the run that lies there.
         as_json: print the result as JSON.
+        perception: what a VQGAN's perceptual loss is taken over.
+        backbone: weights of EfficientNet-Lite0; those of the package by default.
     """
     size_pixels = recipe.size_pixels
     splits = splits_of(data)
@@ -50,8 +54,8 @@ def train_image_tokenizer(
     training = recipe.training
     how: dict[str, int] = {"seed": training.seed, "batch_size": training.batch_size}
     if isinstance(recipe, VQGANRecipe):
-        perception = open_perception(backbone) if recipe.vqgan.perceptual_weight else None
-        task: ImageTokenizerTask = VQGANTask(recipe.vqgan, images, **how, perception=perception)
+        seen = _perception_of(perception, backbone) if recipe.vqgan.perceptual_weight else None
+        task: ImageTokenizerTask = VQGANTask(recipe.vqgan, images, **how, perception=seen)
         shape: dict[str, AutoencoderConfig] = {"vqgan": recipe.vqgan}
     else:
         task, shape = ImageTokenizerTask(recipe.vqvae, images, **how), {"vqvae": recipe.vqvae}
@@ -87,7 +91,36 @@ def train_image_tokenizer(
     )
 
 
-def open_perception(backbone: Path | None) -> Perception:
+def _perception_of(name: Literal["efficientnet", "lpips"], backbone: Path | None) -> Perception:
+    if name == "efficientnet":
+        return open_efficientnet(backbone)
+    if backbone is not None:
+        raise UsageError(
+            "--backbone has weights of EfficientNet-Lite0, which --perception lpips does not use"
+        )
+    return open_lpips()
+
+
+def open_lpips() -> Perception:
+    """Return the distance of the package lpips over VGG, on whatever device the pictures are.
+
+    Raises:
+        UsageError: the package, or torchvision, is not installed.
+    """
+    try:
+        network = (
+            importlib.import_module("lpips").LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
+        )
+    except ImportError as error:
+        raise UsageError(f"--perception lpips needs pip install lpips torchvision ({error})") from error
+
+    def perception(copies: torch.Tensor, originals: torch.Tensor) -> torch.Tensor:
+        return network.to(originals.device)(copies, originals).flatten()
+
+    return perception
+
+
+def open_efficientnet(backbone: Path | None) -> Perception:
     """Return the perceptual distance of a backbone, on whatever device the pictures are.
 
     Args:

