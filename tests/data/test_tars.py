@@ -318,3 +318,32 @@ def test_the_form_of_a_data_set_is_found_out(tmp_path: Path) -> None:
         assert image.texts == (text,)
     with pytest.raises(CogViewError, match="does not exist"):
         open_pairs(tmp_path / "none")
+
+
+def test_what_follows_the_end_of_a_tar_is_told(tmp_path: Path) -> None:
+    first, second = (
+        write_tar(tmp_path / f"{name}.tar", {f"{name}.png": A, f"{name}.txt": b"a cat"}).read_bytes()
+        for name in "ab"
+    )
+    joined = tmp_path / "joined.tar"
+    joined.write_bytes(first + second)
+    *pictures, problem = images_of(joined)
+    assert [picture.name for picture in pictures if isinstance(picture, CaptionedImage)] == [
+        "joined.tar a.png"
+    ]
+    assert isinstance(problem, Problem)
+    assert problem.kind == "damaged tar"
+    assert "goes on after its end" in problem.reason
+    assert len(images_of(tmp_path / "a.tar")) == 1, "the zeros at the end of any tar are none"
+
+
+def test_files_beside_tars_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {"0.png": A, "0.txt": b"a cat"})
+    (tmp_path / "a_stats.json").write_text("{}")
+    assert len(images_of(tmp_path)) == 1
+    (tmp_path / "b.tar.gz").write_bytes(b"")
+    (tmp_path / "c.jpg").write_bytes(b"")
+    with pytest.warns(
+        UserWarning, match=r"holds 2 files beside its tars that are not read \(b.tar.gz, c.jpg"
+    ):
+        assert len(images_of(tmp_path)) == 1

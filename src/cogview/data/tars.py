@@ -8,6 +8,7 @@ a picture without caption, which is told.
 """
 
 import tarfile
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,10 +27,12 @@ from cogview.data.pairs import (
 from cogview.errors import CogViewError
 
 MAX_MEMBER_BYTES = 256 * 2**20
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 READ_ENDINGS = (*IMAGE_ENDINGS, ".json", ".txt")
 COUNTED_IMAGES = 1000
 APART = "its members don't lie side by side"
 DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, LZMAError)
+_ZEROS_AT_A_TIME = 2**20
 NO_CAPTION = 'has no caption: no .txt of its name, and no .json with "texts", "text" or "caption"'
 
 Members: TypeAlias = dict[str, bytes | None]
@@ -57,6 +60,13 @@ class Tars:
         if not self._paths:
             raise CogViewError(f"{source} holds no .tar files: give a tar, or the folder where they lie.")
         self._num_images: int | None = None
+        if others := _not_read(source):
+            listed = ", ".join(sorted(others)[:3])
+            warnings.warn(
+                f"{source} holds {len(others)} files beside its tars that are not read ({listed}, ...): unpack what is "
+                "compressed, and tokenize loose pictures from a folder of their own.",
+                stacklevel=2,
+            )
         if not any(_count_images(path, 1)[0] for path in self._paths):
             endings = ", ".join(IMAGE_ENDINGS)
             raise CogViewError(
@@ -117,6 +127,14 @@ class Tars:
                 captionless.clear()
 
 
+def _not_read(source: Path) -> list[str]:
+    """Return the names of the pictures and compressed tars that lie beside tars."""
+    if source.is_file():
+        return []
+    names = (path.name for path in source.iterdir())
+    return [name for name in names if name.lower().endswith((*COMPRESSED, *IMAGE_ENDINGS))]
+
+
 def _count_images(path: Path, most: int | None = None) -> tuple[int, int]:
     """Return the number of pictures in a tar and the bytes that they take, from its headers as far as they can be read.
 
@@ -156,6 +174,18 @@ def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, str, str, tarfile.TarI
         raise tarfile.ReadError("a header makes no sense")
 
 
+def _refuse_more(tar: tarfile.TarFile) -> None:
+    """Look at what follows the end of a tar.
+
+    Raises:
+        ReadError: it isn't zeros.
+    """
+    assert tar.fileobj is not None
+    while rest := tar.fileobj.read(_ZEROS_AT_A_TIME):
+        if any(rest):
+            raise tarfile.ReadError("it goes on after its end, like tars that were joined or partly zeroed")
+
+
 def _groups(path: Path) -> Iterator[tuple[str, str, Members]]:
     """Yield each run of members that share a name up to the ending, with the sample that they belong to.
 
@@ -175,7 +205,8 @@ def _groups(path: Path) -> Iterator[tuple[str, str, Members]]:
             file = tar.extractfile(info)
             assert file is not None  # a regular file has content
             groups.setdefault(name, {})[ending] = file.read() if info.size <= MAX_MEMBER_BYTES else None
-    yield from _closed(sample, groups)
+        yield from _closed(sample, groups)
+        _refuse_more(tar)
 
 
 def _closed(sample: str, groups: dict[str, Members]) -> Iterator[tuple[str, str, Members]]:
