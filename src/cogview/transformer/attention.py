@@ -45,6 +45,30 @@ def relaxed_attention(
     return F.dropout(weights, dropout, training=dropout > 0) @ value
 
 
+def plain_attention(
+    query: Float[Tensor, "b h t e"],
+    key: Float[Tensor, "b h k e"],
+    value: Float[Tensor, "b h k e"],
+    dropout: float = 0.0,
+) -> Float[Tensor, "b h t e"]:
+    """Causal attention in the usual order of operations, each rounded to the dtype of its operands.
+
+    In fp16 the product overflows where a score exceeds 65,504 sqrt(e): what the other two are there to avoid.
+
+    Args:
+        query: the last `t` of the `k` positions.
+        key: all `k` positions.
+        value: all `k` positions.
+        dropout: probability of dropping an attention weight.
+    """
+    scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+    t, k = scores.shape[-2:]
+    if t > 1:
+        future = torch.ones(t, k, dtype=torch.bool, device=scores.device).triu(diagonal=k - t + 1)
+        scores = scores.masked_fill(future, -torch.inf)
+    return F.dropout(F.softmax(scores, dim=-1), dropout, training=dropout > 0) @ value
+
+
 def fused_attention(
     query: Float[Tensor, "b h t e"],
     key: Float[Tensor, "b h k e"],
@@ -86,6 +110,8 @@ class CausalSelfAttention(nn.Module):
         dropout = self.config.dropout if self.training else 0.0
         if self.config.attention == "relaxed":
             attended = relaxed_attention(query, key, value, self.config.relax_alpha, dropout)
+        elif self.config.attention == "plain":
+            attended = plain_attention(query, key, value, dropout)
         else:
             attended = fused_attention(query, key, value, dropout)
         return self.output(attended.to(x.dtype).transpose(1, 2).reshape(b, t, d))

@@ -7,7 +7,7 @@ from cogview.errors import UsageError
 
 LayerNormPlacement = Literal["sandwich", "pre", "post"]
 NormScope = Literal["token", "tensor", "none"]
-AttentionKind = Literal["fused", "relaxed"]
+AttentionKind = Literal["fused", "relaxed", "plain"]
 PositionStart = Literal["random", "rows_and_columns"]
 
 
@@ -26,7 +26,8 @@ class TransformerConfig:
             `post` LN(x + f(x)).
         norm_scope: over what PB-Relax takes max|x| before a LayerNorm: each `token`, the whole `tensor`
             (as the released weights expect), or `none` for a plain LayerNorm.
-        attention: `fused` for PyTorch's kernels with fp32 accumulation, `relaxed` for the paper's formula.
+        attention: `fused` for PyTorch's kernels with fp32 accumulation, `relaxed` for the paper's formula, `plain` for
+            the usual order of operations, which overflows in fp16 and exists to be compared with.
         relax_alpha: alpha of the relaxed attention.
         embedding_gradient_scale: a of emb * a + emb.detach() * (1 - a).
         dropout: probability, in training, on embeddings, attention and residual branches.

@@ -1,0 +1,59 @@
+"""fp16 on machines that have none: every operation's result is rounded to fp16, the arithmetic stays fp32.
+
+A CPU multiplies fp16 matrices a hundred times slower than fp32 ones. What decides whether a training overflows is the
+range of what is stored between operations, and that is the same here: a kernel of a GPU, too, sums in fp32 and rounds
+once at the end.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# What these return after their first result are statistics that kernels keep in fp32.
+_KEEP_STATISTICS = {
+    torch.ops.aten.native_layer_norm.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+}
+
+
+def round_to_half(values: Tensor) -> Tensor:
+    """Return fp32 values as fp16 would hold them, infinite beyond 65,504; others are returned as they are."""
+    return values.half().float() if values.dtype == torch.float32 else values
+
+
+class EmulatedHalf(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Round the result of each operation in the block to fp16, forward and backward.
+
+    Parameters are not results: round them before. A loss that would be computed in fp32 belongs outside of the block.
+
+    Paper: section 2.4, training in fp16.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one operation and round what it returns."""
+        returned = func(*args, **(kwargs or {}))
+        if not isinstance(returned, tuple | list):
+            return (
+                _rounded(returned, func._schema.returns[0].alias_info) if func._schema.returns else returned
+            )
+        num_rounded = 1 if func in _KEEP_STATISTICS else len(returned)
+        infos = [each.alias_info for each in func._schema.returns]
+        infos += infos[-1:] * (len(returned) - len(infos))  # a list of tensors has one entry
+        rounded = [
+            _rounded(value, info) if index < num_rounded else value
+            for index, (value, info) in enumerate(zip(returned, infos, strict=True))
+        ]
+        return type(returned)(rounded)
+
+
+def _rounded(value: Any, alias: Any) -> Any:
+    if not isinstance(value, Tensor) or value.dtype != torch.float32:
+        return value
+    if alias is None:
+        return round_to_half(value)
+    # A view shows what was rounded when it was written; what an operation writes to is rounded where it lies.
+    return value.copy_(round_to_half(value)) if alias.is_write else value
