@@ -56,12 +56,12 @@ class Size:
             pixel_mean=(0.6, 0.6, 0.6),
             pixel_std=(0.3, 0.3, 0.3),
             codebook_start_step=50,
-            gumbel_annealing_steps=450,
+            gumbel_annealing_steps=420,
         )
     )
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            num_steps=600,
+            num_steps=550,
             batch_size=32,
             learning_rate=1e-3,
             final_learning_rate_fraction=0.02,
