@@ -54,6 +54,45 @@ def factor_8() -> VQGANRecipe:
     )
 
 
+def small() -> VQGANRecipe:
+    """A VQGAN for a CPU: 64 x 64 pixels to 8 x 8 of 1,024 codes.
+
+    Claim: icons with edges, at a cost that two cores can bear.
+    Command: cogview train vqgan small --data PICTURES --out RUN
+    Cost: see "VQGAN" in `bench/README.md`.
+    Expected: see there.
+    """
+    recipe = fashion()
+    return VQGANRecipe(
+        vqgan=replace(
+            recipe.vqgan,
+            num_codes=1024,
+            code_size=64,
+            channels=32,
+            channel_factors=(1, 2, 4, 4),
+            num_blocks=1,
+            attention_grids=(),
+            inner_size=64,
+            codebook_start_step=50,
+            revival_every_steps=25,
+            discriminator_start_step=500,
+            discriminator_channels=32,
+            discriminator_layers=2,
+        ),
+        size_pixels=64,
+        training=replace(
+            recipe.training,
+            num_steps=1_000,
+            batch_size=16,
+            num_micro_batches=1,
+            learning_rate=5e-4,
+            log_every_steps=20,
+            sample_every_steps=250,
+            checkpoint_every_steps=250,
+        ),
+    )
+
+
 def tiny() -> VQGANRecipe:
     """A VQGAN so small that a test trains it.
 
