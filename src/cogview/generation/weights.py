@@ -9,7 +9,6 @@ from torch import Tensor
 
 from cogview.errors import CogViewError
 
-
 _KINDS = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
 """What the format calls the dtypes of weights; the last come first in a file, so that all lie at multiples of their
 size."""
