@@ -56,7 +56,7 @@ def run(
         facts, lines = _tokens_to_released(source, out)
     elif to == "released":
         _refuse_others(flags, ("--num-ranks",))
-        facts, lines = _transformer_to_released(source, out, num_ranks or 1)
+        facts, lines = _transformer_to_released(source, out, 1 if num_ranks is None else num_ranks)
     elif source.is_file() and is_binary_tokens(source):
         _refuse_others(flags, ("--text-tokenizer", "--image-tokenizer"))
         facts, lines = _tokens(source, out, text_tokenizer, image_tokenizer)
