@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, BinaryIO, TypeVar, get_args, get_type_hints
 
-from cogview.errors import CogViewError
+from cogview.errors import CogViewError, UsageError
 
 Made = TypeVar("Made")
 
@@ -25,11 +25,22 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
         path: the file; its folder is made if missing.
         data: the whole content.
     """
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write that takes the place of `path` when the block ends without an error.
+
+    Args:
+        path: the file; its folder is made if missing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes files private; ours are ordinary files
@@ -106,6 +117,16 @@ def dataclass_from_json(cls: type[Made], values: Mapping[str, Any], **more: Any)
             ):
                 raise TypeError(f"{name} is {each!r}, which is no number of its kind")
     return cls(**made, **more)
+
+
+def refuse_taken(path: Path) -> None:
+    """Refuse a path where there is anything but an empty folder.
+
+    Raises:
+        UsageError: there is.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UsageError(f"{path} exists and isn't an empty folder: choose another path.")
 
 
 def refuse_mount(path: Path) -> None:

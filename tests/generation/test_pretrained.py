@@ -166,7 +166,7 @@ def test_a_failed_save_leaves_nothing(saved: Path, tmp_path: Path, monkeypatch: 
     def no_space(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pretrained, "save", no_space)
+    monkeypatch.setattr(pretrained, "write_weights", no_space)
     with pytest.raises(OSError, match="No space"):
         save_pretrained(model, tmp_path / "models" / "new")
     assert list((tmp_path / "models").iterdir()) == []

@@ -34,7 +34,7 @@ VERBS = {
     "evaluate tokenizer": ("evaluate_tokenizer", "measure how well pictures survive an image tokenizer"),
     "data build": ("data_build", "draw the default data set"),
     "data check": ("data_check", "look through a folder of pictures and captions"),
-    "convert": ("convert", "make others' checkpoints ours"),
+    "convert": ("convert", "make others' checkpoints ours, and back"),
     "doctor": ("doctor", "say what is installed here and what works"),
 }
 

@@ -175,8 +175,8 @@ def _take_weights(model: PretrainedModel, folder: Path) -> None:
     for what, got, wanted in (
         ("transformer", config, wanted_config),
         ("template", source.template, model.template),
-        ("text tokenizer", source.text_tokenizer.fingerprint, model.text_tokenizer.fingerprint),
-        ("image tokenizer", source.image_tokenizer.fingerprint, model.image_tokenizer.fingerprint),
+        ("text tokenizer", source.text_fingerprint, model.text_fingerprint),
+        ("image tokenizer", source.image_fingerprint, model.image_fingerprint),
     ):
         if got != wanted:
             raise CogViewError(
@@ -191,7 +191,7 @@ def _captions(shards: TokenShards, model: PretrainedModel) -> tuple[str, ...]:
     num_texts = min(NUM_SAMPLE_TEXTS, len(shards))
     indices = [len(shards) * number // num_texts for number in range(num_texts)]
     pieces = [model.template.clip(shards.pieces(index, 0)) for index in indices]
-    return tuple(model.text_tokenizer.decode(each.tolist()) for each in pieces)
+    return tuple(Pipeline(model).text_tokenizer.decode(each.tolist()) for each in pieces)
 
 
 def _draw_samples(model: PretrainedModel, texts: tuple[str, ...], path: Path) -> None:

@@ -14,10 +14,11 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from cogview.errors import UsageError
+from cogview.errors import CogViewError, UsageError
 from cogview.generation.config import SamplingConfig
 from cogview.generation.engine import Engine, Progress, Prompt
 from cogview.generation.pretrained import PretrainedModel, find_model_folder, load_pretrained, save_pretrained
+from cogview.generation.request import check_request
 from cogview.image.pixels import tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.sequence.template import TextToImageTemplate
@@ -68,12 +69,30 @@ class Pipeline:
 
     @property
     def text_tokenizer(self) -> TextTokenizer:
-        """Words to pieces."""
+        """Words to pieces.
+
+        Raises:
+            CogViewError: the model was converted without.
+        """
+        if self._model.text_tokenizer is None:
+            raise CogViewError(
+                "this model has no text tokenizer, so it reads no words: put its SentencePiece file into its folder as "
+                "text.model, or convert it with --text-tokenizer"
+            )
         return self._model.text_tokenizer
 
     @property
     def image_tokenizer(self) -> ImageTokenizer:
-        """Codes to pixels and back."""
+        """Codes to pixels and back.
+
+        Raises:
+            CogViewError: the model was converted without.
+        """
+        if self._model.image_tokenizer is None:
+            raise CogViewError(
+                "this model has no image tokenizer, so it draws codes (generate_codes) but no pixels: put its folder "
+                "into the model's as image_tokenizer, or convert it with --image-tokenizer"
+            )
         return self._model.image_tokenizer
 
     @property
@@ -167,7 +186,58 @@ class Pipeline:
             UsageError: an empty text or an impossible number.
         """
         texts = [text] if isinstance(text, str) else list(text)
-        _check_request(texts, num_candidates, keep, seed)
+        check_request(texts, num_candidates, keep, seed)
+        image_tokenizer = self.image_tokenizer  # found out before the codes are drawn, not after
+        codes = self._draw(texts, num_candidates, seed, temperature, top_k, top_p, guidance, progress)
+        drawn = [
+            [
+                GeneratedImage(
+                    # Decoded one by one: convolutions round differently in batches of another size.
+                    image=tensor_to_images(image_tokenizer.decode(candidate[None]))[0],
+                    codes=candidate,
+                    seed=seed + number,
+                    text=each,
+                )
+                for number, candidate in enumerate(candidates)
+            ]
+            for each, candidates in zip(texts, codes, strict=True)
+        ]
+        return drawn[0] if isinstance(text, str) else drawn
+
+    def generate_codes(
+        self,
+        text: str | Sequence[str],
+        num_candidates: int = 4,
+        seed: int = 0,
+        temperature: float | int = 1.0,
+        top_k: int | None = None,
+        top_p: float | int = 0.8,
+        guidance: float | int | None = None,
+        progress: Progress | None = None,
+    ) -> Int64[Tensor, "n b r s"]:
+        """Return the codes of the pictures that `generate` would draw, [texts, candidates, rows, columns].
+
+        No image tokenizer is needed. The arguments are those of `generate`.
+
+        Raises:
+            UsageError: an empty text or an impossible number.
+        """
+        texts = [text] if isinstance(text, str) else list(text)
+        check_request(texts, num_candidates, None, seed)
+        return self._draw(texts, num_candidates, seed, temperature, top_k, top_p, guidance, progress)
+
+    def _draw(
+        self,
+        texts: Sequence[str],
+        num_candidates: int,
+        seed: int,
+        temperature: float | int,
+        top_k: int | None,
+        top_p: float | int,
+        guidance: float | int | None,
+        progress: Progress | None,
+    ) -> Int64[Tensor, "n b r s"]:
+        """Draw the codes of a checked request, for a method that the user called."""
         config = SamplingConfig(
             guidance=self.guidance if guidance is None else float(guidance),
             temperature=float(temperature),
@@ -178,7 +248,7 @@ class Pipeline:
             warnings.warn(
                 f"guidance {config.guidance:g} compares with pictures drawn without a text, which this model does not "
                 "say it was trained for (--dropped-texts); if they come out spoilt, leave it out",
-                stacklevel=2,
+                stacklevel=3,
             )
         seeds = range(seed, seed + num_candidates)
         pieces = [self.text_tokenizer.encode(each) for each in texts]
@@ -191,20 +261,7 @@ class Pipeline:
         textless = Prompt.of(self.template, np.empty(0, dtype=np.int64), seeds)
         prompts = [Prompt.of(self.template, each, seeds, textless) for each in pieces]
         codes = self._engine.generate(prompts, config, progress)
-        codes = codes.view(-1, self.template.grid_rows, self.template.grid_columns)
-        drawn = [
-            GeneratedImage(
-                # Decoded one by one: convolutions round differently in batches of another size.
-                image=tensor_to_images(self.image_tokenizer.decode(codes[index : index + 1]))[0],
-                codes=codes[index],
-                seed=seeds[index % num_candidates],
-                text=texts[index // num_candidates],
-            )
-            for index in range(len(codes))
-        ]
-        if isinstance(text, str):
-            return drawn
-        return [drawn[start : start + num_candidates] for start in range(0, len(drawn), num_candidates)]
+        return codes.view(len(texts), num_candidates, self.template.grid_rows, self.template.grid_columns)
 
     def _warn_of_clipping(self, lengths: Sequence[int]) -> None:
         """Warn once if texts are longer than the model reads."""
@@ -214,7 +271,7 @@ class Pipeline:
             warnings.warn(
                 f"{num_clipped} of {len(lengths)} texts have more than the {limit} pieces that this model reads (up to "
                 f"{max(lengths)}); the rest of them is left out",
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -339,22 +396,3 @@ def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torc
         raise UsageError(f"dtype {dtype} is not one of {', '.join(known)}")
     assert found is not None
     return found
-
-
-def _check_request(texts: Sequence[str], num_candidates: int, keep: int | None, seed: int) -> None:
-    """Refuse what cannot be drawn."""
-    if not texts:
-        raise UsageError("there is no text to draw pictures for; give at least one")
-    empty = [number for number, text in enumerate(texts, start=1) if not text.strip()]
-    if empty:
-        raise UsageError(f"text {empty[0]} of {len(texts)} is empty; say what to draw")
-    if num_candidates < 1:
-        raise UsageError(f"num_candidates must be at least 1, got {num_candidates}")
-    if seed < 0:
-        raise UsageError(f"seed must not be negative, got {seed}")
-    if keep is not None and not 1 <= keep <= num_candidates:
-        raise UsageError(f"keep must be between 1 and num_candidates, {num_candidates}, got {keep}")
-    if keep is not None and keep < num_candidates:
-        raise UsageError(
-            f"keep={keep} of {num_candidates} candidates needs ranking, which does not exist yet; leave keep out"
-        )

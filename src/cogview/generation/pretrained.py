@@ -2,19 +2,22 @@
 
 A folder holds `config.json`, `model.safetensors` (the transformer), `text.model`, `image_tokenizer/` and a model
 card, `README.md`. A transformer only speaks the codes and pieces of the tokenizers that it learnt with, so the
-fingerprints of both are part of its config and others are refused.
+fingerprints of both are part of its config and others are refused. A converted transformer may lack either tokenizer:
+its config then has no fingerprint, and the first that is put beside it and fits in size is taken.
 """
 
 import dataclasses
 import json
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
+from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import (
@@ -24,8 +27,9 @@ from cogview.files import (
     dataclass_from_json,
     may_be_replaced,
 )
+from cogview.generation.card import bare_card
 from cogview.generation.config import MAX_GUIDANCE
-from cogview.generation.weights import check_weights
+from cogview.generation.weights import check_weights, write_weights
 from cogview.image.config import FOLDER_NAME
 from cogview.image.tokenizer import (
     ImageTokenizer,
@@ -48,6 +52,7 @@ REQUIRED_FILES = (
     "image_tokenizer/config.json",
     "image_tokenizer/model.safetensors",
 )
+_TOKENIZERS = {"text_tokenizer": "text.model", "image_tokenizer": FOLDER_NAME}
 CARD_FILE = "README.md"
 SAMPLES_FILE = "samples.png"
 _FILES = ("config.json", "model.safetensors", "text.model", FOLDER_NAME, CARD_FILE, SAMPLES_FILE)
@@ -63,8 +68,8 @@ class PretrainedModel:
     Args:
         transformer: writes codes after pieces.
         template: the sequence that it learnt.
-        text_tokenizer: words to pieces.
-        image_tokenizer: codes to pixels.
+        text_tokenizer: words to pieces; None if only the transformer is at hand.
+        image_tokenizer: codes to pixels; None likewise.
         card: the model card in Markdown; an empty one is replaced by the bare facts when saved.
         samples: the PNG that the card shows; empty if there is none.
         guidance: what to draw with unless told otherwise; other than 1 only for models that were trained with some
@@ -78,8 +83,8 @@ class PretrainedModel:
 
     transformer: Transformer
     template: TextToImageTemplate
-    text_tokenizer: TextTokenizer
-    image_tokenizer: ImageTokenizer
+    text_tokenizer: TextTokenizer | None
+    image_tokenizer: ImageTokenizer | None
     card: str = ""
     samples: bytes = b""
     guidance: float = 1.0
@@ -88,11 +93,19 @@ class PretrainedModel:
     def __post_init__(self) -> None:
         vocabulary, config = self.template.vocabulary, self.transformer.config
         for what, got, wanted in (
-            ("image codes", self.image_tokenizer.num_codes, vocabulary.num_image_codes),
-            ("text pieces", self.text_tokenizer.num_pieces, vocabulary.num_text_pieces),
+            (
+                "image codes",
+                self.image_tokenizer and self.image_tokenizer.num_codes,
+                vocabulary.num_image_codes,
+            ),
+            (
+                "text pieces",
+                self.text_tokenizer and self.text_tokenizer.num_pieces,
+                vocabulary.num_text_pieces,
+            ),
             ("rows of the embedding", config.vocabulary_size, vocabulary.size),
         ):
-            if got != wanted:
+            if got is not None and got != wanted:
                 raise CogViewError(
                     f"The parts of the model do not fit together: the vocabulary wants {wanted} {what}, got {got}."
                 )
@@ -102,8 +115,23 @@ class PretrainedModel:
                 f"positions, got {config.num_positions}."
             )
 
+    @property
+    def text_fingerprint(self) -> str | None:
+        """Of the text tokenizer, if there is one."""
+        return self.text_tokenizer.fingerprint if self.text_tokenizer else None
 
-def save_pretrained(model: PretrainedModel, folder: Path, dtype: torch.dtype | None = None) -> None:
+    @property
+    def image_fingerprint(self) -> str | None:
+        """Of the image tokenizer, if there is one."""
+        return self.image_tokenizer.fingerprint if self.image_tokenizer else None
+
+
+def save_pretrained(
+    model: PretrainedModel,
+    folder: Path,
+    dtype: torch.dtype | None = None,
+    read: Callable[[str], Iterable[Tensor]] | None = None,
+) -> None:
     """Write a model folder, whole or not at all.
 
     Args:
@@ -111,6 +139,8 @@ def save_pretrained(model: PretrainedModel, folder: Path, dtype: torch.dtype | N
         folder: made, or replaced if it exists.
         dtype: of the transformer's weights on disk, for instance `torch.float16` at half the size; as they are by
             default.
+        read: gives each of the transformer's tensors, by name and in parts along its first axis, to one that lies
+            elsewhere than in memory; the model's own transformer may then be on the meta device.
 
     Raises:
         CogViewError: the folder holds something else, which replacing it would delete.
@@ -129,10 +159,6 @@ def save_pretrained(model: PretrainedModel, folder: Path, dtype: torch.dtype | N
             f"{folder} exists and is no model folder, or holds more than one does, so it is not replaced: choose "
             "another path."
         )
-    weights = {
-        name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
-        for name, tensor in model.transformer.state_dict().items()
-    }
     template = dataclasses.asdict(model.template)
     vocabulary = template.pop("vocabulary")
     config = {
@@ -141,18 +167,22 @@ def save_pretrained(model: PretrainedModel, folder: Path, dtype: torch.dtype | N
         "transformer": dataclasses.asdict(model.transformer.config),
         "vocabulary": vocabulary,
         "template": template,
-        "text_tokenizer": model.text_tokenizer.fingerprint,
-        "image_tokenizer": model.image_tokenizer.fingerprint,
+        "text_tokenizer": model.text_fingerprint,
+        "image_tokenizer": model.image_fingerprint,
         "guidance": model.guidance,
     }
     with atomic_folder(folder) as unfinished:
         atomic_write_json(unfinished / "config.json", config)
-        # Not save_file: it makes files that only their owner may read.
-        (unfinished / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
-        model.text_tokenizer.save(unfinished / "text.model")
-        image_dtype = _lossless_dtype(model.image_tokenizer)
-        model.image_tokenizer.save_pretrained(unfinished / FOLDER_NAME, image_dtype)
-        atomic_write_text(unfinished / CARD_FILE, model.card or _bare_card(model))
+        write_weights(unfinished / "model.safetensors", model.transformer.state_dict(), dtype, read)
+        if model.text_tokenizer:
+            model.text_tokenizer.save(unfinished / "text.model")
+        if model.image_tokenizer:
+            image_dtype = _lossless_dtype(model.image_tokenizer)
+            model.image_tokenizer.save_pretrained(unfinished / FOLDER_NAME, image_dtype)
+        card = model.card or bare_card(
+            model.transformer.config, model.template, model.text_tokenizer, model.image_tokenizer
+        )
+        atomic_write_text(unfinished / CARD_FILE, card)
         if model.samples:
             (unfinished / SAMPLES_FILE).write_bytes(model.samples)
 
@@ -183,7 +213,15 @@ def load_pretrained(
             together.
     """
     config = read_config(folder)
-    missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+    # Null stands for a tokenizer that nobody named: then none need be there, and any that fits is taken.
+    absent = tuple(
+        path
+        for what, path in _TOKENIZERS.items()
+        if config.get(what, "") is None and not (folder / path).exists()
+    )
+    missing = [
+        name for name in REQUIRED_FILES if not (folder / name).is_file() and not name.startswith(absent)
+    ]
     if missing:
         raise CogViewError(
             f"The model folder {folder} is incomplete, it lacks {', '.join(missing)}: copy or export it again."
@@ -192,13 +230,14 @@ def load_pretrained(
     vocabulary = _build(Vocabulary, config, "vocabulary", source)
     template = _build(TextToImageTemplate, config, "template", source, vocabulary=vocabulary)
     transformer_config = _build(TransformerConfig, config, "transformer", source)
-    text_tokenizer = TextTokenizer.from_file(folder / "text.model")
-    image_tokenizer = load_image_tokenizer(folder / FOLDER_NAME, device=device)
-    for what, got in (
-        ("text_tokenizer", text_tokenizer.fingerprint),
-        ("image_tokenizer", image_tokenizer.fingerprint),
-    ):
-        if got != config.get(what):
+    text_tokenizer = image_tokenizer = None
+    if _TOKENIZERS["text_tokenizer"] not in absent:
+        text_tokenizer = TextTokenizer.from_file(folder / "text.model")
+    if FOLDER_NAME not in absent:
+        image_tokenizer = load_image_tokenizer(folder / FOLDER_NAME, device=device)
+    for what, tokenizer in (("text_tokenizer", text_tokenizer), ("image_tokenizer", image_tokenizer)):
+        got = tokenizer and tokenizer.fingerprint
+        if got != config.get(what, "none") and config.get(what, "none") is not None:
             raise CogViewError(
                 f"The {what.replace('_', ' ')} in {folder} has fingerprint {got}, but the transformer learnt with "
                 f"{config.get(what)}: put back the tokenizer that the model was trained with."
@@ -342,33 +381,3 @@ def _load_transformer(
     weights = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
     transformer.load_state_dict(weights, assign=True)
     return transformer.eval(), None if is_exact else dtype
-
-
-def _bare_card(model: PretrainedModel) -> str:
-    """Return a model card that says no more than the files do, with the header that the hub reads."""
-    config, template = model.transformer.config, model.template
-    factor = model.image_tokenizer.downsampling_factor
-    size_pixels = f"{template.grid_columns * factor}x{template.grid_rows * factor}"
-    return f"""---
-library_name: cogview
-pipeline_tag: text-to-image
----
-
-# A CogView model
-
-Draws {size_pixels} pixels as {template.grid_rows}x{template.grid_columns} codes from a text of up to \
-{template.max_text_pieces} pieces.
-
-| part | size |
-|---|---|
-| transformer | {config.num_layers} layers, width {config.hidden_size}, {config.num_heads} heads, \
-{config.num_parameters:,} parameters |
-| text tokenizer | {model.text_tokenizer.num_pieces:,} pieces, fingerprint {model.text_tokenizer.fingerprint} |
-| image tokenizer | {model.image_tokenizer.num_codes:,} codes, fingerprint {model.image_tokenizer.fingerprint} |
-
-```python
-import cogview
-
-pictures = cogview.load("PATH OR REPOSITORY").generate("a cat")
-```
-"""

@@ -1,9 +1,12 @@
 """Others' checkpoints as tensors by name; nothing in them is ever run."""
 
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,13 +14,21 @@ from cogview.errors import CogViewError
 
 _WRAPPERS = ("state_dict", "model", "module")
 _MAX_WRAPPERS = 4
+# Trainers keep the state of numpy's random numbers beside their weights: an array of uint32, which is plain data. Two
+# names, since numpy's module was renamed.
+_RECONSTRUCT: Any = np.zeros(0).__reduce__()[0]
+_PLAIN: list[Any] = [
+    *((_RECONSTRUCT, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *(np.ndarray, np.dtype, np.dtypes.UInt32DType),
+]
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name, without what their trainer wrapped them in.
 
-    Read weights-only: a file that would run code is refused. Beside tensors it may hold anything else that is plain
-    data, which is left out; `state_dict`, `model` and `module` are looked into, and a `module.` that
+    The tensors are mapped, so memory holds what of them is in use; those of files older than PyTorch 1.6 are read as a
+    whole. Read weights-only: a file that would run code is refused. Beside tensors it may hold anything else that is
+    plain data, which is left out; `state_dict`, `model` and `module` are looked into, and a `module.` that
     each name starts with is taken away.
 
     Args:
@@ -29,10 +40,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CogViewError(f"{path}: no such file; check the path")
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_PLAIN):
+            content: Any = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
     # Damaged files raise nearly anything: UnpicklingError, EOFError, KeyError, RuntimeError, ...
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = _reason(error)
         raise CogViewError(
             f"{path}: not a checkpoint that can be read without running code ({reason}); copy it again, or have its "
             "owner save the state dict alone"
@@ -58,9 +72,17 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def _reason(error: Exception) -> str:
+    """Return in a few words why a file could not be read; PyTorch's many also tell how to run what is in it."""
+    message = str(error).strip()
+    if match := re.search(r"GLOBAL (\S+)", message):
+        return f"it asks for {match[1]}"
+    return message.splitlines()[0].split(". ")[0] if message else type(error).__name__
+
+
 def _wrapped(content: Any) -> Mapping[Any, Any] | None:
     """Return the mapping that a trainer wrapped, or None if this is the thing itself."""
-    if not isinstance(content, Mapping) or any(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, Mapping):
         return None
     found = (content.get(name) for name in _WRAPPERS)
     return next((inner for inner in found if isinstance(inner, Mapping)), None)

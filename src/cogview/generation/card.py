@@ -1,0 +1,52 @@
+"""The model card of a model that brings none."""
+
+from cogview.image.tokenizer import ImageTokenizer
+from cogview.sequence.template import TextToImageTemplate
+from cogview.text.tokenizer import TextTokenizer
+from cogview.transformer.config import TransformerConfig
+
+
+def bare_card(
+    config: TransformerConfig,
+    template: TextToImageTemplate,
+    text_tokenizer: TextTokenizer | None,
+    image_tokenizer: ImageTokenizer | None,
+) -> str:
+    """Return a model card that says no more than the files do, with the header that the hub reads.
+
+    Args:
+        config: of the transformer.
+        template: the order of its tokens.
+        text_tokenizer: words to pieces, if the model has it.
+        image_tokenizer: codes to pixels, if the model has it.
+    """
+    codes = f"{template.grid_rows}x{template.grid_columns} codes"
+    pieces = images = "not in this folder"
+    if text_tokenizer:
+        pieces = f"{text_tokenizer.num_pieces:,} pieces, fingerprint {text_tokenizer.fingerprint}"
+    if image_tokenizer:
+        factor = image_tokenizer.downsampling_factor
+        codes = f"{template.grid_columns * factor}x{template.grid_rows * factor} pixels as {codes}"
+        images = f"{image_tokenizer.num_codes:,} codes, fingerprint {image_tokenizer.fingerprint}"
+    return f"""---
+library_name: cogview
+pipeline_tag: text-to-image
+---
+
+# A CogView model
+
+Draws {codes} from a text of up to {template.max_text_pieces} pieces.
+
+| part | size |
+|---|---|
+| transformer | {config.num_layers} layers, width {config.hidden_size}, {config.num_heads} heads, \
+{config.num_parameters:,} parameters |
+| text tokenizer | {pieces} |
+| image tokenizer | {images} |
+
+```python
+import cogview
+
+pictures = cogview.load("PATH OR REPOSITORY").generate("a cat")
+```
+"""

@@ -1,0 +1,290 @@
+"""The transformers that the authors released in 2021, and others of their layout, to our model folder and back."""
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cogview.errors import CogViewError, UsageError
+from cogview.files import atomic_folder, atomic_write_text, refuse_taken
+from cogview.generation.pretrained import PretrainedModel, load_pretrained, save_pretrained
+from cogview.image.tokenizer import ImageTokenizer
+from cogview.interop.checkpoint_file import read_state_dict
+from cogview.interop.released_layout import (
+    EMBEDDING,
+    FINAL_NORM,
+    FIRST_MLP,
+    FIRST_QUERY_KEY_VALUE,
+    POSITIONS,
+    TEMPLATE,
+    VOCABULARY,
+    Share,
+    layer_number,
+    their_name,
+)
+from cogview.text.tokenizer import TextTokenizer
+from cogview.transformer.config import TransformerConfig
+from cogview.transformer.model import Transformer
+
+HEAD_SIZE = 64
+_FILE = "mp_rank_{:02d}_model_states.pt"
+_RANK = re.compile(r"mp_rank_(\d+)_model_states\.pt")
+_POINTERS = ("latest", "latest_checkpointed_iteration.txt")
+_ITERATION = "release"  # what weights without the state of a training are filed under
+_PADDING_MULTIPLE = 128
+
+Progress = Callable[[int, int], None]
+"""Called with the numbers of tensors written and to be written."""
+
+
+def is_released_transformer(tensors: Mapping[str, Tensor]) -> bool:
+    """Return whether tensors have the names of a released transformer."""
+    return {EMBEDDING, POSITIONS} <= tensors.keys()
+
+
+def find_ranks(source: Path) -> list[Path]:
+    """Return the files of a released checkpoint, that of rank 0 first.
+
+    Args:
+        source: the folder with `latest` or `latest_checkpointed_iteration.txt`, the folder of an iteration, or the file
+            of the only rank.
+
+    Raises:
+        CogViewError: there is none, or the file of a rank is missing.
+    """
+    if not source.is_dir():
+        return [source]
+    folder = source
+    if pointer := next((source / name for name in _POINTERS if (source / name).is_file()), None):
+        iteration = pointer.read_text(encoding="utf-8", errors="replace").strip()
+        folder = source / iteration
+        if not iteration or Path(iteration).name != iteration or not folder.is_dir():
+            raise CogViewError(
+                f"{pointer} names the folder {iteration[:80]!r}, which is not beside it; copy the checkpoint again"
+            )
+    ranks = {int(match[1]): path for path in folder.iterdir() if (match := _RANK.fullmatch(path.name))}
+    if not ranks:
+        raise CogViewError(
+            f"{folder}: no released checkpoint; wanted a folder with {' or '.join(_POINTERS)}, or with "
+            f"{_FILE.format(0)}"
+        )
+    for rank in range(max(ranks) + 1):
+        if rank not in ranks:
+            raise CogViewError(
+                f"{folder}: {_FILE.format(rank)} is missing; copy the files of all {max(ranks) + 1} ranks"
+            )
+    return [ranks[rank] for rank in sorted(ranks)]
+
+
+def convert_released_transformer(
+    ranks: Sequence[Path],
+    out: Path,
+    *,
+    num_heads: int | None = None,
+    text_tokenizer: TextTokenizer | None = None,
+    image_tokenizer: ImageTokenizer | None = None,
+    progress: Progress | None = None,
+) -> PretrainedModel:
+    """Write the model folder of a released checkpoint, tensor by tensor.
+
+    Depth and width are read from the weights, which keep their dtype; the vocabulary and the template are the
+    release's.
+
+    Args:
+        ranks: the files of model parallelism, as `find_ranks` returns them.
+        out: the folder to make; a model folder of that name is replaced.
+        num_heads: attention heads, which the weights do not tell; of 64 channels each by default.
+        text_tokenizer: put beside it; the authors' of 50,000 pieces fits.
+        image_tokenizer: put beside it; one of 8,192 codes fits.
+        progress: called after each tensor.
+
+    Returns:
+        What was written, its transformer on the meta device.
+
+    Raises:
+        CogViewError: a file is damaged, asks for code to be run, or lacks a tensor or has one too many or of another
+            shape; ranks do not belong together; weights are not finite; `out` holds something else.
+        UsageError: the heads do not divide the width.
+    """
+    checkpoint = _Checkpoint(ranks)
+    config = checkpoint.config(num_heads)
+    with torch.device("meta"):
+        transformer = Transformer(config).to(checkpoint.dtype)
+    state = transformer.state_dict()
+    checkpoint.check({their_name(name): tuple(tensor.shape) for name, tensor in state.items()})
+    model = PretrainedModel(
+        transformer=transformer.eval(),
+        template=TEMPLATE,
+        text_tokenizer=text_tokenizer,
+        image_tokenizer=image_tokenizer,
+    )
+    num_done = 0
+
+    def read(name: str) -> Iterator[Tensor]:
+        nonlocal num_done
+        yield from checkpoint.parts(their_name(name), state[name].shape[0])
+        num_done += 1
+        if progress:
+            progress(num_done, len(state))
+
+    save_pretrained(model, out, read=read)
+    return model
+
+
+class _Checkpoint:
+    """The tensors of all ranks, mapped."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._ranks = [read_state_dict(path) for path in paths]
+        first = self._ranks[0]
+        if not is_released_transformer(first):
+            raise CogViewError(f"{paths[0]}: no released transformer, it lacks {EMBEDDING} or {POSITIONS}")
+        for path, rank in zip(paths[1:], self._ranks[1:], strict=True):
+            shapes, wanted = ({name: tensor.shape for name, tensor in each.items()} for each in (rank, first))
+            if differing := sorted(name for name, _ in shapes.items() ^ wanted.items()):
+                raise CogViewError(
+                    f"{path} does not fit {paths[0].name}: {differing[0]} is {_shown(shapes.get(differing[0]))} there "
+                    f"and {_shown(wanted.get(differing[0]))} here; take the ranks of one checkpoint"
+                )
+        if strange := next((name for name, tensor in first.items() if not tensor.is_floating_point()), None):
+            raise CogViewError(f"{paths[0]}: {strange} is {first[strange].dtype}, and no weight")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The smallest that holds all weights exactly: float16 in the release."""
+        every = (tensor.dtype for rank in self._ranks for tensor in rank.values())
+        return functools.reduce(torch.promote_types, every)
+
+    def config(self, num_heads: int | None) -> TransformerConfig:
+        """Return the configuration that the shapes tell, and what is the release's."""
+        hidden_size = self._size(FINAL_NORM)
+        share = self._size(FIRST_QUERY_KEY_VALUE)
+        if share * len(self._ranks) != 3 * hidden_size:
+            ranks = f"{3 * hidden_size // share} ranks" if 3 * hidden_size % share == 0 else "other ranks"
+            raise CogViewError(
+                f"{self._paths[0]} is one of {ranks}, and {len(self._ranks)} were given; give the folder with all "
+                "of them"
+            )
+        inner = self._size(FIRST_MLP) * len(self._ranks)
+        if inner % hidden_size:
+            raise CogViewError(
+                f"{self._paths[0]}: an MLP of {inner} channels is no multiple of width {hidden_size}"
+            )
+        if num_heads is None and hidden_size % HEAD_SIZE:
+            raise UsageError(
+                f"width {hidden_size} is no multiple of {HEAD_SIZE}, the release's size of a head: give --num-heads"
+            )
+        return TransformerConfig(
+            num_layers=len({layer_number(name) for name in self._ranks[0]} - {None}),
+            hidden_size=hidden_size,
+            num_heads=hidden_size // HEAD_SIZE if num_heads is None else num_heads,
+            vocabulary_size=VOCABULARY.size,
+            num_positions=self._size(POSITIONS),
+            mlp_factor=inner // hidden_size,
+            layer_norm="sandwich",
+            norm_scope="tensor",
+            layer_norm_epsilon=1e-5,
+        )
+
+    def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse shapes that are not those of the configuration."""
+        num_ranks = len(self._ranks)
+        found = {
+            name: Share.of(name).whole_shape(tensor.shape, num_ranks)
+            for name, tensor in self._ranks[0].items()
+        }
+        multiple = _PADDING_MULTIPLE * num_ranks
+        if found[EMBEDDING][0] == -(-VOCABULARY.num_tokens // multiple) * multiple:
+            # Trainers pad the vocabulary so that each rank's share is a multiple of 128; none of it is ever used.
+            found[EMBEDDING] = (VOCABULARY.size, *found[EMBEDDING][1:])
+        if differing := sorted(name for name, _ in expected.items() ^ found.items()):
+            name = differing[0]
+            raise CogViewError(
+                f"{self._paths[0]}: {name} is {_shown(found.get(name))}, wanted {_shown(expected.get(name))}; the "
+                "checkpoint is incomplete or of another layout"
+            )
+
+    def parts(self, name: str, num_rows: int) -> Iterator[Tensor]:
+        """Yield the first rows of a tensor, in parts one after the other, once they are known to be sound."""
+        shares = [rank[name] for rank in self._ranks]
+        for path, share in zip(self._paths, shares, strict=True):
+            # One pass without a copy; NaN wins over any other value.
+            if not bool(torch.isfinite(torch.stack(torch.aminmax(share))).all()):
+                raise CogViewError(
+                    f"{path}: {name} holds values that are infinite or NaN; the file is damaged, copy it again"
+                )
+            if Share.of(name).axis is None and not torch.equal(share, shares[0]):
+                raise CogViewError(
+                    f"{path} does not fit {self._paths[0].name}: {name}, which all ranks have, differs; take the ranks "
+                    "of one checkpoint"
+                )
+        for part in Share.of(name).join(shares):
+            yield part[:num_rows]
+            num_rows -= len(part[:num_rows])
+
+    def _size(self, name: str) -> int:
+        """Return the length of a tensor's first axis on a rank."""
+        tensor = self._ranks[0].get(name)
+        if tensor is None or not tensor.ndim or not tensor.numel():
+            raise CogViewError(f"{self._paths[0]}: lacks {name}; the checkpoint is incomplete")
+        return tensor.shape[0]
+
+
+def write_released_transformer(folder: Path, out: Path, num_ranks: int = 1) -> PretrainedModel:
+    """Write the transformer of a model folder of ours in the release's layout, in float16.
+
+    Args:
+        folder: a model folder.
+        out: the folder to make, with `release/` in it.
+        num_ranks: files of model parallelism to cut it into.
+
+    Returns:
+        What was written; `rounded_to` says whether weights lost digits.
+
+    Raises:
+        CogViewError: the folder is not a sound model folder, or its weights are too large for float16.
+        UsageError: the layout has no such transformer, it cannot be cut so, or `out` holds something.
+    """
+    refuse_taken(out)
+    model = load_pretrained(folder, dtype=torch.float16)
+    config = model.transformer.config
+    if config.layer_norm != "sandwich":
+        raise UsageError(
+            f"the released layout is for layer_norm sandwich, and {folder} has {config.layer_norm}"
+        )
+    for what, number in (("heads", config.num_heads), ("rows of the embedding", config.vocabulary_size)):
+        if num_ranks < 1 or number % num_ranks:
+            raise UsageError(f"{number} {what} cannot be shared by {num_ranks} ranks: give another number")
+    state = {their_name(name): tensor for name, tensor in model.transformer.state_dict().items()}
+    for name, tensor in state.items():
+        if not bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all()):
+            raise CogViewError(
+                f"{folder}: {name} holds values that are infinite, NaN or too large for float16"
+            )
+    with atomic_folder(out) as unfinished:
+        (unfinished / _ITERATION).mkdir()
+        for rank in range(num_ranks):
+            held = {
+                name: _alone(Share.of(name).cut(tensor, num_ranks, rank)) for name, tensor in state.items()
+            }
+            torch.save(
+                {"iteration": 0, "module": held},
+                unfinished / _ITERATION / _FILE.format(rank),
+            )
+        for name in _POINTERS:
+            atomic_write_text(unfinished / name, _ITERATION)
+    return model
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """Return a tensor of which nothing else is saved: PyTorch saves all of the memory that a tensor is a part of."""
+    is_part = tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size()
+    return tensor.contiguous().clone() if is_part else tensor
+
+
+def _shown(shape: Sequence[int] | None) -> str:
+    return "missing" if shape is None else str(list(shape))
