@@ -16,18 +16,25 @@ class MicroBatch:
     Args:
         tensors: the part, on the device.
         num_items: over how many items its loss is a mean.
+        num_step_items: of the whole batch, with the rows of other processes.
         unit: the plural of its items.
         weight: its share of the items of the whole batch; the weights of a step sum to 1.
     """
 
     tensors: Batch
     num_items: float | int
+    num_step_items: float | int
     unit: str
     weight: float
 
 
 def prefetched_batches(
-    task: Task, steps: range, num_micro_batches: int, device: torch.device
+    task: Task,
+    steps: range,
+    num_micro_batches: int,
+    device: torch.device,
+    row_part: int = 0,
+    num_row_parts: int = 1,
 ) -> Generator[list[MicroBatch], None, None]:
     """Yield the micro-batches of each step, while a thread makes those of the next.
 
@@ -36,11 +43,17 @@ def prefetched_batches(
         steps: which.
         num_micro_batches: equal parts to cut each batch into.
         device: where they are copied, from pinned memory and without waiting if it is a GPU.
+        row_part: which part of each micro-batch is taken; each process makes the whole batch and takes its own rows.
+        num_row_parts: how many there are.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as executor:
 
         def host_batches(step: int) -> list[MicroBatch]:
-            return _cut(task, task.batch(step), num_micro_batches, pin=device.type == "cuda")
+            parts = _cut(task, task.batch(step), num_micro_batches * num_row_parts)
+            return [
+                replace(part, tensors=_pinned(part.tensors)) if device.type == "cuda" else part
+                for part in parts[row_part::num_row_parts]
+            ]
 
         following = executor.submit(host_batches, steps[0]) if steps else None
         for step in steps:
@@ -50,7 +63,7 @@ def prefetched_batches(
             yield [replace(part, tensors=_to_device(part.tensors, device)) for part in current]
 
 
-def _cut(task: Task, batch: Batch, num_parts: int, pin: bool) -> list[MicroBatch]:
+def _cut(task: Task, batch: Batch, num_parts: int) -> list[MicroBatch]:
     num_samples = {name: tensor.shape[0] for name, tensor in batch.items()}
     sizes = set(num_samples.values())
     if len(sizes) != 1 or next(iter(sizes)) % num_parts:
@@ -60,16 +73,20 @@ def _cut(task: Task, batch: Batch, num_parts: int, pin: bool) -> list[MicroBatch
             name: tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
             for name, tensor in batch.items()
         }
-    if pin:
-        batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
     chunks = {name: tensor.chunk(num_parts) for name, tensor in batch.items()}
     parts = [{name: tensors[i] for name, tensors in chunks.items()} for i in range(num_parts)]
     counts = [task.num_items(part) for part in parts]
     total = sum(num_items for num_items, _ in counts)
     return [
-        MicroBatch(tensors=part, num_items=num_items, unit=unit, weight=num_items / total)
+        MicroBatch(
+            tensors=part, num_items=num_items, num_step_items=total, unit=unit, weight=num_items / total
+        )
         for part, (num_items, unit) in zip(parts, counts, strict=True)
     ]
+
+
+def _pinned(batch: Batch) -> Batch:
+    return {name: tensor.pin_memory() for name, tensor in batch.items()}
 
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:

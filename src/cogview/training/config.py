@@ -35,6 +35,12 @@ class TrainingConfig:
         sample_every_steps: how often the caller's sample sheet is drawn; 0 for never.
         checkpoint_every_steps: how often a checkpoint is written; the last step always gets one.
         keep_checkpoints: how many of the latest checkpoints stay.
+        activation_checkpointing: keep of each block of the transformer its input alone for the backward pass, which
+            then computes the block again: the same bits for a third more work and a fraction of the memory.
+        tensor_parallel: over how many processes each matrix of a block is spread that all see the same rows; divides
+            the heads. The others see other rows of the batch.
+        shard_over: over how many processes with other rows the weights are spread; the groups of so many hold the same
+            ones. 0 for all of them.
 
     Paper: section 2.3 (Adam, betas, weight decay, warm-up over 2 %, cosine).
     """
@@ -61,17 +67,27 @@ class TrainingConfig:
     sample_every_steps: int = 0
     checkpoint_every_steps: int = 500
     keep_checkpoints: int = 2
+    activation_checkpointing: bool = False
+    tensor_parallel: int = 1
+    shard_over: int = 0
 
     def __post_init__(self) -> None:
         """Refuse numbers that no run can have, naming the field."""
         positive = ("num_steps", "batch_size", "num_micro_batches", "log_every_steps")
-        for name in (*positive, "checkpoint_every_steps", "keep_checkpoints"):
+        for name in (*positive, "checkpoint_every_steps", "keep_checkpoints", "tensor_parallel"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}.")
         for name in ("learning_rate", "muon_learning_rate", "epsilon"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be greater than 0, got {getattr(self, name)}.")
-        for name in ("weight_decay", "muon_weight_decay", "gradient_clip", "sample_every_steps", "seed"):
+        for name in (
+            "weight_decay",
+            "muon_weight_decay",
+            "gradient_clip",
+            "sample_every_steps",
+            "seed",
+            "shard_over",
+        ):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
         for name in ("final_learning_rate_fraction", "warmup_fraction"):
@@ -94,6 +110,9 @@ OPERATIONAL_FIELDS = (
     "sample_every_steps",
     "checkpoint_every_steps",
     "keep_checkpoints",
+    "activation_checkpointing",
+    "tensor_parallel",
+    "shard_over",
 )
 """Fields that may differ when a run is resumed: they say how it is carried out, not what is computed."""
 

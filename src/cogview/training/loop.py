@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from torch.nn.utils import clip_grad_norm_
+from torch import nn
 
 from cogview.errors import CogViewError
 from cogview.files import atomic_folder
@@ -22,8 +22,10 @@ from cogview.training.config import TrainingConfig
 from cogview.training.interruption import StopRequest, TrainingInterrupted
 from cogview.training.metrics import MetricMeans, MetricsLog, read_metrics
 from cogview.training.optimizer import build_optimizers, set_learning_rates
+from cogview.training.parallel import clip_gradients, copy_whole, parallelise
 from cogview.training.plot import plot_losses
-from cogview.training.precision import autocast, compiler_failure, resolve_device, resolve_precision
+from cogview.training.precision import autocast, compiler_failure, resolve_precision
+from cogview.training.processes import Processes, joined_processes
 from cogview.training.progress import Pace, Progress, say
 from cogview.training.run_folder import claimed_run_folder, describe_run
 from cogview.training.task import Batch, Metrics, Task
@@ -36,7 +38,7 @@ class TrainingSummary:
     Args:
         num_steps: steps of the whole run.
         seconds: spent in training steps, over all resumes.
-        items_per_second: the mean rate of this process; 0 if it had no step left to do.
+        items_per_second: the mean rate since the last start; 0 if it had no step left to do.
         unit: the plural of what is counted as items.
         metrics: the last line of the metrics.
     """
@@ -57,11 +59,16 @@ def train(
     recipe: Mapping[str, Any] | None = None,
     sample: Callable[[int], None] | None = None,
     export: Callable[[Path], None] | None = None,
+    whole: nn.Module | None = None,
 ) -> TrainingSummary:
     """Train a task's module and leave all there is to know of it in a folder.
 
     A run that is killed and resumed computes what it would have computed without: on the CPU bit for bit, as
     long as the number of threads and the versions stay.
+
+    Started by `torchrun` in several processes, each calls this alike. They share the rows of every batch and the
+    weights, and compute what one process would, up to rounding; a run may go on with another number of them. The first
+    one writes the metrics, the samples and the model.
 
     Args:
         task: the stage.
@@ -74,6 +81,8 @@ def train(
             end; the loop restores the training mode.
         export: writes the model into an empty folder, which then becomes `run_folder/model`; called with each
             checkpoint.
+        whole: a module of the task's shape, for several processes: gets the weights, which are spread over the task's
+            module, before the first process samples or exports.
 
     Raises:
         UsageError: the folder or the config doesn't allow this run.
@@ -81,77 +90,89 @@ def train(
         TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
     with ExitStack() as stack:
-        device = resolve_device(config.device)
+        processes = stack.enter_context(joined_processes(config))
+        device = processes.device
         precision = resolve_precision(config.precision, device)
-        description = describe_run(config, recipe or {}, device, precision)
-        stack.enter_context(claimed_run_folder(run_folder, description, resume))
+        description = describe_run(config, recipe or {}, device, precision, processes.ranks.num_ranks)
+        stack.enter_context(processes.first_alone(claimed_run_folder(run_folder, description, resume)))
 
+        parallelise(task.module, config, processes)
         memory_format = torch.channels_last if task.channels_last else torch.preserve_format
         module = task.module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
         optimizers = build_optimizers(module, config, precision)
-        loss_of = _compiled(task.loss, device) if config.compile else task.loss
+        loss_of = _compiled(task.loss, device) if config.compile and processes.mesh is None else task.loss
+        tell = say if processes.is_first else _keep_quiet
         means = MetricMeans()
         checkpoints = run_folder / "checkpoints"
-        state = load_latest_checkpoint(checkpoints, module, optimizers) if resume else None
+        state = load_latest_checkpoint(checkpoints, module, optimizers, processes) if resume else None
         first_step = saved_steps = state["step"] if state else 0
         if state:
-            means.load_state(state["metric_sums"], device)
-            say(f"Resuming after step {first_step} of {config.num_steps}.")
+            means.load_state(state["metric_sums"] if processes.is_first else {}, device)
+            tell(f"Resuming after step {first_step} of {config.num_steps}.")
         module.train()
 
         steps = range(first_step, config.num_steps)
-        batches = prefetched_batches(task, steps, config.num_micro_batches, device)
+        rows = processes.row_part, processes.num_row_parts
+        batches = prefetched_batches(task, steps, config.num_micro_batches, device, *rows)
         stack.enter_context(closing(batches))
-        log = stack.enter_context(MetricsLog(run_folder, first_step))
+        log = stack.enter_context(MetricsLog(run_folder, first_step)) if processes.is_first else None
         stop = stack.enter_context(StopRequest())
-        progress = stack.enter_context(Progress(first_step, config.num_steps))
+        progress = stack.enter_context(Progress(first_step, config.num_steps, silent=not processes.is_first))
         pace = Pace(state["seconds"] if state else 0.0)
 
         for step, micro_batches in zip(steps, batches, strict=True):
             # ---------------------------------- a single step ----------------------------------
-            torch.manual_seed(_step_seed(config.seed, step))
+            torch.manual_seed(_step_seed(config.seed, step, processes.row_part))
             learning_rate = set_learning_rates(optimizers, step, config)
             for micro_batch in micro_batches:
                 with autocast(precision, device):
                     loss, metrics = loss_of(micro_batch.tensors)
-                torch.autograd.backward(loss * micro_batch.weight)
+                # Gradients become the mean over the row parts, and are to be the sum.
+                torch.autograd.backward(loss * (micro_batch.weight * processes.num_row_parts))
                 means.add({"loss": loss, **metrics}, micro_batch.weight)
-            gradient_norm = clip_grad_norm_(module.parameters(), config.gradient_clip or math.inf)
+            gradient_norm = clip_gradients(module.parameters(), config.gradient_clip or math.inf)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
             means.add({"gradient_norm": gradient_norm, **task.after_step(step)})
             # -------------------------------- the step is done ---------------------------------
             means.watch(loss + gradient_norm, step)
-            pace.count(sum(part.num_items for part in micro_batches), micro_batches[0].unit)
+            pace.count(micro_batches[0].num_step_items, micro_batches[0].unit)
             progress.advance()
             completed_steps = step + 1
             is_last = completed_steps == config.num_steps
-            is_stopping = stop.requested  # read once: a signal from here on is for the next step
+            is_stopping = processes.any(
+                stop.requested
+            )  # read once: a signal from here on is for the next step
 
             if is_last or completed_steps % config.log_every_steps == 0:
-                means.check_finite()
-                line = {**means.read(), "learning_rate": learning_rate, **pace.read()}
+                means.check_finite(processes)
+                line = {**means.read(processes), "learning_rate": learning_rate, **pace.read()}
                 progress.show(line, pace.unit)
                 for advice in task.advice(completed_steps, line):
-                    say(advice)
+                    tell(advice)
                 with _full_disk_reported("a line of metrics.jsonl"):
-                    log.write(completed_steps, line)
+                    if log is not None:
+                        log.write(completed_steps, line)
 
             if is_last or is_stopping or completed_steps % config.checkpoint_every_steps == 0:
-                means.check_finite()  # a checkpoint of NaNs would push out a good one
+                means.check_finite(processes)  # a checkpoint of NaNs would push out a good one
+                sums = means.state(processes)
                 with pace.paused(), _full_disk_reported(f"the checkpoint of step {completed_steps}"):
-                    log.sync()
-                    run_state = {"metric_sums": means.state(), "seconds": pace.seconds, "run": description}
+                    if log is not None:
+                        log.sync()
+                    run_state = {"metric_sums": sums, "seconds": pace.seconds, "run": description}
                     keep = config.keep_checkpoints
-                    save_checkpoint(checkpoints, completed_steps, module, optimizers, run_state, keep)
-                    _export(export, run_folder)
+                    save_checkpoint(
+                        checkpoints, completed_steps, module, optimizers, run_state, keep, processes
+                    )
+                    _export(export, run_folder, module, whole, processes)
                     saved_steps = completed_steps
                 module.train()
 
             if sample is not None and (is_last or _is_due(completed_steps, config.sample_every_steps)):
                 with pace.paused(), _full_disk_reported(f"the samples of step {completed_steps}"):
-                    sample(completed_steps)
+                    _sample(sample, completed_steps, module, whole, processes)
                 module.train()
 
             if is_stopping and not is_last:
@@ -167,9 +188,9 @@ def train(
                 "free some space and resume the run."
             )
         if not steps:  # it was done before, but perhaps not all of its results were written
-            _export(export, run_folder)
+            _export(export, run_folder, module, whole, processes)
         with _full_disk_reported("loss.png"):
-            if not plot_losses(run_folder / "metrics.jsonl", run_folder / "loss.png"):
+            if processes.is_first and not plot_losses(run_folder / "metrics.jsonl", run_folder / "loss.png"):
                 say("There is no loss.png: drawing it needs matplotlib (pip install matplotlib).")
     return TrainingSummary(
         num_steps=config.num_steps,
@@ -180,15 +201,43 @@ def train(
     )
 
 
-def _step_seed(seed: int, step: int) -> int:
-    """Mix seed and step into one number, so that neither two steps nor two runs share their randomness."""
-    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0])
+def _step_seed(seed: int, step: int, row_part: int) -> int:
+    """Mix the numbers into one, so that neither two steps, nor two runs, nor two parts of the rows share randomness."""
+    numbers = (seed, step, row_part) if row_part else (seed, step)
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
-def _export(export: Callable[[Path], None] | None, run_folder: Path) -> None:
-    if export is not None:
+def _keep_quiet(line: str) -> None:
+    """Leave it to the first process to say."""
+
+
+def _export(
+    export: Callable[[Path], None] | None,
+    run_folder: Path,
+    module: nn.Module,
+    whole: nn.Module | None,
+    processes: Processes,
+) -> None:
+    if export is None:
+        return
+    if processes.mesh is not None:
+        copy_whole(module, whole if processes.is_first else None)
+    if processes.is_first:
         with atomic_folder(run_folder / "model") as folder:
             export(folder)
+
+
+def _sample(
+    sample: Callable[[int], None],
+    completed_steps: int,
+    module: nn.Module,
+    whole: nn.Module | None,
+    processes: Processes,
+) -> None:
+    if processes.mesh is not None:
+        copy_whole(module, whole if processes.is_first else None)
+    if processes.is_first:
+        sample(completed_steps)
 
 
 def _is_due(completed_steps: int, every_steps: int) -> bool:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from cogview.errors import CogViewError
 from cogview.files import atomic_write_bytes
+from cogview.training.processes import Processes
 
 
 class MetricMeans:
@@ -37,13 +38,17 @@ class MetricMeans:
         earlier = self._first_bad_step
         self._first_bad_step = bad if earlier is None else torch.minimum(earlier, bad)
 
-    def check_finite(self) -> None:
+    def check_finite(self, processes: Processes | None = None) -> None:
         """Wait for the device and stop the run if a watched value was not finite.
+
+        Args:
+            processes: all that train; one alone if None.
 
         Raises:
             CogViewError: names the first such step.
         """
         step = math.inf if self._first_bad_step is None else float(self._first_bad_step)
+        step = processes.smallest(step) if processes else step
         self._first_bad_step = None
         if math.isfinite(step):
             raise CogViewError(
@@ -51,15 +56,18 @@ class MetricMeans:
                 "is kept. Start again with a lower learning_rate, a longer warm-up or precision float32."
             )
 
-    def read(self) -> dict[str, float]:
-        """Return the means and begin anew."""
-        means = {name: float(total) / self._weights[name] for name, total in self._sums.items()}
+    def read(self, processes: Processes | None = None) -> dict[str, float]:
+        """Return the means over the rows of all processes and begin anew."""
+        means = {name: total / weight for name, (total, weight) in self.state(processes).items()}
         self._sums, self._weights = {}, {}
         return means
 
-    def state(self) -> dict[str, list[float]]:
-        """Return sums and weights as plain numbers, exactly."""
-        return {name: [float(total), self._weights[name]] for name, total in self._sums.items()}
+    def state(self, processes: Processes | None = None) -> dict[str, list[float]]:
+        """Return sums and weights, over the rows of all processes, as plain numbers, exactly."""
+        numbers = [float(total) for total in self._sums.values()] + list(self._weights.values())
+        sums = processes.sums(numbers) if processes else numbers
+        half = len(self._sums)
+        return {name: [sums[place], sums[half + place]] for place, name in enumerate(self._sums)}
 
     def load_state(self, state: Mapping[str, list[float]], device: torch.device) -> None:
         """Go on from what `state` returned."""

@@ -14,6 +14,7 @@ from torch import nn
 from cogview.errors import UsageError
 from cogview.training.config import TrainingConfig
 from cogview.training.muon import Muon
+from cogview.training.parallel import by_mesh
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
@@ -58,7 +59,7 @@ def build_optimizers(
     others = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
     optimizers: list[torch.optim.Optimizer] = []
     if others:
-        groups = parameter_groups(others, config.weight_decay)
+        groups = [group for part in by_mesh(others) for group in parameter_groups(part, config.weight_decay)]
         optimizers.append(
             torch.optim.AdamW(
                 groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon, fused=True

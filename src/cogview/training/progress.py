@@ -21,13 +21,15 @@ class Progress:
     Args:
         completed_steps: where the run begins.
         num_steps: where it ends.
+        silent: show nothing, for another process does.
     """
 
-    def __init__(self, completed_steps: int, num_steps: int) -> None:
+    def __init__(self, completed_steps: int, num_steps: int, silent: bool = False) -> None:
         self._num_steps = num_steps
         self._first_step = self._completed_steps = completed_steps
         self._start = time.perf_counter()
-        quiet = not sys.stderr.isatty()
+        quiet = silent or not sys.stderr.isatty()
+        self._silent = silent
         self._bar = tqdm(
             total=num_steps,
             initial=completed_steps,
@@ -57,6 +59,8 @@ class Progress:
             metrics: with "loss" and "items_per_second".
             unit: the plural of what is counted as items.
         """
+        if self._silent:
+            return
         rate = metrics["items_per_second"]
         text = f"loss {metrics['loss']:.4f}, {rate:,.{0 if rate >= 10 else 2}f} {unit}/s"
         if self._bar.disable:
