@@ -4,7 +4,6 @@ While several processes train it, the rows of each `query_key_value` stand head 
 any number of processes with a plain cut. `stacked` and `by_head` lead from one order to the other.
 """
 
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -106,16 +105,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Float
 
 def whole(tensor: Tensor) -> Tensor:
     """Return all of a tensor whose parts are spread; to be called by all processes that have one."""
-    if not isinstance(tensor, DTensor):
-        return tensor
-    # Gathering along both ways takes two rounds, which the log calls slow, each time; it is done for exports only.
-    log = logging.getLogger("torch.distributed.tensor._redistribute")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        return tensor.full_tensor()
-    finally:
-        log.setLevel(level)
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def part_of(tensor: Tensor, like: Tensor) -> Tensor:

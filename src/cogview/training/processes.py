@@ -1,5 +1,6 @@
 """The processes that train together: who has which rows of a batch, and what they agree on."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -154,6 +155,8 @@ def joined_processes(config: TrainingConfig) -> Iterator[Processes]:
             )
         device = torch.device("cuda", ranks.local_rank)
         torch.cuda.set_device(device)
+    # It warns that gathering over two dimensions takes two rounds, which is so, and rare.
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     starts = not distributed.is_initialized()
     if starts:
         distributed.init_process_group(
