@@ -5,6 +5,7 @@ The four train together first, then as two pairs. Each writes what happened to i
 
 import errno
 import json
+import math
 import os
 import signal
 import sys
@@ -20,9 +21,9 @@ from cogview.data.loader import TokenBatches
 from cogview.sequence.template import TextToImageTemplate, TokenBatch
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.training import shards
-from cogview.training.config import TokenLossConfig, TrainingConfig
+from cogview.training.config import LossScaleConfig, TokenLossConfig, TrainingConfig
 from cogview.training.loop import train
-from cogview.training.task import Metrics
+from cogview.training.task import Batch, Metrics
 from cogview.training.transformer import TransformerTask
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
@@ -34,6 +35,7 @@ TEMPLATE = TextToImageTemplate(
     max_text_pieces=5,
 )
 BATCH_SIZE = 8
+HALVES = {"num_steps": 4, "precision": "float16_o2", "loss_scale": LossScaleConfig(initial=64.0)}
 
 
 class Crash(Exception):
@@ -68,14 +70,26 @@ def transformer(num_heads: int = 4) -> Transformer:
 
 
 class DeviceTask(TransformerTask):
-    """A tiny transformer; calls a function after each step."""
+    """A tiny transformer; calls a function after each step, and once has no finite loss at the step `breaks_at`."""
+
+    _is_broken = False
 
     def __init__(self, after: Callable[[int], None] = lambda step: None, num_heads: int = 4) -> None:
         super().__init__(transformer(num_heads), RandomBatches(), TokenLossConfig())
         self._after = after
+        self.breaks_at = -1
+
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, Metrics]:
+        loss, metrics = super().loss(batch)
+        if self._is_broken:
+            self._is_broken = False
+            return loss * math.nan, metrics
+        return loss, metrics
 
     def after_step(self, step: int) -> Metrics:
         self._after(step)
+        if step + 1 == self.breaks_at:
+            self.breaks_at, self._is_broken = -1, True
         return {}
 
 
@@ -108,7 +122,7 @@ def start(
 ) -> str:
     """Train, export the weights, and return how it ended."""
     whole = transformer()
-    num_heads = int(changes.pop("num_heads", 4))
+    num_heads, breaks_at = int(changes.pop("num_heads", 4)), int(changes.pop("breaks_at", -1))
 
     def export(into: Path) -> None:
         save_file(dict(whole.state_dict()), into / "weights.safetensors")
@@ -118,6 +132,7 @@ def start(
 
     try:
         task = DeviceTask(after, num_heads)
+        task.breaks_at = breaks_at
         train(task, config_of(**changes), folder, resume=resume, export=export, sample=sample, whole=whole)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         return f"{type(error).__name__}: {error}"
@@ -161,6 +176,8 @@ def second_pair(folder: Path) -> dict[str, str]:
         "alone": start(folder / "alone", resume=True, optimizer="muon"),
         "stopped": start(folder / "stopped", stop),
         "full": start(folder / "full", fill_disk, num_steps=6),
+        "halves": start(folder / "halves", **HALVES),
+        "broken": start(folder / "broken", breaks_at=4 if rank == 1 else -1, max_rollbacks=1),
     }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import devices_program
 import pytest
 import torch
-from devices_program import BATCH_SIZE, Crash, DeviceTask, config_of, crash_at, transformer
+from devices_program import BATCH_SIZE, HALVES, Crash, DeviceTask, config_of, crash_at, transformer
 from safetensors.torch import load_file
 
 from cogview.errors import UsageError
@@ -63,6 +63,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for optimizer in ("adamw", "muon"):
             train(DeviceTask(), config_of(optimizer=optimizer), folder / optimizer)
         train(DeviceTask(), config_of(num_steps=4), folder / "short")
+        train(DeviceTask(), config_of(**HALVES), folder / "halves alone")
     return folder
 
 
@@ -160,6 +161,37 @@ def test_a_disk_that_is_full_for_one_process_costs_a_checkpoint(runs: Path) -> N
     assert "checkpoint of step 3 could not be written; the run goes on" in (runs / "rank-2.log").read_text()
 
 
+def test_halves_over_float32_masters_lose_what_those_of_one_process_do(runs: Path) -> None:
+    assert ends(runs, "pair halves") == ["done"] * 2
+    ours, theirs = logged(runs / "halves"), logged(runs / "halves alone")
+    assert ours == pytest.approx(theirs, rel=2e-3)
+    assert ours != pytest.approx(logged(runs / "short"), rel=1e-6)  # it is rounded
+    assert logged(runs / "halves", "gradient_norm") == pytest.approx(
+        logged(runs / "halves alone", "gradient_norm"), rel=2e-2
+    )
+    shard = next((runs / "halves" / "checkpoints" / "step-00000004").glob("*.safetensors"))
+    assert {tensor.dtype for tensor in load_file(shard).values()} == {torch.float32}
+
+
+def test_a_loss_that_is_not_finite_in_one_process_takes_all_back(runs: Path) -> None:
+    assert ends(runs, "pair broken") == ["done"] * 2
+    last = read_metrics(runs / "broken" / "metrics.jsonl")[-1]
+    assert (last["num_rollbacks"], last["skipped_batches"]) == (1, 2)
+    assert "in step 5: back to step 3 (rollback 1 of 1)" in (runs / "rank-2.log").read_text()
+    assert logged(runs / "broken")[:3] == logged(runs / "stopped")[:3]
+
+
+def test_numbers_within_are_the_largest_of_all_processes(runs: Path) -> None:
+    for name, like in (("grid", "muon"), ("sharded", "adamw")):
+        for metric in ("main_branch_max/01", "attention_score_max/01"):
+            largest = [
+                max(pair)
+                for pair in zip(logged(runs / name, metric), logged(runs / like, metric), strict=True)
+            ]
+            # One process looks at the first sequence, several at the first of each.
+            assert logged(runs / name, metric) == pytest.approx(largest, **CLOSE)
+
+
 def test_what_cannot_be_shared_is_refused_by_all_in_one_line(runs: Path) -> None:
     batch = "UsageError: batch_size 8 must be a multiple of num_micro_batches 4 times 4, the processes that have rows "
     assert all(end.startswith(batch) for end in ends(runs, "batch"))
@@ -195,7 +227,7 @@ def test_activation_checkpointing_changes_no_bit(runs: Path, tmp_path: Path) -> 
     task.module.blocks[0].mlp.register_forward_hook(lambda *_: calls.append(None))
     config = config_of(num_steps=4, activation_checkpointing=True)
     train(task, config, tmp_path)
-    assert len(calls) == 8  # each step once more for the backward pass
+    assert len(calls) == 12  # a step's: forward, once more for the backward pass, and for what is logged
     for kind in ("model", "optimizer"):
         ours, theirs = (
             (folder / "checkpoints" / "step-00000004" / f"{kind}.safetensors").read_bytes()

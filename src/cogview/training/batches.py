@@ -1,6 +1,6 @@
 """Batches on their device, made one step ahead."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -15,17 +15,18 @@ class MicroBatch:
 
     Args:
         tensors: the part, on the device.
-        num_items: over how many items its loss is a mean.
-        num_step_items: of the whole batch, with the rows of other processes.
+        num_items: items of all rows, those of other processes too.
         unit: the plural of its items.
-        weight: its share of the items of the whole batch; the weights of a step sum to 1.
+        weight: the share of its own rows of the items of the whole batch; the weights of a step, over all processes,
+            sum to 1.
+        work: what else all rows are counted in.
     """
 
     tensors: Batch
     num_items: float | int
-    num_step_items: float | int
     unit: str
     weight: float
+    work: Mapping[str, float]
 
 
 def prefetched_batches(
@@ -50,10 +51,11 @@ def prefetched_batches(
 
         def host_batches(step: int) -> list[MicroBatch]:
             parts = _cut(task, task.batch(step), num_micro_batches * num_row_parts)
-            return [
-                replace(part, tensors=_pinned(part.tensors)) if device.type == "cuda" else part
-                for part in parts[row_part::num_row_parts]
-            ]
+            groups = [parts[first : first + num_row_parts] for first in range(0, len(parts), num_row_parts)]
+            own = [_with_all_counted(group[row_part], group) for group in groups]
+            if device.type != "cuda":
+                return own
+            return [replace(part, tensors=_pinned(part.tensors)) for part in own]
 
         following = executor.submit(host_batches, steps[0]) if steps else None
         for step in steps:
@@ -79,10 +81,16 @@ def _cut(task: Task, batch: Batch, num_parts: int) -> list[MicroBatch]:
     total = sum(num_items for num_items, _ in counts)
     return [
         MicroBatch(
-            tensors=part, num_items=num_items, num_step_items=total, unit=unit, weight=num_items / total
+            tensors=part, num_items=num_items, unit=unit, weight=num_items / total, work=task.work(part)
         )
         for part, (num_items, unit) in zip(parts, counts, strict=True)
     ]
+
+
+def _with_all_counted(own: MicroBatch, parts: Sequence[MicroBatch]) -> MicroBatch:
+    """Return a part with the items and the work of all of them."""
+    work = {name: sum(part.work[name] for part in parts) for name in own.work}
+    return replace(own, num_items=sum(part.num_items for part in parts), work=work)
 
 
 def _pinned(batch: Batch) -> Batch:

@@ -10,20 +10,23 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from cogview.errors import UsageError
-from cogview.training.config import TrainingConfig
+from cogview.training.config import ComputedPrecision, TrainingConfig
+from cogview.training.precision import master_weights_dtype
 from cogview.training.processes import Processes
 from cogview.transformer.attention import CausalSelfAttention, rows_by_head
 from cogview.transformer.block import SandwichBlock
 from cogview.transformer.model import Transformer
 
 
-def parallelise(module: nn.Module, config: TrainingConfig, processes: Processes) -> None:
+def parallelise(
+    module: nn.Module, config: TrainingConfig, processes: Processes, precision: ComputedPrecision = "float32"
+) -> None:
     """Spread a module over the processes, in place, and have it keep as little for the backward pass as was asked.
 
     Tensor parallelism cuts the maps into a branch by their output and those out of it by their input, so that a branch
@@ -35,6 +38,7 @@ def parallelise(module: nn.Module, config: TrainingConfig, processes: Processes)
         module: whole, with the same weights in every process.
         config: how to spread it.
         processes: over whom.
+        precision: with an `_o2` precision, weights are rounded as they are gathered, and gradients summed in float32.
 
     Raises:
         UsageError: the module cannot be spread so.
@@ -64,6 +68,10 @@ def parallelise(module: nn.Module, config: TrainingConfig, processes: Processes)
     shards = processes.mesh["shard"]
     if processes.mesh["replica"].size() > 1:
         shards = processes.mesh["replica", "shard"]
+    policy = MixedPrecisionPolicy()
+    dtype = master_weights_dtype(precision)
+    if dtype is not None:
+        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for block in blocks:
         block.attention.by_head = True
         block.to(processes.device)  # one after the other, for all of them may not fit
@@ -77,11 +85,22 @@ def parallelise(module: nn.Module, config: TrainingConfig, processes: Processes)
             parallelize_module(block, processes.mesh["tensor"], plan, src_data_rank=None)
         if config.compile:
             block.compile(dynamic=False)
-        fully_shard(block, mesh=shards)
+        fully_shard(block, mesh=shards, mp_policy=policy)
     module.to(processes.device)
     # What the blocks leave over, the table above all, stays gathered after the states are computed: it is the head too.
-    fully_shard(module, mesh=shards, reshard_after_forward=False)
+    fully_shard(module, mesh=shards, mp_policy=policy, reshard_after_forward=False)
     register_fsdp_forward_method(module, "hidden_states")
+
+
+def is_spread(module: nn.Module) -> bool:
+    """Return whether `parallelise` has spread a module."""
+    return isinstance(module, FSDPModule)
+
+
+def forget_gathered(module: nn.Module) -> None:
+    """Drop what a forward pass without a backward pass has left gathered: the weights may change before the next."""
+    if isinstance(module, FSDPModule):
+        module.reshard()
 
 
 def by_mesh(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,13 +64,13 @@ class Processes:
         distributed.all_reduce(flags, distributed.ReduceOp.MAX, group=self.agreement)
         return bool(flags.item())
 
-    def smallest(self, value: float) -> float:
-        """Return the smallest of the processes' values."""
+    def largest(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return the largest of the processes' values, by name."""
         if self.mesh is None:
-            return value
-        values = torch.tensor([value], dtype=torch.float64)
-        distributed.all_reduce(values, distributed.ReduceOp.MIN, group=self.agreement)
-        return float(values.item())
+            return dict(values)
+        largest = torch.tensor(list(values.values()), dtype=torch.float64)
+        distributed.all_reduce(largest, distributed.ReduceOp.MAX, group=self.agreement)
+        return dict(zip(values, largest.tolist(), strict=True))
 
     def sums(self, values: Sequence[float]) -> list[float]:
         """Return sums over the parts of the rows; processes with the same rows count once."""
@@ -97,6 +97,19 @@ class Processes:
         for each in self.gather(error):
             if each is not None:
                 raise each
+
+    def first_does(self, action: Callable[[], object]) -> None:
+        """Have the first process do something while the others wait; if it fails, all raise what it raised."""
+        if self.mesh is None:
+            action()
+            return
+        failure: Exception | None = None
+        if self.is_first:
+            try:
+                action()
+            except Exception as error:
+                failure = error
+        self.agree(failure)
 
     @contextmanager
     def first_alone(self, context: AbstractContextManager[Any]) -> Iterator[None]:

@@ -83,12 +83,7 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None) -> Float[Tensor, "b t d"]:
         """Attend to all earlier tokens; with a cache, also to those it holds, and leave these in it."""
         b, t, _ = x.shape
-        projected = self.query_key_value(x)
-        if self.by_head:  # perhaps some of the heads only, where others are other processes'
-            query, key, value = projected.view(b, t, -1, 3, self.config.head_size).permute(3, 0, 2, 1, 4)
-        else:
-            heads = projected.view(b, t, 3, self.config.num_heads, self.config.head_size)
-            query, key, value = heads.permute(2, 0, 3, 1, 4)
+        query, key, value = self.heads(x)
         if cache is not None:
             key, value = cache.append(key, value)
             query = query.to(key.dtype)
@@ -98,6 +93,15 @@ class CausalSelfAttention(nn.Module):
         else:
             attended = fused_attention(query, key, value, dropout)
         return self.output(attended.to(x.dtype).transpose(1, 2).reshape(b, t, -1))
+
+    def heads(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "3 b h t e"]:
+        """Return queries, keys and values: of all heads, or of this process's where several share them."""
+        b, t, _ = x.shape
+        projected = self.query_key_value(x)
+        if self.by_head:
+            return projected.view(b, t, -1, 3, self.config.head_size).permute(3, 0, 2, 1, 4)
+        heads = projected.view(b, t, 3, self.config.num_heads, self.config.head_size)
+        return heads.permute(2, 0, 3, 1, 4)
 
 
 def rows_by_head(config: TransformerConfig) -> Int64[Tensor, "r"]:
