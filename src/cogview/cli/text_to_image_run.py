@@ -1,7 +1,9 @@
 """A run of stage 2: what `cogview train text-to-image` does once its options are read."""
 
+import copy
 import dataclasses
 import io
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 from cogview.cli.tokenizers import IMAGE_TOKENIZER, TEXT_TOKENIZER, open_image_tokenizer, open_text_tokenizer
 from cogview.cli.training_run import run_training
 from cogview.data.loader import FewCodeBatches, MaskedCodeBatches, MixedCodeBatches, TokenBatches
+from cogview.data.ranks import Ranks
 from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_bytes, sha256_of
@@ -84,7 +87,10 @@ def train_text_to_image(
     read = MixedCodeBatches(whole, recipe.mixed_codes, seed) if recipe.mixed_codes else whole
     seen = MaskedCodeBatches(read, recipe.masked_codes, seed) if recipe.masked_codes else read
     kept = FewCodeBatches(seen, recipe.kept_codes, seed) if recipe.kept_codes is not None else seen
-    task = TransformerTask(model.transformer, kept, recipe.token_loss)
+    # Of several processes each trains its part of a transformer; the model gets the whole of it to draw and to export.
+    alone = Ranks.from_environment(os.environ).num_ranks == 1
+    trained = model.transformer if alone else copy.deepcopy(model.transformer)
+    task = TransformerTask(trained, kept, recipe.token_loss)
 
     evaluate: Callable[[], dict[str, dict[str, float]]] | None = None
     if held_out_shards is not None:
@@ -116,6 +122,7 @@ def train_text_to_image(
         sample=lambda num_steps: _draw_samples(model, texts, out / "samples" / f"step-{num_steps:08d}.png"),
         export=lambda folder: save_pretrained(model, folder, torch.float16),
         evaluate=evaluate,
+        whole=None if alone else model.transformer,
         as_json=as_json,
     )
 

@@ -1,10 +1,14 @@
 """What the two verbs that train have in common: how a run is carried out and reported."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from cogview.cli.report import print_result
+from cogview.data.ranks import Ranks
 from cogview.files import atomic_write_json
 from cogview.training.config import TrainingConfig
 from cogview.training.interruption import TrainingInterrupted
@@ -22,6 +26,7 @@ def run_training(
     sample: Callable[[int], None],
     export: Callable[[Path], None],
     evaluate: Callable[[], Mapping[str, Mapping[str, float]]] | None = None,
+    whole: nn.Module | None = None,
     as_json: bool,
 ) -> None:
     """Train, and print what came of it.
@@ -35,12 +40,17 @@ def run_training(
         sample: draws a sample sheet, given the number of steps done.
         export: writes the model into an empty folder.
         evaluate: measures the trained model on each held-out split.
+        whole: of several processes, gets the weights before samples are drawn and the model is exported.
         as_json: print the result as JSON.
     """
     try:
-        summary = train(task, config, out, resume=resume, recipe=recipe, sample=sample, export=export)
+        summary = train(
+            task, config, out, resume=resume, recipe=recipe, sample=sample, export=export, whole=whole
+        )
     except TrainingInterrupted as stop:
         raise TrainingInterrupted(f"{stop} The same command with --resume goes on.") from stop
+    if Ranks.from_environment(os.environ).rank > 0:
+        return  # the first one tells
     evaluation = dict(evaluate() if evaluate else {})
     if evaluation:
         atomic_write_json(out / "evaluation.json", evaluation)

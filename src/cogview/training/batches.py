@@ -1,6 +1,6 @@
 """Batches on their device, made one step ahead."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -15,19 +15,27 @@ class MicroBatch:
 
     Args:
         tensors: the part, on the device.
-        num_items: over how many items its loss is a mean.
+        num_items: items of all rows, those of other processes too.
         unit: the plural of its items.
-        weight: its share of the items of the whole batch; the weights of a step sum to 1.
+        weight: the share of its own rows of the items of the whole batch; the weights of a step, over all processes,
+            sum to 1.
+        work: what else all rows are counted in.
     """
 
     tensors: Batch
     num_items: float | int
     unit: str
     weight: float
+    work: Mapping[str, float]
 
 
 def prefetched_batches(
-    task: Task, steps: range, num_micro_batches: int, device: torch.device
+    task: Task,
+    steps: range,
+    num_micro_batches: int,
+    device: torch.device,
+    row_part: int = 0,
+    num_row_parts: int = 1,
 ) -> Generator[list[MicroBatch], None, None]:
     """Yield the micro-batches of each step, while a thread makes those of the next.
 
@@ -36,11 +44,18 @@ def prefetched_batches(
         steps: which.
         num_micro_batches: equal parts to cut each batch into.
         device: where they are copied, from pinned memory and without waiting if it is a GPU.
+        row_part: which part of each micro-batch is taken; each process makes the whole batch and takes its own rows.
+        num_row_parts: how many there are.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as executor:
 
         def host_batches(step: int) -> list[MicroBatch]:
-            return _cut(task, task.batch(step), num_micro_batches, pin=device.type == "cuda")
+            parts = _cut(task, task.batch(step), num_micro_batches * num_row_parts)
+            groups = [parts[first : first + num_row_parts] for first in range(0, len(parts), num_row_parts)]
+            own = [_with_all_counted(group[row_part], group) for group in groups]
+            if device.type != "cuda":
+                return own
+            return [replace(part, tensors=_pinned(part.tensors)) for part in own]
 
         following = executor.submit(host_batches, steps[0]) if steps else None
         for step in steps:
@@ -50,7 +65,7 @@ def prefetched_batches(
             yield [replace(part, tensors=_to_device(part.tensors, device)) for part in current]
 
 
-def _cut(task: Task, batch: Batch, num_parts: int, pin: bool) -> list[MicroBatch]:
+def _cut(task: Task, batch: Batch, num_parts: int) -> list[MicroBatch]:
     num_samples = {name: tensor.shape[0] for name, tensor in batch.items()}
     sizes = set(num_samples.values())
     if len(sizes) != 1 or next(iter(sizes)) % num_parts:
@@ -60,16 +75,26 @@ def _cut(task: Task, batch: Batch, num_parts: int, pin: bool) -> list[MicroBatch
             name: tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
             for name, tensor in batch.items()
         }
-    if pin:
-        batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
     chunks = {name: tensor.chunk(num_parts) for name, tensor in batch.items()}
     parts = [{name: tensors[i] for name, tensors in chunks.items()} for i in range(num_parts)]
     counts = [task.num_items(part) for part in parts]
     total = sum(num_items for num_items, _ in counts)
     return [
-        MicroBatch(tensors=part, num_items=num_items, unit=unit, weight=num_items / total)
+        MicroBatch(
+            tensors=part, num_items=num_items, unit=unit, weight=num_items / total, work=task.work(part)
+        )
         for part, (num_items, unit) in zip(parts, counts, strict=True)
     ]
+
+
+def _with_all_counted(own: MicroBatch, parts: Sequence[MicroBatch]) -> MicroBatch:
+    """Return a part with the items and the work of all of them."""
+    work = {name: sum(part.work[name] for part in parts) for name in own.work}
+    return replace(own, num_items=sum(part.num_items for part in parts), work=work)
+
+
+def _pinned(batch: Batch) -> Batch:
+    return {name: tensor.pin_memory() for name, tensor in batch.items()}
 
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:

@@ -1,4 +1,7 @@
-"""Checkpoints that are whole or absent: tensors in safetensors, the rest in JSON with the tensors' digests."""
+"""Checkpoints that are whole or absent: tensors in safetensors, the rest in JSON with the tensors' digests.
+
+Those of several processes hold the tensors in shards, and any number of processes goes on from either kind.
+"""
 
 import hashlib
 import json
@@ -13,13 +16,19 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from cogview.errors import CogViewError
 from cogview.files import atomic_folder
+from cogview.training.parallel import by_head, local, part_of, stacked
+from cogview.training.processes import Processes
 from cogview.training.progress import say
+from cogview.training.shards import damage_of_shards, read_shards, shapes_of_shards, write_shards
 
 FORMAT = "cogview-checkpoint"
 VERSION = 1
+SHARDED_VERSION = 2
+_MODEL = "model/"
 _FOLDER_NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -34,6 +43,7 @@ def save_checkpoint(
     optimizers: Sequence[torch.optim.Optimizer],
     state: Mapping[str, Any],
     keep: int,
+    processes: Processes | None = None,
 ) -> Path:
     """Write the checkpoint of a step, then drop the oldest ones.
 
@@ -47,11 +57,16 @@ def save_checkpoint(
         optimizers: their per-parameter tensors are stored; their numbers come from the config.
         state: what else a resumed run needs, as JSON.
         keep: how many of the latest checkpoints stay.
+        processes: all that train; one alone if None. Of several each writes its part, to a disk that they share, and
+            the state is that of the first.
 
     Returns:
         The checkpoint's folder.
     """
     path = folder / f"step-{step:08d}"
+    if processes is not None and processes.mesh is not None:
+        _save_together(path, step, module, optimizers, state, keep, processes)
+        return path
     with atomic_folder(path) as temporary:
         digests = {
             "model.safetensors": _write_tensors(temporary / "model.safetensors", _module_tensors(module)),
@@ -59,14 +74,53 @@ def save_checkpoint(
                 temporary / "optimizer.safetensors", _optimizer_tensors(module, optimizers)
             ),
         }
-        header = {"format": FORMAT, "version": VERSION, "step": step, "sha256": digests}
-        text = json.dumps({**header, **state}, ensure_ascii=False, indent=2) + "\n"
-        _write_durably(temporary / "state.json", text.encode())
-        _sync_folder(temporary)
+        _write_state(temporary, {"version": VERSION, "step": step, "sha256": digests, **state})
     _sync_folder(folder)
     for old in list_checkpoints(folder)[:-keep]:
         _remove(old)
     return path
+
+
+def _save_together(
+    path: Path,
+    step: int,
+    module: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    state: Mapping[str, Any],
+    keep: int,
+    processes: Processes,
+) -> None:
+    """Write a checkpoint's shards in a hidden folder, which the first process gives its name when all are done."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    failure: OSError | None = None
+    if processes.is_first:
+        try:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+        except OSError as error:
+            failure = error
+    processes.agree(failure)
+    tensors = {f"{_MODEL}{name}": tensor for name, tensor in _module_tensors(module).items()}
+    tensors.update(_optimizer_tensors(module, optimizers))
+    digests = write_shards(unfinished, tensors, processes)
+    if processes.is_first:
+        try:
+            _write_state(unfinished, {"version": SHARDED_VERSION, "step": step, "sha256": digests, **state})
+            if path.exists():
+                _remove(path)
+            unfinished.replace(path)
+            _sync_folder(path.parent)
+            for old in list_checkpoints(path.parent)[:-keep]:
+                _remove(old)
+        except OSError as error:
+            failure = error
+    processes.agree(failure)
+
+
+def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    text = json.dumps({"format": FORMAT, **state}, ensure_ascii=False, indent=2) + "\n"
+    _write_durably(folder / "state.json", text.encode())
+    _sync_folder(folder)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -78,7 +132,10 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_latest_checkpoint(
-    folder: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+    folder: Path,
+    module: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    processes: Processes | None = None,
 ) -> dict[str, Any] | None:
     """Load the latest whole checkpoint into the module and the optimizers.
 
@@ -90,6 +147,7 @@ def load_latest_checkpoint(
         folder: the run's folder of checkpoints.
         module: has the stored module's shapes.
         optimizers: were built for `module`.
+        processes: all that train, perhaps others than those that wrote the checkpoint; one alone if None.
 
     Returns:
         What was stored as the state, with "step" in it; None if there is no checkpoint at all.
@@ -98,23 +156,63 @@ def load_latest_checkpoint(
         CogViewError: there are checkpoints, but none is whole; or the latest whole one is of another model or of
             another version, or the system refuses to read it.
     """
-    remove_leftovers(folder)
-    checkpoints = list_checkpoints(folder)
-    if not checkpoints:
+    processes = processes or Processes(device=torch.device("cpu"))
+    if processes.is_first:
+        remove_leftovers(folder)
+    names = processes.gather([path.name for path in list_checkpoints(folder)])[0]
+    if not names:
         return None
-    for path in reversed(checkpoints):
+    for name in reversed(names):
+        path = folder / name
+        damage, failure, read = "", None, None
         try:
-            state, model_tensors, optimizer_tensors = _read(path)
+            read = _read(path, processes)
         except _DamagedError as error:
-            say(f"Checkpoint {path.name} is damaged ({error}); trying the one before it.")
-            path.replace(_unused(path.with_name(f"{path.name}.broken")))
+            damage = str(error)
+        except CogViewError as error:
+            failure = error
+        processes.agree(failure)
+        damage = next((each for each in processes.gather(damage) if each), "")
+        if damage:
+            if processes.is_first:
+                say(f"Checkpoint {name} is damaged ({damage}); trying the one before it.")
+                path.replace(_unused(path.with_name(f"{name}.broken")))
             continue
+        assert read is not None
+        state, model_tensors, optimizer_tensors = read
+        if state["version"] == SHARDED_VERSION:
+            model_tensors, optimizer_tensors = _tensors_of_shards(path, module, processes)
+        elif processes.mesh is not None:
+            model_tensors, optimizer_tensors = (
+                by_head(module, model_tensors),
+                by_head(module, optimizer_tensors),
+            )
         _load_module(module, model_tensors, path)
         _load_optimizers(module, optimizers, optimizer_tensors, path)
         return state
     raise CogViewError(
-        f"None of the {len(checkpoints)} checkpoints in {folder} is whole; start again in another run folder."
+        f"None of the {len(names)} checkpoints in {folder} is whole; start again in another run folder."
     )
+
+
+def _tensors_of_shards(
+    path: Path, module: nn.Module, processes: Processes
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Read the tensors of the module and of its optimizers, spread as the module's parameters are."""
+    parameters = dict(module.named_parameters())
+    tensors: dict[str, torch.Tensor] = {}
+    for name, (shape, dtype) in shapes_of_shards(path).items():
+        like = parameters.get(name.partition("/")[2])
+        if like is not None and like.shape == shape:
+            tensors[name] = torch.empty_like(like, dtype=dtype, requires_grad=False)
+        else:
+            tensors[name] = torch.empty(shape, dtype=dtype)
+    read_shards(path, tensors, processes)
+    if processes.mesh is None:
+        tensors = stacked(module, tensors)
+    of_model = {name: tensor for name, tensor in tensors.items() if name.startswith(_MODEL)}
+    of_optimizers = {name: tensor for name, tensor in tensors.items() if name not in of_model}
+    return {name.removeprefix(_MODEL): tensor for name, tensor in of_model.items()}, of_optimizers
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -124,8 +222,10 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Read a checkpoint and check all of it before anything is changed by it.
+def _read(
+    path: Path, processes: Processes
+) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Read a checkpoint and check all of it before anything is changed by it; of one in shards, only check it.
 
     Raises:
         _DamagedError: it has lost a file or something in one.
@@ -135,11 +235,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str
         state = json.loads((path / "state.json").read_bytes())
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise _DamagedError("state.json is not that of a checkpoint")
-        if state.get("version") != VERSION:
+        if state.get("version") not in (VERSION, SHARDED_VERSION):
             raise CogViewError(
                 f"{path} has version {state.get('version')!r} and this cogview reads version {VERSION}: resume with "
                 "the cogview that wrote it, or move it away to go on from the one before it."
             )
+        if state["version"] == SHARDED_VERSION:
+            damage = damage_of_shards(path, state["sha256"], processes)
+            if damage:
+                raise _DamagedError(damage)
+            return state, {}, {}
         tensors = []
         for name in ("model.safetensors", "optimizer.safetensors"):
             data = (path / name).read_bytes()
@@ -171,10 +276,23 @@ def _load_module(module: nn.Module, tensors: dict[str, torch.Tensor], path: Path
     missing = sorted(_module_tensors(module).keys() ^ tensors.keys())
     if missing:
         raise CogViewError(f"{path} is of another model: {missing[0]} is in one of the two only.")
+    if any(isinstance(parameter, DTensor) for parameter in module.parameters()):
+        for name, own in _module_tensors(module).items():
+            if own.shape != tensors[name].shape:
+                raise CogViewError(
+                    f"{path} is of another model: its {name} is {list(tensors[name].shape)}, here {list(own.shape)}."
+                )
+            local(own).copy_(_spread(tensors[name], own))
+        return
     try:
         module.load_state_dict(tensors, strict=False)  # a tied weight's second name is not stored
     except RuntimeError as error:
         raise CogViewError(f"{path} is of another model: {str(error).splitlines()[-1].strip()}") from error
+
+
+def _spread(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return what this process holds of a tensor that is whole, or spread like the other one already."""
+    return local(tensor) if isinstance(tensor, DTensor) else part_of(tensor, like)
 
 
 def _optimizer_tensors(
@@ -196,6 +314,8 @@ def _load_optimizers(
     path: Path,
 ) -> None:
     parameters = dict(module.named_parameters())
+    for optimizer in optimizers:
+        optimizer.state.clear()  # of a run that goes back to where there was less of it
     states = {
         parameter: optimizer.state[parameter]
         for optimizer in optimizers
@@ -211,7 +331,10 @@ def _load_optimizers(
             )
         # The moments take the parameter's layout too, else a channels-last run would not go on as it was.
         value = tensor.to(parameter.device)
-        if tensor.shape == parameter.shape and tensor.ndim:
+        if isinstance(parameter, DTensor) and tensor.ndim:
+            value = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False)
+            local(value).copy_(_spread(tensor, parameter))
+        elif tensor.shape == parameter.shape and tensor.ndim:
             value = torch.empty_like(parameter, dtype=tensor.dtype).copy_(value)
         states[parameter][key] = value
 

@@ -2,9 +2,10 @@
 
 import errno
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,24 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from torch.nn.utils import clip_grad_norm_
+from torch import nn
 
 from cogview.errors import CogViewError
 from cogview.files import atomic_folder
-from cogview.training.batches import prefetched_batches
+from cogview.training.batches import MicroBatch, prefetched_batches
 from cogview.training.checkpoint import load_latest_checkpoint, save_checkpoint
 from cogview.training.config import TrainingConfig
+from cogview.training.divergence import Detours, LossWatch
+from cogview.training.flops import peak_flops
 from cogview.training.interruption import StopRequest, TrainingInterrupted
-from cogview.training.metrics import MetricMeans, MetricsLog, read_metrics
-from cogview.training.optimizer import build_optimizers, set_learning_rates
+from cogview.training.metrics import MetricMeans, MetricsLog, read_metrics, read_scalars
+from cogview.training.parallel import copy_whole, forget_gathered, parallelise
 from cogview.training.plot import plot_losses
-from cogview.training.precision import autocast, compiler_failure, resolve_device, resolve_precision
+from cogview.training.precision import autocast, compiler_failure, resolve_precision
+from cogview.training.processes import Processes, joined_processes
 from cogview.training.progress import Pace, Progress, say
 from cogview.training.run_folder import claimed_run_folder, describe_run
+from cogview.training.stepper import Stepper
 from cogview.training.task import Batch, Metrics, Task
 
 
@@ -36,7 +41,7 @@ class TrainingSummary:
     Args:
         num_steps: steps of the whole run.
         seconds: spent in training steps, over all resumes.
-        items_per_second: the mean rate of this process; 0 if it had no step left to do.
+        items_per_second: the mean rate since the last start; 0 if it had no step left to do.
         unit: the plural of what is counted as items.
         metrics: the last line of the metrics.
     """
@@ -57,11 +62,16 @@ def train(
     recipe: Mapping[str, Any] | None = None,
     sample: Callable[[int], None] | None = None,
     export: Callable[[Path], None] | None = None,
+    whole: nn.Module | None = None,
 ) -> TrainingSummary:
     """Train a task's module and leave all there is to know of it in a folder.
 
     A run that is killed and resumed computes what it would have computed without: on the CPU bit for bit, as
     long as the number of threads and the versions stay.
+
+    Started by `torchrun` in several processes, each calls this alike. They share the rows of every batch and the
+    weights, and compute what one process would, up to rounding; a run may go on with another number of them. The first
+    one writes the metrics, the samples and the model.
 
     Args:
         task: the stage.
@@ -74,84 +84,156 @@ def train(
             end; the loop restores the training mode.
         export: writes the model into an empty folder, which then becomes `run_folder/model`; called with each
             checkpoint.
+        whole: a module of the task's shape, for several processes: gets the weights, which are spread over the task's
+            module, before the first process samples or exports.
 
     Raises:
         UsageError: the folder or the config doesn't allow this run.
-        CogViewError: the loss became infinite or NaN, or the disk was full at the end.
+        CogViewError: the loss became infinite or NaN (or leapt) once more than the config has rollbacks for, or the
+            disk was full at the end.
         TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
     with ExitStack() as stack:
-        device = resolve_device(config.device)
+        processes = stack.enter_context(joined_processes(config))
+        device = processes.device
         precision = resolve_precision(config.precision, device)
-        description = describe_run(config, recipe or {}, device, precision)
-        stack.enter_context(claimed_run_folder(run_folder, description, resume))
+        description = describe_run(config, recipe or {}, device, precision, processes.ranks.num_ranks)
+        stack.enter_context(processes.first_alone(claimed_run_folder(run_folder, description, resume)))
 
+        parallelise(task.module, config, processes, precision)
         memory_format = torch.channels_last if task.channels_last else torch.preserve_format
         module = task.module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-        optimizers = build_optimizers(module, config, precision)
-        loss_of = _compiled(task.loss, device) if config.compile else task.loss
+        stepper = Stepper(module, config, precision)
+        stack.callback(stepper.close)
+        loss_of = _compiled(task.loss, device) if config.compile and processes.mesh is None else task.loss
+        tell = say if processes.is_first else _keep_quiet
         means = MetricMeans()
+        watch = LossWatch(config.spike_threshold if config.max_rollbacks else None)
+        detours = Detours(config.max_rollbacks)
         checkpoints = run_folder / "checkpoints"
-        state = load_latest_checkpoint(checkpoints, module, optimizers) if resume else None
-        first_step = saved_steps = state["step"] if state else 0
+
+        def load() -> dict[str, Any] | None:
+            """Go to where the last checkpoint is, and return its state, if there is one."""
+            with stepper.float32_weights():
+                state = load_latest_checkpoint(checkpoints, module, stepper.optimizers, processes)
+            if state is not None:
+                stepper.load_state(state["stepper"])
+                means.load_state(state["metric_sums"] if processes.is_first else {}, device)
+                watch.load_state(state["usual_losses"])
+            return state
+
+        def save(step: int) -> None:
+            """Write the checkpoint of a step, and all that a run needs to go on from it."""
+            run_state = {
+                "stepper": stepper.state(),
+                "metric_sums": means.state(processes),
+                "usual_losses": watch.state(),
+                "detours": detours.state(),
+                "seconds": pace.seconds,
+                "run": description,
+            }
+            with stepper.float32_weights():
+                keep = config.keep_checkpoints
+                save_checkpoint(checkpoints, step, module, stepper.optimizers, run_state, keep, processes)
+
+        def batches_from(step: int) -> Generator[list[MicroBatch], None, None]:
+            steps = range(step + detours.skipped_batches, config.num_steps + detours.skipped_batches)
+            rows = processes.row_part, processes.num_row_parts
+            return prefetched_batches(task, steps, config.num_micro_batches, device, *rows)
+
+        state = load() if resume else None
+        first_step = step = saved_steps = state["step"] if state else 0
         if state:
-            means.load_state(state["metric_sums"], device)
-            say(f"Resuming after step {first_step} of {config.num_steps}.")
+            detours.load_state(state["detours"])
+            tell(f"Resuming after step {first_step} of {config.num_steps}.")
         module.train()
 
-        steps = range(first_step, config.num_steps)
-        batches = prefetched_batches(task, steps, config.num_micro_batches, device)
-        stack.enter_context(closing(batches))
-        log = stack.enter_context(MetricsLog(run_folder, first_step))
+        batches = batches_from(step)
+        stack.callback(lambda: batches.close())  # whichever they are by then
+        log = stack.enter_context(MetricsLog(run_folder, step, silent=not processes.is_first))
         stop = stack.enter_context(StopRequest())
-        progress = stack.enter_context(Progress(first_step, config.num_steps))
-        pace = Pace(state["seconds"] if state else 0.0)
+        progress = stack.enter_context(Progress(step, config.num_steps, silent=not processes.is_first))
+        peak = peak_flops(config.peak_tflops, device, precision)
+        pace = Pace(state["seconds"] if state else 0.0, peak and peak * processes.ranks.num_ranks)
+        if state is None and config.max_rollbacks:
+            save(0)  # something to go back to
 
-        for step, micro_batches in zip(steps, batches, strict=True):
+        while step < config.num_steps:
+            micro_batches = next(batches)
             # ---------------------------------- a single step ----------------------------------
-            torch.manual_seed(_step_seed(config.seed, step))
-            learning_rate = set_learning_rates(optimizers, step, config)
+            torch.manual_seed(_step_seed(config.seed, step + detours.skipped_batches, processes.row_part))
+            learning_rate = stepper.set_learning_rates()
+            results = []
             for micro_batch in micro_batches:
                 with autocast(precision, device):
                     loss, metrics = loss_of(micro_batch.tensors)
-                torch.autograd.backward(loss * micro_batch.weight)
-                means.add({"loss": loss, **metrics}, micro_batch.weight)
-            gradient_norm = clip_grad_norm_(module.parameters(), config.gradient_clip or math.inf)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-            means.add({"gradient_norm": gradient_norm, **task.after_step(step)})
+                # Gradients become the mean over the row parts, and are to be the sum.
+                stepper.backward(loss, micro_batch.weight * processes.num_row_parts)
+                results.append(({"loss": loss.detach(), **metrics}, micro_batch.weight))
+            gradient_norm = stepper.step()
+            if gradient_norm is not None:  # else it overflowed: the step was skipped and counts for nothing
+                for metrics, weight in results:
+                    means.add(metrics, weight)
+                means.add({"gradient_norm": gradient_norm, **task.after_step(step)})
+                loss_of_step = torch.stack([metrics["loss"] * weight for metrics, weight in results]).sum()
+                watch.add(step, loss_of_step, gradient_norm)
             # -------------------------------- the step is done ---------------------------------
-            means.watch(loss + gradient_norm, step)
-            pace.count(sum(part.num_items for part in micro_batches), micro_batches[0].unit)
+            for part in micro_batches:
+                pace.count(part.num_items, part.unit, part.work)
             progress.advance()
             completed_steps = step + 1
             is_last = completed_steps == config.num_steps
-            is_stopping = stop.requested  # read once: a signal from here on is for the next step
+            # Read once: a signal from here on is for the next step.
+            is_stopping = processes.any(stop.requested)
+            is_logged = is_last or completed_steps % config.log_every_steps == 0
+            is_saved = is_last or is_stopping or completed_steps % config.checkpoint_every_steps == 0
 
-            if is_last or completed_steps % config.log_every_steps == 0:
-                means.check_finite()
-                line = {**means.read(), "learning_rate": learning_rate, **pace.read()}
+            # A checkpoint of a run that went wrong would push out a good one.
+            trouble = watch.read(processes) if is_logged or is_saved else None
+            if trouble is not None:
+                detours.check(trouble)
+                state = load()
+                assert state is not None, "there is one from before the first step"
+                step = saved_steps = state["step"]
+                tell(detours.add(trouble, step))
+                batches.close()
+                batches = batches_from(step)
+                log.rewind(step)
+                progress.rewind(step)
+                continue
+
+            if is_logged:
+                with autocast(precision, device):
+                    inside = task.telemetry(micro_batches[0].tensors)
+                forget_gathered(module)
+                line = {
+                    "loss": math.nan,  # if all steps since the last line were skipped
+                    **means.read(processes),
+                    "learning_rate": learning_rate,
+                    **stepper.read(),
+                    **detours.state(),
+                    **processes.largest(read_scalars(inside)),
+                    **pace.read(),
+                }
                 progress.show(line, pace.unit)
                 for advice in task.advice(completed_steps, line):
-                    say(advice)
-                with _full_disk_reported("a line of metrics.jsonl"):
+                    tell(advice)
+                with _full_disk_reported("a line of metrics.jsonl", tell):
                     log.write(completed_steps, line)
 
-            if is_last or is_stopping or completed_steps % config.checkpoint_every_steps == 0:
-                means.check_finite()  # a checkpoint of NaNs would push out a good one
-                with pace.paused(), _full_disk_reported(f"the checkpoint of step {completed_steps}"):
-                    log.sync()
-                    run_state = {"metric_sums": means.state(), "seconds": pace.seconds, "run": description}
-                    keep = config.keep_checkpoints
-                    save_checkpoint(checkpoints, completed_steps, module, optimizers, run_state, keep)
-                    _export(export, run_folder)
+            if is_saved:
+                with pace.paused(), _full_disk_reported(f"the checkpoint of step {completed_steps}", tell):
+                    processes.first_does(log.sync)
+                    save(completed_steps)
+                    with stepper.float32_weights():
+                        _export(export, run_folder, module, whole, processes)
                     saved_steps = completed_steps
                 module.train()
 
             if sample is not None and (is_last or _is_due(completed_steps, config.sample_every_steps)):
-                with pace.paused(), _full_disk_reported(f"the samples of step {completed_steps}"):
-                    sample(completed_steps)
+                problem = _full_disk_reported(f"the samples of step {completed_steps}", tell)
+                with pace.paused(), problem, stepper.float32_weights():
+                    _with_whole(partial(sample, completed_steps), module, whole, processes)
                 module.train()
 
             if is_stopping and not is_last:
@@ -159,6 +241,7 @@ def train(
                     f"Stopped after step {completed_steps} of {config.num_steps}, saved up to step {saved_steps}; "
                     "resume the run to go on."
                 )
+            step = completed_steps
 
         seconds, items_per_second = pace.seconds, pace.items_per_second
         if saved_steps < config.num_steps:
@@ -166,10 +249,13 @@ def train(
                 f"The disk is full and the run is saved only up to step {saved_steps} of {config.num_steps}; "
                 "free some space and resume the run."
             )
-        if not steps:  # it was done before, but perhaps not all of its results were written
-            _export(export, run_folder)
-        with _full_disk_reported("loss.png"):
-            if not plot_losses(run_folder / "metrics.jsonl", run_folder / "loss.png"):
+        if (
+            first_step == config.num_steps
+        ):  # it was done before, but perhaps not all of its results were written
+            with stepper.float32_weights():
+                _export(export, run_folder, module, whole, processes)
+        with _full_disk_reported("loss.png", tell):
+            if processes.is_first and not plot_losses(run_folder / "metrics.jsonl", run_folder / "loss.png"):
                 say("There is no loss.png: drawing it needs matplotlib (pip install matplotlib).")
     return TrainingSummary(
         num_steps=config.num_steps,
@@ -180,15 +266,40 @@ def train(
     )
 
 
-def _step_seed(seed: int, step: int) -> int:
-    """Mix seed and step into one number, so that neither two steps nor two runs share their randomness."""
-    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0])
+def _step_seed(seed: int, step: int, row_part: int) -> int:
+    """Mix the numbers into one, so that neither two steps, nor two runs, nor two parts of the rows share randomness."""
+    numbers = (seed, step, row_part) if row_part else (seed, step)
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
-def _export(export: Callable[[Path], None] | None, run_folder: Path) -> None:
-    if export is not None:
+def _keep_quiet(line: str) -> None:
+    """Leave it to the first process to say."""
+
+
+def _export(
+    export: Callable[[Path], None] | None,
+    run_folder: Path,
+    module: nn.Module,
+    whole: nn.Module | None,
+    processes: Processes,
+) -> None:
+    if export is None:
+        return
+
+    def write() -> None:
         with atomic_folder(run_folder / "model") as folder:
             export(folder)
+
+    _with_whole(write, module, whole, processes)
+
+
+def _with_whole(
+    action: Callable[[], None], module: nn.Module, whole: nn.Module | None, processes: Processes
+) -> None:
+    """Have the first process do something that needs the whole weights of a module that may be spread."""
+    if processes.mesh is not None:
+        copy_whole(module, whole if processes.is_first else None)
+    processes.first_does(action)
 
 
 def _is_due(completed_steps: int, every_steps: int) -> bool:
@@ -209,7 +320,7 @@ def _compiled(
 
 
 @contextmanager
-def _full_disk_reported(what: str) -> Iterator[None]:
+def _full_disk_reported(what: str, tell: Callable[[str], None]) -> Iterator[None]:
     """Let the run go on without what could not be written, since a later step may find room."""
     try:
         yield
@@ -218,4 +329,4 @@ def _full_disk_reported(what: str) -> Iterator[None]:
         number = error.errno if isinstance(error, OSError) else errno.ENOSPC * ("os error 28" in str(error))
         if number not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        say(f"The disk is full, {what} could not be written; the run goes on. Please free some space.")
+        tell(f"The disk is full, {what} could not be written; the run goes on. Please free some space.")

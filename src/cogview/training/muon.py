@@ -7,12 +7,15 @@ of the run, and all matrices of a shape at once; else it computes what PyTorch's
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from cogview.training.parallel import local, part_of, whole
 
 # The quintic x -> a x + b x^3 + c x^5 that, iterated, takes singular values of (0, 1] fastest to about 1.
 _LINEAR, _CUBIC, _QUINTIC = 3.4445, -4.7750, 2.0315
@@ -21,6 +24,9 @@ _NUM_ITERATIONS = 5
 
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, made orthogonal, with decoupled weight decay; for matrices alone.
+
+    A matrix that is spread over processes is gathered by all of them, since only a whole one can be made orthogonal;
+    each then moves its own part. The moments stay spread.
 
     Args:
         matrices: parameters of two dimensions.
@@ -50,17 +56,27 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
             for parameter in group["params"]:
-                if parameter.grad is not None:
+                if isinstance(parameter, DTensor):
+                    self._move_part(parameter, group)
+                elif parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for shape, parameters in by_shape.items():
                 means = torch.stack([self._momentum(p, group["momentum"]) for p in parameters])
                 updates = orthogonal(means, self._dtype)
-                distance = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))
+                distance = _distance(group["lr"], shape)
                 for parameter, update in zip(parameters, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(update, alpha=-distance)
 
-    def _momentum(self, parameter: nn.Parameter, decay: float) -> Tensor:
+    def _move_part(self, parameter: DTensor, group: Mapping[str, Any]) -> None:
+        """Do the same with one matrix that is spread; one at a time, since all of them whole may not fit."""
+        mean = whole(self._momentum(parameter, group["momentum"]))
+        update = orthogonal(mean[None], self._dtype)[0]
+        part = local(parameter)
+        part.mul_(1 - group["lr"] * group["weight_decay"])
+        part.add_(part_of(update, parameter), alpha=-_distance(group["lr"], parameter.shape))
+
+    def _momentum(self, parameter: Tensor, decay: float) -> Tensor:
         """Return Nesterov's look ahead after adding the gradient to the mean."""
         assert parameter.grad is not None
         state = self.state[parameter]
@@ -68,6 +84,10 @@ class Muon(torch.optim.Optimizer):
             state["momentum_buffer"] = torch.zeros_like(parameter)
         mean = state["momentum_buffer"].lerp_(parameter.grad, 1 - decay)
         return parameter.grad.lerp(mean, decay)
+
+
+def _distance(rate: float, shape: torch.Size) -> float:
+    return rate * math.sqrt(max(1.0, shape[0] / shape[1]))
 
 
 def orthogonal(matrices: Float[Tensor, "n i o"], dtype: torch.dtype) -> Float[Tensor, "n i o"]:

@@ -23,12 +23,25 @@ from cogview.training.progress import say
 
 FORMAT = "cogview-run"
 VERSION = 1
-_RESUME_FIELDS = ("training", "device", "device_name", "num_threads", "versions", "git_commit", "command")
+_RESUME_FIELDS = (
+    "training",
+    "device",
+    "device_name",
+    "num_processes",
+    "num_threads",
+    "versions",
+    "git_commit",
+    "command",
+)
 _CONTENTS = ("config.json", "metrics.jsonl", "tensorboard", "samples", "checkpoints", "loss.png", "model")
 
 
 def describe_run(
-    config: TrainingConfig, recipe: Mapping[str, Any], device: torch.device, precision: str
+    config: TrainingConfig,
+    recipe: Mapping[str, Any],
+    device: torch.device,
+    precision: str,
+    num_processes: int = 1,
 ) -> dict[str, Any]:
     """Say all that is needed to run this again: config, seed, versions, commit, device, precision and command."""
     description = {
@@ -39,6 +52,7 @@ def describe_run(
         "seed": config.seed,
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "num_processes": num_processes,
         "num_threads": torch.get_num_threads(),
         "precision": precision,
         "versions": {
@@ -137,7 +151,8 @@ def _check_same_run(run_folder: Path, old: Mapping[str, Any], new: Mapping[str, 
             f"{run_folder} was started with another config: {'; '.join(differences)}. Resume it with the old values "
             "(where one was absent, with the version that it was started with), or choose another folder."
         )
-    for part in ("versions", "device", "num_threads", "precision"):
+    old = {"num_processes": 1, **old}  # runs of earlier versions do not say
+    for part in ("versions", "device", "num_processes", "num_threads", "precision"):
         for name, was, now in _differences(old.get(part), new[part], part.replace("_", " ")):
             say(f"This run was started with {name} {was}, now it is {now}: its last digits may differ.")
 

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -91,19 +91,23 @@ def fused_attention(
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head causal self-attention; `query_key_value` stacks Q, K and V, each split into heads."""
+    """Multi-head causal self-attention; `query_key_value` stacks Q, K and V, each split into heads.
+
+    Attributes:
+        by_head: whether its rows stand in `rows_by_head` instead, as they do while several processes train.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
+        self.by_head = False
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None) -> Float[Tensor, "b t d"]:
         """Attend to all earlier tokens; with a cache, also to those it holds, and leave these in it."""
-        b, t, d = x.shape
-        heads = self.query_key_value(x).view(b, t, 3, self.config.num_heads, self.config.head_size)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        b, t, _ = x.shape
+        query, key, value = self.heads(x)
         if cache is not None:
             key, value = cache.append(key, value)
             query = query.to(key.dtype)
@@ -114,4 +118,22 @@ class CausalSelfAttention(nn.Module):
             attended = plain_attention(query, key, value, dropout)
         else:
             attended = fused_attention(query, key, value, dropout)
-        return self.output(attended.to(x.dtype).transpose(1, 2).reshape(b, t, d))
+        return self.output(attended.to(x.dtype).transpose(1, 2).reshape(b, t, -1))
+
+    def heads(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "3 b h t e"]:
+        """Return queries, keys and values: of all heads, or of this process's where several share them."""
+        b, t, _ = x.shape
+        projected = self.query_key_value(x)
+        if self.by_head:
+            return projected.view(b, t, -1, 3, self.config.head_size).permute(3, 0, 2, 1, 4)
+        heads = projected.view(b, t, 3, self.config.num_heads, self.config.head_size)
+        return heads.permute(2, 0, 3, 1, 4)
+
+
+def rows_by_head(config: TransformerConfig) -> Int64[Tensor, "r"]:
+    """Return the rows of a stacked `query_key_value` head by head: those of a head's Q, of its K and of its V.
+
+    In this order a cut between two heads is a cut between two rows, however many processes share the heads.
+    """
+    stacked = torch.arange(3 * config.hidden_size).view(3, config.num_heads, config.head_size)
+    return stacked.transpose(0, 1).flatten()

@@ -1,8 +1,10 @@
 """One transformer block: attention and MLP, each a residual branch between two LayerNorms."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from cogview.transformer.attention import CausalSelfAttention
 from cogview.transformer.cache import LayerCache
@@ -34,12 +36,17 @@ class SandwichBlock(nn.Module):
     The second LayerNorm bounds what a branch adds to the main branch, whatever the branch's scale. The rivals
     `pre` and `post` of `config.layer_norm` drop one of the two, and exist to be compared with.
 
+    Attributes:
+        checkpointing: whether the backward pass computes what lies within the block again, to the same bits, instead of
+            keeping it from the forward pass.
+
     Paper: 2.4, "Sandwich LayerNorm", figure 3.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.placement = config.layer_norm
+        self.checkpointing = False
         self.attention_input_norm = layer_norm(config) if self.placement != "post" else nn.Identity()
         self.attention = CausalSelfAttention(config)
         self.attention_output_norm = layer_norm(config) if self.placement != "pre" else nn.Identity()
@@ -50,6 +57,12 @@ class SandwichBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None) -> Float[Tensor, "b t d"]:
         """Apply both residual branches."""
+        # Within the block and not around it: what shards a block hooks its call, and is not to be called again.
+        if self.checkpointing and cache is None and torch.is_grad_enabled():
+            return checkpoint(self._apply_branches, x, None, use_reentrant=False)
+        return self._apply_branches(x, cache)
+
+    def _apply_branches(self, x: Float[Tensor, "b t d"], cache: LayerCache | None) -> Float[Tensor, "b t d"]:
         if self.placement == "post":
             x = self.attention_output_norm(x + self.dropout(self.attention(x, cache)))
             return self.mlp_output_norm(x + self.dropout(self.mlp(x)))

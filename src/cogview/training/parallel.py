@@ -1,0 +1,186 @@
+"""A transformer spread over processes: FSDP2 shards its weights, tensor parallelism its matrices and heads.
+
+While several processes train it, the rows of each `query_key_value` stand head by head, so that heads can be shared by
+any number of processes with a plain cut. `stacked` and `by_head` lead from one order to the other.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from cogview.errors import UsageError
+from cogview.training.config import ComputedPrecision, TrainingConfig
+from cogview.training.precision import master_weights_dtype
+from cogview.training.processes import Processes
+from cogview.transformer.attention import CausalSelfAttention, rows_by_head
+from cogview.transformer.block import SandwichBlock
+from cogview.transformer.model import Transformer
+
+
+def parallelise(
+    module: nn.Module, config: TrainingConfig, processes: Processes, precision: ComputedPrecision = "float32"
+) -> None:
+    """Spread a module over the processes, in place, and have it keep as little for the backward pass as was asked.
+
+    Tensor parallelism cuts the maps into a branch by their output and those out of it by their input, so that a branch
+    waits for the others once in each direction. Embeddings, the tied head and the norms are whole in each of those
+    processes: they compute the same there. FSDP2 then cuts every parameter over the processes with other rows and
+    gathers it block by block.
+
+    Args:
+        module: whole, with the same weights in every process.
+        config: how to spread it.
+        processes: over whom.
+        precision: with an `_o2` precision, weights are rounded as they are gathered, and gradients summed in float32.
+
+    Raises:
+        UsageError: the module cannot be spread so.
+    """
+    if not isinstance(module, Transformer):
+        if config.activation_checkpointing:
+            raise UsageError("activation_checkpointing is for transformers: leave it off.")
+        if processes.mesh is not None:
+            raise UsageError(
+                f"{processes.ranks.num_ranks} processes were started, but an image tokenizer is trained by one: start "
+                "it without torchrun."
+            )
+        return
+    blocks = [block for block in module.modules() if isinstance(block, SandwichBlock)]
+    for block in blocks:
+        block.checkpointing = config.activation_checkpointing
+    if processes.mesh is None:
+        return
+    num_heads = module.config.num_heads
+    if num_heads % processes.tensor_parallel:
+        raise UsageError(
+            f"tensor_parallel {processes.tensor_parallel} does not divide the {num_heads} heads: take a divisor."
+        )
+    for name, order in _row_orders(module).items():
+        parameter = module.get_parameter(name)
+        parameter.data = parameter.data[order]
+    shards = processes.mesh["shard"]
+    if processes.mesh["replica"].size() > 1:
+        shards = processes.mesh["replica", "shard"]
+    policy = MixedPrecisionPolicy()
+    dtype = master_weights_dtype(precision)
+    if dtype is not None:
+        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    for block in blocks:
+        block.attention.by_head = True
+        block.to(processes.device)  # one after the other, for all of them may not fit
+        if processes.tensor_parallel > 1:
+            plan = {
+                "attention.query_key_value": ColwiseParallel(),
+                "attention.output": RowwiseParallel(),
+                "mlp.inner": ColwiseParallel(),
+                "mlp.output": RowwiseParallel(),
+            }
+            parallelize_module(block, processes.mesh["tensor"], plan, src_data_rank=None)
+        if config.compile:
+            block.compile(dynamic=False)
+        fully_shard(block, mesh=shards, mp_policy=policy)
+    module.to(processes.device)
+    # What the blocks leave over, the table above all, stays gathered after the states are computed: it is the head too.
+    fully_shard(module, mesh=shards, mp_policy=policy, reshard_after_forward=False)
+    register_fsdp_forward_method(module, "hidden_states")
+
+
+def is_spread(module: nn.Module) -> bool:
+    """Return whether `parallelise` has spread a module."""
+    return isinstance(module, FSDPModule)
+
+
+def forget_gathered(module: nn.Module) -> None:
+    """Drop what a forward pass without a backward pass has left gathered: the weights may change before the next."""
+    if isinstance(module, FSDPModule):
+        module.reshard()
+
+
+def by_mesh(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Return parameters in groups that are spread over the same processes, as operations on many at once ask for."""
+    groups: dict[object, list[nn.Parameter]] = defaultdict(list)
+    for parameter in parameters:
+        groups[parameter.device_mesh if isinstance(parameter, DTensor) else None].append(parameter)
+    return list(groups.values())
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Float[Tensor, ""]:
+    """Scale the gradients to a Euclidean norm of at most `max_norm`, taken over all processes; return what it was."""
+    groups = [[p for p in group if p.grad is not None] for group in by_mesh(parameters)]
+    norms = [get_total_norm([p.grad for p in group if p.grad is not None]) for group in groups if group]
+    norm = norms[0] if len(norms) == 1 else torch.stack([whole(each) for each in norms]).norm()
+    norm = whole(norm)
+    for group in groups:
+        clip_grads_with_norm_(group, max_norm, norm)
+    return norm
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return all of a tensor whose parts are spread; to be called by all processes that have one."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def part_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return the part of a whole tensor that this process holds of another one of its shape."""
+    if not isinstance(like, DTensor):
+        return tensor
+    (chunk,) = like.__create_chunk_list__()  # type: ignore[no-untyped-call]
+    index = tuple(slice(start, start + size) for start, size in zip(chunk.offsets, chunk.sizes, strict=True))
+    return tensor[index]
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return the memory of what this process holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+@torch.no_grad()
+def copy_whole(module: nn.Module, into: nn.Module | None) -> None:
+    """Copy the weights of a spread module, one after the other, into a whole one of the same shape.
+
+    Args:
+        module: is spread; all processes call this.
+        into: gets the weights; None in processes that do not want them.
+    """
+    orders = _row_orders(module)
+    for name, parameter in module.named_parameters():
+        tensor = whole(parameter)
+        if into is not None:
+            if name in orders:
+                tensor = tensor[orders[name].argsort().to(tensor.device)]
+            into.get_parameter(name).copy_(tensor)
+
+
+def by_head(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors, named `PARAMETER` or `.../PARAMETER`, with rows in the order of a spread transformer's."""
+    orders = _row_orders(module)
+    return dict(_reordered(tensors, orders))
+
+
+def stacked(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo `by_head`."""
+    orders = {name: order.argsort() for name, order in _row_orders(module).items()}
+    return dict(_reordered(tensors, orders))
+
+
+def _reordered(tensors: Mapping[str, Tensor], orders: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in tensors.items():
+        order = orders.get(name.rpartition("/")[2])
+        yield name, tensor if order is None or tensor.ndim == 0 else tensor[order]
+
+
+def _row_orders(module: nn.Module) -> dict[str, Int64[Tensor, "r"]]:
+    """Return by name the parameters whose rows stand in another order when spread, with that order."""
+    return {
+        f"{name}.query_key_value.{kind}": rows_by_head(child.config)
+        for name, child in module.named_modules()
+        if isinstance(child, CausalSelfAttention)
+        for kind in ("weight", "bias")
+    }

@@ -1,0 +1,212 @@
+"""The processes that train together: who has which rows of a batch, and what they agree on."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from cogview.data.ranks import Ranks
+from cogview.errors import UsageError
+from cogview.training.config import TrainingConfig
+from cogview.training.precision import resolve_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """This process among those that train one model; by default one alone, which then asks nobody.
+
+    Every method is to be called by all of them.
+
+    Args:
+        device: where this process computes.
+        ranks: which one this is.
+        mesh: all of them, by "replica" x "shard" x "tensor"; None for one alone. Those along "tensor" see the same rows
+            of a batch; those along "shard" hold the parts of one copy of the weights.
+        agreement: the group in which they agree, over the network of the hosts, so that no GPU is waited for.
+    """
+
+    device: torch.device
+    ranks: Ranks = field(default_factory=Ranks)
+    mesh: DeviceMesh | None = None
+    agreement: distributed.ProcessGroup | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes what only one can write."""
+        return self.ranks.rank == 0
+
+    @property
+    def tensor_parallel(self) -> int:
+        """Over how many processes each matrix of a block is spread."""
+        return 1 if self.mesh is None else self.mesh["tensor"].size()
+
+    @property
+    def num_row_parts(self) -> int:
+        """Into how many parts the rows of a batch are dealt."""
+        return self.ranks.num_ranks // self.tensor_parallel
+
+    @property
+    def row_part(self) -> int:
+        """Which part of the rows is this process's."""
+        return self.ranks.rank // self.tensor_parallel
+
+    def any(self, flag: bool) -> bool:
+        """Return whether any process has its flag up."""
+        if self.mesh is None:
+            return flag
+        flags = torch.tensor([float(flag)])
+        distributed.all_reduce(flags, distributed.ReduceOp.MAX, group=self.agreement)
+        return bool(flags.item())
+
+    def largest(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return the largest of the processes' values, by name."""
+        if self.mesh is None:
+            return dict(values)
+        largest = torch.tensor(list(values.values()), dtype=torch.float64)
+        distributed.all_reduce(largest, distributed.ReduceOp.MAX, group=self.agreement)
+        return dict(zip(values, largest.tolist(), strict=True))
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Return sums over the parts of the rows; processes with the same rows count once."""
+        if self.mesh is None:
+            return list(values)
+        totals = torch.tensor(values, dtype=torch.float64)
+        distributed.all_reduce(totals, group=self.agreement)
+        return [float(total) for total in totals / self.tensor_parallel]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return what each process gives, in the order of their ranks."""
+        if self.mesh is None:
+            return [value]
+        values: list[Any] = [None] * self.ranks.num_ranks
+        distributed.all_gather_object(values, value, group=self.agreement)
+        return values
+
+    def agree(self, error: Exception | None) -> None:
+        """Go on if all are well; else raise, in all of them alike, what happened to one.
+
+        Args:
+            error: what happened to this process; one of ours or an OSError.
+        """
+        for each in self.gather(error):
+            if each is not None:
+                raise each
+
+    def first_does(self, action: Callable[[], object]) -> None:
+        """Have the first process do something while the others wait; if it fails, all raise what it raised."""
+        if self.mesh is None:
+            action()
+            return
+        failure: Exception | None = None
+        if self.is_first:
+            try:
+                action()
+            except Exception as error:
+                failure = error
+        self.agree(failure)
+
+    @contextmanager
+    def first_alone(self, context: AbstractContextManager[Any]) -> Iterator[None]:
+        """Enter a context in the first process only, while the others wait until it is entered.
+
+        Raises:
+            SystemExit: in the others, if the first could not enter; it says why.
+        """
+        entered: AbstractContextManager[Any] = nullcontext()
+        failure: BaseException | None = None
+        if self.is_first:
+            try:
+                context.__enter__()
+                entered = _Leaving(context)
+            except Exception as error:
+                failure = error
+        has_failed = self.any(failure is not None)
+        if failure is not None:
+            raise failure
+        if has_failed:
+            raise SystemExit(2)
+        with entered:
+            yield
+
+
+class _Leaving(AbstractContextManager[Any]):
+    """A context that has been entered, to be left."""
+
+    def __init__(self, context: AbstractContextManager[Any]) -> None:
+        self._context = context
+
+    def __exit__(self, *arguments: Any) -> bool | None:
+        return self._context.__exit__(*arguments)
+
+
+@contextmanager
+def joined_processes(config: TrainingConfig) -> Iterator[Processes]:
+    """Join the processes that `torchrun` started together with this one; one that was started by itself is alone.
+
+    Args:
+        config: the device, and how processes share the work.
+
+    Raises:
+        UsageError: they cannot share it so.
+    """
+    ranks, device = Ranks.from_environment(os.environ), resolve_device(config.device)
+    check_shares(config, ranks.num_ranks)
+    if ranks.num_ranks == 1:
+        yield Processes(device=device)
+        return
+    if device.type == "cuda":
+        if ranks.local_rank >= torch.cuda.device_count():
+            raise UsageError(
+                f"Process {ranks.local_rank} of this host has no GPU, there are {torch.cuda.device_count()}: start as "
+                "many processes a host as it has GPUs, or take --training.device cpu."
+            )
+        device = torch.device("cuda", ranks.local_rank)
+        torch.cuda.set_device(device)
+    # It warns that gathering over two dimensions takes two rounds, which is so, and rare.
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
+    starts = not distributed.is_initialized()
+    if starts:
+        distributed.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo", device_id=device if device.type == "cuda" else None
+        )
+    try:
+        num_row_parts = ranks.num_ranks // config.tensor_parallel
+        num_shards = config.shard_over or num_row_parts
+        shape = (num_row_parts // num_shards, num_shards, config.tensor_parallel)
+        mesh = init_device_mesh(device.type, shape, mesh_dim_names=("replica", "shard", "tensor"))
+        yield Processes(
+            device=device, ranks=ranks, mesh=mesh, agreement=distributed.new_group(backend="gloo")
+        )
+    finally:
+        if starts:
+            distributed.destroy_process_group()
+
+
+def check_shares(config: TrainingConfig, num_processes: int) -> None:
+    """Refuse a number of processes that cannot share a run.
+
+    Raises:
+        UsageError: names the two numbers that do not divide.
+    """
+    if num_processes % config.tensor_parallel:
+        raise UsageError(
+            f"tensor_parallel {config.tensor_parallel} does not divide the {num_processes} processes: start a multiple "
+            f"of it (torchrun --nproc-per-node {config.tensor_parallel} ...), or lower it."
+        )
+    num_row_parts = num_processes // config.tensor_parallel
+    if config.shard_over and num_row_parts % config.shard_over:
+        raise UsageError(
+            f"shard_over {config.shard_over} does not divide the {num_row_parts} processes that have rows of their "
+            "own: take a divisor, or 0 for all of them."
+        )
+    if config.batch_size % (num_row_parts * config.num_micro_batches):
+        raise UsageError(
+            f"batch_size {config.batch_size} must be a multiple of num_micro_batches {config.num_micro_batches} times "
+            f"{num_row_parts}, the processes that have rows of their own: change one of them."
+        )

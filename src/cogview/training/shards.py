@@ -1,0 +1,96 @@
+"""Tensors that many processes write together, each its parts, and that any number of them reads.
+
+They lie in safetensors files as PyTorch's distributed checkpoints write them: a file's header says which part of which
+tensor it holds, and nothing is pickled.
+"""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from cogview.files import sha256_of
+from cogview.training.processes import Processes
+
+
+def write_shards(folder: Path, tensors: Mapping[str, Tensor], processes: Processes) -> dict[str, str]:
+    """Write tensors, the parts that several processes hold once, and return the SHA-256 of each file by name.
+
+    Args:
+        folder: empty, on a disk that all processes share.
+        tensors: of the same names in all processes.
+        processes: all of which call this.
+
+    Raises:
+        OSError: some process could not write; all of them raise it.
+    """
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    try:
+        save(dict(tensors), storage_writer=writer, process_group=processes.agreement)
+    except CheckpointException as error:
+        raise next(cause for cause, _ in error.failures.values()) from error
+    digests: dict[str, str] = {}
+    failure: Exception | None = None
+    try:
+        own = folder.glob(f"shard-{processes.ranks.rank + 1:05d}-*")
+        digests = {path.name: sha256_of(path) for path in own}
+    except OSError as error:
+        failure = error
+    processes.agree(failure)
+    return {name: digest for each in processes.gather(digests) for name, digest in each.items()}
+
+
+def damage_of_shards(folder: Path, digests: Mapping[str, str], processes: Processes) -> str:
+    """Return what is wrong with this process's share of the files, or nothing; each process reads other ones.
+
+    Args:
+        folder: holds the files.
+        digests: the SHA-256 of each.
+        processes: who share the work.
+
+    Raises:
+        OSError: a file is there and cannot be read.
+    """
+    for number, (name, digest) in enumerate(sorted(digests.items())):
+        if processes.ranks.takes(number):
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if sha256_of(folder / name) != digest:
+                return f"{name} is not as it was written"
+    return ""
+
+
+def shapes_of_shards(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Return the shape and the dtype of each whole tensor by name."""
+    metadata = HuggingFaceStorageReader(str(folder)).read_metadata()
+    return {
+        name: (entry.size, entry.properties.dtype)
+        for name, entry in metadata.state_dict_metadata.items()
+        if isinstance(entry, TensorStorageMetadata)
+    }
+
+
+def read_shards(folder: Path, tensors: Mapping[str, Tensor], processes: Processes) -> None:
+    """Read into tensors, however they are spread over however many processes.
+
+    Args:
+        folder: holds the files.
+        tensors: are filled; of the stored names and shapes.
+        processes: all of which call this.
+    """
+    with warnings.catch_warnings():
+        # That one process alone reads without asking others is meant.
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        load(
+            dict(tensors),
+            storage_reader=HuggingFaceStorageReader(str(folder)),
+            process_group=processes.agreement,
+            no_dist=processes.mesh is None,
+        )
