@@ -34,7 +34,6 @@ from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
 from environment import RESULTS, describe, peak_bytes_of, seconds_of
 
-
 SCALE = LossScaleConfig(initial=256.0)
 """Low enough for no step to overflow, for a step that is skipped takes less time."""
 

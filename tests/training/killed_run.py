@@ -22,7 +22,7 @@ from cogview.training.config import LossScaleConfig, TrainingConfig
 from cogview.training.loop import train
 from cogview.training.task import Batch
 
-NUM_STEPS = 160
+NUM_STEPS = 130
 
 
 class HardTask(TinyTask):
@@ -30,7 +30,7 @@ class HardTask(TinyTask):
 
     def batch(self, step: int) -> Batch:
         batch = dict(super().batch(step))
-        if step == 70:
+        if step == 41:
             batch["images"] = torch.full_like(batch["images"], math.nan)
         return batch
 
@@ -42,7 +42,7 @@ def config() -> TrainingConfig:
         precision="bfloat16_o2",
         optimizer="muon",
         max_rollbacks=2,
-        checkpoint_every_steps=4,
+        checkpoint_every_steps=2,
         loss_scale=LossScaleConfig(window=20),
     )
 
@@ -62,6 +62,11 @@ def die_while_writing(num_files: int) -> None:
     checkpoint._write_durably = write_half
 
 
+def newest(folder: Path) -> str:
+    """Return the name of the run's last checkpoint."""
+    return max((path.name for path in checkpoint.list_checkpoints(folder / "checkpoints")), default="")
+
+
 def main(folder: Path, num_kills: int) -> None:
     torch.set_num_threads(1)
     sys.modules["torch.utils.tensorboard"] = sys.modules["matplotlib.figure"] = None  # slow to import
@@ -69,7 +74,13 @@ def main(folder: Path, num_kills: int) -> None:
     chance = random.Random(0)
     deaths = 0
     while True:
-        is_writing, num_files, seconds = chance.random() < 0.5, chance.randrange(8), chance.uniform(0.0, 0.2)
+        # Each checkpoint has three files, so that half of the children get further, however slow the machine is.
+        is_writing, num_files, seconds = (
+            chance.random() < 0.5,
+            chance.randrange(3, 9),
+            chance.uniform(0.0, 0.2),
+        )
+        is_patient = chance.random() < 0.5
         child = os.fork()
         if child == 0:
             try:
@@ -86,7 +97,10 @@ def main(folder: Path, num_kills: int) -> None:
                 traceback.print_exc()
                 os._exit(1)
         if deaths < num_kills and not is_writing:
-            time.sleep(seconds)
+            before = newest(folder)
+            while is_patient and newest(folder) == before:
+                time.sleep(0.005)
+            time.sleep(seconds / 2 if is_patient else seconds)
             os.kill(child, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if code != -signal.SIGKILL:
