@@ -98,7 +98,8 @@ def main(folder: Path, num_kills: int) -> None:
                 os._exit(1)
         if deaths < num_kills and not is_writing:
             before = newest(folder)
-            while is_patient and newest(folder) == before:
+            deadline = time.monotonic() + 60  # if the child has ended by itself
+            while is_patient and newest(folder) == before and time.monotonic() < deadline:
                 time.sleep(0.005)
             time.sleep(seconds / 2 if is_patient else seconds)
             os.kill(child, signal.SIGKILL)
