@@ -352,3 +352,34 @@ def test_an_image_tokenizer_that_asks_for_more_than_its_file_holds_is_refused(fo
     assert "holds less than the 1,000,000,000 codes" in refusal(folder)
     path.write_text(json.dumps(content | {"config": content["config"] | {"decay": "x"}}))
     assert "configuration is not valid" in refusal(folder)
+
+
+def test_tokenizers_that_nobody_named_may_be_absent_and_any_that_fit_are_taken(folder: Path) -> None:
+    wanted = load_pretrained(folder)
+    edit_config(folder, text_tokenizer=None, image_tokenizer=None)
+    found = load_pretrained(folder)
+    assert found.text_fingerprint == wanted.text_fingerprint
+    assert found.image_fingerprint == wanted.image_fingerprint
+    tiny_image_tokenizer(num_codes=16).save_pretrained(folder / "image_tokenizer")
+    assert "wants 32 image codes, got 16" in refusal(folder)
+    (folder / "image_tokenizer" / "config.json").unlink()
+    assert "lacks image_tokenizer/config.json" in refusal(folder)
+    shutil.rmtree(folder / "image_tokenizer")
+    (folder / "text.model").unlink()
+    bare = load_pretrained(folder)
+    assert bare.text_tokenizer is bare.image_tokenizer is None
+    # Written again, it is the same folder.
+    save_pretrained(dataclasses.replace(bare, card=""), folder.parent / "again")
+    weights, wanted_weights = (
+        load_file(each / "model.safetensors") for each in (folder.parent / "again", folder)
+    )
+    assert all(torch.equal(weights[name], tensor) for name, tensor in wanted_weights.items())
+    assert json.loads((folder.parent / "again" / "config.json").read_text()) == json.loads(
+        (folder / "config.json").read_text()
+    )
+    assert "not in this folder" in (folder.parent / "again" / "README.md").read_text()
+    # Not saying it is not the same as not knowing it.
+    config = json.loads((folder / "config.json").read_text())
+    del config["text_tokenizer"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "lacks text.model" in refusal(folder)
