@@ -60,6 +60,29 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+def peak_bytes_of(work: Callable[[], object], device: torch.device) -> int | None:
+    """Return the most memory that a piece of work holds above what lies there before it; None where it is not told."""
+    synchronise(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        synchronise(device)
+        return torch.cuda.max_memory_allocated(device) - before
+
+    def resident(field: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the highest mark
+        before = resident("VmRSS")
+        work()
+        return resident("VmHWM") - before
+    except OSError:
+        return None
+
+
 def read_bandwidth(device: torch.device, num_bytes: int = 1_200_000_000, rounds: int = 5) -> float:
     """Return the bytes a second at which a large fp32 buffer is summed, the median of some rounds."""
     buffer = torch.ones(num_bytes // 4, device=device)

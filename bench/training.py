@@ -4,7 +4,9 @@
     python bench/training.py --quick          # a self-test at a tiny shape
     python bench/training.py --device cuda --batch-size 32 --hidden-size 1024 --num-layers 24 --num-heads 16
 
-A step is the loss, its gradient, clipping and the optimizer. Systems take turns, and medians are taken.
+A step is the loss, its gradient, clipping and the optimizer. Systems take turns, and medians are taken. Peak memory is
+that of a step above what lies there before it (weights and optimizer state of all systems): on a GPU what PyTorch
+allocates, on Linux what the process holds, as far as the system lets it be asked.
 """
 
 import math
@@ -23,13 +25,17 @@ from torch.nn import functional as F
 from cogview.files import atomic_write_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
-from cogview.training.config import TokenLossConfig, TrainingConfig
-from cogview.training.optimizer import build_optimizers
+from cogview.training.config import ComputedPrecision, LossScaleConfig, TokenLossConfig, TrainingConfig
+from cogview.training.flops import flops_per_token
 from cogview.training.precision import autocast
+from cogview.training.stepper import Stepper
 from cogview.training.transformer import TransformerTask
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
-from environment import RESULTS, describe, seconds_of
+from environment import RESULTS, describe, peak_bytes_of, seconds_of
+
+SCALE = LossScaleConfig(initial=256.0)
+"""Low enough for no step to overflow, for a step that is skipped takes less time."""
 
 
 class PlainGPT(nn.Module):
@@ -75,38 +81,39 @@ class PlainGPT(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-class Stepper:
+class System:
     """One way of doing a training step.
 
     Args:
         name: for the table.
         module: what is trained.
         loss: of a fixed batch.
-        precision: float32, or bfloat16 under autocast.
+        precision: what a run of ours would call it.
         device: where it runs.
     """
 
     def __init__(
-        self, name: str, module: nn.Module, loss: Callable[[], Tensor], precision: str, device: torch.device
+        self,
+        name: str,
+        module: nn.Module,
+        loss: Callable[[], Tensor],
+        precision: ComputedPrecision,
+        device: torch.device,
     ) -> None:
-        self.name, self.module, self.loss, self.precision = name, module, loss, precision
-        self.device = device
-        self.optimizers = build_optimizers(module, TrainingConfig(num_steps=1, batch_size=1))
+        self.name, self.loss, self.precision, self.device = name, loss, precision, device
+        self.stepper = Stepper(module, TrainingConfig(num_steps=1, batch_size=1, loss_scale=SCALE), precision)
 
     def step(self) -> None:
         """Do one step."""
         with autocast(self.precision, self.device):
             loss = self.loss()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+        self.stepper.backward(loss, 1.0)
+        self.stepper.step()
 
 
-def build_steppers(
+def build_systems(
     config: TransformerConfig, template: TextToImageTemplate, batch_size: int, device: torch.device
-) -> list[Stepper]:
+) -> list[System]:
     """Return what is compared; each has weights of its own and the same batch."""
     random = np.random.default_rng(0)
     vocabulary = template.vocabulary
@@ -120,19 +127,26 @@ def build_steppers(
     made = template.batch(pairs)
     tokens, targets = (torch.from_numpy(array).to(device) for array in (made.tokens, made.targets))
 
-    def plain(name: str, precision: str, compiled: bool = False) -> Stepper:
+    def plain(name: str, precision: ComputedPrecision, compiled: bool = False) -> System:
         module = PlainGPT(config).to(device)
         loss = torch.compile(module.loss, dynamic=False) if compiled else module.loss
-        return Stepper(name, module, lambda: loss(tokens, targets), precision, device)
+        return System(name, module, lambda: loss(tokens, targets), precision, device)
 
-    def ours(name: str, precision: str, compiled: bool, normaliser: str = "vocabulary") -> Stepper:
+    def ours(
+        name: str, precision: ComputedPrecision, compiled: bool, normaliser: str = "vocabulary"
+    ) -> System:
         module = Transformer(config).to(device)
         batches = SimpleNamespace(template=template, batch=lambda step: made)
         task = TransformerTask(module, batches, TokenLossConfig(normaliser=normaliser))
         batch = {key: tensor.to(device) for key, tensor in task.batch(0).items()}
         loss = torch.compile(task.loss, dynamic=False) if compiled else task.loss
-        return Stepper(name, module, lambda: loss(batch)[0], precision, device)
+        return System(name, module, lambda: loss(batch)[0], precision, device)
 
+    half = [
+        ours("ours, bfloat16 O2, compiled", "bfloat16_o2", compiled=True),
+        # A CPU computes fp16 more than a hundred times slower.
+        *([ours("ours, float16 O2, compiled", "float16_o2", compiled=True)] if device.type == "cuda" else []),
+    ]
     return [
         plain("plain GPT, float32", "float32"),
         plain("plain GPT, bfloat16", "bfloat16"),
@@ -141,6 +155,7 @@ def build_steppers(
         ours("ours, bfloat16", "bfloat16", compiled=False),
         ours("ours, bfloat16, compiled", "bfloat16", compiled=True),
         ours("ours, bfloat16, compiled, legal ids only", "bfloat16", compiled=True, normaliser="legal"),
+        *half,
     ]
 
 
@@ -149,19 +164,6 @@ def peak_flops(device: torch.device, size: int, rounds: int = 7) -> float:
     a, b = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
     seconds_of(lambda: a @ b, device)
     return 2 * size**3 / statistics.median(seconds_of(lambda: a @ b, device) for _ in range(rounds))
-
-
-def flops_per_token(config: TransformerConfig, num_tokens: int, num_rows: float) -> float:
-    """Return the operations of a token, forward and backward: 6 a weight, and attention to half of the tokens.
-
-    Args:
-        config: the shape.
-        num_tokens: of a sequence.
-        num_rows: of the head that a token is scored against, on average.
-    """
-    tables = (config.num_positions + config.vocabulary_size) * config.hidden_size
-    weights = config.num_parameters - tables + num_rows * config.hidden_size
-    return 6 * weights + 6 * config.num_layers * config.hidden_size * num_tokens
 
 
 def mean_legal_rows(template: TextToImageTemplate) -> float:
@@ -212,14 +214,15 @@ def main(
     torch.manual_seed(0)
     place = torch.device(device)
     environment = describe(place)
-    steppers = build_steppers(config, template, batch_size, place)
-    for stepper in steppers:
-        seconds = seconds_of(stepper.step, place)
-        print(f"{stepper.name}: first step {seconds:.1f} s", file=sys.stderr)
-    times: dict[str, list[float]] = {stepper.name: [] for stepper in steppers}
+    systems = build_systems(config, template, batch_size, place)
+    for system in systems:
+        seconds = seconds_of(system.step, place)
+        print(f"{system.name}: first step {seconds:.1f} s", file=sys.stderr)
+    times: dict[str, list[float]] = {system.name: [] for system in systems}
     for _ in range(rounds):
-        for stepper in steppers:
-            times[stepper.name].append(seconds_of(stepper.step, place))
+        for system in systems:
+            times[system.name].append(seconds_of(system.step, place))
+    peaks = {system.name: peak_bytes_of(system.step, place) for system in systems}
     peak = peak_flops(place, 128 if quick else 4096 if device == "cpu" else 16_384)
     num_tokens = batch_size * template.max_tokens
 
@@ -234,14 +237,18 @@ def main(
             "tokens_per_second": num_tokens / statistics.median(seconds),
             "against_plain_bfloat16_compiled": rival / statistics.median(seconds),
             "share_of_bfloat16_peak": work(name) / statistics.median(seconds) / peak,
+            "peak_gigabytes": None if peaks[name] is None else peaks[name] / 1e9,
         }
         for name, seconds in times.items()
     ]
-    print("| system | tokens/s | times plain bf16 compiled | share of bf16 peak |\n|---|---|---|---|")
+    print(
+        "| system | tokens/s | times plain bf16 compiled | share of bf16 peak | GB of a step |\n|---|---|---|---|---|"
+    )
     for figure in figures:
         print(
             f"| {figure['system']} | {figure['tokens_per_second']:.0f} | "
-            f"{figure['against_plain_bfloat16_compiled']:.2f} | {figure['share_of_bfloat16_peak']:.0%} |"
+            f"{figure['against_plain_bfloat16_compiled']:.2f} | {figure['share_of_bfloat16_peak']:.0%} | "
+            f"{'-' if figure['peak_gigabytes'] is None else format(figure['peak_gigabytes'], '.2f')} |"
         )
     if not quick:
         path = RESULTS / f"training-{out or device}.json"

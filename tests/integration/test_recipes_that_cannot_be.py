@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from cogview.errors import UsageError
-from cogview.recipes import text_to_image
+from cogview.recipes import image_tokenizer, text_to_image, vqgan
 
 
 @pytest.mark.parametrize("name", ["dropped_texts", "mixed_codes", "masked_codes"])
@@ -20,3 +20,11 @@ def test_codes_are_not_mixed_in_batches_of_one_picture() -> None:
     alone = dataclasses.replace(text_to_image.tiny(), training=training)
     with pytest.raises(UsageError, match="batch_size is 1"):
         dataclasses.replace(alone, mixed_codes=0.5)
+
+
+@pytest.mark.parametrize("recipe", [image_tokenizer.tiny(), vqgan.tiny()], ids=["vqvae", "vqgan"])
+@pytest.mark.parametrize("precision", ["float16_o2", "bfloat16_o2"])
+def test_image_tokenizers_are_not_trained_in_half_precision(recipe: object, precision: str) -> None:
+    training = dataclasses.replace(recipe.training, precision=precision)
+    with pytest.raises(UsageError, match=f"training.precision {precision} is for transformers"):
+        dataclasses.replace(recipe, training=training)

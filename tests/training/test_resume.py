@@ -1,14 +1,14 @@
 """A run that was killed and resumed ends bit for bit where an uninterrupted one does."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import killed_run
 import pytest
-import tiny_task
 import torch
 from tiny_task import TinyTask, tiny_config
 
@@ -24,9 +24,9 @@ class Crash(Exception):
     """Stands for whatever ends a process without asking it."""
 
 
-def results(run_folder: Path) -> tuple[bytes, bytes, list[dict[str, float]]]:
+def results(run_folder: Path, num_steps: int = 30) -> tuple[bytes, bytes, list[dict[str, float]]]:
     """Return what must be equal: weights, optimizer state, metrics without times."""
-    last = run_folder / "checkpoints" / "step-00000030"
+    last = run_folder / "checkpoints" / f"step-{num_steps:08d}"
     lines = [
         {name: value for name, value in line.items() if name not in TIME_FIELDS}
         for line in read_metrics(run_folder / "metrics.jsonl")
@@ -42,21 +42,28 @@ def crash_at(crashing_step: int) -> object:
     return sample
 
 
-def test_a_killed_process_resumes_bit_for_bit(tmp_path: Path) -> None:
-    train(TinyTask(), tiny_config(), tmp_path / "whole")
-    killed = tmp_path / "killed"
-    with subprocess.Popen(
-        [sys.executable, tiny_task.__file__, str(killed)], stderr=subprocess.DEVNULL
-    ) as process:
-        # After a checkpoint (every 7 steps) and a line beyond it (every 4): the line has to be cut away.
-        while process.poll() is None and len(read_metrics(killed / "metrics.jsonl")) < 4:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    assert (killed / "checkpoints" / "step-00000014").is_dir()
-    assert not (killed / "checkpoints" / "step-00000021").exists()
-    train(TinyTask(), tiny_config(), killed, resume=True)
-    assert results(killed) == results(tmp_path / "whole")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
+def test_a_run_that_is_killed_twenty_times_ends_bit_for_bit(tmp_path: Path) -> None:
+    def run(name: str, num_kills: int) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, killed_run.__file__, str(tmp_path / name), str(num_kills)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout), done.stderr
+
+    assert run("whole", 0)[0] == 0
+    num_deaths, said = run("killed", 20)
+    assert num_deaths == 20
+    assert "damaged" not in said
+    assert said.count("Resuming after step") > 10  # and from many places
+    assert len(set(re.findall(r"Resuming after step (\d+)", said))) > 5
+    assert "back to step 40 (rollback 1 of 2), leaving out the next 2 batches" in said
+    assert not list((tmp_path / "killed" / "checkpoints").glob("*.broken"))
+    last = killed_run.NUM_STEPS
+    assert results(tmp_path / "killed", last) == results(tmp_path / "whole", last)
 
 
 @pytest.mark.usefixtures("no_tensorboard")

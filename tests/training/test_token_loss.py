@@ -162,3 +162,19 @@ def test_it_compiles_in_one_piece() -> None:
     if "no compiler" in done.stderr:
         pytest.skip("nothing can be compiled here")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_gpu_computes_the_plain_loss(dtype: torch.dtype) -> None:
+    hidden, table, targets, weights = (x.detach().cuda() for x in inputs(200, 300, 32))
+    halves = [x.to(dtype).requires_grad_() for x in (hidden, table)]
+    doubles = [x.detach().double().requires_grad_() for x in halves]
+    expected = plain(*doubles, targets, weights, 1e-3) * 64.0
+    total = token_losses(*halves, targets, weights, 1e-3, 64)[0] * 64.0
+    assert total.item() == pytest.approx(expected.item(), rel=1e-2)
+    theirs = torch.autograd.grad(expected, doubles)
+    for mine, its in zip(torch.autograd.grad(total, halves), theirs, strict=True):
+        assert mine.dtype == dtype
+        assert (mine - its).norm() < 0.02 * its.norm()

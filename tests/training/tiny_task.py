@@ -1,18 +1,12 @@
-"""A task small enough for tests, with all that makes a resume hard: dropout, a moving average, two norms.
+"""A task small enough for tests, with all that makes a resume hard: dropout, a moving average, two norms."""
 
-Run as a program it trains in a folder, slowly, so that a test can kill it: `python tiny_task.py RUN_FOLDER`.
-"""
-
-import sys
 import time
-from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from cogview.training.config import TrainingConfig
-from cogview.training.loop import train
 from cogview.training.task import Batch, Metrics
 
 
@@ -106,8 +100,3 @@ def tiny_config(**changes: object) -> TrainingConfig:
         **changes,
     }
     return TrainingConfig(**values)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    train(TinyTask(delay_seconds=0.1), tiny_config(), Path(sys.argv[1]))

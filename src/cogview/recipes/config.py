@@ -31,6 +31,7 @@ class ImageTokenizerRecipe:
 
     def __post_init__(self) -> None:
         _check_size(self.size_pixels, self.vqvae)
+        _check_precision(self.training)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,7 @@ class VQGANRecipe:
 
     def __post_init__(self) -> None:
         _check_size(self.size_pixels, self.vqgan)
+        _check_precision(self.training)
         if self.training.compile:
             raise UsageError(
                 "training.compile: a VQGAN's adaptive weight is made of gradients, which cannot be compiled: no compile"
@@ -66,6 +68,15 @@ def _check_size(size_pixels: int, config: AutoencoderConfig) -> None:
     if size_pixels < factor or size_pixels % factor:
         raise UsageError(
             f"size_pixels must be a multiple of {factor}, the pixels that one code stands for, got {size_pixels}"
+        )
+
+
+def _check_precision(training: TrainingConfig) -> None:
+    """Refuse what is for transformers."""
+    if training.precision.endswith("_o2"):
+        raise UsageError(
+            f"training.precision {training.precision} is for transformers: an image tokenizer's codebook is float32; "
+            "take bfloat16"
         )
 
 

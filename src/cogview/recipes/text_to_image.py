@@ -203,5 +203,6 @@ def paper_4b() -> TextToImageRecipe:
             learning_rate=3e-4,
             precision="auto",
             compile=True,
+            max_rollbacks=10,
         ),
     )

@@ -132,7 +132,7 @@ class Detours:
         self.skipped_batches += num_batches
         return (
             f"{trouble}: back to step {checkpoint_step} (rollback {self.num_rollbacks} of {self._max_rollbacks}), "
-            f"leaving out the next {num_batches} batches."
+            f"leaving out the next {f'{num_batches} batches' if num_batches > 1 else 'batch'}."
         )
 
     def state(self) -> dict[str, int]:
