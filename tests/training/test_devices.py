@@ -209,6 +209,7 @@ def test_what_cannot_be_shared_is_refused_by_all_in_one_line(runs: Path) -> None
         ({"tensor_parallel": 2}, 1, "tensor_parallel 2 does not divide the 1 processes"),
         ({"tensor_parallel": 4}, 6, "tensor_parallel 4 does not divide the 6 processes"),
         ({"tensor_parallel": 2, "shard_over": 4}, 4, "shard_over 4 does not divide the 2 processes"),
+        ({"tensor_parallel": 2, "compile": True}, 2, "compile does not go together with tensor_parallel"),
         ({}, 3, "batch_size 8 must be a multiple of num_micro_batches 1 times 3"),
     ],
 )

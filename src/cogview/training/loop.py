@@ -233,7 +233,8 @@ def train(
             if sample is not None and (is_last or _is_due(completed_steps, config.sample_every_steps)):
                 problem = _full_disk_reported(f"the samples of step {completed_steps}", tell)
                 with pace.paused(), problem, stepper.float32_weights():
-                    _with_whole(partial(sample, completed_steps), module, whole, processes)
+                    draw = partial(_on_device, partial(sample, completed_steps), whole, device)
+                    _with_whole(draw, module, whole, processes)
                 module.train()
 
             if is_stopping and not is_last:
@@ -257,6 +258,8 @@ def train(
         with _full_disk_reported("loss.png", tell):
             if processes.is_first and not plot_losses(run_folder / "metrics.jsonl", run_folder / "loss.png"):
                 say("There is no loss.png: drawing it needs matplotlib (pip install matplotlib).")
+        if whole is not None and processes.is_first:
+            whole.to(device)  # where it is evaluated faster
     return TrainingSummary(
         num_steps=config.num_steps,
         seconds=seconds,
@@ -300,6 +303,18 @@ def _with_whole(
     if processes.mesh is not None:
         copy_whole(module, whole if processes.is_first else None)
     processes.first_does(action)
+
+
+def _on_device(action: Callable[[], None], whole: nn.Module | None, device: torch.device) -> None:
+    """Do something while the whole module, if there is one, is on a device, where else there is no room for it."""
+    if whole is None:
+        action()
+        return
+    whole.to(device)
+    try:
+        action()
+    finally:
+        whole.to("cpu")
 
 
 def _is_due(completed_steps: int, every_steps: int) -> bool:

@@ -17,8 +17,9 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from cogview.errors import UsageError
 from cogview.training.config import ComputedPrecision, TrainingConfig
-from cogview.training.precision import master_weights_dtype
+from cogview.training.precision import compiler_failure, master_weights_dtype
 from cogview.training.processes import Processes
+from cogview.training.progress import say
 from cogview.transformer.attention import CausalSelfAttention, rows_by_head
 from cogview.transformer.block import SandwichBlock
 from cogview.transformer.model import Transformer
@@ -72,6 +73,9 @@ def parallelise(
     dtype = master_weights_dtype(precision)
     if dtype is not None:
         policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    compiles = config.compile and compiler_failure(processes.device) is None
+    if config.compile and not compiles and processes.is_first:
+        say("Not compiling, so slower: torch.compile does not work here.")
     for block in blocks:
         block.attention.by_head = True
         block.to(processes.device)  # one after the other, for all of them may not fit
@@ -83,7 +87,7 @@ def parallelise(
                 "mlp.output": RowwiseParallel(),
             }
             parallelize_module(block, processes.mesh["tensor"], plan, src_data_rank=None)
-        if config.compile:
+        if compiles:
             block.compile(dynamic=False)
         fully_shard(block, mesh=shards, mp_policy=policy)
     module.to(processes.device)

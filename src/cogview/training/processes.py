@@ -189,11 +189,14 @@ def joined_processes(config: TrainingConfig) -> Iterator[Processes]:
 
 
 def check_shares(config: TrainingConfig, num_processes: int) -> None:
-    """Refuse a number of processes that cannot share a run.
+    """Refuse a number of processes that cannot share a run so.
 
     Raises:
-        UsageError: names the two numbers that do not divide.
+        UsageError: names the two numbers that do not divide; or compiling was asked for where heads are shared, which
+            fails inside PyTorch (2.13).
     """
+    if config.compile and config.tensor_parallel > 1:
+        raise UsageError("compile does not go together with tensor_parallel: leave one of them out.")
     if num_processes % config.tensor_parallel:
         raise UsageError(
             f"tensor_parallel {config.tensor_parallel} does not divide the {num_processes} processes: start a multiple "
