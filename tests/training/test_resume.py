@@ -12,12 +12,12 @@ import tiny_task
 import torch
 from tiny_task import TinyTask, tiny_config
 
-from cogview.training.config import TrainingConfig
+from cogview.training.config import LossScaleConfig, TrainingConfig
 from cogview.training.interruption import TrainingInterrupted
 from cogview.training.loop import train
 from cogview.training.metrics import read_metrics
 
-TIME_FIELDS = {"seconds", "items_per_second"}
+TIME_FIELDS = {"seconds", "items_per_second", "tokens_per_second"}
 
 
 class Crash(Exception):
@@ -68,12 +68,17 @@ def test_a_killed_process_resumes_bit_for_bit(tmp_path: Path) -> None:
         ("float32", True, "adamw"),
         ("float32", False, "muon"),
         ("bfloat16", False, "muon"),
+        ("float16_o2", False, "adamw"),
+        ("float16_o2", True, "muon"),
+        ("bfloat16_o2", False, "adamw"),
     ],
 )
 def test_each_way_to_compute_resumes_bit_for_bit(
     tmp_path: Path, precision: str, channels_last: bool, optimizer: str
 ) -> None:
-    config = tiny_config(precision=precision, optimizer=optimizer, sample_every_steps=1)
+    # The scale starts so high that steps overflow, and moves after few: its counters must come back too.
+    scale = LossScaleConfig(initial=2.0**24, window=5)
+    config = tiny_config(precision=precision, optimizer=optimizer, sample_every_steps=1, loss_scale=scale)
 
     def task() -> TinyTask:
         new = TinyTask()
@@ -87,6 +92,10 @@ def test_each_way_to_compute_resumes_bit_for_bit(
             train(task(), config, tmp_path / "cut", resume=step == 19, sample=crash_at(step))
     train(task(), config, tmp_path / "cut", resume=True)
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
+    if precision == "float16_o2":
+        lines = read_metrics(tmp_path / "whole" / "metrics.jsonl")
+        assert len({line["loss_scale"] for line in lines}) > 3
+        assert lines[-1]["overflows"] > 3
 
 
 @pytest.mark.usefixtures("no_tensorboard")

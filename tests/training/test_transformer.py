@@ -11,9 +11,8 @@ from cogview.data.loader import TokenBatches
 from cogview.errors import UsageError
 from cogview.sequence.template import TextToImageTemplate, TokenBatch
 from cogview.sequence.vocabulary import Vocabulary
-from cogview.training import transformer as module
 from cogview.training.config import TokenLossConfig
-from cogview.training.transformer import TransformerTask, evaluate_losses, token_nats
+from cogview.training.transformer import TransformerTask, evaluate_losses
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
 
@@ -138,25 +137,6 @@ def test_rows_can_be_split_into_micro_batches():
     assert (total / weight).item() == pytest.approx(whole.item(), rel=1e-5)
 
 
-def test_chunked_cross_entropy_equals_the_whole_with_its_gradients(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    table = torch.randn(40, 8, generator=generator, requires_grad=True)
-    hidden = torch.randn(23, 8, generator=generator, requires_grad=True)
-    targets = torch.randint(10, 30, (23,), generator=generator)
-
-    def head(states: torch.Tensor, rows: range | None) -> torch.Tensor:
-        return states @ (table if rows is None else table[rows.start : rows.stop]).T
-
-    whole = F.cross_entropy(head(hidden, range(10, 30)), targets - 10, reduction="none")
-    expected = torch.autograd.grad(whole.square().sum(), (table, hidden))
-    monkeypatch.setattr(module, "_CHUNK_TOKENS", 5)
-    chunked = token_nats(head, hidden, targets, range(10, 30))
-    got = torch.autograd.grad(chunked.square().sum(), (table, hidden))
-    assert torch.allclose(chunked, whole, atol=1e-6)
-    for ours, theirs in zip(got, expected, strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-5)
-
-
 def test_without_text_loss_no_text_row_of_the_head_learns():
     subject = task(text_weight=0.0, normaliser="legal")
     subject.module.embedding.gradient_scale = 0.0  # leaves the head's gradient alone in the table
@@ -168,6 +148,34 @@ def test_without_text_loss_no_text_row_of_the_head_learns():
     assert gradient[TEMPLATE.vocabulary.text_pieces.start :].abs().sum() == 0
 
 
-def test_negative_text_weight_is_refused():
-    with pytest.raises(UsageError, match="text_weight"):
-        dataclasses.replace(TokenLossConfig(), text_weight=-1.0)
+@pytest.mark.parametrize("name", ["text_weight", "z_loss_weight"])
+def test_negative_weights_are_refused(name):
+    with pytest.raises(UsageError, match=name):
+        dataclasses.replace(TokenLossConfig(), **{name: -1.0})
+
+
+@pytest.mark.parametrize("normaliser", ["legal", "vocabulary"])
+def test_z_loss_is_added_to_the_loss_and_shown_apart(normaliser):
+    plain, penalised = task(normaliser=normaliser), task(normaliser=normaliser, z_loss_weight=0.01)
+    loss, metrics = plain.loss(plain.batch(0))
+    with_z, more = penalised.loss(penalised.batch(0))
+    assert "squared_log_normaliser" not in metrics
+    assert more["squared_log_normaliser"] > 0
+    assert with_z.item() == pytest.approx(
+        loss.item() + 0.01 * more["squared_log_normaliser"].item(), rel=1e-5
+    )
+    assert more["image_loss_nats"] == metrics["image_loss_nats"]
+
+
+def test_work_is_the_targets_and_what_they_ask_of_the_model():
+    subject = task(normaliser="legal")
+    config = subject.module.config
+    work = subject.work(subject.batch(0))
+    assert work["tokens"] == 18 + 12
+    matrices = 2 * (4 + 8) * 32 * 32
+    others = (
+        sum(p.numel() for name, p in subject.module.named_parameters() if "embedding" not in name) - matrices
+    )
+    attention = 6 * config.num_layers * 32 * TEMPLATE.max_tokens
+    head = 18 * 12 + 12 * (TEMPLATE.vocabulary.num_tokens - TEMPLATE.vocabulary.text_pieces.start)
+    assert work["flops"] == pytest.approx(30 * (6 * (matrices + others) + attention) + 6 * 32 * head)

@@ -32,6 +32,7 @@ class TinyModule(nn.Module):
         self.register_buffer("mean_state", torch.zeros(8))
 
     def forward(self, images: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        images = images.to(self.convolution.weight.dtype)  # half precision with O2
         features = self.mix_again(self.mix(F.gelu(self.convolution(images)).mean(dim=(2, 3))))
         states = self.dropout(self.norm(features + self.embedding(ids)))
         self.last_state = states.detach().float().mean(dim=0)
@@ -76,6 +77,12 @@ class TinyTask:
         losses = F.cross_entropy(logits, batch["targets"], reduction="none")
         loss = (losses * batch["weights"]).sum() / batch["weights"].sum()
         return loss, {"color_loss": loss.detach(), "largest_logit": logits.detach().max()}
+
+    def work(self, batch: Batch) -> dict[str, float]:
+        return {"tokens": 2.0 * len(batch["ids"]), "flops": 1e6}
+
+    def telemetry(self, batch: Batch) -> Metrics:
+        return {"largest_weight": self.module.mix.weight.abs().max()}
 
     def advice(self, completed_steps, metrics):
         return []

@@ -1,6 +1,6 @@
 """Batches on their device, made one step ahead."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -18,12 +18,14 @@ class MicroBatch:
         num_items: over how many items its loss is a mean.
         unit: the plural of its items.
         weight: its share of the items of the whole batch; the weights of a step sum to 1.
+        work: what else it is counted in.
     """
 
     tensors: Batch
     num_items: float | int
     unit: str
     weight: float
+    work: Mapping[str, float]
 
 
 def prefetched_batches(
@@ -67,7 +69,9 @@ def _cut(task: Task, batch: Batch, num_parts: int, pin: bool) -> list[MicroBatch
     counts = [task.num_items(part) for part in parts]
     total = sum(num_items for num_items, _ in counts)
     return [
-        MicroBatch(tensors=part, num_items=num_items, unit=unit, weight=num_items / total)
+        MicroBatch(
+            tensors=part, num_items=num_items, unit=unit, weight=num_items / total, work=task.work(part)
+        )
         for part, (num_items, unit) in zip(parts, counts, strict=True)
     ]
 

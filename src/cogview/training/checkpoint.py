@@ -196,6 +196,8 @@ def _load_optimizers(
     path: Path,
 ) -> None:
     parameters = dict(module.named_parameters())
+    for optimizer in optimizers:
+        optimizer.state.clear()  # of a run that goes back to where there was less of it
     states = {
         parameter: optimizer.state[parameter]
         for optimizer in optimizers

@@ -1,9 +1,42 @@
 """How a run trains, whichever the stage."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cogview.errors import UsageError
+
+ComputedPrecision = Literal["float32", "bfloat16", "bfloat16_o2", "float16_o2"]
+"""What a run computes in; `_o2` is everything in half precision, over float32 master weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossScaleConfig:
+    """By how much the loss is multiplied before its gradient is computed in fp16, so that little becomes zero.
+
+    Args:
+        initial: of the first step.
+        window: applied steps in a row after which the scale doubles.
+        hysteresis: overflows, counted since the scale last doubled, of which the last halves it, and each after that.
+        floor: it is never less. A step that overflows there counts as one whose loss is not finite.
+
+    Paper: 2.4 (fp16); the numbers are the release's but for the start, 2^32 there.
+    """
+
+    initial: float = 65_536.0
+    window: int = 1_000
+    hysteresis: int = 2
+    floor: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("window", "hysteresis"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"loss_scale.{name} must be at least 1, got {getattr(self, name)}.")
+        if not 0 < self.floor <= self.initial < math.inf:
+            raise UsageError(
+                f"loss_scale.floor must be greater than 0 and at most loss_scale.initial, got {self.floor} and "
+                f"{self.initial}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +61,18 @@ class TrainingConfig:
         gradient_clip: the largest Euclidean norm of all gradients together; 0 turns clipping off.
         precision: "bfloat16" computes under autocast, "auto" does where the device has instructions for it (and a
             resume elsewhere goes on in what is fast there); weights and optimizer state are float32 in any case.
+            "bfloat16_o2" and "float16_o2" (the paper's) compute everything in half precision, norms and all, with
+            weights, activations and gradients of two bytes; master weights, the sum of the micro-batches' gradients
+            and optimizer state are float32. For transformers only.
+        loss_scale: of float16_o2. A step whose gradient overflows is skipped: it does not count for the schedule.
+        max_rollbacks: how often a run whose loss spikes or becomes infinite or NaN goes back to its last checkpoint
+            and leaves out the data from there to the trouble; after that many, or with 0, it stops. A loss that only
+            spikes never stops a run with 0.
+        spike_threshold: what counts as a spike: a step's loss above the median of the last 128 by more than so many
+            of their deviations (1.48 times the median distance from the median, but at least 1 % of the median).
+        peak_tflops: what the device computes at most in 10^12 operations a second, for the metric `mfu`: a number,
+            "auto" for what is known of some GPUs (else there is no such metric), or "measure" for that of a large
+            product, timed as the run begins.
         compile: compile the loss with torch.compile; needs a C++ compiler, without one the run is eager.
         device: "auto" takes CUDA if there is one.
         seed: with the step number, the only source of randomness.
@@ -53,7 +98,11 @@ class TrainingConfig:
     epsilon: float = 1e-8
     weight_decay: float = 4e-2
     gradient_clip: float = 1.0
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16", "bfloat16_o2", "float16_o2"] = "float32"
+    loss_scale: LossScaleConfig = field(default_factory=LossScaleConfig)
+    max_rollbacks: int = 0
+    spike_threshold: float = 20.0
+    peak_tflops: float | Literal["auto", "measure"] = "auto"
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
@@ -68,10 +117,17 @@ class TrainingConfig:
         for name in (*positive, "checkpoint_every_steps", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("learning_rate", "muon_learning_rate", "epsilon"):
+        for name in ("learning_rate", "muon_learning_rate", "epsilon", "spike_threshold"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be greater than 0, got {getattr(self, name)}.")
-        for name in ("weight_decay", "muon_weight_decay", "gradient_clip", "sample_every_steps", "seed"):
+        for name in (
+            "weight_decay",
+            "muon_weight_decay",
+            "gradient_clip",
+            "sample_every_steps",
+            "seed",
+            "max_rollbacks",
+        ):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
         for name in ("final_learning_rate_fraction", "warmup_fraction"):
@@ -81,6 +137,8 @@ class TrainingConfig:
             raise UsageError(f"betas must be at least 0 and less than 1, got {self.betas}.")
         if not 0 <= self.muon_momentum < 1:
             raise UsageError(f"muon_momentum must be at least 0 and less than 1, got {self.muon_momentum}.")
+        if not isinstance(self.peak_tflops, str) and not self.peak_tflops > 0:
+            raise UsageError(f"peak_tflops must be greater than 0, got {self.peak_tflops}.")
         if self.batch_size % self.num_micro_batches:
             raise UsageError(
                 f"batch_size must be a multiple of num_micro_batches, got {self.batch_size} and "
@@ -94,6 +152,8 @@ OPERATIONAL_FIELDS = (
     "sample_every_steps",
     "checkpoint_every_steps",
     "keep_checkpoints",
+    "max_rollbacks",
+    "peak_tflops",
 )
 """Fields that may differ when a run is resumed: they say how it is carried out, not what is computed."""
 
@@ -108,13 +168,17 @@ class TokenLossConfig:
         normaliser: over what the softmax of a target is taken: the whole `vocabulary`, as in the paper, or the
             `legal` ids only (image codes where a code stands, pieces and separators where text does). Sampling
             draws from the legal ids anyway, and fewer rows of the head are computed.
+        z_loss_weight: weight of the square of a target's log-normaliser, which is added to its cross-entropy and keeps
+            logits from drifting; 1e-4 is usual. Beyond the paper, off by default.
 
     Paper: 2.2, text and image tokens weigh the same.
     """
 
     text_weight: float = 1.0
     normaliser: Literal["vocabulary", "legal"] = "vocabulary"
+    z_loss_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.text_weight < 0:
-            raise UsageError(f"text_weight must be 0 or more, got {self.text_weight}")
+        for name in ("text_weight", "z_loss_weight"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} must be 0 or more, got {getattr(self, name)}")

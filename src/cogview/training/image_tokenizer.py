@@ -70,6 +70,14 @@ class ImageTokenizerTask:
         """Return the number of pictures."""
         return len(batch["images"]), "images"
 
+    def work(self, batch: Batch) -> dict[str, float]:
+        """Return nothing: pictures say it all."""
+        return {}
+
+    def telemetry(self, batch: Batch) -> Metrics:
+        """Return nothing: what there is to know comes with each step."""
+        return {}
+
     def loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
         """Return the reconstruction and commitment loss and what it is made of."""
         output = self.reconstruct(as_float(batch["images"]))

@@ -2,8 +2,8 @@
 
 import errno
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,21 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from torch.nn.utils import clip_grad_norm_
 
 from cogview.errors import CogViewError
 from cogview.files import atomic_folder
-from cogview.training.batches import prefetched_batches
+from cogview.training.batches import MicroBatch, prefetched_batches
 from cogview.training.checkpoint import load_latest_checkpoint, save_checkpoint
 from cogview.training.config import TrainingConfig
+from cogview.training.divergence import Detours, LossWatch
+from cogview.training.flops import peak_flops
 from cogview.training.interruption import StopRequest, TrainingInterrupted
-from cogview.training.metrics import MetricMeans, MetricsLog, read_metrics
-from cogview.training.optimizer import build_optimizers, set_learning_rates
+from cogview.training.metrics import MetricMeans, MetricsLog, read_metrics, read_scalars
 from cogview.training.plot import plot_losses
 from cogview.training.precision import autocast, compiler_failure, resolve_device, resolve_precision
 from cogview.training.progress import Pace, Progress, say
 from cogview.training.run_folder import claimed_run_folder, describe_run
+from cogview.training.stepper import Stepper
 from cogview.training.task import Batch, Metrics, Task
 
 
@@ -77,7 +78,8 @@ def train(
 
     Raises:
         UsageError: the folder or the config doesn't allow this run.
-        CogViewError: the loss became infinite or NaN, or the disk was full at the end.
+        CogViewError: the loss became infinite or NaN (or leapt) once more than the config has rollbacks for, or the
+            disk was full at the end.
         TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
     with ExitStack() as stack:
@@ -88,69 +90,131 @@ def train(
 
         memory_format = torch.channels_last if task.channels_last else torch.preserve_format
         module = task.module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-        optimizers = build_optimizers(module, config, precision)
+        stepper = Stepper(module, config, precision)
+        stack.callback(stepper.close)
         loss_of = _compiled(task.loss, device) if config.compile else task.loss
         means = MetricMeans()
+        watch = LossWatch(config.spike_threshold if config.max_rollbacks else None)
+        detours = Detours(config.max_rollbacks)
         checkpoints = run_folder / "checkpoints"
-        state = load_latest_checkpoint(checkpoints, module, optimizers) if resume else None
-        first_step = saved_steps = state["step"] if state else 0
+
+        def load() -> dict[str, Any] | None:
+            """Go to where the last checkpoint is, and return its state, if there is one."""
+            with stepper.float32_weights():
+                state = load_latest_checkpoint(checkpoints, module, stepper.optimizers)
+            if state is not None:
+                stepper.load_state(state["stepper"])
+                means.load_state(state["metric_sums"], device)
+                watch.load_state(state["usual_losses"])
+            return state
+
+        def save(step: int) -> None:
+            """Write the checkpoint of a step, and all that a run needs to go on from it."""
+            run_state = {
+                "stepper": stepper.state(),
+                "metric_sums": means.state(),
+                "usual_losses": watch.state(),
+                "detours": detours.state(),
+                "seconds": pace.seconds,
+                "run": description,
+            }
+            with stepper.float32_weights():
+                keep = config.keep_checkpoints
+                save_checkpoint(checkpoints, step, module, stepper.optimizers, run_state, keep)
+
+        def batches_from(step: int) -> Generator[list[MicroBatch], None, None]:
+            steps = range(step + detours.skipped_batches, config.num_steps + detours.skipped_batches)
+            return prefetched_batches(task, steps, config.num_micro_batches, device)
+
+        state = load() if resume else None
+        first_step = step = saved_steps = state["step"] if state else 0
         if state:
-            means.load_state(state["metric_sums"], device)
+            detours.load_state(state["detours"])
             say(f"Resuming after step {first_step} of {config.num_steps}.")
         module.train()
 
-        steps = range(first_step, config.num_steps)
-        batches = prefetched_batches(task, steps, config.num_micro_batches, device)
-        stack.enter_context(closing(batches))
-        log = stack.enter_context(MetricsLog(run_folder, first_step))
+        batches = batches_from(step)
+        stack.callback(lambda: batches.close())  # whichever they are by then
+        log = stack.enter_context(MetricsLog(run_folder, step))
         stop = stack.enter_context(StopRequest())
-        progress = stack.enter_context(Progress(first_step, config.num_steps))
-        pace = Pace(state["seconds"] if state else 0.0)
+        progress = stack.enter_context(Progress(step, config.num_steps))
+        peak = peak_flops(config.peak_tflops, device, precision)
+        pace = Pace(state["seconds"] if state else 0.0, peak)
+        if state is None and config.max_rollbacks:
+            save(0)  # something to go back to
 
-        for step, micro_batches in zip(steps, batches, strict=True):
+        while step < config.num_steps:
+            micro_batches = next(batches)
             # ---------------------------------- a single step ----------------------------------
-            torch.manual_seed(_step_seed(config.seed, step))
-            learning_rate = set_learning_rates(optimizers, step, config)
+            torch.manual_seed(_step_seed(config.seed, step + detours.skipped_batches))
+            learning_rate = stepper.set_learning_rates()
+            results = []
             for micro_batch in micro_batches:
                 with autocast(precision, device):
                     loss, metrics = loss_of(micro_batch.tensors)
-                torch.autograd.backward(loss * micro_batch.weight)
-                means.add({"loss": loss, **metrics}, micro_batch.weight)
-            gradient_norm = clip_grad_norm_(module.parameters(), config.gradient_clip or math.inf)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-            means.add({"gradient_norm": gradient_norm, **task.after_step(step)})
+                stepper.backward(loss, micro_batch.weight)
+                results.append(({"loss": loss.detach(), **metrics}, micro_batch.weight))
+            gradient_norm = stepper.step()
+            if gradient_norm is not None:  # else it overflowed: the step was skipped and counts for nothing
+                for metrics, weight in results:
+                    means.add(metrics, weight)
+                means.add({"gradient_norm": gradient_norm, **task.after_step(step)})
+                loss_of_step = torch.stack([metrics["loss"] * weight for metrics, weight in results]).sum()
+                watch.add(step, loss_of_step, gradient_norm)
             # -------------------------------- the step is done ---------------------------------
-            means.watch(loss + gradient_norm, step)
-            pace.count(sum(part.num_items for part in micro_batches), micro_batches[0].unit)
+            for part in micro_batches:
+                pace.count(part.num_items, part.unit, part.work)
             progress.advance()
             completed_steps = step + 1
             is_last = completed_steps == config.num_steps
             is_stopping = stop.requested  # read once: a signal from here on is for the next step
+            is_logged = is_last or completed_steps % config.log_every_steps == 0
+            is_saved = is_last or is_stopping or completed_steps % config.checkpoint_every_steps == 0
 
-            if is_last or completed_steps % config.log_every_steps == 0:
-                means.check_finite()
-                line = {**means.read(), "learning_rate": learning_rate, **pace.read()}
+            # A checkpoint of a run that went wrong would push out a good one.
+            trouble = watch.read() if is_logged or is_saved else None
+            if trouble is not None:
+                detours.check(trouble)
+                state = load()
+                assert state is not None, "there is one from before the first step"
+                step = saved_steps = state["step"]
+                say(detours.add(trouble, step))
+                batches.close()
+                batches = batches_from(step)
+                log.rewind(step)
+                progress.rewind(step)
+                continue
+
+            if is_logged:
+                with autocast(precision, device):
+                    inside = task.telemetry(micro_batches[0].tensors)
+                line = {
+                    "loss": math.nan,  # if all steps since the last line were skipped
+                    **means.read(),
+                    "learning_rate": learning_rate,
+                    **stepper.read(),
+                    **detours.state(),
+                    **read_scalars(inside),
+                    **pace.read(),
+                }
                 progress.show(line, pace.unit)
                 for advice in task.advice(completed_steps, line):
                     say(advice)
                 with _full_disk_reported("a line of metrics.jsonl"):
                     log.write(completed_steps, line)
 
-            if is_last or is_stopping or completed_steps % config.checkpoint_every_steps == 0:
-                means.check_finite()  # a checkpoint of NaNs would push out a good one
+            if is_saved:
                 with pace.paused(), _full_disk_reported(f"the checkpoint of step {completed_steps}"):
                     log.sync()
-                    run_state = {"metric_sums": means.state(), "seconds": pace.seconds, "run": description}
-                    keep = config.keep_checkpoints
-                    save_checkpoint(checkpoints, completed_steps, module, optimizers, run_state, keep)
-                    _export(export, run_folder)
+                    save(completed_steps)
+                    with stepper.float32_weights():
+                        _export(export, run_folder)
                     saved_steps = completed_steps
                 module.train()
 
             if sample is not None and (is_last or _is_due(completed_steps, config.sample_every_steps)):
-                with pace.paused(), _full_disk_reported(f"the samples of step {completed_steps}"):
+                problem = _full_disk_reported(f"the samples of step {completed_steps}")
+                with pace.paused(), problem, stepper.float32_weights():
                     sample(completed_steps)
                 module.train()
 
@@ -159,6 +223,7 @@ def train(
                     f"Stopped after step {completed_steps} of {config.num_steps}, saved up to step {saved_steps}; "
                     "resume the run to go on."
                 )
+            step = completed_steps
 
         seconds, items_per_second = pace.seconds, pace.items_per_second
         if saved_steps < config.num_steps:
@@ -166,8 +231,11 @@ def train(
                 f"The disk is full and the run is saved only up to step {saved_steps} of {config.num_steps}; "
                 "free some space and resume the run."
             )
-        if not steps:  # it was done before, but perhaps not all of its results were written
-            _export(export, run_folder)
+        if (
+            first_step == config.num_steps
+        ):  # it was done before, but perhaps not all of its results were written
+            with stepper.float32_weights():
+                _export(export, run_folder)
         with _full_disk_reported("loss.png"):
             if not plot_losses(run_folder / "metrics.jsonl", run_folder / "loss.png"):
                 say("There is no loss.png: drawing it needs matplotlib (pip install matplotlib).")

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from cogview.errors import CogViewError
 from cogview.files import atomic_write_bytes
 
 
@@ -22,7 +21,6 @@ class MetricMeans:
     def __init__(self) -> None:
         self._sums: dict[str, torch.Tensor] = {}
         self._weights: dict[str, float] = {}
-        self._first_bad_step: torch.Tensor | None = None
 
     def add(self, metrics: Mapping[str, Float[torch.Tensor, ""]], weight: float = 1.0) -> None:
         """Add one value of each metric."""
@@ -30,26 +28,6 @@ class MetricMeans:
             term = value.detach().float() * weight
             self._sums[name] = self._sums[name] + term if name in self._sums else term
             self._weights[name] = self._weights.get(name, 0.0) + weight
-
-    def watch(self, value: Float[torch.Tensor, ""], step: int) -> None:
-        """Note the step if the value is not finite; only the first such step is remembered."""
-        bad = torch.where(torch.isfinite(value.detach()), torch.inf, float(step))
-        earlier = self._first_bad_step
-        self._first_bad_step = bad if earlier is None else torch.minimum(earlier, bad)
-
-    def check_finite(self) -> None:
-        """Wait for the device and stop the run if a watched value was not finite.
-
-        Raises:
-            CogViewError: names the first such step.
-        """
-        step = math.inf if self._first_bad_step is None else float(self._first_bad_step)
-        self._first_bad_step = None
-        if math.isfinite(step):
-            raise CogViewError(
-                f"The loss or its gradient became infinite or NaN in step {int(step) + 1}; the last checkpoint "
-                "is kept. Start again with a lower learning_rate, a longer warm-up or precision float32."
-            )
 
     def read(self) -> dict[str, float]:
         """Return the means and begin anew."""
@@ -76,16 +54,23 @@ class MetricsLog:
     """
 
     def __init__(self, run_folder: Path, completed_steps: int) -> None:
-        self._path = run_folder / "metrics.jsonl"
+        self._run_folder, self._path = run_folder, run_folder / "metrics.jsonl"
+        self._tensorboard: Any = None
+        self.rewind(completed_steps)
+
+    def rewind(self, completed_steps: int) -> None:
+        """Cut away the lines after a step."""
         kept = [line for line in read_metrics(self._path) if line["step"] <= completed_steps]
         atomic_write_bytes(self._path, b"".join(map(_encode, kept)))
         self._unwritten = b""
-        self._tensorboard: Any = None
+        self._close()
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self._tensorboard = SummaryWriter(str(run_folder / "tensorboard"), purge_step=completed_steps + 1)
+        self._tensorboard = SummaryWriter(
+            str(self._run_folder / "tensorboard"), purge_step=completed_steps + 1
+        )
 
     def write(self, step: int, metrics: Mapping[str, int | float]) -> None:
         """Append a line; if the disk is full, it is kept and written with the next one.
@@ -116,8 +101,19 @@ class MetricsLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+
+def read_scalars(metrics: Mapping[str, Float[torch.Tensor, ""]]) -> dict[str, float]:
+    """Return scalars of a device as numbers, waiting for it once."""
+    if not metrics:
+        return {}
+    values = torch.stack([value.detach().float() for value in metrics.values()]).tolist()
+    return dict(zip(metrics, values, strict=True))
 
 
 def read_metrics(path: Path) -> list[dict[str, int | float]]:

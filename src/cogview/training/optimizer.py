@@ -6,13 +6,12 @@ take over the matrices of linear maps.
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import torch
 from torch import nn
 
 from cogview.errors import UsageError
-from cogview.training.config import TrainingConfig
+from cogview.training.config import ComputedPrecision, TrainingConfig
 from cogview.training.muon import Muon
 
 
@@ -33,14 +32,14 @@ def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) ->
 
 
 def build_optimizers(
-    module: nn.Module, config: TrainingConfig, precision: Literal["float32", "bfloat16"] = "float32"
+    module: nn.Module, config: TrainingConfig, precision: ComputedPrecision = "float32"
 ) -> list[torch.optim.Optimizer]:
     """Build the optimizers of the module where it lies: each trainable parameter is in one of them.
 
     AdamW updates all in one fused kernel. With `optimizer` "muon", the weights of linear maps are Muon's: its
     steps move each matrix equally in all directions, while embeddings, a head tied to them, norms and biases stay
-    with AdamW. Muon has a peak rate and a decay of its own, and makes its updates orthogonal in the
-    run's precision.
+    with AdamW. Muon has a peak rate and a decay of its own, and makes its updates orthogonal in bfloat16 where the run
+    computes in it, else in float32.
 
     Raises:
         UsageError: Muon was asked for, and there are no linear maps.
@@ -71,7 +70,7 @@ def build_optimizers(
                 lr=config.muon_learning_rate,
                 weight_decay=config.muon_weight_decay,
                 momentum=config.muon_momentum,
-                dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
+                dtype=torch.bfloat16 if precision.startswith("bfloat16") else torch.float32,
             )
         )
     for optimizer in optimizers:
@@ -92,12 +91,12 @@ def set_learning_rates(
 
 
 def learning_rate_at(step: int, config: TrainingConfig) -> float:
-    """Return the learning rate of a step: a linear rise to the peak, then a half cosine down to the floor.
+    """Return the learning rate of an applied step: a linear rise to the peak, then a half cosine down to the floor.
 
     The last step of the warm-up has the peak, the last step of the run has the floor.
 
     Args:
-        step: counts from 0.
+        step: counts applied steps from 0; those skipped for an overflow are not among them.
         config: its peak, floor, warm-up and number of steps.
 
     Paper: section 2.3.

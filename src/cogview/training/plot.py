@@ -8,7 +8,7 @@ from cogview.training.metrics import read_metrics
 
 
 def plot_losses(metrics_path: Path, picture_path: Path) -> bool:
-    """Draw every metric that has "loss" in its name against the step.
+    """Draw every metric that has "loss" in its name against the step, but for the loss scale.
 
     Args:
         metrics_path: a run's `metrics.jsonl`.
@@ -18,7 +18,7 @@ def plot_losses(metrics_path: Path, picture_path: Path) -> bool:
         Whether it was drawn: without matplotlib (the extra `plot`), or without metrics, it is not.
     """
     lines = read_metrics(metrics_path)
-    names = sorted({name for line in lines for name in line if "loss" in name})
+    names = sorted({name for line in lines for name in line if "loss" in name and name != "loss_scale"})
     if not names:
         return False
     try:

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from cogview.errors import UsageError
+from cogview.training.config import ComputedPrecision
 
 
 def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -33,30 +34,36 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 
 def resolve_precision(
-    precision: Literal["auto", "float32", "bfloat16"], device: torch.device
-) -> Literal["float32", "bfloat16"]:
-    """Turn the precision of a config into one that is computed: with "auto", bfloat16 where it is fast."""
-    if precision == "auto":
-        return "bfloat16" if computes_bfloat16(device) else "float32"
-    return precision
-
-
-def autocast(
-    precision: Literal["auto", "float32", "bfloat16"], device: torch.device
-) -> AbstractContextManager[object]:
-    """Return the context in which the loss is computed.
-
-    bfloat16 has the range of float32, so it needs no loss scale; weights, gradients and optimizer state stay
-    float32, and so do the operations that autocast lists as delicate (norms, softmax, losses).
+    precision: Literal["auto", "float32", "bfloat16", "bfloat16_o2", "float16_o2"], device: torch.device
+) -> ComputedPrecision:
+    """Turn the precision of a config into one that is computed: with "auto", bfloat16 where it is fast.
 
     Raises:
         UsageError: the device does not know bfloat16.
     """
-    if resolve_precision(precision, device) == "float32":
-        return nullcontext()
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise UsageError("precision is bfloat16, which this GPU cannot compute; use float32.")
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    if precision == "auto":
+        return "bfloat16" if computes_bfloat16(device) else "float32"
+    if precision.startswith("bfloat16") and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UsageError(
+            f"precision is {precision}, which this GPU cannot compute; use float16_o2 or float32."
+        )
+    return precision
+
+
+def autocast(precision: ComputedPrecision, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which the loss is computed; O2 needs none, since its weights are of half precision.
+
+    bfloat16 has the range of float32, so it needs no loss scale; weights, gradients and optimizer state stay
+    float32, and so do the operations that autocast lists as delicate (norms, softmax, losses).
+    """
+    if precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def master_weights_dtype(precision: ComputedPrecision) -> torch.dtype | None:
+    """Return in what everything is computed over float32 master weights; None if there are none."""
+    return {"bfloat16_o2": torch.bfloat16, "float16_o2": torch.float16}.get(precision)
 
 
 def compiler_failure(device: torch.device) -> str | None:

@@ -45,6 +45,14 @@ class Progress:
     ) -> None:
         self._bar.close()
 
+    def rewind(self, completed_steps: int) -> None:
+        """Stand at an earlier step again."""
+        self._first_step -= (
+            self._completed_steps - completed_steps
+        )  # what was done has been done, for the rate
+        self._bar.update(completed_steps - self._completed_steps)
+        self._completed_steps = completed_steps
+
     def advance(self) -> None:
         """Count a step."""
         self._completed_steps += 1
@@ -75,13 +83,16 @@ class Pace:
 
     Args:
         seconds_before: spent before a resume.
+        peak_flops: what the device can do at most a second, if known; see `cogview.training.flops.peak_flops`.
     """
 
-    def __init__(self, seconds_before: float) -> None:
+    def __init__(self, seconds_before: float, peak_flops: float | None = None) -> None:
         self.unit = "items"
         self._seconds_before = seconds_before
         self._start = self._interval_start = time.perf_counter()
         self._num_items = self._interval_num_items = 0.0
+        self._peak_flops = peak_flops
+        self._interval_work: dict[str, float] = {}
 
     @property
     def seconds(self) -> float:
@@ -93,18 +104,37 @@ class Pace:
         """The mean rate since the start of this process."""
         return self._num_items / (time.perf_counter() - self._start)
 
-    def count(self, num_items: float | int, unit: str) -> None:
-        """Count the items of a step."""
+    def count(self, num_items: float | int, unit: str, work: Mapping[str, float]) -> None:
+        """Count the items of a step or of a part of it, and what else it is counted in.
+
+        Args:
+            num_items: by weight.
+            unit: their plural.
+            work: "tokens" and "flops" of the model, where they are known.
+        """
         self.unit = unit
+        for name, value in work.items():
+            self._interval_work[name] = self._interval_work.get(name, 0.0) + value
         self._num_items += num_items
         self._interval_num_items += num_items
 
     def read(self) -> dict[str, float]:
-        """Return the seconds so far and the rate since the last reading; asked after a wait for the device."""
+        """Return the seconds so far and the rates since the last reading; asked after a wait for the device.
+
+        Beside items, `tokens_per_second` and `mfu`, the share of the device's peak that the model's operations take.
+        """
         now = time.perf_counter()
-        rate = self._interval_num_items / (now - self._interval_start)
-        self._interval_start, self._interval_num_items = now, 0.0
-        return {"seconds": round(self.seconds, 3), "items_per_second": round(rate, 3)}
+        seconds, work = now - self._interval_start, self._interval_work
+        rates = {
+            "seconds": round(self.seconds, 3),
+            "items_per_second": round(self._interval_num_items / seconds, 3),
+        }
+        if "tokens" in work:
+            rates["tokens_per_second"] = round(work["tokens"] / seconds, 3)
+        if "flops" in work and self._peak_flops is not None:
+            rates["mfu"] = round(work["flops"] / seconds / self._peak_flops, 5)
+        self._interval_start, self._interval_num_items, self._interval_work = now, 0.0, {}
+        return rates
 
     @contextmanager
     def paused(self) -> Iterator[None]:

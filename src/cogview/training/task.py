@@ -54,6 +54,14 @@ class Task(Protocol):
         """
         ...
 
+    def work(self, batch: Batch) -> Mapping[str, float]:
+        """Return what a batch is counted in beside items: "tokens" and the model's "flops", or nothing.
+
+        Args:
+            batch: a batch, or a micro-batch, in host memory.
+        """
+        ...
+
     def loss(self, batch: Batch) -> tuple[Float[torch.Tensor, ""], Metrics]:
         """Return the loss to minimise, a mean over the batch's items, and scalars to log beside it.
 
@@ -61,6 +69,16 @@ class Task(Protocol):
 
         Args:
             batch: a batch, or a micro-batch, on the module's device.
+        """
+        ...
+
+    def telemetry(self, batch: Batch) -> Metrics:
+        """Return scalars that are looked at only when a line is logged; it draws no random numbers.
+
+        Called under autocast like the loss, and after the step.
+
+        Args:
+            batch: the first micro-batch of the step, on the module's device.
         """
         ...
 

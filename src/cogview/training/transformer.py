@@ -1,6 +1,6 @@
 """Stage 2 as a task of the training loop: the next token of text and picture."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -8,43 +8,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from cogview.sequence.template import Codes, Pieces, TextToImageTemplate, TokenBatch
 from cogview.training.config import TokenLossConfig
+from cogview.training.flops import flops_per_token
 from cogview.training.task import Batch, Metrics
+from cogview.training.telemetry import largest_values
+from cogview.training.token_loss import token_losses
 from cogview.transformer.model import Transformer
-
-_CHUNK_TOKENS = 1024
-
-
-def token_nats(
-    head: Callable[[Tensor, range | None], Tensor],
-    hidden: Float[Tensor, "n d"],
-    targets: Int64[Tensor, "n"],
-    rows: range | None,
-) -> Float[Tensor, "n"]:
-    """Return the cross-entropy of each target in nats, without holding all logits at once.
-
-    Logits of one chunk of tokens are computed, used and forgotten, and computed again in the backward pass, so
-    that memory does not grow with tokens x vocabulary. The result is exact.
-
-    Args:
-        head: maps hidden states to the logits of `rows`.
-        hidden: states of the tokens before the targets.
-        targets: ids within `rows`.
-        rows: ids that the softmax is taken over; all if None.
-    """
-    start = rows.start if rows is not None else 0
-
-    def chunk(states: Tensor, ids: Tensor) -> Tensor:
-        return F.cross_entropy(head(states, rows).float(), ids - start, reduction="none")
-
-    if hidden.shape[0] <= _CHUNK_TOKENS or torch.compiler.is_compiling():
-        return chunk(hidden, targets)
-    pairs = zip(torch.split(hidden, _CHUNK_TOKENS), torch.split(targets, _CHUNK_TOKENS), strict=True)
-    return torch.cat([checkpoint(chunk, states, ids, use_reentrant=False) for states, ids in pairs])
 
 
 @runtime_checkable
@@ -114,27 +85,68 @@ class TransformerTask:
         text = self.config.text_weight * float(batch["text_weights"].sum())
         return batch["image_targets"].numel() + text, "tokens"
 
+    def work(self, batch: Batch) -> dict[str, float]:
+        """Return the targets of a batch, each after a token of its own, and the operations they ask of the model."""
+        image, text = float(batch["image_targets"].numel()), float(batch["text_weights"].sum())
+        config, length = self.module.config, batch["tokens"].shape[1]
+        flops = sum(
+            num * flops_per_token(config, length, len(rows) if rows else config.vocabulary_size)
+            for num, rows in ((image, self._image_rows), (text, self._text_rows))
+        )
+        return {"tokens": image + text, "flops": flops}
+
     def loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
-        """Return the mean loss of all targets in nats, and the means of text and image apart."""
+        """Return the mean loss of all targets in nats, and the means of text and image apart, without the z-loss."""
         hidden = self.module.hidden_states(batch["tokens"], batch["positions"])
-        image = token_nats(
-            self.module.logits,
-            _states_at(hidden, batch["image_places"]),
-            batch["image_targets"].flatten(),
-            self._image_rows,
+        image_states = _states_at(hidden, batch["image_places"])
+        text_states = _states_at(hidden, batch["text_places"])
+        image_targets, text_targets = batch["image_targets"].flatten(), batch["text_targets"].flatten()
+        text_weights, weight = batch["text_weights"].flatten(), self.config.text_weight
+        image_weights = torch.ones_like(image_targets, dtype=torch.float32)
+        if weight > 0 and self._image_rows is None:  # one softmax for both, so one gradient of the whole head
+            total, nats, squares = self._losses(
+                torch.cat([image_states, text_states]),
+                torch.cat([image_targets, text_targets]),
+                torch.cat([image_weights, text_weights * weight]),
+                None,
+            )
+            image_nats, text_nats = nats[: len(image_targets)], nats[len(image_targets) :]
+        else:
+            total, image_nats, squares = self._losses(
+                image_states, image_targets, image_weights, self._image_rows
+            )
+            with torch.set_grad_enabled(weight > 0 and torch.is_grad_enabled()):
+                text_total, text_nats, text_squares = self._losses(
+                    text_states, text_targets, text_weights, self._text_rows
+                )
+            total, squares = total + weight * text_total, squares + weight * text_squares
+        num_text = text_weights.sum()
+        num_weighted = image_nats.numel() + weight * num_text
+        metrics = {
+            "image_loss_nats": image_nats.mean(),
+            "text_loss_nats": (text_nats * text_weights).sum() / num_text,
+        }
+        if self.config.z_loss_weight:
+            metrics["squared_log_normaliser"] = squares / num_weighted
+        return total / num_weighted, metrics
+
+    def _losses(
+        self,
+        states: Float[Tensor, "n d"],
+        targets: Int64[Tensor, "n"],
+        weights: Float[Tensor, "n"],
+        rows: range | None,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "n"], Float[Tensor, ""]]:
+        """Return weighted sum of the losses, cross-entropies, and weighted sum of the squared log-normalisers."""
+        start = rows.start if rows is not None else 0
+        total, nats, normalisers = token_losses(
+            states, self.module.head(rows), targets - start, weights, self.config.z_loss_weight
         )
-        text = token_nats(
-            self.module.logits,
-            _states_at(hidden, batch["text_places"]),
-            batch["text_targets"].flatten(),
-            self._text_rows,
-        )
-        text_weights = batch["text_weights"].flatten()
-        text_sum, num_text = (text * text_weights).sum(), text_weights.sum()
-        weight = self.config.text_weight
-        loss = (image.sum() + weight * text_sum) / (image.numel() + weight * num_text)
-        metrics = {"image_loss_nats": image.mean().detach(), "text_loss_nats": (text_sum / num_text).detach()}
-        return loss, metrics
+        return total, nats, (weights * normalisers.square()).sum()
+
+    def telemetry(self, batch: Batch) -> Metrics:
+        """Return how large main branch and attention scores are by layer, for the first sequence of a batch."""
+        return largest_values(self.module, batch["tokens"][:1], batch["positions"][:1])
 
     def advice(self, completed_steps: int, metrics: Mapping[str, float]) -> list[str]:
         """Return nothing: what could go wrong is in the losses."""

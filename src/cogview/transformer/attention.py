@@ -78,8 +78,7 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None) -> Float[Tensor, "b t d"]:
         """Attend to all earlier tokens; with a cache, also to those it holds, and leave these in it."""
         b, t, d = x.shape
-        heads = self.query_key_value(x).view(b, t, 3, self.config.num_heads, self.config.head_size)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        query, key, value = self.heads(x)
         if cache is not None:
             key, value = cache.append(key, value)
             query = query.to(key.dtype)
@@ -89,3 +88,9 @@ class CausalSelfAttention(nn.Module):
         else:
             attended = fused_attention(query, key, value, dropout)
         return self.output(attended.to(x.dtype).transpose(1, 2).reshape(b, t, d))
+
+    def heads(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "3 b h t e"]:
+        """Return queries, keys and values."""
+        b, t, _ = x.shape
+        heads = self.query_key_value(x).view(b, t, 3, self.config.num_heads, self.config.head_size)
+        return heads.permute(2, 0, 3, 1, 4)

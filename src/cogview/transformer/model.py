@@ -67,10 +67,12 @@ class Transformer(nn.Module):
             hidden: what `hidden_states` or `extend` returned.
             rows: the legal tokens, where others need not be computed.
         """
+        return F.linear(hidden, self.head(rows))
+
+    def head(self, rows: range | None = None) -> Float[Tensor, "v d"]:
+        """Return the rows of the head, which is tied to the embedding: all, or those of the tokens in `rows`."""
         table = self.embedding.tokens.weight
-        if rows is not None:
-            table = table[rows.start : rows.stop]
-        return F.linear(hidden, table)
+        return table if rows is None else table[rows.start : rows.stop]
 
     def extend(
         self, tokens: Int[Tensor, "b t"], positions: Int[Tensor, "b t"], cache: KeyValueCache

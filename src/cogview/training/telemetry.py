@@ -1,0 +1,72 @@
+"""How large the numbers inside a transformer are, by layer."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cogview.training.task import Metrics
+from cogview.transformer.attention import CausalSelfAttention
+from cogview.transformer.model import Transformer
+
+NUM_QUERIES = 64
+
+
+@torch.no_grad()
+def largest_values(
+    transformer: Transformer, tokens: Int[Tensor, "b t"], positions: Int[Tensor, "b t"]
+) -> Metrics:
+    """Return `main_branch_max/LAYER`, the largest |x| behind each block, and `attention_score_max/LAYER`.
+
+    A score is q k / sqrt(e), before the softmax. Fused kernels never show them, so they are computed here for
+    `NUM_QUERIES` queries spread evenly over the sequence against all earlier keys: the largest |score| seen is at most
+    the largest there is. The sequences go through the transformer once more, without dropout and never compiled; for
+    one sequence, on the steps that are logged, that costs little.
+
+    Args:
+        transformer: in the precision in which it is trained.
+        tokens: of few sequences.
+        positions: theirs.
+
+    Paper: 2.4, the two values that overflow.
+    """
+    found: Metrics = {}
+    hooks = []
+    was_training = transformer.training
+    for number, block in enumerate(transformer.blocks):
+        layer = f"{number:02d}"
+        hooks += [
+            block.register_forward_hook(partial(_note_output, found, f"main_branch_max/{layer}")),
+            block.get_submodule("attention").register_forward_pre_hook(
+                partial(_note_scores, found, f"attention_score_max/{layer}")
+            ),
+        ]
+    try:
+        transformer.eval()
+        transformer.hidden_states(tokens, positions)
+    finally:
+        transformer.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def largest_score(query: Float[Tensor, "b h t e"], key: Float[Tensor, "b h t e"]) -> Float[Tensor, ""]:
+    """Return the largest |q k| / sqrt(e) of queries spread over a sequence, in float32."""
+    t = query.shape[2]
+    chosen = torch.linspace(0, t - 1, min(t, NUM_QUERIES), device=query.device).round().long()
+    scores = query[:, :, chosen].float() @ key.float().mT / query.shape[-1] ** 0.5
+    future = torch.arange(t, device=query.device) > chosen[:, None]
+    return scores.abs().masked_fill(future, 0.0).amax()
+
+
+def _note_output(found: Metrics, name: str, block: nn.Module, inputs: Any, output: Tensor) -> None:
+    found[name] = output.abs().amax().float()
+
+
+def _note_scores(found: Metrics, name: str, attention: CausalSelfAttention, inputs: tuple[Any, ...]) -> None:
+    query, key, _ = attention.heads(inputs[0])
+    with torch.autocast(query.device.type, enabled=False):
+        found[name] = largest_score(query, key)
