@@ -138,10 +138,12 @@ def _lines(result: dict[str, Any]) -> list[str]:
 
 def _training_lines(training: dict[str, Any], device: dict[str, Any], num_devices: int) -> list[str]:
     micro_batch, largest = training["micro_batch_per_device"], training["largest_micro_batch"]
+    sequences = "1 sequence" if micro_batch == 1 else f"{micro_batch:,} sequences"
     each = " on each device" if num_devices > 1 else ""
     compiled = "; counted as not compiled" if training["compiled"] else ""
     if largest:
-        advice = f"largest that fits: {largest:,} at a time"
+        beyond = " or more" if training["largest_micro_batch_is_a_bound"] else ""
+        advice = f"largest that fits: {largest:,}{beyond} at a time"
         if not training["fits"]:
             advice += f", --training.num-micro-batches {training['fewest_micro_batches_that_fit']}"
     else:
@@ -156,7 +158,7 @@ def _training_lines(training: dict[str, Any], device: dict[str, Any], num_device
             "reached (an assumption: --mfu)"
         )
     return [
-        f"training in {training['precision']} with {training['optimizer']}, {micro_batch:,} sequence{'s' * (micro_batch > 1)} at a time{each}:",
+        f"training in {training['precision']} with {training['optimizer']}, {sequences} at a time{each}:",
         *_memory_lines(training["bytes_by_kind"]),
         f"  {'together':<34}{_gigabytes(training['bytes']):>10}{compiled}",
         f"  {advice}",
@@ -183,16 +185,16 @@ def _generation_lines(generation: dict[str, Any], device: dict[str, Any]) -> lis
     ]
 
 
-def _memory_lines(bytes_by_kind: dict[str, float]) -> list[str]:
+def _memory_lines(bytes_by_kind: dict[str, float | int]) -> list[str]:
     """Return a line for each kind that there is any of."""
     return [f"  {_TITLES[kind]:<34}{_gigabytes(each):>10}" for kind, each in bytes_by_kind.items() if each]
 
 
-def _gigabytes(num_bytes: float) -> str:
+def _gigabytes(num_bytes: float | int) -> str:
     return f"{num_bytes / 1e9:,.2f} GB" if num_bytes < 1e11 else f"{num_bytes / 1e9:,.0f} GB"
 
 
-def _number(number: float) -> str:
+def _number(number: float | int) -> str:
     """Return a large number to three digits, in words that scales have."""
     for scale, letter in ((1e12, " T"), (1e9, " B"), (1e6, " M")):
         if number >= scale:

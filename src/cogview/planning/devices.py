@@ -50,20 +50,20 @@ GPUS: Mapping[str, Device] = MappingProxyType(
     {
         gpu.name: gpu
         for gpu in (
-            _gpu("b200", 180, 2250, 75),
-            _gpu("h200", 141, 989, 67),
-            _gpu("h100", 80, 989, 67),
-            _gpu("h100-pcie", 80, 756, 51),
-            _gpu("a100-80", 80, 312, 19.5),
-            _gpu("a100-40", 40, 312, 19.5),
-            _gpu("v100", 32, 125, 15.7, has_bfloat16=False),
-            _gpu("v100-16", 16, 125, 15.7, has_bfloat16=False),
-            _gpu("l40s", 48, 362, 91.6),
-            _gpu("l4", 24, 121, 30.3),
-            _gpu("a10", 24, 125, 31.2),
-            _gpu("t4", 16, 65, 8.1, has_bfloat16=False),
-            _gpu("rtx4090", 24, 165.2, 82.6),
-            _gpu("rtx3090", 24, 71, 35.6),
+            _gpu("b200", 180.0, 2250.0, 75.0),
+            _gpu("h200", 141.0, 989.0, 67.0),
+            _gpu("h100", 80.0, 989.0, 67.0),
+            _gpu("h100-pcie", 80.0, 756.0, 51.0),
+            _gpu("a100-80", 80.0, 312.0, 19.5),
+            _gpu("a100-40", 40.0, 312.0, 19.5),
+            _gpu("v100", 32.0, 125.0, 15.7, has_bfloat16=False),
+            _gpu("v100-16", 16.0, 125.0, 15.7, has_bfloat16=False),
+            _gpu("l40s", 48.0, 362.0, 91.6),
+            _gpu("l4", 24.0, 121.0, 30.3),
+            _gpu("a10", 24.0, 125.0, 31.2),
+            _gpu("t4", 16.0, 65.0, 8.1, has_bfloat16=False),
+            _gpu("rtx4090", 24.0, 165.2, 82.6),
+            _gpu("rtx3090", 24.0, 71.0, 35.6),
         )
     }
 )
@@ -81,7 +81,7 @@ def find_device(name: str) -> Device:
 
         from cogview.training.precision import computes_bfloat16
 
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
         return Device(
             name="cpu",
             memory_bytes=memory,

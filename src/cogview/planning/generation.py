@@ -69,7 +69,7 @@ def generation_memory(
     queries_keys_values = config.num_layers * 3 * d * d  # copied in any case, with the query divided
     packs = device.is_cpu and can_pack("cpu", dtype)
     max_tokens = template.max_prefix_tokens + template.num_codes_per_image - 1
-    fixed = {
+    fixed: dict[str, float] = {
         "weights": config.num_parameters * dtype.itemsize,
         "prepared_weights": (matrices if packs else queries_keys_values) * dtype.itemsize,
         "prompt": rows * _cache_bytes(config, template.max_prefix_tokens, device, dtype),
@@ -80,9 +80,9 @@ def generation_memory(
     if device.is_cpu:  # which rows of the tables are weighed by what, and the scores
         transient += 12 * _blocks(max_tokens) * d + 16 * max_tokens * config.num_heads
     return GenerationMemory(
-        fixed=MappingProxyType(fixed),
+        fixed=MappingProxyType({kind: float(num_bytes) for kind, num_bytes in fixed.items()}),
         cache_per_picture=rows * _cache_bytes(config, max_tokens, device, dtype),
-        transient_per_picture=rows * transient,
+        transient_per_picture=float(rows * transient),
     )
 
 
@@ -96,4 +96,4 @@ def _cache_bytes(config: TransformerConfig, max_tokens: int, device: Device, dty
     if device.is_cpu:
         # Keys lie in whole blocks, and are of half precision beside weights of any half precision.
         places = max_tokens + _blocks(max_tokens) * TableCache.BLOCK
-    return config.num_layers * config.hidden_size * places * dtype.itemsize
+    return float(config.num_layers * config.hidden_size * places * dtype.itemsize)

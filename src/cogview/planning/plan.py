@@ -8,7 +8,7 @@ import torch
 from cogview.errors import UsageError
 from cogview.planning.devices import Device
 from cogview.planning.generation import generation_memory
-from cogview.planning.training import TrainingPlanner, training_template, work_of_a_sequence
+from cogview.planning.training import MAX_MICRO_BATCH, TrainingPlanner, training_template, work_of_a_sequence
 from cogview.recipes.config import TextToImageRecipe
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
@@ -102,6 +102,7 @@ def _training(
         "bytes": memory.total,
         "fits": memory.total <= device.memory_bytes,
         "largest_micro_batch": largest,
+        "largest_micro_batch_is_a_bound": largest == MAX_MICRO_BATCH,
         "fewest_micro_batches_that_fit": per_device // fitting if fitting else None,
         "bytes_at_micro_batch_1": planner.memory(1).total,
         "fewest_devices_that_fit": num_devices if largest else _fewest_devices(planner, device, num_devices),

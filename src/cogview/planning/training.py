@@ -33,7 +33,8 @@ from cogview.transformer.model import Transformer
 # What a CPU process holds beyond its tensors, measured by `bench/plan.py`: the libraries' own buffers, and of the small
 # tensors' memory the share that glibc keeps, scattered, for others.
 _PROCESS_BYTES, _SCATTERED_SHARE = 2**26, 0.2
-_MAX_MICRO_BATCH = 2**14
+MAX_MICRO_BATCH = 1024
+"""Beyond this no larger batch is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class TrainingMemory:
     @property
     def total(self) -> float:
         """All of it."""
-        return sum(self.bytes_by_kind.values())
+        return float(sum(self.bytes_by_kind.values()))
 
 
 class TrainingPlanner:
@@ -101,7 +102,7 @@ class TrainingPlanner:
         return TrainingPlanner(self._recipe, self._config, self._whole, self._device, num_devices)
 
     def largest_micro_batch(self, limit_bytes: float) -> int:
-        """Return the most sequences at a time that fit; 0 if not even one does."""
+        """Return the most sequences at a time that fit, up to `MAX_MICRO_BATCH`; 0 if not even one does."""
         one = self.memory(1).total
         if one > limit_bytes:
             return 0
@@ -109,11 +110,11 @@ class TrainingPlanner:
         fits, fits_bytes = 1, one
         slope = self.memory(2).total - one
         too_many, too_many_bytes = None, 0.0
-        while fits < _MAX_MICRO_BATCH and (too_many is None or too_many - fits > 1):
+        while fits < MAX_MICRO_BATCH and (too_many is None or too_many - fits > 1):
             if too_many is not None:
                 slope = (too_many_bytes - fits_bytes) / (too_many - fits)
             guess = fits + max(1, int((limit_bytes - fits_bytes) / slope))
-            guess = min(guess, _MAX_MICRO_BATCH if too_many is None else too_many - 1)
+            guess = min(guess, MAX_MICRO_BATCH if too_many is None else too_many - 1)
             total = self.memory(guess).total
             if total <= limit_bytes:
                 fits, fits_bytes = guess, total
@@ -166,7 +167,7 @@ class TrainingPlanner:
             tracker.forget_peak()
             add_gradients()
             stepper.step()
-            peak: dict[str, float] = {**tracker.peak}
+            peak = {str(kind): num_bytes for kind, num_bytes in tracker.peak.items()}
             if n > 1:
                 peak["gathered"] = _gathered_bytes(transformer)
             if self._device.is_cpu:
@@ -224,4 +225,4 @@ def _gathered_bytes(transformer: Transformer) -> float:
     """
     block = sum(parameter.nbytes for parameter in transformer.blocks[0].parameters())
     rest = sum(parameter.nbytes for parameter in transformer.parameters()) - block * len(transformer.blocks)
-    return 3 * block + 2 * rest
+    return float(3 * block + 2 * rest)
