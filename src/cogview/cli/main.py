@@ -35,6 +35,7 @@ VERBS = {
     "data build": ("data_build", "draw the default data set"),
     "data check": ("data_check", "look through a folder of pictures and captions"),
     "convert": ("convert", "make others' checkpoints ours, and back"),
+    "plan": ("plan", "tell what a run will need before it is launched"),
     "doctor": ("doctor", "say what is installed here and what works"),
 }
 

@@ -1,7 +1,9 @@
 """What a recipe returns: the whole of a run, as frozen dataclasses that the command line can override."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from cogview.data.config import DefaultDataConfig
 from cogview.errors import UsageError
@@ -81,6 +83,25 @@ def _check_precision(training: TrainingConfig) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenShape:
+    """The tokens that a text-to-image recipe is made for.
+
+    Training takes all four from its tokens; `cogview plan` counts with these before there are any.
+
+    Args:
+        num_image_codes: of the image tokenizer.
+        num_text_pieces: of the text tokenizer.
+        grid_rows: rows of codes of a picture.
+        grid_columns: columns.
+    """
+
+    num_image_codes: int = 8_192
+    num_text_pieces: int = 50_000
+    grid_rows: int = 32
+    grid_columns: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextToImageRecipe:
     """Stage 2: words and codes in one sequence.
 
@@ -100,6 +121,7 @@ class TextToImageRecipe:
         kept_codes: codes of a picture that a sequence holds while training, drawn anew each time: texts are learnt fast
             from few; see `cogview.data.loader.FewCodeBatches`. Beyond the paper; all by default.
         training: how it is trained.
+        made_for: the tokens that the recipe has in mind; nothing is trained by it.
 
     Paper: 2.2-2.4.
     """
@@ -114,6 +136,7 @@ class TextToImageRecipe:
     masked_codes: float = 0.0
     kept_codes: int | None = None
     training: TrainingConfig
+    made_for: Annotated[TokenShape, tyro.conf.Suppress] = field(default_factory=TokenShape)
 
     def __post_init__(self) -> None:
         """Refuse rows and columns where a position has neither, and shares that are none."""

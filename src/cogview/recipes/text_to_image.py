@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cogview.recipes.config import TextToImageRecipe
+from cogview.recipes.config import TextToImageRecipe, TokenShape
 from cogview.training.config import TokenLossConfig, TrainingConfig
 from cogview.transformer.config import InitialisationConfig, TransformerConfig
 
@@ -80,6 +80,7 @@ def bundled() -> TextToImageRecipe:
             sample_every_steps=1_000,
             checkpoint_every_steps=250,
         ),
+        made_for=TokenShape(num_image_codes=2_048, num_text_pieces=8_000, grid_rows=16, grid_columns=16),
     )
 
 
@@ -123,6 +124,7 @@ def bundled_gpu() -> TextToImageRecipe:
             sample_every_steps=2_000,
             checkpoint_every_steps=1_000,
         ),
+        made_for=TokenShape(num_image_codes=4_096, num_text_pieces=8_000, grid_rows=16, grid_columns=16),
     )
 
 
@@ -156,6 +158,7 @@ def small() -> TextToImageRecipe:
             sample_every_steps=500,
             checkpoint_every_steps=250,
         ),
+        made_for=TokenShape(num_image_codes=2_048, num_text_pieces=8_000, grid_rows=16, grid_columns=16),
     )
 
 
@@ -180,6 +183,7 @@ def tiny() -> TextToImageRecipe:
             sample_every_steps=10,
             checkpoint_every_steps=10,
         ),
+        made_for=TokenShape(num_image_codes=64, num_text_pieces=500, grid_rows=4, grid_columns=4),
     )
 
 
@@ -206,3 +210,75 @@ def paper_4b() -> TextToImageRecipe:
             max_rollbacks=10,
         ),
     )
+
+
+def _sized(num_layers: int, hidden_size: int, num_heads: int) -> TextToImageRecipe:
+    """Return `paper_4b` at another size."""
+    recipe = paper_4b()
+    transformer = replace(
+        recipe.transformer, num_layers=num_layers, hidden_size=hidden_size, num_heads=num_heads
+    )
+    return replace(recipe, transformer=transformer)
+
+
+def toy() -> TextToImageRecipe:
+    """The toy of figure 4(b): 64 layers, width 1,024, on which stabilisers are compared.
+
+    Claim: 0.87 B parameters, deep enough for what goes wrong in deep ones.
+    Command: cogview train text-to-image toy --data TOKENS --out RUN
+    Cost: `cogview plan toy --device h100` tells; the paper does not.
+    Expected: not measured.
+
+    Differs from / not told by the paper: it has batches of 4 and rates of 0.1 and 0.01 there, made to break it; here a
+    rate to learn by. Its heads are not told; they are as wide as the 4 B model's, 64.
+    """
+    recipe = _sized(num_layers=64, hidden_size=1024, num_heads=16)
+    training = replace(recipe.training, num_steps=10_000, batch_size=64, num_micro_batches=16)
+    return replace(recipe, training=training)
+
+
+def base_500m() -> TextToImageRecipe:
+    """A transformer of 500 M parameters, the smallest that the paper speaks of.
+
+    Claim: 0.51 B parameters.
+    Command: cogview train text-to-image base-500m --data TOKENS --out RUN
+    Cost: `cogview plan base-500m --device h100` tells.
+    Expected: not measured.
+
+    Differs from / not told by the paper: no shape and no schedule; 22 layers of width 1,280 with heads of 64 give the
+    number, and the batch is a twelfth of the 4 B model's.
+    """
+    recipe = _sized(num_layers=22, hidden_size=1280, num_heads=20)
+    training = replace(recipe.training, batch_size=512, num_micro_batches=64)
+    return replace(recipe, training=training)
+
+
+def fashion_3b() -> TextToImageRecipe:
+    """The transformer of section 3.4: fashion in 50 x 50 codes of a VQGAN.
+
+    Claim: 3.0 B parameters for sequences of 2,564 tokens.
+    Command: cogview train text-to-image fashion-3b --data TOKENS --out RUN
+    Cost: `cogview plan fashion-3b --device h100` tells; the paper does not.
+    Expected: not measured.
+
+    Differs from / not told by the paper: no shape and no schedule; 36 layers of the 4 B model's width give the number,
+    and steps, batch and rate are a guess from the 4 B model's. Attention is dense here, three-region sparse there.
+    """
+    recipe = _sized(num_layers=36, hidden_size=2560, num_heads=40)
+    training = replace(recipe.training, num_steps=50_000, batch_size=1_024, num_micro_batches=256)
+    made_for = TokenShape(num_image_codes=16_384, grid_rows=50, grid_columns=50)
+    return replace(recipe, training=training, made_for=made_for)
+
+
+def large_8b() -> TextToImageRecipe:
+    """The paper's largest: 72 layers, width 3,072.
+
+    Claim: 8.3 B parameters.
+    Command: cogview train text-to-image large-8b --data TOKENS --out RUN
+    Cost: `cogview plan large-8b --device h100 --num-devices 64` tells; the paper does not.
+    Expected: not measured.
+
+    Differs from / not told by the paper: heads and schedule; heads are as wide as the 4 B model's, 64, and the
+    schedule is that one's.
+    """
+    return _sized(num_layers=72, hidden_size=3072, num_heads=48)

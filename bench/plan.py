@@ -1,0 +1,236 @@
+"""How well `cogview plan` foretells memory: its figures against the peak of real steps and real drawing on the CPU.
+
+    python bench/plan.py            # all shapes, about four minutes on 2 cores
+    python bench/plan.py --quick    # one of each
+
+Each measurement is a process of its own, and is how far its resident memory grew at most, over what it was after a
+first tiny piece of the same work. Nothing is asked of the allocator.
+"""
+
+import gc
+import json
+import resource
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+
+from cogview.files import atomic_write_json
+from cogview.generation.config import SamplingConfig
+from cogview.generation.engine import Engine, Prompt
+from cogview.planning.devices import find_device
+from cogview.planning.generation import generation_memory
+from cogview.planning.training import TrainingPlanner
+from cogview.recipes.config import TextToImageRecipe
+from cogview.sequence.template import TextToImageTemplate
+from cogview.sequence.vocabulary import Vocabulary
+from cogview.training.config import TokenLossConfig, TrainingConfig
+from cogview.training.precision import autocast
+from cogview.training.stepper import Stepper
+from cogview.training.transformer import TransformerTask
+from cogview.transformer.config import TransformerConfig
+from cogview.transformer.model import Transformer
+from environment import RESULTS, describe
+
+NUM_STEPS = 4
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One shape and how it is trained or drawn from."""
+
+    work: Literal["train", "draw"]
+    num_layers: int
+    hidden_size: int
+    batch: int
+    side: int = 32
+    num_image_codes: int = 8_192
+    num_text_pieces: int = 50_000
+    num_micro_batches: int = 1
+    precision: Literal["float32", "bfloat16", "bfloat16_o2", "float16_o2"] = "float32"
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    attention: Literal["fused", "relaxed"] = "fused"
+    normaliser: Literal["vocabulary", "legal"] = "vocabulary"
+
+    @property
+    def template(self) -> TextToImageTemplate:
+        """Of its sequences."""
+        return TextToImageTemplate(
+            vocabulary=Vocabulary(num_image_codes=self.num_image_codes, num_text_pieces=self.num_text_pieces),
+            grid_rows=self.side,
+            grid_columns=self.side,
+            max_text_pieces=60,
+        )
+
+    @property
+    def recipe(self) -> TextToImageRecipe:
+        """With its numbers."""
+        return TextToImageRecipe(
+            transformer=TransformerConfig(
+                num_layers=self.num_layers,
+                hidden_size=self.hidden_size,
+                num_heads=self.hidden_size // 64,
+                vocabulary_size=self.template.vocabulary.size,
+                num_positions=self.template.num_positions,
+                attention=self.attention,
+            ),
+            max_text_pieces=60,
+            image_positions="after_text",
+            token_loss=TokenLossConfig(normaliser=self.normaliser),
+            training=TrainingConfig(
+                num_steps=1000,
+                batch_size=self.batch * self.num_micro_batches,
+                num_micro_batches=self.num_micro_batches,
+                optimizer=self.optimizer,
+                precision=self.precision,
+            ),
+        )
+
+
+CASES = {
+    "train 8 x 512, float32, AdamW": Case(work="train", num_layers=8, hidden_size=512, batch=1),
+    "train 6 x 384, bfloat16, AdamW, 2 micro-batches": Case(
+        work="train", num_layers=6, hidden_size=384, batch=2, num_micro_batches=2, precision="bfloat16"
+    ),
+    "train 4 x 512, bfloat16, Muon, relaxed": Case(
+        work="train",
+        num_layers=4,
+        hidden_size=512,
+        batch=1,
+        precision="bfloat16",
+        optimizer="muon",
+        attention="relaxed",
+    ),
+    "train 6 x 256, float32, Muon, 16 x 16 codes, legal ids": Case(
+        work="train",
+        num_layers=6,
+        hidden_size=256,
+        batch=8,
+        side=16,
+        num_image_codes=2_048,
+        num_text_pieces=8_000,
+        optimizer="muon",
+        normaliser="legal",
+    ),
+    "train 6 x 512, bfloat16 O2, AdamW": Case(
+        work="train", num_layers=6, hidden_size=512, batch=2, precision="bfloat16_o2"
+    ),
+    "draw 12 x 768, float32, 8 at once": Case(
+        work="draw", num_layers=12, hidden_size=768, batch=8, side=16, num_text_pieces=8_000
+    ),
+    "draw 12 x 768, bfloat16, 8 at once": Case(
+        work="draw",
+        num_layers=12,
+        hidden_size=768,
+        batch=8,
+        side=16,
+        num_text_pieces=8_000,
+        precision="bfloat16",
+    ),
+    "draw 8 x 1024, float32, 2 at once": Case(work="draw", num_layers=8, hidden_size=1024, batch=2),
+}
+QUICK = (list(CASES)[3], list(CASES)[-2])
+
+
+def predicted_bytes(case: Case) -> float:
+    """Return what is foretold."""
+    recipe, cpu = case.recipe, find_device("cpu")
+    if case.work == "train":
+        return TrainingPlanner(recipe, recipe.transformer, case.template, cpu).memory(case.batch).total
+    dtype = getattr(torch, case.precision)
+    return generation_memory(recipe.transformer, case.template, cpu, dtype).total(case.batch)
+
+
+def measured_bytes(case: Case) -> float:
+    """Return how far the resident memory of a process of its own grows."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--measure", json.dumps(asdict(case))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return float(done.stdout.split()[-1])
+
+
+def measure(case: Case) -> float:
+    """Do the work in this process, and return the growth in bytes."""
+    torch.manual_seed(0)
+    tiny = replace(
+        case, num_layers=1, hidden_size=64, batch=1, side=2, num_image_codes=64, num_text_pieces=64
+    )
+    work = _train if case.work == "train" else _draw
+    work(tiny)
+    gc.collect()
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    work(case)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+
+
+def _train(case: Case) -> None:
+    """Do steps as the training loop does."""
+    recipe, template = case.recipe, case.template
+    transformer = Transformer(recipe.transformer)
+    text = np.zeros(template.max_text_pieces, dtype=np.int64)
+    codes = np.zeros(template.num_codes_per_image, dtype=np.int64)
+    made = template.batch([(text, codes)] * case.batch)
+    batches = SimpleNamespace(template=template, batch=lambda step: made)
+    task = TransformerTask(transformer, batches, recipe.token_loss)
+    stepper = Stepper(transformer, recipe.training, case.precision)
+    for step in range(NUM_STEPS):
+        for _ in range(case.num_micro_batches):
+            with autocast(case.precision, CPU):
+                loss, _ = task.loss(task.batch(step))
+            stepper.backward(loss, 1 / case.num_micro_batches)
+        stepper.step()
+
+
+def _draw(case: Case) -> None:
+    """Draw pictures for one text."""
+    template, dtype = case.template, getattr(torch, case.precision)
+    transformer = Transformer(case.recipe.transformer).to(dtype).eval()
+    engine = Engine(transformer, template.vocabulary.image_codes, max_batch=case.batch)
+    prompt = Prompt.of(template, [1] * template.max_text_pieces, range(case.batch))
+    engine.generate([prompt], SamplingConfig(top_p=0.8))
+
+
+def main(*, quick: bool = False) -> None:
+    """Foretell, measure, print a table and write it as JSON.
+
+    Args:
+        quick: one training and one drawing only, and nothing is written.
+    """
+    environment = describe(CPU)
+    figures: list[dict[str, Any]] = []
+    print("| work | foretold MiB | measured MiB | foretold / measured |\n|---|---|---|---|")
+    for name, case in CASES.items():
+        if quick and name not in QUICK:
+            continue
+        predicted, measured = predicted_bytes(case), measured_bytes(case)
+        figures.append({"work": name, "predicted_bytes": predicted, "measured_bytes": measured})
+        print(
+            f"| {name} | {predicted / 2**20:,.0f} | {measured / 2**20:,.0f} | {predicted / measured:.3f} |",
+            flush=True,
+        )
+    if not quick:
+        path = RESULTS / "plan.json"
+        atomic_write_json(
+            path,
+            {"benchmark": "plan", "environment": environment, "num_steps": NUM_STEPS, "figures": figures},
+        )
+        print(path)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--measure"]:
+        print(measure(Case(**json.loads(sys.argv[2]))))
+    else:
+        tyro.cli(main)

@@ -1,0 +1,202 @@
+"""`cogview plan`: tells what a run will need before it is launched."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from cogview.cli.report import print_result
+from cogview.errors import UsageError
+from cogview.recipes.config import TextToImageRecipe, TokenShape
+
+RECIPES = "cogview.recipes.text_to_image"
+
+_TITLES = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer",
+    "weight_copies": "weights in half precision",
+    "activations": "activations",
+    "transient": "transient",
+    "gathered": "layers gathered from all",
+    "allocator": "allocator and libraries",
+    "prepared_weights": "weights prepared for the kernels",
+    "prompt": "keys and values of the text",
+    "process": "libraries",
+}
+
+
+def run(
+    recipe: Annotated[TextToImageRecipe, tyro.conf.arg(name="")],
+    *,
+    device: str = "cpu",
+    num_devices: int = 1,
+    device_memory_gb: float | None = None,
+    peak_tflops: float | None = None,
+    mfu: float = 0.4,
+    data: Path | None = None,
+    grid: tuple[int, int] | None = None,
+    image_codes: int | None = None,
+    text_pieces: int | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    json: bool = False,
+) -> None:
+    """Tell what a run will need before it is launched.
+
+    Args:
+        recipe: shape and training of the transformer.
+        device: cpu, for this machine, or the name of a GPU: h100, a100-80, v100, rtx4090, ...
+        num_devices: so many of them train together and share weights, gradients and optimizer state.
+        device_memory_gb: memory of one, in 10^9 bytes, in the place of what is known of it.
+        peak_tflops: what one computes at most in the run's precision, in 10^12 operations a second, likewise.
+        mfu: the share of that which the model's operations are assumed to be.
+        data: tokens that there are already; the recipe is otherwise counted with those it is made for.
+        grid: rows and columns of codes of a picture.
+        image_codes: of the image tokenizer.
+        text_pieces: of the text tokenizer.
+        dtype: of the weights while drawing; float32 on CPU and half precision on a GPU by default.
+        json: print the result as JSON.
+    """
+    for name, number in (("device-memory-gb", device_memory_gb), ("peak-tflops", peak_tflops)):
+        if number is not None and not 0 < number < float("inf"):
+            raise UsageError(f"{name} must be greater than 0, got {number}")
+    if num_devices < 1:  # before torch is imported
+        raise UsageError(f"num-devices must be at least 1, got {num_devices}")
+    import torch
+
+    from cogview.planning.devices import find_device
+    from cogview.planning.plan import plan_run
+
+    found = find_device(device)
+    if device_memory_gb is not None:
+        found = dataclasses.replace(found, memory_bytes=device_memory_gb * 1e9)
+    if peak_tflops is not None:
+        found = dataclasses.replace(found, half_tflops=peak_tflops, float32_tflops=peak_tflops)
+    if dtype is None:
+        dtype = "float32" if found.is_cpu else "bfloat16" if found.has_bfloat16 else "float16"
+    for name in ("vocabulary_size", "num_positions"):
+        if getattr(recipe.transformer, name) != getattr(type(recipe.transformer), name):
+            raise UsageError(
+                f"--transformer.{name.replace('_', '-')} follows from the tokens: give --grid, --image-codes or "
+                "--text-pieces"
+            )
+    tokens = _tokens(recipe.made_for if data is None else _shape_of(data), grid, image_codes, text_pieces)
+    result = plan_run(
+        dataclasses.replace(recipe, made_for=tokens),
+        found,
+        num_devices=num_devices,
+        mfu=mfu,
+        dtype=getattr(torch, dtype),
+    )
+    print_result(result, _lines(result), json)
+
+
+def _tokens(
+    tokens: TokenShape, grid: tuple[int, int] | None, image_codes: int | None, text_pieces: int | None
+) -> TokenShape:
+    """Return the shape of the tokens with what the flags say."""
+    given = {
+        "grid_rows": grid and grid[0],
+        "grid_columns": grid and grid[1],
+        "num_image_codes": image_codes,
+        "num_text_pieces": text_pieces,
+    }
+    return dataclasses.replace(tokens, **{name: each for name, each in given.items() if each is not None})
+
+
+def _shape_of(data: Path) -> TokenShape:
+    """Return the shape of tokens that there are."""
+    from cogview.data.shards import TokenShards
+
+    shards = TokenShards(data)
+    return TokenShape(
+        num_image_codes=shards.num_codes,
+        num_text_pieces=shards.num_pieces,
+        grid_rows=shards.grid[0],
+        grid_columns=shards.grid[1],
+    )
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    """Return the result for people."""
+    shape, tokens, device = result["transformer"], result["made_for"], result["device"]
+    num_devices = result["num_devices"]
+    many = f"{num_devices} x " if num_devices > 1 else ""
+    return [
+        f"transformer: {shape['num_layers']} layers of {shape['hidden_size']:,}, {shape['num_heads']} heads, "
+        f"{_number(result['num_parameters'])} parameters",
+        f"tokens: {tokens['grid_rows']} x {tokens['grid_columns']} of {tokens['num_image_codes']:,} codes, "
+        f"{tokens['num_text_pieces']:,} text pieces",
+        f"device: {many}{device['name']}, {_gigabytes(device['memory_bytes'])}",
+        "",
+        *_training_lines(result["training"], device, num_devices),
+        "",
+        *_generation_lines(result["generation"], device),
+    ]
+
+
+def _training_lines(training: dict[str, Any], device: dict[str, Any], num_devices: int) -> list[str]:
+    micro_batch, largest = training["micro_batch_per_device"], training["largest_micro_batch"]
+    sequences = "1 sequence" if micro_batch == 1 else f"{micro_batch:,} sequences"
+    each = " on each device" if num_devices > 1 else ""
+    compiled = "; counted as not compiled" if training["compiled"] else ""
+    if largest:
+        beyond = " or more" if training["largest_micro_batch_is_a_bound"] else ""
+        advice = f"largest that fits: {largest:,}{beyond} at a time"
+        if not training["fits"]:
+            advice += f", --training.num-micro-batches {training['fewest_micro_batches_that_fit']}"
+    else:
+        least = _gigabytes(training["bytes_at_micro_batch_1"])
+        advice = f"does not fit {device['name']} at all: even one sequence at a time needs {least}"
+        devices = training["fewest_devices_that_fit"]
+        advice += f"; {devices} that share the weights do" if devices else ", shared by however many"
+    hours = "hours: not known without --peak-tflops"
+    if training["hours"] is not None:
+        hours = (
+            f"hours: {training['hours']:,.1f}, if {training['mfu']:.0%} of {training['peak_tflops']:g} TFLOP/s are "
+            "reached (an assumption: --mfu)"
+        )
+    return [
+        f"training in {training['precision']} with {training['optimizer']}, {sequences} at a time{each}:",
+        *_memory_lines(training["bytes_by_kind"]),
+        f"  {'together':<34}{_gigabytes(training['bytes']):>10}{compiled}",
+        f"  {advice}",
+        f"  a step: {_number(training['tokens_per_step'])} tokens, {training['flops_per_step']:.3g} FLOPs "
+        f"({training['flops_per_token']:.3g} a token)",
+        f"  the run: {training['num_steps']:,} steps, {_number(training['tokens'])} tokens",
+        f"  {hours}",
+    ]
+
+
+def _generation_lines(generation: dict[str, Any], device: dict[str, Any]) -> list[str]:
+    largest = generation["largest_batch"]
+    fits = f"largest that fits: {largest:,} pictures at once"
+    if not largest:
+        needed = _gigabytes(generation["bytes_for_one_picture"])
+        fits = f"does not fit {device['name']} at all: one picture needs {needed}"
+    return [
+        f"drawing in {generation['dtype']}{' with guidance' if generation['guided'] else ''}:",
+        *_memory_lines(generation["bytes_by_kind"]),
+        f"  {'cache of a picture':<34}{_gigabytes(generation['cache_bytes_per_picture']):>10}",
+        f"  {'one picture together':<34}{_gigabytes(generation['bytes_for_one_picture']):>10}",
+        f"  {fits}",
+        f"  a picture: {generation['codes_per_picture']:,} codes of {generation['flops_per_code']:.3g} FLOPs",
+    ]
+
+
+def _memory_lines(bytes_by_kind: dict[str, float | int]) -> list[str]:
+    """Return a line for each kind that there is any of."""
+    return [f"  {_TITLES[kind]:<34}{_gigabytes(each):>10}" for kind, each in bytes_by_kind.items() if each]
+
+
+def _gigabytes(num_bytes: float | int) -> str:
+    return f"{num_bytes / 1e9:,.2f} GB" if num_bytes < 1e11 else f"{num_bytes / 1e9:,.0f} GB"
+
+
+def _number(number: float | int) -> str:
+    """Return a large number to three digits, in words that scales have."""
+    for scale, letter in ((1e12, " T"), (1e9, " B"), (1e6, " M")):
+        if number >= scale:
+            return f"{number / scale:.3g}{letter}"
+    return f"{number:,.0f}"

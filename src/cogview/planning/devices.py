@@ -1,0 +1,97 @@
+"""What devices hold and compute, from their makers' data sheets."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from cogview.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A kind of device.
+
+    Args:
+        name: as people call it.
+        memory_bytes: of one device. For GPUs the data sheet's gigabytes of 10^9 bytes; the few percent that they have
+            beyond are left to the driver's context and the allocator's rounding.
+        half_tflops: 10^12 operations a second of dense products in bfloat16 or float16 with float32 sums; None if not
+            known.
+        float32_tflops: the same in float32, without TF32, which is off here.
+        has_bfloat16: has instructions for it; what the precision "auto" goes by.
+    """
+
+    name: str
+    memory_bytes: float
+    half_tflops: float | None
+    float32_tflops: float | None
+    has_bfloat16: bool = True
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether it is this machine's CPU."""
+        return self.name == "cpu"
+
+
+def _gpu(
+    name: str, gigabytes: float, half_tflops: float, float32_tflops: float, *, has_bfloat16: bool = True
+) -> Device:
+    return Device(
+        name=name,
+        memory_bytes=gigabytes * 1e9,
+        half_tflops=half_tflops,
+        float32_tflops=float32_tflops,
+        has_bfloat16=has_bfloat16,
+    )
+
+
+GPUS: Mapping[str, Device] = MappingProxyType(
+    {
+        gpu.name: gpu
+        for gpu in (
+            _gpu("b200", 180.0, 2250.0, 75.0),
+            _gpu("h200", 141.0, 989.0, 67.0),
+            _gpu("h100", 80.0, 989.0, 67.0),
+            _gpu("h100-pcie", 80.0, 756.0, 51.0),
+            _gpu("a100-80", 80.0, 312.0, 19.5),
+            _gpu("a100-40", 40.0, 312.0, 19.5),
+            _gpu("v100", 32.0, 125.0, 15.7, has_bfloat16=False),
+            _gpu("v100-16", 16.0, 125.0, 15.7, has_bfloat16=False),
+            _gpu("l40s", 48.0, 362.0, 91.6),
+            _gpu("l4", 24.0, 121.0, 30.3),
+            _gpu("a10", 24.0, 125.0, 31.2),
+            _gpu("t4", 16.0, 65.0, 8.1, has_bfloat16=False),
+            _gpu("rtx4090", 24.0, 165.2, 82.6),
+            _gpu("rtx3090", 24.0, 71.0, 35.6),
+        )
+    }
+)
+"""The GPUs that have a name here; others are described by memory and operations."""
+
+
+def find_device(name: str) -> Device:
+    """Return a device by its name; "cpu" is this machine's.
+
+    Raises:
+        UsageError: there is no such name.
+    """
+    if name == "cpu":
+        import torch
+
+        from cogview.training.precision import computes_bfloat16
+
+        memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        return Device(
+            name="cpu",
+            memory_bytes=memory,
+            half_tflops=None,
+            float32_tflops=None,
+            has_bfloat16=computes_bfloat16(torch.device("cpu")),
+        )
+    if name not in GPUS:
+        raise UsageError(
+            f"there is no device '{name}': the devices are cpu, {', '.join(GPUS)}; for another, take the nearest and "
+            "give --device-memory-gb and --peak-tflops"
+        )
+    return GPUS[name]

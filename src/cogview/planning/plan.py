@@ -1,0 +1,174 @@
+"""All that is told of a run before it is launched."""
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from cogview.errors import UsageError
+from cogview.planning.devices import Device
+from cogview.planning.generation import generation_memory
+from cogview.planning.training import MAX_MICRO_BATCH, TrainingPlanner, training_template, work_of_a_sequence
+from cogview.recipes.config import TextToImageRecipe
+from cogview.sequence.template import TextToImageTemplate
+from cogview.sequence.vocabulary import Vocabulary
+from cogview.training.config import TrainingConfig
+from cogview.transformer.config import TransformerConfig
+
+_MAX_SUGGESTED_DEVICES = 4096
+
+
+def plan_run(
+    recipe: TextToImageRecipe, device: Device, *, num_devices: int, mfu: float, dtype: torch.dtype
+) -> dict[str, Any]:
+    """Tell what a recipe's training and drawing need, without doing either.
+
+    Args:
+        recipe: of a run on the tokens that it is made for.
+        device: of one kind.
+        num_devices: over how many training shares weights, gradients and optimizer state; each draws by itself.
+        mfu: the share of the device's operations that the model's are assumed to be.
+        dtype: of the weights while drawing.
+
+    Raises:
+        UsageError: numbers that contradict each other.
+    """
+    if num_devices < 1:
+        raise UsageError(f"num-devices must be at least 1, got {num_devices}")
+    if not 0 < mfu <= 1:
+        raise UsageError(f"mfu must be a share over 0 and at most 1, got {mfu}")
+    config, template = tokens_of(recipe)
+    return {
+        "transformer": dataclasses.asdict(config),
+        "num_parameters": config.num_parameters,
+        "made_for": dataclasses.asdict(recipe.made_for),
+        "device": dataclasses.asdict(device),
+        "num_devices": num_devices,
+        "training": _training(recipe, config, template, device, num_devices, mfu),
+        "generation": _generation(recipe, config, template, device, dtype),
+    }
+
+
+def tokens_of(recipe: TextToImageRecipe) -> tuple[TransformerConfig, TextToImageTemplate]:
+    """Return the transformer and the template that a recipe comes to on the tokens that it is made for."""
+    tokens = recipe.made_for
+    template = TextToImageTemplate(
+        vocabulary=Vocabulary(num_image_codes=tokens.num_image_codes, num_text_pieces=tokens.num_text_pieces),
+        grid_rows=tokens.grid_rows,
+        grid_columns=tokens.grid_columns,
+        max_text_pieces=recipe.max_text_pieces,
+        image_positions=recipe.image_positions,
+    )
+    config = dataclasses.replace(
+        recipe.transformer, vocabulary_size=template.vocabulary.size, num_positions=template.num_positions
+    )
+    return config, template
+
+
+def _training(
+    recipe: TextToImageRecipe,
+    config: TransformerConfig,
+    template: TextToImageTemplate,
+    device: Device,
+    num_devices: int,
+    mfu: float,
+) -> dict[str, Any]:
+    """Tell what training needs."""
+    training = recipe.training
+    micro_batch = _micro_batch(training, num_devices)
+    planner = TrainingPlanner(recipe, config, template, device, num_devices)
+    memory = planner.memory(micro_batch)
+    largest = planner.largest_micro_batch(device.memory_bytes)
+    per_device = training.batch_size // num_devices
+    fitting = max(
+        (part for part in range(1, min(largest, per_device) + 1) if per_device % part == 0), default=0
+    )
+    sequence = training_template(recipe, template)
+    tokens_per_step = training.batch_size * sequence.max_tokens
+    flops_per_step = training.batch_size * work_of_a_sequence(recipe, config, sequence)
+    tflops = device.float32_tflops if planner.precision == "float32" else device.half_tflops
+    hours = None
+    if tflops is not None:
+        seconds = flops_per_step * training.num_steps / (tflops * 1e12 * mfu * num_devices)
+        hours = seconds / 3600
+    return {
+        "precision": planner.precision,
+        "optimizer": training.optimizer,
+        "compiled": training.compile,
+        "batch_size": training.batch_size,
+        "num_micro_batches": training.num_micro_batches,
+        "micro_batch_per_device": micro_batch,
+        "bytes_by_kind": dict(memory.bytes_by_kind),
+        "bytes": memory.total,
+        "fits": memory.total <= device.memory_bytes,
+        "largest_micro_batch": largest,
+        "largest_micro_batch_is_a_bound": largest == MAX_MICRO_BATCH,
+        "fewest_micro_batches_that_fit": per_device // fitting if fitting else None,
+        "bytes_at_micro_batch_1": planner.memory(1).total,
+        "fewest_devices_that_fit": num_devices if largest else _fewest_devices(planner, device, num_devices),
+        "num_steps": training.num_steps,
+        "tokens_per_step": tokens_per_step,
+        "tokens": tokens_per_step * training.num_steps,
+        "flops_per_token": flops_per_step / tokens_per_step,
+        "flops_per_step": flops_per_step,
+        "peak_tflops": tflops,
+        "mfu": mfu,
+        "hours": hours,
+    }
+
+
+def _micro_batch(training: TrainingConfig, num_devices: int) -> int:
+    """Return the sequences at a time on each device.
+
+    Raises:
+        UsageError: the batch cannot be shared so.
+    """
+    parts = training.num_micro_batches * num_devices
+    if training.batch_size % parts:
+        raise UsageError(
+            f"training.batch_size {training.batch_size} is not a multiple of {parts}, its {training.num_micro_batches} "
+            f"micro-batches on {num_devices} devices: give --training.num-micro-batches another number"
+        )
+    return training.batch_size // parts
+
+
+def _fewest_devices(planner: TrainingPlanner, device: Device, num_devices: int) -> int | None:
+    """Return the power of two of devices by which the least fits, or None if none does."""
+    while num_devices < _MAX_SUGGESTED_DEVICES:
+        num_devices *= 2
+        if planner.on(num_devices).memory(1).total <= device.memory_bytes:
+            return num_devices
+        # What is not shared does not shrink: where that alone is too much, no number of devices helps.
+        kinds = planner.on(num_devices).memory(1).bytes_by_kind
+        shared = sum(kinds[kind] for kind in ("weights", "gradients", "optimizer"))
+        if sum(kinds.values()) - shared > device.memory_bytes:
+            return None
+    return None
+
+
+def _generation(
+    recipe: TextToImageRecipe,
+    config: TransformerConfig,
+    template: TextToImageTemplate,
+    device: Device,
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """Tell what drawing needs."""
+    guided = recipe.dropped_texts > 0
+    memory = generation_memory(config, template, device, dtype, guided=guided)
+    # A code after half of the others: two operations a weight, and four a channel of each earlier token.
+    matrices = config.num_layers * (4 + 2 * config.mlp_factor) * config.hidden_size**2
+    matrices += template.vocabulary.num_image_codes * config.hidden_size
+    length = template.max_prefix_tokens + template.num_codes_per_image / 2
+    flops = 2 * matrices + 4 * config.num_layers * config.hidden_size * length
+    return {
+        "dtype": str(dtype).removeprefix("torch."),
+        "guided": guided,
+        "codes_per_picture": template.num_codes_per_image,
+        "bytes_by_kind": dict(memory.fixed),
+        "bytes_for_one_picture": memory.total(1),
+        "cache_bytes_per_picture": memory.cache_per_picture,
+        "transient_bytes_per_picture": memory.transient_per_picture,
+        "largest_batch": memory.largest_batch(device.memory_bytes),
+        "flops_per_code": (2 if guided else 1) * flops,
+    }

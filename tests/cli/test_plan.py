@@ -1,0 +1,54 @@
+"""`cogview plan`: its report, and one line for what cannot be planned."""
+
+import json
+
+import pytest
+
+from cogview.cli.main import EXIT_USAGE, main
+
+
+def test_a_report_for_people_and_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "tiny", "--device", "rtx4090", "--training.batch-size", "8"]
+    assert main(words) == 0
+    report = capsys.readouterr().out
+    assert "8 sequences at a time" in report
+    assert "if 40% of 82.6 TFLOP/s" in report  # in float32
+    assert main([*words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["training"]["bytes"] == sum(result["training"]["bytes_by_kind"].values())
+    assert result["training"]["tokens"] == 20 * 8 * (3 + 16 + 16 + 1)
+    assert result["generation"]["largest_batch"] > 100
+
+
+def test_what_does_not_fit_says_so_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "tiny", "--device", "h100", "--device-memory-gb", "0.0002"]) == 0
+    report = capsys.readouterr().out
+    assert "does not fit h100 at all: even one sequence at a time needs" in report
+    assert "does not fit h100 at all: one picture needs" in report
+
+
+def test_the_tokens_can_be_told(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "tiny", "--device", "h100", "--grid", "8", "8", "--image-codes", "256", "--json"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["transformer"]["num_positions"] == 3 + 16 + 64 + 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--device", "h1000"], "there is no device 'h1000'"),
+        (["--num-devices", "0"], "num-devices must be at least 1, got 0"),
+        (["--device", "h100", "--num-devices", "3"], "not a multiple of 3"),
+        (["--mfu", "2"], "mfu must be"),
+        (["--device-memory-gb", "0"], "device-memory-gb must be greater than 0"),
+        (["--transformer.vocabulary-size", "9"], "follows from the tokens"),
+        (["--grid", "0", "4"], "grid_rows=0"),
+    ],
+)
+def test_impossible_requests_are_one_line(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "tiny", *flags]) == EXIT_USAGE
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
