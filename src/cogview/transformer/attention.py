@@ -1,4 +1,4 @@
-"""Causal self-attention, fused or by the paper's overflow-free formula, with and without a cache."""
+"""Causal self-attention, to all or to three regions, with and without a cache."""
 
 import math
 
@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from cogview.transformer.cache import LayerCache
 from cogview.transformer.config import TransformerConfig
+from cogview.transformer.three_region import Regions
+from cogview.transformer.three_region_kernels import three_region_attention
 
 
 def relaxed_attention(
@@ -74,17 +76,33 @@ class CausalSelfAttention(nn.Module):
         self.config = config
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        self.query_norm, self.key_norm = (
+            nn.RMSNorm(config.head_size, config.layer_norm_epsilon) if config.qk_norm else nn.Identity()
+            for _ in range(2)
+        )
 
-    def forward(self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None) -> Float[Tensor, "b t d"]:
-        """Attend to all earlier tokens; with a cache, also to those it holds, and leave these in it."""
+    def forward(
+        self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None, regions: Regions | None = None
+    ) -> Float[Tensor, "b t d"]:
+        """Attend to all earlier tokens, or to those of three regions.
+
+        Args:
+            x: what follows the tokens of the cache, if there is one.
+            cache: is attended to as well, and gets the keys and values of `x`.
+            regions: what can be seen beyond the window, if attention is not dense.
+        """
         b, t, d = x.shape
         heads = self.query_key_value(x).view(b, t, 3, self.config.num_heads, self.config.head_size)
         query, key, value = heads.permute(2, 0, 3, 1, 4)
+        # Norms are computed in fp32 under autocast, and a product wants all of one kind.
+        query, key = self.query_norm(query).to(value.dtype), self.key_norm(key).to(value.dtype)
         if cache is not None:
             key, value = cache.append(key, value)
             query = query.to(key.dtype)
         dropout = self.config.dropout if self.training else 0.0
-        if self.config.attention == "relaxed":
+        if regions is not None:
+            attended = three_region_attention(query, key, value, regions, self.config.three_region, dropout)
+        elif self.config.attention == "relaxed":
             attended = relaxed_attention(query, key, value, self.config.relax_alpha, dropout)
         else:
             attended = fused_attention(query, key, value, dropout)

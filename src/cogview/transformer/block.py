@@ -8,6 +8,7 @@ from cogview.transformer.attention import CausalSelfAttention
 from cogview.transformer.cache import LayerCache
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.normalization import RelaxedLayerNorm
+from cogview.transformer.three_region import Regions
 
 
 def layer_norm(config: TransformerConfig) -> RelaxedLayerNorm:
@@ -48,12 +49,14 @@ class SandwichBlock(nn.Module):
         self.mlp_output_norm = layer_norm(config) if self.placement != "pre" else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None) -> Float[Tensor, "b t d"]:
-        """Apply both residual branches."""
+    def forward(
+        self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None, regions: Regions | None = None
+    ) -> Float[Tensor, "b t d"]:
+        """Apply both residual branches; cache and regions are the attention's."""
         if self.placement == "post":
-            x = self.attention_output_norm(x + self.dropout(self.attention(x, cache)))
+            x = self.attention_output_norm(x + self.dropout(self.attention(x, cache, regions)))
             return self.mlp_output_norm(x + self.dropout(self.mlp(x)))
-        attended = self.attention(self.attention_input_norm(x), cache)
+        attended = self.attention(self.attention_input_norm(x), cache, regions)
         x = x + self.attention_output_norm(self.dropout(attended))
         mapped = self.mlp(self.mlp_input_norm(x))
         return x + self.mlp_output_norm(self.dropout(mapped))
