@@ -12,9 +12,9 @@ attends, in one softmax, to
 
 So each key is seen once at most: text and pivots that lie in the window are seen as part of it. Before w lie F tokens
 of the picture, of which P are pivots, and each of those P stands for F / P tokens: log(F / P) is added to its score.
-Text and window stand for themselves, and nothing is added. Where all tokens of the picture are pivots this is
-dense attention exactly, and so it is for any query whose window reaches back to the picture's first token. Where no pivot lies before w
-(P = 0, near the picture's beginning) the F tokens there are not represented.
+Text and window stand for themselves, and nothing is added. Where all tokens of the picture are pivots this is dense
+attention exactly, and so it is for any query whose window reaches back to the picture's first token. Where no pivot
+lies before w (P = 0, near the picture's beginning) the F tokens there are not represented.
 
 Slots are the places of a sequence's text, in order, and then those of its pivots, in order. There are
 `num_text_and_pivot_tokens`, and those left over are empty. A token of the picture is a pivot if its priority is among
@@ -30,6 +30,7 @@ Here is what is attended to, and the plain way to do it; `three_region_kernels` 
 Paper: appendix B.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import torch
@@ -37,6 +38,8 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from cogview.errors import UsageError
+from cogview.sequence.template import TextToImageTemplate
 from cogview.transformer.config import ThreeRegionConfig
 
 _NOWHERE = 1 << 40
@@ -59,6 +62,24 @@ class Regions(NamedTuple):
     num_text: Int64[Tensor, "b"]
     num_visible: Int64[Tensor, "b n"]
     log_weight: Float[Tensor, "b n"]
+
+
+def regions_for(template: TextToImageTemplate, config: ThreeRegionConfig) -> ThreeRegionConfig:
+    """Return a config whose text and picture are those of a template.
+
+    Raises:
+        UsageError: the longest text has more tokens than there are slots.
+    """
+    if template.max_prefix_tokens > config.num_text_and_pivot_tokens:
+        raise UsageError(
+            f"num_text_and_pivot_tokens must be at least {template.max_prefix_tokens}, the tokens of the longest text, "
+            f"got {config.num_text_and_pivot_tokens}"
+        )
+    return dataclasses.replace(
+        config,
+        image_start_token=template.vocabulary.separator("BOI1"),
+        num_image_tokens=template.num_codes_per_image,
+    )
 
 
 def count_text(tokens: Int[Tensor, "b t"], image_start_token: int) -> Int64[Tensor, "b"]:
