@@ -1,4 +1,4 @@
-"""The caches that decoding attends to: tables of rows on CPU, elsewhere the plain static cache, and one for three regions."""
+"""The caches that decoding attends to: tables of rows on CPU, elsewhere the plain one, and one for three regions."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
