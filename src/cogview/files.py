@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import dataclasses
 import glob
 import hashlib
 import json
@@ -99,7 +100,7 @@ def dataclass_from_json(cls: type[Made], values: Mapping[str, Any], **more: Any)
     A file may say anything, so numbers and their kinds are checked here; what they may be is the class's to check.
 
     Args:
-        cls: its fields are numbers, strings, tuples of numbers, or given by `more`.
+        cls: its fields are numbers, strings, tuples of numbers, dataclasses of such, or given by `more`.
         values: by the names of the fields.
         more: further fields.
 
@@ -109,6 +110,11 @@ def dataclass_from_json(cls: type[Made], values: Mapping[str, Any], **more: Any)
     hints = get_type_hints(cls)
     made = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     for name, value in made.items():
+        if dataclasses.is_dataclass(inner := hints.get(name)):
+            if not (isinstance(inner, type) and isinstance(value, Mapping)):
+                raise TypeError(f"{name} is {value!r}, which is no section of its own")
+            made[name] = dataclass_from_json(inner, value)
+    for name, value in made.items():
         wanted = get_args(hints.get(name)) if isinstance(value, tuple) else (hints.get(name),)
         for each in value if isinstance(value, tuple) else (value,):
             is_number = isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each)
@@ -116,6 +122,8 @@ def dataclass_from_json(cls: type[Made], values: Mapping[str, Any], **more: Any)
                 float in wanted and not is_number
             ):
                 raise TypeError(f"{name} is {each!r}, which is no number of its kind")
+            if wanted == (bool,) and not isinstance(each, bool):
+                raise TypeError(f"{name} is {each!r}, wanted true or false")
     return cls(**made, **more)
 
 

@@ -296,6 +296,30 @@ def test_what_cannot_work_is_said_before_the_training(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_sparse_transformer_is_trained_and_draws(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "text-to-image", "tiny", "--data", home / "tokens", "--out", tmp_path / "run", *SHORT]
+    words += ["--transformer.attention-pattern", "three_region", "--transformer.qk-norm"]
+    few = ("--transformer.three-region.num-text-and-pivot-tokens", 18)
+    assert "must be at least 19, the tokens of the longest text, got 18" in refusal(capsys, 2, *words, *few)
+    given = ("--transformer.three-region.num-image-tokens", 3)
+    assert "num-image-tokens follows from the tokens" in refusal(capsys, 2, *words, *given)
+    assert not (tmp_path / "run").exists()
+    regions = (
+        "--transformer.three-region.block-tokens",
+        4,
+        "--transformer.three-region.key-window-blocks",
+        2,
+    )
+    run(capsys, *words, *regions, "--transformer.three-region.num-text-and-pivot-tokens", 22)
+    config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["transformer"]
+    assert config["three_region"]["num_image_tokens"] == 16
+    assert config["three_region"]["num_text_and_pivot_tokens"] == 22
+    run(capsys, "generate", "red paper", "--model", tmp_path / "run", "--out", tmp_path / "drawn")
+    assert list((tmp_path / "drawn").glob("**/*seed0.png"))
+
+
 def test_a_run_goes_on_with_the_tokens_that_it_began_with_only(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,10 +7,17 @@ import torch
 
 from cogview.generation.decoder import Decoder
 from cogview.generation.linear import can_pack
-from cogview.transformer.config import TransformerConfig
+from cogview.transformer.config import ThreeRegionConfig, TransformerConfig
 from cogview.transformer.model import Transformer
 
 CONFIG = TransformerConfig(num_layers=3, hidden_size=96, num_heads=2, vocabulary_size=256, num_positions=64)
+REGIONS = ThreeRegionConfig(
+    block_tokens=4,
+    key_window_blocks=2,
+    num_text_and_pivot_tokens=15,
+    image_start_token=200,
+    num_image_tokens=35,
+)
 LEGAL = range(32, 160)
 NUM_TOKENS, NUM_PREFIX, BATCH = 40, 7, 3
 
@@ -31,6 +38,7 @@ def random_tokens() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(CONFIG.vocabulary_size, (BATCH, NUM_TOKENS), generator=generator)
     tokens[:, :NUM_PREFIX] = tokens[0, :NUM_PREFIX]
+    tokens[:, NUM_PREFIX - 1] = REGIONS.image_start_token
     positions = torch.arange(NUM_TOKENS) + (torch.arange(NUM_TOKENS) >= NUM_PREFIX) * 5
     return tokens, positions.expand(BATCH, -1)
 
@@ -58,11 +66,16 @@ def plain_logits(transformer: Transformer, tokens: torch.Tensor, positions: torc
         {"layer_norm": "pre"},
         {"layer_norm": "post"},
         {"attention": "relaxed"},
+        {"qk_norm": True},
+        {"attention_pattern": "three_region", "three_region": REGIONS},
+        {"attention_pattern": "three_region", "three_region": REGIONS, "qk_norm": True},
     ],
     ids=str,
 )
 @torch.inference_mode()
-def test_cached_logits_are_the_uncached_ones_at_every_position(change: dict[str, str], backend: str) -> None:
+def test_cached_logits_are_the_uncached_ones_at_every_position(
+    change: dict[str, object], backend: str
+) -> None:
     if backend == "packed" and not can_pack("cpu", torch.float32):
         pytest.skip("fp32 weights cannot be packed here")
     transformer = random_transformer(dataclasses.replace(CONFIG, **change))

@@ -14,7 +14,7 @@ from cogview.generation.engine import Engine, Prompt
 from cogview.generation.linear import can_pack
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
-from cogview.transformer.config import TransformerConfig
+from cogview.transformer.config import ThreeRegionConfig, TransformerConfig
 from cogview.transformer.model import Transformer
 
 VOCABULARY = Vocabulary(num_image_codes=100, num_text_pieces=50)
@@ -77,6 +77,22 @@ def test_attention_over_cached_keys_has_the_same_bits_in_any_batch(
     together = states(slice(0, 16))
     for start, stop in ((0, 1), (7, 8), (3, 5), (0, 3), (9, 16)):
         assert torch.equal(states(slice(start, stop)), together[start:stop])
+
+
+@pytest.fixture(scope="module")
+def sparse_transformer(transformer: Transformer) -> Transformer:
+    """The same weights, and a window so short that pivots matter."""
+    regions = ThreeRegionConfig(
+        block_tokens=2,
+        key_window_blocks=2,
+        num_text_and_pivot_tokens=12,
+        image_start_token=VOCABULARY.separator("BOI1"),
+        num_image_tokens=TEMPLATE.num_codes_per_image,
+    )
+    config = dataclasses.replace(transformer.config, attention_pattern="three_region", three_region=regions)
+    sparse = Transformer(config).eval()
+    sparse.load_state_dict(transformer.state_dict())
+    return sparse
 
 
 def prompt(pieces: list[int], *seeds: int) -> Prompt:
@@ -208,6 +224,37 @@ def test_a_seed_draws_the_same_guided_codes_in_any_company(
     assert not torch.equal(engine.generate(texts[:1], SAMPLING), together[:4])
     # Without a text there is nothing to go further from.
     assert torch.equal(engine.generate(texts[2:], SAMPLING), together[5:])
+
+
+@pytest.mark.usefixtures("num_threads")
+def test_three_regions_draw_the_same_codes_in_any_company(sparse_transformer: Transformer) -> None:
+    config = dataclasses.replace(SAMPLING, guidance=1.5)
+    engine = Engine(sparse_transformer, VOCABULARY.image_codes, max_batch=3)
+    textless = prompt([], 0)
+    texts = [
+        Prompt.of(TEMPLATE, pieces, seeds, textless)
+        for pieces, seeds in (([3, 1, 4, 1], (0, 1, 2, 3)), ([1, 3], (0,)), ([], (5,)))
+    ]
+    together = engine.generate(texts, config)
+    assert torch.equal(torch.cat([engine.generate([text], config) for text in texts]), together)
+    assert not torch.equal(engine.generate(texts[:1], SAMPLING), together[:4])
+
+
+@pytest.mark.parametrize("pieces", [[], [4, 9], [4, 9, 2, 7, 7, 1]])
+def test_the_most_probable_codes_of_three_regions_are_those_of_the_plain_transformer(
+    transformer: Transformer, sparse_transformer: Transformer, pieces: list[int]
+) -> None:
+    greedy, text = SamplingConfig(temperature=0.0), prompt(pieces, 0)
+    company = prompt([5, 5, 5], 1)
+    codes = Engine(sparse_transformer, VOCABULARY.image_codes).generate([company, text], greedy)[1]
+    whole = TEMPLATE.build(pieces, codes.numpy())
+    tokens, positions = (torch.from_numpy(array)[None] for array in (whole.tokens, whole.positions))
+    with torch.no_grad():
+        logits = sparse_transformer(tokens, positions)[0, :, : VOCABULARY.num_image_codes]
+    start = len(text.prefix.tokens)
+    assert torch.equal(logits[start - 1 : start + 15].argmax(-1), codes)
+    dense = Engine(transformer, VOCABULARY.image_codes).generate([text], greedy)[0]
+    assert not torch.equal(dense, codes)
 
 
 def test_guidance_without_anything_to_compare_with_is_refused(transformer: Transformer) -> None:

@@ -22,7 +22,7 @@ def random_tokens(batch: int = 2, num: int = 12) -> tuple[torch.Tensor, torch.Te
     return tokens, torch.arange(num).expand(batch, num)
 
 
-@pytest.mark.parametrize("name", ["layer_norm", "norm_scope", "attention"])
+@pytest.mark.parametrize("name", ["layer_norm", "norm_scope", "attention", "attention_pattern"])
 def test_a_choice_that_does_not_exist_is_refused(name):
     config = TransformerConfig(num_layers=1, hidden_size=8, num_heads=1)
     object.__setattr__(config, name, "sandwhich")  # the tests' checks of types would refuse it before us

@@ -30,9 +30,10 @@ from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.training.config import TokenLossConfig
 from cogview.training.transformer import TransformerTask, evaluate_losses
-from cogview.transformer.config import TransformerConfig
+from cogview.transformer.config import ThreeRegionConfig, TransformerConfig
 from cogview.transformer.initialisation import start_branches, start_positions
 from cogview.transformer.model import Transformer
+from cogview.transformer.three_region import regions_for
 
 NUM_SAMPLE_TEXTS = 4
 NUM_SAMPLE_CANDIDATES = 2
@@ -152,8 +153,18 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
     for name in ("vocabulary_size", "num_positions"):
         if getattr(recipe.transformer, name) != getattr(TransformerConfig, name):
             raise UsageError(f"--transformer.{name.replace('_', '-')} follows from the tokens: leave it out")
+    regions = recipe.transformer.three_region
+    for name in ("image_start_token", "num_image_tokens"):
+        if getattr(regions, name) != getattr(ThreeRegionConfig, name):
+            flag = f"--transformer.three-region.{name.replace('_', '-')}"
+            raise UsageError(f"{flag} follows from the tokens: leave it out")
+    if recipe.transformer.attention_pattern == "three_region":
+        regions = regions_for(template, regions)
     config = dataclasses.replace(
-        recipe.transformer, vocabulary_size=template.vocabulary.size, num_positions=template.num_positions
+        recipe.transformer,
+        three_region=regions,
+        vocabulary_size=template.vocabulary.size,
+        num_positions=template.num_positions,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)

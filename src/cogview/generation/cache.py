@@ -1,4 +1,4 @@
-"""The caches that decoding attends to: on CPU tables of rows, elsewhere the plain static cache."""
+"""The caches that decoding attends to: tables of rows on CPU, elsewhere the plain one, and one for three regions."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from cogview.transformer.cache import KeyValueCache
 from cogview.transformer.config import TransformerConfig
+from cogview.transformer.three_region import draw_regions, window_start
 
 Attend: TypeAlias = Callable[[int, Tensor], Tensor]
 """Takes a layer's number and the new token's query, key and value, [b 3 h e]; gives what it attended to, [b h e].
@@ -181,8 +182,116 @@ class TableCache:
         return attend
 
 
-DecodingCache: TypeAlias = FusedCache | TableCache
-"""Either; a decoder's are all of one kind. The caller sets `length` after `fill` and raises it after each `step`."""
+class SparseCache:
+    """Keys and values that three-region attention can see: of the slots and of the last window.
+
+    The slots of text are filled by the prompt; a slot of a pivot is filled when its token is decoded, and seen once
+    it lies before the window. The window is a ring: a new token takes the place of one that no window reaches any more.
+    Text is seen by its slots alone, so the ring holds codes only. What is no pivot is written to a spare slot that
+    is never seen, so that all rows do the same.
+
+    The pivots are those of the evaluating transformer: functions of the layer and a code's place, so a sequence has the
+    same bits beside any other.
+
+    Args:
+        config: of the transformer that fills it.
+        batch: sequences.
+        max_tokens: capacity in positions.
+        dtype: of the stored values.
+        device: where it lies.
+        start: the place of a sequence's first token; sequences of unlike length end at one place, not start at one.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        batch: int,
+        max_tokens: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        start: int = 0,
+    ) -> None:
+        regions = config.three_region
+        self.length = 0
+        self.max_tokens = max_tokens
+        self.starts = [start] * batch
+        self._config = config
+        self._num_text = [0] * batch
+        # A slot's number is at most its place.
+        self._num_slots = min(regions.num_text_and_pivot_tokens, max_tokens)
+        self._num_ring = min(regions.block_tokens * regions.key_window_blocks, max_tokens)
+        held = self._num_slots + 1 + self._num_ring
+        shape = (config.num_layers, 2, batch, config.num_heads, held, config.head_size)
+        self.pairs: Float[Tensor, "l 2 b h k e"] = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys: Float[Tensor, "l b h k e"] = self.pairs[:, 0]
+        self._drawn: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def fill(self, layer: int, key: Float[Tensor, "b h t e"], value: Float[Tensor, "b h t e"]) -> None:
+        """Store a layer's first `t` tokens, all of them text."""
+        t = key.shape[2]
+        assert t <= self._num_slots, "there is a slot for each token of a text"
+        self._num_text = [t] * len(self.starts)
+        self.pairs[layer, :, :, :, :t] = torch.stack([key, value])
+
+    def copy_prompts(self, prompts: Sequence["SparseCache"]) -> None:
+        """Take over what caches of one text each hold, all of one length."""
+        self.length = prompts[0].length
+        self.starts = [prompt.starts[0] for prompt in prompts]
+        self._num_text = [prompt._num_text[0] for prompt in prompts]
+        for row, (prompt, num_text) in enumerate(zip(prompts, self._num_text, strict=True)):
+            self.pairs[:, :, row, :, :num_text] = prompt.pairs[:, :, 0, :, :num_text]
+
+    def step(self) -> Attend:
+        """Return what stores a new token and attends to the three regions."""
+        device, regions = self.pairs.device, self._config.three_region
+        rows = torch.arange(len(self.starts), device=device)
+        num_text = torch.tensor(self._num_text, device=device)
+        if self._drawn is None:
+            drawn = draw_regions(
+                num_text, torch.zeros_like(num_text), self.max_tokens, self._config.num_layers, regions
+            )
+            self._drawn = (
+                torch.stack([layer.places[:, : self._num_slots] for layer in drawn]),
+                torch.stack([layer.num_visible for layer in drawn]),
+                torch.stack([layer.log_weight for layer in drawn]),
+            )
+        places, visible, weights = self._drawn
+        place = self.length - torch.tensor(self.starts, device=device)
+        block = place // regions.block_tokens
+
+        slots = torch.arange(self._num_slots, device=device)
+        is_text = slots < num_text[:, None]
+        is_pivot = slots < visible[:, rows, block][:, :, None]
+        of_slots = torch.where(is_pivot, weights[:, rows, block][:, :, None], -torch.inf).masked_fill(
+            is_text, 0.0
+        )
+        ring = torch.arange(self._num_ring, device=device)
+        held = place[:, None] - (place[:, None] - ring) % self._num_ring
+        first = torch.maximum(window_start(block, regions), num_text)[:, None]
+        of_ring = torch.zeros_like(held, dtype=of_slots.dtype).masked_fill(held < first, -torch.inf)
+        spare = torch.full_like(of_slots[:, :, :1], -torch.inf)
+        bias = torch.cat([of_slots, spare, of_ring.expand(len(of_slots), -1, -1)], dim=2)
+        biases = bias[:, :, None, None].to(self.pairs.dtype).unbind(0)
+
+        is_slot = places == place[:, None]
+        to_slot = torch.where(is_slot.any(2), is_slot.int().argmax(2), self._num_slots).unbind(0)
+        to_ring = self._num_slots + 1 + place % self._num_ring
+        pairs = self.pairs.unbind(0)
+
+        def attend(layer: int, heads: Tensor) -> Tensor:
+            new = heads[:, 1:].to(self.pairs.dtype)
+            pairs[layer][:, rows, :, to_slot[layer]] = new
+            pairs[layer][:, rows, :, to_ring] = new
+            query = heads[:, 0].to(self.pairs.dtype).unsqueeze(2)
+            keys, values = pairs[layer].unbind(0)
+            attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=biases[layer], scale=1.0)
+            return attended.squeeze(2)
+
+        return attend
+
+
+DecodingCache: TypeAlias = FusedCache | TableCache | SparseCache
+"""Any; a decoder's are all of one kind. The caller sets `length` after `fill` and raises it after each `step`."""
 
 
 def _sums_of_rows(

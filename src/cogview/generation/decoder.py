@@ -12,9 +12,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cogview.generation.cache import DecodingCache, FusedCache, TableCache
+from cogview.generation.cache import DecodingCache, FusedCache, SparseCache, TableCache
 from cogview.generation.config import LinearBackend
 from cogview.generation.linear import DecodingLinear, prepare_linear
+from cogview.transformer.attention import CausalSelfAttention
 from cogview.transformer.block import SandwichBlock
 from cogview.transformer.model import Transformer
 from cogview.transformer.normalization import RelaxedLayerNorm
@@ -26,11 +27,12 @@ _Norm = Callable[[Tensor], Tensor]
 class _Block:
     """One block's norms and linear maps; a norm that the block does not have returns its input.
 
-    The query that `query_key_value` gives is divided by the square root of the head's size already.
+    The query that `heads_norm` gives is divided by the square root of the head's size already.
     """
 
     attention_input_norm: _Norm
     query_key_value: DecodingLinear
+    heads_norm: _Norm
     attention_output: DecodingLinear
     attention_output_norm: _Norm
     mlp_input_norm: _Norm
@@ -76,7 +78,8 @@ class Decoder:
             attention, mlp = module.attention, module.mlp
             return _Block(
                 attention_input_norm=_norm(module.attention_input_norm),
-                query_key_value=linear(*_with_scaled_query(attention.query_key_value, self.config.head_size)),
+                query_key_value=linear(*_with_scaled_query(attention)),
+                heads_norm=_heads_norm(attention),
                 attention_output=linear(attention.output.weight, attention.output.bias),
                 attention_output_norm=_norm(module.attention_output_norm),
                 mlp_input_norm=_norm(module.mlp_input_norm),
@@ -93,6 +96,9 @@ class Decoder:
 
     def new_cache(self, batch: int, max_tokens: int, start: int = 0) -> DecodingCache:
         """Return an empty cache of the kind that attention is fastest in here; sequences begin at place `start`."""
+        if self.config.attention_pattern == "three_region":
+            dtype = torch.float32 if self.device.type == "cpu" else self.dtype
+            return SparseCache(self.config, batch, max_tokens, dtype, self.device, start)
         if self.device.type == "cpu":
             dtype = torch.float32 if self.dtype == torch.float32 else torch.float16
             return TableCache(self.config, batch, max_tokens, dtype, start)
@@ -105,7 +111,10 @@ class Decoder:
     def prefill(
         self, tokens: Int64[Tensor, "b t"], positions: Int64[Tensor, "b t"], cache: DecodingCache
     ) -> Float[Tensor, "b d"]:
-        """Put all tokens into the empty cache and return the normalised state of the last."""
+        """Put all tokens into the empty cache and return the normalised state of the last.
+
+        With three-region attention they have to be text, all of which is seen.
+        """
         assert cache.length == 0, "prefill starts a sequence"
         b, t = tokens.shape
         x = self._embed(tokens, positions).flatten(0, 1)
@@ -148,9 +157,8 @@ class Decoder:
         """Apply all blocks; `attend` maps a layer's number and its stacked Q, K and V to what was attended to."""
         is_post = self.config.layer_norm == "post"
         for layer, block in enumerate(self._blocks):
-            attended = block.attention_output(
-                attend(layer, block.query_key_value(block.attention_input_norm(x)))
-            )
+            heads = block.heads_norm(block.query_key_value(block.attention_input_norm(x)))
+            attended = block.attention_output(attend(layer, heads))
             if is_post:
                 x = block.attention_output_norm(x + attended)
                 x = block.mlp_output_norm(x + block.mlp_output(block.mlp_inner(x)))
@@ -161,16 +169,37 @@ class Decoder:
         return x
 
 
-def _with_scaled_query(module: nn.Linear, head_size: int) -> tuple[Float[Tensor, "o i"], Float[Tensor, "o"]]:
-    """Return weight and bias of a map to Q, K and V with Q / sqrt(head_size), in fp32.
+def _with_scaled_query(attention: CausalSelfAttention) -> tuple[Float[Tensor, "o i"], Float[Tensor, "o"]]:
+    """Return weight and bias of a map to Q, K and V with Q / sqrt(head_size), in fp32, unless a norm follows.
 
     For heads of 16, 64 or 256 channels this loses nothing; for others, weights that are rounded to fewer bits than
     fp32 are rounded once more than they were.
     """
+    module, config = attention.query_key_value, attention.config
     weight, bias = (part.detach().to(torch.float32, copy=True) for part in (module.weight, module.bias))
-    weight[: module.in_features] *= head_size**-0.5
-    bias[: module.in_features] *= head_size**-0.5
+    if not config.qk_norm:
+        weight[: module.in_features] *= config.head_size**-0.5
+        bias[: module.in_features] *= config.head_size**-0.5
     return weight, bias
+
+
+def _heads_norm(attention: CausalSelfAttention) -> _Norm:
+    """Return what normalises stacked Q, K and V where they are, and divides Q by sqrt(head_size), if anything does."""
+    query_norm, key_norm = attention.query_norm, attention.key_norm
+    if not (isinstance(query_norm, nn.RMSNorm) and isinstance(key_norm, nn.RMSNorm)):
+        return lambda heads: heads
+    head_size = attention.config.head_size
+    gains = torch.stack(
+        [query_norm.weight.detach().float() * head_size**-0.5, key_norm.weight.detach().float()]
+    )
+    epsilon = query_norm.eps
+
+    def normalised(heads: Tensor) -> Tensor:
+        query_key, value = heads.float().view(len(heads), 3, -1, head_size).tensor_split((2,), dim=1)
+        normed = F.rms_norm(query_key, (head_size,), eps=epsilon) * gains[:, None]
+        return torch.cat([normed, value], dim=1).flatten(1)
+
+    return normalised
 
 
 def _norm(module: nn.Module) -> _Norm:

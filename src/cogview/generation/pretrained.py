@@ -42,6 +42,7 @@ from cogview.sequence.vocabulary import Vocabulary
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
+from cogview.transformer.three_region import regions_for
 
 FORMAT = "cogview"
 VERSION = 1
@@ -108,6 +109,13 @@ class PretrainedModel:
             if got is not None and got != wanted:
                 raise CogViewError(
                     f"The parts of the model do not fit together: the vocabulary wants {wanted} {what}, got {got}."
+                )
+        if config.attention_pattern == "three_region":
+            wanted_regions = regions_for(self.template, config.three_region)
+            if config.three_region != wanted_regions:
+                raise CogViewError(
+                    f"The parts of the model do not fit together: the template wants {wanted_regions}, got "
+                    f"{config.three_region}."
                 )
         if config.num_positions < self.template.num_positions:
             raise CogViewError(

@@ -63,6 +63,10 @@ def parallelise(
         raise UsageError(
             f"tensor_parallel {processes.tensor_parallel} does not divide the {num_heads} heads: take a divisor."
         )
+    if module.config.qk_norm and processes.tensor_parallel > 1:
+        raise UsageError(
+            "qk_norm does not go with tensor_parallel, whose processes would each learn gains of their own: leave one off."
+        )
     for name, order in _row_orders(module).items():
         parameter = module.get_parameter(name)
         parameter.data = parameter.data[order]

@@ -1,4 +1,4 @@
-"""Causal self-attention, fused or by the paper's overflow-free formula, with and without a cache."""
+"""Causal self-attention, to all or to three regions, with and without a cache."""
 
 import math
 
@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from cogview.transformer.cache import LayerCache
 from cogview.transformer.config import TransformerConfig
+from cogview.transformer.three_region import Regions
+from cogview.transformer.three_region_kernels import three_region_attention
 
 
 def relaxed_attention(
@@ -103,16 +105,30 @@ class CausalSelfAttention(nn.Module):
         self.by_head = False
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        self.query_norm, self.key_norm = (
+            nn.RMSNorm(config.head_size, config.layer_norm_epsilon) if config.qk_norm else nn.Identity()
+            for _ in range(2)
+        )
 
-    def forward(self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None) -> Float[Tensor, "b t d"]:
-        """Attend to all earlier tokens; with a cache, also to those it holds, and leave these in it."""
+    def forward(
+        self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None, regions: Regions | None = None
+    ) -> Float[Tensor, "b t d"]:
+        """Attend to all earlier tokens, or to those of three regions.
+
+        Args:
+            x: what follows the tokens of the cache, if there is one.
+            cache: is attended to as well, and gets the keys and values of `x`.
+            regions: what can be seen beyond the window, if attention is not dense.
+        """
         b, t, _ = x.shape
         query, key, value = self.heads(x)
         if cache is not None:
             key, value = cache.append(key, value)
             query = query.to(key.dtype)
         dropout = self.config.dropout if self.training else 0.0
-        if self.config.attention == "relaxed":
+        if regions is not None:
+            attended = three_region_attention(query, key, value, regions, self.config.three_region, dropout)
+        elif self.config.attention == "relaxed":
             attended = relaxed_attention(query, key, value, self.config.relax_alpha, dropout)
         elif self.config.attention == "plain":
             attended = plain_attention(query, key, value, dropout)
@@ -120,14 +136,18 @@ class CausalSelfAttention(nn.Module):
             attended = fused_attention(query, key, value, dropout)
         return self.output(attended.to(x.dtype).transpose(1, 2).reshape(b, t, -1))
 
-    def heads(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "3 b h t e"]:
-        """Return queries, keys and values: of all heads, or of this process's where several share them."""
+    def heads(self, x: Float[Tensor, "b t d"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values [b h t e]: of all heads, or of this process's where several share them."""
         b, t, _ = x.shape
         projected = self.query_key_value(x)
         if self.by_head:
-            return projected.view(b, t, -1, 3, self.config.head_size).permute(3, 0, 2, 1, 4)
-        heads = projected.view(b, t, 3, self.config.num_heads, self.config.head_size)
-        return heads.permute(2, 0, 3, 1, 4)
+            heads = projected.view(b, t, -1, 3, self.config.head_size).permute(3, 0, 2, 1, 4)
+        else:
+            stacked = projected.view(b, t, 3, self.config.num_heads, self.config.head_size)
+            heads = stacked.permute(2, 0, 3, 1, 4)
+        query, key, value = heads
+        # Norms are computed in fp32 under autocast, and a product wants all of one kind.
+        return self.query_norm(query).to(value.dtype), self.key_norm(key).to(value.dtype), value
 
 
 def rows_by_head(config: TransformerConfig) -> Int64[Tensor, "r"]:

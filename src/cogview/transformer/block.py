@@ -10,6 +10,7 @@ from cogview.transformer.attention import CausalSelfAttention
 from cogview.transformer.cache import LayerCache
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.normalization import RelaxedLayerNorm
+from cogview.transformer.three_region import Regions
 
 
 def layer_norm(config: TransformerConfig) -> RelaxedLayerNorm:
@@ -55,18 +56,22 @@ class SandwichBlock(nn.Module):
         self.mlp_output_norm = layer_norm(config) if self.placement != "pre" else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None) -> Float[Tensor, "b t d"]:
-        """Apply both residual branches."""
+    def forward(
+        self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None, regions: Regions | None = None
+    ) -> Float[Tensor, "b t d"]:
+        """Apply both residual branches; cache and regions are the attention's."""
         # Within the block and not around it: what shards a block hooks its call, and is not to be called again.
         if self.checkpointing and cache is None and torch.is_grad_enabled():
-            return checkpoint(self._apply_branches, x, None, use_reentrant=False)
-        return self._apply_branches(x, cache)
+            return checkpoint(self._apply_branches, x, None, regions, use_reentrant=False)
+        return self._apply_branches(x, cache, regions)
 
-    def _apply_branches(self, x: Float[Tensor, "b t d"], cache: LayerCache | None) -> Float[Tensor, "b t d"]:
+    def _apply_branches(
+        self, x: Float[Tensor, "b t d"], cache: LayerCache | None, regions: Regions | None
+    ) -> Float[Tensor, "b t d"]:
         if self.placement == "post":
-            x = self.attention_output_norm(x + self.dropout(self.attention(x, cache)))
+            x = self.attention_output_norm(x + self.dropout(self.attention(x, cache, regions)))
             return self.mlp_output_norm(x + self.dropout(self.mlp(x)))
-        attended = self.attention(self.attention_input_norm(x), cache)
+        attended = self.attention(self.attention_input_norm(x), cache, regions)
         x = x + self.attention_output_norm(self.dropout(attended))
         mapped = self.mlp(self.mlp_input_norm(x))
         return x + self.mlp_output_norm(self.dropout(mapped))

@@ -1,10 +1,11 @@
 """A static key/value cache: allocated once, sliced to its length."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cogview.transformer.config import TransformerConfig
+from cogview.transformer.three_region import Regions, count_text, draw_regions
 
 
 class LayerCache:
@@ -49,6 +50,28 @@ class KeyValueCache:
         self.keys: Float[Tensor, "l b h k e"] = self.pairs[:, 0]
         self.values: Float[Tensor, "l b h k e"] = self.pairs[:, 1]
         self.length = 0
+        self._config = config
+        self._num_text = torch.zeros(batch, dtype=torch.int64, device=device)
+        self._is_in_text = torch.ones(batch, dtype=torch.bool, device=device)
+        self._regions: list[Regions] = []
+
+    def regions_with(self, tokens: Int[Tensor, "b t"]) -> list[Regions | None]:
+        """Return what each layer sees beyond the window once tokens follow those held; None if attention is dense.
+
+        The pivots are those of the evaluating transformer, so that sequences are what they would be uncached.
+        """
+        if self._config.attention_pattern == "dense":
+            return [None] * self._config.num_layers
+        config = self._config.three_region
+        if self._is_in_text.any():
+            num_text = self.length + count_text(tokens, config.image_start_token)
+            self._num_text = num_text.where(self._is_in_text, self._num_text)
+            self._is_in_text &= (tokens != config.image_start_token).all(1)
+            seeds = torch.zeros_like(self._num_text)
+            self._regions = draw_regions(
+                self._num_text, seeds, self.max_tokens, self._config.num_layers, config
+            )
+        return [*self._regions]
 
     @property
     def max_tokens(self) -> int:

@@ -1,6 +1,6 @@
 """The shape of a transformer and its stabilisers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from cogview.errors import UsageError
@@ -8,7 +8,40 @@ from cogview.errors import UsageError
 LayerNormPlacement = Literal["sandwich", "pre", "post"]
 NormScope = Literal["token", "tensor", "none"]
 AttentionKind = Literal["fused", "relaxed", "plain"]
+AttentionPattern = Literal["dense", "three_region"]
 PositionStart = Literal["random", "rows_and_columns"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreeRegionConfig:
+    """Which tokens three-region sparse attention looks at; see `cogview.transformer.three_region`.
+
+    Args:
+        block_tokens: a window moves by blocks of so many tokens; a GPU is fast with multiples of 128.
+        key_window_blocks: blocks of a window, the query's own included.
+        num_text_and_pivot_tokens: tokens that can be seen beyond the window: all of the text, and as many pivots as
+            that leaves room for.
+        image_start_token: the id that ends the text; the released models' [BOI1] by default.
+        num_image_tokens: tokens after it that pivots are drawn from, whether a sequence goes on so far or not.
+
+    Raises:
+        UsageError: a number below 1, or a negative id.
+
+    Paper: appendix B; block, window and number of tokens are those of the release.
+    """
+
+    block_tokens: int = 128
+    key_window_blocks: int = 6
+    num_text_and_pivot_tokens: int = 768
+    image_start_token: int = 58_193
+    num_image_tokens: int = 1_024
+
+    def __post_init__(self) -> None:
+        for name in ("block_tokens", "key_window_blocks", "num_text_and_pivot_tokens", "num_image_tokens"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.image_start_token < 0:
+            raise UsageError(f"image_start_token must not be negative, got {self.image_start_token}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +61,11 @@ class TransformerConfig:
             (as the released weights expect), or `none` for a plain LayerNorm.
         attention: `fused` for PyTorch's kernels with fp32 accumulation, `relaxed` for the paper's formula, `plain` for
             the usual order of operations, which overflows in fp16 and exists to be compared with.
+        attention_pattern: whether a token attends to all earlier ones (`dense`) or to the text, to pivots and to a
+            window (`three_region`), which needs `fused` attention.
+        three_region: of that pattern; without effect on the dense one.
+        qk_norm: whether each head's queries and keys are RMS-normalised, with learned gains, before their product.
+            Beyond the paper: a later way to keep attention scores from growing, to be compared with PB-Relax.
         relax_alpha: alpha of the relaxed attention.
         embedding_gradient_scale: a of emb * a + emb.detach() * (1 - a).
         dropout: probability, in training, on embeddings, attention and residual branches.
@@ -36,7 +74,7 @@ class TransformerConfig:
     Raises:
         UsageError: if the numbers do not fit together.
 
-    Paper: 2.3 (shape) and 2.4 (stabilisers).
+    Paper: 2.3 (shape), 2.4 (stabilisers) and appendix B (three regions).
     """
 
     num_layers: int
@@ -48,6 +86,9 @@ class TransformerConfig:
     layer_norm: LayerNormPlacement = "sandwich"
     norm_scope: NormScope = "token"
     attention: AttentionKind = "fused"
+    attention_pattern: AttentionPattern = "dense"
+    three_region: ThreeRegionConfig = field(default_factory=ThreeRegionConfig)
+    qk_norm: bool = False
     relax_alpha: float = 32.0
     embedding_gradient_scale: float = 0.1
     dropout: float = 0.0
@@ -65,7 +106,12 @@ class TransformerConfig:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
         # A config file may say anything, and each of these would be taken for another one in silence.
-        choices = {"layer_norm": LayerNormPlacement, "norm_scope": NormScope, "attention": AttentionKind}
+        choices = {
+            "layer_norm": LayerNormPlacement,
+            "norm_scope": NormScope,
+            "attention": AttentionKind,
+            "attention_pattern": AttentionPattern,
+        }
         for name, kind in choices.items():
             if getattr(self, name) not in get_args(kind):
                 wanted = " or ".join(get_args(kind))
@@ -73,6 +119,11 @@ class TransformerConfig:
         if self.hidden_size % self.num_heads:
             raise UsageError(
                 f"hidden_size must be a multiple of num_heads, got {self.hidden_size} and {self.num_heads}"
+            )
+        if self.attention_pattern == "three_region" and self.attention != "fused":
+            raise UsageError(
+                f"attention_pattern three_region needs attention fused, got {self.attention}: its kernels accumulate "
+                "in fp32, which does what the relaxed formula is for"
             )
         if not 0.0 <= self.dropout < 1.0:
             raise UsageError(f"dropout must be in [0, 1), got {self.dropout}")
@@ -88,6 +139,8 @@ class TransformerConfig:
         d, inner = self.hidden_size, self.mlp_factor * self.hidden_size
         norms = (4 if self.layer_norm == "sandwich" else 2) * 2 * d
         block = 3 * d * d + 3 * d + d * d + d + 2 * d * inner + inner + d + norms
+        if self.qk_norm:
+            block += 2 * self.head_size
         return (self.vocabulary_size + self.num_positions) * d + self.num_layers * block + 2 * d
 
 

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,6 +11,7 @@ from cogview.transformer.block import SandwichBlock, layer_norm
 from cogview.transformer.cache import KeyValueCache
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.embedding import Embedding
+from cogview.transformer.three_region import Regions, count_text, draw_regions
 
 
 class Transformer(nn.Module):
@@ -52,13 +53,37 @@ class Transformer(nn.Module):
         return self.logits(self.hidden_states(tokens, positions))
 
     def hidden_states(
-        self, tokens: Int[Tensor, "b t"], positions: Int[Tensor, "b t"]
+        self,
+        tokens: Int[Tensor, "b t"],
+        positions: Int[Tensor, "b t"],
+        pivot_seeds: Int64[Tensor, "b"] | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """Return the normalised states that `logits` takes."""
+        """Return the normalised states that `logits` takes.
+
+        Args:
+            tokens: ids below `config.vocabulary_size`.
+            positions: ids below `config.num_positions`.
+            pivot_seeds: of each sequence's pivots, if attention is sparse; drawn anew in training by default, and
+                always the same in evaluation.
+        """
+        # Drawn here for all layers, so that a block that is computed again in the backward pass sees the same pivots.
+        regions = self._draw_regions(tokens, pivot_seeds)
         x = self.embedding(tokens, positions)
-        for block in self.blocks:
-            x = block(x)
+        for block, seen in zip(self.blocks, regions, strict=True):
+            x = block(x, regions=seen)
         return self.final_norm(x)
+
+    def _draw_regions(
+        self, tokens: Int[Tensor, "b t"], seeds: Int64[Tensor, "b"] | None
+    ) -> list[Regions] | list[None]:
+        """Return what each layer sees beyond the window; None if attention is dense."""
+        if self.config.attention_pattern == "dense":
+            return [None] * self.config.num_layers
+        config = self.config.three_region
+        num_text = count_text(tokens, config.image_start_token)
+        if seeds is None:
+            seeds = torch.randint_like(num_text, 2**31) if self.training else torch.zeros_like(num_text)
+        return draw_regions(num_text, seeds, tokens.shape[1], self.config.num_layers, config)
 
     def logits(self, hidden: Float[Tensor, "*n d"], rows: range | None = None) -> Float[Tensor, "*n v"]:
         """Return logits of all tokens, or of the tokens in `rows` only.
@@ -86,8 +111,8 @@ class Transformer(nn.Module):
         """
         assert cache.length + tokens.shape[1] <= cache.max_tokens, "the cache is full"
         x = self.embedding(tokens, positions)
-        for index, block in enumerate(self.blocks):
-            x = block(x, cache.layer(index))
+        for index, (block, seen) in enumerate(zip(self.blocks, cache.regions_with(tokens), strict=True)):
+            x = block(x, cache.layer(index), seen)
         cache.length += tokens.shape[1]
         return self.final_norm(x)
 

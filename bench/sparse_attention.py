@@ -1,0 +1,221 @@
+"""How fast three-region attention is, and what memory it takes: against PyTorch's fused dense attention, in one run.
+
+    python bench/sparse_attention.py            # one or two minutes on 2 cores
+    python bench/sparse_attention.py --quick    # a self-test at a tiny shape that writes nothing
+    python bench/sparse_attention.py --device cuda --dtype bfloat16 --batch-size 8 --num-heads 40
+
+At the paper's 4,096 tokens, 768 of text and pivots and a window of 768. The paper has 2.5 times the speed and 40 % less
+memory, against a dense attention that held all scores; the fused one of today holds none and skips what lies in the
+future, so there is less to be won. `plain` is that attention of then: with all scores, where the memory is enough.
+
+Pivots are drawn anew for each call, as in training, and their time counts. Memory is what a call adds at its highest to
+what was held before: of the whole process on a CPU (on Linux), of PyTorch's allocator on a GPU.
+"""
+
+import ctypes
+import gc
+import math
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from torch import Tensor
+from torch.nn import functional as F
+
+from cogview.files import atomic_write_json
+from cogview.transformer.config import ThreeRegionConfig
+from cogview.transformer.three_region import draw_regions, masked_dense_attention
+from cogview.transformer.three_region_kernels import three_region_attention
+from environment import RESULTS, describe, seconds_of
+
+WANTED = {"speed": 2.5, "memory": 0.6}
+
+
+def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attend to all earlier tokens, holding all scores."""
+    scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+    future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+    return scores.masked_fill(future, -torch.inf).softmax(-1) @ value
+
+
+class Work:
+    """What is measured: each system, forward alone and with its gradients, on the same inputs.
+
+    Args:
+        shape: batch, heads, tokens and channels.
+        num_text: tokens of each text.
+        config: of the regions.
+        dtype: of queries, keys and values.
+        device: where they lie.
+        with_plain: whether the attention that holds all scores takes part.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int, int],
+        num_text: int,
+        config: ThreeRegionConfig,
+        dtype: torch.dtype,
+        device: torch.device,
+        with_plain: bool,
+    ) -> None:
+        torch.manual_seed(0)
+        self.inputs = [torch.randn(shape, dtype=dtype, device=device, requires_grad=True) for _ in range(3)]
+        self.gradient = torch.randn(shape, dtype=dtype, device=device)
+        text = torch.full((shape[0],), num_text, device=device)
+
+        def sparse(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            (regions,) = draw_regions(text, torch.randint_like(text, 2**31), shape[2], 1, config)
+            return three_region_attention(query, key, value, regions, config)
+
+        def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return F.scaled_dot_product_attention(query, key, value, is_causal=True)
+
+        self.systems: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+            "sparse": sparse,
+            "dense": dense,
+        }
+        if with_plain:
+            self.systems["plain"] = plain_attention
+
+    def do(self, system: str, task: str) -> None:
+        """Do one call, with its backward pass if the task is `training`."""
+        if task == "forward":
+            with torch.no_grad():
+                self.systems[system](*self.inputs)
+        else:
+            torch.autograd.grad(self.systems[system](*self.inputs), self.inputs, self.gradient)
+
+
+def peak_bytes(work: Work, system: str, task: str) -> int:
+    """Return the bytes that a call adds at its highest; on a CPU this is known on Linux only."""
+    device = work.gradient.device
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work.do(system, task)
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # else what was freed is taken again and adds nothing
+    Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts again from here
+    before = _resident_bytes("VmHWM")
+    work.do(system, task)
+    return _resident_bytes("VmHWM") - before
+
+
+def _resident_bytes(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+def check_sparse(device: torch.device) -> None:
+    """Assert that what is measured computes what it should, gradients included, here and now."""
+    config = ThreeRegionConfig(
+        key_window_blocks=2, num_text_and_pivot_tokens=256, num_image_tokens=1_000, image_start_token=0
+    )
+    shape, num_text = (2, 2, 1_024, 64), torch.tensor([24, 60], device=device)
+    (regions,) = draw_regions(num_text, torch.zeros_like(num_text), shape[2], 1, config)
+    torch.manual_seed(0)
+    inputs = [torch.randn(shape, device=device, requires_grad=True) for _ in range(3)]
+    gradient = torch.randn(shape, device=device)
+    made = []
+    for attention in (three_region_attention, masked_dense_attention):
+        attended = attention(*inputs, regions, config)
+        made.append((attended, *torch.autograd.grad(attended, inputs, gradient)))
+    # On a GPU products may be rounded to TF32.
+    tolerance = 1e-4 if device.type == "cpu" else 2e-2
+    for fast, plain in zip(*made, strict=True):
+        torch.testing.assert_close(fast, plain, atol=tolerance, rtol=tolerance)
+
+
+def main(
+    *,
+    quick: bool = False,
+    rounds: int = 5,
+    batch_size: int = 1,
+    num_heads: int = 8,
+    head_size: int = 64,
+    num_tokens: int = 4_096,
+    num_text: int = 64,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    device: str = "cpu",
+    plain: bool = True,
+    out: str = "",
+) -> None:
+    """Measure, print a table and write the figures as JSON.
+
+    Args:
+        quick: a tiny shape, only to see that everything runs and is right.
+        rounds: of all systems, in turns; medians are reported.
+        batch_size: sequences.
+        num_heads: heads of each.
+        head_size: channels of a head.
+        num_tokens: of a sequence; the paper measures at 4,096.
+        num_text: of these, text.
+        dtype: of queries, keys and values.
+        device: "cpu" or "cuda".
+        plain: let the attention that holds all scores take part.
+        out: name of the result; the device's kind by default.
+    """
+    if quick:
+        rounds, batch_size, num_heads, num_tokens = 1, 1, 2, 512
+    place = torch.device(device)
+    environment = describe(place)
+    check_sparse(place)
+    config = ThreeRegionConfig(num_image_tokens=num_tokens - num_text)
+    if quick:
+        config = ThreeRegionConfig(
+            key_window_blocks=2, num_text_and_pivot_tokens=128, num_image_tokens=num_tokens - num_text
+        )
+    shape = (batch_size, num_heads, num_tokens, head_size)
+    work = Work(shape, num_text, config, getattr(torch, dtype), place, plain)
+    keys = [(task, system) for task in ("forward", "training") for system in work.systems]
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in keys}
+    for number in range(-1, rounds):  # the first round compiles and prepares memory, and does not count
+        for task, system in keys:
+            taken = seconds_of(lambda system=system, task=task: work.do(system, task), place)
+            if number >= 0:
+                seconds[task, system].append(taken)
+        print(f"round {number + 1} of {rounds}", file=sys.stderr)
+    figures: dict[str, Any] = {}
+    print(
+        "| | system | ms | sparse is faster by | memory, MB | sparse takes of it |\n|---|---|---|---|---|---|"
+    )
+    for task in ("forward", "training"):
+        medians = {system: statistics.median(seconds[task, system]) for system in work.systems}
+        peaks = {system: peak_bytes(work, system, task) for system in work.systems}
+        figures[task] = {
+            "seconds": medians,
+            "peak_bytes": peaks,
+            "speed": {name: medians[name] / medians["sparse"] for name in medians},
+            "memory": {name: peaks["sparse"] / max(peaks[name], 1) for name in peaks},
+            "paper": WANTED,
+        }
+        for name in medians:
+            print(
+                f"| {task} | {name} | {medians[name] * 1e3:.1f} | {figures[task]['speed'][name]:.2f}x "
+                f"| {peaks[name] / 1e6:.0f} | {figures[task]['memory'][name]:.0%} |"
+            )
+    if not quick:
+        path = RESULTS / f"sparse-attention-{out or device}.json"
+        facts = {
+            "shape": shape,
+            "num_text": num_text,
+            "regions": vars(config),
+            "dtype": dtype,
+            "rounds": rounds,
+        }
+        atomic_write_json(
+            path, {"benchmark": "sparse_attention", "environment": environment} | facts | {"figures": figures}
+        )
+        print(path)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,191 @@
+"""Three-region sparse attention: a token looks at the text, at pivots drawn from the picture, and at a window.
+
+Letters: b sequences, h heads, t queries, k keys, e channels, s slots, n blocks.
+
+Places count the tokens of a sequence from 0; a block is `block_tokens` places. The queries of a block share one window:
+its own block and the `key_window_blocks - 1` before it. Let w be the first place of the window. A query at place i
+attends, in one softmax, to
+
+1. the text before w,
+2. the pivots before w,
+3. all tokens, text or picture, from w up to and including i.
+
+So each key is seen once at most: text and pivots that lie in the window are seen as part of it. Before w lie F tokens
+of the picture, of which P are pivots, and each of those P stands for F / P tokens: log(F / P) is added to its score.
+Text and window stand for themselves, and nothing is added. Where all tokens of the picture are pivots this is dense
+attention exactly, and so it is for any query whose window reaches back to the picture's first token. Where no pivot
+lies before w (P = 0, near the picture's beginning) the F tokens there are not represented.
+
+Slots are the places of a sequence's text, in order, and then those of its pivots, in order. There are
+`num_text_and_pivot_tokens`, and those left over are empty. A token of the picture is a pivot if its priority is among
+the smallest, and its priority is a hash of a seed, the layer and its place after the text. So pivots need not be
+kept to be known again: a recomputation, a cache or another device finds the same ones, whatever else is in the batch.
+
+Differs from the paper: the release adds log(length of the sequence / number of pivots) for every query. That is F / P
+on average, but before one window lie more, before another fewer pivots than their share, and with F and P nothing of
+the sequence's future has to be known.
+
+Here is what is attended to, and the plain way to do it; `three_region_kernels` has the fast ways.
+
+Paper: appendix B.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from cogview.errors import UsageError
+from cogview.sequence.template import TextToImageTemplate
+from cogview.transformer.config import ThreeRegionConfig
+
+_NOWHERE = 1 << 40
+"""The place of an empty slot: behind all others."""
+
+_BITS_32 = (1 << 32) - 1
+
+
+class Regions(NamedTuple):
+    """What the sequences of a batch can see beyond the window, in one layer.
+
+    Attributes:
+        places: of the text and of the pivots, ascending; empty slots lie nowhere.
+        num_text: tokens of each sequence's text; the slots behind them are pivots.
+        num_visible: for each block, how many slots lie before its window: the first ones.
+        log_weight: for each block, what is added to the scores of the pivots before its window.
+    """
+
+    places: Int64[Tensor, "b s"]
+    num_text: Int64[Tensor, "b"]
+    num_visible: Int64[Tensor, "b n"]
+    log_weight: Float[Tensor, "b n"]
+
+
+def regions_for(template: TextToImageTemplate, config: ThreeRegionConfig) -> ThreeRegionConfig:
+    """Return a config whose text and picture are those of a template.
+
+    Raises:
+        UsageError: the longest text has more tokens than there are slots.
+    """
+    if template.max_prefix_tokens > config.num_text_and_pivot_tokens:
+        raise UsageError(
+            f"num_text_and_pivot_tokens must be at least {template.max_prefix_tokens}, the tokens of the longest text, "
+            f"got {config.num_text_and_pivot_tokens}"
+        )
+    return dataclasses.replace(
+        config,
+        image_start_token=template.vocabulary.separator("BOI1"),
+        num_image_tokens=template.num_codes_per_image,
+    )
+
+
+def count_text(tokens: Int[Tensor, "b t"], image_start_token: int) -> Int64[Tensor, "b"]:
+    """Return how many tokens each sequence has up to and including the one that ends its text; all if none does."""
+    is_start = tokens == image_start_token
+    return torch.where(is_start.any(1), is_start.int().argmax(1) + 1, tokens.shape[1])
+
+
+def draw_regions(
+    num_text: Int64[Tensor, "b"],
+    seeds: Int64[Tensor, "b"],
+    num_tokens: int,
+    num_layers: int,
+    config: ThreeRegionConfig,
+) -> list[Regions]:
+    """Draw the pivots of each layer.
+
+    Args:
+        num_text: tokens of each sequence's text; of one that is longer than there are slots, the end is only seen from
+            windows that it lies in.
+        seeds: of each sequence, at least 0 and below 2^32.
+        num_tokens: of a sequence; only decides for how many blocks the counts are made.
+        num_layers: each has pivots of its own.
+        config: of the regions.
+    """
+    num_slots = config.num_text_and_pivot_tokens
+    pivots = _draw_pivots(num_slots - num_text, seeds, num_layers, config)  # [l b p], of the picture's places
+    slots = torch.arange(num_slots, device=num_text.device)
+    text = slots.where(slots < num_text[:, None], _NOWHERE).expand(num_layers, -1, -1)
+    places = (
+        torch.cat([text, pivots + num_text[:, None]], dim=2).sort(dim=2).values[:, :, :num_slots].contiguous()
+    )
+
+    starts = window_start(torch.arange(-(-num_tokens // config.block_tokens), device=num_text.device), config)
+    num_visible = torch.searchsorted(places, starts.expand(*places.shape[:2], -1).contiguous())
+    num_far = (starts - num_text[:, None]).clamp(0, config.num_image_tokens)
+    num_far_pivots = num_visible - num_text[:, None]
+    # Without a pivot the number is used by no score.
+    weight = torch.where(num_far_pivots > 0, num_far / num_far_pivots.clamp(min=1), 1.0)
+    layers = zip(places.unbind(0), num_visible.unbind(0), weight.log().unbind(0), strict=True)
+    return [Regions(at, num_text, visible, log_weight) for at, visible, log_weight in layers]
+
+
+def window_start(block: Int64[Tensor, "*n"], config: ThreeRegionConfig) -> Int64[Tensor, "*n"]:
+    """Return the first place of the window that the queries of a block share."""
+    return ((block - config.key_window_blocks + 1) * config.block_tokens).clamp(min=0)
+
+
+def masked_dense_attention(
+    query: Float[Tensor, "b h t e"],
+    key: Float[Tensor, "b h k e"],
+    value: Float[Tensor, "b h k e"],
+    regions: Regions,
+    config: ThreeRegionConfig,
+) -> Float[Tensor, "b h t e"]:
+    """Attend to the three regions the slow and plain way: all scores are made, and those of other keys dropped.
+
+    It follows the definition key by key, takes nothing but the places of the slots, and is what the fast ways are
+    tested against.
+
+    Args:
+        query: the last `t` of the `k` places.
+        key: all places.
+        value: all places.
+        regions: only its places and the length of the text are read.
+        config: of the regions.
+    """
+    t, k = query.shape[2], key.shape[2]
+    is_slot = (regions.places[:, :, None] == torch.arange(k, device=key.device)).any(1)
+    bias = torch.full((len(query), 1, t, k), -torch.inf, dtype=torch.float32, device=key.device)
+    for row, num_text in enumerate(regions.num_text.tolist()):
+        pivots = is_slot[row].clone()
+        pivots[:num_text] = False
+        for index, place in enumerate(range(k - t, k)):
+            first = max(
+                0, (place // config.block_tokens + 1 - config.key_window_blocks) * config.block_tokens
+            )
+            bias[row, 0, index, first : place + 1] = 0.0
+            bias[row, 0, index, :first][is_slot[row, :first]] = 0.0
+            num_far, num_far_pivots = min(first - num_text, config.num_image_tokens), pivots[:first].sum()
+            if num_far > 0:
+                bias[row, 0, index, :first][pivots[:first]] = torch.log(num_far / num_far_pivots)
+    scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
+    return F.softmax(scores + bias.to(scores.dtype), dim=-1) @ value
+
+
+def _draw_pivots(
+    num_pivots: Int64[Tensor, "b"], seeds: Int64[Tensor, "b"], num_layers: int, config: ThreeRegionConfig
+) -> Int64[Tensor, "l b p"]:
+    """Return the places, counted from the text's end, of each layer's pivots; those left over lie nowhere."""
+    device = seeds.device
+    layers = _mixed(torch.arange(1, num_layers + 1, device=device))
+    index = torch.arange(config.num_image_tokens, device=device)
+    priority = _mixed(_mixed(layers[:, None] ^ _mixed(seeds))[:, :, None] ^ index)
+    # The place itself settles who comes first of two with one priority, on every device.
+    ranked = (priority << 24) | index
+    most = min(config.num_text_and_pivot_tokens, config.num_image_tokens)
+    first = ranked.topk(most, dim=2, largest=False, sorted=True).values & ((1 << 24) - 1)
+    is_wanted: Bool[Tensor, "b p"] = torch.arange(most, device=device) < num_pivots[:, None]
+    return first.where(is_wanted, _NOWHERE)
+
+
+def _mixed(x: Int64[Tensor, "*n"]) -> Int64[Tensor, "*n"]:
+    """Return a hash of numbers of 32 bits, the same on every device; its products stay below 2^63."""
+    x = x ^ (x >> 16)
+    x = (x * 0x7FEB352D) & _BITS_32
+    x = x ^ (x >> 15)
+    x = (x * 0x31848BAB) & _BITS_32
+    return x ^ (x >> 16)
