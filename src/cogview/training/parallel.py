@@ -65,7 +65,7 @@ def parallelise(
         )
     if module.config.qk_norm and processes.tensor_parallel > 1:
         raise UsageError(
-            "qk_norm does not go with tensor_parallel, whose processes would each learn gains of their own: leave one off."
+            "qk_norm does not go with tensor_parallel, whose processes would learn gains apart: leave one of them off."
         )
     for name, order in _row_orders(module).items():
         parameter = module.get_parameter(name)
