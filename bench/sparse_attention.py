@@ -1,8 +1,8 @@
 """How fast three-region attention is, and what memory it takes: against PyTorch's fused dense attention, in one run.
 
-    python bench/sparse_attention.py            # one or two minutes on 2 cores
+    python bench/sparse_attention.py            # a minute on 2 cores
     python bench/sparse_attention.py --quick    # a self-test at a tiny shape that writes nothing
-    python bench/sparse_attention.py --device cuda --dtype bfloat16 --batch-size 8 --num-heads 40
+    python bench/sparse_attention.py --device cuda --dtype bfloat16 --batch-size 4 --num-heads 40
 
 At the paper's 4,096 tokens, 768 of text and pivots and a window of 768. The paper has 2.5 times the speed and 40 % less
 memory, against a dense attention that held all scores; the fused one of today holds none and skips what lies in the

@@ -19,6 +19,8 @@ from cogview.generation.pretrained import (
     save_pretrained,
 )
 from cogview.image.tokenizer import load_image_tokenizer
+from cogview.transformer.model import Transformer
+from cogview.transformer.three_region import regions_for
 from tiny import tiny_image_tokenizer, tiny_model, tiny_pipeline_folder, tiny_text_tokenizer
 
 
@@ -246,6 +248,16 @@ def test_parts_that_do_not_fit_together_are_refused(saved: Path) -> None:
             text_tokenizer=model.text_tokenizer,
             image_tokenizer=tiny_image_tokenizer(num_codes=16),
         )
+
+
+def test_regions_of_another_template_are_refused(saved: Path) -> None:
+    model = load_pretrained(saved)
+    config = dataclasses.replace(model.transformer.config, attention_pattern="three_region")
+    with pytest.raises(CogViewError, match=r"the template wants ThreeRegionConfig.*num_image_tokens=16"):
+        dataclasses.replace(model, transformer=Transformer(config))
+    regions = regions_for(model.template, config.three_region)
+    fitting = Transformer(dataclasses.replace(config, three_region=regions))
+    assert dataclasses.replace(model, transformer=fitting).transformer is fitting
 
 
 def test_a_run_stands_for_its_exported_model(saved: Path, tmp_path: Path) -> None:

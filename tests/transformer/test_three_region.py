@@ -8,7 +8,12 @@ import torch
 
 from cogview.transformer.config import ThreeRegionConfig
 from cogview.transformer.three_region import Regions, count_text, draw_regions, masked_dense_attention
-from cogview.transformer.three_region_kernels import _flex_blocks, block_attention, flexible_attention
+from cogview.transformer.three_region_kernels import (
+    _flex_blocks,
+    block_attention,
+    flexible_attention,
+    three_region_attention,
+)
 
 SMALL = ThreeRegionConfig(
     block_tokens=4,
@@ -115,7 +120,7 @@ def test_blocks_are_the_masked_dense_reference_and_so_are_their_gradients(
             assert ours.grad is not None
             assert torch.allclose(ours.grad, reference.grad, atol=1e-5)
         with torch.no_grad():  # another way than with a gradient
-            assert torch.allclose(block_attention(*fast, layer, config), wanted, atol=2e-6)
+            assert torch.allclose(three_region_attention(*fast, layer, config), wanted, atol=2e-6)
 
 
 @pytest.mark.parametrize("t", [1, 3, 11])
@@ -205,3 +210,21 @@ def test_dropout_drops_weights_and_leaves_their_mean() -> None:
     assert not torch.equal(dropped[0], dropped[1])
     exact = masked_dense_attention(query, key, value, layer, SMALL)
     assert (torch.stack(dropped).mean(0) - exact).abs().mean() < 0.02
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("t", [700, 512])
+def test_a_gpu_computes_what_the_cpu_does_and_its_gradients(t: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    weights = torch.randn(len(NUM_TEXT), 2, t, 16, generator=generator)
+    made = []
+    for device in ("cpu", "cuda"):
+        inputs = [x.detach().to(device).requires_grad_() for x in heads(t)]
+        seeds = torch.tensor([7, 7, 9], device=device)
+        drawn = draw_regions(torch.tensor(NUM_TEXT, device=device), seeds, t, 2, FLEX)
+        attended = three_region_attention(*inputs, drawn[1], FLEX)
+        made.append([attended, *torch.autograd.grad(attended, inputs, weights.to(device)), drawn[1].places])
+    for on_cpu, on_gpu in zip(*made, strict=True):
+        # Products may be rounded to TF32 there.
+        torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=2e-2, rtol=2e-2)
