@@ -24,7 +24,7 @@ def run(
     num_workers: int = 0,
     pairs_per_shard: int = 10_000,
     device: str | None = None,
-    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "float32",
     json: bool = False,
 ) -> None:
     """Turn pictures and captions into codes and pieces for training.
@@ -47,8 +47,8 @@ def run(
         num_workers: processes that decode pictures; 0 does it in this one.
         pairs_per_shard: pictures of the data set in one file of tokens; a kill costs the work on one at most.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
-        precision: of the encoder; auto is bfloat16 where the device has instructions for it, which is some two or three
-            times as fast and turns about one code in 500 into a near neighbour.
+        precision: of the encoder; auto is bfloat16 where the device has instructions for it, which is twice as fast and
+            turns some codes into near neighbours, one in 700 or one in 15 as the codebook is.
         json: print the result as JSON.
     """
     import torch

@@ -43,9 +43,9 @@ class ImageTokenizer:
 
     Args:
         autoencoder: the trained model; it is switched to evaluation.
-        dtype: precision of the convolutions. bfloat16 is more than twice as fast on processors that have it, turns a
-            few codes in a thousand into near neighbours, and moves pixels by a level or two of 255 (measured:
-            `bench/README.md`).
+        dtype: precision of the convolutions. bfloat16 is twice as fast on processors that have it, moves pixels by a
+            level or two of 255, and turns some codes into near neighbours, one in 700 or one in 15 as the codebook is
+            (measured: `bench/README.md`).
     """
 
     def __init__(self, autoencoder: Autoencoder, dtype: torch.dtype = torch.float32):
