@@ -1,4 +1,4 @@
-"""How fast the transformer trains: our step against a plain stack of GPT layers of the same shape, in one run.
+"""How fast the transformer trains: our step against GPT-2 of transformers and a plain stack of GPT layers, in one run.
 
     python bench/training.py                  # about ten minutes on 2 cores, half of it compiling
     python bench/training.py --quick          # a self-test at a tiny shape
@@ -36,6 +36,47 @@ from environment import RESULTS, describe, peak_bytes_of, seconds_of
 
 SCALE = LossScaleConfig(initial=256.0)
 """Low enough for no step to overflow, for a step that is skipped takes less time."""
+
+RIVALS = {"float32": "transformers GPT-2, float32", "bfloat16": "transformers GPT-2, bfloat16"}
+"""What each precision of ours is compared with; halves of any kind with autocast to bfloat16."""
+
+TARGETS = {"ours, float32": 1.2, "ours, bfloat16, compiled": 2.0}
+"""How many times as fast as its rival a system has to be."""
+
+
+class GPT2(nn.Module):
+    """GPT-2 of transformers with fused attention, without dropout, which ours has none of either."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        from transformers import GPT2Config, GPT2LMHeadModel
+
+        shape = GPT2Config(
+            vocab_size=config.vocabulary_size,
+            n_positions=config.num_positions,
+            n_embd=config.hidden_size,
+            n_layer=config.num_layers,
+            n_head=config.num_heads,
+            n_inner=config.mlp_factor * config.hidden_size,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=0,
+            eos_token_id=0,
+            use_cache=False,
+            attn_implementation="sdpa",
+        )
+        self.model = GPT2LMHeadModel(shape).train()
+
+    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean cross-entropy of all targets, as transformers computes it."""
+        # It shifts labels by one itself, unless it is told that they are shifted.
+        return self.model(input_ids=tokens, labels=targets, shift_labels=targets).loss
+
+
+def rival_of(precision: ComputedPrecision) -> str:
+    """Return the name of the system that one of ours is compared with."""
+    return RIVALS["float32" if precision == "float32" else "bfloat16"]
 
 
 class PlainGPT(nn.Module):
@@ -132,6 +173,10 @@ def build_systems(
         loss = torch.compile(module.loss, dynamic=False) if compiled else module.loss
         return System(name, module, lambda: loss(tokens, targets), precision, device)
 
+    def gpt2(precision: ComputedPrecision) -> System:
+        module = GPT2(config).to(device)
+        return System(rival_of(precision), module, lambda: module.loss(tokens, targets), precision, device)
+
     def ours(
         name: str, precision: ComputedPrecision, compiled: bool, normaliser: str = "vocabulary"
     ) -> System:
@@ -148,6 +193,8 @@ def build_systems(
         *([ours("ours, float16 O2, compiled", "float16_o2", compiled=True)] if device.type == "cuda" else []),
     ]
     return [
+        gpt2("float32"),
+        gpt2("bfloat16"),
         plain("plain GPT, float32", "float32"),
         plain("plain GPT, bfloat16", "bfloat16"),
         plain("plain GPT, bfloat16, compiled", "bfloat16", compiled=True),
@@ -230,23 +277,28 @@ def main(
         num_rows = mean_legal_rows(template) if "legal" in name else config.vocabulary_size
         return flops_per_token(config, template.max_tokens, num_rows) * num_tokens
 
-    rival = statistics.median(times["plain GPT, bfloat16, compiled"])
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    rivals = {system.name: medians[rival_of(system.precision)] for system in systems}
     figures: list[dict[str, Any]] = [
         {
             "system": name,
             "tokens_per_second": num_tokens / statistics.median(seconds),
-            "against_plain_bfloat16_compiled": rival / statistics.median(seconds),
+            "against_gpt2_of_its_precision": rivals[name] / medians[name],
+            "wanted_against_gpt2": TARGETS.get(name),
+            "against_plain_bfloat16_compiled": medians["plain GPT, bfloat16, compiled"] / medians[name],
             "share_of_bfloat16_peak": work(name) / statistics.median(seconds) / peak,
             "peak_gigabytes": None if peaks[name] is None else peaks[name] / 1e9,
         }
         for name, seconds in times.items()
     ]
     print(
-        "| system | tokens/s | times plain bf16 compiled | share of bf16 peak | GB of a step |\n|---|---|---|---|---|"
+        "| system | tokens/s | times GPT-2 alike | wanted | times plain bf16 compiled | share of bf16 peak | "
+        "GB of a step |\n|---|---|---|---|---|---|---|"
     )
     for figure in figures:
         print(
             f"| {figure['system']} | {figure['tokens_per_second']:.0f} | "
+            f"{figure['against_gpt2_of_its_precision']:.2f} | {figure['wanted_against_gpt2'] or '-'} | "
             f"{figure['against_plain_bfloat16_compiled']:.2f} | {figure['share_of_bfloat16_peak']:.0%} | "
             f"{'-' if figure['peak_gigabytes'] is None else format(figure['peak_gigabytes'], '.2f')} |"
         )

@@ -4,17 +4,25 @@ import dataclasses
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from cogview.errors import UsageError
 from cogview.planning.devices import GPUS, find_device
 from cogview.planning.plan import plan_run, tokens_of
-from cogview.planning.training import TrainingPlanner
+from cogview.planning.training import TrainingPlanner, work_of_a_sequence
 from cogview.recipes import text_to_image
 from cogview.recipes.config import TextToImageRecipe
+from cogview.training.parallel import local, parallelise
+from cogview.training.processes import Processes
+from cogview.transformer.config import ThreeRegionConfig
+from cogview.transformer.model import Transformer
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,7 +79,7 @@ def test_a_training_is_counted_as_it_is_done() -> None:
 
 @pytest.mark.parametrize(
     ("num_devices", "mfu", "message"),
-    [(0, 0.4, "num-devices"), (1, 0.0, "mfu"), (1, 1.5, "mfu"), (3, 0.4, "not a multiple")],
+    [(0, 0.4, "num-devices"), (1, 0.0, "mfu"), (1, 1.5, "mfu"), (3, 0.4, "must be a multiple")],
 )
 def test_impossible_numbers_are_refused(num_devices: int, mfu: float, message: str) -> None:
     with pytest.raises(UsageError, match=message):
@@ -83,6 +91,76 @@ def test_bfloat16_is_not_planned_where_there_is_none() -> None:
     with pytest.raises(UsageError, match="v100 cannot compute"):
         planner(recipe, "v100").memory(1)
     assert planner(text_to_image.bundled(), "v100").precision == "float32"
+
+
+def test_blocks_that_are_computed_again_keep_little() -> None:
+    recipe = with_training(text_to_image.tiny(), precision="float32")
+    kept, again = (
+        planner(with_training(recipe, activation_checkpointing=on)).memory(8).bytes_by_kind
+        for on in (False, True)
+    )
+    assert again["activations"] < kept["activations"] / 2
+    assert again["weights"] == kept["weights"]
+
+
+@pytest.fixture
+def four_processes() -> Iterator[None]:
+    """Stand for four processes, of which this is the first and none of the others answers."""
+    distributed.init_process_group("fake", rank=0, world_size=4, store=FakeStore())
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("four_processes")
+@pytest.mark.parametrize(("tensor_parallel", "shard_over"), [(1, 0), (1, 2), (2, 0), (2, 1)])
+def test_devices_hold_the_parts_that_training_cuts(tensor_parallel: int, shard_over: int) -> None:
+    changes = {"tensor_parallel": tensor_parallel, "shard_over": shard_over}
+    recipe = with_training(text_to_image.tiny(), precision="float32", **changes)
+    rows = 4 // tensor_parallel
+    shape = (rows // (shard_over or rows), shard_over or rows, tensor_parallel)
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replica", "shard", "tensor"))
+    module = Transformer(tokens_of(recipe)[0])
+    parallelise(module, recipe.training, Processes(device=torch.device("cpu"), mesh=mesh))
+    held = sum(local(parameter).nbytes for parameter in module.parameters())
+    # Rows that do not divide go to the first.
+    assert planner(recipe, num_devices=4).memory(1).bytes_by_kind["weights"] == pytest.approx(held, rel=0.01)
+
+
+@pytest.mark.usefixtures("four_processes")
+def test_queries_and_keys_that_are_normalised_are_not_shared_out() -> None:
+    recipe = with_training(text_to_image.tiny(), tensor_parallel=2)
+    recipe = dataclasses.replace(recipe, transformer=dataclasses.replace(recipe.transformer, qk_norm=True))
+    mesh = init_device_mesh("cpu", (1, 2, 2), mesh_dim_names=("replica", "shard", "tensor"))
+    module = Transformer(tokens_of(recipe)[0])
+    with pytest.raises(UsageError, match="qk_norm does not go with tensor_parallel"):
+        parallelise(module, recipe.training, Processes(device=torch.device("cpu"), mesh=mesh))
+    with pytest.raises(UsageError, match="qk_norm does not go with tensor_parallel"):
+        planner(recipe, num_devices=4)
+
+
+def test_shared_heads_halve_what_lies_within_a_block() -> None:
+    recipe = with_training(text_to_image.tiny(), precision="bfloat16_o2")
+    alone, pair = (
+        planner(with_training(recipe, tensor_parallel=n), num_devices=2).memory(4).bytes_by_kind
+        for n in (1, 2)
+    )
+    assert alone["activations"] / 2 < pair["activations"] < alone["activations"]
+    assert alone["weight_copies"] == pair["weight_copies"] == 0  # rounded as they are gathered
+
+
+@pytest.mark.parametrize("device", ["cpu", "h100"])
+def test_sparse_attention_is_planned(device: str) -> None:
+    recipe = with_training(text_to_image.tiny(), precision="float32")
+    regions = ThreeRegionConfig(block_tokens=4, key_window_blocks=2, num_text_and_pivot_tokens=24)
+    transformer = dataclasses.replace(
+        recipe.transformer, attention_pattern="three_region", three_region=regions
+    )
+    sparse = dataclasses.replace(recipe, transformer=transformer)
+    kinds = planner(sparse, device).memory(2).bytes_by_kind
+    assert kinds["weights"] == planner(recipe, device).memory(2).bytes_by_kind["weights"]
+    assert kinds["activations"] > 0
+    works = [work_of_a_sequence(each, *tokens_of(each)) for each in (recipe, sparse)]
+    assert works[1] < works[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measures what Linux counts")

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from cogview.transformer.config import ThreeRegionConfig
-from cogview.transformer.three_region import Regions, count_text, draw_regions, masked_dense_attention
+from cogview.transformer.three_region import (
+    Regions,
+    count_text,
+    draw_regions,
+    keys_seen,
+    masked_dense_attention,
+    sees,
+)
 from cogview.transformer.three_region_kernels import (
     _flex_blocks,
     block_attention,
@@ -228,3 +235,23 @@ def test_a_gpu_computes_what_the_cpu_does_and_its_gradients(t: int) -> None:
     for on_cpu, on_gpu in zip(*made, strict=True):
         # Products may be rounded to TF32 there.
         torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=2e-2, rtol=2e-2)
+
+
+def test_keys_are_counted_as_they_are_seen() -> None:
+    places, num_text = torch.arange(36), torch.tensor(NUM_TEXT)
+    counted = keys_seen(places, num_text, SMALL)
+    layers = draw_regions(num_text, torch.arange(3), 36, 400, SMALL)
+    drawn = torch.stack([sees(places, 36, layer, SMALL).sum(2).double() for layer in layers])
+    torch.testing.assert_close(counted.double() + 0.5, drawn.mean(0), rtol=0, atol=0.25)
+    everything = dataclasses.replace(SMALL, num_text_and_pivot_tokens=40)
+    assert keys_seen(places, num_text, everything).mean().item() == pytest.approx(18)
+
+
+def test_what_a_query_sees_is_what_changes_it() -> None:
+    [layer] = regions(num_layers=1)
+    query, key, value = heads(36)
+    out = masked_dense_attention(query, key, value, layer, SMALL)
+    seen = sees(torch.arange(36), 36, layer, SMALL)
+    for place in (3, 17, 35):
+        (gradient,) = torch.autograd.grad(out[:, :, place].sum(), value, retain_graph=True)
+        assert torch.equal(gradient.abs().sum((1, 3)) > 0, seen[:, place])

@@ -1,4 +1,4 @@
-"""What devices hold and compute, from their makers' data sheets."""
+"""What devices hold and compute, from their makers' data sheets; `cogview.training.flops` has the table of peaks."""
 
 import os
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from cogview.errors import UsageError
+from cogview.training.flops import PEAK_TFLOPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +36,12 @@ class Device:
 
 
 def _gpu(
-    name: str, gigabytes: float, half_tflops: float, float32_tflops: float, *, has_bfloat16: bool = True
+    name: str, chip: str, gigabytes: float, float32_tflops: float, *, has_bfloat16: bool = True
 ) -> Device:
     return Device(
         name=name,
         memory_bytes=gigabytes * 1e9,
-        half_tflops=half_tflops,
+        half_tflops=PEAK_TFLOPS[chip],
         float32_tflops=float32_tflops,
         has_bfloat16=has_bfloat16,
     )
@@ -50,20 +51,20 @@ GPUS: Mapping[str, Device] = MappingProxyType(
     {
         gpu.name: gpu
         for gpu in (
-            _gpu("b200", 180.0, 2250.0, 75.0),
-            _gpu("h200", 141.0, 989.0, 67.0),
-            _gpu("h100", 80.0, 989.0, 67.0),
-            _gpu("h100-pcie", 80.0, 756.0, 51.0),
-            _gpu("a100-80", 80.0, 312.0, 19.5),
-            _gpu("a100-40", 40.0, 312.0, 19.5),
-            _gpu("v100", 32.0, 125.0, 15.7, has_bfloat16=False),
-            _gpu("v100-16", 16.0, 125.0, 15.7, has_bfloat16=False),
-            _gpu("l40s", 48.0, 362.0, 91.6),
-            _gpu("l4", 24.0, 121.0, 30.3),
-            _gpu("a10", 24.0, 125.0, 31.2),
-            _gpu("t4", 16.0, 65.0, 8.1, has_bfloat16=False),
-            _gpu("rtx4090", 24.0, 165.2, 82.6),
-            _gpu("rtx3090", 24.0, 71.0, 35.6),
+            _gpu("b200", "B200", 180.0, 75.0),
+            _gpu("h200", "H200", 141.0, 67.0),
+            _gpu("h100", "H100", 80.0, 67.0),
+            _gpu("h100-pcie", "H100 PCIe", 80.0, 51.0),
+            _gpu("a100-80", "A100", 80.0, 19.5),
+            _gpu("a100-40", "A100", 40.0, 19.5),
+            _gpu("v100", "V100", 32.0, 15.7, has_bfloat16=False),
+            _gpu("v100-16", "V100", 16.0, 15.7, has_bfloat16=False),
+            _gpu("l40s", "L40S", 48.0, 91.6),
+            _gpu("l4", "L4", 24.0, 30.3),
+            _gpu("a10", "A10", 24.0, 31.2),
+            _gpu("t4", "T4", 16.0, 8.1, has_bfloat16=False),
+            _gpu("rtx4090", "RTX 4090", 24.0, 82.6),
+            _gpu("rtx3090", "RTX 3090", 24.0, 35.6),
         )
     }
 )

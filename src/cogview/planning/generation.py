@@ -93,7 +93,12 @@ def _blocks(max_tokens: int) -> int:
 def _cache_bytes(config: TransformerConfig, max_tokens: int, device: Device, dtype: torch.dtype) -> float:
     """Return the bytes of a sequence's keys and values, as `Decoder.new_cache` makes them."""
     places = 2 * max_tokens
-    if device.is_cpu:
+    if config.attention_pattern == "three_region":
+        regions = config.three_region
+        window = min(regions.block_tokens * regions.key_window_blocks, max_tokens)
+        places = 2 * (min(regions.num_text_and_pivot_tokens, max_tokens) + 1 + window)
+        dtype = torch.float32 if device.is_cpu else dtype
+    elif device.is_cpu:
         # Keys lie in whole blocks, and are of half precision beside weights of any half precision.
         places = max_tokens + _blocks(max_tokens) * TableCache.BLOCK
     return float(config.num_layers * config.hidden_size * places * dtype.itemsize)

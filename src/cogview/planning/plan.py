@@ -12,8 +12,8 @@ from cogview.planning.training import MAX_MICRO_BATCH, TrainingPlanner, training
 from cogview.recipes.config import TextToImageRecipe
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
-from cogview.training.config import TrainingConfig
 from cogview.transformer.config import TransformerConfig
+from cogview.transformer.three_region import keys_seen, regions_for
 
 _MAX_SUGGESTED_DEVICES = 4096
 
@@ -26,7 +26,8 @@ def plan_run(
     Args:
         recipe: of a run on the tokens that it is made for.
         device: of one kind.
-        num_devices: over how many training shares weights, gradients and optimizer state; each draws by itself.
+        num_devices: that train together, sharing weights, gradients and optimizer state as the recipe says; each draws
+            by itself.
         mfu: the share of the device's operations that the model's are assumed to be.
         dtype: of the weights while drawing.
 
@@ -59,8 +60,14 @@ def tokens_of(recipe: TextToImageRecipe) -> tuple[TransformerConfig, TextToImage
         max_text_pieces=recipe.max_text_pieces,
         image_positions=recipe.image_positions,
     )
+    regions = recipe.transformer.three_region
+    if recipe.transformer.attention_pattern == "three_region":
+        regions = regions_for(template, regions)
     config = dataclasses.replace(
-        recipe.transformer, vocabulary_size=template.vocabulary.size, num_positions=template.num_positions
+        recipe.transformer,
+        three_region=regions,
+        vocabulary_size=template.vocabulary.size,
+        num_positions=template.num_positions,
     )
     return config, template
 
@@ -75,11 +82,11 @@ def _training(
 ) -> dict[str, Any]:
     """Tell what training needs."""
     training = recipe.training
-    micro_batch = _micro_batch(training, num_devices)
     planner = TrainingPlanner(recipe, config, template, device, num_devices)
+    per_device = training.batch_size // (num_devices // training.tensor_parallel)
+    micro_batch = per_device // training.num_micro_batches
     memory = planner.memory(micro_batch)
     largest = planner.largest_micro_batch(device.memory_bytes)
-    per_device = training.batch_size // num_devices
     fitting = max(
         (part for part in range(1, min(largest, per_device) + 1) if per_device % part == 0), default=0
     )
@@ -95,6 +102,9 @@ def _training(
         "precision": planner.precision,
         "optimizer": training.optimizer,
         "compiled": training.compile,
+        "activation_checkpointing": training.activation_checkpointing,
+        "tensor_parallel": training.tensor_parallel,
+        "num_shards": planner.num_shards,
         "batch_size": training.batch_size,
         "num_micro_batches": training.num_micro_batches,
         "micro_batch_per_device": micro_batch,
@@ -117,29 +127,19 @@ def _training(
     }
 
 
-def _micro_batch(training: TrainingConfig, num_devices: int) -> int:
-    """Return the sequences at a time on each device.
-
-    Raises:
-        UsageError: the batch cannot be shared so.
-    """
-    parts = training.num_micro_batches * num_devices
-    if training.batch_size % parts:
-        raise UsageError(
-            f"training.batch_size {training.batch_size} is not a multiple of {parts}, its {training.num_micro_batches} "
-            f"micro-batches on {num_devices} devices: give --training.num-micro-batches another number"
-        )
-    return training.batch_size // parts
-
-
 def _fewest_devices(planner: TrainingPlanner, device: Device, num_devices: int) -> int | None:
-    """Return the power of two of devices by which the least fits, or None if none does."""
+    """Return by how many devices, doubled and doubled again, the least fits, or None if none does."""
+    if planner.num_shards < num_devices // planner.tensor_parallel:
+        return None  # `shard_over` keeps more of them from sharing more
     while num_devices < _MAX_SUGGESTED_DEVICES:
         num_devices *= 2
-        if planner.on(num_devices).memory(1).total <= device.memory_bytes:
+        try:
+            kinds = planner.on(num_devices).memory(1).bytes_by_kind
+        except UsageError:  # the batch has too few parts for so many
+            return None
+        if sum(kinds.values()) <= device.memory_bytes:
             return num_devices
         # What is not shared does not shrink: where that alone is too much, no number of devices helps.
-        kinds = planner.on(num_devices).memory(1).bytes_by_kind
         shared = sum(kinds[kind] for kind in ("weights", "gradients", "optimizer"))
         if sum(kinds.values()) - shared > device.memory_bytes:
             return None
@@ -156,11 +156,15 @@ def _generation(
     """Tell what drawing needs."""
     guided = recipe.dropped_texts > 0
     memory = generation_memory(config, template, device, dtype, guided=guided)
-    # A code after half of the others: two operations a weight, and four a channel of each earlier token.
+    # A code after half of the others: two operations a weight, and four a channel of each earlier token that is seen.
     matrices = config.num_layers * (4 + 2 * config.mlp_factor) * config.hidden_size**2
     matrices += template.vocabulary.num_image_codes * config.hidden_size
-    length = template.max_prefix_tokens + template.num_codes_per_image / 2
-    flops = 2 * matrices + 4 * config.num_layers * config.hidden_size * length
+    num_text = template.max_prefix_tokens
+    num_keys = num_text + template.num_codes_per_image / 2
+    if config.attention_pattern == "three_region":
+        places = torch.arange(num_text, num_text + template.num_codes_per_image)
+        num_keys = float(keys_seen(places, torch.tensor([num_text]), config.three_region).mean())
+    flops = 2 * matrices + 4 * config.num_layers * config.hidden_size * num_keys
     return {
         "dtype": str(dtype).removeprefix("torch."),
         "guided": guided,

@@ -2,6 +2,8 @@
 
 import re
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -9,39 +11,51 @@ import torch
 from cogview.training.config import ComputedPrecision
 from cogview.transformer.config import TransformerConfig
 
-# Dense products of half precision with fp32 sums, in 10^12 a second, by the makers' data sheets; the first that fits.
-_PEAK_TFLOPS = {
-    r"B200": 2250.0,
-    r"H200": 989.0,
-    r"H100 PCIe": 756.0,
-    r"H100 NVL": 835.0,
-    r"H100": 989.0,
-    r"A100": 312.0,
-    r"V100": 125.0,  # fp16 only
-    r"L40S": 362.0,
-    r"L4\b": 121.0,
-    r"A10\b": 125.0,
-    r"T4\b": 65.0,  # fp16 only
-    r"RTX 4090": 165.2,
-    r"RTX 3090": 71.0,
-}
+PEAK_TFLOPS: Mapping[str, float] = MappingProxyType(
+    {
+        "B200": 2250.0,
+        "H200": 989.0,
+        "H100 PCIe": 756.0,
+        "H100 NVL": 835.0,
+        "H100": 989.0,
+        "A100": 312.0,
+        "V100": 125.0,  # fp16 only
+        "L40S": 362.0,
+        "L4": 121.0,
+        "A10": 125.0,
+        "T4": 65.0,  # fp16 only
+        "RTX 4090": 165.2,
+        "RTX 3090": 71.0,
+    }
+)
+"""Dense products of half precision with fp32 sums, in 10^12 a second, by the makers' data sheets.
+
+The names are parts of those that CUDA tells; the first that fits counts.
+"""
 
 
-def flops_per_token(config: TransformerConfig, num_tokens: int, num_rows: float | int) -> float:
-    """Return the operations of a token, forward and backward: 6 a weight, and attention to half of the tokens.
+def flops_per_token(
+    config: TransformerConfig, num_tokens: int, num_rows: float | int, num_keys: float | None = None
+) -> float:
+    """Return the operations of a token, forward and backward: 6 a weight, and attention to the keys that it sees.
 
-    6 (N + rows * d) + 6 * layers * d * tokens, where N are the parameters without the tables. A product of a matrix
+    6 (N + rows * d) + 12 * layers * d * keys, where N are the parameters without the tables. A product of a matrix
     takes two operations a weight forward and four backward; scores and the sum of values take 2 * 2 * d operations
-    for each of tokens / 2 earlier ones, three times. What is computed again to save memory does not count.
+    for each key, three times. What is computed again to save memory does not count, nor does drawing pivots.
 
     Args:
         config: the shape.
         num_tokens: of a sequence.
         num_rows: of the head that a token is scored against, on average.
+        num_keys: that a token sees in a layer, on average, as `cogview.transformer.three_region.keys_seen` counts them;
+            where attention is dense, half of the tokens.
     """
+    if num_keys is None:
+        assert config.attention_pattern == "dense", "how many keys are seen depends on the text"
+        num_keys = num_tokens / 2
     tables = (config.num_positions + config.vocabulary_size) * config.hidden_size
     weights = config.num_parameters - tables + num_rows * config.hidden_size
-    return 6.0 * weights + 6 * config.num_layers * config.hidden_size * num_tokens
+    return 6.0 * weights + 12 * config.num_layers * config.hidden_size * num_keys
 
 
 def peak_flops(
@@ -65,7 +79,7 @@ def peak_flops(
     if device.type != "cuda" or precision == "float32":
         return None
     name = torch.cuda.get_device_name(device)
-    known = (tflops for pattern, tflops in _PEAK_TFLOPS.items() if re.search(pattern, name))
+    known = (tflops for part, tflops in PEAK_TFLOPS.items() if re.search(rf"{part}(?![A-Z0-9])", name))
     return next((tflops * 1e12 for tflops in known), None)
 
 

@@ -22,6 +22,7 @@ from cogview.training.processes import Processes
 from cogview.training.progress import say
 from cogview.transformer.attention import CausalSelfAttention, rows_by_head
 from cogview.transformer.block import SandwichBlock
+from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
 
 
@@ -58,15 +59,7 @@ def parallelise(
         block.checkpointing = config.activation_checkpointing
     if processes.mesh is None:
         return
-    num_heads = module.config.num_heads
-    if num_heads % processes.tensor_parallel:
-        raise UsageError(
-            f"tensor_parallel {processes.tensor_parallel} does not divide the {num_heads} heads: take a divisor."
-        )
-    if module.config.qk_norm and processes.tensor_parallel > 1:
-        raise UsageError(
-            "qk_norm does not go with tensor_parallel, whose processes would learn gains apart: leave one of them off."
-        )
+    check_heads(module.config, processes.tensor_parallel)
     for name, order in _row_orders(module).items():
         parameter = module.get_parameter(name)
         parameter.data = parameter.data[order]
@@ -98,6 +91,22 @@ def parallelise(
     # What the blocks leave over, the table above all, stays gathered after the states are computed: it is the head too.
     fully_shard(module, mesh=shards, mp_policy=policy, reshard_after_forward=False)
     register_fsdp_forward_method(module, "hidden_states")
+
+
+def check_heads(config: TransformerConfig, tensor_parallel: int) -> None:
+    """Refuse a transformer whose heads so many processes cannot share.
+
+    Raises:
+        UsageError: says what to leave off.
+    """
+    if config.num_heads % tensor_parallel:
+        raise UsageError(
+            f"tensor_parallel {tensor_parallel} does not divide the {config.num_heads} heads: take a divisor."
+        )
+    if config.qk_norm and tensor_parallel > 1:
+        raise UsageError(
+            "qk_norm does not go with tensor_parallel, whose processes would learn gains apart: leave one of them off."
+        )
 
 
 def is_spread(module: nn.Module) -> bool:

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from cogview.training.task import Metrics
 from cogview.transformer.attention import CausalSelfAttention
+from cogview.transformer.config import ThreeRegionConfig
 from cogview.transformer.model import Transformer
+from cogview.transformer.three_region import Regions, sees
 
 NUM_QUERIES = 64
 
@@ -22,8 +24,9 @@ def largest_values(
 
     A score is q k / sqrt(e), before the softmax. Fused kernels never show them, so they are computed here for
     `NUM_QUERIES` queries spread evenly over the sequence against all earlier keys: the largest |score| seen is at most
-    the largest there is. The sequences go through the transformer once more, without dropout and never compiled; for
-    one sequence, on the steps that are logged, that costs little.
+    the largest there is. Where attention is sparse, keys that a query does not see do not count; pivots are those of
+    evaluation, and what their weight adds to a score is left out. The sequences go through the transformer once more,
+    without dropout and never compiled; for one sequence, on the steps that are logged, that costs little.
 
     Args:
         transformer: in the precision in which it is trained.
@@ -53,13 +56,28 @@ def largest_values(
     return found
 
 
-def largest_score(query: Float[Tensor, "b h t e"], key: Float[Tensor, "b h t e"]) -> Float[Tensor, ""]:
-    """Return the largest |q k| / sqrt(e) of queries spread over a sequence, in float32."""
+def largest_score(
+    query: Float[Tensor, "b h t e"],
+    key: Float[Tensor, "b h t e"],
+    regions: Regions | None = None,
+    config: ThreeRegionConfig | None = None,
+) -> Float[Tensor, ""]:
+    """Return the largest |q k| / sqrt(e) of queries spread over a sequence, in float32.
+
+    Args:
+        query: of all places.
+        key: of all places.
+        regions: what can be seen beyond the window, if attention is not dense.
+        config: of the regions, if there are any.
+    """
     t = query.shape[2]
     chosen = torch.linspace(0, t - 1, min(t, NUM_QUERIES), device=query.device).round().long()
     scores = query[:, :, chosen].float() @ key.float().mT / query.shape[-1] ** 0.5
-    future = torch.arange(t, device=query.device) > chosen[:, None]
-    return scores.abs().masked_fill(future, 0.0).amax()
+    if regions is None or config is None:
+        seen = torch.arange(t, device=query.device) <= chosen[:, None]
+    else:
+        seen = sees(chosen, t, regions, config)[:, None]
+    return scores.abs().where(seen, 0.0).amax()
 
 
 def _note_output(found: Metrics, name: str, block: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -67,6 +85,7 @@ def _note_output(found: Metrics, name: str, block: nn.Module, inputs: Any, outpu
 
 
 def _note_scores(found: Metrics, name: str, attention: CausalSelfAttention, inputs: tuple[Any, ...]) -> None:
-    query, key, _ = attention.heads(inputs[0])
+    x, _, regions = inputs
+    query, key, _ = attention.heads(x)
     with torch.autocast(query.device.type, enabled=False):
-        found[name] = largest_score(query, key)
+        found[name] = largest_score(query, key, regions, attention.config.three_region)

@@ -16,6 +16,7 @@ from cogview.training.task import Batch, Metrics
 from cogview.training.telemetry import largest_values
 from cogview.training.token_loss import token_losses
 from cogview.transformer.model import Transformer
+from cogview.transformer.three_region import count_text, keys_seen
 
 
 @runtime_checkable
@@ -89,8 +90,13 @@ class TransformerTask:
         """Return the targets of a batch, each after a token of its own, and the operations they ask of the model."""
         image, text = float(batch["image_targets"].numel()), float(batch["text_weights"].sum())
         config, length = self.module.config, batch["tokens"].shape[1]
+        num_keys = None
+        if config.attention_pattern == "three_region":
+            regions, places = config.three_region, torch.arange(length, device=batch["tokens"].device)
+            num_text = count_text(batch["tokens"], regions.image_start_token)
+            num_keys = float(keys_seen(places, num_text, regions).mean())
         flops = sum(
-            num * flops_per_token(config, length, len(rows) if rows else config.vocabulary_size)
+            num * flops_per_token(config, length, len(rows) if rows else config.vocabulary_size, num_keys)
             for num, rows in ((image, self._image_rows), (text, self._text_rows))
         )
         return {"tokens": image + text, "flops": flops}

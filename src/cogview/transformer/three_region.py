@@ -128,6 +128,44 @@ def window_start(block: Int64[Tensor, "*n"], config: ThreeRegionConfig) -> Int64
     return ((block - config.key_window_blocks + 1) * config.block_tokens).clamp(min=0)
 
 
+def keys_seen(
+    places: Int64[Tensor, "q"], num_text: Int64[Tensor, "b"], config: ThreeRegionConfig
+) -> Float[Tensor, "b q"]:
+    """Return how many keys a query at each place sees, on average over the draws of pivots.
+
+    A query's own key counts as a half, as in the count of dense attention, by which a query of `t` tokens sees t / 2.
+
+    Args:
+        places: of queries.
+        num_text: tokens of each sequence's text.
+        config: of the regions.
+    """
+    first = window_start(places // config.block_tokens, config)
+    texts = num_text[:, None]
+    pivots = (config.num_text_and_pivot_tokens - texts).clamp(0, config.num_image_tokens)
+    num_far = (first - texts).clamp(0, config.num_image_tokens)
+    seen_text = torch.minimum(first, texts).clamp(max=config.num_text_and_pivot_tokens)
+    return places - first + 0.5 + seen_text + pivots * num_far / config.num_image_tokens
+
+
+def sees(
+    places: Int64[Tensor, "q"], num_keys: int, regions: Regions, config: ThreeRegionConfig
+) -> Bool[Tensor, "b q k"]:
+    """Return which keys a query at each place sees.
+
+    Args:
+        places: of queries.
+        num_keys: the keys are those of the first places.
+        regions: only its places are read.
+        config: of the regions.
+    """
+    keys = torch.arange(num_keys, device=places.device)
+    is_slot = (regions.places[:, :, None] == keys).any(1)
+    first = window_start(places // config.block_tokens, config)[:, None]
+    in_window = (keys >= first) & (keys <= places[:, None])
+    return in_window | (is_slot[:, None] & (keys < first))
+
+
 def masked_dense_attention(
     query: Float[Tensor, "b h t e"],
     key: Float[Tensor, "b h k e"],

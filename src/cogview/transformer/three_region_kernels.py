@@ -41,10 +41,14 @@ def three_region_attention(
         dropout: probability of dropping an attention weight.
     """
     is_whole = query.shape[2] == key.shape[2]
-    fits = config.block_tokens % _FLEX_BLOCK == 0 and query.shape[3] >= _FLEX_LEAST_CHANNELS
-    if query.is_cuda and is_whole and fits and dropout == 0:
+    if query.is_cuda and is_whole and fits_flexible_attention(config, query.shape[3], dropout):
         return flexible_attention(query, key, value, regions, config)
     return block_attention(query, key, value, regions, config, dropout)
+
+
+def fits_flexible_attention(config: ThreeRegionConfig, head_size: int, dropout: float) -> bool:
+    """Return whether FlexAttention can attend on a GPU."""
+    return config.block_tokens % _FLEX_BLOCK == 0 and head_size >= _FLEX_LEAST_CHANNELS and dropout == 0
 
 
 def flexible_attention(
@@ -67,9 +71,8 @@ def flexible_attention(
         config: of the regions; its blocks are multiples of 128.
     """
     t = query.shape[2]
-    num_slots = -(-regions.places.shape[1] // _FLEX_BLOCK) * _FLEX_BLOCK
-    places = F.pad(regions.places, (0, num_slots - regions.places.shape[1]))  # never looked at
-    keys, values = (torch.cat([_rows_at(x, places), x], dim=2) for x in (key, value))
+    keys, values = behind_slots(key, regions), behind_slots(value, regions)
+    num_slots = keys.shape[2] - t
     _, num_text, num_visible, log_weight = regions
     block_tokens, window_tokens = config.block_tokens, config.block_tokens * config.key_window_blocks
 
@@ -96,6 +99,13 @@ def flexible_attention(
     is_plain = torch.compiler.is_compiling() or not query.is_cuda
     attend = flex_attention if is_plain else _compiled_flex_attention()
     return attend(query, keys, values, score_mod=weigh_pivots, block_mask=mask)
+
+
+def behind_slots(x: Float[Tensor, "b h t e"], regions: Regions) -> Float[Tensor, "b h k e"]:
+    """Return keys or values of the slots, filled up to a multiple of 128, and then of all places."""
+    num_slots = -(-regions.places.shape[1] // _FLEX_BLOCK) * _FLEX_BLOCK
+    places = F.pad(regions.places, (0, num_slots - regions.places.shape[1]))  # never looked at
+    return torch.cat([_rows_at(x, places), x], dim=2)
 
 
 @cache
@@ -162,7 +172,7 @@ def block_attention(
     parts = _parts(query.shape[2], key.shape[2], regions, config)
     places = regions.places[:, : parts[-1].num_slots].clamp(max=key.shape[2] - 1)
     slot_keys, slot_values = _rows_at(key, places), _rows_at(value, places)
-    if query.device.type == "cpu" and torch.is_grad_enabled() and dropout == 0:
+    if torch.is_grad_enabled() and keeps_keys_once(query.device, dropout):
         return _BlockAttention.apply(query, key, value, slot_keys, slot_values, parts)  # type: ignore[no-untyped-call]
     return torch.cat(
         [
@@ -177,6 +187,16 @@ def block_attention(
         ],
         dim=2,
     )
+
+
+def keeps_keys_once(device: torch.device, dropout: float) -> bool:
+    """Return whether attention block by block keeps no key and no value twice for the backward pass."""
+    return device.type == "cpu" and dropout == 0
+
+
+def most_visible(regions: Regions) -> list[int]:
+    """Return how many slots the sequence that sees most sees before the window of each block."""
+    return regions.num_visible.amax(0).tolist()
 
 
 class _BlockAttention(torch.autograd.Function):
@@ -246,11 +266,11 @@ def _parts(t: int, k: int, regions: Regions, config: ThreeRegionConfig) -> list[
     """Return the parts that the last `t` of `k` places are attended for in."""
     parts = []
     device, block_tokens = regions.places.device, config.block_tokens
-    most_visible = regions.num_visible.amax(0).tolist()
+    num_visible = most_visible(regions)
     for block in range((k - t) // block_tokens, -(-k // block_tokens)):
         first, stop = max(k - t, block * block_tokens), min(k, (block + 1) * block_tokens)
         window = slice(max(0, (block + 1 - config.key_window_blocks) * block_tokens), stop)
-        slots = torch.arange(most_visible[block], device=device)
+        slots = torch.arange(num_visible[block], device=device)
         is_pivot = slots >= regions.num_text[:, None]
         of_slots = torch.where(is_pivot, regions.log_weight[:, block, None], 0.0)
         of_slots = of_slots.masked_fill(slots >= regions.num_visible[:, block, None], -torch.inf)
