@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -298,3 +299,12 @@ def test_the_report_groups_problems_and_the_listing_has_all(tmp_path: Path) -> N
         ("e.gif", "palette"),
     ]
     assert TokenShards(tmp_path / "tokens").report == json.loads(json.dumps(report.to_json()))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among its files")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_has_no_end_is_left_out_unread(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.png"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    found = decode_image(CaptionedImage(name="a.png", source=path, texts=("a",)))
+    assert found == Problem(where="a.png", kind="unreadable", reason="a pipe or a device, no file")
