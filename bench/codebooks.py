@@ -145,7 +145,7 @@ def main(
     Args:
         size: data size, architecture and training.
         pictures: a built default data set.
-        work: the runs lie there; a second call goes on, and it is removed at the end.
+        work: the runs lie there; a second call goes on, and they are removed at the end.
         out: name of the result.
         picture: the PNG to draw.
     """
@@ -182,7 +182,8 @@ def main(
     atomic_write_json(
         path, {"benchmark": "codebooks", "environment": environment, "size": repr(size), **figures}
     )
-    shutil.rmtree(work)
+    for each in runs:  # and nothing else that may lie there
+        shutil.rmtree(work / f"{each['codebook']}-{each['initialisation']}")
     print(path)
 
 

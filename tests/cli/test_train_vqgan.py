@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 import cogview
+from cogview.cli import image_tokenizer_run
 from cogview.cli.main import main
 from cogview.evaluation.efficientnet import find_weights
 
@@ -98,3 +99,16 @@ def test_a_backbone_that_cannot_be_had_is_said_in_one_line(
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert complaint in last
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_resumed_with_another_perceptual_loss(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(image_tokenizer_run, "open_efficientnet", lambda backbone: FakeLPIPS("vgg", False))
+    words = [*TINY, *PERCEPTUAL, "--data", str(pictures), "--out", str(tmp_path / "run")]
+    for name in ("one.pth", "other.pth"):
+        (tmp_path / name).write_text(name)
+    assert main([*words, "--backbone", str(tmp_path / "one.pth")]) == 0
+    assert main([*words, "--backbone", str(tmp_path / "one.pth"), "--resume"]) == 0
+    assert main([*words, "--backbone", str(tmp_path / "other.pth"), "--resume"]) == 2
+    assert "another config: perception was efficientnet" in capsys.readouterr().err

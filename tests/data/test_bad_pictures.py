@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -15,6 +16,7 @@ from cogview.data.decoding import decode_image, decode_square
 from cogview.data.pairs import CaptionedImage, Problem
 from cogview.data.shards import TokenShards
 from cogview.data.tokenization import tokenize_folder
+from cogview.errors import UsageError
 from cogview.image.pixels import ReadImage
 
 COLOR = (200, 100, 50)
@@ -298,3 +300,26 @@ def test_the_report_groups_problems_and_the_listing_has_all(tmp_path: Path) -> N
         ("e.gif", "palette"),
     ]
     assert TokenShards(tmp_path / "tokens").report == json.loads(json.dumps(report.to_json()))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among its files")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_has_no_end_is_left_out_unread(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.png"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    found = decode_image(CaptionedImage(name="a.png", source=path, texts=("a",)))
+    assert found == Problem(where="a.png", kind="unreadable", reason="a pipe or a device, no file")
+
+
+@pytest.mark.parametrize("name", ["batch_size", "pairs_per_shard", "max_text_pieces"])
+def test_numbers_below_1_are_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name}.* must be 1 or more, got .*-3"):
+        tokenize_folder(
+            tmp_path,
+            tmp_path / "tokens",
+            MeanTokenizer(),
+            small_text_tokenizer(tmp_path),
+            size_pixels=16,
+            **{name: -3},
+        )
+    assert not list(tmp_path.glob("*tokens*"))

@@ -94,3 +94,12 @@ def test_a_damaged_cache_is_one_line_that_says_what_to_do(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(CogViewError, match=r"damaged .* delete it"):
         ImageArray.from_folder(folder, SIZE_PIXELS)
+
+
+def test_a_split_that_is_changed_beside_its_picture_is_seen(tmp_path):
+    for index, split in enumerate(("train", "held-out")):
+        (tmp_path / f"{index}.png").write_bytes(png(index))
+        (tmp_path / f"{index}.json").write_text(json.dumps({"text": "a", "split": split}))
+    assert len(ImageArray.from_folder(tmp_path, 8, "train")) == 1
+    (tmp_path / "1.json").write_text(json.dumps({"text": "a", "split": "train"}))
+    assert len(ImageArray.from_folder(tmp_path, 8, "train")) == 2

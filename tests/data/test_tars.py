@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import random
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -248,6 +249,33 @@ def test_a_header_that_makes_no_sense_is_not_taken_for_the_end(tmp_path: Path) -
     data[place : place + 100] = b"?" * 100
     tar.write_bytes(data)
     first, damaged = images_of(tar)
+    assert isinstance(first, CaptionedImage)
+    assert "a.tar: damaged" in str(damaged)
+
+
+@pytest.mark.parametrize("size", [b"\xff" * 10 + b"\xfe\0", b"\xff" * 12])
+def test_a_member_of_less_than_no_size_is_not_read_for_ever(tmp_path: Path, size: bytes) -> None:
+    tar = write_tar(tmp_path / "a.tar", {"0.png": b"x", "0.txt": b"x", "1.png": b"x", "1.txt": b"x"})
+    data = bytearray(tar.read_bytes())
+    header = data.index(b"1.txt")
+    data[header + 124 : header + 136] = size  # as a two's complement
+    data[header + 148 : header + 156] = b" " * 8
+    data[header + 148 : header + 156] = b"%06o\0 " % sum(data[header : header + 512])
+    tar.write_bytes(data)
+    first, damaged = images_of(tar)
+    assert isinstance(first, CaptionedImage)
+    assert "a.tar: damaged" in str(damaged)
+
+
+def test_numbers_of_a_header_that_are_none_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("0.png", "0.txt", "1.png", "1.txt"):
+            member = tarfile.TarInfo(name)
+            if name == "1.txt":
+                member.pax_headers = {"GNU.sparse.map": "0,x"}
+            tar.addfile(member)
+    first, damaged = images_of(path)
     assert isinstance(first, CaptionedImage)
     assert "a.tar: damaged" in str(damaged)
 

@@ -74,6 +74,15 @@ def test_ssim_is_that_of_single_windows(share: float) -> None:
         assert plain == pytest.approx([1.0, 1.0])
 
 
+def test_ssim_of_bright_flat_pictures_is_not_lost_in_rounding() -> None:
+    originals, copies = 0.98 + 0.02 * images(0), 0.98 + 0.02 * images(1)
+    plain = [
+        plain_ssim((a.double().numpy() + 1) / 2, (b.double().numpy() + 1) / 2)
+        for a, b in zip(originals, copies, strict=True)
+    ]
+    assert ssim(originals, copies).tolist() == pytest.approx(plain, abs=2e-7)
+
+
 def test_ssim_refuses_pictures_smaller_than_a_window() -> None:
     assert ssim(images(0, 11, 11), images(1, 11, 11)).shape == (2,)
     with pytest.raises(UsageError, match="windows of 11 x 11 pixels, got pictures of 10 x 30"):

@@ -110,6 +110,19 @@ def test_bytes_and_a_picture_without_batch_are_not_taken_for_images(tokenizer, i
         encode(tokenizer, images)
 
 
+@pytest.mark.parametrize("codes", [torch.zeros(1, 2, 2), torch.zeros(2, 2, dtype=torch.int64)])
+def test_floats_and_a_grid_without_batch_are_not_taken_for_codes(tokenizer, codes):
+    decode = inspect.unwrap(ImageTokenizer.decode)
+    with pytest.raises(UsageError, match=r"codes must be whole numbers of shape \[b r s\]"):
+        decode(tokenizer, codes)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32])
+def test_codes_may_be_stored_in_fewer_bytes(tokenizer, dtype):
+    decode, codes = inspect.unwrap(ImageTokenizer.decode), torch.tensor([[[3, 15]]])
+    assert torch.equal(decode(tokenizer, codes.to(dtype)), tokenizer.decode(codes))
+
+
 @pytest.mark.parametrize("name", ["pixel_mean", "pixel_std"])
 def test_statistics_of_other_than_three_channels_are_refused(name):
     config = VQVAEConfig()

@@ -3,8 +3,11 @@
 import dataclasses
 
 import pytest
+import torch
 
 from cogview.errors import UsageError
+from cogview.image.adversary import PatchDiscriminator
+from cogview.image.config import LEAST_PATCHES
 from cogview.recipes import image_tokenizer, text_to_image, vqgan
 
 
@@ -28,3 +31,25 @@ def test_image_tokenizers_are_not_trained_in_half_precision(recipe: object, prec
     training = dataclasses.replace(recipe.training, precision=precision)
     with pytest.raises(UsageError, match=f"training.precision {precision} is for transformers"):
         dataclasses.replace(recipe, training=training)
+
+
+@pytest.mark.parametrize(("size_pixels", "num_layers"), [(8, 2), (32, 4)])
+def test_a_discriminator_that_finds_nothing_in_pictures_so_small_is_refused(
+    size_pixels: int, num_layers: int
+) -> None:
+    recipe = vqgan.tiny()
+    config = dataclasses.replace(recipe.vqgan, discriminator_layers=num_layers)
+    with pytest.raises(
+        UsageError, match=f"discriminator_layers {num_layers} leave nothing of {size_pixels} pix"
+    ):
+        dataclasses.replace(recipe, vqgan=config, size_pixels=size_pixels)
+    never = dataclasses.replace(config, discriminator_start_step=recipe.training.num_steps)
+    assert dataclasses.replace(recipe, vqgan=never, size_pixels=size_pixels).size_pixels == size_pixels
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_the_smallest_pictures_that_are_not_refused_have_one_patch(num_layers: int) -> None:
+    side = LEAST_PATCHES * 2**num_layers
+    assert PatchDiscriminator(8, num_layers)(torch.zeros(1, 3, side, side)).shape == (1, 1, 1, 1)
+    with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
+        PatchDiscriminator(8, num_layers)(torch.zeros(1, 3, side - 1, side - 1))

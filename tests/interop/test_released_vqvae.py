@@ -137,6 +137,14 @@ def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
         ({"a": torch.zeros(1)}, "unknown layout \\(1 tensors: a"),
         ({"epoch": 3}, "holds no tensors"),
         (changed(**{"dec.blocks.6.bias": None}), "decoder.6.bias of the image tokenizer is missing"),
+        (changed(**{"quantize_t.embed": torch.zeros(5)}), r"quantize_t.embed is \(5,\), wanted 2 axes"),
+        (changed(**{"dec.blocks.0.weight": torch.tensor(1.0)}), "dec.blocks.0.weight is \\(\\), wanted 4"),
+        (
+            changed(**{"enc_b.blocks.0.weight": torch.zeros(0, 3, 4, 4)}),
+            "blocks.0.weight is .*, wanted 4 axes",
+        ),
+        (changed(**{"dec.blocks.6.bias": torch.zeros(3).to_sparse()}), "blocks.6.bias holds no plain real"),
+        (changed(**{"dec.blocks.6.bias": torch.zeros(3, dtype=torch.complex64)}), "holds no plain real"),
         (
             changed(**{"enc_b.blocks.2.bias": torch.zeros(5)}),
             "encoder.2.bias of the image tokenizer is \\(5,\\)",

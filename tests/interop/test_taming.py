@@ -185,7 +185,12 @@ def test_the_published_shape_of_factor_16_and_16384_codes_is_read_whole() -> Non
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda state: state.pop("encoder.conv_out.weight"), "lacks encoder.conv_out.weight"),
+        (lambda state: state.pop("encoder.conv_out.weight"), "encoder.conv_out.weight is missing"),
+        (
+            lambda state: state.update({"encoder.conv_in.weight": torch.tensor(1.0)}),
+            r"encoder.conv_in.weight is \(\), wanted 4 axes",
+        ),
+        (lambda state: state.update({"quantize.embedding.weight": torch.zeros(3)}), "weight is .*, wanted 2"),
         (lambda state: state.pop("decoder.up.1.block.0.conv2.bias"), "decoder.grids.1.blocks.0.second.bias"),
         (
             lambda state: state.update({"decoder.mid.gate.weight": torch.zeros(1)}),

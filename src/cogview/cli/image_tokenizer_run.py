@@ -3,7 +3,7 @@
 import importlib
 import io
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,8 +15,7 @@ from cogview.errors import UsageError
 from cogview.evaluation.distances import perceptual_distance
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
 from cogview.evaluation.reconstruction import evaluate_reconstruction, in_batches, reconstruction_grid
-from cogview.files import atomic_write_bytes
-from cogview.image.config import AutoencoderConfig
+from cogview.files import atomic_write_bytes, sha256_of
 from cogview.recipes.config import ImageTokenizerRecipe, VQGANRecipe
 from cogview.training.image_tokenizer import ImageTokenizerTask
 from cogview.training.vqgan import Perception, VQGANTask
@@ -56,7 +55,9 @@ def train_image_tokenizer(
     if isinstance(recipe, VQGANRecipe):
         seen = _perception_of(perception, backbone) if recipe.vqgan.perceptual_weight else None
         task: ImageTokenizerTask = VQGANTask(recipe.vqgan, images, **how, perception=seen)
-        shape: dict[str, AutoencoderConfig] = {"vqgan": recipe.vqgan}
+        shape: dict[str, Any] = {"vqgan": recipe.vqgan}
+        if seen is not None:
+            shape["perception"] = _seen_by(perception, backbone)
     else:
         task, shape = ImageTokenizerTask(recipe.vqvae, images, **how), {"vqvae": recipe.vqvae}
     shown = np.array(next(iter(held_out.values()), images).pixels[:NUM_SAMPLES])
@@ -99,6 +100,12 @@ def _perception_of(name: Literal["efficientnet", "lpips"], backbone: Path | None
             "--backbone has weights of EfficientNet-Lite0, which --perception lpips does not use"
         )
     return open_lpips()
+
+
+def _seen_by(name: Literal["efficientnet", "lpips"], backbone: Path | None) -> str:
+    """Return what the perceptual loss is taken over, to be kept with the run: another is another run."""
+    weights = (backbone or find_weights()) if name == "efficientnet" else None
+    return f"{name} {sha256_of(weights)[:16]}" if weights else name
 
 
 def open_lpips() -> Perception:

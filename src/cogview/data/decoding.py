@@ -4,6 +4,7 @@ import io
 import multiprocessing
 import os
 import signal
+import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -43,7 +44,11 @@ class _NamedBytes(io.BytesIO):
 def decode_image(image: CaptionedImage) -> tuple[ReadImage, bytes] | Problem:
     """Return a picture as upright RGB with the bytes of its file, or what is wrong with it."""
     try:
-        if isinstance(image.source, Path) and image.source.stat().st_size > MAX_FILE_BYTES:
+        found = image.source.stat() if isinstance(image.source, Path) else None
+        # A pipe may keep its reader waiting for ever, and a device's bytes may have no end.
+        if found is not None and not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            return Problem(where=image.name, kind="unreadable", reason="a pipe or a device, no file")
+        if found is not None and found.st_size > MAX_FILE_BYTES:
             return Problem(where=image.name, kind="too large", reason=f"more than {MAX_FILE_BYTES:,} bytes")
         data = image.source.read_bytes() if isinstance(image.source, Path) else image.source
     except OSError as error:

@@ -117,23 +117,24 @@ def splits_of(source: Path) -> frozenset[str]:
 
 
 def signature(source: Path) -> str:
-    """Return 12 hexadecimal digits that change when a file of a data set comes, goes or changes."""
+    """Return 12 hexadecimal digits that change when a picture of a data set, or its split, comes, goes or changes."""
+    told: list[list[str | None]] = []
     if source.is_file():
         files = [source]
     elif (source / METADATA).is_file() or not any(source.glob("*.tar")):
-        files = [
-            entry.source
-            for entry in open_pairs(source)
-            if isinstance(entry, CaptionedImage) and isinstance(entry.source, Path)
-        ]
+        entries = [entry for entry in open_pairs(source) if isinstance(entry, CaptionedImage)]
+        files = [entry.source for entry in entries if isinstance(entry.source, Path)]
         files.append(source / METADATA)
+        # Without metadata, splits stand in a .json beside each picture.
+        if any(splits := [entry.split for entry in entries]) and not (source / METADATA).is_file():
+            told.append(splits)
     else:
         files = sorted(source.glob("*.tar"))
     described = []
     for file in files:
         status = file.stat() if file.is_file() else None
         described.append([file.name, status and status.st_size, status and status.st_mtime_ns])
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(described + told).encode()).hexdigest()[:12]
 
 
 def decode_into(

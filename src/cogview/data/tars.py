@@ -31,7 +31,8 @@ COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 READ_ENDINGS = (*IMAGE_ENDINGS, ".json", ".txt")
 COUNTED_IMAGES = 1000
 APART = "its members don't lie side by side"
-DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, LZMAError)
+# ValueError: Python's reader takes the numbers of some headers as they come.
+DAMAGE = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, LZMAError)
 _ZEROS_AT_A_TIME = 2**20
 NO_CAPTION = 'has no caption: no .txt of its name, and no .json with "texts", "text" or "caption"'
 
@@ -159,9 +160,12 @@ def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, str, str, tarfile.TarI
     """Yield the sample, the name without the ending, and the ending of each picture and caption, with its header.
 
     Raises:
-        ReadError: the tar goes on after the last member with something that is no header.
+        ReadError: the tar goes on after the last member with something that is no header, or a member has a size
+            below 0.
     """
     for info in tar:
+        if info.size < 0:  # it would lead back to itself, for ever
+            raise tarfile.ReadError("a header makes no sense")
         folder, _, file_name = info.name.rpartition("/")
         stem, _, ending = file_name.rpartition(".")
         key = stem.partition(".")[0]

@@ -103,10 +103,9 @@ def tokenize_folder(
         CogViewError: there is nothing there, or nothing that can be used.
         UsageError: `out` holds something else, or was begun with other options or another data set.
     """
-    if batch_size < 1 or pairs_per_shard < 1:
-        raise UsageError(
-            f"batch_size and pairs_per_shard must be 1 or more, got {batch_size}, {pairs_per_shard}"
-        )
+    if min(batch_size, pairs_per_shard, max_text_pieces) < 1:
+        numbers = f"{batch_size}, {pairs_per_shard}, {max_text_pieces}"
+        raise UsageError(f"batch_size, pairs_per_shard and max_text_pieces must be 1 or more, got {numbers}")
     refuse_large_codebook(image_tokenizer.num_codes)
     ranks = ranks or Ranks()
     pairs = open_pairs(source, split)

@@ -54,7 +54,9 @@ def ssim(originals: Float[Tensor, "b c y x"], copies: Float[Tensor, "b c y x"]) 
             f"SSIM compares windows of {SSIM_WINDOW_PIXELS} x {SSIM_WINDOW_PIXELS} pixels, got pictures of "
             f"{height} x {width}; take larger ones"
         )
-    first, second = (originals + 1.0) / 2.0, (copies + 1.0) / 2.0
+    # In double precision, for variances are differences of nearly equal numbers; GPUs round float32 convolutions to
+    # TF32, whose 10 bits would leave nothing of them.
+    first, second = (originals.double() + 1.0) / 2.0, (copies.double() + 1.0) / 2.0
     window = _gaussian(SSIM_WINDOW_PIXELS, _SSIM_SIGMA_PIXELS).to(first).expand(num_channels, 1, -1)
     products = torch.cat([first, second, first * first, second * second, first * second])
     columns = F.conv2d(products, window[..., :, None], groups=num_channels)
@@ -66,7 +68,7 @@ def ssim(originals: Float[Tensor, "b c y x"], copies: Float[Tensor, "b c y x"]) 
         mean_1.square() + mean_2.square() + _SSIM_LUMINANCE
     )
     structure = (2.0 * covariance + _SSIM_CONTRAST) / (variances + _SSIM_CONTRAST)
-    return (luminance * structure).mean((1, 2, 3))
+    return (luminance * structure).mean((1, 2, 3)).to(originals.dtype)
 
 
 def _gaussian(num_pixels: int, sigma_pixels: float) -> Float[Tensor, "k"]:

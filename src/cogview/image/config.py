@@ -14,6 +14,9 @@ FOLDER_NAME = "image_tokenizer"
 NORM_GROUPS = 32
 """Groups of channels that a VQGAN's norms take together."""
 
+LEAST_PATCHES = 3
+"""Places a side that a discriminator's last two convolutions need; each of its layers halves the picture before."""
+
 CodebookMethod = Literal["nearest_neighbour", "gumbel", "moving_average", "fixed", "normalised"]
 CodebookInitialisation = Literal["encoder_outputs", "random"]
 

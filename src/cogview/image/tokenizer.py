@@ -102,8 +102,13 @@ class ImageTokenizer:
             codes: of any grid, on any device.
 
         Raises:
-            UsageError: a code lies outside the codebook.
+            UsageError: the codes are no whole numbers of shape [b r s], or one lies outside the codebook.
         """
+        if codes.ndim != 3 or codes.is_floating_point() or codes.is_complex():
+            raise UsageError(
+                f"codes must be whole numbers of shape [b r s], got {codes.dtype} of {list(codes.shape)}"
+            )
+        codes = codes.long()
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.num_codes:
             raise UsageError(
                 f"codes must lie in 0..{self.num_codes - 1}, got {int(codes.min())}..{int(codes.max())}; "

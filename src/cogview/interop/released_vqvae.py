@@ -9,7 +9,7 @@ from cogview.errors import CogViewError
 from cogview.image.config import VQVAEConfig
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.image.vqvae import VQVAE
-from cogview.interop.weights import check_weights
+from cogview.interop.weights import as_float, check_weights, shape_of
 
 _CODEBOOK = "quantize_t.embed"  # one code in each column
 _OF_TRAINING = ("quantize_t.cluster_size", "quantize_t.embed_avg")
@@ -34,45 +34,41 @@ def convert_released_vqvae(tensors: Mapping[str, Tensor]) -> ImageTokenizer:
         CogViewError: a tensor is missing, of another shape than the others ask for, or not finite, or there is one
             that the layout does not have.
     """
+    config = _config_of(tensors)
     weights: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if match := _CONVOLUTION.fullmatch(name):
-            weights[f"{_ROOMS[match[1]]}.{match[2]}.{match[3]}"] = tensor.float()
+            weights[f"{_ROOMS[match[1]]}.{match[2]}.{match[3]}"] = as_float(name, tensor)
         elif name == _CODEBOOK:
-            weights["quantizer.embed"] = tensor.float().T.contiguous()
+            weights["quantizer.embed"] = as_float(name, tensor).T.contiguous()
         elif name not in _OF_TRAINING:
             raise CogViewError(f"the released image tokenizer has no tensor {name}; is this another model?")
-    vqvae = VQVAE(_config_of(weights))
+    vqvae = VQVAE(config)
     check_weights(vqvae, weights)
     vqvae.load_state_dict(weights, strict=False)
     vqvae.quantizer.take_codebook_as_it_is()
     return ImageTokenizer(vqvae)
 
 
-def _config_of(weights: Mapping[str, Tensor]) -> VQVAEConfig:
+def _config_of(tensors: Mapping[str, Tensor]) -> VQVAEConfig:
     """Return the configuration that the weights' shapes tell: what is left unsaid is the release's."""
-    code_size, num_codes = weights["quantizer.embed"].T.shape
+    code_size, num_codes = shape_of(tensors, _CODEBOOK, 2)
     # Convolutions and rectifiers take turns, and the last convolution changes no resolution.
+    found = sorted(
+        (match[1], int(match[2]), name)
+        for name in tensors
+        if (match := _CONVOLUTION.fullmatch(name)) and match[3] == "weight"
+    )
     widths = {
-        room: tuple(
-            weights[name].shape[axis]
-            for name in sorted(weights, key=_number_in)
-            if name.startswith(f"{room}.") and name.endswith("weight")
-        )[:-1]
-        for room, axis in (("encoder", 0), ("decoder", 1))
+        room: tuple(shape_of(tensors, name, 4)[axis] for part, _, name in found if part == room)[:-1]
+        for room, axis in (("enc_b", 0), ("dec", 1))
     }
-    num_halvings = len(widths["encoder"])
+    num_halvings = len(widths["enc_b"])
     return VQVAEConfig(
         num_codes=num_codes,
         code_size=code_size,
-        encoder_channels=widths["encoder"],
+        encoder_channels=widths["enc_b"],
         encoder_blocks=(0,) * num_halvings,
-        decoder_channels=widths["decoder"],
-        decoder_blocks=(0,) * len(widths["decoder"]),
+        decoder_channels=widths["dec"],
+        decoder_blocks=(0,) * len(widths["dec"]),
     )
-
-
-def _number_in(name: str) -> int:
-    """Return the layer's number of `encoder.2.weight`; the codebook has none."""
-    part = name.split(".")[1]
-    return int(part) if part.isdigit() else -1

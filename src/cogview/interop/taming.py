@@ -9,7 +9,7 @@ from cogview.errors import CogViewError
 from cogview.image.config import VQGANConfig
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.image.vqgan import VQGAN
-from cogview.interop.weights import check_weights
+from cogview.interop.weights import as_float, check_weights, shape_of
 
 _CODEBOOK = "quantize.embedding.weight"
 _PARTS = {
@@ -59,11 +59,9 @@ def convert_taming_vqgan(tensors: Mapping[str, Tensor]) -> ImageTokenizer:
             that the layout does not have.
     """
     held = {name: tensor for name, tensor in tensors.items() if not name.startswith("loss.")}
-    try:
-        config = _config_of(held)
-    except KeyError as error:
-        raise CogViewError(f"the VQGAN lacks {error.args[0]}; the file is incomplete") from error
-    weights = {_our_name(name, len(config.channel_factors)): value.float() for name, value in held.items()}
+    config = _config_of(held)
+    num_grids = len(config.channel_factors)
+    weights = {_our_name(name, num_grids): as_float(name, value) for name, value in held.items()}
     vqgan = VQGAN(config)
     check_weights(vqgan, weights)
     vqgan.load_state_dict(weights, strict=False)
@@ -73,14 +71,16 @@ def convert_taming_vqgan(tensors: Mapping[str, Tensor]) -> ImageTokenizer:
 
 def _config_of(tensors: Mapping[str, Tensor]) -> VQGANConfig:
     """Return the configuration that the weights' shapes tell."""
-    channels = tensors["encoder.conv_in.weight"].shape[0]
+    channels = shape_of(tensors, "encoder.conv_in.weight", 4)[0]
     num_grids = _count(tensors, "encoder.down.{}.block.0.conv1.weight")
-    widths = [tensors[f"encoder.down.{grid}.block.0.conv1.weight"].shape[0] for grid in range(num_grids)]
+    widths = [
+        shape_of(tensors, f"encoder.down.{grid}.block.0.conv1.weight", 4)[0] for grid in range(num_grids)
+    ]
     if not widths or any(width % channels for width in widths):
         raise CogViewError(
             f"a VQGAN of widths {widths} is not one that can be told by multiples of {channels} channels"
         )
-    num_codes, code_size = tensors[_CODEBOOK].shape
+    num_codes, code_size = shape_of(tensors, _CODEBOOK, 2)
     return VQGANConfig(
         num_codes=num_codes,
         code_size=code_size,
@@ -90,7 +90,7 @@ def _config_of(tensors: Mapping[str, Tensor]) -> VQGANConfig:
         attention_grids=tuple(
             grid for grid in range(num_grids) if f"encoder.down.{grid}.attn.0.q.weight" in tensors
         ),
-        inner_size=tensors["encoder.conv_out.weight"].shape[0],
+        inner_size=shape_of(tensors, "encoder.conv_out.weight", 4)[0],
     )
 
 

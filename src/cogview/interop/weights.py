@@ -1,4 +1,4 @@
-"""Do converted weights fit the model that their shapes told of?"""
+"""Others' weights: are they plain numbers, and do they fit the model that their shapes told of?"""
 
 from collections.abc import Mapping
 
@@ -8,6 +8,37 @@ from torch import Tensor
 from cogview.errors import CogViewError
 from cogview.image.autoencoder import Autoencoder
 from cogview.image.tokenizer import inference_weights
+
+
+def shape_of(tensors: Mapping[str, Tensor], name: str, num_axes: int) -> tuple[int, ...]:
+    """Return the shape of a tensor that others' sizes are told by.
+
+    Args:
+        tensors: by name.
+        name: of one of them.
+        num_axes: how many it must have.
+
+    Raises:
+        CogViewError: it is missing, has another number of axes, or nothing in it.
+    """
+    shape = tuple(tensors[name].shape) if name in tensors else None
+    if shape is None or len(shape) != num_axes or not all(shape):
+        raise CogViewError(
+            f"{name} is {'missing' if shape is None else shape}, wanted {num_axes} axes; the file is incomplete or of "
+            "another layout"
+        )
+    return shape
+
+
+def as_float(name: str, tensor: Tensor) -> Tensor:
+    """Return a tensor of others in float32.
+
+    Raises:
+        CogViewError: it is sparse, quantized, complex, or has no content.
+    """
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
+        raise CogViewError(f"{name} holds no plain real numbers; have its owner save dense ones")
+    return tensor.float()
 
 
 def check_weights(autoencoder: Autoencoder, weights: Mapping[str, Tensor]) -> None:

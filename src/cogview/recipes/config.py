@@ -7,7 +7,7 @@ import tyro
 
 from cogview.data.config import DefaultDataConfig
 from cogview.errors import UsageError
-from cogview.image.config import AutoencoderConfig, VQGANConfig, VQVAEConfig
+from cogview.image.config import LEAST_PATCHES, AutoencoderConfig, VQGANConfig, VQVAEConfig
 from cogview.training.config import TokenLossConfig, TrainingConfig
 from cogview.transformer.config import InitialisationConfig, TransformerConfig
 
@@ -46,7 +46,7 @@ class VQGANRecipe:
         training: how both are trained.
 
     Raises:
-        UsageError: the square is not made of whole codes.
+        UsageError: the square is not made of whole codes, or is too small for the discriminator.
 
     Paper: 3.4.
     """
@@ -58,6 +58,13 @@ class VQGANRecipe:
     def __post_init__(self) -> None:
         _check_size(self.size_pixels, self.vqgan)
         _check_precision(self.training)
+        layers = self.vqgan.discriminator_layers
+        is_heard = self.vqgan.discriminator_start_step < self.training.num_steps
+        if is_heard and self.size_pixels < LEAST_PATCHES * 2**layers:
+            raise UsageError(
+                f"vqgan.discriminator_layers {layers} leave nothing of {self.size_pixels} pixels: take pictures of "
+                f"{LEAST_PATCHES * 2**layers} pixels or more, or fewer layers"
+            )
         if self.training.compile:
             raise UsageError(
                 "training.compile: a VQGAN's adaptive weight is made of gradients, which cannot be compiled: no compile"
