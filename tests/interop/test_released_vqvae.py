@@ -175,3 +175,26 @@ def test_a_folder_that_holds_something_else_is_left_alone(
     assert main(["convert", str(tmp_path / "vqvae.pt"), str(tmp_path / "out")]) == 1
     assert "holds no image tokenizer" in capsys.readouterr().err
     assert (tmp_path / "out" / "diary.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("has_checksums", [True, False])
+def test_damage_inside_a_tensor_is_found_where_there_are_checksums(
+    tmp_path: Path, has_checksums: bool
+) -> None:
+    path = tmp_path / "vqvae.pt"
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(has_checksums)
+    try:
+        torch.save(state_dict(), path)
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert is_released_vqvae(read_state_dict(path))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(byte ^ 1 for byte in content[middle : middle + 64])
+    path.write_bytes(content)
+    if has_checksums:
+        with pytest.raises(CogViewError, match=r"damaged .*copy it again"):
+            read_state_dict(path)
+    else:
+        assert is_released_vqvae(read_state_dict(path)), "nobody can tell"

@@ -57,7 +57,7 @@ def test_the_largest_micro_batch_is_the_largest() -> None:
 
 
 def test_devices_share_what_they_can() -> None:
-    recipe = with_training(text_to_image.tiny(), precision="float32", num_micro_batches=2)
+    recipe = with_training(text_to_image.tiny(), batch_size=8, precision="float32", num_micro_batches=2)
     alone, together = (planner(recipe, num_devices=n).memory(2).bytes_by_kind for n in (1, 4))
     for kind in ("weights", "optimizer"):
         assert together[kind] == alone[kind] / 4

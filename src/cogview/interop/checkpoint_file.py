@@ -14,6 +14,7 @@ from cogview.errors import CogViewError
 
 _WRAPPERS = ("state_dict", "model", "module")
 _MAX_WRAPPERS = 4
+_BYTES_AT_A_TIME = 2**20
 # Trainers keep the state of numpy's random numbers beside their weights: an array of uint32, which is plain data. Two
 # names, since numpy's module was renamed.
 _RECONSTRUCT: Any = np.zeros(0).__reduce__()[0]
@@ -39,6 +40,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise CogViewError(f"{path}: no such file; check the path")
+    if zipfile.is_zipfile(path):
+        _refuse_damage(path)
     try:
         with torch.serialization.safe_globals(_PLAIN):
             content: Any = torch.load(
@@ -70,6 +73,24 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     while all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
+
+
+def _refuse_damage(path: Path) -> None:
+    """Read a whole zip file once and compare it with its checksums, which a file that is mapped is not compared with.
+
+    Raises:
+        CogViewError: a part is not what was written.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if not info.CRC:  # PyTorch can be told to write none
+                    continue
+                with archive.open(info) as part:
+                    while part.read(_BYTES_AT_A_TIME):
+                        pass
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise CogViewError(f"{path}: damaged ({error}); copy it again") from error
 
 
 def _reason(error: Exception) -> str:
