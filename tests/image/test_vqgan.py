@@ -1,5 +1,7 @@
 """The VQGAN's shapes, and its adversary against the definitions."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -56,7 +58,7 @@ def test_800_pixels_are_50_codes_a_side_in_the_shape_that_was_published():
 
 def test_attention_is_softmax_over_all_places():
     torch.manual_seed(0)
-    attention = GridAttention(32)
+    attention = GridAttention(32, TINY)
     x = torch.randn(2, 32, 3, 4)
     normed = attention.norm(x)
     query, key, value = (
@@ -110,7 +112,7 @@ def test_the_discriminator_judges_pictures_by_themselves_and_patch_by_patch():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"channels": 33}, "multiples of 32"),
+        ({"channels": 33}, "multiples of norm_groups 32"),
         ({"attention_grids": (5,)}, "must lie in 0..4"),
         ({"num_blocks": 0}, "at least 1"),
         ({"dropout": 1.0}, r"in \[0, 1\)"),
@@ -120,3 +122,16 @@ def test_the_discriminator_judges_pictures_by_themselves_and_patch_by_patch():
 def test_what_cannot_be_is_refused(changes, said):
     with pytest.raises(UsageError, match=said):
         VQGANConfig(**changes)
+
+
+def test_the_last_norm_keeps_colours_where_its_groups_have_some_channels():
+    """A norm of single channels forgets what is added to a channel everywhere, such as a ground's colour."""
+    torch.manual_seed(0)
+    features, colour = torch.randn(1, 32, 8, 8), torch.randn(1, 32, 1, 1)
+
+    def change(norm_groups: int) -> float:
+        norm = VQGAN(dataclasses.replace(TINY, norm_groups=norm_groups)).decoder.norm
+        return float((norm(features + colour) - norm(features)).detach().abs().mean())
+
+    assert change(32) < 1e-5
+    assert change(8) > 0.3

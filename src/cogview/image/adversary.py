@@ -7,9 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cogview.image.config import NORM_GROUPS
-
 MAX_CHANNEL_FACTOR = 8
+MAX_GROUPS = 8
 MAX_ADAPTIVE_WEIGHT = 1e4
 
 
@@ -33,7 +32,7 @@ class PatchDiscriminator(nn.Module):
             stride = 2 if index < num_layers else 1
             layers += [
                 nn.Conv2d(width, wider, 4, stride=stride, padding=1, bias=False),
-                nn.GroupNorm(math.gcd(channels, NORM_GROUPS), wider),
+                nn.GroupNorm(math.gcd(channels, MAX_GROUPS), wider),
                 nn.LeakyReLU(0.2),
             ]
             width = wider

@@ -10,10 +10,6 @@ from cogview.errors import UsageError
 FOLDER_NAME = "image_tokenizer"
 """What an image tokenizer's folder is called inside a model and beside tokens."""
 
-
-NORM_GROUPS = 32
-"""Groups of channels that a VQGAN's norms take together."""
-
 LEAST_PATCHES = 3
 """Places a side that a discriminator's last two convolutions need; each of its layers halves the picture before."""
 
@@ -194,6 +190,8 @@ class VQGANConfig(AutoencoderConfig):
         num_blocks: residual blocks at each grid of the encoder; the decoder has one more.
         attention_grids: grids whose blocks are each followed by self-attention, 0 the finest; the bottom has one in any
             case.
+        norm_groups: groups of channels that a norm takes together. A group of few channels, of one above all, forgets a
+            picture's colour: leave it at least four.
         inner_size: width between the convolutions and the codebook's own `code_size`.
         dropout: probability, in training, in each residual block.
         perceptual_weight: of the distance between features of a backbone that the task is given.
@@ -219,6 +217,7 @@ class VQGANConfig(AutoencoderConfig):
     channel_factors: tuple[int, ...] = (1, 1, 2, 2, 4)
     num_blocks: int = 2
     attention_grids: tuple[int, ...] = (4,)
+    norm_groups: int = 32
     inner_size: int = 256
     dropout: float = 0.0
     perceptual_weight: float = 1.0
@@ -229,16 +228,23 @@ class VQGANConfig(AutoencoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        numbers = ("channels", "num_blocks", "inner_size", "discriminator_channels", "discriminator_layers")
+        numbers = (
+            "channels",
+            "num_blocks",
+            "norm_groups",
+            "inner_size",
+            "discriminator_channels",
+            "discriminator_layers",
+        )
         if (
             not self.channel_factors
             or min(*self.channel_factors, *(getattr(self, name) for name in numbers)) < 1
         ):
             raise UsageError(f"image tokenizer: channel_factors, {', '.join(numbers)} must be at least 1")
         widths = {self.channels * factor for factor in self.channel_factors}
-        if any(width % NORM_GROUPS for width in widths):
+        if any(width % self.norm_groups for width in widths):
             raise UsageError(
-                f"image tokenizer: widths must be multiples of {NORM_GROUPS}, the groups of a norm, got "
+                f"image tokenizer: widths must be multiples of norm_groups {self.norm_groups}, got "
                 f"{sorted(widths)}"
             )
         if not all(0 <= grid < len(self.channel_factors) for grid in self.attention_grids):

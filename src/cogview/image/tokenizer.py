@@ -34,6 +34,7 @@ _ADDED_LATER: dict[str, Any] = {
     "codebook_weight": 1.0,
     "gumbel_temperatures": (1.0, 0.01),
     "gumbel_annealing_steps": 1_000,
+    "norm_groups": 32,
 }
 _KINDS: dict[str, type[AutoencoderConfig]] = {"vqvae": VQVAEConfig, "vqgan": VQGANConfig}
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cogview.image.autoencoder import Autoencoder
-from cogview.image.config import NORM_GROUPS, VQGANConfig
+from cogview.image.config import VQGANConfig
 
 
 class VQGAN(Autoencoder):
@@ -53,8 +53,8 @@ class VQGANEncoder(nn.Module):
                 _Grid(width, wider, config.num_blocks, config, grid, None if is_last else Halving(wider))
             )
             width = wider
-        self.bottom = _bottom(width, config.dropout)
-        self.norm = _norm(width)
+        self.bottom = _bottom(width, config)
+        self.norm = _norm(width, config)
         self.to_inner = nn.Conv2d(width, config.inner_size, 3, padding=1)
         self.to_vectors = nn.Conv2d(config.inner_size, config.code_size, 1)
 
@@ -80,13 +80,13 @@ class VQGANDecoder(nn.Module):
         width = widths[-1]
         self.from_vectors = nn.Conv2d(config.code_size, config.inner_size, 1)
         self.from_inner = nn.Conv2d(config.inner_size, width, 3, padding=1)
-        self.bottom = _bottom(width, config.dropout)
+        self.bottom = _bottom(width, config)
         self.grids = nn.ModuleList()  # coarsest first
         for grid in reversed(range(len(widths))):
             doubling = Doubling(widths[grid]) if grid else None
             self.grids.append(_Grid(width, widths[grid], config.num_blocks + 1, config, grid, doubling))
             width = widths[grid]
-        self.norm = _norm(width)
+        self.norm = _norm(width, config)
         self.to_pixels = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, vectors: Float[Tensor, "b d r s"]) -> Float[Tensor, "b c y x"]:
@@ -111,11 +111,11 @@ class _Grid(nn.Module):
     ):
         super().__init__()
         widths = [width] + [wider] * num_blocks
-        self.blocks = nn.ModuleList(
-            VQGANBlock(before, after, config.dropout) for before, after in pairwise(widths)
-        )
+        self.blocks = nn.ModuleList(VQGANBlock(before, after, config) for before, after in pairwise(widths))
         attends = grid in config.attention_grids
-        self.attentions = nn.ModuleList(GridAttention(wider) for _ in range(num_blocks if attends else 0))
+        self.attentions = nn.ModuleList(
+            GridAttention(wider, config) for _ in range(num_blocks if attends else 0)
+        )
         self.resample = resample or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,15 +132,15 @@ class VQGANBlock(nn.Module):
     Args:
         width: channels in.
         wider: channels out.
-        dropout: probability before the second convolution, in training.
+        config: of the VQGAN.
     """
 
-    def __init__(self, width: int, wider: int, dropout: float):
+    def __init__(self, width: int, wider: int, config: VQGANConfig):
         super().__init__()
-        self.first_norm = _norm(width)
+        self.first_norm = _norm(width, config)
         self.first = nn.Conv2d(width, wider, 3, padding=1)
-        self.second_norm = _norm(wider)
-        self.dropout = nn.Dropout(dropout)
+        self.second_norm = _norm(wider, config)
+        self.dropout = nn.Dropout(config.dropout)
         self.second = nn.Conv2d(wider, wider, 3, padding=1)
         self.shortcut = nn.Conv2d(width, wider, 1) if width != wider else nn.Identity()
 
@@ -156,11 +156,12 @@ class GridAttention(nn.Module):
 
     Args:
         width: channels.
+        config: of the VQGAN.
     """
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, config: VQGANConfig):
         super().__init__()
-        self.norm = _norm(width)
+        self.norm = _norm(width, config)
         self.query = nn.Conv2d(width, width, 1)
         self.key = nn.Conv2d(width, width, 1)
         self.value = nn.Conv2d(width, width, 1)
@@ -208,13 +209,15 @@ class Doubling(nn.Module):
         return self.convolution(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-def _bottom(width: int, dropout: float) -> nn.Sequential:
+def _bottom(width: int, config: VQGANConfig) -> nn.Sequential:
     """Return the blocks at the coarsest grid, with attention between them."""
     return nn.Sequential(
-        VQGANBlock(width, width, dropout), GridAttention(width), VQGANBlock(width, width, dropout)
+        VQGANBlock(width, width, config),
+        GridAttention(width, config),
+        VQGANBlock(width, width, config),
     )
 
 
-def _norm(width: int) -> nn.GroupNorm:
+def _norm(width: int, config: VQGANConfig) -> nn.GroupNorm:
     """Return a norm over groups of channels."""
-    return nn.GroupNorm(NORM_GROUPS, width, eps=1e-6)
+    return nn.GroupNorm(config.norm_groups, width, eps=1e-6)
