@@ -135,3 +135,17 @@ def test_the_last_norm_keeps_colours_where_its_groups_have_some_channels():
 
     assert change(32) < 1e-5
     assert change(8) > 0.3
+
+
+@torch.no_grad()
+def test_a_new_one_adds_nothing_on_the_way_and_keeps_the_size_of_what_passes():
+    torch.manual_seed(0)
+    vqgan = VQGAN(dataclasses.replace(TINY, channel_factors=(1, 2, 2), norm_groups=8))
+    x = torch.randn(2, 32, 8, 8)
+    block = vqgan.decoder.grids[-1].blocks[-1]
+    assert torch.equal(block(x), x)
+    deep = torch.randn(2, 64, 4, 4)
+    assert torch.equal(vqgan.encoder.bottom(deep), deep), "blocks and attention"
+    vectors = vqgan.encoder(torch.randn(4, 3, 32, 32))
+    assert 0.2 < vectors.std() < 2.0
+    assert 0.2 < vqgan.decoder(torch.randn(4, TINY.code_size, 8, 8)).std() < 2.0

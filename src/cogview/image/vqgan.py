@@ -11,10 +11,14 @@ from torch.nn import functional as F
 
 from cogview.image.autoencoder import Autoencoder
 from cogview.image.config import VQGANConfig
+from cogview.image.vqvae import initialise_convolution
 
 
 class VQGAN(Autoencoder):
     """A deep convolutional autoencoder around a codebook; with an adversary it keeps textures that blur otherwise.
+
+    Differs from the usual way, PyTorch's own start: all that is added on the way starts at zero and the rest keeps the
+    size of what passes through, so that colours arrive at once. See "Where a VQGAN starts" in the decisions log.
 
     Args:
         config: shapes and training constants.
@@ -26,6 +30,15 @@ class VQGAN(Autoencoder):
 
     def __init__(self, config: VQGANConfig):
         super().__init__(config, VQGANEncoder(config), VQGANDecoder(config))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                initialise_convolution(module, gain=1.0)
+        for module in self.modules():
+            if isinstance(module, VQGANBlock):
+                initialise_convolution(module.first)
+                nn.init.zeros_(module.second.weight)
+            elif isinstance(module, GridAttention):
+                nn.init.zeros_(module.output.weight)
 
     @property
     def last_layer(self) -> Tensor:
