@@ -37,11 +37,7 @@ def relaxed_attention(
 
     Paper: 2.4, softmax((Q^T K / (alpha sqrt d) - max) * alpha) with alpha = 32.
     """
-    scores = query @ (key / (alpha * math.sqrt(query.shape[-1]))).transpose(-2, -1)
-    t, k = scores.shape[-2:]
-    if t > 1:
-        future = torch.ones(t, k, dtype=torch.bool, device=scores.device).triu(diagonal=k - t + 1)
-        scores = scores.masked_fill(future, -torch.inf)
+    scores = _without_future(query @ (key / (alpha * math.sqrt(query.shape[-1]))).transpose(-2, -1))
     largest = scores.detach().amax(dim=-1, keepdim=True)
     weights = F.softmax((scores - largest) * alpha, dim=-1)
     return F.dropout(weights, dropout, training=dropout > 0) @ value
@@ -63,12 +59,17 @@ def plain_attention(
         value: all `k` positions.
         dropout: probability of dropping an attention weight.
     """
-    scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
-    t, k = scores.shape[-2:]
-    if t > 1:
-        future = torch.ones(t, k, dtype=torch.bool, device=scores.device).triu(diagonal=k - t + 1)
-        scores = scores.masked_fill(future, -torch.inf)
+    scores = _without_future(query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1]))
     return F.dropout(F.softmax(scores, dim=-1), dropout, training=dropout > 0) @ value
+
+
+def _without_future(scores: Float[Tensor, "b h t k"]) -> Float[Tensor, "b h t k"]:
+    """Return the scores of the last `t` of `k` places, minus infinity where a key comes after its query."""
+    t, k = scores.shape[-2:]
+    if t == 1:
+        return scores
+    future = torch.ones(t, k, dtype=torch.bool, device=scores.device).triu(diagonal=k - t + 1)
+    return scores.masked_fill(future, -torch.inf)
 
 
 def fused_attention(
