@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +70,64 @@ class TokenBatch:
     num_clipped: int = 0
 
 
+@runtime_checkable
+class SequenceTemplate(Protocol):
+    """What the training of a transformer has to know of an order of tokens; each task of the paper has one."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Return the ids of codes, pieces and separators."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Return the width of a batch: the tokens of the longest sequence."""
+        ...
+
+    @property
+    def num_positions(self) -> int:
+        """Return how many position embeddings the transformer needs."""
+        ...
+
+    @property
+    def max_text_targets(self) -> int:
+        """Return how many targets of a sequence can be text; 0 if none is learnt."""
+        ...
+
+
+def side_by_side(sequences: Sequence[TokenSequence], vocabulary: Vocabulary, max_tokens: int) -> TokenBatch:
+    """Return sequences padded to one width, with the token after each as its target.
+
+    Targets are what `TokenBatch` says: all codes, and the pieces with the separator that ends them, which follow
+    [ROI1]. A template of which less is to be learnt clears the masks.
+
+    Args:
+        sequences: at least one, none longer than `max_tokens`.
+        vocabulary: of their tokens.
+        max_tokens: the width.
+    """
+    padding, text_start = vocabulary.separator("PAD"), vocabulary.separator("ROI1")
+    # One column more than a sequence has: what follows the last token is a target too.
+    tokens = np.full((len(sequences), max_tokens + 1), padding, dtype=np.int64)
+    positions = np.zeros((len(sequences), max_tokens), dtype=np.int64)
+    text_mask = np.zeros((len(sequences), max_tokens), dtype=np.bool_)
+    image_mask = np.zeros((len(sequences), max_tokens), dtype=np.bool_)
+    for row, sequence in enumerate(sequences):
+        num_tokens = len(sequence.tokens)
+        tokens[row, :num_tokens] = sequence.tokens
+        positions[row, :num_tokens] = sequence.positions
+        text_mask[row, :num_tokens] = (sequence.kind == TokenKind.TEXT) | (sequence.tokens == text_start)
+        image_mask[row, : num_tokens - 1] = sequence.kind[1:] == TokenKind.IMAGE
+    return TokenBatch(
+        tokens=tokens[:, :-1].copy(),
+        positions=positions,
+        targets=tokens[:, 1:].copy(),
+        text_mask=text_mask,
+        image_mask=image_mask,
+        num_clipped=sum(sequence.num_clipped_pieces > 0 for sequence in sequences),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextToImageTemplate:
     """`[ROI1] text [SIZE] [BOI1] codes [EOI1]`: the sequence of pretraining and of text-to-image generation.
@@ -125,6 +183,11 @@ class TextToImageTemplate:
     def num_positions(self) -> int:
         """Position embeddings that the transformer needs."""
         return self.max_tokens
+
+    @property
+    def max_text_targets(self) -> int:
+        """The pieces and the separator that ends them."""
+        return self.max_text_pieces + 1
 
     def clip(self, pieces: Pieces) -> Int64[np.ndarray, "n"]:
         """Return the pieces that there is room for: all, or the first `max_text_pieces`."""
@@ -201,31 +264,8 @@ class TextToImageTemplate:
         Raises:
             CogViewError: as `build` does.
         """
-        padding = self.vocabulary.separator("PAD")
-        # One column more than a sequence has: what follows the last token is a target too.
-        tokens = np.full((len(pairs), self.max_tokens + 1), padding, dtype=np.int64)
-        positions = np.zeros((len(pairs), self.max_tokens), dtype=np.int64)
-        text_mask = np.zeros((len(pairs), self.max_tokens), dtype=np.bool_)
-        image_mask = np.zeros((len(pairs), self.max_tokens), dtype=np.bool_)
-        num_clipped = 0
-        for row, (pieces, codes) in enumerate(pairs):
-            sequence = self.build(pieces, codes)
-            num_tokens = len(sequence.tokens)
-            tokens[row, :num_tokens] = sequence.tokens
-            positions[row, :num_tokens] = sequence.positions
-            # A token is the target of the place before it: the pieces, at places 1 and on, are targets from
-            # place 0 on, and the one more is the separator that ends the text.
-            text_mask[row, : np.count_nonzero(sequence.kind == TokenKind.TEXT) + 1] = True
-            image_mask[row, : num_tokens - 1] = sequence.kind[1:] == TokenKind.IMAGE
-            num_clipped += sequence.num_clipped_pieces > 0
-        return TokenBatch(
-            tokens=tokens[:, :-1].copy(),
-            positions=positions,
-            targets=tokens[:, 1:].copy(),
-            text_mask=text_mask,
-            image_mask=image_mask,
-            num_clipped=num_clipped,
-        )
+        sequences = [self.build(pieces, codes) for pieces, codes in pairs]
+        return side_by_side(sequences, self.vocabulary, self.max_tokens)
 
     @cached_property
     def _counting(self) -> Int64[np.ndarray, "t"]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from cogview.sequence.template import Codes, Pieces, TextToImageTemplate, TokenBatch
+from cogview.sequence.template import Codes, Pieces, SequenceTemplate, TextToImageTemplate, TokenBatch
 from cogview.training.config import TokenLossConfig
 from cogview.training.flops import flops_per_token
 from cogview.training.task import Batch, Metrics
@@ -24,7 +24,7 @@ class Batches(Protocol):
     """Gives the sequences of each step; `cogview.data.loader.TokenBatches` does from token shards."""
 
     @property
-    def template(self) -> TextToImageTemplate:
+    def template(self) -> SequenceTemplate:
         """What puts them in sequence."""
         ...
 
@@ -52,7 +52,8 @@ class TransformerTask:
         self._image_rows = vocabulary.image_codes if legal else None
         self._text_rows = range(vocabulary.text_pieces.start, vocabulary.num_tokens) if legal else None
         self._first_text_target = vocabulary.text_pieces.start
-        self._max_text_targets = batches.template.max_text_pieces + 1  # the pieces and what ends them
+        self._padding = vocabulary.separator("PAD")
+        self._max_text_targets = batches.template.max_text_targets
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step, a function of the seed and the step alone.
@@ -64,12 +65,11 @@ class TransformerTask:
         batch = self._batches.batch(step)
         num_rows = len(batch.tokens)
         image_places = np.nonzero(batch.image_mask)[1].reshape(num_rows, -1)
-        # A text's targets come first in its row; the mask is 1 for them and 0 for what pads them.
-        text_places = np.tile(np.arange(self._max_text_targets), (num_rows, 1))
-        text_weights = batch.text_mask[:, : self._max_text_targets]
-        text_targets = np.where(
-            text_weights, batch.targets[:, : self._max_text_targets], self._first_text_target
-        )
+        # The places of a text's targets first, in order, and after them those that only pad the row.
+        text_places = np.argsort(~batch.text_mask, axis=1, kind="stable")[:, : self._max_text_targets]
+        text_weights = np.take_along_axis(batch.text_mask, text_places, axis=1)
+        text_targets = np.take_along_axis(batch.targets, text_places, axis=1)
+        text_targets = np.where(text_weights, text_targets, self._first_text_target)
         arrays = {
             "tokens": batch.tokens,
             "positions": batch.positions,
@@ -87,8 +87,9 @@ class TransformerTask:
         return batch["image_targets"].numel() + text, "tokens"
 
     def work(self, batch: Batch) -> dict[str, float]:
-        """Return the targets of a batch, each after a token of its own, and the operations they ask of the model."""
+        """Return the targets of a batch, and the operations that they and the tokens without a target ask for."""
         image, text = float(batch["image_targets"].numel()), float(batch["text_weights"].sum())
+        others = float((batch["tokens"] != self._padding).sum()) - image - text
         config, length = self.module.config, batch["tokens"].shape[1]
         num_keys = None
         if config.attention_pattern == "three_region":
@@ -96,13 +97,17 @@ class TransformerTask:
             num_text = count_text(batch["tokens"], regions.image_start_token)
             num_keys = float(keys_seen(places, num_text, regions).mean())
         flops = sum(
-            num * flops_per_token(config, length, len(rows) if rows else config.vocabulary_size, num_keys)
-            for num, rows in ((image, self._image_rows), (text, self._text_rows))
+            num
+            * flops_per_token(config, length, config.vocabulary_size if rows is None else len(rows), num_keys)
+            for num, rows in ((image, self._image_rows), (text, self._text_rows), (others, range(0)))
         )
         return {"tokens": image + text, "flops": flops}
 
     def loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
-        """Return the mean loss of all targets in nats, and the means of text and image apart, without the z-loss."""
+        """Return the mean loss of all targets in nats, and the means of text and image apart, without the z-loss.
+
+        What a template has no targets of has no mean either.
+        """
         hidden = self.module.hidden_states(batch["tokens"], batch["positions"])
         image_states = _states_at(hidden, batch["image_places"])
         text_states = _states_at(hidden, batch["text_places"])
@@ -128,10 +133,11 @@ class TransformerTask:
             total, squares = total + weight * text_total, squares + weight * text_squares
         num_text = text_weights.sum()
         num_weighted = image_nats.numel() + weight * num_text
-        metrics = {
-            "image_loss_nats": image_nats.mean(),
-            "text_loss_nats": (text_nats * text_weights).sum() / num_text,
-        }
+        metrics: Metrics = {}
+        if image_nats.numel():
+            metrics["image_loss_nats"] = image_nats.mean()
+        if text_nats.numel():
+            metrics["text_loss_nats"] = (text_nats * text_weights).sum() / num_text
         if self.config.z_loss_weight:
             metrics["squared_log_normaliser"] = squares / num_weighted
         return total / num_weighted, metrics
