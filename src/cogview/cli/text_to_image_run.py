@@ -18,9 +18,9 @@ from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_bytes, sha256_of
 from cogview.generation.contact_sheet import contact_sheet
+from cogview.generation.parts import PretrainedModel
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.pretrained import (
-    PretrainedModel,
     find_model_folder,
     load_pretrained,
     save_pretrained,
