@@ -9,8 +9,8 @@ from cogview.generation.engine import Engine, Prompt
 from cogview.generation.linear import can_pack
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
-from cogview.transformer.adapter import AdaptedTransformer, AdapterConfig
-from cogview.transformer.config import TransformerConfig
+from cogview.transformer.adapter import AdaptedTransformer
+from cogview.transformer.config import AdapterConfig, TransformerConfig
 from cogview.transformer.model import Transformer
 
 VOCABULARY = Vocabulary(num_image_codes=48, num_text_pieces=40)

@@ -15,7 +15,8 @@ from cogview.generation.adapters import load_task_model, save_task_model
 from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.pretrained import load_pretrained, save_pretrained
-from cogview.transformer.adapter import AdaptedTransformer, AdapterConfig
+from cogview.transformer.adapter import AdaptedTransformer
+from cogview.transformer.config import AdapterConfig
 from cogview.transformer.model import Transformer
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cogview.errors import UsageError
-from cogview.transformer.adapter import AdaptedTransformer, AdapterConfig, LowRankLinear
-from cogview.transformer.config import TransformerConfig
+from cogview.transformer.adapter import AdaptedTransformer, LowRankLinear
+from cogview.transformer.config import AdapterConfig, TransformerConfig
 from cogview.transformer.model import Transformer
 
 CONFIG = TransformerConfig(num_layers=2, hidden_size=32, num_heads=2, vocabulary_size=128, num_positions=24)

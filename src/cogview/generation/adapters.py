@@ -26,8 +26,8 @@ from cogview.files import (
 from cogview.generation.parts import MODEL_FORMAT, PretrainedModel, TaskModel, TaskName
 from cogview.generation.weights import check_weights, load_transformer, read_weights, write_weights
 from cogview.sequence.template import TextToImageTemplate
-from cogview.transformer.adapter import AdaptedTransformer, AdapterConfig
-from cogview.transformer.config import TransformerConfig
+from cogview.transformer.adapter import AdaptedTransformer
+from cogview.transformer.config import AdapterConfig, TransformerConfig
 
 ADAPTER_FORMAT = "cogview-adapter"
 VERSION = 1

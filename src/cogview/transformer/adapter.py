@@ -8,8 +8,8 @@ Beyond the paper, which finetunes a whole transformer for each task.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Int64
@@ -17,60 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cogview.errors import UsageError
+from cogview.transformer.config import AdapterConfig
 from cogview.transformer.model import Transformer
 from cogview.transformer.normalization import RelaxedLayerNorm
-
-AdaptedMap = Literal["attention.query_key_value", "attention.output", "mlp.inner", "mlp.output"]
-"""A linear map of a block, by its place in it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdapterConfig:
-    """What an adapter adds to its base.
-
-    Args:
-        rank: inner width of what is added to a map.
-        alpha: what is added is multiplied by alpha / rank.
-        maps: which linear maps of each block are added to.
-        trains_norms: whether the gains and biases of all norms are the adapter's own too.
-        num_positions: rows of the adapter's own position table, for a task whose positions mean something else or go
-            further than the base's; None to use the base's.
-        token_rows: ids of the tokens whose rows of the embedding, and of the head, are the adapter's own: separators
-            that the base never saw.
-
-    Raises:
-        UsageError: a number out of range, or a map that no block has.
-    """
-
-    rank: int = 8
-    alpha: float = 16.0
-    maps: tuple[AdaptedMap, ...] = get_args(AdaptedMap)
-    trains_norms: bool = False
-    num_positions: int | None = None
-    token_rows: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise UsageError(f"adapter.rank must be at least 1, got {self.rank}")
-        if not self.alpha > 0:
-            raise UsageError(f"adapter.alpha must be greater than 0, got {self.alpha}")
-        unknown = [name for name in self.maps if name not in get_args(AdaptedMap)]
-        if unknown or len(set(self.maps)) < len(self.maps):
-            raise UsageError(
-                f"adapter.maps must be some of {', '.join(get_args(AdaptedMap))}, each once, got {list(self.maps)}"
-            )
-        if self.num_positions is not None and not (
-            type(self.num_positions) is int and self.num_positions > 0
-        ):
-            raise UsageError(f"adapter.num_positions must be at least 1, got {self.num_positions}")
-        if len(set(self.token_rows)) < len(self.token_rows) or min(self.token_rows, default=0) < 0:
-            raise UsageError(
-                f"adapter.token_rows must be ids of tokens, each once, got {list(self.token_rows)}"
-            )
-        if not (self.maps or self.trains_norms or self.num_positions or self.token_rows):
-            raise UsageError(
-                "an adapter without maps, norms, positions and tokens adds nothing: give it some"
-            )
 
 
 class LowRankLinear(nn.Linear):
@@ -195,7 +144,7 @@ class AdaptedTransformer(Transformer):
                     setattr(norm, leaf, nn.Parameter(parameter.detach().clone()))
         if adapter.num_positions is not None:
             self.embedding.positions.weight = nn.Parameter(
-                _first_positions(base, adapter.num_positions, generator)
+                first_positions(base, adapter.num_positions, generator)
                 if positions is None
                 else positions.clone()
             )
@@ -233,7 +182,7 @@ class AdaptedTransformer(Transformer):
         return module.get_parameter(leaf)
 
 
-def _first_positions(
+def first_positions(
     base: Transformer, num_positions: int, generator: torch.Generator
 ) -> Float[Tensor, "p d"]:
     """Return a position table that is the base's as far as that goes, and drawn like a new transformer's beyond."""
