@@ -68,7 +68,7 @@ def run(
     pipeline = cogview.load(model, device, dtype)
     chosen = adapter
     if adapter is not None and adapter not in pipeline.adapters:
-        chosen = "given"
+        chosen = "given"  # a name for this call alone
         pipeline.add_adapter(adapter, chosen)
     settings = {
         "temperature": temperature,
@@ -76,7 +76,7 @@ def run(
         "top_p": top_p,
         "guidance": pipeline.guidance if guidance is None else guidance,
         "model": model or "bundled",
-        "adapter": adapter,
+        **({} if adapter is None else {"adapter": adapter}),
         "device": str(pipeline.device),
         "dtype": str(pipeline.dtype).removeprefix("torch."),
     }
