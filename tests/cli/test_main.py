@@ -20,6 +20,7 @@ from cogview.errors import CogViewError, UsageError
 
 RECIPES = {
     "data build": "cogview.recipes.default_data",
+    "train captioning": "cogview.recipes.captioning",
     "train image-tokenizer": "cogview.recipes.image_tokenizer",
     "train style": "cogview.recipes.style",
     "train text-to-image": "cogview.recipes.text_to_image",

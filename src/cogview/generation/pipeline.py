@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from cogview.errors import UsageError
+from cogview.generation.captioning import CaptioningModel
 from cogview.generation.config import SamplingConfig
 from cogview.generation.engine import Progress, Prompt
 from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import find_model_folder, load_pretrained
 from cogview.generation.request import check_request
-from cogview.generation.resident import ResidentModel
 from cogview.image.pixels import tensor_to_images
 
 
@@ -31,7 +31,7 @@ class GeneratedImage:
         codes: what it was decoded from.
         seed: draws the same picture again, alone or in any company.
         text: what it was drawn for.
-        caption_loss: how badly the text fits the picture, in nats per piece; None until ranking exists.
+        caption_loss: how badly the text fits the picture, in nats per piece; None if the pictures were not ranked.
     """
 
     image: Image.Image
@@ -41,7 +41,7 @@ class GeneratedImage:
     caption_loss: float | None = None
 
 
-class Pipeline(ResidentModel):
+class Pipeline(CaptioningModel):
     """A model that draws pictures for texts.
 
     The weights are prepared for drawing once, by the first call of `generate`: after changing them, make a new one.
@@ -63,6 +63,7 @@ class Pipeline(ResidentModel):
         guidance: float | int | None = ...,
         progress: Progress | None = ...,
         adapter: str | None = ...,
+        captioner: str | None = ...,
     ) -> list[GeneratedImage]: ...
 
     @overload
@@ -78,6 +79,7 @@ class Pipeline(ResidentModel):
         guidance: float | int | None = ...,
         progress: Progress | None = ...,
         adapter: str | None = ...,
+        captioner: str | None = ...,
     ) -> list[list[GeneratedImage]]: ...
 
     def generate(
@@ -92,6 +94,7 @@ class Pipeline(ResidentModel):
         guidance: float | int | None = None,
         progress: Progress | None = None,
         adapter: str | None = None,
+        captioner: str | None = None,
     ) -> list[GeneratedImage] | list[list[GeneratedImage]]:
         """Draw pictures for one text or for several.
 
@@ -101,8 +104,8 @@ class Pipeline(ResidentModel):
         Args:
             text: a text, or several; one longer than the model reads loses its end, with a warning.
             num_candidates: pictures of each text.
-            keep: how many of them to return, the best ones; all if None. Ranking does not exist yet, so nothing
-                less than all can be asked for.
+            keep: how many of them to return, the best ones by CapLoss; all, without ranking them, if None. Needs a
+                captioner, unless it is all of them.
             seed: of the first candidate; not negative.
             temperature: below 1 prefers probable codes, above 1 levels them; 0 always takes the most probable, so
                 that all candidates are one picture.
@@ -112,32 +115,44 @@ class Pipeline(ResidentModel):
                 compute; for models that were trained with some texts dropped. The model's own by default.
             progress: called with the numbers of codes drawn and to be drawn.
             adapter: the name of the one to draw with (see `adapters`); none by default.
+            captioner: the name of the adapter to rank with, if there are several; if given, all are ranked by default.
 
         Returns:
-            The candidates of the text in the order of their seeds; for several texts, a list of such lists.
+            The candidates of the text in the order of their seeds, or of CapLoss, the best first, if they were ranked;
+            for several texts, a list of such lists.
 
         Raises:
             UsageError: an empty text or an impossible number.
         """
         texts = [text] if isinstance(text, str) else list(text)
-        check_request(texts, num_candidates, keep, seed)
+        is_ranked = captioner is not None or (keep is not None and bool(self.captioner_names))
+        check_request(texts, num_candidates, keep, seed, is_ranked)
         image_tokenizer = self.image_tokenizer  # found out before the codes are drawn, not after
+        ranker = self.captioner(captioner) if is_ranked else None
         codes = self._draw(
             texts, num_candidates, seed, temperature, top_k, top_p, guidance, progress, adapter
         )
-        drawn = [
-            [
-                GeneratedImage(
-                    # Decoded one by one: convolutions round differently in batches of another size.
-                    image=tensor_to_images(image_tokenizer.decode(candidate[None]))[0],
-                    codes=candidate,
-                    seed=seed + number,
-                    text=each,
-                )
-                for number, candidate in enumerate(candidates)
-            ]
-            for each, candidates in zip(texts, codes, strict=True)
-        ]
+        drawn = []
+        for each, candidates in zip(texts, codes, strict=True):
+            losses: list[float | None] = [None] * num_candidates
+            chosen: Sequence[int] = range(num_candidates)
+            if ranker is not None:
+                pieces = np.asarray(self.text_tokenizer.encode(each), dtype=np.int64)
+                found = ranker.losses([(pieces, candidate.numpy()) for candidate in candidates])
+                losses, chosen = found.tolist(), np.argsort(found, kind="stable")[:keep].tolist()
+            drawn.append(
+                [
+                    GeneratedImage(
+                        # Decoded one by one: convolutions round differently in batches of another size.
+                        image=tensor_to_images(image_tokenizer.decode(candidates[[number]]))[0],
+                        codes=candidates[number],
+                        seed=seed + number,
+                        text=each,
+                        caption_loss=losses[number],
+                    )
+                    for number in chosen
+                ]
+            )
         return drawn[0] if isinstance(text, str) else drawn
 
     def generate_codes(
