@@ -1,10 +1,12 @@
 """Captions end to end: an adapter learns a few pictures by heart, names them, ranks them and ranks what is drawn."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.tiny import tiny_pipeline_folder
 
@@ -12,6 +14,7 @@ import cogview
 from cogview.cli.main import main
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.generation.pipeline import Pipeline
+from cogview.image.pixels import image_to_array
 
 TEXTS = {
     "red": "a red cat",
@@ -19,6 +22,8 @@ TEXTS = {
     "blue": "two dogs on a blue ground",
     "yellow": "a dog",
 }
+
+STEPS = ("--training.num-steps", 140, "--training.learning-rate", 0.02, "--training.sample-every-steps", 140)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def training(home: Path, out: Path, *more: object) -> list[str]:
     words = ["train", "captioning", "tiny", "--data", home / "tokens", "--held-out", home / "tokens"]
-    return [str(word) for word in [*words, "--base", home / "tiny-model", "--out", out, *more]]
+    words += ["--base", home / "tiny-model", "--out", out, *STEPS]
+    return [str(word) for word in [*words, *more]]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +64,9 @@ def paths(home: Path) -> list[Path]:
 def said(capsys: pytest.CaptureFixture[str], home: Path, *words: object, code: int = 0) -> dict:
     capsys.readouterr()
     model = ("--model", home / "tiny-model", "--captioner", home / "run", "--device", "cpu", "--json")
-    assert main([str(word) for word in (*words, *model)]) == code
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")  # of pictures that cannot be read
+        assert main([str(word) for word in (*words, *model)]) == code
     printed = capsys.readouterr()
     if code:
         assert printed.err.splitlines()[-1].startswith("cogview: error: ")
@@ -69,10 +77,10 @@ def test_the_run_leaves_an_adapter_and_what_was_measured(home: Path) -> None:
     config = json.loads((home / "run" / "model" / "config.json").read_text())
     assert (config["task"], config["template"]["positions"]) == ("captioning", "from_zero")
     assert len(config["adapter"]["token_rows"]) == 3
-    (summary,) = [path for path in (home / "run").iterdir() if path.name.startswith("summary")] or [None]
-    text = (home / "run" / "metrics.jsonl").read_text() if summary is None else summary.read_text()
-    assert "own_caption_is_first" in text
-    with Image.open(home / "run" / "samples" / "step-00000060.png") as sheet:
+    figures = json.loads((home / "run" / "evaluation.json").read_text())["held_out"]
+    assert figures["own_caption_is_first"] == 1
+    assert 0 < figures["caption_loss_nats"] < 0.3
+    with Image.open(home / "run" / "samples" / "step-00000140.png") as sheet:
         assert sheet.height > 4 * 16
 
 
@@ -123,18 +131,11 @@ def test_losses_are_of_pairs_or_of_one_beside_all(home: Path, pipe: Pipeline) ->
     np.testing.assert_allclose(pipe.caption_loss(paths(home), texts), whole.diagonal(), atol=1e-4)
     np.testing.assert_allclose(pipe.caption_loss(paths(home), texts[1]), whole[:, 1], atol=1e-4)
     with Image.open(paths(home)[0]) as image:
-        larger = image.resize((48, 32))
-    codes = pipe.image_tokenizer.encode(2 * (cogview_pixels(paths(home)[0])[None] - 0.5))[0]
-    np.testing.assert_allclose(pipe.caption_loss(codes, texts), whole[0], atol=1e-4)
-    np.testing.assert_allclose(pipe.caption_loss(larger, texts), whole[0], atol=1e-4)
-
-
-def cogview_pixels(path: Path):  # type: ignore[no-untyped-def]
-    """Return a picture's pixels in [0, 1], [c y x]."""
-    import torch
-
-    with Image.open(path) as image:
-        return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255).permute(2, 0, 1)
+        wide = Image.new("RGB", (48, 16))
+        wide.paste(image, (16, 0))
+        pixels = torch.from_numpy(image_to_array(image))[None]
+    np.testing.assert_allclose(pipe.caption_loss(pipe.image_tokenizer.encode(pixels)[0], texts), whole[0])
+    np.testing.assert_allclose(pipe.caption_loss(wide, texts), whole[0])  # its middle
 
 
 def test_pictures_are_ranked_by_how_well_a_text_fits(
@@ -147,7 +148,7 @@ def test_pictures_are_ranked_by_how_well_a_text_fits(
         assert [each.caption_loss for each in ranked] == sorted(losses)
         assert [losses[each.index] for each in ranked] == sorted(losses)
     result = said(capsys, home, "rank", "a dog", *paths(home))
-    assert [each["path"] for each in result["pictures"]][0] == str(paths(home)[3])
+    assert result["pictures"][0]["path"] == str(paths(home)[3])
     assert [each["caption_loss"] for each in result["pictures"]] == pytest.approx(sorted(losses), abs=1e-4)
 
 
@@ -196,7 +197,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(
         assert [each["where"] for each in result["problems"]] == [str(bad), str(missing)]
         error = said(capsys, home, *verb, bad, code=1)["error"]
         assert "none of the 1 pictures can be read" in error
-        assert "no picture; give" in said(capsys, home, *verb, code=2)["error"] or verb == ["caption"]
+        assert "no picture; give" in said(capsys, home, *verb, code=2)["error"]
 
 
 @pytest.mark.parametrize(
@@ -219,8 +220,6 @@ def test_texts_that_cannot_be_scored_are_one_line(
 def test_impossible_requests_are_one_line(
     home: Path, pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch
-
     path = paths(home)[0]
     for request, problem in (
         (lambda: pipe.caption_loss([path] * 3, ["a cat", "a dog"]), "3 pictures and 2 texts"),

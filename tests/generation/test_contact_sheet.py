@@ -49,7 +49,8 @@ def test_notes_stand_below_their_pictures() -> None:
     below = np.asarray(noted.convert("L"))[top + 32 : top + 32 + 14]
     assert (below[:, left : left + 32] < 128).any()
     assert (below[:, left + 40 :] > 128).all()
-    assert (bottom - top) - (places(plain, (255, 0, 0))[1] - places(plain, (255, 0, 0))[0]) == 14
+    top_of_plain, bottom_of_plain = places(plain, (255, 0, 0))[:2]
+    assert bottom - top == bottom_of_plain - top_of_plain + 16
 
 
 def test_the_caption_is_drawn_and_bounded() -> None:
