@@ -3,7 +3,7 @@
     python bench/sparse_curves.py --tokens TOKENS --held-out HELD_OUT   # half an hour on 2 cores
 
 TOKENS and HELD_OUT are what `cogview tokenize` makes of two splits of the default data. The paper (appendix B) calls
-the loss curves nearly identical. What is the same and what is chance is told by a third run, dense again at another seed.
+the loss curves nearly identical. A third run, dense again at another seed, tells what is chance.
 
 The regions are small, since the sequences are: of 300 tokens a query at the end sees 96 of text and pivots and at most
 64 of the window. Writes bench/results/sparse-curves.json and docs/images/sparse-curves.png.
