@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from cogview.evaluation.efficientnet import _NAMES, _NAMES_IN_A_BLOCK, EfficientNetLite0
-from cogview.generation.pretrained import PretrainedModel, save_pretrained
+from cogview.generation.parts import PretrainedModel
+from cogview.generation.pretrained import save_pretrained
 from cogview.image.config import VQVAEConfig
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.image.vqvae import VQVAE

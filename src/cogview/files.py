@@ -127,6 +127,29 @@ def dataclass_from_json(cls: type[Made], values: Mapping[str, Any], **more: Any)
     return cls(**made, **more)
 
 
+def section_from_json(
+    cls: type[Made], config: Mapping[str, Any], section: str, source: Path, **more: Any
+) -> Made:
+    """Return a dataclass of one section of a JSON file.
+
+    Args:
+        cls: as `dataclass_from_json` takes it.
+        config: the content of the file.
+        section: its name in there.
+        source: the file, for the message.
+        more: further fields.
+
+    Raises:
+        CogViewError: the section is missing or not valid.
+    """
+    try:
+        return dataclass_from_json(cls, config[section], **more)
+    except (AttributeError, KeyError, TypeError, UsageError) as error:
+        raise CogViewError(
+            f"{source} has no valid section '{section}' ({error}): export the model again."
+        ) from error
+
+
 def refuse_taken(path: Path) -> None:
     """Refuse a path where there is anything but an empty folder.
 

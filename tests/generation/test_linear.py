@@ -35,13 +35,13 @@ def test_prepared_agrees_with_the_exact_product(
 ) -> None:
     skip_unless_packable(backend, dtype)
     weight, bias = weight_and_bias(num_inputs, num_outputs)
-    linear = prepare_linear(weight, bias, dtype=dtype, gelu=gelu, backend=backend)
+    linear = prepare_linear(weight, bias, dtype=dtype, backend=backend)
     for num_rows in (1, 2, 5, 16):
         x = rows(num_rows, num_inputs)
         computed_in = torch.float32 if (backend, dtype) == ("packed", torch.float16) else dtype
         product = F.linear(x.to(computed_in).double(), weight.to(dtype).double(), bias.to(dtype).double())
         exact = F.gelu(product, approximate="tanh") if gelu else product
-        found = linear(x)
+        found = linear(x, gelu)
         assert found.dtype == computed_in
         assert found.shape == (num_rows, num_outputs)
         # Sums are made in fp32; bf16 rounds the result to 8 places (fp16 to 11), and what goes into a GELU that isn't

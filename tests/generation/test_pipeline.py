@@ -10,7 +10,8 @@ import torch
 
 import cogview
 from cogview.errors import CogViewError, UsageError
-from cogview.generation.pipeline import Pipeline, resolve_device, resolve_dtype
+from cogview.generation.pipeline import Pipeline
+from cogview.generation.placement import resolve_device, resolve_dtype
 from tiny import tiny_model, tiny_pipeline_folder
 
 

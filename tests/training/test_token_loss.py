@@ -178,3 +178,11 @@ def test_a_gpu_computes_the_plain_loss(dtype: torch.dtype) -> None:
     for mine, its in zip(torch.autograd.grad(total, halves), theirs, strict=True):
         assert mine.dtype == dtype
         assert (mine - its).norm() < 0.02 * its.norm()
+
+
+def test_a_frozen_table_costs_no_gradient_and_changes_none_of_the_states() -> None:
+    hidden, table, targets, weights = inputs()
+    (expected,) = torch.autograd.grad(token_losses(hidden, table, targets, weights, 0.1)[0], hidden)
+    total, *_ = token_losses(hidden, table.detach(), targets, weights, 0.1)
+    assert total.grad_fn.saved_tensors[1] is None
+    assert torch.equal(torch.autograd.grad(total, hidden)[0], expected)

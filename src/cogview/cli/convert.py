@@ -8,7 +8,7 @@ from cogview.cli.report import print_result, progress_bar
 from cogview.errors import CogViewError, UsageError
 
 if TYPE_CHECKING:
-    from cogview.generation.pretrained import PretrainedModel
+    from cogview.generation.parts import PretrainedModel
 
 
 def run(

@@ -58,7 +58,7 @@ def run(
     from cogview.data.check import MAX_LISTED
     from cogview.evaluation.pictures import PictureBatches
     from cogview.evaluation.reconstruction import evaluate_reconstruction
-    from cogview.generation.pipeline import resolve_device
+    from cogview.generation.placement import resolve_device
 
     if grid.is_dir():
         raise UsageError(f"{grid} is a folder: name the PNG that --grid shall write")

@@ -23,6 +23,7 @@ def run(
     /,
     *,
     model: str | None = None,
+    adapter: str | None = None,
     num_candidates: int = 4,
     keep: int | None = None,
     seed: int = 0,
@@ -44,6 +45,7 @@ def run(
         texts: what to draw, in Chinese or English; each text in quotation marks.
         model: a model folder, the folder of a training run, or OWNER/NAME on the Hugging Face hub; the bundled model by
             default.
+        adapter: draw with it: the name of one that the model has, or a folder, or the run that trained it.
         num_candidates: pictures of each text.
         keep: how many of them to keep; all by default. Fewer need ranking, which does not exist yet.
         seed: of the first candidate of each text, the next has the next seed. A seed always draws the same picture.
@@ -64,12 +66,17 @@ def run(
     import cogview
 
     pipeline = cogview.load(model, device, dtype)
+    chosen = adapter
+    if adapter is not None and adapter not in pipeline.adapters:
+        chosen = "given"
+        pipeline.add_adapter(adapter, chosen)
     settings = {
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
         "guidance": pipeline.guidance if guidance is None else guidance,
         "model": model or "bundled",
+        "adapter": adapter,
         "device": str(pipeline.device),
         "dtype": str(pipeline.dtype).removeprefix("torch."),
     }
@@ -94,6 +101,7 @@ def run(
                 top_p=top_p,
                 guidance=guidance,
                 progress=progress,
+                adapter=chosen,
             )
             for number, row in enumerate(rows, start=start + 1):
                 pictures += [_save_picture(picture, folder, number, settings) for picture in row]

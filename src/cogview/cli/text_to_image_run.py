@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import io
 import os
 from collections.abc import Callable
 from functools import partial
@@ -10,17 +9,16 @@ from pathlib import Path
 
 import torch
 
+from cogview.cli.samples import captions_of, draw_samples
 from cogview.cli.tokenizers import IMAGE_TOKENIZER, TEXT_TOKENIZER, open_image_tokenizer, open_text_tokenizer
 from cogview.cli.training_run import run_training
 from cogview.data.loader import FewCodeBatches, MaskedCodeBatches, MixedCodeBatches, TokenBatches
 from cogview.data.ranks import Ranks
 from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_write_bytes, sha256_of
-from cogview.generation.contact_sheet import contact_sheet
-from cogview.generation.pipeline import Pipeline
+from cogview.files import sha256_of
+from cogview.generation.parts import PretrainedModel
 from cogview.generation.pretrained import (
-    PretrainedModel,
     find_model_folder,
     load_pretrained,
     save_pretrained,
@@ -35,8 +33,6 @@ from cogview.transformer.initialisation import start_branches, start_positions
 from cogview.transformer.model import Transformer
 from cogview.transformer.three_region import regions_for
 
-NUM_SAMPLE_TEXTS = 4
-NUM_SAMPLE_CANDIDATES = 2
 MAX_EVALUATED = 512
 GUIDANCE = 1.5
 """Of models that are trained with some texts dropped."""
@@ -75,7 +71,7 @@ def train_text_to_image(
     source = None if start_from is None else find_model_folder(start_from)
     if source is not None:
         _take_weights(model, source)
-    texts = sample_texts or _captions(held_out_shards or shards, model)
+    texts = sample_texts or captions_of(held_out_shards or shards, model)
     if not all(text.strip() for text in texts):
         raise UsageError("a text of --sample-texts is empty; say what the sample sheets should show")
 
@@ -120,7 +116,7 @@ def train_text_to_image(
             "num_pairs": len(shards),
             "tokens": shards.fingerprint,
         },
-        sample=lambda num_steps: _draw_samples(model, texts, out / "samples" / f"step-{num_steps:08d}.png"),
+        sample=lambda num_steps: draw_samples(model, texts, out / "samples" / f"step-{num_steps:08d}.png"),
         export=lambda folder: save_pretrained(model, folder, torch.float16),
         evaluate=evaluate,
         whole=None if alone else model.transformer,
@@ -202,22 +198,6 @@ def _take_weights(model: PretrainedModel, folder: Path) -> None:
                 "tokenizers that the model was trained with."
             )
     model.transformer.load_state_dict(source.transformer.state_dict())
-
-
-def _captions(shards: TokenShards, model: PretrainedModel) -> tuple[str, ...]:
-    """Return captions of pictures spread over the tokens, as far as the model reads them."""
-    num_texts = min(NUM_SAMPLE_TEXTS, len(shards))
-    indices = [len(shards) * number // num_texts for number in range(num_texts)]
-    pieces = [model.template.clip(shards.pieces(index, 0)) for index in indices]
-    return tuple(Pipeline(model).text_tokenizer.decode(each.tolist()) for each in pieces)
-
-
-def _draw_samples(model: PretrainedModel, texts: tuple[str, ...], path: Path) -> None:
-    """Draw a contact sheet with the transformer as it is now; the seeds are always the same."""
-    rows = Pipeline(model).generate(texts, NUM_SAMPLE_CANDIDATES)
-    sheet = io.BytesIO()
-    contact_sheet([[picture.image for picture in row] for row in rows], texts).save(sheet, "PNG")
-    atomic_write_bytes(path, sheet.getvalue())
 
 
 def _held_out_losses(

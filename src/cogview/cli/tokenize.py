@@ -63,7 +63,7 @@ def run(
     from cogview.data.ranks import Ranks
     from cogview.data.tokenization import tokenize_folder
     from cogview.data.unfinished import unfinished_folder
-    from cogview.generation.pipeline import resolve_device
+    from cogview.generation.placement import resolve_device
     from cogview.training.precision import resolve_precision
 
     ranks = Ranks.from_environment(os.environ)

@@ -5,7 +5,9 @@ is faster because weights are prepared once, nothing is a module call, and only 
 """
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,9 +16,11 @@ from torch.nn import functional as F
 
 from cogview.generation.cache import DecodingCache, FusedCache, SparseCache, TableCache
 from cogview.generation.config import LinearBackend
-from cogview.generation.linear import DecodingLinear, prepare_linear
+from cogview.generation.linear import DecodingLinear, prepare_linear, with_addition, with_replaced_columns
+from cogview.transformer.adapter import AdaptedTransformer, LowRankLinear, TokenTable
 from cogview.transformer.attention import CausalSelfAttention
 from cogview.transformer.block import SandwichBlock
+from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
 from cogview.transformer.normalization import RelaxedLayerNorm
 
@@ -24,20 +28,24 @@ _Norm = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Block:
-    """One block's norms and linear maps; a norm that the block does not have returns its input.
+class _Maps:
+    """One block's linear maps; the query comes divided by the square root of the head's size, unless a norm follows."""
 
-    The query that `heads_norm` gives is divided by the square root of the head's size already.
-    """
-
-    attention_input_norm: _Norm
     query_key_value: DecodingLinear
-    heads_norm: _Norm
     attention_output: DecodingLinear
-    attention_output_norm: _Norm
-    mlp_input_norm: _Norm
     mlp_inner: DecodingLinear
     mlp_output: DecodingLinear
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    """One block's linear maps and norms; a norm that the block does not have returns its input."""
+
+    maps: _Maps
+    attention_input_norm: _Norm
+    heads_norm: _Norm
+    attention_output_norm: _Norm
+    mlp_input_norm: _Norm
     mlp_output_norm: _Norm
 
 
@@ -65,34 +73,84 @@ class Decoder:
         batch_invariant: bool = True,
     ) -> None:
         table = transformer.embedding.tokens.weight.detach()
-        self.config = transformer.config
         self.device = table.device
         self.dtype = dtype or table.dtype
+        self.config = transformer.config
+        self._legal_codes = legal_codes
+        self._prepare = partial(
+            prepare_linear, dtype=self.dtype, backend=backend, batch_invariant=batch_invariant
+        )
+        modules = [module for module in transformer.blocks if isinstance(module, SandwichBlock)]
+        self._maps = [self._maps_of(module) for module in modules]
+        self._whole_head = self._prepare(table[legal_codes.start : legal_codes.stop])
+        self._take(transformer)
 
-        def linear(weight: Tensor, bias: Tensor | None = None, gelu: bool = False) -> DecodingLinear:
-            return prepare_linear(
-                weight, bias, dtype=self.dtype, gelu=gelu, backend=backend, batch_invariant=batch_invariant
-            )
+    def adapted(self, transformer: AdaptedTransformer) -> "Decoder":
+        """Return the decoder of this one's transformer with an adapter, whose maps lie beside the prepared ones.
 
-        def block(module: SandwichBlock) -> _Block:
-            attention, mlp = module.attention, module.mlp
-            return _Block(
+        Nothing of the base is prepared again or copied, and this decoder stays as it is.
+        """
+        decoder = copy(self)
+        decoder._take(transformer)
+        return decoder
+
+    def _maps_of(self, block: SandwichBlock) -> _Maps:
+        """Prepare a block's linear maps, without what an adapter may add."""
+        attention, mlp = block.attention, block.mlp
+        query_key_value = attention.query_key_value
+        return _Maps(
+            query_key_value=self._prepare(
+                _with_scaled_query(query_key_value.weight, self.config),
+                _with_scaled_query(query_key_value.bias, self.config),
+            ),
+            attention_output=self._prepare(attention.output.weight, attention.output.bias),
+            mlp_inner=self._prepare(mlp.inner.weight, mlp.inner.bias),
+            mlp_output=self._prepare(mlp.output.weight, mlp.output.bias),
+        )
+
+    def _take(self, transformer: Transformer) -> None:
+        """Take over all of a transformer but the maps that are prepared, and put beside these what an adapter adds."""
+        self.config = transformer.config
+        table = transformer.embedding.tokens
+        self._embed_token: Callable[[Tensor], Tensor] = partial(F.embedding, weight=table.weight.detach())
+        self._head = self._whole_head
+        if isinstance(table, TokenTable):
+            self._embed_token = table
+            places, rows = table.own_in(self._legal_codes)
+            if len(places):
+                self._head = with_replaced_columns(self._head, places, self._prepare(rows))
+        self._positions = transformer.embedding.positions.weight.detach()
+        self._final_norm = _norm(transformer.final_norm)
+        modules = [module for module in transformer.blocks if isinstance(module, SandwichBlock)]
+        self._blocks = [
+            _Block(
+                maps=_Maps(
+                    query_key_value=self._with_adapter(
+                        maps.query_key_value, module.attention.query_key_value, is_query_key_value=True
+                    ),
+                    attention_output=self._with_adapter(maps.attention_output, module.attention.output),
+                    mlp_inner=self._with_adapter(maps.mlp_inner, module.mlp.inner),
+                    mlp_output=self._with_adapter(maps.mlp_output, module.mlp.output),
+                ),
                 attention_input_norm=_norm(module.attention_input_norm),
-                query_key_value=linear(*_with_scaled_query(attention)),
-                heads_norm=_heads_norm(attention),
-                attention_output=linear(attention.output.weight, attention.output.bias),
+                heads_norm=_heads_norm(module.attention),
                 attention_output_norm=_norm(module.attention_output_norm),
                 mlp_input_norm=_norm(module.mlp_input_norm),
-                mlp_inner=linear(mlp.inner.weight, mlp.inner.bias, gelu=True),
-                mlp_output=linear(mlp.output.weight, mlp.output.bias),
                 mlp_output_norm=_norm(module.mlp_output_norm),
             )
+            for maps, module in zip(self._maps, modules, strict=True)
+        ]
 
-        self._tokens = table
-        self._positions = transformer.embedding.positions.weight.detach()
-        self._blocks = [block(module) for module in transformer.blocks if isinstance(module, SandwichBlock)]
-        self._final_norm = _norm(transformer.final_norm)
-        self._head = linear(table[legal_codes.start : legal_codes.stop])
+    def _with_adapter(
+        self, linear: DecodingLinear, module: nn.Linear, is_query_key_value: bool = False
+    ) -> DecodingLinear:
+        """Return a prepared map with what an adapter adds to it, if one does."""
+        if not isinstance(module, LowRankLinear):
+            return linear
+        up = module.up.weight.detach().float() * module.scale
+        if is_query_key_value:
+            up = _with_scaled_query(up, self.config)
+        return with_addition(linear, self._prepare(module.down.weight), self._prepare(up))
 
     def new_cache(self, batch: int, max_tokens: int, start: int = 0) -> DecodingCache:
         """Return an empty cache of the kind that attention is fastest in here; sequences begin at place `start`."""
@@ -149,7 +207,7 @@ class Decoder:
 
     def _embed(self, tokens: Int64[Tensor, "*n"], positions: Int64[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
         """Return the sum of token and position embeddings in fp32."""
-        return F.embedding(tokens, self._tokens).float() + F.embedding(positions, self._positions).float()
+        return self._embed_token(tokens).float() + F.embedding(positions, self._positions).float()
 
     def _through_blocks(
         self, x: Float[Tensor, "n d"], attend: Callable[[int, Tensor], Tensor]
@@ -157,30 +215,29 @@ class Decoder:
         """Apply all blocks; `attend` maps a layer's number and its stacked Q, K and V to what was attended to."""
         is_post = self.config.layer_norm == "post"
         for layer, block in enumerate(self._blocks):
-            heads = block.heads_norm(block.query_key_value(block.attention_input_norm(x)))
-            attended = block.attention_output(attend(layer, heads))
+            maps = block.maps
+            heads = block.heads_norm(maps.query_key_value(block.attention_input_norm(x)))
+            attended = maps.attention_output(attend(layer, heads))
             if is_post:
                 x = block.attention_output_norm(x + attended)
-                x = block.mlp_output_norm(x + block.mlp_output(block.mlp_inner(x)))
+                x = block.mlp_output_norm(x + maps.mlp_output(maps.mlp_inner(x, gelu=True)))
             else:
                 x = x + block.attention_output_norm(attended)
-                mapped = block.mlp_output(block.mlp_inner(block.mlp_input_norm(x)))
+                mapped = maps.mlp_output(maps.mlp_inner(block.mlp_input_norm(x), gelu=True))
                 x = x + block.mlp_output_norm(mapped)
         return x
 
 
-def _with_scaled_query(attention: CausalSelfAttention) -> tuple[Float[Tensor, "o i"], Float[Tensor, "o"]]:
-    """Return weight and bias of a map to Q, K and V with Q / sqrt(head_size), in fp32, unless a norm follows.
+def _with_scaled_query(part: Float[Tensor, "o *i"], config: TransformerConfig) -> Float[Tensor, "o *i"]:
+    """Return weight or bias of a map to Q, K and V with Q / sqrt(head_size), in fp32, unless a norm follows.
 
     For heads of 16, 64 or 256 channels this loses nothing; for others, weights that are rounded to fewer bits than
     fp32 are rounded once more than they were.
     """
-    module, config = attention.query_key_value, attention.config
-    weight, bias = (part.detach().to(torch.float32, copy=True) for part in (module.weight, module.bias))
+    scaled = part.detach().to(torch.float32, copy=True)
     if not config.qk_norm:
-        weight[: module.in_features] *= config.head_size**-0.5
-        bias[: module.in_features] *= config.head_size**-0.5
-    return weight, bias
+        scaled[: config.hidden_size] *= config.head_size**-0.5
+    return scaled
 
 
 def _heads_norm(attention: CausalSelfAttention) -> _Norm:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from cogview.generation.config import LinearBackend, SamplingConfig
 from cogview.generation.decoder import Decoder
 from cogview.generation.sampling import sample, seeded_uniforms
 from cogview.sequence.template import Pieces, TextToImageTemplate, TokenSequence
+from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.model import Transformer
 
 Progress = Callable[[int, int], None]
@@ -123,6 +125,12 @@ class Engine:
         )
         self._first_code = legal_codes.start
         self._max_batch = max_batch
+
+    def adapted(self, transformer: AdaptedTransformer) -> "Engine":
+        """Return the engine of this one's transformer with an adapter; they share the prepared weights."""
+        engine = copy(self)
+        engine.decoder = self.decoder.adapted(transformer)
+        return engine
 
     def generate(
         self, prompts: Sequence[Prompt], config: SamplingConfig, progress: Progress | None = None

@@ -7,20 +7,29 @@ that do it are not part of PyTorch's documented interface, so whether they are t
 plain products take over where they don't.
 """
 
-from collections.abc import Callable
 from functools import cache
-from typing import TypeAlias
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
 from cogview.errors import UsageError
 from cogview.generation.config import LinearBackend
 
-DecodingLinear: TypeAlias = Callable[[Tensor], Tensor]
-"""Maps [n i] of any floating dtype to [n o] in the dtype of the weights, with packed fp16 in fp32."""
+
+@runtime_checkable
+class DecodingLinear(Protocol):
+    """A linear map that is ready to be called many times."""
+
+    def __call__(self, x: Float[Tensor, "n i"], gelu: bool = False) -> Float[Tensor, "n o"]:
+        """Map rows of any floating dtype, then apply GELU (tanh form) if asked.
+
+        The result has the dtype of the weights, with packed fp16 that of the sums, fp32.
+        """
+        ...
+
 
 _PACKED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _ROW_MULTIPLES = (1, 2, 3, 4, 6, 8)
@@ -43,7 +52,7 @@ def can_pack(device_type: str, dtype: torch.dtype) -> bool:
         if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return False
         weight, x = torch.eye(16, dtype=dtype), torch.ones(2, 16, dtype=dtype)
-        return torch.equal(_packed_product(weight, None, gelu=False)(x).to(dtype), x)
+        return torch.equal(_packed_product(weight, None)(x).to(dtype), x)
     except (AttributeError, RuntimeError):
         return False
 
@@ -53,17 +62,15 @@ def prepare_linear(
     bias: Float[Tensor, "o"] | None = None,
     *,
     dtype: torch.dtype | None = None,
-    gelu: bool = False,
     backend: LinearBackend = "auto",
     batch_invariant: bool = True,
 ) -> DecodingLinear:
-    """Return x -> x weight^T + bias, perhaps followed by a GELU, ready to be called many times.
+    """Return x -> x weight^T + bias, ready to be called many times.
 
     Args:
         weight: left as it is; later changes to it may or may not be seen.
         bias: none if None.
         dtype: to compute in; the weight's by default.
-        gelu: apply GELU (tanh form) to the result.
         backend: `packed`, `plain`, or `auto` for packed where possible.
         batch_invariant: add rows where a row's bits would otherwise depend on the number of rows.
 
@@ -78,20 +85,20 @@ def prepare_linear(
         raise UsageError(
             f"cannot pack {dtype} weights on {weight.device.type} here: use the plain backend, or auto"
         )
-    product = _packed_product(weight, bias, gelu) if packed else _plain_product(weight, bias, gelu)
+    product = (_packed_product if packed else _plain_product)(weight, bias)
     multiple = 1
     if batch_invariant and weight.device.type == "cpu":
         multiple = row_multiple(weight.shape[1], weight.shape[0], dtype, packed, torch.get_num_threads())
     if multiple == 1:
         return product
 
-    def padded_product(x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
+    def padded_product(x: Tensor, gelu: bool = False) -> Tensor:
         num_rows = x.shape[0]
         num_missing = -num_rows % multiple
         if not num_missing:
-            return product(x)
+            return product(x, gelu)
         # Any rows do, and joining costs less than filling with zeros.
-        return product(torch.cat([x, x[:1].expand(num_missing, -1)]))[:num_rows]
+        return product(torch.cat([x, x[:1].expand(num_missing, -1)]), gelu)[:num_rows]
 
     return padded_product
 
@@ -115,7 +122,7 @@ def row_multiple(
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(num_outputs, num_inputs, generator=generator).to(dtype)
     x = torch.randn(_NUM_TRIED_ROWS, num_inputs, generator=generator).to(dtype)
-    product = (_packed_product if packed else _plain_product)(weight, None, gelu=False)
+    product = (_packed_product if packed else _plain_product)(weight, None)
     together = product(x)
     for multiple in _ROW_MULTIPLES:
         sizes = range(multiple, len(x), multiple)
@@ -124,42 +131,63 @@ def row_multiple(
     return 1  # no padding helps; rows may then differ in their last bits
 
 
-def _packed_product(weight: Tensor, bias: Tensor | None, gelu: bool) -> DecodingLinear:
+def _packed_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
     """Return the product with the weight in its library's layout."""
-    return (_fbgemm_product if weight.dtype == torch.float16 else _onednn_product)(weight, bias, gelu)
+    return (_fbgemm_product if weight.dtype == torch.float16 else _onednn_product)(weight, bias)
 
 
-def _fbgemm_product(weight: Tensor, bias: Tensor | None, gelu: bool) -> DecodingLinear:
+def _fbgemm_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
     """Return the product with the fp16 weight in FBGEMM's layout; input, sums and result are fp32."""
     bias = None if bias is None else bias.float()
     packed = torch.ops.quantized.linear_prepack_fp16.default(weight.float(), bias)
     operator = torch.ops.quantized.linear_dynamic_fp16.default
 
-    def product(x: Tensor) -> Tensor:
+    def product(x: Tensor, gelu: bool = False) -> Tensor:
         result: Tensor = operator(x.float(), packed)
         return F.gelu(result, approximate="tanh") if gelu else result
 
     return product
 
 
-def _onednn_product(weight: Tensor, bias: Tensor | None, gelu: bool) -> DecodingLinear:
-    """Return the product with the weight in oneDNN's layout, GELU fused into it."""
+def _onednn_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
+    """Return the product with the weight in oneDNN's layout, into which GELU is fused where it is asked for."""
     packed, dtype = torch.ops.mkldnn._reorder_linear_weight.default(weight), weight.dtype
     operator = torch.ops.mkldnn._linear_pointwise.default
-    after, form = ("gelu", "tanh") if gelu else ("none", "")
 
-    def product(x: Tensor) -> Tensor:
+    def product(x: Tensor, gelu: bool = False) -> Tensor:
+        after, form = ("gelu", "tanh") if gelu else ("none", "")
         result: Tensor = operator(x.to(dtype), packed, bias, after, [], form)
         return result
 
     return product
 
 
-def _plain_product(weight: Tensor, bias: Tensor | None, gelu: bool) -> DecodingLinear:
+def _plain_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
     """Return the product as PyTorch computes it by itself."""
 
-    def product(x: Tensor) -> Tensor:
+    def product(x: Tensor, gelu: bool = False) -> Tensor:
         result = F.linear(x.to(weight.dtype), weight, bias)
         return F.gelu(result, approximate="tanh") if gelu else result
 
     return product
+
+
+def with_addition(linear: DecodingLinear, down: DecodingLinear, up: DecodingLinear) -> DecodingLinear:
+    """Return x -> linear(x) + up(down(x)): a map beside which an adapter's lie, itself left as it is."""
+
+    def sum_of_products(x: Tensor, gelu: bool = False) -> Tensor:
+        result = linear(x) + up(down(x))
+        return F.gelu(result, approximate="tanh") if gelu else result
+
+    return sum_of_products
+
+
+def with_replaced_columns(
+    linear: DecodingLinear, columns: Int64[Tensor, "k"], replacement: DecodingLinear
+) -> DecodingLinear:
+    """Return a map whose outputs are another's, but for some columns."""
+
+    def replaced(x: Tensor, gelu: bool = False) -> Tensor:
+        return linear(x, gelu).index_copy(1, columns, replacement(x, gelu))
+
+    return replaced

@@ -1,10 +1,8 @@
 """The pipeline: what users hold, from words to pictures in one call."""
 
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import overload
 
@@ -14,16 +12,14 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from cogview.errors import CogViewError, UsageError
+from cogview.errors import UsageError
 from cogview.generation.config import SamplingConfig
-from cogview.generation.engine import Engine, Progress, Prompt
-from cogview.generation.pretrained import PretrainedModel, find_model_folder, load_pretrained, save_pretrained
+from cogview.generation.engine import Progress, Prompt
+from cogview.generation.placement import resolve_device, resolve_dtype
+from cogview.generation.pretrained import find_model_folder, load_pretrained
 from cogview.generation.request import check_request
+from cogview.generation.resident import ResidentModel
 from cogview.image.pixels import tensor_to_images
-from cogview.image.tokenizer import ImageTokenizer
-from cogview.sequence.template import TextToImageTemplate
-from cogview.text.tokenizer import TextTokenizer
-from cogview.transformer.model import Transformer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +41,7 @@ class GeneratedImage:
     caption_loss: float | None = None
 
 
-class Pipeline:
+class Pipeline(ResidentModel):
     """A model that draws pictures for texts.
 
     The weights are prepared for drawing once, by the first call of `generate`: after changing them, make a new one.
@@ -53,72 +49,6 @@ class Pipeline:
     Args:
         model: the parts.
     """
-
-    def __init__(self, model: PretrainedModel) -> None:
-        self._model = model
-
-    @property
-    def transformer(self) -> Transformer:
-        """Tokens and positions, both [b t], to logits [b t v]."""
-        return self._model.transformer
-
-    @property
-    def template(self) -> TextToImageTemplate:
-        """The order of the tokens."""
-        return self._model.template
-
-    @property
-    def text_tokenizer(self) -> TextTokenizer:
-        """Words to pieces.
-
-        Raises:
-            CogViewError: the model was converted without.
-        """
-        if self._model.text_tokenizer is None:
-            raise CogViewError(
-                "this model has no text tokenizer, so it reads no words: put its SentencePiece file into its folder as "
-                "text.model, or convert it with --text-tokenizer"
-            )
-        return self._model.text_tokenizer
-
-    @property
-    def image_tokenizer(self) -> ImageTokenizer:
-        """Codes to pixels and back.
-
-        Raises:
-            CogViewError: the model was converted without.
-        """
-        if self._model.image_tokenizer is None:
-            raise CogViewError(
-                "this model has no image tokenizer, so it draws codes (generate_codes) but no pixels: put its folder "
-                "into the model's as image_tokenizer, or convert it with --image-tokenizer"
-            )
-        return self._model.image_tokenizer
-
-    @property
-    def guidance(self) -> float:
-        """What `generate` draws with unless told otherwise."""
-        return self._model.guidance
-
-    @property
-    def card(self) -> str:
-        """The model card in Markdown."""
-        return self._model.card
-
-    @property
-    def device(self) -> torch.device:
-        """Where the transformer lies."""
-        return self.transformer.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the transformer's weights."""
-        return self.transformer.embedding.tokens.weight.dtype
-
-    @cached_property
-    def _engine(self) -> Engine:
-        """The engine, which prepares the weights when it is first needed."""
-        return Engine(self.transformer, self.template.vocabulary.image_codes)
 
     @overload
     def generate(
@@ -132,6 +62,7 @@ class Pipeline:
         top_p: float | int = ...,
         guidance: float | int | None = ...,
         progress: Progress | None = ...,
+        adapter: str | None = ...,
     ) -> list[GeneratedImage]: ...
 
     @overload
@@ -146,6 +77,7 @@ class Pipeline:
         top_p: float | int = ...,
         guidance: float | int | None = ...,
         progress: Progress | None = ...,
+        adapter: str | None = ...,
     ) -> list[list[GeneratedImage]]: ...
 
     def generate(
@@ -159,6 +91,7 @@ class Pipeline:
         top_p: float | int = 0.8,
         guidance: float | int | None = None,
         progress: Progress | None = None,
+        adapter: str | None = None,
     ) -> list[GeneratedImage] | list[list[GeneratedImage]]:
         """Draw pictures for one text or for several.
 
@@ -178,6 +111,7 @@ class Pipeline:
             guidance: above 1, what the text says is followed more closely than it was learnt, with twice the rows to
                 compute; for models that were trained with some texts dropped. The model's own by default.
             progress: called with the numbers of codes drawn and to be drawn.
+            adapter: the name of the one to draw with (see `adapters`); none by default.
 
         Returns:
             The candidates of the text in the order of their seeds; for several texts, a list of such lists.
@@ -188,7 +122,9 @@ class Pipeline:
         texts = [text] if isinstance(text, str) else list(text)
         check_request(texts, num_candidates, keep, seed)
         image_tokenizer = self.image_tokenizer  # found out before the codes are drawn, not after
-        codes = self._draw(texts, num_candidates, seed, temperature, top_k, top_p, guidance, progress)
+        codes = self._draw(
+            texts, num_candidates, seed, temperature, top_k, top_p, guidance, progress, adapter
+        )
         drawn = [
             [
                 GeneratedImage(
@@ -214,6 +150,7 @@ class Pipeline:
         top_p: float | int = 0.8,
         guidance: float | int | None = None,
         progress: Progress | None = None,
+        adapter: str | None = None,
     ) -> Int64[Tensor, "n b r s"]:
         """Return the codes of the pictures that `generate` would draw, [texts, candidates, rows, columns].
 
@@ -224,7 +161,7 @@ class Pipeline:
         """
         texts = [text] if isinstance(text, str) else list(text)
         check_request(texts, num_candidates, None, seed)
-        return self._draw(texts, num_candidates, seed, temperature, top_k, top_p, guidance, progress)
+        return self._draw(texts, num_candidates, seed, temperature, top_k, top_p, guidance, progress, adapter)
 
     def _draw(
         self,
@@ -236,6 +173,7 @@ class Pipeline:
         top_p: float | int,
         guidance: float | int | None,
         progress: Progress | None,
+        adapter: str | None,
     ) -> Int64[Tensor, "n b r s"]:
         """Draw the codes of a checked request, for a method that the user called."""
         config = SamplingConfig(
@@ -257,82 +195,23 @@ class Pipeline:
                 raise UsageError(
                     f"text {number} of {len(texts)}, {each!r}, holds nothing that this model reads; say what to draw"
                 )
-        self._warn_of_clipping([len(each) for each in pieces])
-        textless = Prompt.of(self.template, np.empty(0, dtype=np.int64), seeds)
-        prompts = [Prompt.of(self.template, each, seeds, textless) for each in pieces]
-        codes = self._engine.generate(prompts, config, progress)
-        return codes.view(len(texts), num_candidates, self.template.grid_rows, self.template.grid_columns)
+        engine, template = self.drawer(adapter)
+        _warn_of_clipping([len(each) for each in pieces], template.max_text_pieces)
+        textless = Prompt.of(template, np.empty(0, dtype=np.int64), seeds)
+        prompts = [Prompt.of(template, each, seeds, textless) for each in pieces]
+        codes = engine.generate(prompts, config, progress)
+        return codes.view(len(texts), num_candidates, template.grid_rows, template.grid_columns)
 
-    def _warn_of_clipping(self, lengths: Sequence[int]) -> None:
-        """Warn once if texts are longer than the model reads."""
-        limit = self.template.max_text_pieces
-        num_clipped = sum(length > limit for length in lengths)
-        if num_clipped:
-            warnings.warn(
-                f"{num_clipped} of {len(lengths)} texts have more than the {limit} pieces that this model reads (up to "
-                f"{max(lengths)}); the rest of them is left out",
-                stacklevel=4,
-            )
 
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write the model as a folder that `cogview.load` reads, whole or not at all.
-
-        Args:
-            folder: made; a model folder of that name is replaced, anything else is left alone.
-            dtype: of the transformer's weights on disk, for instance `torch.float16`; as they are by default.
-
-        Raises:
-            CogViewError: the folder holds something else than a model.
-            UsageError: the weights were rounded when they were loaded (see `cogview.load`), and `dtype` does not ask
-                for the rounded ones.
-        """
-        save_pretrained(self._model, Path(folder), dtype)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str = "Upload a CogView model",
-        private: bool | None = None,
-        token: str | None = None,
-        branch: str | None = None,
-        create_pr: bool | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> str:
-        """Upload the model to the Hugging Face hub.
-
-        Args:
-            repo_id: `OWNER/NAME`; made if there is none.
-            commit_message: of the upload.
-            private: whether a repository that has to be made is private; the owner's default if None.
-            token: of the account; the one that is logged in by default.
-            branch: to upload to; the main one by default.
-            create_pr: upload as a pull request instead.
-            dtype: of the transformer's weights; as they are by default.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            UsageError: as `save_pretrained` does.
-        """
-        from huggingface_hub import HfApi
-
-        api = HfApi(token=token)
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary) / "model"
-            self.save_pretrained(folder, dtype)  # first, so that a refusal leaves no empty repository
-            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            if branch is not None:
-                api.create_branch(repo_id, branch=branch, exist_ok=True)
-            commit = api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message=commit_message,
-                revision=branch,
-                create_pr=create_pr,
-            )
-        return str(commit.commit_url)
+def _warn_of_clipping(lengths: Sequence[int], limit: int) -> None:
+    """Warn once if texts are longer than the model reads."""
+    num_clipped = sum(length > limit for length in lengths)
+    if num_clipped:
+        warnings.warn(
+            f"{num_clipped} of {len(lengths)} texts have more than the {limit} pieces that this model reads (up to "
+            f"{max(lengths)}); the rest of them is left out",
+            stacklevel=4,
+        )
 
 
 def load(
@@ -358,41 +237,3 @@ def load(
     place = resolve_device(device)
     model = load_pretrained(find_model_folder(path_or_hub_id), place, resolve_dtype(dtype, place))
     return Pipeline(model)
-
-
-def resolve_device(device: torch.device | str | None) -> torch.device:
-    """Return the device that was asked for, or the best one here.
-
-    Raises:
-        UsageError: it is unknown or not to be had here.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        if place.type not in ("cpu", "cuda"):
-            raise RuntimeError("only the CPU and CUDA are supported")
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts that it has it
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"device {device!s} cannot be used here ({reason}); leave it out, or give cpu"
-        ) from error
-    return place
-
-
-def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    """Return the dtype that was asked for, or the one that fits the device.
-
-    Raises:
-        UsageError: it isn't one of the three that the transformer computes in.
-    """
-    if dtype is None:
-        is_fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if is_fast else torch.float32
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    found = known.get(dtype) if isinstance(dtype, str) else dtype
-    if found not in known.values():
-        raise UsageError(f"dtype {dtype} is not one of {', '.join(known)}")
-    assert found is not None
-    return found

@@ -1,22 +1,20 @@
 """Model folders: everything that draws pictures from words, in files that people can share.
 
-A folder holds `config.json`, `model.safetensors` (the transformer), `text.model`, `image_tokenizer/` and a model
-card, `README.md`. A transformer only speaks the codes and pieces of the tokenizers that it learnt with, so the
-fingerprints of both are part of its config and others are refused. A converted transformer may lack either tokenizer:
-its config then has no fingerprint, and the first that is put beside it and fits in size is taken.
+A folder holds `config.json`, `model.safetensors` (the transformer), `text.model`, `image_tokenizer/`, a model card,
+`README.md`, and perhaps `adapters/NAME/` for further tasks. A transformer only speaks the codes and pieces of the
+tokenizers that it learnt with, so the fingerprints of both are part of its config and others are refused. A converted
+transformer may lack either tokenizer: its config then has no fingerprint, and the first that is put beside it and fits
+in size is taken.
 """
 
 import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
@@ -24,12 +22,21 @@ from cogview.files import (
     atomic_folder,
     atomic_write_json,
     atomic_write_text,
-    dataclass_from_json,
     may_be_replaced,
+    section_from_json,
+)
+from cogview.generation.adapters import (
+    ADAPTER_FILES,
+    ADAPTER_FORMAT,
+    ADAPTERS_FOLDER,
+    load_adapters,
+    refuse_lost_adapters,
+    save_task_model,
 )
 from cogview.generation.card import bare_card
 from cogview.generation.config import MAX_GUIDANCE
-from cogview.generation.weights import check_weights, write_weights
+from cogview.generation.parts import MODEL_FORMAT, PretrainedModel
+from cogview.generation.weights import fingerprint_of_transformer, load_transformer, write_weights
 from cogview.image.config import FOLDER_NAME
 from cogview.image.tokenizer import (
     ImageTokenizer,
@@ -41,10 +48,7 @@ from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.config import TransformerConfig
-from cogview.transformer.model import Transformer
-from cogview.transformer.three_region import regions_for
 
-FORMAT = "cogview"
 VERSION = 1
 REQUIRED_FILES = (
     "config.json",
@@ -56,82 +60,16 @@ REQUIRED_FILES = (
 _TOKENIZERS = {"text_tokenizer": "text.model", "image_tokenizer": FOLDER_NAME}
 CARD_FILE = "README.md"
 SAMPLES_FILE = "samples.png"
-_FILES = ("config.json", "model.safetensors", "text.model", FOLDER_NAME, CARD_FILE, SAMPLES_FILE)
+_FILES = (
+    "config.json",
+    "model.safetensors",
+    "text.model",
+    FOLDER_NAME,
+    ADAPTERS_FOLDER,
+    CARD_FILE,
+    SAMPLES_FILE,
+)
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
-
-Config = TypeVar("Config")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainedModel:
-    """The parts that belong together: what a model folder holds.
-
-    Args:
-        transformer: writes codes after pieces.
-        template: the sequence that it learnt.
-        text_tokenizer: words to pieces; None if only the transformer is at hand.
-        image_tokenizer: codes to pixels; None likewise.
-        card: the model card in Markdown; an empty one is replaced by the bare facts when saved.
-        samples: the PNG that the card shows; empty if there is none.
-        guidance: what to draw with unless told otherwise; other than 1 only for models that were trained with some
-            texts dropped.
-        rounded_to: the dtype for which the transformer's weights lost digits when they were loaded; None if they
-            were not rounded.
-
-    Raises:
-        CogViewError: the parts do not fit together.
-    """
-
-    transformer: Transformer
-    template: TextToImageTemplate
-    text_tokenizer: TextTokenizer | None
-    image_tokenizer: ImageTokenizer | None
-    card: str = ""
-    samples: bytes = b""
-    guidance: float = 1.0
-    rounded_to: torch.dtype | None = None
-
-    def __post_init__(self) -> None:
-        vocabulary, config = self.template.vocabulary, self.transformer.config
-        for what, got, wanted in (
-            (
-                "image codes",
-                self.image_tokenizer and self.image_tokenizer.num_codes,
-                vocabulary.num_image_codes,
-            ),
-            (
-                "text pieces",
-                self.text_tokenizer and self.text_tokenizer.num_pieces,
-                vocabulary.num_text_pieces,
-            ),
-            ("rows of the embedding", config.vocabulary_size, vocabulary.size),
-        ):
-            if got is not None and got != wanted:
-                raise CogViewError(
-                    f"The parts of the model do not fit together: the vocabulary wants {wanted} {what}, got {got}."
-                )
-        if config.attention_pattern == "three_region":
-            wanted_regions = regions_for(self.template, config.three_region)
-            if config.three_region != wanted_regions:
-                raise CogViewError(
-                    f"The parts of the model do not fit together: the template wants {wanted_regions}, got "
-                    f"{config.three_region}."
-                )
-        if config.num_positions < self.template.num_positions:
-            raise CogViewError(
-                f"The parts of the model do not fit together: the template wants {self.template.num_positions} "
-                f"positions, got {config.num_positions}."
-            )
-
-    @property
-    def text_fingerprint(self) -> str | None:
-        """Of the text tokenizer, if there is one."""
-        return self.text_tokenizer.fingerprint if self.text_tokenizer else None
-
-    @property
-    def image_fingerprint(self) -> str | None:
-        """Of the image tokenizer, if there is one."""
-        return self.image_tokenizer.fingerprint if self.image_tokenizer else None
 
 
 def save_pretrained(
@@ -167,10 +105,11 @@ def save_pretrained(
             f"{folder} exists and is no model folder, or holds more than one does, so it is not replaced: choose "
             "another path."
         )
+    refuse_lost_adapters(folder, model.adapters)
     template = dataclasses.asdict(model.template)
     vocabulary = template.pop("vocabulary")
     config = {
-        "format": FORMAT,
+        "format": MODEL_FORMAT,
         "version": VERSION,
         "transformer": dataclasses.asdict(model.transformer.config),
         "vocabulary": vocabulary,
@@ -193,6 +132,16 @@ def save_pretrained(
         atomic_write_text(unfinished / CARD_FILE, card)
         if model.samples:
             (unfinished / SAMPLES_FILE).write_bytes(model.samples)
+        if model.adapters:
+            written = fingerprint_of_transformer(model.transformer.state_dict(), dtype)
+            for name, adapter in model.adapters.items():
+                save_task_model(
+                    adapter,
+                    unfinished / ADAPTERS_FOLDER / name,
+                    model,
+                    dtype or torch.float16,
+                    fingerprint=written,
+                )
 
 
 def _lossless_dtype(tokenizer: ImageTokenizer) -> torch.dtype:
@@ -235,9 +184,9 @@ def load_pretrained(
             f"The model folder {folder} is incomplete, it lacks {', '.join(missing)}: copy or export it again."
         )
     source = folder / "config.json"
-    vocabulary = _build(Vocabulary, config, "vocabulary", source)
-    template = _build(TextToImageTemplate, config, "template", source, vocabulary=vocabulary)
-    transformer_config = _build(TransformerConfig, config, "transformer", source)
+    vocabulary = section_from_json(Vocabulary, config, "vocabulary", source)
+    template = section_from_json(TextToImageTemplate, config, "template", source, vocabulary=vocabulary)
+    transformer_config = section_from_json(TransformerConfig, config, "transformer", source)
     text_tokenizer = image_tokenizer = None
     if _TOKENIZERS["text_tokenizer"] not in absent:
         text_tokenizer = TextTokenizer.from_file(folder / "text.model")
@@ -251,10 +200,10 @@ def load_pretrained(
                 f"{config.get(what)}: put back the tokenizer that the model was trained with."
             )
     card_path, samples_path = folder / CARD_FILE, folder / SAMPLES_FILE
-    transformer, rounded_to = _load_transformer(
+    transformer, rounded_to = load_transformer(
         folder / "model.safetensors", transformer_config, device, dtype or torch.float32
     )
-    return PretrainedModel(
+    model = PretrainedModel(
         transformer=transformer,
         template=template,
         text_tokenizer=text_tokenizer,
@@ -263,7 +212,10 @@ def load_pretrained(
         samples=samples_path.read_bytes() if samples_path.is_file() else b"",
         guidance=_guidance(config, source),
         rounded_to=rounded_to,
+        source=folder / "model.safetensors",
     )
+    model.adapters.update(load_adapters(folder / ADAPTERS_FOLDER, model))
+    return model
 
 
 def _guidance(config: dict[str, Any], source: Path) -> float:
@@ -316,8 +268,11 @@ def _fetch(hub_id: str) -> Path:
     """Fetch the files of a model, and no others, from the hub into its local cache."""
     from huggingface_hub import snapshot_download
 
+    adapters = [f"{ADAPTERS_FOLDER}/*/{name}" for name in ADAPTER_FILES]
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=[*REQUIRED_FILES, CARD_FILE, SAMPLES_FILE]))
+        return Path(
+            snapshot_download(hub_id, allow_patterns=[*REQUIRED_FILES, CARD_FILE, SAMPLES_FILE, *adapters])
+        )
     except Exception as error:  # the hub's own errors and those of its HTTP library have no class in common
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CogViewError(
@@ -348,7 +303,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CogViewError(
             f"{folder} is an image tokenizer, not a whole model: cogview.load_image_tokenizer reads it."
         )
-    if kind != FORMAT:
+    if kind == ADAPTER_FORMAT:
+        raise CogViewError(
+            f"{folder} is an adapter, not a whole model: give it as one, beside the model it is for."
+        )
+    if kind != MODEL_FORMAT:
         raise CogViewError(f"{folder} is not a model folder of this project: its config has format {kind!r}.")
     if config.get("version") != VERSION:
         raise CogViewError(
@@ -356,36 +315,3 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{VERSION}: install the cogview that wrote it, or export it again."
         )
     return config
-
-
-def _build(cls: type[Config], config: dict[str, Any], section: str, source: Path, **more: Any) -> Config:
-    """Build a config dataclass from its section of the file."""
-    try:
-        return dataclass_from_json(cls, config[section], **more)
-    except (AttributeError, KeyError, TypeError, UsageError) as error:
-        raise CogViewError(
-            f"{source} has no valid section '{section}' ({error}): export the model again."
-        ) from error
-
-
-def _load_transformer(
-    path: Path, config: TransformerConfig, device: torch.device | str, dtype: torch.dtype
-) -> tuple[Transformer, torch.dtype | None]:
-    """Build a transformer of a file's weights, in evaluation mode; return what they had to be rounded to, too."""
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CogViewError(f"{path} cannot be read ({error}): copy or export the model again.") from error
-    # Where it is not so much more, the first tensors that are wrong are named.
-    if config.num_parameters > 10 * sum(tensor.numel() for tensor in weights.values()):
-        raise CogViewError(
-            f"The config of {path} asks for {config.num_parameters:,} parameters, more than the file holds: copy or "
-            "export the model again."
-        )
-    with torch.device("meta"):  # the weights come from the file, so none are drawn
-        transformer = Transformer(config)
-    check_weights(weights, transformer.state_dict(), path)
-    is_exact = all(torch.promote_types(tensor.dtype, dtype) == dtype for tensor in weights.values())
-    weights = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
-    transformer.load_state_dict(weights, assign=True)
-    return transformer.eval(), None if is_exact else dtype

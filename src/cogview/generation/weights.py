@@ -1,13 +1,18 @@
-"""The tensors of a model's file: do they fit its config, and how are they written?"""
+"""The tensors of a model's file: do they fit its config, how are they read and written, and which are they?"""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cogview.errors import CogViewError
+from cogview.transformer.config import TransformerConfig
+from cogview.transformer.model import Transformer
 
 _KINDS = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
 """What the format calls the dtypes of weights; the last come first in a file, so that all lie at multiples of their
@@ -52,6 +57,60 @@ def write_weights(
                 stored = part.detach().to("cpu", dtype or weights[name].dtype).contiguous()
                 file.write(stored.view(-1).view(torch.uint8).numpy().data)
         assert file.tell() == start + end, "the parts are not the tensors that were announced"
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file by name.
+
+    Raises:
+        CogViewError: it is missing or damaged.
+    """
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise CogViewError(f"{path} cannot be read ({error}): copy or export the model again.") from error
+
+
+def load_transformer(
+    path: Path, config: TransformerConfig, device: torch.device | str, dtype: torch.dtype
+) -> tuple[Transformer, torch.dtype | None]:
+    """Build a transformer of a file's weights, in evaluation mode; return what they had to be rounded to, too.
+
+    Raises:
+        CogViewError: the file cannot be read, or is not of that config.
+    """
+    weights = read_weights(path)
+    # Where it is not so much more, the first tensors that are wrong are named.
+    if config.num_parameters > 10 * sum(tensor.numel() for tensor in weights.values()):
+        raise CogViewError(
+            f"The config of {path} asks for {config.num_parameters:,} parameters, more than the file holds: copy or "
+            "export the model again."
+        )
+    with torch.device("meta"):  # the weights come from the file, so none are drawn
+        transformer = Transformer(config)
+    check_weights(weights, transformer.state_dict(), path)
+    is_exact = all(torch.promote_types(tensor.dtype, dtype) == dtype for tensor in weights.values())
+    weights = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
+    transformer.load_state_dict(weights, assign=True)
+    return transformer.eval(), None if is_exact else dtype
+
+
+def fingerprint_of_transformer(weights: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> str:
+    """Return 16 hexadecimal digits that name the weights of a transformer, to tell for which one an adapter was made.
+
+    Values count as float16 rounds them, so that weights have one name in memory, as float32 and as the float16 that
+    models are exported in. Rounded to bfloat16, they are others.
+
+    Args:
+        weights: by name.
+        dtype: that they are first rounded to, as a file of it would.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        values = weights[name].detach().to("cpu", dtype).to(torch.float16).contiguous()
+        digest.update(f"{name} {tuple(values.shape)}".encode())
+        digest.update(values.numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def check_weights(got: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> None:

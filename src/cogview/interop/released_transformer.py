@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_folder, atomic_write_text, refuse_taken
-from cogview.generation.pretrained import PretrainedModel, load_pretrained, save_pretrained
+from cogview.generation.parts import PretrainedModel
+from cogview.generation.pretrained import load_pretrained, save_pretrained
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.interop.checkpoint_file import read_state_dict
 from cogview.interop.released_layout import (

@@ -9,7 +9,7 @@ from cogview.data.config import DefaultDataConfig
 from cogview.errors import UsageError
 from cogview.image.config import LEAST_PATCHES, AutoencoderConfig, VQGANConfig, VQVAEConfig
 from cogview.training.config import TokenLossConfig, TrainingConfig
-from cogview.transformer.config import InitialisationConfig, TransformerConfig
+from cogview.transformer.config import AdapterConfig, InitialisationConfig, TransformerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,14 +152,55 @@ class TextToImageRecipe:
                 "initialisation.positions rows_and_columns needs image_positions fixed: after a text of any length, "
                 f"a position is that of many rows and columns; got {self.image_positions}"
             )
-        for name in ("dropped_texts", "mixed_codes", "masked_codes"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} must be a share of 0 to 1, got {getattr(self, name)}")
+        _check_shares(self, "dropped_texts", "mixed_codes", "masked_codes")
         if self.mixed_codes and self.training.batch_size < 2:
             raise UsageError(
                 f"mixed_codes takes codes of the batch's other pictures, and training.batch_size is "
                 f"{self.training.batch_size}: give 2 or more, or mixed_codes 0"
             )
+
+
+def _check_shares(recipe: object, *names: str) -> None:
+    """Refuse shares that are none."""
+    for name in names:
+        if not 0 <= getattr(recipe, name) <= 1:
+            raise UsageError(f"{name} must be a share of 0 to 1, got {getattr(recipe, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRecipe:
+    """A further task, learnt from a model that has been trained: its base.
+
+    Args:
+        adapter: what is learnt beside the base, which stays as it is; None to learn all weights of a copy of it.
+        token_loss: weights and normaliser of the loss.
+        training: how it is trained.
+
+    Paper: 3, where all weights are learnt.
+    """
+
+    adapter: tyro.conf.AvoidSubcommands[AdapterConfig | None]
+    token_loss: TokenLossConfig
+    training: TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleRecipe(FinetuneRecipe):
+    """Text to image in one style.
+
+    Args:
+        dropped_texts: the share of sequences that are learnt without their text, as in `TextToImageRecipe`.
+        masked_codes: the largest share of a picture's codes that are read as [MASK] while training, as there.
+
+    Paper: 3.3.
+    """
+
+    dropped_texts: float = 0.0
+    masked_codes: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are none."""
+        _check_shares(self, "dropped_texts", "masked_codes")
 
 
 @dataclass(frozen=True, kw_only=True)

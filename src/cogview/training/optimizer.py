@@ -43,7 +43,7 @@ def build_optimizers(
     computes in it, else in float32.
 
     Raises:
-        UsageError: Muon was asked for, and there are no linear maps.
+        UsageError: Muon was asked for, and there are no linear maps to train.
     """
     matrices: list[nn.Parameter] = []
     if config.optimizer == "muon":
@@ -52,7 +52,7 @@ def build_optimizers(
         matrices = [p for p in module.parameters() if p.requires_grad and id(p) in linear]
         if not matrices:
             raise UsageError(
-                "optimizer muon has nothing to do here, since the model has no linear maps: leave it at adamw."
+                "optimizer muon has nothing to do here, since no linear maps are trained: leave it at adamw."
             )
     taken = {id(weight) for weight in matrices}
     others = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]

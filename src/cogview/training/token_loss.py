@@ -46,7 +46,7 @@ def token_losses(
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     has_gradient = torch.is_grad_enabled() and (hidden.requires_grad or table.requires_grad)
     compute: Callable[..., tuple[Tensor, Tensor, Tensor]] = _TokenLosses.apply
-    settings = (z_loss_weight, chunk_tokens, dtype, has_gradient)
+    settings = (z_loss_weight, chunk_tokens, dtype, has_gradient, has_gradient and table.requires_grad)
     if kind != "cpu" or torch.compiler.is_compiling() or bool((weights != 0).all()):
         return compute(hidden, table, targets, weights, *settings)
     counted = weights.nonzero().squeeze(1)
@@ -69,6 +69,7 @@ class _TokenLosses(torch.autograd.Function):
         chunk_tokens: int,
         dtype: torch.dtype,
         has_gradient: bool,
+        table_has_gradient: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         num_chunks = max(1, -(-hidden.shape[0] // chunk_tokens))
         gain = _FP16_GAIN if dtype == torch.float16 else 1.0
@@ -97,6 +98,8 @@ class _TokenLosses(torch.autograd.Function):
                 slopes.scatter_add_(1, ids, torch.full_like(nat, -gain))
                 slopes = slopes.to(dtype)
                 hidden_gradients.append(_product(slopes, rows))
+                if not table_has_gradient:  # an adapter learns beside a frozen one
+                    continue
                 product = _product(slopes.T, (states * weight).to(dtype))  # weights go to the smaller factor
                 table_gradient = product if table_gradient is None else table_gradient.add_(product)
         nats_, normalisers_ = torch.cat(nats).squeeze(1), torch.cat(normalisers).squeeze(1)
@@ -104,7 +107,6 @@ class _TokenLosses(torch.autograd.Function):
         ctx.mark_non_differentiable(nats_, normalisers_)
         ctx.gain, ctx.dtypes = gain, (hidden.dtype, table.dtype)
         if has_gradient:
-            assert table_gradient is not None
             ctx.save_for_backward(torch.cat(hidden_gradients), table_gradient, weights)
         return total, nats_, normalisers_
 
@@ -112,8 +114,9 @@ class _TokenLosses(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden_gradient, table_gradient, weights = ctx.saved_tensors
         factor = gradients[0] / ctx.gain
-        of_hidden = hidden_gradient * (weights * factor)[:, None]
-        return of_hidden.to(ctx.dtypes[0]), (table_gradient * factor).to(ctx.dtypes[1]), *([None] * 6)
+        of_hidden = (hidden_gradient * (weights * factor)[:, None]).to(ctx.dtypes[0])
+        of_table = None if table_gradient is None else (table_gradient * factor).to(ctx.dtypes[1])
+        return of_hidden, of_table, *([None] * 7)
 
 
 def _product(a: Float[Tensor, "n k"], b: Float[Tensor, "k m"]) -> Float[Tensor, "n m"]:

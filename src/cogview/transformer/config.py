@@ -1,4 +1,4 @@
-"""The shape of a transformer and its stabilisers."""
+"""The shape of a transformer, its stabilisers, and what an adapter adds to it."""
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -10,6 +10,8 @@ NormScope = Literal["token", "tensor", "none"]
 AttentionKind = Literal["fused", "relaxed", "plain"]
 AttentionPattern = Literal["dense", "three_region"]
 PositionStart = Literal["random", "rows_and_columns"]
+AdaptedMap = Literal["attention.query_key_value", "attention.output", "mlp.inner", "mlp.output"]
+"""A linear map of a block, by its place in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,3 +162,52 @@ class InitialisationConfig:
     def __post_init__(self) -> None:
         if self.branch_gain <= 0:
             raise UsageError(f"branch_gain must be greater than 0, got {self.branch_gain}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """What an adapter adds to its base.
+
+    Args:
+        rank: inner width of what is added to a map.
+        alpha: what is added is multiplied by alpha / rank.
+        maps: which linear maps of each block are added to.
+        trains_norms: whether the gains and biases of all norms are the adapter's own too.
+        num_positions: rows of the adapter's own position table, for a task whose positions mean something else or go
+            further than the base's; None to use the base's.
+        token_rows: ids of the tokens whose rows of the embedding, and of the head, are the adapter's own: separators
+            that the base never saw.
+
+    Raises:
+        UsageError: a number out of range, or a map that no block has.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    maps: tuple[AdaptedMap, ...] = get_args(AdaptedMap)
+    trains_norms: bool = False
+    num_positions: int | None = None
+    token_rows: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise UsageError(f"adapter.rank must be at least 1, got {self.rank}")
+        if not self.alpha > 0:
+            raise UsageError(f"adapter.alpha must be greater than 0, got {self.alpha}")
+        unknown = [name for name in self.maps if name not in get_args(AdaptedMap)]
+        if unknown or len(set(self.maps)) < len(self.maps):
+            raise UsageError(
+                f"adapter.maps must be some of {', '.join(get_args(AdaptedMap))}, each once, got {list(self.maps)}"
+            )
+        if self.num_positions is not None and not (
+            type(self.num_positions) is int and self.num_positions > 0
+        ):
+            raise UsageError(f"adapter.num_positions must be at least 1, got {self.num_positions}")
+        if len(set(self.token_rows)) < len(self.token_rows) or min(self.token_rows, default=0) < 0:
+            raise UsageError(
+                f"adapter.token_rows must be ids of tokens, each once, got {list(self.token_rows)}"
+            )
+        if not (self.maps or self.trains_norms or self.num_positions or self.token_rows):
+            raise UsageError(
+                "an adapter without maps, norms, positions and tokens adds nothing: give it some"
+            )

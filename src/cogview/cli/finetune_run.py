@@ -1,0 +1,119 @@
+"""A run that learns a further task from a base: what all finetunes have in common."""
+
+import copy
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cogview.cli.training_run import run_training
+from cogview.data.ranks import Ranks
+from cogview.errors import UsageError
+from cogview.generation.adapters import save_task_model
+from cogview.generation.parts import PretrainedModel, TaskModel, TaskName
+from cogview.recipes.config import FinetuneRecipe
+from cogview.training.transformer import Batches, TransformerTask
+from cogview.transformer.adapter import AdaptedTransformer, first_positions
+from cogview.transformer.model import Transformer
+
+
+def finetune(
+    recipe: FinetuneRecipe,
+    base: PretrainedModel,
+    task: TaskName,
+    batches: Batches,
+    out: Path,
+    *,
+    positions: Float[Tensor, "p d"] | None = None,
+    licence: str = "",
+    card: str = "",
+    facts: Mapping[str, Any],
+    sample: Callable[[TaskModel, Path], None],
+    evaluate: Callable[[TaskModel], Mapping[str, Mapping[str, float]]] | None = None,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Train an adapter of a model, or all weights of a copy, and leave it in `out/model` as `save_task_model` does.
+
+    An adapter gets a position table of its own where the template wants more positions than the base has.
+
+    Args:
+        recipe: what is trained, and how.
+        base: loaded as float32; its weights are frozen if an adapter is trained.
+        task: what is learnt.
+        batches: gives the sequences of each step, put in order by the task's template, a dataclass.
+        out: the run folder.
+        positions: what the position table starts as, where it is not the base's.
+        licence: of what is learnt from.
+        card: of the result; made of the bare facts if empty.
+        facts: what else defines the run, so that a resume with other facts is refused.
+        sample: writes a sample sheet with what is trained, to the path given.
+        evaluate: measures what was trained on each held-out split.
+        resume: go on with the run that lies there.
+        as_json: print the result as JSON.
+
+    Raises:
+        UsageError: an adapter is to be trained by several processes.
+    """
+    template: Any = batches.template
+    assert template.vocabulary == base.template.vocabulary, "a task is learnt in the base's vocabulary"
+    alone = Ranks.from_environment(os.environ).num_ranks == 1
+    if not alone and recipe.adapter is not None:
+        raise UsageError("an adapter is trained by one process: start it without torchrun")
+    transformer = new_transformer(recipe, base.transformer, template.num_positions, positions)
+    fields = {name: value for name, value in dataclasses.asdict(template).items() if name != "vocabulary"}
+    trained = TaskModel(task=task, transformer=transformer, template=fields, licence=licence, card=card)
+    run_training(
+        TransformerTask(transformer if alone else copy.deepcopy(transformer), batches, recipe.token_loss),
+        recipe.training,
+        out,
+        resume=resume,
+        recipe={
+            "task": task,
+            "base": base.fingerprint,
+            "adapter": transformer.adapter if isinstance(transformer, AdaptedTransformer) else None,
+            "template": template,
+            "token_loss": recipe.token_loss,
+            "licence": licence,
+            **facts,
+        },
+        sample=lambda num_steps: sample(trained, out / "samples" / f"step-{num_steps:08d}.png"),
+        export=lambda folder: save_task_model(trained, folder, base),
+        evaluate=None if evaluate is None else lambda: evaluate(trained),
+        whole=None if alone else transformer,
+        as_json=as_json,
+    )
+
+
+def new_transformer(
+    recipe: FinetuneRecipe,
+    base: Transformer,
+    num_positions: int,
+    positions: Float[Tensor, "p d"] | None = None,
+) -> Transformer:
+    """Return what a finetune trains: an adapter beside the base's weights, or a copy of them.
+
+    Args:
+        recipe: which of the two; the random halves of the adapter follow from its seed.
+        base: where it starts.
+        num_positions: that the task's template wants.
+        positions: what the position table starts as; else it is the base's, continued at random if it is too short.
+    """
+    is_too_short = num_positions > base.config.num_positions
+    seed, adapter = recipe.training.seed, recipe.adapter
+    if adapter is not None:
+        if adapter.num_positions is None and (is_too_short or positions is not None):
+            adapter = dataclasses.replace(adapter, num_positions=num_positions)
+        return AdaptedTransformer(base, adapter, seed, positions)
+    whole = copy.deepcopy(base)
+    if is_too_short or positions is not None:
+        whole.config = dataclasses.replace(base.config, num_positions=num_positions)
+        if positions is None:
+            positions = first_positions(base, num_positions, torch.Generator().manual_seed(seed))
+        whole.embedding.positions = torch.nn.Embedding(*positions.shape, _weight=positions.clone())
+    return whole.requires_grad_(True)

@@ -1,0 +1,31 @@
+"""Sample sheets that training draws on its way."""
+
+import io
+from pathlib import Path
+
+from cogview.data.shards import TokenShards
+from cogview.files import atomic_write_bytes
+from cogview.generation.contact_sheet import contact_sheet
+from cogview.generation.parts import PretrainedModel
+from cogview.generation.pipeline import Pipeline
+
+NUM_SAMPLE_TEXTS = 4
+NUM_SAMPLE_CANDIDATES = 2
+
+
+def captions_of(shards: TokenShards, model: PretrainedModel) -> tuple[str, ...]:
+    """Return captions of pictures spread over the tokens, as far as the model reads them."""
+    num_texts = min(NUM_SAMPLE_TEXTS, len(shards))
+    indices = [len(shards) * number // num_texts for number in range(num_texts)]
+    pieces = [model.template.clip(shards.pieces(index, 0)) for index in indices]
+    return tuple(Pipeline(model).text_tokenizer.decode(each.tolist()) for each in pieces)
+
+
+def draw_samples(
+    model: PretrainedModel, texts: tuple[str, ...], path: Path, adapter: str | None = None
+) -> None:
+    """Draw a contact sheet with the transformer, or an adapter of it, as it is now; the seeds are always the same."""
+    rows = Pipeline(model).generate(texts, NUM_SAMPLE_CANDIDATES, adapter=adapter)
+    sheet = io.BytesIO()
+    contact_sheet([[picture.image for picture in row] for row in rows], texts).save(sheet, "PNG")
+    atomic_write_bytes(path, sheet.getvalue())

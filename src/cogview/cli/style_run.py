@@ -1,0 +1,108 @@
+"""A run that learns a style: what `cogview train style` does once its options are read."""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+
+from cogview.cli.finetune_run import finetune
+from cogview.cli.samples import captions_of, draw_samples
+from cogview.data.loader import MaskedCodeBatches, TokenBatches
+from cogview.data.one_text import OneTextShards
+from cogview.data.shards import TokenShards
+from cogview.errors import UsageError
+from cogview.generation.parts import PretrainedModel, TaskModel
+from cogview.generation.pipeline import Pipeline
+from cogview.generation.pretrained import find_model_folder, load_pretrained
+from cogview.recipes.config import StyleRecipe
+
+STYLE_TEXTS = ("An image of {} style", "一张{}风格的图片")
+SAMPLE_TEXTS = ("A cat of {} style", "A tree of {} style", "一个{}风格的苹果", "A house of {} style")
+
+
+def train_style(
+    recipe: StyleRecipe,
+    data: Path,
+    out: Path,
+    base: str | None,
+    style: str | None,
+    licence: str,
+    sample_texts: tuple[str, ...],
+    *,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Train an adapter that draws in a style, with sample sheets on the way.
+
+    Args:
+        recipe: adapter and training.
+        data: tokens of pictures in that style.
+        out: the run folder.
+        base: the model; None for the bundled one.
+        style: its name, if the texts are to be made of it; None for the pictures' own captions.
+        licence: of the pictures.
+        sample_texts: what the sample sheets show.
+        resume: go on with the run that lies there.
+        as_json: print the result as JSON.
+    """
+    model = load_pretrained(find_model_folder(base))
+    text_tokenizer = Pipeline(model).text_tokenizer
+    images, words = model.image_fingerprint, model.text_fingerprint
+    if style is None:
+        shards = TokenShards(data, image_tokenizer=images, text_tokenizer=words)
+        shown = sample_texts or captions_of(shards, model)
+    else:
+        if not style.strip():
+            raise UsageError("--style is empty: give the style a name, or leave it out to learn the captions")
+        texts = [text_tokenizer.encode(text.format(style)) for text in STYLE_TEXTS]
+        shards = OneTextShards(data, texts, image_tokenizer=images, text_tokenizer=words)
+        shown = sample_texts or tuple(text.format(style) for text in SAMPLE_TEXTS)
+    if not all(text.strip() for text in shown):
+        raise UsageError("a text of --sample-texts is empty; say what the sample sheets should show")
+    training = recipe.training
+    whole = TokenBatches(shards, model.template, training.seed, training.batch_size, recipe.dropped_texts)
+    masked = MaskedCodeBatches(whole, recipe.masked_codes, training.seed) if recipe.masked_codes else whole
+    finetune(
+        recipe,
+        model,
+        "style",
+        masked,
+        out,
+        licence=licence,
+        card=_card(style, licence, len(shards), recipe),
+        facts={
+            "style": style,
+            "dropped_texts": recipe.dropped_texts,
+            "masked_codes": recipe.masked_codes,
+            "num_pairs": len(shards),
+            "tokens": shards.fingerprint,
+        },
+        sample=partial(_draw_samples, model, shown),
+        resume=resume,
+        as_json=as_json,
+    )
+
+
+def _draw_samples(base: PretrainedModel, texts: tuple[str, ...], trained: TaskModel, path: Path) -> None:
+    """Draw a contact sheet with the style as it is now."""
+    draw_samples(dataclasses.replace(base, adapters={"style": trained}), texts, path, adapter="style")
+
+
+def _card(style: str | None, licence: str, num_pictures: int, recipe: StyleRecipe) -> str:
+    """Return the card of a style's adapter: what it learnt from, and under which licence."""
+    name = style or "from its pictures"
+    text = f"A cat of {style} style" if style else "a cat"
+    return f"""---
+library_name: cogview
+pipeline_tag: text-to-image
+license: {licence or "unknown"}
+---
+
+# A style for a CogView model: {name}
+
+Learnt from {num_pictures:,} pictures in {recipe.training.num_steps:,} steps of {recipe.training.batch_size}. What it
+draws follows them, so their licence is the adapter's: {licence or "unknown"}.
+
+```bash
+cogview generate "{text}" --adapter PATH_OF_THIS_FOLDER
+```
+"""

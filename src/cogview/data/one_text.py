@@ -1,0 +1,45 @@
+"""Token shards whose pictures all have the same texts, whatever their captions are: how a style is learnt."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+from cogview.data.shards import TokenShards
+
+
+class OneTextShards(TokenShards):
+    """Pictures of one kind.
+
+    Args:
+        folder: the shards.
+        texts: the pieces of each text; which one a picture has is drawn anew each epoch.
+        image_tokenizer: fingerprint that the shards must have.
+        text_tokenizer: likewise.
+
+    Paper: 3.3, 1,000 pictures with the text "An image of {style} style".
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        texts: Sequence[Sequence[int]],
+        *,
+        image_tokenizer: str | None = None,
+        text_tokenizer: str | None = None,
+    ) -> None:
+        super().__init__(folder, image_tokenizer=image_tokenizer, text_tokenizer=text_tokenizer)
+        self._texts = [np.asarray(text, dtype=np.int32) for text in texts]
+
+    def num_captions(self, index: int) -> int:
+        """Return how many texts there are."""
+        return len(self._texts)
+
+    def pieces(self, index: int, caption: int) -> Int32[np.ndarray, "n"]:
+        """Return the pieces of a text."""
+        return self._texts[caption]
+
+    def caption_lengths(self) -> Int64[np.ndarray, "m"]:
+        """Return the number of pieces of each text."""
+        return np.array([len(text) for text in self._texts], dtype=np.int64)

@@ -1,0 +1,241 @@
+"""Folders of adapters: what a model can do beside its own task, in files of a few megabytes.
+
+A folder `adapters/NAME` inside a model's, or one that stands alone, holds `config.json`, `model.safetensors` and a card
+of its own, `README.md`, with the licence of what it learnt from. An adapter only fits the weights that it was trained
+beside, so their fingerprint is part of its config, and others are refused. A whole finetuned transformer may take the
+place of an adapter: its folder then names the tokenizers instead, and a model's own folder serves as one too.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from cogview.errors import CogViewError, UsageError
+from cogview.files import (
+    atomic_folder,
+    atomic_write_json,
+    atomic_write_text,
+    may_be_replaced,
+    section_from_json,
+)
+from cogview.generation.parts import MODEL_FORMAT, PretrainedModel, TaskModel, TaskName
+from cogview.generation.weights import check_weights, load_transformer, read_weights, write_weights
+from cogview.sequence.template import TextToImageTemplate
+from cogview.transformer.adapter import AdaptedTransformer
+from cogview.transformer.config import AdapterConfig, TransformerConfig
+
+ADAPTER_FORMAT = "cogview-adapter"
+VERSION = 1
+ADAPTERS_FOLDER = "adapters"
+ADAPTER_FILES = ("config.json", "model.safetensors", "README.md")
+DRAWING_TASKS: tuple[TaskName, ...] = ("text-to-image", "style")
+"""Tasks whose template is that of text to image, so that a pipeline can draw with them."""
+
+
+def save_task_model(
+    task_model: TaskModel,
+    folder: Path,
+    base: PretrainedModel,
+    dtype: torch.dtype = torch.float16,
+    *,
+    fingerprint: str | None = None,
+) -> None:
+    """Write an adapter, or a whole transformer in place of one, as a folder; whole or not at all.
+
+    Args:
+        task_model: what to write.
+        folder: made, or replaced if it holds one.
+        base: the model that it is for.
+        dtype: of the weights on disk.
+        fingerprint: of the base's weights, where it is known to be another than `base.fingerprint`.
+
+    Raises:
+        CogViewError: the folder holds something else, which replacing it would delete.
+    """
+    folder = folder.resolve()
+    if folder.exists() and not may_be_replaced(folder, read_adapter_config, ADAPTER_FILES):
+        raise CogViewError(
+            f"{folder} exists and is no adapter's folder, so it is not replaced: choose another path."
+        )
+    transformer = task_model.transformer
+    config: dict[str, Any] = {
+        "format": ADAPTER_FORMAT,
+        "version": VERSION,
+        "task": task_model.task,
+        "template": dict(task_model.template),
+        "licence": task_model.licence,
+    }
+    if isinstance(transformer, AdaptedTransformer):
+        config["adapter"] = dataclasses.asdict(transformer.adapter)
+        config["base"] = fingerprint or base.fingerprint
+    else:
+        config["transformer"] = dataclasses.asdict(transformer.config)
+        config["text_tokenizer"] = base.text_fingerprint
+        config["image_tokenizer"] = base.image_fingerprint
+    with atomic_folder(folder) as unfinished:
+        atomic_write_json(unfinished / "config.json", config)
+        write_weights(unfinished / "model.safetensors", transformer.state_dict(), dtype)
+        atomic_write_text(unfinished / "README.md", task_model.card or _bare_card(task_model))
+
+
+def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
+    """Read an adapter of a model, or a whole transformer for the same tokenizers.
+
+    Args:
+        folder: as `save_task_model` writes it, or that of another model.
+        base: the model that it is for; its weights are shared with an adapter, and frozen.
+
+    Raises:
+        CogViewError: the folder is missing, incomplete, of another kind or version, or does not belong to this model.
+    """
+    config = read_adapter_config(folder)
+    source, weights_path = folder / "config.json", folder / "model.safetensors"
+    place, dtype = base.transformer.device, base.transformer.embedding.tokens.weight.dtype
+    transformer: Any
+    if "adapter" in config:
+        if config.get("base") != base.fingerprint:
+            raise CogViewError(
+                f"The adapter {folder} was trained beside other weights ({config.get('base')}) than those of this "
+                f"model ({base.fingerprint}): use it with the model that it was made for."
+            )
+        adapter = section_from_json(AdapterConfig, config, "adapter", source)
+        weights = read_weights(weights_path)
+        transformer = AdaptedTransformer(base.transformer, adapter).eval()
+        check_weights(weights, transformer.state_dict(), weights_path)
+        transformer.load_state_dict(
+            {name: tensor.to(place, dtype) for name, tensor in weights.items()}, strict=False
+        )
+    else:
+        for what, wanted in (
+            ("text_tokenizer", base.text_fingerprint),
+            ("image_tokenizer", base.image_fingerprint),
+        ):
+            if config.get(what) not in (wanted, None):
+                raise CogViewError(
+                    f"The model {folder} learnt with another {what.replace('_', ' ')} ({config.get(what)}) than this "
+                    f"model's ({wanted}): use it with a model of its own tokenizers."
+                )
+        shape = section_from_json(TransformerConfig, config, "transformer", source)
+        if shape.vocabulary_size != base.transformer.config.vocabulary_size:
+            raise CogViewError(
+                f"The model {folder} has {shape.vocabulary_size} rows of the embedding, and this one "
+                f"{base.transformer.config.vocabulary_size}: use it with a model of its own tokenizers."
+            )
+        transformer, _ = load_transformer(weights_path, shape, place, dtype)
+    card = folder / "README.md"
+    found = TaskModel(
+        task=config["task"],
+        transformer=transformer,
+        template=config["template"],
+        licence=config["licence"],
+        card=card.read_text(encoding="utf-8") if card.is_file() else "",
+    )
+    if found.task in DRAWING_TASKS:
+        found.template_of(
+            TextToImageTemplate, base.template.vocabulary
+        )  # refused here, not when it is drawn with
+    return found
+
+
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """Return the config of a folder that holds an adapter or a whole transformer, after checking what it is.
+
+    Raises:
+        CogViewError: it is neither, or of another version.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CogViewError(f"There is no adapter in {folder}, it has no config.json: check the path.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CogViewError(
+            f"{path} cannot be read as JSON ({error}): copy or export the adapter again."
+        ) from error
+    kind = config.get("format") if isinstance(config, dict) else None
+    if kind not in (ADAPTER_FORMAT, MODEL_FORMAT):
+        raise CogViewError(f"{folder} is not an adapter of this project: its config has format {kind!r}.")
+    if config.get("version") != VERSION:
+        raise CogViewError(
+            f"{folder} has version {config.get('version')!r} and this cogview reads version {VERSION}: install the "
+            "cogview that wrote it, or export it again."
+        )
+    config = {"task": "text-to-image", "licence": "", **config}
+    if config["task"] not in get_args(TaskName):
+        raise CogViewError(
+            f"{path} is for a task {config['task']!r} that this cogview does not know: check the path."
+        )
+    if not isinstance(config.get("template"), dict) or not isinstance(config["licence"], str):
+        raise CogViewError(
+            f"{path} has no valid sections 'template' and 'licence': export the adapter again."
+        )
+    return config
+
+
+def load_adapters(folder: Path, base: PretrainedModel) -> dict[str, TaskModel]:
+    """Return all adapters of a model's folder `adapters` by name; none if there is no such folder."""
+    if not folder.is_dir():
+        return {}
+    paths = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    return {path.name: load_task_model(path, base) for path in paths}
+
+
+def find_adapter_folder(path: str | Path) -> Path:
+    """Return the folder of an adapter that is named by its path, or by that of the run which trained it."""
+    folder = Path(path).expanduser()
+    return folder / "model" if (folder / "model" / "config.json").is_file() else folder
+
+
+def check_name(name: str) -> str:
+    """Return the name of an adapter, which becomes that of a folder.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UsageError(f"an adapter's name is made of letters, digits, - and _, got {name!r}: give another")
+    return name
+
+
+def refuse_lost_adapters(folder: Path, kept: Iterable[str]) -> None:
+    """Refuse to replace a model's folder that holds adapters which the new one does not have.
+
+    Raises:
+        CogViewError: naming them.
+    """
+    adapters = folder / ADAPTERS_FOLDER
+    held = {path.name for path in adapters.iterdir()} if adapters.is_dir() else set()
+    lost = sorted(held - set(kept))
+    if lost:
+        raise CogViewError(
+            f"{folder} holds adapters that this model does not have ({', '.join(lost)}), so it is not replaced: choose "
+            "another path."
+        )
+
+
+def _bare_card(task_model: TaskModel) -> str:
+    """Return a card that says no more than the files do, with the header that the hub reads."""
+    transformer = task_model.transformer
+    num = sum(tensor.numel() for tensor in transformer.state_dict().values())
+    kind = "adapter" if isinstance(transformer, AdaptedTransformer) else "transformer"
+    return f"""---
+library_name: cogview
+license: {task_model.licence or "unknown"}
+---
+
+# A CogView {kind} for {task_model.task}
+
+{num:,} parameters. Licence: {task_model.licence or "unknown"}.
+
+```python
+import cogview
+
+pipe = cogview.load("PATH OF THE MODEL")
+pipe.add_adapter("PATH OF THIS FOLDER", "name")
+```
+"""

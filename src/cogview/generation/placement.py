@@ -1,0 +1,43 @@
+"""Where a model lies and what it is computed in."""
+
+import torch
+
+from cogview.errors import UsageError
+
+
+def resolve_device(device: torch.device | str | None) -> torch.device:
+    """Return the device that was asked for, or the best one here.
+
+    Raises:
+        UsageError: it is unknown or not to be had here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        if place.type not in ("cpu", "cuda"):
+            raise RuntimeError("only the CPU and CUDA are supported")
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts that it has it
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"device {device!s} cannot be used here ({reason}); leave it out, or give cpu"
+        ) from error
+    return place
+
+
+def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+    """Return the dtype that was asked for, or the one that fits the device.
+
+    Raises:
+        UsageError: it isn't one of the three that the transformer computes in.
+    """
+    if dtype is None:
+        is_fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if is_fast else torch.float32
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    found = known.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in known.values():
+        raise UsageError(f"dtype {dtype} is not one of {', '.join(known)}")
+    assert found is not None
+    return found

@@ -1,0 +1,204 @@
+"""A model at hand: its parts, what else it can do, and the engines that draw with it."""
+
+import tempfile
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+
+from cogview.errors import CogViewError, UsageError
+from cogview.generation.adapters import DRAWING_TASKS, check_name, find_adapter_folder, load_task_model
+from cogview.generation.engine import Engine
+from cogview.generation.parts import PretrainedModel, TaskModel
+from cogview.generation.pretrained import save_pretrained
+from cogview.image.tokenizer import ImageTokenizer
+from cogview.sequence.template import TextToImageTemplate
+from cogview.text.tokenizer import TextTokenizer
+from cogview.transformer.adapter import AdaptedTransformer
+from cogview.transformer.model import Transformer
+
+
+class ResidentModel:
+    """A model in memory, with any number of adapters beside it that share its weights, as they are or prepared.
+
+    Args:
+        model: the parts.
+    """
+
+    def __init__(self, model: PretrainedModel) -> None:
+        self._model = model
+        self._engines: dict[TaskModel, Engine] = {}
+
+    @property
+    def transformer(self) -> Transformer:
+        """Tokens and positions, both [b t], to logits [b t v]."""
+        return self._model.transformer
+
+    @property
+    def template(self) -> TextToImageTemplate:
+        """The order of the tokens."""
+        return self._model.template
+
+    @property
+    def text_tokenizer(self) -> TextTokenizer:
+        """Words to pieces.
+
+        Raises:
+            CogViewError: the model was converted without.
+        """
+        if self._model.text_tokenizer is None:
+            raise CogViewError(
+                "this model has no text tokenizer, so it reads no words: put its SentencePiece file into its folder as "
+                "text.model, or convert it with --text-tokenizer"
+            )
+        return self._model.text_tokenizer
+
+    @property
+    def image_tokenizer(self) -> ImageTokenizer:
+        """Codes to pixels and back.
+
+        Raises:
+            CogViewError: the model was converted without.
+        """
+        if self._model.image_tokenizer is None:
+            raise CogViewError(
+                "this model has no image tokenizer, so it draws codes (generate_codes) but no pixels: put its folder "
+                "into the model's as image_tokenizer, or convert it with --image-tokenizer"
+            )
+        return self._model.image_tokenizer
+
+    @property
+    def guidance(self) -> float:
+        """What `generate` draws with unless told otherwise."""
+        return self._model.guidance
+
+    @property
+    def card(self) -> str:
+        """The model card in Markdown."""
+        return self._model.card
+
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer lies."""
+        return self.transformer.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the transformer's weights."""
+        return self.transformer.embedding.tokens.weight.dtype
+
+    @property
+    def adapters(self) -> Mapping[str, TaskModel]:
+        """What the model can do beside its own task, by name."""
+        return MappingProxyType(self._model.adapters)
+
+    def add_adapter(self, path: str | Path, name: str) -> TaskModel:
+        """Load an adapter, or a whole transformer for another task and the same tokenizers.
+
+        Args:
+            path: its folder, or that of the run which trained it.
+            name: it can be asked for by; one of that name is replaced.
+
+        Raises:
+            UsageError: the name cannot be that of a folder.
+            CogViewError: there is no adapter, it is incomplete, of another version, or not for this model.
+        """
+        adapters = self._model.adapters
+        replaced = adapters.get(check_name(name))
+        adapters[name] = load_task_model(find_adapter_folder(path), self._model)
+        self._engines = {task: engine for task, engine in self._engines.items() if task is not replaced}
+        return adapters[name]
+
+    @cached_property
+    def _engine(self) -> Engine:
+        """The engine, which prepares the weights when it is first needed."""
+        return Engine(self.transformer, self.template.vocabulary.image_codes)
+
+    def engine_of(self, adapter: TaskModel) -> Engine:
+        """Return the engine that draws with an adapter; made once, it shares what can be shared with the model's."""
+        if adapter not in self._engines:
+            transformer = adapter.transformer
+            self._engines[adapter] = (
+                self._engine.adapted(transformer)
+                if isinstance(transformer, AdaptedTransformer)
+                else Engine(transformer, self.template.vocabulary.image_codes)
+            )
+        return self._engines[adapter]
+
+    def drawer(self, adapter: str | None) -> tuple[Engine, TextToImageTemplate]:
+        """Return what draws, the model or one of its adapters by name, and the sequence that it draws in.
+
+        Raises:
+            UsageError: there is no such adapter, or it is for another task.
+        """
+        if adapter is None:
+            return self._engine, self.template
+        drawing = {name: each for name, each in self.adapters.items() if each.task in DRAWING_TASKS}
+        if adapter not in drawing:
+            task = f"is for {self.adapters[adapter].task}" if adapter in self.adapters else "does not exist"
+            known = ", ".join(drawing) or "none"
+            raise UsageError(f"the adapter {adapter!r} {task}; those that draw from texts are: {known}")
+        chosen = drawing[adapter]
+        return self.engine_of(chosen), chosen.template_of(TextToImageTemplate, self.template.vocabulary)
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write the model as a folder that `cogview.load` reads, whole or not at all.
+
+        Args:
+            folder: made; a model folder of that name is replaced, anything else is left alone.
+            dtype: of the transformer's weights on disk, for instance `torch.float16`; as they are by default.
+
+        Raises:
+            CogViewError: the folder holds something else than a model.
+            UsageError: the weights were rounded when they were loaded (see `cogview.load`), and `dtype` does not ask
+                for the rounded ones.
+        """
+        save_pretrained(self._model, Path(folder), dtype)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload a CogView model",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> str:
+        """Upload the model to the Hugging Face hub.
+
+        Args:
+            repo_id: `OWNER/NAME`; made if there is none.
+            commit_message: of the upload.
+            private: whether a repository that has to be made is private; the owner's default if None.
+            token: of the account; the one that is logged in by default.
+            branch: to upload to; the main one by default.
+            create_pr: upload as a pull request instead.
+            dtype: of the transformer's weights; as they are by default.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            UsageError: as `save_pretrained` does.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "model"
+            self.save_pretrained(folder, dtype)  # first, so that a refusal leaves no empty repository
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            if branch is not None:
+                api.create_branch(repo_id, branch=branch, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                revision=branch,
+                create_pr=create_pr,
+            )
+        return str(commit.commit_url)

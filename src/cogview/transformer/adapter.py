@@ -1,0 +1,199 @@
+"""Low-rank adapters: one resident base, and a little beside it for each further task.
+
+An adapted transformer is a transformer whose modules hold the base's own weights, not copies of them, beside those of
+the adapter. Nothing of the base is changed, so that any number of adapters can be at hand at the same time, in several
+threads too: switching from one to the other is taking the other object.
+
+Beyond the paper, which finetunes a whole transformer for each task.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cogview.errors import UsageError
+from cogview.transformer.config import AdapterConfig
+from cogview.transformer.model import Transformer
+from cogview.transformer.normalization import RelaxedLayerNorm
+
+
+class LowRankLinear(nn.Linear):
+    """y = W x + b + (alpha / rank) up(down(x)), where W and b are another map's.
+
+    `down` starts at random and `up` at zero, so that at first nothing is added.
+
+    Args:
+        base: the other map.
+        config: rank and alpha.
+        generator: draws `down`, on the CPU.
+    """
+
+    def __init__(self, base: nn.Linear, config: AdapterConfig, generator: torch.Generator) -> None:
+        super().__init__(base.in_features, base.out_features, device="meta")
+        self.weight, self.bias = base.weight, base.bias
+        self.scale = config.alpha / config.rank
+        self.down, self.up = (
+            nn.Linear(*sizes, bias=False, device="meta", dtype=base.weight.dtype).to_empty(
+                device=base.weight.device
+            )
+            for sizes in ((base.in_features, config.rank), (config.rank, base.out_features))
+        )
+        drawn = torch.randn(config.rank, base.in_features, generator=generator)
+        self.down.weight.data.copy_(drawn * base.in_features**-0.5)
+        self.up.weight.data.zero_()
+
+    def forward(self, input: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
+        """Map, and add what the adapter adds."""
+        return super().forward(input) + self.scale * self.up(self.down(input))
+
+    def merged_weight(self) -> Float[Tensor, "o i"]:
+        """Return the weight of the one map that computes the same."""
+        added = self.up.weight.detach().float() @ self.down.weight.detach().float()
+        return (self.weight.detach() + self.scale * added).to(self.weight.dtype)
+
+
+class TokenTable(nn.Embedding):
+    """An embedding some of whose rows are its own, where they start; all others are another's.
+
+    Args:
+        base: the other one.
+        ids: of the rows that are its own.
+    """
+
+    ids: Int64[Tensor, "n"]
+
+    def __init__(self, base: nn.Embedding, ids: tuple[int, ...]) -> None:
+        super().__init__(base.num_embeddings, base.embedding_dim, device="meta")
+        self.weight = base.weight
+        self.rows = nn.Parameter(base.weight.detach()[list(ids)].clone())
+        self.register_buffer("ids", torch.tensor(ids, device=base.weight.device), persistent=False)
+        self._ids = ids
+
+    def forward(self, input: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
+        """Embed tokens."""
+        is_own = input[..., None] == self.ids
+        own = F.embedding(is_own.long().argmax(dim=-1), self.rows)
+        return torch.where(is_own.any(dim=-1, keepdim=True), own, super().forward(input))
+
+    def part(self, rows: range) -> Float[Tensor, "v d"]:
+        """Return the rows of some ids."""
+        places, own = self.own_in(rows)
+        held = self.weight[rows.start : rows.stop]
+        return held.index_copy(0, places, own) if len(places) else held
+
+    def own_in(self, rows: range) -> tuple[Int64[Tensor, "k"], Float[Tensor, "k d"]]:
+        """Return which of some rows are its own, counted from the first of them, and what they are."""
+        numbers = [number for number, token in enumerate(self._ids) if token in rows]
+        return self.ids[numbers] - rows.start, self.rows[numbers]
+
+
+class AdaptedTransformer(Transformer):
+    """A transformer that shares the weights of its base, and adds an adapter to them.
+
+    The base's weights are frozen by this: what trains here is the adapter alone. Its tensors alone are in the state
+    dict as well, under the names that they have in this module.
+
+    Args:
+        base: stays as it is; must not be adapted itself.
+        adapter: what is added. A fresh adapter changes nothing, to the bit, where the base has the positions.
+        seed: of what starts at random.
+        positions: what the adapter's own position table starts as; by default the base's rows, as far as there are.
+
+    Raises:
+        UsageError: the adapter has rows of tokens that the base does not have.
+    """
+
+    def __init__(
+        self,
+        base: Transformer,
+        adapter: AdapterConfig,
+        seed: int = 0,
+        positions: Float[Tensor, "p d"] | None = None,
+    ) -> None:
+        assert not isinstance(base, AdaptedTransformer), "an adapter belongs to a base"
+        if max(adapter.token_rows, default=0) >= base.config.vocabulary_size:
+            raise UsageError(
+                f"adapter.token_rows must be below {base.config.vocabulary_size}, got {list(adapter.token_rows)}"
+            )
+        config = base.config
+        if adapter.num_positions is not None:
+            config = replace(config, num_positions=adapter.num_positions)
+        with torch.device("meta"):  # the base's weights take their places
+            super().__init__(config)
+        self.adapter = adapter
+        base.requires_grad_(False)
+        for name, parameter in base.named_parameters():
+            place, _, leaf = name.rpartition(".")
+            setattr(self.get_submodule(place), leaf, parameter)
+        generator = torch.Generator().manual_seed(seed)
+        for block in self.blocks:
+            for name in adapter.maps:
+                place, _, leaf = name.rpartition(".")
+                parent = block.get_submodule(place)
+                setattr(parent, leaf, LowRankLinear(getattr(parent, leaf), adapter, generator))
+        if adapter.trains_norms:
+            for norm in [
+                child for child in self.modules() if isinstance(child, RelaxedLayerNorm | nn.RMSNorm)
+            ]:
+                for leaf, parameter in list(norm.named_parameters()):
+                    setattr(norm, leaf, nn.Parameter(parameter.detach().clone()))
+        if adapter.num_positions is not None:
+            self.embedding.positions.weight = nn.Parameter(
+                first_positions(base, adapter.num_positions, generator)
+                if positions is None
+                else positions.clone()
+            )
+            assert self.embedding.positions.weight.shape == (config.num_positions, config.hidden_size)
+        if adapter.token_rows:
+            self.embedding.tokens = TokenTable(self.embedding.tokens, adapter.token_rows)
+        self._own = frozenset(name for name, each in self.named_parameters() if each.requires_grad)
+        self.register_state_dict_post_hook(_keep_own)  # type: ignore[no-untyped-call]
+        self.train(base.training)
+
+    def head(self, rows: range | None = None) -> Float[Tensor, "v d"]:
+        """Return the rows of the head, which is tied to the embedding: all, or those of the tokens in `rows`."""
+        table = self.embedding.tokens
+        if not isinstance(table, TokenTable):
+            return super().head(rows)
+        return table.part(range(table.num_embeddings) if rows is None else rows)
+
+    @torch.no_grad()
+    def merged(self) -> Transformer:
+        """Return a whole transformer of its own weights that computes the same, with nothing beside its maps."""
+        with torch.device("meta"):
+            whole = Transformer(self.config)
+        weights = {name: self._merged(name).detach().clone() for name in whole.state_dict()}
+        whole.load_state_dict(weights, assign=True)
+        return whole.train(self.training)
+
+    def _merged(self, name: str) -> Tensor:
+        """Return a weight of the merged transformer."""
+        place, _, leaf = name.rpartition(".")
+        module = self.get_submodule(place)
+        if isinstance(module, LowRankLinear) and leaf == "weight":
+            return module.merged_weight()
+        if isinstance(module, TokenTable):
+            return module.part(range(module.num_embeddings))
+        return module.get_parameter(leaf)
+
+
+def first_positions(
+    base: Transformer, num_positions: int, generator: torch.Generator
+) -> Float[Tensor, "p d"]:
+    """Return a position table that is the base's as far as that goes, and drawn like a new transformer's beyond."""
+    held = base.embedding.positions.weight.detach()[:num_positions]
+    drawn = torch.randn(num_positions - len(held), held.shape[1], generator=generator) * 0.02
+    return torch.cat([held, drawn.to(held)])
+
+
+def _keep_own(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
+    """Drop from a state dict what is the base's."""
+    assert isinstance(module, AdaptedTransformer)
+    own = {f"{prefix}{name}" for name in module._own}
+    for name in [name for name in state if name.startswith(prefix) and name not in own]:
+        del state[name]

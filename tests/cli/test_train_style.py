@@ -1,0 +1,203 @@
+"""A style learnt as an adapter: end to end, killed and resumed, and what is refused."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tests.tiny import tiny_pipeline_folder
+
+import cogview
+from cogview.cli import finetune_run, style_run
+from cogview.cli.finetune_run import new_transformer
+from cogview.cli.main import main
+from cogview.generation.pretrained import load_pretrained
+from cogview.recipes import style
+from cogview.transformer.adapter import AdaptedTransformer
+
+COLORS = ("red", "green", "blue", "yellow")
+STEPS = ("--training.num-steps", "6", "--training.log-every-steps", "1")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make model/, pictures/ and tokens/ once, and run/, an adapter trained on them."""
+    home = tmp_path_factory.mktemp("home")
+    model = tiny_pipeline_folder(home)
+    (home / "pictures").mkdir()
+    lines = []
+    for number, color in enumerate(COLORS * 2):
+        Image.new("RGB", (16, 16), color).save(home / "pictures" / f"{number}.png")
+        lines.append({"file_name": f"{number}.png", "text": f"a {color} cat"})
+    (home / "pictures" / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["tokenize", home / "pictures", "--image-tokenizer", model, "--text-tokenizer", model]
+    words += ["--size-pixels", 16, "--out", home / "tokens", "--device", "cpu"]
+    assert main([str(word) for word in words]) == 0
+    assert main(training(home, home / "run", "--style", "wiggly", "--licence", "CC-BY-SA-4.0")) == 0
+    return home
+
+
+def training(home: Path, out: Path, *more: object, steps: tuple[str, ...] = STEPS) -> list[str]:
+    words = ["train", "style", "tiny", "--data", home / "tokens", "--base", home / "tiny-model", "--out", out]
+    return [str(word) for word in [*words, *steps, *more]]
+
+
+def refusal(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+    assert main(words) in (1, 2)
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith("cogview: error: ")
+    return error.splitlines()[-1]
+
+
+def test_only_the_adapter_is_trained_stored_and_exported(home: Path) -> None:
+    base = load_file(home / "tiny-model" / "model.safetensors")
+    exported = load_file(home / "run" / "model" / "model.safetensors")
+    checkpoint = load_file(home / "run" / "checkpoints" / "step-00000006" / "model.safetensors")
+    assert exported.keys() == checkpoint.keys()
+    assert exported.keys().isdisjoint(base)
+    assert all(bool(tensor.any()) for name, tensor in exported.items() if ".up." in name)  # they have moved
+    config = json.loads((home / "run" / "model" / "config.json").read_text())
+    assert (config["format"], config["task"], config["licence"]) == (
+        "cogview-adapter",
+        "style",
+        "CC-BY-SA-4.0",
+    )
+    assert "8 pictures" in (home / "run" / "model" / "README.md").read_text()
+    with Image.open(home / "run" / "samples" / "step-00000006.png") as sheet:
+        assert sheet.width > 16
+    losses = [json.loads(line)["loss"] for line in (home / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0]
+
+
+def test_pictures_are_drawn_with_it_from_its_run_its_folder_and_its_model(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pipe = cogview.load(home / "tiny-model", "cpu")
+    pipe.add_adapter(home / "run", "wiggly")
+    expected = pipe.generate("a cat", 1, seed=7, adapter="wiggly")[0].image
+    assert expected.tobytes() != pipe.generate("a cat", 1, seed=7)[0].image.tobytes()
+    pipe.save_pretrained("with")
+    for model, adapter in (
+        (home / "tiny-model", home / "run"),
+        (home / "tiny-model", home / "run" / "model"),
+        ("with", "wiggly"),
+    ):
+        capsys.readouterr()
+        words = ["generate", "a cat", "--model", model, "--adapter", adapter, "--seed", 7, "--device", "cpu"]
+        assert main([*map(str, words), "--num-candidates", "1", "--json"]) == 0
+        path = json.loads(capsys.readouterr().out)["pictures"][0]["path"]
+        with Image.open(path) as picture:
+            assert picture.tobytes() == expected.tobytes()
+            assert json.loads(picture.text["cogview"])["adapter"] == str(adapter)
+
+
+def test_a_killed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = (
+        "--training.checkpoint-every-steps",
+        "2",
+        "--training.sample-every-steps",
+        "3",
+        "--style",
+        "wiggly",
+    )
+
+    class Crash(BaseException):
+        pass
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(style_run, "draw_samples", crash)
+        with pytest.raises(Crash):
+            main(training(home, tmp_path / "killed", *every))
+    names = sorted(path.name for path in (tmp_path / "killed" / "checkpoints").iterdir())
+    assert names == ["step-00000002"]
+    assert main(training(home, tmp_path / "killed", *every, "--resume")) == 0
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        killed, whole = (
+            run / "checkpoints" / "step-00000006" / name for run in (tmp_path / "killed", home / "run")
+        )
+        assert killed.read_bytes() == whole.read_bytes()
+
+
+def test_captions_are_learnt_where_no_style_is_named(home: Path, tmp_path: Path) -> None:
+    assert main(training(home, tmp_path / "captions")) == 0
+    described = [
+        json.loads((run / "config.json").read_text()) for run in (tmp_path / "captions", home / "run")
+    ]
+    assert [each["recipe"]["style"] for each in described] == [None, "wiggly"]
+    weights = [
+        load_file(run / "model" / "model.safetensors") for run in (tmp_path / "captions", home / "run")
+    ]
+    assert not all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_all_weights_can_be_learnt_instead(home: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(
+        style.tiny(), adapter=None, training=dataclasses.replace(style.tiny().training, num_steps=2)
+    )
+    options = {"resume": False, "as_json": True}
+    model = str(home / "tiny-model")
+    style_run.train_style(
+        recipe, home / "tokens", tmp_path / "run", model, "wiggly", "", ("a cat",), **options
+    )
+    pipe = cogview.load(model, "cpu")
+    pipe.add_adapter(tmp_path / "run", "whole")
+    found = pipe.adapters["whole"].transformer
+    assert not isinstance(found, AdaptedTransformer)
+    base = pipe.transformer.state_dict()
+    assert {
+        name for name, each in found.state_dict().items() if torch.equal(each, base[name].half())
+    } == set()
+    assert pipe.generate_codes("a cat", adapter="whole").shape == (1, 4, 4, 4)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_positions_beyond_the_base_are_learnt_too(home: Path, whole: bool) -> None:
+    base = load_pretrained(home / "tiny-model").transformer
+    recipe = dataclasses.replace(style.tiny(), adapter=None) if whole else style.tiny()
+    held = base.embedding.positions.weight.clone()
+    longer = new_transformer(recipe, base, base.config.num_positions + 5)
+    assert longer.config.num_positions == len(held) + 5
+    assert torch.equal(longer.embedding.positions.weight[: len(held)], held)
+    assert longer.embedding.positions.weight.requires_grad
+    assert longer.hidden_states(torch.tensor([[1]]), torch.tensor([[len(held) + 4]])).shape == (1, 1, 32)
+    given = torch.ones(7, 32)
+    told = new_transformer(recipe, base, 7, given)
+    assert torch.equal(told.embedding.positions.weight, given)
+    assert len(base.embedding.positions.weight) == len(held)
+
+
+def test_what_cannot_be_is_refused_in_one_line(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert "--style is empty" in refusal(capsys, training(home, out, "--style", " "))
+    assert "--sample-texts is empty" in refusal(capsys, training(home, out, "--sample-texts", " "))
+    assert "adapter.rank must be at least 1" in refusal(capsys, training(home, out, "--adapter.rank", 0))
+    assert "dropped_texts must be a share" in refusal(capsys, training(home, out, "--dropped-texts", 2))
+    assert "was made with another image tokenizer" in refusal(
+        capsys, ["train", "style", "tiny", "--data", str(home / "tokens"), "--out", str(out)]
+    )
+    assert "was started with another config" in refusal(
+        capsys, training(home, home / "run", "--style", "other", "--resume")
+    )
+    assert "is an adapter, not a whole model" in refusal(
+        capsys, ["generate", "a cat", "--model", str(home / "run")]
+    )
+    assert "There is no adapter in" in refusal(
+        capsys, ["generate", "a cat", "--model", str(home / "tiny-model"), "--adapter", "nothing"]
+    )
+    assert "trained beside other weights" in refusal(
+        capsys, ["generate", "a cat", "--adapter", str(home / "run"), "--out", str(tmp_path / "pictures")]
+    )
+    monkeypatch.setattr(finetune_run.os, "environ", {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"})
+    assert "start it without torchrun" in refusal(capsys, training(home, out))
+    assert not out.exists()

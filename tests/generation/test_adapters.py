@@ -1,0 +1,228 @@
+"""Adapters as files: written, read again, refused where they do not belong, and drawn with."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.tiny import tiny_model
+
+import cogview
+from cogview.errors import CogViewError, UsageError
+from cogview.generation.adapters import load_task_model, save_task_model
+from cogview.generation.parts import PretrainedModel, TaskModel
+from cogview.generation.pipeline import Pipeline
+from cogview.generation.pretrained import load_pretrained, save_pretrained
+from cogview.transformer.adapter import AdaptedTransformer
+from cogview.transformer.config import AdapterConfig
+from cogview.transformer.model import Transformer
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> PretrainedModel:
+    return tiny_model(tmp_path_factory.mktemp("text"))
+
+
+@torch.no_grad()
+def style(model: PretrainedModel, seed: int = 1, **changes: object) -> TaskModel:
+    """Return an adapter of random weights that float16 holds exactly."""
+    adapted = AdaptedTransformer(model.transformer, AdapterConfig(rank=4, trains_norms=True), seed)
+    torch.manual_seed(seed)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.copy_((parameter + torch.randn_like(parameter) * 0.3).half())
+    template = dataclasses.asdict(model.template)
+    del template["vocabulary"]
+    parts = {"task": "style", "transformer": adapted, "template": template, "licence": "CC-BY-SA-4.0"}
+    return TaskModel(**{**parts, **changes})  # type: ignore[arg-type]
+
+
+def fresh(model: PretrainedModel) -> PretrainedModel:
+    return dataclasses.replace(model, adapters={})
+
+
+def logits(transformer: Transformer) -> torch.Tensor:
+    with torch.inference_mode():
+        return transformer(torch.arange(20)[None], torch.arange(20)[None])
+
+
+def test_what_is_saved_is_loaded(model: PretrainedModel, tmp_path: Path) -> None:
+    adapter = style(model, card="# Drawn in Wiggly\n")
+    save_task_model(adapter, tmp_path / "wiggly", model)
+    found = load_task_model(tmp_path / "wiggly", model)
+    assert torch.equal(logits(found.transformer), logits(adapter.transformer))
+    assert (found.task, found.licence, found.card) == ("style", "CC-BY-SA-4.0", "# Drawn in Wiggly\n")
+    assert found.template == adapter.template
+    stored = load_file(tmp_path / "wiggly" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    assert set(stored).isdisjoint(name for name in model.transformer.state_dict() if "norm" not in name)
+    save_task_model(found, tmp_path / "wiggly", model)  # replaces its own kind
+    (tmp_path / "wiggly" / "notes").write_text("mine")
+    with pytest.raises(CogViewError, match="is not replaced"):
+        save_task_model(found, tmp_path / "wiggly", model)
+
+
+def test_a_card_is_made_of_the_facts(model: PretrainedModel, tmp_path: Path) -> None:
+    save_task_model(style(model), tmp_path / "wiggly", model)
+    card = (tmp_path / "wiggly" / "README.md").read_text()
+    assert "license: CC-BY-SA-4.0" in card
+    assert "adapter for style" in card
+
+
+def test_a_pipeline_switches_and_keeps_its_adapters(model: PretrainedModel, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 2)):
+        save_task_model(style(model, seed), tmp_path / name, model)
+    pipe = Pipeline(fresh(model))
+    plain = pipe.generate_codes("a red cat", seed=3)
+    assert list(pipe.adapters) == []
+    for name in ("a", "b"):
+        pipe.add_adapter(tmp_path / name, name)
+    drawn = {name: pipe.generate_codes("a red cat", seed=3, adapter=name) for name in ("a", "b")}
+    assert not torch.equal(drawn["a"], drawn["b"])
+    assert not torch.equal(drawn["a"], plain)
+    assert torch.equal(pipe.generate_codes("a red cat", seed=3), plain)
+    alone = torch.cat([pipe.generate_codes("a red cat", 1, seed=3 + n, adapter="a") for n in range(4)], 1)
+    assert torch.equal(alone, drawn["a"])
+    picture = pipe.generate("a red cat", 1, seed=3, adapter="b")[0]
+    assert torch.equal(picture.codes, drawn["b"][0, 0])
+
+    pipe.save_pretrained(tmp_path / "model")
+    again = cogview.load(tmp_path / "model")
+    assert list(again.adapters) == ["a", "b"]
+    assert again.adapters["a"].licence == "CC-BY-SA-4.0"
+    for name, codes in drawn.items():
+        assert torch.equal(again.generate_codes("a red cat", seed=3, adapter=name), codes)
+    assert torch.equal(again.generate_codes("a red cat", seed=3), plain)
+    # One of a name that is there takes its place.
+    again.add_adapter(tmp_path / "b", "a")
+    assert torch.equal(again.generate_codes("a red cat", seed=3, adapter="a"), drawn["b"])
+
+
+def test_adapters_are_not_lost_by_replacing_their_model(model: PretrainedModel, tmp_path: Path) -> None:
+    pipe = Pipeline(fresh(model))
+    save_task_model(style(model), tmp_path / "wiggly", model)
+    pipe.add_adapter(tmp_path / "wiggly", "wiggly")
+    pipe.save_pretrained(tmp_path / "model")
+    pipe.save_pretrained(tmp_path / "model")
+    with pytest.raises(CogViewError, match=r"holds adapters that this model does not have \(wiggly\)"):
+        save_pretrained(fresh(model), tmp_path / "model")
+
+
+def test_a_model_without_adapters_has_the_files_it_always_had(model: PretrainedModel, tmp_path: Path) -> None:
+    save_pretrained(fresh(model), tmp_path / "model")
+    names = {path.name for path in (tmp_path / "model").iterdir()}
+    assert names == {"config.json", "model.safetensors", "text.model", "image_tokenizer", "README.md"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_the_base_is_known_however_it_is_stored_and_loaded(
+    model: PretrainedModel, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """The weights here use all the bits of float32: exported as float16 they are still the adapter's base."""
+    save_task_model(style(model), tmp_path / "wiggly", model)
+    save_pretrained(fresh(model), tmp_path / "half", torch.float16)
+    exported = load_pretrained(tmp_path / "half", dtype=dtype)
+    assert load_task_model(tmp_path / "wiggly", exported).task == "style"
+    assert exported.fingerprint == model.fingerprint
+
+
+def test_saved_in_another_precision_the_adapters_go_with_what_is_written(
+    model: PretrainedModel, tmp_path: Path
+) -> None:
+    save_task_model(style(model), tmp_path / "wiggly", model)
+    pipe = Pipeline(fresh(model))
+    pipe.add_adapter(tmp_path / "wiggly", "wiggly")
+    pipe.save_pretrained(tmp_path / "brain", torch.bfloat16)
+    assert list(cogview.load(tmp_path / "brain").adapters) == ["wiggly"]
+
+
+def test_an_adapter_of_another_base_is_refused(model: PretrainedModel, tmp_path: Path) -> None:
+    save_task_model(style(model), tmp_path / "wiggly", model)
+    other = Transformer(model.transformer.config)
+    with pytest.raises(
+        CogViewError, match=r"trained beside other weights \(\w{16}\) than those of this model"
+    ):
+        Pipeline(dataclasses.replace(model, transformer=other, adapters={})).add_adapter(
+            tmp_path / "wiggly", "wiggly"
+        )
+
+
+def test_a_whole_transformer_can_take_the_place_of_an_adapter(model: PretrainedModel, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    whole = Transformer(model.transformer.config).eval().half().float()
+    save_task_model(style(model, transformer=whole), tmp_path / "whole", model)
+    pipe = Pipeline(fresh(model))
+    pipe.add_adapter(tmp_path / "whole", "whole")
+    assert torch.equal(logits(pipe.adapters["whole"].transformer), logits(whole))
+    expected = Pipeline(dataclasses.replace(model, transformer=whole)).generate_codes("a cat", seed=1)
+    assert torch.equal(pipe.generate_codes("a cat", seed=1, adapter="whole"), expected)
+    # So can the folder of another model.
+    save_pretrained(dataclasses.replace(fresh(model), transformer=whole), tmp_path / "model")
+    pipe.add_adapter(tmp_path / "model", "other-model")
+    assert torch.equal(pipe.generate_codes("a cat", seed=1, adapter="other-model"), expected)
+    pipe.save_pretrained(tmp_path / "both")
+    assert list(cogview.load(tmp_path / "both").adapters) == ["other-model", "whole"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "is not an adapter of this project"),
+        ({"version": 2}, "has version 2 and this cogview reads version 1"),
+        ({"task": "juggling"}, "for a task 'juggling' that this cogview does not know"),
+        ({"template": 3}, "no valid sections 'template' and 'licence'"),
+        ({"template": {"grid_rows": 4}}, "The template for style is not valid"),
+        ({"adapter": {"rank": 0}}, "no valid section 'adapter'"),
+        ({"adapter": {"rank": 2}}, "are not those of its config"),
+        ({"base": None}, "trained beside other weights"),
+    ],
+    ids=str,
+)
+def test_damaged_configs_are_refused_in_one_line(
+    model: PretrainedModel, change: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    save_task_model(style(model), tmp_path / "wiggly", model)
+    path = tmp_path / "wiggly" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CogViewError, match=message) as refusal:
+        load_task_model(tmp_path / "wiggly", model)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_whole_transformer_of_other_tokenizers_is_refused(model: PretrainedModel, tmp_path: Path) -> None:
+    save_task_model(style(model, transformer=model.transformer), tmp_path / "whole", model)
+    path = tmp_path / "whole" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_tokenizer": "0" * 16}))
+    with pytest.raises(CogViewError, match="learnt with another image tokenizer"):
+        load_task_model(tmp_path / "whole", model)
+
+
+def test_damaged_tensors_are_refused(model: PretrainedModel, tmp_path: Path) -> None:
+    save_task_model(style(model), tmp_path / "wiggly", model)
+    path = tmp_path / "wiggly" / "model.safetensors"
+    weights = load_file(path)
+    weights["blocks.0.mlp.inner.up.weight"] = weights["blocks.0.mlp.inner.up.weight"][:-1].clone()
+    save_file(weights, path)
+    with pytest.raises(CogViewError, match=r"of another shape blocks.0.mlp.inner.up.weight"):
+        load_task_model(tmp_path / "wiggly", model)
+    path.write_bytes(b"not a safetensors file")
+    with pytest.raises(CogViewError, match="cannot be read"):
+        load_task_model(tmp_path / "wiggly", model)
+
+
+def test_impossible_requests_are_refused(model: PretrainedModel, tmp_path: Path) -> None:
+    save_task_model(style(model, task="captioning"), tmp_path / "words", model)
+    pipe = Pipeline(fresh(model))
+    with pytest.raises(CogViewError, match="There is no adapter in"):
+        pipe.add_adapter(tmp_path / "nowhere", "nowhere")
+    with pytest.raises(UsageError, match="an adapter's name is made of letters"):
+        pipe.add_adapter(tmp_path / "words", "../words")
+    with pytest.raises(UsageError, match="'none' does not exist; those that draw from texts are: none"):
+        pipe.generate("a cat", adapter="none")
+    pipe.add_adapter(tmp_path / "words", "words")
+    with pytest.raises(UsageError, match="'words' is for captioning"):
+        pipe.generate("a cat", adapter="words")
+    with pytest.raises(CogViewError, match="is an adapter, not a whole model"):
+        cogview.load(tmp_path / "words")
