@@ -17,8 +17,8 @@ from cogview.sequence.vocabulary import Vocabulary
 
 NUM_PICTURES = 5
 VOCABULARY = Vocabulary(num_image_codes=4096, num_text_pieces=50)
-TEMPLATE = SuperResolutionTemplate(
-    low=TextToImageTemplate(vocabulary=VOCABULARY, grid_rows=2, grid_columns=2, max_text_pieces=4)
+TEMPLATE = SuperResolutionTemplate.of(
+    TextToImageTemplate(vocabulary=VOCABULARY, grid_rows=2, grid_columns=2, max_text_pieces=4)
 )
 
 WriteSet = Callable[..., TokenShards]
@@ -156,14 +156,14 @@ def test_pictures_that_the_model_cannot_learn_from_are_refused(write_set: WriteS
         MagnifiedTokenBatches(shards, TEMPLATE, 0, 0)
     with pytest.raises(UsageError, match="window_share must be a share of 0 to 1, got 2"):
         MagnifiedTokenBatches(shards, TEMPLATE, 0, 1, window_share=2.0)
-    other = SuperResolutionTemplate(
-        low=TextToImageTemplate(vocabulary=VOCABULARY, grid_rows=2, grid_columns=3, max_text_pieces=4)
+    other = SuperResolutionTemplate.of(
+        TextToImageTemplate(vocabulary=VOCABULARY, grid_rows=2, grid_columns=3, max_text_pieces=4)
     )
     with pytest.raises(CogViewError, match="pictures of 2x2 codes, but the model magnifies 2x3: tokenize"):
         MagnifiedTokenBatches(shards, other, 0, 1)
     few = Vocabulary(num_image_codes=99, num_text_pieces=50)
-    small = SuperResolutionTemplate(
-        low=TextToImageTemplate(vocabulary=few, grid_rows=2, grid_columns=2, max_text_pieces=4)
+    small = SuperResolutionTemplate.of(
+        TextToImageTemplate(vocabulary=few, grid_rows=2, grid_columns=2, max_text_pieces=4)
     )
     with pytest.raises(
         CogViewError, match="with 4096 codes and 50 text pieces, but the model reads 99 and 50"

@@ -23,10 +23,8 @@ VOCABULARY = Vocabulary(num_image_codes=40, num_text_pieces=20)
 LOW = TextToImageTemplate(
     vocabulary=VOCABULARY, grid_rows=4, grid_columns=4, max_text_pieces=5, image_positions="fixed"
 )
-OWN = SuperResolutionTemplate(low=LOW, high_positions="after_low")
-RESTARTING = SuperResolutionTemplate(
-    low=dataclasses.replace(LOW, image_positions="after_text"), released=True
-)
+OWN = SuperResolutionTemplate.of(LOW, high_positions="after_low")
+RESTARTING = SuperResolutionTemplate.of(dataclasses.replace(LOW, image_positions="after_text"), released=True)
 TEXTS = [np.array(pieces, dtype=np.int64) for pieces in ([3, 1, 4, 1, 5, 9], [2], [7, 7], [], [1, 2, 3])]
 SEEDS = [5, 0, 2**40, 7, 5]
 GREEDY, SEEDED = SamplingConfig(temperature=0.0), SamplingConfig(temperature=1.3, top_k=30, top_p=0.95)
@@ -196,7 +194,7 @@ def test_what_cannot_be_magnified_is_refused_in_one_line() -> None:
 
 def test_a_transformer_that_was_not_trained_for_it_is_refused() -> None:
     transformer = random_transformer(OWN)
-    wide = dataclasses.replace(OWN, low=dataclasses.replace(LOW, grid_columns=5))
+    wide = dataclasses.replace(OWN, grid_columns=5)
     engine = Engine(transformer, VOCABULARY.image_codes)
     with pytest.raises(CogViewError, match=r"4x5 codes needs \d+ positions, and this transformer has \d+"):
         Magnifier(engine, wide)

@@ -17,9 +17,9 @@ LOW = TextToImageTemplate(
     max_text_pieces=3,
 )
 FIXED = dataclasses.replace(LOW, image_positions="fixed")
-PAPER = SuperResolutionTemplate(low=LOW)
-OWN = SuperResolutionTemplate(low=FIXED, high_positions="after_low")
-RELEASED = SuperResolutionTemplate(low=LOW, released=True)
+PAPER = SuperResolutionTemplate.of(LOW)
+OWN = SuperResolutionTemplate.of(FIXED, high_positions="after_low")
+RELEASED = SuperResolutionTemplate.of(LOW, released=True)
 PAD, ROI1, TINY, BASE, BOI1, EOI1, ROI2, POS0, BOI2, EOI2 = (
     LOW.vocabulary.separator(name)
     for name in ("PAD", "ROI1", "TINY", "BASE", "BOI1", "EOI1", "ROI2", "POS0", "BOI2", "EOI2")
@@ -56,7 +56,7 @@ def test_the_paper_s_size_fits_in_the_released_position_table() -> None:
         grid_columns=16,
         max_text_pieces=60,
     )
-    released = SuperResolutionTemplate(low=low, released=True)
+    released = SuperResolutionTemplate.of(low, released=True)
     assert released.num_positions == 4 + 1024 + 1 <= 1089
     assert released.max_tokens == 3 + 60 + 256 + 1 + 4 + 1024 + 1
     roi2, pos0, base, boi2 = 58192 + 8, 58192 + 18, 58192 + 16, 58192 + 2

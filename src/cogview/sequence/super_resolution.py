@@ -6,6 +6,7 @@ Letters of the shapes: t tokens, n codes of the magnified picture.
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -40,42 +41,69 @@ class SuperResolutionTemplate:
     `released=False` the size token of the low grid is its own: [SMALL] for 16x16, where the paper has [BASE].
 
     Args:
-        low: text and low codes.
+        vocabulary: the ids of codes, pieces and separators.
+        grid_rows: rows of low codes.
+        grid_columns: columns of low codes.
+        max_text_pieces: longer texts lose their end.
+        image_positions: where the positions of the low codes start, as in `TextToImageTemplate`.
         high_positions: `restart` counts from 0 again at [ROI2], as the paper does; `after_low` counts on from
             `low.num_positions`.
         released: the tokens that the weights released in 2021 expect: [BASE] before either grid, and [POS0] after
             [ROI2].
 
     Raises:
-        UsageError: another kind of positions.
+        UsageError: an empty grid, no room for text, or another kind of positions.
 
     Paper: section 3.1.
     """
 
-    low: TextToImageTemplate
+    vocabulary: Vocabulary
+    grid_rows: int
+    grid_columns: int
+    max_text_pieces: int
+    image_positions: Literal["after_text", "fixed"] = "after_text"
     high_positions: Literal["restart", "after_low"] = "restart"
     released: bool = False
 
     def __post_init__(self) -> None:
+        _ = self.low  # which refuses what it cannot be
         if self.high_positions not in ("restart", "after_low"):
             raise UsageError(
                 f"There are no high_positions {self.high_positions!r}: give restart or after_low."
             )
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The ids of codes, pieces and separators."""
-        return self.low.vocabulary
+    @classmethod
+    def of(
+        cls,
+        low: TextToImageTemplate,
+        high_positions: Literal["restart", "after_low"] = "restart",
+        *,
+        released: bool = False,
+    ) -> "SuperResolutionTemplate":
+        """Return the template that goes on where that of a text-to-image model ends."""
+        fields = {field.name: getattr(low, field.name) for field in dataclasses.fields(low)}
+        return cls(**fields, high_positions=high_positions, released=released)
+
+    @cached_property
+    def low(self) -> TextToImageTemplate:
+        """The sequence up to [ROI2]."""
+        return TextToImageTemplate(
+            vocabulary=self.vocabulary,
+            grid_rows=self.grid_rows,
+            grid_columns=self.grid_columns,
+            max_text_pieces=self.max_text_pieces,
+            image_positions=self.image_positions,
+        )
 
     @property
     def low_grid(self) -> tuple[int, int]:
         """Rows and columns of the codes that are read."""
-        return self.low.grid_rows, self.low.grid_columns
+        return self.grid_rows, self.grid_columns
 
     @property
     def high_grid(self) -> tuple[int, int]:
         """Rows and columns of the codes that are written."""
-        return FACTOR * self.low.grid_rows, FACTOR * self.low.grid_columns
+        return FACTOR * self.grid_rows, FACTOR * self.grid_columns
 
     @property
     def num_high_codes(self) -> int:
@@ -85,7 +113,7 @@ class SuperResolutionTemplate:
     @property
     def max_prefix_tokens(self) -> int:
         """Tokens before the high codes, of a text as long as can be."""
-        return self.low.max_tokens + len(self._opening)
+        return self.low.max_tokens + len(self.opening)
 
     @property
     def max_tokens(self) -> int:
@@ -95,7 +123,7 @@ class SuperResolutionTemplate:
     @property
     def num_positions(self) -> int:
         """Position embeddings that the transformer needs."""
-        num_high = len(self._opening) + self.num_high_codes + 1
+        num_high = len(self.opening) + self.num_high_codes + 1
         return max(self.low.num_positions, self._first_high_position + num_high)
 
     @property
@@ -114,13 +142,13 @@ class SuperResolutionTemplate:
             CogViewError: another number of codes than the low grid has, or ids that the vocabulary does not have.
         """
         low = self.low.build(pieces, low_codes)
-        tokens = np.concatenate([low.tokens, self._opening])
+        tokens = np.concatenate([low.tokens, self.opening])
         if self.released:
             tokens[len(low.tokens) - self.low.num_codes_per_image - 3] = self.vocabulary.separator("BASE")
         return TokenSequence(
             tokens=tokens,
-            positions=np.concatenate([low.positions, self._high_positions(len(self._opening))]),
-            kind=np.concatenate([low.kind, np.full(len(self._opening), TokenKind.SEPARATOR, dtype=np.int8)]),
+            positions=np.concatenate([low.positions, self._high_positions(len(self.opening))]),
+            kind=np.concatenate([low.kind, np.full(len(self.opening), TokenKind.SEPARATOR, dtype=np.int8)]),
             num_clipped_pieces=low.num_clipped_pieces,
         )
 
@@ -137,8 +165,8 @@ class SuperResolutionTemplate:
         """
         prefix = self.prefix(pieces, low_codes)
         high = self._high.checked_codes(high_codes)
-        num_high = len(self._opening) + len(high) + 1
-        low_positions = prefix.positions[: -len(self._opening)]
+        num_high = len(self.opening) + len(high) + 1
+        low_positions = prefix.positions[: -len(self.opening)]
         kind = np.full(len(high) + 1, TokenKind.IMAGE, dtype=np.int8)
         kind[-1] = TokenKind.SEPARATOR
         return TokenSequence(
@@ -150,7 +178,7 @@ class SuperResolutionTemplate:
 
     def high_code_positions(self) -> Int64[np.ndarray, "n"]:
         """Return the position index of each high code; it does not depend on the text."""
-        opening = len(self._opening)
+        opening = len(self.opening)
         return self._high_positions(opening + self.num_high_codes)[opening:]
 
     def batch(self, examples: Sequence[tuple[Pieces, Codes, Codes]]) -> TokenBatch:
@@ -176,8 +204,8 @@ class SuperResolutionTemplate:
         return dataclasses.replace(self.low, grid_rows=rows, grid_columns=columns)
 
     @property
-    def _opening(self) -> Int64[np.ndarray, "t"]:
-        """Return the separators before the high codes."""
+    def opening(self) -> Int64[np.ndarray, "t"]:
+        """The separators between the low codes and the high ones, from [ROI2] on: a base has not learnt them."""
         size = "BASE" if self.released else size_token(*self.high_grid)
         names = ("ROI2", "POS0", size, "BOI2") if self.released else ("ROI2", size, "BOI2")
         return np.array([self.vocabulary.separator(name) for name in names], dtype=np.int64)
