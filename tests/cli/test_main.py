@@ -21,6 +21,7 @@ from cogview.errors import CogViewError, UsageError
 RECIPES = {
     "data build": "cogview.recipes.default_data",
     "train image-tokenizer": "cogview.recipes.image_tokenizer",
+    "train super-resolution": "cogview.recipes.super_resolution",
     "train style": "cogview.recipes.style",
     "train text-to-image": "cogview.recipes.text_to_image",
 }

@@ -30,6 +30,10 @@ VERBS = {
     "train image-tokenizer": ("train_image_tokenizer", "learn the codes that pictures are made of"),
     "train vqgan": ("train_vqgan", "learn the codes of one domain, against a discriminator"),
     "train text-to-image": ("train_text_to_image", "learn to write codes after pieces"),
+    "train super-resolution": (
+        "train_super_resolution",
+        "learn to draw a picture at twice its rows and columns",
+    ),
     "train style": ("train_style", "learn a style from some pictures, beside a model"),
     "tokenize": ("tokenize", "turn pictures and captions into codes and pieces for training"),
     "evaluate tokenizer": ("evaluate_tokenizer", "measure how well pictures survive an image tokenizer"),
