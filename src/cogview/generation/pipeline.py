@@ -18,7 +18,7 @@ from cogview.errors import CogViewError, UsageError
 from cogview.generation.config import SamplingConfig
 from cogview.generation.engine import Engine, Progress, Prompt
 from cogview.generation.pretrained import PretrainedModel, find_model_folder, load_pretrained, save_pretrained
-from cogview.generation.request import check_request
+from cogview.generation.request import check_pieces, check_request, seeds_of_texts, texts_of_candidates
 from cogview.image.pixels import tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.sequence.template import TextToImageTemplate
@@ -36,6 +36,7 @@ class GeneratedImage:
         seed: draws the same picture again, alone or in any company.
         text: what it was drawn for.
         caption_loss: how badly the text fits the picture, in nats per piece; None until ranking exists.
+        drawn_text: what was drawn for the text, where `balance_words` replaced words in it; None elsewhere.
     """
 
     image: Image.Image
@@ -43,6 +44,7 @@ class GeneratedImage:
     seed: int
     text: str
     caption_loss: float | None = None
+    drawn_text: str | None = None
 
 
 class Pipeline:
@@ -132,6 +134,7 @@ class Pipeline:
         top_p: float | int = ...,
         guidance: float | int | None = ...,
         progress: Progress | None = ...,
+        balance_words: bool = ...,
     ) -> list[GeneratedImage]: ...
 
     @overload
@@ -146,6 +149,7 @@ class Pipeline:
         top_p: float | int = ...,
         guidance: float | int | None = ...,
         progress: Progress | None = ...,
+        balance_words: bool = ...,
     ) -> list[list[GeneratedImage]]: ...
 
     def generate(
@@ -159,6 +163,7 @@ class Pipeline:
         top_p: float | int = 0.8,
         guidance: float | int | None = None,
         progress: Progress | None = None,
+        balance_words: bool = False,
     ) -> list[GeneratedImage] | list[list[GeneratedImage]]:
         """Draw pictures for one text or for several.
 
@@ -178,6 +183,8 @@ class Pipeline:
             guidance: above 1, what the text says is followed more closely than it was learnt, with twice the rows to
                 compute; for models that were trained with some texts dropped. The model's own by default.
             progress: called with the numbers of codes drawn and to be drawn.
+            balance_words: give each word for people a gender and a skin tone, in turn from seed to seed; see
+                `cogview.text.word_replacing`.
 
         Returns:
             The candidates of the text in the order of their seeds; for several texts, a list of such lists.
@@ -188,7 +195,8 @@ class Pipeline:
         texts = [text] if isinstance(text, str) else list(text)
         check_request(texts, num_candidates, keep, seed)
         image_tokenizer = self.image_tokenizer  # found out before the codes are drawn, not after
-        codes = self._draw(texts, num_candidates, seed, temperature, top_k, top_p, guidance, progress)
+        words = texts_of_candidates(texts, num_candidates, seed, balance_words)
+        codes = self._draw(words, seed, temperature, top_k, top_p, guidance, progress)
         drawn = [
             [
                 GeneratedImage(
@@ -196,11 +204,12 @@ class Pipeline:
                     image=tensor_to_images(image_tokenizer.decode(candidate[None]))[0],
                     codes=candidate,
                     seed=seed + number,
-                    text=each,
+                    text=text_of_row,
+                    drawn_text=drawn_text if drawn_text != text_of_row else None,
                 )
-                for number, candidate in enumerate(candidates)
+                for number, (candidate, drawn_text) in enumerate(zip(candidates, row, strict=True))
             ]
-            for each, candidates in zip(texts, codes, strict=True)
+            for text_of_row, candidates, row in zip(texts, codes, words, strict=True)
         ]
         return drawn[0] if isinstance(text, str) else drawn
 
@@ -217,19 +226,19 @@ class Pipeline:
     ) -> Int64[Tensor, "n b r s"]:
         """Return the codes of the pictures that `generate` would draw, [texts, candidates, rows, columns].
 
-        No image tokenizer is needed. The arguments are those of `generate`.
+        No image tokenizer is needed. The arguments are those of `generate`, but words are not replaced.
 
         Raises:
             UsageError: an empty text or an impossible number.
         """
         texts = [text] if isinstance(text, str) else list(text)
         check_request(texts, num_candidates, None, seed)
-        return self._draw(texts, num_candidates, seed, temperature, top_k, top_p, guidance, progress)
+        words = texts_of_candidates(texts, num_candidates, seed)
+        return self._draw(words, seed, temperature, top_k, top_p, guidance, progress)
 
     def _draw(
         self,
-        texts: Sequence[str],
-        num_candidates: int,
+        rows: Sequence[Sequence[str]],
         seed: int,
         temperature: float | int,
         top_k: int | None,
@@ -237,7 +246,7 @@ class Pipeline:
         guidance: float | int | None,
         progress: Progress | None,
     ) -> Int64[Tensor, "n b r s"]:
-        """Draw the codes of a checked request, for a method that the user called."""
+        """Draw the codes of a checked request's rows of candidates, for a method that the user called."""
         config = SamplingConfig(
             guidance=self.guidance if guidance is None else float(guidance),
             temperature=float(temperature),
@@ -250,29 +259,16 @@ class Pipeline:
                 "say it was trained for (--dropped-texts); if they come out spoilt, leave it out",
                 stacklevel=3,
             )
-        seeds = range(seed, seed + num_candidates)
-        pieces = [self.text_tokenizer.encode(each) for each in texts]
-        for number, (each, words) in enumerate(zip(texts, pieces, strict=True), start=1):
-            if not len(words):
-                raise UsageError(
-                    f"text {number} of {len(texts)}, {each!r}, holds nothing that this model reads; say what to draw"
-                )
-        self._warn_of_clipping([len(each) for each in pieces])
-        textless = Prompt.of(self.template, np.empty(0, dtype=np.int64), seeds)
-        prompts = [Prompt.of(self.template, each, seeds, textless) for each in pieces]
+        pieces = {text: self.text_tokenizer.encode(text) for row in rows for text in row}
+        check_pieces(pieces, self.template.max_text_pieces)
+        textless = Prompt.of(self.template, np.empty(0, dtype=np.int64), [seed])
+        prompts = [
+            Prompt.of(self.template, pieces[text], seeds, textless)
+            for row in rows
+            for text, seeds in seeds_of_texts(row, seed)
+        ]
         codes = self._engine.generate(prompts, config, progress)
-        return codes.view(len(texts), num_candidates, self.template.grid_rows, self.template.grid_columns)
-
-    def _warn_of_clipping(self, lengths: Sequence[int]) -> None:
-        """Warn once if texts are longer than the model reads."""
-        limit = self.template.max_text_pieces
-        num_clipped = sum(length > limit for length in lengths)
-        if num_clipped:
-            warnings.warn(
-                f"{num_clipped} of {len(lengths)} texts have more than the {limit} pieces that this model reads (up to "
-                f"{max(lengths)}); the rest of them is left out",
-                stacklevel=4,
-            )
+        return codes.view(len(rows), len(rows[0]), self.template.grid_rows, self.template.grid_columns)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the model as a folder that `cogview.load` reads, whole or not at all.
