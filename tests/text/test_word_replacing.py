@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from cogview.text.word_replacing import NUM_COMBINATIONS, SKIN_TONES, replace_words
+from cogview.data.packages import EMOJIBASE, cache_folder, read_json_member
+from cogview.text.word_replacing import NUM_COMBINATIONS, SKIN_TONES, Language, replace_words
 
 OPEN = {"en": "a doctor on a blue background", "zh": "蓝色背景上的一名医生"}
 GENDERED = {"en": ("woman doctor", "man doctor"), "zh": ("女医生", "男医生")}
@@ -173,3 +174,19 @@ def test_replacing_again_changes_nothing(text: str) -> None:
         replaced = replace_words(text, seed)
         assert replaced != text
         assert replace_words(replaced, seed + 3) == replaced
+
+
+EMOJIBASE_ARCHIVE = cache_folder() / "packages" / EMOJIBASE.file_name
+
+
+@pytest.mark.skipif(not EMOJIBASE_ARCHIVE.is_file(), reason="needs the package of labels in the cache")
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_wording_is_that_of_the_labels_of_icons(language: Language) -> None:
+    entries = read_json_member(EMOJIBASE_ARCHIVE, f"{language}/data.json")
+    labels = {icon["label"] for entry in entries for icon in (entry, *entry.get("skins", []))}
+    woman = "woman " if language == "en" else "女"
+    names = {entry["label"] for entry in entries if ": " not in entry["label"]}
+    words = {name for name in names if f"{woman}{name}" in names and replace_words(name, 0) != name}
+    assert len(words) >= 25
+    for word in words:
+        assert len({replace_words(word, seed) for seed in range(10)} & labels) == NUM_COMBINATIONS, word
