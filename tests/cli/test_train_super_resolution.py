@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tests.tiny import tiny_pipeline_folder
 
 import cogview
 from cogview.cli.main import main
 from cogview.generation.super_resolution import Magnifier
 from cogview.sequence.super_resolution import SuperResolutionTemplate
+from tiny import tiny_pipeline_folder
 
 STEPS = ("--training.num-steps", "6", "--training.log-every-steps", "1", "--training.sample-every-steps", "6")
 

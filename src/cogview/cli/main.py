@@ -37,7 +37,7 @@ VERBS = {
     "train style": ("train_style", "learn a style from some pictures, beside a model"),
     "tokenize": ("tokenize", "turn pictures and captions into codes and pieces for training"),
     "evaluate tokenizer": ("evaluate_tokenizer", "measure how well pictures survive an image tokenizer"),
-    "data build": ("data_build", "draw the default data set"),
+    "data build": ("data_build", "make the default data set, or another of the recipes'"),
     "data check": ("data_check", "look through a folder of pictures and captions"),
     "convert": ("convert", "make others' checkpoints ours, and back"),
     "plan": ("plan", "tell what a run will need before it is launched"),

@@ -12,12 +12,11 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from cogview.errors import UsageError
 from cogview.generation.config import SamplingConfig
 from cogview.generation.engine import Progress, Prompt
 from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import find_model_folder, load_pretrained
-from cogview.generation.request import check_request
+from cogview.generation.request import check_pieces, check_request, seeds_of_texts, texts_of_candidates
 from cogview.generation.resident import ResidentModel
 from cogview.image.pixels import tensor_to_images
 
@@ -32,6 +31,7 @@ class GeneratedImage:
         seed: draws the same picture again, alone or in any company.
         text: what it was drawn for.
         caption_loss: how badly the text fits the picture, in nats per piece; None until ranking exists.
+        drawn_text: what was drawn for the text, where `balance_words` replaced words in it; None elsewhere.
     """
 
     image: Image.Image
@@ -39,6 +39,7 @@ class GeneratedImage:
     seed: int
     text: str
     caption_loss: float | None = None
+    drawn_text: str | None = None
 
 
 class Pipeline(ResidentModel):
@@ -63,6 +64,7 @@ class Pipeline(ResidentModel):
         guidance: float | int | None = ...,
         progress: Progress | None = ...,
         adapter: str | None = ...,
+        balance_words: bool = ...,
     ) -> list[GeneratedImage]: ...
 
     @overload
@@ -78,6 +80,7 @@ class Pipeline(ResidentModel):
         guidance: float | int | None = ...,
         progress: Progress | None = ...,
         adapter: str | None = ...,
+        balance_words: bool = ...,
     ) -> list[list[GeneratedImage]]: ...
 
     def generate(
@@ -92,6 +95,7 @@ class Pipeline(ResidentModel):
         guidance: float | int | None = None,
         progress: Progress | None = None,
         adapter: str | None = None,
+        balance_words: bool = False,
     ) -> list[GeneratedImage] | list[list[GeneratedImage]]:
         """Draw pictures for one text or for several.
 
@@ -112,6 +116,8 @@ class Pipeline(ResidentModel):
                 compute; for models that were trained with some texts dropped. The model's own by default.
             progress: called with the numbers of codes drawn and to be drawn.
             adapter: the name of the one to draw with (see `adapters`); none by default.
+            balance_words: give each word for people a gender and a skin tone, in turn from seed to seed; see
+                `cogview.text.word_replacing`.
 
         Returns:
             The candidates of the text in the order of their seeds; for several texts, a list of such lists.
@@ -122,9 +128,8 @@ class Pipeline(ResidentModel):
         texts = [text] if isinstance(text, str) else list(text)
         check_request(texts, num_candidates, keep, seed)
         image_tokenizer = self.image_tokenizer  # found out before the codes are drawn, not after
-        codes = self._draw(
-            texts, num_candidates, seed, temperature, top_k, top_p, guidance, progress, adapter
-        )
+        words = texts_of_candidates(texts, num_candidates, seed, balance_words)
+        codes = self._draw(words, seed, temperature, top_k, top_p, guidance, progress, adapter)
         drawn = [
             [
                 GeneratedImage(
@@ -132,11 +137,12 @@ class Pipeline(ResidentModel):
                     image=tensor_to_images(image_tokenizer.decode(candidate[None]))[0],
                     codes=candidate,
                     seed=seed + number,
-                    text=each,
+                    text=text_of_row,
+                    drawn_text=drawn_text if drawn_text != text_of_row else None,
                 )
-                for number, candidate in enumerate(candidates)
+                for number, (candidate, drawn_text) in enumerate(zip(candidates, row, strict=True))
             ]
-            for each, candidates in zip(texts, codes, strict=True)
+            for text_of_row, candidates, row in zip(texts, codes, words, strict=True)
         ]
         return drawn[0] if isinstance(text, str) else drawn
 
@@ -154,19 +160,19 @@ class Pipeline(ResidentModel):
     ) -> Int64[Tensor, "n b r s"]:
         """Return the codes of the pictures that `generate` would draw, [texts, candidates, rows, columns].
 
-        No image tokenizer is needed. The arguments are those of `generate`.
+        No image tokenizer is needed. The arguments are those of `generate`, but words are not replaced.
 
         Raises:
             UsageError: an empty text or an impossible number.
         """
         texts = [text] if isinstance(text, str) else list(text)
         check_request(texts, num_candidates, None, seed)
-        return self._draw(texts, num_candidates, seed, temperature, top_k, top_p, guidance, progress, adapter)
+        words = texts_of_candidates(texts, num_candidates, seed)
+        return self._draw(words, seed, temperature, top_k, top_p, guidance, progress, adapter)
 
     def _draw(
         self,
-        texts: Sequence[str],
-        num_candidates: int,
+        rows: Sequence[Sequence[str]],
         seed: int,
         temperature: float | int,
         top_k: int | None,
@@ -175,7 +181,7 @@ class Pipeline(ResidentModel):
         progress: Progress | None,
         adapter: str | None,
     ) -> Int64[Tensor, "n b r s"]:
-        """Draw the codes of a checked request, for a method that the user called."""
+        """Draw the codes of a checked request's rows of candidates, for a method that the user called."""
         config = SamplingConfig(
             guidance=self.guidance if guidance is None else float(guidance),
             temperature=float(temperature),
@@ -188,30 +194,17 @@ class Pipeline(ResidentModel):
                 "say it was trained for (--dropped-texts); if they come out spoilt, leave it out",
                 stacklevel=3,
             )
-        seeds = range(seed, seed + num_candidates)
-        pieces = [self.text_tokenizer.encode(each) for each in texts]
-        for number, (each, words) in enumerate(zip(texts, pieces, strict=True), start=1):
-            if not len(words):
-                raise UsageError(
-                    f"text {number} of {len(texts)}, {each!r}, holds nothing that this model reads; say what to draw"
-                )
+        pieces = {text: self.text_tokenizer.encode(text) for row in rows for text in row}
         engine, template = self.drawer(adapter)
-        _warn_of_clipping([len(each) for each in pieces], template.max_text_pieces)
-        textless = Prompt.of(template, np.empty(0, dtype=np.int64), seeds)
-        prompts = [Prompt.of(template, each, seeds, textless) for each in pieces]
+        check_pieces(pieces, template.max_text_pieces)
+        textless = Prompt.of(template, np.empty(0, dtype=np.int64), [seed])
+        prompts = [
+            Prompt.of(template, pieces[text], seeds, textless)
+            for row in rows
+            for text, seeds in seeds_of_texts(row, seed)
+        ]
         codes = engine.generate(prompts, config, progress)
-        return codes.view(len(texts), num_candidates, template.grid_rows, template.grid_columns)
-
-
-def _warn_of_clipping(lengths: Sequence[int], limit: int) -> None:
-    """Warn once if texts are longer than the model reads."""
-    num_clipped = sum(length > limit for length in lengths)
-    if num_clipped:
-        warnings.warn(
-            f"{num_clipped} of {len(lengths)} texts have more than the {limit} pieces that this model reads (up to "
-            f"{max(lengths)}); the rest of them is left out",
-            stacklevel=4,
-        )
+        return codes.view(len(rows), len(rows[0]), template.grid_rows, template.grid_columns)
 
 
 def load(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cogview.data.config import DefaultDataConfig
+from cogview.data.config import ClothingDataConfig, DefaultDataConfig, StyleDataConfig
 from cogview.errors import UsageError
 from cogview.image.config import LEAST_PATCHES, AutoencoderConfig, VQGANConfig, VQVAEConfig
 from cogview.training.config import TokenLossConfig, TrainingConfig
@@ -226,10 +226,10 @@ class SuperResolutionRecipe(FinetuneRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecipe:
-    """The default data set at one size.
+    """A data set to build: the default one at some size, the pictures of a style, or clothing.
 
     Args:
         data: what it holds.
     """
 
-    data: DefaultDataConfig
+    data: tyro.conf.AvoidSubcommands[DefaultDataConfig | StyleDataConfig | ClothingDataConfig]
