@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Split = Literal["train", "held-out-composition", "held-out-object", "held-out-style"]
+Split = Literal["train", "held-out-composition", "held-out-object", "held-out-style", "held-out-drawing"]
 Style = Literal["noto", "twemoji", "fluent", "fluent-flat", "fluent-3d", "openmoji"]
 Language = Literal["zh", "en"]
 
@@ -22,6 +22,8 @@ class DefaultDataConfig:
         num_held_out_composition: pictures of known objects in unseen compositions.
         num_held_out_object: pictures that show an object never seen in training.
         num_held_out_style: pictures in the held-out style (openmoji, CC-BY-SA-4.0); 0 leaves its package unfetched.
+        num_held_out_drawing: pictures of one known object in the one of the styles in which no other split shows it; 0
+            holds no drawing back.
         size_pixels: side of a picture; a multiple of 16.
         styles: the styles of all splits but the held-out style's.
         num_objects: how many train objects of the table to use, from its top.
@@ -45,6 +47,7 @@ class DefaultDataConfig:
     num_held_out_composition: int = 1_000
     num_held_out_object: int = 500
     num_held_out_style: int = 0
+    num_held_out_drawing: int = 0
     size_pixels: int = 128
     styles: tuple[Style, ...] = ("noto", "twemoji", "fluent-flat", "fluent-3d")
     num_objects: int = 160

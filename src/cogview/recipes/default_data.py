@@ -29,6 +29,31 @@ def bundled() -> DataRecipe:
     )
 
 
+def bundled_captions() -> DataRecipe:
+    """Scenes of the bundled model's objects in four styles, for learning to tell what is seen.
+
+    Claim: 80 objects; each is held back in one of the styles, so that it can be asked what an unseen drawing shows.
+    Command: cogview data build bundled-captions --out PICTURES
+    Cost: half a minute and 0.1 GB of disk on 2 CPU cores.
+    """
+    data = bundled().data
+    assert isinstance(data, DefaultDataConfig)
+    return DataRecipe(
+        data=replace(
+            data,
+            num_train=20_000,
+            num_held_out_object=0,
+            num_held_out_drawing=500,
+            styles=DefaultDataConfig.styles,
+            single_share=0.5,
+            count_share=0.1,
+            relation_share=0.25,
+            group_share=0.15,
+            seed=2,
+        )
+    )
+
+
 def bundled_image_tokenizer() -> DataRecipe:
     """Scenes and single icons of all kinds, for the image tokenizer that ships.
 
