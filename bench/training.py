@@ -9,10 +9,12 @@ that of a step above what lies there before it (weights and optimizer state of a
 allocates, on Linux what the process holds, as far as the system lets it be asked.
 """
 
+import json
 import math
 import statistics
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +24,7 @@ import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cogview.files import atomic_write_json
+from cogview.files import atomic_write_text
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.training.config import ComputedPrecision, LossScaleConfig, TokenLossConfig, TrainingConfig
@@ -302,19 +304,20 @@ def main(
             f"{figure['against_plain_bfloat16_compiled']:.2f} | {figure['share_of_bfloat16_peak']:.0%} | "
             f"{'-' if figure['peak_gigabytes'] is None else format(figure['peak_gigabytes'], '.2f')} |"
         )
+    result = {
+        "benchmark": "training",
+        "environment": environment,
+        "shape": asdict(config),
+        "batch_size": batch_size,
+        "tokens_per_sequence": template.max_tokens,
+        "rounds": rounds,
+        "bfloat16_product_gflops": peak / 1e9,
+        "figures": figures,
+    }
+    text = json.dumps(result, indent=2)  # in the self-test too
     if not quick:
         path = RESULTS / f"training-{out or device}.json"
-        result = {
-            "benchmark": "training",
-            "environment": environment,
-            "shape": {**vars(config)},
-            "batch_size": batch_size,
-            "tokens_per_sequence": template.max_tokens,
-            "rounds": rounds,
-            "bfloat16_product_gflops": peak / 1e9,
-            "figures": figures,
-        }
-        atomic_write_json(path, result)
+        atomic_write_text(path, text + "\n")
         print(path)
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 import cogview as package
 from cogview.cli.main import main
+from cogview.text.word_replacing import replace_words
 from tiny import tiny_pipeline_folder
 
 
@@ -63,6 +64,7 @@ def test_a_picture_tells_how_it_was_made_and_can_be_made_again(model: Path, tmp_
         "top_k": 5,
         "top_p": 0.8,
         "guidance": 1.0,
+        "balance_words": False,
         "model": str(model),
         "device": "cpu",
         "dtype": "float32",
@@ -96,6 +98,25 @@ def test_json_on_stdout_names_everything(
     named = [picture["path"] for picture in result["pictures"]] + result["contact_sheets"]
     assert sorted(named) == files(tmp_path)
     assert [picture["seed"] for picture in result["pictures"]] == [0, 1]
+
+
+@pytest.mark.filterwarnings("ignore:.* texts have more than")  # the tiny model spells these words in bytes
+def test_balanced_words_are_told_in_the_picture_and_in_what_is_printed(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = ("a doctor", "a cat", "--num-candidates", "2", "--seed", "3", "--balance-words")
+    drawn = [replace_words("a doctor", seed) for seed in (3, 4)]
+    assert generate(model, *request) == 0
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in drawn)
+    assert generate(model, *request, "--json") == 0
+    pictures = json.loads(capsys.readouterr().out)["pictures"]
+    assert [picture["text"] for picture in pictures] == ["a doctor", "a doctor", "a cat", "a cat"]
+    assert [picture.get("drawn_text") for picture in pictures] == [*drawn, None, None]
+    with Image.open(tmp_path / "out" / "001" / "01-a-doctor-seed3.png") as picture:
+        assert picture.text["Description"] == "a doctor"
+        facts = json.loads(picture.text["cogview"])
+    assert (facts["balance_words"], facts["drawn_text"]) == (True, drawn[0])
 
 
 def test_many_texts_are_saved_as_they_come_with_a_sheet_for_every_sixteen(

@@ -22,6 +22,7 @@ RECIPES = {
     "data build": "cogview.recipes.default_data",
     "train captioning": "cogview.recipes.captioning",
     "train image-tokenizer": "cogview.recipes.image_tokenizer",
+    "train super-resolution": "cogview.recipes.super_resolution",
     "train style": "cogview.recipes.style",
     "train text-to-image": "cogview.recipes.text_to_image",
 }

@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tests.tiny import tiny_pipeline_folder
 
 import cogview
 from cogview.cli import finetune_run, style_run
@@ -17,6 +16,7 @@ from cogview.cli.main import main
 from cogview.generation.pretrained import load_pretrained
 from cogview.recipes import style
 from cogview.transformer.adapter import AdaptedTransformer
+from tiny import tiny_pipeline_folder
 
 # The tiny text tokenizer needs more pieces for a style's text than the tiny model reads.
 pytestmark = pytest.mark.filterwarnings("ignore:.* more than .* pieces")

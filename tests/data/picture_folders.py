@@ -90,6 +90,7 @@ def write_tokens(
     pairs_per_shard: int = 100,
     num_codes: int = 65_536,
     num_pieces: int = 50_000,
+    image_tokenizer: str = "i",
 ) -> Path:
     """Write token shards of pictures, each its codes and the pieces of its captions."""
     shards = [
@@ -103,7 +104,11 @@ def write_tokens(
     ]
     side = int(len(pictures[0][0]) ** 0.5)
     kind = TokenKind(
-        image_tokenizer="i", text_tokenizer="t", grid=(side, side), num_codes=num_codes, num_pieces=num_pieces
+        image_tokenizer=image_tokenizer,
+        text_tokenizer="t",
+        grid=(side, side),
+        num_codes=num_codes,
+        num_pieces=num_pieces,
     )
     write_manifest(folder, kind, shards, {})
     return folder

@@ -79,6 +79,24 @@ def test_share_alike_art_is_in_its_own_split_alone(built: Path) -> None:
         assert (line["scene"]["style"] == "openmoji") == (line["split"] == "held-out-style")
 
 
+def test_one_style_of_each_object_can_be_held_back(icons: Icons) -> None:
+    config = replace(CONFIG, num_held_out_drawing=8, icon_share=0.0)
+    source = ExampleSource(config, icons)
+    shown = [source.example("train", index).scene for index in range(300)]
+    drawings = {(each.code, scene.style) for scene in shown for each in scene.placements}
+    held_out = [source.example("held-out-drawing", index).scene for index in range(100)]
+    assert all(len(scene.placements) == 1 for scene in held_out)
+    unseen = {(scene.placements[0].code, scene.style) for scene in held_out}
+    assert unseen.isdisjoint(drawings)
+    objects = {code for code, _ in unseen}
+    assert len(unseen) == len(objects) > 15
+    # Of four styles each is held back from some objects, and the other three are shown.
+    assert {style for _, style in unseen} == set(CONFIG.styles)
+    assert {code for code, _ in drawings} >= objects
+    with pytest.raises(UsageError, match="at least two styles"):
+        ExampleSource(replace(config, styles=("noto",)), icons)
+
+
 def test_icons_of_the_whole_sets_are_split_by_code_point(built: Path, icons: Icons) -> None:
     config = replace(
         CONFIG, icon_share=1.0, single_share=0.0, count_share=0.0, relation_share=0.0, group_share=0.0

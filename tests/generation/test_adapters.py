@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.tiny import tiny_model
 
 import cogview
 from cogview.errors import CogViewError, UsageError
@@ -18,6 +17,7 @@ from cogview.generation.pretrained import load_pretrained, save_pretrained
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.config import AdapterConfig
 from cogview.transformer.model import Transformer
+from tiny import tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from cogview.planning.plan import tokens_of
-from cogview.recipes import image_tokenizer, text_to_image
+from cogview.recipes import image_tokenizer, text_to_image, vqgan
+from cogview.recipes.default_data import clothing
 from cogview.transformer.model import Transformer
 
 
@@ -29,6 +30,18 @@ def test_a_size_has_its_parameters(name: str, least: float, most: float) -> None
 
 def test_fashion_has_the_codes_of_its_vqgan() -> None:
     assert tokens_of(text_to_image.fashion_3b())[1].num_codes_per_image == 2_500
+
+
+def test_small_fashion_has_the_codes_of_its_vqgan_and_attention_that_is_sparse() -> None:
+    recipe, images = text_to_image.fashion_small(), vqgan.small()
+    tokens, regions = recipe.made_for, recipe.transformer.three_region
+    assert recipe.transformer.attention_pattern == "three_region"
+    assert tokens.num_image_codes == images.vqgan.num_codes
+    assert tokens.grid_rows == tokens.grid_columns == images.size_pixels // images.vqgan.downsampling_factor
+    assert clothing().data.size_pixels == images.size_pixels
+    num_tokens = tokens_of(recipe)[1].num_positions
+    assert regions.block_tokens * regions.key_window_blocks < num_tokens / 2
+    assert recipe.max_text_pieces < regions.num_text_and_pivot_tokens < num_tokens / 2
 
 
 @pytest.mark.parametrize("name", ["bundled", "bundled_gpu"])

@@ -1,4 +1,4 @@
-"""`cogview data build`: draws the default data set."""
+"""`cogview data build`: draws the default data set, and makes the others of the recipes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,17 +17,27 @@ def run(
     out: Path,
     json: bool = False,
 ) -> None:
-    """Draw the default data set: icons and composed scenes, with captions in Chinese and English.
+    """Make a data set: icons and composed scenes with captions in Chinese and English, or what else the recipe says.
 
     Args:
-        recipe: what to draw; the same options give the same bytes. The icons come from npm packages that are fetched
-            once and kept, or, with --data.packages-folder, from a folder.
+        recipe: what to make; the same options give the same bytes. Icons come from npm packages that are fetched once
+            and kept, or, with --data.packages-folder, from a folder.
         out: the folder to make.
         json: print the result as JSON.
     """
     from cogview.data.builder import build_default_data
+    from cogview.data.clothing import build_clothing_data
+    from cogview.data.config import ClothingDataConfig, StyleDataConfig
+    from cogview.data.style_pictures import build_style_data
 
     with progress_bar("drawing", "pictures") as move:
-        sizes = build_default_data(recipe.data, out, move)
+        if isinstance(recipe.data, StyleDataConfig):
+            sizes = build_style_data(recipe.data, out, move)
+        elif isinstance(recipe.data, ClothingDataConfig):
+            sizes = build_clothing_data(recipe.data, out, move)
+        else:
+            sizes = {
+                str(split): number for split, number in build_default_data(recipe.data, out, move).items()
+            }
     lines = [f"{number} pictures of {split}" for split, number in sizes.items()]
     print_result({"folder": out, "num_pictures": sizes}, [*lines, str(out)], json)

@@ -32,6 +32,7 @@ def run(
     top_k: int | None = None,
     top_p: float = 0.8,
     guidance: float | None = None,
+    balance_words: bool = False,
     out: Path = Path("out"),
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
@@ -58,6 +59,7 @@ def run(
         top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
         guidance: above 1, follow the text more closely than it was learnt, for models trained with some texts dropped;
             the model's own by default.
+        balance_words: give each word for people ("a doctor", 医生) a gender and a skin tone, in turn from seed to seed.
         out: the folder in which the numbered folder is made.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
         dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
@@ -81,6 +83,7 @@ def run(
         "top_k": top_k,
         "top_p": top_p,
         "guidance": pipeline.guidance if guidance is None else guidance,
+        "balance_words": balance_words,
         "model": model or "bundled",
         **({} if adapter is None else {"adapter": adapter}),
         "device": str(pipeline.device),
@@ -109,6 +112,7 @@ def run(
                 progress=progress,
                 adapter=chosen,
                 captioner=ranker,
+                balance_words=balance_words,
             )
             for number, row in enumerate(rows, start=start + 1):
                 pictures += [_save_picture(picture, folder, number, settings) for picture in row]
@@ -154,6 +158,8 @@ def _save_picture(
     facts: dict[str, Any] = {"text": picture.text, "seed": picture.seed}
     if picture.caption_loss is not None:
         facts["caption_loss"] = picture.caption_loss
+    if picture.drawn_text is not None:
+        facts["drawn_text"] = picture.drawn_text
     info = PngInfo()
     info.add_itxt("Description", picture.text)
     info.add_text("Software", f"cogview {cogview.__version__}")
@@ -192,9 +198,8 @@ def _lines(pictures: Sequence[dict[str, Any]], sheets: Sequence[Path]) -> list[s
     for number, row in itertools.groupby(pictures, key=lambda picture: picture["number"]):
         same_text = list(row)
         lines.append(f"{number}. {same_text[0]['text']}")
-        lines += [
-            f"   {picture['path']}"
-            + (f"  CapLoss {picture['caption_loss']:.3f}" if "caption_loss" in picture else "")
-            for picture in same_text
-        ]
+        for picture in same_text:
+            drawn = f" ({picture['drawn_text']})" if "drawn_text" in picture else ""
+            loss = f"  CapLoss {picture['caption_loss']:.3f}" if "caption_loss" in picture else ""
+            lines.append(f"   {picture['path']}{drawn}{loss}")
     return [*lines, *(f"contact sheet: {sheet}" for sheet in sheets)]

@@ -67,6 +67,7 @@ def split_sizes(config: DefaultDataConfig) -> dict[Split, int]:
         "held-out-composition": config.num_held_out_composition,
         "held-out-object": config.num_held_out_object,
         "held-out-style": config.num_held_out_style,
+        "held-out-drawing": config.num_held_out_drawing,
     }
 
 
@@ -89,6 +90,10 @@ def check_config(config: DefaultDataConfig) -> None:
             raise UsageError(f"language {language!r} is unknown; wanted {', '.join(get_args(Language))}")
     if not config.styles or not config.languages:
         raise UsageError("styles and languages are empty; wanted at least one of each")
+    if config.num_held_out_drawing and len(set(config.styles)) < 2:
+        raise UsageError(
+            "num_held_out_drawing holds back one style of each object; wanted at least two styles"
+        )
     if config.size_pixels < LATTICE_CELLS or config.size_pixels % LATTICE_CELLS:
         raise UsageError(
             f"size_pixels is {config.size_pixels}; wanted a positive multiple of {LATTICE_CELLS}"

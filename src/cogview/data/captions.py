@@ -266,7 +266,7 @@ ENGLISH_STYLES = (
 )
 
 
-def _article(name: str) -> str:
+def english_article(name: str) -> str:
     """Return the article before a name of the table or a colour: all their vowels are spoken as vowels."""
     return "an" if name[0].lower() in "aeiou" or name == "hourglass" else "a"
 
@@ -275,7 +275,7 @@ def _english_name(thing: SceneObject, rng: random.Random, number: int) -> str:
     if number > 1:
         return f"{ENGLISH_NUMBERS[number]} {_one_of(thing.plural, rng)}"
     name = _one_of(thing.singular, rng)
-    return f"{_article(name)} {name}"
+    return f"{english_article(name)} {name}"
 
 
 def _english_list(_rng: random.Random, names: list[str]) -> str:
@@ -303,7 +303,7 @@ def _english_sentence(
         sentence = f"{rng.choice(ENGLISH_LEAD_INS)}{content}" if leads_in and not is_clause else content
     else:
         colour = _one_of(GROUNDS[ground].english, rng)
-        a_colour = f"{_article(colour)} {colour}"
+        a_colour = f"{english_article(colour)} {colour}"
         back = rng.choice(ENGLISH_BACKGROUNDS)
         if is_clause:
             form = rng.choice(ENGLISH_CLAUSES)

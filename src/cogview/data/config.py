@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Split = Literal["train", "held-out-composition", "held-out-object", "held-out-style"]
+Split = Literal["train", "held-out-composition", "held-out-object", "held-out-style", "held-out-drawing"]
 Style = Literal["noto", "twemoji", "fluent", "fluent-flat", "fluent-3d", "openmoji"]
 Language = Literal["zh", "en"]
 
@@ -22,6 +22,8 @@ class DefaultDataConfig:
         num_held_out_composition: pictures of known objects in unseen compositions.
         num_held_out_object: pictures that show an object never seen in training.
         num_held_out_style: pictures in the held-out style (openmoji, CC-BY-SA-4.0); 0 leaves its package unfetched.
+        num_held_out_drawing: pictures of one known object in the one of the styles in which no other split shows it; 0
+            holds no drawing back.
         size_pixels: side of a picture; a multiple of 16.
         styles: the styles of all splits but the held-out style's.
         num_objects: how many train objects of the table to use, from its top.
@@ -45,6 +47,7 @@ class DefaultDataConfig:
     num_held_out_composition: int = 1_000
     num_held_out_object: int = 500
     num_held_out_style: int = 0
+    num_held_out_drawing: int = 0
     size_pixels: int = 128
     styles: tuple[Style, ...] = ("noto", "twemoji", "fluent-flat", "fluent-3d")
     num_objects: int = 160
@@ -61,3 +64,48 @@ class DefaultDataConfig:
     pictures_per_tar: int = 5_000
     num_workers: int = 2
     packages_folder: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleDataConfig:
+    """Pictures of one style: many that all say the same, and others of objects that are not among them.
+
+    Args:
+        num_train: pictures of the train split, each with the caption "An image of openmoji style".
+        num_held_out: pictures of the held-out split, each captioned with its object, "A cat of openmoji style".
+        num_held_out_objects: objects that only the held-out split shows, so many of the first `num_known_objects`.
+        num_known_objects: train objects, from the top of the table, that the model to be finetuned knows in other
+            styles; the train split shows those that are not held out, and the rest of the table's train objects.
+        size_pixels: side of a picture; a multiple of 16.
+        object_cells: side of the object, in cells of the 16 x 16 lattice, 1 to 14.
+        seed: the pictures are a function of this and the fields above.
+        packages_folder: a folder with the packages' archives; None fetches them with npm.
+    """
+
+    num_train: int = 1_000
+    num_held_out: int = 200
+    num_held_out_objects: int = 20
+    num_known_objects: int = 80
+    size_pixels: int = 128
+    object_cells: int = 7
+    seed: int = 0
+    packages_folder: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClothingDataConfig:
+    """Pictures of clothing: Fashion-MNIST, 70,000 grey pictures of 28 x 28 pixels in ten classes.
+
+    Args:
+        source: the folder with the package's four .gz files; by default where Debian's package installs them.
+        fetch: fetch the package dataset-fashion-mnist with apt-get into a temporary folder, and ignore `source`.
+        num_train: pictures of the train split, at most 60,000.
+        num_held_out: pictures of the held-out split, from the package's own test pictures, at most 10,000.
+        size_pixels: side of a picture; a multiple of 32 magnifies by a whole number.
+    """
+
+    source: Path = Path("/usr/share/datasets/fashion-mnist")
+    fetch: bool = False
+    num_train: int = 20_000
+    num_held_out: int = 1_000
+    size_pixels: int = 64

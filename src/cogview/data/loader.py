@@ -31,10 +31,10 @@ def batch_indices(seed: int, step: int, batch_size: int, num_items: int) -> Int6
     Raises:
         UsageError: there are no items, or the batch is empty.
     """
-    return _epochs_and_indices(seed, step, batch_size, num_items)[1]
+    return epochs_and_indices(seed, step, batch_size, num_items)[1]
 
 
-def _epochs_and_indices(
+def epochs_and_indices(
     seed: int, step: int, batch_size: int, num_items: int
 ) -> tuple[Int64[np.ndarray, "b"], Int64[np.ndarray, "b"]]:
     """Return the epoch that each place of a batch falls into, and the item there."""
@@ -116,7 +116,7 @@ class TokenBatches:
 
     def batch(self, step: int) -> TokenBatch:
         """Return the sequences of a step, counted from 0; `num_clipped` of them lost the end of their text."""
-        epochs, indices = _epochs_and_indices(self._seed, step, self._batch_size, len(self._shards))
+        epochs, indices = epochs_and_indices(self._seed, step, self._batch_size, len(self._shards))
         pairs = [self._pair(int(epoch), int(index)) for epoch, index in zip(epochs, indices, strict=True)]
         return self.template.batch(pairs)
 

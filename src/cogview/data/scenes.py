@@ -139,6 +139,12 @@ def is_held_out_composition(first: str, relation: Relation | int, second: str, g
     return _percentile("composition", first, relation, second, ground) < HELD_OUT_COMPOSITIONS_PERCENT
 
 
+@cache
+def held_out_style(code: str, styles: tuple[Style, ...]) -> Style:
+    """Return the one of some styles in which an object is held back from all splits but `held-out-drawing`."""
+    return styles[_percentile("drawing", code) % len(styles)]
+
+
 def compositions(scene: Scene) -> Iterator[tuple[str, Relation | int, str]]:
     """Yield every (object, relation, object) and (object, number, object) that a scene shows."""
     for index, first in enumerate(scene.placements):
@@ -151,12 +157,19 @@ def compositions(scene: Scene) -> Iterator[tuple[str, Relation | int, str]]:
         yield code, len(scene.placements), code
 
 
-def split_of(scene: Scene) -> Split:
-    """Return the only split that may hold a scene, decided by what it shows."""
+def split_of(scene: Scene, styles: tuple[Style, ...] = ()) -> Split:
+    """Return the only split that may hold a scene, decided by what it shows.
+
+    Args:
+        scene: what it shows.
+        styles: those of which one is held back for each object; none by default.
+    """
     if scene.style in HELD_OUT_STYLES:
         return "held-out-style"
     if any(is_held_out_icon(placement.code) for placement in scene.placements):
         return "held-out-object"
+    if styles and any(held_out_style(each.code, styles) == scene.style for each in scene.placements):
+        return "held-out-drawing"
     for first, relation, second in compositions(scene):
         if first != second and is_held_out_pair(first, second):
             return "held-out-composition"
@@ -191,9 +204,10 @@ def make_scene(
     if kind == "icon" and not icon_codes:
         raise UsageError("icon_share is positive but there are no icons; pass icon_codes")
     held_out = held_out_codes() if split == "held-out-object" else []
+    held_back = styles if config.num_held_out_drawing else ()
     for _ in range(MAX_ATTEMPTS):
         scene = _compose(rng, kind, styles, known, held_out, icon_codes, config.single_cells)
-        if split_of(scene) == split and not _is_swallowed(scene):
+        if split_of(scene, held_back) == split and not _is_swallowed(scene):
             return scene
     raise UsageError(
         f"no scene of split {split!r} was found in {MAX_ATTEMPTS} attempts; use more objects or styles"
@@ -216,6 +230,8 @@ def _draw_kind(rng: random.Random, config: DefaultDataConfig, split: Split) -> K
         "group": config.group_share,
         "icon": config.icon_share,
     }
+    if split == "held-out-drawing":
+        return "single"
     if split == "held-out-composition":
         shares["single"] = shares["icon"] = 0.0  # one object alone is no composition
     if min(shares.values()) < 0 or sum(shares.values()) <= 0:

@@ -217,6 +217,19 @@ class TokenShards:
         """Return the number of pieces of every caption."""
         return np.concatenate([np.diff(shard.piece_offsets) for shard in self._shards])
 
+    def captions_fingerprint(self) -> str:
+        """Return what changes with any caption, their order, or which picture they belong to, and with nothing else.
+
+        Token sets of the same pictures at other sizes, or in other shards, have the same.
+        """
+        texts, lengths, counts = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+        for shard in self._shards:
+            texts.update(shard.pieces[:].tobytes())
+            lengths.update(np.diff(shard.piece_offsets).tobytes())
+            counts.update(np.diff(shard.caption_offsets).tobytes())
+        joined = texts.digest() + lengths.digest() + counts.digest()
+        return hashlib.sha256(joined).hexdigest()[:16]
+
     def _find(self, index: int) -> tuple[_Shard, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"There is no picture {index} among {len(self)}.")

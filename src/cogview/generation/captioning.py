@@ -211,6 +211,28 @@ class CaptioningModel(ResidentModel):
             for index in sorted(range(len(losses)), key=losses.__getitem__)
         ]
 
+    def best(
+        self,
+        captioner: Captioner | None,
+        texts: Sequence[str],
+        codes: Int64[Tensor, "b r s"],
+        keep: int | None,
+    ) -> list[tuple[int, float | None]]:
+        """Return which candidates to keep, the best first, with their losses; all as they are without a captioner.
+
+        Args:
+            captioner: what to choose by.
+            texts: what each candidate was drawn for; what a captioner has no room for is left out.
+            codes: of the candidates.
+            keep: how many; all if None.
+        """
+        if captioner is None:
+            return [(number, None) for number in range(len(codes))]
+        pieces = {text: np.asarray(self.text_tokenizer.encode(text), dtype=np.int64) for text in set(texts)}
+        pairs = [(pieces[text], each.numpy()) for text, each in zip(texts, codes, strict=True)]
+        losses = captioner.losses(pairs)
+        return [(int(number), float(losses[number])) for number in np.argsort(losses, kind="stable")[:keep]]
+
     def codes_of(self, images: Picture | Sequence[Picture], template: CaptionTemplate) -> list[Codes]:
         """Return the codes of pictures that are given as such, as paths, or as codes already.
 

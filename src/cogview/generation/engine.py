@@ -34,6 +34,8 @@ class Prompt:
         max_prefix_tokens: places that are kept for the prefix, as many as it has by default. Prompts are drawn side by
             side where theirs are equal.
         textless: the same without a text, which guidance compares with; only needed for guidance.
+        forced: codes that stand already, and -1 where one is to be drawn, for each of `code_positions`; all are drawn
+            if None. Whatever is forced, a code is drawn with the random number of its place.
 
     Raises:
         UsageError: there is no seed, or one is negative.
@@ -44,6 +46,7 @@ class Prompt:
     seeds: tuple[int, ...]
     max_prefix_tokens: int = 0
     textless: "Prompt | None" = None
+    forced: Int64[np.ndarray, "n"] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_prefix_tokens", max(self.max_prefix_tokens, len(self.prefix.tokens)))
@@ -171,40 +174,48 @@ class Engine:
                     read = {
                         prompt: read.get(prompt) or self._read(prompt, room) for prompt in dict.fromkeys(rows)
                     }
-                    seeds = [candidate.seed for candidate in batch]
-                    drawn = self._draw([read[prompt] for prompt in rows], seeds, config, step)
+                    drawn = self._draw(batch, [read[prompt] for prompt in rows], config, step)
                 codes[[candidate.row for candidate in batch]] = drawn.cpu()
                 num_done += drawn.numel()
         return codes
 
     def _draw(
         self,
+        batch: Sequence[_Candidate],
         rows: Sequence[_Read],
-        seeds: Sequence[int],
         config: SamplingConfig,
         step: Callable[[int], None],
     ) -> Int64[Tensor, "b n"]:
-        """Draw a picture for each seed; with guidance, rows without a text follow those with one."""
+        """Draw a picture for each candidate; with guidance, rows without a text follow those with one."""
         num_codes = len(rows[0].code_positions)
         positions = torch.from_numpy(np.stack([row.code_positions for row in rows])).to(self.decoder.device)
-        uniforms = seeded_uniforms(seeds, num_codes).to(self.decoder.device)
+        uniforms = seeded_uniforms([each.seed for each in batch], num_codes).to(self.decoder.device)
+        # Asked of NumPy, so that no step waits for a GPU to say whether anything is drawn.
+        given = np.stack([_forced(candidate.prompt) for candidate in batch])
+        is_given, is_drawn = np.any(given >= 0, axis=0), np.any(given < 0, axis=0)
+        last_drawn = int(np.flatnonzero(is_drawn)[-1])
+        forced = torch.from_numpy(given).to(self.decoder.device)
         cache = self.decoder.new_cache(len(rows), rows[0].cache.length + num_codes - 1)
         cache.copy_prompts([row.cache for row in rows])
         hidden = torch.stack([row.state for row in rows])
-        codes = positions.new_empty(len(seeds), num_codes)
+        codes = forced.clone()
         for index in range(num_codes):
-            logits = self.decoder.logits(hidden)
-            if config.guidance != 1:
-                # What is far apart must not be rounded.
-                with_text, without = logits.float().chunk(2)
-                logits = without + config.guidance * (with_text - without)
-            # What is not finite stays so to the end, so it is looked for once.
-            if index + 1 == num_codes and not bool(torch.isfinite(logits).all()):
-                raise CogViewError(
-                    "the transformer's logits are infinite or NaN: its weights are damaged, or too large for this "
-                    "dtype; load it as float32, or copy or export the model again"
-                )
-            codes[:, index] = sample(logits, config, uniforms[:, index])
+            if is_drawn[index]:
+                logits = self.decoder.logits(hidden)
+                if config.guidance != 1:
+                    # What is far apart must not be rounded.
+                    with_text, without = logits.float().chunk(2)
+                    logits = without + config.guidance * (with_text - without)
+                # What is not finite stays so to the end, so it is looked for once.
+                if index == last_drawn and not bool(torch.isfinite(logits).all()):
+                    raise CogViewError(
+                        "the transformer's logits are infinite or NaN: its weights are damaged, or too large for this "
+                        "dtype; load it as float32, or copy or export the model again"
+                    )
+                drawn = sample(logits, config, uniforms[:, index])
+                if is_given[index]:
+                    drawn = torch.where(forced[:, index] < 0, drawn, forced[:, index])
+                codes[:, index] = drawn
             step(index + 1)
             if index + 1 < num_codes:
                 tokens = codes[:, index] + self._first_code
@@ -222,6 +233,11 @@ class Engine:
         )
         state = self.decoder.prefill(tokens, positions, cache)[0]
         return _Read(state=state, cache=cache, code_positions=prompt.code_positions)
+
+
+def _forced(prompt: Prompt) -> Int64[np.ndarray, "n"]:
+    """Return the codes of a prompt that stand already, and -1 for all others."""
+    return np.full(len(prompt.code_positions), -1) if prompt.forced is None else prompt.forced
 
 
 def _textless(prompt: Prompt) -> Prompt:

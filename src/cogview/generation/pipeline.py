@@ -12,13 +12,12 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from cogview.errors import UsageError
 from cogview.generation.captioning import CaptioningModel
 from cogview.generation.config import SamplingConfig
 from cogview.generation.engine import Progress, Prompt
 from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import find_model_folder, load_pretrained
-from cogview.generation.request import check_request
+from cogview.generation.request import check_pieces, check_request, seeds_of_texts, texts_of_candidates
 from cogview.image.pixels import tensor_to_images
 
 
@@ -32,6 +31,7 @@ class GeneratedImage:
         seed: draws the same picture again, alone or in any company.
         text: what it was drawn for.
         caption_loss: how badly the text fits the picture, in nats per piece; None if the pictures were not ranked.
+        drawn_text: what was drawn for the text, where `balance_words` replaced words in it; None elsewhere.
     """
 
     image: Image.Image
@@ -39,6 +39,7 @@ class GeneratedImage:
     seed: int
     text: str
     caption_loss: float | None = None
+    drawn_text: str | None = None
 
 
 class Pipeline(CaptioningModel):
@@ -63,6 +64,7 @@ class Pipeline(CaptioningModel):
         guidance: float | int | None = ...,
         progress: Progress | None = ...,
         adapter: str | None = ...,
+        balance_words: bool = ...,
         captioner: str | None = ...,
     ) -> list[GeneratedImage]: ...
 
@@ -79,6 +81,7 @@ class Pipeline(CaptioningModel):
         guidance: float | int | None = ...,
         progress: Progress | None = ...,
         adapter: str | None = ...,
+        balance_words: bool = ...,
         captioner: str | None = ...,
     ) -> list[list[GeneratedImage]]: ...
 
@@ -94,6 +97,7 @@ class Pipeline(CaptioningModel):
         guidance: float | int | None = None,
         progress: Progress | None = None,
         adapter: str | None = None,
+        balance_words: bool = False,
         captioner: str | None = None,
     ) -> list[GeneratedImage] | list[list[GeneratedImage]]:
         """Draw pictures for one text or for several.
@@ -116,6 +120,8 @@ class Pipeline(CaptioningModel):
             progress: called with the numbers of codes drawn and to be drawn.
             adapter: the name of the one to draw with (see `adapters`); none by default.
             captioner: the name of the adapter to rank with, if there are several; if given, all are ranked by default.
+            balance_words: give each word for people a gender and a skin tone, in turn from seed to seed; see
+                `cogview.text.word_replacing`.
 
         Returns:
             The candidates of the text in the order of their seeds, or of CapLoss, the best first, if they were ranked;
@@ -129,30 +135,25 @@ class Pipeline(CaptioningModel):
         check_request(texts, num_candidates, keep, seed, is_ranked)
         image_tokenizer = self.image_tokenizer  # found out before the codes are drawn, not after
         ranker = self.captioner(captioner) if is_ranked else None
-        codes = self._draw(
-            texts, num_candidates, seed, temperature, top_k, top_p, guidance, progress, adapter
-        )
-        drawn = []
-        for each, candidates in zip(texts, codes, strict=True):
-            losses: list[float | None] = [None] * num_candidates
-            chosen: Sequence[int] = range(num_candidates)
-            if ranker is not None:
-                pieces = np.asarray(self.text_tokenizer.encode(each), dtype=np.int64)
-                found = ranker.losses([(pieces, candidate.numpy()) for candidate in candidates])
-                losses, chosen = found.tolist(), np.argsort(found, kind="stable")[:keep].tolist()
-            drawn.append(
-                [
-                    GeneratedImage(
-                        # Decoded one by one: convolutions round differently in batches of another size.
-                        image=tensor_to_images(image_tokenizer.decode(candidates[[number]]))[0],
-                        codes=candidates[number],
-                        seed=seed + number,
-                        text=each,
-                        caption_loss=losses[number],
-                    )
-                    for number in chosen
-                ]
-            )
+        words = texts_of_candidates(texts, num_candidates, seed, balance_words)
+        codes = self._draw(words, seed, temperature, top_k, top_p, guidance, progress, adapter)
+        # What a candidate was drawn for counts, so that no way of balancing words is preferred to another.
+        kept = [self.best(ranker, row, each, keep) for row, each in zip(words, codes, strict=True)]
+        drawn = [
+            [
+                GeneratedImage(
+                    # Decoded one by one: convolutions round differently in batches of another size.
+                    image=tensor_to_images(image_tokenizer.decode(candidates[[number]]))[0],
+                    codes=candidates[number],
+                    seed=seed + number,
+                    text=text_of_row,
+                    caption_loss=loss,
+                    drawn_text=row[number] if row[number] != text_of_row else None,
+                )
+                for number, loss in chosen
+            ]
+            for text_of_row, candidates, row, chosen in zip(texts, codes, words, kept, strict=True)
+        ]
         return drawn[0] if isinstance(text, str) else drawn
 
     def generate_codes(
@@ -169,19 +170,19 @@ class Pipeline(CaptioningModel):
     ) -> Int64[Tensor, "n b r s"]:
         """Return the codes of the pictures that `generate` would draw, [texts, candidates, rows, columns].
 
-        No image tokenizer is needed. The arguments are those of `generate`.
+        No image tokenizer is needed. The arguments are those of `generate`, but words are not replaced.
 
         Raises:
             UsageError: an empty text or an impossible number.
         """
         texts = [text] if isinstance(text, str) else list(text)
         check_request(texts, num_candidates, None, seed)
-        return self._draw(texts, num_candidates, seed, temperature, top_k, top_p, guidance, progress, adapter)
+        words = texts_of_candidates(texts, num_candidates, seed)
+        return self._draw(words, seed, temperature, top_k, top_p, guidance, progress, adapter)
 
     def _draw(
         self,
-        texts: Sequence[str],
-        num_candidates: int,
+        rows: Sequence[Sequence[str]],
         seed: int,
         temperature: float | int,
         top_k: int | None,
@@ -190,7 +191,7 @@ class Pipeline(CaptioningModel):
         progress: Progress | None,
         adapter: str | None,
     ) -> Int64[Tensor, "n b r s"]:
-        """Draw the codes of a checked request, for a method that the user called."""
+        """Draw the codes of a checked request's rows of candidates, for a method that the user called."""
         config = SamplingConfig(
             guidance=self.guidance if guidance is None else float(guidance),
             temperature=float(temperature),
@@ -203,30 +204,17 @@ class Pipeline(CaptioningModel):
                 "say it was trained for (--dropped-texts); if they come out spoilt, leave it out",
                 stacklevel=3,
             )
-        seeds = range(seed, seed + num_candidates)
-        pieces = [self.text_tokenizer.encode(each) for each in texts]
-        for number, (each, words) in enumerate(zip(texts, pieces, strict=True), start=1):
-            if not len(words):
-                raise UsageError(
-                    f"text {number} of {len(texts)}, {each!r}, holds nothing that this model reads; say what to draw"
-                )
+        pieces = {text: self.text_tokenizer.encode(text) for row in rows for text in row}
         engine, template = self.drawer(adapter)
-        _warn_of_clipping([len(each) for each in pieces], template.max_text_pieces)
-        textless = Prompt.of(template, np.empty(0, dtype=np.int64), seeds)
-        prompts = [Prompt.of(template, each, seeds, textless) for each in pieces]
+        check_pieces(pieces, template.max_text_pieces)
+        textless = Prompt.of(template, np.empty(0, dtype=np.int64), [seed])
+        prompts = [
+            Prompt.of(template, pieces[text], seeds, textless)
+            for row in rows
+            for text, seeds in seeds_of_texts(row, seed)
+        ]
         codes = engine.generate(prompts, config, progress)
-        return codes.view(len(texts), num_candidates, template.grid_rows, template.grid_columns)
-
-
-def _warn_of_clipping(lengths: Sequence[int], limit: int) -> None:
-    """Warn once if texts are longer than the model reads."""
-    num_clipped = sum(length > limit for length in lengths)
-    if num_clipped:
-        warnings.warn(
-            f"{num_clipped} of {len(lengths)} texts have more than the {limit} pieces that this model reads (up to "
-            f"{max(lengths)}); the rest of them is left out",
-            stacklevel=4,
-        )
+        return codes.view(len(rows), len(rows[0]), template.grid_rows, template.grid_columns)
 
 
 def load(

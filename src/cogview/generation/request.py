@@ -1,8 +1,11 @@
-"""What can be asked of a pipeline."""
+"""What can be asked of a pipeline, and the texts that are drawn for it."""
 
-from collections.abc import Sequence
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 
 from cogview.errors import UsageError
+from cogview.text.word_replacing import replace_words
 
 
 def check_request(
@@ -35,4 +38,58 @@ def check_request(
         raise UsageError(
             f"keep={keep} of {num_candidates} candidates needs ranking, and this model has no captioner to rank with: "
             "train one with cogview train captioning and add it, or leave keep out"
+        )
+
+
+def texts_of_candidates(
+    texts: Sequence[str], num_candidates: int, seed: int, balance_words: bool = False
+) -> list[list[str]]:
+    """Return what is drawn for each candidate of each text.
+
+    Args:
+        texts: what the user asks for.
+        num_candidates: pictures of each.
+        seed: of the first; the next has the next.
+        balance_words: replace words for people, for each seed in its own way.
+    """
+    if not balance_words:
+        return [[text] * num_candidates for text in texts]
+    return [[replace_words(text, seed + number) for number in range(num_candidates)] for text in texts]
+
+
+def seeds_of_texts(row: Sequence[str], seed: int) -> Iterator[tuple[str, list[int]]]:
+    """Yield each text of a row of candidates with its seeds, neighbours that are the same together.
+
+    Candidates of one text share its prefill.
+
+    Args:
+        row: the text of each candidate.
+        seed: of the first.
+    """
+    for text, group in itertools.groupby(enumerate(row, seed), key=lambda numbered: numbered[1]):
+        yield text, [each for each, _ in group]
+
+
+def check_pieces(pieces_of: Mapping[str, Sequence[int]], max_text_pieces: int) -> None:
+    """Refuse texts without a piece, and warn once of those that are longer than the model reads.
+
+    Args:
+        pieces_of: the pieces of each text.
+        max_text_pieces: so many the model reads.
+
+    Raises:
+        UsageError: a text holds nothing that the model reads.
+    """
+    for number, (text, pieces) in enumerate(pieces_of.items(), start=1):
+        if not len(pieces):
+            raise UsageError(
+                f"text {number} of {len(pieces_of)}, {text!r}, holds nothing that this model reads; say what to draw"
+            )
+    lengths = [len(pieces) for pieces in pieces_of.values()]
+    num_clipped = sum(length > max_text_pieces for length in lengths)
+    if num_clipped:
+        warnings.warn(
+            f"{num_clipped} of {len(lengths)} texts have more than the {max_text_pieces} pieces that this model reads "
+            f"(up to {max(lengths)}); the rest of them is left out",
+            stacklevel=4,
         )

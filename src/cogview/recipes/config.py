@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cogview.data.config import DefaultDataConfig
+from cogview.data.config import ClothingDataConfig, DefaultDataConfig, StyleDataConfig
 from cogview.errors import UsageError
 from cogview.image.config import LEAST_PATCHES, AutoencoderConfig, VQGANConfig, VQVAEConfig
 from cogview.sequence.captioning import CaptionPositions
@@ -218,11 +218,32 @@ class CaptioningRecipe(FinetuneRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SuperResolutionRecipe(FinetuneRecipe):
+    """Codes to codes of twice the rows and columns.
+
+    Args:
+        high_positions: where the positions of the high codes start; see `SuperResolutionTemplate`.
+        window_share: the share of sequences that are windows of larger pictures, where there are such.
+        dropped_texts: the share of sequences that are learnt without their text, as in `TextToImageRecipe`.
+
+    Paper: 3.1.
+    """
+
+    high_positions: Literal["restart", "after_low"] = "restart"
+    window_share: float = 0.5
+    dropped_texts: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are none."""
+        _check_shares(self, "window_share", "dropped_texts")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataRecipe:
-    """The default data set at one size.
+    """A data set to build: the default one at some size, the pictures of a style, or clothing.
 
     Args:
         data: what it holds.
     """
 
-    data: DefaultDataConfig
+    data: tyro.conf.AvoidSubcommands[DefaultDataConfig | StyleDataConfig | ClothingDataConfig]

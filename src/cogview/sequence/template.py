@@ -261,7 +261,7 @@ class TextToImageTemplate:
             CogViewError: another number of codes than the grid has, or ids that the vocabulary does not have.
         """
         prefix = self.prefix(pieces)
-        picture = self._checked_codes(codes)
+        picture = self.checked_codes(codes)
         tokens = np.concatenate([prefix.tokens, picture, [self.vocabulary.separator("EOI1")]])
         kind = np.full(len(tokens), TokenKind.SEPARATOR, dtype=np.int8)
         kind[: len(prefix.kind)] = prefix.kind
@@ -310,7 +310,7 @@ class TextToImageTemplate:
         positions[num_before_size:] += gap
         return positions
 
-    def _checked_codes(self, codes: Codes) -> Int64[np.ndarray, "k"]:
+    def checked_codes(self, codes: Codes) -> Int64[np.ndarray, "k"]:
         """Return the codes row by row after checking that they fit the grid and the vocabulary."""
         if codes.shape not in ((self.grid_rows, self.grid_columns), (self.num_codes_per_image,)):
             raise CogViewError(

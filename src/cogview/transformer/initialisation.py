@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cogview.errors import UsageError
 from cogview.transformer.model import Transformer
@@ -71,3 +72,34 @@ def _waves(num: int, width: int) -> Float[Tensor, "n d"]:
     periods = _SHORTEST_PERIOD * (_LONGEST_PERIOD / _SHORTEST_PERIOD) ** exponents
     angles = torch.arange(num)[:, None] * (2 * math.pi / periods)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+@torch.no_grad()
+def magnified_positions(
+    table: Float[Tensor, "p d"],
+    low_positions: Int64[np.ndarray, "n"],
+    high_positions: Int64[np.ndarray, "m"],
+    low_grid: tuple[int, int],
+    num_positions: int,
+) -> Float[Tensor, "q d"]:
+    """Return a position table that goes on for the codes of a magnified picture.
+
+    A high code starts where low codes around its place are, between them by bilinear interpolation: what the base has
+    learnt of rows, columns and neighbourhood then holds for the high codes too, and the low code to copy from is found
+    from the first step on. All other new rows start at zero.
+
+    Args:
+        table: the base's.
+        low_positions: position of each low code, row after row.
+        high_positions: position of each high code, row after row; beyond the base's table.
+        low_grid: rows and columns of the low codes.
+        num_positions: rows of the new table.
+    """
+    rows, columns = low_grid
+    factor = math.isqrt(len(high_positions) // len(low_positions))
+    low = table[torch.from_numpy(low_positions)].T.reshape(1, -1, rows, columns)
+    high = F.interpolate(low.float(), scale_factor=factor, mode="bilinear").flatten(2)[0].T
+    magnified = table.new_zeros(num_positions, table.shape[1])
+    magnified[: len(table)] = table
+    magnified[torch.from_numpy(high_positions)] = high.to(table)
+    return magnified

@@ -1,0 +1,131 @@
+"""A run that learns super-resolution: what `cogview train super-resolution` does once its options are read."""
+
+import dataclasses
+import io
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cogview.cli.finetune_run import finetune
+from cogview.data.magnified import MagnifiedShards, MagnifiedTokenBatches
+from cogview.data.shards import TokenShards
+from cogview.files import atomic_write_bytes
+from cogview.generation.contact_sheet import contact_sheet
+from cogview.generation.parts import PretrainedModel, TaskModel
+from cogview.generation.pipeline import Pipeline
+from cogview.generation.pretrained import find_model_folder, load_pretrained
+from cogview.generation.super_resolution import Magnifier
+from cogview.image.pixels import tensor_to_images
+from cogview.recipes.config import SuperResolutionRecipe
+from cogview.sequence.super_resolution import SuperResolutionTemplate
+from cogview.transformer.initialisation import magnified_positions
+
+NUM_SAMPLES = 4
+
+
+def train_super_resolution(
+    recipe: SuperResolutionRecipe,
+    data: Path,
+    low: Path,
+    out: Path,
+    windows: Path | None,
+    base: str | None,
+    licence: str,
+    *,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Train an adapter that magnifies, with sample sheets on the way: magnified pixels, what is drawn, what is true.
+
+    Args:
+        recipe: adapter and training.
+        data: tokens of pictures at the larger size.
+        low: tokens of the same pictures at the smaller size.
+        out: the run folder.
+        windows: tokens of the same pictures at twice the larger size; None to learn none.
+        base: the model; None for the bundled one.
+        licence: of the pictures.
+        resume: go on with the run that lies there.
+        as_json: print the result as JSON.
+    """
+    model = load_pretrained(find_model_folder(base))
+    opened = partial(
+        TokenShards, image_tokenizer=model.image_fingerprint, text_tokenizer=model.text_fingerprint
+    )
+    small, large, largest = opened(low), opened(data), None if windows is None else opened(windows)
+    pairs = MagnifiedShards(low=small, high=large)
+    template = SuperResolutionTemplate.of(model.template, recipe.high_positions)
+    batches = MagnifiedTokenBatches(
+        pairs,
+        template,
+        recipe.training.seed,
+        recipe.training.batch_size,
+        windows=None if largest is None else MagnifiedShards(low=large, high=largest),
+        window_share=recipe.window_share,
+        dropped_texts=recipe.dropped_texts,
+    )
+    positions = None
+    if recipe.high_positions == "after_low":
+        positions = magnified_positions(
+            model.transformer.embedding.positions.weight.detach()[: template.low.num_positions],
+            template.low.code_positions(0),
+            template.high_code_positions(),
+            template.low_grid,
+            template.num_positions,
+        )
+    if recipe.adapter is not None and not recipe.adapter.token_rows:
+        separators = tuple(template.opening.tolist())
+        recipe = dataclasses.replace(
+            recipe, adapter=dataclasses.replace(recipe.adapter, token_rows=separators)
+        )
+    finetune(
+        recipe,
+        model,
+        "super-resolution",
+        batches,
+        out,
+        positions=positions,
+        licence=licence,
+        facts={
+            "window_share": recipe.window_share,
+            "dropped_texts": recipe.dropped_texts,
+            "num_pairs": len(pairs),
+            "tokens": large.fingerprint,
+            "low_tokens": small.fingerprint,
+            "window_tokens": None if largest is None else largest.fingerprint,
+        },
+        sample=partial(_draw_samples, model, template, pairs),
+        resume=resume,
+        as_json=as_json,
+    )
+
+
+def _draw_samples(
+    base: PretrainedModel,
+    template: SuperResolutionTemplate,
+    pairs: MagnifiedShards,
+    trained: TaskModel,
+    path: Path,
+) -> None:
+    """Draw a sheet of some pictures: pixels of the low codes, of what is drawn from them, of the true high codes."""
+    indices = range(min(NUM_SAMPLES, len(pairs)))
+    pipeline = Pipeline(base)
+    texts = [pairs.low.pieces(index, 0) for index in indices]
+    crops = [pairs.crop(index, 0, 0, template.low_grid) for index in indices]
+    low, true = (torch.from_numpy(np.stack(codes).astype(np.int64)) for codes in zip(*crops, strict=True))
+    drawn = Magnifier(pipeline.engine_of(trained), template).magnify(low, texts, list(indices))
+    columns = [
+        tensor_to_images(pipeline.image_tokenizer.decode(codes.to(pipeline.device)))
+        for codes in (low, drawn, true)
+    ]
+    rows = [
+        [image.resize(shown[-1].size, Image.Resampling.BICUBIC) for image in shown]
+        for shown in zip(*columns, strict=True)
+    ]
+    captions = [pipeline.text_tokenizer.decode(template.low.clip(each).tolist()) for each in texts]
+    sheet = io.BytesIO()
+    contact_sheet(rows, captions).save(sheet, "PNG")
+    atomic_write_bytes(path, sheet.getvalue())

@@ -1,0 +1,176 @@
+"""Pictures of a style to finetune on, and of what to measure the style by.
+
+The style is openmoji, whose art is in no training data of ours. The train split is single objects on the grounds of the
+default data, all with one caption that names the style and nothing else; so the style can be learnt, and no object's
+name with it. The held-out split shows objects that a model knows from other styles and whose openmoji picture is not in
+the train split.
+
+Paper: 3.3.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from cogview.data.captioned_folder import CaptionedPicture, refuse_filled, write_captioned_folder
+from cogview.data.captions import english_article
+from cogview.data.config import Style, StyleDataConfig
+from cogview.data.icons import Icons, load_icons
+from cogview.data.packages import EMOJIBASE, OPENMOJI
+from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
+from cogview.data.world import GROUNDS, SceneObject, known_codes, scene_objects
+from cogview.errors import UsageError
+
+STYLE: Style = "openmoji"
+STYLE_TEXTS = (f"An image of {STYLE} style", f"一张{STYLE}风格的图片")
+HELD_OUT_SPLIT = "held-out-style"
+
+# An object is seen on a ground if at least this share of its pixels differs from it by so much in some channel.
+LEAST_SEEN_SHARE, LEAST_DIFFERENCE = 0.25, 48
+
+CREDITS = f"""The pictures in this folder are made from OpenMoji, (c) the OpenMoji project, HfG Schwaebisch Gmuend,
+under Creative Commons Attribution-ShareAlike 4.0 International, https://creativecommons.org/licenses/by-sa/4.0/
+Package {OPENMOJI.name} {OPENMOJI.version}, from https://github.com/hfg-gmuend/openmoji
+Changes: drawn as pixels, scaled, and placed on coloured grounds. The pictures are under the same licence. Weights that
+are trained on them should say so, and credit the OpenMoji project.
+"""
+
+
+def object_texts(thing: SceneObject) -> tuple[str, str]:
+    """Return what asks for an object in the style, in English and in Chinese."""
+    name = thing.singular[0]
+    article = english_article(name).capitalize()
+    return f"{article} {name} of {STYLE} style", f"一{thing.measure}{STYLE}风格的{thing.chinese[0]}"
+
+
+def style_objects(config: StyleDataConfig) -> tuple[list[str], list[str]]:
+    """Return the codes of the objects that the train split shows, and of those that only the held-out one does.
+
+    Raises:
+        UsageError: fewer objects are known than are to be held out.
+    """
+    known = known_codes(config.num_known_objects)
+    if not 1 <= config.num_held_out_objects <= len(known):
+        raise UsageError(
+            f"num_held_out_objects is {config.num_held_out_objects}; wanted 1 to num_known_objects, {len(known)}"
+        )
+    by_hash = sorted(known, key=lambda code: hashlib.sha256(f"{STYLE}/{code}".encode()).digest())
+    held_out = set(by_hash[: config.num_held_out_objects])
+    train = [code for code, thing in scene_objects().items() if not thing.held_out and code not in held_out]
+    return train, [code for code in known if code in held_out]
+
+
+def build_style_data(
+    config: StyleDataConfig,
+    out: Path,
+    progress: Callable[[int, int], None] | None = None,
+    icons: Icons | None = None,
+) -> dict[str, int]:
+    """Build the pictures of a style; the same configuration gives the same bytes.
+
+    Args:
+        config: what it holds.
+        out: the folder to make; it must not exist, or be empty.
+        progress: called with (pictures done, pictures in all) from time to time.
+        icons: the art, or None to load it.
+
+    Returns:
+        The number of pictures of each split.
+
+    Raises:
+        UsageError: the configuration cannot be built or `out` already holds something.
+        CogViewError: a package is missing or cannot be fetched, or the disk refuses.
+    """
+    train, held_out = style_objects(config)
+    if config.num_train < 1 or config.num_held_out < 0:
+        raise UsageError("num_train must be at least 1 and num_held_out must not be negative")
+    if config.size_pixels < LATTICE_CELLS or config.size_pixels % LATTICE_CELLS:
+        raise UsageError(
+            f"size_pixels is {config.size_pixels}; wanted a positive multiple of {LATTICE_CELLS}"
+        )
+    if not 1 <= config.object_cells <= LATTICE_CELLS - 2:
+        raise UsageError(
+            f"object_cells is {config.object_cells}; wanted 1 to {LATTICE_CELLS - 2} cells of the lattice"
+        )
+    refuse_filled(out)
+    if icons is None:
+        icons = load_icons((STYLE,), config.packages_folder, [*train, *held_out])
+    sizes = {
+        split: number
+        for split, number in (("train", config.num_train), (HELD_OUT_SPLIT, config.num_held_out))
+        if number
+    }
+    fields = asdict(config)
+    del fields["packages_folder"]  # says how it was built, not what it is
+    write_captioned_folder(
+        out,
+        _pictures(config, icons, train, held_out),
+        total=sum(sizes.values()),
+        description={
+            "format": "cogview-style-data",
+            "version": 1,
+            "config": fields,
+            "packages": [asdict(EMOJIBASE), asdict(OPENMOJI)],
+        },
+        credits=CREDITS,
+        progress=progress,
+    )
+    return sizes
+
+
+def _pictures(
+    config: StyleDataConfig, icons: Icons, train: list[str], held_out: list[str]
+) -> Iterator[CaptionedPicture]:
+    for scene in _scenes(config, icons, "train", train, config.num_train):
+        yield _picture(config, icons, scene, "train", STYLE_TEXTS)
+    for scene in _scenes(config, icons, HELD_OUT_SPLIT, held_out, config.num_held_out):
+        texts = object_texts(scene_objects()[scene.placements[0].code])
+        yield _picture(config, icons, scene, HELD_OUT_SPLIT, texts)
+
+
+def _picture(
+    config: StyleDataConfig, icons: Icons, scene: Scene, split: str, texts: tuple[str, str]
+) -> CaptionedPicture:
+    return CaptionedPicture(
+        image=draw_scene(scene, icons, config.size_pixels),
+        texts=list(texts),
+        split=split,
+        facts={"scene": scene.to_json()},
+    )
+
+
+def _scenes(
+    config: StyleDataConfig, icons: Icons, split: str, codes: list[str], number: int
+) -> Iterator[Scene]:
+    """Yield scenes of one object: each object once in a round, on another ground in each of the first rounds."""
+    rng = random.Random(f"{config.seed}/{split}")
+    grounds = {code: _grounds(icons, code) for code in codes}
+    for of_object in grounds.values():
+        rng.shuffle(of_object)
+    furthest = LATTICE_CELLS - 1 - config.object_cells
+    order = list(codes)
+    for index in range(number):
+        round_number, place = divmod(index, len(order))
+        if place == 0:
+            rng.shuffle(order)
+        code = order[place]
+        placement = Placement(
+            code=code, column=rng.randint(1, furthest), row=rng.randint(1, furthest), size=config.object_cells
+        )
+        ground = grounds[code][round_number % len(grounds[code])]
+        yield Scene(kind="single", ground=ground, style=STYLE, placements=(placement,))
+
+
+def _grounds(icons: Icons, code: str) -> list[str]:
+    """Return the grounds on which an object can be seen; all, if that is none."""
+    raster = icons.draw(STYLE, code, 64).astype(int)
+    colours = raster[raster[..., 3] >= 128][:, :3]
+    seen = [
+        name
+        for name, ground in GROUNDS.items()
+        if len(colours)
+        and (abs(colours - ground.rgb).max(axis=1) >= LEAST_DIFFERENCE).mean() >= LEAST_SEEN_SHARE
+    ]
+    return seen or list(GROUNDS)

@@ -1,0 +1,145 @@
+"""Where a picture too large for one sequence is magnified: windows, their order, and which can be drawn together.
+
+Nothing here knows of tokens or of a transformer. Letters of the shapes: h w rows and columns of a window's high codes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool
+
+from cogview.errors import UsageError
+from cogview.sequence.super_resolution import FACTOR
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A part of the picture that one sequence magnifies.
+
+    Args:
+        row: first row of its low codes.
+        column: first column of its low codes.
+        num_rows: rows of its high codes, from its first, that are whole once it is drawn. The others are left to the
+            windows below, in which what is to their left and right is known too.
+    """
+
+    row: int
+    column: int
+    num_rows: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlannedWindow:
+    """A window and what it draws.
+
+    Args:
+        window: where it lies.
+        number: in the order of the windows.
+        is_drawn: which of its high codes it draws. What stands before the last of them, row by row, and is not drawn
+            was by earlier windows.
+    """
+
+    window: Window
+    number: int
+    is_drawn: Bool[np.ndarray, "h w"]
+
+    @property
+    def first_drawn(self) -> int:
+        """How many given codes there are before the first that is drawn, row by row."""
+        return int(np.flatnonzero(self.is_drawn)[0])
+
+    @property
+    def stop(self) -> int:
+        """The place after the last code that is drawn, row by row; what follows need not be read."""
+        return int(np.flatnonzero(self.is_drawn)[-1]) + 1
+
+    @property
+    def high_region(self) -> tuple[slice, slice]:
+        """Rows and columns of the high codes."""
+        height, width = self.is_drawn.shape
+        row, column = FACTOR * self.window.row, FACTOR * self.window.column
+        return slice(row, row + height), slice(column, column + width)
+
+    @property
+    def low_region(self) -> tuple[slice, slice]:
+        """Rows and columns of the low codes."""
+        height, width = (side // FACTOR for side in self.is_drawn.shape)
+        row, column = self.window.row, self.window.column
+        return slice(row, row + height), slice(column, column + width)
+
+
+def center_continuous_windows(grid: tuple[int, int], size: tuple[int, int]) -> Iterator[Window]:
+    """Give the windows over a picture in their order.
+
+    They overlap by half. The top row of windows goes from left to right, and those left of the centre draw little more
+    than the half that no window below sees, so that the centre is drawn as one; each row of windows between begins
+    with its centre and goes on to the left and then to the right; the last goes from left to right and draws to the
+    end. For 32x32 codes and windows of 16x16 these are the order and the rows of the release.
+
+    Args:
+        grid: rows and columns of the low codes.
+        size: rows and columns of a window's low codes, those that the model reads.
+
+    Raises:
+        UsageError: a window is empty or does not fit in the picture.
+
+    Paper: section 3.1 and figure 5a.
+    """
+    if min(size) < 1 or grid[0] < size[0] or grid[1] < size[1]:
+        raise UsageError(
+            f"A picture of {grid[0]}x{grid[1]} codes cannot be magnified by a model that reads {size[0]}x{size[1]}: "
+            f"give one of {size[0]}x{size[1]} codes or more."
+        )
+    rows, columns = (_starts(*sides) for sides in zip(grid, size, strict=True))
+    height, stride = FACTOR * size[0], FACTOR * max(size[0] // 2, 1)
+    margin = min(max(height // 16, 1), height - stride)
+    centre = len(columns) // 2
+    left_to_right = list(range(len(columns)))
+    for number, row in enumerate(rows):
+        is_first, is_last = number == 0, number == len(rows) - 1
+        order = (
+            left_to_right
+            if is_first or is_last
+            else [*reversed(left_to_right[: centre + 1]), *left_to_right[centre + 1 :]]
+        )
+        for column in order:
+            num_rows = height if is_last else height - margin
+            if is_first and not is_last and column < centre:
+                num_rows = stride + margin
+            yield Window(row=row, column=columns[column], num_rows=num_rows)
+
+
+def plan_windows(grid: tuple[int, int], size: tuple[int, int]) -> list[list[PlannedWindow]]:
+    """Return the windows over a picture in waves.
+
+    Those of a wave read nothing of each other, so they can be drawn together. Every high code is drawn by one window,
+    the first in order that reaches it, and never again.
+
+    Args:
+        grid: rows and columns of the low codes.
+        size: rows and columns of a window's low codes.
+
+    Raises:
+        UsageError: as `center_continuous_windows` does.
+    """
+    height, width = FACTOR * size[0], FACTOR * size[1]
+    wave_of_code = np.full((FACTOR * grid[0], FACTOR * grid[1]), -1)
+    waves: list[list[PlannedWindow]] = []
+    for number, window in enumerate(center_continuous_windows(grid, size)):
+        is_drawn = np.zeros((height, width), dtype=np.bool_)
+        planned = PlannedWindow(window=window, number=number, is_drawn=is_drawn)
+        there = wave_of_code[planned.high_region]  # a view
+        is_drawn[: window.num_rows] = there[: window.num_rows] < 0
+        assert is_drawn.any(), "each window reaches further than those before it"
+        wave = int(there.ravel()[: planned.stop].max()) + 1
+        there[is_drawn] = wave
+        if wave == len(waves):
+            waves.append([])
+        waves[wave].append(planned)
+    return waves
+
+
+def _starts(grid: int, size: int) -> list[int]:
+    """Return where windows of a size begin along a side, half a window apart, the last at the end of the side."""
+    return [*range(0, grid - size, max(size // 2, 1)), grid - size]

@@ -1,0 +1,67 @@
+"""Super-resolution learnt as an adapter: end to end from pictures at three sizes, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import cogview
+from cogview.cli.main import main
+from cogview.generation.super_resolution import Magnifier
+from cogview.sequence.super_resolution import SuperResolutionTemplate
+from tiny import tiny_pipeline_folder
+
+STEPS = ("--training.num-steps", "6", "--training.log-every-steps", "1", "--training.sample-every-steps", "6")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the model, pictures/, their tokens at three sizes and run/, an adapter trained on them."""
+    home = tmp_path_factory.mktemp("home")
+    model = tiny_pipeline_folder(home)
+    (home / "pictures").mkdir()
+    lines = []
+    for number, color in enumerate(("red", "green", "blue", "yellow")):
+        Image.new("RGB", (64, 64), color).save(home / "pictures" / f"{number}.png")
+        lines.append({"file_name": f"{number}.png", "text": f"a {color} cat"})
+    (home / "pictures" / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for size in (16, 32, 64):
+        words = ["tokenize", home / "pictures", "--image-tokenizer", model, "--text-tokenizer", model]
+        words += ["--size-pixels", size, "--out", home / f"tokens-{size}", "--device", "cpu"]
+        assert main([str(word) for word in words]) == 0
+    assert main(training(home, home / "run", "--windows", home / "tokens-64")) == 0
+    return home
+
+
+def training(home: Path, out: Path, *more: object, low: int = 16, high: int = 32) -> list[str]:
+    words = ["train", "super-resolution", "tiny", "--base", home / "tiny-model", "--out", out]
+    words += ["--data", home / f"tokens-{high}", "--low", home / f"tokens-{low}"]
+    return [str(word) for word in [*words, *STEPS, *more]]
+
+
+def test_an_adapter_is_learnt_that_magnifies_what_its_model_draws(home: Path) -> None:
+    losses = [json.loads(line)["loss"] for line in (home / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0]
+    with Image.open(home / "run" / "samples" / "step-00000006.png") as sheet:
+        assert sheet.width > 3 * 32
+    pipe = cogview.load(home / "tiny-model", "cpu")
+    adapter = pipe.add_adapter(home / "run", "super-resolution")
+    template = adapter.template_of(SuperResolutionTemplate, pipe.template.vocabulary)
+    assert template == SuperResolutionTemplate.of(pipe.template, "after_low")
+    codes = pipe.generate_codes("a red cat", 2)[0]
+    pieces = pipe.text_tokenizer.encode("a red cat")
+    magnified = Magnifier(pipe.engine_of(adapter), template).magnify(codes, [pieces] * 2, [0, 1], factor=4)
+    assert magnified.shape == (2, 16, 16)
+    assert not torch.equal(magnified[0], magnified[1])
+
+
+def test_tokens_that_are_no_pair_are_refused_before_anything_is_made(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(training(home, home / "other", high=64)) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("cogview: error: ")
+    assert "16x16 codes, but twice those of" in error
+    assert not (home / "other").exists()

@@ -1,0 +1,147 @@
+"""The pictures of a style: one caption in training, and objects to measure by that training never shows."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cogview.cli.main import main
+from cogview.data import style_pictures
+from cogview.data.config import StyleDataConfig
+from cogview.data.icons import Icons
+from cogview.data.image_folder import ImageFolder
+from cogview.data.scenes import Scene, draw_scene
+from cogview.data.style_pictures import build_style_data, object_texts, style_objects
+from cogview.data.world import GROUNDS, known_codes, scene_objects
+from cogview.errors import UsageError
+from cogview.recipes.default_data import bundled, openmoji_style
+
+CONFIG = StyleDataConfig(num_train=400, num_held_out=40, size_pixels=32)
+
+
+def read_metadata(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def of_split(folder: Path, split: str) -> list[dict[str, Any]]:
+    return [line for line in read_metadata(folder) if line["split"] == split]
+
+
+def code_of(line: dict[str, Any]) -> str:
+    return Scene.from_json(line["scene"]).placements[0].code
+
+
+@pytest.fixture(scope="module")
+def built(icons: Icons, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("style") / "pictures"
+    assert build_style_data(CONFIG, folder, icons=icons) == {"train": 400, "held-out-style": 40}
+    return folder
+
+
+def test_training_names_the_style_and_nothing_else(built: Path) -> None:
+    texts = {tuple(line["texts"]) for line in of_split(built, "train")}
+    assert texts == {("An image of openmoji style", "一张openmoji风格的图片")}
+
+
+def test_held_out_pictures_name_their_object(built: Path) -> None:
+    for line in of_split(built, "held-out-style"):
+        thing = scene_objects()[code_of(line)]
+        english, chinese = line["texts"]
+        assert english.endswith(f" {thing.singular[0]} of openmoji style")
+        assert chinese == f"一{thing.measure}openmoji风格的{thing.chinese[0]}"
+    assert object_texts(scene_objects()["1f431"]) == ("A cat of openmoji style", "一只openmoji风格的猫")
+    umbrella = next(thing for thing in scene_objects().values() if thing.singular[0] == "umbrella")
+    assert object_texts(umbrella)[0] == "An umbrella of openmoji style"
+
+
+def test_no_object_to_measure_by_is_seen_in_training(built: Path) -> None:
+    train = {code_of(line) for line in of_split(built, "train")}
+    held_out = {code_of(line) for line in of_split(built, "held-out-style")}
+    assert len(held_out) == CONFIG.num_held_out_objects
+    assert not train & held_out
+    assert held_out < set(known_codes(bundled().data.num_objects))  # the bundled model knows them all
+    assert not any(scene_objects()[code].held_out for code in train)
+
+
+def test_objects_come_equally_often_and_on_many_grounds(built: Path) -> None:
+    lines = of_split(built, "train")
+    numbers = Counter(map(code_of, lines)).values()
+    assert len(numbers) == len(style_objects(CONFIG)[0])
+    assert max(numbers) - min(numbers) <= 1
+    grounds = Counter((code_of(line), line["scene"]["ground"]) for line in lines)
+    assert max(grounds.values()) == 1
+    assert {line["scene"]["ground"] for line in lines} == set(GROUNDS)
+
+
+def test_pictures_are_the_scenes_that_they_say(built: Path, icons: Icons) -> None:
+    for line in read_metadata(built)[::40]:
+        scene = Scene.from_json(line["scene"])
+        assert (scene.kind, scene.style, len(scene.placements)) == ("single", "openmoji", 1)
+        assert scene.placements[0].size == bundled().data.single_cells
+        with Image.open(built / line["file_name"]) as picture:
+            assert np.array_equal(np.asarray(picture), np.asarray(draw_scene(scene, icons, 32)))
+
+
+def test_an_object_is_not_put_where_it_cannot_be_seen(icons: Icons) -> None:
+    code = known_codes(2)[0]
+    white = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><rect width="8" height="8" fill="#fff"/></svg>'
+    bright = Icons({"openmoji": {code: white}}, icons.words)
+    assert set(style_pictures._grounds(bright, code)) == set(GROUNDS) - {"white"}
+
+
+def test_the_art_is_credited_and_its_licence_named(built: Path) -> None:
+    text = (built / "CREDITS.txt").read_text(encoding="utf-8")
+    assert "OpenMoji" in text
+    assert "Attribution-ShareAlike 4.0" in text
+    packages = json.loads((built / "data-config.json").read_text(encoding="utf-8"))["packages"]
+    assert "CC-BY-SA-4.0" in {package["licence"] for package in packages}
+
+
+def test_the_same_configuration_gives_the_same_bytes(built: Path, icons: Icons, tmp_path: Path) -> None:
+    build_style_data(CONFIG, tmp_path / "again", icons=icons)
+    build_style_data(replace(CONFIG, seed=1), tmp_path / "other", icons=icons)
+    for path in (path for path in built.rglob("*") if path.is_file()):
+        assert (tmp_path / "again" / path.relative_to(built)).read_bytes() == path.read_bytes()
+    assert read_metadata(tmp_path / "other") != read_metadata(built)
+
+
+def test_the_folder_can_be_tokenized_by_split(built: Path) -> None:
+    assert len(ImageFolder(built, "train")) == 400
+    assert len(ImageFolder(built, "held-out-style")) == 40
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"num_train": 0}, "num_train"),
+        ({"num_held_out": -1}, "num_held_out"),
+        ({"num_held_out_objects": 81}, "num_held_out_objects"),
+        ({"num_held_out_objects": 0}, "num_held_out_objects"),
+        ({"num_known_objects": 1}, "num_objects"),
+        ({"size_pixels": 40}, "size_pixels"),
+        ({"object_cells": 15}, "object_cells"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(
+    change: dict[str, int], named: str, icons: Icons, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=named):
+        build_style_data(replace(CONFIG, **change), tmp_path / "out", icons=icons)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_builds_what_the_recipe_says(
+    icons: Icons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert openmoji_style().data == StyleDataConfig()
+    monkeypatch.setattr(style_pictures, "load_icons", lambda *_: icons)
+    words = ["--data.size-pixels", "16", "--data.num-held-out", "20", "--json"]
+    assert main(["data", "build", "openmoji-style", "--out", str(tmp_path / "pictures"), *words]) == 0
+    assert json.loads(capsys.readouterr().out)["num_pictures"] == {"train": 1000, "held-out-style": 20}
+    assert main(["data", "build", "openmoji-style", "--out", str(tmp_path / "pictures"), *words]) == 2
+    assert "already exists" in capsys.readouterr().err
