@@ -17,6 +17,7 @@ from torch import nn
 
 from cogview.errors import CogViewError
 from cogview.files import atomic_folder
+from cogview.image.exact import exact_convolutions
 from cogview.training.batches import MicroBatch, prefetched_batches
 from cogview.training.checkpoint import load_latest_checkpoint, save_checkpoint
 from cogview.training.config import TrainingConfig
@@ -97,6 +98,8 @@ def train(
         processes = stack.enter_context(joined_processes(config))
         device = processes.device
         precision = resolve_precision(config.precision, device)
+        if precision == "float32":
+            stack.enter_context(exact_convolutions())
         description = describe_run(config, recipe or {}, device, precision, processes.ranks.num_ranks)
         stack.enter_context(processes.first_alone(claimed_run_folder(run_folder, description, resume)))
 
