@@ -129,7 +129,7 @@ def test_a_checkpoint_of_another_version_stops_the_run_and_stays(tmp_path: Path,
     save(tmp_path, 1)
     path = save(tmp_path, 2) / "state.json"
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "version": version}))
-    with pytest.raises(CogViewError, match=r"step-00000002 has version .* reads version 1") as caught:
+    with pytest.raises(CogViewError, match=r"step-00000002 has version .* reads versions 1 and 2") as caught:
         load_latest_checkpoint(tmp_path, *trained(0))
     assert "\n" not in str(caught.value)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000001", "step-00000002"]

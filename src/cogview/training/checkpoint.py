@@ -102,7 +102,12 @@ def _save_together(
     processes.agree(failure)
     tensors = {f"{_MODEL}{name}": tensor for name, tensor in _module_tensors(module).items()}
     tensors.update(_optimizer_tensors(module, optimizers))
-    digests = write_shards(unfinished, tensors, processes)
+    try:
+        digests = write_shards(unfinished, tensors, processes)
+    except OSError:
+        if processes.is_first:  # what is half-written would take the room that the next checkpoint needs
+            shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     if processes.is_first:
         try:
             _write_state(unfinished, {"version": SHARDED_VERSION, "step": step, "sha256": digests, **state})
@@ -237,8 +242,9 @@ def _read(
             raise _DamagedError("state.json is not that of a checkpoint")
         if state.get("version") not in (VERSION, SHARDED_VERSION):
             raise CogViewError(
-                f"{path} has version {state.get('version')!r} and this cogview reads version {VERSION}: resume with "
-                "the cogview that wrote it, or move it away to go on from the one before it."
+                f"{path} has version {state.get('version')!r} and this cogview reads versions {VERSION} and "
+                f"{SHARDED_VERSION}: resume with the cogview that wrote it, or move it away to go on from the one "
+                "before it."
             )
         if state["version"] == SHARDED_VERSION:
             damage = damage_of_shards(path, state["sha256"], processes)
