@@ -262,6 +262,8 @@ def write_released_transformer(folder: Path, out: Path, num_ranks: int = 1) -> P
         raise UsageError(
             f"the released layout is for layer_norm sandwich, and {folder} has {config.layer_norm}"
         )
+    if config.qk_norm:
+        raise UsageError(f"the released layout has no place for the gains of qk_norm, which {folder} has")
     for what, number in (("heads", config.num_heads), ("rows of the embedding", config.vocabulary_size)):
         if num_ranks < 1 or number % num_ranks:
             raise UsageError(f"{number} {what} cannot be shared by {num_ranks} ranks: give another number")

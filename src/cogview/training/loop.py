@@ -25,7 +25,7 @@ from cogview.training.divergence import Detours, LossWatch
 from cogview.training.flops import peak_flops
 from cogview.training.interruption import StopRequest, TrainingInterrupted
 from cogview.training.metrics import MetricMeans, MetricsLog, read_metrics, read_scalars
-from cogview.training.parallel import copy_whole, forget_gathered, parallelise
+from cogview.training.parallel import check_module, copy_whole, forget_gathered, parallelise
 from cogview.training.plot import plot_losses
 from cogview.training.precision import autocast, compiler_failure, resolve_precision
 from cogview.training.processes import Processes, joined_processes
@@ -98,6 +98,7 @@ def train(
         processes = stack.enter_context(joined_processes(config))
         device = processes.device
         precision = resolve_precision(config.precision, device)
+        check_module(task.module, config, processes)  # while the folder is nobody's yet
         if precision == "float32":
             stack.enter_context(exact_convolutions())
         description = describe_run(config, recipe or {}, device, precision, processes.ranks.num_ranks)
