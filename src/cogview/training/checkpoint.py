@@ -123,9 +123,15 @@ def _save_together(
 
 
 def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
-    text = json.dumps({"format": FORMAT, **state}, ensure_ascii=False, indent=2) + "\n"
+    content = {"format": FORMAT, **state}
+    content["own_sha256"] = _digest_of_state(content)
+    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
     _write_durably(folder / "state.json", text.encode())
     _sync_folder(folder)
+
+
+def _digest_of_state(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -246,6 +252,9 @@ def _read(
                 f"{SHARDED_VERSION}: resume with the cogview that wrote it, or move it away to go on from the one "
                 "before it."
             )
+        own = state.pop("own_sha256", None)  # earlier versions wrote none
+        if own is not None and own != _digest_of_state(state):
+            raise _DamagedError("state.json is not as it was written")
         if state["version"] == SHARDED_VERSION:
             damage = damage_of_shards(path, state["sha256"], processes)
             if damage:
