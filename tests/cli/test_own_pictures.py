@@ -305,6 +305,8 @@ def test_a_sparse_transformer_is_trained_and_draws(
     assert "must be at least 19, the tokens of the longest text, got 18" in refusal(capsys, 2, *words, *few)
     given = ("--transformer.three-region.num-image-tokens", 3)
     assert "num-image-tokens follows from the tokens" in refusal(capsys, 2, *words, *given)
+    assert main([str(word) for word in (*words, "--start-from", tmp_path / "nowhere")]) == 1
+    assert "so short that three-region attention sees all of them" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     regions = (
         "--transformer.three-region.block-tokens",

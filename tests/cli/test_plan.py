@@ -25,6 +25,49 @@ def test_what_does_not_fit_says_so_in_a_line(capsys: pytest.CaptureFixture[str])
     report = capsys.readouterr().out
     assert "does not fit h100 at all: even one sequence at a time needs" in report
     assert "does not fit h100 at all: one picture needs" in report
+    assert " 0.00 " not in report  # small ones are told in megabytes
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "flags", "advice"),
+    [
+        # Four parts of the batch, one sequence each, whatever the micro-batches were before.
+        (
+            "0.0025",
+            ["--training.num-micro-batches", "4"],
+            "; 4 that share the weights do, --training.num-micro-batches 1",
+        ),
+        ("0.0025", ["--training.shard-over", "1"], ", and more devices that share the run do not help"),
+        ("0.0002", [], ", and more devices that share the run do not help"),
+        (
+            "0.0023",
+            [],
+            ", and more devices that share the run do not help",
+        ),  # 8 would, but there are 4 sequences
+        (
+            "0.0023",
+            ["--training.batch-size", "16"],
+            "; 8 that share the weights do, --training.num-micro-batches 2",
+        ),
+    ],
+)
+def test_more_devices_are_named_where_they_help(
+    gigabytes: str, flags: list[str], advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "plan",
+        "tiny",
+        "--device",
+        "h100",
+        "--device-memory-gb",
+        gigabytes,
+        "--num-devices",
+        "1",
+        *flags,
+    ]
+    assert main(words) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "even one sequence" in line]
+    assert line.partition(" needs ")[2].partition("MB")[2].startswith(advice)
 
 
 def test_the_tokens_can_be_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +86,11 @@ def test_the_tokens_can_be_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["--device-memory-gb", "0"], "device-memory-gb must be greater than 0"),
         (["--transformer.vocabulary-size", "9"], "follows from the tokens"),
         (["--grid", "0", "4"], "grid_rows=0"),
+        (["--kept-codes", "17"], "kept_codes must be between 1 and the 16 codes"),
+        (
+            ["--training.batch-size", "3000000"],
+            "3,000,000 sequences at a time on each device are more than is counted",
+        ),
     ],
 )
 def test_impossible_requests_are_one_line(

@@ -3,8 +3,10 @@
 import hashlib
 import io
 import json
+import multiprocessing
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +114,12 @@ def write_tokens(
     )
     write_manifest(folder, kind, shards, {})
     return folder
+
+
+def start(function: Callable[..., None], *arguments: object) -> BaseProcess:
+    """Start a process that has imported all it needs before."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cogview.data.tokenization", "picture_folders"])
+    process = context.Process(target=function, args=arguments)
+    process.start()
+    return process

@@ -1,7 +1,6 @@
 """However often a run is killed, and however many ranks share it, its folder is the same to the byte."""
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -9,8 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from multiprocessing.process import BaseProcess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +19,11 @@ from picture_folders import (
     MeanTokenizer,
     png,
     small_text_tokenizer,
+    start,
     write_image_folder,
     write_tar,
 )
 
-from cogview.data.decoding import map_in_order
 from cogview.data.ranks import Ranks
 from cogview.data.shards import TokenShards
 from cogview.data.token_report import TokenizeReport
@@ -121,15 +119,6 @@ def out(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "made" / "tokens"
     if (tmp_path / "made").exists():
         assert [path.name for path in (tmp_path / "made").iterdir()] == ["tokens"]
-
-
-def start(function: Callable[..., None], *arguments: object) -> BaseProcess:
-    """Start a process that has imported all it needs before."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cogview.data.tokenization", "picture_folders"])
-    process = context.Process(target=function, args=arguments)
-    process.start()
-    return process
 
 
 def run_logged(source: Path, out: Path, log: Path, killed_after: int, delay_seconds: float) -> None:
@@ -392,50 +381,3 @@ def test_work_that_does_not_say_what_it_is_for_is_refused(home: Path, tmp_path: 
     (kept / "lock").unlink()
     with pytest.raises(CogViewError, match="has no lock"):
         tokenize(home / "pictures", tmp_path / "tokens")
-
-
-def pid_of_worker(number: int) -> int:
-    return os.getpid()
-
-
-def wait_for_ever_with_a_worker(log: Path) -> None:
-    for _, pid in map_in_order(pid_of_worker, range(9), num_workers=1):
-        log.write_text(str(pid))
-        time.sleep(60)
-
-
-def test_a_worker_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    parent = start(wait_for_ever_with_a_worker, log)
-    while not (log.exists() and log.read_text()):
-        time.sleep(0.01)
-    worker = Path(f"/proc/{log.read_text()}/stat")
-    if not worker.exists():
-        pytest.skip("no /proc here")
-    parent.kill()
-    parent.join()
-    deadline = time.monotonic() + 60
-    # Nobody may be there to collect it: then it stays as a zombie, "Z".
-    while worker.exists() and worker.read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-@pytest.mark.parametrize(
-    ("variables", "told"),
-    [
-        ({"RANK": "2", "WORLD_SIZE": "2"}, "contradict each other"),
-        ({"RANK": "-1", "WORLD_SIZE": "2"}, "contradict each other"),
-        ({"RANK": "0", "WORLD_SIZE": "two"}, "must be whole numbers"),
-        ({"WORLD_SIZE": "2"}, "set or unset 'RANK'"),
-    ],
-)
-def test_ranks_that_make_no_sense_are_refused(variables: dict[str, str], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
-        Ranks.from_environment(variables)
-
-
-def test_without_ranks_a_process_works_alone() -> None:
-    assert Ranks.from_environment({"PATH": "/bin"}) == Ranks()
-    variables = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
-    assert Ranks.from_environment(variables) == Ranks(rank=5, num_ranks=8, local_rank=1)

@@ -1,5 +1,6 @@
 """A checkpoint of the released layout gives the logits that the release's computation, written plainly, gives."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -14,8 +15,10 @@ from safetensors.torch import load_file
 import cogview
 from cogview.cli.main import main
 from cogview.errors import CogViewError
-from cogview.generation.pretrained import load_pretrained
+from cogview.generation.pretrained import load_pretrained, save_pretrained
 from cogview.interop.checkpoint_file import read_state_dict
+from cogview.transformer.model import Transformer
+from cogview.transformer.three_region import regions_for
 from released import (
     HIDDEN,
     LAYERS,
@@ -28,7 +31,7 @@ from released import (
     text_model_of_50_000_pieces,
     write_released,
 )
-from tiny import tiny_image_tokenizer, tiny_pipeline_folder
+from tiny import tiny_image_tokenizer, tiny_model, tiny_pipeline_folder
 
 ITERATION = "142000"
 FIRST = f"{ITERATION}/mp_rank_00_model_states.pt"
@@ -163,16 +166,32 @@ def test_the_way_to_ours_and_back_is_exact(tmp_path: Path, state: State, num_ran
 def test_a_model_of_ours_goes_to_the_release_and_what_is_lost_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tiny_pipeline_folder(tmp_path)
+    model, folder = tiny_model(tmp_path), tmp_path / "ours"
+    regions = regions_for(model.template, model.transformer.config.three_region)
+    config = dataclasses.replace(
+        model.transformer.config, attention_pattern="three_region", three_region=regions
+    )
+    save_pretrained(dataclasses.replace(model, transformer=Transformer(config)), folder)
     assert main(["convert", str(folder), str(tmp_path / "released"), "--to", "released"]) == 0
     said = capsys.readouterr().out
-    for words in ("rounded to float16", "norm scope token", "number of heads, 2"):
+    for words in ("rounded to float16", "norm scope token", "number of heads, 2", "its attention is sparse"):
         assert words in said
     found = read_state_dict(tmp_path / "released" / "release" / "mp_rank_00_model_states.pt")
     wanted = load_file(folder / "model.safetensors")
     assert len(found) == len(wanted)
     name, ours = "transformer.layers.1.fourth_layernorm.bias", "blocks.1.mlp_output_norm.bias"
     assert torch.equal(found[name], wanted[ours].half())
+
+
+def test_gains_of_normalised_queries_have_no_place_in_the_release(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_model(tmp_path)
+    config = dataclasses.replace(model.transformer.config, qk_norm=True)
+    save_pretrained(dataclasses.replace(model, transformer=Transformer(config)), tmp_path / "ours")
+    assert main(["convert", str(tmp_path / "ours"), str(tmp_path / "out"), "--to", "released"]) == 2
+    assert "no place for the gains of qk_norm" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -284,18 +303,23 @@ NORM = "transformer.layers.0.third_layernorm.bias"
         (1, lambda folder: (folder / "latest").write_text("7"), "names the folder '7'"),
         (1, lambda folder: (folder / "latest").write_bytes(b"\xff\x00\n1"), "which is not beside it"),
         (1, lambda folder: (folder / "latest").write_text(""), "names the folder ''"),
+        (1, lambda folder: (folder / "latest").write_text(".."), "names the folder '..'"),
+        (1, lambda folder: (folder / "latest").write_text("x" * 400), "names the folder 'xxx"),
         (2, lambda folder: (folder / FIRST).unlink(), "mp_rank_00_model_states.pt is missing.*all 2 ranks"),
         (2, lambda folder: (folder / SECOND).unlink(), "FIRST is one of 2 ranks, and 1 were given"),
         (1, changed("transformer.stranger", torch.ones(1)), r"stranger is \[1\], wanted missing"),
         (1, changed(NORM, None), r"third_layernorm.bias is missing, wanted \[64\]"),
         (1, changed(NORM, torch.ones(32).half()), r"third_layernorm.bias is \[32\], wanted \[64\]"),
         (1, changed(NORM, torch.full([64], torch.nan).half()), "third_layernorm.bias holds values that are"),
-        (1, changed(NORM, torch.ones(64).int()), "is torch.int32, and no weight"),
+        (1, changed(NORM, torch.ones(64).int()), "is torch.int32 .*, and no plain weight"),
+        (1, changed(NORM, torch.ones(64).half().to_sparse()), "sparse_coo on cpu.*, and no plain weight"),
+        (1, changed(NORM, torch.ones(64, device="meta").half()), "on meta.*, and no plain weight"),
         (2, changed(NORM, torch.full([64], torch.inf).half(), SECOND), "SECOND: .* infinite or NaN"),
         (2, changed(NORM, torch.ones(64).half(), SECOND), "SECOND does not fit .*third_.* differs"),
         (2, changed(NORM, torch.ones(32).half(), SECOND), r"SECOND does not fit .*bias is \[32\] there"),
         (2, changed("more", torch.ones(32).half(), SECOND), r"SECOND does not fit .*more is \[32\] there"),
         (1, changed("word_embeddings.weight", torch.ones(100, 64).half()), r"is \[100, 64\], wanted"),
+        (1, changed("word_embeddings.weight", torch.tensor(1.0)), r"is \[\], wanted"),
         (1, changed("transformer.position_embeddings.weight", torch.ones(32, 64).half()), "1088 positions"),
         (1, changed("word_embeddings.weight", None), "it lacks word_embeddings.weight"),
         (1, changed("transformer.final_layernorm.weight", None), "lacks transformer.final_layernorm.weight"),

@@ -103,11 +103,19 @@ def drop_digests(path: Path) -> None:
     (path / "state.json").write_text(json.dumps({**state, "sha256": None}))
 
 
+def change_a_number(path: Path) -> None:
+    text = (path / "state.json").read_text()
+    assert '"step": 2' in text
+    (path / "state.json").write_text(text.replace('"step": 2', '"step": 3'))
+
+
 def drop_a_file(path: Path) -> None:
     (path / "optimizer.safetensors").unlink()
 
 
-@pytest.mark.parametrize("damage", [cut_tensors, flip_a_bit, cut_state, drop_digests, drop_a_file])
+@pytest.mark.parametrize(
+    "damage", [cut_tensors, flip_a_bit, cut_state, drop_digests, change_a_number, drop_a_file]
+)
 def test_a_broken_checkpoint_gives_way_to_the_one_before(
     tmp_path: Path, damage: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,12 +132,22 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before(
     assert (tmp_path / "step-00000002.broken").is_dir()
 
 
+def test_a_state_that_earlier_versions_wrote_without_its_digest_is_read(tmp_path: Path) -> None:
+    path = save(tmp_path, 2) / "state.json"
+    state = json.loads(path.read_bytes())
+    del state["own_sha256"]
+    path.write_text(json.dumps(state))
+    loaded = load_latest_checkpoint(tmp_path, *trained(0))
+    assert loaded is not None
+    assert loaded["step"] == 2
+
+
 @pytest.mark.parametrize("version", [99, "2", None])
 def test_a_checkpoint_of_another_version_stops_the_run_and_stays(tmp_path: Path, version: object) -> None:
     save(tmp_path, 1)
     path = save(tmp_path, 2) / "state.json"
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "version": version}))
-    with pytest.raises(CogViewError, match=r"step-00000002 has version .* reads version 1") as caught:
+    with pytest.raises(CogViewError, match=r"step-00000002 has version .* reads versions 1 and 2") as caught:
         load_latest_checkpoint(tmp_path, *trained(0))
     assert "\n" not in str(caught.value)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000001", "step-00000002"]

@@ -16,13 +16,14 @@ import pytest
 import torch
 from devices_program import BATCH_SIZE, HALVES, Crash, DeviceTask, config_of, crash_at, transformer
 from safetensors.torch import load_file
+from tiny_task import TinyTask
 
 from cogview.errors import UsageError
 from cogview.training.checkpoint import list_checkpoints, load_latest_checkpoint
 from cogview.training.loop import train
 from cogview.training.metrics import read_metrics
 from cogview.training.optimizer import build_optimizers
-from cogview.training.processes import check_shares
+from cogview.training.processes import check_shares, joined_processes
 
 CLOSE = {"rel": 1e-5, "abs": 1e-5}
 
@@ -157,7 +158,8 @@ def test_a_stop_asked_of_one_process_stops_all_after_the_same_step(runs: Path) -
 
 def test_a_disk_that_is_full_for_one_process_costs_a_checkpoint(runs: Path) -> None:
     assert ends(runs, "pair full") == ["done"] * 2
-    assert [path.name for path in list_checkpoints(runs / "full" / "checkpoints")] == ["step-00000006"]
+    # What had been written of the other one is gone too, for it takes room.
+    assert [path.name for path in (runs / "full" / "checkpoints").iterdir()] == ["step-00000006"]
     assert "checkpoint of step 3 could not be written; the run goes on" in (runs / "rank-2.log").read_text()
 
 
@@ -197,6 +199,7 @@ def test_what_cannot_be_shared_is_refused_by_all_in_one_line(runs: Path) -> None
     assert all(end.startswith(batch) for end in ends(runs, "batch"))
     heads = "UsageError: tensor_parallel 4 does not divide the 2 heads: take a divisor."
     assert ends(runs, "heads") == [heads] * 4
+    assert not (runs / "heads").exists()
     for name, message in (("again", "already holds a run"), ("other", "optimizer was muon, now adamw")):
         first, *others = ends(runs, name)
         assert message in first
@@ -219,6 +222,21 @@ def test_numbers_of_processes_that_do_not_divide_are_refused(
     with pytest.raises(UsageError, match=message):
         check_shares(config_of(**changes), num_processes)
     check_shares(config_of(tensor_parallel=2), BATCH_SIZE * 2)
+
+
+def test_processes_that_do_not_know_where_to_meet_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(UsageError, match="WORLD_SIZE is 2 and there is no MASTER_ADDR, so"):
+        joined_processes(config_of()).__enter__()
+
+
+def test_what_is_for_transformers_is_refused_before_the_folder_is_taken(tmp_path: Path) -> None:
+    task = TinyTask()
+    with pytest.raises(UsageError, match="activation_checkpointing is for transformers"):
+        train(task, config_of(activation_checkpointing=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.usefixtures("no_tensorboard")

@@ -1,6 +1,9 @@
 """What a run tells of its inside: largest values by layer, and the share of the device that it uses."""
 
+import itertools
 import math
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +21,9 @@ from cogview.training.metrics import read_metrics
 from cogview.training.progress import Pace
 from cogview.training.telemetry import NUM_QUERIES, largest_score, largest_values
 from cogview.training.transformer import TransformerTask
-from cogview.transformer.config import TransformerConfig
+from cogview.transformer.config import ThreeRegionConfig, TransformerConfig
 from cogview.transformer.model import Transformer
+from cogview.transformer.three_region import count_text, draw_regions
 
 TEMPLATE = TextToImageTemplate(
     vocabulary=Vocabulary(num_image_codes=12, num_text_pieces=20),
@@ -79,6 +83,75 @@ def test_largest_values_are_those_of_the_plain_formulas(attention: str) -> None:
         x = block(x)
         assert found[f"attention_score_max/0{number}"].item() == pytest.approx(largest, rel=1e-5)
         assert found[f"main_branch_max/0{number}"].item() == pytest.approx(x.abs().max().item(), rel=1e-6)
+
+
+def test_a_sparse_transformer_tells_of_the_keys_that_its_queries_see() -> None:
+    regions = ThreeRegionConfig(
+        block_tokens=2,
+        key_window_blocks=1,
+        num_text_and_pivot_tokens=9,
+        image_start_token=TEMPLATE.vocabulary.separator("BOI1"),
+        num_image_tokens=6,
+    )
+    model = transformer(attention_pattern="three_region", three_region=regions, dropout=0.5).train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)
+    batch = task(model).batch(0)
+    tokens, positions = batch["tokens"], batch["positions"]
+    state = torch.get_rng_state()
+    found = largest_values(model, tokens, positions)
+    assert torch.equal(torch.get_rng_state(), state)
+    model.eval()
+    num_text = count_text(tokens, regions.image_start_token)
+    drawn = draw_regions(num_text, torch.zeros_like(num_text), tokens.shape[1], 2, regions)
+    x = model.embedding(tokens, positions)
+    num_hidden = 0
+    for number, (block, seen) in enumerate(zip(model.blocks, drawn, strict=True)):
+        query, key, _ = block.attention.heads(block.attention_input_norm(x))
+        largest = 0.0
+        for row, query_place in itertools.product(range(len(x)), range(x.shape[1])):
+            first = query_place // 2 * 2
+            slots = [place for place in seen.places[row].tolist() if place < first]
+            keys = [*slots, *range(first, query_place + 1)]
+            num_hidden += query_place + 1 - len(keys)
+            scores = (key[row, :, keys] @ query[row, :, query_place, :, None]).squeeze(2) / 4
+            largest = max(largest, scores.abs().max().item())
+        x = block(x, regions=seen)
+        assert found[f"attention_score_max/0{number}"].item() == pytest.approx(largest, rel=1e-5)
+        assert found[f"main_branch_max/0{number}"].item() == pytest.approx(x.abs().max().item(), rel=1e-6)
+    assert num_hidden > 20  # it is sparse
+
+
+_COMPILED = """
+import torch
+from cogview.training.telemetry import largest_values
+from cogview.transformer.config import TransformerConfig
+from cogview.transformer.model import Transformer
+compiled = []
+def count(graph, inputs):
+    compiled.append(graph)
+    return graph.forward
+config = TransformerConfig(num_layers=10, hidden_size=16, num_heads=2, vocabulary_size=9, num_positions=5)
+model = Transformer(config)
+tokens = positions = torch.arange(5)[None]
+plainly = largest_values(model, tokens, positions)
+for block in model.blocks:
+    block.compile(backend=count, dynamic=False)
+model.hidden_states(tokens, positions)
+num_compiled = len(compiled)
+assert num_compiled > 0
+assert largest_values(model, tokens, positions) == plainly
+assert len(compiled) == num_compiled
+model.hidden_states(tokens, positions)
+assert len(compiled) == num_compiled
+"""
+
+
+def test_blocks_that_are_compiled_are_not_compiled_again_to_look_into_them() -> None:
+    """In a process of its own, since types are not checked in what is compiled."""
+    done = subprocess.run([sys.executable, "-c", _COMPILED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_scores_of_a_long_sequence_are_those_of_some_queries_and_never_of_the_future() -> None:

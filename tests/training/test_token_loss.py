@@ -100,6 +100,26 @@ def test_gradients_in_fp16_keep_rare_rows_under_a_loss_scale() -> None:
         assert (mine.double() - its).norm() < 0.02 * its.norm()
 
 
+@pytest.mark.parametrize("normaliser", [-2_000.0, -5.0, 2_000.0])
+def test_a_z_loss_of_large_normalisers_stays_in_the_range_of_fp16(normaliser: float) -> None:
+    """That of 2,000 has a slope of 401, which fp16 cannot hold 1,024 times; that of -5 has the slope 0."""
+    hidden, table, targets, weights = inputs(12, 30, 8)
+    with torch.no_grad():
+        for whole in (hidden, table):  # so that fp16 holds all logits exactly
+            whole.round_()
+        table[:, 0] = 20.0
+        hidden[:, 0] = normaliser / 20.0
+    halves = [x.detach().half().requires_grad_() for x in (hidden, table)]
+    total = (
+        token_losses(*halves, targets, weights, 0.1, 5)[0] / 64.0
+    )  # gradients in fp16 are those of a loss scale
+    doubles = [x.detach().double().requires_grad_() for x in halves]
+    exact = torch.autograd.grad(plain(*doubles, targets, weights, 0.1) / 64.0, doubles)
+    for mine, its in zip(torch.autograd.grad(total, halves), exact, strict=True):
+        assert bool(mine.isfinite().all())
+        assert (mine.double() - its).norm() < 0.02 * its.norm()
+
+
 class LargestTensor(TorchDispatchMode):
     """Notes the most numbers that any tensor made meanwhile holds, and counts products."""
 

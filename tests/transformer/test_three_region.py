@@ -14,6 +14,7 @@ from cogview.transformer.three_region import (
     keys_seen,
     masked_dense_attention,
     sees,
+    sees_all,
 )
 from cogview.transformer.three_region_kernels import (
     _flex_blocks,
@@ -54,6 +55,21 @@ def random_tokens(num: int = 36) -> torch.Tensor:
     for row, num_text in enumerate(NUM_TEXT):
         tokens[row, num_text - 1] = 1
     return tokens
+
+
+@pytest.mark.parametrize(
+    ("num_text", "num_image_tokens", "block_tokens", "expected"),
+    [(5, 7, 2, True), (5, 8, 2, False), (5, 8, 6, False), (5, 8, 7, True)],
+)
+def test_what_sees_all_is_dense_attention(
+    num_text: int, num_image_tokens: int, block_tokens: int, expected: bool
+) -> None:
+    config = dataclasses.replace(SMALL, num_image_tokens=num_image_tokens, block_tokens=block_tokens)
+    num_tokens = num_text + num_image_tokens
+    # Of one draw the few that are no pivots may happen to lie in the windows.
+    [drawn] = draw_regions(torch.full((20,), num_text), torch.arange(20), num_tokens, 1, config)
+    seen = sees(torch.arange(num_tokens), num_tokens, drawn, config)
+    assert torch.equal(seen, torch.ones_like(seen).tril()) == sees_all(num_text, config) == expected
 
 
 def test_a_text_ends_with_the_token_that_starts_the_image() -> None:

@@ -160,6 +160,8 @@ def _transformer_to_released(source: Path, out: Path, num_ranks: int) -> _Said:
             f"it learnt with the norm scope {config.norm_scope}, the authors' code computes that of the tensor: the "
             "results differ a little"
         )
+    if config.attention_pattern != "dense":
+        lines.append("the layout does not tell that its attention is sparse, nor by which numbers")
     if config.head_size != HEAD_SIZE:
         lines.append(f"the layout does not tell its number of heads, {config.num_heads}")
     is_rounded = model.rounded_to is not None

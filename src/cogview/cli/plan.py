@@ -149,8 +149,14 @@ def _training_lines(training: dict[str, Any], device: dict[str, Any], num_device
     else:
         least = _gigabytes(training["bytes_at_micro_batch_1"])
         advice = f"does not fit {device['name']} at all: even one sequence at a time needs {least}"
-        devices = training["fewest_devices_that_fit"]
-        advice += f"; {devices} that share the weights do" if devices else ", shared by however many"
+        devices, tensor_parallel = training["fewest_devices_that_fit"], training["tensor_parallel"]
+        if devices:
+            most_parts = training["batch_size"] * tensor_parallel // devices
+            advice += f"; {devices} that share the weights do, --training.num-micro-batches {most_parts}"
+        else:
+            advice += (
+                ", and more devices that share the run do not help: see 'What does not fit' in docs/plan.md"
+            )
     hours = "hours: not known without --peak-tflops"
     if training["hours"] is not None:
         hours = (
@@ -191,6 +197,9 @@ def _memory_lines(bytes_by_kind: dict[str, float | int]) -> list[str]:
 
 
 def _gigabytes(num_bytes: float | int) -> str:
+    """Return bytes in 10^9; those of tiny models in 10^6."""
+    if num_bytes < 1e8:
+        return f"{num_bytes / 1e6:.3g} MB"
     return f"{num_bytes / 1e9:,.2f} GB" if num_bytes < 1e11 else f"{num_bytes / 1e9:,.0f} GB"
 
 

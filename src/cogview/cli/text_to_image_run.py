@@ -27,11 +27,12 @@ from cogview.recipes.config import TextToImageRecipe
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.training.config import TokenLossConfig
+from cogview.training.progress import say
 from cogview.training.transformer import TransformerTask, evaluate_losses
 from cogview.transformer.config import ThreeRegionConfig, TransformerConfig
 from cogview.transformer.initialisation import start_branches, start_positions
 from cogview.transformer.model import Transformer
-from cogview.transformer.three_region import regions_for
+from cogview.transformer.three_region import regions_for, sees_all
 
 MAX_EVALUATED = 512
 GUIDANCE = 1.5
@@ -156,6 +157,12 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
             raise UsageError(f"{flag} follows from the tokens: leave it out")
     if recipe.transformer.attention_pattern == "three_region":
         regions = regions_for(template, regions)
+        is_first = Ranks.from_environment(os.environ).rank == 0
+        if is_first and sees_all(template.max_prefix_tokens, regions):
+            say(
+                f"Sequences of {template.max_tokens} tokens are so short that three-region attention sees all of them, "
+                "like dense attention and slower: give smaller numbers of --transformer.three-region."
+            )
     config = dataclasses.replace(
         recipe.transformer,
         three_region=regions,

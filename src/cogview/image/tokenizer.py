@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import MISSING, asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_folder, atomic_write_json, dataclass_from_json, may_be_replaced
 from cogview.image.autoencoder import Autoencoder
 from cogview.image.config import FOLDER_NAME, AutoencoderConfig, VQGANConfig, VQVAEConfig
+from cogview.image.exact import exact_convolutions
 from cogview.image.vqgan import VQGAN
 from cogview.image.vqvae import VQVAE
 
@@ -44,9 +46,9 @@ class ImageTokenizer:
 
     Args:
         autoencoder: the trained model; it is switched to evaluation.
-        dtype: precision of the convolutions. bfloat16 is twice as fast on processors that have it, moves pixels by a
-            level or two of 255, and turns some codes into near neighbours, one in 700 or one in 15 as the codebook is
-            (measured: `bench/README.md`).
+        dtype: precision of the convolutions: float32 in all its digits, or bfloat16, which is twice as fast on
+            processors that have it, moves pixels by a level or two of 255, and turns some codes into near neighbours,
+            one in 700 or one in 15 as the codebook is (measured: `bench/README.md`).
     """
 
     def __init__(self, autoencoder: Autoencoder, dtype: torch.dtype = torch.float32):
@@ -92,7 +94,7 @@ class ImageTokenizer:
                 f"{channels} channels of {height} x {width}; resize them first"
             )
         images = images.to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+        with self._precision():
             return self.autoencoder.encode(images)
 
     @torch.no_grad()
@@ -115,8 +117,14 @@ class ImageTokenizer:
                 f"codes must lie in 0..{self.num_codes - 1}, got {int(codes.min())}..{int(codes.max())}; "
                 "they may be another tokenizer's"
             )
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+        with self._precision():
             return self.autoencoder.decode(codes.to(self.device))
+
+    def _precision(self) -> AbstractContextManager[object]:
+        """Return the context in which convolutions have the tokenizer's precision."""
+        if self.dtype == torch.float32:
+            return exact_convolutions()
+        return torch.autocast(self.device.type, dtype=self.dtype)
 
     def save_pretrained(self, folder: Path | str, dtype: torch.dtype = torch.float32) -> None:
         """Write `config.json` and `model.safetensors`, replacing a folder of that name as a whole.

@@ -26,6 +26,7 @@ from cogview.interop.released_layout import (
     layer_number,
     their_name,
 )
+from cogview.interop.weights import holds_real_numbers
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
@@ -62,7 +63,8 @@ def find_ranks(source: Path) -> list[Path]:
     if pointer := next((source / name for name in _POINTERS if (source / name).is_file()), None):
         iteration = pointer.read_text(encoding="utf-8", errors="replace").strip()
         folder = source / iteration
-        if not iteration or Path(iteration).name != iteration or not folder.is_dir():
+        # Asked of the folder and not of the name, which may be anything.
+        if not any(path.name == iteration and path.is_dir() for path in source.iterdir()):
             raise CogViewError(
                 f"{pointer} names the folder {iteration[:80]!r}, which is not beside it; copy the checkpoint again"
             )
@@ -151,8 +153,12 @@ class _Checkpoint:
                     f"{path} does not fit {paths[0].name}: {differing[0]} is {_shown(shapes.get(differing[0]))} there "
                     f"and {_shown(wanted.get(differing[0]))} here; take the ranks of one checkpoint"
                 )
-        if strange := next((name for name, tensor in first.items() if not tensor.is_floating_point()), None):
-            raise CogViewError(f"{paths[0]}: {strange} is {first[strange].dtype}, and no weight")
+        for path, rank in zip(paths, self._ranks, strict=True):
+            for name, tensor in rank.items():
+                if not tensor.is_floating_point() or not holds_real_numbers(tensor):
+                    raise CogViewError(
+                        f"{path}: {name} is {tensor.dtype} ({tensor.layout} on {tensor.device}), and no plain weight"
+                    )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -199,7 +205,7 @@ class _Checkpoint:
             for name, tensor in self._ranks[0].items()
         }
         multiple = _PADDING_MULTIPLE * num_ranks
-        if found[EMBEDDING][0] == -(-VOCABULARY.num_tokens // multiple) * multiple:
+        if found[EMBEDDING][:1] == (-(-VOCABULARY.num_tokens // multiple) * multiple,):
             # Trainers pad the vocabulary so that each rank's share is a multiple of 128; none of it is ever used.
             found[EMBEDDING] = (VOCABULARY.size, *found[EMBEDDING][1:])
         if differing := sorted(name for name, _ in expected.items() ^ found.items()):
@@ -257,6 +263,8 @@ def write_released_transformer(folder: Path, out: Path, num_ranks: int = 1) -> P
         raise UsageError(
             f"the released layout is for layer_norm sandwich, and {folder} has {config.layer_norm}"
         )
+    if config.qk_norm:
+        raise UsageError(f"the released layout has no place for the gains of qk_norm, which {folder} has")
     for what, number in (("heads", config.num_heads), ("rows of the embedding", config.vocabulary_size)):
         if num_ranks < 1 or number % num_ranks:
             raise UsageError(f"{number} {what} cannot be shared by {num_ranks} ranks: give another number")

@@ -30,13 +30,19 @@ def shape_of(tensors: Mapping[str, Tensor], name: str, num_axes: int) -> tuple[i
     return shape
 
 
+def holds_real_numbers(tensor: Tensor) -> bool:
+    """Return whether a tensor is dense and holds plain numbers: is neither quantized, complex nor without content."""
+    is_odd = tensor.is_quantized or tensor.is_complex() or tensor.is_meta
+    return tensor.layout == torch.strided and not is_odd
+
+
 def as_float(name: str, tensor: Tensor) -> Tensor:
     """Return a tensor of others in float32.
 
     Raises:
         CogViewError: it is sparse, quantized, complex, or has no content.
     """
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
+    if not holds_real_numbers(tensor):
         raise CogViewError(f"{name} holds no plain real numbers; have its owner save dense ones")
     return tensor.float()
 

@@ -85,6 +85,11 @@ def _training(
     planner = TrainingPlanner(recipe, config, template, device, num_devices)
     per_device = training.batch_size // (num_devices // training.tensor_parallel)
     micro_batch = per_device // training.num_micro_batches
+    if micro_batch > MAX_MICRO_BATCH:
+        raise UsageError(
+            f"{micro_batch:,} sequences at a time on each device are more than is counted, {MAX_MICRO_BATCH:,}: raise "
+            "--training.num-micro-batches"
+        )
     memory = planner.memory(micro_batch)
     largest = planner.largest_micro_batch(device.memory_bytes)
     fitting = max(
@@ -128,14 +133,14 @@ def _training(
 
 
 def _fewest_devices(planner: TrainingPlanner, device: Device, num_devices: int) -> int | None:
-    """Return by how many devices, doubled and doubled again, the least fits, or None if none does."""
+    """Return by how many devices, doubled and doubled again, one sequence at a time fits, or None if by none."""
     if planner.num_shards < num_devices // planner.tensor_parallel:
         return None  # `shard_over` keeps more of them from sharing more
     while num_devices < _MAX_SUGGESTED_DEVICES:
         num_devices *= 2
         try:
-            kinds = planner.on(num_devices).memory(1).bytes_by_kind
-        except UsageError:  # the batch has too few parts for so many
+            kinds = planner.one_at_a_time_on(num_devices).memory(1).bytes_by_kind
+        except UsageError:  # the batch has too few sequences for so many
             return None
         if sum(kinds.values()) <= device.memory_bytes:
             return num_devices

@@ -121,9 +121,17 @@ class TrainingPlanner:
         """Over how many devices each parameter, or each one's part of it, is cut."""
         return self._recipe.training.shard_over or self._num_devices // self.tensor_parallel
 
-    def on(self, num_devices: int) -> "TrainingPlanner":
-        """Return the same for another number of devices."""
-        return TrainingPlanner(self._recipe, self._config, self._whole, self._device, num_devices)
+    def one_at_a_time_on(self, num_devices: int) -> "TrainingPlanner":
+        """Return the same for another number of devices, each with one sequence at a time.
+
+        Raises:
+            UsageError: so many cannot share the batch.
+        """
+        training = self._recipe.training
+        num_row_parts = max(1, num_devices // self.tensor_parallel)
+        training = replace(training, num_micro_batches=max(1, training.batch_size // num_row_parts))
+        recipe = replace(self._recipe, training=training)
+        return TrainingPlanner(recipe, self._config, self._whole, self._device, num_devices)
 
     def largest_micro_batch(self, limit_bytes: float) -> int:
         """Return the most sequences at a time that fit, up to `MAX_MICRO_BATCH`; 0 if not even one does."""
@@ -196,12 +204,12 @@ class TrainingPlanner:
 
             for parameter in transformer.parameters():
                 parameter.register_post_accumulate_grad_hook(note_gradient)  # type: ignore[no-untyped-call]
-            task = TransformerTask(
-                transformer,
-                _FullTexts(template=self._template, num_rows=micro_batch),
-                self._recipe.token_loss,
-            )
-            batch = {name: mode.from_tensor(tensor) for name, tensor in task.batch(0).items()}
+            task = TransformerTask(transformer, _FullText(template=self._template), self._recipe.token_loss)
+            # All rows are the first one: millions of them, asked for by mistake, would fill this machine's memory.
+            batch = {
+                name: mode.from_tensor(row).expand(micro_batch, *row.shape[1:])
+                for name, row in task.batch(0).items()
+            }
 
             def add_gradients() -> None:
                 with tracker.forward_pass(), autocast(precision, torch.device("cpu")):
@@ -264,22 +272,30 @@ class TrainingPlanner:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _FullTexts:
-    """A batch of pictures with texts as long as can be."""
+class _FullText:
+    """A batch of one picture with a text as long as can be."""
 
     template: TextToImageTemplate
-    num_rows: int
 
     def batch(self, step: int) -> TokenBatch:
         text = np.zeros(self.template.max_text_pieces, dtype=np.int64)
         codes = np.zeros(self.template.num_codes_per_image, dtype=np.int64)
-        return self.template.batch([(text, codes)] * self.num_rows)
+        return self.template.batch([(text, codes)])
 
 
 def training_template(recipe: TextToImageRecipe, template: TextToImageTemplate) -> TextToImageTemplate:
-    """Return what the sequences of a training are like: with few codes of each picture, if the recipe says so."""
+    """Return what the sequences of a training are like: with few codes of each picture, if the recipe says so.
+
+    Raises:
+        UsageError: a picture has not so many.
+    """
     if recipe.kept_codes is None:
         return template
+    if not 1 <= recipe.kept_codes <= template.num_codes_per_image:
+        raise UsageError(
+            f"kept_codes must be between 1 and the {template.num_codes_per_image} codes of a picture, got "
+            f"{recipe.kept_codes}"
+        )
     return replace(template, grid_rows=1, grid_columns=recipe.kept_codes)
 
 
@@ -292,7 +308,7 @@ def work_of_a_sequence(
     """
     with torch.device("meta"):
         transformer = Transformer(config)
-    task = TransformerTask(transformer, _FullTexts(template=template, num_rows=1), recipe.token_loss)
+    task = TransformerTask(transformer, _FullText(template=template), recipe.token_loss)
     return task.work(task.batch(0))["flops"]
 
 

@@ -102,7 +102,12 @@ def _save_together(
     processes.agree(failure)
     tensors = {f"{_MODEL}{name}": tensor for name, tensor in _module_tensors(module).items()}
     tensors.update(_optimizer_tensors(module, optimizers))
-    digests = write_shards(unfinished, tensors, processes)
+    try:
+        digests = write_shards(unfinished, tensors, processes)
+    except OSError:
+        if processes.is_first:  # what is half-written would take the room that the next checkpoint needs
+            shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     if processes.is_first:
         try:
             _write_state(unfinished, {"version": SHARDED_VERSION, "step": step, "sha256": digests, **state})
@@ -118,9 +123,15 @@ def _save_together(
 
 
 def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
-    text = json.dumps({"format": FORMAT, **state}, ensure_ascii=False, indent=2) + "\n"
+    content = {"format": FORMAT, **state}
+    content["own_sha256"] = _digest_of_state(content)
+    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
     _write_durably(folder / "state.json", text.encode())
     _sync_folder(folder)
+
+
+def _digest_of_state(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -237,9 +248,13 @@ def _read(
             raise _DamagedError("state.json is not that of a checkpoint")
         if state.get("version") not in (VERSION, SHARDED_VERSION):
             raise CogViewError(
-                f"{path} has version {state.get('version')!r} and this cogview reads version {VERSION}: resume with "
-                "the cogview that wrote it, or move it away to go on from the one before it."
+                f"{path} has version {state.get('version')!r} and this cogview reads versions {VERSION} and "
+                f"{SHARDED_VERSION}: resume with the cogview that wrote it, or move it away to go on from the one "
+                "before it."
             )
+        own = state.pop("own_sha256", None)  # earlier versions wrote none
+        if own is not None and own != _digest_of_state(state):
+            raise _DamagedError("state.json is not as it was written")
         if state["version"] == SHARDED_VERSION:
             damage = damage_of_shards(path, state["sha256"], processes)
             if damage:

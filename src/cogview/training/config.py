@@ -59,8 +59,9 @@ class TrainingConfig:
         epsilon: AdamW's addition to the denominator.
         weight_decay: decoupled, for matrices, kernels and embeddings; biases and norms have none.
         gradient_clip: the largest Euclidean norm of all gradients together; 0 turns clipping off.
-        precision: "bfloat16" computes under autocast, "auto" does where the device has instructions for it (and a
-            resume elsewhere goes on in what is fast there); weights and optimizer state are float32 in any case.
+        precision: "float32" is that in convolutions on GPUs too, without TF32. "bfloat16" computes under autocast,
+            "auto" does where the device has instructions for it (and a resume elsewhere goes on in what is fast there);
+            weights and optimizer state are float32 in any case.
             "bfloat16_o2" and "float16_o2" (the paper's) compute everything in half precision, norms and all, with
             weights, activations and gradients of two bytes; master weights, the sum of the micro-batches' gradients
             and optimizer state are float32. For transformers only.
@@ -126,12 +127,15 @@ class TrainingConfig:
         for name in (*positive, "checkpoint_every_steps", "keep_checkpoints", "tensor_parallel"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("learning_rate", "muon_learning_rate", "epsilon", "spike_threshold"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} must be greater than 0, got {getattr(self, name)}.")
+        for name in ("learning_rate", "muon_learning_rate", "epsilon"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{name} must be greater than 0 and finite, got {getattr(self, name)}.")
+        if not self.spike_threshold > 0:
+            raise UsageError(f"spike_threshold must be greater than 0, got {self.spike_threshold}.")
+        for name in ("weight_decay", "muon_weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name} must not be negative, and finite, got {getattr(self, name)}.")
         for name in (
-            "weight_decay",
-            "muon_weight_decay",
             "gradient_clip",
             "sample_every_steps",
             "seed",
@@ -193,5 +197,5 @@ class TokenLossConfig:
 
     def __post_init__(self) -> None:
         for name in ("text_weight", "z_loss_weight"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"{name} must be 0 or more, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name} must be 0 or more and finite, got {getattr(self, name)}")

@@ -17,6 +17,7 @@ from torch import nn
 
 from cogview.errors import CogViewError
 from cogview.files import atomic_folder
+from cogview.image.exact import exact_convolutions
 from cogview.training.batches import MicroBatch, prefetched_batches
 from cogview.training.checkpoint import load_latest_checkpoint, save_checkpoint
 from cogview.training.config import TrainingConfig
@@ -24,7 +25,7 @@ from cogview.training.divergence import Detours, LossWatch
 from cogview.training.flops import peak_flops
 from cogview.training.interruption import StopRequest, TrainingInterrupted
 from cogview.training.metrics import MetricMeans, MetricsLog, read_metrics, read_scalars
-from cogview.training.parallel import copy_whole, forget_gathered, parallelise
+from cogview.training.parallel import check_module, copy_whole, forget_gathered, parallelise
 from cogview.training.plot import plot_losses
 from cogview.training.precision import autocast, compiler_failure, resolve_precision
 from cogview.training.processes import Processes, joined_processes
@@ -97,6 +98,9 @@ def train(
         processes = stack.enter_context(joined_processes(config))
         device = processes.device
         precision = resolve_precision(config.precision, device)
+        check_module(task.module, config, processes)  # while the folder is nobody's yet
+        if precision == "float32":
+            stack.enter_context(exact_convolutions())
         description = describe_run(config, recipe or {}, device, precision, processes.ranks.num_ranks)
         stack.enter_context(processes.first_alone(claimed_run_folder(run_folder, description, resume)))
 

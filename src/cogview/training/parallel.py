@@ -45,21 +45,14 @@ def parallelise(
     Raises:
         UsageError: the module cannot be spread so.
     """
+    check_module(module, config, processes)
     if not isinstance(module, Transformer):
-        if config.activation_checkpointing:
-            raise UsageError("activation_checkpointing is for transformers: leave it off.")
-        if processes.mesh is not None:
-            raise UsageError(
-                f"{processes.ranks.num_ranks} processes were started, but an image tokenizer is trained by one: start "
-                "it without torchrun."
-            )
         return
     blocks = [block for block in module.modules() if isinstance(block, SandwichBlock)]
     for block in blocks:
         block.checkpointing = config.activation_checkpointing
     if processes.mesh is None:
         return
-    check_heads(module.config, processes.tensor_parallel)
     for name, order in _row_orders(module).items():
         parameter = module.get_parameter(name)
         parameter.data = parameter.data[order]
@@ -91,6 +84,24 @@ def parallelise(
     # What the blocks leave over, the table above all, stays gathered after the states are computed: it is the head too.
     fully_shard(module, mesh=shards, mp_policy=policy, reshard_after_forward=False)
     register_fsdp_forward_method(module, "hidden_states")
+
+
+def check_module(module: nn.Module, config: TrainingConfig, processes: Processes) -> None:
+    """Refuse what `parallelise` cannot do, before anything is done.
+
+    Raises:
+        UsageError: says what to leave off.
+    """
+    if isinstance(module, Transformer):
+        check_heads(module.config, processes.tensor_parallel)
+        return
+    if config.activation_checkpointing:
+        raise UsageError("activation_checkpointing is for transformers: leave it off.")
+    if processes.mesh is not None:
+        raise UsageError(
+            f"{processes.ranks.num_ranks} processes were started, but an image tokenizer is trained by one: start "
+            "it without torchrun."
+        )
 
 
 def check_heads(config: TransformerConfig, tensor_parallel: int) -> None:

@@ -153,7 +153,7 @@ def joined_processes(config: TrainingConfig) -> Iterator[Processes]:
         config: the device, and how processes share the work.
 
     Raises:
-        UsageError: they cannot share it so.
+        UsageError: they cannot share it so, or do not know where to meet.
     """
     ranks, device = Ranks.from_environment(os.environ), resolve_device(config.device)
     check_shares(config, ranks.num_ranks)
@@ -172,6 +172,11 @@ def joined_processes(config: TrainingConfig) -> Iterator[Processes]:
     logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     starts = not distributed.is_initialized()
     if starts:
+        if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
+            raise UsageError(
+                f"WORLD_SIZE is {ranks.num_ranks} and there is no {' and no '.join(missing)}, so the processes cannot "
+                "meet: start them by torchrun, or unset RANK and WORLD_SIZE to train with one."
+            )
         distributed.init_process_group(
             "nccl" if device.type == "cuda" else "gloo", device_id=device if device.type == "cuda" else None
         )

@@ -26,7 +26,8 @@ def largest_values(
     `NUM_QUERIES` queries spread evenly over the sequence against all earlier keys: the largest |score| seen is at most
     the largest there is. Where attention is sparse, keys that a query does not see do not count; pivots are those of
     evaluation, and what their weight adds to a score is left out. The sequences go through the transformer once more,
-    without dropout and never compiled; for one sequence, on the steps that are logged, that costs little.
+    without dropout; for one sequence, on the steps that are logged, that costs little. Blocks that were compiled one by
+    one are not compiled again for it, unless attention is sparse: FlexAttention alone would make all scores.
 
     Args:
         transformer: in the precision in which it is trained.
@@ -46,9 +47,11 @@ def largest_values(
                 partial(_note_scores, found, f"attention_score_max/{layer}")
             ),
         ]
+    is_dense = transformer.config.attention_pattern == "dense"
     try:
         transformer.eval()
-        transformer.hidden_states(tokens, positions)
+        with torch.compiler.set_stance("force_eager" if is_dense else "default"):
+            transformer.hidden_states(tokens, positions)
     finally:
         transformer.train(was_training)
         for hook in hooks:

@@ -91,16 +91,19 @@ class _TokenLosses(torch.autograd.Function):
                 normalisers.append(normaliser)
                 if not has_gradient:
                     continue
-                # d loss / d logits = softmax * (1 + 2 z normaliser) - onehot, in place of the scores.
+                # d loss / d logits = softmax * (1 + 2 z normaliser) - onehot, in place of the scores, and divided by
+                # a row's size where that is above 1: large normalisers would leave the range of fp16.
+                slope = 1 + 2 * z_loss_weight * normaliser
+                size = slope.abs().clamp(min=1)
                 slopes = scores.exp_()
                 if z_loss_weight or gain != 1.0:
-                    slopes *= gain * (1 + 2 * z_loss_weight * normaliser)
-                slopes.scatter_add_(1, ids, torch.full_like(nat, -gain))
+                    slopes *= gain * slope / size
+                slopes.scatter_add_(1, ids, -gain / size)
                 slopes = slopes.to(dtype)
-                hidden_gradients.append(_product(slopes, rows))
+                hidden_gradients.append(_product(slopes, rows).mul_(size))
                 if not table_has_gradient:  # an adapter learns beside a frozen one
                     continue
-                product = _product(slopes.T, (states * weight).to(dtype))  # weights go to the smaller factor
+                product = _product(slopes.T, (states * (weight * size)).to(dtype))  # to the smaller factor
                 table_gradient = product if table_gradient is None else table_gradient.add_(product)
         nats_, normalisers_ = torch.cat(nats).squeeze(1), torch.cat(normalisers).squeeze(1)
         total = (weights * (nats_ + z_loss_weight * normalisers_.square())).sum()

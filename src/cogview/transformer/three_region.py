@@ -82,6 +82,12 @@ def regions_for(template: TextToImageTemplate, config: ThreeRegionConfig) -> Thr
     )
 
 
+def sees_all(num_text: int, config: ThreeRegionConfig) -> bool:
+    """Return whether every token behind a text sees all before it: then attention is dense, only slower."""
+    num_tokens = num_text + config.num_image_tokens
+    return num_tokens <= max(config.num_text_and_pivot_tokens, config.block_tokens * config.key_window_blocks)
+
+
 def count_text(tokens: Int[Tensor, "b t"], image_start_token: int) -> Int64[Tensor, "b"]:
     """Return how many tokens each sequence has up to and including the one that ends its text; all if none does."""
     is_start = tokens == image_start_token
