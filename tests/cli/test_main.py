@@ -20,6 +20,7 @@ from cogview.errors import CogViewError, UsageError
 
 RECIPES = {
     "data build": "cogview.recipes.default_data",
+    "train captioning": "cogview.recipes.captioning",
     "train image-tokenizer": "cogview.recipes.image_tokenizer",
     "train super-resolution": "cogview.recipes.super_resolution",
     "train style": "cogview.recipes.style",

@@ -16,6 +16,7 @@ from cogview.data.loader import (
 )
 from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
+from cogview.sequence.captioning import CaptionTemplate
 from cogview.sequence.template import TextToImageTemplate, TokenBatch
 from cogview.sequence.vocabulary import Vocabulary
 
@@ -96,6 +97,18 @@ def test_pictures_come_with_their_own_captions_and_each_once_an_epoch(shards: To
     batches = TokenBatches(shards, TEMPLATE, seed=0, batch_size=7)
     for step in range(5):
         assert sorted(picture for picture, _ in pairs_in(batches.batch(step))) == list(range(NUM_PICTURES))
+
+
+def test_captions_are_learnt_from_the_same_pairs_in_the_other_order(shards: TokenShards) -> None:
+    drawn = TokenBatches(shards, TEMPLATE, seed=0, batch_size=3).batch(2)
+    told = TokenBatches(shards, CaptionTemplate.of(TEMPLATE), seed=0, batch_size=3).batch(2)
+    end, first_piece = TEMPLATE.vocabulary.separator("PAD"), TEMPLATE.vocabulary.text_pieces.start
+    for row in range(3):
+        codes = drawn.targets[row][drawn.image_mask[row]].tolist()
+        assert told.tokens[row, 2:6].tolist() == codes
+        text = [token for token in drawn.targets[row][drawn.text_mask[row]].tolist() if token < end]
+        assert min(text) >= first_piece
+        assert told.targets[row][told.text_mask[row]].tolist() == [*text, end]
 
 
 def test_the_batches_walk_in_the_order_of_batch_indices(shards: TokenShards) -> None:

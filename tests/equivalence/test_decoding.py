@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from cogview.generation.cache import FusedCache, TableCache
 from cogview.generation.decoder import Decoder
 from cogview.generation.linear import can_pack
 from cogview.transformer.config import ThreeRegionConfig, TransformerConfig
@@ -137,3 +138,31 @@ def test_bf16_weights_change_logits_by_their_rounding_only(backend: str) -> None
     decoder = Decoder(transformer, LEGAL, dtype=torch.bfloat16, backend=backend)
     rounded = decoded_logits(decoder, tokens, positions)
     assert (rounded.float() - exact).abs().max() < 0.06 * exact.std()
+
+
+@pytest.mark.parametrize("cache_of", [TableCache, FusedCache])
+@torch.inference_mode()
+def test_sequences_go_on_from_others_tokens(cache_of: type[TableCache] | type[FusedCache]) -> None:
+    """Beside a second block of keys, against sequences that had those tokens from the beginning."""
+    num_shared, num_tokens = TableCache.BLOCK - 3, TableCache.BLOCK + 5
+    decoder = Decoder(random_transformer(dataclasses.replace(CONFIG, num_positions=num_tokens)), LEGAL)
+    generator = torch.Generator().manual_seed(2)
+    tokens = torch.randint(CONFIG.vocabulary_size, (4, num_tokens), generator=generator)
+    tokens[:, :num_shared] = tokens[0, :num_shared]
+    positions = torch.arange(num_tokens).expand(4, -1)
+    rows = torch.tensor([2, 0, 2, 1])
+
+    def filled(tokens: torch.Tensor) -> TableCache | FusedCache:
+        cache = cache_of(decoder.config, 4, num_tokens)
+        decoder.prefill(tokens[:, :num_shared], positions[:, :num_shared], cache)
+        for place in range(num_shared, num_tokens - 1):
+            decoder.decode(tokens[:, place], positions[:, place], cache)
+        return cache
+
+    taken, wanted = filled(tokens), filled(tokens[rows])
+    taken.take_rows(rows, num_shared)
+    states = [decoder.decode(tokens[:, -1], positions[:, -1], cache) for cache in (taken, wanted)]
+    assert torch.allclose(*states, atol=1e-5)
+    assert not torch.allclose(
+        states[0], decoder.decode(tokens[:, -1], positions[:, -1], filled(tokens)), atol=1e-2
+    )

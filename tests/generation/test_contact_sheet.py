@@ -39,6 +39,20 @@ def ink(sheet: Image.Image) -> int:
     return int((np.asarray(sheet.convert("L")) < 128).sum())
 
 
+def test_notes_stand_below_their_pictures() -> None:
+    row = [picture("red"), picture("lime")] * 5
+    plain = contact_sheet([row], ["a"])
+    noted = contact_sheet([row], ["a"], notes=[["1.234"] + [""] * 9])
+    assert noted.height > plain.height
+    top, bottom, left, right = places(noted, (255, 0, 0))
+    assert (left, right) == places(plain, (255, 0, 0))[2:]
+    below = np.asarray(noted.convert("L"))[top + 32 : top + 32 + 14]
+    assert (below[:, left : left + 32] < 128).any()
+    assert (below[:, left + 40 :] > 128).all()
+    top_of_plain, bottom_of_plain = places(plain, (255, 0, 0))[:2]
+    assert bottom - top == bottom_of_plain - top_of_plain + 16
+
+
 def test_the_caption_is_drawn_and_bounded() -> None:
     row = [picture("white")] * 4
     short, long = contact_sheet([row], ["a"]), contact_sheet([row], ["word " * 200])

@@ -26,6 +26,7 @@ def run(
     adapter: str | None = None,
     num_candidates: int = 4,
     keep: int | None = None,
+    captioner: str | None = None,
     seed: int = 0,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -48,7 +49,10 @@ def run(
             default.
         adapter: draw with it: the name of one that the model has, or a folder, or the run that trained it.
         num_candidates: pictures of each text.
-        keep: how many of them to keep; all by default. Fewer need ranking, which does not exist yet.
+        keep: how many of them to keep, the best by CapLoss, in this order; all, unranked, by default. Fewer need a
+            captioner.
+        captioner: rank with it: the name of one that the model has, or a folder, or the run that trained it; the
+            model's own by default. If it is given, all candidates are ranked by default.
         seed: of the first candidate of each text, the next has the next seed. A seed always draws the same picture.
         temperature: below 1 prefers probable codes, above 1 levels them, 0 always takes the most probable.
         top_k: draw from so many most probable codes only.
@@ -66,12 +70,14 @@ def run(
     # An argument that is not UTF-8 arrives with half surrogates, which no file of ours could hold.
     texts = tuple(text.encode(errors="replace").decode() for text in texts)
     import cogview
+    from cogview.cli.told_pictures import take_captioner
 
     pipeline = cogview.load(model, device, dtype)
     chosen = adapter
     if adapter is not None and adapter not in pipeline.adapters:
         chosen = "given"  # a name for this call alone
         pipeline.add_adapter(adapter, chosen)
+    ranker = take_captioner(pipeline, captioner)
     settings = {
         "temperature": temperature,
         "top_k": top_k,
@@ -105,6 +111,7 @@ def run(
                 guidance=guidance,
                 progress=progress,
                 adapter=chosen,
+                captioner=ranker,
                 balance_words=balance_words,
             )
             for number, row in enumerate(rows, start=start + 1):
@@ -149,6 +156,8 @@ def _save_picture(
     from cogview.files import atomic_write_bytes
 
     facts: dict[str, Any] = {"text": picture.text, "seed": picture.seed}
+    if picture.caption_loss is not None:
+        facts["caption_loss"] = picture.caption_loss
     if picture.drawn_text is not None:
         facts["drawn_text"] = picture.drawn_text
     info = PngInfo()
@@ -176,7 +185,10 @@ def _save_sheet(
 
     data = io.BytesIO()
     images = [[picture.image for picture in row] for row in rows]
-    contact_sheet(images, texts, first_number).save(data, "PNG")
+    notes = None
+    if rows[0][0].caption_loss is not None:
+        notes = [[f"{picture.caption_loss:.3f}" for picture in row] for row in rows]
+    contact_sheet(images, texts, first_number, notes).save(data, "PNG")
     atomic_write_bytes(path, data.getvalue())
 
 
@@ -188,5 +200,6 @@ def _lines(pictures: Sequence[dict[str, Any]], sheets: Sequence[Path]) -> list[s
         lines.append(f"{number}. {same_text[0]['text']}")
         for picture in same_text:
             drawn = f" ({picture['drawn_text']})" if "drawn_text" in picture else ""
-            lines.append(f"   {picture['path']}{drawn}")
+            loss = f"  CapLoss {picture['caption_loss']:.3f}" if "caption_loss" in picture else ""
+            lines.append(f"   {picture['path']}{drawn}{loss}")
     return [*lines, *(f"contact sheet: {sheet}" for sheet in sheets)]

@@ -26,6 +26,8 @@ from cogview.errors import CogViewError, UsageError
 # The words that name a verb -> (its module, what it does). The function in the module is `run`.
 VERBS = {
     "generate": ("generate", "draw pictures for texts"),
+    "caption": ("caption", "write captions of pictures"),
+    "rank": ("rank", "order pictures by how well a text fits them"),
     "train text-tokenizer": ("train_text_tokenizer", "learn the pieces that texts are cut into"),
     "train image-tokenizer": ("train_image_tokenizer", "learn the codes that pictures are made of"),
     "train vqgan": ("train_vqgan", "learn the codes of one domain, against a discriminator"),
@@ -35,6 +37,7 @@ VERBS = {
         "learn to draw a picture at twice its rows and columns",
     ),
     "train style": ("train_style", "learn a style from some pictures, beside a model"),
+    "train captioning": ("train_captioning", "learn to write captions of pictures"),
     "tokenize": ("tokenize", "turn pictures and captions into codes and pieces for training"),
     "evaluate tokenizer": ("evaluate_tokenizer", "measure how well pictures survive an image tokenizer"),
     "data build": ("data_build", "make the default data set, or another of the recipes'"),

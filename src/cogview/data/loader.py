@@ -13,7 +13,7 @@ from jaxtyping import Int64
 
 from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
-from cogview.sequence.template import TextToImageTemplate, TokenBatch
+from cogview.sequence.template import PairTemplate, TokenBatch
 
 
 def batch_indices(seed: int, step: int, batch_size: int, num_items: int) -> Int64[np.ndarray, "b"]:
@@ -81,7 +81,7 @@ class TokenBatches:
     def __init__(
         self,
         shards: TokenShards,
-        template: TextToImageTemplate,
+        template: PairTemplate,
         seed: int,
         batch_size: int,
         dropped_texts: float = 0.0,
@@ -147,7 +147,7 @@ class _ReplacedCodeBatches:
     def __init__(
         self, batches: "TokenBatches | _ReplacedCodeBatches", largest_share: float, seed: int
     ) -> None:
-        self.template: TextToImageTemplate = batches.template
+        self.template: PairTemplate = batches.template
         self._batches = batches
         self._largest_share = largest_share
         self._seed = seed

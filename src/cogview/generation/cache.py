@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -55,6 +55,16 @@ class FusedCache(KeyValueCache):
         self.starts = [prompt.starts[0] for prompt in prompts]
         for row, prompt in enumerate(prompts):
             self.pairs[:, :, row, :, : self.length] = prompt.pairs[:, :, 0, :, : self.length]
+
+    def take_rows(self, rows: Int64[Tensor, "b"], first: int) -> None:
+        """Let each sequence go on from another's tokens.
+
+        Args:
+            rows: whose tokens each sequence takes.
+            first: the place from which on they may differ.
+        """
+        changed = self.pairs[:, :, :, :, first : self.length]
+        changed.copy_(changed[:, :, rows])
 
     def step(self) -> Attend:
         """Return what stores a new token behind those held and attends to all."""
@@ -143,6 +153,19 @@ class TableCache:
             heads = slice(row * num_heads, (row + 1) * num_heads)
             self.keys[:, heads, :num_blocks] = prompt.keys[:, :, :num_blocks]
             self.values[:, heads, : self.length] = prompt.values[:, :, : self.length]
+
+    def take_rows(self, rows: Int64[Tensor, "b"], first: int) -> None:
+        """Let each sequence go on from another's tokens.
+
+        Args:
+            rows: whose tokens each sequence takes.
+            first: the place from which on they may differ.
+        """
+        num_heads = self._shape[1]
+        heads = (rows[:, None] * num_heads + torch.arange(num_heads)).flatten()
+        blocks = slice(first // self.BLOCK, -(-self.length // self.BLOCK))
+        for changed in (self.keys[:, :, blocks], self.values[:, :, first : self.length]):
+            changed.copy_(changed[:, heads])
 
     def step(self) -> Attend:
         """Return what stores a new token behind those held and attends to all."""

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 _GAP_PIXELS = 8
 _TEXT_PIXELS = 16
+_NOTE_PIXELS = 12
 _MAX_COLUMNS = 8
 _MAX_LINES = 2
 _MAX_CHARACTERS = 300  # a line never holds more
@@ -35,7 +36,10 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def contact_sheet(
-    rows: Sequence[Sequence[Image.Image]], captions: Sequence[str], first_number: int = 1
+    rows: Sequence[Sequence[Image.Image]],
+    captions: Sequence[str],
+    first_number: int = 1,
+    notes: Sequence[Sequence[str]] | None = None,
 ) -> Image.Image:
     """Lay pictures out in rows, with a numbered caption below each row's pictures.
 
@@ -45,8 +49,11 @@ def contact_sheet(
         rows: the pictures of each caption, all of one size; more than eight are wrapped.
         captions: one a row, of any length; what does not fit in two lines ends in an ellipsis.
         first_number: of the captions.
+        notes: a few ASCII characters to stand below each picture, if anything is to.
     """
     width, height = rows[0][0].size
+    note_font = ImageFont.load_default(_NOTE_PIXELS)
+    note_height = _NOTE_PIXELS + _GAP_PIXELS // 2 if notes is not None else 0
     num_columns = min(max(len(row) for row in rows), _MAX_COLUMNS)
     sheet_width = num_columns * (width + _GAP_PIXELS) + _GAP_PIXELS
     blocks = []
@@ -57,17 +64,22 @@ def contact_sheet(
         blocks.append((row, _wrap(text, font, sheet_width - 2 * _GAP_PIXELS), font))
     line_height = _TEXT_PIXELS + _GAP_PIXELS // 2
     heights = [
-        -(-len(row) // num_columns) * (height + _GAP_PIXELS) + len(lines) * line_height + 2 * _GAP_PIXELS
+        -(-len(row) // num_columns) * (height + note_height + _GAP_PIXELS)
+        + len(lines) * line_height
+        + 2 * _GAP_PIXELS
         for row, lines, _ in blocks
     ]
     sheet = Image.new("RGB", (sheet_width, sum(heights)), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     top = _GAP_PIXELS
-    for (row, lines, font), block_height in zip(blocks, heights, strict=True):
-        for index, picture in enumerate(row):
+    notes = notes if notes is not None else [[""] * len(row) for row in rows]
+    for (row, lines, font), row_notes, block_height in zip(blocks, notes, heights, strict=True):
+        for index, (picture, note) in enumerate(zip(row, row_notes, strict=True)):
             row_index, column_index = divmod(index, num_columns)
             left = _GAP_PIXELS + column_index * (width + _GAP_PIXELS)
-            sheet.paste(picture, (left, top + row_index * (height + _GAP_PIXELS)))
+            picture_top = top + row_index * (height + note_height + _GAP_PIXELS)
+            sheet.paste(picture, (left, picture_top))
+            draw.text((left, picture_top + height), note, fill=_INK, font=note_font)
         text_top = top + block_height - 2 * _GAP_PIXELS - len(lines) * line_height
         for line in lines:
             draw.text((_GAP_PIXELS, text_top), line, fill=_INK, font=font)

@@ -85,12 +85,21 @@ class Decoder:
         self._whole_head = self._prepare(table[legal_codes.start : legal_codes.stop])
         self._take(transformer)
 
-    def adapted(self, transformer: AdaptedTransformer) -> "Decoder":
+    def adapted(self, transformer: AdaptedTransformer, legal_codes: range | None = None) -> "Decoder":
         """Return the decoder of this one's transformer with an adapter, whose maps lie beside the prepared ones.
 
-        Nothing of the base is prepared again or copied, and this decoder stays as it is.
+        Nothing of the base is prepared again or copied, but the head if its rows are others, and this decoder stays as
+        it is.
+
+        Args:
+            transformer: of this decoder's base.
+            legal_codes: the tokens that may be sampled; this decoder's by default.
         """
         decoder = copy(self)
+        if legal_codes is not None:
+            table = transformer.embedding.tokens.weight.detach()
+            decoder._legal_codes = legal_codes
+            decoder._whole_head = self._prepare(table[legal_codes.start : legal_codes.stop])
         decoder._take(transformer)
         return decoder
 

@@ -12,12 +12,12 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
+from cogview.generation.captioning import CaptioningModel
 from cogview.generation.config import SamplingConfig
 from cogview.generation.engine import Progress, Prompt
 from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import find_model_folder, load_pretrained
 from cogview.generation.request import check_pieces, check_request, seeds_of_texts, texts_of_candidates
-from cogview.generation.resident import ResidentModel
 from cogview.image.pixels import tensor_to_images
 
 
@@ -30,7 +30,7 @@ class GeneratedImage:
         codes: what it was decoded from.
         seed: draws the same picture again, alone or in any company.
         text: what it was drawn for.
-        caption_loss: how badly the text fits the picture, in nats per piece; None until ranking exists.
+        caption_loss: how badly the text fits the picture, in nats per piece; None if the pictures were not ranked.
         drawn_text: what was drawn for the text, where `balance_words` replaced words in it; None elsewhere.
     """
 
@@ -42,7 +42,7 @@ class GeneratedImage:
     drawn_text: str | None = None
 
 
-class Pipeline(ResidentModel):
+class Pipeline(CaptioningModel):
     """A model that draws pictures for texts.
 
     The weights are prepared for drawing once, by the first call of `generate`: after changing them, make a new one.
@@ -65,6 +65,7 @@ class Pipeline(ResidentModel):
         progress: Progress | None = ...,
         adapter: str | None = ...,
         balance_words: bool = ...,
+        captioner: str | None = ...,
     ) -> list[GeneratedImage]: ...
 
     @overload
@@ -81,6 +82,7 @@ class Pipeline(ResidentModel):
         progress: Progress | None = ...,
         adapter: str | None = ...,
         balance_words: bool = ...,
+        captioner: str | None = ...,
     ) -> list[list[GeneratedImage]]: ...
 
     def generate(
@@ -96,6 +98,7 @@ class Pipeline(ResidentModel):
         progress: Progress | None = None,
         adapter: str | None = None,
         balance_words: bool = False,
+        captioner: str | None = None,
     ) -> list[GeneratedImage] | list[list[GeneratedImage]]:
         """Draw pictures for one text or for several.
 
@@ -105,8 +108,8 @@ class Pipeline(ResidentModel):
         Args:
             text: a text, or several; one longer than the model reads loses its end, with a warning.
             num_candidates: pictures of each text.
-            keep: how many of them to return, the best ones; all if None. Ranking does not exist yet, so nothing
-                less than all can be asked for.
+            keep: how many of them to return, the best ones by CapLoss; all, without ranking them, if None. Needs a
+                captioner, unless it is all of them.
             seed: of the first candidate; not negative.
             temperature: below 1 prefers probable codes, above 1 levels them; 0 always takes the most probable, so
                 that all candidates are one picture.
@@ -116,33 +119,40 @@ class Pipeline(ResidentModel):
                 compute; for models that were trained with some texts dropped. The model's own by default.
             progress: called with the numbers of codes drawn and to be drawn.
             adapter: the name of the one to draw with (see `adapters`); none by default.
+            captioner: the name of the adapter to rank with, if there are several; if given, all are ranked by default.
             balance_words: give each word for people a gender and a skin tone, in turn from seed to seed; see
                 `cogview.text.word_replacing`.
 
         Returns:
-            The candidates of the text in the order of their seeds; for several texts, a list of such lists.
+            The candidates of the text in the order of their seeds, or of CapLoss, the best first, if they were ranked;
+            for several texts, a list of such lists.
 
         Raises:
             UsageError: an empty text or an impossible number.
         """
         texts = [text] if isinstance(text, str) else list(text)
-        check_request(texts, num_candidates, keep, seed)
+        is_ranked = captioner is not None or (keep is not None and bool(self.captioner_names))
+        check_request(texts, num_candidates, keep, seed, is_ranked)
         image_tokenizer = self.image_tokenizer  # found out before the codes are drawn, not after
+        ranker = self.captioner(captioner) if is_ranked else None
         words = texts_of_candidates(texts, num_candidates, seed, balance_words)
         codes = self._draw(words, seed, temperature, top_k, top_p, guidance, progress, adapter)
+        # What a candidate was drawn for counts, so that no way of balancing words is preferred to another.
+        kept = [self.best(ranker, row, each, keep) for row, each in zip(words, codes, strict=True)]
         drawn = [
             [
                 GeneratedImage(
                     # Decoded one by one: convolutions round differently in batches of another size.
-                    image=tensor_to_images(image_tokenizer.decode(candidate[None]))[0],
-                    codes=candidate,
+                    image=tensor_to_images(image_tokenizer.decode(candidates[[number]]))[0],
+                    codes=candidates[number],
                     seed=seed + number,
                     text=text_of_row,
-                    drawn_text=drawn_text if drawn_text != text_of_row else None,
+                    caption_loss=loss,
+                    drawn_text=row[number] if row[number] != text_of_row else None,
                 )
-                for number, (candidate, drawn_text) in enumerate(zip(candidates, row, strict=True))
+                for number, loss in chosen
             ]
-            for text_of_row, candidates, row in zip(texts, codes, words, strict=True)
+            for text_of_row, candidates, row, chosen in zip(texts, codes, words, kept, strict=True)
         ]
         return drawn[0] if isinstance(text, str) else drawn
 

@@ -8,7 +8,9 @@ from cogview.errors import UsageError
 from cogview.text.word_replacing import replace_words
 
 
-def check_request(texts: Sequence[str], num_candidates: int, keep: int | None, seed: int) -> None:
+def check_request(
+    texts: Sequence[str], num_candidates: int, keep: int | None, seed: int, can_rank: bool = False
+) -> None:
     """Refuse what cannot be drawn.
 
     Args:
@@ -16,6 +18,7 @@ def check_request(texts: Sequence[str], num_candidates: int, keep: int | None, s
         num_candidates: pictures of each.
         keep: how many of them to return; None for all.
         seed: of the first.
+        can_rank: whether there is something to choose the best by.
 
     Raises:
         UsageError: there is no text, an empty one, or a number is impossible.
@@ -31,9 +34,10 @@ def check_request(texts: Sequence[str], num_candidates: int, keep: int | None, s
         raise UsageError(f"seed must not be negative, got {seed}")
     if keep is not None and not 1 <= keep <= num_candidates:
         raise UsageError(f"keep must be between 1 and num_candidates, {num_candidates}, got {keep}")
-    if keep is not None and keep < num_candidates:
+    if keep is not None and keep < num_candidates and not can_rank:
         raise UsageError(
-            f"keep={keep} of {num_candidates} candidates needs ranking, which does not exist yet; leave keep out"
+            f"keep={keep} of {num_candidates} candidates needs ranking, and this model has no captioner to rank with: "
+            "train one with cogview train captioning and add it, or leave keep out"
         )
 
 

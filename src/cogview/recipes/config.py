@@ -8,6 +8,7 @@ import tyro
 from cogview.data.config import ClothingDataConfig, DefaultDataConfig, StyleDataConfig
 from cogview.errors import UsageError
 from cogview.image.config import LEAST_PATCHES, AutoencoderConfig, VQGANConfig, VQVAEConfig
+from cogview.sequence.captioning import CaptionPositions
 from cogview.training.config import TokenLossConfig, TrainingConfig
 from cogview.transformer.config import AdapterConfig, InitialisationConfig, TransformerConfig
 
@@ -201,6 +202,19 @@ class StyleRecipe(FinetuneRecipe):
     def __post_init__(self) -> None:
         """Refuse shares that are none."""
         _check_shares(self, "dropped_texts", "masked_codes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptioningRecipe(FinetuneRecipe):
+    """A picture's codes to text.
+
+    Args:
+        positions: of codes and pieces, as `CaptionTemplate` says; by default those that suit the base.
+
+    Paper: 3.2.
+    """
+
+    positions: CaptionPositions | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

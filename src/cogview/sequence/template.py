@@ -95,6 +95,35 @@ class SequenceTemplate(Protocol):
         ...
 
 
+@runtime_checkable
+class PairTemplate(SequenceTemplate, Protocol):
+    """A template of sequences that a text and a picture's codes make, in whichever order."""
+
+    @property
+    def grid_rows(self) -> int:
+        """Return the rows of codes."""
+        ...
+
+    @property
+    def grid_columns(self) -> int:
+        """Return the columns of codes."""
+        ...
+
+    @property
+    def num_codes_per_image(self) -> int:
+        """Return the codes of one picture."""
+        ...
+
+    @property
+    def max_text_pieces(self) -> int:
+        """Return how many pieces of a text there is room for."""
+        ...
+
+    def batch(self, pairs: Sequence[tuple[Pieces, Codes]]) -> TokenBatch:
+        """Return the sequences of (pieces, codes), padded to `max_tokens`, with their targets."""
+        ...
+
+
 def side_by_side(sequences: Sequence[TokenSequence], vocabulary: Vocabulary, max_tokens: int) -> TokenBatch:
     """Return sequences padded to one width, with the token after each as its target.
 

@@ -19,6 +19,7 @@ class TextTokenizer:
 
     Attributes:
         num_pieces: size of the vocabulary; pieces are numbered from 0.
+        unknown_piece: stands for characters that no other piece holds; ours spell these as bytes instead.
         fingerprint: first 16 hexadecimal digits of the SHA-256 of the model file. Token shards and models carry it,
             so that they are never used with another vocabulary.
 
@@ -32,6 +33,7 @@ class TextTokenizer:
         self._model = model
         self._processor = _load(model, name)
         self.num_pieces: int = self._processor.get_piece_size()
+        self.unknown_piece: int = self._processor.unk_id()
         self.fingerprint: str = hashlib.sha256(model).hexdigest()[:16]
 
     @classmethod

@@ -1,0 +1,154 @@
+"""A run that learns to caption: what `cogview train captioning` does once its options are read."""
+
+import dataclasses
+import io
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cogview.cli.finetune_run import finetune
+from cogview.data.loader import TokenBatches
+from cogview.data.shards import TokenShards
+from cogview.files import atomic_write_bytes
+from cogview.generation.contact_sheet import contact_sheet
+from cogview.generation.parts import PretrainedModel, TaskModel
+from cogview.generation.pipeline import Pipeline
+from cogview.generation.pretrained import find_model_folder, load_pretrained
+from cogview.image.pixels import tensor_to_images
+from cogview.recipes.config import CaptioningRecipe
+from cogview.sequence.captioning import CaptionTemplate
+from cogview.sequence.template import Codes, Pieces
+
+NUM_SAMPLES = 8
+MAX_EVALUATED = 64
+NUM_COMPARED = 32
+"""Captions that a held-out picture's own is compared with, itself included."""
+
+
+def train_captioning(
+    recipe: CaptioningRecipe,
+    data: Path,
+    out: Path,
+    base: str | None,
+    held_out: Path | None,
+    licence: str,
+    *,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Train an adapter that captions, with sheets of captioned pictures on the way.
+
+    Args:
+        recipe: adapter and training.
+        data: tokens of captioned pictures.
+        out: the run folder.
+        base: the model; None for the bundled one.
+        held_out: tokens to measure on.
+        licence: of pictures and captions.
+        resume: go on with the run that lies there.
+        as_json: print the result as JSON.
+    """
+    model = load_pretrained(find_model_folder(base))
+    images, words = model.image_fingerprint, model.text_fingerprint
+    shards = TokenShards(data, image_tokenizer=images, text_tokenizer=words)
+    template = CaptionTemplate.of(model.template, recipe.positions)
+    training = recipe.training
+    batches = TokenBatches(shards, template, training.seed, training.batch_size)
+    held_out_shards = None
+    if held_out is not None:
+        held_out_shards = TokenShards(held_out, image_tokenizer=images, text_tokenizer=words)
+        # Asked for before the training, so that tokens that do not fit are found out before and not after it.
+        TokenBatches(held_out_shards, template, training.seed, training.batch_size)
+    adapter = recipe.adapter
+    if adapter is not None and not adapter.token_rows:
+        # A model that draws has never written the end of a text, nor read on after a picture.
+        rows = (template.end_token, *(template.vocabulary.separator(name) for name in ("EOI1", "ROI1")))
+        recipe = dataclasses.replace(recipe, adapter=dataclasses.replace(adapter, token_rows=rows))
+    finetune(
+        recipe,
+        model,
+        "captioning",
+        batches,
+        out,
+        licence=licence,
+        card=_card(licence, len(shards), recipe),
+        facts={"num_pairs": len(shards), "tokens": shards.fingerprint},
+        sample=partial(_write_samples, model, held_out_shards or shards),
+        evaluate=None if held_out_shards is None else partial(_held_out_figures, model, held_out_shards),
+        resume=resume,
+        as_json=as_json,
+    )
+
+
+def _pipeline(base: PretrainedModel, trained: TaskModel) -> Pipeline:
+    """Return the base with the captioner as it is now."""
+    return Pipeline(dataclasses.replace(base, adapters={"caption": trained}))
+
+
+def _write_samples(base: PretrainedModel, shards: TokenShards, trained: TaskModel, path: Path) -> None:
+    """Write a sheet of pictures spread over the tokens, each with what is said of it."""
+    pipe = _pipeline(base, trained)
+    num = min(NUM_SAMPLES, len(shards))
+    codes = [
+        torch.from_numpy(shards.codes(len(shards) * number // num).astype(np.int64)).view(shards.grid)
+        for number in range(num)
+    ]
+    texts = [captions[0].text for captions in pipe.caption(codes)]
+    rows = [tensor_to_images(pipe.image_tokenizer.decode(each[None])) for each in codes]
+    sheet = io.BytesIO()
+    contact_sheet(rows, texts).save(sheet, "PNG")
+    atomic_write_bytes(path, sheet.getvalue())
+
+
+def _held_out_figures(
+    base: PretrainedModel, shards: TokenShards, trained: TaskModel
+) -> dict[str, dict[str, float]]:
+    """Return the mean CapLoss of held-out pairs, and how often a picture's own caption has the lowest of many.
+
+    The others are captions of the pictures that follow, but for those that say the same.
+    """
+    captioner = _pipeline(base, trained).captioner()
+    num = min(MAX_EVALUATED, len(shards))
+    texts = [shards.pieces(index, index % shards.num_captions(index)) for index in range(num)]
+    pairs: list[tuple[Pieces, Codes]] = []
+    own: list[int] = []
+    for index in range(num):
+        following = [texts[(index + step) % num] for step in range(1, num)]
+        different = {tuple(each): each for each in following if tuple(each) != tuple(texts[index])}
+        own.append(len(pairs))
+        compared = [texts[index], *list(different.values())[: NUM_COMPARED - 1]]
+        pairs += [(text, shards.codes(index)) for text in compared]
+    losses = captioner.losses(pairs)
+    is_first = [
+        float(losses[start] <= losses[start:stop].min())
+        for start, stop in zip(own, [*own[1:], len(pairs)], strict=True)
+    ]
+    return {
+        "held_out": {
+            "caption_loss_nats": float(losses[own].mean()),
+            "own_caption_is_first": float(np.mean(is_first)),
+        }
+    }
+
+
+def _card(licence: str, num_pictures: int, recipe: CaptioningRecipe) -> str:
+    """Return the card of a captioner: what it learnt from, and under which licence."""
+    return f"""---
+library_name: cogview
+pipeline_tag: image-to-text
+license: {licence or "unknown"}
+---
+
+# A captioner for a CogView model
+
+Learnt from {num_pictures:,} pictures and their captions in {recipe.training.num_steps:,} steps of
+{recipe.training.batch_size}. Licence of what it learnt from, and so its own: {licence or "unknown"}.
+
+```bash
+cogview caption PICTURES --captioner PATH_OF_THIS_FOLDER
+cogview rank "a cat" PICTURES --captioner PATH_OF_THIS_FOLDER
+cogview generate "a cat" --num-candidates 16 --keep 4 --captioner PATH_OF_THIS_FOLDER
+```
+"""

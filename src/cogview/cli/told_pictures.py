@@ -1,0 +1,86 @@
+"""What the verbs that look at pictures share: the model with its captioner, and the codes of the pictures."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cogview.cli.report import progress_bar
+from cogview.errors import CogViewError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cogview.generation.pipeline import Pipeline
+
+_GIVEN = "given-captioner"
+
+
+def take_captioner(pipeline: "Pipeline", captioner: str | None) -> str | None:
+    """Return the name of a captioner that is named or given as a path; it is added in the latter case.
+
+    Args:
+        pipeline: the model.
+        captioner: what the option says; None to leave the choice to the pipeline.
+
+    Raises:
+        UsageError: it is an adapter for another task.
+    """
+    if captioner is None:
+        return None
+    name = captioner if captioner in pipeline.adapters else _GIVEN
+    task = pipeline.adapters[name].task if name != _GIVEN else pipeline.add_adapter(captioner, name).task
+    if task != "captioning":
+        raise UsageError(f"the captioner {captioner} is an adapter for {task}: give one for captioning")
+    return name
+
+
+class ToldPictures:
+    """The codes of pictures by their paths; what cannot be read is warned of, one line each.
+
+    Args:
+        pipeline: the model.
+        captioner: the name of its captioner.
+        paths: of the pictures.
+
+    Attributes:
+        codes: of those that can be read, in the order of the paths.
+        problems: where and reason of the others.
+
+    Raises:
+        UsageError: no picture was named.
+        CogViewError: none can be read.
+    """
+
+    def __init__(self, pipeline: "Pipeline", captioner: str | None, paths: Sequence[Path]) -> None:
+        import torch
+
+        from cogview.image.pixels import UnusableImage
+
+        if not paths:
+            raise UsageError("there is no picture; give the path of at least one")
+        template = pipeline.captioner(captioner).template
+        self.codes: dict[Path, Tensor] = {}
+        self.problems: list[dict[str, Any]] = []
+        with progress_bar("reading", "pictures") as move:
+            for number, path in enumerate(paths, start=1):
+                try:
+                    self.codes[path] = torch.from_numpy(pipeline.codes_of(path, template)[0])
+                except UnusableImage as error:
+                    warnings.warn(str(error), stacklevel=1)
+                    self.problems.append({"where": path, "reason": str(error)})
+                move(number, len(paths))
+        self._num_named = len(paths)
+        if not self.codes:
+            raise CogViewError(f"none of the {len(paths)} pictures can be read: {self.problems[0]['reason']}")
+
+    def refuse_problems(self) -> None:
+        """End with an error, once all else is done, if a picture could not be read.
+
+        Raises:
+            CogViewError: so it is.
+        """
+        if self.problems:
+            raise CogViewError(
+                f"{len(self.problems)} of {self._num_named} pictures cannot be read; the warnings say why"
+            )

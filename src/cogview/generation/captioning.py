@@ -1,0 +1,304 @@
+"""What a model says of pictures: captions, how well texts fit, and which picture fits a text best."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from PIL import Image
+from torch import Tensor
+
+from cogview.errors import UsageError
+from cogview.generation.captioner import Captioner
+from cogview.generation.config import SamplingConfig
+from cogview.generation.parts import PretrainedModel, TaskModel
+from cogview.generation.resident import ResidentModel
+from cogview.image.pixels import as_rgb, image_to_array, read_image, resize_and_crop
+from cogview.sequence.captioning import CaptionTemplate
+from cogview.sequence.template import Codes
+from cogview.transformer.adapter import AdaptedTransformer
+
+Picture: TypeAlias = Image.Image | str | Path | Tensor
+"""A picture, the path of one, or its codes, whole numbers [r s]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caption:
+    """A text that was written for a picture.
+
+    Args:
+        text: the text.
+        caption_loss: CapLoss of picture and text, in nats per piece.
+        score: log p of the text and its end, divided by the number of its pieces and 1; beam search ranks by it.
+        seed: draws the same text again; None if it was not drawn.
+    """
+
+    text: str
+    caption_loss: float
+    score: float
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedImage:
+    """A picture's place among others.
+
+    Args:
+        index: which of the pictures it is, from 0.
+        caption_loss: CapLoss of the picture and the text, in nats per piece.
+    """
+
+    index: int
+    caption_loss: float
+
+
+class CaptioningModel(ResidentModel):
+    """A resident model that can write of pictures, if it has an adapter, or a whole transformer, for captioning.
+
+    Args:
+        model: the parts.
+    """
+
+    def __init__(self, model: PretrainedModel) -> None:
+        super().__init__(model)
+        self._captioners: dict[TaskModel, Captioner] = {}
+
+    @property
+    def captioner_names(self) -> list[str]:
+        """The names of the adapters that caption."""
+        return [name for name, each in self.adapters.items() if each.task == "captioning"]
+
+    def captioner(self, name: str | None = None) -> Captioner:
+        """Return what captions; made once, it shares what can be shared with the model.
+
+        Args:
+            name: of the adapter; only needed if there are several that caption.
+
+        Raises:
+            UsageError: there is none of that name, or none at all, or several and none was named.
+        """
+        known = self.captioner_names
+        if not known:
+            raise UsageError(
+                "this model has no captioner, so it cannot caption or rank: train one with cogview train captioning, "
+                "and give its run as --captioner, or to add_adapter"
+            )
+        if name not in known and (name is not None or len(known) > 1):
+            problem = "several captioners" if name is None else f"no captioner {name!r}"
+            raise UsageError(f"this model has {problem}; choose one of {', '.join(known)}")
+        chosen = self.adapters[name or known[0]]
+        if chosen not in self._captioners:
+            at_hand = set(self.adapters.values())
+            self._captioners = {task: each for task, each in self._captioners.items() if task in at_hand}
+            self._captioners[chosen] = self._new_captioner(chosen)
+        return self._captioners[chosen]
+
+    def caption(
+        self,
+        images: Picture | Sequence[Picture],
+        num_captions: int = 1,
+        num_beams: int = 4,
+        temperature: float | int = 0.0,
+        top_k: int | None = None,
+        top_p: float | int = 1.0,
+        seed: int = 0,
+        max_pieces: int | None = None,
+        length_penalty: float | int = 1.0,
+        captioner: str | None = None,
+    ) -> list[list[Caption]]:
+        """Write captions of pictures.
+
+        Args:
+            images: pictures, their paths or their codes; other sizes are scaled and the middle square is cut out.
+            num_captions: of each picture.
+            num_beams: with temperature 0 the best texts of a beam search of this width are given, or of the width
+                `num_captions`, if that is more; a width of 1 is the greedy text.
+            temperature: over 0, texts are drawn, and the beams are without effect.
+            top_k: draw from the most probable pieces only; from all if None.
+            top_p: draw from the fewest pieces that hold this share of the probability.
+            seed: of the first text drawn of each picture; the next has the next.
+            max_pieces: of a text; as many as the model has room for by default.
+            length_penalty: of the beam search: 0 prefers short texts, 1 ranks by the mean log p of a piece.
+            captioner: the name of the adapter, if there are several.
+
+        Returns:
+            A list for each picture; captions of a beam search best first, others in the order of their seeds.
+
+        Raises:
+            UsageError: an impossible number, or no picture.
+            UnusableImage: a file is no picture that can be read.
+        """
+        if num_captions < 1 or num_beams < 1:
+            raise UsageError(
+                f"num_captions and num_beams must be at least 1, got {num_captions} and {num_beams}"
+            )
+        if seed < 0:
+            raise UsageError(f"seed must not be negative, got {seed}")
+        config = SamplingConfig(temperature=float(temperature), top_k=top_k, top_p=float(top_p))
+        chosen, tokenizer = self.captioner(captioner), self.text_tokenizer
+        codes = self.codes_of(images, chosen.template)
+        width = max(num_beams, num_captions)
+        seeds: Sequence[int | None] = range(seed, seed + num_captions)
+        if config.temperature or width == 1:
+            written = chosen.sample(codes, range(seed, seed + num_captions), config, max_pieces)
+        else:
+            written = chosen.beam_search(codes, width, max_pieces, float(length_penalty))
+        if not config.temperature:
+            seeds = [None] * num_captions
+        return [
+            [
+                Caption(
+                    text=tokenizer.decode(text.pieces),
+                    caption_loss=text.caption_loss,
+                    score=text.score(),
+                    seed=drawn_with,
+                )
+                for text, drawn_with in zip(texts, seeds, strict=False)
+            ]
+            for texts in written
+        ]
+
+    def caption_loss(
+        self,
+        images: Picture | Sequence[Picture],
+        texts: str | Sequence[str],
+        captioner: str | None = None,
+    ) -> list[float]:
+        """Return CapLoss of pictures and texts, in nats per piece: the lower, the better a text fits.
+
+        Args:
+            images: as many as texts, or a single one for all texts.
+            texts: as many as pictures, or a single one for all pictures.
+            captioner: the name of the adapter, if there are several.
+
+        Raises:
+            UsageError: a text is empty, too long, or one that the text tokenizer cannot represent; the numbers of
+                pictures and texts differ.
+            UnusableImage: a file is no picture that can be read.
+        """
+        chosen = self.captioner(captioner)
+        pieces = self._pieces([texts] if isinstance(texts, str) else list(texts), chosen.template)
+        codes = self.codes_of(images, chosen.template)
+        num = max(len(codes), len(pieces))
+        if {len(codes), len(pieces)} - {1, num}:
+            raise UsageError(
+                f"there are {len(codes)} pictures and {len(pieces)} texts: give as many, or a single one of either"
+            )
+        pairs = zip(pieces * (num // len(pieces)), codes * (num // len(codes)), strict=True)
+        losses: list[float] = chosen.losses(list(pairs)).tolist()
+        return losses
+
+    def rank(self, text: str, images: Sequence[Picture], captioner: str | None = None) -> list[RankedImage]:
+        """Return pictures in the order in which a text fits them, best first.
+
+        Args:
+            text: what is looked for.
+            images: pictures, their paths or their codes.
+            captioner: the name of the adapter, if there are several.
+
+        Raises:
+            UsageError: as `caption_loss` does.
+            UnusableImage: a file is no picture that can be read.
+
+        Paper: section 3.2, self-reranking.
+        """
+        losses = self.caption_loss(images, text, captioner)
+        return [
+            RankedImage(index=index, caption_loss=losses[index])
+            for index in sorted(range(len(losses)), key=losses.__getitem__)
+        ]
+
+    def best(
+        self,
+        captioner: Captioner | None,
+        texts: Sequence[str],
+        codes: Int64[Tensor, "b r s"],
+        keep: int | None,
+    ) -> list[tuple[int, float | None]]:
+        """Return which candidates to keep, the best first, with their losses; all as they are without a captioner.
+
+        Args:
+            captioner: what to choose by.
+            texts: what each candidate was drawn for; what a captioner has no room for is left out.
+            codes: of the candidates.
+            keep: how many; all if None.
+        """
+        if captioner is None:
+            return [(number, None) for number in range(len(codes))]
+        pieces = {text: np.asarray(self.text_tokenizer.encode(text), dtype=np.int64) for text in set(texts)}
+        pairs = [(pieces[text], each.numpy()) for text, each in zip(texts, codes, strict=True)]
+        losses = captioner.losses(pairs)
+        return [(int(number), float(losses[number])) for number in np.argsort(losses, kind="stable")[:keep]]
+
+    def codes_of(self, images: Picture | Sequence[Picture], template: CaptionTemplate) -> list[Codes]:
+        """Return the codes of pictures that are given as such, as paths, or as codes already.
+
+        Raises:
+            UsageError: there is none, or something is no picture.
+            UnusableImage: a file is no picture that can be read.
+        """
+        given = [images] if isinstance(images, Image.Image | str | Path | Tensor) else list(images)
+        if not given:
+            raise UsageError("there is no picture; give at least one")
+        # One by one: convolutions round differently in batches of another size, and few pictures are held at a time.
+        return [self._codes_of(each, number, template) for number, each in enumerate(given, start=1)]
+
+    def _codes_of(self, picture: Picture, number: int, template: CaptionTemplate) -> Codes:
+        if isinstance(picture, Tensor):
+            if picture.ndim != 2 or picture.is_floating_point():
+                raise UsageError(
+                    f"picture {number} is a tensor, but not codes, whole numbers [r s]: got {picture.dtype} of "
+                    f"{list(picture.shape)}"
+                )
+            return picture.cpu().numpy()
+        if not isinstance(picture, Image.Image | str | Path):
+            raise UsageError(
+                f"picture {number} must be a PIL image, a path or codes, got {type(picture).__name__}"
+            )
+        image = as_rgb(picture) if isinstance(picture, Image.Image) else read_image(picture)
+        tokenizer = self.image_tokenizer
+        square = resize_and_crop(image, template.grid_rows * tokenizer.downsampling_factor)
+        pixels = torch.from_numpy(image_to_array(square))[None]
+        codes: Int64[Tensor, "r s"] = tokenizer.encode(pixels)[0]
+        return codes.cpu().numpy()
+
+    def _pieces(self, texts: Sequence[str], template: CaptionTemplate) -> list[Int64[np.ndarray, "_"]]:
+        """Return the pieces of texts that can be scored as they are.
+
+        Raises:
+            UsageError: there is none, or one of them cannot.
+        """
+        if not texts:
+            raise UsageError("there is no text; give at least one")
+        tokenizer = self.text_tokenizer
+        found = []
+        for number, text in enumerate(texts, start=1):
+            pieces = np.asarray(tokenizer.encode(text), dtype=np.int64)
+            problem = ""
+            if not len(pieces):
+                problem = "is empty, or holds nothing that this model reads: say what is to be seen"
+            elif len(pieces) > template.max_text_pieces:
+                problem = (
+                    f"has {len(pieces)} pieces, more than the {template.max_text_pieces} that this model reads: "
+                    "shorten it"
+                )
+            elif (pieces == tokenizer.unknown_piece).any():
+                problem = "has characters that the text tokenizer does not know: write it with others"
+            if problem:
+                raise UsageError(f"text {number} of {len(texts)}, {text[:40]!r}, {problem}")
+            found.append(pieces)
+        return found
+
+    def _new_captioner(self, chosen: TaskModel) -> Captioner:
+        transformer = chosen.transformer
+        template = chosen.template_of(CaptionTemplate, self.template.vocabulary)
+        if not isinstance(transformer, AdaptedTransformer):
+            return Captioner(transformer, template)
+        return Captioner(
+            transformer,
+            template,
+            lambda: self._engine.decoder.adapted(transformer, template.legal_tokens),
+        )

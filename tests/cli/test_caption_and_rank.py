@@ -1,0 +1,267 @@
+"""Captions end to end: an adapter learns a few pictures by heart, names them, ranks them and ranks what is drawn."""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.tiny import tiny_pipeline_folder
+
+import cogview
+from cogview.cli.main import main
+from cogview.generation.contact_sheet import contact_sheet
+from cogview.generation.pipeline import Pipeline
+from cogview.image.pixels import image_to_array
+
+TEXTS = {
+    "red": "a red cat",
+    "green": "一只猫和一个苹果",
+    "blue": "two dogs on a blue ground",
+    "yellow": "a dog",
+}
+
+STEPS = ("--training.num-steps", 140, "--training.learning-rate", 0.02, "--training.sample-every-steps", 140)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make tiny-model/, pictures/ and tokens/ once, and run/, a captioner trained on them."""
+    home = tmp_path_factory.mktemp("home")
+    model = tiny_pipeline_folder(home)
+    (home / "pictures").mkdir()
+    lines = []
+    for color, text in TEXTS.items():
+        Image.new("RGB", (16, 16), color).save(home / "pictures" / f"{color}.png")
+        lines.append({"file_name": f"{color}.png", "text": text})
+    (home / "pictures" / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["tokenize", home / "pictures", "--image-tokenizer", model, "--text-tokenizer", model]
+    words += ["--size-pixels", 16, "--out", home / "tokens", "--device", "cpu"]
+    assert main([str(word) for word in words]) == 0
+    assert main(training(home, home / "run")) == 0
+    return home
+
+
+def training(home: Path, out: Path, *more: object) -> list[str]:
+    words = ["train", "captioning", "tiny", "--data", home / "tokens", "--held-out", home / "tokens"]
+    words += ["--base", home / "tiny-model", "--out", out, *STEPS]
+    return [str(word) for word in [*words, *more]]
+
+
+@pytest.fixture(scope="module")
+def pipe(home: Path) -> Pipeline:
+    pipe = cogview.load(home / "tiny-model", "cpu")
+    pipe.add_adapter(home / "run", "caption")
+    return pipe
+
+
+def paths(home: Path) -> list[Path]:
+    return [home / "pictures" / f"{color}.png" for color in TEXTS]
+
+
+def said(capsys: pytest.CaptureFixture[str], home: Path, *words: object, code: int = 0) -> dict:
+    capsys.readouterr()
+    model = ("--model", home / "tiny-model", "--captioner", home / "run", "--device", "cpu", "--json")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")  # of pictures that cannot be read
+        assert main([str(word) for word in (*words, *model)]) == code
+    printed = capsys.readouterr()
+    if code:
+        assert printed.err.splitlines()[-1].startswith("cogview: error: ")
+    return json.loads(printed.out) if printed.out else {"error": printed.err}
+
+
+def test_the_run_leaves_an_adapter_and_what_was_measured(home: Path) -> None:
+    config = json.loads((home / "run" / "model" / "config.json").read_text())
+    assert (config["task"], config["template"]["positions"]) == ("captioning", "from_zero")
+    assert len(config["adapter"]["token_rows"]) == 3
+    figures = json.loads((home / "run" / "evaluation.json").read_text())["held_out"]
+    assert figures["own_caption_is_first"] == 1
+    assert 0 < figures["caption_loss_nats"] < 0.3
+    with Image.open(home / "run" / "samples" / "step-00000140.png") as sheet:
+        assert sheet.height > 4 * 16
+
+
+def test_a_captioner_names_the_pictures_that_it_learnt(
+    home: Path, pipe: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = pipe.caption(paths(home), num_captions=2)
+    assert [each[0].text for each in captions] == list(TEXTS.values())
+    assert all(best.score > second.score for best, second in captions)
+    assert [each[0].text for each in pipe.caption(paths(home), num_beams=1)] == list(TEXTS.values())
+    result = said(capsys, home, "caption", *paths(home), "--num-captions", 2)
+    assert result["pictures"] == [
+        {
+            "path": str(path),
+            "captions": [
+                {
+                    "text": each.text,
+                    "caption_loss": pytest.approx(each.caption_loss, abs=1e-4),
+                    "score": pytest.approx(each.score, abs=1e-4),
+                    "seed": None,
+                }
+                for each in written
+            ],
+        }
+        for path, written in zip(paths(home), captions, strict=True)
+    ]
+
+
+def test_drawn_captions_come_with_seeds_that_draw_them_again(home: Path, pipe: Pipeline) -> None:
+    path = paths(home)[0]
+    drawn = pipe.caption(path, num_captions=6, temperature=8.0, seed=3)[0]
+    assert [each.seed for each in drawn] == list(range(3, 9))
+    assert len({each.text for each in drawn}) > 1
+    assert pipe.caption(path, temperature=8.0, seed=5)[0] == [drawn[2]]
+    assert all(each.text.encode() for each in drawn)  # whatever bytes were drawn, it is text
+
+
+def test_the_loss_of_a_caption_is_that_of_its_text(home: Path, pipe: Pipeline) -> None:
+    (written,) = pipe.caption(paths(home)[2])[0]
+    (loss,) = pipe.caption_loss(paths(home)[2], written.text)
+    assert loss == pytest.approx(written.caption_loss, abs=1e-4)
+
+
+def test_losses_are_of_pairs_or_of_one_beside_all(home: Path, pipe: Pipeline) -> None:
+    texts = list(TEXTS.values())
+    whole = np.array([pipe.caption_loss(path, texts) for path in paths(home)])
+    assert (whole.argmin(axis=1) == range(4)).all()
+    np.testing.assert_allclose(pipe.caption_loss(paths(home), texts), whole.diagonal(), atol=1e-4)
+    np.testing.assert_allclose(pipe.caption_loss(paths(home), texts[1]), whole[:, 1], atol=1e-4)
+    with Image.open(paths(home)[0]) as image:
+        wide = Image.new("RGB", (48, 16))
+        wide.paste(image, (16, 0))
+        pixels = torch.from_numpy(image_to_array(image))[None]
+    np.testing.assert_allclose(pipe.caption_loss(pipe.image_tokenizer.encode(pixels)[0], texts), whole[0])
+    np.testing.assert_allclose(pipe.caption_loss(wide, texts), whole[0])  # its middle
+
+
+def test_pictures_are_ranked_by_how_well_a_text_fits(
+    home: Path, pipe: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, text in enumerate(TEXTS.values()):
+        ranked = pipe.rank(text, paths(home))
+        losses = pipe.caption_loss(paths(home), text)
+        assert ranked[0].index == number
+        assert [each.caption_loss for each in ranked] == sorted(losses)
+        assert [losses[each.index] for each in ranked] == sorted(losses)
+    result = said(capsys, home, "rank", "a dog", *paths(home))
+    assert result["pictures"][0]["path"] == str(paths(home)[3])
+    assert [each["caption_loss"] for each in result["pictures"]] == pytest.approx(sorted(losses), abs=1e-4)
+
+
+def test_the_best_candidates_are_kept_in_the_order_of_their_losses(
+    home: Path, pipe: Pipeline, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = "two dogs on a blue ground"
+    every = pipe.generate(text, 6)
+    assert [each.caption_loss for each in every] == [None] * 6
+    losses = pipe.caption_loss([each.codes for each in every], text)
+    best = sorted(range(6), key=losses.__getitem__)[:3]
+    kept = pipe.generate(text, 6, keep=3)
+    assert [each.seed for each in kept] == best
+    assert [each.caption_loss for each in kept] == pytest.approx(sorted(losses)[:3], abs=1e-5)
+    assert all(each.image.tobytes() == every[each.seed].image.tobytes() for each in kept)
+    assert [each.seed for each in pipe.generate(["a dog", text], 6, captioner="caption")[1]][:3] == best
+    words = ("--num-candidates", 6, "--keep", 3, "--out", tmp_path)
+    result = said(capsys, home, "generate", text, *words)
+    assert [each["seed"] for each in result["pictures"]] == best
+    assert [each["caption_loss"] for each in result["pictures"]] == pytest.approx(
+        sorted(losses)[:3], abs=1e-4
+    )
+    with Image.open(result["pictures"][0]["path"]) as picture:
+        assert json.loads(picture.text["cogview"])["caption_loss"] == result["pictures"][0]["caption_loss"]
+    notes = [[f"{each['caption_loss']:.3f}" for each in result["pictures"]]]
+    expected = contact_sheet([[each.image for each in kept]], [text], notes=notes)
+    with Image.open(result["contact_sheets"][0]) as sheet:
+        assert sheet.tobytes() == expected.tobytes()
+
+
+def test_a_saved_model_has_its_captioner(home: Path, pipe: Pipeline, tmp_path: Path) -> None:
+    pipe.save_pretrained(tmp_path / "model")
+    back = cogview.load(tmp_path / "model", "cpu")
+    assert back.captioner_names == ["caption"]
+    assert back.caption(paths(home)[1])[0][0].text == TEXTS["green"]
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_done(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "words.png").write_text("no picture")
+    good, bad, missing = paths(home)[0], tmp_path / "words.png", tmp_path / "missing.png"
+    for verb in (["caption"], ["rank", "a dog"]):
+        result = said(capsys, home, *verb, bad, good, missing, code=1)
+        assert [each["path"] for each in result["pictures"]] == [str(good)]
+        assert [each["where"] for each in result["problems"]] == [str(bad), str(missing)]
+        error = said(capsys, home, *verb, bad, code=1)["error"]
+        assert "none of the 1 pictures can be read" in error
+        assert "no picture; give" in said(capsys, home, *verb, code=2)["error"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "is empty"),
+        (" \n", "is empty"),
+        ("a red cat above a dog " * 9, "more than the 12"),
+        (["a", ""], "text 2 of 2"),
+    ],
+)
+def test_texts_that_cannot_be_scored_are_one_line(
+    home: Path, pipe: Pipeline, text: str | list[str], problem: str
+) -> None:
+    with pytest.raises(cogview.UsageError, match=problem) as caught:
+        pipe.caption_loss(paths(home)[0], text)
+    assert "\n" not in str(caught.value)
+
+
+def test_impossible_requests_are_one_line(
+    home: Path, pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = paths(home)[0]
+    for request, problem in (
+        (lambda: pipe.caption_loss([path] * 3, ["a cat", "a dog"]), "3 pictures and 2 texts"),
+        (lambda: pipe.caption_loss([], "a cat"), "no picture"),
+        (lambda: pipe.caption_loss(path, []), "no text"),
+        (lambda: pipe.caption(torch.zeros(3, 16, 16)), "not codes"),
+        (lambda: pipe.caption(torch.zeros(4, 4)), "not codes"),
+        (lambda: pipe.caption(path, num_captions=0), "num_captions"),
+        (lambda: pipe.caption(path, num_beams=0), "num_beams"),
+        (lambda: pipe.caption(path, seed=-1), "seed"),
+        (lambda: pipe.caption(path, temperature=-1), "temperature"),
+        (lambda: pipe.caption(path, max_pieces=13), "max_pieces"),
+        (lambda: pipe.caption(path, captioner="other"), "no captioner 'other'"),
+        (lambda: pipe.generate("a cat", 2, keep=3), "keep"),
+    ):
+        with pytest.raises(cogview.UsageError, match=problem) as caught:
+            request()
+        assert "\n" not in str(caught.value)
+    with pytest.raises(cogview.CogViewError, match="shape"):
+        pipe.caption(torch.zeros(3, 4, dtype=torch.int64))
+    monkeypatch.setattr(pipe.text_tokenizer, "unknown_piece", pipe.text_tokenizer.encode("a dog")[-1])
+    with pytest.raises(cogview.UsageError, match="does not know"):
+        pipe.caption_loss(path, "a dog")
+
+
+def test_without_a_captioner_nothing_is_said_or_chosen(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = cogview.load(home / "tiny-model", "cpu")
+    for request in (lambda: bare.caption(paths(home)[0]), lambda: bare.rank("a cat", paths(home))):
+        with pytest.raises(cogview.UsageError, match="no captioner"):
+            request()
+    with pytest.raises(cogview.UsageError, match="needs ranking"):
+        bare.generate("a cat", 4, keep=2)
+    assert main(["caption", str(paths(home)[0]), "--model", str(home / "tiny-model")]) == 2
+    assert "no captioner" in capsys.readouterr().err
+
+
+def test_several_captioners_are_chosen_by_name(home: Path) -> None:
+    pipe = cogview.load(home / "tiny-model", "cpu")
+    for name in ("one", "other"):
+        pipe.add_adapter(home / "run", name)
+    with pytest.raises(cogview.UsageError, match="choose one of one, other"):
+        pipe.caption(paths(home)[0])
+    assert pipe.caption(paths(home)[0], captioner="other")[0][0].text == "a red cat"
