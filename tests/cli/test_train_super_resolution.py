@@ -9,6 +9,7 @@ from PIL import Image
 
 import cogview
 from cogview.cli.main import main
+from cogview.errors import UsageError
 from cogview.generation.super_resolution import Magnifier
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from tiny import tiny_pipeline_folder
@@ -65,3 +66,47 @@ def test_tokens_that_are_no_pair_are_refused_before_anything_is_made(
     assert error.startswith("cogview: error: ")
     assert "16x16 codes, but twice those of" in error
     assert not (home / "other").exists()
+
+
+def test_what_is_generated_can_be_magnified_in_the_same_call(home: Path) -> None:
+    pipe = cogview.load(home / "tiny-model", "cpu")
+    with pytest.raises(UsageError, match="no adapter for super-resolution"):
+        pipe.generate("a red cat", 1, upscale=2)
+    with pytest.raises(UsageError, match="upscale must be 1, 2 or 4, got 3"):
+        pipe.generate("a red cat", 1, upscale=3)
+    pipe.add_adapter(home / "run", "large")
+    seen: list[tuple[int, int]] = []
+    pictures = pipe.generate("a red cat", 2, seed=5, upscale=2, progress=lambda *each: seen.append(each))
+    low = pipe.generate_codes("a red cat", 2, seed=5)[0]
+    alone = [pipe.upscale(codes, "a red cat", 2, seed=5 + number)[0] for number, codes in enumerate(low)]
+    for picture, other in zip(pictures, alone, strict=True):
+        assert torch.equal(picture.codes, other.codes)
+        assert picture.image.tobytes() == other.image.tobytes()
+        assert picture.image.size == (32, 32)
+    assert seen == sorted(seen)
+    assert {total for _, total in seen} == {seen[-1][0]}
+
+
+@pytest.mark.filterwarnings("ignore:.*not a picture that can be read:UserWarning")
+def test_pictures_are_magnified_from_the_command_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ["--model", str(home / "tiny-model"), "--magnifier", str(home / "run"), "--device", "cpu"]
+    out = ["--out", str(home / "out"), "--json"]
+    assert main(["generate", "a red cat", "--num-candidates", "1", "--upscale", "4", *model, *out]) == 0
+    drawn = json.loads(capsys.readouterr().out)["pictures"]
+    with Image.open(drawn[0]["path"]) as picture:
+        assert picture.size == (64, 64)
+    (home / "broken.png").write_bytes(b"no picture")
+    given = [str(home / "pictures" / "0.png"), str(home / "broken.png"), str(home / "pictures" / "1.png")]
+    assert main(["upscale", "a red cat", *given, *model, *out]) == 1
+    printed = capsys.readouterr()
+    assert printed.out, printed.err
+    result = json.loads(printed.out)
+    assert [each["seed"] for each in result["pictures"]] == [0, 1]
+    assert [problem["where"] for problem in result["problems"]] == [given[1]]
+    for each in result["pictures"]:
+        with Image.open(each["path"]) as picture:
+            assert picture.size == (32, 32)
+            assert json.loads(picture.text["cogview"])["factor"] == 2
+    wrong = ["--magnifier", str(home / "tiny-model"), "--model", str(home / "tiny-model")]
+    assert main(["upscale", "a red cat", given[0], *wrong]) != 0
+    assert "Traceback" not in capsys.readouterr().err

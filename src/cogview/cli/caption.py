@@ -50,11 +50,11 @@ def run(
         json: print the result as JSON.
     """
     import cogview
-    from cogview.cli.told_pictures import ToldPictures, take_captioner
+    from cogview.cli.told_pictures import ToldPictures, take_adapter
 
     pipeline = cogview.load(model, device, dtype)
-    name = take_captioner(pipeline, captioner)
-    told = ToldPictures(pipeline, name, pictures)
+    name = take_adapter(pipeline, "captioner", captioner)
+    told = ToldPictures(pipeline, pipeline.captioner(name).template, pictures)
     codes = list(told.codes.items())
     entries: list[dict[str, Any]] = []
     with progress_bar("captioning", "pictures") as move:

@@ -2,15 +2,14 @@
 
 import io
 import itertools
-import json as json_format
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cogview.cli.drawn_pictures import numbered_folder, save_picture
 from cogview.cli.report import print_result, progress_bar
-from cogview.errors import CogViewError, UsageError
+from cogview.errors import UsageError
 
 if TYPE_CHECKING:
     from cogview.generation.pipeline import GeneratedImage
@@ -27,6 +26,8 @@ def run(
     num_candidates: int = 4,
     keep: int | None = None,
     captioner: str | None = None,
+    upscale: Literal[1, 2, 4] = 1,
+    magnifier: str | None = None,
     seed: int = 0,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -53,6 +54,9 @@ def run(
             captioner.
         captioner: rank with it: the name of one that the model has, or a folder, or the run that trained it; the
             model's own by default. If it is given, all candidates are ranked by default.
+        upscale: draw those that are kept again at 2 or 4 times their size. Needs an adapter for super-resolution.
+        magnifier: magnify with it: the name of one that the model has, or a folder, or the run that trained it; the
+            model's own by default.
         seed: of the first candidate of each text, the next has the next seed. A seed always draws the same picture.
         temperature: below 1 prefers probable codes, above 1 levels them, 0 always takes the most probable.
         top_k: draw from so many most probable codes only.
@@ -70,14 +74,15 @@ def run(
     # An argument that is not UTF-8 arrives with half surrogates, which no file of ours could hold.
     texts = tuple(text.encode(errors="replace").decode() for text in texts)
     import cogview
-    from cogview.cli.told_pictures import take_captioner
+    from cogview.cli.told_pictures import take_adapter
 
     pipeline = cogview.load(model, device, dtype)
     chosen = adapter
     if adapter is not None and adapter not in pipeline.adapters:
         chosen = "given"  # a name for this call alone
         pipeline.add_adapter(adapter, chosen)
-    ranker = take_captioner(pipeline, captioner)
+    ranker = take_adapter(pipeline, "captioner", captioner)
+    enlarger = take_adapter(pipeline, "magnifier", magnifier)
     settings = {
         "temperature": temperature,
         "top_k": top_k,
@@ -86,19 +91,19 @@ def run(
         "balance_words": balance_words,
         "model": model or "bundled",
         **({} if adapter is None else {"adapter": adapter}),
+        **({} if upscale == 1 else {"upscale": upscale}),
         "device": str(pipeline.device),
         "dtype": str(pipeline.dtype).removeprefix("torch."),
     }
-    num_codes = len(texts) * num_candidates * pipeline.template.num_codes_per_image
     pictures: list[dict[str, Any]] = []
     sheets: list[Path] = []
-    with _numbered_folder(out) as folder, progress_bar("drawing", "codes") as move:
+    with numbered_folder(out) as folder, progress_bar("drawing", "codes") as move:
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             part = texts[start : start + _TEXTS_AT_ONCE]
-            num_codes_before = start * num_candidates * pipeline.template.num_codes_per_image
 
-            def progress(num_done: int, _: int, num_before: int = num_codes_before) -> None:
-                move(num_before + num_done, num_codes)
+            def progress(num_done: int, num_all: int, before: int = start, here: int = len(part)) -> None:
+                per_text = num_all // here
+                move(before * per_text + num_done, len(texts) * per_text)
 
             rows = pipeline.generate(
                 part,
@@ -112,6 +117,8 @@ def run(
                 progress=progress,
                 adapter=chosen,
                 captioner=ranker,
+                upscale=upscale,
+                magnifier=enlarger,
                 balance_words=balance_words,
             )
             for number, row in enumerate(rows, start=start + 1):
@@ -124,50 +131,17 @@ def run(
     )
 
 
-@contextmanager
-def _numbered_folder(parent: Path) -> Iterator[Path]:
-    """Make and yield the next numbered folder in `parent`; remove it again if nothing came to lie in it."""
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        numbers = [int(path.name) for path in parent.iterdir() if re.fullmatch(r"\d{3,9}", path.name)]
-        for number in itertools.count(max(numbers, default=0) + 1):
-            folder = parent / f"{number:03d}"
-            with suppress(FileExistsError):  # another process took this number just now
-                folder.mkdir()
-                break
-    except OSError as error:
-        raise CogViewError(
-            f"no folder for the pictures can be made in {parent} ({error.strerror}); give another with --out"
-        ) from error
-    try:
-        yield folder
-    finally:
-        if not any(folder.iterdir()):
-            folder.rmdir()
-
-
 def _save_picture(
     picture: "GeneratedImage", folder: Path, number: int, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Write one picture with the settings that draw it again from the same weights, and return what to report of it."""
-    from PIL.PngImagePlugin import PngInfo
-
-    import cogview
-    from cogview.files import atomic_write_bytes
-
     facts: dict[str, Any] = {"text": picture.text, "seed": picture.seed}
     if picture.caption_loss is not None:
         facts["caption_loss"] = picture.caption_loss
     if picture.drawn_text is not None:
         facts["drawn_text"] = picture.drawn_text
-    info = PngInfo()
-    info.add_itxt("Description", picture.text)
-    info.add_text("Software", f"cogview {cogview.__version__}")
-    info.add_itxt("cogview", json_format.dumps(facts | settings, ensure_ascii=False))
-    data = io.BytesIO()
-    picture.image.save(data, "PNG", pnginfo=info)
     path = folder / f"{number:02d}-{_slug(picture.text)}-seed{picture.seed}.png"
-    atomic_write_bytes(path, data.getvalue())
+    save_picture(picture.image, path, picture.text, facts | settings)
     return {"path": path, "number": number, **facts}
 
 

@@ -38,11 +38,11 @@ def run(
         raise UsageError("the text is empty; say what the pictures are to show")
     text = text.encode(errors="replace").decode()
     import cogview
-    from cogview.cli.told_pictures import ToldPictures, take_captioner
+    from cogview.cli.told_pictures import ToldPictures, take_adapter
 
     pipeline = cogview.load(model, device, dtype)
-    name = take_captioner(pipeline, captioner)
-    told = ToldPictures(pipeline, name, pictures)
+    name = take_adapter(pipeline, "captioner", captioner)
+    told = ToldPictures(pipeline, pipeline.captioner(name).template, pictures)
     paths = list(told.codes)
     ranked = [
         {"path": paths[each.index], "caption_loss": each.caption_loss}

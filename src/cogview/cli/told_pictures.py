@@ -1,4 +1,4 @@
-"""What the verbs that look at pictures share: the model with its captioner, and the codes of the pictures."""
+"""What the verbs that look at pictures share: the adapter they look with, and the codes of the pictures."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,27 +11,32 @@ from cogview.errors import CogViewError, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cogview.generation.parts import TaskName
     from cogview.generation.pipeline import Pipeline
+    from cogview.sequence.template import PairTemplate
 
-_GIVEN = "given-captioner"
+TASKS: dict[str, "TaskName"] = {"captioner": "captioning", "magnifier": "super-resolution"}
+"""Options that name adapters, and the tasks that these are for."""
 
 
-def take_captioner(pipeline: "Pipeline", captioner: str | None) -> str | None:
-    """Return the name of a captioner that is named or given as a path; it is added in the latter case.
+def take_adapter(pipeline: "Pipeline", option: str, given: str | None) -> str | None:
+    """Return the name of an adapter that is named or given as a path; it is added in the latter case.
 
     Args:
         pipeline: the model.
-        captioner: what the option says; None to leave the choice to the pipeline.
+        option: one of `TASKS`.
+        given: what the option says; None to leave the choice to the pipeline.
 
     Raises:
         UsageError: it is an adapter for another task.
     """
-    if captioner is None:
+    if given is None:
         return None
-    name = captioner if captioner in pipeline.adapters else _GIVEN
-    task = pipeline.adapters[name].task if name != _GIVEN else pipeline.add_adapter(captioner, name).task
-    if task != "captioning":
-        raise UsageError(f"the captioner {captioner} is an adapter for {task}: give one for captioning")
+    name = given if given in pipeline.adapters else f"given-{option}"
+    is_new = name != given
+    task = pipeline.add_adapter(given, name).task if is_new else pipeline.adapters[name].task
+    if task != TASKS[option]:
+        raise UsageError(f"the {option} {given} is an adapter for {task}: give one for {TASKS[option]}")
     return name
 
 
@@ -40,7 +45,7 @@ class ToldPictures:
 
     Args:
         pipeline: the model.
-        captioner: the name of its captioner.
+        template: of the sequences that the codes go into.
         paths: of the pictures.
 
     Attributes:
@@ -52,14 +57,13 @@ class ToldPictures:
         CogViewError: none can be read.
     """
 
-    def __init__(self, pipeline: "Pipeline", captioner: str | None, paths: Sequence[Path]) -> None:
+    def __init__(self, pipeline: "Pipeline", template: "PairTemplate", paths: Sequence[Path]) -> None:
         import torch
 
         from cogview.image.pixels import UnusableImage
 
         if not paths:
             raise UsageError("there is no picture; give the path of at least one")
-        template = pipeline.captioner(captioner).template
         self.codes: dict[Path, Tensor] = {}
         self.problems: list[dict[str, Any]] = []
         with progress_bar("reading", "pictures") as move:

@@ -18,7 +18,7 @@ from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.resident import ResidentModel
 from cogview.image.pixels import as_rgb, image_to_array, read_image, resize_and_crop
 from cogview.sequence.captioning import CaptionTemplate
-from cogview.sequence.template import Codes
+from cogview.sequence.template import Codes, PairTemplate
 from cogview.transformer.adapter import AdaptedTransformer
 
 Picture: TypeAlias = Image.Image | str | Path | Tensor
@@ -233,7 +233,7 @@ class CaptioningModel(ResidentModel):
         losses = captioner.losses(pairs)
         return [(int(number), float(losses[number])) for number in np.argsort(losses, kind="stable")[:keep]]
 
-    def codes_of(self, images: Picture | Sequence[Picture], template: CaptionTemplate) -> list[Codes]:
+    def codes_of(self, images: Picture | Sequence[Picture], template: PairTemplate) -> list[Codes]:
         """Return the codes of pictures that are given as such, as paths, or as codes already.
 
         Raises:
@@ -246,7 +246,7 @@ class CaptioningModel(ResidentModel):
         # One by one: convolutions round differently in batches of another size, and few pictures are held at a time.
         return [self._codes_of(each, number, template) for number, each in enumerate(given, start=1)]
 
-    def _codes_of(self, picture: Picture, number: int, template: CaptionTemplate) -> Codes:
+    def _codes_of(self, picture: Picture, number: int, template: PairTemplate) -> Codes:
         if isinstance(picture, Tensor):
             if picture.ndim != 2 or picture.is_floating_point():
                 raise UsageError(

@@ -12,13 +12,12 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from cogview.generation.captioning import CaptioningModel
 from cogview.generation.config import SamplingConfig
 from cogview.generation.engine import Progress, Prompt
+from cogview.generation.magnifying import MagnifyingModel, check_factor
 from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import find_model_folder, load_pretrained
 from cogview.generation.request import check_pieces, check_request, seeds_of_texts, texts_of_candidates
-from cogview.image.pixels import tensor_to_images
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +41,7 @@ class GeneratedImage:
     drawn_text: str | None = None
 
 
-class Pipeline(CaptioningModel):
+class Pipeline(MagnifyingModel):
     """A model that draws pictures for texts.
 
     The weights are prepared for drawing once, by the first call of `generate`: after changing them, make a new one.
@@ -66,6 +65,8 @@ class Pipeline(CaptioningModel):
         adapter: str | None = ...,
         balance_words: bool = ...,
         captioner: str | None = ...,
+        upscale: int = ...,
+        magnifier: str | None = ...,
     ) -> list[GeneratedImage]: ...
 
     @overload
@@ -83,6 +84,8 @@ class Pipeline(CaptioningModel):
         adapter: str | None = ...,
         balance_words: bool = ...,
         captioner: str | None = ...,
+        upscale: int = ...,
+        magnifier: str | None = ...,
     ) -> list[list[GeneratedImage]]: ...
 
     def generate(
@@ -99,6 +102,8 @@ class Pipeline(CaptioningModel):
         adapter: str | None = None,
         balance_words: bool = False,
         captioner: str | None = None,
+        upscale: int = 1,
+        magnifier: str | None = None,
     ) -> list[GeneratedImage] | list[list[GeneratedImage]]:
         """Draw pictures for one text or for several.
 
@@ -117,9 +122,12 @@ class Pipeline(CaptioningModel):
             top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
             guidance: above 1, what the text says is followed more closely than it was learnt, with twice the rows to
                 compute; for models that were trained with some texts dropped. The model's own by default.
-            progress: called with the numbers of codes drawn and to be drawn.
+            progress: called with the numbers of codes drawn and to be drawn, those of magnifying among them.
             adapter: the name of the one to draw with (see `adapters`); none by default.
             captioner: the name of the adapter to rank with, if there are several; if given, all are ranked by default.
+            upscale: 2 or 4 draws those that are kept again at so many times their size, with the same `top_k` and
+                `top_p`; needs an adapter for super-resolution.
+            magnifier: the name of the adapter to magnify with, if there are several.
             balance_words: give each word for people a gender and a skin tone, in turn from seed to seed; see
                 `cogview.text.word_replacing`.
 
@@ -130,31 +138,54 @@ class Pipeline(CaptioningModel):
         Raises:
             UsageError: an empty text or an impossible number.
         """
+        is_single = isinstance(text, str)
         texts = [text] if isinstance(text, str) else list(text)
         is_ranked = captioner is not None or (keep is not None and bool(self.captioner_names))
         check_request(texts, num_candidates, keep, seed, is_ranked)
-        image_tokenizer = self.image_tokenizer  # found out before the codes are drawn, not after
+        check_factor(upscale)
+        # What is missing is found out before the codes are drawn, not after.
         ranker = self.captioner(captioner) if is_ranked else None
+        enlarger = self.magnifier(magnifier) if upscale > 1 else None
+        _ = self.image_tokenizer
+        num_kept = len(texts) * (num_candidates if keep is None else keep)
+        num_drawn = len(texts) * num_candidates * self.template.num_codes_per_image
+        num_all = num_drawn + (
+            enlarger.num_codes(num_kept, (self.template.grid_rows, self.template.grid_columns), upscale)
+            if enlarger
+            else 0
+        )
         words = texts_of_candidates(texts, num_candidates, seed, balance_words)
-        codes = self._draw(words, seed, temperature, top_k, top_p, guidance, progress, adapter)
+        codes = self._draw(
+            words, seed, temperature, top_k, top_p, guidance, _counted(progress, 0, num_all), adapter
+        )
         # What a candidate was drawn for counts, so that no way of balancing words is preferred to another.
         kept = [self.best(ranker, row, each, keep) for row, each in zip(words, codes, strict=True)]
-        drawn = [
-            [
+        chosen = [(index, number, loss) for index, row in enumerate(kept) for number, loss in row]
+        shown = torch.stack([codes[index, number] for index, number, _ in chosen])
+        if enlarger is not None:
+            shown = self.magnified(
+                enlarger,
+                shown,
+                [words[index][number] for index, number, _ in chosen],
+                [seed + number for _, number, _ in chosen],
+                upscale,
+                self.magnifying_config(enlarger, 0.0 if temperature == 0 else None, top_k, top_p),
+                _counted(progress, num_drawn, num_all),
+            )
+        drawn: list[list[GeneratedImage]] = [[] for _ in texts]
+        for (index, number, loss), each in zip(chosen, shown, strict=True):
+            said = words[index][number]
+            drawn[index].append(
                 GeneratedImage(
-                    # Decoded one by one: convolutions round differently in batches of another size.
-                    image=tensor_to_images(image_tokenizer.decode(candidates[[number]]))[0],
-                    codes=candidates[number],
+                    image=self.decoded(each),
+                    codes=each,
                     seed=seed + number,
-                    text=text_of_row,
+                    text=texts[index],
                     caption_loss=loss,
-                    drawn_text=row[number] if row[number] != text_of_row else None,
+                    drawn_text=said if said != texts[index] else None,
                 )
-                for number, loss in chosen
-            ]
-            for text_of_row, candidates, row, chosen in zip(texts, codes, words, kept, strict=True)
-        ]
-        return drawn[0] if isinstance(text, str) else drawn
+            )
+        return drawn[0] if is_single else drawn
 
     def generate_codes(
         self,
@@ -215,6 +246,13 @@ class Pipeline(CaptioningModel):
         ]
         codes = engine.generate(prompts, config, progress)
         return codes.view(len(rows), len(rows[0]), template.grid_rows, template.grid_columns)
+
+
+def _counted(progress: Progress | None, num_before: int, num_all: int) -> Progress | None:
+    """Return what reports a part of the work as a part of all of it."""
+    if progress is None:
+        return None
+    return lambda num_done, _: progress(num_before + num_done, num_all)
 
 
 def load(

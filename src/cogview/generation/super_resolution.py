@@ -103,14 +103,7 @@ class Magnifier:
             )
         if min(seeds) < 0:
             raise UsageError(f"seeds must not be negative, got {min(seeds)}")
-        rows, columns = codes.shape[1:]
-        waves = [
-            _Wave(stage=stage, windows=tuple(windows))
-            for stage in range(FACTORS.index(factor) + 1)
-            for windows in plan_windows(
-                (rows * FACTOR**stage, columns * FACTOR**stage), self.template.low_grid
-            )
-        ]
+        waves = self._waves((codes.shape[1], codes.shape[2]), factor)
         report = _report(progress, [len(codes) * wave.num_codes for wave in waves])
         pictures = [
             _Picture(low=low, high=_unwritten(low), pieces=pieces, seed=seed)
@@ -123,6 +116,27 @@ class Magnifier:
                 stage = wave.stage
             self._draw(wave, pictures, config or self.default_sampling, report and report(number))
         return torch.from_numpy(np.stack([picture.high for picture in pictures]))
+
+    def num_codes(self, num_pictures: int, grid: tuple[int, int], factor: int) -> int:
+        """Return how many codes are read or drawn to magnify pictures: the number that `progress` ends with.
+
+        Args:
+            num_pictures: of one size.
+            grid: rows and columns of their codes.
+            factor: 2 or 4.
+        """
+        return num_pictures * sum(wave.num_codes for wave in self._waves(grid, factor))
+
+    def _waves(self, grid: tuple[int, int], factor: int) -> list["_Wave"]:
+        """Return the windows of all doublings, those that are drawn together as one wave."""
+        rows, columns = grid
+        return [
+            _Wave(stage=stage, windows=tuple(windows))
+            for stage in range(FACTORS.index(factor) + 1)
+            for windows in plan_windows(
+                (rows * FACTOR**stage, columns * FACTOR**stage), self.template.low_grid
+            )
+        ]
 
     def _draw(
         self, wave: "_Wave", pictures: Sequence["_Picture"], config: SamplingConfig, progress: Progress | None

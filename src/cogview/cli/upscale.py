@@ -1,0 +1,92 @@
+"""`cogview upscale`: draws pictures again at twice or four times the model's size."""
+
+from pathlib import Path
+from typing import Literal
+
+from cogview.cli.drawn_pictures import numbered_folder, save_picture
+from cogview.cli.report import print_result, progress_bar
+from cogview.errors import UsageError
+
+_PICTURES_AT_ONCE = 16  # what is drawn is saved after so many
+
+
+def run(
+    text: str,
+    pictures: tuple[Path, ...],
+    /,
+    *,
+    model: str | None = None,
+    magnifier: str | None = None,
+    factor: Literal[2, 4] = 2,
+    seed: int = 0,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float = 0.8,
+    out: Path = Path("out"),
+    device: str | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    json: bool = False,
+) -> None:
+    """Draw pictures again at twice or four times the model's size.
+
+    Each call writes its pictures into a new numbered folder and prints their paths. A picture that cannot be read is
+    warned of and left out; the command then ends with exit code 1.
+
+    Args:
+        text: what the pictures show, in quotation marks.
+        pictures: their files; other sizes than the model's are scaled to it and the middle square is cut out.
+        model: a model folder, the folder of a training run, or OWNER/NAME on the Hugging Face hub; the bundled model by
+            default.
+        magnifier: the name of one that the model has, or a folder, or the run that trained it; the model's own by
+            default.
+        factor: so many times the model's rows and columns.
+        seed: of the first picture, the next has the next seed.
+        temperature: below 1 prefers probable codes, above 1 levels them, 0 takes the most probable; the model's own by
+            default.
+        top_k: draw from so many most probable codes only.
+        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
+        out: the folder in which the numbered folder is made.
+        device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
+        dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
+        json: print the result as JSON.
+    """
+    if not text.strip():
+        raise UsageError("the text is empty; say what the pictures show")
+    text = text.encode(errors="replace").decode()
+    import cogview
+    from cogview.cli.told_pictures import ToldPictures, take_adapter
+
+    pipeline = cogview.load(model, device, dtype)
+    name = take_adapter(pipeline, "magnifier", magnifier)
+    told = ToldPictures(pipeline, pipeline.magnifier(name).template.low, pictures)
+    given = list(told.codes.items())
+    drawn: list[dict[str, object]] = []
+    settings = {"text": text, "factor": factor, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    with numbered_folder(out) as folder, progress_bar("magnifying", "codes") as move:
+        for start in range(0, len(given), _PICTURES_AT_ONCE):
+            part = given[start : start + _PICTURES_AT_ONCE]
+
+            def progress(num_done: int, num_all: int, before: int = start, here: int = len(part)) -> None:
+                per_picture = num_all // here
+                move(before * per_picture + num_done, len(given) * per_picture)
+
+            magnified = pipeline.upscale(
+                [codes for _, codes in part],
+                text,
+                factor,
+                seed + start,
+                temperature,
+                top_k,
+                top_p,
+                progress=progress,
+                magnifier=name,
+            )
+            for number, ((source, _), picture) in enumerate(
+                zip(part, magnified, strict=True), start=start + 1
+            ):
+                path = folder / f"{number:02d}-{source.stem[:40]}-x{factor}.png"
+                save_picture(picture.image, path, text, settings | {"seed": picture.seed})
+                drawn.append({"path": path, "source": source, "seed": picture.seed})
+    result = {"folder": folder, "pictures": drawn, "problems": told.problems}
+    print_result(result, [str(each["path"]) for each in drawn], json)
+    told.refuse_problems()

@@ -1,0 +1,180 @@
+"""Pictures at twice or four times their size: what a model with an adapter for super-resolution can do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int64
+from PIL import Image
+from torch import Tensor
+
+from cogview.errors import UsageError
+from cogview.generation.captioning import CaptioningModel, Picture
+from cogview.generation.config import SamplingConfig
+from cogview.generation.engine import Progress
+from cogview.generation.parts import PretrainedModel, TaskModel
+from cogview.generation.request import check_pieces
+from cogview.generation.super_resolution import FACTORS, Magnifier
+from cogview.image.pixels import tensor_to_images
+from cogview.sequence.super_resolution import SuperResolutionTemplate
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MagnifiedImage:
+    """A picture that was drawn again, larger.
+
+    Args:
+        image: the picture, RGB.
+        codes: what it was decoded from.
+        seed: draws the same picture again from the same one, alone or in any company.
+        text: what the picture was said to show.
+    """
+
+    image: Image.Image
+    codes: Int64[Tensor, "r s"]
+    seed: int
+    text: str
+
+
+class MagnifyingModel(CaptioningModel):
+    """A resident model that can magnify pictures, if it has an adapter, or a whole transformer, for super-resolution.
+
+    Args:
+        model: the parts.
+    """
+
+    def __init__(self, model: PretrainedModel) -> None:
+        super().__init__(model)
+        self._magnifiers: dict[TaskModel, Magnifier] = {}
+
+    @property
+    def magnifier_names(self) -> list[str]:
+        """The names of the adapters that magnify."""
+        return [name for name, each in self.adapters.items() if each.task == "super-resolution"]
+
+    def magnifier(self, name: str | None = None) -> Magnifier:
+        """Return what magnifies; made once, it shares what can be shared with the model.
+
+        Args:
+            name: of the adapter; only needed if there are several that magnify.
+
+        Raises:
+            UsageError: there is none of that name, or none at all, or several and none was named.
+        """
+        known = self.magnifier_names
+        if not known:
+            raise UsageError(
+                "this model has no adapter for super-resolution, so it cannot magnify: train one with cogview train "
+                "super-resolution, and give its run as --magnifier, or to add_adapter"
+            )
+        if name not in known and (name is not None or len(known) > 1):
+            problem = "several magnifiers" if name is None else f"no magnifier {name!r}"
+            raise UsageError(f"this model has {problem}; choose one of {', '.join(known)}")
+        chosen = self.adapters[name or known[0]]
+        if chosen not in self._magnifiers:
+            at_hand = set(self.adapters.values())
+            self._magnifiers = {task: each for task, each in self._magnifiers.items() if task in at_hand}
+            template = chosen.template_of(SuperResolutionTemplate, self.template.vocabulary)
+            self._magnifiers[chosen] = Magnifier(self.engine_of(chosen), template)
+        return self._magnifiers[chosen]
+
+    def upscale(
+        self,
+        images: Picture | Sequence[Picture],
+        texts: str | Sequence[str],
+        factor: int = 2,
+        seed: int = 0,
+        temperature: float | int | None = None,
+        top_k: int | None = None,
+        top_p: float | int = 0.8,
+        progress: Progress | None = None,
+        magnifier: str | None = None,
+    ) -> list[MagnifiedImage]:
+        """Draw pictures again at twice or four times the model's size.
+
+        Args:
+            images: pictures, their paths or their codes; other sizes are scaled to the model's and the middle square is
+                cut out.
+            texts: what each shows, or a single one for all.
+            factor: 2 or 4.
+            seed: of the first picture; the next has the next.
+            temperature: below 1 prefers probable codes, above 1 levels them, 0 takes the most probable; 1 by default,
+                and 1.02 for released weights.
+            top_k: draw from the most probable codes only; from all if None.
+            top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
+            progress: called with the numbers of codes read or drawn, and of all.
+            magnifier: the name of the adapter, if there are several.
+
+        Raises:
+            UsageError: an empty text, an impossible number, no picture, or other numbers of texts than of pictures.
+            UnusableImage: a file is no picture that can be read.
+
+        Paper: section 3.1.
+        """
+        chosen = self.magnifier(magnifier)
+        codes = [torch.from_numpy(each) for each in self.codes_of(images, chosen.template.low)]
+        told = [texts] * len(codes) if isinstance(texts, str) else list(texts)
+        if len(told) != len(codes):
+            raise UsageError(
+                f"there are {len(codes)} pictures and {len(told)} texts: give as many, or a single text"
+            )
+        if seed < 0:
+            raise UsageError(f"seed must not be negative, got {seed}")
+        config = self.magnifying_config(chosen, temperature, top_k, top_p)
+        seeds = range(seed, seed + len(codes))
+        high = self.magnified(chosen, torch.stack(codes), told, seeds, factor, config, progress)
+        return [
+            MagnifiedImage(image=self.decoded(each), codes=each, seed=number, text=text)
+            for each, number, text in zip(high, seeds, told, strict=True)
+        ]
+
+    def magnifying_config(
+        self, magnifier: Magnifier, temperature: float | int | None, top_k: int | None, top_p: float | int
+    ) -> SamplingConfig:
+        """Return how to draw with a magnifier: at its own temperature, unless another is asked for.
+
+        Raises:
+            UsageError: an impossible number.
+        """
+        own = magnifier.default_sampling
+        return replace(
+            own,
+            temperature=own.temperature if temperature is None else float(temperature),
+            top_k=top_k,
+            top_p=float(top_p),
+        )
+
+    def magnified(
+        self,
+        magnifier: Magnifier,
+        codes: Int64[Tensor, "b r s"],
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        factor: int,
+        config: SamplingConfig,
+        progress: Progress | None = None,
+    ) -> Int64[Tensor, "b R S"]:
+        """Return the codes of magnified pictures, whose texts are words.
+
+        Raises:
+            UsageError: a text is empty, or holds nothing that the model reads, or the factor is impossible.
+        """
+        pieces = {text: self.text_tokenizer.encode(text) for text in texts}
+        check_pieces(pieces, magnifier.template.low.max_text_pieces)
+        return magnifier.magnify(
+            codes, [pieces[text] for text in texts], seeds, config, factor=factor, progress=progress
+        )
+
+    def decoded(self, codes: Int64[Tensor, "r s"]) -> Image.Image:
+        """Return the picture of some codes, decoded by itself: convolutions round differently in other batches."""
+        return tensor_to_images(self.image_tokenizer.decode(codes[None].to(self.device)))[0]
+
+
+def check_factor(factor: int) -> None:
+    """Refuse what no picture can be magnified by.
+
+    Raises:
+        UsageError: neither 1, which leaves pictures as they are, nor a factor of super-resolution.
+    """
+    if factor not in (1, *FACTORS):
+        raise UsageError(f"upscale must be 1, 2 or 4, got {factor}")
