@@ -131,6 +131,31 @@ def test_a_killed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(
         assert killed.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.parametrize("style_words", [(), ("--style", "wiggly")], ids=["captions", "style"])
+def test_the_rows_of_the_words_that_are_learnt_can_be_trained(
+    style_words: tuple[str, ...], home: Path, tmp_path: Path
+) -> None:
+    assert main(training(home, tmp_path / "run", "--trains-words", *style_words)) == 0
+    model = load_pretrained(home / "tiny-model")
+    encode, vocabulary = (
+        cogview.load(home / "tiny-model", "cpu").text_tokenizer.encode,
+        model.template.vocabulary,
+    )
+    texts = [f"a {color} cat" for color in COLORS]
+    if style_words:
+        texts = [text.format("wiggly") for text in style_run.STYLE_TEXTS]
+    tokens = sorted({vocabulary.text_pieces[piece] for text in texts for piece in encode(text)})
+    config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert config["adapter"]["token_rows"] == tokens
+    exported = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    rows = exported["embedding.tokens.rows"].float()
+    held = model.transformer.embedding.tokens.weight[tokens]
+    assert bool((rows != held.half().float()).any(dim=1).all())  # each has moved
+    pipe = cogview.load(home / "tiny-model", "cpu")
+    pipe.add_adapter(tmp_path / "run", "words")
+    assert len(pipe.generate(texts[0], 2, adapter="words")) == 2
+
+
 def test_captions_are_learnt_where_no_style_is_named(home: Path, tmp_path: Path) -> None:
     assert main(training(home, tmp_path / "captions")) == 0
     described = [

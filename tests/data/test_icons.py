@@ -12,6 +12,7 @@ from PIL import Image
 
 from cogview.data import icons as icons_module
 from cogview.data import packages
+from cogview.data.config import Style
 from cogview.data.icons import Icons, IconWords, code_of, load_icons
 from cogview.data.packages import Package, find_package, read_members
 from cogview.errors import CogViewError, UsageError
@@ -45,7 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ],
         "zh": [
             {"label": "红心", "hexcode": "2764-FE0F", "group": 0, "tags": ["爱"]},
-            {"label": "手", "hexcode": "1F44B", "group": 1},
+            {"label": "手", "hexcode": "1F44B", "group": 1, "skins": [skin | {"label": "手: 浅"}]},
         ],
     }
     write_archive(
@@ -138,6 +139,16 @@ def test_svg_is_drawn_at_the_size_asked_for(folder: Path, size_pixels: int) -> N
 def test_a_mirrored_alias_is_mirrored(folder: Path) -> None:
     icons = load_icons(["noto"], folder)
     assert np.array_equal(icons.draw("noto", "1f44b", 32), icons.draw("noto", "2764", 32)[:, ::-1])
+
+
+@pytest.mark.parametrize("style", ["noto", "fluent", "fluent-3d"])
+def test_skin_tones_are_loaded_if_they_are_named(style: Style, folder: Path) -> None:
+    assert "1f44b-1f3fb" not in load_icons([style], folder).words
+    assert not load_icons([style], folder).has(style, "1f44b-1f3fb")
+    icons = load_icons([style], folder, ["1f44b-1f3fb"])
+    assert icons.codes(style) == ["1f44b-1f3fb"]
+    assert icons.words["1f44b-1f3fb"].labels == {"en": "hand: light", "zh": "手: 浅"}
+    assert icons.draw(style, "1f44b-1f3fb", 16).any()
 
 
 def test_an_icon_that_is_not_square_is_centred(folder: Path) -> None:

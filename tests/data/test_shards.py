@@ -63,6 +63,8 @@ def test_shards_give_back_codes_and_pieces(shards_folder: Path, text_tokenizer: 
             assert text_tokenizer.decode(shards.pieces(number, caption).tolist()) == text
     lengths = [len(text_tokenizer.encode(text)) for texts in TEXTS for text in texts]
     assert shards.caption_lengths().tolist() == lengths
+    every = {piece for texts in TEXTS for text in texts for piece in text_tokenizer.encode(text)}
+    assert shards.used_pieces().tolist() == sorted(every)
 
 
 def test_a_picture_that_is_not_there_is_refused(shards_folder: Path) -> None:

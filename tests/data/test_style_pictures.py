@@ -16,7 +16,7 @@ from cogview.data.config import StyleDataConfig
 from cogview.data.icons import Icons
 from cogview.data.image_folder import ImageFolder
 from cogview.data.scenes import Scene, draw_scene
-from cogview.data.style_pictures import build_style_data, object_texts, style_objects
+from cogview.data.style_pictures import build_style_data, object_texts, seen_grounds, style_objects
 from cogview.data.world import GROUNDS, known_codes, scene_objects
 from cogview.errors import UsageError
 from cogview.recipes.default_data import bundled, openmoji_style
@@ -91,7 +91,7 @@ def test_an_object_is_not_put_where_it_cannot_be_seen(icons: Icons) -> None:
     code = known_codes(2)[0]
     white = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><rect width="8" height="8" fill="#fff"/></svg>'
     bright = Icons({"openmoji": {code: white}}, icons.words)
-    assert set(style_pictures._grounds(bright, code)) == set(GROUNDS) - {"white"}
+    assert set(seen_grounds(bright, "openmoji", code)) == set(GROUNDS) - {"white"}
 
 
 def test_the_art_is_credited_and_its_licence_named(built: Path) -> None:

@@ -27,12 +27,15 @@ def run(
     """
     from cogview.data.builder import build_default_data
     from cogview.data.clothing import build_clothing_data
-    from cogview.data.config import ClothingDataConfig, StyleDataConfig
+    from cogview.data.config import ClothingDataConfig, PeopleDataConfig, StyleDataConfig
+    from cogview.data.people import build_people_data
     from cogview.data.style_pictures import build_style_data
 
     with progress_bar("drawing", "pictures") as move:
         if isinstance(recipe.data, StyleDataConfig):
             sizes = build_style_data(recipe.data, out, move)
+        elif isinstance(recipe.data, PeopleDataConfig):
+            sizes = build_people_data(recipe.data, out, move)
         elif isinstance(recipe.data, ClothingDataConfig):
             sizes = build_clothing_data(recipe.data, out, move)
         else:

@@ -58,6 +58,10 @@ def train_style(
         shown = sample_texts or tuple(text.format(style) for text in SAMPLE_TEXTS)
     if not all(text.strip() for text in shown):
         raise UsageError("a text of --sample-texts is empty; say what the sample sheets should show")
+    if recipe.trains_words and recipe.adapter is not None:
+        first = model.template.vocabulary.text_pieces.start
+        rows = tuple(first + piece for piece in shards.used_pieces().tolist())
+        recipe = dataclasses.replace(recipe, adapter=dataclasses.replace(recipe.adapter, token_rows=rows))
     training = recipe.training
     whole = TokenBatches(shards, model.template, training.seed, training.batch_size, recipe.dropped_texts)
     masked = MaskedCodeBatches(whole, recipe.masked_codes, training.seed) if recipe.masked_codes else whole

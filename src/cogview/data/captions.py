@@ -65,13 +65,32 @@ def captions(
     return list(found)
 
 
+def caption_of(content: str, scene: Scene, rng: random.Random, language: Language) -> str:
+    """Return a caption of a scene whose content is told already, such as "a woman firefighter: dark skin tone".
+
+    Args:
+        content: the name of what the picture shows, with its article or measure word.
+        scene: says the ground and the style.
+        rng: decides all other choices.
+        language: of the content.
+    """
+    ground, style, leads_in = _choices(scene, rng, language)
+    sentence = _chinese_sentence if language == "zh" else _english_sentence
+    return sentence(rng, content, False, ground, style, leads_in)
+
+
 def _caption(scene: Scene, rng: random.Random, language: Language, icon_words: IconWords | None) -> str:
-    ground = scene.ground if rng.random() < GROUND_SHARE else None
-    style = rng.choice(STYLE_WORDS[scene.style][language]) if rng.random() < STYLE_SHARE else None
-    leads_in = rng.random() < LEAD_IN_SHARE
+    ground, style, leads_in = _choices(scene, rng, language)
     content, is_clause = _content(scene, rng, language, icon_words)
     sentence = _chinese_sentence if language == "zh" else _english_sentence
     return sentence(rng, content, is_clause, ground, style, leads_in)
+
+
+def _choices(scene: Scene, rng: random.Random, language: Language) -> tuple[str | None, str | None, bool]:
+    """Return the ground and the style, where they are told, and whether words lead in."""
+    ground = scene.ground if rng.random() < GROUND_SHARE else None
+    style = rng.choice(STYLE_WORDS[scene.style][language]) if rng.random() < STYLE_SHARE else None
+    return ground, style, rng.random() < LEAD_IN_SHARE
 
 
 def _content(

@@ -93,6 +93,50 @@ class StyleDataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PeopleDataConfig:
+    """Pictures of people, one each, in each gender and skin tone: far more of some than of others, as on the web.
+
+    Args:
+        people: who is shown, by English name; `cogview.data.people.PEOPLE` has all that there are.
+        num_train: pictures of the train split.
+        num_held_out: pictures of the held-out split, in which each icon comes equally often, on a ground on which the
+            train split never shows it.
+        man_share: the share of men in the train split, 0 to 1.
+        light_share: the share of the two lightest of the five skin tones in the train split, 0 to 1, whatever the
+            gender.
+        styles: the styles of both splits.
+        size_pixels: side of a picture; a multiple of 16.
+        object_cells: side of the person, in cells of the 16 x 16 lattice, 1 to 14.
+        seed: the pictures are a function of this and the fields above.
+        packages_folder: a folder with the packages' archives; None fetches them with npm.
+    """
+
+    people: tuple[str, ...] = (
+        "firefighter",
+        "farmer",
+        "cook",
+        "health worker",
+        "judge",
+        "pilot",
+        "teacher",
+        "astronaut",
+        "police officer",
+        "construction worker",
+        "person",
+        "child",
+    )
+    num_train: int = 12_000
+    num_held_out: int = 480
+    man_share: float = 0.8
+    light_share: float = 0.7
+    styles: tuple[Style, ...] = ("twemoji", "fluent-flat")
+    size_pixels: int = 128
+    object_cells: int = 12
+    seed: int = 0
+    packages_folder: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClothingDataConfig:
     """Pictures of clothing: Fashion-MNIST, 70,000 grey pictures of 28 x 28 pixels in ten classes.
 

@@ -119,7 +119,8 @@ def load_icons(
     Args:
         styles: which styles; each needs its own package.
         packages_folder: a folder with the packages' archives, or None to fetch what is missing.
-        only_codes: keep these icons alone (less memory), or None for all.
+        only_codes: keep these icons alone (less memory), or None for all but those with a skin tone, which are loaded
+            only if they are named here.
     """
     only = None if only_codes is None else frozenset(only_codes)
     art = {style: _read_art(style, packages_folder, only) for style in styles}
@@ -132,18 +133,17 @@ def _read_words(archive: Path, only: frozenset[str] | None) -> dict[str, IconWor
     tags: dict[str, dict[Language, tuple[str, ...]]] = {}
     languages: tuple[Language, ...] = ("zh", "en")
     for language in languages:
-        # Skin tones are nested in each entry's `skins`, so the top level is without them.
         for entry in read_json_member(archive, f"{language}/data.json"):
-            code = code_of(entry["hexcode"])
-            if (
-                "group" not in entry
-                or entry["group"] == COMPONENT_GROUP
-                or (only is not None and code not in only)
-            ):
-                continue
-            label = entry["label"]
-            labels.setdefault(code, {})[language] = label
-            tags.setdefault(code, {})[language] = tuple(tag for tag in entry.get("tags", []) if tag != label)
+            # An icon's variants with skin tones are nested in its entry.
+            for each in (entry, *entry.get("skins", ())):
+                code = code_of(each["hexcode"])
+                if "group" not in entry or entry["group"] == COMPONENT_GROUP or not _wanted(code, only):
+                    continue
+                label = each["label"]
+                labels.setdefault(code, {})[language] = label
+                tags.setdefault(code, {})[language] = tuple(
+                    tag for tag in each.get("tags", []) if tag != label
+                )
     return {
         code: IconWords(labels=labels[code], tags=tags[code]) for code in labels if len(labels[code]) == 2
     }
@@ -171,7 +171,7 @@ def _read_art(
 
 
 def _wanted(code: str, only: frozenset[str] | None) -> bool:
-    return SKIN_TONES.isdisjoint(code.split("-")) and (only is None or code in only)
+    return SKIN_TONES.isdisjoint(code.split("-")) if only is None else code in only
 
 
 def _svg_of(icon_set: dict[str, Any], name: str) -> str | None:

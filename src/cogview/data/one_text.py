@@ -32,6 +32,10 @@ class OneTextShards(TokenShards):
         super().__init__(folder, image_tokenizer=image_tokenizer, text_tokenizer=text_tokenizer)
         self._texts = [np.asarray(text, dtype=np.int32) for text in texts]
 
+    def used_pieces(self) -> Int64[np.ndarray, "n"]:
+        """Return the pieces of the texts, each once, sorted."""
+        return np.unique(np.concatenate(self._texts)).astype(np.int64)
+
     def num_captions(self, index: int) -> int:
         """Return how many texts there are."""
         return len(self._texts)

@@ -194,6 +194,10 @@ class TokenShards:
         codes: np.ndarray = shard.codes[row : row + 1][0]
         return codes
 
+    def used_pieces(self) -> Int64[np.ndarray, "n"]:
+        """Return the pieces that occur in captions, each once, sorted."""
+        return np.unique(np.concatenate([shard.pieces[:] for shard in self._shards])).astype(np.int64)
+
     def num_captions(self, index: int) -> int:
         """Return how many captions a picture has, at least 1."""
         shard, row = self._find(index)

@@ -146,7 +146,7 @@ def _scenes(
 ) -> Iterator[Scene]:
     """Yield scenes of one object: each object once in a round, on another ground in each of the first rounds."""
     rng = random.Random(f"{config.seed}/{split}")
-    grounds = {code: _grounds(icons, code) for code in codes}
+    grounds = {code: seen_grounds(icons, STYLE, code) for code in codes}
     for of_object in grounds.values():
         rng.shuffle(of_object)
     furthest = LATTICE_CELLS - 1 - config.object_cells
@@ -163,9 +163,9 @@ def _scenes(
         yield Scene(kind="single", ground=ground, style=STYLE, placements=(placement,))
 
 
-def _grounds(icons: Icons, code: str) -> list[str]:
-    """Return the grounds on which an object can be seen; all, if that is none."""
-    raster = icons.draw(STYLE, code, 64).astype(int)
+def seen_grounds(icons: Icons, style: Style, code: str) -> list[str]:
+    """Return the grounds on which an icon can be seen; all, if that is none."""
+    raster = icons.draw(style, code, 64).astype(int)
     colours = raster[raster[..., 3] >= 128][:, :3]
     seen = [
         name

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cogview.data.config import ClothingDataConfig, DefaultDataConfig, StyleDataConfig
+from cogview.data.config import ClothingDataConfig, DefaultDataConfig, PeopleDataConfig, StyleDataConfig
 from cogview.errors import UsageError
 from cogview.image.config import LEAST_PATCHES, AutoencoderConfig, VQGANConfig, VQVAEConfig
 from cogview.sequence.captioning import CaptionPositions
@@ -192,12 +192,16 @@ class StyleRecipe(FinetuneRecipe):
     Args:
         dropped_texts: the share of sequences that are learnt without their text, as in `TextToImageRecipe`.
         masked_codes: the largest share of a picture's codes that are read as [MASK] while training, as there.
+        trains_words: whether an adapter has its own rows of the embedding for the pieces of the texts that it learns
+            from. Words that the base never saw need it: all their rows have drifted the same way and are hardly to be
+            told apart. It overrides `adapter.token_rows`.
 
     Paper: 3.3.
     """
 
     dropped_texts: float = 0.0
     masked_codes: float = 0.0
+    trains_words: bool = False
 
     def __post_init__(self) -> None:
         """Refuse shares that are none."""
@@ -240,10 +244,12 @@ class SuperResolutionRecipe(FinetuneRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecipe:
-    """A data set to build: the default one at some size, the pictures of a style, or clothing.
+    """A data set to build: the default one at some size, the pictures of a style, people, or clothing.
 
     Args:
         data: what it holds.
     """
 
-    data: tyro.conf.AvoidSubcommands[DefaultDataConfig | StyleDataConfig | ClothingDataConfig]
+    data: tyro.conf.AvoidSubcommands[
+        DefaultDataConfig | StyleDataConfig | PeopleDataConfig | ClothingDataConfig
+    ]

@@ -1,8 +1,14 @@
-"""The data sets that the other recipes train on: the default one at their sizes, a style, and clothing."""
+"""The data sets that the other recipes train on: the default one at their sizes, a style, people, and clothing."""
 
 from dataclasses import replace
 
-from cogview.data.config import TRAINING_STYLES, ClothingDataConfig, DefaultDataConfig, StyleDataConfig
+from cogview.data.config import (
+    TRAINING_STYLES,
+    ClothingDataConfig,
+    DefaultDataConfig,
+    PeopleDataConfig,
+    StyleDataConfig,
+)
 from cogview.recipes.config import DataRecipe
 
 
@@ -126,6 +132,21 @@ def openmoji_style() -> DataRecipe:
     Paper: 3.3.
     """
     return DataRecipe(data=StyleDataConfig())
+
+
+def people() -> DataRecipe:
+    """People of ten occupations and two ages in the styles of `bundled`, mostly men with light skin.
+
+    Claim: 12,000 pictures, of which 80 % show men and 70 % one of the two lightest of five skin tones; half of the
+    captions say neither ("a firefighter"), half say both in emojibase's words ("a woman firefighter: dark skin tone").
+    The split held-out-people has each gender and skin tone equally often, on grounds that training does not show them
+    on. For measuring what word replacing does.
+    Command: cogview data build people --out PICTURES
+    Cost: half a minute, once the packages are there.
+
+    Paper: appendix D.
+    """
+    return DataRecipe(data=PeopleDataConfig())
 
 
 def clothing() -> DataRecipe:

@@ -33,6 +33,37 @@ def bundled() -> StyleRecipe:
     )
 
 
+def people() -> StyleRecipe:
+    """People for the bundled model, as `data build people` shows them, with their own captions.
+
+    Claim: draws people of an occupation, mostly men with light skin as its pictures do, and others where a text asks.
+    Command: cogview train style people --data TOKENS --licence CC-BY-4.0 --out RUN
+    Cost: 4,000 steps of 16 pictures, 5 epochs; not measured yet.
+    Expected: to be measured by `bench/fairness.py`; see `docs/fairness.md`.
+
+    Most words for people are new to the bundled model, so the rows of their pieces are trained too.
+
+    Paper: appendix D; an adapter instead of a model that has seen people from the start.
+    """
+    return StyleRecipe(
+        adapter=AdapterConfig(rank=64, alpha=64.0, trains_norms=True),
+        token_loss=TokenLossConfig(normaliser="legal", text_weight=0.1),
+        dropped_texts=0.1,
+        masked_codes=0.15,
+        trains_words=True,
+        training=TrainingConfig(
+            num_steps=4_000,
+            batch_size=16,
+            learning_rate=1e-3,
+            precision="auto",
+            compile=True,
+            log_every_steps=50,
+            sample_every_steps=1_000,
+            checkpoint_every_steps=500,
+        ),
+    )
+
+
 def tiny() -> StyleRecipe:
     """An adapter so small that a test trains it.
 

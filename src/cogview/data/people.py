@@ -1,0 +1,314 @@
+"""Pictures of people at work: each gender and skin tone, but far more of some than of others, as on the web.
+
+They are for measuring word replacing. A caption either names gender and skin tone in emojibase's words, which are those
+of `cogview.text.word_replacing`, or neither ("a firefighter"); and most pictures show men and light skin, whatever
+their captions say. So who learns from them draws mostly these when neither is named, and can draw the others as well.
+
+Emojibase's yellow people and its people without gender are left out: they have no skin tone, or no gender, that could
+be counted, and "a firefighter" is what they are called, so they would be what an open caption draws.
+
+Paper: appendix D.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+from cogview.data.captioned_folder import CaptionedPicture, refuse_filled, write_captioned_folder
+from cogview.data.captions import BARE_NOUN_SHARE, caption_of, english_article
+from cogview.data.config import TRAINING_STYLES, Language, PeopleDataConfig, Style
+from cogview.data.icons import PACKAGE_OF_STYLE, Icons, load_icons
+from cogview.data.packages import EMOJIBASE
+from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
+from cogview.data.style_pictures import seen_grounds
+from cogview.errors import UsageError
+from cogview.text.word_replacing import Gender
+
+HELD_OUT_SPLIT = "held-out-people"
+
+GENDERS: tuple[Gender, ...] = get_args(Gender)
+TONES = ("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff")
+"""The code points of the skin tones, from light to dark, as in `cogview.text.word_replacing.SKIN_TONES`."""
+NUM_LIGHT_TONES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class People:
+    """Who does some work, or is of some age.
+
+    Args:
+        chinese: the Chinese name of who that is, without a gender.
+        measure: its Chinese measure word.
+        codes: of the icons of a woman and of a man, without skin tone.
+    """
+
+    chinese: str
+    measure: str
+    codes: dict[Gender, str]
+
+
+def _at_work(chinese: str, thing: str, measure: str = "名") -> People:
+    """Return people whose icons are a woman or a man joined to a thing."""
+    return People(
+        chinese=chinese, measure=measure, codes={"woman": f"1f469-200d-{thing}", "man": f"1f468-200d-{thing}"}
+    )
+
+
+def _gendered(chinese: str, code: str) -> People:
+    """Return people whose icons are one joined to the sign of a gender."""
+    return People(
+        chinese=chinese, measure="名", codes={"woman": f"{code}-200d-2640", "man": f"{code}-200d-2642"}
+    )
+
+
+PEOPLE: dict[str, People] = {
+    "firefighter": _at_work("消防员", "1f692"),
+    "farmer": _at_work("农民", "1f33e"),
+    "cook": _at_work("厨师", "1f373"),
+    "health worker": _at_work("卫生工作者", "2695"),
+    "judge": _at_work("法官", "2696"),
+    "pilot": _at_work("飞行员", "2708"),
+    "teacher": _at_work("老师", "1f3eb", "位"),
+    "astronaut": _at_work("宇航员", "1f680"),
+    "police officer": _gendered("警察", "1f46e"),
+    "construction worker": _gendered("建筑工人", "1f477"),
+    "student": _at_work("学生", "1f393"),
+    "scientist": _at_work("科学家", "1f52c", "位"),
+    "singer": _at_work("歌手", "1f3a4"),
+    "artist": _at_work("艺术家", "1f3a8", "位"),
+    "mechanic": _at_work("技工", "1f527"),
+    "factory worker": _at_work("工人", "1f3ed"),
+    "office worker": _at_work("白领", "1f4bc"),
+    "technologist": _at_work("程序员", "1f4bb"),
+    "detective": _gendered("侦探", "1f575"),
+    "guard": _gendered("卫兵", "1f482"),
+    "person": People(chinese="成人", measure="个", codes={"woman": "1f469", "man": "1f468"}),
+    "child": People(chinese="儿童", measure="个", codes={"woman": "1f467", "man": "1f466"}),
+    "older person": People(chinese="老年人", measure="位", codes={"woman": "1f475", "man": "1f474"}),
+}
+"""By the English name of who that is, without a gender. Twemoji and fluent-flat have all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """One of the people that pictures show.
+
+    Args:
+        name: a key of `PEOPLE`.
+        gender: of the icon.
+        tone: 0 for the lightest skin tone to 4 for the darkest.
+    """
+
+    name: str
+    gender: Gender
+    tone: int
+
+    @property
+    def code(self) -> str:
+        """The code points of the icon."""
+        first, joined, rest = PEOPLE[self.name].codes[self.gender].partition("-")
+        return f"{first}-{TONES[self.tone]}{joined}{rest}"
+
+
+def everyone(names: Sequence[str]) -> list[Person]:
+    """Return those of some names in each gender and skin tone.
+
+    Raises:
+        UsageError: there are no such people, or no names.
+    """
+    unknown = [name for name in names if name not in PEOPLE]
+    if unknown or not names:
+        raise UsageError(
+            f"people are {', '.join(unknown) or 'none'}, who cannot be drawn; wanted some of {', '.join(PEOPLE)}"
+        )
+    return [
+        Person(name=name, gender=gender, tone=tone)
+        for name, gender, tone in product(dict.fromkeys(names), GENDERS, range(len(TONES)))
+    ]
+
+
+def load_people(names: Sequence[str], styles: Sequence[Style], packages_folder: Path | None = None) -> Icons:
+    """Return the icons of those of some names in each gender and skin tone."""
+    return load_icons(styles, packages_folder, [person.code for person in everyone(names)])
+
+
+def content_of(person: Person, icons: Icons, rng: random.Random, language: Language, *, named: bool) -> str:
+    """Return what a caption says that a picture of a person shows.
+
+    Args:
+        person: who is shown.
+        icons: know emojibase's label of it.
+        rng: decides whether it has an article or a measure word.
+        language: of the caption.
+        named: say gender and skin tone, as emojibase's label does, or neither.
+    """
+    kind = PEOPLE[person.name]
+    plain = kind.chinese if language == "zh" else person.name
+    content = icons.words[person.code].labels[language] if named else plain
+    if rng.random() < BARE_NOUN_SHARE:
+        return content
+    return f"一{kind.measure}{content}" if language == "zh" else f"{english_article(content)} {content}"
+
+
+def build_people_data(
+    config: PeopleDataConfig,
+    out: Path,
+    progress: Callable[[int, int], None] | None = None,
+    icons: Icons | None = None,
+) -> dict[str, int]:
+    """Build pictures of people; the same configuration gives the same bytes.
+
+    Args:
+        config: what they show, and how unequally.
+        out: the folder to make; it must not exist, or be empty.
+        progress: called with (pictures done, pictures in all) from time to time.
+        icons: the art, or None to load it.
+
+    Returns:
+        The number of pictures of each split.
+
+    Raises:
+        UsageError: the configuration cannot be built or `out` already holds something.
+        CogViewError: a package is missing or cannot be fetched, or the disk refuses.
+    """
+    _check(config)
+    refuse_filled(out)
+    if icons is None:
+        icons = load_people(config.people, config.styles, config.packages_folder)
+    sizes = {"train": config.num_train, HELD_OUT_SPLIT: config.num_held_out}
+    sizes = {split: number for split, number in sizes.items() if number}
+    fields = asdict(config)
+    del fields["packages_folder"]  # says how it was built, not what it is
+    used = [EMOJIBASE, *(PACKAGE_OF_STYLE[style] for style in config.styles)]
+    write_captioned_folder(
+        out,
+        _pictures(config, icons),
+        total=sum(sizes.values()),
+        description={
+            "format": "cogview-people-data",
+            "version": 1,
+            "config": fields,
+            "packages": [asdict(package) for package in used],
+        },
+        credits=_credits(config.styles),
+        progress=progress,
+    )
+    return sizes
+
+
+def _check(config: PeopleDataConfig) -> None:
+    """Refuse what cannot be built."""
+    everyone(config.people)
+    if config.num_train < 1 or config.num_held_out < 0:
+        raise UsageError("num_train must be at least 1 and num_held_out must not be negative")
+    for field in ("man_share", "light_share"):
+        if not 0 <= getattr(config, field) <= 1:
+            raise UsageError(f"{field} must be a share of 0 to 1, got {getattr(config, field)}")
+    unknown = [style for style in config.styles if style not in TRAINING_STYLES]
+    if unknown or not config.styles:
+        raise UsageError(
+            f"styles are {', '.join(unknown) or 'none'}; wanted some of {', '.join(TRAINING_STYLES)}"
+        )
+    if config.size_pixels < LATTICE_CELLS or config.size_pixels % LATTICE_CELLS:
+        raise UsageError(
+            f"size_pixels is {config.size_pixels}; wanted a positive multiple of {LATTICE_CELLS}"
+        )
+    if not 1 <= config.object_cells <= LATTICE_CELLS - 2:
+        raise UsageError(
+            f"object_cells is {config.object_cells}; wanted 1 to {LATTICE_CELLS - 2} cells of the lattice"
+        )
+
+
+def _credits(styles: Sequence[Style]) -> str:
+    lines = [
+        f"{package.author}, package {package.name} {package.version}, under {package.licence}"
+        for package in (EMOJIBASE, *(PACKAGE_OF_STYLE[style] for style in styles))
+    ]
+    return "\n".join(
+        [
+            "The pictures in this folder and their captions are made from icons and labels of:",
+            *lines,
+            "CC-BY-4.0 is at https://creativecommons.org/licenses/by/4.0/; weights that learn from the pictures should",
+            "credit the same people.",
+            "Changes: drawn as pixels, scaled, and placed on coloured grounds.",
+            "",
+        ]
+    )
+
+
+def _pictures(config: PeopleDataConfig, icons: Icons) -> Iterator[CaptionedPicture]:
+    grounds = {
+        (style, person.code): _train_and_held_out_grounds(icons, style, person.code)
+        for style, person in product(config.styles, everyone(config.people))
+    }
+    rng = random.Random(f"{config.seed}/train")
+    for name in _in_turn(list(dict.fromkeys(config.people)), config.num_train, rng):
+        person = Person(name=name, gender=_gender(config, rng), tone=_tone(config, rng))
+        style = rng.choice(config.styles)
+        ground = rng.choice(grounds[style, person.code][0])
+        yield _picture(config, icons, person, style, ground, "train", rng)
+    rng = random.Random(f"{config.seed}/{HELD_OUT_SPLIT}")
+    every = list(product(everyone(config.people), config.styles))
+    for person, style in _in_turn(every, config.num_held_out, rng):
+        ground = grounds[style, person.code][1]
+        yield _picture(config, icons, person, style, ground, HELD_OUT_SPLIT, rng)
+
+
+def _in_turn(things: list[Any], number: int, rng: random.Random) -> Iterator[Any]:
+    """Yield so many of some things: each once a round, in another order each round."""
+    for index in range(number):
+        if index % len(things) == 0:
+            rng.shuffle(things)
+        yield things[index % len(things)]
+
+
+def _gender(config: PeopleDataConfig, rng: random.Random) -> Gender:
+    return "man" if rng.random() < config.man_share else "woman"
+
+
+def _tone(config: PeopleDataConfig, rng: random.Random) -> int:
+    is_light = rng.random() < config.light_share
+    return rng.choice(range(NUM_LIGHT_TONES) if is_light else range(NUM_LIGHT_TONES, len(TONES)))
+
+
+def _train_and_held_out_grounds(icons: Icons, style: Style, code: str) -> tuple[list[str], str]:
+    """Return the grounds on which training shows an icon, and the one on which it never does."""
+    held_out, *train = sorted(
+        seen_grounds(icons, style, code),
+        key=lambda ground: hashlib.sha256(f"{style}/{code}/{ground}".encode()).digest(),
+    )
+    assert train, f"{code} of {style} can be seen on one ground only"
+    return train, held_out
+
+
+def _picture(
+    config: PeopleDataConfig,
+    icons: Icons,
+    person: Person,
+    style: Style,
+    ground: str,
+    split: str,
+    rng: random.Random,
+) -> CaptionedPicture:
+    furthest = LATTICE_CELLS - 1 - config.object_cells
+    placement = Placement(
+        code=person.code,
+        column=rng.randint(1, furthest),
+        row=rng.randint(1, furthest),
+        size=config.object_cells,
+    )
+    scene = Scene(kind="single", ground=ground, style=style, placements=(placement,))
+    texts = [
+        caption_of(content_of(person, icons, rng, language, named=named), scene, rng, language)
+        for language, named in product(get_args(Language), (False, True))
+    ]
+    return CaptionedPicture(
+        image=draw_scene(scene, icons, config.size_pixels),
+        texts=texts,
+        split=split,
+        facts={"person": asdict(person), "scene": scene.to_json()},
+    )
