@@ -283,7 +283,7 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
             if "loss" not in title:
                 axes.set_yscale("log")
                 axes.axhline(LARGEST_HALF, color="black", linestyle=":", linewidth=1)
-        row[0].legend(fontsize=7)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(colours))
     picture = io.BytesIO()
     figure.savefig(picture, dpi=80, format="png")
     atomic_write_bytes(path, picture.getvalue())

@@ -1,5 +1,7 @@
 """What is emulated in fp32 is what fp16 gives."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -87,3 +89,20 @@ def test_a_transformer_has_the_gradients_of_one_in_fp16() -> None:
         assert torch.equal(parameter.grad, round_to_half(parameter.grad)), f"{name} is no fp16"
         difference = (parameter.grad - other.grad.float()).norm() / other.grad.float().norm()
         assert difference < 0.03, name
+
+
+def test_an_rms_norm_is_one_operation_with_a_kernel_s_own_fp32() -> None:
+    """The cube of 1 / rms is in its gradient; of small numbers, fp16 could not hold it."""
+    x, slope = values(4, 16, scale=0.002), values(4, 16, seed=1, scale=0.01)
+    weight = torch.ones(16)
+    results = []
+    for within in (EmulatedHalf(), nullcontext()):
+        own = [x.clone().requires_grad_(), weight.clone().requires_grad_()]
+        with within:
+            normed = F.rms_norm(own[0], (16,), own[1], eps=1e-6)
+            normed.backward(slope)
+        results.append([normed.detach(), *(each.grad for each in own)])
+    for emulated, exact in zip(*results, strict=True):
+        assert torch.equal(emulated, round_to_half(emulated))
+        torch.testing.assert_close(emulated, exact, rtol=2**-10, atol=2**-24)
+    assert float(x.square().mean()) ** -1.5 > 65_504

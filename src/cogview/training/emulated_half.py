@@ -5,10 +5,13 @@ range of what is stored between operations, and that is the same here: a kernel 
 once at the end.
 """
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # What these return after their first result are statistics that kernels keep in fp32.
@@ -23,6 +26,27 @@ def round_to_half(values: Tensor) -> Tensor:
     return values.half().float() if values.dtype == torch.float32 else values
 
 
+class _FusedNorms(TorchFunctionMode):
+    """Computes an RMSNorm as the one operation that it is on a GPU.
+
+    On a CPU it is a row of operations, and what they would store in fp16 overflows where a kernel's own fp32 does not.
+    In double precision nothing is rounded until the result is, and in the backward pass the gradient.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one function."""
+        given = kwargs or {}
+        if func not in (F.rms_norm, torch.rms_norm):
+            return func(*args, **given)
+        return func(*map(_doubled, args), **{name: _doubled(each) for name, each in given.items()}).float()
+
+
+def _doubled(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) else value
+
+
 class EmulatedHalf(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Round the result of each operation in the block to fp16, forward and backward.
 
@@ -30,6 +54,19 @@ class EmulatedHalf(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Paper: section 2.4, training in fp16.
     """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._within = ExitStack()
+
+    def __enter__(self) -> "EmulatedHalf":
+        self._within.enter_context(_FusedNorms())
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        self._within.close()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
