@@ -200,6 +200,19 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(
         assert "no picture; give" in said(capsys, home, *verb, code=2)["error"]
 
 
+def test_an_adapter_given_to_the_wrong_option_is_told_which_it_is_for(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in ("--adapter", "--magnifier"):
+        words = ("generate", "a cat", "--out", tmp_path / "out", option, home / "run", "--upscale", 2)
+        error = said(capsys, home, *words, code=2)["error"]
+        assert f"{option} {home / 'run'} is an adapter for captioning, which is for --captioner" in error
+    (tmp_path / "unfinished" / "checkpoints").mkdir(parents=True)
+    words = ("generate", "a cat", "--out", tmp_path / "out", "--adapter", tmp_path / "unfinished")
+    assert "has not exported its adapter yet" in said(capsys, home, *words, code=1)["error"]
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

@@ -356,6 +356,15 @@ def test_a_finetune_goes_on_from_the_weights_of_a_model(
     assert "nothing" in refusal(capsys, 1, *words, *missing)
 
 
+def test_tokens_for_a_model_are_made_with_what_its_run_holds(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens, model = tmp_path / "tokens", home / "model"
+    words = ["tokenize", home / "pictures", "--out", tokens, "--size-pixels", 32, "--device", "cpu"]
+    run(capsys, *words, "--image-tokenizer", model, "--text-tokenizer", model)
+    assert (tokens / "text.model").read_bytes() == (model / "model" / "text.model").read_bytes()
+
+
 def test_held_out_pictures_are_whole_however_a_run_trains(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

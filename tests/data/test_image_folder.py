@@ -181,3 +181,12 @@ def test_a_missing_folder_and_a_missing_split_are_refused(tmp_path: Path) -> Non
     folder = write_image_folder(tmp_path / "data", [["a"]], split="train")
     with pytest.raises(CogViewError, match='no pictures of split "test"'):
         ImageFolder(folder, "test")
+
+
+def test_a_split_that_nothing_belongs_to_names_those_that_there_are(tmp_path: Path) -> None:
+    line = {"file_name": "a.png", "text": "a cat", "split": "held-out-object"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(line))
+    with pytest.raises(
+        CogViewError, match='no pictures of split "valid": give --split one of held-out-object'
+    ):
+        ImageFolder(tmp_path, "valid")

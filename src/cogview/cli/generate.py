@@ -71,16 +71,15 @@ def run(
     """
     if not texts:
         raise UsageError('there is no text to draw; give one, for instance: cogview generate "a cat"')
+    if magnifier is not None and upscale == 1:
+        raise UsageError("--magnifier has nothing to magnify: add --upscale 2, or 4")
     # An argument that is not UTF-8 arrives with half surrogates, which no file of ours could hold.
     texts = tuple(text.encode(errors="replace").decode() for text in texts)
     import cogview
     from cogview.cli.told_pictures import take_adapter
 
     pipeline = cogview.load(model, device, dtype)
-    chosen = adapter
-    if adapter is not None and adapter not in pipeline.adapters:
-        chosen = "given"  # a name for this call alone
-        pipeline.add_adapter(adapter, chosen)
+    chosen = take_adapter(pipeline, "adapter", adapter)
     ranker = take_adapter(pipeline, "captioner", captioner)
     enlarger = take_adapter(pipeline, "magnifier", magnifier)
     settings = {

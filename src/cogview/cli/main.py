@@ -192,7 +192,8 @@ def _closest(wanted: str) -> str:
 def _help(prefix: str) -> str:
     """Return the list of the verbs whose command line starts with `prefix`."""
     verbs = {f"cogview {verb}": summary for verb, (_, summary) in VERBS.items()}
-    lines = [f"  {verb:<30}{summary}" for verb, summary in verbs.items() if verb.startswith(prefix)]
+    width = max(map(len, verbs)) + 2
+    lines = [f"  {verb:<{width}}{summary}" for verb, summary in verbs.items() if verb.startswith(prefix)]
     return "\n".join(
         [
             f"usage: {prefix} VERB ...",

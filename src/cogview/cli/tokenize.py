@@ -38,7 +38,7 @@ def run(
             tars, or one tar.
         out: the folder of tokens to make.
         image_tokenizer: its folder, the run that trained it, or a model folder; the bundled one by default.
-        text_tokenizer: a SentencePiece file, or a model folder; the bundled one by default.
+        text_tokenizer: a SentencePiece file, a model folder, or the run of a model; the bundled one by default.
         size_pixels: side of the square that pictures are resized and cropped to; that of the image tokenizer's run by
             default, otherwise 128.
         split: take the pictures that name this split or none.

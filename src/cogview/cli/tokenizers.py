@@ -22,13 +22,17 @@ def open_text_tokenizer(path: Path | None) -> "TextTokenizer":
     """Read a text tokenizer.
 
     Args:
-        path: a SentencePiece file, or a model folder or tokens that hold one; None for the bundled one.
+        path: a SentencePiece file, or a model folder, the run of a model, or tokens, which hold one; None for the
+            bundled one.
     """
     from cogview.generation.pretrained import BUNDLED_FOLDER
     from cogview.text.tokenizer import TextTokenizer
 
     path = path or BUNDLED_FOLDER
-    return TextTokenizer.from_file(path / TEXT_TOKENIZER if path.is_dir() else path)
+    if path.is_dir():
+        in_run = path / "model" / TEXT_TOKENIZER
+        path = in_run if in_run.is_file() else path / TEXT_TOKENIZER
+    return TextTokenizer.from_file(path)
 
 
 def open_image_tokenizer(

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from cogview.generation.pipeline import Pipeline
     from cogview.sequence.template import PairTemplate
 
-TASKS: dict[str, "TaskName"] = {"captioner": "captioning", "magnifier": "super-resolution"}
+TASKS: dict[str, tuple["TaskName", ...]] = {
+    "adapter": ("style", "text-to-image"),
+    "captioner": ("captioning",),
+    "magnifier": ("super-resolution",),
+}
 """Options that name adapters, and the tasks that these are for."""
 
 
@@ -35,8 +39,12 @@ def take_adapter(pipeline: "Pipeline", option: str, given: str | None) -> str | 
     name = given if given in pipeline.adapters else f"given-{option}"
     is_new = name != given
     task = pipeline.add_adapter(given, name).task if is_new else pipeline.adapters[name].task
-    if task != TASKS[option]:
-        raise UsageError(f"the {option} {given} is an adapter for {task}: give one for {TASKS[option]}")
+    if task not in TASKS[option]:
+        (owner,) = (other for other, tasks in TASKS.items() if task in tasks)
+        raise UsageError(
+            f"--{option} {given} is an adapter for {task}, which is for --{owner}: "
+            f"give one for {' or '.join(TASKS[option])}"
+        )
     return name
 
 

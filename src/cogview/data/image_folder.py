@@ -39,11 +39,18 @@ class ImageFolder:
         if not folder.is_dir():
             raise CogViewError(f"{folder} is no folder: give one that holds pictures and {METADATA}.")
         metadata = folder / METADATA
-        listed = _listed(metadata) if metadata.is_file() else _with_text_files(folder)
+        listed = list(_listed(metadata) if metadata.is_file() else _with_text_files(folder))
         self._entries = [
             entry for entry in listed if isinstance(entry, Problem) or belongs(entry.split, split)
         ]
         if not any(isinstance(entry, CaptionedImage) for entry in self._entries):
+            named = sorted(
+                {entry.split for entry in listed if isinstance(entry, CaptionedImage) and entry.split}
+            )
+            if named:  # and all of them others, for a picture of no split belongs to each
+                raise CogViewError(
+                    f'{folder} holds no pictures of split "{split}": give --split one of {", ".join(named)}.'
+                )
             of_split = f' of split "{split}"' if split else ""
             problems = [entry for entry in self._entries if isinstance(entry, Problem)]
             why = f" ({problems[0]})" if problems else ""

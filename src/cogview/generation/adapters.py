@@ -186,9 +186,19 @@ def load_adapters(folder: Path, base: PretrainedModel) -> dict[str, TaskModel]:
 
 
 def find_adapter_folder(path: str | Path) -> Path:
-    """Return the folder of an adapter that is named by its path, or by that of the run which trained it."""
+    """Return the folder of an adapter that is named by its path, or by that of the run which trained it.
+
+    Raises:
+        CogViewError: the run has not exported its adapter yet.
+    """
     folder = Path(path).expanduser()
-    return folder / "model" if (folder / "model" / "config.json").is_file() else folder
+    if (folder / "model" / "config.json").is_file():
+        return folder / "model"
+    if (folder / "checkpoints").is_dir() or (folder / "metrics.jsonl").is_file():
+        raise CogViewError(
+            f"The run {folder} has not exported its adapter yet: let its training finish, or resume it until it does."
+        )
+    return folder
 
 
 def check_name(name: str) -> str:

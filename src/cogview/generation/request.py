@@ -37,7 +37,8 @@ def check_request(
     if keep is not None and keep < num_candidates and not can_rank:
         raise UsageError(
             f"keep={keep} of {num_candidates} candidates needs ranking, and this model has no captioner to rank with: "
-            "train one with cogview train captioning and add it, or leave keep out"
+            "train one with cogview train captioning, and give its run as --captioner, or to add_adapter; or leave "
+            "keep out"
         )
 
 

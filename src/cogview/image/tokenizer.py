@@ -210,7 +210,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CogViewError(
             f"{folder}: no image tokenizer there (config.json is missing); check the path"
         ) from error
