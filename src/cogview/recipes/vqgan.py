@@ -57,10 +57,10 @@ def factor_8() -> VQGANRecipe:
 def small() -> VQGANRecipe:
     """A VQGAN for a CPU: 64 x 64 pixels to 16 x 16 of 1,024 codes.
 
-    Claim: see "A VQGAN on two cores" in `bench/README.md`.
+    Claim: redraws objects that it has never seen, with sharp edges once the discriminator has learnt to see.
     Command: cogview train vqgan small --data PICTURES --out RUN
     Cost: about 40 minutes on 2 CPU cores.
-    Expected: see "A VQGAN on two cores" in `bench/README.md`.
+    Expected: 24.3 dB on held-out objects ("A VQGAN on two cores" in `bench/README.md`).
     """
     recipe = fashion()
     return VQGANRecipe(
