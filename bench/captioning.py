@@ -14,9 +14,7 @@ PICTURES is `cogview data build bundled-captions`. Three figures, on pictures th
 Writes bench/results/captioning.json.
 """
 
-import math
 import re
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from cogview.generation.pipeline import Pipeline
 from cogview.image.pixels import image_to_array, read_image
 from composition import entries_of
 from environment import RESULTS, describe
+from intervals import interval
 
 DRAWING, COMPOSITION = "held-out-drawing", "held-out-composition"
 NUM_CAPTIONS = 32
@@ -110,11 +109,6 @@ def ranking(pipe: Pipeline, backbone: EfficientNetLite0, pictures: Path, num: in
         "random": interval(random),
         "random_minus_best": interval(gains),
     }
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Return the mean, and half the width of its 95 % interval."""
-    return statistics.mean(values), 1.96 * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def main(

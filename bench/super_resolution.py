@@ -15,7 +15,6 @@ Writes bench/results/super-resolution.json and a sheet of some pictures.
 """
 
 import io
-import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -37,16 +36,12 @@ from cogview.generation.super_resolution import Magnifier
 from cogview.image.pixels import image_to_array, read_image, resize_and_crop, tensor_to_images
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from environment import RESULTS, describe
+from intervals import interval
 
 SPLIT = "held-out-composition"
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "super-resolution.png"
 NUM_SHOWN = 6
 BATCH = 10
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Return the mean, and half the width of its 95 % interval."""
-    return statistics.mean(values), 1.96 * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def main(

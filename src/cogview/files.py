@@ -56,6 +56,24 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write_bytes(path, text.encode())
 
 
+def read_json(path: Path, what: str) -> Any:
+    """Return the content of a JSON file.
+
+    Args:
+        path: the file.
+        what: the thing whose file it is, which would have to be copied or exported again.
+
+    Raises:
+        CogViewError: it cannot be read, or holds something else.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CogViewError(
+            f"{path} cannot be read as JSON ({error}): copy or export the {what} again."
+        ) from error
+
+
 def atomic_write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` as indented JSON, whole or not at all."""
     text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"

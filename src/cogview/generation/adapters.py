@@ -7,7 +7,6 @@ place of an adapter: its folder then names the tokenizers instead, and a model's
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +20,7 @@ from cogview.files import (
     atomic_write_json,
     atomic_write_text,
     may_be_replaced,
+    read_json,
     section_from_json,
 )
 from cogview.generation.parts import MODEL_FORMAT, PretrainedModel, TaskModel, TaskName
@@ -151,12 +151,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise CogViewError(f"There is no adapter in {folder}, it has no config.json: check the path.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CogViewError(
-            f"{path} cannot be read as JSON ({error}): copy or export the adapter again."
-        ) from error
+    config = read_json(path, "adapter")
     kind = config.get("format") if isinstance(config, dict) else None
     if kind not in (ADAPTER_FORMAT, MODEL_FORMAT):
         raise CogViewError(f"{folder} is not an adapter of this project: its config has format {kind!r}.")

@@ -69,7 +69,7 @@ class CaptioningModel(ResidentModel):
     @property
     def captioner_names(self) -> list[str]:
         """The names of the adapters that caption."""
-        return [name for name, each in self.adapters.items() if each.task == "captioning"]
+        return self.names_for("captioning")
 
     def captioner(self, name: str | None = None) -> Captioner:
         """Return what captions; made once, it shares what can be shared with the model.
@@ -80,16 +80,13 @@ class CaptioningModel(ResidentModel):
         Raises:
             UsageError: there is none of that name, or none at all, or several and none was named.
         """
-        known = self.captioner_names
-        if not known:
-            raise UsageError(
-                "this model has no captioner, so it cannot caption or rank: train one with cogview train captioning, "
-                "and give its run as --captioner, or to add_adapter"
-            )
-        if name not in known and (name is not None or len(known) > 1):
-            problem = "several captioners" if name is None else f"no captioner {name!r}"
-            raise UsageError(f"this model has {problem}; choose one of {', '.join(known)}")
-        chosen = self.adapters[name or known[0]]
+        chosen = self.adapter_for(
+            "captioning",
+            "captioner",
+            name,
+            "this model has no captioner, so it cannot caption or rank: train one with cogview train captioning, "
+            "and give its run as --captioner, or to add_adapter",
+        )
         if chosen not in self._captioners:
             at_hand = set(self.adapters.values())
             self._captioners = {task: each for task, each in self._captioners.items() if task in at_hand}

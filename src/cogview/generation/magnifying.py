@@ -12,7 +12,6 @@ from cogview.errors import UsageError
 from cogview.generation.captioning import CaptioningModel, Picture
 from cogview.generation.config import SamplingConfig
 from cogview.generation.engine import Progress
-from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.request import check_pieces
 from cogview.generation.super_resolution import FACTORS, Magnifier
 from cogview.image.pixels import tensor_to_images
@@ -43,17 +42,13 @@ class MagnifyingModel(CaptioningModel):
         model: the parts.
     """
 
-    def __init__(self, model: PretrainedModel) -> None:
-        super().__init__(model)
-        self._magnifiers: dict[TaskModel, Magnifier] = {}
-
     @property
     def magnifier_names(self) -> list[str]:
         """The names of the adapters that magnify."""
-        return [name for name, each in self.adapters.items() if each.task == "super-resolution"]
+        return self.names_for("super-resolution")
 
     def magnifier(self, name: str | None = None) -> Magnifier:
-        """Return what magnifies; made once, it shares what can be shared with the model.
+        """Return what magnifies; its engine is made once, and shares what can be shared with the model.
 
         Args:
             name: of the adapter; only needed if there are several that magnify.
@@ -61,22 +56,15 @@ class MagnifyingModel(CaptioningModel):
         Raises:
             UsageError: there is none of that name, or none at all, or several and none was named.
         """
-        known = self.magnifier_names
-        if not known:
-            raise UsageError(
-                "this model has no adapter for super-resolution, so it cannot magnify: train one with cogview train "
-                "super-resolution, and give its run as --magnifier, or to add_adapter"
-            )
-        if name not in known and (name is not None or len(known) > 1):
-            problem = "several magnifiers" if name is None else f"no magnifier {name!r}"
-            raise UsageError(f"this model has {problem}; choose one of {', '.join(known)}")
-        chosen = self.adapters[name or known[0]]
-        if chosen not in self._magnifiers:
-            at_hand = set(self.adapters.values())
-            self._magnifiers = {task: each for task, each in self._magnifiers.items() if task in at_hand}
-            template = chosen.template_of(SuperResolutionTemplate, self.template.vocabulary)
-            self._magnifiers[chosen] = Magnifier(self.engine_of(chosen), template)
-        return self._magnifiers[chosen]
+        chosen = self.adapter_for(
+            "super-resolution",
+            "magnifier",
+            name,
+            "this model has no adapter for super-resolution, so it cannot magnify: train one with cogview train "
+            "super-resolution, and give its run as --magnifier, or to add_adapter",
+        )
+        template = chosen.template_of(SuperResolutionTemplate, self.template.vocabulary)
+        return Magnifier(self.engine_of(chosen), template)
 
     def upscale(
         self,

@@ -8,7 +8,6 @@ in size is taken.
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -23,6 +22,7 @@ from cogview.files import (
     atomic_write_json,
     atomic_write_text,
     may_be_replaced,
+    read_json,
     section_from_json,
 )
 from cogview.generation.adapters import (
@@ -292,12 +292,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise CogViewError(f"{folder} is not a model folder, it has no config.json: check the path.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CogViewError(
-            f"{path} cannot be read as JSON ({error}): copy or export the model again."
-        ) from error
+    config = read_json(path, "model")
     kind = config.get("format") if isinstance(config, dict) else None
     if kind == "cogview-image-tokenizer":
         raise CogViewError(

@@ -11,7 +11,7 @@ import torch
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.adapters import DRAWING_TASKS, check_name, find_adapter_folder, load_task_model
 from cogview.generation.engine import Engine
-from cogview.generation.parts import PretrainedModel, TaskModel
+from cogview.generation.parts import PretrainedModel, TaskModel, TaskName
 from cogview.generation.pretrained import save_pretrained
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.sequence.template import TextToImageTemplate
@@ -110,6 +110,30 @@ class ResidentModel:
         adapters[name] = load_task_model(find_adapter_folder(path), self._model)
         self._engines = {task: engine for task, engine in self._engines.items() if task is not replaced}
         return adapters[name]
+
+    def names_for(self, task: TaskName) -> list[str]:
+        """Return the names of the adapters for a task."""
+        return [name for name, each in self.adapters.items() if each.task == task]
+
+    def adapter_for(self, task: TaskName, noun: str, name: str | None, absent: str) -> TaskModel:
+        """Return the adapter for a task that is named, or the only one.
+
+        Args:
+            task: what it has to be for.
+            noun: what such an adapter is called in errors.
+            name: of the adapter; only needed if there are several for the task.
+            absent: the error where there is none.
+
+        Raises:
+            UsageError: there is none of that name, or none at all, or several and none was named.
+        """
+        known = self.names_for(task)
+        if not known:
+            raise UsageError(absent)
+        if name not in known and (name is not None or len(known) > 1):
+            problem = f"several {noun}s" if name is None else f"no {noun} {name!r}"
+            raise UsageError(f"this model has {problem}; choose one of {', '.join(known)}")
+        return self.adapters[name or known[0]]
 
     @cached_property
     def _engine(self) -> Engine:
