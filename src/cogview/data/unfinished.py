@@ -188,10 +188,8 @@ class UnfinishedTokens:
         if not (self._lock.try_alone() and self._lock.is_current()):
             return
         # Renamed first: what lies under the name of the work is always whole.
-        gone = _hidden_sibling(self._folder)
-        self._folder.replace(gone)
-        for leftover in self._folder.parent.glob(f".{glob.escape(self._folder.name)}.*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        self._folder.replace(_hidden_sibling(self._folder))
+        _remove_hidden_siblings(self._folder)
 
     def _look(self) -> None:
         self.num_entries: dict[ShardNumber, int] = {}
@@ -225,6 +223,7 @@ def work_on(
     out = out.resolve()
     refuse_mount(out)
     if _is_made(out, request, state) and not unfinished_folder(out).exists():
+        _remove_hidden_siblings(unfinished_folder(out))  # a kill while the work was removed left it half there
         yield None
         return
     lock = _join(unfinished_folder(out), source, request, state)
@@ -339,3 +338,9 @@ def _refuse_another(folder: Path, content: dict[str, Any]) -> None:
 
 def _hidden_sibling(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+
+
+def _remove_hidden_siblings(folder: Path) -> None:
+    """Remove what is on its way out, and what kills have left of that; who loses a folder just begun begins again."""
+    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+        shutil.rmtree(leftover, ignore_errors=True)
