@@ -58,6 +58,17 @@ def test_an_adapter_is_learnt_that_magnifies_what_its_model_draws(home: Path) ->
     assert not torch.equal(magnified[0], magnified[1])
 
 
+def test_the_two_ways_of_attention_learn_the_same(home: Path) -> None:
+    losses = {}
+    for attention in ("relaxed", "fused"):
+        out = home / f"run-{attention}"
+        assert main(training(home, out, "--attention", attention, "--training.sample-every-steps", 0)) == 0
+        losses[attention] = [
+            json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()
+        ]
+    assert losses["relaxed"] == pytest.approx(losses["fused"], rel=1e-5)
+
+
 def test_tokens_that_are_no_pair_are_refused_before_anything_is_made(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,24 @@ def test_a_fresh_adapter_changes_nothing(config: AdapterConfig) -> None:
 
 
 @torch.no_grad()
+def test_attention_is_computed_another_way_in_an_adapter_and_not_in_its_base() -> None:
+    base = new_transformer(attention="relaxed")
+    tokens, positions = tokens_and_positions()
+    adapted = changed(base, AdapterConfig())
+    relaxed = adapted(tokens, positions)
+    adapted.compute_attention("fused")
+    assert (
+        {block.attention.config.attention for block in adapted.blocks}
+        == {adapted.config.attention}
+        == {"fused"}
+    )
+    assert (
+        {block.attention.config.attention for block in base.blocks} == {base.config.attention} == {"relaxed"}
+    )
+    torch.testing.assert_close(adapted(tokens, positions), relaxed, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
 def test_each_of_several_adapters_computes_its_own_and_the_base_stays_as_it_is() -> None:
     base = new_transformer()
     names, weights = list(base.state_dict()), [p.clone() for p in base.parameters()]

@@ -66,6 +66,8 @@ def finetune(
     if not alone and recipe.adapter is not None:
         raise UsageError("an adapter is trained by one process: start it without torchrun")
     transformer = new_transformer(recipe, base.transformer, template.num_positions, positions)
+    if recipe.attention is not None:
+        transformer.compute_attention(recipe.attention)
     fields = {name: value for name, value in dataclasses.asdict(template).items() if name != "vocabulary"}
     trained = TaskModel(task=task, transformer=transformer, template=fields, licence=licence, card=card)
     run_training(
@@ -79,6 +81,7 @@ def finetune(
             "adapter": transformer.adapter if isinstance(transformer, AdaptedTransformer) else None,
             "template": template,
             "token_loss": recipe.token_loss,
+            "attention": recipe.attention,
             "licence": licence,
             **facts,
         },

@@ -223,7 +223,9 @@ def work_on(
     out = out.resolve()
     refuse_mount(out)
     if _is_made(out, request, state) and not unfinished_folder(out).exists():
-        _remove_hidden_siblings(unfinished_folder(out))  # a kill while the work was removed left it half there
+        _remove_hidden_siblings(
+            unfinished_folder(out)
+        )  # a kill while the work was removed left it half there
         yield None
         return
     lock = _join(unfinished_folder(out), source, request, state)

@@ -175,6 +175,8 @@ class FinetuneRecipe:
     Args:
         adapter: what is learnt beside the base, which stays as it is; None to learn all weights of a copy of it.
         token_loss: weights and normaliser of the loss.
+        attention: how it is computed while training; None for the base's own way. `fused` is equal to `relaxed` but for
+            rounding, and holds no matrix of scores, which is what long sequences spend their time and memory on.
         training: how it is trained.
 
     Paper: 3, where all weights are learnt.
@@ -182,6 +184,7 @@ class FinetuneRecipe:
 
     adapter: tyro.conf.AvoidSubcommands[AdapterConfig | None]
     token_loss: TokenLossConfig
+    attention: Literal["relaxed", "fused"] | None = None
     training: TrainingConfig
 
 

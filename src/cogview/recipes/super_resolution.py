@@ -16,12 +16,13 @@ def bundled() -> SuperResolutionRecipe:
     Differs from the paper: an adapter is learnt instead of all weights, and the high codes have positions of their own.
     """
     return SuperResolutionRecipe(
-        adapter=AdapterConfig(rank=32, alpha=64.0, trains_norms=True),
+        adapter=AdapterConfig(rank=64, alpha=64.0, trains_norms=True),
         high_positions="after_low",
         token_loss=TokenLossConfig(normaliser="legal"),
+        attention="fused",
         training=TrainingConfig(
             num_steps=2_000,
-            batch_size=8,
+            batch_size=4,
             learning_rate=1e-3,
             precision="auto",
             compile=True,

@@ -1,6 +1,7 @@
 """The transformer of CogView: tokens to logits."""
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int, Int64
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 
 from cogview.transformer.block import SandwichBlock, layer_norm
 from cogview.transformer.cache import KeyValueCache
-from cogview.transformer.config import TransformerConfig
+from cogview.transformer.config import AttentionKind, TransformerConfig
 from cogview.transformer.embedding import Embedding
 from cogview.transformer.three_region import Regions, count_text, draw_regions
 
@@ -115,6 +116,12 @@ class Transformer(nn.Module):
             x = block(x, cache.layer(index), seen)
         cache.length += tokens.shape[1]
         return self.final_norm(x)
+
+    def compute_attention(self, kind: AttentionKind) -> None:
+        """Compute attention another way from now on; only rounding tells them apart."""
+        self.config = replace(self.config, attention=kind)
+        for block in self.blocks:
+            block.attention.config = self.config
 
     @property
     def device(self) -> torch.device:
