@@ -12,7 +12,8 @@ from cogview.data.people import Person, everyone
 from cogview.data.scenes import Placement, Scene, draw_scene
 from cogview.data.world import GROUNDS
 from cogview.errors import UsageError
-from cogview.evaluation.people import LEAST_EXPLAINED, PeopleJudge, distance_from_balance, fair_distance
+from cogview.evaluation.icon_judge import LEAST_EXPLAINED
+from cogview.evaluation.people import PeopleJudge, distance_from_balance, fair_distance
 from people_icons import people_icons
 
 NAMES, CELLS, SIZE = ("firefighter", "artist"), 12, 64

