@@ -17,6 +17,7 @@ def run(
     /,
     *,
     to: Literal["cogview", "released"] = "cogview",
+    task: Literal["text-to-image", "captioning", "super-resolution"] | None = None,
     text_tokenizer: Path | None = None,
     image_tokenizer: Path | None = None,
     num_heads: int | None = None,
@@ -34,6 +35,8 @@ def run(
         source: the checkpoint or token set; with --to released, a model folder or tokens of ours.
         out: the folder to make, or the file of a token set.
         to: cogview for folders of ours; released for the layout of the authors' release, in float16.
+        task: what a released transformer has learnt, which its weights do not tell: text-to-image by default. Of the
+            others a folder is made that --captioner and --magnifier take beside the model.
         text_tokenizer: to put beside a released transformer or its tokens: the authors' SentencePiece file of 50,000
             pieces.
         image_tokenizer: to put beside them: the converted image tokenizer of 8,192 codes.
@@ -46,6 +49,7 @@ def run(
     if not source.exists():
         raise CogViewError(f"{source}: no such file or folder; check the path")
     flags = {
+        "--task": task,
         "--text-tokenizer": text_tokenizer,
         "--image-tokenizer": image_tokenizer,
         "--num-heads": num_heads,
@@ -90,7 +94,7 @@ def _checkpoint(source: Path, out: Path, flags: Mapping[str, Any]) -> _Said:
     ranks = find_ranks(source)
     tensors = read_state_dict(ranks[0])
     if source.is_dir() or is_released_transformer(tensors):
-        _refuse_others(flags, ("--text-tokenizer", "--image-tokenizer", "--num-heads"))
+        _refuse_others(flags, ("--task", "--text-tokenizer", "--image-tokenizer", "--num-heads"))
         return _transformer(ranks, out, flags)
     _refuse_others(flags, ())
     layouts = ((is_released_vqvae, convert_released_vqvae), (is_taming_vqgan, convert_taming_vqgan))
@@ -123,26 +127,34 @@ def _checkpoint(source: Path, out: Path, flags: Mapping[str, Any]) -> _Said:
 def _transformer(ranks: list[Path], out: Path, flags: Mapping[str, Any]) -> _Said:
     """Convert a released transformer."""
     from cogview.cli.tokenizers import open_image_tokenizer, open_text_tokenizer
-    from cogview.interop.released_transformer import convert_released_transformer
+    from cogview.interop.released_transformer import ReleasedTask, convert_released_transformer
 
+    task: ReleasedTask = "text-to-image" if flags["--task"] is None else flags["--task"]
     words, pictures = flags["--text-tokenizer"], flags["--image-tokenizer"]
     with progress_bar("converting", "tensors") as move:
         model = convert_released_transformer(
             ranks,
             out,
+            task=task,
             num_heads=flags["--num-heads"],
             text_tokenizer=words and open_text_tokenizer(words),
             image_tokenizer=pictures and open_image_tokenizer(pictures),
             progress=move,
         )
-    lines = [_described(model)]
-    if not words:
+    lines = [f"{_described(model)}, for {task}"]
+    if task == "text-to-image" and not words:
         lines.append("no text tokenizer: it reads no words until text.model is put there (--text-tokenizer)")
-    if not pictures:
+    if task == "text-to-image" and not pictures:
         lines.append(
             "no image tokenizer: it draws codes, no pixels, until image_tokenizer is put there (--image-tokenizer)"
         )
-    return {"folder": out, "kind": "transformer", "num_ranks": len(ranks), **_facts(model)}, lines
+    return {
+        "folder": out,
+        "kind": "transformer",
+        "task": task,
+        "num_ranks": len(ranks),
+        **_facts(model),
+    }, lines
 
 
 def _transformer_to_released(source: Path, out: Path, num_ranks: int) -> _Said:

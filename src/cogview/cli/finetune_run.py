@@ -15,7 +15,7 @@ from cogview.cli.training_run import run_training
 from cogview.data.ranks import Ranks
 from cogview.errors import UsageError
 from cogview.generation.adapters import save_task_model
-from cogview.generation.parts import PretrainedModel, TaskModel, TaskName
+from cogview.generation.parts import PretrainedModel, TaskModel, TaskName, fields_of
 from cogview.recipes.config import FinetuneRecipe
 from cogview.training.transformer import Batches, TransformerTask
 from cogview.transformer.adapter import AdaptedTransformer, first_positions
@@ -68,8 +68,9 @@ def finetune(
     transformer = new_transformer(recipe, base.transformer, template.num_positions, positions)
     if recipe.attention is not None:
         transformer.compute_attention(recipe.attention)
-    fields = {name: value for name, value in dataclasses.asdict(template).items() if name != "vocabulary"}
-    trained = TaskModel(task=task, transformer=transformer, template=fields, licence=licence, card=card)
+    trained = TaskModel(
+        task=task, transformer=transformer, template=fields_of(template), licence=licence, card=card
+    )
     run_training(
         TransformerTask(transformer if alone else copy.deepcopy(transformer), batches, recipe.token_loss),
         recipe.training,

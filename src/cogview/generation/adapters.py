@@ -8,11 +8,12 @@ place of an adapter: its folder then names the tokenizers instead, and a model's
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import (
@@ -44,6 +45,7 @@ def save_task_model(
     dtype: torch.dtype = torch.float16,
     *,
     fingerprint: str | None = None,
+    read: Callable[[str], Iterable[Tensor]] | None = None,
 ) -> None:
     """Write an adapter, or a whole transformer in place of one, as a folder; whole or not at all.
 
@@ -53,6 +55,7 @@ def save_task_model(
         base: the model that it is for.
         dtype: of the weights on disk.
         fingerprint: of the base's weights, where it is known to be another than `base.fingerprint`.
+        read: gives each of the transformer's tensors, as for `save_pretrained`.
 
     Raises:
         CogViewError: the folder holds something else, which replacing it would delete.
@@ -79,7 +82,7 @@ def save_task_model(
         config["image_tokenizer"] = base.image_fingerprint
     with atomic_folder(folder) as unfinished:
         atomic_write_json(unfinished / "config.json", config)
-        write_weights(unfinished / "model.safetensors", transformer.state_dict(), dtype)
+        write_weights(unfinished / "model.safetensors", transformer.state_dict(), dtype, read)
         atomic_write_text(unfinished / "README.md", task_model.card or _bare_card(task_model))
 
 

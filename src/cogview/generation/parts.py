@@ -1,7 +1,7 @@
 """The parts that belong together: those of a model, and the transformers of further tasks that it can hold."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -23,6 +23,11 @@ MODEL_FORMAT = "cogview"
 TaskName = Literal["text-to-image", "style", "captioning", "super-resolution"]
 
 Template = TypeVar("Template")
+
+
+def fields_of(template: Any) -> dict[str, Any]:
+    """Return what a template is, as plain data, but its vocabulary, which is the model's."""
+    return {name: value for name, value in asdict(template).items() if name != "vocabulary"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

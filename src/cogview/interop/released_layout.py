@@ -2,17 +2,23 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from cogview.sequence.captioning import CaptionTemplate
+from cogview.sequence.super_resolution import SuperResolutionTemplate
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(num_image_codes=8192, num_text_pieces=50_000)
 TEMPLATE = TextToImageTemplate(vocabulary=VOCABULARY, grid_rows=32, grid_columns=32, max_text_pieces=60)
 """That of pretraining, 1,088 tokens: one fewer than the released models have positions."""
+CAPTION_TEMPLATE = CaptionTemplate.of(TEMPLATE)
+SUPER_RESOLUTION_TEMPLATE = SuperResolutionTemplate.of(
+    replace(TEMPLATE, grid_rows=16, grid_columns=16), released=True
+)
 
 _OUTSIDE = {
     "word_embeddings": "embedding.tokens",

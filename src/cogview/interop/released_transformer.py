@@ -4,22 +4,26 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_folder, atomic_write_text, refuse_taken
-from cogview.generation.parts import PretrainedModel
+from cogview.generation.adapters import save_task_model
+from cogview.generation.parts import PretrainedModel, TaskModel, fields_of
 from cogview.generation.pretrained import load_pretrained, save_pretrained
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.interop.checkpoint_file import read_state_dict
 from cogview.interop.released_layout import (
+    CAPTION_TEMPLATE,
     EMBEDDING,
     FINAL_NORM,
     FIRST_MLP,
     FIRST_QUERY_KEY_VALUE,
     POSITIONS,
+    SUPER_RESOLUTION_TEMPLATE,
     TEMPLATE,
     VOCABULARY,
     Share,
@@ -37,6 +41,9 @@ _RANK = re.compile(r"mp_rank_(\d+)_model_states\.pt")
 _POINTERS = ("latest", "latest_checkpointed_iteration.txt")
 _ITERATION = "release"  # what weights without the state of a training are filed under
 _PADDING_MULTIPLE = 128
+
+ReleasedTask = Literal["text-to-image", "captioning", "super-resolution"]
+_TEMPLATES = {"captioning": CAPTION_TEMPLATE, "super-resolution": SUPER_RESOLUTION_TEMPLATE}
 
 Progress = Callable[[int, int], None]
 """Called with the numbers of tensors written and to be written."""
@@ -86,19 +93,21 @@ def convert_released_transformer(
     ranks: Sequence[Path],
     out: Path,
     *,
+    task: ReleasedTask = "text-to-image",
     num_heads: int | None = None,
     text_tokenizer: TextTokenizer | None = None,
     image_tokenizer: ImageTokenizer | None = None,
     progress: Progress | None = None,
 ) -> PretrainedModel:
-    """Write the model folder of a released checkpoint, tensor by tensor.
+    """Write the folder of a released checkpoint, tensor by tensor: a model's, or that of a further task for one.
 
     Depth and width are read from the weights, which keep their dtype; the vocabulary and the template are the
     release's.
 
     Args:
         ranks: the files of model parallelism, as `find_ranks` returns them.
-        out: the folder to make; a model folder of that name is replaced.
+        out: the folder to make; one of the same kind and name is replaced.
+        task: what the weights have learnt; they do not tell.
         num_heads: attention heads, which the weights do not tell; of 64 channels each by default.
         text_tokenizer: put beside it; the authors' of 50,000 pieces fits.
         image_tokenizer: put beside it; one of 8,192 codes fits.
@@ -133,7 +142,11 @@ def convert_released_transformer(
         if progress:
             progress(num_done, len(state))
 
-    save_pretrained(model, out, read=read)
+    if task == "text-to-image":
+        save_pretrained(model, out, read=read)
+    else:
+        learnt = TaskModel(task=task, transformer=model.transformer, template=fields_of(_TEMPLATES[task]))
+        save_task_model(learnt, out, model, checkpoint.dtype, read=read)
     return model
 
 
