@@ -68,11 +68,11 @@ class DefaultDataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StyleDataConfig:
-    """Pictures of one style: many that all say the same, and others of objects that are not among them.
+    """Pictures of one style: many to learn from, and others of objects that are not among them.
 
     Args:
-        num_train: pictures of the train split, each with the caption "An image of openmoji style".
-        num_held_out: pictures of the held-out split, each captioned with its object, "A cat of openmoji style".
+        num_train: pictures of the train split, each captioned with its object, "A cat of openmoji style".
+        num_held_out: pictures of the held-out split, captioned alike.
         num_held_out_objects: objects that only the held-out split shows, so many of the first `num_known_objects`.
         num_known_objects: train objects, from the top of the table, that the model to be finetuned knows in other
             styles; the train split shows those that are not held out, and the rest of the table's train objects.

@@ -1,11 +1,11 @@
 """Pictures of a style to finetune on, and of what to measure the style by.
 
-The style is openmoji, whose art is in no training data of ours. The train split is single objects on the grounds of the
-default data, all with one caption that names the style and nothing else; so the style can be learnt, and no object's
-name with it. The held-out split shows objects that a model knows from other styles and whose openmoji picture is not in
-the train split.
+The style is openmoji, whose art is in no training data of ours. Both splits are single objects on the grounds of the
+default data, captioned with their object: "A cat of openmoji style". The held-out split shows objects that a model
+knows from other styles and whose openmoji picture is not in the train split.
 
-Paper: 3.3.
+Differs from the paper: 3.3 trains with one text for all pictures, "An image of openmoji style", which is what
+`cogview train style --style openmoji` makes of these too.
 """
 
 import hashlib
@@ -24,7 +24,6 @@ from cogview.data.world import GROUNDS, SceneObject, known_codes, scene_objects
 from cogview.errors import UsageError
 
 STYLE: Style = "openmoji"
-STYLE_TEXTS = (f"An image of {STYLE} style", f"一张{STYLE}风格的图片")
 HELD_OUT_SPLIT = "held-out-style"
 
 # An object is seen on a ground if at least this share of its pixels differs from it by so much in some channel.
@@ -123,22 +122,17 @@ def build_style_data(
 def _pictures(
     config: StyleDataConfig, icons: Icons, train: list[str], held_out: list[str]
 ) -> Iterator[CaptionedPicture]:
-    for scene in _scenes(config, icons, "train", train, config.num_train):
-        yield _picture(config, icons, scene, "train", STYLE_TEXTS)
-    for scene in _scenes(config, icons, HELD_OUT_SPLIT, held_out, config.num_held_out):
-        texts = object_texts(scene_objects()[scene.placements[0].code])
-        yield _picture(config, icons, scene, HELD_OUT_SPLIT, texts)
-
-
-def _picture(
-    config: StyleDataConfig, icons: Icons, scene: Scene, split: str, texts: tuple[str, str]
-) -> CaptionedPicture:
-    return CaptionedPicture(
-        image=draw_scene(scene, icons, config.size_pixels),
-        texts=list(texts),
-        split=split,
-        facts={"scene": scene.to_json()},
-    )
+    for split, codes, number in (
+        ("train", train, config.num_train),
+        (HELD_OUT_SPLIT, held_out, config.num_held_out),
+    ):
+        for scene in _scenes(config, icons, split, codes, number):
+            yield CaptionedPicture(
+                image=draw_scene(scene, icons, config.size_pixels),
+                texts=list(object_texts(scene_objects()[scene.placements[0].code])),
+                split=split,
+                facts={"scene": scene.to_json()},
+            )
 
 
 def _scenes(

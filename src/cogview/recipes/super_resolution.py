@@ -21,14 +21,14 @@ def bundled() -> SuperResolutionRecipe:
         token_loss=TokenLossConfig(normaliser="legal"),
         attention="fused",
         training=TrainingConfig(
-            num_steps=2_000,
+            num_steps=1_200,
             batch_size=4,
             learning_rate=1e-3,
             precision="auto",
             compile=True,
-            log_every_steps=25,
-            sample_every_steps=500,
-            checkpoint_every_steps=250,
+            log_every_steps=10,
+            sample_every_steps=200,
+            checkpoint_every_steps=100,
         ),
     )
 
