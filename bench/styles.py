@@ -129,7 +129,7 @@ def main(
         adapter: what was learnt: a run or its folder.
         pictures: what `cogview data build openmoji-style` made.
         model: a model or a run; the bundled one by default.
-        seed: of the first picture; the next has the next.
+        seed: of the pictures.
         temperature: of the draws.
         top_p: of the draws.
         guidance: of the draws; the model's own by default.
@@ -156,11 +156,7 @@ def main(
     )
 
     def drawn(**options: Any) -> list[Image.Image]:
-        return [
-            row[0].image
-            for number, text in enumerate(texts)
-            for row in pipe.generate([text], 1, seed=seed + number, **options)
-        ]
+        return [row[0].image for row in pipe.generate(texts, 1, seed=seed, **options)]
 
     def in_style(style: Style) -> list[Image.Image]:
         return [
