@@ -199,9 +199,9 @@ def _pictures_by_text(system: System, by_name: dict[str, list[Path]]) -> dict[st
     for path in (path for paths in by_name.values() for path in paths if path.suffix.lower() == ".png"):
         try:
             with Image.open(path, formats=FORMATS) as opened:
-                text = opened.info.get("Description")
+                told = opened.info.get("Description")
         except Exception:  # a damaged picture says nothing, and is refused where it would be asked about
             continue
-        if isinstance(text, str):
-            pictures.setdefault(" ".join(text.split()), []).append(path)
+        if isinstance(told, str):
+            pictures.setdefault(" ".join(told.split()), []).append(path)
     return pictures
