@@ -38,7 +38,9 @@ def browser() -> Iterator[Any]:
         path = found or started.chromium.executable_path
         if not Path(path).exists():
             pytest.skip("no Chromium is installed: apt-get install chromium, or playwright install chromium")
-        browser = started.chromium.launch(executable_path=path, args=["--disable-gpu", "--disable-quic"])
+        browser = started.chromium.launch(
+            executable_path=path, args=["--disable-gpu", "--disable-quic"], timeout=4 * _SECONDS * 1000
+        )
         yield browser
         browser.close()
 

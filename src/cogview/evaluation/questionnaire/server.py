@@ -4,6 +4,7 @@ import ipaddress
 import json
 import re
 import socket
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -88,7 +89,9 @@ class QuestionnaireServer(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of browsers that go away in the middle of an answer; a failure of ours is answered."""
+        """Say nothing of browsers that go away in the middle of an answer."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class _Refusal(Exception):
