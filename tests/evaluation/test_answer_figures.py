@@ -48,8 +48,10 @@ def test_shares_and_means_are_those_of_the_answers(asked: Questionnaire) -> None
     assert (figures["num_answers"], figures["num_raters"]) == (3, 2)
     assert (figures["num_questions_answered"], figures["num_questions_of_several_raters"]) == (2, 1)
     assert figures["median_seconds_per_question"] == 1.5
-    # Of question 0 the scores are (1, 2), (3, 3), (5, 5): 6 ratings, ordinal; the picks of both are the same.
-    first = 1 - (2 * 1 / 6) / (2 * (1 * 1 + 2 * 6.25 + 2 * 12.25 + 2 * 2.25 + 2 * 6.25 + 4 * 4) / 30)
+    # Two raters answered question 0 alone: (1, 2), (3, 3), (5, 5), and both picked the same. Ordinal distances: 1-2 1,
+    # 1-3 2.5^2, 1-5 4.5^2, 2-3 1.5^2, 2-5 3.5^2, 3-5 2^2; there are two threes and two fives.
+    expected = 2 * (1 + 2 * 6.25 + 2 * 20.25 + 2 * 2.25 + 2 * 12.25 + 4 * 4) / 30
+    first = 1 - (2 * 1 / 6) / expected
     assert figures["krippendorff_alpha"]["clarity"] == pytest.approx(first)
     assert figures["krippendorff_alpha"]["best"] is None
     assert figures == figures_of(answers, key, num_draws=500)

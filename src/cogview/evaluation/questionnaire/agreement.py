@@ -31,7 +31,7 @@ def krippendorff_alpha(
     else:
         middles = np.cumsum(totals) - totals / 2  # where a value's ratings lie among all in order
         distances = (middles[:, None] - middles[None, :]) ** 2
-    expected = float((np.outer(totals, totals) * distances).sum())
+    expected = float((np.outer(totals, totals) * distances).sum()) / (float(totals.sum()) - 1)
     if expected == 0.0:
         return None
-    return 1.0 - float((coincidences * distances).sum()) * (totals.sum() - 1) / expected
+    return 1.0 - float((coincidences * distances).sum()) / expected
