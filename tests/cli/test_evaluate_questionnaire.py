@@ -117,7 +117,7 @@ def test_what_is_wrong_is_one_line(
             "no picture for 1 of 2 captions, the first '9'",
             ["questionnaire", "new", *made, "ours", "truth"],
         ),
-        (1, "absent is no folder of pictures", ["questionnaire", "new", *made, "ours", "absent"]),
+        (1, "absent is no folder of pictures", ["questionnaire", "new", *made, "absent", "ours"]),
         (1, "holds no questionnaire", ["questionnaire", "new", "--serve"]),
         (1, "holds no questionnaire", ["answers", "ours"]),
         (1, "answers.jsonl cannot be read", ["answers", "questionnaire"]),
