@@ -1,0 +1,269 @@
+"""A small web server of one questionnaire: it knows a few addresses, and refuses all else."""
+
+import ipaddress
+import json
+import re
+import socket
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from socketserver import TCPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from cogview.errors import CogViewError
+from cogview.evaluation.questionnaire.answers import (
+    SCALES,
+    AnswerFile,
+    checked_rater,
+    parse_answer,
+)
+from cogview.evaluation.questionnaire.folder import Questionnaire
+
+MAX_BODY_BYTES = 65_536  # an answer about 26 pictures has some 4,000
+_TIMEOUT_SECONDS = 30.0
+_PAGES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/questionnaire.css": ("questionnaire.css", "text/css; charset=utf-8"),
+    "/questionnaire.js": ("questionnaire.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+_PICTURE = re.compile(r"/pictures/([0-9a-f]{32})\.png")
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; img-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class QuestionnaireServer(ThreadingHTTPServer):
+    """Serves a questionnaire and keeps the answers.
+
+    Args:
+        questionnaire: what is asked.
+        answers: where answers go.
+        host: the address to listen at; 127.0.0.1 is seen by this machine alone.
+        port: 0 takes a free one.
+
+    Raises:
+        CogViewError: nothing can be served there.
+    """
+
+    daemon_threads = True
+    block_on_close = False  # a browser keeps its connections open
+
+    def __init__(
+        self, questionnaire: Questionnaire, answers: AnswerFile, host: str = "127.0.0.1", port: int = 8300
+    ) -> None:
+        self.questionnaire, self.answers = questionnaire, answers
+        pages = resources.files("cogview.evaluation.questionnaire") / "pages"
+        self.pages = {
+            path: (pages.joinpath(name).read_bytes(), kind) for path, (name, kind) in _PAGES.items()
+        }
+        self.pictures = {picture for question in questionnaire.questions for picture in question.pictures}
+        self.names = {"localhost", host.lower(), socket.gethostname().lower()}
+        try:
+            super().__init__((host, port), _Handler)
+        except (OSError, OverflowError) as error:
+            raise CogViewError(
+                f"nothing can be served at {host}:{port} ({error}): choose another --port or --host"
+            ) from error
+
+    @property
+    def url(self) -> str:
+        """Return the address for a browser: of a server that listens everywhere, by this machine's name."""
+        host, port = str(self.server_address[0]), self.server_address[1]
+        return f"http://{socket.gethostname() if host == '0.0.0.0' else host}:{port}/"
+
+    def server_bind(self) -> None:
+        """Bind without asking the network for this machine's name, as the base class would."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of browsers that go away in the middle of an answer."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class _Refusal(Exception):
+    """A request that is not carried out.
+
+    Args:
+        status: of HTTP.
+        message: one line for people.
+    """
+
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers the requests of one connection."""
+
+    server: QuestionnaireServer
+    protocol_version = "HTTP/1.1"
+    timeout = _TIMEOUT_SECONDS
+
+    def do_GET(self) -> None:
+        """Answer with a page, a picture or the questions."""
+        self._answer(self._get)
+
+    def do_POST(self) -> None:
+        """Keep an answer."""
+        self._answer(self._post)
+
+    def version_string(self) -> str:
+        """Return what the server calls itself."""
+        return "cogview"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log nothing: answers are counted elsewhere."""
+
+    def _answer(self, respond: Any) -> None:
+        try:
+            self._check_host()
+            body, kind, keeps = respond()
+            status = HTTPStatus.OK
+        except _Refusal as refusal:
+            self.close_connection = True  # what else the request brings is not read
+            body, kind, keeps = _json_bytes({"error": str(refusal)}), "application/json", False
+            status = refusal.status
+        self.send_response(status)
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "private, max-age=86400, immutable" if keeps else "no-store")
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _get(self) -> tuple[bytes, str, bool]:
+        """Return content, its type and whether a browser may keep it."""
+        address = urlsplit(self.path)
+        if address.path in self.server.pages:
+            return *self.server.pages[address.path], False
+        if address.path == "/api/questions":
+            (rater,) = parse_qs(address.query).get("rater", [""])[:1]
+            return _json_bytes(self._questions(_rater(rater))), "application/json", False
+        found = _PICTURE.fullmatch(address.path)
+        if found is None or found[1] not in self.server.pictures:
+            raise _Refusal(HTTPStatus.NOT_FOUND, "there is nothing here")
+        try:
+            return self.server.questionnaire.picture_path(found[1]).read_bytes(), "image/png", True
+        except OSError as error:
+            raise _Refusal(HTTPStatus.NOT_FOUND, "the picture is gone") from error
+
+    def _post(self) -> tuple[bytes, str, bool]:
+        """Keep the answer in the request, and return what to say about it."""
+        if urlsplit(self.path).path != "/api/answers":
+            raise _Refusal(HTTPStatus.NOT_FOUND, "there is nothing here")
+        self._refuse_other_sites()
+        try:
+            record = json.loads(self._body())
+            rater = checked_rater(record.get("rater") if isinstance(record, dict) else None)
+            number = record.get("question")
+            if type(number) is not int or number not in self.server.questionnaire.numbers_for(rater):
+                raise ValueError("this rater is not asked that question")
+            answer = parse_answer(
+                record
+                | {
+                    "order": list(self.server.questionnaire.order_for(rater, number)),
+                    "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                },
+                self.server.questionnaire,
+            )
+        except (ValueError, RecursionError) as error:
+            raise _Refusal(HTTPStatus.BAD_REQUEST, f"no answer: {error}") from error
+        try:
+            self.server.answers.append(answer)
+        except OSError as error:
+            raise _Refusal(
+                HTTPStatus.INSUFFICIENT_STORAGE, f"the answer could not be kept ({error.strerror})"
+            ) from error
+        return _json_bytes({"kept": True}), "application/json", False
+
+    def _questions(self, rater: str) -> dict[str, Any]:
+        """Return what a rater is asked, and what the rater said already."""
+        questionnaire, answers = self.server.questionnaire, self.server.answers.of(rater)
+        return {
+            "identity": questionnaire.identity,
+            "title": questionnaire.title,
+            "scales": SCALES,
+            "questions": [
+                {
+                    "number": number,
+                    "caption": questionnaire.questions[number].caption,
+                    "pictures": questionnaire.order_for(rater, number),
+                    "answer": _given(asdict(answers[number])) if number in answers else None,
+                }
+                for number in questionnaire.numbers_for(rater)
+            ],
+        }
+
+    def _check_host(self) -> None:
+        """Refuse requests that came by a name which is not this machine's: a foreign page may have pointed one here."""
+        host = self.headers.get("Host", "")
+        name = (urlsplit(f"//{host}").hostname or "") if _is_plain(host) else ""
+        if name.lower() not in self.server.names and not _is_address(name):
+            raise _Refusal(HTTPStatus.FORBIDDEN, "this server is not known by that name; use its address")
+
+    def _refuse_other_sites(self) -> None:
+        """Refuse what a page of another site sends; programs that are no browsers name none."""
+        origin, site = self.headers.get("Origin"), self.headers.get("Sec-Fetch-Site", "same-origin")
+        if (origin is not None and origin != f"http://{self.headers.get('Host')}") or site != "same-origin":
+            raise _Refusal(HTTPStatus.FORBIDDEN, "answers are taken from the questionnaire's own page only")
+        if self.headers.get_content_type() != "application/json":
+            raise _Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "an answer is application/json")
+
+    def _body(self) -> bytes:
+        """Return what was sent, if it is not too much."""
+        length = self.headers.get("Content-Length", "")
+        if not re.fullmatch(r"[0-9]{1,9}", length) or "Transfer-Encoding" in self.headers:
+            raise _Refusal(HTTPStatus.LENGTH_REQUIRED, "an answer says how long it is")
+        if int(length) > MAX_BODY_BYTES:
+            raise _Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_BODY_BYTES:,} bytes")
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):
+            raise _Refusal(HTTPStatus.BAD_REQUEST, "the answer is not whole")
+        return body
+
+
+def _rater(value: str) -> str:
+    try:
+        return checked_rater(value)
+    except ValueError as error:
+        raise _Refusal(HTTPStatus.BAD_REQUEST, str(error)) from error
+
+
+def _given(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of an answer that its page shows again."""
+    return {"scores": answer["scores"], "best": answer["best"]}
+
+
+def _json_bytes(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def _is_plain(host: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9.\-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?", host) is not None
+
+
+def _is_address(name: str) -> bool:
+    """Return whether a host is told by number, which no foreign name server can point here."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,207 @@
+"""What is compared: captions, and for each of them one picture of every system."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from cogview.data.image_folder import METADATA, ImageFolder
+from cogview.data.pairs import IMAGE_ENDINGS, CaptionedImage, texts_of
+from cogview.errors import CogViewError, UsageError
+from cogview.image.pixels import FORMATS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caption:
+    """One caption.
+
+    Args:
+        text: what raters read.
+        name: of the pictures that belong to it, without an ending; None if they are found by the text.
+    """
+
+    text: str
+    name: str | None = None
+
+    def __str__(self) -> str:
+        return f"'{self.name}'" if self.name is not None else f'"{self.text}"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """Something that draws pictures.
+
+    Args:
+        name: what the charts call it; raters never see it.
+        folder: its pictures.
+    """
+
+    name: str
+    folder: Path
+
+
+def parse_systems(words: Sequence[str]) -> list[System]:
+    """Return the systems that are told as NAME=FOLDER, or as FOLDER, whose name is then the system's.
+
+    Raises:
+        UsageError: there are fewer than two, two have one name, or one has none.
+    """
+    systems: list[System] = []
+    for word in words:
+        told, _, folder = word.rpartition("=")
+        name = (told or Path(folder).resolve().name).strip()
+        if not name or not folder:
+            raise UsageError(f"'{word}' names no system: give NAME=FOLDER")
+        if name in {system.name for system in systems}:
+            raise UsageError(f"two systems are called '{name}': give them names with NAME=FOLDER")
+        systems.append(System(name=name, folder=Path(folder)))
+    if len(systems) < 2:
+        raise UsageError(f"there is nothing to compare: give two systems or more, got {len(systems)}")
+    return systems
+
+
+def read_captions(path: Path) -> list[Caption]:
+    """Return the captions of a file.
+
+    Each line of a `.jsonl` file is an object with `text` or `texts`, whose first counts, and maybe `file_name`, as in
+    `metadata.jsonl`. Each line of any other file is a caption, or a name of pictures, a tab and their caption.
+
+    Args:
+        path: the file, UTF-8.
+
+    Raises:
+        CogViewError: it cannot be read, or a line of it is no caption, or one that was there already.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CogViewError(f"{path} cannot be read ({error}): give captions as UTF-8 text") from error
+    captions: list[Caption] = []
+    known: set[str] = set()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            caption = _caption_of_json(line) if path.suffix.lower() == ".jsonl" else _caption_of_line(line)
+            identity = caption.text if caption.name is None else f"\t{caption.name}"
+            if identity in known:
+                raise ValueError(f"{caption} was there already")
+        except (ValueError, RecursionError) as error:
+            raise CogViewError(f"{path} line {number} is no caption ({error}): mend or remove it") from error
+        known.add(identity)
+        captions.append(caption)
+    if not captions:
+        raise CogViewError(f"{path} holds no captions: write one a line")
+    return captions
+
+
+def find_pictures(system: System, captions: Sequence[Caption]) -> tuple[list[Path], int]:
+    """Return a system's picture of each caption, and how many of its pictures belong to none.
+
+    A picture belongs to the caption that has its path in the folder, without the ending, as name; or else to the
+    one that it was drawn for, as the folder's `metadata.jsonl` says, or the picture's file (`cogview generate`).
+
+    Raises:
+        CogViewError: there is no such folder, a caption has no picture, or several.
+    """
+    by_name = _pictures_by_name(system)
+    by_text: dict[str, list[Path]] | None = None
+    found: list[Path] = []
+    missing: list[Caption] = []
+    for caption in captions:
+        candidates = by_name.get(caption.name, []) if caption.name is not None else []
+        if not candidates:
+            if by_text is None:
+                by_text = _pictures_by_text(system, by_name)
+            candidates = by_text.get(caption.text, [])
+        if len(candidates) > 1:
+            names = ", ".join(path.name for path in candidates[:2])
+            raise CogViewError(
+                f"system '{system.name}' has {len(candidates)} pictures for {caption} ({names}): "
+                f"keep one in {system.folder}"
+            )
+        found += candidates
+        missing += [] if candidates else [caption]
+    if missing:
+        raise CogViewError(
+            f"system '{system.name}' has no picture for {len(missing):,} of {len(captions):,} captions, the first "
+            f"{missing[0]}: name its pictures in {system.folder} like the captions, or list them in {METADATA}"
+        )
+    return found, sum(map(len, by_name.values())) - len(set(found))
+
+
+def _caption_of_line(line: str) -> Caption:
+    """Return the caption on a line of text.
+
+    Raises:
+        ValueError: the caption is empty, or so is the name before it.
+    """
+    name, tab, text = line.rpartition("\t")
+    return _caption(text, name if tab else None)
+
+
+def _caption_of_json(line: str) -> Caption:
+    """Return the caption in a line of JSON.
+
+    Raises:
+        ValueError: there is none.
+    """
+    record = json.loads(line)
+    if not isinstance(record, dict) or not (texts := texts_of(record)):
+        raise ValueError('not a JSON object with a "text"')
+    name = record.get("file_name")
+    if name is not None and not isinstance(name, str):
+        raise ValueError('"file_name" is not a string')
+    return _caption(texts[0], name)
+
+
+def _caption(text: str, name: str | None) -> Caption:
+    text = " ".join(text.split())
+    if not text:
+        raise ValueError("the text is empty")
+    if name is None:
+        return Caption(text=text)
+    name = name.strip()
+    if not (bare := _without_ending(name)):
+        raise ValueError("the name is empty")
+    return Caption(text=text, name=bare)
+
+
+def _without_ending(name: str) -> str:
+    """Return a name without the ending of a picture's file; of any other, a dot is a part of the name."""
+    stem, dot, ending = name.rpartition(".")
+    return stem if f"{dot}{ending}".lower() in IMAGE_ENDINGS else name
+
+
+def _pictures_by_name(system: System) -> dict[str, list[Path]]:
+    """Return the pictures of a folder by their paths in it, without endings."""
+    if not system.folder.is_dir():
+        raise CogViewError(f"system '{system.name}': {system.folder} is no folder of pictures")
+    pictures: dict[str, list[Path]] = {}
+    for path in sorted(system.folder.rglob("*")):
+        if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith("."):
+            name = _without_ending(path.relative_to(system.folder).as_posix())
+            pictures.setdefault(name, []).append(path)
+    return pictures
+
+
+def _pictures_by_text(system: System, by_name: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    """Return the pictures of a folder by the texts that they were drawn for."""
+    pictures: dict[str, list[Path]] = {}
+    if (system.folder / METADATA).is_file():
+        for entry in ImageFolder(system.folder):
+            if isinstance(entry, CaptionedImage) and isinstance(entry.source, Path):
+                for text in dict.fromkeys(" ".join(text.split()) for text in entry.texts):
+                    pictures.setdefault(text, []).append(entry.source)
+        return pictures
+    for path in (path for paths in by_name.values() for path in paths if path.suffix.lower() == ".png"):
+        try:
+            with Image.open(path, formats=FORMATS) as opened:
+                told = opened.info.get("Description")
+        except Exception:  # a damaged picture says nothing, and is refused where it would be asked about
+            continue
+        if isinstance(told, str):
+            pictures.setdefault(" ".join(told.split()), []).append(path)
+    return pictures
