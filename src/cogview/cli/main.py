@@ -41,6 +41,7 @@ VERBS = {
     "train captioning": ("train_captioning", "learn to write captions of pictures"),
     "tokenize": ("tokenize", "turn pictures and captions into codes and pieces for training"),
     "evaluate tokenizer": ("evaluate_tokenizer", "measure how well pictures survive an image tokenizer"),
+    "evaluate attention": ("evaluate_attention", "draw what a model attends to in text and picture"),
     "data build": ("data_build", "make the default data set, or another of the recipes'"),
     "data check": ("data_check", "look through a folder of pictures and captions"),
     "convert": ("convert", "make others' checkpoints ours, and back"),
