@@ -1,4 +1,4 @@
-"""Attention maps: the weights that each layer really computed with, against the formula written out, and score scales."""
+"""Attention maps: the weights that each layer really computed with, against the formula written out, and scores."""
 
 import dataclasses
 import math

@@ -9,6 +9,7 @@ from cogview.errors import UsageError
 
 if TYPE_CHECKING:
     from jaxtyping import Int64
+    from PIL import Image
     from torch import Tensor
 
     from cogview.generation.pipeline import Pipeline
@@ -36,9 +37,9 @@ def run(
 ) -> None:
     """Draw what each layer and head of a model looks at while it draws a picture for a text.
 
-    Writes token.png, where one code of the picture looks in the picture drawn so far, by layer and head; text.png, which
-    piece of the text each place of the picture looks at; scores.json and scores.txt, how large the scores of each head
-    are and where its weights lie; and picture.png. Files of these names are replaced.
+    Writes token.png, where one code of the picture looks in the picture drawn so far, by layer and head; text.png,
+    which piece of the text each place of the picture looks at; scores.json and scores.txt, how large the scores of each
+    head are and where its weights lie; and picture.png. Files of these names are replaced.
 
     Args:
         text: what is drawn, or what the picture shows, in quotation marks.
@@ -49,7 +50,7 @@ def run(
         model: a model folder, the folder of a training run, or OWNER/NAME on the Hugging Face hub; the bundled model by
             default.
         adapter: draw with it: the name of one that the model has, or a folder, or the run that trained it.
-        seed: the picture is the one that `cogview generate` draws with it; so are the next four.
+        seed: the picture is the one that `cogview generate` draws with it and with the settings that follow.
         temperature: below 1 prefers probable codes, above 1 levels them, 0 always takes the most probable.
         top_k: draw from so many most probable codes only.
         top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
@@ -65,8 +66,6 @@ def run(
         raise UsageError("the text is empty; say what to draw, or what the picture shows")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: name the folder that --out shall be")
-    from PIL.Image import Dither
-
     import cogview
     from cogview.cli.told_pictures import take_adapter
     from cogview.evaluation.attention import attention_maps, check_places, comparison_of_heads, score_table
@@ -123,8 +122,7 @@ def run(
         ("token", token_figure(maps, image, text, layers=shown)),
         ("text", text_figure(maps, image, text, words, shown)),
     ):
-        # A palette takes half the bytes, which matters with dozens of layers and heads; its bands are hard to see.
-        save_picture(figure.quantize(256, dither=Dither.NONE), files[which], text, facts)
+        save_picture(_with_palette(figure, image), files[which], text, facts)
     table = score_table(maps)
     result = {**facts, "pieces": words, "scores": table}
     files |= _write_scores(result, out)
@@ -134,6 +132,17 @@ def run(
         *(str(path) for path in files.values()),
     ]
     print_result({**result, "files": files}, lines, json)
+
+
+def _with_palette(figure: "Image.Image", picture: "Image.Image") -> "Image.Image":
+    """Return a figure in 256 colours, half the bytes of all colours, which counts with dozens of layers and heads."""
+    from PIL import Image
+
+    # The picture is a small part of the figure, and would lose its own colours to the many shades of the cells.
+    both = Image.new("RGB", (figure.width, 2 * figure.height))
+    both.paste(figure)
+    both.paste(picture.resize(figure.size), (0, figure.height))
+    return figure.quantize(palette=both.quantize(256), dither=Image.Dither.NONE)
 
 
 def _check_layers(layers: tuple[int, ...], num_layers: int) -> None:

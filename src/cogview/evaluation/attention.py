@@ -105,7 +105,7 @@ def attention_maps(
         pieces: of the text, numbered as the text tokenizer does; clipped if too long.
         codes: of the picture, drawn or encoded, [r s].
         places: rows and columns, from 0, of the codes whose maps over the picture are kept; all by default, which are
-            layers x heads x codes x codes numbers: 7 GiB for the paper's model.
+            layers x heads x codes x codes numbers: 7.5 GiB for the paper's model.
 
     Raises:
         UsageError: the text has no pieces, or a place lies outside the grid.
@@ -140,8 +140,8 @@ def attention_maps(
             hook.remove()
     if not torch.isfinite(maps.over_prefix).all():
         raise CogViewError(
-            "the transformer's attention is infinite or NaN: its weights are damaged, or too large for this dtype; load "
-            "it as float32, or copy or export the model again"
+            "the transformer's attention is infinite or NaN: its weights are damaged, or too large for this dtype; "
+            "load it as float32, or copy or export the model again"
         )
     return maps
 
@@ -171,7 +171,7 @@ def _look_into(
     """Put what a layer attends to into its maps."""
     x, _, regions = inputs
     query, key, _ = (each.float() for each in attention.heads(x))
-    num_codes, num_prefix = maps.over_prefix.shape[2:]
+    num_prefix = maps.over_prefix.shape[3]
     columns = maps.over_picture.shape[4]
     chosen = torch.tensor([row * columns + column for row, column in maps.places], dtype=torch.int64)
     over_picture = maps.over_picture[layer].flatten(2)
@@ -200,7 +200,8 @@ def _score_scales(
     num_heads, num_tokens, width = query.shape
     largest, total = query.new_zeros(2, num_heads)
     num_seen = 0
-    for places in torch.arange(num_tokens, device=key.device).split(_QUERIES_AT_ONCE):
+    for first in range(0, num_tokens, _QUERIES_AT_ONCE):
+        places = torch.arange(first, min(first + _QUERIES_AT_ONCE, num_tokens), device=key.device)
         scores = (query[:, places] @ key.mT).abs() / math.sqrt(width)
         if regions is None:
             seen = torch.arange(num_tokens, device=key.device) <= places[:, None]

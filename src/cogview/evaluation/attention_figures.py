@@ -104,7 +104,8 @@ def text_figure(
     """
     assert len(words) == maps.over_text.shape[-1], "one word a piece"
     grid = maps.over_picture.shape[3:]
-    by_piece = maps.over_text.unflatten(2, grid).movedim(-1, 1)  # [l n h r s]
+    by_piece = maps.over_text.movedim(-1, 1)
+    by_piece = by_piece.reshape(*by_piece.shape[:3], *grid)  # [l n h r s]
     num_layers, num_pieces = by_piece.shape[:2]
     strongest = strongest_heads(maps)
     side = _cell_pixels(num_pieces)
@@ -244,14 +245,22 @@ def _sheet(
 
 def _fitting(text: str, max_width_pixels: int, size_pixels: int) -> tuple[str, Font]:
     """Return a text, shortened if need be, and the largest font up to a size in which it fits."""
-    for size in range(size_pixels, _LEAST_LABEL_PIXELS - 1, -1):
-        font = caption_font(text, size)
-        assert font is not None, "labels and titles that no font can show are replaced before"
-        if font.getlength(text) <= max_width_pixels:
-            return text, font
+    font = _font_of(text, size_pixels)
+    while font.getlength(text) > max_width_pixels and size_pixels > _LEAST_LABEL_PIXELS:
+        size_pixels -= 1
+        font = _font_of(text, size_pixels)
+    if font.getlength(text) <= max_width_pixels:
+        return text, font
     while len(text) > 1 and font.getlength(f"{text}...") > max_width_pixels:
         text = text[:-1]
     return f"{text}...", font
+
+
+def _font_of(text: str, size_pixels: int) -> Font:
+    """Return the font of a label or title; those that no font can show are replaced or left out before."""
+    font = caption_font(text, size_pixels)
+    assert font is not None
+    return font
 
 
 def _scale_bar(ends: tuple[str, str]) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Fonts for words on pictures: Pillow's own for what is ASCII, one with Chinese glyphs from this machine for the rest."""
+"""Fonts for words on pictures: Pillow's own for ASCII, one with Chinese glyphs from this machine for the rest."""
 
 import functools
 import os
