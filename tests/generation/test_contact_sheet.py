@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFont
+from PIL import Image
 
-from cogview.generation import contact_sheet as module
-from cogview.generation.contact_sheet import caption_font, contact_sheet
+from cogview.generation.contact_sheet import contact_sheet
+from cogview.image import fonts
 
 
 def picture(color: str) -> Image.Image:
@@ -64,24 +64,6 @@ def test_the_caption_is_drawn_and_bounded() -> None:
 
 
 def test_without_a_chinese_font_the_number_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_chinese_font", lambda: None)
-    assert caption_font("一只猫") is None
+    monkeypatch.setattr(fonts, "_chinese_font", lambda size_pixels: None)
     row = [picture("white")] * 4
     assert contact_sheet([row], ["一只猫"]).tobytes() == contact_sheet([row], [""]).tobytes()
-
-
-def test_a_chinese_font_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in = ImageFont.load_default(16)
-    monkeypatch.setattr(module, "_chinese_font", lambda: stand_in)
-    assert caption_font("一只猫") is stand_in
-
-
-def test_a_font_that_cannot_be_read_is_passed_over(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    damaged = tmp_path_factory.mktemp("fonts") / "NotoSansCJK-Regular.ttc"
-    damaged.write_bytes(b"no font")
-    monkeypatch.setattr(module, "_font_files", lambda: (damaged,))
-    module._chinese_font.cache_clear()
-    assert caption_font("一只猫") is None
-    module._chinese_font.cache_clear()

@@ -109,7 +109,7 @@ def _bundled_model() -> dict[str, Any]:
 
 def _chinese_captions() -> bool:
     """Return whether contact sheets can show Chinese captions: whether there is a font."""
-    from cogview.generation.contact_sheet import caption_font
+    from cogview.image.fonts import caption_font
 
     return caption_font("猫") is not None
 

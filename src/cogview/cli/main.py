@@ -43,6 +43,7 @@ VERBS = {
     "evaluate tokenizer": ("evaluate_tokenizer", "measure how well pictures survive an image tokenizer"),
     "evaluate questionnaire": ("evaluate_questionnaire", "ask people which system's pictures are better"),
     "evaluate answers": ("evaluate_answers", "tell what people answered to a questionnaire"),
+    "evaluate attention": ("evaluate_attention", "draw what a model attends to in text and picture"),
     "data build": ("data_build", "make the default data set, or another of the recipes'"),
     "data check": ("data_check", "look through a folder of pictures and captions"),
     "convert": ("convert", "make others' checkpoints ours, and back"),

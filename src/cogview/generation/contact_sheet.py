@@ -1,38 +1,19 @@
 """Contact sheets: the candidates of several texts on one picture, each text below its candidates."""
 
-import functools
 import math
-import os
-import sys
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from cogview.image.fonts import TEXT_PIXELS, Font, caption_font
+
 _GAP_PIXELS = 8
-_TEXT_PIXELS = 16
 _NOTE_PIXELS = 12
 _MAX_COLUMNS = 8
 _MAX_LINES = 2
 _MAX_CHARACTERS = 300  # a line never holds more
 _BACKGROUND, _INK = (255, 255, 255), (32, 32, 32)
-
-# Beginnings of the file names of common fonts with Chinese glyphs. None is shipped: good ones have some 10 MB.
-_CHINESE_FONTS = (
-    *(
-        "notosanscjk",
-        "notosanssc",
-        "notosanshans",
-        "notoserifcjk",
-        "sourcehansans",
-        "wqy-",
-        "droidsansfallback",
-    ),
-    *("uming", "ukai", "pingfang", "hiragino sans gb", "stheiti", "msyh", "simhei", "simsun", "deng"),
-)
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def contact_sheet(
@@ -60,9 +41,9 @@ def contact_sheet(
     for number, (row, caption) in enumerate(zip(rows, captions, strict=True), start=first_number):
         font = caption_font(caption)
         text = f"{number}. {' '.join(caption.split())}" if font else f"{number}."
-        font = font or ImageFont.load_default(_TEXT_PIXELS)
+        font = font or ImageFont.load_default(TEXT_PIXELS)
         blocks.append((row, _wrap(text, font, sheet_width - 2 * _GAP_PIXELS), font))
-    line_height = _TEXT_PIXELS + _GAP_PIXELS // 2
+    line_height = TEXT_PIXELS + _GAP_PIXELS // 2
     heights = [
         -(-len(row) // num_columns) * (height + note_height + _GAP_PIXELS)
         + len(lines) * line_height
@@ -86,48 +67,6 @@ def contact_sheet(
             text_top += line_height
         top += block_height
     return sheet
-
-
-def caption_font(caption: str) -> Font | None:
-    """Return a font that can show the caption, or None if there is none on this machine."""
-    if caption.isascii():  # which is what Pillow's own font can show
-        return ImageFont.load_default(_TEXT_PIXELS)
-    return _chinese_font()
-
-
-@functools.cache
-def _chinese_font() -> Font | None:
-    """Return the first font found here whose file name is that of a Chinese one."""
-    for beginning in _CHINESE_FONTS:
-        for path in _font_files():
-            if path.name.lower().startswith(beginning):
-                try:
-                    return ImageFont.truetype(path, _TEXT_PIXELS)
-                except OSError:
-                    continue  # a damaged or unsupported file; another may do
-    return None
-
-
-@functools.cache
-def _font_files() -> tuple[Path, ...]:
-    """Return all font files in the places where systems keep them."""
-
-    def files() -> Iterator[Path]:
-        for folder in _font_folders():
-            for directory, _, names in os.walk(folder):
-                yield from (Path(directory, name) for name in sorted(names))
-
-    return tuple(path for path in files() if path.suffix.lower() in (".ttf", ".ttc", ".otf"))
-
-
-def _font_folders() -> list[Path]:
-    """Return the folders in which this kind of system keeps its fonts."""
-    if sys.platform == "win32":
-        return [Path(os.environ.get("WINDIR", r"C:\Windows")) / "Fonts"]
-    if sys.platform == "darwin":
-        return [Path("/System/Library/Fonts"), Path("/Library/Fonts"), Path.home() / "Library/Fonts"]
-    shared = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
-    return [*(Path(folder) / "fonts" for folder in shared.split(":")), Path.home() / ".local/share/fonts"]
 
 
 def _wrap(text: str, font: Font, max_width_pixels: int) -> list[str]:

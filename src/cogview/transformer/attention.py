@@ -126,16 +126,32 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             key, value = cache.append(key, value)
             query = query.to(key.dtype)
+        attended = self.attend(query, key, value, regions)
+        return self.output(attended.to(x.dtype).transpose(1, 2).reshape(b, t, -1))
+
+    def attend(
+        self,
+        query: Float[Tensor, "b h t e"],
+        key: Float[Tensor, "b h k e"],
+        value: Float[Tensor, "b h k e"],
+        regions: Regions | None = None,
+    ) -> Float[Tensor, "b h t e"]:
+        """Return each query's mean of the values, weighted by attention, computed in the way that the config names.
+
+        Args:
+            query: the last `t` of the `k` positions.
+            key: all `k` positions.
+            value: all `k` positions.
+            regions: what can be seen beyond the window, if attention is not dense.
+        """
         dropout = self.config.dropout if self.training else 0.0
         if regions is not None:
-            attended = three_region_attention(query, key, value, regions, self.config.three_region, dropout)
-        elif self.config.attention == "relaxed":
-            attended = relaxed_attention(query, key, value, self.config.relax_alpha, dropout)
-        elif self.config.attention == "plain":
-            attended = plain_attention(query, key, value, dropout)
-        else:
-            attended = fused_attention(query, key, value, dropout)
-        return self.output(attended.to(x.dtype).transpose(1, 2).reshape(b, t, -1))
+            return three_region_attention(query, key, value, regions, self.config.three_region, dropout)
+        if self.config.attention == "relaxed":
+            return relaxed_attention(query, key, value, self.config.relax_alpha, dropout)
+        if self.config.attention == "plain":
+            return plain_attention(query, key, value, dropout)
+        return fused_attention(query, key, value, dropout)
 
     def heads(self, x: Float[Tensor, "b t d"]) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values [b h t e]: of all heads, or of this process's where several share them."""

@@ -1,0 +1,251 @@
+"""Attention maps: what each layer and head of a transformer looks at while it draws a picture.
+
+Letters of the shapes: l layers, h heads, k codes of the picture, p tokens before them, n pieces, q codes that were
+chosen, r s rows and columns, t tokens.
+
+Paper: appendix C.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cogview.errors import CogViewError, UsageError
+from cogview.sequence.template import Codes, Pieces, TextToImageTemplate
+from cogview.transformer.attention import CausalSelfAttention
+from cogview.transformer.model import Transformer
+from cogview.transformer.three_region import Regions, sees
+
+_QUERIES_AT_ONCE = 64
+"""Of which all scores are held at a time."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionMaps:
+    """What was attended to when the codes of one picture were drawn, by layer and head; all on the CPU, in float32.
+
+    A code is drawn from the state of the token before it, which sees exactly the tokens that come earlier than the
+    code. A code's weights are those of that token, and sum to 1 over `over_prefix` and `over_picture`.
+
+    Args:
+        over_prefix: each code's weights on `[ROI1]`, the pieces, `[SIZE]` and `[BOI1]`.
+        over_picture: the chosen codes' weights on the codes of the picture; 0 from the code itself on.
+        places: row and column of the chosen codes.
+        largest_scores: the largest |q k| / sqrt(e) of all tokens before the last code, and all keys that they see.
+        mean_absolute_scores: the mean of the same.
+    """
+
+    over_prefix: Float[Tensor, "l h k p"]
+    over_picture: Float[Tensor, "l h q r s"]
+    places: tuple[tuple[int, int], ...]
+    largest_scores: Float[Tensor, "l h"]
+    mean_absolute_scores: Float[Tensor, "l h"]
+
+    @property
+    def over_text(self) -> Float[Tensor, "l h k n"]:
+        """Each code's weights on the pieces."""
+        return self.over_prefix[..., 1:-2]
+
+    @property
+    def text_share(self) -> Float[Tensor, "l h"]:
+        """The share of the weights that lies on pieces, the mean over codes."""
+        return self.over_text.sum(-1).mean(-1)
+
+    @property
+    def separator_share(self) -> Float[Tensor, "l h"]:
+        """The share of the weights that lies on the separators before the picture, the mean over codes."""
+        return self.over_prefix[..., [0, -2, -1]].sum(-1).mean(-1)
+
+    @property
+    def picture_share(self) -> Float[Tensor, "l h"]:
+        """The share of the weights that lies on earlier codes, the mean over codes."""
+        return 1 - self.over_prefix.sum(-1).mean(-1)
+
+
+def check_places(template: TextToImageTemplate, places: Sequence[tuple[int, int]]) -> None:
+    """Refuse rows and columns that the picture's grid of codes does not have.
+
+    Raises:
+        UsageError: one lies outside.
+    """
+    rows, columns = template.grid_rows, template.grid_columns
+    for row, column in places:
+        if not (0 <= row < rows and 0 <= column < columns):
+            raise UsageError(
+                f"row {row}, column {column} lies outside the picture's {rows} x {columns} codes: give a row from 0 to "
+                f"{rows - 1} and a column from 0 to {columns - 1}"
+            )
+
+
+@torch.no_grad()
+def attention_maps(
+    transformer: Transformer,
+    template: TextToImageTemplate,
+    pieces: Pieces,
+    codes: Codes | Tensor,
+    places: Sequence[tuple[int, int]] | None = None,
+) -> AttentionMaps:
+    """Return what a transformer attends to when it draws a picture for a text.
+
+    The sequence goes through the transformer once, as it always does. Beside it each layer attends once more, in
+    float32, to unit vectors in the place of its values, as many at a time as a head has channels: what comes out are
+    the weights of its own formula, whichever of them it is, three regions included. So no more is held at a time than
+    the layer's own activations, the scores of a few queries, and the maps that are asked for.
+
+    Args:
+        transformer: learnt `template`; also one with an adapter.
+        template: puts text and picture in sequence.
+        pieces: of the text, numbered as the text tokenizer does; clipped if too long.
+        codes: of the picture, drawn or encoded, [r s].
+        places: rows and columns, from 0, of the codes whose maps over the picture are kept; all by default, which are
+            layers x heads x codes x codes numbers: 7.5 GiB for the paper's model.
+
+    Raises:
+        UsageError: the text has no pieces, or a place lies outside the grid.
+        CogViewError: codes or pieces that the template does not have, or weights that are not finite.
+
+    Paper: appendix C.
+    """
+    if not len(pieces):
+        raise UsageError(
+            "the text has no pieces, so that there is nothing to attend to; say what is to be seen"
+        )
+    if places is None:
+        places = [(row, column) for row, column in np.ndindex(template.grid_rows, template.grid_columns)]
+    check_places(template, places)
+    sequence = template.build(pieces, codes.cpu().numpy() if isinstance(codes, Tensor) else codes)
+    num_drawn = len(sequence.tokens) - 2  # nothing is drawn after the last code, so nobody looks at it
+    tokens, positions = (
+        torch.from_numpy(array[None, :num_drawn]).to(transformer.device)
+        for array in (sequence.tokens, sequence.positions)
+    )
+    maps = _empty_maps(transformer, template, num_drawn, places)
+    was_training = transformer.training
+    hooks = [
+        block.get_submodule("attention").register_forward_pre_hook(partial(_look_into, maps, layer))
+        for layer, block in enumerate(transformer.blocks)
+    ]
+    try:
+        transformer.eval().hidden_states(tokens, positions)
+    finally:
+        transformer.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    if not torch.isfinite(maps.over_prefix).all():
+        raise CogViewError(
+            "the transformer's attention is infinite or NaN: its weights are damaged, or too large for this dtype; "
+            "load it as float32, or copy or export the model again"
+        )
+    return maps
+
+
+def _empty_maps(
+    transformer: Transformer,
+    template: TextToImageTemplate,
+    num_drawn: int,
+    places: Sequence[tuple[int, int]],
+) -> AttentionMaps:
+    """Return the maps of a picture, with zeros wherever a layer is to put what it attends to."""
+    by_head = (transformer.config.num_layers, transformer.config.num_heads)
+    num_codes = template.num_codes_per_image
+    num_prefix = num_drawn - num_codes + 1
+    return AttentionMaps(
+        over_prefix=torch.zeros(*by_head, num_codes, num_prefix),
+        over_picture=torch.zeros(*by_head, len(places), template.grid_rows, template.grid_columns),
+        places=tuple(places),
+        largest_scores=torch.zeros(by_head),
+        mean_absolute_scores=torch.zeros(by_head),
+    )
+
+
+def _look_into(
+    maps: AttentionMaps, layer: int, attention: CausalSelfAttention, inputs: tuple[Any, ...]
+) -> None:
+    """Put what a layer attends to into its maps."""
+    x, _, regions = inputs
+    query, key, _ = (each.float() for each in attention.heads(x))
+    num_prefix = maps.over_prefix.shape[3]
+    columns = maps.over_picture.shape[4]
+    chosen = torch.tensor([row * columns + column for row, column in maps.places], dtype=torch.int64)
+    over_picture = maps.over_picture[layer].flatten(2)
+    num_tokens, width = query.shape[2:]
+    for start in range(0, num_tokens, width):
+        units = key.new_zeros(num_tokens, width)
+        units[start : start + width].fill_diagonal_(1.0)
+        seen = attention.attend(query, key, units.expand_as(key), regions)[0, :, num_prefix - 1 :]
+        weights = seen[..., : num_tokens - start].cpu()
+        num_of_prefix = min(max(num_prefix - start, 0), weights.shape[2])
+        maps.over_prefix[layer, ..., start : start + num_of_prefix] = weights[..., :num_of_prefix]
+        first = start + num_of_prefix - num_prefix
+        of_picture = weights[:, chosen, num_of_prefix:]
+        over_picture[..., first : first + of_picture.shape[2]] = of_picture
+    scales = _score_scales(query[0], key[0], regions, attention)
+    maps.largest_scores[layer], maps.mean_absolute_scores[layer] = (each.cpu() for each in scales)
+
+
+def _score_scales(
+    query: Float[Tensor, "h t e"],
+    key: Float[Tensor, "h t e"],
+    regions: Regions | None,
+    attention: CausalSelfAttention,
+) -> tuple[Float[Tensor, "h"], Float[Tensor, "h"]]:
+    """Return the largest |q k| / sqrt(e) of each head, and the mean, over all queries and the keys that they see."""
+    num_heads, num_tokens, width = query.shape
+    largest, total = query.new_zeros(2, num_heads)
+    num_seen = 0
+    for first in range(0, num_tokens, _QUERIES_AT_ONCE):
+        places = torch.arange(first, min(first + _QUERIES_AT_ONCE, num_tokens), device=key.device)
+        scores = (query[:, places] @ key.mT).abs() / math.sqrt(width)
+        if regions is None:
+            seen = torch.arange(num_tokens, device=key.device) <= places[:, None]
+        else:
+            seen = sees(places, num_tokens, regions, attention.config.three_region)[0]
+        scores = scores.where(seen, 0.0)
+        largest = torch.maximum(largest, scores.amax((1, 2)))
+        total = total + scores.sum((1, 2))
+        num_seen += int(seen.sum())
+    return largest, total / num_seen
+
+
+def score_table(maps: AttentionMaps) -> list[dict[str, float | int]]:
+    """Return a line for each layer and head: how large its scores are, and where its weights lie."""
+    figures = {
+        "largest_score": maps.largest_scores,
+        "mean_absolute_score": maps.mean_absolute_scores,
+        "text_share": maps.text_share,
+        "separator_share": maps.separator_share,
+        "picture_share": maps.picture_share,
+    }
+    return [
+        {"layer": layer, "head": head, **{name: float(each[layer, head]) for name, each in figures.items()}}
+        for layer, head in np.ndindex(*maps.largest_scores.shape)
+    ]
+
+
+def score_lines(table: Sequence[Mapping[str, float | int]]) -> list[str]:
+    """Return what `score_table` says as lines to read, the last of which compares the heads."""
+    lines = ["layer  head  largest score  mean |score|    text  separators  picture"]
+    for each in table:
+        shares = (each["text_share"], each["separator_share"], each["picture_share"])
+        text, separators, picture = (f"{100 * share:.1f} %" for share in shares)
+        lines.append(
+            f"{each['layer']:>5}  {each['head']:>4}  {each['largest_score']:>13.2f}  "
+            f"{each['mean_absolute_score']:>12.2f}  {text:>6}  {separators:>10}  {picture:>7}"
+        )
+    return [*lines, "", comparison_of_heads(table)]
+
+
+def comparison_of_heads(table: Sequence[Mapping[str, float | int]]) -> str:
+    """Return in one line how much the heads differ in their largest scores."""
+    least, most = (choose(table, key=lambda each: each["largest_score"]) for choose in (min, max))
+    where = [
+        f"{each['largest_score']:.2f} (layer {each['layer']}, head {each['head']})" for each in (least, most)
+    ]
+    return f"largest scores by head: from {where[0]} to {where[1]}"
