@@ -41,6 +41,10 @@ VERBS = {
     "train captioning": ("train_captioning", "learn to write captions of pictures"),
     "tokenize": ("tokenize", "turn pictures and captions into codes and pieces for training"),
     "evaluate tokenizer": ("evaluate_tokenizer", "measure how well pictures survive an image tokenizer"),
+    "evaluate text-to-image": (
+        "evaluate_text_to_image",
+        "measure drawn pictures beside real ones: the paper's table 1 and figure 9",
+    ),
     "data build": ("data_build", "make the default data set, or another of the recipes'"),
     "data check": ("data_check", "look through a folder of pictures and captions"),
     "convert": ("convert", "make others' checkpoints ours, and back"),
