@@ -97,7 +97,7 @@ def packaged_weights(network: EfficientNetLite0) -> dict[str, torch.Tensor]:
     """Return the weights of a network with the names of the package's file, its classifier among them."""
     theirs = {ours: name for name, ours in _NAMES.items()}
     theirs_in_a_block = {ours: name for name, ours in _NAMES_IN_A_BLOCK.items()}
-    weights = {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}
+    weights: dict[str, torch.Tensor] = {}
     for name, value in network.state_dict().items():
         if match := re.fullmatch(r"blocks\.(\d+)\.(\w+\.\w+)\.(\w+)", name):
             weights[f"_blocks.{match[1]}.{theirs_in_a_block[match[2]]}.{match[3]}"] = value

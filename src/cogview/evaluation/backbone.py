@@ -14,10 +14,12 @@ class Features:
     Args:
         pooled: one vector a picture, for distances between sets.
         maps: feature maps of several layers, finest first, for distances between two pictures.
+        logits: what the network takes each picture for, for scores of a set; None if it names no classes.
     """
 
     pooled: Float[Tensor, "b d"]
     maps: tuple[Float[Tensor, "b _ _ _"], ...]
+    logits: Float[Tensor, "b v"] | None = None
 
 
 @runtime_checkable

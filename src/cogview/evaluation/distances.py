@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -97,13 +98,51 @@ def perceptual_distance(
     return torch.stack(distances).mean(0)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Gaussian:
+    """The Gaussian that a set of features is taken for a sample of.
+
+    Args:
+        mean: of the features.
+        factor: a matrix A of at most d rows, with A^T A the unbiased covariance.
+    """
+
+    mean: Float[Tensor, "d"]
+    factor: Float[Tensor, "k d"]
+
+    @classmethod
+    def of(cls, features: Float[Tensor, "n d"]) -> "Gaussian":
+        """Return the Gaussian of a set of features, in double precision.
+
+        Raises:
+            CogViewError: there are fewer than two, so no covariance.
+        """
+        if len(features) < 2:
+            raise CogViewError(
+                f"A Frechet distance needs two pictures or more in each set, got {len(features)}."
+            )
+        features = features.double()
+        mean = features.mean(0)
+        factor = (features - mean) / (len(features) - 1) ** 0.5
+        if len(factor) > factor.shape[1]:
+            factor = torch.linalg.qr(factor, mode="r").R
+        return cls(mean=mean, factor=factor)
+
+    def distance(self, other: "Gaussian") -> float:
+        """Return the Frechet distance, |mean - mean'|^2 + trace(C + C' - 2 (C C')^(1/2)).
+
+        With C = A^T A and C' = B^T B, the trace of the root is the sum of the singular values of A B^T, so no root of a
+        matrix is taken, and singular covariances need nothing added to them.
+        """
+        trace_of_root = torch.linalg.svdvals(self.factor @ other.factor.T).sum()
+        traces = self.factor.square().sum() + other.factor.square().sum()
+        return max(0.0, float((self.mean - other.mean).square().sum() + traces - 2.0 * trace_of_root))
+
+
 def frechet_distance(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) -> float:
     """Return the Frechet distance of two sets of features, each taken for a sample of a Gaussian.
 
-    |mean - mean'|^2 + trace(C + C' - 2 (C C')^(1/2)), with the unbiased covariances C and C'. With C = A^T A and
-    C' = B^T B, the trace of the root is the sum of the singular values of A B^T, so no root of a matrix is taken, and
-    singular covariances need nothing added to them. With few pictures the distance itself is too large on average, so
-    that is warned of.
+    With few pictures it is too large on average, so that is warned of.
 
     Args:
         first: features of some pictures.
@@ -112,27 +151,17 @@ def frechet_distance(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) 
     Raises:
         CogViewError: a set has fewer than two members, so no covariance.
     """
-    num_least, num_features = min(len(first), len(second)), first.shape[1]
-    if num_least < 2:
-        raise CogViewError(f"A Frechet distance needs two pictures or more in each set, got {num_least}.")
-    if num_least <= num_features:
+    gaussians = Gaussian.of(first), Gaussian.of(second)
+    warn_if_few(min(len(first), len(second)), first.shape[1])
+    return gaussians[0].distance(gaussians[1])
+
+
+def warn_if_few(num_pictures: int, num_features: int) -> None:
+    """Tell if the covariance of so many pictures is singular."""
+    if num_pictures <= num_features:
         warnings.warn(
-            f"{num_least:,} pictures are too few for {num_features:,} features: their covariances are singular, and "
+            f"{num_pictures:,} pictures are too few for {num_features:,} features: their covariances are singular, and "
             "the Frechet distance, computed from these as they are, depends on the number of pictures; compare it only "
             f"between equal numbers, or take more than {num_features:,}.",
             stacklevel=1,
         )
-    (mean_1, factor_1), (mean_2, factor_2) = _mean_and_factor(first), _mean_and_factor(second)
-    trace_of_root = torch.linalg.svdvals(factor_1 @ factor_2.T).sum()
-    distance = (mean_1 - mean_2).square().sum() + factor_1.square().sum() + factor_2.square().sum()
-    return max(0.0, float(distance - 2.0 * trace_of_root))
-
-
-def _mean_and_factor(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "d"], Float[Tensor, "k d"]]:
-    """Return the mean of features, and a matrix A of at most d rows with A^T A their covariance."""
-    features = features.double()
-    mean = features.mean(0)
-    factor = (features - mean) / (len(features) - 1) ** 0.5
-    if len(factor) > factor.shape[1]:
-        factor = torch.linalg.qr(factor, mode="r").R
-    return mean, factor

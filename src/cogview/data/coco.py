@@ -1,0 +1,136 @@
+"""MS COCO as it is published: a file of captions, a folder of pictures, and other captions by their ids beside them."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from cogview.data.pairs import CaptionedImage, Problem
+from cogview.errors import CogViewError
+
+TranslationIds: TypeAlias = Literal["captions", "pictures"]
+"""Whose ids a file of translations names: many translate a caption each, some write new ones for each picture."""
+
+
+class Coco:
+    """The pictures and captions of an annotation file, in its order.
+
+    Args:
+        annotations: `captions_val2014.json` or another of that form: an object with `images`, of `id` and `file_name`,
+            and `annotations`, of `id`, `image_id` and `caption`.
+        folder: where the files of the pictures are.
+        translations: captions to take in place of those, by id: a JSON object of id and text, or lines of JSON objects
+            with `id` and `text`. What has none is left out and counted.
+        translation_ids: whose ids these are.
+
+    Attributes:
+        entries: a picture with its captions, or what is wrong with one.
+        originals: the caption that stands in the annotation file, by the picture's name and the translation.
+
+    Raises:
+        CogViewError: a file cannot be read, is of another form, or nothing of one belongs to the other.
+    """
+
+    def __init__(
+        self,
+        annotations: Path,
+        folder: Path,
+        translations: Path | None = None,
+        translation_ids: TranslationIds = "captions",
+    ) -> None:
+        content = _read_json(annotations)
+        try:
+            names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+            captions = [
+                (each["id"], each["image_id"], str(each["caption"])) for each in content["annotations"]
+            ]
+        except (KeyError, TypeError) as error:
+            raise CogViewError(
+                f"{annotations} is not an annotation file of captions as MS COCO's ({type(error).__name__}: {error}): "
+                "give one like captions_val2014.json"
+            ) from error
+        stray = [image for _, image, _ in captions if image not in names]
+        if stray:
+            raise CogViewError(
+                f"{annotations}: {len(stray):,} captions are of pictures that it does not list, the first of "
+                f"image_id {stray[0]}: get the file again"
+            )
+        translated = None if translations is None else read_translations(translations)
+        texts: dict[Any, list[str]] = defaultdict(list)
+        self.originals: dict[tuple[str, str], str] = {}
+        for caption, image, text in captions:
+            if translated is None:
+                texts[image].append(text.strip())
+                continue
+            for said in translated.get(str(caption if translation_ids == "captions" else image), ()):
+                if said not in texts[image]:
+                    texts[image].append(said)
+                    self.originals.setdefault((names[image], said), text.strip())
+        if not any(texts.values()):
+            raise CogViewError(
+                f"{translations or annotations} has no caption of a picture in {annotations}"
+                + (f", by ids of {translation_ids}: try the other --translation-ids" if translations else "")
+            )
+        self.entries: list[CaptionedImage | Problem] = [
+            CaptionedImage(name=name, source=folder / name, texts=tuple(texts[image]))
+            if texts[image]
+            else Problem(where=name, kind="no caption", reason="no caption is given for it")
+            for image, name in names.items()
+        ]
+
+
+def read_translations(path: Path) -> dict[str, tuple[str, ...]]:
+    """Return texts by id.
+
+    Args:
+        path: a JSON object of id and text, or of id and list of texts, or lines of objects with `id` and `text`.
+
+    Raises:
+        CogViewError: it cannot be read, or is of another form.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    for number, (key, value) in enumerate(_pairs(path), start=1):
+        for text in value if isinstance(value, list) else [value]:
+            if not isinstance(text, str) or not text.strip():
+                raise CogViewError(f"{path}: text {number}, of id {key}, is empty or no text: put it right")
+            found[str(key)].append(text.strip())
+    return {key: tuple(texts) for key, texts in found.items()}
+
+
+def _pairs(path: Path) -> list[tuple[Any, Any]]:
+    """Return ids and texts of a JSON object, or of lines of them."""
+    data = _read_text(path)
+    lines = [line for line in data.split("\n") if line.strip()]
+    try:
+        first = json.loads(lines[0]) if lines else None
+    except ValueError:
+        first = None  # an object over several lines
+    if not isinstance(first, dict) or not {"id", "text"} <= first.keys():
+        content = _read_json(path)
+        if not isinstance(content, dict):
+            raise CogViewError(f"{path} is no JSON object of ids and texts, nor lines with id and text each")
+        return list(content.items())
+    pairs = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            pairs.append((record["id"], record["text"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise CogViewError(
+                f'{path} line {number} is not {{"id": ..., "text": ...}} ({type(error).__name__}: {error})'
+            ) from error
+    return pairs
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CogViewError(f"{path} cannot be read ({error}): check the path") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(_read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise CogViewError(f"{path} is no JSON ({error}): check the path, or get the file again") from error

@@ -1,0 +1,75 @@
+"""Inception as the published distances see: torch-fidelity's port of the network of 2015, with weights from a file."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cogview.errors import CogViewError, UsageError
+from cogview.evaluation.backbone import Features
+
+if TYPE_CHECKING:
+    from torch import nn
+
+POOLED, LOGITS = "2048", "logits_unbiased"
+
+
+class Inception:
+    """See pictures as FID and the Inception Score do: 2,048 pooled features, and logits without their bias.
+
+    The network resizes pictures by itself, as TensorFlow did; that is a part of what FID is.
+
+    Args:
+        network: torch-fidelity's `FeatureExtractorInceptionV3` for the features `2048` and `logits_unbiased`.
+    """
+
+    name = "inception"
+
+    def __init__(self, network: "nn.Module") -> None:
+        self._network = network
+
+    def __call__(self, images: Float[Tensor, "b c y x"]) -> Features:
+        """Return the features of images in [-1, 1], which are rounded to the 8-bit pixels that the network takes."""
+        pixels = ((images + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        pooled, logits = self._network(pixels)
+        return Features(pooled=pooled, maps=(), logits=logits)
+
+
+def load_inception(path: Path, device: torch.device | str = "cpu") -> Inception:
+    """Read the canonical weights.
+
+    Args:
+        path: `pt_inception-2015-12-05-6726825d.pth`, which torch-fidelity also calls `weights-inception-...`.
+        device: where they will lie.
+
+    Raises:
+        UsageError: torch-fidelity is not installed.
+        CogViewError: the file cannot be read, or holds something else.
+    """
+    try:
+        from torch_fidelity import FeatureExtractorInceptionV3
+    except ImportError as error:
+        raise UsageError(
+            f"Inception needs the package torch-fidelity, and that torchvision ({error}): "
+            "pip install torch-fidelity torchvision"
+        ) from error
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        # The network would unpickle anything that a file holds; what it gets is what has been read safely.
+        safe = io.BytesIO()
+        torch.save({name: torch.as_tensor(weight) for name, weight in weights.items()}, safe)
+        safe.seek(0)
+        network = FeatureExtractorInceptionV3(
+            "inception-v3-compat", [POOLED, LOGITS], feature_extractor_weights_path=safe
+        )
+    except FileNotFoundError as error:
+        raise CogViewError(f"{path}: no such file; check the path") from error
+    # Damaged files raise nearly anything: UnpicklingError, EOFError, KeyError, RuntimeError, ...
+    except Exception as error:
+        raise CogViewError(
+            f"{path}: not the weights of Inception ({type(error).__name__}); give pt_inception-2015-12-05-6726825d.pth"
+        ) from error
+    return Inception(network.to(device))

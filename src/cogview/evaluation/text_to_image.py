@@ -1,0 +1,239 @@
+"""The paper's figures of drawn pictures beside real ones: blurred distances, the score, CapLoss, quality by candidates.
+
+Letters of the shapes: n captions, c candidates of each, p numbers of candidates.
+
+Paper: section 4.1 (table 1, figure 9).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from PIL import Image, ImageEnhance, ImageFilter
+from torch import Tensor
+
+from cogview.errors import CogViewError
+from cogview.evaluation.backbone import Backbone
+from cogview.evaluation.distances import Gaussian, warn_if_few
+from cogview.evaluation.scores import NUM_SPLITS, inception_score, kernel_distance, mean_of
+from cogview.image.pixels import image_to_array
+
+RADII = (0, 1, 2, 4, 8)
+CONTRAST = 1.5
+_MOST_POINTS = 12  # of the curves over candidates
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """What a backbone sees in a set of pictures.
+
+    Args:
+        pooled: features, on the CPU.
+        logits: classes, likewise; None if the backbone names none.
+    """
+
+    pooled: Float[Tensor, "n d"]
+    logits: Float[Tensor, "n v"] | None
+
+    def take(self, rows: Int64[np.ndarray, "m"]) -> "Seen":
+        """Return what is seen in some of the pictures."""
+        chosen = torch.from_numpy(rows)
+        logits = None if self.logits is None else self.logits[chosen]
+        return Seen(pooled=self.pooled[chosen], logits=logits)
+
+
+def figure_name(kind: str, backbone: str, radius: int = 0) -> str:
+    """Return what a figure is called: only Inception's have the published names.
+
+    Args:
+        kind: "frechet", "kernel" or "score".
+        backbone: the name of what sees the pictures.
+        radius: of the blur, in pixels.
+    """
+    if kind == "score":
+        return "IS" if backbone == "inception" else f"class_score_{backbone}"
+    if backbone == "inception":
+        return f"{'FID' if kind == 'frechet' else 'KID'}-{radius}"
+    return f"{kind}_distance_{backbone}_blur_{radius}"
+
+
+def blurred(image: Image.Image, radius: int) -> Image.Image:
+    """Return a picture after a Gaussian filter, as Pillow approximates it; a radius of 0 leaves it as it is."""
+    return image.filter(ImageFilter.GaussianBlur(radius)) if radius else image
+
+
+@torch.inference_mode()
+def see(
+    backbone: Backbone,
+    pictures: Iterable[Image.Image],
+    radii: Sequence[int] = RADII,
+    *,
+    contrast: float = 1.0,
+    batch_size: int = 32,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> dict[int, Seen]:
+    """Return what a backbone sees in pictures at each blur; nothing but the features is kept.
+
+    Args:
+        backbone: sees pictures.
+        pictures: RGB, all of one size.
+        radii: of the blur, in pixels of these pictures.
+        contrast: they are given before they are blurred; 1 leaves it, the paper gives 1.5 to drawn pictures.
+        batch_size: pictures at a time.
+        device: of the backbone.
+        progress: called with the number of pictures done.
+
+    Raises:
+        CogViewError: there are none.
+    """
+    pooled: dict[int, list[Tensor]] = {radius: [] for radius in radii}
+    logits: dict[int, list[Tensor]] = {radius: [] for radius in radii}
+    num_done = 0
+    for batch in _batches(pictures, batch_size):
+        shown = [ImageEnhance.Contrast(each).enhance(contrast) if contrast != 1 else each for each in batch]
+        for radius in radii:
+            pixels = np.stack([image_to_array(blurred(each, radius)) for each in shown])
+            seen = backbone(torch.from_numpy(pixels).to(device))
+            pooled[radius].append(seen.pooled.float().cpu())
+            if seen.logits is not None:
+                logits[radius].append(seen.logits.float().cpu())
+        num_done += len(batch)
+        if progress is not None:
+            progress(num_done)
+    if not num_done:
+        raise CogViewError("There are no pictures to measure: give some.")
+    return {
+        radius: Seen(
+            pooled=torch.cat(pooled[radius]), logits=torch.cat(logits[radius]) if logits[radius] else None
+        )
+        for radius in radii
+    }
+
+
+def _batches(pictures: Iterable[Image.Image], batch_size: int) -> Iterator[list[Image.Image]]:
+    remaining = iter(pictures)
+    while batch := list(islice(remaining, batch_size)):
+        yield batch
+
+
+def compare(
+    real: Mapping[int, Seen],
+    drawn: Mapping[int, Seen],
+    backbone: str,
+    caption_losses: Float[np.ndarray, "n"] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Return the figures of drawn pictures by name.
+
+    Args:
+        real: what is seen in real pictures, by the radius of the blur.
+        drawn: what is seen in drawn ones, likewise.
+        backbone: the name of what sees.
+        caption_losses: CapLoss of each drawn picture and its caption, if there is a captioner.
+
+    Returns:
+        Each with its `value`; means and kernel distances with `low` and `high`, the ends of their 95 % interval; the
+        score with the `deviation` over `num_splits` parts.
+
+    Raises:
+        CogViewError: there are too few pictures.
+    """
+    figures: dict[str, dict[str, Any]] = {}
+    for radius, one in real.items():
+        other = drawn[radius]
+        if not figures:
+            warn_if_few(min(len(one.pooled), len(other.pooled)), one.pooled.shape[1])
+        distance = Gaussian.of(one.pooled).distance(Gaussian.of(other.pooled))
+        figures[figure_name("frechet", backbone, radius)] = {"value": distance}
+    for radius, one in real.items():
+        kernel = kernel_distance(one.pooled, drawn[radius].pooled)
+        figures[figure_name("kernel", backbone, radius)] = asdict(kernel)
+    logits = drawn[0].logits
+    if logits is not None:
+        mean, deviation = inception_score(logits)
+        name = figure_name("score", backbone)
+        figures[name] = {"value": mean, "deviation": deviation, "num_splits": NUM_SPLITS}
+    if caption_losses is not None:
+        figures["CapLoss"] = asdict(mean_of(caption_losses))
+    return figures
+
+
+def candidate_points(num_candidates: int) -> list[int]:
+    """Return the numbers of candidates for which quality is measured: all of a few, else rarer and rarer ones."""
+    return sorted({round(each) for each in np.geomspace(1, num_candidates, _MOST_POINTS)})
+
+
+def choose_best(costs: Float[np.ndarray, "n c"], points: Sequence[int]) -> Int64[np.ndarray, "p n"]:
+    """Return which candidate of each caption costs least among the first so many.
+
+    Args:
+        costs: of each candidate: CapLoss, or what else is low for a picture that fits.
+        points: numbers of candidates.
+    """
+    return np.stack([costs[:, :point].argmin(1) for point in points]).astype(np.int64)
+
+
+def choose_at_random(num_captions: int, points: Sequence[int], seed: int = 0) -> Int64[np.ndarray, "p n"]:
+    """Return a random candidate of each caption among the first so many.
+
+    The same choice is kept as candidates come, unless the choice among more falls on a new one, so that few pictures
+    have to be looked at.
+
+    Args:
+        num_captions: captions.
+        points: numbers of candidates, rising.
+        seed: of the choice.
+    """
+    draw = np.random.default_rng(seed)
+    chosen = np.zeros(num_captions, dtype=np.int64)
+    rows = []
+    for number in range(points[-1]):
+        chosen = np.where(draw.random(num_captions) * (number + 1) < 1, number, chosen)
+        if number + 1 in points:
+            rows.append(chosen)
+    return np.stack(rows)
+
+
+def candidates_curve(
+    choices: Mapping[str, Int64[np.ndarray, "p n"]],
+    points: Sequence[int],
+    look_at: Callable[[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]], Seen],
+    real: Seen,
+    backbone: str,
+    caption_losses: Float[np.ndarray, "n c"] | None = None,
+) -> list[dict[str, Any]]:
+    """Return the figures against the number of candidates, for each way to choose, from one sampling run.
+
+    Each picture that is chosen anywhere is looked at once.
+
+    Args:
+        choices: the candidate of each caption for each number of candidates, by the name of the way to choose.
+        points: the numbers of candidates.
+        look_at: given captions and candidates, returns what is seen in these pictures.
+        real: what is seen in real pictures.
+        backbone: the name of what sees.
+        caption_losses: of all candidates.
+
+    Paper: figure 9.
+    """
+    num_captions = next(iter(choices.values())).shape[1]
+    captions = np.arange(num_captions)
+    width = max(points)
+    wanted = np.unique(np.concatenate([captions * width + row for rows in choices.values() for row in rows]))
+    seen = look_at(wanted // width, wanted % width)
+    truth = Gaussian.of(real.pooled)
+    curve: list[dict[str, Any]] = []
+    for choice, rows in choices.items():
+        for point, row in zip(points, rows, strict=True):
+            part = seen.take(np.searchsorted(wanted, captions * width + row))
+            figures = {figure_name("frechet", backbone): truth.distance(Gaussian.of(part.pooled))}
+            if part.logits is not None:
+                figures[figure_name("score", backbone)] = inception_score(part.logits)[0]
+            if caption_losses is not None:
+                figures["CapLoss"] = float(caption_losses[captions, row].mean())
+            curve.append({"choice": choice, "num_candidates": point, **figures})
+    return curve
