@@ -65,6 +65,9 @@ def train_captioning(
     if adapter is not None and not adapter.token_rows:
         # A model that draws has never written the end of a text, nor read on after a picture.
         rows = (template.end_token, *(template.vocabulary.separator(name) for name in ("EOI1", "ROI1")))
+        if recipe.trains_words:
+            first = template.vocabulary.text_pieces.start
+            rows += tuple(first + piece for piece in shards.used_pieces().tolist())
         recipe = dataclasses.replace(recipe, adapter=dataclasses.replace(adapter, token_rows=rows))
     finetune(
         recipe,

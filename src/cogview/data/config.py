@@ -36,6 +36,9 @@ class DefaultDataConfig:
         relation_share: share of two objects, one left of, right of, above or below the other.
         group_share: share of 2-4 different objects.
         icon_share: share of single icons of the whole icon sets, for an image tokenizer that has to draw anything.
+        icon_cells: side of those, in cells, 7 to 12.
+        varied_share: share of the training pictures whose icons are turned, mirrored and coloured otherwise, so that a
+            captioner learns the things and not their pixels.
         seed: the data set is a function of this and the fields above.
         format: `image-folder` (images and `metadata.jsonl`) or `webdataset` (tars).
         pictures_per_tar: pictures in each tar.
@@ -59,6 +62,8 @@ class DefaultDataConfig:
     relation_share: float = 0.35
     group_share: float = 0.3
     icon_share: float = 0.0
+    icon_cells: int = 12
+    varied_share: float = 0.0
     seed: int = 0
     format: Literal["image-folder", "webdataset"] = "image-folder"
     pictures_per_tar: int = 5_000

@@ -8,7 +8,7 @@ in `captions`.
 import hashlib
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from PIL import Image
 
 from cogview.data.config import HELD_OUT_STYLES, DefaultDataConfig, Split, Style
 from cogview.data.icons import Icons
+from cogview.data.variation import varied
 from cogview.data.world import GROUNDS, held_out_codes, known_codes, scene_objects
 from cogview.errors import UsageError
 
@@ -46,12 +47,14 @@ class Placement:
         column: of its left edge, 0..15.
         row: of its upper edge, 0..15.
         size: its side, 1..16.
+        variation: how it is drawn, as `cogview.data.variation` has it; 0 as it is.
     """
 
     code: str
     column: int
     row: int
     size: int
+    variation: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,9 @@ class Scene:
             "ground": self.ground,
             "style": self.style,
             "objects": [
-                {"code": p.code, "column": p.column, "row": p.row, "size": p.size} for p in self.placements
+                {"code": p.code, "column": p.column, "row": p.row, "size": p.size}
+                | ({"variation": p.variation} if p.variation else {})
+                for p in self.placements
             ],
         }
 
@@ -196,22 +201,31 @@ def make_scene(
     rng = random.Random(f"{config.seed}/{split}/{index}")
     styles: tuple[Style, ...] = HELD_OUT_STYLES if split == "held-out-style" else config.styles
     known = known_codes(config.num_objects)
-    if not SMALL_CELLS <= config.single_cells <= LARGE_CELLS:
-        raise UsageError(
-            f"single_cells is {config.single_cells}; wanted {SMALL_CELLS} to {LARGE_CELLS} cells of the lattice"
-        )
+    for name in ("single_cells", "icon_cells"):
+        if not SMALL_CELLS <= getattr(config, name) <= LARGE_CELLS:
+            raise UsageError(
+                f"{name} is {getattr(config, name)}; wanted {SMALL_CELLS} to {LARGE_CELLS} cells of the lattice"
+            )
+    if not 0 <= config.varied_share <= 1:
+        raise UsageError(f"varied_share is {config.varied_share}; wanted a share of 0 to 1")
     kind = _draw_kind(rng, config, split)
     if kind == "icon" and not icon_codes:
         raise UsageError("icon_share is positive but there are no icons; pass icon_codes")
     held_out = held_out_codes() if split == "held-out-object" else []
     held_back = styles if config.num_held_out_drawing else ()
     for _ in range(MAX_ATTEMPTS):
-        scene = _compose(rng, kind, styles, known, held_out, icon_codes, config.single_cells)
+        scene = _compose(rng, kind, styles, known, held_out, icon_codes, config)
         if split_of(scene, held_back) == split and not _is_swallowed(scene):
-            return scene
+            return _varied(scene, rng) if split == "train" and rng.random() < config.varied_share else scene
     raise UsageError(
         f"no scene of split {split!r} was found in {MAX_ATTEMPTS} attempts; use more objects or styles"
     )
+
+
+def _varied(scene: Scene, rng: random.Random) -> Scene:
+    """Return the same scene with each of its icons drawn otherwise."""
+    placements = tuple(replace(each, variation=rng.randint(1, 2**31)) for each in scene.placements)
+    return replace(scene, placements=placements)
 
 
 def _is_swallowed(scene: Scene) -> bool:
@@ -248,7 +262,7 @@ def _compose(
     known: list[str],
     held_out: list[str],
     icon_codes: tuple[str, ...],
-    single_cells: int,
+    config: DefaultDataConfig,
 ) -> Scene:
     ground = rng.choice(list(GROUNDS))
     style = rng.choice(styles)
@@ -264,7 +278,7 @@ def _compose(
         if held_out:
             codes[rng.randrange(number)] = rng.choice(held_out)
     if len(codes) == 1:
-        size = single_cells if kind == "single" else LARGE_CELLS
+        size = config.single_cells if kind == "single" else config.icon_cells
         furthest = LATTICE_CELLS - 1 - size
         places = [(rng.randint(1, furthest), rng.randint(1, furthest))]
     else:
@@ -331,6 +345,8 @@ def draw_scene(scene: Scene, icons: Icons, size_pixels: int) -> Image.Image:
             )
         # The whole icon sets are too large to keep every raster; the table's objects are not.
         raster = icons.draw(scene.style, placement.code, placement.size * cell, keep=scene.kind != "icon")
+        if placement.variation:
+            raster = varied(raster, placement.variation)
         top, left, side = placement.row * cell, placement.column * cell, placement.size * cell
         patch = canvas[top : top + side, left : left + side]
         alpha = raster[..., 3:].astype(np.uint16)

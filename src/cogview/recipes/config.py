@@ -217,11 +217,14 @@ class CaptioningRecipe(FinetuneRecipe):
 
     Args:
         positions: of codes and pieces, as `CaptionTemplate` says; by default those that suit the base.
+        trains_words: whether an adapter has its own rows of the embedding, and of the head, for the pieces of the
+            captions that it learns, as in `StyleRecipe`.
 
     Paper: 3.2.
     """
 
     positions: CaptionPositions | None = None
+    trains_words: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

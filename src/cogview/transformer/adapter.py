@@ -66,19 +66,23 @@ class TokenTable(nn.Embedding):
     """
 
     ids: Int64[Tensor, "n"]
+    place_of: Int64[Tensor, "v"]
 
     def __init__(self, base: nn.Embedding, ids: tuple[int, ...]) -> None:
         super().__init__(base.num_embeddings, base.embedding_dim, device="meta")
         self.weight = base.weight
         self.rows = nn.Parameter(base.weight.detach()[list(ids)].clone())
         self.register_buffer("ids", torch.tensor(ids, device=base.weight.device), persistent=False)
+        place_of = torch.full((base.num_embeddings,), -1, device=base.weight.device)
+        place_of[self.ids] = torch.arange(len(ids), device=base.weight.device)
+        self.register_buffer("place_of", place_of, persistent=False)
         self._ids = ids
 
     def forward(self, input: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
         """Embed tokens."""
-        is_own = input[..., None] == self.ids
-        own = F.embedding(is_own.long().argmax(dim=-1), self.rows)
-        return torch.where(is_own.any(dim=-1, keepdim=True), own, super().forward(input))
+        places = self.place_of[input]
+        own = F.embedding(places.clamp(min=0), self.rows)
+        return torch.where(places[..., None] >= 0, own, super().forward(input))
 
     def part(self, rows: range) -> Float[Tensor, "v d"]:
         """Return the rows of some ids."""
