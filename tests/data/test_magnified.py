@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from picture_folders import write_tokens
 
-from cogview.data.loader import batch_indices
+from cogview.data.loader import MaskedCodeBatches, batch_indices
 from cogview.data.magnified import MagnifiedShards, MagnifiedTokenBatches
 from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
@@ -120,6 +120,18 @@ def test_texts_are_dropped_as_often_as_asked(write_set: WriteSet) -> None:
     batches = MagnifiedTokenBatches(shards, TEMPLATE, 0, 200, dropped_texts=0.3)
     textless = batches.batch(0).tokens[:, 1] >= VOCABULARY.text_pieces.stop
     assert 30 < np.count_nonzero(textless) < 90
+
+
+def test_only_high_codes_are_hidden(write_set: WriteSet) -> None:
+    shards = MagnifiedShards(low=write_set(2), high=write_set(4))
+    whole = MagnifiedTokenBatches(shards, TEMPLATE, 0, 3)
+    plain, masked = whole.batch(0), MaskedCodeBatches(whole, 1.0, seed=0).batch(0)
+    is_hidden = masked.tokens != plain.tokens
+    assert set(masked.tokens[is_hidden]) == {VOCABULARY.separator("MASK")}
+    after_high = np.cumsum(plain.tokens == VOCABULARY.separator("BOI2"), axis=1) > 0
+    assert not is_hidden[~after_high].any()
+    assert 0 < np.count_nonzero(is_hidden) < 3 * 16
+    np.testing.assert_array_equal(masked.targets, plain.targets)
 
 
 def test_sets_that_do_not_belong_together_are_refused(write_set: WriteSet) -> None:

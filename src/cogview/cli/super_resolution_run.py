@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from cogview.cli.finetune_run import finetune
+from cogview.data.loader import MaskedCodeBatches
 from cogview.data.magnified import MagnifiedShards, MagnifiedTokenBatches
 from cogview.data.shards import TokenShards
 from cogview.files import atomic_write_bytes
@@ -77,7 +78,7 @@ def train_super_resolution(
             template.num_positions,
         )
     if recipe.adapter is not None and not recipe.adapter.token_rows:
-        separators = tuple(template.opening.tolist())
+        separators = (*template.opening.tolist(), template.vocabulary.separator("MASK"))
         recipe = dataclasses.replace(
             recipe, adapter=dataclasses.replace(recipe.adapter, token_rows=separators)
         )
@@ -85,13 +86,16 @@ def train_super_resolution(
         recipe,
         model,
         "super-resolution",
-        batches,
+        MaskedCodeBatches(batches, recipe.masked_codes, recipe.training.seed)
+        if recipe.masked_codes
+        else batches,
         out,
         positions=positions,
         licence=licence,
         facts={
             "window_share": recipe.window_share,
             "dropped_texts": recipe.dropped_texts,
+            "masked_codes": recipe.masked_codes,
             "num_pairs": len(pairs),
             "tokens": large.fingerprint,
             "low_tokens": small.fingerprint,

@@ -7,6 +7,7 @@ and any step's batch can be looked at by itself.
 import dataclasses
 import warnings
 from functools import lru_cache
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -130,10 +131,25 @@ class TokenBatches:
         return pieces, self._shards.codes(index)
 
 
+@runtime_checkable
+class BatchSource(Protocol):
+    """Whatever gives the sequences of each step, from pairs or from pictures at two sizes."""
+
+    @property
+    def template(self) -> Any:
+        """What puts them in sequence."""
+        ...
+
+    def batch(self, step: int) -> TokenBatch:
+        """Return the sequences of a step."""
+        ...
+
+
 class _ReplacedCodeBatches:
     """Batches in which some of the codes that the transformer reads are replaced; its targets stay.
 
-    For each sequence a share is drawn between 0 and the largest, and that share of its codes is replaced.
+    Only codes that are learnt are ever replaced: of pictures at two sizes, the larger one's. For each sequence a share
+    is drawn between 0 and the largest, and that share of its codes is replaced.
 
     Args:
         batches: the batches with all codes as they are.
@@ -144,10 +160,8 @@ class _ReplacedCodeBatches:
     _stream: int
     """Tells the random numbers of one kind of replacement from those of another."""
 
-    def __init__(
-        self, batches: "TokenBatches | _ReplacedCodeBatches", largest_share: float, seed: int
-    ) -> None:
-        self.template: PairTemplate = batches.template
+    def __init__(self, batches: BatchSource, largest_share: float, seed: int) -> None:
+        self.template = batches.template
         self._batches = batches
         self._largest_share = largest_share
         self._seed = seed

@@ -235,6 +235,8 @@ class SuperResolutionRecipe(FinetuneRecipe):
         high_positions: where the positions of the high codes start; see `SuperResolutionTemplate`.
         window_share: the share of sequences that are windows of larger pictures, where there are such.
         dropped_texts: the share of sequences that are learnt without their text, as in `TextToImageRecipe`.
+        masked_codes: the largest share of the high codes that are read as [MASK] while training, as there. High codes
+            foretell each other, and where they are hidden the low ones have to be read. Beyond the paper.
 
     Paper: 3.1.
     """
@@ -242,10 +244,11 @@ class SuperResolutionRecipe(FinetuneRecipe):
     high_positions: Literal["restart", "after_low"] = "restart"
     window_share: float = 0.5
     dropped_texts: float = 0.0
+    masked_codes: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse shares that are none."""
-        _check_shares(self, "window_share", "dropped_texts")
+        _check_shares(self, "window_share", "dropped_texts", "masked_codes")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ def bundled() -> SuperResolutionRecipe:
     return SuperResolutionRecipe(
         adapter=AdapterConfig(rank=64, alpha=64.0, trains_norms=True),
         high_positions="after_low",
+        masked_codes=0.8,
         token_loss=TokenLossConfig(normaliser="legal"),
         attention="fused",
         training=TrainingConfig(
