@@ -9,7 +9,7 @@ PICTURES is `cogview data build bundled-captions`. Three figures, on pictures th
 - telling: of 32 captions in one language, the picture's own and those of 31 other pictures, the own has the lowest
   CapLoss (splits held-out-drawing and held-out-composition);
 - ranking: of 16 pictures drawn for a held-out caption, the one with the lowest CapLoss against a random one, by the
-  perceptual distance from the true picture.
+  perceptual distance from the true picture. The captions name the ground, which no ranking could guess.
 
 Writes bench/results/captioning.json.
 """
@@ -30,7 +30,7 @@ from cogview.evaluation.efficientnet import EfficientNetLite0, find_weights, loa
 from cogview.files import atomic_write_json
 from cogview.generation.pipeline import Pipeline
 from cogview.image.pixels import image_to_array, read_image
-from composition import entries_of
+from composition import entries_of, requests_of
 from environment import RESULTS, describe
 from intervals import interval
 
@@ -89,12 +89,10 @@ def telling(pipe: Pipeline, pictures: Path, split: str, num: int) -> dict[str, A
 
 def ranking(pipe: Pipeline, backbone: EfficientNetLite0, pictures: Path, num: int) -> dict[str, Any]:
     """Return how far the best of 16 and a random one of them are from the true picture."""
-    entries = entries_of(pictures, COMPOSITION)[:num]
     best, random, gains = [], [], []
-    for number, entry in enumerate(entries):
-        text = entry["texts"][0 if number % 2 else -1]  # both languages
-        drawn = pipe.generate(text, NUM_CANDIDATES, keep=NUM_CANDIDATES, seed=100 * number)
-        true = torch.from_numpy(image_to_array(read_image(pictures / entry["file_name"])))[None]
+    for number, request in enumerate(requests_of(pictures, num)):
+        drawn = pipe.generate(request.text, NUM_CANDIDATES, keep=NUM_CANDIDATES, seed=100 * number)
+        true = torch.from_numpy(image_to_array(read_image(pictures / request.file_name)))[None]
         shown = torch.from_numpy(np.stack([image_to_array(picture.image) for picture in drawn]))
         with torch.inference_mode():
             of_true = [each.expand(len(shown), -1, -1, -1) for each in backbone(true).maps]

@@ -4,6 +4,9 @@ The style is openmoji, whose art is in no training data of ours. Both splits are
 default data, captioned with their object: "A cat of openmoji style". The held-out split shows objects that a model
 knows from other styles and whose openmoji picture is not in the train split.
 
+Objects stand in the middle, as in most pictures of a style. Where they may stand anywhere, "the object begins here" is
+unlikely at every single place, and a nucleus of 0.9 draws bare ground to the end.
+
 Differs from the paper: 3.3 trains with one text for all pictures, "An image of openmoji style", which is what
 `cogview train style --style openmoji` makes of these too.
 """
@@ -143,16 +146,14 @@ def _scenes(
     grounds = {code: seen_grounds(icons, STYLE, code) for code in codes}
     for of_object in grounds.values():
         rng.shuffle(of_object)
-    furthest = LATTICE_CELLS - 1 - config.object_cells
+    middle = (LATTICE_CELLS - config.object_cells) // 2
     order = list(codes)
     for index in range(number):
         round_number, place = divmod(index, len(order))
         if place == 0:
             rng.shuffle(order)
         code = order[place]
-        placement = Placement(
-            code=code, column=rng.randint(1, furthest), row=rng.randint(1, furthest), size=config.object_cells
-        )
+        placement = Placement(code=code, column=middle, row=middle, size=config.object_cells)
         ground = grounds[code][round_number % len(grounds[code])]
         yield Scene(kind="single", ground=ground, style=STYLE, placements=(placement,))
 
