@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the adapters of the bundled model: captions, super-resolution and the openmoji style, and measures them.
 #
-#   scripts/bundled-adapters.sh WORK           some 3 hours on 2 CPU cores with bfloat16; needs `make check` run once
+#   scripts/bundled-adapters.sh WORK           some 4 hours on 2 CPU cores with bfloat16; needs `make check` run once
 #   TRY=1 scripts/bundled-adapters.sh WORK     the whole way in minutes, with few pictures and steps, for adapters of no use
 #
 # WORK is a folder with 1 GB to spare; a second call goes on where the first one stopped. The icons come by npm, or from
@@ -33,29 +33,30 @@ tokens() { # PICTURES SPLIT OUT FLAGS...
   shift 3
   [ -d "$out" ] || $cogview tokenize "$pictures" --split "$split" --num-workers 2 --out "$out" "$@"
 }
-train() { # TASK OUT FLAGS...
-  local task=$1 out=$2
-  shift 2
-  $cogview train "$task" bundled --out "$out" "$@" ${of_training[@]+"${of_training[@]}"} \
+train() { # TASK RECIPE OUT FLAGS...
+  local task=$1 recipe=$2 out=$3
+  shift 3
+  $cogview train "$task" "$recipe" --out "$out" "$@" ${of_training[@]+"${of_training[@]}"} \
     $([ ! -e "$out/config.json" ] || echo --resume)
 }
 
 build bundled-captions "$work/told" ${of_data[@]+"${of_data[@]}"}
 tokens "$work/told" train "$work/told-tokens"
 tokens "$work/told" held-out-composition "$work/told-held-out"
-train captioning "$work/caption" --data "$work/told-tokens" --held-out "$work/told-held-out" \
+train captioning bundled "$work/caption" --data "$work/told-tokens" --held-out "$work/told-held-out" \
   --licence apache-2.0
 
 build bundled-large "$work/large" ${of_data[@]+"${of_data[@]}"}
 for pixels in 128 256 512; do
   tokens "$work/large" train "$work/tokens-$pixels" --size-pixels "$pixels"
 done
-train super-resolution "$work/super-resolution" --data "$work/tokens-256" --low "$work/tokens-128" \
-  --windows "$work/tokens-512" --licence apache-2.0
+pairs=(--data "$work/tokens-256" --low "$work/tokens-128" --windows "$work/tokens-512" --licence apache-2.0)
+train super-resolution bundled-start "$work/super-resolution-start" "${pairs[@]}"
+train super-resolution bundled "$work/super-resolution" "${pairs[@]}" --start-from "$work/super-resolution-start"
 
 build openmoji-style "$work/style" ${of_style[@]+"${of_style[@]}"}
 tokens "$work/style" train "$work/style-tokens"
-train style "$work/style-openmoji" --data "$work/style-tokens" --style openmoji --licence CC-BY-SA-4.0
+train style bundled "$work/style-openmoji" --data "$work/style-tokens" --trains-words --licence CC-BY-SA-4.0
 
 if [ -z "${TRY:-}" ]; then
   $python bench/captioning.py --adapter "$work/caption" --pictures "$work/told"

@@ -230,3 +230,28 @@ def test_what_cannot_be_is_refused_in_one_line(
     monkeypatch.setattr(finetune_run.os, "environ", {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"})
     assert "start it without torchrun" in refusal(capsys, training(home, out))
     assert not out.exists()
+
+
+def test_a_run_starts_as_another_adapter(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = home / "started"
+    once = (
+        "--training.num-steps",
+        "1",
+        "--training.log-every-steps",
+        "1",
+        "--training.learning-rate",
+        "1e-9",
+    )
+    flags = ("--style", "wiggly", "--start-from", home / "run", "--training.sample-every-steps", 0)
+    assert main(training(home, out, *flags, steps=once)) == 0
+    weights, before = (load_file(home / run / "model" / "model.safetensors") for run in ("started", "run"))
+    assert weights.keys() == before.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-6)
+    assert any(bool(tensor.any()) for name, tensor in before.items() if ".up." in name), (
+        "a fresh one proves nothing"
+    )
+    capsys.readouterr()
+    words = training(home, home / "other", *flags, "--adapter.rank", 3)
+    assert "does not fit what is to be trained: it has AdapterConfig(rank=2" in refusal(capsys, words)
+    assert not (home / "other").exists()

@@ -317,6 +317,20 @@ def test_few_codes_are_a_function_of_seed_and_step(shards: TokenShards) -> None:
     assert (positions[0] != positions[2]).any()
 
 
+def test_codes_that_change_are_kept_rather(tmp_path: Path) -> None:
+    """Of a picture's places 1 to 3 the second alone has another code than the one before it."""
+    pictures = [(np.array([i, i, i + 1, i + 1]), [[1]]) for i in range(20)]
+    shards = TokenShards(write_tokens(tmp_path, pictures, num_codes=100, num_pieces=50))
+    plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=50)
+    for weight, wanted in ((1.0, 1 / 3), (2.0, 1 / 2), (1e-6, 0.0), (1e6, 1.0)):
+        few = FewCodeBatches(plain, 2, seed=0, weight_of_changes=weight)
+        batches = [few.batch(step) for step in range(20)]
+        changed = [(b.tokens != b.targets)[b.image_mask].reshape(50, 2)[:, 1] for b in batches]
+        assert np.mean(changed) == pytest.approx(wanted, abs=0.05)
+    with pytest.raises(UsageError, match="weight_of_changes must be over 0, got 0"):
+        FewCodeBatches(plain, 2, seed=0, weight_of_changes=0.0)
+
+
 @pytest.mark.parametrize("num_codes", [0, 5])
 def test_more_codes_than_a_picture_has_or_none_are_refused(shards: TokenShards, num_codes: int) -> None:
     plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=5)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from picture_folders import write_tokens
 
-from cogview.data.loader import MaskedCodeBatches, batch_indices
+from cogview.data.loader import FewCodeBatches, MaskedCodeBatches, batch_indices
 from cogview.data.magnified import MagnifiedShards, MagnifiedTokenBatches
 from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
@@ -132,6 +132,23 @@ def test_only_high_codes_are_hidden(write_set: WriteSet) -> None:
     assert not is_hidden[~after_high].any()
     assert 0 < np.count_nonzero(is_hidden) < 3 * 16
     np.testing.assert_array_equal(masked.targets, plain.targets)
+
+
+def test_few_high_codes_are_kept_after_the_whole_low_picture(write_set: WriteSet) -> None:
+    shards = MagnifiedShards(low=write_set(2), high=write_set(4))
+    whole = MagnifiedTokenBatches(shards, TEMPLATE, 0, 3)
+    plain, few = whole.batch(0), FewCodeBatches(whole, 5, seed=0).batch(0)
+    assert few.tokens.shape[1] == plain.tokens.shape[1] - 11
+    for row in range(3):
+        first = int(plain.image_mask[row].argmax())
+        np.testing.assert_array_equal(few.tokens[row, : first + 1], plain.tokens[row, : first + 1])
+        places = np.flatnonzero(few.image_mask[row])
+        assert places.tolist() == list(range(first, first + 5))
+        learnt = dict(zip(plain.positions[row], plain.targets[row], strict=True))
+        for place in places:
+            assert few.targets[row, place] == learnt[few.positions[row, place]]
+    with pytest.raises(UsageError, match="between 1 and the 16 codes of a picture, got 17"):
+        FewCodeBatches(whole, 17, seed=0)
 
 
 def test_sets_that_do_not_belong_together_are_refused(write_set: WriteSet) -> None:

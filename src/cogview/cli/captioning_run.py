@@ -35,6 +35,7 @@ def train_captioning(
     held_out: Path | None,
     licence: str,
     *,
+    start_from: Path | None = None,
     resume: bool,
     as_json: bool,
 ) -> None:
@@ -47,6 +48,7 @@ def train_captioning(
         base: the model; None for the bundled one.
         held_out: tokens to measure on.
         licence: of pictures and captions.
+        start_from: the adapter to start as, its folder or its run; a fresh one by default.
         resume: go on with the run that lies there.
         as_json: print the result as JSON.
     """
@@ -80,6 +82,7 @@ def train_captioning(
         facts={"num_pairs": len(shards), "tokens": shards.fingerprint},
         sample=partial(_write_samples, model, held_out_shards or shards),
         evaluate=None if held_out_shards is None else partial(_held_out_figures, model, held_out_shards),
+        start_from=start_from,
         resume=resume,
         as_json=as_json,
     )

@@ -14,8 +14,9 @@ from torch import Tensor
 from cogview.cli.training_run import run_training
 from cogview.data.ranks import Ranks
 from cogview.errors import UsageError
-from cogview.generation.adapters import save_task_model
+from cogview.generation.adapters import find_adapter_folder, load_task_model, save_task_model
 from cogview.generation.parts import PretrainedModel, TaskModel, TaskName, fields_of
+from cogview.generation.weights import fingerprint_of_transformer
 from cogview.recipes.config import FinetuneRecipe
 from cogview.training.transformer import Batches, TransformerTask
 from cogview.transformer.adapter import AdaptedTransformer, first_positions
@@ -35,6 +36,7 @@ def finetune(
     facts: Mapping[str, Any],
     sample: Callable[[TaskModel, Path], None],
     evaluate: Callable[[TaskModel], Mapping[str, Mapping[str, float]]] | None = None,
+    start_from: Path | None = None,
     resume: bool,
     as_json: bool,
 ) -> None:
@@ -54,11 +56,12 @@ def finetune(
         facts: what else defines the run, so that a resume with other facts is refused.
         sample: writes a sample sheet with what is trained, to the path given.
         evaluate: measures what was trained on each held-out split.
+        start_from: a folder or run of the same task, whose weights it starts with; fresh ones by default.
         resume: go on with the run that lies there.
         as_json: print the result as JSON.
 
     Raises:
-        UsageError: an adapter is to be trained by several processes.
+        UsageError: an adapter is to be trained by several processes, or started from one of another task or shape.
     """
     template: Any = batches.template
     assert template.vocabulary == base.template.vocabulary, "a task is learnt in the base's vocabulary"
@@ -66,6 +69,8 @@ def finetune(
     if not alone and recipe.adapter is not None:
         raise UsageError("an adapter is trained by one process: start it without torchrun")
     transformer = new_transformer(recipe, base.transformer, template.num_positions, positions)
+    if start_from is not None:
+        _start_as(transformer, task, find_adapter_folder(start_from), base)
     if recipe.attention is not None:
         transformer.compute_attention(recipe.attention)
     trained = TaskModel(
@@ -84,6 +89,9 @@ def finetune(
             "token_loss": recipe.token_loss,
             "attention": recipe.attention,
             "licence": licence,
+            "start_from": None
+            if start_from is None
+            else fingerprint_of_transformer(transformer.state_dict()),
             **facts,
         },
         sample=lambda num_steps: sample(trained, out / "samples" / f"step-{num_steps:08d}.png"),
@@ -92,6 +100,19 @@ def finetune(
         whole=None if alone else transformer,
         as_json=as_json,
     )
+
+
+def _start_as(transformer: Transformer, task: TaskName, folder: Path, base: PretrainedModel) -> None:
+    """Give what is to be trained the weights of what was trained before."""
+    started = load_task_model(folder, base)
+    if started.task != task:
+        raise UsageError(f"{folder} has learnt {started.task}, not {task}: start from another")
+    shapes = [getattr(each, "adapter", None) or each.config for each in (started.transformer, transformer)]
+    if shapes[0] != shapes[1]:
+        raise UsageError(
+            f"{folder} does not fit what is to be trained: it has {shapes[0]}, and the recipe asks for {shapes[1]}"
+        )
+    transformer.load_state_dict(started.transformer.state_dict(), strict=False)
 
 
 def new_transformer(

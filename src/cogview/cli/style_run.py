@@ -28,6 +28,7 @@ def train_style(
     licence: str,
     sample_texts: tuple[str, ...],
     *,
+    start_from: Path | None = None,
     resume: bool,
     as_json: bool,
 ) -> None:
@@ -41,6 +42,7 @@ def train_style(
         style: its name, if the texts are to be made of it; None for the pictures' own captions.
         licence: of the pictures.
         sample_texts: what the sample sheets show.
+        start_from: the adapter to start as, its folder or its run; a fresh one by default.
         resume: go on with the run that lies there.
         as_json: print the result as JSON.
     """
@@ -81,6 +83,7 @@ def train_style(
             "tokens": shards.fingerprint,
         },
         sample=partial(_draw_samples, model, shown),
+        start_from=start_from,
         resume=resume,
         as_json=as_json,
     )

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from cogview.cli.finetune_run import finetune
-from cogview.data.loader import MaskedCodeBatches
+from cogview.data.loader import BatchSource, FewCodeBatches, MaskedCodeBatches
 from cogview.data.magnified import MagnifiedShards, MagnifiedTokenBatches
 from cogview.data.shards import TokenShards
 from cogview.files import atomic_write_bytes
@@ -36,6 +36,7 @@ def train_super_resolution(
     base: str | None,
     licence: str,
     *,
+    start_from: Path | None = None,
     resume: bool,
     as_json: bool,
 ) -> None:
@@ -49,6 +50,7 @@ def train_super_resolution(
         windows: tokens of the same pictures at twice the larger size; None to learn none.
         base: the model; None for the bundled one.
         licence: of the pictures.
+        start_from: the adapter to start as, its folder or its run; a fresh one by default.
         resume: go on with the run that lies there.
         as_json: print the result as JSON.
     """
@@ -86,9 +88,7 @@ def train_super_resolution(
         recipe,
         model,
         "super-resolution",
-        MaskedCodeBatches(batches, recipe.masked_codes, recipe.training.seed)
-        if recipe.masked_codes
-        else batches,
+        _thinned(batches, recipe),
         out,
         positions=positions,
         licence=licence,
@@ -96,15 +96,28 @@ def train_super_resolution(
             "window_share": recipe.window_share,
             "dropped_texts": recipe.dropped_texts,
             "masked_codes": recipe.masked_codes,
+            "kept_codes": recipe.kept_codes,
+            "weight_of_changes": recipe.weight_of_changes,
             "num_pairs": len(pairs),
             "tokens": large.fingerprint,
             "low_tokens": small.fingerprint,
             "window_tokens": None if largest is None else largest.fingerprint,
         },
         sample=partial(_draw_samples, model, template, pairs),
+        start_from=start_from,
         resume=resume,
         as_json=as_json,
     )
+
+
+def _thinned(batches: BatchSource, recipe: SuperResolutionRecipe) -> BatchSource:
+    """Return the batches with high codes hidden and left out, as the recipe says."""
+    seed = recipe.training.seed
+    if recipe.masked_codes:
+        batches = MaskedCodeBatches(batches, recipe.masked_codes, seed)
+    if recipe.kept_codes is not None:
+        batches = FewCodeBatches(batches, recipe.kept_codes, seed, recipe.weight_of_changes)
+    return batches
 
 
 def _draw_samples(

@@ -18,6 +18,7 @@ def run(
     base: str | None = None,
     held_out: Path | None = None,
     licence: str = "",
+    start_from: Path | None = None,
     resume: bool = False,
     json: bool = False,
 ) -> None:
@@ -31,9 +32,12 @@ def run(
         held_out: tokens, made by the same tokenizers, on which CapLoss is measured at the end, and how often a
             picture's own caption has the lowest among many.
         licence: of the pictures and captions, and so of the adapter, for its card: CC-BY-4.0, for instance.
+        start_from: an adapter of the same shape, its folder or its run, whose weights the run starts with.
         resume: go on with the run that lies in the run folder.
         json: print the result as JSON.
     """
     from cogview.cli.captioning_run import train_captioning
 
-    train_captioning(recipe, data, out, base, held_out, licence, resume=resume, as_json=json)
+    train_captioning(
+        recipe, data, out, base, held_out, licence, start_from=start_from, resume=resume, as_json=json
+    )

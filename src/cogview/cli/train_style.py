@@ -19,6 +19,7 @@ def run(
     style: str | None = None,
     licence: str = "",
     sample_texts: tuple[str, ...] = (),
+    start_from: Path | None = None,
     resume: bool = False,
     json: bool = False,
 ) -> None:
@@ -33,9 +34,21 @@ def run(
             captions are. They are learnt as they are by default.
         licence: of the pictures, and so of the adapter, for its card: CC-BY-SA-4.0, for instance.
         sample_texts: what the sample sheets show; things "of NAME style", or captions of the tokens, by default.
+        start_from: an adapter of the same shape, its folder or its run, whose weights the run starts with.
         resume: go on with the run that lies in the run folder.
         json: print the result as JSON.
     """
     from cogview.cli.style_run import train_style
 
-    train_style(recipe, data, out, base, style, licence, sample_texts, resume=resume, as_json=json)
+    train_style(
+        recipe,
+        data,
+        out,
+        base,
+        style,
+        licence,
+        sample_texts,
+        start_from=start_from,
+        resume=resume,
+        as_json=json,
+    )

@@ -19,6 +19,7 @@ def run(
     windows: Path | None = None,
     base: str | None = None,
     licence: str = "",
+    start_from: Path | None = None,
     resume: bool = False,
     json: bool = False,
 ) -> None:
@@ -33,9 +34,12 @@ def run(
             doubling.
         base: the model: a folder, a run, or OWNER/NAME on the Hugging Face hub; the bundled one by default.
         licence: of the pictures, and so of the adapter, for its card.
+        start_from: an adapter of the same shape, its folder or its run, whose weights the run starts with.
         resume: go on with the run that lies in the run folder.
         json: print the result as JSON.
     """
     from cogview.cli.super_resolution_run import train_super_resolution
 
-    train_super_resolution(recipe, data, low, out, windows, base, licence, resume=resume, as_json=json)
+    train_super_resolution(
+        recipe, data, low, out, windows, base, licence, start_from=start_from, resume=resume, as_json=json
+    )

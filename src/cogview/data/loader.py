@@ -221,33 +221,52 @@ class FewCodeBatches:
     few codes at known places nearly every one has to be taken from the text, and a sequence is a fraction as long. It
     is how a model may begin; what it has learnt of texts then serves a run on whole pictures.
 
-    The separator before the first code always stays, and with it the first code as a target.
+    The separator before the first code always stays, and with it the first code as a target. Only codes that are learnt
+    are left out: of pictures at two sizes, the larger one's.
 
     Args:
         batches: the batches with all codes.
         num_codes: codes that a sequence keeps as targets, at least 1; each stands right after the code before it, which
             is what the transformer reads.
         seed: of what is kept.
+        weight_of_changes: how much rather a code is kept that differs from the one before it: over 1, edges are learnt
+            more often than bare ground, and are foretold too often until whole pictures are learnt from.
     """
 
-    def __init__(self, batches: TokenBatches | _ReplacedCodeBatches, num_codes: int, seed: int) -> None:
-        if not 1 <= num_codes <= batches.template.num_codes_per_image:
+    def __init__(
+        self, batches: BatchSource, num_codes: int, seed: int, weight_of_changes: float = 1.0
+    ) -> None:
+        self._num_all = int(np.count_nonzero(batches.batch(0).image_mask[0]))
+        if not 1 <= num_codes <= self._num_all:
             raise UsageError(
-                f"kept_codes must be between 1 and the {batches.template.num_codes_per_image} codes of a picture, "
-                f"got {num_codes}"
+                f"kept_codes must be between 1 and the {self._num_all} codes of a picture, got {num_codes}"
             )
+        if not weight_of_changes > 0:
+            raise UsageError(f"weight_of_changes must be over 0, got {weight_of_changes}")
         self.template = batches.template
         self._batches = batches
         self._num_codes = num_codes
         self._seed = seed
+        self._weight_of_changes = weight_of_changes
 
     def batch(self, step: int) -> TokenBatch:
         """Return the sequences of a step, a function of the seed and the step alone."""
         batch = self._batches.batch(step)
         draw = np.random.Generator(np.random.PCG64([self._seed, step, 2]))
-        num_rows, num_all = len(batch.tokens), self.template.num_codes_per_image
+        num_rows, num_all = len(batch.tokens), self._num_all
         places = np.nonzero(batch.image_mask)[1].reshape(num_rows, num_all)  # of the tokens before the codes
-        order = draw.permuted(np.tile(np.arange(1, num_all), (num_rows, 1)), axis=1)[:, : self._num_codes - 1]
+        if self._weight_of_changes == 1:
+            order = draw.permuted(np.tile(np.arange(1, num_all), (num_rows, 1)), axis=1)
+        else:
+            # Those with the largest of log weight + Gumbel noise are a draw without replacement by weight.
+            read, learnt = (
+                np.take_along_axis(each, places, axis=1) for each in (batch.tokens, batch.targets)
+            )
+            keys = np.where(read != learnt, np.log(self._weight_of_changes), 0.0) + draw.gumbel(
+                size=read.shape
+            )
+            order = 1 + np.argsort(-keys[:, 1:], axis=1)
+        order = order[:, : self._num_codes - 1]
         kept = np.concatenate([np.zeros((num_rows, 1), dtype=np.int64), np.sort(order, axis=1)], axis=1)
         kept_places = np.take_along_axis(places, kept, axis=1)
         # What comes before the codes, the codes kept, and no more: all else is padding, which nothing attends to.

@@ -237,6 +237,9 @@ class SuperResolutionRecipe(FinetuneRecipe):
         dropped_texts: the share of sequences that are learnt without their text, as in `TextToImageRecipe`.
         masked_codes: the largest share of the high codes that are read as [MASK] while training, as there. High codes
             foretell each other, and where they are hidden the low ones have to be read. Beyond the paper.
+        kept_codes: high codes that a sequence holds while training, drawn anew each time; all by default. See
+            `cogview.data.loader.FewCodeBatches`.
+        weight_of_changes: how much rather one of them is a code that differs from the one before it.
 
     Paper: 3.1.
     """
@@ -245,6 +248,8 @@ class SuperResolutionRecipe(FinetuneRecipe):
     window_share: float = 0.5
     dropped_texts: float = 0.0
     masked_codes: float = 0.0
+    kept_codes: int | None = None
+    weight_of_changes: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse shares that are none."""
