@@ -23,6 +23,7 @@ from PIL import Image
 import cogview
 from cogview.data.scenes import LATTICE_CELLS, SMALL_CELLS, Placement, Scene, relation_of
 from cogview.data.world import GROUNDS, scene_objects
+from cogview.evaluation.icon_judge import ground_of
 from cogview.files import atomic_write_json
 from cogview.generation.pipeline import Pipeline
 from cogview.image.pixels import image_to_array, read_image, tensor_to_images
@@ -100,9 +101,7 @@ class Reader:
     def read(self, picture: np.ndarray) -> Shown:
         """Return what a picture [y x c] shows, the ground by its four edges."""
         picture = picture.astype(np.float32)
-        edges = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-        colour = np.median(edges, axis=0)
-        ground = min(GROUNDS, key=lambda name: float(np.abs(colour - GROUNDS[name].rgb).sum()))
+        ground = ground_of(picture)
         looks = self.looks[ground]
         bare = np.tile(np.float32(GROUNDS[ground].rgb), len(looks.pixels[0]) // 3)
         side = LATTICE_CELLS - SMALL_CELLS + 1

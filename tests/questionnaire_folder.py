@@ -1,13 +1,17 @@
 """A small questionnaire to test with: three systems, whose pictures are of one colour each."""
 
 import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
 
-from cogview.evaluation.questionnaire.answers import SCALES
+from cogview.evaluation.questionnaire.answers import SCALES, AnswerFile
 from cogview.evaluation.questionnaire.build import build_questionnaire
 from cogview.evaluation.questionnaire.folder import Questionnaire, read_questionnaire
+from cogview.evaluation.questionnaire.server import QuestionnaireServer
 from cogview.evaluation.questionnaire.systems import Caption, System
 
 COLOURS = {"baseline": (200, 30, 30), "ours": (30, 160, 60), "truth": (40, 60, 200)}
@@ -54,3 +58,16 @@ def record_of(questionnaire: Questionnaire, rater: str = "anna", question: int =
         "seconds": 1.5,
         "at": "2026-01-02T03:04:05+00:00",
     }
+
+
+@contextmanager
+def serving(asked: Questionnaire) -> Iterator[QuestionnaireServer]:
+    """Yield a server of a questionnaire that answers while the block runs."""
+    answers = AnswerFile(asked.folder / "answers.jsonl", asked)
+    with QuestionnaireServer(asked, answers, port=0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+    answers.close()

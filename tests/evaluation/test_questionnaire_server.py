@@ -3,16 +3,15 @@
 import http.client
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cogview.errors import CogViewError
-from cogview.evaluation.questionnaire.answers import AnswerFile, read_answers
+from cogview.evaluation.questionnaire.answers import read_answers
 from cogview.evaluation.questionnaire.server import MAX_BODY_BYTES, QuestionnaireServer
-from questionnaire_folder import COLOURS, questionnaire_in, record_of
+from questionnaire_folder import COLOURS, questionnaire_in, record_of, serving
 
 JSON = {"Content-Type": "application/json"}
 
@@ -21,14 +20,8 @@ JSON = {"Content-Type": "application/json"}
 def server(tmp_path: Path) -> Iterator[QuestionnaireServer]:
     asked = questionnaire_in(tmp_path, questions_per_rater=2)
     (asked.folder / "key.json").rename(tmp_path / "key.json")  # serving does not need it
-    answers = AnswerFile(asked.folder / "answers.jsonl", asked)
-    with QuestionnaireServer(asked, answers, port=0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(asked) as server:
         yield server
-        server.shutdown()
-        thread.join()
-    answers.close()
 
 
 def ask(

@@ -1,16 +1,15 @@
 """A questionnaire answered in a real browser: by keyboard, by mouse, closed in the middle and gone on with."""
 
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cogview.evaluation.questionnaire.answers import SCALES, AnswerFile, read_answers
+from cogview.evaluation.questionnaire.answers import SCALES, read_answers
 from cogview.evaluation.questionnaire.server import QuestionnaireServer
-from questionnaire_folder import questionnaire_in
+from questionnaire_folder import questionnaire_in, serving
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -20,14 +19,8 @@ _SECONDS = 60  # a busy machine is slow, and only a failure waits that long
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[QuestionnaireServer]:
     asked = questionnaire_in(tmp_path)
-    answers = AnswerFile(asked.folder / "answers.jsonl", asked)
-    with QuestionnaireServer(asked, answers, port=0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(asked) as server:
         yield server
-        server.shutdown()
-        thread.join()
-    answers.close()
 
 
 @pytest.fixture
