@@ -231,13 +231,13 @@ def work_on(
     lock = _join(unfinished_folder(out), source, request, state)
     try:
         work = UnfinishedTokens(out, lock)
-        # The others may have come to the end meanwhile, or an earlier process to all but the very end.
-        if _is_made(out, request, state):
-            work.discard()
-            yield None
-            return
         try:
-            yield work
+            # The others may have come to the end meanwhile, or an earlier process to all but the very end.
+            if _is_made(out, request, state):
+                work.discard()
+                yield None
+            else:
+                yield work
         except BaseException:
             if not any(work.records()):
                 work.discard()
