@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from cogview.data.world import GROUNDS, known_codes, scene_objects
 from cogview.errors import UsageError
 from cogview.recipes.default_data import bundled, openmoji_style
 
-CONFIG = StyleDataConfig(num_train=400, num_held_out=40, size_pixels=32)
+CONFIG = StyleDataConfig(num_train=400, num_ordinary=200, num_held_out=40, size_pixels=32)
 
 
 def read_metadata(folder: Path) -> list[dict[str, Any]]:
@@ -29,7 +30,12 @@ def read_metadata(folder: Path) -> list[dict[str, Any]]:
 
 
 def of_split(folder: Path, split: str) -> list[dict[str, Any]]:
-    return [line for line in read_metadata(folder) if line["split"] == split]
+    lines = [line for line in read_metadata(folder) if line["split"] == split]
+    return [line for line in lines if line["scene"]["style"] == "openmoji"]
+
+
+def ordinary(folder: Path) -> list[dict[str, Any]]:
+    return [line for line in read_metadata(folder) if line["scene"]["style"] != "openmoji"]
 
 
 def code_of(line: dict[str, Any]) -> str:
@@ -39,7 +45,7 @@ def code_of(line: dict[str, Any]) -> str:
 @pytest.fixture(scope="module")
 def built(icons: Icons, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("style") / "pictures"
-    assert build_style_data(CONFIG, folder, icons=icons) == {"train": 400, "held-out-style": 40}
+    assert build_style_data(CONFIG, folder, icons=icons) == {"train": 600, "held-out-style": 40}
     return folder
 
 
@@ -47,8 +53,9 @@ def test_captions_name_object_and_style(built: Path) -> None:
     for line in read_metadata(built):
         thing = scene_objects()[code_of(line)]
         english, chinese = line["texts"]
-        assert english.endswith(f" {thing.singular[0]} of openmoji style")
-        assert chinese == f"一{thing.measure}openmoji风格的{thing.chinese[0]}"
+        style = line["scene"]["style"]
+        assert english.endswith(f" {thing.singular[0]} of {style} style")
+        assert chinese == f"一{thing.measure}{style}风格的{thing.chinese[0]}"
     assert object_texts(scene_objects()["1f431"]) == ("A cat of openmoji style", "一只openmoji风格的猫")
     umbrella = next(thing for thing in scene_objects().values() if thing.singular[0] == "umbrella")
     assert object_texts(umbrella)[0] == "An umbrella of openmoji style"
@@ -61,6 +68,24 @@ def test_no_object_to_measure_by_is_seen_in_training(built: Path) -> None:
     assert not train & held_out
     assert held_out < set(known_codes(bundled().data.num_objects))  # the bundled model knows them all
     assert not any(scene_objects()[code].held_out for code in train)
+
+
+def test_ordinary_pictures_show_all_that_the_model_knows_as_it_knows_it(built: Path) -> None:
+    lines = ordinary(built)
+    assert {line["split"] for line in lines} == {"train"}
+    assert len(lines) == CONFIG.num_ordinary
+    icons = Counter((line["scene"]["style"], code_of(line)) for line in lines)
+    assert set(icons) == set(product(CONFIG.known_styles, known_codes(CONFIG.num_known_objects)))
+    assert max(icons.values()) - min(icons.values()) <= 1
+
+
+def test_the_style_can_be_shown_by_known_objects_alone(icons: Icons, tmp_path: Path) -> None:
+    config = replace(CONFIG, num_train=60, num_ordinary=0, only_known=True)
+    assert build_style_data(config, tmp_path / "known", icons=icons)["train"] == 60
+    shown = {code_of(line) for line in of_split(tmp_path / "known", "train")}
+    held_out = {code_of(line) for line in of_split(tmp_path / "known", "held-out-style")}
+    assert shown == set(known_codes(CONFIG.num_known_objects)) - held_out
+    assert "Twitter" not in (tmp_path / "known" / "CREDITS.txt").read_text(encoding="utf-8")
 
 
 def test_objects_come_equally_often_and_on_many_grounds(built: Path) -> None:
@@ -76,7 +101,7 @@ def test_objects_come_equally_often_and_on_many_grounds(built: Path) -> None:
 def test_pictures_are_the_scenes_that_they_say(built: Path, icons: Icons) -> None:
     for line in read_metadata(built)[::40]:
         scene = Scene.from_json(line["scene"])
-        assert (scene.kind, scene.style, len(scene.placements)) == ("single", "openmoji", 1)
+        assert (scene.kind, len(scene.placements)) == ("single", 1)
         assert scene.placements[0].size == bundled().data.single_cells
         with Image.open(built / line["file_name"]) as picture:
             assert np.array_equal(np.asarray(picture), np.asarray(draw_scene(scene, icons, 32)))
@@ -94,7 +119,9 @@ def test_the_art_is_credited_and_its_licence_named(built: Path) -> None:
     assert "OpenMoji" in text
     assert "Attribution-ShareAlike 4.0" in text
     packages = json.loads((built / "data-config.json").read_text(encoding="utf-8"))["packages"]
-    assert "CC-BY-SA-4.0" in {package["licence"] for package in packages}
+    assert {package["licence"] for package in packages} == {"CC-BY-SA-4.0", "CC-BY-4.0", "MIT"}
+    for package in packages[1:]:
+        assert f"{package['name']} {package['version']}" in text
 
 
 def test_the_same_configuration_gives_the_same_bytes(built: Path, icons: Icons, tmp_path: Path) -> None:
@@ -106,7 +133,7 @@ def test_the_same_configuration_gives_the_same_bytes(built: Path, icons: Icons, 
 
 
 def test_the_folder_can_be_tokenized_by_split(built: Path) -> None:
-    assert len(ImageFolder(built, "train")) == 400
+    assert len(ImageFolder(built, "train")) == 600
     assert len(ImageFolder(built, "held-out-style")) == 40
 
 
@@ -115,6 +142,9 @@ def test_the_folder_can_be_tokenized_by_split(built: Path) -> None:
     [
         ({"num_train": 0}, "num_train"),
         ({"num_held_out": -1}, "num_held_out"),
+        ({"num_ordinary": -1}, "num_ordinary"),
+        ({"known_styles": ()}, "known_styles"),
+        ({"known_styles": ("openmoji",)}, "known_styles"),
         ({"num_held_out_objects": 81}, "num_held_out_objects"),
         ({"num_held_out_objects": 0}, "num_held_out_objects"),
         ({"num_known_objects": 1}, "num_objects"),
@@ -123,7 +153,7 @@ def test_the_folder_can_be_tokenized_by_split(built: Path) -> None:
     ],
 )
 def test_what_cannot_be_built_is_refused(
-    change: dict[str, int], named: str, icons: Icons, tmp_path: Path
+    change: dict[str, Any], named: str, icons: Icons, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=named):
         build_style_data(replace(CONFIG, **change), tmp_path / "out", icons=icons)
@@ -137,6 +167,6 @@ def test_the_command_builds_what_the_recipe_says(
     monkeypatch.setattr(style_pictures, "load_icons", lambda *_: icons)
     words = ["--data.size-pixels", "16", "--data.num-held-out", "20", "--json"]
     assert main(["data", "build", "openmoji-style", "--out", str(tmp_path / "pictures"), *words]) == 0
-    assert json.loads(capsys.readouterr().out)["num_pictures"] == {"train": 1000, "held-out-style": 20}
+    assert json.loads(capsys.readouterr().out)["num_pictures"] == {"train": 2000, "held-out-style": 20}
     assert main(["data", "build", "openmoji-style", "--out", str(tmp_path / "pictures"), *words]) == 2
     assert "already exists" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from cogview.errors import UsageError
+from cogview.planning import devices
 from cogview.planning.devices import GPUS, find_device
 from cogview.planning.plan import plan_run, tokens_of
 from cogview.planning.training import TrainingPlanner, work_of_a_sequence
@@ -84,6 +85,20 @@ def test_a_training_is_counted_as_it_is_done() -> None:
 def test_impossible_numbers_are_refused(num_devices: int, mfu: float, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         plan_run(text_to_image.tiny(), GPUS["h100"], num_devices=num_devices, mfu=mfu, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", ["memory.max", "memory/memory.limit_in_bytes"])
+def test_the_limit_of_a_container_is_the_memory_there_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "CONTROL_GROUPS", tmp_path)
+    machine = find_device("cpu").memory_bytes
+    assert machine == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = tmp_path / name
+    limit.parent.mkdir(exist_ok=True)
+    for text, wanted in (("1000000\n", 1e6), ("max\n", machine), (f"{2**62}\n", machine)):
+        limit.write_text(text)
+        assert find_device("cpu").memory_bytes == wanted
 
 
 def test_bfloat16_is_not_planned_where_there_is_none() -> None:

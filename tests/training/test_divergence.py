@@ -206,6 +206,11 @@ def test_steps_that_overflow_are_no_trouble_unless_the_scale_is_at_its_floor(tmp
     first = read_metrics(tmp_path / "free" / "metrics.jsonl")[0]
     assert math.isnan(first["loss"])  # all of its steps were skipped
     assert first["overflows"] == 4
+    short = tiny_config(precision="float16_o2", loss_scale=free, num_steps=3)
+    with pytest.raises(CogViewError, match="All 3 steps overflowed"):
+        train(TinyTask(), short, tmp_path / "short")
+    with pytest.raises(CogViewError, match="All 3 steps overflowed"):  # nor is it done when asked again
+        train(TinyTask(), short, tmp_path / "short", resume=True)
     bound = LossScaleConfig(initial=2.0**24, floor=2.0**24)
     with pytest.raises(CogViewError, match="became infinite or NaN in step 2"):
         train(TinyTask(), tiny_config(precision="float16_o2", loss_scale=bound), tmp_path / "bound")

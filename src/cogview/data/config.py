@@ -76,11 +76,14 @@ class StyleDataConfig:
     """Pictures of one style: many to learn from, and others of objects that are not among them.
 
     Args:
-        num_train: pictures of the train split, each captioned with its object, "A cat of openmoji style".
+        num_train: pictures of the train split in the style, each captioned with its object, "A cat of openmoji style".
+        num_ordinary: more pictures of the train split, of all known objects in the styles in which they are known,
+            captioned alike, "A cat of twemoji style": what changes with the style is learnt, what does not is kept.
         num_held_out: pictures of the held-out split, captioned alike.
         num_held_out_objects: objects that only the held-out split shows, so many of the first `num_known_objects`.
         num_known_objects: train objects, from the top of the table, that the model to be finetuned knows in other
             styles; the train split shows those that are not held out, and the rest of the table's train objects.
+        only_known: the train split shows known objects alone.
         size_pixels: side of a picture; a multiple of 16.
         object_cells: side of the object, in cells of the 16 x 16 lattice, 1 to 14.
         seed: the pictures are a function of this and the fields above.
@@ -88,9 +91,12 @@ class StyleDataConfig:
     """
 
     num_train: int = 1_000
+    num_ordinary: int = 1_000
     num_held_out: int = 200
     num_held_out_objects: int = 20
     num_known_objects: int = 80
+    only_known: bool = False
+    known_styles: tuple[Style, ...] = ("twemoji", "fluent-flat")
     size_pixels: int = 128
     object_cells: int = 7
     seed: int = 0

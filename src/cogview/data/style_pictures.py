@@ -13,15 +13,16 @@ Differs from the paper: 3.3 trains with one text for all pictures, "An image of 
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 from cogview.data.captioned_folder import CaptionedPicture, refuse_filled, write_captioned_folder
 from cogview.data.captions import english_article
 from cogview.data.config import Style, StyleDataConfig
-from cogview.data.icons import Icons, load_icons
-from cogview.data.packages import EMOJIBASE, OPENMOJI
+from cogview.data.icons import PACKAGE_OF_STYLE, Icons, load_icons
+from cogview.data.packages import EMOJIBASE, OPENMOJI, Package
 from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
 from cogview.data.world import GROUNDS, SceneObject, known_codes, scene_objects
 from cogview.errors import UsageError
@@ -38,13 +39,15 @@ Package {OPENMOJI.name} {OPENMOJI.version}, from https://github.com/hfg-gmuend/o
 Changes: drawn as pixels, scaled, and placed on coloured grounds. The pictures are under the same licence. Weights that
 are trained on them should say so, and credit the OpenMoji project.
 """
+ORDINARY_CREDITS = """Pictures in another style, which metadata.jsonl names, are made in the same way from:
+"""
 
 
-def object_texts(thing: SceneObject) -> tuple[str, str]:
-    """Return what asks for an object in the style, in English and in Chinese."""
+def object_texts(thing: SceneObject, style: Style = STYLE) -> tuple[str, str]:
+    """Return what asks for an object in a style, in English and in Chinese."""
     name = thing.singular[0]
     article = english_article(name).capitalize()
-    return f"{article} {name} of {STYLE} style", f"一{thing.measure}{STYLE}风格的{thing.chinese[0]}"
+    return f"{article} {name} of {style} style", f"一{thing.measure}{style}风格的{thing.chinese[0]}"
 
 
 def style_objects(config: StyleDataConfig) -> tuple[list[str], list[str]]:
@@ -60,7 +63,8 @@ def style_objects(config: StyleDataConfig) -> tuple[list[str], list[str]]:
         )
     by_hash = sorted(known, key=lambda code: hashlib.sha256(f"{STYLE}/{code}".encode()).digest())
     held_out = set(by_hash[: config.num_held_out_objects])
-    train = [code for code, thing in scene_objects().items() if not thing.held_out and code not in held_out]
+    shown = known if config.only_known else [c for c, thing in scene_objects().items() if not thing.held_out]
+    train = [code for code in shown if code not in held_out]
     return train, [code for code in known if code in held_out]
 
 
@@ -86,8 +90,15 @@ def build_style_data(
         CogViewError: a package is missing or cannot be fetched, or the disk refuses.
     """
     train, held_out = style_objects(config)
-    if config.num_train < 1 or config.num_held_out < 0:
-        raise UsageError("num_train must be at least 1 and num_held_out must not be negative")
+    if config.num_train < 1 or min(config.num_ordinary, config.num_held_out) < 0:
+        raise UsageError(
+            "num_train must be at least 1, and num_ordinary and num_held_out must not be negative"
+        )
+    if config.num_ordinary and (not config.known_styles or STYLE in config.known_styles):
+        raise UsageError(
+            f"known_styles are {', '.join(config.known_styles) or 'none'}; wanted styles other than {STYLE}, for the "
+            f"{config.num_ordinary} ordinary pictures"
+        )
     if config.size_pixels < LATTICE_CELLS or config.size_pixels % LATTICE_CELLS:
         raise UsageError(
             f"size_pixels is {config.size_pixels}; wanted a positive multiple of {LATTICE_CELLS}"
@@ -97,11 +108,16 @@ def build_style_data(
             f"object_cells is {config.object_cells}; wanted 1 to {LATTICE_CELLS - 2} cells of the lattice"
         )
     refuse_filled(out)
+    styles = (STYLE, *(config.known_styles if config.num_ordinary else ()))
+    art = [PACKAGE_OF_STYLE[style] for style in styles]
     if icons is None:
-        icons = load_icons((STYLE,), config.packages_folder, [*train, *held_out])
+        icons = load_icons(styles, config.packages_folder, [*train, *held_out])
     sizes = {
         split: number
-        for split, number in (("train", config.num_train), (HELD_OUT_SPLIT, config.num_held_out))
+        for split, number in (
+            ("train", config.num_train + config.num_ordinary),
+            (HELD_OUT_SPLIT, config.num_held_out),
+        )
         if number
     }
     fields = asdict(config)
@@ -114,48 +130,64 @@ def build_style_data(
             "format": "cogview-style-data",
             "version": 1,
             "config": fields,
-            "packages": [asdict(EMOJIBASE), asdict(OPENMOJI)],
+            "packages": [asdict(package) for package in (EMOJIBASE, *art)],
         },
-        credits=CREDITS,
+        credits=CREDITS + _ordinary_credits(art),
         progress=progress,
     )
     return sizes
 
 
+def _ordinary_credits(art: Sequence[Package]) -> str:
+    lines = [
+        f"{package.author}, package {package.name} {package.version}, under {package.licence}\n"
+        for package in art
+        if package != OPENMOJI
+    ]
+    return ORDINARY_CREDITS + "".join(lines) if lines else ""
+
+
 def _pictures(
     config: StyleDataConfig, icons: Icons, train: list[str], held_out: list[str]
 ) -> Iterator[CaptionedPicture]:
-    for split, codes, number in (
-        ("train", train, config.num_train),
-        (HELD_OUT_SPLIT, held_out, config.num_held_out),
+    known = known_codes(config.num_known_objects)
+    for split, styles, codes, number in (
+        ("train", (STYLE,), train, config.num_train),
+        ("train", config.known_styles, known, config.num_ordinary),
+        (HELD_OUT_SPLIT, (STYLE,), held_out, config.num_held_out),
     ):
-        for scene in _scenes(config, icons, split, codes, number):
+        for scene in _scenes(config, icons, split, styles, codes, number):
             yield CaptionedPicture(
                 image=draw_scene(scene, icons, config.size_pixels),
-                texts=list(object_texts(scene_objects()[scene.placements[0].code])),
+                texts=list(object_texts(scene_objects()[scene.placements[0].code], scene.style)),
                 split=split,
                 facts={"scene": scene.to_json()},
             )
 
 
 def _scenes(
-    config: StyleDataConfig, icons: Icons, split: str, codes: list[str], number: int
+    config: StyleDataConfig,
+    icons: Icons,
+    split: str,
+    styles: Sequence[Style],
+    codes: list[str],
+    number: int,
 ) -> Iterator[Scene]:
-    """Yield scenes of one object: each object once in a round, on another ground in each of the first rounds."""
-    rng = random.Random(f"{config.seed}/{split}")
-    grounds = {code: seen_grounds(icons, STYLE, code) for code in codes}
-    for of_object in grounds.values():
-        rng.shuffle(of_object)
+    """Yield scenes of one object: each icon once in a round, on another ground in each of the first rounds."""
+    rng = random.Random(f"{config.seed}/{split}/{'/'.join(styles)}")
+    order = list(product(styles, codes))
+    grounds = {icon: seen_grounds(icons, *icon) for icon in order}
+    for of_icon in grounds.values():
+        rng.shuffle(of_icon)
     middle = (LATTICE_CELLS - config.object_cells) // 2
-    order = list(codes)
     for index in range(number):
         round_number, place = divmod(index, len(order))
         if place == 0:
             rng.shuffle(order)
-        code = order[place]
+        style, code = order[place]
         placement = Placement(code=code, column=middle, row=middle, size=config.object_cells)
-        ground = grounds[code][round_number % len(grounds[code])]
-        yield Scene(kind="single", ground=ground, style=STYLE, placements=(placement,))
+        ground = grounds[style, code][round_number % len(grounds[style, code])]
+        yield Scene(kind="single", ground=ground, style=style, placements=(placement,))
 
 
 def seen_grounds(icons: Icons, style: Style, code: str) -> list[str]:

@@ -3,10 +3,14 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from cogview.errors import UsageError
 from cogview.training.flops import PEAK_TFLOPS
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+"""Where Linux tells the limits of a group of processes; a container sees its own group there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +86,9 @@ def find_device(name: str) -> Device:
 
         from cogview.training.precision import computes_bfloat16
 
-        memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
         return Device(
             name="cpu",
-            memory_bytes=memory,
+            memory_bytes=_memory_bytes(),
             half_tflops=None,
             float32_tflops=None,
             has_bfloat16=computes_bfloat16(torch.device("cpu")),
@@ -96,3 +99,14 @@ def find_device(name: str) -> Device:
             "give --device-memory-gb and --peak-tflops"
         )
     return GPUS[name]
+
+
+def _memory_bytes() -> float:
+    """Return how much memory this process may have: the machine's, or what its container is limited to."""
+    memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of version 2 and of version 1
+        try:
+            memory = min(memory, float((CONTROL_GROUPS / name).read_text()))
+        except (OSError, ValueError):  # "max" is no limit
+            continue
+    return memory

@@ -90,8 +90,8 @@ def train(
 
     Raises:
         UsageError: the folder or the config doesn't allow this run.
-        CogViewError: the loss became infinite or NaN (or leapt) once more than the config has rollbacks for, or the
-            disk was full at the end.
+        CogViewError: the loss became infinite or NaN (or leapt) once more than the config has rollbacks for, every
+            step was skipped for an overflow, or the disk was full at the end.
         TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
     with ExitStack() as stack:
@@ -253,6 +253,11 @@ def train(
             raise CogViewError(
                 f"The disk is full and the run is saved only up to step {saved_steps} of {config.num_steps}; "
                 "free some space and resume the run."
+            )
+        if not stepper.applied_steps:
+            raise CogViewError(
+                f"All {config.num_steps} steps overflowed and were skipped: nothing was learnt. Train longer, start "
+                "with a smaller --training.loss-scale.initial, or take the precision bfloat16."
             )
         if (
             first_step == config.num_steps
