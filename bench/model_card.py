@@ -7,11 +7,16 @@ PICTURES is a built default data set with its held-out splits. Where the transfo
 are named first. A run whose folder is gone is a card's JSON with `#` and the name of the part, for instance
 `bench/results/model_card.json#image_tokenizer_run`. Writes README.md and samples.png into the model's folder and the
 figures to bench/results/model_card.json.
+
+    python bench/model_card.py --model RUN/model --rewrite
+
+measures nothing and writes README.md again, of the figures that lie there. Either way the model's adapters are told of,
+by what `captioning.py`, `super_resolution.py` and `styles.py` have found.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +41,25 @@ SPLITS = ("held-out-composition", "held-out-object")
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    for name in ("model", "pictures"):
-        arguments.add_argument(f"--{name}", type=Path, required=True)
-    arguments.add_argument("--image-tokenizer-run", required=True)
-    arguments.add_argument("--transformer-run", nargs="+", required=True)
+    arguments.add_argument("--model", type=Path, required=True)
+    arguments.add_argument(
+        "--rewrite", action="store_true", help="only the text, of figures that were measured"
+    )
+    arguments.add_argument("--pictures", type=Path)
+    arguments.add_argument("--image-tokenizer-run")
+    arguments.add_argument("--transformer-run", nargs="+")
     arguments.add_argument("--recipe", default="bundled", help="name of the recipes that made it")
     arguments.add_argument("--num-pictures", type=int, default=500, help="measured, of each split")
     arguments.add_argument("--num-samples", type=int, default=8, help="held-out captions drawn for the sheet")
     arguments.add_argument("--between-runs", default="", help="what was done to the weights between two runs")
     given = arguments.parse_args()
+    if given.rewrite:
+        kept = json.loads((RESULTS / "model_card.json").read_text(encoding="utf-8"))
+        atomic_write_text(given.model / "README.md", card(kept, given.model))
+        return
+    for name in ("pictures", "image_tokenizer_run", "transformer_run"):
+        if getattr(given, name) is None:
+            arguments.error(f"--{name.replace('_', '-')} is missing")
     pipe = cogview.load(given.model, device="cpu", dtype=torch.float32)
     figures: dict[str, Any] = {"environment": describe(torch.device("cpu")), "model": facts(pipe)}
     for split in SPLITS:
@@ -60,7 +75,7 @@ def main() -> None:
     figures["transformer_runs"] = [facts for run in given.transformer_run for facts in run_facts(run)]
     sample_sheet(pipe, given.pictures, given.num_samples).save(given.model / "samples.png", optimize=True)
     atomic_write_json(RESULTS / "model_card.json", figures)
-    atomic_write_text(given.model / "README.md", card(figures))
+    atomic_write_text(given.model / "README.md", card(figures, given.model))
     print(json.dumps({split: figures[split] for split in SPLITS}, indent=2))
 
 
@@ -171,7 +186,102 @@ def device_of(run: dict[str, Any]) -> str:
     return run["device_name"] if run["device"] == "cuda" else f"{run['num_threads']} CPU threads"
 
 
-def card(figures: dict[str, Any]) -> str:
+def megabytes(folder: Path) -> str:
+    return f"{sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.1f}"
+
+
+def figure(mean_and_half: Sequence[float], unit: str, reached: bool | None = None) -> str:
+    """Return a mean with its interval, in percent or as a distance, and whether it is less than was wanted."""
+    digits = ".1%" if unit == "%" else ".3f"
+    told = " +- ".join(format(each, digits) for each in mean_and_half)
+    return f"{told}, **missed**" if reached is False else told
+
+
+def caption_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return figure, reached and wanted of a captioner."""
+    naming = found["naming"]["share"]
+    rows = [("the object named, in a style in which it was never learnt", naming, 0.8)]
+    for split in ("held-out-drawing", "held-out-composition"):
+        rows.append(
+            (f"a picture's own caption first of 32, {split}", found[f"telling, {split}"]["share"], 0.9)
+        )
+    told = [(name, figure(share, "%", share[0] >= wanted), f"{wanted:.0%}") for name, share, wanted in rows]
+    for title in (title for title in found if title.startswith("ranking")):
+        mean, half = found[title]["random_minus_best"]
+        of = f"{found[title]['num_candidates']}{title.removeprefix('ranking')}"
+        best = figure(found[title]["best_by_caption_loss"], "")
+        told.append(
+            (
+                f"distance from the true picture of a random one of {of}, less that of the best by CapLoss ({best})",
+                figure((mean, half), "", mean > half),
+                "over 0",
+            )
+        )
+    return told
+
+
+def super_resolution_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return figure, reached and wanted of a magnifier."""
+    of = {name: kinds["perceptual"] for name, kinds in found["mean_and_half_interval"].items()}
+    ours, bicubic = of["super-resolution"], of["bicubic of the codes"]
+    return [
+        (
+            "perceptual distance from the true picture of twice the size",
+            figure(ours, "", ours[0] < bicubic[0]),
+            f"under {figure(bicubic, '')}, bicubic magnification of the same codes",
+        )
+    ]
+
+
+def style_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return figure, reached and wanted of a style."""
+    with_it, without = (found["figures"][f"{name} the adapter"] for name in ("with", "without"))
+    ours, before = with_it["frechet_distance"], without["frechet_distance"]
+    return [
+        (
+            "Frechet distance from true pictures of objects never seen in the style",
+            f"{ours:.1f}" + ("" if ours < before else ", **missed**"),
+            f"under {before:.1f}, without it",
+        ),
+        ("the object is recognised", figure(with_it["object_recognised"], "%"), "as often as can be"),
+        ("the style is recognised", figure(with_it["in_style"], "%"), "as often as can be"),
+    ]
+
+
+ADAPTERS = {
+    "caption": ("captioning", caption_rows),
+    "super-resolution": ("super-resolution", super_resolution_rows),
+    "style-openmoji": ("styles", style_rows),
+}
+"""Of each adapter, the result that measured it and what is told of that."""
+
+
+def adapters_section(folder: Path) -> str:
+    """Return what the card says of the model's adapters: what they reach of what was wanted."""
+    rows = [
+        (name, megabytes(folder / "adapters" / name), *row)
+        for name, (result, of) in ADAPTERS.items()
+        if (folder / "adapters" / name).is_dir()
+        for row in of(json.loads((RESULTS / f"{result}.json").read_text(encoding="utf-8")))
+    ]
+    if not rows:
+        return ""
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"""
+## Adapters
+
+Low-rank adapters that lie beside the model and are used when a task asks for them; each has its own card and licence.
+
+| adapter | MB | figure | reached | wanted |
+|---|---|---|---|---|
+{lines}
+
+The means have 95 % intervals. Measured by `bench/captioning.py`, `super_resolution.py` and `styles.py`; devices and
+commits are in their results in `bench/results`, and why a figure was missed is in `docs/decisions.md`.
+"""
+
+
+def card(figures: dict[str, Any], folder: Path) -> str:
     """Return the model card in Markdown."""
     model, environment = figures["model"], figures["environment"]
     height, width = (side * model["downsampling_factor"] for side in model["grid"])
@@ -251,7 +361,7 @@ Precision {", then ".join(precisions)}. Each run of the transformer starts from
 the one before it{between}.
 A commit that ends in "-dirty" had changes beside it, so that
 run cannot be repeated from the commit alone.
-
+{adapters_section(folder)}
 ## Data and licences
 
 Trained on scenes of icons from {art(world.styles)}{also}, with words from emojibase (MIT)
