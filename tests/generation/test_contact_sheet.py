@@ -67,3 +67,10 @@ def test_without_a_chinese_font_the_number_stays(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(fonts, "_chinese_font", lambda size_pixels: None)
     row = [picture("white")] * 4
     assert contact_sheet([row], ["一只猫"]).tobytes() == contact_sheet([row], [""]).tobytes()
+
+
+def test_the_caption_of_one_small_picture_is_shown_whole() -> None:
+    words = "three red apples to the left of a blue umbrella"
+    sheet = contact_sheet([[picture("white")]], [words])
+    wide = contact_sheet([[picture("white")] * 8], [words])
+    assert ink(sheet) == ink(wide)  # not cut

@@ -11,6 +11,7 @@ from cogview.image.fonts import TEXT_PIXELS, Font, caption_font
 _GAP_PIXELS = 8
 _NOTE_PIXELS = 12
 _MAX_COLUMNS = 8
+_MIN_WIDTH_PIXELS = 360  # a caption below a single small picture has to be read too
 _MAX_LINES = 2
 _MAX_CHARACTERS = 300  # a line never holds more
 _BACKGROUND, _INK = (255, 255, 255), (32, 32, 32)
@@ -36,7 +37,7 @@ def contact_sheet(
     note_font = ImageFont.load_default(_NOTE_PIXELS)
     note_height = _NOTE_PIXELS + _GAP_PIXELS // 2 if notes is not None else 0
     num_columns = min(max(len(row) for row in rows), _MAX_COLUMNS)
-    sheet_width = num_columns * (width + _GAP_PIXELS) + _GAP_PIXELS
+    sheet_width = max(num_columns * (width + _GAP_PIXELS) + _GAP_PIXELS, _MIN_WIDTH_PIXELS)
     blocks = []
     for number, (row, caption) in enumerate(zip(rows, captions, strict=True), start=first_number):
         font = caption_font(caption)
