@@ -1,6 +1,7 @@
 """`cogview evaluate text-to-image`: figures, resuming after a kill, shares of processes, one line for what is wrong."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ def test_figures_table_and_plots_come_of_it(
     result = json.loads((tmp_path / "run" / "figures-eye.json").read_text())
     assert (result["request"]["num_captions"], result["chosen_by"]) == (26, "CapLoss")
     assert (result["num_problems"], result["num_resized"], result["size_pixels"]) == (2, 1, 16)
+    assert result["num_real_pictures"] == 25
     assert {each["where"] for each in result["problems"]} == {"3.png", "metadata.jsonl line 27"}
     table = (tmp_path / "run" / "figures-eye.md").read_text()
     assert table in said.out + "\n"
@@ -180,6 +182,15 @@ def test_another_judge_chooses_beside_caploss(
     both = result_of(capsys, *words(home, tmp_path / "both", *more[:4]))
     assert {line["choice"] for line in both["curve"]} == {"CapLoss", "CLIP", "random"}
 
+    class Darkness(Brightness):
+        def __call__(self, text: str, pictures: list[Image.Image]) -> np.ndarray:
+            return -super().__call__(text, pictures)
+
+    # The same file for another architecture is another judge.
+    monkeypatch.setattr("cogview.evaluation.clip.load_clip", lambda *_: Darkness())
+    dark = result_of(capsys, *words(home, tmp_path / "run", "--clip", "ViT-B-32-quickgelu", *more[2:]))
+    assert dark["figures"] != result["figures"]
+
 
 def test_what_cannot_be_measured_is_one_line(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -196,8 +207,26 @@ def test_what_cannot_be_measured_is_one_line(
         (1, 'no pictures of split "train"', ("--split", "train")),
         (1, "do not belong together", ("--captions", tmp_path / "stray.jsonl")),
         (1, "absent", ("--captions", tmp_path / "absent.json")),
+        (2, "--seed must not be negative, got -1", ("--seed", -1)),
+        (2, "--batch-size must be 1 or more, got -1", ("--batch-size", -1)),
+        (2, "--contrast must be 0 or more, got nan", ("--contrast", "nan")),
+        (2, "temperature must be 0 or more, got nan", ("--temperature", "nan")),
+        (2, "top_p must lie over 0 and be at most 1, got 1.5", ("--top-p", 1.5)),
     ):
         assert call(*words(home, tmp_path / "run", *more)) == exit_code, said
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith("cogview: error: ")
         assert said in error
+        # What was asked for by mistake is not kept, where it would be in the way of what is asked for next.
+        assert exit_code == 1 or not (tmp_path / "run").exists()
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+
+def test_too_few_real_pictures_are_found_out_before_any_is_drawn(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [{"file_name": f"{name}.png", "text": "a red cat"} for name in [*range(18), "no-1", "no-2"]]
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert call(*words(home, tmp_path / "run", "--captions", tmp_path / "few.jsonl")) == 1
+    assert "only 17 of the 20 real pictures can be read, and 20 are needed" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "codes").exists()

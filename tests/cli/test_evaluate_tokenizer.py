@@ -78,6 +78,11 @@ def test_without_a_network_that_sees_the_rest_is_measured(
     (warning,) = (line for line in said.err.splitlines() if line.startswith("cogview: warning: "))
     assert "pip install 'cogview[eval]'" in warning
     assert (tmp_path / "out" / "reconstructions.png").is_file()
+    # Where no grid can be written, what was measured is told all the same.
+    assert call(*words, "--max-pictures", 1, "--json", "--grid", "tokenizer/config.json/grid.png") == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == result | {"grid": None}
+    assert "grid.png cannot be written (" in said.err
 
 
 def test_what_is_wrong_is_one_line_and_writes_nothing(

@@ -92,6 +92,19 @@ def test_translations_may_be_of_pictures(annotations: Path, tmp_path: Path) -> N
             "1 captions are of pictures that it does not list, the first of image_id 7",
         ),
         (json.dumps({"images": [], "annotations": []}), "has no caption of a picture"),
+        (
+            json.dumps({"images": [{"id": 5, "file_name": name} for name in "ab"], "annotations": []}),
+            "2 images have the id 5, and no telling whose its captions are",
+        ),
+        (json.dumps({"images": [{"id": 5, "file_name": None}], "annotations": []}), "None is no text"),
+        (
+            json.dumps({"images": [], "annotations": [{"id": 1, "image_id": [7], "caption": "a"}]}),
+            r"\[7\] is no id",
+        ),
+        (
+            json.dumps({"images": [], "annotations": [{"id": 1, "image_id": 7, "caption": None}]}),
+            "None is no text",
+        ),
     ],
 )
 def test_what_is_no_annotation_file_is_one_line(tmp_path: Path, content: str, said: str) -> None:

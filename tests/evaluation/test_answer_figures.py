@@ -66,6 +66,8 @@ def test_one_question_has_no_interval(asked: Questionnaire) -> None:
         figures_of([], key)
     with pytest.raises(UsageError, match="num_draws must be 1 or more"):
         figures_of([parse_answer(record_of(asked), asked)], key, num_draws=0)
+    with pytest.raises(UsageError, match="seed must not be negative"):
+        figures_of([parse_answer(record_of(asked), asked)], key, seed=-1)
 
 
 def test_intervals_are_those_of_a_plain_bootstrap_and_hold_the_truth() -> None:
@@ -92,6 +94,11 @@ def test_charts_show_a_bar_and_an_interval_for_each_figure(
     from matplotlib.figure import Figure
 
     key = read_key(asked)
+    names = {"baseline": r"$\frac$", "ours": "ours, $1 a picture", "truth": "truth"}  # no formulas
+    key = Key(
+        systems=tuple(names.values()),
+        system_of={picture: names[system] for picture, system in key.system_of.items()},
+    )
     answers = [parse_answer(record_of(asked, rater, number), asked) for rater in "ab" for number in range(3)]
     figures = figures_of(answers, key, num_draws=200)
     drawn: list[Figure] = []
@@ -103,10 +110,12 @@ def test_charts_show_a_bar_and_an_interval_for_each_figure(
     with Image.open(tmp_path / "charts.png") as picture:
         assert picture.format == "PNG"
     preferred, scored, overall = drawn[0].axes
-    assert [label.get_text() for label in preferred.get_yticklabels()] == list(COLOURS)
+    assert [label.get_text() for label in preferred.get_yticklabels()] == list(key.systems)
     widths = [bar.get_width() for bar in preferred.patches]
-    assert widths == pytest.approx([100 * figures["preference_share"][system]["value"] for system in COLOURS])
+    assert widths == pytest.approx(
+        [100 * figures["preference_share"][system]["value"] for system in key.systems]
+    )
     assert len(scored.patches) == 9
-    for line, system in zip(overall.lines, COLOURS, strict=True):
+    for line, system in zip(overall.lines, key.systems, strict=True):
         ends = figures["mean_scores"]["overall"][system]
         assert list(line.get_xdata()) == pytest.approx([ends["low"], ends["high"]])

@@ -138,3 +138,10 @@ def test_many_heads_have_small_cells() -> None:
 )
 def test_shares_are_told_in_two_digits(share: float, words: str) -> None:
     assert module._percent(share) == words
+
+
+def test_a_text_of_two_lines_is_a_title_of_one() -> None:
+    sheets = [
+        np.asarray(token_figure(maps(), PICTURE, text)) for text in ("a cat\nand a dog", "a cat and a dog")
+    ]
+    assert np.array_equal(*sheets)

@@ -73,6 +73,9 @@ def test_what_cannot_be_asked_for_is_one_line(pictures: Path, tmp_path: Path) ->
         UsageError, match="num_captions must be between 1 and 5, the pictures with captions, got 6"
     ):
         CaptionSet(pictures, num_captions=6)
+    (tmp_path / "empty.jsonl").write_text('{"file_name": "1.png", "text": " "}\n')
+    with pytest.raises(CogViewError, match=r"no picture of .*empty\.jsonl has a caption that is not empty"):
+        CaptionSet(pictures, tmp_path / "empty.jsonl", num_captions=1)
     with pytest.raises(UsageError, match="--translations belong to an annotation file"):
         CaptionSet(pictures, translations=tmp_path / "zh.json")
     with pytest.raises(UsageError, match="leave --split out"):

@@ -141,5 +141,9 @@ def test_too_few_pictures_for_the_features_are_told() -> None:
     with pytest.warns(UserWarning, match="16 pictures are too few for 16 features: their covariances are"):
         frechet_distance(features(1, 16, 16), features(2, 30, 16))
     frechet_distance(features(1, 17, 16), features(2, 30, 16))
+    with pytest.raises(
+        CogViewError, match="infinite or NaN: the weights of what sees or draws them are damaged"
+    ):
+        frechet_distance(features(1, 17, 16), features(2, 30, 16) * float("nan"))
     with pytest.raises(CogViewError, match="two pictures or more in each set, got 1"):
         frechet_distance(features(1, 1, 16), features(2, 30, 16))

@@ -1,5 +1,6 @@
 """Work in parts: it goes on where it was, for the same request only, and several processes share it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +63,24 @@ def test_work_goes_on_for_the_same_request_only(tmp_path: Path) -> None:
         begin_or_go_on(tmp_path / "other", request)
     with pytest.raises(UsageError, match="is a file"):
         begin_or_go_on(tmp_path / "other" / "letter.txt", request)
+
+
+def test_processes_that_begin_at_once_do_not_take_each_others_work_for_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def after_another(folder: Path) -> Iterator[Path]:
+        monkeypatch.undo()
+        begin_or_go_on(folder, {"seed": 0})
+        (folder / "codes").mkdir()
+        return folder.iterdir()
+
+    monkeypatch.setattr(Path, "iterdir", after_another)
+    begin_or_go_on(tmp_path, {"seed": 0})
+    assert (tmp_path / "codes").is_dir()
+
+
+def test_a_part_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "codes").touch()
+    parts = KeptParts(folder=tmp_path / "codes", num_items=4, items_per_part=4)
+    with pytest.raises(CogViewError, match=r"000000\.npy cannot be written .*the same command goes on"):
+        parts.write(0, np.zeros((4, 2)))

@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,32 @@ def test_lengths_are_checked_before_anything_is_read(
         connection.sendall(f"POST /api/answers HTTP/1.1\r\nHost: 127.0.0.1\r\n{lines}\r\n\r\n{{}}".encode())
         connection.shutdown(socket.SHUT_WR)
         assert f" {status} ".encode() in connection.makefile("rb").readline()
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "status"),
+    [("http://[x/", "127.0.0.1", 404), ("/", "[::::::]", 404), ("/", "a_b", 403)],
+)
+def test_addresses_that_are_none_lead_to_nothing(
+    server: QuestionnaireServer, address: str, host: str, status: int
+) -> None:
+    for method in ("GET", "POST"):
+        with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=20) as connection:
+            connection.sendall(f"{method} {address} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            assert f" {status} ".encode() in connection.makefile("rb").readline()
+
+
+def test_a_server_that_listens_everywhere_is_not_known_by_any_name(server: QuestionnaireServer) -> None:
+    with QuestionnaireServer(server.questionnaire, server.answers, host="", port=0) as everywhere:
+        assert "" not in everywhere.names
+
+
+def test_half_a_surrogate_in_a_caption_is_asked_about_all_the_same(server: QuestionnaireServer) -> None:
+    questions = tuple(replace(each, caption="a \ud800 cat") for each in server.questionnaire.questions)
+    server.questionnaire = replace(server.questionnaire, questions=questions)
+    status, body, _ = ask(server, "/api/questions?rater=anna")
+    assert status == 200
+    assert {each["caption"] for each in json.loads(body)["questions"]} == {"a ? cat"}
 
 
 def test_an_answer_that_the_disk_refuses_is_not_told_as_kept(

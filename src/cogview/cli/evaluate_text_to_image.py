@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -90,8 +91,12 @@ def run(
         raise UsageError(f"--candidates must be 1 or more, got {candidates}")
     if (clip is None) != (clip_weights is None):
         raise UsageError("--clip and --clip-weights go together: the name of the architecture, and its file")
-    if contrast < 0:
+    if not 0 <= contrast < float("inf"):
         raise UsageError(f"--contrast must be 0 or more, got {contrast}")
+    if seed < 0:
+        raise UsageError(f"--seed must not be negative, got {seed}")
+    if batch_size < 1:
+        raise UsageError(f"--batch-size must be 1 or more, got {batch_size}")
     import cogview
     from cogview.cli.evaluation_draws import Draws, say_duration
     from cogview.cli.evaluation_figures import Protocol, figures_of, open_backbone
@@ -102,6 +107,7 @@ def run(
     from cogview.evaluation.kept_parts import begin_or_go_on
     from cogview.evaluation.scores import MIN_PICTURES
     from cogview.files import sha256_of
+    from cogview.generation.config import SamplingConfig
     from cogview.generation.weights import fingerprint_of_transformer
 
     ranks = Ranks.from_environment(os.environ)
@@ -133,12 +139,15 @@ def run(
     # What is missing is found out before the pictures are drawn, not after.
     backbone, seen_by = open_backbone(feature, weights, pipeline.device)
     scorer = load_clip(clip, clip_weights, pipeline.device) if clip and clip_weights else None
-    sampling = {
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "guidance": pipeline.guidance if guidance is None else guidance,
-    }
+    # What cannot be drawn with is refused before the folder keeps it as what was asked for.
+    sampling = asdict(
+        SamplingConfig(
+            guidance=float(pipeline.guidance if guidance is None else guidance),
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+        )
+    )
 
     def fingerprint(name: str | None) -> str:
         transformer = pipeline.transformer if name is None else pipeline.adapters[name].transformer
@@ -193,7 +202,8 @@ def run(
         losses = None if ranker is None else draws.caption_losses(ranker, fingerprint(ranker))
         fits = None
         if scorer is not None and clip_weights is not None:
-            fits = draws.fits(scorer, sha256_of(clip_weights)[:16])
+            # Architectures may share a file, as those with another activation do.
+            fits = draws.fits(scorer, f"{clip}-{sha256_of(clip_weights)[:16]}")
         if real is None:
             print_result({"folder": out, "rank": ranks.rank}, [f"rank {ranks.rank} has done its share"], json)
             return
@@ -213,6 +223,7 @@ def run(
         "split": split,
         "num_clipped_captions": num_clipped,
         **_problems(captions_and_pictures.problems, real.problems),
+        "num_real_pictures": len(real.seen[0].pooled),
         "num_resized": real.num_resized,
         "size_pixels": protocol.size_pixels,
         "contrast": contrast,
@@ -304,7 +315,7 @@ def _table(result: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{request['num_captions']:,} captions x {request['candidates']} candidates, {size} x {size} pixels, "
         f"{result['model']}; the best by {result['chosen_by']}; contrast x {result['contrast']:g}; "
-        f"{result['num_resized']:,} real pictures had another size",
+        f"{result['num_resized']:,} of {result['num_real_pictures']:,} real pictures had another size",
         "",
         "| figure | value | 95 % |",
         "|---|---|---|",

@@ -77,7 +77,15 @@ def run(
             progress=move,
         )
         figures = evaluate_reconstruction(tokenizer, _keeping_first(pictures, shown), network)
-    _save_grid(tokenizer, shown, grid)
+    try:
+        _save_grid(tokenizer, shown, grid)
+        drawn: Path | None = grid
+    except OSError as error:  # after hours, perhaps: the figures are not lost with it
+        drawn = None
+        warnings.warn(
+            f"{grid} cannot be written ({error.strerror}), so the grid is left out: give another --grid",
+            stacklevel=1,
+        )
     result = {
         "data": data,
         "split": split,
@@ -89,7 +97,7 @@ def run(
         "num_codes": tokenizer.num_codes,
         "backbone": seen_by,
         "figures": figures,
-        "grid": grid,
+        "grid": drawn,
     }
     print_result(result, _lines(result), json)
 
@@ -145,5 +153,5 @@ def _lines(result: Mapping[str, Any]) -> list[str]:
         f"{result['num_problems']:,} pictures left out" + (":" if result["problems"] else ""),
         *(f"  {each['where']}: {each['reason']}" for each in result["problems"]),
         *([f"  and {not_listed:,} more"] if not_listed else []),
-        f"grid: {result['grid']}",
+        *([f"grid: {result['grid']}"] if result["grid"] else []),
     ]

@@ -13,11 +13,12 @@ from jaxtyping import Float64, Int64
 from cogview.cli.evaluation_draws import Draws
 from cogview.cli.report import progress_bar
 from cogview.data.pairs import CaptionedImage, Problem
-from cogview.errors import UsageError
+from cogview.errors import CogViewError, UsageError
 from cogview.evaluation.backbone import Backbone
 from cogview.evaluation.caption_set import RealPictures
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
 from cogview.evaluation.inception import load_inception
+from cogview.evaluation.scores import MIN_PICTURES
 from cogview.evaluation.text_to_image import (
     RADII,
     Seen,
@@ -71,7 +72,11 @@ class Protocol:
     device: torch.device
 
     def see_real(self, pictures: Sequence[CaptionedImage]) -> SeenReal:
-        """Return what is seen in real pictures."""
+        """Return what is seen in real pictures.
+
+        Raises:
+            CogViewError: fewer can be read than figures need, which shall be known before any is drawn.
+        """
         start = time.monotonic()
         real = RealPictures(pictures, self.size_pixels, self.num_workers)
         with progress_bar("seeing real", "pictures") as move:
@@ -81,6 +86,11 @@ class Protocol:
                 batch_size=self.batch_size,
                 device=self.device,
                 progress=lambda num_done: move(num_done, len(pictures)),
+            )
+        if len(seen[0].pooled) < MIN_PICTURES:
+            raise CogViewError(
+                f"only {len(seen[0].pooled)} of the {len(pictures)} real pictures can be read, and {MIN_PICTURES} are "
+                f"needed; the first problem: {real.problems[0]}: put them right, or give more captions"
             )
         return SeenReal(
             seen=seen,

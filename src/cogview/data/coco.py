@@ -1,7 +1,7 @@
 """MS COCO as it is published: a file of captions, a folder of pictures, and other captions by their ids beside them."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -40,15 +40,23 @@ class Coco:
     ) -> None:
         content = _read_json(annotations)
         try:
-            names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+            listed = [(_id(image["id"]), _text(image["file_name"])) for image in content["images"]]
             captions = [
-                (each["id"], each["image_id"], str(each["caption"])) for each in content["annotations"]
+                (_id(each["id"]), _id(each["image_id"]), _text(each["caption"]))
+                for each in content["annotations"]
             ]
         except (KeyError, TypeError) as error:
             raise CogViewError(
                 f"{annotations} is not an annotation file of captions as MS COCO's ({type(error).__name__}: {error}): "
                 "give one like captions_val2014.json"
             ) from error
+        names = dict(listed)
+        if len(names) < len(listed):
+            ((twice, number),) = Counter(image for image, _ in listed).most_common(1)
+            raise CogViewError(
+                f"{annotations}: {number:,} images have the id {twice}, and no telling whose its captions are: "
+                "get the file again"
+            )
         stray = [image for _, image, _ in captions if image not in names]
         if stray:
             raise CogViewError(
@@ -77,6 +85,18 @@ class Coco:
             else Problem(where=name, kind="no caption", reason="no caption is given for it")
             for image, name in names.items()
         ]
+
+
+def _id(value: object) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(f"{value!r} is no id")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def read_translations(path: Path) -> dict[str, tuple[str, ...]]:

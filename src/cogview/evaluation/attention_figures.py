@@ -224,7 +224,7 @@ def _sheet(
     sheet = Image.new("RGB", (width, top + step_y * len(cells) + foot), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     sheet.paste(thumb, (left, _GAP_PIXELS))
-    shown = [title for title in titles if caption_font(title)]
+    shown = [" ".join(title.split()) for title in titles if caption_font(title)]
     for number, title in enumerate(shown):
         line, font = _fitting(title, width - beside - _GAP_PIXELS, _TITLE_PIXELS)
         draw.text((beside, _GAP_PIXELS + number * (_TITLE_PIXELS + _GAP_PIXELS)), line, _INK, font)

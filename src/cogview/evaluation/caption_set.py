@@ -22,7 +22,7 @@ class AskedPicture:
     """A caption to draw, and the real picture that it was written for.
 
     Args:
-        picture: the real one, with this caption only.
+        picture: the real one, with all its captions.
         text: what is drawn.
         original: what a translation was made of; the text itself elsewhere.
     """
@@ -92,12 +92,12 @@ class CaptionSet:
                     self.problems.append(
                         Problem(where=entry.name, kind="no caption", reason="its captions are empty")
                     )
+        if not usable:
+            raise CogViewError(f"no picture of {captions or images} has a caption that is not empty")
         if num_captions is not None and not 1 <= num_captions <= len(usable):
             raise UsageError(
                 f"num_captions must be between 1 and {len(usable):,}, the pictures with captions, got {num_captions}"
             )
-        if not usable:
-            raise CogViewError(f"no picture of {captions or images} has a caption that is not empty")
         draw = np.random.default_rng(seed)
         taken = draw.permutation(len(usable))[:num_captions]
         self.asked: list[AskedPicture] = []

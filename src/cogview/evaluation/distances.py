@@ -115,8 +115,13 @@ class Gaussian:
         """Return the Gaussian of a set of features, in double precision.
 
         Raises:
-            CogViewError: there are fewer than two, so no covariance.
+            CogViewError: there are fewer than two, so no covariance, or some are infinite or NaN.
         """
+        if not torch.isfinite(features).all():
+            raise CogViewError(
+                "Features of some pictures are infinite or NaN: the weights of what sees or draws them are damaged; "
+                "give others."
+            )
         if len(features) < 2:
             raise CogViewError(
                 f"A Frechet distance needs two pictures or more in each set, got {len(features)}."

@@ -36,9 +36,11 @@ def begin_or_go_on(folder: Path, request: Mapping[str, Any]) -> None:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file: choose another folder with --out")
     if not path.exists():
-        if folder.exists() and any(
-            not each.name.startswith(".") for each in folder.iterdir() if each != path
-        ):
+        if (
+            folder.exists()
+            and any(not each.name.startswith(".") for each in folder.iterdir() if each != path)
+            and not path.exists()
+        ):  # another process that began just now may be further already
             raise UsageError(f"{folder} holds something else than an evaluation: choose another with --out")
         atomic_write_json(path, wanted)
     try:
@@ -90,11 +92,21 @@ class KeptParts:
         ]
 
     def write(self, part: int, rows: Shaped[np.ndarray, "_ ..."]) -> None:
-        """Keep a part."""
+        """Keep a part.
+
+        Raises:
+            CogViewError: it cannot be written.
+        """
         assert len(rows) == len(self.items(part)), "a part has a row for each of its things"
         data = io.BytesIO()
         np.save(data, rows, allow_pickle=False)
-        atomic_write_bytes(self._path(part), data.getvalue())
+        try:
+            atomic_write_bytes(self._path(part), data.getvalue())
+        except OSError as error:
+            raise CogViewError(
+                f"{self._path(part)} cannot be written ({error.strerror}): make room or give access; what is there "
+                "already is kept, and the same command goes on"
+            ) from error
 
     def read(self, part: int) -> Shaped[np.ndarray, "_ ..."]:
         """Return a part that is there.

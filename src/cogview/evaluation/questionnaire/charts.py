@@ -38,7 +38,7 @@ def draw_charts(figures: Mapping[str, Any], path: Path) -> bool:
     _bars(preferred, figures["preference_share"], systems, 0.7, 0.0, _COLOURS[0], scale=100.0)
     preferred.set_title("picked as the best, %")
     preferred.set_xlim(left=0)
-    preferred.set_yticks(range(len(systems)), systems)
+    preferred.set_yticks(range(len(systems)), systems, parse_math=False)  # a name with $ is no formula
     preferred.invert_yaxis()
     short = [name for name in SCALES if name != "overall"]
     for place, name in enumerate(short):

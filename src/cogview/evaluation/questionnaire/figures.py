@@ -66,7 +66,7 @@ def figures_of(
 
     Raises:
         CogViewError: there are no answers.
-        UsageError: there are no draws.
+        UsageError: there are no draws, or the seed is negative.
 
     Paper: 4.2, figure 10.
     """
@@ -74,6 +74,8 @@ def figures_of(
         raise CogViewError("there are no answers yet: serve the questionnaire and have somebody answer it")
     if num_draws < 1:
         raise UsageError(f"num_draws must be 1 or more, got {num_draws}")
+    if seed < 0:
+        raise UsageError(f"seed must not be negative, got {seed}")
     tally = tally_answers(answers, key)
     scores = np.arange(1, max(SCALES.values()) + 1)
     sums = np.concatenate([tally.picks[:, :, None], tally.ratings @ scores], axis=2)

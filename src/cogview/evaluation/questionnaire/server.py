@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from socketserver import TCPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from cogview.errors import CogViewError
 from cogview.evaluation.questionnaire.answers import (
@@ -69,7 +69,7 @@ class QuestionnaireServer(ThreadingHTTPServer):
             path: (pages.joinpath(name).read_bytes(), kind) for path, (name, kind) in _PAGES.items()
         }
         self.pictures = {picture for question in questionnaire.questions for picture in question.pictures}
-        self.names = {"localhost", host.lower(), socket.gethostname().lower()}
+        self.names = {"localhost", host.lower(), socket.gethostname().lower()} - {""}
         try:
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -151,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self) -> tuple[bytes, str, bool]:
         """Return content, its type and whether a browser may keep it."""
-        address = urlsplit(self.path)
+        address = _split(self.path)
         if address.path in self.server.pages:
             return *self.server.pages[address.path], False
         if address.path == "/api/questions":
@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _post(self) -> tuple[bytes, str, bool]:
         """Keep the answer in the request, and return what to say about it."""
-        if urlsplit(self.path).path != "/api/answers":
+        if _split(self.path).path != "/api/answers":
             raise _Refusal(HTTPStatus.NOT_FOUND, "there is nothing here")
         self._refuse_other_sites()
         try:
@@ -215,7 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _check_host(self) -> None:
         """Refuse requests that came by a name which is not this machine's: a foreign page may have pointed one here."""
         host = self.headers.get("Host", "")
-        name = (urlsplit(f"//{host}").hostname or "") if _is_plain(host) else ""
+        name = (_split(f"//{host}").hostname or "") if _is_plain(host) else ""
         if name.lower() not in self.server.names and not _is_address(name):
             raise _Refusal(HTTPStatus.FORBIDDEN, "this server is not known by that name; use its address")
 
@@ -240,6 +240,14 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
 
+def _split(address: str) -> SplitResult:
+    """Return the parts of an address; one that has none, since a bracket in it is lost, leads to nothing."""
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        raise _Refusal(HTTPStatus.NOT_FOUND, "there is nothing here") from error
+
+
 def _rater(value: str) -> str:
     try:
         return checked_rater(value)
@@ -253,7 +261,8 @@ def _given(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _json_bytes(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+    # A caption from a file may hold half a surrogate, which is no character of UTF-8.
+    return json.dumps(value, ensure_ascii=False).encode(errors="replace")
 
 
 def _is_plain(host: str) -> bool:
