@@ -28,13 +28,14 @@ def test_a_seed_decides_and_the_icon_stays(icons: Icons) -> None:
 
 
 def test_scenes_of_the_train_split_are_varied_as_often_as_asked() -> None:
-    config = replace(CONFIG, varied_share=0.5)
+    small = replace(CONFIG, single_cells=7)  # nothing can be smaller
+    config = replace(small, varied_share=0.5)
     for split, wanted in (("train", 0.5), ("held-out-composition", 0.0)):
         name: Split = split
         scenes = [make_scene(config, name, index) for index in range(400)]
         shares = [all(place.variation for place in scene.placements) for scene in scenes]
         assert np.mean(shares) == pytest.approx(wanted, abs=0.08)
-        plain = [make_scene(CONFIG, name, index) for index in range(400)]
+        plain = [make_scene(small, name, index) for index in range(400)]
         same = [replace(s, placements=tuple(replace(p, variation=0) for p in s.placements)) for s in scenes]
         assert same == plain
 
@@ -47,6 +48,18 @@ def test_what_is_drawn_can_be_drawn_again_from_its_description(icons: Icons) -> 
     assert "variation" not in str(plain.to_json())
     pictures = [np.asarray(draw_scene(each, icons, 64)) for each in (scene, plain)]
     assert not np.array_equal(*pictures)
+
+
+def test_what_is_varied_and_alone_has_any_size_and_keeps_a_margin() -> None:
+    shares = {"single_share": 1.0, "count_share": 0.0, "relation_share": 0.0, "group_share": 0.0}
+    config = replace(CONFIG, varied_share=1.0, single_cells=12, **shares)
+    places = [make_scene(config, "train", index).placements[0] for index in range(300)]
+    assert {place.size for place in places} == set(range(7, 13))
+    for place in places:
+        assert min(place.column, place.row) >= 1
+        assert max(place.column, place.row) + place.size <= 15
+    plain = replace(config, varied_share=0.0)
+    assert {make_scene(plain, "train", index).placements[0].size for index in range(50)} == {12}
 
 
 @pytest.mark.parametrize(

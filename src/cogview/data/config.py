@@ -37,8 +37,8 @@ class DefaultDataConfig:
         group_share: share of 2-4 different objects.
         icon_share: share of single icons of the whole icon sets, for an image tokenizer that has to draw anything.
         icon_cells: side of those, in cells, 7 to 12.
-        varied_share: share of the training pictures whose icons are turned, mirrored and coloured otherwise, so that a
-            captioner learns the things and not their pixels.
+        varied_share: share of the training pictures whose icons are turned, mirrored, coloured otherwise and, where
+            one is alone, smaller, so that a captioner learns the things and not their pixels.
         seed: the data set is a function of this and the fields above.
         format: `image-folder` (images and `metadata.jsonl`) or `webdataset` (tars).
         pictures_per_tar: pictures in each tar.
