@@ -22,12 +22,12 @@ import cogview
 from cogview.data.captions import captions
 from cogview.data.config import Language
 from cogview.data.scenes import Scene
+from cogview.evaluation.composition import RELATION_WORDS, SPLIT, entries_of, form_of
 from cogview.files import atomic_write_json
 from cogview.generation.pipeline import Pipeline
 from cogview.image.pixels import image_to_array, read_image
 from cogview.sequence.template import Codes, Pieces
 from cogview.training.transformer import evaluate_losses
-from composition import RELATION_WORDS, SPLIT, entries_of, form_of
 from environment import RESULTS, describe
 
 

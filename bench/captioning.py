@@ -26,12 +26,12 @@ import tyro
 import cogview
 from cogview.data.scenes import Scene
 from cogview.data.world import scene_objects
+from cogview.evaluation.composition import asked_scenes, entries_of
 from cogview.evaluation.distances import perceptual_distance
 from cogview.evaluation.efficientnet import EfficientNetLite0, find_weights, load_efficientnet
 from cogview.files import atomic_write_json
 from cogview.generation.pipeline import Pipeline
 from cogview.image.pixels import image_to_array, read_image
-from composition import entries_of, requests_of
 from environment import RESULTS, describe
 from intervals import interval
 
@@ -97,7 +97,7 @@ def ranking(
 ) -> dict[str, Any]:
     """Return how far the best of 16 and a random one of them are from the true picture."""
     best, random, gains = [], [], []
-    for number, request in enumerate(requests_of(pictures, num)):
+    for number, request in enumerate(asked_scenes(pictures, num)):
         drawn = pipe.generate(request.text, NUM_CANDIDATES, keep=NUM_CANDIDATES, seed=100 * number, **way)
         true = torch.from_numpy(image_to_array(read_image(pictures / request.file_name)))[None]
         shown = torch.from_numpy(np.stack([image_to_array(picture.image) for picture in drawn]))

@@ -35,6 +35,7 @@ from cogview.data.icons import Icons, load_icons
 from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
 from cogview.data.style_pictures import HELD_OUT_SPLIT, STYLE
 from cogview.data.world import known_codes
+from cogview.evaluation.composition import entries_of
 from cogview.evaluation.distances import frechet_distance
 from cogview.evaluation.efficientnet import EfficientNetLite0, find_weights, load_efficientnet
 from cogview.evaluation.icon_judge import ground_of
@@ -42,7 +43,6 @@ from cogview.files import atomic_write_bytes, atomic_write_json
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.generation.pipeline import Pipeline
 from cogview.image.pixels import image_to_array, read_image, tensor_to_images
-from composition import entries_of
 from environment import RESULTS, describe
 from intervals import interval
 

@@ -3,12 +3,11 @@
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cogview.cli.report import print_result
-from cogview.errors import CogViewError, UsageError
+from cogview.errors import UsageError
 
 if TYPE_CHECKING:
     from cogview.data.pairs import Problem
@@ -98,17 +97,15 @@ def run(
     if batch_size < 1:
         raise UsageError(f"--batch-size must be 1 or more, got {batch_size}")
     import cogview
-    from cogview.cli.evaluation_draws import Draws, say_duration
+    from cogview.cli.evaluation_draws import Draws, device_of, say_duration
     from cogview.cli.evaluation_figures import Protocol, figures_of, open_backbone
     from cogview.cli.told_pictures import take_adapter
     from cogview.data.ranks import Ranks
     from cogview.evaluation.caption_set import CaptionSet
     from cogview.evaluation.clip import load_clip
-    from cogview.evaluation.kept_parts import begin_or_go_on
     from cogview.evaluation.scores import MIN_PICTURES
     from cogview.files import sha256_of
     from cogview.generation.config import SamplingConfig
-    from cogview.generation.weights import fingerprint_of_transformer
 
     ranks = Ranks.from_environment(os.environ)
     captions_and_pictures = CaptionSet(
@@ -120,7 +117,7 @@ def run(
         num_captions=num_captions,
         seed=seed,
     )
-    pipeline = cogview.load(model, _device_of(device, ranks), dtype)
+    pipeline = cogview.load(model, device_of(device, ranks), dtype)
     chosen = take_adapter(pipeline, "adapter", adapter)
     ranker = take_adapter(pipeline, "captioner", captioner)
     if ranker is None and len(pipeline.captioner_names) == 1:
@@ -140,37 +137,12 @@ def run(
     backbone, seen_by = open_backbone(feature, weights, pipeline.device)
     scorer = load_clip(clip, clip_weights, pipeline.device) if clip and clip_weights else None
     # What cannot be drawn with is refused before the folder keeps it as what was asked for.
-    sampling = asdict(
-        SamplingConfig(
-            guidance=float(pipeline.guidance if guidance is None else guidance),
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-        )
+    sampling = SamplingConfig(
+        guidance=float(pipeline.guidance if guidance is None else guidance),
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
     )
-
-    def fingerprint(name: str | None) -> str:
-        transformer = pipeline.transformer if name is None else pipeline.adapters[name].transformer
-        return fingerprint_of_transformer(transformer.state_dict())
-
-    request = {
-        "format": FORMAT,
-        "version": VERSION,
-        "captions": captions_and_pictures.fingerprint,
-        "num_captions": len(asked),
-        "candidates": candidates,
-        "seed": seed,
-        **sampling,
-        "transformer": fingerprint(chosen),
-        "text_tokenizer": pipeline.text_tokenizer.fingerprint,
-        "image_tokenizer": pipeline.image_tokenizer.fingerprint,
-        "device": pipeline.device.type,
-        "dtype": str(pipeline.dtype).removeprefix("torch."),
-    }
-    try:
-        begin_or_go_on(out, request)
-    except OSError as error:
-        raise CogViewError(f"{out} cannot be written ({error.strerror}): give another with --out") from error
     draws = Draws(
         pipeline=pipeline,
         adapter=chosen,
@@ -181,6 +153,13 @@ def run(
         folder=out,
         ranks=ranks,
     )
+    request = {
+        "format": FORMAT,
+        "version": VERSION,
+        "captions": captions_and_pictures.fingerprint,
+        **draws.request(),
+    }
+    draws.begin_or_go_on(request)
     protocol = Protocol(
         backbone=backbone,
         contrast=contrast,
@@ -199,7 +178,7 @@ def run(
                 say_duration("then seeing the drawn pictures", real.seconds)
 
         draws.draw(estimated)
-        losses = None if ranker is None else draws.caption_losses(ranker, fingerprint(ranker))
+        losses = None if ranker is None else draws.caption_losses(ranker, draws.fingerprint(ranker))
         fits = None
         if scorer is not None and clip_weights is not None:
             # Architectures may share a file, as those with another activation do.
@@ -228,22 +207,13 @@ def run(
         "size_pixels": protocol.size_pixels,
         "contrast": contrast,
         "feature": seen_by,
-        "captioner": None if ranker is None else fingerprint(ranker),
+        "captioner": None if ranker is None else draws.fingerprint(ranker),
         "model": model or "bundled",
         "request": request,
         "versions": {"cogview": cogview.__version__, "torch": _torch(), "python": platform.python_version()},
         **found,
     }
     _write(out, backbone.name, result, json)
-
-
-def _device_of(device: str | None, ranks: Any) -> str | None:
-    """Return the device that was asked for; of several processes on a machine each takes a GPU of its own."""
-    import torch
-
-    if ranks.num_ranks > 1 and device in (None, "cuda") and torch.cuda.is_available():
-        return f"cuda:{ranks.local_rank}"
-    return device
 
 
 def _torch() -> str:

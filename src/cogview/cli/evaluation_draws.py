@@ -1,9 +1,9 @@
-"""The sampling run of `cogview evaluate text-to-image`: draws and scores candidates, part by part, and keeps them."""
+"""The sampling run of an evaluation: draws and scores candidates, part by part, and keeps them."""
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ from PIL import Image
 
 from cogview.cli.report import progress_bar
 from cogview.data.ranks import Ranks
+from cogview.errors import CogViewError
 from cogview.evaluation.caption_set import AskedPicture
 from cogview.evaluation.clip import FitScorer
-from cogview.evaluation.kept_parts import KeptParts
+from cogview.evaluation.kept_parts import KeptParts, begin_or_go_on
+from cogview.generation.config import SamplingConfig
 from cogview.generation.pipeline import Pipeline
+from cogview.generation.weights import fingerprint_of_transformer
 from cogview.image.pixels import tensor_to_images
 
 _PICTURES_PER_PART = 64
@@ -36,7 +39,7 @@ class Draws:
         asked: the captions.
         candidates: pictures of each.
         seed: of the first.
-        sampling: temperature, top_k, top_p and guidance, as `Pipeline.generate_codes` takes them.
+        sampling: how boldly.
         folder: of the run.
         ranks: this process among those that share the work.
     """
@@ -46,9 +49,46 @@ class Draws:
     asked: Sequence[AskedPicture]
     candidates: int
     seed: int
-    sampling: dict[str, Any]
+    sampling: SamplingConfig
     folder: Path
     ranks: Ranks
+
+    def request(self) -> dict[str, Any]:
+        """Return all that the codes depend on but the captions, as plain data."""
+        return {
+            "num_captions": len(self.asked),
+            "candidates": self.candidates,
+            "seed": self.seed,
+            **asdict(self.sampling),
+            "transformer": self.fingerprint(self.adapter),
+            "text_tokenizer": self.pipeline.text_tokenizer.fingerprint,
+            "image_tokenizer": self.pipeline.image_tokenizer.fingerprint,
+            "device": self.pipeline.device.type,
+            "dtype": str(self.pipeline.dtype).removeprefix("torch."),
+        }
+
+    def fingerprint(self, adapter: str | None) -> str:
+        """Return what names the weights of the model, or of one of its adapters."""
+        pipeline = self.pipeline
+        transformer = pipeline.transformer if adapter is None else pipeline.adapters[adapter].transformer
+        return fingerprint_of_transformer(transformer.state_dict())
+
+    def begin_or_go_on(self, request: Mapping[str, Any]) -> None:
+        """Make the folder, or make sure that what it holds was begun for the same.
+
+        Args:
+            request: all that the work depends on, as plain data.
+
+        Raises:
+            UsageError: the folder holds something else.
+            CogViewError: it cannot be written.
+        """
+        try:
+            begin_or_go_on(self.folder, request)
+        except OSError as error:
+            raise CogViewError(
+                f"{self.folder} cannot be written ({error.strerror}): give another with --out"
+            ) from error
 
     def draw(self, estimated: Callable[[float], None]) -> None:
         """Draw what is this process's share and not there yet.
@@ -64,7 +104,7 @@ class Draws:
                 self.candidates,
                 [self.seed + item * self.candidates for item in items],
                 adapter=self.adapter,
-                **self.sampling,
+                **asdict(self.sampling),
             )
             return codes.numpy().astype(np.int32)
 
@@ -173,6 +213,13 @@ class Draws:
                 if part == lacking[0] and estimated is not None:
                     estimated((time.monotonic() - start) * (num_all - num_done) / num_done)
                 move(num_done, num_all)
+
+
+def device_of(device: str | None, ranks: Ranks) -> str | None:
+    """Return the device that was asked for; of several processes on a machine each takes a GPU of its own."""
+    if ranks.num_ranks > 1 and device in (None, "cuda") and torch.cuda.is_available():
+        return f"cuda:{ranks.local_rank}"
+    return device
 
 
 def say_duration(what: str, seconds: float) -> None:

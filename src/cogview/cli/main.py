@@ -48,6 +48,10 @@ VERBS = {
         "evaluate_text_to_image",
         "measure drawn pictures beside real ones: the paper's table 1 and figure 9",
     ),
+    "evaluate composition": (
+        "evaluate_composition",
+        "count how often pictures of scenes show what their captions ask for",
+    ),
     "data build": ("data_build", "make the default data set, or another of the recipes'"),
     "data check": ("data_check", "look through a folder of pictures and captions"),
     "convert": ("convert", "make others' checkpoints ours, and back"),

@@ -111,9 +111,14 @@ class CaptionSet:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of the names of the pictures and their captions, in order."""
-        said = json.dumps([[each.picture.name, each.text] for each in self.asked])
-        return hashlib.sha256(said.encode()).hexdigest()[:16]
+        """What `fingerprint_of` says of what is asked."""
+        return fingerprint_of(self.asked)
+
+
+def fingerprint_of(asked: Sequence[AskedPicture]) -> str:
+    """Return 16 hexadecimal digits of the names of the pictures and their captions, in order."""
+    said = json.dumps([[each.picture.name, each.text] for each in asked])
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 class RealPictures:

@@ -1,0 +1,357 @@
+"""`cogview evaluate composition`: how often pictures of held-out scenes show what their captions ask for."""
+
+import os
+import platform
+import shlex
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cogview.cli.report import print_result, progress_bar
+from cogview.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cogview.cli.evaluation_draws import Draws
+    from cogview.evaluation.composition import AskedScene, SceneReader, Shown
+    from cogview.generation.pipeline import Pipeline
+
+FORMAT, VERSION = "cogview-composition-evaluation", 1
+MIN_CAPTIONS = 8
+_NUM_FAILURES = 16
+_CHOICES = {"first": "first candidate", "random": "a random candidate", "CapLoss": "best by CapLoss"}
+
+
+def run(
+    pictures: Path,
+    /,
+    *,
+    split: str = "held-out-composition",
+    num_captions: int = 500,
+    model: str | None = None,
+    adapter: str | None = None,
+    captioner: str | None = None,
+    candidates: int = 1,
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 0.8,
+    guidance: float | None = None,
+    out: Path = Path("out/composition"),
+    device: str | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    json: bool = False,
+) -> None:
+    """Count how often drawn pictures of scenes show the objects, number, ground, relation and style asked for.
+
+    A picture is read by comparing every place with every object that the training pictures of the data set show. The
+    reader is measured in each run, on the real pictures of the same captions: as they are and as the image tokenizer
+    redraws them, under their own captions and under others'. What is drawn is kept in the folder, so that a command
+    that was stopped or killed goes on when it is given again. Started by torchrun, each process draws its share.
+
+    Args:
+        pictures: an image folder of scenes that `cogview data build` made, with its training pictures.
+        split: of the data set, whose captions are drawn.
+        num_captions: the first so many pictures of the split, with one caption of each, Chinese and English by turns,
+            that names the ground. Those that show what the training pictures do not are passed over and counted.
+        model: a model folder, the folder of a training run, or OWNER/NAME on the Hugging Face hub; the bundled model by
+            default.
+        adapter: draw with it: the name of one that the model has, or a folder, or the run that trained it.
+        captioner: tell of the best candidates by its CapLoss as well: the name of one that the model has, or a folder,
+            or the run that trained it; the model's own by default.
+        candidates: pictures of each caption.
+        seed: of the first picture.
+        temperature: below 1 prefers probable codes, above 1 levels them, 0 always takes the most probable.
+        top_k: draw from so many most probable codes only.
+        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
+        guidance: above 1, follow the text more closely than it was learnt, for models trained with some texts dropped;
+            the model's own by default.
+        out: the folder of the run.
+        device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
+        dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
+        json: print the result as JSON.
+    """
+    if candidates < 1:
+        raise UsageError(f"--candidates must be 1 or more, got {candidates}")
+    if seed < 0:
+        raise UsageError(f"--seed must not be negative, got {seed}")
+    import cogview
+    from cogview.cli.evaluation_draws import Draws, device_of, say_duration
+    from cogview.cli.told_pictures import take_adapter
+    from cogview.data.check import MAX_LISTED
+    from cogview.data.pairs import CaptionedImage
+    from cogview.data.ranks import Ranks
+    from cogview.evaluation.caption_set import AskedPicture, fingerprint_of
+    from cogview.evaluation.composition import SceneReader, asked_scenes, shares_of, validated, verdicts_on
+    from cogview.generation.config import SamplingConfig
+
+    ranks = Ranks.from_environment(os.environ)
+    possible = asked_scenes(pictures, split=split)
+    pipeline = cogview.load(model, device_of(device, ranks), dtype)
+    chosen = take_adapter(pipeline, "adapter", adapter)
+    ranker = take_adapter(pipeline, "captioner", captioner)
+    if ranker is None and candidates > 1 and len(pipeline.captioner_names) == 1:
+        (ranker,) = pipeline.captioner_names
+    template = pipeline.drawer(chosen)[1]
+    if template.grid_rows != template.grid_columns:
+        raise UsageError("scenes are squares, and this model draws none: their composition cannot be read")
+    size_pixels = template.grid_rows * pipeline.image_tokenizer.downsampling_factor
+    reader = SceneReader(pictures, size_pixels)
+    asked, left_out = _readable(possible, reader, num_captions, split)
+    lengths = [len(pipeline.text_tokenizer.encode(each.text)) for each in asked]
+    draws = Draws(
+        pipeline=pipeline,
+        adapter=chosen,
+        asked=[
+            AskedPicture(
+                picture=CaptionedImage(
+                    name=each.file_name, source=pictures / each.file_name, texts=(each.text,)
+                ),
+                text=each.text,
+                original=each.text,
+            )
+            for each in asked
+        ],
+        candidates=candidates,
+        seed=seed,
+        sampling=SamplingConfig(
+            guidance=float(pipeline.guidance if guidance is None else guidance),
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+        ),
+        folder=out,
+        ranks=ranks,
+    )
+    request = {
+        "format": FORMAT,
+        "version": VERSION,
+        "captions": fingerprint_of(draws.asked),
+        **draws.request(),
+    }
+    draws.begin_or_go_on(request)
+    try:
+        # The real pictures first: if they cannot be read, that is known before hours of drawing.
+        checker = validated(asked, *_read_real(pictures, asked, reader, pipeline)) if ranks.rank == 0 else {}
+        draws.draw(lambda seconds: say_duration("drawing", seconds) if ranks.rank == 0 else None)
+        losses = None if ranker is None else draws.caption_losses(ranker, draws.fingerprint(ranker))
+        if ranks.rank:
+            print_result({"folder": out, "rank": ranks.rank}, [f"rank {ranks.rank} has done its share"], json)
+            return
+        for parts in (None, losses):
+            draws.await_all(parts)
+        shown = _read_drawn(draws, reader)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"Stopped. What is drawn lies in {out}; the same command goes on.") from stop
+    verdicts = verdicts_on([each for each in asked for _ in range(candidates)], shown)
+    verdicts = verdicts.reshape(len(asked), candidates, -1)
+    figures = {"first": shares_of(verdicts[:, 0])}
+    if candidates > 1:
+        figures["random"] = shares_of(verdicts.mean(1))  # what a random one has on average
+        if losses is not None:
+            best = losses.read_all().argmin(1)
+            figures["CapLoss"] = shares_of(verdicts[range(len(asked)), best])
+    result = {
+        "pictures": pictures,
+        "split": split,
+        "model": model or "bundled",
+        "adapter": adapter,
+        "captioner": None if ranker is None else draws.fingerprint(ranker),
+        "size_pixels": size_pixels,
+        "num_clipped_captions": sum(length > template.max_text_pieces for length in lengths),
+        "num_left_out": len(left_out),
+        "left_out": left_out[:MAX_LISTED],
+        "request": request,
+        "environment": _environment(pipeline),
+        "checker": checker,
+        "figures": figures,
+    }
+    sheet = _failures(pictures, draws, asked, verdicts[:, 0])
+    _write(out, result, sheet, json)
+
+
+def _readable(
+    possible: "Sequence[AskedScene]", reader: "SceneReader", num_captions: int, split: str
+) -> "tuple[list[AskedScene], list[dict[str, str]]]":
+    """Return the first captions whose pictures the reader can read, and what was passed over.
+
+    Raises:
+        UsageError: there are fewer than were asked for, or too few were asked for.
+    """
+    asked: list[AskedScene] = []
+    left_out: list[dict[str, str]] = []
+    for each in possible:
+        unknown = reader.unknown_in(each.scene)
+        if unknown is not None:
+            left_out.append(
+                {"where": each.file_name, "reason": f"the training pictures do not show {unknown}"}
+            )
+        elif len(asked) < num_captions:
+            asked.append(each)
+        if len(asked) == num_captions:
+            break
+    why = f" ({len(left_out)} were passed over: {left_out[0]['reason']})" if left_out else ""
+    if num_captions < MIN_CAPTIONS:
+        raise UsageError(f"--num-captions must be {MIN_CAPTIONS} or more to say anything, got {num_captions}")
+    if len(asked) < MIN_CAPTIONS:
+        raise UsageError(
+            f"the split {split} has {len(asked)} pictures whose caption names the ground and which can be read{why}: "
+            f"build a larger data set, {MIN_CAPTIONS} captions or more are needed"
+        )
+    if len(asked) < num_captions:
+        raise UsageError(
+            f"the split {split} has {len(asked)} pictures whose caption names the ground and which can be read{why}: "
+            f"ask for --num-captions {len(asked)} or fewer, or build a larger data set"
+        )
+    return asked, left_out
+
+
+def _read_real(
+    folder: Path, asked: "Sequence[AskedScene]", reader: "SceneReader", pipeline: "Pipeline"
+) -> "tuple[list[Shown], list[Shown]]":
+    """Return what is read in the real pictures, as they are and redrawn by the image tokenizer."""
+    from cogview.evaluation.composition import redrawn
+
+    as_they_are: list[Shown] = []
+    again: list[Shown] = []
+    with progress_bar("reading real", "pictures") as move:
+        for number, each in enumerate(asked, start=1):
+            picture = reader.picture(folder, each.file_name)
+            as_they_are.append(reader.read(picture))
+            again.append(reader.read(redrawn(pipeline.image_tokenizer, picture)))
+            move(number, len(asked))
+    return as_they_are, again
+
+
+def _read_drawn(draws: "Draws", reader: "SceneReader") -> "list[Shown]":
+    """Return what is read in all candidates, caption by caption."""
+    import numpy as np
+
+    captions, candidates = np.indices((len(draws.asked), draws.candidates)).reshape(2, -1)
+    shown: list[Shown] = []
+    with progress_bar("reading drawn", "pictures") as move:
+        for image in draws.pictures(captions, candidates):
+            shown.append(reader.read(np.asarray(image)))
+            move(len(shown), len(captions))
+    return shown
+
+
+def _failures(
+    folder: Path, draws: "Draws", asked: "Sequence[AskedScene]", verdicts: "np.ndarray"
+) -> bytes | None:
+    """Return a sheet of the first candidates that are not all right, each beside the real picture; None without any."""
+    import io
+
+    import numpy as np
+
+    from cogview.evaluation.composition import PARTS, QUALITIES
+    from cogview.generation.contact_sheet import contact_sheet
+    from cogview.image.pixels import read_image
+
+    wrong = np.flatnonzero(verdicts[:, PARTS.index("all")] == 0)[:_NUM_FAILURES]
+    if not len(wrong):
+        return None
+    drawn = draws.pictures(wrong, np.zeros_like(wrong))
+    rows, notes = [], []
+    for caption, image in zip(wrong, drawn, strict=True):
+        rows.append([image, read_image(folder / asked[caption].file_name)])
+        missed = [name for name in QUALITIES if verdicts[caption, PARTS.index(name)] == 0]
+        notes.append([f"not {missed[0]}" + (" ..." if missed[1:] else ""), "real"])
+    sheet = io.BytesIO()
+    contact_sheet(rows, [asked[caption].text for caption in wrong], notes=notes).save(sheet, "PNG")
+    return sheet.getvalue()
+
+
+def _environment(pipeline: "Pipeline") -> dict[str, Any]:
+    import torch
+
+    import cogview
+
+    device = pipeline.device
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "num_threads": torch.get_num_threads(),
+        "system": platform.platform(),
+        "versions": {
+            "cogview": cogview.__version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _write(out: Path, result: dict[str, Any], sheet: bytes | None, as_json: bool) -> None:
+    """Write JSON, table and failures, and print what is in them."""
+    from cogview.files import atomic_write_bytes, atomic_write_json, atomic_write_text
+
+    written = {"json": out / "composition.json", "table": out / "composition.md"}
+    lines = [*_verdict_on_the_checker(result["checker"]), "", *_table(result)]
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in result.items()}
+    atomic_write_json(written["json"], plain)
+    atomic_write_text(written["table"], "\n".join(lines) + "\n")
+    failures = out / "failures.png"
+    if sheet is None:
+        failures.unlink(missing_ok=True)
+    else:
+        written["failures"] = failures
+        atomic_write_bytes(failures, sheet)
+    if not result["checker"]["is_valid"]:
+        warnings.warn("the checker errs too often, so that its figures say little", stacklevel=1)
+    not_listed = result["num_left_out"] - len(result["left_out"])
+    more = [
+        f"{result['num_left_out']:,} pictures were passed over" + (":" if result["left_out"] else ""),
+        *(f"  {each['where']}: {each['reason']}" for each in result["left_out"]),
+        *([f"  and {not_listed:,} more"] if not_listed else []),
+        *map(str, written.values()),
+    ]
+    print_result(result | written, [*lines, "", *more], as_json)
+
+
+def _verdict_on_the_checker(checker: Mapping[str, Any]) -> list[str]:
+    pictures, redrawn = (checker[name]["all"]["value"] for name in ("pictures", "redrawn"))
+    found = (
+        f"all right on {pictures:.1%} of the real pictures and on {redrawn:.1%} of them as the image tokenizer redraws "
+        f"them ({checker['least_right']:.0%} wanted); under others' captions on "
+        f"{checker['redrawn_shuffled']['all']:.1%}, where chance is {checker['chance']['all']:.1%}"
+    )
+    if checker["is_valid"]:
+        return [f"The checker is valid: {found}."]
+    return [f"**THE CHECKER IS NOT VALID, so the figures say little**: {found}."]
+
+
+def _table(result: Mapping[str, Any]) -> list[str]:
+    """Return the figures as Markdown."""
+    request, checker, figures = result["request"], result["checker"], result["figures"]
+    names = list(figures["first"])
+    lines = [
+        f"{request['num_captions']:,} captions of {result['split']} x {request['candidates']} candidates, "
+        f"{result['model']}, seed {request['seed']}, temperature {request['temperature']:g}, top-p "
+        f"{request['top_p']:g}, guidance {request['guidance']:g}; shares that are right, and where they lie with 95 %",
+        "",
+        f"| | {' | '.join(name.replace('_', ' ') for name in names)} |",
+        "|---|" + "---|" * len(names),
+        f"| captions that ask for it | {' | '.join(str(figures['first'][name]['num']) for name in names)} |",
+    ]
+    rows = {_CHOICES[choice]: shares for choice, shares in figures.items()}
+    rows |= {"real pictures": checker["pictures"], "real pictures, redrawn": checker["redrawn"]}
+    for what, shares in rows.items():
+        lines.append(f"| {what} | {' | '.join(_spoken(shares[name]) for name in names)} |")
+    for what, key in (
+        ("real pictures, others' captions", "pictures_shuffled"),
+        ("real pictures, redrawn, others' captions", "redrawn_shuffled"),
+        ("chance under others' captions", "chance"),
+    ):
+        values = ("" if checker[key][name] is None else f"{checker[key][name]:.1%}" for name in names)
+        lines.append(f"| {what} | {' | '.join(values)} |")
+    return lines
+
+
+def _spoken(share: Mapping[str, float | None]) -> str:
+    if share["value"] is None:
+        return ""
+    around = "" if share["low"] is None else f" ({share['low']:.1%} to {share['high']:.1%})"
+    return f"{share['value']:.1%}{around}"

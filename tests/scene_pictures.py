@@ -1,0 +1,63 @@
+"""Scenes made up for tests: one coloured shape per object and style, and a folder of them as the default data's."""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+from cogview.data.captions import captions
+from cogview.data.config import DefaultDataConfig, Style
+from cogview.data.icons import Icons
+from cogview.data.scenes import Placement, Scene, draw_scene, make_scene
+from cogview.data.world import GROUNDS, known_codes
+
+CODES = known_codes(6)
+STYLES: tuple[Style, ...] = ("twemoji", "fluent-flat")
+
+
+def scene_art(codes: Iterable[str], styles: Iterable[Style]) -> dict[Style, dict[str, str | bytes]]:
+    """Return art in which all icons differ."""
+    return {style: {code: _shape(style, code) for code in codes} for style in styles}
+
+
+def scene_icons() -> Icons:
+    """Return icons of six objects in two styles."""
+    return Icons(scene_art(CODES, STYLES), {})
+
+
+def scene_folder(folder: Path, size_pixels: int, num_held_out: int) -> Path:
+    """Write pictures that show each object on each ground in each style, and held-out scenes of several objects."""
+    singles = [
+        Scene(
+            kind="single",
+            ground=ground,
+            style=style,
+            placements=(Placement(code=code, column=4, row=5, size=7),),
+        )
+        for ground in GROUNDS
+        for style in STYLES
+        for code in CODES
+    ]
+    config = DefaultDataConfig(num_objects=len(CODES), styles=STYLES, single_share=0.0)
+    composed = [make_scene(config, "train", number) for number in range(num_held_out)]
+    folder.mkdir(parents=True)
+    icons, lines = scene_icons(), []
+    for split, scenes in (("train", singles), ("held-out-composition", composed)):
+        for number, scene in enumerate(scenes):
+            name = f"{split}-{number}.png"
+            draw_scene(scene, icons, size_pixels).save(folder / name)
+            rng = random.Random(name)
+            texts = [*captions(scene, rng, 3, "zh"), *captions(scene, rng, 3, "en")]
+            entry = {"file_name": name, "texts": texts, "split": split, "scene": scene.to_json()}
+            lines.append(json.dumps(entry) + "\n")
+    (folder / "metadata.jsonl").write_text("".join(lines))
+    return folder
+
+
+def _shape(style: str, code: str) -> str:
+    colour = hashlib.sha256(f"{style}{code}".encode()).hexdigest()[:6]
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16" width="16" height="16">'
+        f'<circle cx="8" cy="8" r="7.5" fill="#{colour}"/></svg>'
+    )
