@@ -48,6 +48,7 @@ VERBS = {
         "evaluate_text_to_image",
         "measure drawn pictures beside real ones: the paper's table 1 and figure 9",
     ),
+    "evaluate model": ("evaluate_model", "make the report of a checkpoint: samples, figures, loss curves"),
     "data build": ("data_build", "make the default data set, or another of the recipes'"),
     "data check": ("data_check", "look through a folder of pictures and captions"),
     "convert": ("convert", "make others' checkpoints ours, and back"),
