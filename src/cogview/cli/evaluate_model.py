@@ -61,8 +61,9 @@ def run(
     """Make the report of a checkpoint: what it is, what it draws, its figures, what it was made by.
 
     Writes report.html, one page that needs no other file and no network, and report.json, all figures. The folder also
-    keeps what is drawn, so that a command that was stopped or killed goes on when it is given again. Figures that other
-    commands left in it are taken in: `cogview evaluate text-to-image --out FOLDER/text-to-image`.
+    keeps what is drawn, so that a command that was stopped or killed goes on when it is given again. What `cogview
+    evaluate text-to-image --out FOLDER/text-to-image` and `cogview evaluate composition --out FOLDER/composition` left
+    there is taken in.
 
     Args:
         model: a model folder, the folder of a training run, whose loss curves are shown, or OWNER/NAME on the Hugging
@@ -158,7 +159,7 @@ def run(
         "model": checkpoint.facts(),
         "samples": samples,
         "text_to_image": _drawn(out / TEXT_TO_IMAGE, samples["transformer"]),
-        "composition": _composition(out / COMPOSITION),
+        "composition": _composition(out / COMPOSITION, samples["transformer"]),
         "tokenizer": tokenizer,
         "attention": checkpoint.attention(texts[0], seeds[0], codes[0, 0]) if attention else None,
         "run": trained,
@@ -167,7 +168,7 @@ def run(
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": command_line(),
     }
-    report["lacking"] = _lacking(report)
+    report["lacking"] = _lacking(report, out)
     shown = Shown(samples=checkpoint.pictures(codes), reconstructions=grid, losses=losses)
     files = {"html": out / HTML, "json": out / JSON}
     atomic_write_text(files["html"], report_page(report, shown))
@@ -218,45 +219,45 @@ def _measure_drawn(folder: Path, **asked: Any) -> None:
 
 
 def _drawn(folder: Path, transformer: str) -> dict[str, Any]:
-    """Return the figures of drawn pictures in a folder, by what saw them.
+    """Return the figures in a folder of `cogview evaluate text-to-image`, if there is one, by what saw the pictures."""
+    paths = sorted(folder.glob("figures-*.json"))
+    return {path.stem.removeprefix("figures-"): _figures_in(path, transformer) for path in paths}
+
+
+def _composition(folder: Path, transformer: str) -> dict[str, Any] | None:
+    """Return the figures in a folder of `cogview evaluate composition`, and their table in Markdown."""
+    path, table = folder / "composition.json", folder / "composition.md"
+    if not (path.is_file() and table.is_file()):
+        return None
+    return {"figures": _figures_in(path, transformer), "table": table.read_text(encoding="utf-8")}
+
+
+def _figures_in(path: Path, transformer: str) -> dict[str, Any]:
+    """Return the figures of drawn pictures in a file.
 
     Args:
-        folder: of `cogview evaluate text-to-image`, if there is one.
+        path: the file.
         transformer: fingerprint of the weights that must have drawn them.
 
     Raises:
-        CogViewError: a file is damaged.
+        CogViewError: it is damaged.
         UsageError: another model drew them.
     """
     from cogview.files import read_json
 
-    found: dict[str, Any] = {}
-    for path in sorted(folder.glob("figures-*.json")):
-        result = read_json(path, "evaluation")
-        try:
-            drew = result["request"]["transformer"]
-        except (KeyError, TypeError) as error:
-            raise CogViewError(f"{path} has no figures of drawn pictures: delete it") from error
-        if drew != transformer:
-            raise UsageError(
-                f"{path} is about another model, or the same in another dtype: choose another folder with --out"
-            )
-        found[path.stem.removeprefix("figures-")] = result
-    return found
+    result = read_json(path, "evaluation")
+    try:
+        drew = result["request"]["transformer"]
+    except (KeyError, TypeError) as error:
+        raise CogViewError(f"{path} has no figures of drawn pictures: delete it") from error
+    if drew != transformer:
+        raise UsageError(
+            f"{path} is about another model, or the same in another dtype: choose another folder with --out"
+        )
+    return dict(result)
 
 
-def _composition(folder: Path) -> dict[str, Any] | None:
-    """Return whether drawn pictures show what is asked for: the figures in a folder and their table in Markdown."""
-    from cogview.files import read_json
-
-    for table in sorted(folder.glob("*.md")):
-        if table.with_suffix(".json").is_file():
-            figures = read_json(table.with_suffix(".json"), "evaluation")
-            return {"figures": figures, "table": table.read_text(encoding="utf-8")}
-    return None
-
-
-def _lacking(report: Mapping[str, Any]) -> list[str]:
+def _lacking(report: Mapping[str, Any], out: Path) -> list[str]:
     """Return in a line each what the report does not have, and how to have it."""
     drawn = report["text_to_image"]
     lines = {
@@ -264,6 +265,8 @@ def _lacking(report: Mapping[str, Any]) -> list[str]:
         "Quality against the number of candidates (figure 9): --images PICTURES --candidates N adds it.": not any(
             each["curve"] for each in drawn.values()
         ),
+        f"Composition: cogview evaluate composition PICTURES --out {out / COMPOSITION}, and this command again, add "
+        "it.": not report["composition"],
         "The image tokenizer's figures: --images PICTURES adds them.": not report["tokenizer"],
         "Attention by layer and head: --attention adds it.": not report["attention"],
         "Loss curves: --model RUN, the folder of a training run, adds them.": not report["run"],

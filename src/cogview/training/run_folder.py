@@ -185,7 +185,9 @@ def _package_version() -> str:
 
 def command_line() -> str:
     """Return the command that this process was started by, as a shell takes it."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    name = Path(sys.argv[0]).name
+    program = ["python", "-m", "cogview"] if name == "__main__.py" else [name]
+    return shlex.join([*program, *sys.argv[1:]])
 
 
 def git_commit() -> str | None:

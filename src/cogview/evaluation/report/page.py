@@ -184,10 +184,16 @@ def markdown(text: str) -> Iterator[Element]:
             block.append(line)
 
 
+def spoken(cell: str) -> Element | str:
+    """Return a cell of a table in Markdown: as code if it is marked so, else as it is written."""
+    is_code = len(cell) > 2 and cell.startswith("`") and cell.endswith("`")
+    return element("code", cell[1:-1]) if is_code else cell
+
+
 def _block(lines: list[str]) -> Iterator[Element]:
     """Yield one table, or the lines between two."""
     if lines[0].startswith("|") and len(lines) > 2:
         rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
-        yield table(rows[0], rows[2:])
+        yield table(rows[0], [[spoken(cell) for cell in row] for row in rows[2:]])
     elif written := "\n".join(lines).strip("\n"):
         yield element("pre", written, class_="written")

@@ -18,6 +18,7 @@ from cogview.evaluation.report.page import (
     markdown,
     page,
     picture,
+    spoken,
     table,
 )
 
@@ -104,7 +105,8 @@ def _model(model: Mapping[str, Any]) -> Section:
         content.append(table(("adapter", "for", "parameters", "licence"), adapters))
     if model["trainings"]:
         head, *rows = model["trainings"]
-        content += [element("h3", "Training, as the card tells it"), table(head, rows)]
+        told = [[spoken(cell) for cell in row] for row in rows]
+        content += [element("h3", "Training, as the card tells it"), table(head, told)]
     if model["card"]:
         content.append(folded("The whole card", *markdown(model["card"])))
     content.append(folded("config.json", element("pre", _json(model["config"]))))
@@ -223,7 +225,7 @@ def _attention(attention: Mapping[str, Any]) -> Section:
     """Tell how large the scores of each head are, and how much of it lies on the text."""
     content = [
         element(
-            "p", f"While “{attention['text']}” is drawn with seed {attention['seed']}. {attention['heads']}."
+            "p", f"While “{attention['text']}” is drawn with seed {attention['seed']}: {attention['heads']}."
         )
     ]
     for name, told, form in (
