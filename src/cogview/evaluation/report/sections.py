@@ -307,7 +307,7 @@ def _count(number: int | None) -> str:
     return "" if number is None else f"{number:,}"
 
 
-def _number(value: float | None) -> str:
+def _number(value: int | float | None) -> str:
     if value is None:
         return "not finite"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
