@@ -57,6 +57,7 @@ class Page(HTMLParser):
         self.rows: dict[str, list[list[str]]] = {}
         self.text = ""
         self._section = ""
+        self._is_in_cell = False
         self.feed(text)
         self.close()
 
@@ -69,12 +70,15 @@ class Page(HTMLParser):
             self.rows[self._section].append([])
         elif tag in ("td", "th"):
             self.rows[self._section][-1].append("")
+            self._is_in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self._is_in_cell = self._is_in_cell and tag not in ("td", "th")
 
     def handle_data(self, data: str) -> None:
         self.text += data
-        inside = {tag for tag, _ in self.tags[-4:]}
-        if self.rows.get(self._section) and inside & {"td", "th"} and self.rows[self._section][-1]:
-            self.rows[self._section][-1][-1] += data.strip()
+        if self._is_in_cell:
+            self.rows[self._section][-1][-1] += data
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for each, attributes in self.tags if each == tag]
@@ -187,9 +191,8 @@ def test_a_run_with_pictures_has_all_figures(
     ]
     result = report["text_to_image"]["eye"]
     assert (result["request"]["num_captions"], result["num_problems"]) == (24, 1)
-    values = {row[0]: row[1] for row in page.rows["drawn"]}
     for name, figure in result["figures"].items():
-        assert values[name] == f"{figure['value']:,.4g}"
+        assert [name, f"{figure['value']:,.4g}"] in [row[:2] for row in page.rows["drawn"]]
     for line in result["curve"]:
         cells = [line["choice"], str(line["num_candidates"]), f"{line['CapLoss']:.4g}"]
         assert cells in [[*row[:2], row[-1]] for row in page.rows["drawn"]]
