@@ -70,7 +70,7 @@ def newest(folder: Path) -> str:
 def main(folder: Path, num_kills: int) -> None:
     torch.set_num_threads(1)
     sys.modules["torch.utils.tensorboard"] = sys.modules["matplotlib.figure"] = None  # slow to import
-    run_folder._git_commit = lambda: None
+    run_folder.git_commit = lambda: None
     chance = random.Random(0)
     deaths = 0
     while True:

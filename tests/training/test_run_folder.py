@@ -56,11 +56,11 @@ def test_a_config_that_is_not_a_runs_is_refused(tmp_path: Path, content: str) ->
 def test_a_resume_keeps_what_the_run_was_started_by_and_adds_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_folder, "_git_commit", lambda: "first-dirty")
+    monkeypatch.setattr(run_folder, "git_commit", lambda: "first-dirty")
     train(TinyTask(), tiny_config(), tmp_path)
     started = json.loads((tmp_path / "config.json").read_bytes())
     for commit in ("second", "third"):
-        monkeypatch.setattr(run_folder, "_git_commit", lambda commit=commit: commit)
+        monkeypatch.setattr(run_folder, "git_commit", lambda commit=commit: commit)
         train(TinyTask(), tiny_config(keep_checkpoints=7), tmp_path, resume=True)
     resumed = json.loads((tmp_path / "config.json").read_bytes())
     resumes = resumed.pop("resumes")

@@ -31,9 +31,24 @@ def run(*, json: bool = False) -> None:
     Args:
         json: print the result as JSON.
     """
+    result = {
+        **environment(),
+        "compiler": _compiler(),
+        "bundled_model": _bundled_model(),
+        "chinese_captions": _chinese_captions(),
+        "extras": {
+            extra: {"installed": all(_version_of(name) for name in names), "for": purpose, "packages": names}
+            for extra, (names, purpose) in EXTRAS.items()
+        },
+    }
+    print_result(result, _lines(result), json)
+
+
+def environment() -> dict[str, Any]:
+    """Return what a figure depends on beside the code: versions, system and devices."""
     import torch
 
-    result: dict[str, Any] = {
+    return {
         "cogview": _version_of("cogview"),
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -49,15 +64,7 @@ def run(*, json: bool = False) -> None:
                 for index in range(torch.cuda.device_count())
             },
         },
-        "compiler": _compiler(),
-        "bundled_model": _bundled_model(),
-        "chinese_captions": _chinese_captions(),
-        "extras": {
-            extra: {"installed": all(_version_of(name) for name in names), "for": purpose, "packages": names}
-            for extra, (names, purpose) in EXTRAS.items()
-        },
     }
-    print_result(result, _lines(result), json)
 
 
 def _version_of(package: str) -> str | None:

@@ -52,6 +52,7 @@ VERBS = {
         "evaluate_composition",
         "count how often pictures of scenes show what their captions ask for",
     ),
+    "evaluate model": ("evaluate_model", "make the report of a checkpoint: samples, figures, loss curves"),
     "data build": ("data_build", "make the default data set, or another of the recipes'"),
     "data check": ("data_check", "look through a folder of pictures and captions"),
     "convert": ("convert", "make others' checkpoints ours, and back"),

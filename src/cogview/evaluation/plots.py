@@ -15,7 +15,7 @@ def plot_figures(
     backbone: str,
     folder: Path,
 ) -> list[Path]:
-    """Draw `blur-NAME.png`, and `candidates-NAME.png` if there is a curve.
+    """Write `blur-NAME.png`, and `candidates-NAME.png` if there is a curve.
 
     Args:
         figures: by name, as `compare` gives them.
@@ -26,11 +26,28 @@ def plot_figures(
     Returns:
         The paths; none without matplotlib (the extra `plot`).
     """
+    drawn = {"blur": blur_figure(figures, backbone), "candidates": candidates_figure(curve)}
+    paths = []
+    for name, figure in drawn.items():
+        if figure is not None:
+            picture = io.BytesIO()
+            figure.savefig(picture, dpi=120, format="png")
+            paths.append(folder / f"{name}-{backbone}.png")
+            atomic_write_bytes(paths[-1], picture.getvalue())
+    return paths
+
+
+def blur_figure(figures: Mapping[str, Mapping[str, Any]], backbone: str) -> Any:
+    """Draw the distance against the blur; None without matplotlib.
+
+    Args:
+        figures: by name, as `compare` gives them.
+        backbone: the name of what saw the pictures.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return []
-    paths = [folder / f"blur-{backbone}.png"]
+        return None
     blur = Figure(figsize=(5, 4), layout="constrained")
     axes = blur.add_subplot()
     values = [figures[figure_name("frechet", backbone, radius)]["value"] for radius in RADII]
@@ -38,9 +55,23 @@ def plot_figures(
     axes.set_xlabel("radius of the blur, pixels")
     axes.set_ylabel(_axis(figure_name("frechet", backbone)))
     axes.grid(alpha=0.3)
-    _save(blur, paths[0])
+    return blur
+
+
+def candidates_figure(curve: Sequence[Mapping[str, Any]]) -> Any:
+    """Draw quality against the number of candidates; None without a curve, or without matplotlib.
+
+    Args:
+        curve: as `candidates_curve` gives it.
+
+    Paper: figure 9.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
     if not curve:
-        return paths
+        return None
     choices = dict.fromkeys(line["choice"] for line in curve)
     names = [name for name in curve[0] if name not in ("choice", "num_candidates")]
     panels = Figure(figsize=(5 * len(names), 4), layout="constrained")
@@ -53,16 +84,18 @@ def plot_figures(
         axes.set_ylabel(_axis(name))
         axes.grid(alpha=0.3)
         axes.legend()
-    paths.append(folder / f"candidates-{backbone}.png")
-    _save(panels, paths[1])
-    return paths
+    return panels
+
+
+def as_svg(figure: Any) -> str:
+    """Return a figure of matplotlib as SVG: letters stay letters, and equal figures are equal texts."""
+    from matplotlib import rc_context
+
+    drawing = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "cogview"}):
+        figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None})
+    return drawing.getvalue()
 
 
 def _axis(name: str) -> str:
     return name.removesuffix("_blur_0").replace("_", " ")
-
-
-def _save(figure: Any, path: Path) -> None:
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=120, format="png")
-    atomic_write_bytes(path, picture.getvalue())

@@ -1,14 +1,16 @@
 """The loss of a run as a picture."""
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cogview.files import atomic_write_bytes
 from cogview.training.metrics import read_metrics
 
 
 def plot_losses(metrics_path: Path, picture_path: Path) -> bool:
-    """Draw every metric that has "loss" in its name against the step, but for the loss scale.
+    """Write the picture of a run's losses.
 
     Args:
         metrics_path: a run's `metrics.jsonl`.
@@ -17,14 +19,31 @@ def plot_losses(metrics_path: Path, picture_path: Path) -> bool:
     Returns:
         Whether it was drawn: without matplotlib (the extra `plot`), or without metrics, it is not.
     """
-    lines = read_metrics(metrics_path)
+    figure = loss_figure(read_metrics(metrics_path))
+    if figure is None:
+        return False
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, format="png")
+    atomic_write_bytes(picture_path, picture.getvalue())
+    return True
+
+
+def loss_figure(lines: Sequence[Mapping[str, int | float]]) -> Any:
+    """Draw every metric that has "loss" in its name against the step, but for the loss scale.
+
+    Args:
+        lines: a run's metrics, as `read_metrics` gives them.
+
+    Returns:
+        A figure of matplotlib; None without it, or without a loss.
+    """
     names = sorted({name for line in lines for name in line if "loss" in name and name != "loss_scale"})
     if not names:
-        return False
+        return None
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return False
+        return None
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     for name in names:
@@ -35,7 +54,4 @@ def plot_losses(metrics_path: Path, picture_path: Path) -> bool:
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=120, format="png")
-    atomic_write_bytes(picture_path, picture.getvalue())
-    return True
+    return figure

@@ -60,8 +60,8 @@ def describe_run(
             "torch": str(torch.__version__),
             "cogview": _package_version(),
         },
-        "git_commit": _git_commit(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "git_commit": git_commit(),
+        "command": command_line(),
     }
     # Through JSON and back, so that it equals what will be read from the file.
     plain: dict[str, Any] = json.loads(json.dumps(description, default=_plain))
@@ -183,7 +183,14 @@ def _package_version() -> str:
         return "unknown"
 
 
-def _git_commit() -> str | None:
+def command_line() -> str:
+    """Return the command that this process was started by, as a shell takes it."""
+    name = Path(sys.argv[0]).name
+    program = ["python", "-m", "cogview"] if name == "__main__.py" else [name]
+    return shlex.join([*program, *sys.argv[1:]])
+
+
+def git_commit() -> str | None:
     """Return the commit of the code that runs, with "-dirty" if it was changed; None outside a checkout."""
     folder = Path(__file__).parent
     try:

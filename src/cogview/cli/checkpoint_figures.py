@@ -1,0 +1,274 @@
+"""What `cogview evaluate model` finds out of a checkpoint by itself: facts, samples, codes, attention, losses."""
+
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from PIL import Image
+from torch import Tensor
+
+from cogview.cli.evaluation_draws import say_duration
+from cogview.cli.report import progress_bar
+from cogview.evaluation.attention import attention_maps, comparison_of_heads, score_table
+from cogview.evaluation.caption_set import CaptionSet, RealPictures
+from cogview.evaluation.efficientnet import find_weights, load_efficientnet
+from cogview.evaluation.kept_parts import KeptParts, begin_or_go_on
+from cogview.evaluation.reconstruction import evaluate_reconstruction, reconstruction_grid
+from cogview.evaluation.report.sections import training_table
+from cogview.files import atomic_file, atomic_write_json, read_json, sha256_of
+from cogview.generation.pipeline import Pipeline
+from cogview.generation.placement import resolve_device, resolve_dtype
+from cogview.generation.pretrained import find_model_folder, load_pretrained, read_config
+from cogview.generation.weights import fingerprint_of_transformer
+from cogview.training.metrics import read_metrics
+from cogview.training.plot import loss_figure
+
+_PICTURES_AT_ONCE = 32
+_NUM_RECONSTRUCTED = 16
+
+
+class Checkpoint:
+    """A checkpoint, loaded to be reported.
+
+    Args:
+        name: as `cogview.load` takes it.
+        device: likewise.
+        dtype: likewise.
+    """
+
+    def __init__(self, name: str | None, device: str | None, dtype: str | None) -> None:
+        self._name = name or "bundled"
+        self._folder = find_model_folder(name)
+        place = resolve_device(device)
+        self._model = load_pretrained(self._folder, place, resolve_dtype(dtype, place))
+        self.pipeline = Pipeline(self._model)
+
+    @property
+    def title(self) -> str:
+        """What its card calls it, or where it is."""
+        heading = re.search(r"^# +(.+?) *$", self._model.card, re.MULTILINE)
+        return heading[1] if heading else f"The model {self._name}"
+
+    def facts(self) -> dict[str, Any]:
+        """Return what it is."""
+        pipeline, template = self.pipeline, self.pipeline.template
+        config, image_tokenizer = pipeline.transformer.config, pipeline.image_tokenizer
+        factor = image_tokenizer.downsampling_factor
+        licence = re.search(r"\A---\n(?:.*\n)*?license: *(.+)\n(?:.*\n)*?---", self._model.card)
+        return {
+            "name": self._name,
+            "licence": licence[1].strip() if licence else "",
+            "draws": f"{template.grid_columns * factor} x {template.grid_rows * factor} pixels as "
+            f"{template.grid_columns} x {template.grid_rows} codes, from up to {template.max_text_pieces} pieces",
+            "parts": [
+                {
+                    "part": "transformer",
+                    "shape": f"{config.num_layers} layers, width {config.hidden_size}, {config.num_heads} heads",
+                    "parameters": config.num_parameters,
+                    "fingerprint": self._model.fingerprint,
+                },
+                {
+                    "part": "image tokenizer",
+                    "shape": f"{image_tokenizer.num_codes:,} codes of {factor} x {factor} pixels",
+                    "parameters": _num_parameters(image_tokenizer.autoencoder),
+                    "fingerprint": image_tokenizer.fingerprint,
+                },
+                {
+                    "part": "text tokenizer",
+                    "shape": f"{pipeline.text_tokenizer.num_pieces:,} pieces",
+                    "parameters": None,
+                    "fingerprint": pipeline.text_tokenizer.fingerprint,
+                },
+            ],
+            "adapters": [
+                {
+                    "name": name,
+                    "task": each.task,
+                    "parameters": _num_parameters(each.transformer),
+                    "licence": each.licence,
+                }
+                for name, each in pipeline.adapters.items()
+            ],
+            "trainings": training_table(self._model.card),
+            "card": self._model.card,
+            "config": read_config(self._folder),
+        }
+
+    def draw(
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Mapping[str, Any], folder: Path
+    ) -> tuple[dict[str, Any], Int64[np.ndarray, "n k r s"]]:
+        """Draw what is not drawn yet of the samples.
+
+        Args:
+            prompts: the texts.
+            seeds: of the pictures of each.
+            sampling: temperature, top_k, top_p and guidance, as `Pipeline.generate_codes` takes them.
+            folder: keeps what is drawn.
+
+        Returns:
+            All that the pictures depend on, and their codes.
+
+        Raises:
+            UsageError: the folder keeps pictures that were drawn for something else, or the model cannot read a text.
+        """
+        pipeline = self.pipeline
+        guidance = pipeline.guidance if sampling["guidance"] is None else sampling["guidance"]
+        request = {
+            "prompts": list(prompts),
+            "seeds": list(seeds),
+            **sampling,
+            "guidance": guidance,
+            "transformer": fingerprint_of_transformer(pipeline.transformer.state_dict()),
+            "text_tokenizer": pipeline.text_tokenizer.fingerprint,
+            "image_tokenizer": pipeline.image_tokenizer.fingerprint,
+            "device": pipeline.device.type,
+            "dtype": str(pipeline.dtype).removeprefix("torch."),
+        }
+        begin_or_go_on(folder, request)
+        kept = KeptParts(
+            folder=folder / "codes",
+            num_items=len(prompts),
+            items_per_part=max(1, _PICTURES_AT_ONCE // len(seeds)),
+        )
+        lacking = kept.lacking()
+        num_all, num_done = sum(len(kept.items(part)) for part in lacking) * len(seeds), 0
+        start = time.monotonic()
+        with progress_bar("drawing samples", "pictures") as move:
+            for part in lacking:
+                texts = [prompts[item] for item in kept.items(part)]
+                codes = pipeline.generate_codes(
+                    [text for text in texts for _ in seeds],
+                    1,
+                    [seed for _ in texts for seed in seeds],
+                    **sampling,
+                ).numpy()
+                kept.write(part, codes.reshape(len(texts), len(seeds), *codes.shape[2:]).astype(np.int32))
+                num_done += len(texts) * len(seeds)
+                if part == lacking[0] and num_done < num_all:
+                    seconds = time.monotonic() - start
+                    say_duration("drawing the other samples", seconds * (num_all - num_done) / num_done)
+                move(num_done, num_all)
+        return request, kept.read_all().astype(np.int64)
+
+    def pictures(self, codes: Int64[np.ndarray, "n k r s"]) -> list[list[Image.Image]]:
+        """Return the pictures of codes."""
+        return [[self.pipeline.decoded(torch.from_numpy(each)) for each in row] for row in codes]
+
+    def attention(self, text: str, seed: int, codes: Int64[np.ndarray, "r s"]) -> dict[str, Any]:
+        """Return how large the scores of each head are while a picture is drawn, and where its weights lie.
+
+        Args:
+            text: what it is drawn for.
+            seed: it was drawn with.
+            codes: of the picture.
+        """
+        pieces = self.pipeline.template.clip(self.pipeline.text_tokenizer.encode(text))
+        maps = attention_maps(self.pipeline.transformer, self.pipeline.template, pieces, codes, [(0, 0)])
+        table = score_table(maps)
+        return {"text": text, "seed": seed, "scores": table, "heads": comparison_of_heads(table)}
+
+    def run(self) -> tuple[dict[str, Any] | None, Any]:
+        """Return what its training run tells and the figure of its losses, if it lies in the folder of one."""
+        run = self._folder.parent
+        if self._folder.name != "model" or not (run / "metrics.jsonl").is_file():
+            return None, None
+        config = dict(read_json(run / "config.json", "run"))
+        lines = read_metrics(run / "metrics.jsonl")
+        last = lines[-1] if lines else {"step": 0}
+        evaluation = run / "evaluation.json"
+        facts = {
+            "command": config.get("command"),
+            "seed": config.get("seed"),
+            "device": config.get("device_name"),
+            "precision": config.get("precision"),
+            "commit": config.get("git_commit"),
+            "versions": config.get("versions"),
+            "num_steps": last["step"],
+            "last": {name: value if math.isfinite(value) else None for name, value in last.items()},
+            "evaluation": read_json(evaluation, "run") if evaluation.is_file() else {},
+            "config": config,
+        }
+        return facts, loss_figure(lines)
+
+
+def measure_tokenizer(
+    checkpoint: Checkpoint, real: CaptionSet | None, folder: Path, batch_size: int, num_workers: int
+) -> tuple[dict[str, Any] | None, Image.Image | None]:
+    """Return how well pictures survive the image tokenizer, and some originals with their reconstructions.
+
+    Args:
+        checkpoint: has it.
+        real: the pictures; None takes what the folder keeps of the last time.
+        folder: keeps the result, so that the same need not be measured again.
+        batch_size: pictures measured at once.
+        num_workers: processes that decode pictures; 0 does it in this one.
+    """
+    tokenizer, template = checkpoint.pipeline.image_tokenizer, checkpoint.pipeline.template
+    size = template.grid_rows * tokenizer.downsampling_factor
+    weights = find_weights()
+    request = {
+        "image_tokenizer": tokenizer.fingerprint,
+        "size_pixels": size,
+        "backbone": None if weights is None else sha256_of(weights),
+        "captions": None if real is None else real.fingerprint,
+    }
+    path, grid = folder / "figures.json", folder / "reconstructions.png"
+    if path.is_file() and grid.is_file():
+        kept = dict(read_json(path, "evaluation"))
+        compared = [name for name in request if real is not None or name != "captions"]
+        if all(kept["request"].get(name) == request[name] for name in compared):
+            with Image.open(grid) as opened:
+                return kept, opened.convert("RGB")
+    if real is None:
+        return None, None
+    squares = RealPictures([each.picture for each in real.asked], size, num_workers)
+    first: list[np.ndarray] = []
+    with progress_bar("measuring the image tokenizer", "pictures") as move:
+
+        def batches() -> Iterator[UInt8[np.ndarray, "_ y x c"]]:
+            for num_done, batch in _batches(squares, batch_size):
+                first.extend(batch[: _NUM_RECONSTRUCTED - len(first)])
+                yield batch
+                move(num_done, len(real.asked))
+
+        figures = evaluate_reconstruction(
+            tokenizer, batches(), None if weights is None else load_efficientnet(weights, tokenizer.device)
+        )
+    result = {
+        "request": request,
+        "size_pixels": size,
+        "num_pictures": len(real.asked) - len(squares.problems),
+        "num_problems": len(squares.problems),
+        "num_codes": tokenizer.num_codes,
+        "figures": figures,
+    }
+    drawn = reconstruction_grid(tokenizer, torch.from_numpy(np.stack(first)).permute(0, 3, 1, 2))
+    with atomic_file(grid) as file:
+        drawn.save(file, "PNG")
+    atomic_write_json(path, result)
+    return result, drawn
+
+
+def _batches(pictures: RealPictures, batch_size: int) -> Iterator[tuple[int, UInt8[np.ndarray, "_ y x c"]]]:
+    """Yield pictures some at a time, with how many that are in all."""
+    waiting: list[np.ndarray] = []
+    num_done = 0
+    for picture in pictures:
+        waiting.append(np.asarray(picture))
+        if len(waiting) == batch_size:
+            num_done += len(waiting)
+            yield num_done, np.stack(waiting)
+            waiting = []
+    if waiting:
+        yield num_done + len(waiting), np.stack(waiting)
+
+
+def _num_parameters(module: torch.nn.Module) -> int:
+    weights: Mapping[str, Tensor] = module.state_dict()
+    return sum(each.numel() for each in weights.values())
