@@ -22,6 +22,7 @@ from cogview.generation.pipeline import Pipeline, load
 from cogview.generation.pretrained import save_pretrained
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.config import AdapterConfig
+from scene_pictures import scene_folder
 from tiny import CAPTIONS, tiny_model
 
 EVIL = '<script>alert("1")</script>'
@@ -234,6 +235,18 @@ def test_a_run_with_pictures_has_all_figures(
     assert again["attention"] is None
 
 
+def test_scenes_add_the_composition_score(home: Path, tmp_path: Path) -> None:
+    scene_folder(tmp_path / "scenes", 16, 16)
+    words = ["--model", home / "mute", "--scenes", tmp_path / "scenes", "--num-captions", 12]
+    assert call(home, tmp_path / "out", *words) == 0
+    report, page = made(tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "composition" / "composition.json").read_text())
+    assert report["composition"]["figures"] == found
+    assert found["request"]["num_captions"] == 12
+    assert page.rows["composition"]
+    assert not any("--scenes" in line for line in report["lacking"])
+
+
 def test_no_text_becomes_markup_and_nothing_comes_from_elsewhere(home: Path, tmp_path: Path) -> None:
     assert call(home, tmp_path / "out", "--model", home / "run") == 0
     _, page = made(tmp_path / "out")
@@ -274,8 +287,9 @@ def test_what_cannot_be_reported_is_one_line(
         (1, "No such file", out, ("--prompts", tmp_path / "absent.txt")),
         (2, "--seeds must be different", out, ("--seeds", 1, 1)),
         (2, "--seeds must be different", out, ("--seeds", -1)),
-        (2, "--num-captions is about real pictures", out, ("--num-captions", 5)),
+        (2, "folder with --images or --scenes", out, ("--num-captions", 5)),
         (2, "--candidates is about real pictures", out, ("--candidates", 5)),
+        (2, "--split is about real pictures", out, ("--split", "train", "--scenes", tmp_path)),
         (2, "needs something to choose", out, ("--images", home / "pictures", "--candidates", 2)),
     ):
         model = () if "--model" in more else ("--model", home / "mute")

@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +39,7 @@ def run(
     out: Path = Path("out/report"),
     prompts: Path | None = None,
     seeds: tuple[int, ...] = (0, 1, 2, 3),
+    scenes: Path | None = None,
     images: Path | None = None,
     captions: Path | None = None,
     split: str | None = None,
@@ -71,12 +72,15 @@ def run(
         out: the folder of the report.
         prompts: a file with a text a line, to draw samples for; texts of the bundled model's world by default.
         seeds: of the samples, for each text alike.
+        scenes: a default data set: adds the composition score on its held-out compositions, as `cogview evaluate
+            composition` has it.
         images: a folder of real pictures with captions that the model has not learnt from: adds the figures of drawn
             pictures beside them, as `cogview evaluate text-to-image` has them, and those of the image tokenizer.
         captions: of the pictures: an annotation file of MS COCO (.json), or lines as in metadata.jsonl; the folder's
             own by default.
         split: take the pictures that name this split or none; all by default.
-        num_captions: take so many pictures, with a caption of each, at random; all by default.
+        num_captions: take so many pictures, with a caption of each, at random; all by default. Of scenes, the first so
+            many; 500 by default.
         candidates: pictures of each caption, of which the best by CapLoss counts; more than 1 need a captioner.
         captioner: chooses: the name of one that the model has, or a folder, or the run that trained it; the model's own
             by default.
@@ -100,18 +104,20 @@ def run(
         raise UsageError(
             f"--seeds must be different numbers from 0, got {' '.join(map(str, seeds)) or 'none'}"
         )
-    of_images = {
-        "captions": captions,
-        "split": split,
+    of_images = {"captions": captions, "split": split, "weights": weights}
+    of_both = {
         "num_captions": num_captions,
         "captioner": captioner,
-        "weights": weights,
+        "candidates": None if candidates == 1 else candidates,
     }
-    if images is None:
-        given = [name for name, value in of_images.items() if value is not None]
-        if given or candidates != 1:
-            option = (given or ["candidates"])[0].replace("_", "-")
-            raise UsageError(f"--{option} is about real pictures: give their folder with --images")
+    needed = {"--images": of_images if images is None else {}}
+    needed["--images or --scenes"] = of_both if images is scenes is None else {}
+    for option, of in needed.items():
+        for name in (name for name, value in of.items() if value is not None):
+            raise UsageError(
+                f"--{name.replace('_', '-')} is about real pictures: give their folder with {option}"
+            )
+    from cogview.cli import evaluate_composition, evaluate_text_to_image
     from cogview.cli.checkpoint_figures import Checkpoint, measure_tokenizer
     from cogview.cli.doctor import environment
     from cogview.data.ranks import Ranks
@@ -126,23 +132,32 @@ def run(
             f"{out / TEXT_TO_IMAGE}, then give this command without it"
         )
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance": guidance}
+    drawing = {
+        "model": model,
+        "captioner": captioner,
+        "candidates": candidates,
+        "device": device,
+        "dtype": dtype,
+        **sampling,
+    }
     real = None
+    # These have commands of their own, with a model of their own that is gone before ours comes.
     if images is not None:
-        # Its own command, with a model of its own that is gone before ours comes.
         real = CaptionSet(images, captions, split=split, num_captions=num_captions)
-        _measure_drawn(
-            out / TEXT_TO_IMAGE,
-            model=model,
+        _quietly(
+            evaluate_text_to_image.run,
+            out=out / TEXT_TO_IMAGE,
             images=images,
-            candidates=candidates,
+            num_captions=num_captions,
             feature=feature,
             batch_size=batch_size,
             num_workers=num_workers,
-            device=device,
-            dtype=dtype,
             **of_images,
-            **sampling,
+            **drawing,
         )
+    if scenes is not None:
+        several = {} if num_captions is None else {"num_captions": num_captions}
+        _quietly(evaluate_composition.run, scenes, out=out / COMPOSITION, **several, **drawing)
     try:
         checkpoint = Checkpoint(model, device, dtype)
         samples, codes = checkpoint.draw(texts, seeds, sampling, out / SAMPLES)
@@ -168,7 +183,7 @@ def run(
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": command_line(),
     }
-    report["lacking"] = _lacking(report, out)
+    report["lacking"] = _lacking(report)
     shown = Shown(samples=checkpoint.pictures(codes), reconstructions=grid, losses=losses)
     files = {"html": out / HTML, "json": out / JSON}
     atomic_write_text(files["html"], report_page(report, shown))
@@ -210,12 +225,10 @@ def _texts_of(path: Path) -> tuple[str, ...]:
     return texts
 
 
-def _measure_drawn(folder: Path, **asked: Any) -> None:
-    """Have the figures of drawn pictures in a folder, as their own command measures them; its report is not printed."""
-    from cogview.cli import evaluate_text_to_image
-
+def _quietly(command: Callable[..., None], *values: Any, **named: Any) -> None:
+    """Run another command, whose report is not printed."""
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluate_text_to_image.run(out=folder, **asked)
+        command(*values, **named)
 
 
 def _drawn(folder: Path, transformer: str) -> dict[str, Any]:
@@ -257,7 +270,7 @@ def _figures_in(path: Path, transformer: str) -> dict[str, Any]:
     return dict(result)
 
 
-def _lacking(report: Mapping[str, Any], out: Path) -> list[str]:
+def _lacking(report: Mapping[str, Any]) -> list[str]:
     """Return in a line each what the report does not have, and how to have it."""
     drawn = report["text_to_image"]
     lines = {
@@ -265,8 +278,7 @@ def _lacking(report: Mapping[str, Any], out: Path) -> list[str]:
         "Quality against the number of candidates (figure 9): --images PICTURES --candidates N adds it.": not any(
             each["curve"] for each in drawn.values()
         ),
-        f"Composition: cogview evaluate composition PICTURES --out {out / COMPOSITION}, and this command again, add "
-        "it.": not report["composition"],
+        "Composition: --scenes PICTURES, a default data set, adds it.": not report["composition"],
         "The image tokenizer's figures: --images PICTURES adds them.": not report["tokenizer"],
         "Attention by layer and head: --attention adds it.": not report["attention"],
         "Loss curves: --model RUN, the folder of a training run, adds them.": not report["run"],
