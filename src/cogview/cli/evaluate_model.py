@@ -105,15 +105,13 @@ def run(
             f"--seeds must be different numbers from 0, got {' '.join(map(str, seeds)) or 'none'}"
         )
     of_images = {"captions": captions, "split": split, "weights": weights}
-    of_both = {
-        "num_captions": num_captions,
-        "captioner": captioner,
-        "candidates": None if candidates == 1 else candidates,
-    }
-    needed = {"--images": of_images if images is None else {}}
-    needed["--images or --scenes"] = of_both if images is scenes is None else {}
-    for option, of in needed.items():
-        for name in (name for name, value in of.items() if value is not None):
+    several = None if candidates == 1 else candidates
+    of_both = {"num_captions": num_captions, "captioner": captioner, "candidates": several}
+    for option, of, is_given in (
+        ("--images", of_images, images is not None),
+        ("--images or --scenes", of_both, images is not None or scenes is not None),
+    ):
+        for name in (name for name, value in of.items() if value is not None and not is_given):
             raise UsageError(
                 f"--{name.replace('_', '-')} is about real pictures: give their folder with {option}"
             )
@@ -156,8 +154,8 @@ def run(
             **drawing,
         )
     if scenes is not None:
-        several = {} if num_captions is None else {"num_captions": num_captions}
-        _quietly(evaluate_composition.run, scenes, out=out / COMPOSITION, **several, **drawing)
+        number = {} if num_captions is None else {"num_captions": num_captions}
+        _quietly(evaluate_composition.run, scenes, out=out / COMPOSITION, **number, **drawing)
     try:
         checkpoint = Checkpoint(model, device, dtype)
         samples, codes = checkpoint.draw(texts, seeds, sampling, out / SAMPLES)
