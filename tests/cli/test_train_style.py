@@ -253,5 +253,42 @@ def test_a_run_starts_as_another_adapter(home: Path, capsys: pytest.CaptureFixtu
     )
     capsys.readouterr()
     words = training(home, home / "other", *flags, "--adapter.rank", 3)
-    assert "does not fit what is to be trained: it has AdapterConfig(rank=2" in refusal(capsys, words)
+    assert refusal(capsys, words).endswith(
+        f"{home / 'run'} does not fit what is to be trained: rank is 2 there and 3 here"
+    )
     assert not (home / "other").exists()
+
+
+def test_words_that_were_learnt_stay_when_others_come(home: Path) -> None:
+    once = (
+        "--training.num-steps",
+        "1",
+        "--training.log-every-steps",
+        "1",
+        "--training.learning-rate",
+        "1e-9",
+    )
+    flags = ("--trains-words", "--training.sample-every-steps", 0)
+    learnt = (
+        "--training.num-steps",
+        "2",
+        "--training.log-every-steps",
+        "1",
+        "--training.learning-rate",
+        "1e-2",
+    )
+    assert main(training(home, home / "words", "--style", "a", *flags, steps=learnt)) == 0
+    more = ("--style", "cat dog", *flags, "--start-from", home / "words")
+    assert main(training(home, home / "more-words", *more, steps=once)) == 0
+    rows, ids = [], []
+    for run in ("words", "more-words"):
+        folder = home / run / "model"
+        rows.append(load_file(folder / "model.safetensors")["embedding.tokens.rows"])
+        ids.append(json.loads((folder / "config.json").read_text())["adapter"]["token_rows"])
+    num = len(ids[0])
+    assert ids[1][:num] == ids[0]
+    assert len(ids[1]) > num
+    torch.testing.assert_close(rows[1][:num], rows[0], rtol=0, atol=1e-6)
+    of_base = load_file(home / "tiny-model" / "model.safetensors")["embedding.tokens.weight"].float()
+    torch.testing.assert_close(rows[1][num:], of_base[ids[1][num:]], rtol=0, atol=1e-6)
+    assert not torch.allclose(rows[0], of_base[ids[0]], rtol=0, atol=1e-6)

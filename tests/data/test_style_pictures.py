@@ -22,7 +22,7 @@ from cogview.data.world import GROUNDS, known_codes, scene_objects
 from cogview.errors import UsageError
 from cogview.recipes.default_data import bundled, openmoji_style
 
-CONFIG = StyleDataConfig(num_train=400, num_ordinary=200, num_held_out=40, size_pixels=32)
+CONFIG = StyleDataConfig(num_train=400, num_ordinary=200, num_held_out=40, only_known=False, size_pixels=32)
 
 
 def read_metadata(folder: Path) -> list[dict[str, Any]]:
@@ -167,6 +167,6 @@ def test_the_command_builds_what_the_recipe_says(
     monkeypatch.setattr(style_pictures, "load_icons", lambda *_: icons)
     words = ["--data.size-pixels", "16", "--data.num-held-out", "20", "--json"]
     assert main(["data", "build", "openmoji-style", "--out", str(tmp_path / "pictures"), *words]) == 0
-    assert json.loads(capsys.readouterr().out)["num_pictures"] == {"train": 2000, "held-out-style": 20}
+    assert json.loads(capsys.readouterr().out)["num_pictures"] == {"train": 2600, "held-out-style": 20}
     assert main(["data", "build", "openmoji-style", "--out", str(tmp_path / "pictures"), *words]) == 2
     assert "already exists" in capsys.readouterr().err

@@ -22,6 +22,9 @@ from cogview.training.transformer import Batches, TransformerTask
 from cogview.transformer.adapter import AdaptedTransformer, first_positions
 from cogview.transformer.model import Transformer
 
+TOKEN_ROWS = "embedding.tokens.rows"
+"""What an adapter's own rows of the embedding are called among its tensors."""
+
 
 def finetune(
     recipe: FinetuneRecipe,
@@ -68,9 +71,14 @@ def finetune(
     alone = Ranks.from_environment(os.environ).num_ranks == 1
     if not alone and recipe.adapter is not None:
         raise UsageError("an adapter is trained by one process: start it without torchrun")
+    started = None if start_from is None else _started(task, find_adapter_folder(start_from), base)
+    if recipe.adapter is not None and isinstance(started, AdaptedTransformer):
+        # What it has learnt of words stays, and others may come.
+        rows = tuple(dict.fromkeys((*started.adapter.token_rows, *recipe.adapter.token_rows)))
+        recipe = dataclasses.replace(recipe, adapter=dataclasses.replace(recipe.adapter, token_rows=rows))
     transformer = new_transformer(recipe, base.transformer, template.num_positions, positions)
-    if start_from is not None:
-        _start_as(transformer, task, find_adapter_folder(start_from), base)
+    if started is not None:
+        _start_as(transformer, started, f"{start_from}")
     if recipe.attention is not None:
         transformer.compute_attention(recipe.attention)
     trained = TaskModel(
@@ -102,17 +110,34 @@ def finetune(
     )
 
 
-def _start_as(transformer: Transformer, task: TaskName, folder: Path, base: PretrainedModel) -> None:
-    """Give what is to be trained the weights of what was trained before."""
+def _started(task: TaskName, folder: Path, base: PretrainedModel) -> Transformer:
+    """Return what was trained before."""
     started = load_task_model(folder, base)
     if started.task != task:
         raise UsageError(f"{folder} has learnt {started.task}, not {task}: start from another")
-    shapes = [getattr(each, "adapter", None) or each.config for each in (started.transformer, transformer)]
-    if shapes[0] != shapes[1]:
-        raise UsageError(
-            f"{folder} does not fit what is to be trained: it has {shapes[0]}, and the recipe asks for {shapes[1]}"
-        )
-    transformer.load_state_dict(started.transformer.state_dict(), strict=False)
+    return started.transformer
+
+
+def _start_as(transformer: Transformer, started: Transformer, name: str) -> None:
+    """Give what is to be trained the weights of what was trained before.
+
+    Raises:
+        UsageError: it is of another shape.
+    """
+    shapes = [vars(getattr(each, "adapter", None) or each.config) for each in (started, transformer)]
+    differing = [
+        f"{field} is {shapes[0].get(field, 'absent')} there and {shapes[1].get(field, 'absent')} here"
+        for field in {**shapes[0], **shapes[1]}
+        if field != "token_rows" and shapes[0].get(field, ...) != shapes[1].get(field, ...)
+    ]
+    if differing:
+        raise UsageError(f"{name} does not fit what is to be trained: {'; '.join(differing)}")
+    state = started.state_dict()
+    if isinstance(transformer, AdaptedTransformer) and transformer.adapter.token_rows:
+        new_rows = transformer.state_dict()[TOKEN_ROWS]
+        known_rows = state.get(TOKEN_ROWS, new_rows[:0])
+        state[TOKEN_ROWS] = torch.cat([known_rows, new_rows[len(known_rows) :]])
+    transformer.load_state_dict(state, strict=False)
 
 
 def new_transformer(

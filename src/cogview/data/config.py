@@ -83,7 +83,8 @@ class StyleDataConfig:
         num_held_out_objects: objects that only the held-out split shows, so many of the first `num_known_objects`.
         num_known_objects: train objects, from the top of the table, that the model to be finetuned knows in other
             styles; the train split shows those that are not held out, and the rest of the table's train objects.
-        only_known: the train split shows known objects alone.
+        only_known: the train split shows known objects alone; others would be learnt by heart, their style with them.
+        known_styles: of the ordinary pictures.
         size_pixels: side of a picture; a multiple of 16.
         object_cells: side of the object, in cells of the 16 x 16 lattice, 1 to 14.
         seed: the pictures are a function of this and the fields above.
@@ -91,11 +92,11 @@ class StyleDataConfig:
     """
 
     num_train: int = 1_000
-    num_ordinary: int = 1_000
+    num_ordinary: int = 1_600
     num_held_out: int = 200
     num_held_out_objects: int = 20
     num_known_objects: int = 80
-    only_known: bool = False
+    only_known: bool = True
     known_styles: tuple[Style, ...] = ("twemoji", "fluent-flat")
     size_pixels: int = 128
     object_cells: int = 7
