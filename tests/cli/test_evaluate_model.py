@@ -265,6 +265,9 @@ def test_no_text_becomes_markup_and_nothing_comes_from_elsewhere(home: Path, tmp
     (style,) = re.findall(
         r"<style>(.*?)</style>", (tmp_path / "out" / "report.html").read_text("utf-8"), re.S
     )
+    assert not any(
+        colour in str(page.tags) for colour in ("#000000", "#ffffff")
+    )  # unseen on a dark or a light page
     assert "url(" not in style
     assert "@import" not in style
 

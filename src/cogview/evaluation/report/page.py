@@ -148,8 +148,9 @@ def drawing(figure: Any, name: str, told: str) -> Element:
         name: tells the names within it from those of others on the page.
         told: what it shows, for those who do not see it.
     """
-    # Black is the colour of its letters and axes; on a dark page they are light.
-    root = ElementTree.fromstring(as_svg(figure).replace("#000000", "currentColor"))
+    # Its axes are black and its legend's ground is white; on a dark page it is the other way round.
+    themed = as_svg(figure).replace("#000000", "currentColor").replace("#ffffff", "var(--ground)")
+    root = ElementTree.fromstring(themed)
     for metadata in root.findall(f"{_SVG}metadata"):
         root.remove(metadata)
     for each in root.iter():
@@ -159,8 +160,11 @@ def drawing(figure: Any, name: str, told: str) -> Element:
             for attribute, value in each.attrib.items()
             if not attribute.startswith("{") or attribute == _LINK
         }
-    root.attrib |= {"role": "img", "aria-label": told}
-    return element("figure", root, class_="drawing")
+    width = float(root.attrib["width"].removesuffix("pt"))
+    # On a narrow screen it shrinks as long as its letters can be read, and is moved from there on.
+    style = f"min-width: {0.6 * width:.0f}pt; max-width: {width:.0f}pt"
+    root.attrib |= {"role": "img", "aria-label": told, "style": style}
+    return element("figure", root, class_="drawing", tabindex="0")
 
 
 def _named(attribute: str, value: str, name: str) -> str:
