@@ -289,6 +289,7 @@ def test_words_that_were_learnt_stay_when_others_come(home: Path) -> None:
     assert ids[1][:num] == ids[0]
     assert len(ids[1]) > num
     torch.testing.assert_close(rows[1][:num], rows[0], rtol=0, atol=1e-6)
+    # An adapter is kept in half precision.
     of_base = load_file(home / "tiny-model" / "model.safetensors")["embedding.tokens.weight"].half().float()
     torch.testing.assert_close(rows[1][num:], of_base[ids[1][num:]], rtol=0, atol=1e-6)
     assert not torch.allclose(rows[0], of_base[ids[0]], rtol=0, atol=1e-6)
