@@ -9,8 +9,9 @@ PICTURES is `cogview data build bundled-captions`. Three figures, on pictures th
 - telling: of 32 captions in one language, the picture's own and those of 31 other pictures, the own has the lowest
   CapLoss (splits held-out-drawing and held-out-composition);
 - ranking: of 16 pictures drawn for a held-out caption, the one with the lowest CapLoss against a random one, by the
-  perceptual distance from the true picture. The captions name the ground, which no ranking could guess. Twice: drawn
-  as `cogview generate` does, and from the whole distribution without guidance, nearer to how the paper draws.
+  perceptual distance from the true picture. The captions name ground and style, which no ranking could guess, and the
+  style is one that the bundled model draws. Twice: drawn as `cogview generate` does, and from the whole distribution
+  without guidance, nearer to how the paper draws.
 
 Writes bench/results/captioning.json.
 """
@@ -32,6 +33,7 @@ from cogview.evaluation.efficientnet import EfficientNetLite0, find_weights, loa
 from cogview.files import atomic_write_json
 from cogview.generation.pipeline import Pipeline
 from cogview.image.pixels import image_to_array, read_image
+from cogview.recipes import default_data
 from environment import RESULTS, describe
 from intervals import interval
 
@@ -97,7 +99,9 @@ def ranking(
 ) -> dict[str, Any]:
     """Return how far the best of 16 and a random one of them are from the true picture."""
     best, random, gains = [], [], []
-    for number, request in enumerate(asked_scenes(pictures, num)):
+    styles = default_data.bundled().data.styles
+    asked = [each for each in asked_scenes(pictures) if each.tells_style and each.scene.style in styles]
+    for number, request in enumerate(asked[:num]):
         drawn = pipe.generate(request.text, NUM_CANDIDATES, keep=NUM_CANDIDATES, seed=100 * number, **way)
         true = torch.from_numpy(image_to_array(read_image(pictures / request.file_name)))[None]
         shown = torch.from_numpy(np.stack([image_to_array(picture.image) for picture in drawn]))
@@ -123,7 +127,7 @@ def main(
     pictures: Path,
     model: Path | None = None,
     num_pictures: int = 300,
-    num_ranked: int = 100,
+    num_ranked: int = 200,
     out: str = "captioning",
 ) -> None:
     """Measure, print and write the figures as JSON.
