@@ -300,6 +300,10 @@ def test_what_cannot_be_reported_is_one_line(
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith("cogview: error: ")
         assert said in error
+    # What cannot be drawn with is not kept as what was asked for.
+    assert call(home, out, "--model", home / "mute", "--top-p", 5) == 2
+    assert "top_p must lie over 0 and be at most 1" in capsys.readouterr().err
+    assert not out.exists()
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     assert call(home, out, "--model", home / "mute") == 2

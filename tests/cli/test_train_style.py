@@ -48,6 +48,11 @@ def training(home: Path, out: Path, *more: object, steps: tuple[str, ...] = STEP
     return [str(word) for word in [*words, *steps, *more]]
 
 
+def some_steps(num: int, learning_rate: float) -> tuple[str, ...]:
+    of_each = {"num-steps": num, "log-every-steps": 1, "learning-rate": learning_rate}
+    return tuple(word for name, value in of_each.items() for word in (f"--training.{name}", str(value)))
+
+
 def refusal(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
     assert main(words) in (1, 2)
     error = capsys.readouterr().err
@@ -234,16 +239,8 @@ def test_what_cannot_be_is_refused_in_one_line(
 
 def test_a_run_starts_as_another_adapter(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = home / "started"
-    once = (
-        "--training.num-steps",
-        "1",
-        "--training.log-every-steps",
-        "1",
-        "--training.learning-rate",
-        "1e-9",
-    )
     flags = ("--style", "wiggly", "--start-from", home / "run", "--training.sample-every-steps", 0)
-    assert main(training(home, out, *flags, steps=once)) == 0
+    assert main(training(home, out, *flags, steps=some_steps(1, 1e-9))) == 0
     weights, before = (load_file(home / run / "model" / "model.safetensors") for run in ("started", "run"))
     assert weights.keys() == before.keys()
     for name, tensor in before.items():
@@ -260,26 +257,10 @@ def test_a_run_starts_as_another_adapter(home: Path, capsys: pytest.CaptureFixtu
 
 
 def test_words_that_were_learnt_stay_when_others_come(home: Path) -> None:
-    once = (
-        "--training.num-steps",
-        "1",
-        "--training.log-every-steps",
-        "1",
-        "--training.learning-rate",
-        "1e-9",
-    )
     flags = ("--trains-words", "--training.sample-every-steps", 0)
-    learnt = (
-        "--training.num-steps",
-        "2",
-        "--training.log-every-steps",
-        "1",
-        "--training.learning-rate",
-        "1e-2",
-    )
-    assert main(training(home, home / "words", "--style", "a", *flags, steps=learnt)) == 0
+    assert main(training(home, home / "words", "--style", "a", *flags, steps=some_steps(2, 1e-2))) == 0
     more = ("--style", "cat dog", *flags, "--start-from", home / "words")
-    assert main(training(home, home / "more-words", *more, steps=once)) == 0
+    assert main(training(home, home / "more-words", *more, steps=some_steps(1, 1e-9))) == 0
     rows, ids = [], []
     for run in ("words", "more-words"):
         folder = home / run / "model"

@@ -4,6 +4,7 @@ import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from cogview.cli.evaluation_draws import say_duration
+from cogview.cli.evaluation_draws import drawn_by, say_duration
 from cogview.cli.report import progress_bar
 from cogview.evaluation.attention import attention_maps, comparison_of_heads, score_table
 from cogview.evaluation.caption_set import CaptionSet, RealPictures
@@ -22,10 +23,10 @@ from cogview.evaluation.kept_parts import KeptParts, begin_or_go_on
 from cogview.evaluation.reconstruction import evaluate_reconstruction, reconstruction_grid
 from cogview.evaluation.report.sections import training_table
 from cogview.files import atomic_file, atomic_write_json, read_json, sha256_of
+from cogview.generation.config import SamplingConfig
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import find_model_folder, load_pretrained, read_config
-from cogview.generation.weights import fingerprint_of_transformer
 from cogview.training.metrics import read_metrics
 from cogview.training.plot import loss_figure
 
@@ -119,16 +120,13 @@ class Checkpoint:
         """
         pipeline = self.pipeline
         guidance = pipeline.guidance if sampling["guidance"] is None else sampling["guidance"]
+        # What cannot be drawn with is refused before the folder keeps it as what was asked for.
+        chosen = asdict(SamplingConfig(**{**sampling, "guidance": float(guidance)}))
         request = {
             "prompts": list(prompts),
             "seeds": list(seeds),
-            **sampling,
-            "guidance": guidance,
-            "transformer": fingerprint_of_transformer(pipeline.transformer.state_dict()),
-            "text_tokenizer": pipeline.text_tokenizer.fingerprint,
-            "image_tokenizer": pipeline.image_tokenizer.fingerprint,
-            "device": pipeline.device.type,
-            "dtype": str(pipeline.dtype).removeprefix("torch."),
+            **chosen,
+            **drawn_by(pipeline, None),
         }
         begin_or_go_on(folder, request)
         kept = KeptParts(
@@ -146,7 +144,7 @@ class Checkpoint:
                     [text for text in texts for _ in seeds],
                     1,
                     [seed for _ in texts for seed in seeds],
-                    **sampling,
+                    **chosen,
                 ).numpy()
                 kept.write(part, codes.reshape(len(texts), len(seeds), *codes.shape[2:]).astype(np.int32))
                 num_done += len(texts) * len(seeds)

@@ -2,8 +2,6 @@
 
 import os
 import platform
-import shlex
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -268,19 +266,16 @@ def _failures(
 def _environment(pipeline: "Pipeline") -> dict[str, Any]:
     import torch
 
-    import cogview
+    from cogview.cli.evaluation_draws import versions
+    from cogview.training.run_folder import command_line
 
     device = pipeline.device
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "num_threads": torch.get_num_threads(),
         "system": platform.platform(),
-        "versions": {
-            "cogview": cogview.__version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
     }
 
 

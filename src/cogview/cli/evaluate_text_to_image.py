@@ -1,7 +1,6 @@
 """`cogview evaluate text-to-image`: the paper's figures of pictures that a model draws for held-out captions."""
 
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -97,7 +96,7 @@ def run(
     if batch_size < 1:
         raise UsageError(f"--batch-size must be 1 or more, got {batch_size}")
     import cogview
-    from cogview.cli.evaluation_draws import Draws, device_of, say_duration
+    from cogview.cli.evaluation_draws import Draws, device_of, say_duration, versions
     from cogview.cli.evaluation_figures import Protocol, figures_of, open_backbone
     from cogview.cli.told_pictures import take_adapter
     from cogview.data.ranks import Ranks
@@ -210,16 +209,10 @@ def run(
         "captioner": None if ranker is None else draws.fingerprint(ranker),
         "model": model or "bundled",
         "request": request,
-        "versions": {"cogview": cogview.__version__, "torch": _torch(), "python": platform.python_version()},
+        "versions": versions(),
         **found,
     }
     _write(out, backbone.name, result, json)
-
-
-def _torch() -> str:
-    import torch
-
-    return str(torch.__version__)
 
 
 def _leave_out_unreadable(captions: "CaptionSet", pipeline: "Pipeline", adapter: str | None) -> int:

@@ -1,5 +1,6 @@
 """The sampling run of an evaluation: draws and scores candidates, part by part, and keeps them."""
 
+import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Int64
 from PIL import Image
 
+import cogview
 from cogview.cli.report import progress_bar
 from cogview.data.ranks import Ranks
 from cogview.errors import CogViewError
@@ -25,6 +27,31 @@ from cogview.image.pixels import tensor_to_images
 
 _PICTURES_PER_PART = 64
 _PICTURES_AT_ONCE = 32
+
+
+def drawn_by(pipeline: Pipeline, adapter: str | None) -> dict[str, Any]:
+    """Return all that codes depend on of who draws them, as plain data."""
+    return {
+        "transformer": _fingerprint(pipeline, adapter),
+        "text_tokenizer": pipeline.text_tokenizer.fingerprint,
+        "image_tokenizer": pipeline.image_tokenizer.fingerprint,
+        "device": pipeline.device.type,
+        "dtype": str(pipeline.dtype).removeprefix("torch."),
+    }
+
+
+def _fingerprint(pipeline: Pipeline, adapter: str | None) -> str:
+    transformer = pipeline.transformer if adapter is None else pipeline.adapters[adapter].transformer
+    return fingerprint_of_transformer(transformer.state_dict())
+
+
+def versions() -> dict[str, str]:
+    """Return what an evaluation was computed by."""
+    return {
+        "cogview": cogview.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,18 +87,12 @@ class Draws:
             "candidates": self.candidates,
             "seed": self.seed,
             **asdict(self.sampling),
-            "transformer": self.fingerprint(self.adapter),
-            "text_tokenizer": self.pipeline.text_tokenizer.fingerprint,
-            "image_tokenizer": self.pipeline.image_tokenizer.fingerprint,
-            "device": self.pipeline.device.type,
-            "dtype": str(self.pipeline.dtype).removeprefix("torch."),
+            **drawn_by(self.pipeline, self.adapter),
         }
 
     def fingerprint(self, adapter: str | None) -> str:
         """Return what names the weights of the model, or of one of its adapters."""
-        pipeline = self.pipeline
-        transformer = pipeline.transformer if adapter is None else pipeline.adapters[adapter].transformer
-        return fingerprint_of_transformer(transformer.state_dict())
+        return _fingerprint(self.pipeline, adapter)
 
     def begin_or_go_on(self, request: Mapping[str, Any]) -> None:
         """Make the folder, or make sure that what it holds was begun for the same.

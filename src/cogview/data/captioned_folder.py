@@ -1,10 +1,11 @@
 """Writes a folder of captioned pictures, whole or not at all."""
 
 import json
-from collections.abc import Callable, Iterable
+import random
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -14,6 +15,7 @@ from cogview.files import atomic_folder, atomic_write_json, atomic_write_text
 
 PNG_COMPRESS_LEVEL = 1
 PICTURES_PER_FOLDER = 10_000
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,14 @@ class CaptionedPicture:
     texts: list[str]
     split: str
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+def in_turn(things: list[T], number: int, rng: random.Random) -> Iterator[T]:
+    """Yield so many of some things: each once a round, in another order each round."""
+    for index in range(number):
+        if index % len(things) == 0:
+            rng.shuffle(things)
+        yield things[index % len(things)]
 
 
 def refuse_filled(out: Path) -> None:

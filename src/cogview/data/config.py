@@ -82,8 +82,9 @@ class StyleDataConfig:
         num_held_out: pictures of the held-out split, captioned alike.
         num_held_out_objects: objects that only the held-out split shows, so many of the first `num_known_objects`.
         num_known_objects: train objects, from the top of the table, that the model to be finetuned knows in other
-            styles; the train split shows those that are not held out, and the rest of the table's train objects.
-        only_known: the train split shows known objects alone; others would be learnt by heart, their style with them.
+            styles; the train split shows those that are not held out.
+        only_known: without it, the train split shows the rest of the table's train objects too; they would be learnt by
+            heart, and their style with them.
         known_styles: of the ordinary pictures.
         size_pixels: side of a picture; a multiple of 16.
         object_cells: side of the object, in cells of the 16 x 16 lattice, 1 to 14.

@@ -45,6 +45,11 @@ class Package:
         """The name that `npm pack` gives the archive."""
         return f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
 
+    @property
+    def credit(self) -> str:
+        """Who is credited for what, and under which licence."""
+        return f"{self.author}, package {self.name} {self.version}, under {self.licence}"
+
 
 EMOJIBASE = Package(
     name="emojibase-data",

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-from cogview.data.captioned_folder import CaptionedPicture, refuse_filled, write_captioned_folder
+from cogview.data.captioned_folder import CaptionedPicture, in_turn, refuse_filled, write_captioned_folder
 from cogview.data.captions import BARE_NOUN_SHARE, caption_of, english_article
 from cogview.data.config import TRAINING_STYLES, Language, PeopleDataConfig, Style
 from cogview.data.icons import PACKAGE_OF_STYLE, Icons, load_icons
@@ -224,10 +224,7 @@ def _check(config: PeopleDataConfig) -> None:
 
 
 def _credits(styles: Sequence[Style]) -> str:
-    lines = [
-        f"{package.author}, package {package.name} {package.version}, under {package.licence}"
-        for package in (EMOJIBASE, *(PACKAGE_OF_STYLE[style] for style in styles))
-    ]
+    lines = [package.credit for package in (EMOJIBASE, *(PACKAGE_OF_STYLE[style] for style in styles))]
     return "\n".join(
         [
             "The pictures in this folder and their captions are made from icons and labels of:",
@@ -246,24 +243,16 @@ def _pictures(config: PeopleDataConfig, icons: Icons) -> Iterator[CaptionedPictu
         for style, person in product(config.styles, everyone(config.people))
     }
     rng = random.Random(f"{config.seed}/train")
-    for name in _in_turn(list(dict.fromkeys(config.people)), config.num_train, rng):
+    for name in in_turn(list(dict.fromkeys(config.people)), config.num_train, rng):
         person = Person(name=name, gender=_gender(config, rng), tone=_tone(config, rng))
         style = rng.choice(config.styles)
         ground = rng.choice(grounds[style, person.code][0])
         yield _picture(config, icons, person, style, ground, "train", rng)
     rng = random.Random(f"{config.seed}/{HELD_OUT_SPLIT}")
     every = list(product(everyone(config.people), config.styles))
-    for person, style in _in_turn(every, config.num_held_out, rng):
+    for person, style in in_turn(every, config.num_held_out, rng):
         ground = grounds[style, person.code][1]
         yield _picture(config, icons, person, style, ground, HELD_OUT_SPLIT, rng)
-
-
-def _in_turn(things: list[Any], number: int, rng: random.Random) -> Iterator[Any]:
-    """Yield so many of some things: each once a round, in another order each round."""
-    for index in range(number):
-        if index % len(things) == 0:
-            rng.shuffle(things)
-        yield things[index % len(things)]
 
 
 def _gender(config: PeopleDataConfig, rng: random.Random) -> Gender:

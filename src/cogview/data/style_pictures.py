@@ -15,10 +15,10 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from itertools import product
+from itertools import cycle, product
 from pathlib import Path
 
-from cogview.data.captioned_folder import CaptionedPicture, refuse_filled, write_captioned_folder
+from cogview.data.captioned_folder import CaptionedPicture, in_turn, refuse_filled, write_captioned_folder
 from cogview.data.captions import english_article
 from cogview.data.config import Style, StyleDataConfig
 from cogview.data.icons import PACKAGE_OF_STYLE, Icons, load_icons
@@ -139,11 +139,7 @@ def build_style_data(
 
 
 def _ordinary_credits(art: Sequence[Package]) -> str:
-    lines = [
-        f"{package.author}, package {package.name} {package.version}, under {package.licence}\n"
-        for package in art
-        if package != OPENMOJI
-    ]
+    lines = [f"{package.credit}\n" for package in art if package != OPENMOJI]
     return ORDINARY_CREDITS + "".join(lines) if lines else ""
 
 
@@ -175,18 +171,16 @@ def _scenes(
 ) -> Iterator[Scene]:
     """Yield scenes of one object: each icon once in a round, on another ground in each of the first rounds."""
     rng = random.Random(f"{config.seed}/{split}/{'/'.join(styles)}")
-    order = list(product(styles, codes))
-    grounds = {icon: seen_grounds(icons, *icon) for icon in order}
-    for of_icon in grounds.values():
+    drawn = list(product(styles, codes))
+    grounds = {}
+    for icon in drawn:
+        of_icon = seen_grounds(icons, *icon)
         rng.shuffle(of_icon)
+        grounds[icon] = cycle(of_icon)
     middle = (LATTICE_CELLS - config.object_cells) // 2
-    for index in range(number):
-        round_number, place = divmod(index, len(order))
-        if place == 0:
-            rng.shuffle(order)
-        style, code = order[place]
+    for style, code in in_turn(drawn, number, rng):
         placement = Placement(code=code, column=middle, row=middle, size=config.object_cells)
-        ground = grounds[style, code][round_number % len(grounds[style, code])]
+        ground = next(grounds[style, code])
         yield Scene(kind="single", ground=ground, style=style, placements=(placement,))
 
 
