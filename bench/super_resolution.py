@@ -50,7 +50,7 @@ def main(
     pictures: Path,
     model: Path | None = None,
     num_pictures: int = 100,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     top_p: float = 0.8,
     guidance: float = 1.0,
     seed: int = 0,
@@ -64,7 +64,7 @@ def main(
         pictures: a built default data set, of twice the model's size.
         model: a model or a run; the bundled one by default.
         num_pictures: held-out pictures, each with its first caption.
-        temperature: of the draws.
+        temperature: of the draws; the magnifier's own by default.
         top_p: of the draws.
         guidance: of the draws.
         seed: of the first picture; the next has the next.
@@ -88,7 +88,11 @@ def main(
     images = [resize_and_crop(read_image(_path(each)), 2 * side) for each in held_out]
     small = [resize_and_crop(image, side) for image in images]
     texts = [each.texts[0] for each in held_out]
-    sampling = SamplingConfig(temperature=temperature, top_p=top_p, guidance=guidance)
+    sampling = SamplingConfig(
+        temperature=magnifier.default_sampling.temperature if temperature is None else temperature,
+        top_p=top_p,
+        guidance=guidance,
+    )
 
     def decoded(codes: torch.Tensor) -> list[Image.Image]:
         return [each for part in codes.split(BATCH) for each in tensor_to_images(tokenizer.decode(part))]

@@ -10,6 +10,7 @@ from PIL import Image
 import cogview
 from cogview.cli.main import main
 from cogview.errors import UsageError
+from cogview.generation.config import SamplingConfig
 from cogview.generation.super_resolution import Magnifier
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from tiny import tiny_pipeline_folder
@@ -53,7 +54,8 @@ def test_an_adapter_is_learnt_that_magnifies_what_its_model_draws(home: Path) ->
     assert template == SuperResolutionTemplate.of(pipe.template, "after_low")
     codes = pipe.generate_codes("a red cat", 2)[0]
     pieces = pipe.text_tokenizer.encode("a red cat")
-    magnified = Magnifier(pipe.engine_of(adapter), template).magnify(codes, [pieces] * 2, [0, 1], factor=4)
+    magnifier = Magnifier(pipe.engine_of(adapter), template)
+    magnified = magnifier.magnify(codes, [pieces] * 2, [0, 1], SamplingConfig(), factor=4)
     assert magnified.shape == (2, 16, 16)
     assert not torch.equal(magnified[0], magnified[1])
 

@@ -171,7 +171,7 @@ def test_progress_counts_through_all_windows_and_both_stages() -> None:
 
 def test_released_weights_are_drawn_from_a_little_more_boldly() -> None:
     assert magnifier(RESTARTING).default_sampling == SamplingConfig(temperature=1.02)
-    assert magnifier(OWN).default_sampling == SamplingConfig()
+    assert magnifier(OWN).default_sampling == SamplingConfig(temperature=0.0)
 
 
 def test_what_cannot_be_magnified_is_refused_in_one_line() -> None:

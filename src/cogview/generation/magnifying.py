@@ -86,7 +86,7 @@ class MagnifyingModel(CaptioningModel):
             texts: what each shows, or a single one for all.
             factor: 2 or 4.
             seed: of the first picture; the next has the next.
-            temperature: below 1 prefers probable codes, above 1 levels them, 0 takes the most probable; 1 by default,
+            temperature: below 1 prefers probable codes, above 1 levels them, 0 takes the most probable; 0 by default,
                 and 1.02 for released weights.
             top_k: draw from the most probable codes only; from all if None.
             top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.

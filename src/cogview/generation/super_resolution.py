@@ -64,8 +64,11 @@ class Magnifier:
 
     @property
     def default_sampling(self) -> SamplingConfig:
-        """How codes are drawn unless told otherwise: for released weights with the temperature of the release, 1.02."""
-        return SamplingConfig(temperature=RELEASED_TEMPERATURE if self.template.released else 1.0)
+        """How codes are drawn unless told otherwise: the most probable, or as the release does, with temperature 1.02.
+
+        Whatever is drawn less probably than it could be shows as a broken edge in an otherwise given picture.
+        """
+        return SamplingConfig(temperature=RELEASED_TEMPERATURE if self.template.released else 0.0)
 
     def magnify(
         self,
