@@ -36,6 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.new("RGB", (16, 16), color).save(home / "pictures" / f"{number}.png")
         lines.append({"file_name": f"{number}.png", "text": f"a {color} cat"})
     (home / "pictures" / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (home / "pictures" / "CREDITS.txt").write_text("The cats are by Mörike.\n", encoding="utf-8")
     words = ["tokenize", home / "pictures", "--image-tokenizer", model, "--text-tokenizer", model]
     words += ["--size-pixels", 16, "--out", home / "tokens", "--device", "cpu"]
     assert main([str(word) for word in words]) == 0
@@ -58,6 +59,12 @@ def refusal(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
     error = capsys.readouterr().err
     assert error.splitlines()[-1].startswith("cogview: error: ")
     return error.splitlines()[-1]
+
+
+def test_the_card_tells_the_licence_and_credits_whom_the_pictures_credit(home: Path) -> None:
+    card = (home / "run" / "model" / "README.md").read_text(encoding="utf-8")
+    assert "license: CC-BY-SA-4.0\n" in card
+    assert card.endswith("\n## Credits\n\nThe cats are by Mörike.\n")
 
 
 def test_only_the_adapter_is_trained_stored_and_exported(home: Path) -> None:

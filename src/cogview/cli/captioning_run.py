@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cogview.cli.finetune_card import finetune_card
 from cogview.cli.finetune_run import finetune
 from cogview.data.loader import TokenBatches
 from cogview.data.shards import TokenShards
@@ -21,6 +22,9 @@ from cogview.recipes.config import CaptioningRecipe
 from cogview.sequence.captioning import CaptionTemplate
 from cogview.sequence.template import Codes, Pieces
 
+COMMANDS = """cogview caption PICTURES --captioner PATH_OF_THIS_FOLDER
+cogview rank "a cat" PICTURES --captioner PATH_OF_THIS_FOLDER
+cogview generate "a cat" --num-candidates 16 --keep 4 --captioner PATH_OF_THIS_FOLDER"""
 NUM_SAMPLES = 8
 MAX_EVALUATED = 64
 NUM_COMPARED = 32
@@ -78,7 +82,15 @@ def train_captioning(
         batches,
         out,
         licence=licence,
-        card=_card(licence, len(shards), recipe),
+        card=finetune_card(
+            "A captioner for a CogView model",
+            "image-to-text",
+            COMMANDS,
+            data=data,
+            num_pictures=len(shards),
+            licence=licence,
+            recipe=recipe,
+        ),
         facts={"num_pairs": len(shards), "tokens": shards.fingerprint},
         sample=partial(_write_samples, model, held_out_shards or shards),
         evaluate=None if held_out_shards is None else partial(_held_out_figures, model, held_out_shards),
@@ -137,24 +149,3 @@ def _held_out_figures(
             "own_caption_is_first": float(np.mean(is_first)),
         }
     }
-
-
-def _card(licence: str, num_pictures: int, recipe: CaptioningRecipe) -> str:
-    """Return the card of a captioner: what it learnt from, and under which licence."""
-    return f"""---
-library_name: cogview
-pipeline_tag: image-to-text
-license: {licence or "unknown"}
----
-
-# A captioner for a CogView model
-
-Learnt from {num_pictures:,} pictures and their captions in {recipe.training.num_steps:,} steps of
-{recipe.training.batch_size}. Licence of what it learnt from, and so its own: {licence or "unknown"}.
-
-```bash
-cogview caption PICTURES --captioner PATH_OF_THIS_FOLDER
-cogview rank "a cat" PICTURES --captioner PATH_OF_THIS_FOLDER
-cogview generate "a cat" --num-candidates 16 --keep 4 --captioner PATH_OF_THIS_FOLDER
-```
-"""

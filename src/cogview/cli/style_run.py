@@ -4,6 +4,7 @@ import dataclasses
 from functools import partial
 from pathlib import Path
 
+from cogview.cli.finetune_card import finetune_card
 from cogview.cli.finetune_run import finetune
 from cogview.cli.samples import captions_of, draw_samples
 from cogview.data.loader import MaskedCodeBatches, TokenBatches
@@ -74,7 +75,15 @@ def train_style(
         masked,
         out,
         licence=licence,
-        card=_card(style, licence, len(shards), recipe),
+        card=finetune_card(
+            f"A style for a CogView model: {style or 'from its pictures'}",
+            "text-to-image",
+            f'cogview generate "{f"A cat of {style} style" if style else "a cat"}" --adapter PATH_OF_THIS_FOLDER',
+            data=data,
+            num_pictures=len(shards),
+            licence=licence,
+            recipe=recipe,
+        ),
         facts={
             "style": style,
             "dropped_texts": recipe.dropped_texts,
@@ -92,24 +101,3 @@ def train_style(
 def _draw_samples(base: PretrainedModel, texts: tuple[str, ...], trained: TaskModel, path: Path) -> None:
     """Draw a contact sheet with the style as it is now."""
     draw_samples(dataclasses.replace(base, adapters={"style": trained}), texts, path, adapter="style")
-
-
-def _card(style: str | None, licence: str, num_pictures: int, recipe: StyleRecipe) -> str:
-    """Return the card of a style's adapter: what it learnt from, and under which licence."""
-    name = style or "from its pictures"
-    text = f"A cat of {style} style" if style else "a cat"
-    return f"""---
-library_name: cogview
-pipeline_tag: text-to-image
-license: {licence or "unknown"}
----
-
-# A style for a CogView model: {name}
-
-Learnt from {num_pictures:,} pictures in {recipe.training.num_steps:,} steps of {recipe.training.batch_size}. What it
-draws follows them, so their licence is the adapter's: {licence or "unknown"}.
-
-```bash
-cogview generate "{text}" --adapter PATH_OF_THIS_FOLDER
-```
-"""

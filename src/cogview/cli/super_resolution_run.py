@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from cogview.cli.finetune_card import finetune_card
 from cogview.cli.finetune_run import finetune
 from cogview.data.loader import BatchSource, FewCodeBatches, MaskedCodeBatches
 from cogview.data.magnified import MagnifiedShards, MagnifiedTokenBatches
@@ -92,6 +93,16 @@ def train_super_resolution(
         out,
         positions=positions,
         licence=licence,
+        card=finetune_card(
+            "A magnifier for a CogView model",
+            "image-to-image",
+            'cogview upscale "a cat" PICTURES --magnifier PATH_OF_THIS_FOLDER\n'
+            'cogview generate "a cat" --upscale 4 --magnifier PATH_OF_THIS_FOLDER',
+            data=data,
+            num_pictures=len(pairs),
+            licence=licence,
+            recipe=recipe,
+        ),
         facts={
             "window_share": recipe.window_share,
             "dropped_texts": recipe.dropped_texts,

@@ -1,6 +1,7 @@
 """`cogview tokenize`: turns pictures and captions into codes and pieces for training."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -60,6 +61,7 @@ def run(
         open_image_tokenizer,
         open_text_tokenizer,
     )
+    from cogview.data.packages import CREDITS_FILE
     from cogview.data.ranks import Ranks
     from cogview.data.tokenization import tokenize_folder
     from cogview.data.unfinished import unfinished_folder
@@ -79,6 +81,8 @@ def run(
     def add_tokenizers(folder: Path) -> None:
         words.save(folder / TEXT_TOKENIZER)
         pictures.save_pretrained(folder / IMAGE_TOKENIZER)
+        if (data / CREDITS_FILE).is_file():
+            shutil.copyfile(data / CREDITS_FILE, folder / CREDITS_FILE)
 
     try:
         with progress_bar("tokenizing", "pictures") as move:

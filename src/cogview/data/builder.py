@@ -17,12 +17,12 @@ from PIL import Image
 
 from cogview.data.captions import captions
 from cogview.data.config import HELD_OUT_STYLES, TRAINING_STYLES, DefaultDataConfig, Language, Split, Style
-from cogview.data.icons import PACKAGE_OF_STYLE, Icons, load_icons
-from cogview.data.packages import EMOJIBASE
+from cogview.data.icons import PACKAGE_OF_STYLE, Icons, credits_of, load_icons
+from cogview.data.packages import CREDITS_FILE, EMOJIBASE
 from cogview.data.scenes import LATTICE_CELLS, Scene, draw_scene, make_scene
 from cogview.data.world import held_out_codes, known_codes
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_folder, atomic_write_json
+from cogview.files import atomic_folder, atomic_write_json, atomic_write_text
 
 CHUNK_PICTURES = 250
 PNG_COMPRESS_LEVEL = 1  # 2 % larger than the best, five times as fast
@@ -189,6 +189,7 @@ def build_default_data(
             if config.format == "image-folder":
                 (folder / "metadata.jsonl").write_text("".join(metadata), encoding="utf-8")
             atomic_write_json(folder / "data-config.json", _description(config))
+            atomic_write_text(folder / CREDITS_FILE, credits_of(_styles(config)))
     except BrokenProcessPool as error:
         raise CogViewError(
             "a drawing process was killed, most likely for want of memory; use fewer num_workers"

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from cogview.data.image_folder import METADATA
+from cogview.data.packages import CREDITS_FILE
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_folder, atomic_write_json, atomic_write_text
 
@@ -95,7 +96,7 @@ def write_captioned_folder(
                     progress(number + 1, total)
             atomic_write_text(folder / METADATA, "".join(lines))
             atomic_write_json(folder / "data-config.json", description)
-            atomic_write_text(folder / "CREDITS.txt", credits)
+            atomic_write_text(folder / CREDITS_FILE, credits)
     except OSError as error:
         raise CogViewError(
             f"{out} cannot be written ({error}); free some space or choose another folder"

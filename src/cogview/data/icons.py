@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,23 @@ def code_of(sequence: str) -> str:
         sequence: code points in hex, joined by `-`, such as `1F6E9-FE0F`.
     """
     return "-".join(point for point in sequence.lower().split("-") if point not in {"fe0f", "fe0e"})
+
+
+def credits_of(styles: Sequence[Style]) -> str:
+    """Return whom to credit for pictures and captions that are made of icons in some styles, and under which terms."""
+    lines = [
+        package.credit for package in (packages.EMOJIBASE, *(PACKAGE_OF_STYLE[style] for style in styles))
+    ]
+    return "\n".join(
+        [
+            "The pictures in this folder and their captions are made from icons and labels of:",
+            *lines,
+            "CC-BY-4.0 is at https://creativecommons.org/licenses/by/4.0/; weights that learn from the pictures should",
+            "credit the same people.",
+            "Changes: drawn as pixels, scaled, and placed on coloured grounds.",
+            "",
+        ]
+    )
 
 
 class Icons:

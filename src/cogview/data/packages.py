@@ -18,6 +18,8 @@ from typing import Any
 from cogview.errors import CogViewError
 from cogview.files import sha256_of
 
+CREDITS_FILE = "CREDITS.txt"
+"""Of a folder of pictures, or of tokens of them: whose work they are and under which terms."""
 FETCH_TIMEOUT_SECONDS = 600
 MAX_MEMBER_BYTES = 256 * 2**20
 

@@ -21,7 +21,7 @@ from typing import get_args
 from cogview.data.captioned_folder import CaptionedPicture, in_turn, refuse_filled, write_captioned_folder
 from cogview.data.captions import BARE_NOUN_SHARE, caption_of, english_article
 from cogview.data.config import TRAINING_STYLES, Language, PeopleDataConfig, Style
-from cogview.data.icons import PACKAGE_OF_STYLE, Icons, load_icons
+from cogview.data.icons import PACKAGE_OF_STYLE, Icons, credits_of, load_icons
 from cogview.data.packages import EMOJIBASE
 from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
 from cogview.data.style_pictures import seen_grounds
@@ -194,7 +194,7 @@ def build_people_data(
             "config": fields,
             "packages": [asdict(package) for package in used],
         },
-        credits=_credits(config.styles),
+        credits=credits_of(config.styles),
         progress=progress,
     )
     return sizes
@@ -221,20 +221,6 @@ def _check(config: PeopleDataConfig) -> None:
         raise UsageError(
             f"object_cells is {config.object_cells}; wanted 1 to {LATTICE_CELLS - 2} cells of the lattice"
         )
-
-
-def _credits(styles: Sequence[Style]) -> str:
-    lines = [package.credit for package in (EMOJIBASE, *(PACKAGE_OF_STYLE[style] for style in styles))]
-    return "\n".join(
-        [
-            "The pictures in this folder and their captions are made from icons and labels of:",
-            *lines,
-            "CC-BY-4.0 is at https://creativecommons.org/licenses/by/4.0/; weights that learn from the pictures should",
-            "credit the same people.",
-            "Changes: drawn as pixels, scaled, and placed on coloured grounds.",
-            "",
-        ]
-    )
 
 
 def _pictures(config: PeopleDataConfig, icons: Icons) -> Iterator[CaptionedPicture]:
