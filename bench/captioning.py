@@ -142,7 +142,7 @@ def main(
     """
     pipe = cogview.load(model, device="cpu", dtype=torch.float32)
     if adapter is not None:
-        pipe.add_adapter(adapter, "measured")
+        pipe.add_adapter(adapter, "caption")  # in the place of the model's own
     environment = describe(torch.device("cpu"))
     weights = find_weights()
     if weights is None:
