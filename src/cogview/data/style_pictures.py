@@ -14,7 +14,7 @@ Differs from the paper: 3.3 trains with one text for all pictures, "An image of 
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import cycle, product
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from cogview.data.captions import english_article
 from cogview.data.config import Style, StyleDataConfig
 from cogview.data.icons import PACKAGE_OF_STYLE, Icons, load_icons
 from cogview.data.packages import EMOJIBASE, OPENMOJI, Package
-from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
+from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_place, draw_scene
 from cogview.data.world import GROUNDS, SceneObject, known_codes, scene_objects
 from cogview.errors import UsageError
 
@@ -107,6 +107,8 @@ def build_style_data(
         raise UsageError(
             f"object_cells is {config.object_cells}; wanted 1 to {LATTICE_CELLS - 2} cells of the lattice"
         )
+    if not 0 <= config.varied_share <= 1:
+        raise UsageError(f"varied_share is {config.varied_share}; wanted a share of 0 to 1")
     refuse_filled(out)
     styles = (STYLE, *(config.known_styles if config.num_ordinary else ()))
     art = [PACKAGE_OF_STYLE[style] for style in styles]
@@ -170,7 +172,8 @@ def _scenes(
     number: int,
 ) -> Iterator[Scene]:
     """Yield scenes of one object: each icon once in a round, on another ground in each of the first rounds."""
-    rng = random.Random(f"{config.seed}/{split}/{'/'.join(styles)}")
+    name = f"{config.seed}/{split}/{'/'.join(styles)}"
+    rng, vary = random.Random(name), random.Random(f"{name}/varied")
     drawn = list(product(styles, codes))
     grounds = {}
     for icon in drawn:
@@ -181,6 +184,9 @@ def _scenes(
     for style, code in in_turn(drawn, number, rng):
         placement = Placement(code=code, column=middle, row=middle, size=config.object_cells)
         ground = next(grounds[style, code])
+        if split == "train" and vary.random() < config.varied_share:
+            column, row = draw_place(vary, config.object_cells)
+            placement = replace(placement, column=column, row=row, variation=vary.randint(1, 2**31))
         yield Scene(kind="single", ground=ground, style=style, placements=(placement,))
 
 
