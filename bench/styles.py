@@ -8,7 +8,8 @@ other objects only. Each is asked for as "A cat of openmoji style", in English a
 the adapter and from the model alone. Told of each set:
 
 - the distance of its features from those of the held-out pictures themselves, the lower the better;
-- the share in which the nearest of all known objects, in all styles, is the one that was asked for;
+- the share in which the nearest of all objects that the model knows, in its styles and this one, is the one that was
+  asked for;
 - the share in which the nearest is in the style.
 
 Who tells is a backbone that has learnt neither the objects nor the styles, by the cosine of its pooled features with
@@ -17,6 +18,7 @@ held-out ones, and the same objects at the same places in another style. Writes 
 """
 
 import io
+import json
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -30,7 +32,7 @@ from PIL import Image
 from torch import Tensor
 
 import cogview
-from cogview.data.config import DefaultDataConfig, Style
+from cogview.data.config import Style
 from cogview.data.icons import Icons, load_icons
 from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
 from cogview.data.style_pictures import HELD_OUT_SPLIT, STYLE
@@ -47,7 +49,6 @@ from environment import RESULTS, describe
 from intervals import interval
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "style-openmoji.png"
-KNOWN_STYLES: tuple[Style, ...] = DefaultDataConfig().styles
 BATCH, NUM_SHOWN = 50, 8
 
 
@@ -149,7 +150,9 @@ def main(
     wanted = [scene.placements[0].code for scene in scenes]
     texts = [entry["texts"][number % 2] for number, entry in enumerate(entries)]
     true = [read_image(pictures / entry["file_name"]) for entry in entries]
-    codes, styles = known_codes(DefaultDataConfig().num_objects), (*KNOWN_STYLES, STYLE)
+    built = json.loads((pictures / "data-config.json").read_text(encoding="utf-8"))["config"]
+    known_styles: list[Style] = built["known_styles"]
+    codes, styles = known_codes(built["num_known_objects"]), (*known_styles, STYLE)
     icons = load_icons(styles, packages_folder, codes)
     judge = FeatureJudge(
         list(product(codes, styles)), scenes[0].placements[0].size, true[0].width, icons, backbone
@@ -171,7 +174,7 @@ def main(
     options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "guidance": guidance}
     systems = {
         f"true {STYLE}": redrawn(pipe, true),
-        f"true {KNOWN_STYLES[0]}": redrawn(pipe, in_style(KNOWN_STYLES[0])),
+        f"true {known_styles[0]}": redrawn(pipe, in_style(known_styles[0])),
         "without the adapter": drawn(**options),
         "with the adapter": drawn(adapter="style", **options),
     }
