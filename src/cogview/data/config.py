@@ -86,8 +86,8 @@ class StyleDataConfig:
         only_known: without it, the train split shows the rest of the table's train objects too; they would be learnt by
             heart, and their style with them.
         known_styles: of the ordinary pictures.
-        varied_share: share of the training pictures whose icon is turned, mirrored, coloured otherwise and anywhere, so
-            that the style is learnt and not each icon by heart.
+        varied_share: share of the training pictures whose icon is turned, mirrored and coloured otherwise, so that the
+            style is learnt and not each icon by heart.
         size_pixels: side of a picture; a multiple of 16.
         object_cells: side of the object, in cells of the 16 x 16 lattice, 1 to 14.
         seed: the pictures are a function of this and the fields above.

@@ -227,12 +227,12 @@ def _varied(scene: Scene, rng: random.Random) -> Scene:
     placements = tuple(replace(each, variation=rng.randint(1, 2**31)) for each in scene.placements)
     if len(placements) == 1 and placements[0].size > SMALL_CELLS:
         size = rng.randint(SMALL_CELLS, placements[0].size)
-        column, row = draw_place(rng, size)
+        column, row = _draw_place(rng, size)
         placements = (replace(placements[0], size=size, column=column, row=row),)
     return replace(scene, placements=placements)
 
 
-def draw_place(rng: random.Random, size: int) -> tuple[int, int]:
+def _draw_place(rng: random.Random, size: int) -> tuple[int, int]:
     """Return column and row of something alone, which keeps a margin."""
     furthest = LATTICE_CELLS - 1 - size
     return rng.randint(1, furthest), rng.randint(1, furthest)
@@ -289,7 +289,7 @@ def _compose(
             codes[rng.randrange(number)] = rng.choice(held_out)
     if len(codes) == 1:
         size = config.single_cells if kind == "single" else config.icon_cells
-        places = [draw_place(rng, size)]
+        places = [_draw_place(rng, size)]
     else:
         places = _draw_relation_places(rng) if kind == "relation" else _draw_tidy_places(rng, len(codes))
         size = SMALL_CELLS

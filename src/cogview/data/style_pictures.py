@@ -23,7 +23,7 @@ from cogview.data.captions import english_article
 from cogview.data.config import Style, StyleDataConfig
 from cogview.data.icons import PACKAGE_OF_STYLE, Icons, load_icons
 from cogview.data.packages import EMOJIBASE, OPENMOJI, Package
-from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_place, draw_scene
+from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
 from cogview.data.world import GROUNDS, SceneObject, known_codes, scene_objects
 from cogview.errors import UsageError
 
@@ -185,8 +185,7 @@ def _scenes(
         placement = Placement(code=code, column=middle, row=middle, size=config.object_cells)
         ground = next(grounds[style, code])
         if split == "train" and vary.random() < config.varied_share:
-            column, row = draw_place(vary, config.object_cells)
-            placement = replace(placement, column=column, row=row, variation=vary.randint(1, 2**31))
+            placement = replace(placement, variation=vary.randint(1, 2**31))
         yield Scene(kind="single", ground=ground, style=style, placements=(placement,))
 
 
