@@ -17,6 +17,7 @@ Writes bench/results/captioning.json.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,12 @@ def named_objects(text: str) -> set[str]:
     return found
 
 
+def drawings(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Return which drawings pictures show: what is right of one picture of a drawing is likely to be of the next."""
+    scenes = [Scene.from_json(entry["scene"]) for entry in entries]
+    return [(scene.style, *sorted(each.code for each in scene.placements)) for scene in scenes]
+
+
 def is_chinese(text: str) -> bool:
     return any("\u4e00" <= letter <= "\u9fff" for letter in text)
 
@@ -74,7 +81,9 @@ def naming(pipe: Pipeline, pictures: Path, num: int) -> dict[str, Any]:
     wanted = [{Scene.from_json(entry["scene"]).placements[0].code} for entry in entries]
     right = [float(named_objects(row[0].text) == codes) for row, codes in zip(captions, wanted, strict=True)]
     examples = [[row[0].text, entry["texts"][0]] for row, entry in zip(captions, entries, strict=True)]
-    return {"share": interval(right), "num": len(right), "examples": examples[:20]}
+    shown = drawings(entries)
+    share = interval(right, shown)
+    return {"share": share, "num": len(right), "num_drawings": len(set(shown)), "examples": examples[:20]}
 
 
 def telling(pipe: Pipeline, pictures: Path, split: str, num: int) -> dict[str, Any]:
@@ -91,7 +100,8 @@ def telling(pipe: Pipeline, pictures: Path, split: str, num: int) -> dict[str, A
                 others.append(same[0])
         losses = pipe.caption_loss(pictures / entry["file_name"], [own, *others])
         right.append(float(losses[0] < min(losses[1:])))
-    return {"share": interval(right), "num": len(right), "num_captions": NUM_CAPTIONS}
+    share = interval(right, drawings(entries))
+    return {"share": share, "num": len(right), "num_captions": NUM_CAPTIONS}
 
 
 def ranking(

@@ -187,9 +187,9 @@ def main(
         figures[name] = {
             "frechet_distance": frechet_distance(features.double(), reference.double()),
             "object_recognised": interval(
-                [float(code == asked) for (code, _), asked in zip(seen, wanted, strict=True)]
+                [float(code == asked) for (code, _), asked in zip(seen, wanted, strict=True)], wanted
             ),
-            "in_style": interval([float(style == STYLE) for _, style in seen]),
+            "in_style": interval([float(style == STYLE) for _, style in seen], wanted),
         }
         shares = (f"{mean:.1%} +- {half:.1%}" for mean, half in list(figures[name].values())[1:])
         print(
