@@ -64,7 +64,7 @@ def refusal(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
 def test_the_card_tells_the_licence_and_credits_whom_the_pictures_credit(home: Path) -> None:
     card = (home / "run" / "model" / "README.md").read_text(encoding="utf-8")
     assert "license: CC-BY-SA-4.0\n" in card
-    assert card.endswith("\n## Credits\n\nThe cats are by Mörike.\n")
+    assert card.endswith("\n```text\nThe cats are by Mörike.\n```\n")
 
 
 def test_only_the_adapter_is_trained_stored_and_exported(home: Path) -> None:

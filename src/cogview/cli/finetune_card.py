@@ -30,7 +30,8 @@ def finetune_card(
     credits_file = data / CREDITS_FILE
     credit = ""
     if credits_file.is_file():
-        credit = f"\n## Credits\n\n{credits_file.read_text(encoding='utf-8').strip()}\n"
+        told = credits_file.read_text(encoding="utf-8").strip()
+        credit = f"\n## Credits\n\nOf the pictures that it learnt from:\n\n```text\n{told}\n```\n"
     return f"""---
 library_name: cogview
 pipeline_tag: {hub_task}
