@@ -13,8 +13,8 @@ def bundled_start() -> SuperResolutionRecipe:
     Claim: what each low code becomes is learnt at a fraction of what whole pictures cost.
     Command: cogview train super-resolution bundled-start --data TOKENS-256 --low TOKENS-128 --windows TOKENS-512 --out
         START
-    Cost: 3,000 steps of 12 pictures on 2 CPU cores; to be measured.
-    Expected: to be measured; it is no magnifier before `bundled` goes on from it.
+    Cost: 3,000 steps of 12 pictures, some two hours of one CPU core.
+    Expected: 0.49 nats a code of those kept; it is no magnifier before `bundled` goes on from it.
 
     Differs from the paper: as `bundled` does, and sequences leave out most high codes.
     """
@@ -34,8 +34,9 @@ def bundled() -> SuperResolutionRecipe:
     Claim: draws a picture again at twice its rows and columns, sharper than magnified pixels.
     Command: cogview train super-resolution bundled --data TOKENS-256 --low TOKENS-128 --windows TOKENS-512 --start-from
         START --out RUN
-    Cost: 1,200 steps of 4 pictures, an hour of one CPU core; to be measured.
-    Expected: to be measured; without a start and without hidden codes it was worse than magnified pixels.
+    Cost: 1,200 steps of 4 pictures, some 75 minutes of one CPU core.
+    Expected: perceptual distance 0.35, bicubic magnification 0.45 (`bench/super_resolution.py`); without a start and
+    without hidden codes it was worse than magnified pixels.
 
     Differs from the paper: an adapter is learnt instead of all weights, and the high codes have positions of their own.
     """
