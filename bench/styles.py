@@ -13,8 +13,9 @@ the adapter and from the model alone. Told of each set:
 - the share in which the nearest is in the style.
 
 Who tells is a backbone that has learnt neither the objects nor the styles, by the cosine of its pooled features with
-those of the true icons on the same ground. It is told of true pictures first, as the image tokenizer redraws them: the
-held-out ones, and the same objects at the same places in another style. Writes bench/results/NAME.json and a sheet.
+those of the true icons on the same ground, both cut to the middle, where the icon is. It is told of true pictures
+first, as the image tokenizer redraws them: the held-out ones, and the same objects at the same places in another style.
+Writes bench/results/NAME.json and a sheet.
 """
 
 import io
@@ -56,9 +57,17 @@ def pixels_of(images: Sequence[Image.Image]) -> Float[Tensor, "b c y x"]:
     return torch.from_numpy(np.stack([image_to_array(image) for image in images]))
 
 
-def features_of(backbone: EfficientNetLite0, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
+def features_of(
+    backbone: EfficientNetLite0, images: Sequence[Image.Image], cells: int
+) -> Float[Tensor, "n d"]:
+    """Return what a backbone sees of the middle of pictures, where the icon is, with a cell around it."""
+    side = images[0].width
+    margin = (LATTICE_CELLS - cells) // 2 - 1
+    margin_pixels = max(margin, 0) * side // LATTICE_CELLS
+    middle = (margin_pixels, margin_pixels, side - margin_pixels, side - margin_pixels)
+    parts = pixels_of([image.crop(middle) for image in images]).split(BATCH)
     with torch.inference_mode():
-        return torch.cat([backbone(part).pooled for part in pixels_of(images).split(BATCH)])
+        return torch.cat([backbone(part).pooled for part in parts])
 
 
 class FeatureJudge:
@@ -101,7 +110,7 @@ class FeatureJudge:
             place = Placement(code=code, column=middle, row=middle, size=self._cells)
             scene = Scene(kind="single", ground=ground, style=style, placements=(place,))
             drawn.append(draw_scene(scene, self._icons, self._size_pixels))
-        return features_of(self._backbone, drawn)
+        return features_of(self._backbone, drawn, self._cells)
 
 
 def redrawn(pipe: Pipeline, images: Sequence[Image.Image]) -> list[Image.Image]:
@@ -178,11 +187,12 @@ def main(
         "without the adapter": drawn(**options),
         "with the adapter": drawn(adapter="style", **options),
     }
-    reference = features_of(backbone, true)
+    cells = scenes[0].placements[0].size
+    reference = features_of(backbone, true, cells)
     figures: dict[str, dict[str, Any]] = {}
     print(f"| | Frechet distance ({backbone.name}) | object | {STYLE} |\n|---|---|---|---|")
     for name, images in systems.items():
-        features = features_of(backbone, images)
+        features = features_of(backbone, images, cells)
         seen = judge.read(images, features)
         figures[name] = {
             "frechet_distance": frechet_distance(features.double(), reference.double()),
