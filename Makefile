@@ -29,7 +29,7 @@ help:
 
 demo: .venv/ready-to-draw
 	$(BIN)/cogview generate --out out/demo --num-candidates 16 --keep 2 --upscale 4 \
-	  "蓝色背景上的一只猫和一个苹果" "一条鱼在一朵花的左边" "a red apple above a dog" "two umbrellas on a yellow ground"
+	  "蓝色背景上的一只猫和一个苹果" "一条鱼在一朵花的左边" "an apple above a dog, on a white background" "two umbrellas on a yellow ground"
 
 test: .venv/ready-to-develop
 	$(BIN)/python -m pytest

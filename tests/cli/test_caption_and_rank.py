@@ -179,6 +179,17 @@ def test_the_best_candidates_are_kept_in_the_order_of_their_losses(
         assert sheet.tobytes() == expected.tobytes()
 
 
+def test_a_picture_that_was_drawn_twice_is_kept_once_while_there_are_others(pipe: Pipeline) -> None:
+    text = "two dogs on a blue ground"
+    one, other = torch.stack([each.codes for each in pipe.generate(text, 2)])
+    assert not torch.equal(one, other)
+    drawn = torch.stack([one, one, other, one, other])
+    ranked = [number for number, _ in pipe.best(pipe.captioner(), [text] * 5, drawn, None)]
+    losses = pipe.caption_loss([one, other], text)
+    assert ranked == ([0, 2, 1, 3, 4] if losses[0] < losses[1] else [2, 0, 4, 1, 3])
+    assert [number for number, _ in pipe.best(pipe.captioner(), [text] * 5, drawn, 2)] == ranked[:2]
+
+
 def test_a_saved_model_has_its_captioner(home: Path, pipe: Pipeline, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path / "model")
     back = cogview.load(tmp_path / "model", "cpu")

@@ -217,6 +217,8 @@ class CaptioningModel(ResidentModel):
     ) -> list[tuple[int, float | None]]:
         """Return which candidates to keep, the best first, with their losses; all as they are without a captioner.
 
+        A picture that was drawn several times is there to be chosen once: its repetitions come after all others.
+
         Args:
             captioner: what to choose by.
             texts: what each candidate was drawn for; what a captioner has no room for is left out.
@@ -228,7 +230,11 @@ class CaptioningModel(ResidentModel):
         pieces = {text: np.asarray(self.text_tokenizer.encode(text), dtype=np.int64) for text in set(texts)}
         pairs = [(pieces[text], each.numpy()) for text, each in zip(texts, codes, strict=True)]
         losses = captioner.losses(pairs)
-        return [(int(number), float(losses[number])) for number in np.argsort(losses, kind="stable")[:keep]]
+        order = np.argsort(losses, kind="stable").tolist()
+        same = [each.numpy().tobytes() for each in codes]
+        first = {same[number]: number for number in reversed(order)}
+        order.sort(key=lambda number: first[same[number]] != number)
+        return [(number, float(losses[number])) for number in order[:keep]]
 
     def codes_of(self, images: Picture | Sequence[Picture], template: PairTemplate) -> list[Codes]:
         """Return the codes of pictures that are given as such, as paths, or as codes already.
