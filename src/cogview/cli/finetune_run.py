@@ -34,8 +34,8 @@ def finetune(
     out: Path,
     *,
     positions: Float[Tensor, "p d"] | None = None,
-    licence: str = "",
-    card: str = "",
+    licence: str,
+    card: str,
     facts: Mapping[str, Any],
     sample: Callable[[TaskModel, Path], None],
     evaluate: Callable[[TaskModel], Mapping[str, Mapping[str, float]]] | None = None,
@@ -55,7 +55,7 @@ def finetune(
         out: the run folder.
         positions: what the position table starts as, where it is not the base's.
         licence: of what is learnt from.
-        card: of the result; made of the bare facts if empty.
+        card: of the result.
         facts: what else defines the run, so that a resume with other facts is refused.
         sample: writes a sample sheet with what is trained, to the path given.
         evaluate: measures what was trained on each held-out split.

@@ -17,8 +17,8 @@ from PIL import Image
 
 from cogview.data.captions import captions
 from cogview.data.config import HELD_OUT_STYLES, TRAINING_STYLES, DefaultDataConfig, Language, Split, Style
-from cogview.data.icons import PACKAGE_OF_STYLE, Icons, credits_of, load_icons
-from cogview.data.packages import CREDITS_FILE, EMOJIBASE
+from cogview.data.icons import Icons, credits_of, load_icons, packages_of
+from cogview.data.packages import CREDITS_FILE
 from cogview.data.scenes import LATTICE_CELLS, Scene, draw_scene, make_scene
 from cogview.data.world import held_out_codes, known_codes
 from cogview.errors import CogViewError, UsageError
@@ -211,12 +211,11 @@ def _description(config: DefaultDataConfig) -> dict[str, Any]:
     fields = asdict(config)
     for field in ("num_workers", "packages_folder"):  # they say how it was built, not what it is
         del fields[field]
-    used = [EMOJIBASE, *(PACKAGE_OF_STYLE[style] for style in _styles(config))]
     return {
         "format": "cogview-default-data",
         "version": 1,
         "config": fields,
-        "packages": [asdict(p) for p in used],
+        "packages": [asdict(package) for package in packages_of(_styles(config))],
     }
 
 

@@ -53,11 +53,14 @@ def code_of(sequence: str) -> str:
     return "-".join(point for point in sequence.lower().split("-") if point not in {"fe0f", "fe0e"})
 
 
+def packages_of(styles: Sequence[Style]) -> list[Package]:
+    """Return the packages that pictures and captions of some styles are made of: the words', then each style's art."""
+    return [packages.EMOJIBASE, *(PACKAGE_OF_STYLE[style] for style in styles)]
+
+
 def credits_of(styles: Sequence[Style]) -> str:
     """Return whom to credit for pictures and captions that are made of icons in some styles, and under which terms."""
-    lines = [
-        package.credit for package in (packages.EMOJIBASE, *(PACKAGE_OF_STYLE[style] for style in styles))
-    ]
+    lines = [package.credit for package in packages_of(styles)]
     return "\n".join(
         [
             "The pictures in this folder and their captions are made from icons and labels of:",

@@ -21,8 +21,7 @@ from typing import get_args
 from cogview.data.captioned_folder import CaptionedPicture, in_turn, refuse_filled, write_captioned_folder
 from cogview.data.captions import BARE_NOUN_SHARE, caption_of, english_article
 from cogview.data.config import TRAINING_STYLES, Language, PeopleDataConfig, Style
-from cogview.data.icons import PACKAGE_OF_STYLE, Icons, credits_of, load_icons
-from cogview.data.packages import EMOJIBASE
+from cogview.data.icons import Icons, credits_of, load_icons, packages_of
 from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
 from cogview.data.style_pictures import seen_grounds
 from cogview.errors import UsageError
@@ -183,7 +182,6 @@ def build_people_data(
     sizes = {split: number for split, number in sizes.items() if number}
     fields = asdict(config)
     del fields["packages_folder"]  # says how it was built, not what it is
-    used = [EMOJIBASE, *(PACKAGE_OF_STYLE[style] for style in config.styles)]
     write_captioned_folder(
         out,
         _pictures(config, icons),
@@ -192,7 +190,7 @@ def build_people_data(
             "format": "cogview-people-data",
             "version": 1,
             "config": fields,
-            "packages": [asdict(package) for package in used],
+            "packages": [asdict(package) for package in packages_of(config.styles)],
         },
         credits=credits_of(config.styles),
         progress=progress,

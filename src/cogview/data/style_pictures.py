@@ -21,8 +21,8 @@ from pathlib import Path
 from cogview.data.captioned_folder import CaptionedPicture, in_turn, refuse_filled, write_captioned_folder
 from cogview.data.captions import english_article
 from cogview.data.config import Style, StyleDataConfig
-from cogview.data.icons import PACKAGE_OF_STYLE, Icons, load_icons
-from cogview.data.packages import EMOJIBASE, OPENMOJI, Package
+from cogview.data.icons import PACKAGE_OF_STYLE, Icons, load_icons, packages_of
+from cogview.data.packages import OPENMOJI, Package
 from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
 from cogview.data.world import GROUNDS, SceneObject, known_codes, scene_objects
 from cogview.errors import UsageError
@@ -132,7 +132,7 @@ def build_style_data(
             "format": "cogview-style-data",
             "version": 1,
             "config": fields,
-            "packages": [asdict(package) for package in (EMOJIBASE, *art)],
+            "packages": [asdict(package) for package in packages_of(styles)],
         },
         credits=CREDITS + _ordinary_credits(art),
         progress=progress,
