@@ -13,14 +13,17 @@ the adapter and from the model alone. Told of each set:
 - the share in which the nearest is in the style.
 
 Who tells is a backbone that has learnt neither the objects nor the styles, by the cosine of its pooled features with
-those of the true icons on the same ground, both cut to the middle, where the icon is. It is told of true pictures
-first, as the image tokenizer redraws them: the held-out ones, and the same objects at the same places in another style.
+those of the true icons on the same ground, cut to the middle, where the icon is, and enlarged. All true pictures are
+seen as the image tokenizer redraws them, since no drawn picture can be better. The judge is told of true pictures
+first that it has not seen: the held-out ones turned, mirrored and coloured otherwise, and the same objects so in a
+style that the model knows.
 Writes bench/results/NAME.json and a sheet.
 """
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -35,8 +38,8 @@ from torch import Tensor
 import cogview
 from cogview.data.config import Style
 from cogview.data.icons import Icons, load_icons
-from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
-from cogview.data.style_pictures import HELD_OUT_SPLIT, STYLE
+from cogview.data.scenes import LATTICE_CELLS, Scene, draw_scene
+from cogview.data.style_pictures import HELD_OUT_SPLIT, STYLE, middle_of_picture
 from cogview.data.world import known_codes
 from cogview.evaluation.composition import entries_of
 from cogview.evaluation.distances import frechet_distance
@@ -51,6 +54,7 @@ from intervals import interval
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "style-openmoji.png"
 BATCH, NUM_SHOWN = 50, 8
+SEEN_PIXELS = 224  # the side for which the backbone was made
 
 
 def pixels_of(images: Sequence[Image.Image]) -> Float[Tensor, "b c y x"]:
@@ -60,57 +64,19 @@ def pixels_of(images: Sequence[Image.Image]) -> Float[Tensor, "b c y x"]:
 def features_of(
     backbone: EfficientNetLite0, images: Sequence[Image.Image], cells: int
 ) -> Float[Tensor, "n d"]:
-    """Return what a backbone sees of the middle of pictures, where the icon is, with a cell around it."""
+    """Return what a backbone sees of the middle of pictures, where the icon is, with a cell around it, enlarged."""
     side = images[0].width
-    margin = (LATTICE_CELLS - cells) // 2 - 1
-    margin_pixels = max(margin, 0) * side // LATTICE_CELLS
+    margin_pixels = max((LATTICE_CELLS - cells) // 2 - 1, 0) * side // LATTICE_CELLS
     middle = (margin_pixels, margin_pixels, side - margin_pixels, side - margin_pixels)
-    parts = pixels_of([image.crop(middle) for image in images]).split(BATCH)
+    seen = (SEEN_PIXELS, SEEN_PIXELS)
+    parts = [
+        pixels_of(
+            [image.crop(middle).resize(seen, Image.Resampling.BICUBIC) for image in images[n : n + BATCH]]
+        )
+        for n in range(0, len(images), BATCH)
+    ]
     with torch.inference_mode():
         return torch.cat([backbone(part).pooled for part in parts])
-
-
-class FeatureJudge:
-    """Tells the nearest icon by what a backbone sees.
-
-    Args:
-        known: code and style of each icon.
-        cells: side of an icon.
-        size_pixels: side of a picture.
-        icons: the art.
-        backbone: sees.
-    """
-
-    def __init__(
-        self,
-        known: list[tuple[str, Style]],
-        cells: int,
-        size_pixels: int,
-        icons: Icons,
-        backbone: EfficientNetLite0,
-    ) -> None:
-        self._known, self._cells, self._size_pixels = known, cells, size_pixels
-        self._icons, self._backbone = icons, backbone
-        self._looks: dict[str, Tensor] = {}
-
-    def read(self, images: Sequence[Image.Image], features: Float[Tensor, "n d"]) -> list[tuple[str, Style]]:
-        """Return what is nearest to each picture."""
-        found = []
-        for image, seen in zip(images, features, strict=True):
-            ground = ground_of(np.asarray(image, dtype=np.float32))
-            if ground not in self._looks:
-                self._looks[ground] = torch.nn.functional.normalize(self._features_on(ground))
-            found.append(self._known[int((self._looks[ground] @ seen).argmax())])
-        return found
-
-    def _features_on(self, ground: str) -> Tensor:
-        middle = (LATTICE_CELLS - self._cells) // 2
-        drawn = []
-        for code, style in self._known:
-            place = Placement(code=code, column=middle, row=middle, size=self._cells)
-            scene = Scene(kind="single", ground=ground, style=style, placements=(place,))
-            drawn.append(draw_scene(scene, self._icons, self._size_pixels))
-        return features_of(self._backbone, drawn, self._cells)
 
 
 def redrawn(pipe: Pipeline, images: Sequence[Image.Image]) -> list[Image.Image]:
@@ -118,6 +84,55 @@ def redrawn(pipe: Pipeline, images: Sequence[Image.Image]) -> list[Image.Image]:
     tokenizer = pipe.image_tokenizer
     parts = pixels_of(images).split(BATCH)
     return [each for part in parts for each in tensor_to_images(tokenizer.decode(tokenizer.encode(part)))]
+
+
+@dataclass(frozen=True)
+class StyledObjects:
+    """What there is to tell: objects and styles, and how they are drawn.
+
+    Args:
+        codes: of the objects that the model knows.
+        styles: those that it knows, and the new one.
+        cells: side of an icon in each style.
+        size_pixels: side of a picture.
+        icons: the art.
+    """
+
+    codes: list[str]
+    styles: tuple[Style, ...]
+    cells: Mapping[Style, int]
+    size_pixels: int
+    icons: Icons
+
+    def draw(self, code: str, style: Style, ground: str, variation: int = 0) -> Image.Image:
+        """Return a true picture of an object."""
+        place = replace(middle_of_picture(code, self.cells[style]), variation=variation)
+        scene = Scene(kind="single", ground=ground, style=style, placements=(place,))
+        return draw_scene(scene, self.icons, self.size_pixels)
+
+
+class FeatureJudge:
+    """Tells the nearest icon by what a backbone sees."""
+
+    def __init__(self, objects: StyledObjects, pipe: Pipeline, backbone: EfficientNetLite0) -> None:
+        self._objects, self._pipe, self._backbone = objects, pipe, backbone
+        self._known = list(product(objects.codes, objects.styles))
+        self._looks: dict[str, Tensor] = {}
+
+    def features(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
+        """Return what the backbone sees of the middle of pictures."""
+        return features_of(self._backbone, images, max(self._objects.cells.values()))
+
+    def read(self, images: Sequence[Image.Image], features: Float[Tensor, "n d"]) -> list[tuple[str, Style]]:
+        """Return what is nearest to each picture."""
+        found = []
+        for image, seen in zip(images, features, strict=True):
+            ground = ground_of(np.asarray(image, dtype=np.float32))
+            if ground not in self._looks:
+                true = [self._objects.draw(code, style, ground) for code, style in self._known]
+                self._looks[ground] = torch.nn.functional.normalize(self.features(redrawn(self._pipe, true)))
+            found.append(self._known[int((self._looks[ground] @ seen).argmax())])
+        return found
 
 
 def main(
@@ -162,37 +177,36 @@ def main(
     built = json.loads((pictures / "data-config.json").read_text(encoding="utf-8"))["config"]
     known_styles: list[Style] = built["known_styles"]
     codes, styles = known_codes(built["num_known_objects"]), (*known_styles, STYLE)
-    icons = load_icons(styles, packages_folder, codes)
-    judge = FeatureJudge(
-        list(product(codes, styles)), scenes[0].placements[0].size, true[0].width, icons, backbone
+    objects = StyledObjects(
+        codes=codes,
+        styles=styles,
+        cells={style: built["style_cells" if style == STYLE else "object_cells"] for style in styles},
+        size_pixels=true[0].width,
+        icons=load_icons(styles, packages_folder, codes),
     )
+    judge = FeatureJudge(objects, pipe, backbone)
 
     def drawn(**options: Any) -> list[Image.Image]:
         return [row[0].image for row in pipe.generate(texts, 1, seed=seed, **options)]
 
-    def in_style(style: Style) -> list[Image.Image]:
-        return [
-            draw_scene(
-                Scene(kind="single", ground=scene.ground, style=style, placements=scene.placements),
-                icons,
-                true[0].width,
-            )
-            for scene in scenes
+    def otherwise(style: Style) -> list[Image.Image]:
+        varied = [
+            objects.draw(code, style, scene.ground, number + 1)
+            for number, (code, scene) in enumerate(zip(wanted, scenes, strict=True))
         ]
+        return redrawn(pipe, varied)
 
     options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "guidance": guidance}
     systems = {
-        f"true {STYLE}": redrawn(pipe, true),
-        f"true {known_styles[0]}": redrawn(pipe, in_style(known_styles[0])),
+        **{f"true {style}, drawn otherwise": otherwise(style) for style in (STYLE, known_styles[0])},
         "without the adapter": drawn(**options),
         "with the adapter": drawn(adapter="style", **options),
     }
-    cells = scenes[0].placements[0].size
-    reference = features_of(backbone, true, cells)
+    reference = judge.features(redrawn(pipe, true))
     figures: dict[str, dict[str, Any]] = {}
     print(f"| | Frechet distance ({backbone.name}) | object | {STYLE} |\n|---|---|---|---|")
     for name, images in systems.items():
-        features = features_of(backbone, images, cells)
+        features = judge.features(images)
         seen = judge.read(images, features)
         figures[name] = {
             "frechet_distance": frechet_distance(features.double(), reference.double()),
@@ -206,9 +220,8 @@ def main(
             f"| {name} | {figures[name]['frechet_distance']:.1f} | " + " | ".join(shares) + " |", flush=True
         )
     shown = sorted({code: number for number, code in reversed([*enumerate(wanted)])}.values())[:NUM_SHOWN]
-    order = ("without the adapter", "with the adapter", f"true {STYLE}")
     sheet = io.BytesIO()
-    rows = [[systems[name][number] for name in order] for number in shown]
+    rows = [[*(images[number] for images in list(systems.values())[2:]), true[number]] for number in shown]
     contact_sheet(rows, [entries[number]["texts"][0] for number in shown]).save(sheet, "PNG")
     atomic_write_bytes(picture, sheet.getvalue())
     path = RESULTS / f"{out}.json"

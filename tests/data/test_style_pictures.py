@@ -14,15 +14,27 @@ from PIL import Image
 from cogview.cli.main import main
 from cogview.data import style_pictures
 from cogview.data.config import StyleDataConfig
-from cogview.data.icons import Icons
+from cogview.data.icons import Icons, IconWords
 from cogview.data.image_folder import ImageFolder
-from cogview.data.scenes import Scene, draw_scene
-from cogview.data.style_pictures import build_style_data, object_texts, seen_grounds, style_objects
+from cogview.data.scenes import Scene, draw_scene, is_held_out_icon
+from cogview.data.style_pictures import (
+    build_style_data,
+    middle_of_picture,
+    object_texts,
+    other_icons,
+    seen_grounds,
+    style_objects,
+)
 from cogview.data.world import GROUNDS, known_codes, scene_objects
 from cogview.errors import UsageError
 from cogview.recipes.default_data import bundled, openmoji_style
 
-CONFIG = StyleDataConfig(num_train=400, num_ordinary=200, num_held_out=40, only_known=False, size_pixels=32)
+CONFIG = StyleDataConfig(
+    num_train=260, num_other_icons=20, num_ordinary=200, num_held_out=40, size_pixels=32, varied_share=0.5
+)
+
+
+KNOWN = set(known_codes(CONFIG.num_known_objects))
 
 
 def read_metadata(folder: Path) -> list[dict[str, Any]]:
@@ -38,6 +50,14 @@ def ordinary(folder: Path) -> list[dict[str, Any]]:
     return [line for line in read_metadata(folder) if line["scene"]["style"] != "openmoji"]
 
 
+def of_others(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [line for line in lines if line["scene"]["kind"] == "icon"]
+
+
+def of_objects(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [line for line in lines if line["scene"]["kind"] == "single"]
+
+
 def code_of(line: dict[str, Any]) -> str:
     return Scene.from_json(line["scene"]).placements[0].code
 
@@ -45,12 +65,12 @@ def code_of(line: dict[str, Any]) -> str:
 @pytest.fixture(scope="module")
 def built(icons: Icons, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("style") / "pictures"
-    assert build_style_data(CONFIG, folder, icons=icons) == {"train": 600, "held-out-style": 40}
+    assert build_style_data(CONFIG, folder, icons=icons) == {"train": 460, "held-out-style": 40}
     return folder
 
 
 def test_captions_name_object_and_style(built: Path) -> None:
-    for line in read_metadata(built):
+    for line in of_objects(read_metadata(built)):
         thing = scene_objects()[code_of(line)]
         english, chinese = line["texts"]
         style = line["scene"]["style"]
@@ -61,35 +81,74 @@ def test_captions_name_object_and_style(built: Path) -> None:
     assert object_texts(umbrella)[0] == "An umbrella of openmoji style"
 
 
+def test_other_icons_are_named_by_their_labels(built: Path, icons: Icons) -> None:
+    for line in of_others(read_metadata(built)):
+        words = icons.words[code_of(line)].labels
+        style = line["scene"]["style"]
+        assert line["texts"][0].split(" ", 1)[1] == f"{words['en']} of {style} style"
+        assert line["texts"][1] == f"{style}风格的{words['zh']}"
+
+
 def test_no_object_to_measure_by_is_seen_in_training(built: Path) -> None:
     train = {code_of(line) for line in of_split(built, "train")}
     held_out = {code_of(line) for line in of_split(built, "held-out-style")}
     assert len(held_out) == CONFIG.num_held_out_objects
     assert not train & held_out
-    assert held_out < set(known_codes(bundled().data.num_objects))  # the bundled model knows them all
-    assert not any(scene_objects()[code].held_out for code in train)
+    assert held_out < KNOWN  # the bundled model knows them all
+    assert CONFIG.num_known_objects == bundled().data.num_objects
+    assert not any(is_held_out_icon(code) for code in train)
+
+
+LABELS = (
+    ("1f515", "bell with slash"),
+    ("1f3a0", "carousel horse"),
+    ("1f40e", "horse"),
+    ("1f600", "grinning face"),
+    ("1f4ff", "prayer beads"),
+)
+
+
+def test_no_other_icon_is_nearly_one_to_measure_by(icons: Icons) -> None:
+    bell, horse = (code for code in known_codes(80) if scene_objects()[code].singular[0] in {"bell", "horse"})
+    near = {"1f515", "1f3a0", "1f40e"}  # bell with slash, carousel horse, horse
+    words = {
+        code: IconWords(labels={"en": name, "zh": name}, tags={"en": (), "zh": ()}) for code, name in LABELS
+    }
+    art = dict.fromkeys(words, "<svg/>")
+    few = Icons({"openmoji": art}, words)
+    config = replace(CONFIG, num_other_icons=2, num_ordinary=0)
+    assert set(other_icons(config, few, [bell, horse])) == set(words) - near
+    with pytest.raises(UsageError, match="wanted at most 2"):
+        other_icons(replace(config, num_other_icons=3), few, [bell, horse])
+
+
+def test_other_icons_are_shown_once(built: Path) -> None:
+    codes = [code_of(line) for line in of_others(of_split(built, "train"))]
+    assert len(codes) == len(set(codes)) == CONFIG.num_other_icons
+    assert not KNOWN.intersection(codes)
+    assert not of_others(ordinary(built))
 
 
 def test_ordinary_pictures_show_all_that_the_model_knows_as_it_knows_it(built: Path) -> None:
     lines = ordinary(built)
     assert {line["split"] for line in lines} == {"train"}
     assert len(lines) == CONFIG.num_ordinary
-    icons = Counter((line["scene"]["style"], code_of(line)) for line in lines)
-    assert set(icons) == set(product(CONFIG.known_styles, known_codes(CONFIG.num_known_objects)))
+    icons = Counter((line["scene"]["style"], code_of(line)) for line in of_objects(lines))
+    assert set(icons) == set(product(CONFIG.known_styles, KNOWN))
     assert max(icons.values()) - min(icons.values()) <= 1
 
 
 def test_the_style_can_be_shown_by_known_objects_alone(icons: Icons, tmp_path: Path) -> None:
-    config = replace(CONFIG, num_train=60, num_ordinary=0, only_known=True)
+    config = replace(CONFIG, num_train=60, num_other_icons=0, num_ordinary=0)
     assert build_style_data(config, tmp_path / "known", icons=icons)["train"] == 60
     shown = {code_of(line) for line in of_split(tmp_path / "known", "train")}
     held_out = {code_of(line) for line in of_split(tmp_path / "known", "held-out-style")}
-    assert shown == set(known_codes(CONFIG.num_known_objects)) - held_out
+    assert shown == KNOWN - held_out
     assert "Twitter" not in (tmp_path / "known" / "CREDITS.txt").read_text(encoding="utf-8")
 
 
 def test_objects_come_equally_often_and_on_many_grounds(built: Path) -> None:
-    lines = of_split(built, "train")
+    lines = of_objects(of_split(built, "train"))
     numbers = Counter(map(code_of, lines)).values()
     assert len(numbers) == len(style_objects(CONFIG)[0])
     assert max(numbers) - min(numbers) <= 1
@@ -98,11 +157,19 @@ def test_objects_come_equally_often_and_on_many_grounds(built: Path) -> None:
     assert {line["scene"]["ground"] for line in lines} == set(GROUNDS)
 
 
+def test_icons_are_varied_in_training_alone(built: Path) -> None:
+    lines = read_metadata(built)
+    varied = Counter((line["split"], "variation" in line["scene"]["objects"][0]) for line in lines)
+    assert min(varied["train", True], varied["train", False]) > 180
+    assert varied["held-out-style", True] == 0
+
+
 def test_pictures_are_the_scenes_that_they_say(built: Path, icons: Icons) -> None:
     for line in read_metadata(built)[::40]:
         scene = Scene.from_json(line["scene"])
-        assert (scene.kind, len(scene.placements)) == ("single", 1)
-        assert scene.placements[0].size == bundled().data.single_cells
+        (placement,) = scene.placements
+        size = CONFIG.style_cells if scene.style == "openmoji" else bundled().data.single_cells
+        assert replace(placement, variation=0) == middle_of_picture(placement.code, size)
         with Image.open(built / line["file_name"]) as picture:
             assert np.array_equal(np.asarray(picture), np.asarray(draw_scene(scene, icons, 32)))
 
@@ -133,7 +200,7 @@ def test_the_same_configuration_gives_the_same_bytes(built: Path, icons: Icons, 
 
 
 def test_the_folder_can_be_tokenized_by_split(built: Path) -> None:
-    assert len(ImageFolder(built, "train")) == 600
+    assert len(ImageFolder(built, "train")) == 460
     assert len(ImageFolder(built, "held-out-style")) == 40
 
 
@@ -150,6 +217,10 @@ def test_the_folder_can_be_tokenized_by_split(built: Path) -> None:
         ({"num_known_objects": 1}, "num_objects"),
         ({"size_pixels": 40}, "size_pixels"),
         ({"object_cells": 15}, "object_cells"),
+        ({"style_cells": 0}, "style_cells"),
+        ({"varied_share": 1.5}, "varied_share"),
+        ({"num_other_icons": -1}, "num_other_icons"),
+        ({"num_other_icons": 261}, "wanted 0 to num_train, 260"),
     ],
 )
 def test_what_cannot_be_built_is_refused(
@@ -165,8 +236,8 @@ def test_the_command_builds_what_the_recipe_says(
 ) -> None:
     assert openmoji_style().data == StyleDataConfig()
     monkeypatch.setattr(style_pictures, "load_icons", lambda *_: icons)
-    words = ["--data.size-pixels", "16", "--data.num-held-out", "20", "--json"]
+    words = ["--data.size-pixels", "16", "--data.num-held-out", "20", "--data.num-other-icons", "9", "--json"]
     assert main(["data", "build", "openmoji-style", "--out", str(tmp_path / "pictures"), *words]) == 0
-    assert json.loads(capsys.readouterr().out)["num_pictures"] == {"train": 2600, "held-out-style": 20}
+    assert json.loads(capsys.readouterr().out)["num_pictures"] == {"train": 1600, "held-out-style": 20}
     assert main(["data", "build", "openmoji-style", "--out", str(tmp_path / "pictures"), *words]) == 2
     assert "already exists" in capsys.readouterr().err

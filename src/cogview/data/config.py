@@ -77,32 +77,34 @@ class StyleDataConfig:
 
     Args:
         num_train: pictures of the train split in the style, each captioned with its object, "A cat of openmoji style".
+        num_other_icons: so many of them show other icons, one each, captioned with their labels: what a style is shows
+            in many drawings, and a few would be learnt by heart. The rest show objects that the model knows.
         num_ordinary: more pictures of the train split, of all known objects in the styles in which they are known,
             captioned alike, "A cat of twemoji style": what changes with the style is learnt, what does not is kept.
         num_held_out: pictures of the held-out split, captioned alike.
         num_held_out_objects: objects that only the held-out split shows, so many of the first `num_known_objects`.
         num_known_objects: train objects, from the top of the table, that the model to be finetuned knows in other
             styles; the train split shows those that are not held out.
-        only_known: without it, the train split shows the rest of the table's train objects too; they would be learnt by
-            heart, and their style with them.
         known_styles: of the ordinary pictures.
-        varied_share: share of the training pictures whose icon is turned, mirrored and coloured otherwise, so that the
-            style is learnt and not each icon by heart.
+        varied_share: share of the training pictures whose icon is turned, mirrored and coloured otherwise.
         size_pixels: side of a picture; a multiple of 16.
-        object_cells: side of the object, in cells of the 16 x 16 lattice, 1 to 14.
+        style_cells: side of an icon in the style, in cells of the 16 x 16 lattice, 1 to 14; the style's art fills four
+            fifths of it.
+        object_cells: side of an icon in a known style.
         seed: the pictures are a function of this and the fields above.
         packages_folder: a folder with the packages' archives; None fetches them with npm.
     """
 
     num_train: int = 1_000
-    num_ordinary: int = 1_600
+    num_other_icons: int = 500
+    num_ordinary: int = 600
     num_held_out: int = 200
     num_held_out_objects: int = 20
     num_known_objects: int = 80
-    only_known: bool = True
     known_styles: tuple[Style, ...] = ("twemoji", "fluent-flat")
-    varied_share: float = 0.75
+    varied_share: float = 0.0
     size_pixels: int = 128
+    style_cells: int = 9
     object_cells: int = 7
     seed: int = 0
     packages_folder: Path | None = None

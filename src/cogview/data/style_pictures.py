@@ -2,7 +2,8 @@
 
 The style is openmoji, whose art is in no training data of ours. Both splits are single objects on the grounds of the
 default data, captioned with their object: "A cat of openmoji style". The held-out split shows objects that a model
-knows from other styles and whose openmoji picture is not in the train split.
+knows from other styles and whose openmoji picture is not in the train split, nor that of any icon whose label has a
+word of theirs: where a bell is held out, so is "bell with slash".
 
 Objects stand in the middle, as in most pictures of a style. Where they may stand anywhere, "the object begins here" is
 unlikely at every single place, and a nucleus of 0.9 draws bare ground to the end.
@@ -13,6 +14,7 @@ Differs from the paper: 3.3 trains with one text for all pictures, "An image of 
 
 import hashlib
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import cycle, product
@@ -21,9 +23,9 @@ from pathlib import Path
 from cogview.data.captioned_folder import CaptionedPicture, in_turn, refuse_filled, write_captioned_folder
 from cogview.data.captions import english_article
 from cogview.data.config import Style, StyleDataConfig
-from cogview.data.icons import PACKAGE_OF_STYLE, Icons, load_icons, packages_of
+from cogview.data.icons import PACKAGE_OF_STYLE, Icons, IconWords, load_icons, packages_of
 from cogview.data.packages import OPENMOJI, Package
-from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
+from cogview.data.scenes import LATTICE_CELLS, Kind, Placement, Scene, draw_scene, is_held_out_icon
 from cogview.data.world import GROUNDS, SceneObject, known_codes, scene_objects
 from cogview.errors import UsageError
 
@@ -50,6 +52,15 @@ def object_texts(thing: SceneObject, style: Style = STYLE) -> tuple[str, str]:
     return f"{article} {name} of {style} style", f"一{thing.measure}{style}风格的{thing.chinese[0]}"
 
 
+def icon_texts(words: IconWords, style: Style = STYLE) -> tuple[str, str]:
+    """Return what asks for an icon of any label in a style, in English and in Chinese."""
+    name = words.labels["en"]
+    return (
+        f"{english_article(name).capitalize()} {name} of {style} style",
+        f"{style}风格的{words.labels['zh']}",
+    )
+
+
 def style_objects(config: StyleDataConfig) -> tuple[list[str], list[str]]:
     """Return the codes of the objects that the train split shows, and of those that only the held-out one does.
 
@@ -63,9 +74,36 @@ def style_objects(config: StyleDataConfig) -> tuple[list[str], list[str]]:
         )
     by_hash = sorted(known, key=lambda code: hashlib.sha256(f"{STYLE}/{code}".encode()).digest())
     held_out = set(by_hash[: config.num_held_out_objects])
-    shown = known if config.only_known else [c for c, thing in scene_objects().items() if not thing.held_out]
-    train = [code for code in shown if code not in held_out]
-    return train, [code for code in known if code in held_out]
+    return [code for code in known if code not in held_out], [code for code in known if code in held_out]
+
+
+def other_icons(config: StyleDataConfig, icons: Icons, held_out: Sequence[str]) -> list[str]:
+    """Return the codes of the icons that are shown beside known objects.
+
+    They are no known objects, training may show them, and their English labels have no word of the names of the
+    objects that are held out.
+
+    Raises:
+        UsageError: there are fewer.
+    """
+    known = set(known_codes(config.num_known_objects))
+    words = {word for code in held_out for word in _words_of(scene_objects()[code].singular[0])}
+    found = [
+        code
+        for code in set(icons.codes(STYLE)) - known
+        if not is_held_out_icon(code) and words.isdisjoint(_words_of(icons.words[code].labels["en"]))
+    ]
+    if len(found) < config.num_other_icons:
+        raise UsageError(
+            f"num_other_icons is {config.num_other_icons}; wanted at most {len(found)}, all that there are"
+        )
+    return sorted(found, key=lambda code: hashlib.sha256(f"{STYLE}/{code}".encode()).digest())[
+        : config.num_other_icons
+    ]
+
+
+def _words_of(name: str) -> list[str]:
+    return [word for word in re.findall("[a-z]+", name.lower()) if word != "of"]
 
 
 def build_style_data(
@@ -103,9 +141,14 @@ def build_style_data(
         raise UsageError(
             f"size_pixels is {config.size_pixels}; wanted a positive multiple of {LATTICE_CELLS}"
         )
-    if not 1 <= config.object_cells <= LATTICE_CELLS - 2:
+    for name in ("style_cells", "object_cells"):
+        if not 1 <= getattr(config, name) <= LATTICE_CELLS - 2:
+            raise UsageError(
+                f"{name} is {getattr(config, name)}; wanted 1 to {LATTICE_CELLS - 2} cells of the lattice"
+            )
+    if not 0 <= config.num_other_icons <= config.num_train:
         raise UsageError(
-            f"object_cells is {config.object_cells}; wanted 1 to {LATTICE_CELLS - 2} cells of the lattice"
+            f"num_other_icons is {config.num_other_icons}; wanted 0 to num_train, {config.num_train}"
         )
     if not 0 <= config.varied_share <= 1:
         raise UsageError(f"varied_share is {config.varied_share}; wanted a share of 0 to 1")
@@ -113,7 +156,10 @@ def build_style_data(
     styles = (STYLE, *(config.known_styles if config.num_ordinary else ()))
     art = [PACKAGE_OF_STYLE[style] for style in styles]
     if icons is None:
-        icons = load_icons(styles, config.packages_folder, [*train, *held_out])
+        icons = load_icons(
+            styles, config.packages_folder, None if config.num_other_icons else [*train, *held_out]
+        )
+    others = other_icons(config, icons, held_out)
     sizes = {
         split: number
         for split, number in (
@@ -126,7 +172,7 @@ def build_style_data(
     del fields["packages_folder"]  # says how it was built, not what it is
     write_captioned_folder(
         out,
-        _pictures(config, icons, train, held_out),
+        _pictures(config, icons, train, held_out, others),
         total=sum(sizes.values()),
         description={
             "format": "cogview-style-data",
@@ -146,18 +192,25 @@ def _ordinary_credits(art: Sequence[Package]) -> str:
 
 
 def _pictures(
-    config: StyleDataConfig, icons: Icons, train: list[str], held_out: list[str]
+    config: StyleDataConfig, icons: Icons, train: list[str], held_out: list[str], others: list[str]
 ) -> Iterator[CaptionedPicture]:
     known = known_codes(config.num_known_objects)
-    for split, styles, codes, number in (
-        ("train", (STYLE,), train, config.num_train),
-        ("train", config.known_styles, known, config.num_ordinary),
-        (HELD_OUT_SPLIT, (STYLE,), held_out, config.num_held_out),
-    ):
-        for scene in _scenes(config, icons, split, styles, codes, number):
+    kinds: tuple[tuple[str, Kind, Sequence[Style], list[str], int], ...] = (
+        ("train", "icon", (STYLE,), others, len(others)),
+        ("train", "single", (STYLE,), train, config.num_train - len(others)),
+        ("train", "single", config.known_styles, known, config.num_ordinary),
+        (HELD_OUT_SPLIT, "single", (STYLE,), held_out, config.num_held_out),
+    )
+    for split, kind, styles, codes, number in kinds:
+        for scene in _scenes(config, icons, split, kind, styles, codes, number):
+            code = scene.placements[0].code
             yield CaptionedPicture(
                 image=draw_scene(scene, icons, config.size_pixels),
-                texts=list(object_texts(scene_objects()[scene.placements[0].code], scene.style)),
+                texts=list(
+                    object_texts(scene_objects()[code], scene.style)
+                    if kind == "single"
+                    else icon_texts(icons.words[code], scene.style)
+                ),
                 split=split,
                 facts={"scene": scene.to_json()},
             )
@@ -167,12 +220,13 @@ def _scenes(
     config: StyleDataConfig,
     icons: Icons,
     split: str,
+    kind: Kind,
     styles: Sequence[Style],
     codes: list[str],
     number: int,
 ) -> Iterator[Scene]:
-    """Yield scenes of one object: each icon once in a round, on another ground in each of the first rounds."""
-    name = f"{config.seed}/{split}/{'/'.join(styles)}"
+    """Yield scenes of one icon: each icon once in a round, on another ground in each of the first rounds."""
+    name = f"{config.seed}/{split}/{kind}/{'/'.join(styles)}"
     rng, vary = random.Random(name), random.Random(f"{name}/varied")
     drawn = list(product(styles, codes))
     grounds = {}
@@ -180,13 +234,18 @@ def _scenes(
         of_icon = seen_grounds(icons, *icon)
         rng.shuffle(of_icon)
         grounds[icon] = cycle(of_icon)
-    middle = (LATTICE_CELLS - config.object_cells) // 2
     for style, code in in_turn(drawn, number, rng):
-        placement = Placement(code=code, column=middle, row=middle, size=config.object_cells)
+        placement = middle_of_picture(code, config.style_cells if style == STYLE else config.object_cells)
         ground = next(grounds[style, code])
         if split == "train" and vary.random() < config.varied_share:
             placement = replace(placement, variation=vary.randint(1, 2**31))
-        yield Scene(kind="single", ground=ground, style=style, placements=(placement,))
+        yield Scene(kind=kind, ground=ground, style=style, placements=(placement,))
+
+
+def middle_of_picture(code: str, cells: int) -> Placement:
+    """Return the place of an icon of some size in the middle."""
+    middle = (LATTICE_CELLS - cells) // 2
+    return Placement(code=code, column=middle, row=middle, size=cells)
 
 
 def seen_grounds(icons: Icons, style: Style, code: str) -> list[str]:
