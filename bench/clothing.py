@@ -28,17 +28,14 @@ from cogview.evaluation.distances import frechet_distance
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
 from cogview.files import atomic_write_bytes, atomic_write_json
 from cogview.generation.contact_sheet import contact_sheet
-from cogview.image.pixels import image_to_array, read_image, tensor_to_images
+from cogview.image.pixels import read_image
 from environment import RESULTS, describe
 from intervals import interval
+from pictures import BATCH, pixels_of, redrawn
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "clothing.png"
-BATCH, NUM_NEAREST, JUDGED_PIXELS, NUM_SHOWN = 50, 5, 32, 10
+NUM_NEAREST, JUDGED_PIXELS, NUM_SHOWN = 5, 32, 10
 ENGLISH, CHINESE = 0, 3  # which of a class's texts are drawn
-
-
-def pixels_of(images: Sequence[Image.Image]) -> Float[Tensor, "b c y x"]:
-    return torch.from_numpy(np.stack([image_to_array(image) for image in images]))
 
 
 class NearestJudge:
@@ -92,11 +89,7 @@ def main(
     def real(split: str, start: int, end: int) -> tuple[list[Image.Image], list[int]]:
         entries = entries_of(pictures, split)[start:end]
         images = [read_image(pictures / entry["file_name"]) for entry in entries]
-        tokenizer, parts = pipe.image_tokenizer, pixels_of(images).split(BATCH)
-        again = [
-            each for part in parts for each in tensor_to_images(tokenizer.decode(tokenizer.encode(part)))
-        ]
-        return again, [entry["class"] for entry in entries]
+        return redrawn(pipe, images), [entry["class"] for entry in entries]
 
     def features(images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
         with torch.inference_mode():

@@ -48,17 +48,14 @@ from cogview.evaluation.icon_judge import ground_of
 from cogview.files import atomic_write_bytes, atomic_write_json
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.generation.pipeline import Pipeline
-from cogview.image.pixels import image_to_array, read_image, tensor_to_images
+from cogview.image.pixels import read_image
 from environment import RESULTS, describe
 from intervals import interval
+from pictures import BATCH, pixels_of, redrawn
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "style-openmoji.png"
-BATCH, NUM_SHOWN = 50, 8
+NUM_SHOWN = 8
 SEEN_PIXELS = 224  # the side for which the backbone was made
-
-
-def pixels_of(images: Sequence[Image.Image]) -> Float[Tensor, "b c y x"]:
-    return torch.from_numpy(np.stack([image_to_array(image) for image in images]))
 
 
 def features_of(
@@ -77,13 +74,6 @@ def features_of(
     ]
     with torch.inference_mode():
         return torch.cat([backbone(part).pooled for part in parts])
-
-
-def redrawn(pipe: Pipeline, images: Sequence[Image.Image]) -> list[Image.Image]:
-    """Return pictures as the image tokenizer sees them."""
-    tokenizer = pipe.image_tokenizer
-    parts = pixels_of(images).split(BATCH)
-    return [each for part in parts for each in tensor_to_images(tokenizer.decode(tokenizer.encode(part)))]
 
 
 @dataclass(frozen=True)
