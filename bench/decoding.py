@@ -205,6 +205,9 @@ def main(
     budget_seconds: float = 1.0,
     device: str = "cpu",
     dtype: str = "float32",
+    num_layers: int = SHAPE.num_layers,
+    hidden_size: int = SHAPE.hidden_size,
+    num_heads: int = SHAPE.num_heads,
     out: str = "",
 ) -> None:
     """Measure, print a table and write the figures as JSON.
@@ -216,14 +219,19 @@ def main(
         budget_seconds: time for the steps of one system at one length.
         device: "cpu" or "cuda".
         dtype: of all weights on CUDA; on CPU the systems' names say theirs.
+        num_layers: blocks of the transformer.
+        hidden_size: its width.
+        num_heads: its heads.
         out: name of the result; the device's kind by default.
     """
-    config, workload = (TINY, SMALL) if quick else (SHAPE, FULL)
+    shape = dataclasses.replace(SHAPE, num_layers=num_layers, hidden_size=hidden_size, num_heads=num_heads)
+    config, workload = (TINY, SMALL) if quick else (shape, FULL)
     if quick:
         batches, rounds, budget_seconds = (1, 2), 1, 0.02
     torch.manual_seed(0)
     target, weights = torch.device(device), getattr(torch, dtype)
-    transformer = Transformer(config).eval().to(target, weights if device == "cuda" else torch.float32)
+    with target:  # where large weights are drawn faster
+        transformer = Transformer(config).eval().to(weights if device == "cuda" else torch.float32)
     transformer.requires_grad_(False)
     environment = describe(target)
     figures: list[dict[str, Any]] = []

@@ -170,7 +170,8 @@ def run(
 ) -> dict[str, Any]:
     """Train one model as long as it lasts and return what was seen."""
     torch.manual_seed(seed)
-    model = Transformer(config).to(device)
+    with device:  # where large weights are drawn faster
+        model = Transformer(config)
     masters = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = torch.optim.Adam(masters, lr=learning_rate, betas=(0.9, 0.95))
     is_emulated = device.type == "cpu"

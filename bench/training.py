@@ -3,6 +3,7 @@
     python bench/training.py                  # about ten minutes on 2 cores, half of it compiling
     python bench/training.py --quick          # a self-test at a tiny shape
     python bench/training.py --device cuda --batch-size 32 --hidden-size 1024 --num-layers 24 --num-heads 16
+    python bench/training.py --systems "GPT-2, bfloat16" "ours, bfloat16, compiled"    # these alone
 
 A step is the loss, its gradient, clipping and the optimizer. Systems take turns, and medians are taken. Peak memory is
 that of a step above what lies there before it (weights and optimizer state of all systems): on a GPU what PyTorch
@@ -15,6 +16,7 @@ import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,6 +46,8 @@ RIVALS = {"float32": "transformers GPT-2, float32", "bfloat16": "transformers GP
 
 TARGETS = {"ours, float32": 1.2, "ours, bfloat16, compiled": 2.0}
 """How many times as fast as its rival a system has to be."""
+
+PLAIN_COMPILED = "plain GPT, bfloat16, compiled"
 
 
 class GPT2(nn.Module):
@@ -155,9 +159,13 @@ class System:
 
 
 def build_systems(
-    config: TransformerConfig, template: TextToImageTemplate, batch_size: int, device: torch.device
+    config: TransformerConfig,
+    template: TextToImageTemplate,
+    batch_size: int,
+    device: torch.device,
+    chosen: tuple[str, ...] = (),
 ) -> list[System]:
-    """Return what is compared; each has weights of its own and the same batch."""
+    """Return what is compared, or of it what is chosen; each has weights of its own and the same batch."""
     random = np.random.default_rng(0)
     vocabulary = template.vocabulary
     pairs = [
@@ -171,41 +179,43 @@ def build_systems(
     tokens, targets = (torch.from_numpy(array).to(device) for array in (made.tokens, made.targets))
 
     def plain(name: str, precision: ComputedPrecision, compiled: bool = False) -> System:
-        module = PlainGPT(config).to(device)
+        module = PlainGPT(config)
         loss = torch.compile(module.loss, dynamic=False) if compiled else module.loss
         return System(name, module, lambda: loss(tokens, targets), precision, device)
 
-    def gpt2(precision: ComputedPrecision) -> System:
-        module = GPT2(config).to(device)
-        return System(rival_of(precision), module, lambda: module.loss(tokens, targets), precision, device)
+    def gpt2(name: str, precision: ComputedPrecision) -> System:
+        module = GPT2(config)
+        return System(name, module, lambda: module.loss(tokens, targets), precision, device)
 
     def ours(
-        name: str, precision: ComputedPrecision, compiled: bool, normaliser: str = "vocabulary"
+        name: str, precision: ComputedPrecision, compiled: bool = True, normaliser: str = "vocabulary"
     ) -> System:
-        module = Transformer(config).to(device)
+        module = Transformer(config)
         batches = SimpleNamespace(template=template, batch=lambda step: made)
         task = TransformerTask(module, batches, TokenLossConfig(normaliser=normaliser))
         batch = {key: tensor.to(device) for key, tensor in task.batch(0).items()}
         loss = torch.compile(task.loss, dynamic=False) if compiled else task.loss
         return System(name, module, lambda: loss(batch)[0], precision, device)
 
-    half = [
-        ours("ours, bfloat16 O2, compiled", "bfloat16_o2", compiled=True),
-        # A CPU computes fp16 more than a hundred times slower.
-        *([ours("ours, float16 O2, compiled", "float16_o2", compiled=True)] if device.type == "cuda" else []),
-    ]
-    return [
-        gpt2("float32"),
-        gpt2("bfloat16"),
-        plain("plain GPT, float32", "float32"),
-        plain("plain GPT, bfloat16", "bfloat16"),
-        plain("plain GPT, bfloat16, compiled", "bfloat16", compiled=True),
-        ours("ours, float32", "float32", compiled=False),
-        ours("ours, bfloat16", "bfloat16", compiled=False),
-        ours("ours, bfloat16, compiled", "bfloat16", compiled=True),
-        ours("ours, bfloat16, compiled, legal ids only", "bfloat16", compiled=True, normaliser="legal"),
-        *half,
-    ]
+    makers: dict[str, Callable[[str], System]] = {
+        RIVALS["float32"]: partial(gpt2, precision="float32"),
+        RIVALS["bfloat16"]: partial(gpt2, precision="bfloat16"),
+        "plain GPT, float32": partial(plain, precision="float32"),
+        "plain GPT, bfloat16": partial(plain, precision="bfloat16"),
+        PLAIN_COMPILED: partial(plain, precision="bfloat16", compiled=True),
+        "ours, float32": partial(ours, precision="float32", compiled=False),
+        "ours, bfloat16": partial(ours, precision="bfloat16", compiled=False),
+        "ours, bfloat16, compiled": partial(ours, precision="bfloat16"),
+        "ours, bfloat16, compiled, legal ids only": partial(ours, precision="bfloat16", normaliser="legal"),
+        "ours, bfloat16 O2, compiled": partial(ours, precision="bfloat16_o2"),
+    }
+    if device.type == "cuda":  # a CPU computes fp16 more than a hundred times slower
+        makers["ours, float16 O2, compiled"] = partial(ours, precision="float16_o2")
+    unknown = set(chosen) - set(makers)
+    if unknown:
+        raise SystemExit(f"there are no systems {sorted(unknown)}; there are {list(makers)}")
+    with device:  # where large weights are drawn faster
+        return [make(name) for name, make in makers.items() if not chosen or name in chosen]
 
 
 def peak_flops(device: torch.device, size: int, rounds: int = 7) -> float:
@@ -223,6 +233,14 @@ def mean_legal_rows(template: TextToImageTemplate) -> float:
     return (image + text) / template.max_tokens
 
 
+def _ratio(seconds: float | None, ours: float) -> float | None:
+    return None if seconds is None else seconds / ours
+
+
+def _told(number: float | None) -> str:
+    return "-" if number is None else f"{number:.2f}"
+
+
 def main(
     *,
     quick: bool = False,
@@ -232,6 +250,7 @@ def main(
     hidden_size: int = 512,
     num_heads: int = 8,
     device: str = "cpu",
+    systems: tuple[str, ...] = (),
     out: str = "",
 ) -> None:
     """Measure, print a table and write the figures as JSON.
@@ -244,6 +263,7 @@ def main(
         hidden_size: its width.
         num_heads: its heads.
         device: "cpu" or "cuda".
+        systems: which to measure, by name; all by default.
         out: name of the result; the device's kind by default.
     """
     codes, pieces, side, text = (64, 50, 4, 8) if quick else (8192, 50_000, 32, 60)
@@ -263,15 +283,15 @@ def main(
     torch.manual_seed(0)
     place = torch.device(device)
     environment = describe(place)
-    systems = build_systems(config, template, batch_size, place)
-    for system in systems:
+    measured = build_systems(config, template, batch_size, place, systems)
+    for system in measured:
         seconds = seconds_of(system.step, place)
         print(f"{system.name}: first step {seconds:.1f} s", file=sys.stderr)
-    times: dict[str, list[float]] = {system.name: [] for system in systems}
+    times: dict[str, list[float]] = {system.name: [] for system in measured}
     for _ in range(rounds):
-        for system in systems:
+        for system in measured:
             times[system.name].append(seconds_of(system.step, place))
-    peaks = {system.name: peak_bytes_of(system.step, place) for system in systems}
+    peaks = {system.name: peak_bytes_of(system.step, place) for system in measured}
     peak = peak_flops(place, 128 if quick else 4096 if device == "cpu" else 16_384)
     num_tokens = batch_size * template.max_tokens
 
@@ -280,14 +300,15 @@ def main(
         return flops_per_token(config, template.max_tokens, num_rows) * num_tokens
 
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
-    rivals = {system.name: medians[rival_of(system.precision)] for system in systems}
+    rivals = {system.name: medians.get(rival_of(system.precision)) for system in measured}
+    plain_compiled = medians.get(PLAIN_COMPILED)
     figures: list[dict[str, Any]] = [
         {
             "system": name,
             "tokens_per_second": num_tokens / statistics.median(seconds),
-            "against_gpt2_of_its_precision": rivals[name] / medians[name],
+            "against_gpt2_of_its_precision": _ratio(rivals[name], medians[name]),
             "wanted_against_gpt2": TARGETS.get(name),
-            "against_plain_bfloat16_compiled": medians["plain GPT, bfloat16, compiled"] / medians[name],
+            "against_plain_bfloat16_compiled": _ratio(plain_compiled, medians[name]),
             "share_of_bfloat16_peak": work(name) / statistics.median(seconds) / peak,
             "peak_gigabytes": None if peaks[name] is None else peaks[name] / 1e9,
         }
@@ -300,9 +321,9 @@ def main(
     for figure in figures:
         print(
             f"| {figure['system']} | {figure['tokens_per_second']:.0f} | "
-            f"{figure['against_gpt2_of_its_precision']:.2f} | {figure['wanted_against_gpt2'] or '-'} | "
-            f"{figure['against_plain_bfloat16_compiled']:.2f} | {figure['share_of_bfloat16_peak']:.0%} | "
-            f"{'-' if figure['peak_gigabytes'] is None else format(figure['peak_gigabytes'], '.2f')} |"
+            f"{_told(figure['against_gpt2_of_its_precision'])} | {figure['wanted_against_gpt2'] or '-'} | "
+            f"{_told(figure['against_plain_bfloat16_compiled'])} | {figure['share_of_bfloat16_peak']:.0%} | "
+            f"{_told(figure['peak_gigabytes'])} |"
         )
     result = {
         "benchmark": "training",

@@ -138,6 +138,17 @@ def test_ordinary_pictures_show_all_that_the_model_knows_as_it_knows_it(built: P
     assert max(icons.values()) - min(icons.values()) <= 1
 
 
+def test_other_icons_can_be_shown_in_the_known_styles_too(icons: Icons, tmp_path: Path) -> None:
+    config = replace(CONFIG, num_other_ordinary=80)
+    assert build_style_data(config, tmp_path / "more", icons=icons)["train"] == 540
+    shown = Counter(
+        (line["scene"]["style"], code_of(line)) for line in of_others(ordinary(tmp_path / "more"))
+    )
+    in_the_style = {code_of(line) for line in of_others(of_split(tmp_path / "more", "train"))}
+    assert set(shown) == set(product(CONFIG.known_styles, in_the_style))
+    assert set(shown.values()) == {2}
+
+
 def test_the_style_can_be_shown_by_known_objects_alone(icons: Icons, tmp_path: Path) -> None:
     config = replace(CONFIG, num_train=60, num_other_icons=0, num_ordinary=0)
     assert build_style_data(config, tmp_path / "known", icons=icons)["train"] == 60
@@ -187,7 +198,7 @@ def test_the_art_is_credited_and_its_licence_named(built: Path) -> None:
     assert "Attribution-ShareAlike 4.0" in text
     packages = json.loads((built / "data-config.json").read_text(encoding="utf-8"))["packages"]
     assert {package["licence"] for package in packages} == {"CC-BY-SA-4.0", "CC-BY-4.0", "MIT"}
-    for package in packages[1:]:
+    for package in packages:
         assert f"{package['name']} {package['version']}" in text
 
 
@@ -210,6 +221,9 @@ def test_the_folder_can_be_tokenized_by_split(built: Path) -> None:
         ({"num_train": 0}, "num_train"),
         ({"num_held_out": -1}, "num_held_out"),
         ({"num_ordinary": -1}, "num_ordinary"),
+        ({"num_other_ordinary": -1}, "num_other_ordinary"),
+        ({"num_other_ordinary": 1, "num_other_icons": 0}, "give num_other_icons"),
+        ({"num_other_ordinary": 1, "num_ordinary": 0, "known_styles": ()}, "known_styles"),
         ({"known_styles": ()}, "known_styles"),
         ({"known_styles": ("openmoji",)}, "known_styles"),
         ({"num_held_out_objects": 81}, "num_held_out_objects"),

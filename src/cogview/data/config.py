@@ -81,6 +81,7 @@ class StyleDataConfig:
             in many drawings, and a few would be learnt by heart. The rest show objects that the model knows.
         num_ordinary: more pictures of the train split, of all known objects in the styles in which they are known,
             captioned alike, "A cat of twemoji style": what changes with the style is learnt, what does not is kept.
+        num_other_ordinary: still more of them, of the other icons in the known styles: the same thing in several.
         num_held_out: pictures of the held-out split, captioned alike.
         num_held_out_objects: objects that only the held-out split shows, so many of the first `num_known_objects`.
         num_known_objects: train objects, from the top of the table, that the model to be finetuned knows in other
@@ -98,6 +99,7 @@ class StyleDataConfig:
     num_train: int = 1_000
     num_other_icons: int = 500
     num_ordinary: int = 600
+    num_other_ordinary: int = 0
     num_held_out: int = 200
     num_held_out_objects: int = 20
     num_known_objects: int = 80

@@ -24,7 +24,7 @@ from cogview.data.captioned_folder import CaptionedPicture, in_turn, refuse_fill
 from cogview.data.captions import english_article
 from cogview.data.config import Style, StyleDataConfig
 from cogview.data.icons import PACKAGE_OF_STYLE, Icons, IconWords, load_icons, packages_of
-from cogview.data.packages import OPENMOJI, Package
+from cogview.data.packages import EMOJIBASE, OPENMOJI, Package
 from cogview.data.scenes import LATTICE_CELLS, Kind, Placement, Scene, draw_scene, is_held_out_icon
 from cogview.data.world import GROUNDS, SceneObject, known_codes, scene_objects
 from cogview.errors import UsageError
@@ -42,6 +42,9 @@ Changes: drawn as pixels, scaled, and placed on coloured grounds. The pictures a
 are trained on them should say so, and credit the OpenMoji project.
 """
 ORDINARY_CREDITS = """Pictures in another style, which metadata.jsonl names, are made in the same way from:
+"""
+LABEL_CREDITS = f"""Captions of icons that are no known objects are labels from:
+{EMOJIBASE.credit}
 """
 
 
@@ -81,16 +84,17 @@ def other_icons(config: StyleDataConfig, icons: Icons, held_out: Sequence[str]) 
     """Return the codes of the icons that are shown beside known objects.
 
     They are no known objects, training may show them, and their English labels have no word of the names of the
-    objects that are held out.
+    objects that are held out. Where they are shown in the known styles too, these have them.
 
     Raises:
         UsageError: there are fewer.
     """
     known = set(known_codes(config.num_known_objects))
     words = {word for code in held_out for word in _words_of(scene_objects()[code].singular[0])}
+    styles = (STYLE, *(config.known_styles if config.num_other_ordinary else ()))
     found = [
         code
-        for code in set(icons.codes(STYLE)) - known
+        for code in set.intersection(*(set(icons.codes(style)) for style in styles)) - known
         if not is_held_out_icon(code) and words.isdisjoint(_words_of(icons.words[code].labels["en"]))
     ]
     if len(found) < config.num_other_icons:
@@ -128,14 +132,19 @@ def build_style_data(
         CogViewError: a package is missing or cannot be fetched, or the disk refuses.
     """
     train, held_out = style_objects(config)
-    if config.num_train < 1 or min(config.num_ordinary, config.num_held_out) < 0:
+    if config.num_train < 1 or min(config.num_ordinary, config.num_other_ordinary, config.num_held_out) < 0:
         raise UsageError(
-            "num_train must be at least 1, and num_ordinary and num_held_out must not be negative"
+            "num_train must be at least 1, and num_ordinary, num_other_ordinary and num_held_out must not be negative"
         )
-    if config.num_ordinary and (not config.known_styles or STYLE in config.known_styles):
+    if config.num_other_ordinary and not config.num_other_icons:
+        raise UsageError(
+            f"num_other_ordinary is {config.num_other_ordinary}, but there are no other icons: give num_other_icons"
+        )
+    num_ordinary = config.num_ordinary + config.num_other_ordinary
+    if num_ordinary and (not config.known_styles or STYLE in config.known_styles):
         raise UsageError(
             f"known_styles are {', '.join(config.known_styles) or 'none'}; wanted styles other than {STYLE}, for the "
-            f"{config.num_ordinary} ordinary pictures"
+            f"{num_ordinary} ordinary pictures"
         )
     if config.size_pixels < LATTICE_CELLS or config.size_pixels % LATTICE_CELLS:
         raise UsageError(
@@ -153,7 +162,7 @@ def build_style_data(
     if not 0 <= config.varied_share <= 1:
         raise UsageError(f"varied_share is {config.varied_share}; wanted a share of 0 to 1")
     refuse_filled(out)
-    styles = (STYLE, *(config.known_styles if config.num_ordinary else ()))
+    styles = (STYLE, *(config.known_styles if num_ordinary else ()))
     art = [PACKAGE_OF_STYLE[style] for style in styles]
     if icons is None:
         icons = load_icons(
@@ -163,7 +172,7 @@ def build_style_data(
     sizes = {
         split: number
         for split, number in (
-            ("train", config.num_train + config.num_ordinary),
+            ("train", config.num_train + num_ordinary),
             (HELD_OUT_SPLIT, config.num_held_out),
         )
         if number
@@ -180,7 +189,7 @@ def build_style_data(
             "config": fields,
             "packages": [asdict(package) for package in packages_of(styles)],
         },
-        credits=CREDITS + _ordinary_credits(art),
+        credits=CREDITS + _ordinary_credits(art) + (LABEL_CREDITS if others else ""),
         progress=progress,
     )
     return sizes
@@ -199,6 +208,7 @@ def _pictures(
         ("train", "icon", (STYLE,), others, len(others)),
         ("train", "single", (STYLE,), train, config.num_train - len(others)),
         ("train", "single", config.known_styles, known, config.num_ordinary),
+        ("train", "icon", config.known_styles, others, config.num_other_ordinary),
         (HELD_OUT_SPLIT, "single", (STYLE,), held_out, config.num_held_out),
     )
     for split, kind, styles, codes, number in kinds:
