@@ -106,4 +106,4 @@ def _commit() -> str | None:
     try:
         return git("rev-parse", "--short", "HEAD") + (" and changes" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("COGVIEW_COMMIT")  # of a copy of the files alone
+        return None

@@ -207,16 +207,18 @@ def caption_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         )
     told = [(name, figure(share, "%", share[0] >= wanted), f"{wanted:.0%}") for name, share, wanted in rows]
     for title in (title for title in found if title.startswith("ranking")):
-        mean, half = found[title]["random_minus_best"]
         of = f"{found[title]['num_candidates']}{title.removeprefix('ranking')}"
-        best = figure(found[title]["best_by_caption_loss"], "")
-        told.append(
-            (
-                f"distance from the true picture of a random one of {of}, less that of the best by CapLoss ({best})",
-                figure((mean, half), "", mean > half),
-                "over 0",
+        for kind in ("perceptual", "pooled"):
+            mean, half = found[title][kind]["random_minus_best"]
+            best = figure(found[title][kind]["best_by_caption_loss"], "")
+            told.append(
+                (
+                    f"{kind} distance from the true picture of a random one of {of}, less that of the best by CapLoss "
+                    f"({best})",
+                    figure((mean, half), "", mean > half),
+                    "over 0",
+                )
             )
-        )
     return told
 
 
