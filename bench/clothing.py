@@ -11,6 +11,7 @@ held-out ones, beside that of as many other real pictures. Writes bench/results/
 """
 
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from torch import Tensor
 
 import cogview
 from cogview.data.clothing import CLASSES, HELD_OUT_SPLIT, class_texts
-from cogview.evaluation.composition import entries_of
+from cogview.data.image_folder import METADATA
 from cogview.evaluation.distances import frechet_distance
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
 from cogview.files import atomic_write_bytes, atomic_write_json
@@ -87,7 +88,8 @@ def main(
     pipe = cogview.load(model, device="cpu", dtype=torch.float32)
 
     def real(split: str, start: int, end: int) -> tuple[list[Image.Image], list[int]]:
-        entries = entries_of(pictures, split)[start:end]
+        lines = (pictures / METADATA).read_text(encoding="utf-8").splitlines()
+        entries = [entry for entry in map(json.loads, lines) if entry["split"] == split][start:end]
         images = [read_image(pictures / entry["file_name"]) for entry in entries]
         return redrawn(pipe, images), [entry["class"] for entry in entries]
 
