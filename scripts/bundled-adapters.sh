@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the adapters of the bundled model: captions, super-resolution and the openmoji style, and measures them.
 #
-#   scripts/bundled-adapters.sh WORK           some 8 hours on one CPU core with bfloat16; needs `make check` run once
+#   scripts/bundled-adapters.sh WORK           some 14 hours on one CPU core with bfloat16; needs `make check` run once
 #   TRY=1 scripts/bundled-adapters.sh WORK     the whole way in minutes, with few pictures and steps, for adapters of no use
 #
 # WORK is a folder with 1 GB to spare; a second call goes on where the first one stopped. The icons come by npm, or from
@@ -44,8 +44,7 @@ build bundled-captions "$work/told" ${of_data[@]+"${of_data[@]}"}
 tokens "$work/told" train "$work/told-tokens"
 tokens "$work/told" held-out-composition "$work/told-held-out"
 told=(--data "$work/told-tokens" --held-out "$work/told-held-out" --licence apache-2.0)
-train captioning bundled "$work/caption-start" "${told[@]}"
-train captioning bundled "$work/caption" "${told[@]}" --start-from "$work/caption-start"
+train captioning bundled "$work/caption" "${told[@]}"
 
 build bundled-large "$work/large" ${of_data[@]+"${of_data[@]}"}
 for pixels in 128 256 512; do

@@ -29,7 +29,7 @@ data_and_tokens() { # NAME RECIPE FLAGS...
 }
 caption() { # OUT NUM_STEPS
   cogview train captioning bundled --data "$work/captions-tokens" --licence apache-2.0 --out "$1" \
-    --adapter.rank 64 --adapter.alpha 128 --training.batch-size 64 --training.num-steps "$2" \
+    --training.num-steps "$2" \
     --training.sample-every-steps 0 --training.checkpoint-every-steps 1000 --training.log-every-steps 100
 }
 style() { # OUT NUM_STEPS
@@ -50,8 +50,7 @@ prepare)
   [ -z "${WHEELS:-}" ] || "$python" -m pip install -q --no-index --no-deps --target "$work/site" "$WHEELS"/*.whl
   lap installed
   "$python" -m pytest -q -p no:cacheprovider -m gpu tests/generation tests/training tests/transformer >"$work/tests.log" 2>&1 &
-  data_and_tokens captions bundled-captions --data.num-train "${NUM_CAPTIONED:-120000}" --data.single-share 0.7 \
-    --data.count-share 0.04 --data.relation-share 0.12 --data.group-share 0.08 --data.varied-share 0.85 \
+  data_and_tokens captions bundled-captions --data.num-train "${NUM_CAPTIONED:-120000}" \
     --data.num-workers "${WORKERS:-10}" >"$work/captions.log" 2>&1 &
   data_and_tokens style openmoji-style --data.num-other-icons 880 --data.num-ordinary 480 \
     --data.num-other-ordinary 1760 >"$work/style.log" 2>&1 &

@@ -109,6 +109,12 @@ def test_pictures_are_drawn_with_it_from_its_run_its_folder_and_its_model(
         with Image.open(path) as picture:
             assert picture.tobytes() == expected.tobytes()
             assert json.loads(picture.text["cogview"])["adapter"] == str(adapter)
+    stronger = pipe.generate("a cat", 1, seed=7, adapter="wiggly", adapter_strength=3.0)[0].image
+    assert stronger.tobytes() != expected.tobytes()
+    assert main([*map(str, words), "--num-candidates", "1", "--json", "--adapter-strength", "3"]) == 0
+    with Image.open(json.loads(capsys.readouterr().out)["pictures"][0]["path"]) as picture:
+        assert picture.tobytes() == stronger.tobytes()
+        assert json.loads(picture.text["cogview"])["adapter_strength"] == 3
 
 
 def test_a_killed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(
@@ -232,6 +238,9 @@ def test_what_cannot_be_is_refused_in_one_line(
     )
     assert "is an adapter, not a whole model" in refusal(
         capsys, ["generate", "a cat", "--model", str(home / "run")]
+    )
+    assert "--adapter-strength has no adapter" in refusal(
+        capsys, ["generate", "a cat", "--adapter-strength", "0.5", "--out", str(tmp_path / "pictures")]
     )
     assert "There is no adapter in" in refusal(
         capsys, ["generate", "a cat", "--model", str(home / "tiny-model"), "--adapter", "nothing"]

@@ -226,3 +226,48 @@ def test_impossible_requests_are_refused(model: PretrainedModel, tmp_path: Path)
         pipe.generate("a cat", adapter="words")
     with pytest.raises(CogViewError, match="is an adapter, not a whole model"):
         cogview.load(tmp_path / "words")
+
+
+def test_an_adapter_is_drawn_with_at_any_strength(model: PretrainedModel, tmp_path: Path) -> None:
+    save_task_model(style(model), tmp_path / "a", model)
+    weak = style(model)
+    assert isinstance(weak.transformer, AdaptedTransformer)
+    save_task_model(
+        dataclasses.replace(weak, transformer=weak.transformer.at_strength(0.25)), tmp_path / "weak", model
+    )
+    pipe = Pipeline(fresh(model))
+    for name in ("a", "weak"):
+        pipe.add_adapter(tmp_path / name, name)
+
+    def drawn(name: str, strength: float = 1.0) -> torch.Tensor:
+        return pipe.generate_codes("a red cat", seed=3, adapter=name, adapter_strength=strength)
+
+    whole, quarter = drawn("a"), drawn("a", 0.25)
+    assert torch.equal(quarter, drawn("weak"))
+    assert not torch.equal(quarter, whole)
+    assert torch.equal(drawn("a"), whole)
+    assert not torch.equal(drawn("a", 4), quarter)
+    assert torch.equal(drawn("a", 0.25), quarter)
+    picture = pipe.generate("a red cat", 1, seed=3, adapter="a", adapter_strength=0.25)[0]
+    assert torch.equal(picture.codes, quarter[0, 0])
+    # What is saved is the adapter as it is, and one that takes its place is not mistaken for it.
+    pipe.save_pretrained(tmp_path / "model")
+    assert cogview.load(tmp_path / "model").adapters["a"].transformer.adapter.alpha == 16  # type: ignore[attr-defined]
+    pipe.add_adapter(tmp_path / "weak", "a")
+    assert torch.equal(drawn("a"), quarter)
+    assert not torch.equal(drawn("a", 0.25), quarter)
+
+
+def test_a_strength_without_an_adapter_is_refused(model: PretrainedModel, tmp_path: Path) -> None:
+    pipe = Pipeline(fresh(model))
+    with pytest.raises(UsageError, match="no adapter is drawn with"):
+        pipe.generate("a cat", adapter_strength=0.5)
+    whole = dataclasses.replace(style(model), transformer=model.transformer)
+    save_task_model(whole, tmp_path / "whole", model)
+    pipe.add_adapter(tmp_path / "whole", "whole")
+    with pytest.raises(UsageError, match="has no strength"):
+        pipe.generate("a cat", adapter="whole", adapter_strength=0.5)
+    save_task_model(style(model), tmp_path / "a", model)
+    pipe.add_adapter(tmp_path / "a", "a")
+    with pytest.raises(UsageError, match="must be greater than 0"):
+        pipe.generate("a cat", adapter="a", adapter_strength=0)

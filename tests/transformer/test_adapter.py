@@ -182,3 +182,35 @@ def test_impossible_adapters_are_refused(changes: dict[str, object], message: st
 def test_rows_that_the_base_does_not_have_are_refused() -> None:
     with pytest.raises(UsageError, match="must be below 128"):
         AdaptedTransformer(new_transformer(), AdapterConfig(token_rows=(128,)))
+
+
+@pytest.mark.parametrize("config", [AdapterConfig(), WHOLE], ids=["maps", "all"])
+@torch.no_grad()
+def test_at_another_strength_maps_add_so_many_times_as_much(config: AdapterConfig) -> None:
+    base = new_transformer()
+    tokens, positions = tokens_and_positions()
+    adapted = changed(base, config)
+    before = adapted(tokens, positions)
+    half = adapted.at_strength(0.5)
+    # The slow twin: weights of its own, halved.
+    twin = changed(base, config)
+    for module in twin.modules():
+        if isinstance(module, LowRankLinear):
+            module.up.weight.mul_(0.5)
+    torch.testing.assert_close(half(tokens, positions), twin(tokens, positions))
+    assert not torch.allclose(half(tokens, positions), before)
+    assert torch.equal(adapted(tokens, positions), before)
+    assert torch.equal(adapted.at_strength(1.0)(tokens, positions), before)
+    assert half.adapter.alpha == config.alpha / 2
+    held = {tensor.data_ptr() for tensor in (*base.parameters(), *adapted.parameters())}
+    assert {tensor.data_ptr() for tensor in half.parameters()} <= held  # nothing is copied
+    assert half.state_dict().keys() == adapted.state_dict().keys()
+    torch.testing.assert_close(
+        half.merged()(tokens, positions), twin(tokens, positions), atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("strength", [0.0, -1.0, float("inf"), float("nan")])
+def test_an_impossible_strength_is_refused(strength: float) -> None:
+    with pytest.raises(UsageError, match="strength must be greater than 0"):
+        AdaptedTransformer(new_transformer(), AdapterConfig()).at_strength(strength)

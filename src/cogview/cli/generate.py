@@ -23,6 +23,7 @@ def run(
     *,
     model: str | None = None,
     adapter: str | None = None,
+    adapter_strength: float = 1.0,
     num_candidates: int = 4,
     keep: int | None = None,
     captioner: str | None = None,
@@ -49,6 +50,8 @@ def run(
         model: a model folder, the folder of a training run, or OWNER/NAME on the Hugging Face hub; the bundled model by
             default.
         adapter: draw with it: the name of one that the model has, or a folder, or the run that trained it.
+        adapter_strength: let the adapter add so many times what it learnt to add: below 1 a style is weaker, and things
+            are more as the model draws them without.
         num_candidates: pictures of each text.
         keep: how many of them to keep, the best by CapLoss, in this order; all, unranked, by default. Fewer need a
             captioner.
@@ -71,6 +74,8 @@ def run(
     """
     if not texts:
         raise UsageError('there is no text to draw; give one, for instance: cogview generate "a cat"')
+    if adapter is None and adapter_strength != 1:
+        raise UsageError("--adapter-strength has no adapter to weaken or strengthen: add --adapter")
     if magnifier is not None and upscale == 1:
         raise UsageError("--magnifier has nothing to magnify: add --upscale 2, or 4")
     # An argument that is not UTF-8 arrives with half surrogates, which no file of ours could hold.
@@ -89,7 +94,7 @@ def run(
         "guidance": pipeline.guidance if guidance is None else guidance,
         "balance_words": balance_words,
         "model": model or "bundled",
-        **({} if adapter is None else {"adapter": adapter}),
+        **({} if adapter is None else {"adapter": adapter, "adapter_strength": adapter_strength}),
         **({} if upscale == 1 else {"upscale": upscale}),
         "device": str(pipeline.device),
         "dtype": str(pipeline.dtype).removeprefix("torch."),
@@ -115,6 +120,7 @@ def run(
                 guidance=guidance,
                 progress=progress,
                 adapter=chosen,
+                adapter_strength=adapter_strength,
                 captioner=ranker,
                 upscale=upscale,
                 magnifier=enlarger,

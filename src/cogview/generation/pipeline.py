@@ -64,6 +64,7 @@ class Pipeline(MagnifyingModel):
         guidance: float | int | None = ...,
         progress: Progress | None = ...,
         adapter: str | None = ...,
+        adapter_strength: float | int = ...,
         balance_words: bool = ...,
         captioner: str | None = ...,
         upscale: int = ...,
@@ -83,6 +84,7 @@ class Pipeline(MagnifyingModel):
         guidance: float | int | None = ...,
         progress: Progress | None = ...,
         adapter: str | None = ...,
+        adapter_strength: float | int = ...,
         balance_words: bool = ...,
         captioner: str | None = ...,
         upscale: int = ...,
@@ -101,6 +103,7 @@ class Pipeline(MagnifyingModel):
         guidance: float | int | None = None,
         progress: Progress | None = None,
         adapter: str | None = None,
+        adapter_strength: float | int = 1.0,
         balance_words: bool = False,
         captioner: str | None = None,
         upscale: int = 1,
@@ -125,6 +128,8 @@ class Pipeline(MagnifyingModel):
                 compute; for models that were trained with some texts dropped. The model's own by default.
             progress: called with the numbers of codes drawn and to be drawn, those of magnifying among them.
             adapter: the name of the one to draw with (see `adapters`); none by default.
+            adapter_strength: how many times what it learnt to add it adds; below 1 a style is weaker, and things are
+                more as the model draws them without.
             captioner: the name of the adapter to rank with, if there are several; if given, all are ranked by default.
             upscale: 2 or 4 draws those that are kept again at so many times their size, with the same `top_k` and
                 `top_p`; needs an adapter for super-resolution.
@@ -165,6 +170,7 @@ class Pipeline(MagnifyingModel):
             guidance,
             _counted(progress, 0, num_all),
             adapter,
+            adapter_strength,
         )
         # What a candidate was drawn for counts, so that no way of balancing words is preferred to another.
         kept = [self.best(ranker, row, each, keep) for row, each in zip(words, codes, strict=True)]
@@ -206,6 +212,7 @@ class Pipeline(MagnifyingModel):
         guidance: float | int | None = None,
         progress: Progress | None = None,
         adapter: str | None = None,
+        adapter_strength: float | int = 1.0,
     ) -> Int64[Tensor, "n b r s"]:
         """Return the codes of the pictures that `generate` would draw, [texts, candidates, rows, columns].
 
@@ -223,7 +230,9 @@ class Pipeline(MagnifyingModel):
                 f"there are {len(texts)} texts and {len(seeds)} seeds: give one for all, or one for each"
             )
         words = texts_of_candidates(texts, num_candidates, min(seeds))
-        return self._draw(words, seeds, temperature, top_k, top_p, guidance, progress, adapter)
+        return self._draw(
+            words, seeds, temperature, top_k, top_p, guidance, progress, adapter, adapter_strength
+        )
 
     def _draw(
         self,
@@ -235,6 +244,7 @@ class Pipeline(MagnifyingModel):
         guidance: float | int | None,
         progress: Progress | None,
         adapter: str | None,
+        adapter_strength: float | int,
     ) -> Int64[Tensor, "n b r s"]:
         """Draw the codes of a checked request's rows of candidates, for a method that the user called."""
         config = SamplingConfig(
@@ -250,7 +260,7 @@ class Pipeline(MagnifyingModel):
                 stacklevel=3,
             )
         pieces = {text: self.text_tokenizer.encode(text) for row in rows for text in row}
-        engine, template = self.drawer(adapter)
+        engine, template = self.drawer(adapter, adapter_strength)
         check_pieces(pieces, template.max_text_pieces)
         textless = Prompt.of(template, np.empty(0, dtype=np.int64), first_seeds[:1])
         prompts = [

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +31,7 @@ class ResidentModel:
     def __init__(self, model: PretrainedModel) -> None:
         self._model = model
         self._engines: dict[TaskModel, Engine] = {}
+        self._weakened: tuple[TaskModel, float, TaskModel] | None = None
 
     @property
     def transformer(self) -> Transformer:
@@ -108,7 +110,7 @@ class ResidentModel:
         adapters = self._model.adapters
         replaced = adapters.get(check_name(name))
         adapters[name] = load_task_model(find_adapter_folder(path), self._model)
-        self._engines = {task: engine for task, engine in self._engines.items() if task is not replaced}
+        self._forget(replaced)
         return adapters[name]
 
     def names_for(self, task: TaskName) -> list[str]:
@@ -151,20 +153,42 @@ class ResidentModel:
             )
         return self._engines[adapter]
 
-    def drawer(self, adapter: str | None) -> tuple[Engine, TextToImageTemplate]:
+    def _at_strength(self, adapter: TaskModel, strength: float) -> TaskModel:
+        """Return an adapter as strong as asked; the last one that was asked for is kept."""
+        if strength == 1:
+            return adapter
+        if not isinstance(adapter.transformer, AdaptedTransformer):
+            raise UsageError("a whole transformer in an adapter's place has no strength: leave it out")
+        if self._weakened is None or self._weakened[:2] != (adapter, strength):
+            self._forget(None if self._weakened is None else self._weakened[2])
+            other = replace(adapter, transformer=adapter.transformer.at_strength(strength))
+            self._weakened = adapter, strength, other
+        return self._weakened[2]
+
+    def _forget(self, adapter: TaskModel | None) -> None:
+        """Drop the engine of an adapter that is no longer at hand."""
+        self._engines = {task: engine for task, engine in self._engines.items() if task is not adapter}
+
+    def drawer(self, adapter: str | None, strength: float | int = 1.0) -> tuple[Engine, TextToImageTemplate]:
         """Return what draws, the model or one of its adapters by name, and the sequence that it draws in.
 
+        Args:
+            adapter: its name; None for the model itself.
+            strength: the adapter adds so many times what it learnt to add.
+
         Raises:
-            UsageError: there is no such adapter, or it is for another task.
+            UsageError: there is no such adapter, or it is for another task, or there is none that could be stronger.
         """
         if adapter is None:
+            if strength != 1:
+                raise UsageError(f"adapter_strength is {strength:g}, but no adapter is drawn with: name one")
             return self._engine, self.template
         drawing = {name: each for name, each in self.adapters.items() if each.task in DRAWING_TASKS}
         if adapter not in drawing:
             task = f"is for {self.adapters[adapter].task}" if adapter in self.adapters else "does not exist"
             known = ", ".join(drawing) or "none"
             raise UsageError(f"the adapter {adapter!r} {task}; those that draw from texts are: {known}")
-        chosen = drawing[adapter]
+        chosen = self._at_strength(drawing[adapter], float(strength))
         return self.engine_of(chosen), chosen.template_of(TextToImageTemplate, self.template.vocabulary)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:

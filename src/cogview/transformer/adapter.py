@@ -7,6 +7,7 @@ threads too: switching from one to the other is taking the other object.
 Beyond the paper, which finetunes a whole transformer for each task.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -165,6 +166,24 @@ class AdaptedTransformer(Transformer):
         if not isinstance(table, TokenTable):
             return super().head(rows)
         return table.part(range(table.num_embeddings) if rows is None else rows)
+
+    def at_strength(self, strength: float) -> "AdaptedTransformer":
+        """Return one of the same weights whose maps add so many times as much; all else of the adapter stays whole.
+
+        Below 1 a style is less of itself and things are more as the base draws them.
+
+        Raises:
+            UsageError: the strength isn't greater than 0.
+        """
+        if not 0 < strength < float("inf"):
+            raise UsageError(f"an adapter's strength must be greater than 0 and finite, got {strength:g}")
+        shared = {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())}
+        other = copy.deepcopy(self, shared)
+        other.adapter = replace(self.adapter, alpha=self.adapter.alpha * strength)
+        for module in other.modules():
+            if isinstance(module, LowRankLinear):
+                module.scale *= strength
+        return other
 
     @torch.no_grad()
     def merged(self) -> Transformer:
