@@ -29,13 +29,15 @@ from cogview.evaluation.distances import frechet_distance
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
 from cogview.files import atomic_write_bytes, atomic_write_json
 from cogview.generation.contact_sheet import contact_sheet
+from cogview.generation.pipeline import GeneratedImage
 from cogview.image.pixels import read_image
 from environment import RESULTS, describe
 from intervals import interval
 from pictures import BATCH, pixels_of, redrawn
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "clothing.png"
-NUM_NEAREST, JUDGED_PIXELS, NUM_SHOWN = 5, 32, 10
+NUM_NEAREST, JUDGED_PIXELS = 5, 32
+NUM_SHOWN, NUM_GREYS = 8, 32
 ENGLISH, CHINESE = 0, 3  # which of a class's texts are drawn
 
 
@@ -55,6 +57,17 @@ class NearestJudge:
         side = (JUDGED_PIXELS, JUDGED_PIXELS)
         small = [image.convert("L").resize(side, Image.Resampling.BOX) for image in images]
         return torch.from_numpy(np.stack([np.asarray(each, dtype=np.float32).ravel() for each in small]))
+
+
+def draw_sheet(rows: Sequence[Sequence[GeneratedImage]], path: Path) -> None:
+    """Draw some pictures of each class, for its English and its Chinese text by turns."""
+    of_class = [rows[2 * label + label % 2] for label in range(len(CLASSES))]
+    sheet = contact_sheet(
+        [[each.image for each in row[:NUM_SHOWN]] for row in of_class], [row[0].text for row in of_class]
+    )
+    data = io.BytesIO()
+    sheet.quantize(NUM_GREYS).save(data, "PNG", optimize=True)
+    atomic_write_bytes(path, data.getvalue())
 
 
 def main(
@@ -126,10 +139,7 @@ def main(
         "other real pictures": frechet_distance(features(others), reference),
     }
     print(f"Frechet distance ({backbone.name}) from held-out pictures:", distances, flush=True)
-    sheet = io.BytesIO()
-    shown = [[each.image for each in row[:NUM_SHOWN]] for row in rows]
-    contact_sheet(shown, [class_texts(label)[text] for label, text in asked]).save(sheet, "PNG")
-    atomic_write_bytes(picture, sheet.getvalue())
+    draw_sheet(rows, picture)
     path = RESULTS / f"{out}.json"
     result = {
         "benchmark": "clothing",
