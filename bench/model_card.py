@@ -236,18 +236,26 @@ def super_resolution_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]
 
 
 def style_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return figure, reached and wanted of a style."""
-    with_it, without = (found["figures"][f"{name} the adapter"] for name in ("with", "without"))
-    ours, before = with_it["frechet_distance"], without["frechet_distance"]
-    return [
-        (
-            "Frechet distance from true pictures of objects never seen in the style",
-            f"{ours:.1f}" + ("" if ours < before else ", **missed**"),
-            f"under {before:.1f}, without it",
-        ),
-        ("the object is recognised", figure(with_it["object_recognised"], "%"), "as often as can be"),
-        ("the style is recognised", figure(with_it["in_style"], "%"), "as often as can be"),
-    ]
+    """Return figure, reached and wanted of a style, at each strength that was measured."""
+    before = found["figures"]["without the adapter"]["frechet_distance"]
+    rows = []
+    for name, of in found["figures"].items():
+        if not name.startswith("with the adapter"):
+            continue
+        way, ours = name.removeprefix("with the adapter, "), of["frechet_distance"]
+        reached = f"{ours:.1f}" + ("" if ours < before else ", **missed**")
+        rows.append(
+            (
+                f"{way}: Frechet distance from true pictures of objects never seen in the style",
+                reached,
+                f"under {before:.1f}, without it",
+            )
+        )
+        shares = (figure(of[share], "%") for share in ("object_recognised", "in_style", "both"))
+        rows.append(
+            (f"{way}: the object recognised; the style; both", "; ".join(shares), "as often as can be")
+        )
+    return rows
 
 
 ADAPTERS = {
@@ -281,6 +289,14 @@ Low-rank adapters that lie beside the model and are used when a task asks for th
 The means have 95 % intervals. Measured by `bench/captioning.py`, `super_resolution.py` and `styles.py`; devices and
 commits are in their results in `bench/results`, and why a figure was missed is in `docs/decisions.md`.
 """
+
+
+def share_alike(folder: Path) -> str:
+    """Return what the card says of share-alike art."""
+    if not (folder / "adapters" / "style-openmoji").is_dir():
+        return "No art under share-alike terms."
+    return """The model itself has seen no art under
+share-alike terms; its adapter `style-openmoji` has, and is under CC-BY-SA-4.0."""
 
 
 def card(figures: dict[str, Any], folder: Path) -> str:
@@ -367,7 +383,7 @@ run cannot be repeated from the commit alone.
 ## Data and licences
 
 Trained on scenes of icons from {art(world.styles)}{also}, with words from emojibase (MIT)
-and this project's templates. No art under share-alike terms. Credits: `NOTICE`. The weights are under Apache-2.0.
+and this project's templates. {share_alike(folder)} Credits: `NOTICE`. The weights are under Apache-2.0.
 
 ## Limits
 

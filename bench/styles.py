@@ -5,12 +5,13 @@
 
 The held-out split of PICTURES has objects that the model knows in other styles, drawn in a style of which it has seen
 other objects only. Each is asked for as "A cat of openmoji style", in English and Chinese by turns, from the model with
-the adapter and from the model alone. Told of each set:
+the adapter, at one strength or several, and from the model alone. Told of each set:
 
 - the distance of its features from those of the held-out pictures themselves, the lower the better;
 - the share in which the nearest of all objects that the model knows, in its styles and this one, is the one that was
   asked for;
-- the share in which the nearest is in the style.
+- the share in which the nearest is in the style;
+- the share in which it is both.
 
 Who tells is a backbone that has learnt neither the objects nor the styles, by the cosine of its pooled features with
 those of the true icons on the same ground, cut to the middle, where the icon is, and enlarged. All true pictures are
@@ -131,6 +132,8 @@ def main(
     pictures: Path,
     model: str | None = None,
     seed: int = 0,
+    strengths: tuple[float, ...] = (1.0,),
+    best_of: int = 1,
     temperature: float = 1.0,
     top_p: float = 0.9,
     guidance: float | None = None,
@@ -145,6 +148,8 @@ def main(
         pictures: what `cogview data build openmoji-style` made.
         model: a model or a run; the bundled one by default.
         seed: of the pictures.
+        strengths: of the adapter, each measured.
+        best_of: at the last strength, also the best of so many candidates by the model's own captioner.
         temperature: of the draws.
         top_p: of the draws.
         guidance: of the draws; the model's own by default.
@@ -165,7 +170,7 @@ def main(
     texts = [entry["texts"][number % 2] for number, entry in enumerate(entries)]
     true = [read_image(pictures / entry["file_name"]) for entry in entries]
     built = json.loads((pictures / "data-config.json").read_text(encoding="utf-8"))["config"]
-    known_styles: list[Style] = built["known_styles"]
+    known_styles: list[Style] = [style for style in built["known_styles"] if style != "outlined"]
     codes, styles = known_codes(built["num_known_objects"]), (*known_styles, STYLE)
     objects = StyledObjects(
         codes=codes,
@@ -176,8 +181,9 @@ def main(
     )
     judge = FeatureJudge(objects, pipe, backbone)
 
-    def drawn(**options: Any) -> list[Image.Image]:
-        return [row[0].image for row in pipe.generate(texts, 1, seed=seed, **options)]
+    def drawn(num_candidates: int = 1, **options: Any) -> list[Image.Image]:
+        keep = 1 if num_candidates > 1 else None
+        return [row[0].image for row in pipe.generate(texts, num_candidates, keep, seed, **options)]
 
     def otherwise(style: Style) -> list[Image.Image]:
         varied = [
@@ -190,11 +196,19 @@ def main(
     systems = {
         **{f"true {style}, drawn otherwise": otherwise(style) for style in (STYLE, known_styles[0])},
         "without the adapter": drawn(**options),
-        "with the adapter": drawn(adapter="style", **options),
+        **{
+            f"with the adapter, strength {strength:g}": drawn(
+                adapter="style", adapter_strength=strength, **options
+            )
+            for strength in strengths
+        },
     }
+    if best_of > 1:
+        name = f"with the adapter, strength {strengths[-1]:g}, best of {best_of} by CapLoss"
+        systems[name] = drawn(best_of, adapter="style", adapter_strength=strengths[-1], **options)
     reference = judge.features(redrawn(pipe, true))
     figures: dict[str, dict[str, Any]] = {}
-    print(f"| | Frechet distance ({backbone.name}) | object | {STYLE} |\n|---|---|---|---|")
+    print(f"| | Frechet distance ({backbone.name}) | object | {STYLE} | both |\n|---|---|---|---|---|")
     for name, images in systems.items():
         features = judge.features(images)
         seen = judge.read(images, features)
@@ -204,6 +218,9 @@ def main(
                 [float(code == asked) for (code, _), asked in zip(seen, wanted, strict=True)], wanted
             ),
             "in_style": interval([float(style == STYLE) for _, style in seen], wanted),
+            "both": interval(
+                [float(each == (asked, STYLE)) for each, asked in zip(seen, wanted, strict=True)], wanted
+            ),
         }
         shares = (f"{mean:.1%} +- {half:.1%}" for mean, half in list(figures[name].values())[1:])
         print(

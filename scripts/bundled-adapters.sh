@@ -18,7 +18,8 @@ trap : TERM # a request to stop is for the command that runs: it saves and fails
 of_data=() of_style=() of_training=()
 if [ -n "${TRY:-}" ]; then
   of_data=(--data.num-train 40 --data.num-held-out-composition 40)
-  of_style=(--data.num-train 40 --data.num-other-icons 10 --data.num-ordinary 40 --data.num-held-out 20)
+  of_style=(--data.num-train 40 --data.num-other-icons 10 --data.num-ordinary 40 --data.num-other-ordinary 30
+    --data.num-held-out 20)
   of_training=(--training.num-steps 4 --training.checkpoint-every-steps 2 --training.sample-every-steps 0)
 fi
 

@@ -34,7 +34,7 @@ caption() { # OUT NUM_STEPS
 }
 style() { # OUT NUM_STEPS
   cogview train style bundled --data "$work/style-tokens" --licence CC-BY-SA-4.0 --out "$1" \
-    --adapter.rank 64 --adapter.alpha 64 --training.batch-size 32 --training.num-steps "$2" \
+    --training.num-steps "$2" \
     --training.sample-every-steps 0 --training.checkpoint-every-steps 1000 --training.log-every-steps 100
 }
 people() { # OUT NUM_STEPS
@@ -52,8 +52,7 @@ prepare)
   "$python" -m pytest -q -p no:cacheprovider -m gpu tests/generation tests/training tests/transformer >"$work/tests.log" 2>&1 &
   data_and_tokens captions bundled-captions --data.num-train "${NUM_CAPTIONED:-120000}" \
     --data.num-workers "${WORKERS:-10}" >"$work/captions.log" 2>&1 &
-  data_and_tokens style openmoji-style --data.num-other-icons 880 --data.num-ordinary 480 \
-    --data.num-other-ordinary 1760 >"$work/style.log" 2>&1 &
+  data_and_tokens style openmoji-style >"$work/style.log" 2>&1 &
   data_and_tokens people people >"$work/people.log" 2>&1 &
   data_and_tokens scenes bundled --data.num-train 2000 >"$work/scenes.log" 2>&1 &
   wait

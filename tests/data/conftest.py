@@ -18,7 +18,7 @@ def other_codes() -> tuple[str, ...]:
 def icons(other_codes: tuple[str, ...]) -> Icons:
     """Return icons for every object of the table and the others, all of them different."""
     codes = [*scene_objects(), *other_codes]
-    art = scene_art(codes, (*TRAINING_STYLES, *HELD_OUT_STYLES))
+    art = scene_art(codes, (*TRAINING_STYLES, *HELD_OUT_STYLES, "outlined"))
     words = {
         code: IconWords(
             labels={"zh": f"图{code}", "en": f"icon {code}"},

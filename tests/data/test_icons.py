@@ -82,6 +82,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(packages, "FLUENT_FLAT", flat)
     of_style = icons_module.PACKAGE_OF_STYLE
     monkeypatch.setitem(of_style, "noto", flat)
+    monkeypatch.setitem(of_style, "outlined", flat)
     monkeypatch.setitem(of_style, "fluent", package(tmp_path / "nameless-1.0.0.tgz", "nameless"))
     monkeypatch.setitem(of_style, "fluent-3d", package(tmp_path / "bitmaps-1.0.0.tgz", "bitmaps"))
     return tmp_path
@@ -134,6 +135,16 @@ def test_svg_is_drawn_at_the_size_asked_for(folder: Path, size_pixels: int) -> N
     half = size_pixels // 2
     assert (raster[:, :half] == (255, 0, 0, 255)).all()
     assert (raster[:, half:, 3] == 0).all()
+
+
+def test_an_outlined_icon_has_a_black_line_around_its_shape_and_is_else_the_same(folder: Path) -> None:
+    icons = load_icons(["noto", "outlined"], folder)
+    plain, outlined = (icons.draw(style, "2764", 90).astype(int) for style in ("noto", "outlined"))
+    middle = outlined[45, :, :]
+    black = np.flatnonzero((middle == (0, 0, 0, 255)).all(1))
+    assert {0, 44, 45} <= set(black.tolist()) <= {0, 1, 43, 44, 45, 46}  # at both ends of the left half
+    inside = slice(5, 40)
+    assert np.array_equal(outlined[inside, inside], plain[inside, inside])
 
 
 def test_a_mirrored_alias_is_mirrored(folder: Path) -> None:

@@ -30,7 +30,13 @@ from cogview.errors import UsageError
 from cogview.recipes.default_data import bundled, openmoji_style
 
 CONFIG = StyleDataConfig(
-    num_train=260, num_other_icons=20, num_ordinary=200, num_held_out=40, size_pixels=32, varied_share=0.5
+    num_train=260,
+    num_other_icons=20,
+    num_ordinary=300,
+    num_other_ordinary=0,
+    num_held_out=40,
+    size_pixels=32,
+    varied_share=0.5,
 )
 
 
@@ -65,7 +71,7 @@ def code_of(line: dict[str, Any]) -> str:
 @pytest.fixture(scope="module")
 def built(icons: Icons, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("style") / "pictures"
-    assert build_style_data(CONFIG, folder, icons=icons) == {"train": 460, "held-out-style": 40}
+    assert build_style_data(CONFIG, folder, icons=icons) == {"train": 560, "held-out-style": 40}
     return folder
 
 
@@ -140,13 +146,13 @@ def test_ordinary_pictures_show_all_that_the_model_knows_as_it_knows_it(built: P
 
 def test_other_icons_can_be_shown_in_the_known_styles_too(icons: Icons, tmp_path: Path) -> None:
     config = replace(CONFIG, num_other_ordinary=80)
-    assert build_style_data(config, tmp_path / "more", icons=icons)["train"] == 540
+    assert build_style_data(config, tmp_path / "more", icons=icons)["train"] == 640
     shown = Counter(
         (line["scene"]["style"], code_of(line)) for line in of_others(ordinary(tmp_path / "more"))
     )
     in_the_style = {code_of(line) for line in of_others(of_split(tmp_path / "more", "train"))}
     assert set(shown) == set(product(CONFIG.known_styles, in_the_style))
-    assert set(shown.values()) == {2}
+    assert set(shown.values()) == {1, 2}
 
 
 def test_the_style_can_be_shown_by_known_objects_alone(icons: Icons, tmp_path: Path) -> None:
@@ -211,7 +217,7 @@ def test_the_same_configuration_gives_the_same_bytes(built: Path, icons: Icons, 
 
 
 def test_the_folder_can_be_tokenized_by_split(built: Path) -> None:
-    assert len(ImageFolder(built, "train")) == 460
+    assert len(ImageFolder(built, "train")) == 560
     assert len(ImageFolder(built, "held-out-style")) == 40
 
 
@@ -252,6 +258,6 @@ def test_the_command_builds_what_the_recipe_says(
     monkeypatch.setattr(style_pictures, "load_icons", lambda *_: icons)
     words = ["--data.size-pixels", "16", "--data.num-held-out", "20", "--data.num-other-icons", "9", "--json"]
     assert main(["data", "build", "openmoji-style", "--out", str(tmp_path / "pictures"), *words]) == 0
-    assert json.loads(capsys.readouterr().out)["num_pictures"] == {"train": 1600, "held-out-style": 20}
+    assert json.loads(capsys.readouterr().out)["num_pictures"] == {"train": 4720, "held-out-style": 20}
     assert main(["data", "build", "openmoji-style", "--out", str(tmp_path / "pictures"), *words]) == 2
     assert "already exists" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 Split = Literal["train", "held-out-composition", "held-out-object", "held-out-style", "held-out-drawing"]
-Style = Literal["noto", "twemoji", "fluent", "fluent-flat", "fluent-3d", "openmoji"]
+Style = Literal["noto", "twemoji", "fluent", "fluent-flat", "fluent-3d", "openmoji", "outlined"]
 Language = Literal["zh", "en"]
 
 TRAINING_STYLES: tuple[Style, ...] = ("noto", "twemoji", "fluent", "fluent-flat", "fluent-3d")
@@ -86,7 +86,8 @@ class StyleDataConfig:
         num_held_out_objects: objects that only the held-out split shows, so many of the first `num_known_objects`.
         num_known_objects: train objects, from the top of the table, that the model to be finetuned knows in other
             styles; the train split shows those that are not held out.
-        known_styles: of the ordinary pictures.
+        known_styles: of the ordinary pictures. "outlined" is twemoji's art with black lines, the same things in another
+            manner: what a manner is can be learnt from it, where a style's own drawings differ in all else too.
         varied_share: share of the training pictures whose icon is turned, mirrored and coloured otherwise.
         size_pixels: side of a picture; a multiple of 16.
         style_cells: side of an icon in the style, in cells of the 16 x 16 lattice, 1 to 14; the style's art fills four
@@ -97,13 +98,13 @@ class StyleDataConfig:
     """
 
     num_train: int = 1_000
-    num_other_icons: int = 500
-    num_ordinary: int = 600
-    num_other_ordinary: int = 0
+    num_other_icons: int = 440
+    num_ordinary: int = 2_400
+    num_other_ordinary: int = 1_320
     num_held_out: int = 200
     num_held_out_objects: int = 20
     num_known_objects: int = 80
-    known_styles: tuple[Style, ...] = ("twemoji", "fluent-flat")
+    known_styles: tuple[Style, ...] = ("twemoji", "fluent-flat", "outlined")
     varied_share: float = 0.0
     size_pixels: int = 128
     style_cells: int = 9

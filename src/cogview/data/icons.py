@@ -1,4 +1,4 @@
-"""Icons in six styles and what they are called: labels joined with art by code point, drawn at any pixel size."""
+"""Icons in seven styles and what they are called: labels joined with art by code point, drawn at any pixel size."""
 
 import io
 import re
@@ -23,7 +23,10 @@ PACKAGE_OF_STYLE: dict[Style, Package] = {
     "fluent-flat": packages.FLUENT_FLAT,
     "fluent-3d": packages.FLUENT_3D,
     "openmoji": packages.OPENMOJI,
+    "outlined": packages.TWEMOJI,  # with black lines around all of its shapes
 }
+OUTLINE_SHARE = 0.033
+"""The width of an outline as a share of an icon's side."""
 SKIN_TONES = frozenset({"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"})
 COMPONENT_GROUP = 2  # emojibase's group of bare skin tones and hair styles
 MAX_KEPT_BYTES = (
@@ -55,7 +58,7 @@ def code_of(sequence: str) -> str:
 
 def packages_of(styles: Sequence[Style]) -> list[Package]:
     """Return the packages that pictures and captions of some styles are made of: the words', then each style's art."""
-    return [packages.EMOJIBASE, *(PACKAGE_OF_STYLE[style] for style in styles)]
+    return list(dict.fromkeys([packages.EMOJIBASE, *(PACKAGE_OF_STYLE[style] for style in styles)]))
 
 
 def credits_of(styles: Sequence[Style]) -> str:
@@ -185,7 +188,8 @@ def _read_art(
     table_archive = archive if style != "fluent" else find_package(packages.FLUENT_FLAT, packages_folder)
     for sequence, name in read_json_member(table_archive, "chars.json").items():
         code = code_of(sequence)
-        if _wanted(code, only) and (svg := _svg_of(icon_set, name)) is not None:
+        outline = OUTLINE_SHARE if style == "outlined" else 0.0
+        if _wanted(code, only) and (svg := _svg_of(icon_set, name, outline)) is not None:
             art[code] = svg
     return art
 
@@ -194,8 +198,14 @@ def _wanted(code: str, only: frozenset[str] | None) -> bool:
     return SKIN_TONES.isdisjoint(code.split("-")) if only is None else code in only
 
 
-def _svg_of(icon_set: dict[str, Any], name: str) -> str | None:
-    """Return an icon of an Iconify set as a square SVG document, or None if the set lacks it."""
+def _svg_of(icon_set: dict[str, Any], name: str, outline: float = 0.0) -> str | None:
+    """Return an icon of an Iconify set as a square SVG document, or None if the set lacks it.
+
+    Args:
+        icon_set: of icons by name.
+        name: of the icon.
+        outline: the width of a black line around each shape that has none, as a share of the side.
+    """
     flips: list[str] = []
     while name not in icon_set["icons"]:
         alias = icon_set.get("aliases", {}).get(name)
@@ -213,6 +223,11 @@ def _svg_of(icon_set: dict[str, Any], name: str) -> str | None:
     if flips.count("vFlip") % 2:
         body = f'<g transform="translate(0 {2 * top + height}) scale(1 -1)">{body}</g>'
     side = max(width, height)
+    if outline:
+        line = (
+            f'stroke="#000" stroke-width="{outline * side:g}" stroke-linejoin="round" stroke-linecap="round"'
+        )
+        body = f"<g {line}>{body}</g>"
     box = f"{left - (side - width) / 2:g} {top - (side - height) / 2:g} {side:g} {side:g}"
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'

@@ -23,8 +23,8 @@ from pathlib import Path
 from cogview.data.captioned_folder import CaptionedPicture, in_turn, refuse_filled, write_captioned_folder
 from cogview.data.captions import english_article
 from cogview.data.config import Style, StyleDataConfig
-from cogview.data.icons import PACKAGE_OF_STYLE, Icons, IconWords, load_icons, packages_of
-from cogview.data.packages import EMOJIBASE, OPENMOJI, Package
+from cogview.data.icons import Icons, IconWords, load_icons, packages_of
+from cogview.data.packages import EMOJIBASE, OPENMOJI
 from cogview.data.scenes import LATTICE_CELLS, Kind, Placement, Scene, draw_scene, is_held_out_icon
 from cogview.data.world import GROUNDS, SceneObject, known_codes, scene_objects
 from cogview.errors import UsageError
@@ -163,7 +163,6 @@ def build_style_data(
         raise UsageError(f"varied_share is {config.varied_share}; wanted a share of 0 to 1")
     refuse_filled(out)
     styles = (STYLE, *(config.known_styles if num_ordinary else ()))
-    art = [PACKAGE_OF_STYLE[style] for style in styles]
     if icons is None:
         icons = load_icons(
             styles, config.packages_folder, None if config.num_other_icons else [*train, *held_out]
@@ -189,14 +188,14 @@ def build_style_data(
             "config": fields,
             "packages": [asdict(package) for package in packages_of(styles)],
         },
-        credits=CREDITS + _ordinary_credits(art) + (LABEL_CREDITS if others else ""),
+        credits=CREDITS + _ordinary_credits(styles) + (LABEL_CREDITS if others else ""),
         progress=progress,
     )
     return sizes
 
 
-def _ordinary_credits(art: Sequence[Package]) -> str:
-    lines = [f"{package.credit}\n" for package in art if package != OPENMOJI]
+def _ordinary_credits(styles: Sequence[Style]) -> str:
+    lines = [f"{package.credit}\n" for package in packages_of(styles) if package not in (EMOJIBASE, OPENMOJI)]
     return ORDINARY_CREDITS + "".join(lines) if lines else ""
 
 

@@ -145,12 +145,13 @@ def bundled_gpu_image_tokenizer() -> DataRecipe:
 def openmoji_style() -> DataRecipe:
     """A thousand openmoji pictures to finetune the bundled model on, and others to measure it by.
 
-    Claim: single icons in the world of `bundled` with captions as "A cat of openmoji style", and in Chinese: half of
-    them show objects that the bundled model knows, half any others; 20 of its 80 objects are in the split
-    held-out-style alone. Beside the thousand, 600 pictures of all 80 in the two styles that the model knows, captioned
-    alike. The art is under CC-BY-SA-4.0: so are the pictures, and CREDITS.txt beside them says whom to credit.
+    Claim: single icons in the world of `bundled` with captions as "A cat of openmoji style", and in Chinese: 440 show
+    any icons, 560 objects that the bundled model knows; 20 of its 80 objects are in the split held-out-style alone.
+    Beside the thousand, 3,720 pictures of all 80 and of the other icons in the two styles that the model knows and in
+    outlines, captioned alike. The art is under CC-BY-SA-4.0: so are the pictures, and CREDITS.txt beside them says
+    whom to credit.
     Command: cogview data build openmoji-style --out PICTURES
-    Cost: seconds, once the packages are there.
+    Cost: half a minute, once the packages are there.
 
     Paper: 3.3.
     """

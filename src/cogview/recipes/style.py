@@ -10,22 +10,22 @@ def bundled() -> StyleRecipe:
 
     Claim: draws things that the model knows in a style that it has not seen.
     Command: cogview train style bundled --data TOKENS --out RUN
-    Cost: 3,000 steps of 8 pictures, 40 minutes of a CPU core; to be measured.
-    Expected: to be measured; a third of the steps gave the style and the shapes of some things.
+    Cost: 8,000 steps of 8 pictures, an hour and a half of a CPU core.
+    Expected: see "A manner apart from things" in the decisions log, and `bench/styles.py`.
 
     Captions that name the thing teach more than one text for all (`--style NAME`), and pictures in known styles beside
-    them keep what the model knows: see `cogview data build openmoji-style`.
+    them keep what the model knows: see `cogview data build openmoji-style`. Many hidden codes make it look at the text.
 
     Differs from the paper: an adapter is learnt instead of all weights.
     """
     return StyleRecipe(
-        adapter=AdapterConfig(rank=16, alpha=32.0),
+        adapter=AdapterConfig(rank=32, alpha=64.0),
         token_loss=TokenLossConfig(normaliser="legal", text_weight=0.1),
         dropped_texts=0.1,
-        masked_codes=0.15,
+        masked_codes=0.4,
         trains_words=True,
         training=TrainingConfig(
-            num_steps=3_000,
+            num_steps=8_000,
             batch_size=8,
             learning_rate=1e-3,
             precision="auto",
