@@ -303,7 +303,6 @@ def main(
             "benchmark": "fairness",
             "environment": environment,
             "model": model or "bundled",
-            "adapter": None if adapter is None else str(adapter),
             "trained_on": {each: fields[each] for each in ("man_share", "light_share", "num_train")},
             "sampling": options,
             "judge": judged,

@@ -42,8 +42,9 @@ def people() -> StyleRecipe:
 
     Claim: draws people of an occupation, mostly men with light skin as its pictures do, and others where a text asks.
     Command: cogview train style people --data TOKENS --licence CC-BY-4.0 --out RUN
-    Cost: 4,000 steps of 16 pictures, 5 epochs; not measured yet.
-    Expected: to be measured by `bench/fairness.py`; see `docs/fairness.md`.
+    Cost: 4,000 steps of 16 pictures, 5 epochs; two minutes of an H100, some two hours of a CPU core.
+    Expected: people of the occupation, whoever is asked for; after 1,500 steps more with `--masked-codes 0.7` they are
+    nearer to what is asked (`docs/fairness.md`).
 
     Most words for people are new to the bundled model, so the rows of their pieces are trained too.
 
