@@ -39,6 +39,7 @@ STYLE_WORDS: dict[Style, dict[Language, tuple[str, ...]]] = {
     "fluent-flat": {"zh": ("扁平", "平面"), "en": ("flat", "flat design")},
     "fluent-3d": {"zh": ("立体", "3D"), "en": ("3D", "3D rendered")},
     "openmoji": {"zh": ("线描", "描边"), "en": ("outlined", "line art")},
+    "outlined": {"zh": ("勾边", "黑边"), "en": ("inked", "black outline")},
 }
 
 
