@@ -110,7 +110,8 @@ class ResidentModel:
         adapters = self._model.adapters
         replaced = adapters.get(check_name(name))
         adapters[name] = load_task_model(find_adapter_folder(path), self._model)
-        self._forget(replaced)
+        if replaced is not None:
+            self._engines.pop(replaced, None)
         return adapters[name]
 
     def names_for(self, task: TaskName) -> list[str]:
@@ -159,15 +160,14 @@ class ResidentModel:
             return adapter
         if not isinstance(adapter.transformer, AdaptedTransformer):
             raise UsageError("a whole transformer in an adapter's place has no strength: leave it out")
-        if self._weakened is None or self._weakened[:2] != (adapter, strength):
-            self._forget(None if self._weakened is None else self._weakened[2])
-            other = replace(adapter, transformer=adapter.transformer.at_strength(strength))
-            self._weakened = adapter, strength, other
-        return self._weakened[2]
-
-    def _forget(self, adapter: TaskModel | None) -> None:
-        """Drop the engine of an adapter that is no longer at hand."""
-        self._engines = {task: engine for task, engine in self._engines.items() if task is not adapter}
+        kept = self._weakened
+        if kept is not None and kept[:2] == (adapter, strength):
+            return kept[2]
+        other = replace(adapter, transformer=adapter.transformer.at_strength(strength))
+        self._weakened = adapter, strength, other
+        if kept is not None:
+            self._engines.pop(kept[2], None)
+        return other
 
     def drawer(self, adapter: str | None, strength: float | int = 1.0) -> tuple[Engine, TextToImageTemplate]:
         """Return what draws, the model or one of its adapters by name, and the sequence that it draws in.
