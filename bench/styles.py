@@ -8,16 +8,17 @@ other objects only. Each is asked for as "A cat of openmoji style", in English a
 the adapter, at one strength or several, and from the model alone. Told of each set:
 
 - the distance of its features from those of the held-out pictures themselves, the lower the better;
-- the share in which the nearest of all objects that the model knows, in its styles and this one, is the one that was
+- the share in which the nearest of all objects that the model knows, in any style of PICTURES, is the one that was
   asked for;
-- the share in which the nearest is in the style;
+- the share in which it is nearer to an icon of the style than to any of the styles that the model knows;
 - the share in which it is both.
 
 Who tells is a backbone that has learnt neither the objects nor the styles, by the cosine of its pooled features with
 those of the true icons on the same ground, cut to the middle, where the icon is, and enlarged. All true pictures are
 seen as the image tokenizer redraws them, since no drawn picture can be better. The judge is told of true pictures
-first that it has not seen: the held-out ones turned, mirrored and coloured otherwise, and the same objects so in a
-style that the model knows.
+first that it has not seen: the held-out ones turned, mirrored and coloured otherwise, and the same objects so in the
+other styles. A style that is another one in black lines counts for objects alone: it lies between the styles, and
+what it shows is told by its row.
 Writes bench/results/NAME.json and a sheet.
 """
 
@@ -56,6 +57,7 @@ from pictures import BATCH, pixels_of, redrawn
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "style-openmoji.png"
 NUM_SHOWN = 8
+BETWEEN: Style = "outlined"
 SEEN_PIXELS = 224  # the side for which the backbone was made
 
 
@@ -83,7 +85,7 @@ class StyledObjects:
 
     Args:
         codes: of the objects that the model knows.
-        styles: those that it knows, and the new one.
+        styles: those that it learns from, and the new one.
         cells: side of an icon in each style.
         size_pixels: side of a picture.
         icons: the art.
@@ -103,11 +105,12 @@ class StyledObjects:
 
 
 class FeatureJudge:
-    """Tells the nearest icon by what a backbone sees."""
+    """Tells the object of the nearest icon, and the style of the nearest icon, by what a backbone sees."""
 
     def __init__(self, objects: StyledObjects, pipe: Pipeline, backbone: EfficientNetLite0) -> None:
         self._objects, self._pipe, self._backbone = objects, pipe, backbone
         self._known = list(product(objects.codes, objects.styles))
+        self._between = torch.tensor([style == BETWEEN for _, style in self._known])
         self._looks: dict[str, Tensor] = {}
 
     def features(self, images: Sequence[Image.Image]) -> Float[Tensor, "n d"]:
@@ -115,14 +118,17 @@ class FeatureJudge:
         return features_of(self._backbone, images, max(self._objects.cells.values()))
 
     def read(self, images: Sequence[Image.Image], features: Float[Tensor, "n d"]) -> list[tuple[str, Style]]:
-        """Return what is nearest to each picture."""
+        """Return the object, and the style, that is nearest to each picture."""
         found = []
         for image, seen in zip(images, features, strict=True):
             ground = ground_of(np.asarray(image, dtype=np.float32))
             if ground not in self._looks:
                 true = [self._objects.draw(code, style, ground) for code, style in self._known]
                 self._looks[ground] = torch.nn.functional.normalize(self.features(redrawn(self._pipe, true)))
-            found.append(self._known[int((self._looks[ground] @ seen).argmax())])
+            likeness = self._looks[ground] @ seen
+            code, _ = self._known[int(likeness.argmax())]
+            _, style = self._known[int(likeness.masked_fill(self._between, -torch.inf).argmax())]
+            found.append((code, style))
         return found
 
 
@@ -170,8 +176,7 @@ def main(
     texts = [entry["texts"][number % 2] for number, entry in enumerate(entries)]
     true = [read_image(pictures / entry["file_name"]) for entry in entries]
     built = json.loads((pictures / "data-config.json").read_text(encoding="utf-8"))["config"]
-    known_styles: list[Style] = [style for style in built["known_styles"] if style != "outlined"]
-    codes, styles = known_codes(built["num_known_objects"]), (*known_styles, STYLE)
+    codes, styles = known_codes(built["num_known_objects"]), (STYLE, *built["known_styles"])
     objects = StyledObjects(
         codes=codes,
         styles=styles,
@@ -194,7 +199,7 @@ def main(
 
     options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "guidance": guidance}
     systems = {
-        **{f"true {style}, drawn otherwise": otherwise(style) for style in (STYLE, known_styles[0])},
+        **{f"true {style}, drawn otherwise": otherwise(style) for style in styles},
         "without the adapter": drawn(**options),
         **{
             f"with the adapter, strength {strength:g}": drawn(
@@ -228,7 +233,10 @@ def main(
         )
     shown = sorted({code: number for number, code in reversed([*enumerate(wanted)])}.values())[:NUM_SHOWN]
     sheet = io.BytesIO()
-    rows = [[*(images[number] for images in list(systems.values())[2:]), true[number]] for number in shown]
+    rows = [
+        [*(images[number] for images in list(systems.values())[len(styles) :]), true[number]]
+        for number in shown
+    ]
     contact_sheet(rows, [entries[number]["texts"][0] for number in shown]).save(sheet, "PNG")
     atomic_write_bytes(picture, sheet.getvalue())
     path = RESULTS / f"{out}.json"

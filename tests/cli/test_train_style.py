@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -206,6 +207,29 @@ def test_all_weights_can_be_learnt_instead(home: Path, tmp_path: Path) -> None:
     assert pipe.generate_codes("a cat", adapter="whole").shape == (1, 4, 4, 4)
 
 
+def test_few_codes_of_each_picture_can_be_learnt(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt, finetune = [], style_run.finetune
+
+    def watched(*given: Any, **options: Any) -> None:
+        learnt.append(given[3].batch(0))
+        finetune(*given, **options)
+
+    monkeypatch.setattr(style_run, "finetune", watched)
+    few = ("--kept-codes", "4", "--masked-codes", "1")
+    for name, flags in (("all", ()), ("few", few)):
+        assert main(training(home, tmp_path / name, "--style", "wiggly", *flags)) == 0
+    assert [batch.image_mask.sum(axis=1).tolist() for batch in learnt] == [[16] * 8, [4] * 8]
+    told = [
+        json.loads((tmp_path / name / "config.json").read_text())["recipe"]["kept_codes"]
+        for name in ("all", "few")
+    ]
+    assert told == [None, 4]
+    assert main(training(home, tmp_path / "few", "--style", "wiggly", *few, "--resume")) == 0
+    assert main(training(home, tmp_path / "few", "--style", "wiggly", "--resume")) == 2
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_positions_beyond_the_base_are_learnt_too(home: Path, whole: bool) -> None:
     base = load_pretrained(home / "tiny-model").transformer
@@ -230,6 +254,9 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert "--sample-texts is empty" in refusal(capsys, training(home, out, "--sample-texts", " "))
     assert "adapter.rank must be at least 1" in refusal(capsys, training(home, out, "--adapter.rank", 0))
     assert "dropped_texts must be a share" in refusal(capsys, training(home, out, "--dropped-texts", 2))
+    assert "kept_codes must be between 1 and the 16" in refusal(
+        capsys, training(home, out, "--kept-codes", 17)
+    )
     assert "was made with another image tokenizer" in refusal(
         capsys, ["train", "style", "tiny", "--data", str(home / "tokens"), "--out", str(out)]
     )

@@ -5,9 +5,9 @@ from functools import partial
 from pathlib import Path
 
 from cogview.cli.finetune_card import finetune_card
-from cogview.cli.finetune_run import finetune
+from cogview.cli.finetune_run import finetune, thinned
 from cogview.cli.samples import captions_of, draw_samples
-from cogview.data.loader import MaskedCodeBatches, TokenBatches
+from cogview.data.loader import TokenBatches
 from cogview.data.one_text import OneTextShards
 from cogview.data.shards import TokenShards
 from cogview.errors import UsageError
@@ -67,12 +67,11 @@ def train_style(
         recipe = dataclasses.replace(recipe, adapter=dataclasses.replace(recipe.adapter, token_rows=rows))
     training = recipe.training
     whole = TokenBatches(shards, model.template, training.seed, training.batch_size, recipe.dropped_texts)
-    masked = MaskedCodeBatches(whole, recipe.masked_codes, training.seed) if recipe.masked_codes else whole
     finetune(
         recipe,
         model,
         "style",
-        masked,
+        thinned(whole, recipe),
         out,
         licence=licence,
         card=finetune_card(
@@ -88,6 +87,8 @@ def train_style(
             "style": style,
             "dropped_texts": recipe.dropped_texts,
             "masked_codes": recipe.masked_codes,
+            "kept_codes": recipe.kept_codes,
+            "weight_of_changes": recipe.weight_of_changes,
             "num_pairs": len(shards),
             "tokens": shards.fingerprint,
         },

@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 from cogview.cli.finetune_card import finetune_card
-from cogview.cli.finetune_run import finetune
-from cogview.data.loader import BatchSource, FewCodeBatches, MaskedCodeBatches
+from cogview.cli.finetune_run import finetune, thinned
 from cogview.data.magnified import MagnifiedShards, MagnifiedTokenBatches
 from cogview.data.shards import TokenShards
 from cogview.files import atomic_write_bytes
@@ -89,7 +88,7 @@ def train_super_resolution(
         recipe,
         model,
         "super-resolution",
-        _thinned(batches, recipe),
+        thinned(batches, recipe),
         out,
         positions=positions,
         licence=licence,
@@ -119,16 +118,6 @@ def train_super_resolution(
         resume=resume,
         as_json=as_json,
     )
-
-
-def _thinned(batches: BatchSource, recipe: SuperResolutionRecipe) -> BatchSource:
-    """Return the batches with high codes hidden and left out, as the recipe says."""
-    seed = recipe.training.seed
-    if recipe.masked_codes:
-        batches = MaskedCodeBatches(batches, recipe.masked_codes, seed)
-    if recipe.kept_codes is not None:
-        batches = FewCodeBatches(batches, recipe.kept_codes, seed, recipe.weight_of_changes)
-    return batches
 
 
 def _draw_samples(

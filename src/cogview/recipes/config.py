@@ -198,6 +198,9 @@ class StyleRecipe(FinetuneRecipe):
         trains_words: whether an adapter has its own rows of the embedding for the pieces of the texts that it learns
             from. Words that the base never saw need it: all their rows have drifted the same way and are hardly to be
             told apart. It overrides `adapter.token_rows`.
+        kept_codes: codes of a picture that a sequence holds while training, drawn anew each time; all by default. See
+            `cogview.data.loader.FewCodeBatches`.
+        weight_of_changes: how much rather one of them is a code that differs from the one before it.
 
     Paper: 3.3.
     """
@@ -205,6 +208,8 @@ class StyleRecipe(FinetuneRecipe):
     dropped_texts: float = 0.0
     masked_codes: float = 0.0
     trains_words: bool = False
+    kept_codes: int | None = None
+    weight_of_changes: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse shares that are none."""
