@@ -8,7 +8,7 @@ other objects only. Each is asked for as "A cat of openmoji style", in English a
 the adapter, at one strength or several, and from the model alone. Told of each set:
 
 - the distance of its features from those of the held-out pictures themselves, the lower the better;
-- the share in which the nearest of all objects that the model knows, in any style of PICTURES, is the one that was
+- the share in which the nearest of all objects that the model knows, in its styles and those of PICTURES, is the one that was
   asked for;
 - the share in which it is nearer to an icon of the style than to any of the styles that the model knows;
 - the share in which it is both.
@@ -143,6 +143,7 @@ def main(
     temperature: float = 1.0,
     top_p: float = 0.9,
     guidance: float | None = None,
+    model_styles: tuple[Style, ...] = ("twemoji", "fluent-flat"),
     packages_folder: Path | None = None,
     out: str = "styles",
     picture: Path = PICTURE,
@@ -159,6 +160,7 @@ def main(
         temperature: of the draws.
         top_p: of the draws.
         guidance: of the draws; the model's own by default.
+        model_styles: those that the model knows without an adapter.
         packages_folder: the packages' archives; by default they are fetched with npm, once.
         out: name of the result.
         picture: the sheet to draw.
@@ -176,7 +178,8 @@ def main(
     texts = [entry["texts"][number % 2] for number, entry in enumerate(entries)]
     true = [read_image(pictures / entry["file_name"]) for entry in entries]
     built = json.loads((pictures / "data-config.json").read_text(encoding="utf-8"))["config"]
-    codes, styles = known_codes(built["num_known_objects"]), (STYLE, *built["known_styles"])
+    codes = known_codes(built["num_known_objects"])
+    styles: tuple[Style, ...] = (STYLE, *dict.fromkeys((*model_styles, *built["known_styles"])))
     objects = StyledObjects(
         codes=codes,
         styles=styles,

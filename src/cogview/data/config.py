@@ -88,6 +88,8 @@ class StyleDataConfig:
             styles; the train split shows those that are not held out.
         known_styles: of the ordinary pictures. "outlined" is twemoji's art with black lines, the same things in another
             manner: what a manner is can be learnt from it, where a style's own drawings differ in all else too.
+        unnamed_share: share of the training pictures whose captions leave the style out, "A cat": the words for a
+            style then add to what an object's name says, and do not stand for other drawings by themselves.
         varied_share: share of the training pictures whose icon is turned, mirrored and coloured otherwise.
         size_pixels: side of a picture; a multiple of 16.
         style_cells: side of an icon in the style, in cells of the 16 x 16 lattice, 1 to 14; the style's art fills four
@@ -98,13 +100,14 @@ class StyleDataConfig:
     """
 
     num_train: int = 1_000
-    num_other_icons: int = 440
-    num_ordinary: int = 2_400
-    num_other_ordinary: int = 1_320
+    num_other_icons: int = 0
+    num_ordinary: int = 1_600
+    num_other_ordinary: int = 0
     num_held_out: int = 200
     num_held_out_objects: int = 20
     num_known_objects: int = 80
-    known_styles: tuple[Style, ...] = ("twemoji", "fluent-flat", "outlined")
+    known_styles: tuple[Style, ...] = ("outlined",)
+    unnamed_share: float = 0.4
     varied_share: float = 0.0
     size_pixels: int = 128
     style_cells: int = 9

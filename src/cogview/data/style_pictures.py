@@ -48,20 +48,23 @@ LABEL_CREDITS = f"""Captions of icons that are no known objects are labels from:
 """
 
 
-def object_texts(thing: SceneObject, style: Style = STYLE) -> tuple[str, str]:
-    """Return what asks for an object in a style, in English and in Chinese."""
+def object_texts(thing: SceneObject, style: Style | None = STYLE) -> tuple[str, str]:
+    """Return what asks for an object in a style, or in any, in English and in Chinese."""
+    english, chinese = _style_words(style)
     name = thing.singular[0]
     article = english_article(name).capitalize()
-    return f"{article} {name} of {style} style", f"一{thing.measure}{style}风格的{thing.chinese[0]}"
+    return f"{article} {name}{english}", f"一{thing.measure}{chinese}{thing.chinese[0]}"
 
 
-def icon_texts(words: IconWords, style: Style = STYLE) -> tuple[str, str]:
-    """Return what asks for an icon of any label in a style, in English and in Chinese."""
+def icon_texts(words: IconWords, style: Style | None = STYLE) -> tuple[str, str]:
+    """Return what asks for an icon of any label in a style, or in any, in English and in Chinese."""
+    english, chinese = _style_words(style)
     name = words.labels["en"]
-    return (
-        f"{english_article(name).capitalize()} {name} of {style} style",
-        f"{style}风格的{words.labels['zh']}",
-    )
+    return f"{english_article(name).capitalize()} {name}{english}", f"{chinese}{words.labels['zh']}"
+
+
+def _style_words(style: Style | None) -> tuple[str, str]:
+    return ("", "") if style is None else (f" of {style} style", f"{style}风格的")
 
 
 def style_objects(config: StyleDataConfig) -> tuple[list[str], list[str]]:
@@ -159,8 +162,9 @@ def build_style_data(
         raise UsageError(
             f"num_other_icons is {config.num_other_icons}; wanted 0 to num_train, {config.num_train}"
         )
-    if not 0 <= config.varied_share <= 1:
-        raise UsageError(f"varied_share is {config.varied_share}; wanted a share of 0 to 1")
+    for name in ("varied_share", "unnamed_share"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise UsageError(f"{name} is {getattr(config, name)}; wanted a share of 0 to 1")
     refuse_filled(out)
     styles = (STYLE, *(config.known_styles if num_ordinary else ()))
     if icons is None:
@@ -210,15 +214,18 @@ def _pictures(
         ("train", "icon", config.known_styles, others, config.num_other_ordinary),
         (HELD_OUT_SPLIT, "single", (STYLE,), held_out, config.num_held_out),
     )
+    leave_out = random.Random(f"{config.seed}/unnamed")
     for split, kind, styles, codes, number in kinds:
         for scene in _scenes(config, icons, split, kind, styles, codes, number):
             code = scene.placements[0].code
+            unnamed = split == "train" and leave_out.random() < config.unnamed_share
+            named = None if unnamed else scene.style
             yield CaptionedPicture(
                 image=draw_scene(scene, icons, config.size_pixels),
                 texts=list(
-                    object_texts(scene_objects()[code], scene.style)
+                    object_texts(scene_objects()[code], named)
                     if kind == "single"
-                    else icon_texts(icons.words[code], scene.style)
+                    else icon_texts(icons.words[code], named)
                 ),
                 split=split,
                 facts={"scene": scene.to_json()},

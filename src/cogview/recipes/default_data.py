@@ -145,10 +145,10 @@ def bundled_gpu_image_tokenizer() -> DataRecipe:
 def openmoji_style() -> DataRecipe:
     """A thousand openmoji pictures to finetune the bundled model on, and others to measure it by.
 
-    Claim: single icons in the world of `bundled` with captions as "A cat of openmoji style", and in Chinese: 440 show
-    any icons, 560 objects that the bundled model knows; 20 of its 80 objects are in the split held-out-style alone.
-    Beside the thousand, 3,720 pictures of all 80 and of the other icons in the two styles that the model knows and in
-    outlines, captioned alike. The art is under CC-BY-SA-4.0: so are the pictures, and CREDITS.txt beside them says
+    Claim: single icons in the world of `bundled`, 60 of its 80 objects, with captions as "A cat of openmoji style", and
+    in Chinese; the other 20 objects are in the split held-out-style alone. Beside the thousand, 1,600 pictures of all
+    80 in another manner, twemoji's art with black lines, captioned "A cat of outlined style"; two fifths of all
+    captions leave the style out. The art is under CC-BY-SA-4.0: so are the pictures, and CREDITS.txt beside them says
     whom to credit.
     Command: cogview data build openmoji-style --out PICTURES
     Cost: half a minute, once the packages are there.
