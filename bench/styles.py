@@ -8,8 +8,8 @@ other objects only. Each is asked for as "A cat of openmoji style", in English a
 the adapter, at one strength or several, and from the model alone. Told of each set:
 
 - the distance of its features from those of the held-out pictures themselves, the lower the better;
-- the share in which the nearest of all objects that the model knows, in its styles and those of PICTURES, is the one that was
-  asked for;
+- the share in which the nearest of all objects that the model knows, in its styles and those of PICTURES, is the one
+  that was asked for;
 - the share in which it is nearer to an icon of the style than to any of the styles that the model knows;
 - the share in which it is both.
 

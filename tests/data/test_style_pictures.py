@@ -35,6 +35,8 @@ CONFIG = StyleDataConfig(
     num_ordinary=300,
     num_other_ordinary=0,
     num_held_out=40,
+    known_styles=("twemoji", "fluent-flat", "outlined"),
+    unnamed_share=0.0,
     size_pixels=32,
     varied_share=0.5,
 )
@@ -85,6 +87,25 @@ def test_captions_name_object_and_style(built: Path) -> None:
     assert object_texts(scene_objects()["1f431"]) == ("A cat of openmoji style", "一只openmoji风格的猫")
     umbrella = next(thing for thing in scene_objects().values() if thing.singular[0] == "umbrella")
     assert object_texts(umbrella)[0] == "An umbrella of openmoji style"
+
+
+def test_some_captions_leave_the_style_out(icons: Icons, built: Path, tmp_path: Path) -> None:
+    build_style_data(replace(CONFIG, unnamed_share=0.4), tmp_path / "less", icons=icons)
+    unnamed: Counter[tuple[str, bool, bool]] = Counter()
+    for line, named in zip(read_metadata(tmp_path / "less"), read_metadata(built), strict=True):
+        assert line["scene"] == named["scene"]
+        style = line["scene"]["style"]
+        bare = [
+            text.replace(f" of {style} style", "").replace(f"{style}风格的", "") for text in named["texts"]
+        ]
+        assert bare[0] in named["texts"][0]
+        assert bare != named["texts"]
+        assert line["texts"] in (bare, named["texts"])
+        unnamed[line["split"], style == "openmoji", line["texts"] == bare] += 1
+    assert unnamed["held-out-style", True, True] == 0
+    for of_style, number in ((True, CONFIG.num_train), (False, CONFIG.num_ordinary)):
+        assert 0.25 < unnamed["train", of_style, True] / number < 0.55
+    assert object_texts(scene_objects()["1f431"], None) == ("A cat", "一只猫")
 
 
 def test_other_icons_are_named_by_their_labels(built: Path, icons: Icons) -> None:
@@ -239,6 +260,7 @@ def test_the_folder_can_be_tokenized_by_split(built: Path) -> None:
         ({"object_cells": 15}, "object_cells"),
         ({"style_cells": 0}, "style_cells"),
         ({"varied_share": 1.5}, "varied_share"),
+        ({"unnamed_share": -0.1}, "unnamed_share"),
         ({"num_other_icons": -1}, "num_other_icons"),
         ({"num_other_icons": 261}, "wanted 0 to num_train, 260"),
     ],
@@ -258,6 +280,6 @@ def test_the_command_builds_what_the_recipe_says(
     monkeypatch.setattr(style_pictures, "load_icons", lambda *_: icons)
     words = ["--data.size-pixels", "16", "--data.num-held-out", "20", "--data.num-other-icons", "9", "--json"]
     assert main(["data", "build", "openmoji-style", "--out", str(tmp_path / "pictures"), *words]) == 0
-    assert json.loads(capsys.readouterr().out)["num_pictures"] == {"train": 4720, "held-out-style": 20}
+    assert json.loads(capsys.readouterr().out)["num_pictures"] == {"train": 2600, "held-out-style": 20}
     assert main(["data", "build", "openmoji-style", "--out", str(tmp_path / "pictures"), *words]) == 2
     assert "already exists" in capsys.readouterr().err
