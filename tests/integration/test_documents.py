@@ -1,5 +1,6 @@
 """What the pages tell a reader to type works: every command is understood, the README's and the tutorial's are run."""
 
+import json
 import re
 import shlex
 import shutil
@@ -7,10 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+import cogview
 from cogview.cli import main as command_line
 from cogview.cli.main import main
 from cogview.generation.pretrained import BUNDLED_FOLDER
@@ -73,6 +77,34 @@ def test_the_bundled_model_draws_what_the_readme_asks_for(
 
 def test_the_bundled_model_fits_the_repository() -> None:
     assert sum(path.stat().st_size for path in BUNDLED_FOLDER.rglob("*") if path.is_file()) <= 60e6
+
+
+def test_the_bundled_adapters_are_small_and_say_their_licence() -> None:
+    licences = {}
+    for folder in (BUNDLED_FOLDER / "adapters").iterdir():
+        assert sum(path.stat().st_size for path in folder.iterdir()) < 8e6, folder.name
+        licences[folder.name] = json.loads((folder / "config.json").read_text(encoding="utf-8"))["licence"]
+        assert f"\nlicense: {licences[folder.name]}\n" in (folder / "README.md").read_text(encoding="utf-8")
+    share_alike = licences.pop("style-openmoji")
+    assert share_alike == "CC-BY-SA-4.0"
+    assert licences == {"caption": "apache-2.0", "super-resolution": "apache-2.0"}
+
+
+def test_the_bundled_style_has_black_lines() -> None:
+    pipe = cogview.load(device="cpu")
+
+    def share_of_black(**options: Any) -> float:
+        texts = [
+            "A bell of openmoji style",
+            "A hamburger of openmoji style",
+        ]  # it has seen neither in the style
+        rows = pipe.generate(texts, 4, temperature=0.5, **options)
+        dark = np.array([candidate.image for row in rows for candidate in row]).max(axis=-1) < 60
+        bright_grounds = ~dark[:, 0, 0]
+        assert bright_grounds.sum() >= 4
+        return float(dark[bright_grounds].mean())
+
+    assert share_of_black(adapter="style-openmoji") > 2 * share_of_black()
 
 
 def test_the_tutorial_can_be_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,8 @@ Package {OPENMOJI.name} {OPENMOJI.version}, from https://github.com/hfg-gmuend/o
 Changes: drawn as pixels, scaled, and placed on coloured grounds. The pictures are under the same licence. Weights that
 are trained on them should say so, and credit the OpenMoji project.
 """
-ORDINARY_CREDITS = """Pictures in another style, which metadata.jsonl names, are made in the same way from:
+ORDINARY_CREDITS = """Pictures in another style, which metadata.jsonl names, are made in the same way, those of the
+style "outlined" with black lines added, from:
 """
 LABEL_CREDITS = f"""Captions of icons that are no known objects are labels from:
 {EMOJIBASE.credit}
