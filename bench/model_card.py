@@ -16,7 +16,7 @@ by what `captioning.py`, `super_resolution.py` and `styles.py` have found.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 
 import cogview
+from adapters_card import adapters_section
 from cogview.data.icons import PACKAGE_OF_STYLE
 from cogview.data.world import GROUNDS
 from cogview.evaluation.reconstruction import evaluate_reconstruction, in_batches
@@ -186,117 +187,11 @@ def device_of(run: dict[str, Any]) -> str:
     return run["device_name"] if run["device"] == "cuda" else f"{run['num_threads']} CPU threads"
 
 
-def megabytes(folder: Path) -> str:
-    return f"{sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.1f}"
-
-
-def figure(mean_and_half: Sequence[float], unit: str, reached: bool | None = None) -> str:
-    """Return a mean with its interval, in percent or as a distance, and whether it is less than was wanted."""
-    digits = ".1%" if unit == "%" else ".3f"
-    told = " +- ".join(format(each, digits) for each in mean_and_half)
-    return f"{told}, **missed**" if reached is False else told
-
-
-def caption_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return figure, reached and wanted of a captioner."""
-    naming = found["naming"]["share"]
-    rows = [("the object named, in a style in which it was never learnt", naming, 0.8)]
-    for split in ("held-out-drawing", "held-out-composition"):
-        rows.append(
-            (f"a picture's own caption first of 32, {split}", found[f"telling, {split}"]["share"], 0.9)
-        )
-    told = [(name, figure(share, "%", share[0] >= wanted), f"{wanted:.0%}") for name, share, wanted in rows]
-    for title in (title for title in found if title.startswith("ranking")):
-        of = f"{found[title]['num_candidates']}{title.removeprefix('ranking')}"
-        for kind in ("perceptual", "pooled"):
-            mean, half = found[title][kind]["random_minus_best"]
-            best = figure(found[title][kind]["best_by_caption_loss"], "")
-            told.append(
-                (
-                    f"{kind} distance from the true picture of a random one of {of}, less that of the best by CapLoss "
-                    f"({best})",
-                    figure((mean, half), "", mean > half),
-                    "over 0",
-                )
-            )
-    return told
-
-
-def super_resolution_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return figure, reached and wanted of a magnifier."""
-    of = {name: kinds["perceptual"] for name, kinds in found["mean_and_half_interval"].items()}
-    ours, bicubic = of["super-resolution"], of["bicubic of the codes"]
-    return [
-        (
-            "perceptual distance from the true picture of twice the size",
-            figure(ours, "", ours[0] < bicubic[0]),
-            f"under {figure(bicubic, '')}, bicubic magnification of the same codes",
-        )
-    ]
-
-
-def style_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return figure, reached and wanted of a style, at each strength that was measured."""
-    before = found["figures"]["without the adapter"]["frechet_distance"]
-    rows = []
-    for name, of in found["figures"].items():
-        if not name.startswith("with the adapter"):
-            continue
-        way, ours = name.removeprefix("with the adapter, "), of["frechet_distance"]
-        reached = f"{ours:.1f}" + ("" if ours < before else ", **missed**")
-        rows.append(
-            (
-                f"{way}: Frechet distance from true pictures of objects never seen in the style",
-                reached,
-                f"under {before:.1f}, without it",
-            )
-        )
-        shares = (figure(of[share], "%") for share in ("object_recognised", "in_style", "both"))
-        rows.append(
-            (f"{way}: the object recognised; the style; both", "; ".join(shares), "as often as can be")
-        )
-    return rows
-
-
-ADAPTERS = {
-    "caption": ("captioning", caption_rows),
-    "super-resolution": ("super-resolution", super_resolution_rows),
-    "style-openmoji": ("styles", style_rows),
-}
-"""Of each adapter, the result that measured it and what is told of that."""
-
-
-def adapters_section(folder: Path) -> str:
-    """Return what the card says of the model's adapters: what they reach of what was wanted."""
-    rows = [
-        (name, megabytes(folder / "adapters" / name), *row)
-        for name, (result, of) in ADAPTERS.items()
-        if (folder / "adapters" / name).is_dir()
-        for row in of(json.loads((RESULTS / f"{result}.json").read_text(encoding="utf-8")))
-    ]
-    if not rows:
-        return ""
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"""
-## Adapters
-
-Low-rank adapters that lie beside the model and are used when a task asks for them; each has its own card and licence.
-
-| adapter | MB | figure | reached | wanted |
-|---|---|---|---|---|
-{lines}
-
-The means have 95 % intervals. Measured by `bench/captioning.py`, `super_resolution.py` and `styles.py`; devices and
-commits are in their results in `bench/results`, and why a figure was missed is in `docs/decisions.md`.
-"""
-
-
 def share_alike(folder: Path) -> str:
     """Return what the card says of share-alike art."""
     if not (folder / "adapters" / "style-openmoji").is_dir():
         return "No art under share-alike terms."
-    return """The model itself has seen no art under
-share-alike terms; its adapter `style-openmoji` has, and is under CC-BY-SA-4.0."""
+    return "No share-alike art but for the adapter `style-openmoji`, which is under CC-BY-SA-4.0."
 
 
 def card(figures: dict[str, Any], folder: Path) -> str:
