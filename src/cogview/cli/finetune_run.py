@@ -12,13 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogview.cli.training_run import run_training
-from cogview.data.loader import BatchSource, FewCodeBatches, MaskedCodeBatches
 from cogview.data.ranks import Ranks
 from cogview.errors import UsageError
 from cogview.generation.adapters import find_adapter_folder, load_task_model, save_task_model
 from cogview.generation.parts import PretrainedModel, TaskModel, TaskName, fields_of
 from cogview.generation.weights import fingerprint_of_transformer
-from cogview.recipes.config import FinetuneRecipe, StyleRecipe, SuperResolutionRecipe
+from cogview.recipes.config import FinetuneRecipe
 from cogview.training.transformer import Batches, TransformerTask
 from cogview.transformer.adapter import AdaptedTransformer, first_positions
 from cogview.transformer.model import Transformer
@@ -168,13 +167,3 @@ def new_transformer(
             positions = first_positions(base, num_positions, torch.Generator().manual_seed(seed))
         whole.embedding.positions = torch.nn.Embedding(*positions.shape, _weight=positions.clone())
     return whole.requires_grad_(True)
-
-
-def thinned(batches: BatchSource, recipe: StyleRecipe | SuperResolutionRecipe) -> BatchSource:
-    """Return the batches with codes hidden and left out, as the recipe says."""
-    seed = recipe.training.seed
-    if recipe.masked_codes:
-        batches = MaskedCodeBatches(batches, recipe.masked_codes, seed)
-    if recipe.kept_codes is not None:
-        batches = FewCodeBatches(batches, recipe.kept_codes, seed, recipe.weight_of_changes)
-    return batches

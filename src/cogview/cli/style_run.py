@@ -5,9 +5,9 @@ from functools import partial
 from pathlib import Path
 
 from cogview.cli.finetune_card import finetune_card
-from cogview.cli.finetune_run import finetune, thinned
+from cogview.cli.finetune_run import finetune
 from cogview.cli.samples import captions_of, draw_samples
-from cogview.data.loader import TokenBatches
+from cogview.data.loader import TokenBatches, thinned
 from cogview.data.one_text import OneTextShards
 from cogview.data.shards import TokenShards
 from cogview.errors import UsageError
@@ -71,7 +71,7 @@ def train_style(
         recipe,
         model,
         "style",
-        thinned(whole, recipe),
+        thinned(whole, training.seed, recipe.masked_codes, recipe.kept_codes, recipe.weight_of_changes),
         out,
         licence=licence,
         card=finetune_card(

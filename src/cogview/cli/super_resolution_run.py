@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from cogview.cli.finetune_card import finetune_card
-from cogview.cli.finetune_run import finetune, thinned
+from cogview.cli.finetune_run import finetune
+from cogview.data.loader import thinned
 from cogview.data.magnified import MagnifiedShards, MagnifiedTokenBatches
 from cogview.data.shards import TokenShards
 from cogview.files import atomic_write_bytes
@@ -88,7 +89,9 @@ def train_super_resolution(
         recipe,
         model,
         "super-resolution",
-        thinned(batches, recipe),
+        thinned(
+            batches, recipe.training.seed, recipe.masked_codes, recipe.kept_codes, recipe.weight_of_changes
+        ),
         out,
         positions=positions,
         licence=licence,

@@ -12,7 +12,7 @@ import torch
 from cogview.cli.samples import captions_of, draw_samples
 from cogview.cli.tokenizers import IMAGE_TOKENIZER, TEXT_TOKENIZER, open_image_tokenizer, open_text_tokenizer
 from cogview.cli.training_run import run_training
-from cogview.data.loader import FewCodeBatches, MaskedCodeBatches, MixedCodeBatches, TokenBatches
+from cogview.data.loader import MixedCodeBatches, TokenBatches, thinned
 from cogview.data.ranks import Ranks
 from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
@@ -83,8 +83,7 @@ def train_text_to_image(
 
     whole = whole_pictures(shards, recipe.dropped_texts)
     read = MixedCodeBatches(whole, recipe.mixed_codes, seed) if recipe.mixed_codes else whole
-    seen = MaskedCodeBatches(read, recipe.masked_codes, seed) if recipe.masked_codes else read
-    kept = FewCodeBatches(seen, recipe.kept_codes, seed) if recipe.kept_codes is not None else seen
+    kept = thinned(read, seed, recipe.masked_codes, recipe.kept_codes)
     # Of several processes each trains its part of a transformer; the model gets the whole of it to draw and to export.
     alone = Ranks.from_environment(os.environ).num_ranks == 1
     trained = model.transformer if alone else copy.deepcopy(model.transformer)

@@ -293,3 +293,18 @@ class FewCodeBatches:
             image_mask=image_mask,
             num_clipped=batch.num_clipped,
         )
+
+
+def thinned(
+    batches: BatchSource,
+    seed: int,
+    masked_codes: float,
+    kept_codes: int | None,
+    weight_of_changes: float = 1.0,
+) -> BatchSource:
+    """Return batches with codes hidden, up to a share, and all but a few left out, where a recipe says so."""
+    if masked_codes:
+        batches = MaskedCodeBatches(batches, masked_codes, seed)
+    if kept_codes is not None:
+        batches = FewCodeBatches(batches, kept_codes, seed, weight_of_changes)
+    return batches
