@@ -51,11 +51,13 @@ def test_every_command_of_the_page_works(
     for words in lines_of(PAGE):
         if words[0] == "cogview":
             short = SHORT if words[1] == "train" and words[2] != "text-tokenizer" else []
-            assert main([*expanded(words[1:]), *short]) == 0, f"{shlex.join(words)}: {capsys.readouterr().err}"
+            assert main([*expanded(words[1:]), *short]) == 0, (
+                f"{shlex.join(words)}: {capsys.readouterr().err}"
+            )
         else:
             assert words[0] == "printf", words
             arguments = " ".join(word if word == ">" else shlex.quote(word) for word in words)
             subprocess.run(["bash", "-c", arguments], check=True)
-    assert {"pictures", "tokens-32", "model", "captioner", "magnifier", "style", "released", "back"} <= {
+    assert {"pictures", "tokens-32", "model", "captioner", "magnifier", "style", "released"} <= {
         path.name for path in Path("tour").iterdir()
     }

@@ -90,7 +90,9 @@ def train_text_tokenizer_on(source: Path, path: Path, config: TextTokenizerConfi
         CogViewError: there are no pictures with captions.
         UsageError: the pieces are fewer than the captions' characters.
     """
-    texts = (text for image in open_pairs(source) if isinstance(image, CaptionedImage) for text in image.texts)
+    texts = (
+        text for image in open_pairs(source) if isinstance(image, CaptionedImage) for text in image.texts
+    )
     train_text_tokenizer(texts, path, config)
     return TextTokenizer.from_file(path)
 
