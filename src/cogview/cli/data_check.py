@@ -49,6 +49,6 @@ def run(
     print_result(report.to_json(), [report.to_text()], json)
     if strict and (report.num_problems or report.num_without_caption):
         raise CogViewError(
-            f"{data} has {report.num_problems:,} problems and {report.num_without_caption:,} pictures without captions: "
-            "mend or remove what the report lists, or leave --strict out"
+            f"{data} has {report.num_problems:,} problems and {report.num_without_caption:,} pictures whose captions "
+            "are empty: mend or remove what the report lists, or leave --strict out"
         )

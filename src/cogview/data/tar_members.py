@@ -6,6 +6,7 @@ may claim terabytes, a packed one may be terabytes of zeros, and a sparse member
 
 import bz2
 import gzip
+import io
 import lzma
 import stat
 import tarfile
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from cogview.data.folder_contents import METADATA
 from cogview.data.pairs import Problem, passed_over
@@ -65,7 +66,7 @@ class _BoundedFile:
         most: bytes that it may give in all; None if it is not packed.
     """
 
-    def __init__(self, file: IO[bytes], most: int | None) -> None:
+    def __init__(self, file: io.BufferedIOBase, most: int | None) -> None:
         self._file, self._most = file, most
         self.longest_read: int | None = None
 
@@ -132,8 +133,10 @@ def _opened(path: Path) -> Iterator[tuple[tarfile.TarFile, _BoundedFile]]:
         yield stack.enter_context(tarfile.open(fileobj=as_file, mode="r:")), file
 
 
-def members_of(path: Path) -> Iterator[TarMember | Problem]:
-    """Yield the pictures and captions of a tar in order, and what looks like one and is not read.
+def members_of(path: Path) -> Iterator[TarMember | Problem | None]:
+    """Yield the pictures and captions of a tar in order, what looks like one and is not read, and None at a sound end.
+
+    What follows behind that end is damage all the same.
 
     Raises:
         DAMAGE: any of them; what follows cannot be read.
@@ -152,7 +155,16 @@ def members_of(path: Path) -> Iterator[TarMember | Problem]:
             if (found := _member(tar, info)) is not None:
                 yield found
         file.longest_read = None
-        _refuse_more(tar, file)
+        # Of any header but the first that makes no sense, Python's reader thinks that it is the end.
+        file.seek(tar.offset)
+        if any(file.read(tarfile.BLOCKSIZE)):
+            raise tarfile.ReadError("a header makes no sense")
+        yield None
+        while rest := file.read(_AT_A_TIME):
+            if any(rest):
+                raise tarfile.ReadError(
+                    "it goes on after its end, like tars that were joined or partly zeroed"
+                )
 
 
 def _member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> TarMember | Problem | None:
@@ -221,18 +233,3 @@ def _too_sparse(info: tarfile.TarInfo) -> str | None:
     if info.size <= MAX_HEADER_BYTES + MAX_SPARSE_RATIO * stored:
         return None
     return f"claims {info.size:,} bytes and has {stored:,}, the rest are holes: no picture or text is so"
-
-
-def _refuse_more(tar: tarfile.TarFile, file: _BoundedFile) -> None:
-    """Look at what follows the end of a tar.
-
-    Raises:
-        ReadError: it isn't zeros.
-    """
-    # Of any header but the first that makes no sense, Python's reader thinks that it is the end.
-    file.seek(tar.offset)
-    if any(file.read(tarfile.BLOCKSIZE)):
-        raise tarfile.ReadError("a header makes no sense")
-    while rest := file.read(_AT_A_TIME):
-        if any(rest):
-            raise tarfile.ReadError("it goes on after its end, like tars that were joined or partly zeroed")

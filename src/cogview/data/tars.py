@@ -179,6 +179,10 @@ def _groups(path: Path) -> Iterator[tuple[str, str, Members | Problem]]:
     sample = ""
     groups: dict[str, Members] = {}  # the sample's own and at most one more behind it
     for member in members_of(path):
+        if member is None:
+            yield from _closed(sample, groups)
+            groups = {}
+            continue
         if isinstance(member, Problem):
             yield "", "", member
             continue
@@ -198,7 +202,6 @@ def _groups(path: Path) -> Iterator[tuple[str, str, Members | Problem]]:
         num_bytes = sum(len(each.source) for each in group.values() if isinstance(each.source, bytes))
         content = member.read() if num_bytes <= MAX_MEMBER_BYTES else None
         group[member.name] = Member(member.name, content)
-    yield from _closed(sample, groups)
 
 
 def _closed(sample: str, groups: dict[str, Members]) -> Iterator[tuple[str, str, Members]]:
