@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from cogview.data.image_folder import METADATA
+from cogview.data.folder_contents import METADATA
 from cogview.files import atomic_folder, atomic_write_text
 
 

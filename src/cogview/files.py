@@ -96,9 +96,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path = path.resolve()
     refuse_mount(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Only this machine's own: locks of processes elsewhere are not seen on every shared disk.
-    machine = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-    prefix = f".{path.name}.unfinished-{machine}-"
+    prefix = _workplace_prefix(path)
     _remove_leftovers(path, prefix)
     with _locked_folder(path.parent, prefix) as workplace:
         try:
@@ -110,6 +108,31 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             new.replace(path)
         finally:
             _remove_workplace(workplace, path)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder for the work on a file, hidden beside it; what killed processes left of theirs is removed.
+
+    Args:
+        path: the file to be, or the beginning of its name.
+    """
+    prefix = _workplace_prefix(path)
+    _remove_leftovers(path, prefix)
+    with _locked_folder(path.parent, prefix) as workplace:
+        try:
+            yield workplace
+        finally:
+            shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _workplace_prefix(path: Path) -> str:
+    """Return how the names of workplaces for a path begin.
+
+    Only this machine's own: locks of processes elsewhere are not seen on every shared disk.
+    """
+    machine = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    return f".{path.name}.unfinished-{machine}-"
 
 
 def dataclass_from_json(cls: type[Made], values: Mapping[str, Any], **more: Any) -> Made:

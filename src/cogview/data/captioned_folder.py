@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from cogview.data.image_folder import METADATA
+from cogview.data.folder_contents import METADATA
 from cogview.data.packages import CREDITS_FILE
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_folder, atomic_write_json, atomic_write_text

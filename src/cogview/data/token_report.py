@@ -51,7 +51,8 @@ class TokenizeReport:
         max_text_pieces: what counted as too long.
         num_empty_captions: captions that were left out because they are empty.
         num_codes_used: different codes that occur.
-        num_problems: pictures that were left out because they cannot be read or have no caption.
+        num_problems: pictures that were left out because they cannot be read or have no caption, and what else looks
+            like a picture or a caption and was passed over.
         problems: these by kind, the commonest first.
         changes: pictures in the shards that were more than 8-bit RGB, by kind, the commonest first.
     """
@@ -90,8 +91,10 @@ class TokenizeReport:
 
     def losses(self) -> str:
         """Return in a phrase what is lost of the data set; empty if nothing is."""
+        num_passed = sum(group.count for group in self.problems if group.kind == "passed over")
         lost = (
-            (self.num_problems, "pictures left out"),
+            (self.num_problems - num_passed, "pictures left out"),
+            (num_passed, "files passed over"),
             (self.num_empty_captions, "empty captions left out"),
             (self.num_long_captions, f"captions of more than {self.max_text_pieces} pieces, to be clipped"),
         )

@@ -2,12 +2,37 @@
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
-from sentencepiece import SentencePieceProcessor
+from sentencepiece import SentencePieceNormalizer, SentencePieceProcessor
 
 from cogview.errors import CogViewError
 from cogview.files import atomic_write_bytes
+
+NORMALIZATION = "nmt_nfkc"
+"""SentencePiece's name for how our text tokenizers normalise: Unicode's NFKC, with whitespace drawn together."""
+
+
+def valid_text(text: str) -> str:
+    """Return a text with question marks for what is not valid Unicode: halves of surrogate pairs.
+
+    JSON that was cut in the middle of an emoji holds them.
+    """
+    return text.encode("utf-8", errors="replace").decode()
+
+
+def is_blank(text: str) -> bool:
+    """Return whether nothing is left of a text once it is normalised: spaces, and characters that nobody sees."""
+    normalized: str = _normalizer().normalize(valid_text(text))
+    return not normalized.strip()
+
+
+@lru_cache(maxsize=1)
+def _normalizer() -> SentencePieceNormalizer:
+    return SentencePieceNormalizer(
+        rule_name=NORMALIZATION, remove_extra_whitespaces=True, escape_whitespaces=False
+    )
 
 
 class TextTokenizer:
@@ -60,8 +85,7 @@ class TextTokenizer:
         Args:
             text: any text; what is not valid Unicode (half a surrogate pair) is read as a question mark.
         """
-        valid = text.encode("utf-8", errors="replace").decode()
-        pieces: list[int] = self._processor.encode(valid)
+        pieces: list[int] = self._processor.encode(valid_text(text))
         return pieces
 
     def decode(self, pieces: Iterable[int]) -> str:
@@ -71,7 +95,7 @@ class TextTokenizer:
 
     def words(self, text: str) -> list[str]:
         """Return the pieces of a text as strings, to look at; a space is shown as "▁"."""
-        words: list[str] = self._processor.encode(text, out_type=str)
+        words: list[str] = self._processor.encode(valid_text(text), out_type=str)
         return words
 
     def save(self, path: Path) -> None:
