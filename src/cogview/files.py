@@ -318,6 +318,30 @@ class SharedLock:
         os.close(self._descriptor)
 
 
+@contextmanager
+def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Yield a hidden folder for unfinished work, which is removed at the end.
+
+    A process that is killed leaves it behind, and the next that works under that name there removes it.
+
+    Args:
+        parent: an existing folder, on the disk where the work will stay.
+        name: of the kind of work; several processes may be at it at once.
+    """
+    machine = hashlib.sha256(platform.node().encode()).hexdigest()[:8]  # as for `atomic_folder`
+    prefix = f".{name}.unfinished-{machine}-"
+    for leftover in list(parent.glob(f"{glob.escape(prefix)}*")):
+        with suppress(ImportError, OSError):  # somebody is at work in it, or it cannot be told
+            lock = _lock(leftover)
+            shutil.rmtree(leftover, ignore_errors=True)
+            os.close(lock)
+    with _locked_folder(parent, prefix) as folder:
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _umask() -> int:
     """Return which permissions new files lack; it can only be read by setting it."""
     umask = os.umask(0)

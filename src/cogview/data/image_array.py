@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,6 +18,7 @@ from cogview.data.image_folder import METADATA
 from cogview.data.pairs import CaptionedImage, PairSource, Problem
 from cogview.data.sources import open_pairs
 from cogview.errors import CogViewError
+from cogview.files import scratch_folder
 
 # Pictures that a fingerprint looks at.
 FINGERPRINT_PICTURES = 1000
@@ -140,7 +141,7 @@ def signature(source: Path) -> str:
 def decode_into(
     path: Path, pairs: PairSource, size_pixels: int, progress: Callable[[int, int], None] | None
 ) -> list[Problem]:
-    """Decode pictures into one .npy file, whole or not at all.
+    """Decode pictures into one .npy file, whole or not at all; what a kill left half decoded beside it is removed.
 
     Returns:
         What was left out.
@@ -150,18 +151,14 @@ def decode_into(
     """
     problems: list[Problem] = []
     num_decoded = 0
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-        room = np.lib.format.open_memmap(
-            Path(temporary) / "all.npy",
-            mode="w+",
-            dtype=np.uint8,
-            shape=(len(pairs), size_pixels, size_pixels, 3),
-        )
+    # Written like any file: a mapped one on a full disk would end the process with a signal.
+    with scratch_folder(path.parent, "pixels") as scratch, (scratch / "all.npy").open("wb") as file:
+        _write_header(file, len(pairs), size_pixels)
         for num_done, picture in enumerate(squares(pairs, size_pixels), start=1):
             if isinstance(picture, Problem):
                 problems.append(picture)
             else:
-                room[num_decoded] = picture
+                file.write(picture.tobytes())
                 num_decoded += 1
             if progress is not None:
                 progress(num_done, len(pairs))
@@ -171,13 +168,17 @@ def decode_into(
                 if problems
                 else f"{path.parent.parent} holds no pictures of that split; name another"
             )
-        if num_decoded < len(pairs):
-            # The header of the file states the number, which is known only now.
-            np.save(Path(temporary) / "good.npy", room[:num_decoded])
-        room.flush()
-        del room
-        (Path(temporary) / ("good.npy" if num_decoded < len(pairs) else "all.npy")).replace(path)
+        file.seek(0)
+        _write_header(file, num_decoded, size_pixels)
+        file.close()
+        (scratch / "all.npy").replace(path)
     return problems
+
+
+def _write_header(file: BinaryIO, num_pictures: int, size_pixels: int) -> None:
+    """Write the header of an array of squares, which numpy makes equally long for any number of them."""
+    shape = (num_pictures, size_pixels, size_pixels, 3)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def squares(pairs: PairSource, size_pixels: int) -> Iterator[UInt8[np.ndarray, "y x c"] | Problem]:
