@@ -299,7 +299,7 @@ def _export(
         return
 
     def write() -> None:
-        with atomic_folder(run_folder / "model") as folder:
+        with atomic_folder(run_folder / "model", refuse=lambda _: None) as folder:
             export(folder)
 
     _with_whole(write, module, whole, processes)

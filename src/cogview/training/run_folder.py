@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import torch
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_json
+from cogview.plain_json import parse_json
 from cogview.training.config import OPERATIONAL_FIELDS, TrainingConfig
 from cogview.training.progress import say
 
@@ -34,6 +36,8 @@ _RESUME_FIELDS = (
     "command",
 )
 _CONTENTS = ("config.json", "metrics.jsonl", "tensorboard", "samples", "checkpoints", "loss.png", "model")
+_LEFTOVER = re.compile(r"\..+\.(unfinished-\w+-)?\w{8}")
+"""What unfinished files and folders are called, see `cogview.files`."""
 
 
 def describe_run(
@@ -109,6 +113,8 @@ def claimed_run_folder(run_folder: Path, description: Mapping[str, Any], resume:
 def _remove_leftovers(run_folder: Path) -> None:
     """Remove what a kill left half-written; finished files and folders have no dot before their names."""
     for leftover in [path for name in _CONTENTS for path in run_folder.glob(f".{name}.*")]:
+        if not _LEFTOVER.fullmatch(leftover.name):
+            continue  # somebody else's
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:
@@ -131,7 +137,7 @@ def _lock(descriptor: int, run_folder: Path) -> None:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_bytes())
+        config = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise CogViewError(f"{path} cannot be read: {error}.") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("version") != VERSION:
