@@ -9,11 +9,12 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import dataclass_from_json
-from cogview.generation.weights import fingerprint_of_transformer, read_weights
+from cogview.generation.weights import fingerprint_of_transformer
 from cogview.image.tokenizer import ImageTokenizer
+from cogview.plain_json import dataclass_from_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
+from cogview.tensors import read_tensors
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.model import Transformer
 from cogview.transformer.three_region import regions_for
@@ -151,5 +152,5 @@ class PretrainedModel:
     def fingerprint(self) -> str:
         """Of the transformer's weights, as they were before they were rounded; adapters are made for one."""
         if self.rounded_to is not None and self.source is not None:
-            return fingerprint_of_transformer(read_weights(self.source))
+            return fingerprint_of_transformer(read_tensors(self.source))
         return fingerprint_of_transformer(self.transformer.state_dict())

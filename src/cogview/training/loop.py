@@ -308,7 +308,7 @@ def _export(
         return
 
     def write() -> None:
-        with atomic_folder(run_folder / "model") as folder:
+        with atomic_folder(run_folder / "model", refuse=lambda _: None) as folder:
             export(folder)
             carry_over(run_folder / "model", folder)
 
