@@ -1,18 +1,12 @@
 """`cogview generate`: draws pictures for texts."""
 
-import io
-import itertools
-import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from cogview.cli.drawn_pictures import numbered_folder, save_picture
+from cogview.cli.drawing_run import lines_of, save_candidate, save_contact_sheet
+from cogview.cli.drawn_pictures import numbered_folder
 from cogview.cli.report import print_result, progress_bar
 from cogview.errors import UsageError
-
-if TYPE_CHECKING:
-    from cogview.generation.pipeline import GeneratedImage
 
 _TEXTS_AT_ONCE = 16  # what is drawn is saved after so many texts, and a contact sheet shows so many
 
@@ -127,58 +121,10 @@ def run(
                 balance_words=balance_words,
             )
             for number, row in enumerate(rows, start=start + 1):
-                pictures += [_save_picture(picture, folder, number, settings) for picture in row]
+                pictures += [save_candidate(picture, folder, number, settings) for picture in row]
             sheet_name = f"contact-sheet-{start // _TEXTS_AT_ONCE + 1}.png"
             sheets.append(folder / ("contact-sheet.png" if len(texts) <= _TEXTS_AT_ONCE else sheet_name))
-            _save_sheet(rows, part, sheets[-1], first_number=start + 1)
+            save_contact_sheet(rows, part, sheets[-1], first_number=start + 1)
     print_result(
-        {"folder": folder, "contact_sheets": sheets, "pictures": pictures}, _lines(pictures, sheets), json
+        {"folder": folder, "contact_sheets": sheets, "pictures": pictures}, lines_of(pictures, sheets), json
     )
-
-
-def _save_picture(
-    picture: "GeneratedImage", folder: Path, number: int, settings: dict[str, Any]
-) -> dict[str, Any]:
-    """Write one picture with the settings that draw it again from the same weights, and return what to report of it."""
-    facts: dict[str, Any] = {"text": picture.text, "seed": picture.seed}
-    if picture.caption_loss is not None:
-        facts["caption_loss"] = picture.caption_loss
-    if picture.drawn_text is not None:
-        facts["drawn_text"] = picture.drawn_text
-    path = folder / f"{number:02d}-{_slug(picture.text)}-seed{picture.seed}.png"
-    save_picture(picture.image, path, picture.text, facts | settings)
-    return {"path": path, "number": number, **facts}
-
-
-def _slug(text: str) -> str:
-    """Return the beginning of a text as a part of a file name: letters and digits of any script."""
-    return re.sub(r"\W+", "-", text)[:40].strip("-_") or "text"
-
-
-def _save_sheet(
-    rows: "Sequence[Sequence[GeneratedImage]]", texts: Sequence[str], path: Path, first_number: int
-) -> None:
-    """Write the contact sheet of some texts."""
-    from cogview.files import atomic_write_bytes
-    from cogview.generation.contact_sheet import contact_sheet
-
-    data = io.BytesIO()
-    images = [[picture.image for picture in row] for row in rows]
-    notes = None
-    if rows[0][0].caption_loss is not None:
-        notes = [[f"{picture.caption_loss:.3f}" for picture in row] for row in rows]
-    contact_sheet(images, texts, first_number, notes).save(data, "PNG")
-    atomic_write_bytes(path, data.getvalue())
-
-
-def _lines(pictures: Sequence[dict[str, Any]], sheets: Sequence[Path]) -> list[str]:
-    """Return the result for people: each text with the number it has on the contact sheet, and its pictures."""
-    lines: list[str] = []
-    for number, row in itertools.groupby(pictures, key=lambda picture: picture["number"]):
-        same_text = list(row)
-        lines.append(f"{number}. {same_text[0]['text']}")
-        for picture in same_text:
-            drawn = f" ({picture['drawn_text']})" if "drawn_text" in picture else ""
-            loss = f"  CapLoss {picture['caption_loss']:.3f}" if "caption_loss" in picture else ""
-            lines.append(f"   {picture['path']}{drawn}{loss}")
-    return [*lines, *(f"contact sheet: {sheet}" for sheet in sheets)]
