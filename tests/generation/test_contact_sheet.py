@@ -109,18 +109,16 @@ def test_a_written_sheet_is_known_by_its_mark_or_its_old_name(tmp_path: Path) ->
 def test_pages_hold_all_pictures_and_stay_low(num_pictures: int, height: int, noted: bool) -> None:
     pages = Pages.of(num_pictures, height, noted=noted)
     assert 1 <= pages.texts_per_page <= 16
-    assert pages.texts_per_page == 1 or pages.pages_per_text == 1
-    assert (pages.pages_per_text - 1) * pages.pictures_per_page < num_pictures
-    assert num_pictures <= pages.pages_per_text * pages.pictures_per_page
-    row = [Image.new("RGB", (4, height))] * min(num_pictures, pages.pictures_per_page)
+    assert pages.texts_per_page == 1 or len(pages.sizes) == 1
+    assert sum(pages.sizes) == pages.texts_per_page * num_pictures
+    row = [Image.new("RGB", (4, height))] * (pages.sizes[0] // pages.texts_per_page)
     rows = [row] * pages.texts_per_page
     notes = [["1.234"] * len(row)] * len(rows) if noted else None
     assert contact_sheet(rows, ["word " * 200] * len(rows), notes=notes).height <= MAX_PAGE_PIXELS
 
 
-def test_a_picture_higher_than_a_page_has_one_of_its_own() -> None:
-    pages = Pages.of(20, 2 * MAX_PAGE_PIXELS, noted=False)
-    assert (pages.texts_per_page, pages.pages_per_text, pages.pictures_per_page) == (1, 3, 8)
+def test_a_row_of_pictures_higher_than_a_page_has_one_of_its_own() -> None:
+    assert Pages.of(20, 2 * MAX_PAGE_PIXELS, noted=False) == Pages(texts_per_page=1, sizes=(8, 8, 4))
 
 
 def test_the_caption_of_one_small_picture_is_shown_whole() -> None:

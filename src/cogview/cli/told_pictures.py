@@ -48,6 +48,26 @@ def take_adapter(pipeline: "Pipeline", option: str, given: str | None) -> str | 
     return name
 
 
+def weights_of(pipeline: "Pipeline", *adapters: str | None) -> dict[str, str]:
+    """Return the fingerprints of all weights that a run uses.
+
+    Args:
+        pipeline: the model.
+        adapters: names of those that are used; None counts for nothing.
+    """
+    from cogview.generation.weights import fingerprint_of_transformer
+
+    return {
+        "transformer": pipeline.fingerprint,
+        "text_tokenizer": pipeline.text_tokenizer.fingerprint,
+        "image_tokenizer": pipeline.image_tokenizer.fingerprint,
+    } | {
+        f"adapter {name}": fingerprint_of_transformer(pipeline.adapters[name].transformer.state_dict())
+        for name in adapters
+        if name is not None
+    }
+
+
 class ToldPictures:
     """The codes of pictures by their paths; what cannot be read is warned of, one line each.
 

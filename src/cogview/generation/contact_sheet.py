@@ -35,14 +35,12 @@ class Pages:
     """How contact sheets of many texts are cut into pages of bounded height.
 
     Args:
-        texts_per_page: on a page.
-        pages_per_text: 1, unless the pictures of one text do not fit on a page.
-        pictures_per_page: of one text.
+        texts_per_page: that stand together on one page, or 1 where a text needs several.
+        sizes: numbers of pictures on the pages that these texts take.
     """
 
     texts_per_page: int
-    pages_per_text: int
-    pictures_per_page: int
+    sizes: tuple[int, ...]
 
     @classmethod
     def of(cls, num_pictures: int, picture_height: int, *, noted: bool) -> "Pages":
@@ -54,16 +52,14 @@ class Pages:
             noted: whether notes stand below the pictures.
         """
         row = _row_pixels(picture_height, noted)
-        room = MAX_PAGE_PIXELS - _MAX_LINES * _LINE_PIXELS - 2 * _GAP_PIXELS
-        pictures_per_page = max(1, room // row) * _MAX_COLUMNS
-        pages_per_text = -(-num_pictures // pictures_per_page)
-        block = -(-num_pictures // _MAX_COLUMNS) * row + _MAX_LINES * _LINE_PIXELS + 2 * _GAP_PIXELS
-        texts_per_page = 1 if pages_per_text > 1 else min(MAX_TEXTS, max(1, MAX_PAGE_PIXELS // block))
-        return cls(
-            texts_per_page=texts_per_page,
-            pages_per_text=pages_per_text,
-            pictures_per_page=pictures_per_page,
-        )
+        around = _MAX_LINES * _LINE_PIXELS + 2 * _GAP_PIXELS
+        num_fitting = max(1, (MAX_PAGE_PIXELS - around) // row) * _MAX_COLUMNS
+        if num_pictures > num_fitting:
+            whole, rest = divmod(num_pictures, num_fitting)
+            return cls(texts_per_page=1, sizes=(num_fitting,) * whole + (rest,) * (rest > 0))
+        block = -(-num_pictures // _MAX_COLUMNS) * row + around
+        num_texts = min(MAX_TEXTS, max(1, MAX_PAGE_PIXELS // block))
+        return cls(texts_per_page=num_texts, sizes=(num_texts * num_pictures,))
 
 
 def contact_sheet(

@@ -72,6 +72,11 @@ class ResidentModel:
         return self._model.image_tokenizer
 
     @property
+    def fingerprint(self) -> str:
+        """Of the transformer's weights: equal means equal."""
+        return self._model.fingerprint
+
+    @property
     def guidance(self) -> float:
         """What `generate` draws with unless told otherwise."""
         return self._model.guidance
