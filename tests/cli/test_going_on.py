@@ -115,7 +115,7 @@ def test_the_same_command_goes_on_to_the_same_bytes(
 def test_a_process_that_is_killed_leaves_whole_pictures(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    request = words(model, "--num-candidates", "9")
+    request = words(model, "--num-candidates", "3")
     ended = subprocess.run(
         [sys.executable, "-c", KILLED_AT_THE_THIRD_SHARE, *request],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -130,8 +130,8 @@ def test_a_process_that_is_killed_leaves_whole_pictures(
             picture.load()
     assert main([*request, "--json"]) == 0
     printed = capsys.readouterr()
-    assert "going on in out/001: 4 of 45" in printed.err
-    assert len(json.loads(printed.out)["pictures"]) == 45
+    assert "going on in out/001: 4 of 15" in printed.err
+    assert len(json.loads(printed.out)["pictures"]) == 15
     assert not (tmp_path / "out/001" / JOURNAL).exists()
 
 

@@ -5,11 +5,12 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from cogview.errors import CogViewError, UsageError
 
@@ -117,7 +118,9 @@ class Prompts:
         try:
             with ExitStack() as stack:
                 file = sys.stdin.buffer if source == "-" else stack.enter_context(Path(source).open("rb"))
-                for number, line in enumerate(iter(_reader(file), b""), start=1):
+                for number, line in enumerate(
+                    iter(partial(file.readline, _MAX_LINE_BYTES + 2), b""), start=1
+                ):
                     text = self._text_of(line, number)
                     if text:
                         yield number, text
@@ -166,7 +169,3 @@ def _numbered(texts: Sequence[str]) -> Iterator[tuple[int, str]]:
             raise UsageError(f"text {number} of {len(texts)} is empty; say what to draw")
         # An argument that is not UTF-8 arrives with half surrogates, which no file of ours could hold.
         yield number, text.encode(errors="replace").decode()
-
-
-def _reader(file: BinaryIO) -> Callable[[], bytes]:
-    return lambda: file.readline(_MAX_LINE_BYTES + 2)

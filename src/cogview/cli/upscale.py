@@ -116,7 +116,12 @@ def run(
                 num_done += len(part)
         folder.finish()
         pictures_drawn = list(folder.all_pictures())
-    result = {"folder": folder.path, "pictures": pictures_drawn, "problems": told.problems}
+    result = {
+        "folder": folder.path,
+        "pictures": pictures_drawn,
+        "contact_sheets": told.sheets,
+        "problems": told.problems,
+    }
     print_result(result, [str(each["path"]) for each in pictures_drawn], json)
     told.refuse_problems()
 

@@ -122,6 +122,8 @@ def save_sheet(sheet: Image.Image, path: Path) -> None:
 
 def is_contact_sheet(path: Path) -> bool:
     """Return whether a file is a contact sheet of ours, by its mark; older ones have their name alone."""
+    if not path.is_file():
+        return False  # whoever reads the picture says what is wrong with it
     if path.name.startswith("contact-sheet") and path.suffix == ".png":
         return True
     try:
@@ -129,7 +131,7 @@ def is_contact_sheet(path: Path) -> bool:
             # The mark stands before the pixels, so the beginning of the file is enough.
             return f"tEXt{_KEYWORD}\0".encode() in file.read(256)
     except OSError:
-        return False  # whoever reads the picture says what is wrong with it
+        return False
 
 
 def _tell_missing(missing: str) -> None:

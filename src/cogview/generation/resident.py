@@ -33,6 +33,14 @@ class ResidentModel:
         self._engines: dict[TaskModel, Engine] = {}
         self._weakened: tuple[TaskModel, float, TaskModel] | None = None
 
+    def __repr__(self) -> str:
+        template, adapters = self.template, ", ".join(self.adapters) or "none"
+        return (
+            f"{type(self).__name__}({self.transformer.config.num_parameters:,} parameters, draws "
+            f"{template.grid_rows} x {template.grid_columns} codes, on {self.device} in "
+            f"{str(self.dtype).removeprefix('torch.')}, adapters: {adapters})"
+        )
+
     @property
     def transformer(self) -> Transformer:
         """Tokens and positions, both [b t], to logits [b t v]."""
