@@ -345,6 +345,22 @@ def _lock(folder: Path) -> int:
     return descriptor
 
 
+def try_lock(file: BinaryIO) -> bool:
+    """Lock an open file until it is closed, and return False if another process holds it.
+
+    Where files cannot be locked, everyone gets it.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
+
+
 class SharedLock:
     """A lock on a file that many processes hold together, and that one of them can hold once the others let go.
 

@@ -44,10 +44,10 @@ class TaskModel:
     """
 
     task: TaskName
-    transformer: Transformer
+    transformer: Transformer = field(repr=False)
     template: Mapping[str, Any]
     licence: str = ""
-    card: str = ""
+    card: str = field(default="", repr=False)
 
     def template_of(self, cls: type[Template], vocabulary: Vocabulary) -> Template:
         """Return the template as what it is.
@@ -95,12 +95,12 @@ class PretrainedModel:
         CogViewError: the parts do not fit together.
     """
 
-    transformer: Transformer
+    transformer: Transformer = field(repr=False)
     template: TextToImageTemplate
     text_tokenizer: TextTokenizer | None
     image_tokenizer: ImageTokenizer | None
-    card: str = ""
-    samples: bytes = b""
+    card: str = field(default="", repr=False)
+    samples: bytes = field(default=b"", repr=False)
     guidance: float = 1.0
     rounded_to: torch.dtype | None = None
     source: Path | None = None

@@ -59,6 +59,12 @@ class ImageTokenizer:
         self.dtype = dtype
         self.fingerprint = fingerprint_of(autoencoder)
 
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({type(self.autoencoder).__name__} with {self.num_codes:,} codes of "
+            f"{self.downsampling_factor} x {self.downsampling_factor} pixels, {self.fingerprint})"
+        )
+
     @property
     def num_codes(self) -> int:
         """Return the size of the codebook."""
