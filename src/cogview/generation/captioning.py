@@ -88,11 +88,12 @@ class CaptioningModel(ResidentModel):
             "this model has no captioner, so it cannot caption or rank: train one with cogview train captioning, "
             "and give its run as --captioner, or to add_adapter",
         )
-        if chosen not in self._captioners:
-            at_hand = set(self.adapters.values())
-            self._captioners = {task: each for task, each in self._captioners.items() if task in at_hand}
-            self._captioners[chosen] = self._new_captioner(chosen)
-        return self._captioners[chosen]
+        with self._lock:
+            if chosen not in self._captioners:
+                at_hand = set(self.adapters.values())
+                self._captioners = {task: each for task, each in self._captioners.items() if task in at_hand}
+                self._captioners[chosen] = self._new_captioner(chosen)
+            return self._captioners[chosen]
 
     def caption(
         self,
