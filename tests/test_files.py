@@ -18,6 +18,10 @@ from cogview.errors import CogViewError
 from cogview.files import atomic_folder, atomic_write_bytes, atomic_write_json, atomic_write_text, sha256_of
 
 
+def whatever(_: Path) -> None:
+    """Let any folder be replaced."""
+
+
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     atomic_write_bytes(tmp_path / "new" / "folder" / "bytes", b"\x00\xff")
     atomic_write_text(tmp_path / "text", "猫\n")
@@ -69,7 +73,7 @@ def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(
         return replace(source, target)
 
     monkeypatch.setattr(Path, "replace", failing)
-    with pytest.raises(OSError, match="Input/output"), atomic_folder(path) as folder:
+    with pytest.raises(OSError, match="Input/output"), atomic_folder(path, whatever) as folder:
         (folder / "file").write_text("new")
     assert (path / "file").read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -114,7 +118,7 @@ def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     for name in ("old", "new"):
-        with atomic_folder(path) as unfinished:
+        with atomic_folder(path, whatever) as unfinished:
             (unfinished / name).write_text(name)
     assert [file.name for file in path.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [path]
@@ -126,7 +130,7 @@ def test_a_failure_inside_leaves_the_old_folder_and_nothing_else(tmp_path: Path)
         (unfinished / "old").write_text("old")
 
     def interrupted() -> None:
-        with atomic_folder(path) as unfinished:
+        with atomic_folder(path, whatever) as unfinished:
             (unfinished / "new").write_text("new")
             raise KeyboardInterrupt
 
@@ -142,7 +146,7 @@ from pathlib import Path
 from cogview.files import atomic_folder
 
 path = Path(sys.argv[1])
-with atomic_folder(path) as folder:
+with atomic_folder(path, lambda _: None) as folder:
     (folder / "file").write_text("new")
     if "between the renames" in sys.argv:
         path.replace(folder.parent / "old")
@@ -179,7 +183,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_makes_is_no
             killed.kill()
         left = set(tmp_path.iterdir()) - set(others) - workplaces
         assert len(left) == len(workplaces) == 1
-        with atomic_folder(path) as folder:
+        with atomic_folder(path, whatever) as folder:
             assert set(tmp_path.iterdir()) == {*others, *workplaces, folder.parent}
             (folder / "file").write_text("ours")
         assert set(tmp_path.iterdir()) == {*others, *workplaces, path}
@@ -197,7 +201,7 @@ def test_the_old_folder_comes_back_after_a_kill_between_the_renames(tmp_path: Pa
     with worker(str(path), "between the renames") as killed:
         killed.kill()
     assert not path.exists()
-    with suppress(KeyboardInterrupt), atomic_folder(path):
+    with suppress(KeyboardInterrupt), atomic_folder(path, whatever):
         raise KeyboardInterrupt
     assert (path / "file").read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -237,8 +241,8 @@ def test_where_folders_cannot_be_locked_they_are_made_and_none_is_taken_for_a_le
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(files, "_lock", no_locks)
-    with atomic_folder(tmp_path / "folder") as first:
-        with atomic_folder(tmp_path / "folder") as second:
+    with atomic_folder(tmp_path / "folder", whatever) as first:
+        with atomic_folder(tmp_path / "folder", whatever) as second:
             (second / "file").write_text("second")
         (first / "file").write_text("first")
     assert (tmp_path / "folder" / "file").read_text() == "first"

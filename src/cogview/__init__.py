@@ -68,5 +68,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Return the public names, those not yet imported included."""
-    return [*globals(), *__all__]
+    """Return the public names alone, those not yet imported included."""
+    return [*__all__, "__version__"]

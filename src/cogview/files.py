@@ -1,22 +1,21 @@
 """Files that are written whole or not at all."""
 
-import dataclasses
+import codecs
+import fnmatch
 import glob
 import hashlib
 import json
-import math
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, get_args, get_type_hints
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Literal
 
 from cogview.errors import CogViewError, UsageError
-
-Made = TypeVar("Made")
+from cogview.plain_json import MAX_BYTES, parse_json
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
@@ -31,11 +30,15 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, existing: Literal["replace", "refuse"] = "replace") -> Iterator[BinaryIO]:
     """Yield a file to write that takes the place of `path` when the block ends without an error.
 
     Args:
         path: the file; its folder is made if missing.
+        existing: what happens to a file that lies there by then; beside one that is not replaced, the new one is kept.
+
+    Raises:
+        CogViewError: a file lies there and is not to be replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -45,6 +48,10 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes files private; ours are ordinary files
+        if existing == "refuse" and path.exists():
+            kept = unused_path(path)
+            Path(temporary).replace(kept)
+            raise CogViewError(f"{path} was put there meanwhile and stays; what was made is {kept}.")
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -67,11 +74,50 @@ def read_json(path: Path, what: str) -> Any:
         CogViewError: it cannot be read, or holds something else.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(read_bounded(path))
     except (OSError, ValueError) as error:
         raise CogViewError(
             f"{path} cannot be read as JSON ({error}): copy or export the {what} again."
         ) from error
+
+
+def read_bounded(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return the content of a file that has to be a small one.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file (a pipe may never end), or longer than `max_bytes`.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
+    with path.open("rb") as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes:,} bytes")
+    return data
+
+
+def read_card(path: Path) -> str:
+    """Return the text of a model card, "" if there is none.
+
+    A card is for people and decides nothing, so another encoding than UTF-8 does not keep a model from being loaded:
+    UTF-16 is known by its byte order mark, and anything else is taken for Windows' Western European.
+
+    Raises:
+        CogViewError: it cannot be read.
+    """
+    if not path.exists():
+        return ""
+    try:
+        data = read_bounded(path)
+    except (OSError, ValueError) as error:
+        raise CogViewError(f"{path} cannot be read ({error}): put another card there, or none.") from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
 
 
 def atomic_write_json(path: Path, value: Any) -> None:
@@ -82,19 +128,24 @@ def atomic_write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, refuse: Callable[[Path], object] | None = None) -> Iterator[Path]:
     """Yield a temporary folder that takes the place of `path` when the block ends without an error.
 
     It lies hidden beside `path`. A process that is killed leaves it behind, and the next that makes `path` removes it.
+    Where `path` may not be replaced any more when the block ends, the new folder is kept under another name beside it.
 
     Args:
         path: the folder to make or to replace; of a link, what it points to.
+        refuse: raises `CogViewError` for a folder that must not be replaced: by default one with anything in it. It is
+            asked before the work, and again after it, since much may have been put there meanwhile.
 
     Raises:
-        CogViewError: a disk is mounted there, which cannot be replaced.
+        CogViewError: what lies there must not be replaced, or a disk is mounted there, which cannot be.
     """
-    path = path.resolve()
+    path, refuse = path.resolve(), refuse or refuse_taken
     refuse_mount(path)
+    if path.exists():
+        refuse(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = _workplace_prefix(path)
     _remove_leftovers(path, prefix)
@@ -104,6 +155,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             new.mkdir()
             yield new
             if path.exists():  # two renames, since a folder with content cannot be replaced by one
+                _refuse_filled_meanwhile(path, refuse, new)
                 path.replace(workplace / "old")
             new.replace(path)
         finally:
@@ -135,60 +187,29 @@ def _workplace_prefix(path: Path) -> str:
     return f".{path.name}.unfinished-{machine}-"
 
 
-def dataclass_from_json(cls: type[Made], values: Mapping[str, Any], **more: Any) -> Made:
-    """Return a dataclass of what a JSON file says of its fields, lists as tuples again.
-
-    A file may say anything, so numbers and their kinds are checked here; what they may be is the class's to check.
-
-    Args:
-        cls: its fields are numbers, strings, tuples of numbers, dataclasses of such, or given by `more`.
-        values: by the names of the fields.
-        more: further fields.
+def _refuse_filled_meanwhile(path: Path, refuse: Callable[[Path], object], new: Path) -> None:
+    """Put a new folder beside `path` if that must not be replaced.
 
     Raises:
-        TypeError: a field is missing, unknown, of another type, or a number that is infinite or NaN.
-    """
-    hints = get_type_hints(cls)
-    made = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    for name, value in made.items():
-        if dataclasses.is_dataclass(inner := hints.get(name)):
-            if not (isinstance(inner, type) and isinstance(value, Mapping)):
-                raise TypeError(f"{name} is {value!r}, which is no section of its own")
-            made[name] = dataclass_from_json(inner, value)
-    for name, value in made.items():
-        wanted = get_args(hints.get(name)) if isinstance(value, tuple) else (hints.get(name),)
-        for each in value if isinstance(value, tuple) else (value,):
-            is_number = isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each)
-            if (int in wanted and not (is_number and isinstance(each, int))) or (
-                float in wanted and not is_number
-            ):
-                raise TypeError(f"{name} is {each!r}, which is no number of its kind")
-            if wanted == (bool,) and not isinstance(each, bool):
-                raise TypeError(f"{name} is {each!r}, wanted true or false")
-    return cls(**made, **more)
-
-
-def section_from_json(
-    cls: type[Made], config: Mapping[str, Any], section: str, source: Path, **more: Any
-) -> Made:
-    """Return a dataclass of one section of a JSON file.
-
-    Args:
-        cls: as `dataclass_from_json` takes it.
-        config: the content of the file.
-        section: its name in there.
-        source: the file, for the message.
-        more: further fields.
-
-    Raises:
-        CogViewError: the section is missing or not valid.
+        CogViewError: that it was.
     """
     try:
-        return dataclass_from_json(cls, config[section], **more)
-    except (AttributeError, KeyError, TypeError, UsageError) as error:
+        refuse(path)
+    except CogViewError as error:
+        kept = unused_path(path)
+        new.replace(kept)
         raise CogViewError(
-            f"{source} has no valid section '{section}' ({error}): export the model again."
+            f"{path} was filled meanwhile, so it stays as it is, and what was made is {kept} ({error})"
         ) from error
+
+
+def unused_path(path: Path) -> Path:
+    """Return the path, with a number behind it if something lies there already."""
+    number, candidate = 1, path
+    while candidate.exists() or candidate.is_symlink():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
 
 
 def refuse_taken(path: Path) -> None:
@@ -213,25 +234,51 @@ def refuse_mount(path: Path) -> None:
         )
 
 
-def may_be_replaced(folder: Path, read_config: Callable[[Path], object], names: Collection[str]) -> bool:
-    """Return whether a folder is empty or of a kind, and holds nothing else: nothing else is ever deleted.
+def refuse_unlike(
+    folder: Path, read_config: Callable[[Path], object], files: Collection[str], what: str
+) -> None:
+    """Refuse to replace anything but a folder of a kind that holds nothing else: nothing else is ever deleted.
 
     Args:
-        folder: a path that exists.
+        folder: a path that exists; an empty folder may be replaced.
         read_config: raises `CogViewError` for a folder that is not of that kind.
-        names: of all that a folder of that kind holds.
+        files: all that a folder of that kind may hold: paths below it, with * for the name of a file or folder.
+        what: the kind.
+
+    Raises:
+        CogViewError: naming what is in the way.
     """
-    if not folder.is_dir():
-        return False
-    if any(entry.name not in names for entry in folder.iterdir()):
-        return False
-    if not any(folder.iterdir()):
-        return True
+    other = _first_unlike(folder, files) if folder.is_dir() else None
+    if other is not None:
+        raise CogViewError(
+            f"{folder} holds {other}, which is not of {what}, so it is not replaced: choose another path, or take "
+            "that out first."
+        )
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
     try:
+        if not folder.is_dir():
+            raise CogViewError(f"{folder} is no folder")
         read_config(folder)
-    except CogViewError:
-        return False
-    return True
+    except CogViewError as error:
+        raise CogViewError(
+            f"{folder} exists and is not {what}, so it is not replaced: choose another path."
+        ) from error
+
+
+def _first_unlike(folder: Path, files: Collection[str]) -> str | None:
+    """Return the first thing in a folder, at any depth, that is neither one of `files` nor a folder for some."""
+    allowed = [PurePosixPath(each).parts for each in files]
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        is_folder = path.is_dir() and not path.is_symlink()
+        for wanted in allowed:
+            fits = all(fnmatch.fnmatchcase(*pair) for pair in zip(parts, wanted, strict=False))
+            if fits and (len(parts) < len(wanted) if is_folder else len(parts) == len(wanted)):
+                break
+        else:
+            return path.relative_to(folder).as_posix()
+    return None
 
 
 def _remove_leftovers(path: Path, prefix: str) -> None:
@@ -252,6 +299,8 @@ def _remove_workplace(workplace: Path, path: Path) -> None:
     old = workplace / "old"
     if old.exists() and not path.exists():
         old.replace(path)
+    elif old.exists() and (workplace / "new").exists():
+        return  # a kill came between the renames, and somebody has put something else there: the old one is theirs
     shutil.rmtree(workplace, ignore_errors=True)
 
 
@@ -294,6 +343,22 @@ def _lock(folder: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def try_lock(file: BinaryIO) -> bool:
+    """Lock an open file until it is closed, and return False if another process holds it.
+
+    Where files cannot be locked, everyone gets it.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
 
 
 class SharedLock:

@@ -83,8 +83,19 @@ def test_loss_is_the_weighted_mean_over_all_targets(normaliser, text_weight):
     assert len(text) == (1 + 5 + 3) + 3  # each text's pieces and the separator that ends it
     expected = (image.sum() + text_weight * text.sum()) / (len(image) + text_weight * len(text))
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert metrics["image_loss_nats"].item() == pytest.approx(image.mean().item(), rel=1e-5)
-    assert metrics["text_loss_nats"].item() == pytest.approx(text.mean().item(), rel=1e-5)
+    for name, nats in (("image_loss_nats", image), ("text_loss_nats", text)):
+        assert metrics[name].total.item() == pytest.approx(nats.sum().item(), rel=1e-5)
+        assert metrics[name].weight == len(nats)
+
+
+def test_rows_without_a_target_that_counts_have_no_loss_and_a_gradient_of_zeros():
+    subject = task(text_weight=0.0)
+    batch = {name: tensor[:, :0] if "image_" in name else tensor for name, tensor in subject.batch(0).items()}
+    loss, metrics = subject.loss(batch)
+    loss.backward()
+    assert loss.item() == 0
+    assert not any(p.grad.any() for p in subject.module.parameters() if p.grad is not None)
+    assert metrics["text_loss_nats"].weight == 12
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
@@ -160,10 +171,9 @@ def test_z_loss_is_added_to_the_loss_and_shown_apart(normaliser):
     loss, metrics = plain.loss(plain.batch(0))
     with_z, more = penalised.loss(penalised.batch(0))
     assert "squared_log_normaliser" not in metrics
-    assert more["squared_log_normaliser"] > 0
-    assert with_z.item() == pytest.approx(
-        loss.item() + 0.01 * more["squared_log_normaliser"].item(), rel=1e-5
-    )
+    square = (more["squared_log_normaliser"].total / more["squared_log_normaliser"].weight).item()
+    assert square > 0
+    assert with_z.item() == pytest.approx(loss.item() + 0.01 * square, rel=1e-5)
     assert more["image_loss_nats"] == metrics["image_loss_nats"]
 
 

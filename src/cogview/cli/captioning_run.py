@@ -1,7 +1,6 @@
 """A run that learns to caption: what `cogview train captioning` does once its options are read."""
 
 import dataclasses
-import io
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +11,7 @@ from cogview.cli.finetune_card import finetune_card
 from cogview.cli.finetune_run import finetune
 from cogview.data.loader import TokenBatches
 from cogview.data.shards import TokenShards
-from cogview.files import atomic_write_bytes
-from cogview.generation.contact_sheet import contact_sheet
+from cogview.generation.contact_sheet import contact_sheet, save_sheet
 from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.pretrained import find_model_folder, load_pretrained
@@ -115,9 +113,7 @@ def _write_samples(base: PretrainedModel, shards: TokenShards, trained: TaskMode
     ]
     texts = [captions[0].text for captions in pipe.caption(codes)]
     rows = [tensor_to_images(pipe.image_tokenizer.decode(each[None])) for each in codes]
-    sheet = io.BytesIO()
-    contact_sheet(rows, texts).save(sheet, "PNG")
-    atomic_write_bytes(path, sheet.getvalue())
+    save_sheet(contact_sheet(rows, texts), path)
 
 
 def _held_out_figures(

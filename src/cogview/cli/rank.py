@@ -49,5 +49,9 @@ def run(
         for each in pipeline.rank(text, list(told.codes.values()), name)
     ]
     lines = [f"{each['caption_loss']:.3f}  {each['path']}" for each in ranked]
-    print_result({"text": text, "pictures": ranked, "problems": told.problems}, lines, json)
+    print_result(
+        {"text": text, "pictures": ranked, "contact_sheets": told.sheets, "problems": told.problems},
+        lines,
+        json,
+    )
     told.refuse_problems()

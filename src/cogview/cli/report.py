@@ -20,6 +20,15 @@ def print_result(result: Mapping[str, Any], lines: Sequence[str], as_json: bool)
     print(json.dumps(result, ensure_ascii=False, default=str) if as_json else "\n".join(lines))
 
 
+def print_above_bars(lines: Sequence[str]) -> None:
+    """Print lines at once, without spoiling a progress bar that stands on the same terminal."""
+    if sys.stderr.isatty():
+        tqdm.write("\n".join(lines), file=sys.stdout)
+    else:
+        print("\n".join(lines))
+    sys.stdout.flush()
+
+
 @contextmanager
 def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar with rate and time left, from the first progress on.

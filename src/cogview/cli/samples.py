@@ -1,11 +1,9 @@
 """Sample sheets that training draws on its way."""
 
-import io
 from pathlib import Path
 
 from cogview.data.shards import TokenShards
-from cogview.files import atomic_write_bytes
-from cogview.generation.contact_sheet import contact_sheet
+from cogview.generation.contact_sheet import contact_sheet, save_sheet
 from cogview.generation.parts import PretrainedModel
 from cogview.generation.pipeline import Pipeline
 
@@ -26,6 +24,4 @@ def draw_samples(
 ) -> None:
     """Draw a contact sheet with the transformer, or an adapter of it, as it is now; the seeds are always the same."""
     rows = Pipeline(model).generate(texts, NUM_SAMPLE_CANDIDATES, adapter=adapter)
-    sheet = io.BytesIO()
-    contact_sheet([[picture.image for picture in row] for row in rows], texts).save(sheet, "PNG")
-    atomic_write_bytes(path, sheet.getvalue())
+    save_sheet(contact_sheet([[picture.image for picture in row] for row in rows], texts), path)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -131,7 +132,7 @@ def decode_into(
     progress: Callable[[int, int], None] | None,
     source: str,
 ) -> tuple[Path, list[Problem]]:
-    """Decode pictures into one .npy file, whole or not at all; what a kill left of an earlier one is removed.
+    """Decode pictures into one .npy file, whole or not at all; what a kill left half decoded beside it is removed.
 
     Args:
         folder: where to.
@@ -152,17 +153,16 @@ def decode_into(
     digest = hashlib.sha256()
     num_all = len(pairs)
     folder.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(folder / name) as temporary:
-        room = np.lib.format.open_memmap(
-            temporary / "all.npy", mode="w+", dtype=np.uint8, shape=(num_all, size_pixels, size_pixels, 3)
-        )
+    # Written like any file: a mapped one on a full disk would end the process with a signal.
+    with temporary_folder(folder / name) as temporary, (temporary / "all.npy").open("wb") as file:
+        _write_header(file, num_all, size_pixels)
         for of_entry, picture in squares(pairs, size_pixels):
             digest.update(of_entry)
             if isinstance(picture, Problem):
                 if not picture.is_passed_over:
                     problems.append(picture)
             else:
-                room[num_decoded] = picture
+                file.write(picture.tobytes())
                 num_decoded += 1
             num_done += not (isinstance(picture, Problem) and picture.is_passed_over)
             if progress is not None:
@@ -173,14 +173,18 @@ def decode_into(
                 if problems
                 else f"{source} holds no pictures of that split; name another"
             )
-        if num_decoded < num_all:
-            # The header of the file states the number, which is known only now.
-            np.save(temporary / "good.npy", room[:num_decoded])
-        room.flush()
-        del room
+        file.seek(0)
+        _write_header(file, num_decoded, size_pixels)
+        file.close()
         path = folder / f"{name}-{digest.hexdigest()[:16]}.npy"
-        (temporary / ("good.npy" if num_decoded < num_all else "all.npy")).replace(path)
+        (temporary / "all.npy").replace(path)
     return path, problems
+
+
+def _write_header(file: BinaryIO, num_pictures: int, size_pixels: int) -> None:
+    """Write the header of an array of squares, which numpy makes equally long for any number of them."""
+    shape = (num_pictures, size_pixels, size_pixels, 3)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def squares(

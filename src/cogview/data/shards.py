@@ -212,9 +212,10 @@ class TokenShards:
         """
         shard, row = self._find(index)
         number = int(shard.caption_offsets[row]) + caption
-        pieces: np.ndarray = shard.pieces[
-            int(shard.piece_offsets[number]) : int(shard.piece_offsets[number + 1])
-        ]
+        start, stop = map(int, shard.piece_offsets[number : number + 2])
+        if start == stop:  # safetensors refuses a slice that begins where the array ends
+            return np.zeros(0, dtype=np.int32)
+        pieces: np.ndarray = shard.pieces[start:stop]
         return pieces
 
     def caption_lengths(self) -> Int64[np.ndarray, "m"]:

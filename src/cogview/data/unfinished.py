@@ -216,9 +216,19 @@ class UnfinishedTokens:
                 path.unlink()
 
     def deliver(self) -> None:
-        """Let the folder appear, whole, and remove what was the work on it."""
+        """Let the folder appear, whole, and remove what was the work on it.
+
+        Raises:
+            CogViewError: something was put there meanwhile.
+        """
         if self._out.exists():
-            self._out.rmdir()  # it was empty
+            try:
+                self._out.rmdir()  # it was empty
+            except OSError as error:
+                raise CogViewError(
+                    f"{self._out} was filled meanwhile, so it stays as it is: move it away and run the same command "
+                    "again, all tokens are kept."
+                ) from error
         self.tokens.replace(self._out)
         self.discard()
 
@@ -390,5 +400,5 @@ def _hidden_sibling(folder: Path) -> Path:
 
 def _remove_hidden_siblings(folder: Path) -> None:
     """Remove what is on its way out, and what kills have left of that; who loses a folder just begun begins again."""
-    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.{'[0-9a-f]' * 8}"):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from cogview.generation.resident import ResidentModel
 from cogview.image.pixels import as_rgb, image_to_array, read_image, resize_and_crop
 from cogview.sequence.captioning import CaptionTemplate
 from cogview.sequence.template import Codes, PairTemplate
+from cogview.text.word_replacing import Language
 from cogview.transformer.adapter import AdaptedTransformer
 
 Picture: TypeAlias = Image.Image | str | Path | Tensor
@@ -105,6 +106,7 @@ class CaptioningModel(ResidentModel):
         max_pieces: int | None = None,
         length_penalty: float | int = 1.0,
         captioner: str | None = None,
+        language: Language | None = None,
     ) -> list[list[Caption]]:
         """Write captions of pictures.
 
@@ -120,6 +122,7 @@ class CaptioningModel(ResidentModel):
             max_pieces: of a text; as many as the model has room for by default.
             length_penalty: of the beam search: 0 prefers short texts, 1 ranks by the mean log p of a piece.
             captioner: the name of the adapter, if there are several.
+            language: "zh" or "en": pieces with letters of other scripts are not written; as the model likes by default.
 
         Returns:
             A list for each picture; captions of a beam search best first, others in the order of their seeds.
@@ -136,13 +139,14 @@ class CaptioningModel(ResidentModel):
             raise UsageError(f"seed must not be negative, got {seed}")
         config = SamplingConfig(temperature=float(temperature), top_k=top_k, top_p=float(top_p))
         chosen, tokenizer = self.captioner(captioner), self.text_tokenizer
+        allowed = None if language is None else self._pieces_of(language)
         codes = self.codes_of(images, chosen.template)
         width = max(num_beams, num_captions)
         seeds: Sequence[int | None] = range(seed, seed + num_captions)
         if config.temperature or width == 1:
-            written = chosen.sample(codes, range(seed, seed + num_captions), config, max_pieces)
+            written = chosen.sample(codes, range(seed, seed + num_captions), config, max_pieces, allowed)
         else:
-            written = chosen.beam_search(codes, width, max_pieces, float(length_penalty))
+            written = chosen.beam_search(codes, width, max_pieces, float(length_penalty), allowed)
         if not config.temperature:
             seeds = [None] * num_captions
         return [
@@ -294,6 +298,21 @@ class CaptioningModel(ResidentModel):
                 raise UsageError(f"text {number} of {len(texts)}, {text[:40]!r}, {problem}")
             found.append(pieces)
         return found
+
+    def _pieces_of(self, language: Language) -> Bool[np.ndarray, "n"]:
+        """Return which pieces may be written in a language.
+
+        Raises:
+            UsageError: the language is unknown, or the text tokenizer has no words of it.
+        """
+        if language not in get_args(Language):
+            raise UsageError(f"language must be one of {', '.join(get_args(Language))}, got {language!r}")
+        tokenizer = self.text_tokenizer
+        allowed = tokenizer.writes(language)
+        others = [tokenizer.writes(other) for other in get_args(Language) if other != language]
+        if not (allowed & ~np.logical_or.reduce(others)).any():
+            raise UsageError(f"this model's text tokenizer has no words of the language {language!r}")
+        return allowed
 
     def _new_captioner(self, chosen: TaskModel) -> Captioner:
         transformer = chosen.transformer

@@ -1,7 +1,7 @@
 """Pictures at twice or four times their size: what a model with an adapter for super-resolution can do."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Int64
@@ -30,9 +30,13 @@ class MagnifiedImage:
     """
 
     image: Image.Image
-    codes: Int64[Tensor, "r s"]
+    codes: Int64[Tensor, "r s"] = field(repr=False)
     seed: int
     text: str
+
+    def _repr_png_(self) -> bytes | None:
+        """Return what notebooks show."""
+        return self.image._repr_png_()
 
 
 class MagnifyingModel(CaptioningModel):

@@ -9,11 +9,12 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import dataclass_from_json
-from cogview.generation.weights import fingerprint_of_transformer, read_weights
+from cogview.generation.weights import fingerprint_of_transformer
 from cogview.image.tokenizer import ImageTokenizer
+from cogview.plain_json import dataclass_from_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
+from cogview.tensors import read_tensors
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.model import Transformer
 from cogview.transformer.three_region import regions_for
@@ -43,10 +44,10 @@ class TaskModel:
     """
 
     task: TaskName
-    transformer: Transformer
+    transformer: Transformer = field(repr=False)
     template: Mapping[str, Any]
     licence: str = ""
-    card: str = ""
+    card: str = field(default="", repr=False)
 
     def template_of(self, cls: type[Template], vocabulary: Vocabulary) -> Template:
         """Return the template as what it is.
@@ -94,12 +95,12 @@ class PretrainedModel:
         CogViewError: the parts do not fit together.
     """
 
-    transformer: Transformer
+    transformer: Transformer = field(repr=False)
     template: TextToImageTemplate
     text_tokenizer: TextTokenizer | None
     image_tokenizer: ImageTokenizer | None
-    card: str = ""
-    samples: bytes = b""
+    card: str = field(default="", repr=False)
+    samples: bytes = field(default=b"", repr=False)
     guidance: float = 1.0
     rounded_to: torch.dtype | None = None
     source: Path | None = None
@@ -151,5 +152,5 @@ class PretrainedModel:
     def fingerprint(self) -> str:
         """Of the transformer's weights, as they were before they were rounded; adapters are made for one."""
         if self.rounded_to is not None and self.source is not None:
-            return fingerprint_of_transformer(read_weights(self.source))
+            return fingerprint_of_transformer(read_tensors(self.source))
         return fingerprint_of_transformer(self.transformer.state_dict())

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
 
@@ -35,11 +35,15 @@ class GeneratedImage:
     """
 
     image: Image.Image
-    codes: Int64[Tensor, "r s"]
+    codes: Int64[Tensor, "r s"] = field(repr=False)
     seed: int
     text: str
     caption_loss: float | None = None
     drawn_text: str | None = None
+
+    def _repr_png_(self) -> bytes | None:
+        """Return what notebooks show."""
+        return self.image._repr_png_()
 
 
 class Pipeline(MagnifyingModel):

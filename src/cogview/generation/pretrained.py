@@ -21,9 +21,9 @@ from cogview.files import (
     atomic_folder,
     atomic_write_json,
     atomic_write_text,
-    may_be_replaced,
+    read_card,
     read_json,
-    section_from_json,
+    refuse_unlike,
 )
 from cogview.generation.adapters import (
     ADAPTER_FILES,
@@ -44,6 +44,7 @@ from cogview.image.tokenizer import (
     inference_weights,
     load_image_tokenizer,
 )
+from cogview.plain_json import section_from_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.text.tokenizer import TextTokenizer
@@ -61,11 +62,8 @@ _TOKENIZERS = {"text_tokenizer": "text.model", "image_tokenizer": FOLDER_NAME}
 CARD_FILE = "README.md"
 SAMPLES_FILE = "samples.png"
 _FILES = (
-    "config.json",
-    "model.safetensors",
-    "text.model",
-    FOLDER_NAME,
-    ADAPTERS_FOLDER,
+    *REQUIRED_FILES,
+    *(f"{ADAPTERS_FOLDER}/*/{name}" for name in ADAPTER_FILES),
     CARD_FILE,
     SAMPLES_FILE,
 )
@@ -99,13 +97,20 @@ def save_pretrained(
             f"the weights were rounded to {name} when the model was loaded, so saving it would lose digits for good: "
             f"load it with dtype='float32' to save it as it was, or save it with dtype=torch.{name}"
         )
-    folder = folder.resolve()
-    if folder.exists() and not may_be_replaced(folder, read_config, _FILES):
-        raise CogViewError(
-            f"{folder} exists and is no model folder, or holds more than one does, so it is not replaced: choose "
-            "another path."
-        )
-    refuse_lost_adapters(folder, model.adapters)
+
+    def refuse(taken: Path) -> None:
+        refuse_unlike(taken, read_config, _FILES, "a model folder")
+        refuse_lost_adapters(taken, model.adapters)
+        for name, part in (
+            ("text.model", model.text_tokenizer),
+            (FOLDER_NAME, model.image_tokenizer),
+            (SAMPLES_FILE, model.samples),
+        ):
+            if not part and (taken / name).exists():
+                raise CogViewError(
+                    f"{taken} holds {name}, and this model has none, so it is not replaced: choose another path."
+                )
+
     template = dataclasses.asdict(model.template)
     vocabulary = template.pop("vocabulary")
     config = {
@@ -118,7 +123,7 @@ def save_pretrained(
         "image_tokenizer": model.image_fingerprint,
         "guidance": model.guidance,
     }
-    with atomic_folder(folder) as unfinished:
+    with atomic_folder(folder, refuse) as unfinished:
         atomic_write_json(unfinished / "config.json", config)
         write_weights(unfinished / "model.safetensors", model.transformer.state_dict(), dtype, read)
         if model.text_tokenizer:
@@ -199,7 +204,7 @@ def load_pretrained(
                 f"The {what.replace('_', ' ')} in {folder} has fingerprint {got}, but the transformer learnt with "
                 f"{config.get(what)}: put back the tokenizer that the model was trained with."
             )
-    card_path, samples_path = folder / CARD_FILE, folder / SAMPLES_FILE
+    samples_path = folder / SAMPLES_FILE
     transformer, rounded_to = load_transformer(
         folder / "model.safetensors", transformer_config, device, dtype or torch.float32
     )
@@ -208,7 +213,7 @@ def load_pretrained(
         template=template,
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
-        card=card_path.read_text(encoding="utf-8") if card_path.is_file() else "",
+        card=read_card(folder / CARD_FILE),
         samples=samples_path.read_bytes() if samples_path.is_file() else b"",
         guidance=_guidance(config, source),
         rounded_to=rounded_to,

@@ -33,6 +33,14 @@ class ResidentModel:
         self._engines: dict[TaskModel, Engine] = {}
         self._weakened: tuple[TaskModel, float, TaskModel] | None = None
 
+    def __repr__(self) -> str:
+        template, adapters = self.template, ", ".join(self.adapters) or "none"
+        return (
+            f"{type(self).__name__}({self.transformer.config.num_parameters:,} parameters, draws "
+            f"{template.grid_rows} x {template.grid_columns} codes, on {self.device} in "
+            f"{str(self.dtype).removeprefix('torch.')}, adapters: {adapters})"
+        )
+
     @property
     def transformer(self) -> Transformer:
         """Tokens and positions, both [b t], to logits [b t v]."""
@@ -70,6 +78,11 @@ class ResidentModel:
                 "into the model's as image_tokenizer, or convert it with --image-tokenizer"
             )
         return self._model.image_tokenizer
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the transformer's weights: equal means equal."""
+        return self._model.fingerprint
 
     @property
     def guidance(self) -> float:

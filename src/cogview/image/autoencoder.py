@@ -21,7 +21,8 @@ class AutoencoderOutput:
         l2: mean squared error of normalised pixels.
         codes: the code of each grid cell.
         vectors: the encoder's outputs, detached; the quantizer's `update` learns from them.
-        metrics: detached scalars: `l1`, `l2` (of normalised pixels), `psnr` (dB) and `commitment`.
+        metrics: detached means over the pictures: of `l1`, `l2` (of normalised pixels), `commitment`, and `psnr`, the
+            ratio (dB) of each picture by itself.
     """
 
     reconstruction: Float[Tensor, "b c y x"]
@@ -76,9 +77,9 @@ class Autoencoder(nn.Module):
         reconstruction = self._denormalise(decoded)
         with torch.no_grad():
             # Half the difference, since [-1, 1] is twice as wide as the [0, 1] that PSNR speaks of.
-            squared = ((reconstruction.clamp(-1.0, 1.0) - images) / 2.0).square().mean()
+            squared = ((reconstruction.clamp(-1.0, 1.0) - images) / 2.0).square().mean((1, 2, 3))
             metrics = {"l1": l1.detach(), "l2": l2.detach(), "commitment": quantized.loss.detach()}
-            metrics["psnr"] = -10.0 * squared.clamp_min(1e-10).log10()
+            metrics["psnr"] = -10.0 * squared.clamp_min(1e-10).log10().mean()
         return AutoencoderOutput(
             reconstruction=reconstruction,
             loss=loss,

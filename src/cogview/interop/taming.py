@@ -8,8 +8,7 @@ from torch import Tensor
 from cogview.errors import CogViewError
 from cogview.image.config import VQGANConfig
 from cogview.image.tokenizer import ImageTokenizer
-from cogview.image.vqgan import VQGAN
-from cogview.interop.weights import as_float, check_weights, shape_of
+from cogview.interop.weights import as_float, image_tokenizer_of, shape_of
 
 _CODEBOOK = "quantize.embedding.weight"
 _PARTS = {
@@ -62,11 +61,7 @@ def convert_taming_vqgan(tensors: Mapping[str, Tensor]) -> ImageTokenizer:
     config = _config_of(held)
     num_grids = len(config.channel_factors)
     weights = {_our_name(name, num_grids): as_float(name, value) for name, value in held.items()}
-    vqgan = VQGAN(config)
-    check_weights(vqgan, weights)
-    vqgan.load_state_dict(weights, strict=False)
-    vqgan.quantizer.take_codebook_as_it_is()
-    return ImageTokenizer(vqgan)
+    return image_tokenizer_of(config, weights)
 
 
 def _config_of(tensors: Mapping[str, Tensor]) -> VQGANConfig:

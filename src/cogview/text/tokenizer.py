@@ -1,14 +1,18 @@
 """Words to pieces and back, by a SentencePiece model."""
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Bool
 from sentencepiece import SentencePieceNormalizer, SentencePieceProcessor
 
 from cogview.errors import CogViewError
 from cogview.files import atomic_write_bytes
+from cogview.text.word_replacing import Language
 
 NORMALIZATION = "nmt_nfkc"
 """SentencePiece's name for how our text tokenizers normalise: Unicode's NFKC, with whitespace drawn together."""
@@ -61,6 +65,9 @@ class TextTokenizer:
         self.unknown_piece: int = self._processor.unk_id()
         self.fingerprint: str = hashlib.sha256(model).hexdigest()[:16]
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.num_pieces:,} pieces, {self.fingerprint})"
+
     @classmethod
     def from_file(cls, path: Path | str) -> "TextTokenizer":
         """Read a model file.
@@ -97,6 +104,25 @@ class TextTokenizer:
         """Return the pieces of a text as strings, to look at; a space is shown as "▁"."""
         words: list[str] = self._processor.encode(valid_text(text), out_type=str)
         return words
+
+    def writes(self, language: Language) -> Bool[np.ndarray, "n"]:
+        """Return which pieces a text in a language may have: all whose letters are of its script, and those without.
+
+        Args:
+            language: "en" for Latin letters alone; "zh" for Chinese characters, with letters only beside one in the
+                same piece.
+        """
+        return np.array([self._is_of(language, piece) for piece in range(self.num_pieces)])
+
+    def _is_of(self, language: Language, piece: int) -> bool:
+        word = self._processor.id_to_piece(piece)
+        if self._processor.is_byte(piece):  # "<0x41>"
+            byte = int(word[3:5], 16)
+            return byte < 0x80 if language == "en" else not chr(byte).isascii() or not chr(byte).isalpha()
+        letters = [unicodedata.name(each, "") for each in word if each.isalpha()]
+        if language == "en":
+            return all(name.startswith("LATIN") for name in letters)
+        return not letters or any(name.startswith("CJK") for name in letters)
 
     def save(self, path: Path) -> None:
         """Write the model file, whole or not at all."""

@@ -15,6 +15,7 @@ class MicroBatch:
 
     Args:
         tensors: the part, on the device.
+        num_own_items: items of its own rows.
         num_items: items of all rows, those of other processes too.
         unit: the plural of its items.
         weight: the share of its own rows of the items of the whole batch; the weights of a step, over all processes,
@@ -23,6 +24,7 @@ class MicroBatch:
     """
 
     tensors: Batch
+    num_own_items: float | int
     num_items: float | int
     unit: str
     weight: float
@@ -81,7 +83,12 @@ def _cut(task: Task, batch: Batch, num_parts: int) -> list[MicroBatch]:
     total = sum(num_items for num_items, _ in counts)
     return [
         MicroBatch(
-            tensors=part, num_items=num_items, unit=unit, weight=num_items / total, work=task.work(part)
+            tensors=part,
+            num_own_items=num_items,
+            num_items=num_items,
+            unit=unit,
+            weight=num_items / total,
+            work=task.work(part),
         )
         for part, (num_items, unit) in zip(parts, counts, strict=True)
     ]

@@ -44,7 +44,7 @@ class TrainingConfig:
     """The numbers of one training run; the defaults are the paper's where it names one.
 
     Args:
-        num_steps: optimizer steps of the whole run; the schedule stretches over them.
+        num_steps: optimizer steps of the whole run; the schedule stretches over them. A resume may raise it.
         batch_size: samples of a step, over all its micro-batches.
         num_micro_batches: equal parts a batch is cut into to fit the memory; gradients are summed over them.
         optimizer: "adamw" for all parameters, or "muon" for the weights of linear maps and AdamW for the rest.

@@ -22,6 +22,8 @@ from cogview.transformer.config import AdapterConfig
 from cogview.transformer.model import Transformer
 from cogview.transformer.normalization import RelaxedLayerNorm
 
+_NORMS = (RelaxedLayerNorm, nn.RMSNorm)
+
 
 class LowRankLinear(nn.Linear):
     """y = W x + b + (alpha / rank) up(down(x)), where W and b are another map's.
@@ -142,9 +144,7 @@ class AdaptedTransformer(Transformer):
                 parent = block.get_submodule(place)
                 setattr(parent, leaf, LowRankLinear(getattr(parent, leaf), adapter, generator))
         if adapter.trains_norms:
-            for norm in [
-                child for child in self.modules() if isinstance(child, RelaxedLayerNorm | nn.RMSNorm)
-            ]:
+            for norm in [child for child in self.modules() if isinstance(child, _NORMS)]:
                 for leaf, parameter in list(norm.named_parameters()):
                     setattr(norm, leaf, nn.Parameter(parameter.detach().clone()))
         if adapter.num_positions is not None:
@@ -203,6 +203,28 @@ class AdaptedTransformer(Transformer):
         if isinstance(module, TokenTable):
             return module.part(range(module.num_embeddings))
         return module.get_parameter(leaf)
+
+
+def adapter_shapes(base: Transformer, adapter: AdapterConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of what an adapter adds to a base, by name, before any of it is made."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for index, block in enumerate(base.blocks):
+        for name in adapter.maps:
+            linear = block.get_submodule(name)
+            assert isinstance(linear, nn.Linear)
+            shapes[f"blocks.{index}.{name}.down.weight"] = (adapter.rank, linear.in_features)
+            shapes[f"blocks.{index}.{name}.up.weight"] = (linear.out_features, adapter.rank)
+    if adapter.trains_norms:
+        for name, module in base.named_modules():
+            if isinstance(module, _NORMS):
+                shapes.update(
+                    {f"{name}.{leaf}": tuple(each.shape) for leaf, each in module.named_parameters()}
+                )
+    if adapter.num_positions is not None:
+        shapes["embedding.positions.weight"] = (adapter.num_positions, base.config.hidden_size)
+    if adapter.token_rows:
+        shapes["embedding.tokens.rows"] = (len(adapter.token_rows), base.config.hidden_size)
+    return shapes
 
 
 def first_positions(
