@@ -46,7 +46,7 @@ _MAGIC: Final = (
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 _PPM = re.compile(rb"P[1-6][ \t\r\n]+(#|\d)")
-_SVG = re.compile(rb"(?:\s|<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE\s+svg[^>]*>)*<(\w+:)?svg[\s>]", re.DOTALL)
+_SVG = re.compile(rb"(?:\s|<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE\s+svg[^>]*>)*<(\w+:)?svg[\s>/]", re.DOTALL)
 
 Verdict: TypeAlias = Literal["picture", "nothing"] | str
 """What a file is; anything else than these two is the reason for which a picture is not taken."""

@@ -1,7 +1,7 @@
 """Which side of a picture is up: told by its file, or by what is kept beside it."""
 
 import json
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from PIL import ExifTags, Image
 
@@ -16,6 +16,7 @@ _TURNS: Final = {
 }
 """What sets a picture upright, by its EXIF orientation; 1 is upright already."""
 
+_NUM_BYTES: Final = {1: 1, 3: 2, 4: 4}  # of the whole numbers among the types of EXIF
 # The words of the package exifread, which img2dataset keeps.
 _WORDS: Final = {
     "horizontal (normal)": 1,
@@ -37,14 +38,39 @@ def orientation_of(opened: Image.Image) -> int | None:
     Args:
         opened: a picture that has been opened; of a TIFF, not loaded yet, since loading turns it.
     """
+    found: object
     try:
         if opened.format == "TIFF":
             found = getattr(opened, "tag_v2", {}).get(ExifTags.Base.Orientation)
-        else:
+        elif (found := _orientation_in(opened.info.get("exif", b""))) is None:
             found = opened.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # Pillow raises nearly anything on EXIF that is none
         return None
     return found if isinstance(found, int) and 1 <= found <= 8 else None
+
+
+def _orientation_in(exif: bytes) -> int | None:
+    """Return what the first list of tags in some EXIF says, None if it says nothing plain.
+
+    Pillow's own reader stops at the first tag that makes no sense, and the orientation may come behind it.
+    """
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
+    if tiff[:4] not in (b"II*\0", b"MM\0*"):
+        return None
+
+    def number(place: int, num_bytes: int) -> int:
+        return int.from_bytes(tiff[place : place + num_bytes], order)
+
+    start, found = number(4, 4), None
+    for index in range(number(start, 2)):
+        place = start + 2 + 12 * index
+        if place + 12 > len(tiff):
+            break
+        kind, count = number(place + 2, 2), number(place + 4, 4)
+        if number(place, 2) == ExifTags.Base.Orientation and count == 1 and kind in _NUM_BYTES:
+            found = number(place + 8, _NUM_BYTES[kind])
+    return found
 
 
 def set_upright(image: Image.Image, orientation: int | None) -> Image.Image:

@@ -16,10 +16,9 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from cogview.errors import CogViewError
+from cogview.image.extras import JPEG, PNG, without_extras
 from cogview.image.formats import AVIF, FORMATS, HEAD_BYTES, format_of, not_read
 from cogview.image.orientation import orientation_of, set_upright
-from cogview.image.png_chunks import SIGNATURE as PNG_SIGNATURE
-from cogview.image.png_chunks import without_extras
 
 # About a 12,000 x 8,000 photograph; a small file can claim far more and fill the memory.
 MAX_PIXELS = 100_000_000
@@ -147,8 +146,8 @@ def _read(source: Source, max_pixels: int, orientation: int | None) -> ReadImage
 
 
 def _read_bare(source: Source, max_pixels: int, orientation: int | None, error: Exception) -> ReadImage:
-    """Read a PNG without its texts and profiles, or raise the error that they, or its pixels, were the cause of."""
-    if _head(source).startswith(PNG_SIGNATURE):
+    """Read a PNG or JPEG without texts and profiles, or raise the error that they, or its pixels, were the cause of."""
+    if _head(source).startswith((PNG, JPEG)):
         for bare in without_extras(_all_of(source)):
             try:
                 return _read(BytesIO(bare), max_pixels, orientation)

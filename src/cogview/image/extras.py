@@ -1,10 +1,11 @@
-"""PNG files without the parts that hold no pixels, for those whose text or colour profile stops the decoder."""
+"""PNG and JPEG files without what holds no pixels, for those whose texts, profiles or comments stop the decoder."""
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG = b"\x89PNG\r\n\x1a\n"
+JPEG = b"\xff\xd8"
 MAX_TEXT_BYTES = 2**20
 """How long a text may be, unpacked, to be kept; Pillow refuses pictures with longer ones."""
 
@@ -14,32 +15,61 @@ _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 # Texts that may say which side is up.
 _ORIENTATION_KEYWORDS = (b"Raw profile type exif", b"Raw profile type APP1", b"XML:com.adobe.xmp")
 
+# Segments of a JPEG: what its colours mean, EXIF, and Adobe's word on the colours, with their least lengths.
+_JFIF, _EXIF, _ADOBE = 0xE0, 0xE1, 0xEE
+_LEAST_BYTES = {_JFIF: 14, _ADOBE: 12}
+_COMMENT, _SCAN = 0xFE, 0xDA
 
-def without_extras(png: bytes) -> Iterator[bytes]:
-    """Yield a PNG without whatever may be left out, fewer and fewer parts; nothing if there is nothing to leave out.
 
-    First go texts and profiles but those that tell which side is up, then all that is not needed for the pixels.
+def without_extras(data: bytes) -> Iterator[bytes]:
+    """Yield a PNG or JPEG without whatever may be left out, fewer and fewer parts; nothing if there is none such.
+
+    First go all parts but those that tell which side is up, then all that is not needed for the pixels.
 
     Args:
-        png: a file's bytes, maybe of something else.
+        data: a file's bytes, maybe of something else.
     """
-    if not png.startswith(SIGNATURE):
-        return
-    before = png
-    for is_kept in (_is_of_use, _is_transparency):
-        kept = [SIGNATURE]
-        for kind, content, whole in _chunks(png):
-            if not kind or not kind[0] & 0x20 or is_kept(kind, content, whole):
-                kept.append(whole)
-        bare = b"".join(kept)
+    bares = _bare_pngs(data) if data.startswith(PNG) else _bare_jpegs(data) if data.startswith(JPEG) else ()
+    before = data
+    for bare in bares:
         if bare != before:
             yield bare
             before = bare
 
 
+def _bare_pngs(png: bytes) -> Iterator[bytes]:
+    is_kept: Callable[[bytes, bytes, bytes], bool]
+    for is_kept in (_is_of_use, _is_transparency):
+        kept = [PNG]
+        for kind, content, whole in _chunks(png):
+            if (
+                not kind or not kind[0] & 0x20 or is_kept(kind, content, whole)
+            ):  # a small letter: may be left out
+                kept.append(whole)
+        yield b"".join(kept)
+
+
+def _bare_jpegs(jpeg: bytes) -> Iterator[bytes]:
+    for kept_markers in ((_JFIF, _EXIF, _ADOBE), (_JFIF, _ADOBE)):
+        kept, place = [JPEG], len(JPEG)
+        while jpeg[place : place + 1] == b"\xff" and len(jpeg) >= place + 4:
+            marker, length = jpeg[place + 1], int.from_bytes(jpeg[place + 2 : place + 4], "big")
+            if marker == 0xFF:  # a filling byte
+                place += 1
+                continue
+            if marker == _SCAN or not 0xC0 <= marker <= _COMMENT:
+                break
+            is_extra = marker & 0xF0 == 0xE0 or marker == _COMMENT
+            is_kept = marker in kept_markers and length - 2 >= _LEAST_BYTES.get(marker, 0)
+            if is_kept or not is_extra:
+                kept.append(jpeg[place : place + 2 + length])
+            place += 2 + length
+        yield b"".join([*kept, jpeg[place:]])
+
+
 def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
     """Yield kind, content and all bytes of each chunk; the rest from the first that is not whole, as one of no kind."""
-    place = len(SIGNATURE)
+    place = len(PNG)
     while place < len(png):
         (length,) = struct.unpack(">I", png[place : place + 4].rjust(4, b"\0"))
         end = place + length + 12
