@@ -13,6 +13,7 @@ from torch import Tensor
 from cogview.errors import CogViewError
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
+from cogview.transformer.uninitialised import uninitialised
 
 _KINDS = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
 """What the format calls the dtypes of weights; the last come first in a file, so that all lie at multiples of their
@@ -86,7 +87,7 @@ def load_transformer(
             f"The config of {path} asks for {config.num_parameters:,} parameters, more than the file holds: copy or "
             "export the model again."
         )
-    with torch.device("meta"):  # the weights come from the file, so none are drawn
+    with uninitialised("meta"):
         transformer = Transformer(config)
     check_weights(weights, transformer.state_dict(), path)
     is_exact = all(torch.promote_types(tensor.dtype, dtype) == dtype for tensor in weights.values())
