@@ -93,7 +93,7 @@ class ResidentModel:
 
     @property
     def adapters(self) -> Mapping[str, TaskModel]:
-        """What the model can do beside its own task, by name."""
+        """What the model can do beside its own task, by name; each is read when it is first asked for."""
         return MappingProxyType(self._model.adapters)
 
     def add_adapter(self, path: str | Path, name: str) -> TaskModel:
@@ -116,7 +116,7 @@ class ResidentModel:
 
     def names_for(self, task: TaskName) -> list[str]:
         """Return the names of the adapters for a task."""
-        return [name for name, each in self.adapters.items() if each.task == task]
+        return self._model.names_for(task)
 
     def adapter_for(self, task: TaskName, noun: str, name: str | None, absent: str) -> TaskModel:
         """Return the adapter for a task that is named, or the only one.
@@ -183,12 +183,12 @@ class ResidentModel:
             if strength != 1:
                 raise UsageError(f"adapter_strength is {strength:g}, but no adapter is drawn with: name one")
             return self._engine, self.template
-        drawing = {name: each for name, each in self.adapters.items() if each.task in DRAWING_TASKS}
+        drawing = self._model.names_for(*DRAWING_TASKS)
         if adapter not in drawing:
             task = f"is for {self.adapters[adapter].task}" if adapter in self.adapters else "does not exist"
             known = ", ".join(drawing) or "none"
             raise UsageError(f"the adapter {adapter!r} {task}; those that draw from texts are: {known}")
-        chosen = self._at_strength(drawing[adapter], float(strength))
+        chosen = self._at_strength(self.adapters[adapter], float(strength))
         return self.engine_of(chosen), chosen.template_of(TextToImageTemplate, self.template.vocabulary)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
