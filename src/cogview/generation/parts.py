@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from threading import RLock
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import torch
 
@@ -74,7 +74,13 @@ class TaskModel:
         return template
 
 
-class Adapters(MutableMapping[str, TaskModel]):
+if TYPE_CHECKING:
+    _AdaptersByName = MutableMapping[str, TaskModel]
+else:
+    _AdaptersByName = MutableMapping  # a check of its items at run time would read them
+
+
+class Adapters(_AdaptersByName):
     """A model's adapters by name; one that lies in a file is read when it is first asked for.
 
     Listing them reads them all, so that a broken one is told of then.
@@ -164,7 +170,7 @@ class PretrainedModel:
     guidance: float = 1.0
     rounded_to: torch.dtype | None = None
     source: Path | None = None
-    adapters: MutableMapping[str, TaskModel] = field(default_factory=Adapters)
+    adapters: Adapters | dict[str, TaskModel] = field(default_factory=Adapters)
 
     def __post_init__(self) -> None:
         if not isinstance(self.adapters, Adapters):

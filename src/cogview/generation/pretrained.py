@@ -105,7 +105,7 @@ def save_pretrained(
             f"{folder} exists and is no model folder, or holds more than one does, so it is not replaced: choose "
             "another path."
         )
-    refuse_lost_adapters(folder, model.adapters)
+    refuse_lost_adapters(folder, list(model.adapters))
     template = dataclasses.asdict(model.template)
     vocabulary = template.pop("vocabulary")
     config = {

@@ -1,7 +1,6 @@
 """A model at hand: its parts, what else it can do, and the engines that draw with it."""
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -92,7 +91,7 @@ class ResidentModel:
         return self.transformer.embedding.tokens.weight.dtype
 
     @property
-    def adapters(self) -> Mapping[str, TaskModel]:
+    def adapters(self) -> MappingProxyType[str, TaskModel]:
         """What the model can do beside its own task, by name; each is read when it is first asked for."""
         return MappingProxyType(self._model.adapters)
 
