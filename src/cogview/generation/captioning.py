@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, get_args
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ class CaptioningModel(ResidentModel):
 
     def __init__(self, model: PretrainedModel) -> None:
         super().__init__(model)
-        self._captioners: dict[TaskModel, Captioner] = {}
+        self._captioners: WeakKeyDictionary[TaskModel, Captioner] = WeakKeyDictionary()
 
     @property
     def captioner_names(self) -> list[str]:
@@ -90,8 +91,6 @@ class CaptioningModel(ResidentModel):
         )
         with self._lock:
             if chosen not in self._captioners:
-                at_hand = set(self.adapters.values())
-                self._captioners = {task: each for task, each in self._captioners.items() if task in at_hand}
                 self._captioners[chosen] = self._new_captioner(chosen)
             return self._captioners[chosen]
 

@@ -2,10 +2,10 @@
 
 import tempfile
 import threading
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import get_args
 
 import torch
 
@@ -38,7 +38,7 @@ class ResidentModel:
         self._weakened: tuple[TaskModel, float, TaskModel] | None = None
 
     def __repr__(self) -> str:
-        template, adapters = self.template, ", ".join(self.adapters) or "none"
+        template, adapters = self.template, ", ".join(self._model.names_for(*get_args(TaskName))) or "none"
         return (
             f"{type(self).__name__}({self.transformer.config.num_parameters:,} parameters, draws "
             f"{template.grid_rows} x {template.grid_columns} codes, on {self.device} in "
@@ -109,8 +109,8 @@ class ResidentModel:
         return self.transformer.embedding.tokens.weight.dtype
 
     @property
-    def adapters(self) -> Mapping[str, TaskModel]:
-        """What the model can do beside its own task, by name."""
+    def adapters(self) -> MappingProxyType[str, TaskModel]:
+        """What the model can do beside its own task, by name; each is read when it is first asked for."""
         return MappingProxyType(self._model.adapters)
 
     def add_adapter(self, path: str | Path, name: str) -> TaskModel:
@@ -135,7 +135,7 @@ class ResidentModel:
 
     def names_for(self, task: TaskName) -> list[str]:
         """Return the names of the adapters for a task."""
-        return [name for name, each in list(self.adapters.items()) if each.task == task]
+        return self._model.names_for(task)
 
     def adapter_for(self, task: TaskName, noun: str, name: str | None, absent: str) -> TaskModel:
         """Return the adapter for a task that is named, or the only one.
@@ -209,13 +209,13 @@ class ResidentModel:
             if strength != 1:
                 raise UsageError(f"adapter_strength is {strength:g}, but no adapter is drawn with: name one")
             return self._engine, self.template
-        drawing = {name: each for name, each in list(self.adapters.items()) if each.task in DRAWING_TASKS}
+        drawing = self._model.names_for(*DRAWING_TASKS)
         if adapter not in drawing:
             task = f"is for {self.adapters[adapter].task}" if adapter in self.adapters else "does not exist"
             known = ", ".join(drawing) or "none"
             raise UsageError(f"the adapter {adapter!r} {task}; those that draw from texts are: {known}")
         with self._lock:
-            chosen = self._at_strength(drawing[adapter], float(strength))
+            chosen = self._at_strength(self.adapters[adapter], float(strength))
             engine = self.engine_of(chosen)
         return engine, chosen.template_of(TextToImageTemplate, self.template.vocabulary)
 
