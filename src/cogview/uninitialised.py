@@ -23,7 +23,7 @@ def uninitialised(device: torch.device | str) -> Iterator[None]:
 
 
 class _NoInitialisation(TorchFunctionMode):
-    """Pass over the functions of `torch.nn.init`."""
+    """Pass over the functions of `torch.nn.init`, and draw no random tensors."""
 
     def __torch_function__(
         self,
@@ -35,4 +35,6 @@ class _NoInitialisation(TorchFunctionMode):
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        if func in (torch.rand, torch.randn):
+            func, kwargs = torch.empty, {name: value for name, value in kwargs.items() if name != "generator"}
         return func(*args, **kwargs)
