@@ -111,9 +111,10 @@ def run(
         codes = _codes_of(pipeline, text, picture, name)
         image = pipeline.decoded(codes)
         facts["picture"] = str(picture)
-    pieces = template.clip(pipeline.text_tokenizer.encode(text))
+    read = pipeline.reading([text], name)[text]
+    pieces = template.clip(pipeline.text_tokenizer.encode(read))
     maps = attention_maps(transformer, template, pieces, codes, [place])
-    words = pipeline.text_tokenizer.words(text)[: len(pieces)]
+    words = pipeline.text_tokenizer.words(read)[: len(pieces)]
     facts |= {"row": place[0], "column": place[1]}
     files = {each: out / f"{each}.png" for each in ("picture", "token", "text")}
     save_picture(image, files["picture"], text, facts)

@@ -36,6 +36,7 @@ def run(
     guidance: float | None = None,
     balance_words: bool = False,
     out: Path = Path("out"),
+    strict: bool = False,
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     json: bool = False,
@@ -68,6 +69,7 @@ def run(
             the model's own by default.
         balance_words: give each word for people ("a doctor", 医生) a gender and a skin tone, in turn from seed to seed.
         out: the folder in which the numbered folder is made.
+        strict: end with an error, rather than a warning, for words that the model has never seen.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
         dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
         json: print the result as JSON.
@@ -87,6 +89,8 @@ def run(
     chosen = take_adapter(pipeline, "adapter", adapter)
     ranker = take_adapter(pipeline, "captioner", captioner)
     enlarger = take_adapter(pipeline, "magnifier", magnifier)
+    if strict:  # all of them, before the first is drawn
+        pipeline.reading(texts, chosen, strict)
     settings = {
         "temperature": temperature,
         "top_k": top_k,
@@ -125,6 +129,7 @@ def run(
                 upscale=upscale,
                 magnifier=enlarger,
                 balance_words=balance_words,
+                strict=strict,
             )
             for number, row in enumerate(rows, start=start + 1):
                 pictures += [_save_picture(picture, folder, number, settings) for picture in row]

@@ -8,7 +8,7 @@ writes. That one does not begin a shard before the last is on disk, so that a ki
 """
 
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -32,6 +32,7 @@ from cogview.data.token_report import PROBLEMS, Tally, TokenizeReport, sum_up
 from cogview.data.unfinished import Request, ShardNumber, ShardRecord, UnfinishedTokens, work_on
 from cogview.errors import CogViewError, UsageError
 from cogview.image.pixels import CHANGES, as_float, resize_and_crop
+from cogview.text.known_words import count_words
 from cogview.text.tokenizer import TextTokenizer
 
 PAIRS_PER_SHARD = 10_000
@@ -107,8 +108,7 @@ def tokenize_folder(
         numbers = f"{batch_size}, {pairs_per_shard}, {max_text_pieces}"
         raise UsageError(f"batch_size, pairs_per_shard and max_text_pieces must be 1 or more, got {numbers}")
     refuse_large_codebook(image_tokenizer.num_codes)
-    ranks = ranks or Ranks()
-    pairs = open_pairs(source, split)
+    ranks, pairs = ranks or Ranks(), open_pairs(source, split)
     state = pairs.state()
     request = Request(
         source=state.fingerprint,
@@ -183,6 +183,7 @@ class _Prepared:
         pixels: of the pictures that can be used.
         captions: for each of them the pieces of each of its captions.
         num_empty_captions: captions that were left out because they are empty.
+        words: how often each occurs in the captions.
         left_out: what cannot be used.
         changed: what can be used and was more than 8-bit RGB.
     """
@@ -190,6 +191,7 @@ class _Prepared:
     pixels: UInt8[np.ndarray, "b y x c"]
     captions: list[list[list[int]]]
     num_empty_captions: int
+    words: Counter[str]
     left_out: list[Problem]
     changed: list[Problem]
 
@@ -268,7 +270,7 @@ def _prepare(batch: _Batch, size_pixels: int, text_tokenizer: TextTokenizer) -> 
     captions: list[list[list[int]]] = []
     left_out: list[Problem] = []
     changed: list[Problem] = []
-    num_empty = 0
+    num_empty, words = 0, Counter[str]()
     for image in batch.entries:
         decoded = image if isinstance(image, Problem) else decode_image(image)
         if isinstance(decoded, Problem):
@@ -278,17 +280,20 @@ def _prepare(batch: _Batch, size_pixels: int, text_tokenizer: TextTokenizer) -> 
         texts = [pieces for text in image.texts if (pieces := text_tokenizer.encode(text))]
         num_empty += len(image.texts) - len(texts)
         if not texts:
-            reason = "has no caption that isn't empty"
-            left_out.append(Problem(where=image.name, kind="no caption", reason=reason))
+            left_out.append(
+                Problem(where=image.name, kind="no caption", reason="has no caption that isn't empty")
+            )
             continue
         read, _ = decoded
         squares.append(np.asarray(resize_and_crop(read.rgb, size_pixels)))
         captions.append(texts)
+        words.update(count_words(image.texts, text_tokenizer))
         changed += (Problem(where=image.name, kind=change, reason=CHANGES[change]) for change in read.changes)
     return _Prepared(
         pixels=np.stack(squares) if squares else np.zeros((0, size_pixels, size_pixels, 3), np.uint8),
         captions=captions,
         num_empty_captions=num_empty,
+        words=words,
         left_out=left_out,
         changed=changed,
     )
@@ -344,6 +349,7 @@ class _ShardMaker:
         tally.num_pairs += len(prepared.captions)
         tally.caption_lengths.update(len(pieces) for texts in prepared.captions for pieces in texts)
         tally.num_empty_captions += prepared.num_empty_captions
+        tally.words.update(prepared.words)
         tally.left_out += prepared.left_out
         tally.changed += prepared.changed
 
@@ -377,10 +383,8 @@ def _finish(
     made = [(record.shard, record.grid) for _, record in work.records() if record.shard and record.grid]
     if not made:
         work.discard()
-        why = ""
-        if report.problems:
-            first = report.problems[0].first[0]
-            why = f"; the first of {report.num_problems:,} problems: {first}"
+        some = report.problems
+        why = f"; the first of {report.num_problems:,} problems: {some[0].first[0]}" if some else ""
         raise CogViewError(
             f"{source} has no pictures that can be used{why}. See `cogview data check {source}`."
         )

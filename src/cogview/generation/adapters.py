@@ -27,13 +27,14 @@ from cogview.files import (
 from cogview.generation.parts import MODEL_FORMAT, PretrainedModel, TaskModel, TaskName
 from cogview.generation.weights import check_weights, load_transformer, read_weights, write_weights
 from cogview.sequence.template import TextToImageTemplate
+from cogview.text.known_words import WORDS_FILE, KnownWords
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.config import AdapterConfig, TransformerConfig
 
 ADAPTER_FORMAT = "cogview-adapter"
 VERSION = 1
 ADAPTERS_FOLDER = "adapters"
-ADAPTER_FILES = ("config.json", "model.safetensors", "README.md")
+ADAPTER_FILES = ("config.json", "model.safetensors", "README.md", WORDS_FILE)
 DRAWING_TASKS: tuple[TaskName, ...] = ("text-to-image", "style")
 """Tasks whose template is that of text to image, so that a pipeline can draw with them."""
 
@@ -84,6 +85,8 @@ def save_task_model(
         atomic_write_json(unfinished / "config.json", config)
         write_weights(unfinished / "model.safetensors", transformer.state_dict(), dtype, read)
         atomic_write_text(unfinished / "README.md", task_model.card or _bare_card(task_model))
+        if task_model.words:
+            task_model.words.save(unfinished)
 
 
 def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
@@ -137,6 +140,7 @@ def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
         template=config["template"],
         licence=config["licence"],
         card=card.read_text(encoding="utf-8") if card.is_file() else "",
+        words=KnownWords.in_folder(folder),
     )
     if found.task in DRAWING_TASKS:
         found.template_of(

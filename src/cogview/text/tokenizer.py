@@ -60,8 +60,7 @@ class TextTokenizer:
         Args:
             text: any text; what is not valid Unicode (half a surrogate pair) is read as a question mark.
         """
-        valid = text.encode("utf-8", errors="replace").decode()
-        pieces: list[int] = self._processor.encode(valid)
+        pieces: list[int] = self._processor.encode(_valid(text))
         return pieces
 
     def decode(self, pieces: Iterable[int]) -> str:
@@ -71,12 +70,17 @@ class TextTokenizer:
 
     def words(self, text: str) -> list[str]:
         """Return the pieces of a text as strings, to look at; a space is shown as "▁"."""
-        words: list[str] = self._processor.encode(text, out_type=str)
+        words: list[str] = self._processor.encode(_valid(text), out_type=str)
         return words
 
     def save(self, path: Path) -> None:
         """Write the model file, whole or not at all."""
         atomic_write_bytes(path, self._model)
+
+
+def _valid(text: str) -> str:
+    """Return a text whose half surrogate pairs are question marks."""
+    return text.encode("utf-8", errors="replace").decode()
 
 
 def _load(model: bytes, name: str) -> SentencePieceProcessor:
