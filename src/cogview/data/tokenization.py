@@ -389,8 +389,8 @@ def _finish(
             f"{source} has no pictures that can be used{why}. See `cogview data check {source}`."
         )
     kind = TokenKind(
-        image_tokenizer=image_tokenizer.fingerprint,
-        text_tokenizer=text_tokenizer.fingerprint,
+        image_tokenizer=request.image_tokenizer,
+        text_tokenizer=request.text_tokenizer,
         grid=made[0][1],
         num_codes=image_tokenizer.num_codes,
         num_pieces=text_tokenizer.num_pieces,
