@@ -223,8 +223,7 @@ class _Share:
 
     def _batches_of_part(self, part: int) -> Iterator[_Batch]:
         entries = _LookingAhead(self._pairs.part(part))
-        for place in count():
-            number = ShardNumber(part, place)
+        for number in (ShardNumber(part, place) for place in count()):
             is_left = self._takes(number) and number not in self._work.num_entries
             num_left = self._request.pairs_per_shard
             while num_left:
@@ -280,9 +279,8 @@ def _prepare(batch: _Batch, size_pixels: int, text_tokenizer: TextTokenizer) -> 
         texts = [pieces for text in image.texts if (pieces := text_tokenizer.encode(text))]
         num_empty += len(image.texts) - len(texts)
         if not texts:
-            left_out.append(
-                Problem(where=image.name, kind="no caption", reason="has no caption that isn't empty")
-            )
+            reason = "has no caption that isn't empty"
+            left_out.append(Problem(where=image.name, kind="no caption", reason=reason))
             continue
         read, _ = decoded
         squares.append(np.asarray(resize_and_crop(read.rgb, size_pixels)))

@@ -275,7 +275,7 @@ class CaptioningModel(ResidentModel):
             if told:
                 if strict:
                     raise UsageError(f"{told}; give a picture of the model's world, or leave strict out")
-                warnings.warn(f"{told}: what is made of it means little", stacklevel=3)
+                warnings.warn(f"{told}: what is made of it means little", stacklevel=1)
             found.append(codes)
         return found
 

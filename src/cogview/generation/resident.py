@@ -154,7 +154,7 @@ class ResidentModel:
             told = f"the model has {never} seen: {shown}{more}"
             if strict:
                 raise UsageError(f"{told}; say it in words that it knows, or leave strict out")
-            warnings.warn(f"{told}; what it makes of that means nothing", stacklevel=3)
+            warnings.warn(f"{told}; what it makes of that means nothing", stacklevel=1)
         return {text: known.in_usual_case(text) if case == "usual" else text for text in texts}
 
     def names_for(self, task: TaskName) -> list[str]:
