@@ -4,8 +4,9 @@
     python bench/out_of_world.py [--pictures FOLDER ...]
 
 The first writes into the bundled model's folder what its own data say: the words of its training captions, likewise
-those of its adapters (words.json in each folder), and what its image tokenizer keeps of held-out pictures (held_out in
-image_tokenizer/config.json). No weight changes. `cogview tokenize` and `cogview train` do the same for new models.
+those of its adapters (words.json in each folder), that it reads words in their usual spelling (text_case in its
+config.json), and what its image tokenizer keeps of held-out pictures (held_out in image_tokenizer/config.json). No
+weight changes. `cogview tokenize` and `cogview train` do the same for new models.
 
 The second counts what is told of: captions and held-out pictures of its world, pictures in a style that the tokenizer
 has never seen, and the pictures of each FOLDER, searched for .png and .jpg. It writes results/out_of_world.json.
@@ -84,6 +85,8 @@ def write_words(words: TextTokenizer) -> None:
     large = ExampleSource(config_of("bundled_large"))
     found = KnownWords.of_counts(count_words(texts_of(large, large.config.num_train), words))
     found.save(BUNDLED_FOLDER / "adapters/super-resolution")
+    config = json.loads((BUNDLED_FOLDER / "config.json").read_text(encoding="utf-8"))
+    atomic_write_json(BUNDLED_FOLDER / "config.json", config | {"text_case": "usual"})
     style = default_data.openmoji_style().data
     assert isinstance(style, StyleDataConfig)
     with tempfile.TemporaryDirectory() as folder:
