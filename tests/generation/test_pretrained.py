@@ -281,8 +281,8 @@ def test_only_an_id_that_can_be_no_path_asks_the_hub(
     asked = []
 
     def fake_download(repo_id: str, allow_patterns: list[str]) -> str:
-        adapters = {f"adapters/*/{name}" for name in ("config.json", "model.safetensors", "README.md")}
-        assert set(allow_patterns) == {*REQUIRED_FILES, "README.md", "samples.png", *adapters}
+        adapters = {f"adapters/*/{name}" for name in ADAPTER_FILES}
+        assert set(allow_patterns) == {*REQUIRED_FILES, "README.md", "samples.png", "words.json", *adapters}
         asked.append(repo_id)
         return str(saved)
 

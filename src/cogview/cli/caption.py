@@ -24,6 +24,7 @@ def run(
     max_pieces: int | None = None,
     length_penalty: float = 1.0,
     language: Literal["zh", "en"] | None = None,
+    strict: bool = False,
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     json: bool = False,
@@ -48,6 +49,7 @@ def run(
         max_pieces: of a caption; as many as the model has room for by default.
         length_penalty: 0 prefers short captions, 1 ranks by the mean log-probability of a piece.
         language: zh or en: pieces with letters of other scripts are not written; as the model likes by default.
+        strict: end with an error, rather than a warning, if the image tokenizer hardly keeps a picture.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
         dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
         json: print the result as JSON.
@@ -57,7 +59,7 @@ def run(
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "captioner", captioner)
-    told = ToldPictures(pipeline, pipeline.captioner(name).template, pictures)
+    told = ToldPictures(pipeline, pipeline.captioner(name).template, pictures, strict)
     codes = list(told.codes.items())
     entries: list[dict[str, Any]] = []
     num_done = 0

@@ -79,6 +79,7 @@ def train_captioning(
         "captioning",
         batches,
         out,
+        words=shards.words,
         licence=licence,
         card=finetune_card(
             "A captioner for a CogView model",

@@ -33,6 +33,7 @@ def run(
     guidance: float | None = None,
     balance_words: bool = False,
     out: Path = Path("out"),
+    strict: bool = False,
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     json: bool = False,
@@ -68,6 +69,7 @@ def run(
             the model's own by default.
         balance_words: give each word for people ("a doctor", 医生) a gender and a skin tone, in turn from seed to seed.
         out: the folder in which the numbered folder is made.
+        strict: end with an error, rather than a warning, for words that the model has never seen.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
         dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
         json: print the result as JSON.
@@ -93,6 +95,7 @@ def run(
         template = pipeline.drawer(chosen, adapter_strength)[1]
         if not balance_words:  # else the texts that are drawn are others
             asked.check(pipeline.text_tokenizer, template.max_text_pieces)
+            asked.tell_unknown(lambda texts: pipeline.reading(texts, chosen, strict))
         options = {
             "temperature": temperature,
             "top_k": top_k,
@@ -137,6 +140,7 @@ def run(
                     "captioner": ranker,
                     "upscale": upscale,
                     "magnifier": enlarger,
+                    "strict": strict,
                 },
                 settings=settings,
                 folder=folder,
@@ -148,6 +152,7 @@ def run(
             with progress_bar("drawing", "codes") as move, warnings.catch_warnings():
                 if not balance_words:  # told before
                     warnings.filterwarnings("ignore", r"\d+ of \d+ texts have more than")
+                    warnings.filterwarnings("ignore", "the model has (hardly ever, or )?never")
                 run.draw(move)
             folder.finish()
             print_pictures(run, json)

@@ -5,9 +5,10 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _MAX_LINE_BYTES = 1_000_000
 _MAX_LISTED = 5
+_TEXTS_AT_ONCE = 4096
 
 
 class Prompts:
@@ -94,6 +96,16 @@ class Prompts:
                 f"(up to {longest}); the rest of them is left out",
                 stacklevel=2,
             )
+
+    def tell_unknown(self, reading: Callable[[list[str]], object]) -> None:
+        """Have what the model does not know told, or refused, some thousand texts at a time.
+
+        Args:
+            reading: is given texts, and warns or raises.
+        """
+        texts = iter(self)
+        while part := list(islice(texts, _TEXTS_AT_ONCE)):
+            reading(part)
 
     def _where(self, number: int) -> str:
         return f"text {number} of {len(self)}" if self._source is None else f"line {number} of {self._source}"

@@ -92,6 +92,7 @@ def train_super_resolution(
         ),
         out,
         positions=positions,
+        words=large.words,
         licence=licence,
         card=finetune_card(
             "A magnifier for a CogView model",

@@ -84,6 +84,7 @@ class ToldPictures:
         pipeline: the model.
         template: of the sequences that the codes go into.
         paths: of the pictures.
+        strict: refuse pictures that the image tokenizer hardly keeps, rather than warn of them.
 
     Attributes:
         codes: of those that can be read, in the order of the paths.
@@ -91,11 +92,13 @@ class ToldPictures:
         sheets: contact sheets that were passed over.
 
     Raises:
-        UsageError: no picture was named, or contact sheets alone.
+        UsageError: no picture was named, or contact sheets alone, or one is refused.
         CogViewError: none can be read.
     """
 
-    def __init__(self, pipeline: "Pipeline", template: "PairTemplate", paths: Sequence[Path]) -> None:
+    def __init__(
+        self, pipeline: "Pipeline", template: "PairTemplate", paths: Sequence[Path], strict: bool = False
+    ) -> None:
         import torch
 
         from cogview.generation.contact_sheet import is_contact_sheet
@@ -120,7 +123,7 @@ class ToldPictures:
         with progress_bar("reading", "pictures") as move:
             for number, path in enumerate(paths, start=1):
                 try:
-                    self.codes[path] = torch.from_numpy(pipeline.codes_of(path, template)[0])
+                    self.codes[path] = torch.from_numpy(pipeline.codes_of(path, template, strict)[0])
                 except UnusableImage as error:
                     warnings.warn(str(error), stacklevel=1)
                     self.problems.append({"where": path, "reason": str(error)})

@@ -29,6 +29,7 @@ def run(
     top_k: int | None = None,
     top_p: float = 0.8,
     out: Path = Path("out"),
+    strict: bool = False,
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     json: bool = False,
@@ -53,6 +54,8 @@ def run(
         top_k: draw from so many most probable codes only.
         top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
         out: the folder in which the numbered folder is made.
+        strict: end with an error, rather than a warning, for words that the model has never seen and pictures that the
+            image tokenizer hardly keeps.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
         dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
         json: print the result as JSON.
@@ -67,7 +70,7 @@ def run(
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "magnifier", magnifier)
-    told = ToldPictures(pipeline, pipeline.magnifier(name).template.low, pictures)
+    told = ToldPictures(pipeline, pipeline.magnifier(name).template.low, pictures, strict)
     given = list(told.codes.items())
     settings = {"text": text, "factor": factor, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     names = [name] if name else pipeline.magnifier_names
@@ -104,13 +107,15 @@ def run(
                     top_p,
                     progress=progress,
                     magnifier=name,
+                    strict=strict,
                 )
                 drawn: list[dict[str, Any]] = []
                 for number, ((source, _), picture) in enumerate(
                     zip(part, magnified, strict=True), start=start + 1
                 ):
                     path = folder.path / f"{number:02d}-{source.stem[:40]}-x{factor}.png"
-                    save_picture(picture.image, path, text, settings | {"seed": picture.seed})
+                    read = {} if picture.drawn_text is None else {"drawn_text": picture.drawn_text}
+                    save_picture(picture.image, path, text, settings | {"seed": picture.seed} | read)
                     drawn.append({"path": path, "source": str(source), "seed": picture.seed})
                 folder.keep(share, drawn)
                 num_done += len(part)

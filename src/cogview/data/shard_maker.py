@@ -1,6 +1,7 @@
 """From batches of pictures and captions to shards: what workers prepare, and what is encoded and written of it."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -18,6 +19,7 @@ from cogview.data.token_report import Tally
 from cogview.data.unfinished import ShardRecord, UnfinishedTokens
 from cogview.errors import UsageError
 from cogview.image.pixels import CHANGES, as_float, resize_and_crop
+from cogview.text.known_words import count_words
 from cogview.text.tokenizer import TextTokenizer
 
 
@@ -64,6 +66,7 @@ class Prepared:
         pixels: of the pictures that can be used.
         captions: for each of them the pieces of each of its captions.
         num_empty_captions: captions that were left out because they are empty.
+        words: how often each occurs in the captions.
         left_out: what cannot be used.
         changed: what can be used and was more than 8-bit RGB.
         digest: of the batch's entries and all bytes of their files.
@@ -72,6 +75,7 @@ class Prepared:
     pixels: UInt8[np.ndarray, "b y x c"]
     captions: list[list[list[int]]]
     num_empty_captions: int
+    words: Counter[str]
     left_out: list[Problem]
     changed: list[Problem]
     digest: bytes
@@ -89,7 +93,7 @@ def prepare(batch: Batch, size_pixels: int, text_tokenizer: TextTokenizer) -> Pr
     captions: list[list[list[int]]] = []
     left_out: list[Problem] = []
     changed: list[Problem] = []
-    num_empty = 0
+    num_empty, words = 0, Counter[str]()
     digest = hashlib.sha256()
     for image in batch.entries:
         data = b"" if isinstance(image, Problem) else read_bytes(image)
@@ -111,11 +115,13 @@ def prepare(batch: Batch, size_pixels: int, text_tokenizer: TextTokenizer) -> Pr
             continue
         squares.append(np.asarray(resize_and_crop(read.rgb, size_pixels)))
         captions.append(texts)
+        words.update(count_words(image.texts, text_tokenizer))
         changed += (Problem(where=image.name, kind=change, reason=CHANGES[change]) for change in read.changes)
     return Prepared(
         pixels=np.stack(squares) if squares else np.zeros((0, size_pixels, size_pixels, 3), np.uint8),
         captions=captions,
         num_empty_captions=num_empty,
+        words=words,
         left_out=left_out,
         changed=changed,
         digest=digest.digest(),
@@ -182,6 +188,7 @@ class ShardMaker:
         tally.num_pairs += len(prepared.captions)
         tally.caption_lengths.update(len(pieces) for texts in prepared.captions for pieces in texts)
         tally.num_empty_captions += prepared.num_empty_captions
+        tally.words.update(prepared.words)
         tally.left_out += prepared.left_out
         tally.changed += prepared.changed
 

@@ -20,6 +20,7 @@ from safetensors.numpy import save
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_bytes, atomic_write_json, sha256_of
+from cogview.text.known_words import KnownWords
 
 FORMAT = "cogview-tokens"
 VERSION = 1
@@ -160,6 +161,7 @@ class TokenShards:
         text_tokenizer: fingerprint of the tokenizer that made the pieces.
         fingerprint: 16 hexadecimal digits that change with any code or caption.
         report: what was met while tokenizing.
+        words: of the captions; None in folders that were made before they were counted.
 
     Raises:
         CogViewError: the folder is missing, unfinished, of another version, damaged, or made by other tokenizers.
@@ -189,6 +191,7 @@ class TokenShards:
         checksums = "".join(shard["sha256"] for shard in manifest["shards"])
         self.fingerprint = hashlib.sha256(checksums.encode()).hexdigest()[:16]
         self.report: dict[str, Any] = manifest["report"]
+        self.words = KnownWords.in_folder(folder)
         self._shards = [self._open(folder / shard["file"], shard, verify) for shard in manifest["shards"]]
         self._starts = _offsets([shard["num_pairs"] for shard in manifest["shards"]])
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool
 
 from cogview.data.check import Spread
 from cogview.data.pairs import Problem
+from cogview.text.known_words import KnownWords
 
 MAX_LISTED = 10  # of each kind
 PROBLEMS = "problems.jsonl"
@@ -122,6 +123,7 @@ class Tally:
         num_pairs: pictures that can be used.
         caption_lengths: how many captions there are of each length in pieces.
         num_empty_captions: captions that are empty.
+        words: how often each word occurs in captions.
         left_out: what cannot be used.
         changed: pictures that can be used and were more than 8-bit RGB.
     """
@@ -131,6 +133,7 @@ class Tally:
     num_pairs: int = 0
     caption_lengths: Counter[int] = field(default_factory=Counter)
     num_empty_captions: int = 0
+    words: Counter[str] = field(default_factory=Counter)
     left_out: list[Problem] = field(default_factory=list)
     changed: list[Problem] = field(default_factory=list)
 
@@ -156,6 +159,7 @@ class Tally:
         read = {
             "codes_used": np.unpackbits(packed).astype(np.bool_),
             "caption_lengths": lengths,
+            "words": Counter(values["words"]),
             "left_out": [Problem(**problem) for problem in values["left_out"]],
             "changed": [Problem(**problem) for problem in values["changed"]],
         }
@@ -163,7 +167,7 @@ class Tally:
 
 
 def sum_up(tallies: Iterable[Tally], max_text_pieces: int, listing: Path) -> TokenizeReport:
-    """Return the report on all shards, and write a line for every single problem and change.
+    """Return the report on all shards, and write a line for every single problem and change, and beside them the words.
 
     Args:
         tallies: of the shards in order; only one at a time is needed.
@@ -172,6 +176,7 @@ def sum_up(tallies: Iterable[Tally], max_text_pieces: int, listing: Path) -> Tok
     """
     num_pairs = num_empty = 0
     lengths: Counter[int] = Counter()
+    words: Counter[str] = Counter()
     codes_used = np.zeros(0, dtype=np.bool_)
     left_out, changed = _Grouping(), _Grouping()
     # A name that is not UTF-8 has half surrogates in Python; JSON's escape for them is Python's.
@@ -180,12 +185,14 @@ def sum_up(tallies: Iterable[Tally], max_text_pieces: int, listing: Path) -> Tok
             num_pairs += tally.num_pairs
             num_empty += tally.num_empty_captions
             lengths.update(tally.caption_lengths)
+            words.update(tally.words)
             codes_used = tally.codes_used | codes_used if len(codes_used) else tally.codes_used
             for problems, grouping in ((tally.left_out, left_out), (tally.changed, changed)):
                 for problem in problems:
                     grouping.add(problem)
                     line = asdict(problem) | {"left_out": grouping is left_out}
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    KnownWords.of_counts(words).save(listing.parent)
     return TokenizeReport(
         num_pairs=num_pairs,
         num_captions=lengths.total(),

@@ -81,8 +81,7 @@ def tokenize_folder(
         numbers = f"{batch_size}, {pairs_per_shard}, {max_text_pieces}"
         raise UsageError(f"batch_size, pairs_per_shard and max_text_pieces must be 1 or more, got {numbers}")
     refuse_large_codebook(image_tokenizer.num_codes)
-    ranks = ranks or Ranks()
-    pairs = open_pairs(source, split)
+    ranks, pairs = ranks or Ranks(), open_pairs(source, split)
     state = pairs.state()
     request = Request(
         source=state.fingerprint,
@@ -201,16 +200,14 @@ def _finish(
     made = [(record.shard, record.grid) for _, record in work.records() if record.shard and record.grid]
     if not made:
         work.discard()
-        why = ""
-        if report.problems:
-            first = report.problems[0].first[0]
-            why = f"; the first of {report.num_problems:,} problems: {first}"
+        some = report.problems
+        why = f"; the first of {report.num_problems:,} problems: {some[0].first[0]}" if some else ""
         raise CogViewError(
             f"{source} has no pictures that can be used{why}. See `cogview data check {source}`."
         )
     kind = TokenKind(
-        image_tokenizer=image_tokenizer.fingerprint,
-        text_tokenizer=text_tokenizer.fingerprint,
+        image_tokenizer=request.image_tokenizer,
+        text_tokenizer=request.text_tokenizer,
         grid=made[0][1],
         num_codes=image_tokenizer.num_codes,
         num_pieces=text_tokenizer.num_pieces,

@@ -30,13 +30,14 @@ from cogview.generation.weights import load_transformer, misfit, write_weights
 from cogview.plain_json import section_from_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.tensors import MisfitError, compare_shapes, read_tensors, stored_shapes
+from cogview.text.known_words import WORDS_FILE, KnownWords
 from cogview.transformer.adapter import AdaptedTransformer, adapter_shapes
 from cogview.transformer.config import AdapterConfig, TransformerConfig
 
 ADAPTER_FORMAT = "cogview-adapter"
 VERSION = 1
 ADAPTERS_FOLDER = "adapters"
-ADAPTER_FILES = ("config.json", "model.safetensors", "README.md")
+ADAPTER_FILES = ("config.json", "model.safetensors", "README.md", WORDS_FILE)
 DRAWING_TASKS: tuple[TaskName, ...] = ("text-to-image", "style")
 """Tasks whose template is that of text to image, so that a pipeline can draw with them."""
 
@@ -82,6 +83,8 @@ def save_task_model(
         atomic_write_json(unfinished / "config.json", config)
         write_weights(unfinished / "model.safetensors", transformer.state_dict(), dtype, read)
         atomic_write_text(unfinished / "README.md", task_model.card or _bare_card(task_model))
+        if task_model.words:
+            task_model.words.save(unfinished)
 
 
 def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
@@ -137,6 +140,7 @@ def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
         template=config["template"],
         licence=config["licence"],
         card=read_card(folder / "README.md"),
+        words=KnownWords.in_folder(folder),
     )
     if found.task in DRAWING_TASKS:
         found.template_of(

@@ -17,6 +17,8 @@ from cogview.plain_json import dataclass_from_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.tensors import read_tensors
+from cogview.text.config import TextCase
+from cogview.text.known_words import KnownWords
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.model import Transformer
 from cogview.transformer.three_region import regions_for
@@ -43,6 +45,7 @@ class TaskModel:
         template: the sequence that it learnt: the fields of the task's template, but the vocabulary.
         licence: of the weights, if it is known.
         card: its own card in Markdown; an empty one is replaced by the bare facts when saved.
+        words: of the captions that it learnt, beside the model's; None if they are not known.
     """
 
     task: TaskName
@@ -50,6 +53,7 @@ class TaskModel:
     template: Mapping[str, Any]
     licence: str = ""
     card: str = field(default="", repr=False)
+    words: KnownWords | None = field(default=None, repr=False)
 
     def template_of(self, cls: type[Template], vocabulary: Vocabulary) -> Template:
         """Return the template as what it is.
@@ -153,6 +157,8 @@ class PretrainedModel:
         samples: the PNG that the card shows; empty if there is none.
         guidance: what to draw with unless told otherwise; other than 1 only for models that were trained with some
             texts dropped.
+        words: of the captions that it learnt; None if they are not known, and then no word is called unknown.
+        text_case: how it reads capitals; in their usual spelling only words that are known can be read.
         rounded_to: the dtype for which the transformer's weights lost digits when they were loaded; None if they
             were not rounded.
         source: the file that the weights were loaded from, if they were.
@@ -169,6 +175,8 @@ class PretrainedModel:
     card: str = field(default="", repr=False)
     samples: bytes = field(default=b"", repr=False)
     guidance: float = 1.0
+    words: KnownWords | None = field(default=None, repr=False)
+    text_case: TextCase = "as_written"
     rounded_to: torch.dtype | None = None
     source: Path | None = None
     adapters: Adapters | dict[str, TaskModel] = field(default_factory=Adapters)

@@ -11,7 +11,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -47,6 +47,8 @@ from cogview.image.tokenizer import (
 from cogview.plain_json import section_from_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
+from cogview.text.config import TextCase
+from cogview.text.known_words import WORDS_FILE, KnownWords
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.config import TransformerConfig
 
@@ -66,6 +68,7 @@ _FILES = (
     *(f"{ADAPTERS_FOLDER}/*/{name}" for name in ADAPTER_FILES),
     CARD_FILE,
     SAMPLES_FILE,
+    WORDS_FILE,
 )
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
 
@@ -122,6 +125,7 @@ def save_pretrained(
         "text_tokenizer": model.text_fingerprint,
         "image_tokenizer": model.image_fingerprint,
         "guidance": model.guidance,
+        "text_case": model.text_case,
     }
     with atomic_folder(folder, refuse) as unfinished:
         atomic_write_json(unfinished / "config.json", config)
@@ -131,6 +135,8 @@ def save_pretrained(
         if model.image_tokenizer:
             image_dtype = _lossless_dtype(model.image_tokenizer)
             model.image_tokenizer.save_pretrained(unfinished / FOLDER_NAME, image_dtype)
+        if model.words:
+            model.words.save(unfinished)
         card = model.card or bare_card(
             model.transformer.config, model.template, model.text_tokenizer, model.image_tokenizer
         )
@@ -216,6 +222,8 @@ def load_pretrained(
         card=read_card(folder / CARD_FILE),
         samples=samples_path.read_bytes() if samples_path.is_file() else b"",
         guidance=_guidance(config, source),
+        words=KnownWords.in_folder(folder),
+        text_case=_text_case(config, source),
         rounded_to=rounded_to,
         source=folder / "model.safetensors",
     )
@@ -230,6 +238,20 @@ def _guidance(config: dict[str, Any], source: Path) -> float:
             f"{source} has a guidance of {guidance!r}, wanted 0 to {MAX_GUIDANCE}: export the model again."
         )
     return float(guidance)
+
+
+def _text_case(config: dict[str, Any], source: Path) -> TextCase:
+    """Return how a model's config says that it reads capitals; models written before it said so read them as written.
+
+    Raises:
+        CogViewError: in no way that is known here.
+    """
+    case: TextCase = config.get("text_case", "as_written")
+    if case not in get_args(TextCase):
+        raise CogViewError(
+            f"{source} has a text_case of {case!r}, wanted {' or '.join(get_args(TextCase))}: export the model again."
+        )
+    return case
 
 
 def find_model_folder(path_or_hub_id: str | Path | None) -> Path:
@@ -275,7 +297,9 @@ def _fetch(hub_id: str) -> Path:
     adapters = [f"{ADAPTERS_FOLDER}/*/{name}" for name in ADAPTER_FILES]
     try:
         return Path(
-            snapshot_download(hub_id, allow_patterns=[*REQUIRED_FILES, CARD_FILE, SAMPLES_FILE, *adapters])
+            snapshot_download(
+                hub_id, allow_patterns=[*REQUIRED_FILES, CARD_FILE, SAMPLES_FILE, WORDS_FILE, *adapters]
+            )
         )
     except Exception as error:  # the hub's own errors and those of its HTTP library have no class in common
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

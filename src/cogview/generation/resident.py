@@ -2,6 +2,8 @@
 
 import tempfile
 import threading
+import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +21,9 @@ from cogview.sequence.template import TextToImageTemplate
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.model import Transformer
+
+MAX_SHOWN_WORDS = 12
+"""Unknown words that one warning names."""
 
 
 class ResidentModel:
@@ -132,6 +137,45 @@ class ResidentModel:
             if replaced is not None:
                 self._engines.pop(replaced, None)
         return added
+
+    def reading(
+        self,
+        texts: Iterable[str],
+        adapter: TaskModel | str | None = None,
+        strict: bool = False,
+    ) -> dict[str, str]:
+        """Return what is read for each text: itself, or its words in the spelling that the model knows.
+
+        Words that the model has never seen are warned of, if it is known which it has.
+
+        Args:
+            texts: as a user writes them.
+            adapter: what reads them, or its name; the model itself by default.
+            strict: refuse unknown words instead.
+
+        Raises:
+            UsageError: a word is unknown, and `strict`.
+        """
+        model = self._model
+        task = self.adapters.get(adapter) if isinstance(adapter, str) else adapter
+        texts = list(dict.fromkeys(texts))
+        known, tokenizer, case = model.words, model.text_tokenizer, model.text_case
+        if known is None or tokenizer is None:
+            return {text: text for text in texts}
+        if task is not None and task.words is not None:
+            known = known | task.words
+        # Of an adapter that does not say which words it learnt, none can be called unknown.
+        has_all = task is None or task.words is not None
+        unknown = list(dict.fromkeys(word for text in texts for word in known.unknown(text, tokenizer, case)))
+        if unknown and has_all:
+            shown = ", ".join(unknown[:MAX_SHOWN_WORDS])
+            more = f" and {len(unknown) - MAX_SHOWN_WORDS} more" if len(unknown) > MAX_SHOWN_WORDS else ""
+            never = "hardly ever, or never," if known.num_left_out else "never"
+            told = f"the model has {never} seen: {shown}{more}"
+            if strict:
+                raise UsageError(f"{told}; say it in words that it knows, or leave strict out")
+            warnings.warn(f"{told}; what it makes of that means nothing", stacklevel=1)
+        return {text: known.in_usual_case(text) if case == "usual" else text for text in texts}
 
     def names_for(self, task: TaskName) -> list[str]:
         """Return the names of the adapters for a task."""
