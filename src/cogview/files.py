@@ -132,7 +132,8 @@ def atomic_folder(path: Path, refuse: Callable[[Path], object] | None = None) ->
     """Yield a temporary folder that takes the place of `path` when the block ends without an error.
 
     It lies hidden beside `path`. A process that is killed leaves it behind, and the next that makes `path` removes it.
-    Where `path` may not be replaced any more when the block ends, the new folder is kept under another name beside it.
+    What was put there while it was made is kept, and the new files lie beside it; if one of their names is taken, the
+    new folder gets another name.
 
     Args:
         path: the folder to make or to replace; of a link, what it points to.
@@ -140,7 +141,8 @@ def atomic_folder(path: Path, refuse: Callable[[Path], object] | None = None) ->
             asked before the work, and again after it, since much may have been put there meanwhile.
 
     Raises:
-        CogViewError: what lies there must not be replaced, or a disk is mounted there, which cannot be.
+        CogViewError: what lies there must not be replaced, before or after the work; or a disk is mounted there, which
+            cannot be replaced.
     """
     path, refuse = path.resolve(), refuse or refuse_taken
     refuse_mount(path)
@@ -154,8 +156,10 @@ def atomic_folder(path: Path, refuse: Callable[[Path], object] | None = None) ->
             new = workplace / "new"
             new.mkdir()
             yield new
+            if path.exists() and not _may_be_replaced(path, refuse):
+                _put_beside(new, path)
+                return
             if path.exists():  # two renames, since a folder with content cannot be replaced by one
-                _refuse_filled_meanwhile(path, refuse, new)
                 path.replace(workplace / "old")
             new.replace(path)
         finally:
@@ -187,20 +191,28 @@ def _workplace_prefix(path: Path) -> str:
     return f".{path.name}.unfinished-{machine}-"
 
 
-def _refuse_filled_meanwhile(path: Path, refuse: Callable[[Path], object], new: Path) -> None:
-    """Put a new folder beside `path` if that must not be replaced.
-
-    Raises:
-        CogViewError: that it was.
-    """
+def _may_be_replaced(path: Path, refuse: Callable[[Path], object]) -> bool:
     try:
         refuse(path)
-    except CogViewError as error:
-        kept = unused_path(path)
-        new.replace(kept)
-        raise CogViewError(
-            f"{path} was filled meanwhile, so it stays as it is, and what was made is {kept} ({error})"
-        ) from error
+    except CogViewError:
+        return False
+    return True
+
+
+def _put_beside(new: Path, path: Path) -> None:
+    """Put what is in a new folder beside what was put into `path` meanwhile, or else the whole folder beside `path`.
+
+    Raises:
+        CogViewError: something has a name of the new folder's, so all of that is kept elsewhere.
+    """
+    taken = not path.is_dir() or any((path / each.name).exists() for each in new.iterdir())
+    if not taken:
+        for each in list(new.iterdir()):
+            each.replace(path / each.name)
+        return
+    kept = unused_path(path)
+    new.replace(kept)
+    raise CogViewError(f"{path} was filled meanwhile, so it stays as it is, and what was made is {kept}.")
 
 
 def unused_path(path: Path) -> Path:

@@ -124,13 +124,13 @@ def test_a_process_that_is_killed_leaves_whole_pictures(
     )
     assert ended.returncode == -signal.SIGKILL
     pictures = sorted((tmp_path / "out/001").glob("0*.png"))
-    assert len(pictures) == 4
+    assert len(pictures) == 3
     for path in pictures:
         with Image.open(path) as picture:
             picture.load()
     assert main([*request, "--json"]) == 0
     printed = capsys.readouterr()
-    assert "going on in out/001: 4 of 15" in printed.err
+    assert "going on in out/001: 3 of 15" in printed.err
     assert len(json.loads(printed.out)["pictures"]) == 15
     assert not (tmp_path / "out/001" / JOURNAL).exists()
 

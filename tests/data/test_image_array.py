@@ -1,7 +1,11 @@
 """The decoded cache: the pictures in order, made once, made anew when a file changes."""
 
+import errno
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +73,45 @@ def test_nothing_is_left_behind_when_no_picture_can_be_read(tmp_path):
     folder = write_image_folder(tmp_path / "data", [["a"]])
     (folder / "images" / "0.png").write_bytes(b"broken")
     with pytest.raises(CogViewError, match=r"no picture of .* can be read"):
+        ImageArray.from_folder(folder, 8)
+    assert not list((folder / "cache").iterdir())
+
+
+def test_what_a_kill_left_is_removed_but_not_what_a_living_process_decodes(tmp_path):
+    folder = write_image_folder(tmp_path / "data", [["a"], ["b"]])
+    (folder / "cache").mkdir()
+    program = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom cogview.files import scratch_folder\n"
+        "with scratch_folder(Path(sys.argv[1]), 'pixels') as scratch:\n"
+        "    (scratch / 'all.npy').touch()\n    print(scratch, flush=True)\n    time.sleep(300)"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, folder / "cache"], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        killed, living = (Path(process.stdout.readline().strip()) for process in processes)
+        processes[0].kill()
+        processes[0].wait()
+        assert killed.is_dir()
+        assert living.is_dir()
+        ImageArray.from_folder(folder, SIZE_PIXELS)
+        assert not killed.exists()
+        assert (living / "all.npy").exists()
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_left(tmp_path, monkeypatch):
+    def full(pairs, size_pixels):
+        yield np.zeros((size_pixels, size_pixels, 3), np.uint8)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = write_image_folder(tmp_path / "data", [["a"], ["b"]])
+    monkeypatch.setattr(image_array, "squares", full)
+    with pytest.raises(CogViewError, match=r"cannot be written .*free some space"):
         ImageArray.from_folder(folder, 8)
     assert not list((folder / "cache").iterdir())
 

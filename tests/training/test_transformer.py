@@ -11,7 +11,9 @@ from cogview.data.loader import TokenBatches
 from cogview.errors import UsageError
 from cogview.sequence.template import TextToImageTemplate, TokenBatch
 from cogview.sequence.vocabulary import Vocabulary
-from cogview.training.config import TokenLossConfig
+from cogview.training.config import TokenLossConfig, TrainingConfig
+from cogview.training.loop import train
+from cogview.training.metrics import read_metrics
 from cogview.training.transformer import TransformerTask, evaluate_losses
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
@@ -126,6 +128,24 @@ def test_gradients_of_parts_by_their_weights_are_those_of_the_whole(text_weight)
         (parts.loss(part)[0] * parts.num_items(part)[0] / total).backward()
     for one, other in zip(whole.module.parameters(), parts.module.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("no_tensorboard")
+def test_what_is_logged_does_not_depend_on_the_number_of_micro_batches(tmp_path):
+    lines = []
+    for num_parts in (1, 3):
+        config = TrainingConfig(
+            num_steps=2, batch_size=3, num_micro_batches=num_parts, log_every_steps=2, device="cpu"
+        )
+        subject = task(text_weight=0.5, z_loss_weight=1e-3)
+        train(subject, config, tmp_path / str(num_parts))
+        lines += read_metrics(tmp_path / str(num_parts) / "metrics.jsonl")
+    one, three = lines
+    for name in ("loss", "text_loss_nats", "image_loss_nats", "squared_log_normaliser", "gradient_norm"):
+        assert one[name] == pytest.approx(three[name], rel=1e-5)
+    num_text = 0.5 * 12  # of a step, beside 18 codes
+    nats = (18 * one["image_loss_nats"] + num_text * one["text_loss_nats"]) / (18 + num_text)
+    assert one["loss"] == pytest.approx(nats + 1e-3 * one["squared_log_normaliser"], rel=1e-5)
 
 
 def test_batches_of_one_shape_whatever_the_texts():

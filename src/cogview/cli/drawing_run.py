@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cogview.generation.pipeline import GeneratedImage, Pipeline
 
 _PICTURES_AT_ONCE = 16  # which the engine draws together
+_MAX_SHOWN = 300  # characters of a text, to people
 _CANDIDATES_AT_ONCE = 64  # where what is kept of them is then magnified together
 
 
@@ -209,7 +210,8 @@ def print_pictures(run: DrawingRun, as_json: bool) -> None:
     for number, row in groupby(folder.all_pictures(), key=lambda picture: picture["number"]):
         for index, picture in enumerate(row):
             if not index:
-                print(f"{number}. {picture['text']}")
+                text = picture["text"]
+                print(f"{number}. {text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + '...'}")
             drawn = f" ({picture['drawn_text']})" if "drawn_text" in picture else ""
             loss = f"  CapLoss {picture['caption_loss']:.3f}" if "caption_loss" in picture else ""
             print(f"   {picture['path']}{drawn}{loss}")

@@ -33,12 +33,18 @@ def take_adapter(pipeline: "Pipeline", option: str, given: str | None) -> str | 
         given: what the option says; None to leave the choice to the pipeline.
 
     Raises:
-        UsageError: it is an adapter for another task.
+        UsageError: it is an adapter for another task, or nothing.
     """
     if given is None:
         return None
     name = given if given in pipeline.adapters else f"given-{option}"
     is_new = name != given
+    if is_new and not Path(given).expanduser().exists():
+        fitting = [known for known, each in pipeline.adapters.items() if each.task in TASKS[option]]
+        raise UsageError(
+            f"--{option} {given} is neither an adapter of this model nor a folder: the model has "
+            f"{', '.join(fitting) or 'none'} for it"
+        )
     task = pipeline.add_adapter(given, name).task if is_new else pipeline.adapters[name].task
     if task not in TASKS[option]:
         (owner,) = (other for other, tasks in TASKS.items() if task in tasks)

@@ -134,6 +134,14 @@ class _Shard:
     piece_offsets: Int64[np.ndarray, "m"]
     caption_offsets: Int64[np.ndarray, "n"]
 
+    def pieces_between(self, start: int, stop: int) -> Int32[np.ndarray, "n"]:
+        """Return some of all pieces, perhaps none; safetensors refuses a slice that begins where the array ends."""
+        pieces: np.ndarray = self.pieces[start:stop] if start < stop else np.zeros(0, dtype=np.int32)
+        return pieces
+
+    def all_pieces(self) -> Int32[np.ndarray, "n"]:
+        return self.pieces_between(0, int(self.piece_offsets[-1]))
+
 
 class TokenShards:
     """The pairs of a folder of token shards by number. The files are mapped, so memory holds the offsets alone.
@@ -196,7 +204,7 @@ class TokenShards:
 
     def used_pieces(self) -> Int64[np.ndarray, "n"]:
         """Return the pieces that occur in captions, each once, sorted."""
-        return np.unique(np.concatenate([shard.pieces[:] for shard in self._shards])).astype(np.int64)
+        return np.unique(np.concatenate([shard.all_pieces() for shard in self._shards])).astype(np.int64)
 
     def num_captions(self, index: int) -> int:
         """Return how many captions a picture has, at least 1."""
@@ -213,10 +221,7 @@ class TokenShards:
         shard, row = self._find(index)
         number = int(shard.caption_offsets[row]) + caption
         start, stop = map(int, shard.piece_offsets[number : number + 2])
-        if start == stop:  # safetensors refuses a slice that begins where the array ends
-            return np.zeros(0, dtype=np.int32)
-        pieces: np.ndarray = shard.pieces[start:stop]
-        return pieces
+        return shard.pieces_between(start, stop)
 
     def caption_lengths(self) -> Int64[np.ndarray, "m"]:
         """Return the number of pieces of every caption."""
@@ -229,7 +234,7 @@ class TokenShards:
         """
         texts, lengths, counts = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
         for shard in self._shards:
-            texts.update(shard.pieces[:].tobytes())
+            texts.update(shard.all_pieces().tobytes())
             lengths.update(np.diff(shard.piece_offsets).tobytes())
             counts.update(np.diff(shard.caption_offsets).tobytes())
         joined = texts.digest() + lengths.digest() + counts.digest()

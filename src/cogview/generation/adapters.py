@@ -9,6 +9,7 @@ place of an adapter: its folder then names the tokenizers instead, and a model's
 import dataclasses
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,7 +25,7 @@ from cogview.files import (
     read_json,
     refuse_unlike,
 )
-from cogview.generation.parts import MODEL_FORMAT, PretrainedModel, TaskModel, TaskName
+from cogview.generation.parts import MODEL_FORMAT, Adapters, PretrainedModel, TaskModel, TaskName
 from cogview.generation.weights import load_transformer, misfit, write_weights
 from cogview.plain_json import section_from_json
 from cogview.sequence.template import TextToImageTemplate
@@ -178,12 +179,20 @@ def _refuse_unlike_adapter(folder: Path) -> None:
     refuse_unlike(folder, read_adapter_config, ADAPTER_FILES, "an adapter's folder")
 
 
-def load_adapters(folder: Path, base: PretrainedModel) -> dict[str, TaskModel]:
-    """Return all adapters of a model's folder `adapters` by name; none if there is no such folder."""
-    if not folder.is_dir():
-        return {}
-    paths = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    return {path.name: load_task_model(path, base) for path in paths}
+def find_adapters(folder: Path, base: PretrainedModel) -> Adapters:
+    """Return all adapters of a model's folder `adapters`, of which only the configs are read; none without a folder.
+
+    Raises:
+        CogViewError: one of them is incomplete, or of another kind or version.
+    """
+    adapters = Adapters()
+    if folder.is_dir():
+        base = dataclasses.replace(base, adapters=Adapters())  # else both would hold each other in memory
+        for path in sorted(folder.iterdir()):
+            if path.is_dir() and not path.name.startswith("."):
+                task = read_adapter_config(path)["task"]
+                adapters.add_unread(path.name, task, partial(load_task_model, path, base))
+    return adapters
 
 
 def find_adapter_folder(path: str | Path) -> Path:

@@ -5,7 +5,7 @@ Letters of the shapes: b sequences, p pictures, w beams of each, v legal tokens,
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from threading import Lock
 
 import numpy as np
 import torch
@@ -82,10 +82,15 @@ class Captioner:
         self.template = template
         self._new_decoder = new_decoder or (lambda: Decoder(transformer, template.legal_tokens))
         self._max_batch = max_batch
+        self._made_decoder: Decoder | None = None
+        self._lock = Lock()
 
-    @cached_property
+    @property
     def _decoder(self) -> Decoder:
-        return self._new_decoder()
+        with self._lock:
+            if self._made_decoder is None:
+                self._made_decoder = self._new_decoder()
+            return self._made_decoder
 
     def losses(
         self, pairs: Sequence[tuple[Pieces, Codes]], *, counts_end: bool = False

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, get_args
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ class CaptioningModel(ResidentModel):
 
     def __init__(self, model: PretrainedModel) -> None:
         super().__init__(model)
-        self._captioners: dict[TaskModel, Captioner] = {}
+        self._captioners: WeakKeyDictionary[TaskModel, Captioner] = WeakKeyDictionary()
 
     @property
     def captioner_names(self) -> list[str]:
@@ -88,11 +89,10 @@ class CaptioningModel(ResidentModel):
             "this model has no captioner, so it cannot caption or rank: train one with cogview train captioning, "
             "and give its run as --captioner, or to add_adapter",
         )
-        if chosen not in self._captioners:
-            at_hand = set(self.adapters.values())
-            self._captioners = {task: each for task, each in self._captioners.items() if task in at_hand}
-            self._captioners[chosen] = self._new_captioner(chosen)
-        return self._captioners[chosen]
+        with self._lock:
+            if chosen not in self._captioners:
+                self._captioners[chosen] = self._new_captioner(chosen)
+            return self._captioners[chosen]
 
     def caption(
         self,
@@ -106,7 +106,7 @@ class CaptioningModel(ResidentModel):
         max_pieces: int | None = None,
         length_penalty: float | int = 1.0,
         captioner: str | None = None,
-        language: Language | None = None,
+        language: str | None = None,
     ) -> list[list[Caption]]:
         """Write captions of pictures.
 
@@ -299,20 +299,19 @@ class CaptioningModel(ResidentModel):
             found.append(pieces)
         return found
 
-    def _pieces_of(self, language: Language) -> Bool[np.ndarray, "n"]:
+    def _pieces_of(self, language: str) -> Bool[np.ndarray, "n"]:
         """Return which pieces may be written in a language.
 
         Raises:
             UsageError: the language is unknown, or the text tokenizer has no words of it.
         """
-        if language not in get_args(Language):
-            raise UsageError(f"language must be one of {', '.join(get_args(Language))}, got {language!r}")
-        tokenizer = self.text_tokenizer
-        allowed = tokenizer.writes(language)
-        others = [tokenizer.writes(other) for other in get_args(Language) if other != language]
-        if not (allowed & ~np.logical_or.reduce(others)).any():
+        allowed = {name: self.text_tokenizer.writes(name) for name in get_args(Language)}
+        if language not in allowed:
+            raise UsageError(f"language must be one of {', '.join(allowed)}, got {language!r}")
+        others = [pieces for name, pieces in allowed.items() if name != language]
+        if not (allowed[language] & ~np.logical_or.reduce(others)).any():
             raise UsageError(f"this model's text tokenizer has no words of the language {language!r}")
-        return allowed
+        return allowed[language]
 
     def _new_captioner(self, chosen: TaskModel) -> Captioner:
         transformer = chosen.transformer

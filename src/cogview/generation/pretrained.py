@@ -29,7 +29,7 @@ from cogview.generation.adapters import (
     ADAPTER_FILES,
     ADAPTER_FORMAT,
     ADAPTERS_FOLDER,
-    load_adapters,
+    find_adapters,
     refuse_lost_adapters,
     save_task_model,
 )
@@ -100,7 +100,7 @@ def save_pretrained(
 
     def refuse(taken: Path) -> None:
         refuse_unlike(taken, read_config, _FILES, "a model folder")
-        refuse_lost_adapters(taken, model.adapters)
+        refuse_lost_adapters(taken, list(model.adapters))
         for name, part in (
             ("text.model", model.text_tokenizer),
             (FOLDER_NAME, model.image_tokenizer),
@@ -219,8 +219,7 @@ def load_pretrained(
         rounded_to=rounded_to,
         source=folder / "model.safetensors",
     )
-    model.adapters.update(load_adapters(folder / ADAPTERS_FOLDER, model))
-    return model
+    return dataclasses.replace(model, adapters=find_adapters(folder / ADAPTERS_FOLDER, model))
 
 
 def _guidance(config: dict[str, Any], source: Path) -> float:

@@ -1,11 +1,11 @@
 """A model at hand: its parts, what else it can do, and the engines that draw with it."""
 
 import tempfile
-from collections.abc import Mapping
+import threading
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import get_args
 
 import torch
 
@@ -30,11 +30,15 @@ class ResidentModel:
 
     def __init__(self, model: PretrainedModel) -> None:
         self._model = model
+        self._lock = (
+            threading.RLock()
+        )  # of what is made when it is first asked for, perhaps by several threads
+        self._base_engine: Engine | None = None
         self._engines: dict[TaskModel, Engine] = {}
         self._weakened: tuple[TaskModel, float, TaskModel] | None = None
 
     def __repr__(self) -> str:
-        template, adapters = self.template, ", ".join(self.adapters) or "none"
+        template, adapters = self.template, ", ".join(self._model.names_for(*get_args(TaskName))) or "none"
         return (
             f"{type(self).__name__}({self.transformer.config.num_parameters:,} parameters, draws "
             f"{template.grid_rows} x {template.grid_columns} codes, on {self.device} in "
@@ -105,8 +109,8 @@ class ResidentModel:
         return self.transformer.embedding.tokens.weight.dtype
 
     @property
-    def adapters(self) -> Mapping[str, TaskModel]:
-        """What the model can do beside its own task, by name."""
+    def adapters(self) -> MappingProxyType[str, TaskModel]:
+        """What the model can do beside its own task, by name; each is read when it is first asked for."""
         return MappingProxyType(self._model.adapters)
 
     def add_adapter(self, path: str | Path, name: str) -> TaskModel:
@@ -120,16 +124,18 @@ class ResidentModel:
             UsageError: the name cannot be that of a folder.
             CogViewError: there is no adapter, it is incomplete, of another version, or not for this model.
         """
-        adapters = self._model.adapters
-        replaced = adapters.get(check_name(name))
-        adapters[name] = load_task_model(find_adapter_folder(path), self._model)
-        if replaced is not None:
-            self._engines.pop(replaced, None)
-        return adapters[name]
+        check_name(name)
+        added = load_task_model(find_adapter_folder(path), self._model)
+        with self._lock:
+            replaced = self._model.adapters.get(name)
+            self._model.adapters[name] = added
+            if replaced is not None:
+                self._engines.pop(replaced, None)
+        return added
 
     def names_for(self, task: TaskName) -> list[str]:
         """Return the names of the adapters for a task."""
-        return [name for name, each in self.adapters.items() if each.task == task]
+        return self._model.names_for(task)
 
     def adapter_for(self, task: TaskName, noun: str, name: str | None, absent: str) -> TaskModel:
         """Return the adapter for a task that is named, or the only one.
@@ -151,24 +157,31 @@ class ResidentModel:
             raise UsageError(f"this model has {problem}; choose one of {', '.join(known)}")
         return self.adapters[name or known[0]]
 
-    @cached_property
+    @property
     def _engine(self) -> Engine:
         """The engine, which prepares the weights when it is first needed."""
-        return Engine(self.transformer, self.template.vocabulary.image_codes)
+        with self._lock:
+            if self._base_engine is None:
+                self._base_engine = Engine(self.transformer, self.template.vocabulary.image_codes)
+            return self._base_engine
 
     def engine_of(self, adapter: TaskModel) -> Engine:
         """Return the engine that draws with an adapter; made once, it shares what can be shared with the model's."""
-        if adapter not in self._engines:
-            transformer = adapter.transformer
-            self._engines[adapter] = (
-                self._engine.adapted(transformer)
-                if isinstance(transformer, AdaptedTransformer)
-                else Engine(transformer, self.template.vocabulary.image_codes)
-            )
-        return self._engines[adapter]
+        with self._lock:
+            if adapter not in self._engines:
+                transformer = adapter.transformer
+                self._engines[adapter] = (
+                    self._engine.adapted(transformer)
+                    if isinstance(transformer, AdaptedTransformer)
+                    else Engine(transformer, self.template.vocabulary.image_codes)
+                )
+            return self._engines[adapter]
 
     def _at_strength(self, adapter: TaskModel, strength: float) -> TaskModel:
-        """Return an adapter as strong as asked; the last one that was asked for is kept."""
+        """Return an adapter as strong as asked; the last one that was asked for is kept, and no engine of others.
+
+        Called with the lock held, so that the engine is that of the one which is kept.
+        """
         if strength == 1:
             return adapter
         if not isinstance(adapter.transformer, AdaptedTransformer):
@@ -196,13 +209,15 @@ class ResidentModel:
             if strength != 1:
                 raise UsageError(f"adapter_strength is {strength:g}, but no adapter is drawn with: name one")
             return self._engine, self.template
-        drawing = {name: each for name, each in self.adapters.items() if each.task in DRAWING_TASKS}
+        drawing = self._model.names_for(*DRAWING_TASKS)
         if adapter not in drawing:
             task = f"is for {self.adapters[adapter].task}" if adapter in self.adapters else "does not exist"
             known = ", ".join(drawing) or "none"
             raise UsageError(f"the adapter {adapter!r} {task}; those that draw from texts are: {known}")
-        chosen = self._at_strength(drawing[adapter], float(strength))
-        return self.engine_of(chosen), chosen.template_of(TextToImageTemplate, self.template.vocabulary)
+        with self._lock:
+            chosen = self._at_strength(self.adapters[adapter], float(strength))
+            engine = self.engine_of(chosen)
+        return engine, chosen.template_of(TextToImageTemplate, self.template.vocabulary)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the model as a folder that `cogview.load` reads, whole or not at all.

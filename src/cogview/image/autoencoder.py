@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -54,10 +55,11 @@ class Autoencoder(nn.Module):
         self.encoder = encoder
         self.quantizer = build_quantizer(config)
         self.decoder = decoder
-        # Pixels live in [-1, 1] here and the statistics speak of [0, 1].
-        mean, std = torch.tensor(config.pixel_mean), torch.tensor(config.pixel_std)
-        self.register_buffer("pixel_mean", (2.0 * mean - 1.0).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", (2.0 * std).view(3, 1, 1), persistent=False)
+        # Pixels live in [-1, 1] here and the statistics speak of [0, 1]. Computed by NumPy: to compute on the meta
+        # device, PyTorch 2.13 imports its compiler, which takes longer than to draw a picture.
+        mean, std = (np.asarray(each, np.float32) for each in (config.pixel_mean, config.pixel_std))
+        self.register_buffer("pixel_mean", torch.from_numpy(2 * mean - 1).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.from_numpy(2 * std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Float[Tensor, "b c y x"]) -> AutoencoderOutput:
         """Encode, quantize, decode and score.

@@ -69,7 +69,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CogViewError(f"{path}: no such file; check the path")
     if path.suffix == ".safetensors":
-        tensors, others = read_tensors(path), []
+        tensors: dict[str, Tensor] = read_tensors(path)
+        others: list[str] = []
     else:
         content, others = _read_pickled(path)
         for _ in range(_MAX_WRAPPERS):

@@ -34,6 +34,7 @@ from cogview.tensors import as_weights, weights_dtype
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
+from cogview.uninitialised import uninitialised
 
 HEAD_SIZE = 64
 _FILE = "mp_rank_{:02d}_model_states.pt"
@@ -123,8 +124,9 @@ def convert_released_transformer(
     """
     checkpoint = _Checkpoint(ranks)
     config = checkpoint.config(num_heads)
-    with torch.device("meta"):
-        transformer = Transformer(config).to(checkpoint.dtype)
+    with uninitialised("meta"):
+        transformer = Transformer(config)
+    transformer.to(checkpoint.dtype)
     state = transformer.state_dict()
     checkpoint.check({their_name(name): tuple(tensor.shape) for name, tensor in state.items()})
     model = PretrainedModel(

@@ -115,6 +115,8 @@ class TextTokenizer:
         return np.array([self._is_of(language, piece) for piece in range(self.num_pieces)])
 
     def _is_of(self, language: Language, piece: int) -> bool:
+        if self._processor.is_unknown(piece) or self._processor.is_control(piece):
+            return False
         word = self._processor.id_to_piece(piece)
         if self._processor.is_byte(piece):  # "<0x41>"
             byte = int(word[3:5], 16)
