@@ -147,3 +147,35 @@ def test_a_split_that_is_changed_beside_its_picture_is_seen(tmp_path):
     assert len(ImageArray.from_folder(tmp_path, 8, "train")) == 1
     (tmp_path / "1.json").write_text(json.dumps({"text": "a", "split": "train"}))
     assert len(ImageArray.from_folder(tmp_path, 8, "train")) == 2
+
+
+def test_the_cache_serves_only_the_very_same_bytes(tmp_path):
+    def members(number):
+        return {"0.png": png(number), "0.txt": b"a"}
+
+    tar = write_tar(tmp_path / "a.tar", members(1))
+    first = ImageArray.from_folder(tar, SIZE_PIXELS)[0].copy()
+    status, length = tar.stat(), len(tar.read_bytes())
+    write_tar(tar, members(2))
+    assert len(tar.read_bytes()) == length
+    os.utime(tar, ns=(status.st_atime_ns, status.st_mtime_ns))
+    second = ImageArray.from_folder(tar, SIZE_PIXELS)[0]
+    assert not np.array_equal(first, second)
+    assert np.array_equal(second, np.asarray(picture(2)))
+
+
+def test_captions_are_not_needed_and_other_ones_change_nothing(tmp_path, monkeypatch):
+    for index in range(2):
+        (tmp_path / f"{index}.png").write_bytes(png(index))
+    assert len(ImageArray.from_folder(tmp_path, 8)) == 2
+    assert splits_of(tmp_path) == frozenset()
+    (tmp_path / "0.txt").write_text("a caption")
+    monkeypatch.setattr(image_array, "decode_into", None)
+    assert len(ImageArray.from_folder(tmp_path, 8)) == 2
+
+
+def test_a_picture_that_lies_on_its_side_is_decoded_anew_once_that_is_told(tmp_path):
+    (tmp_path / "0.png").write_bytes(png(0))
+    lying = ImageArray.from_folder(tmp_path, SIZE_PIXELS)[0].copy()
+    (tmp_path / "0.json").write_text(json.dumps({"exif": json.dumps({"Image Orientation": "Rotated 90 CW"})}))
+    assert np.array_equal(ImageArray.from_folder(tmp_path, SIZE_PIXELS)[0], np.rot90(lying, -1))

@@ -13,10 +13,11 @@ from torch import Tensor
 from cogview.data.content import digest_of
 from cogview.data.decoding import decode_bytes, read_bytes
 from cogview.data.pairs import Problem
+from cogview.data.shard_records import ShardRecord
 from cogview.data.shards import write_shard
 from cogview.data.shares import Batch, Share
 from cogview.data.token_report import Tally
-from cogview.data.unfinished import ShardRecord, UnfinishedTokens
+from cogview.data.unfinished import UnfinishedTokens
 from cogview.errors import UsageError
 from cogview.image.pixels import CHANGES, as_float, resize_and_crop
 from cogview.text.known_words import count_words

@@ -11,7 +11,7 @@ from itertools import count
 from cogview.data.decoding import MAX_CHUNK_BYTES, num_bytes_held
 from cogview.data.pairs import Entry, PairSource, Problem
 from cogview.data.ranks import Ranks
-from cogview.data.unfinished import Made, Request, ShardNumber
+from cogview.data.shard_records import Made, Request, ShardNumber
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,11 +22,12 @@ from cogview.data.decoding import map_in_order, num_bytes_held
 from cogview.data.pairs import PairSource
 from cogview.data.ranks import Ranks
 from cogview.data.shard_maker import ImageEncoder, Prepared, ShardMaker, digest_of_batch, prepare
+from cogview.data.shard_records import Made, Request, ShardNumber
 from cogview.data.shards import TokenKind, read_manifest, refuse_large_codebook, write_manifest
 from cogview.data.shares import Batch, Share
 from cogview.data.sources import open_pairs
 from cogview.data.token_report import PROBLEMS, TokenizeReport, sum_up
-from cogview.data.unfinished import Made, Request, ShardNumber, UnfinishedTokens, work_on
+from cogview.data.unfinished import UnfinishedTokens, work_on
 from cogview.errors import CogViewError, UsageError
 from cogview.text.tokenizer import TextTokenizer
 

@@ -80,5 +80,6 @@ class PictureBatches:
         if not self.num_pictures:
             raise CogViewError(
                 f"{self._source} has no pictures that can be read; the first of {len(self.problems):,} problems: "
-                f"{self.problems[0]}. See `cogview data check {self._source}`."
+                f"{min(self.problems, key=lambda problem: problem.is_passed_over)}. "
+                f"See `cogview data check {self._source}`."
             )
