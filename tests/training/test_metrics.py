@@ -142,6 +142,12 @@ def test_values_that_are_not_finite_leave_the_file_valid_json(tmp_path: Path) ->
     assert math.isnan(read_metrics(tmp_path / "metrics.jsonl")[0]["loss"])
 
 
+def test_what_is_no_line_of_metrics_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n[1]\n{}\n{"step": "x"}\nwords\n{"step": 2, "note": "mine"}\n')
+    assert read_metrics(path) == [{"step": 1, "loss": 2.0}, {"step": 2}]
+
+
 @pytest.mark.usefixtures("no_tensorboard")
 def test_a_line_that_found_no_room_is_written_with_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -144,7 +144,7 @@ def test_a_finished_run_goes_on_when_it_is_given_more_steps(
     old, new = learning_rate_at(11, short), learning_rate_at(12, long)
     assert (
         f"The schedule was made for 12 steps; the run goes on where it would be in one of 30: the learning rate goes "
-        f"from {old:.2g} to {new:.2g}.\n"
+        f"from {old:.3g} to {new:.3g}.\n"
     ) in capsys.readouterr().err
     lines = read_metrics(tmp_path / "whole" / "metrics.jsonl")
     assert [line["step"] for line in lines] == [4, 8, 12, 16, 20, 24, 28, 30]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from cogview.errors import UsageError
 from cogview.training.task import Batch, Task
 
 
@@ -81,6 +82,10 @@ def _cut(task: Task, batch: Batch, num_parts: int) -> list[MicroBatch]:
     parts = [{name: tensors[i] for name, tensors in chunks.items()} for i in range(num_parts)]
     counts = [task.num_items(part) for part in parts]
     total = sum(num_items for num_items, _ in counts)
+    if not total:
+        raise UsageError(
+            "There is nothing to learn in a batch: no target has a weight. Give token_loss.text_weight more than 0."
+        )
     return [
         MicroBatch(
             tensors=part,

@@ -76,7 +76,7 @@ class TrainingConfig:
             product, timed as the run begins.
         compile: compile the loss with torch.compile; needs a C++ compiler, without one the run is eager.
         device: "auto" takes CUDA if there is one.
-        seed: with the step number, the only source of randomness.
+        seed: with the step number, the only source of randomness; less than 2^63.
         log_every_steps: how often means of the metrics are written; nothing is read from the device between.
         sample_every_steps: how often the caller's sample sheet is drawn; 0 for never.
         checkpoint_every_steps: how often a checkpoint is written; the last step always gets one.
@@ -144,6 +144,8 @@ class TrainingConfig:
         ):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if self.seed >= 1 << 63:
+            raise UsageError(f"seed must be less than 2^63, got {self.seed}.")
         for name in ("final_learning_rate_fraction", "warmup_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} must lie between 0 and 1, got {getattr(self, name)}.")

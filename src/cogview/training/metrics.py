@@ -156,15 +156,17 @@ def read_scalars(scalars: Mapping[str, Float[torch.Tensor, ""] | float]) -> dict
 def read_metrics(path: Path) -> list[dict[str, int | float]]:
     """Return the lines of a file of metrics; a last line cut short by a kill is left out, and so is a missing file.
 
-    Values that were not finite are null in the file and NaN here.
+    What is no line of metrics is left out too. Values that were not finite are null in the file and NaN here.
     """
     lines = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             values = json.loads(line)
-            lines.append({name: math.nan if value is None else value for name, value in values.items()})
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
+        if isinstance(values, dict) and isinstance(values.get("step"), int):
+            numbers = {name: math.nan if value is None else value for name, value in values.items()}
+            lines.append({name: value for name, value in numbers.items() if isinstance(value, int | float)})
     return lines
 
 

@@ -103,7 +103,7 @@ def describe_new_schedule(applied_steps: int, num_steps_before: int, config: Tra
     old = learning_rate_at(max(0, applied_steps - 1), dataclasses.replace(config, num_steps=num_steps_before))
     return (
         f"The schedule was made for {num_steps_before:,} steps; the run goes on where it would be in one of "
-        f"{config.num_steps:,}: the learning rate goes from {old:.2g} to {learning_rate_at(applied_steps, config):.2g}."
+        f"{config.num_steps:,}: the learning rate goes from {old:.3g} to {learning_rate_at(applied_steps, config):.3g}."
     )
 
 
