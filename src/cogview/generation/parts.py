@@ -10,6 +10,7 @@ import torch
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import dataclass_from_json
+from cogview.generation.config import TOP_P
 from cogview.generation.weights import fingerprint_of_transformer, read_weights
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.sequence.template import TextToImageTemplate
@@ -85,6 +86,7 @@ class PretrainedModel:
         samples: the PNG that the card shows; empty if there is none.
         guidance: what to draw with unless told otherwise; other than 1 only for models that were trained with some
             texts dropped.
+        top_p: what to draw with unless told otherwise.
         rounded_to: the dtype for which the transformer's weights lost digits when they were loaded; None if they
             were not rounded.
         source: the file that the weights were loaded from, if they were.
@@ -101,6 +103,7 @@ class PretrainedModel:
     card: str = ""
     samples: bytes = b""
     guidance: float = 1.0
+    top_p: float = TOP_P
     rounded_to: torch.dtype | None = None
     source: Path | None = None
     adapters: dict[str, TaskModel] = field(default_factory=dict)

@@ -34,7 +34,7 @@ from cogview.generation.adapters import (
     save_task_model,
 )
 from cogview.generation.card import bare_card
-from cogview.generation.config import MAX_GUIDANCE
+from cogview.generation.config import MAX_GUIDANCE, MIN_TOP_P, TOP_P
 from cogview.generation.parts import MODEL_FORMAT, PretrainedModel
 from cogview.generation.weights import fingerprint_of_transformer, load_transformer, write_weights
 from cogview.image.config import FOLDER_NAME
@@ -117,6 +117,7 @@ def save_pretrained(
         "text_tokenizer": model.text_fingerprint,
         "image_tokenizer": model.image_fingerprint,
         "guidance": model.guidance,
+        "top_p": model.top_p,
     }
     with atomic_folder(folder) as unfinished:
         atomic_write_json(unfinished / "config.json", config)
@@ -210,7 +211,8 @@ def load_pretrained(
         image_tokenizer=image_tokenizer,
         card=card_path.read_text(encoding="utf-8") if card_path.is_file() else "",
         samples=samples_path.read_bytes() if samples_path.is_file() else b"",
-        guidance=_guidance(config, source),
+        guidance=_number(config, source, "guidance", 1.0, (0, MAX_GUIDANCE)),
+        top_p=_number(config, source, "top_p", TOP_P, (MIN_TOP_P, 1)),
         rounded_to=rounded_to,
         source=folder / "model.safetensors",
     )
@@ -218,14 +220,16 @@ def load_pretrained(
     return model
 
 
-def _guidance(config: dict[str, Any], source: Path) -> float:
-    """Return the guidance that a model's config names, or 1: models written before there was guidance name none."""
-    guidance = config.get("guidance", 1.0)
-    if not isinstance(guidance, int | float) or not 0 <= guidance <= MAX_GUIDANCE:
+def _number(
+    config: dict[str, Any], source: Path, name: str, absent: float, bounds: tuple[float, float]
+) -> float:
+    """Return a number that a model's config names, or what models draw with that were written before it did."""
+    number = config.get(name, absent)
+    if not isinstance(number, int | float) or not bounds[0] <= number <= bounds[1]:
         raise CogViewError(
-            f"{source} has a guidance of {guidance!r}, wanted 0 to {MAX_GUIDANCE}: export the model again."
+            f"{source} has a {name} of {number!r}, wanted {bounds[0]:g} to {bounds[1]:g}: export the model again."
         )
-    return float(guidance)
+    return float(number)
 
 
 def find_model_folder(path_or_hub_id: str | Path | None) -> Path:
