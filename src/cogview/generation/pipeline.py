@@ -202,7 +202,7 @@ class Pipeline(MagnifyingModel):
                     drawn_text=said if said != texts[index] else None,
                 )
             )
-        _warn_of_one_colour(drawn, self.top_p if top_p is None else top_p)
+        _warn_of_one_colour(drawn, self.sampling(top_p=top_p).top_p)
         return drawn[0] if is_single else drawn
 
     def generate_codes(

@@ -225,7 +225,11 @@ def _number(
 ) -> float:
     """Return a number that a model's config names, or what models draw with that were written before it did."""
     number = config.get(name, absent)
-    if not isinstance(number, int | float) or not bounds[0] <= number <= bounds[1]:
+    if (
+        not isinstance(number, int | float)
+        or isinstance(number, bool)
+        or not bounds[0] <= number <= bounds[1]
+    ):
         raise CogViewError(
             f"{source} has a {name} of {number!r}, wanted {bounds[0]:g} to {bounds[1]:g}: export the model again."
         )

@@ -129,7 +129,7 @@ class FewCodesFirstConfig:
     masked_codes: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_shares(self, "fraction", "masked_codes")
+        _check_shares(self, "fraction", "masked_codes", prefix="few_codes_first.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,11 +190,11 @@ class TextToImageRecipe:
             )
 
 
-def _check_shares(recipe: object, *names: str) -> None:
+def _check_shares(recipe: object, *names: str, prefix: str = "") -> None:
     """Refuse shares that are none."""
     for name in names:
         if not 0 <= getattr(recipe, name) <= 1:
-            raise UsageError(f"{name} must be a share of 0 to 1, got {getattr(recipe, name)}")
+            raise UsageError(f"{prefix}{name} must be a share of 0 to 1, got {getattr(recipe, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
