@@ -139,21 +139,21 @@ def small() -> TextToImageRecipe:
     Expected: the share of captions drawn that `docs/your-own-pictures.md` lists (`bench/own_pictures.py`).
 
     Differs from the paper: as `bundled` does, and it has the shape of the model that `bundled` makes, so that it can
-    start from it. Half of the steps see few codes, where texts are learnt; then codes are mixed, less and less, without
+    start from it. Three steps of five see few codes, where texts are learnt; then codes are mixed, less and less, without
     which the model recites its pictures and does not look at the words ("From text to things" in the decisions log).
     """
     recipe = bundled()
     return replace(
         recipe,
-        few_codes_first=FewCodesFirstConfig(fraction=0.5),
+        few_codes_first=FewCodesFirstConfig(fraction=0.6),
         masked_codes=0.0,
         mixed_codes=0.5,
         mixed_codes_at_end=0.1,
         training=replace(
             recipe.training,
             num_steps=1_500,
-            learning_rate=1e-3,
-            muon_learning_rate=0.01,
+            learning_rate=1.5e-3,
+            muon_learning_rate=0.015,
             final_learning_rate_fraction=0.05,
             compile=False,  # two shapes would take a minute each to compile
             log_every_steps=20,
