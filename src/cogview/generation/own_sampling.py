@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Integer
 
 from cogview.generation.config import SamplingConfig
 from cogview.generation.engine import Engine, Prompt
@@ -74,7 +74,7 @@ def measured_top_p(model: PretrainedModel, pairs: Sequence[tuple[Pieces, Codes]]
     return MeasuredTopP(top_p=top_p, true_entropy_nats=true, entropy_nats=measured, num_pictures=len(pairs))
 
 
-def entropy(codes: Int64[np.ndarray, "..."]) -> float:
+def entropy(codes: Integer[np.ndarray, "..."]) -> float:
     """Return the entropy of codes in nats, wherever they stand."""
     counts = np.unique(codes, return_counts=True)[1]
     shares = counts / counts.sum()
