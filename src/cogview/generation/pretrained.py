@@ -211,8 +211,8 @@ def load_pretrained(
         image_tokenizer=image_tokenizer,
         card=card_path.read_text(encoding="utf-8") if card_path.is_file() else "",
         samples=samples_path.read_bytes() if samples_path.is_file() else b"",
-        guidance=_number(config, source, "guidance", 1.0, (0, MAX_GUIDANCE)),
-        top_p=_number(config, source, "top_p", TOP_P, (MIN_TOP_P, 1)),
+        guidance=_number(config, source, "guidance", 1.0, (0.0, float(MAX_GUIDANCE))),
+        top_p=_number(config, source, "top_p", TOP_P, (MIN_TOP_P, 1.0)),
         rounded_to=rounded_to,
         source=folder / "model.safetensors",
     )
