@@ -357,6 +357,8 @@ def test_a_finetune_goes_on_from_the_weights_of_a_model(
     other = ("--out", tmp_path / "other", "--start-from", home / "model", "--transformer.hidden-size", 32)
     assert "The transformer of" in refusal(capsys, 1, *words, *other)
     assert not (tmp_path / "other").exists()
+    shipped = ("--out", tmp_path / "other", "--start-from", "bundled")
+    assert "cogview/bundled is not that of this run" in refusal(capsys, 1, *words, *shipped)
     missing = ("--out", tmp_path / "other", "--start-from", tmp_path / "nothing")
     assert "nothing" in refusal(capsys, 1, *words, *missing)
 
@@ -385,14 +387,18 @@ def test_held_out_pictures_are_whole_however_a_run_trains(
         "0",
     ]
     plain = run(capsys, *words, "--out", tmp_path / "plain")
-    for flag, value in (
+    for flag, *values in (
+        ("--few-codes-first.fraction", "1", "--few-codes-first.kept-codes", "4"),
         ("--kept-codes", "3"),
         ("--masked-codes", "1"),
         ("--mixed-codes", "1"),
         ("--dropped-texts", "1"),
     ):
-        other = run(capsys, *words, "--out", tmp_path / flag, flag, value)
+        other = run(capsys, *words, "--out", tmp_path / flag, flag, *values)
         assert other["evaluation"] == plain["evaluation"]
         assert other["metrics"]["image_loss_nats"] != plain["metrics"]["image_loss_nats"], flag
         config = json.loads((tmp_path / flag / "model" / "config.json").read_text())
         assert config["guidance"] == (1.5 if flag == "--dropped-texts" else 1.0)
+        assert (
+            f"Draws with top-p {config['top_p']:g}" in (tmp_path / flag / "model" / "README.md").read_text()
+        )

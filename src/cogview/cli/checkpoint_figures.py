@@ -24,7 +24,6 @@ from cogview.evaluation.kept_parts import KeptParts, begin_or_go_on
 from cogview.evaluation.reconstruction import evaluate_reconstruction, reconstruction_grid
 from cogview.evaluation.report.sections import training_table
 from cogview.files import atomic_file, atomic_write_json, read_json, sha256_of
-from cogview.generation.config import SamplingConfig
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import find_model_folder, load_pretrained, read_config
@@ -120,9 +119,8 @@ class Checkpoint:
             UsageError: the folder keeps pictures that were drawn for something else, or the model cannot read a text.
         """
         pipeline = self.pipeline
-        guidance = pipeline.guidance if sampling["guidance"] is None else sampling["guidance"]
         # What cannot be drawn with is refused before the folder keeps it as what was asked for.
-        chosen = asdict(SamplingConfig(**{**sampling, "guidance": float(guidance)}))
+        chosen = asdict(pipeline.sampling(**sampling))
         request = {
             "prompts": list(prompts),
             "seeds": list(seeds),

@@ -37,7 +37,7 @@ def run(
     seed: int = 0,
     temperature: float = 1.0,
     top_k: int | None = None,
-    top_p: float = 0.8,
+    top_p: float | None = None,
     guidance: float | None = None,
     out: Path = Path("out/composition"),
     device: str | None = None,
@@ -65,7 +65,8 @@ def run(
         seed: of the first picture.
         temperature: below 1 prefers probable codes, above 1 levels them, 0 always takes the most probable.
         top_k: draw from so many most probable codes only.
-        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
+        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all. The model's own by
+            default.
         guidance: above 1, follow the text more closely than it was learnt, for models trained with some texts dropped;
             the model's own by default.
         out: the folder of the run.
@@ -85,7 +86,6 @@ def run(
     from cogview.data.ranks import Ranks
     from cogview.evaluation.caption_set import AskedPicture, fingerprint_of
     from cogview.evaluation.composition import SceneReader, asked_scenes, shares_of, validated, verdicts_on
-    from cogview.generation.config import SamplingConfig
 
     ranks = Ranks.from_environment(os.environ)
     possible = asked_scenes(pictures, split=split)
@@ -116,12 +116,7 @@ def run(
         ],
         candidates=candidates,
         seed=seed,
-        sampling=SamplingConfig(
-            guidance=float(pipeline.guidance if guidance is None else guidance),
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-        ),
+        sampling=pipeline.sampling(temperature, top_k, top_p, guidance),
         folder=out,
         ranks=ranks,
     )

@@ -51,7 +51,7 @@ def run(
     attention: bool = False,
     temperature: float = 1.0,
     top_k: int | None = None,
-    top_p: float = 0.8,
+    top_p: float | None = None,
     guidance: float | None = None,
     batch_size: int = 32,
     num_workers: int = 0,
@@ -89,7 +89,8 @@ def run(
         attention: add the scales of attention scores by layer and head, while the first sample is drawn.
         temperature: below 1 prefers probable codes, above 1 levels them, 0 always takes the most probable.
         top_k: draw from so many most probable codes only.
-        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
+        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all. The model's own by
+            default.
         guidance: above 1, follow the text more closely than it was learnt, for models trained with some texts dropped;
             the model's own by default.
         batch_size: pictures seen at once.

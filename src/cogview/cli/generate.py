@@ -29,7 +29,7 @@ def run(
     seed: int | Literal["random"] = 0,
     temperature: float = 1.0,
     top_k: int | None = None,
-    top_p: float = 0.8,
+    top_p: float | None = None,
     guidance: float | None = None,
     balance_words: bool = False,
     out: Path = Path("out"),
@@ -64,7 +64,8 @@ def run(
             random takes one that is told.
         temperature: below 1 prefers probable codes, above 1 levels them, 0 always takes the most probable.
         top_k: draw from so many most probable codes only.
-        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
+        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all. The model's own by
+            default.
         guidance: above 1, follow the text more closely than it was learnt, for models trained with some texts dropped;
             the model's own by default.
         balance_words: give each word for people ("a doctor", 医生) a gender and a skin tone, in turn from seed to seed.
@@ -99,7 +100,7 @@ def run(
         options = {
             "temperature": temperature,
             "top_k": top_k,
-            "top_p": top_p,
+            "top_p": pipeline.top_p if top_p is None else top_p,
             "guidance": pipeline.guidance if guidance is None else guidance,
             "balance_words": balance_words,
         }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 import torch
 
 from cogview.errors import CogViewError, UsageError
+from cogview.generation.config import TOP_P
 from cogview.generation.weights import fingerprint_of_transformer
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.plain_json import dataclass_from_json
@@ -157,6 +158,7 @@ class PretrainedModel:
         samples: the PNG that the card shows; empty if there is none.
         guidance: what to draw with unless told otherwise; other than 1 only for models that were trained with some
             texts dropped.
+        top_p: what to draw with unless told otherwise.
         words: of the captions that it learnt; None if they are not known, and then no word is called unknown.
         text_case: how it reads capitals; in their usual spelling only words that are known can be read.
         rounded_to: the dtype for which the transformer's weights lost digits when they were loaded; None if they
@@ -175,6 +177,7 @@ class PretrainedModel:
     card: str = field(default="", repr=False)
     samples: bytes = field(default=b"", repr=False)
     guidance: float = 1.0
+    top_p: float = TOP_P
     words: KnownWords | None = field(default=None, repr=False)
     text_case: TextCase = "as_written"
     rounded_to: torch.dtype | None = None

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from cogview.errors import UsageError
-from cogview.generation.config import SamplingConfig
 from cogview.generation.engine import Progress, Prompt
 from cogview.generation.magnifying import MagnifyingModel, check_factor
+from cogview.generation.one_colour import is_one_coloured
 from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import find_model_folder, load_pretrained
 from cogview.generation.request import check_pieces, check_request, seeds_of_texts, texts_of_candidates
@@ -66,7 +66,7 @@ class Pipeline(MagnifyingModel):
         seed: int = ...,
         temperature: float | int = ...,
         top_k: int | None = ...,
-        top_p: float | int = ...,
+        top_p: float | int | None = ...,
         guidance: float | int | None = ...,
         progress: Progress | None = ...,
         adapter: str | None = ...,
@@ -87,7 +87,7 @@ class Pipeline(MagnifyingModel):
         seed: int = ...,
         temperature: float | int = ...,
         top_k: int | None = ...,
-        top_p: float | int = ...,
+        top_p: float | int | None = ...,
         guidance: float | int | None = ...,
         progress: Progress | None = ...,
         adapter: str | None = ...,
@@ -107,7 +107,7 @@ class Pipeline(MagnifyingModel):
         seed: int = 0,
         temperature: float | int = 1.0,
         top_k: int | None = None,
-        top_p: float | int = 0.8,
+        top_p: float | int | None = None,
         guidance: float | int | None = None,
         progress: Progress | None = None,
         adapter: str | None = None,
@@ -132,7 +132,8 @@ class Pipeline(MagnifyingModel):
             temperature: below 1 prefers probable codes, above 1 levels them; 0 always takes the most probable, so
                 that all candidates are one picture.
             top_k: draw from the most probable codes only; from all if None.
-            top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
+            top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all. The model's own
+                by default.
             guidance: above 1, what the text says is followed more closely than it was learnt, with twice the rows to
                 compute; for models that were trained with some texts dropped. The model's own by default.
             progress: called with the numbers of codes drawn and to be drawn, those of magnifying among them.
@@ -195,7 +196,9 @@ class Pipeline(MagnifyingModel):
                 [words[index][number] for index, number, _ in chosen],
                 [seed + number for _, number, _ in chosen],
                 upscale,
-                self.magnifying_config(enlarger, 0.0 if temperature == 0 else None, top_k, top_p),
+                self.magnifying_config(
+                    enlarger, 0.0 if temperature == 0 else None, top_k, self.top_p if top_p is None else top_p
+                ),
                 _counted(progress, num_drawn, num_all),
             )
         drawn: list[list[GeneratedImage]] = [[] for _ in texts]
@@ -211,6 +214,7 @@ class Pipeline(MagnifyingModel):
                     drawn_text=said if said != texts[index] else None,
                 )
             )
+        _warn_of_one_colour(drawn, self.sampling(top_p=top_p).top_p)
         return drawn[0] if is_single else drawn
 
     def generate_codes(
@@ -220,7 +224,7 @@ class Pipeline(MagnifyingModel):
         seed: int | Sequence[int] = 0,
         temperature: float | int = 1.0,
         top_k: int | None = None,
-        top_p: float | int = 0.8,
+        top_p: float | int | None = None,
         guidance: float | int | None = None,
         progress: Progress | None = None,
         adapter: str | None = None,
@@ -254,19 +258,14 @@ class Pipeline(MagnifyingModel):
         first_seeds: Sequence[int],
         temperature: float | int,
         top_k: int | None,
-        top_p: float | int,
+        top_p: float | int | None,
         guidance: float | int | None,
         progress: Progress | None,
         adapter: str | None,
         adapter_strength: float | int,
     ) -> Int64[Tensor, "n b r s"]:
         """Draw the codes of a checked request's rows of candidates, for a method that the user called."""
-        config = SamplingConfig(
-            guidance=self.guidance if guidance is None else float(guidance),
-            temperature=float(temperature),
-            top_k=top_k,
-            top_p=float(top_p),
-        )
+        config = self.sampling(temperature, top_k, top_p, guidance)
         if config.guidance != 1 and self.guidance == 1:
             warnings.warn(
                 f"guidance {config.guidance:g} compares with pictures drawn without a text, which this model does not "
@@ -284,6 +283,20 @@ class Pipeline(MagnifyingModel):
         ]
         codes = engine.generate(prompts, config, progress)
         return codes.view(len(rows), len(rows[0]), template.grid_rows, template.grid_columns)
+
+
+def _warn_of_one_colour(drawn: Sequence[Sequence[GeneratedImage]], top_p: float) -> None:
+    """Say of which texts all pictures are all but one colour, and what helps."""
+    texts = [row[0].text for row in drawn if all(is_one_coloured(picture.image) for picture in row)]
+    if texts:
+        more = f"; there are {len(texts):,} such texts" if len(texts) > 1 else ""
+        cure = (
+            f"draw with top-p 1 (--top-p 1), not {top_p:g}, or train longer" if top_p < 1 else "train longer"
+        )
+        warnings.warn(
+            f"all that was drawn for {texts[0]!r} is of one colour: if that is not asked for, {cure}{more}",
+            stacklevel=3,
+        )
 
 
 def _counted(progress: Progress | None, num_before: int, num_all: int) -> Progress | None:

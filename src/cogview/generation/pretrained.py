@@ -34,7 +34,7 @@ from cogview.generation.adapters import (
     save_task_model,
 )
 from cogview.generation.card import bare_card
-from cogview.generation.config import MAX_GUIDANCE
+from cogview.generation.config import MAX_GUIDANCE, MIN_TOP_P, TOP_P
 from cogview.generation.parts import MODEL_FORMAT, PretrainedModel
 from cogview.generation.weights import fingerprint_of_transformer, load_transformer, write_weights
 from cogview.image.config import FOLDER_NAME
@@ -125,6 +125,7 @@ def save_pretrained(
         "text_tokenizer": model.text_fingerprint,
         "image_tokenizer": model.image_fingerprint,
         "guidance": model.guidance,
+        "top_p": model.top_p,
         "text_case": model.text_case,
     }
     with atomic_folder(folder, refuse) as unfinished:
@@ -221,7 +222,8 @@ def load_pretrained(
         image_tokenizer=image_tokenizer,
         card=read_card(folder / CARD_FILE),
         samples=samples_path.read_bytes() if samples_path.is_file() else b"",
-        guidance=_guidance(config, source),
+        guidance=_number(config, source, "guidance", 1.0, (0.0, float(MAX_GUIDANCE))),
+        top_p=_number(config, source, "top_p", TOP_P, (MIN_TOP_P, 1.0)),
         words=KnownWords.in_folder(folder),
         text_case=_text_case(config, source),
         rounded_to=rounded_to,
@@ -230,14 +232,20 @@ def load_pretrained(
     return dataclasses.replace(model, adapters=find_adapters(folder / ADAPTERS_FOLDER, model))
 
 
-def _guidance(config: dict[str, Any], source: Path) -> float:
-    """Return the guidance that a model's config names, or 1: models written before there was guidance name none."""
-    guidance = config.get("guidance", 1.0)
-    if not isinstance(guidance, int | float) or not 0 <= guidance <= MAX_GUIDANCE:
+def _number(
+    config: dict[str, Any], source: Path, name: str, absent: float, bounds: tuple[float, float]
+) -> float:
+    """Return a number that a model's config names, or what models draw with that were written before it did."""
+    number = config.get(name, absent)
+    if (
+        not isinstance(number, int | float)
+        or isinstance(number, bool)
+        or not bounds[0] <= number <= bounds[1]
+    ):
         raise CogViewError(
-            f"{source} has a guidance of {guidance!r}, wanted 0 to {MAX_GUIDANCE}: export the model again."
+            f"{source} has a {name} of {number!r}, wanted {bounds[0]:g} to {bounds[1]:g}: export the model again."
         )
-    return float(guidance)
+    return float(number)
 
 
 def _text_case(config: dict[str, Any], source: Path) -> TextCase:

@@ -13,6 +13,7 @@ import torch
 
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.adapters import DRAWING_TASKS, check_name, find_adapter_folder, load_task_model
+from cogview.generation.config import SamplingConfig
 from cogview.generation.engine import Engine
 from cogview.generation.parts import PretrainedModel, TaskModel, TaskName
 from cogview.generation.pretrained import save_pretrained
@@ -97,6 +98,30 @@ class ResidentModel:
     def guidance(self) -> float:
         """What `generate` draws with unless told otherwise."""
         return self._model.guidance
+
+    @property
+    def top_p(self) -> float:
+        """What `generate` draws with unless told otherwise."""
+        return self._model.top_p
+
+    def sampling(
+        self,
+        temperature: float | int = 1.0,
+        top_k: int | None = None,
+        top_p: float | int | None = None,
+        guidance: float | int | None = None,
+    ) -> SamplingConfig:
+        """Return how to draw, with the model's own top-p and guidance where None are given.
+
+        Raises:
+            UsageError: an impossible number.
+        """
+        return SamplingConfig(
+            guidance=self.guidance if guidance is None else float(guidance),
+            temperature=float(temperature),
+            top_k=top_k,
+            top_p=self.top_p if top_p is None else float(top_p),
+        )
 
     @property
     def card(self) -> str:
