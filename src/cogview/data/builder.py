@@ -22,7 +22,8 @@ from cogview.data.packages import CREDITS_FILE
 from cogview.data.scenes import LATTICE_CELLS, Scene, draw_scene, make_scene
 from cogview.data.world import held_out_codes, known_codes
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_folder, atomic_write_json, atomic_write_text
+from cogview.files import atomic_write_json, atomic_write_text
+from cogview.folders import atomic_folder
 
 CHUNK_PICTURES = 250
 PNG_COMPRESS_LEVEL = 1  # 2 % larger than the best, five times as fast

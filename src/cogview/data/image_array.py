@@ -16,7 +16,7 @@ from cogview.data.decoding import decode_bytes, in_chunks, read_bytes
 from cogview.data.pairs import CaptionedImage, Entry, PairSource, Problem
 from cogview.data.sources import open_pairs
 from cogview.errors import CogViewError
-from cogview.files import temporary_folder
+from cogview.folders import temporary_folder
 from cogview.image.pixels import resize_and_crop
 
 # Pictures that a fingerprint looks at.

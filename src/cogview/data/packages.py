@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cogview.errors import CogViewError
-from cogview.files import sha256_of, temporary_folder
+from cogview.files import sha256_of
+from cogview.folders import temporary_folder
 
 CREDITS_FILE = "CREDITS.txt"
 """Of a folder of pictures, or of tokens of them: whose work they are and under which terms."""

@@ -20,7 +20,8 @@ from cogview.data.pairs import SourceState
 from cogview.data.shard_records import Made, Request, ShardNumber, ShardRecord
 from cogview.data.shards import read_manifest
 from cogview.errors import CogViewError, UsageError
-from cogview.files import SharedLock, atomic_write_json, refuse_mount
+from cogview.files import SharedLock, atomic_write_json
+from cogview.folders import refuse_mount
 
 FORMAT = "cogview-unfinished-tokens"
 VERSION = 2

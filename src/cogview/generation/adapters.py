@@ -17,14 +17,8 @@ import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import (
-    atomic_folder,
-    atomic_write_json,
-    atomic_write_text,
-    read_card,
-    read_json,
-    refuse_unlike,
-)
+from cogview.files import atomic_write_json, atomic_write_text, read_card, read_json
+from cogview.folders import atomic_folder, refuse_unlike
 from cogview.generation.parts import MODEL_FORMAT, Adapters, PretrainedModel, TaskModel, TaskName
 from cogview.generation.weights import load_transformer, misfit, write_weights
 from cogview.plain_json import section_from_json

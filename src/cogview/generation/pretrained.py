@@ -17,14 +17,8 @@ import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import (
-    atomic_folder,
-    atomic_write_json,
-    atomic_write_text,
-    read_card,
-    read_json,
-    refuse_unlike,
-)
+from cogview.files import atomic_write_json, atomic_write_text, read_card, read_json
+from cogview.folders import atomic_folder, refuse_unlike
 from cogview.generation.adapters import (
     ADAPTER_FILES,
     ADAPTER_FORMAT,

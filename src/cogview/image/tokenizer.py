@@ -14,7 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_folder, atomic_write_json, read_bounded, refuse_unlike
+from cogview.files import atomic_write_json, read_bounded
+from cogview.folders import atomic_folder, refuse_unlike
 from cogview.image.autoencoder import Autoencoder
 from cogview.image.config import FOLDER_NAME, AutoencoderConfig, VQGANConfig, VQVAEConfig
 from cogview.image.exact import exact_convolutions

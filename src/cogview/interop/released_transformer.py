@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_folder, atomic_write_text, refuse_taken
+from cogview.files import atomic_write_text
+from cogview.folders import atomic_folder, refuse_taken
 from cogview.generation.adapters import save_task_model
 from cogview.generation.parts import PretrainedModel, TaskModel, fields_of
 from cogview.generation.pretrained import load_pretrained, save_pretrained

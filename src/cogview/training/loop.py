@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from cogview.errors import CogViewError
-from cogview.files import atomic_folder
+from cogview.folders import atomic_folder
 from cogview.image.exact import exact_convolutions
 from cogview.training.batches import MicroBatch, prefetched_batches
 from cogview.training.checkpoint import load_latest_checkpoint, save_checkpoint
