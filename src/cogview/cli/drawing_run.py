@@ -79,6 +79,7 @@ class DrawingRun:
         settings: what a picture's file says beside its text and seed.
         folder: where the pictures go.
         picture_height: in pixels.
+        sheet_scale: how many times as large pictures are shown on contact sheets.
 
     Attributes:
         sheets: the contact sheets, as far as they are written.
@@ -94,6 +95,7 @@ class DrawingRun:
     settings: dict[str, Any]
     folder: PictureFolder
     picture_height: int
+    sheet_scale: int = 1
     sheets: list[Path] = field(default_factory=list)
 
     @property
@@ -109,7 +111,7 @@ class DrawingRun:
         """
         from cogview.generation.contact_sheet import Pages
 
-        pages = Pages.of(self.num_kept, self.picture_height, noted=self.is_ranked)
+        pages = Pages.of(self.num_kept, self.picture_height * self.sheet_scale, noted=self.is_ranked)
         num_pages = -(-len(self.prompts) // pages.texts_per_page) * len(pages.sizes)
         sizes = cycle(pages.sizes)
         size = next(sizes)
@@ -175,7 +177,7 @@ class DrawingRun:
 
     def _add_sheet(self, pictures: Sequence[dict[str, Any]], num_pages: int) -> None:
         """Write the next contact sheet, unless it is there."""
-        from cogview.generation.contact_sheet import contact_sheet, save_sheet
+        from cogview.generation.contact_sheet import contact_sheet, enlarged, save_sheet
         from cogview.image.pixels import read_image
 
         name = "contact-sheet.png" if num_pages == 1 else f"contact-sheet-{len(self.sheets) + 1}.png"
@@ -184,7 +186,7 @@ class DrawingRun:
         if path.exists():
             return
         rows = [list(row) for _, row in groupby(pictures, key=lambda picture: picture["number"])]
-        images = [[read_image(picture["path"]) for picture in row] for row in rows]
+        images = [[enlarged(read_image(picture["path"]), self.sheet_scale) for picture in row] for row in rows]
         notes = None
         if self.is_ranked:
             notes = [[f"{picture['caption_loss']:.3f}" for picture in row] for row in rows]

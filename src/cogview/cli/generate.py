@@ -33,6 +33,7 @@ def run(
     guidance: float | None = None,
     balance_words: bool = False,
     out: Path = Path("out"),
+    sheet_scale: int = 1,
     strict: bool = False,
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
@@ -70,6 +71,7 @@ def run(
             the model's own by default.
         balance_words: give each word for people ("a doctor", 医生) a gender and a skin tone, in turn from seed to seed.
         out: the folder in which the numbered folder is made.
+        sheet_scale: enlarge the pictures on contact sheets so many times, by plain resampling; the files stay as drawn.
         strict: end with an error, rather than a warning, for words that the model has never seen.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
         dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
@@ -79,6 +81,8 @@ def run(
         raise UsageError("--adapter-strength has no adapter to weaken or strengthen: add --adapter")
     if magnifier is not None and upscale == 1:
         raise UsageError("--magnifier has nothing to magnify: add --upscale 2, or 4")
+    if not 1 <= sheet_scale <= 8:
+        raise UsageError(f"--sheet-scale must be 1 to 8, got {sheet_scale}")
     with Prompts(texts, prompts) as asked:
         import torch
 
@@ -146,6 +150,7 @@ def run(
                 settings=settings,
                 folder=folder,
                 picture_height=template.grid_rows * pipeline.image_tokenizer.downsampling_factor * upscale,
+                sheet_scale=sheet_scale,
             )
             tell_kept(folder, len(asked) * run.num_kept)
             if seed == "random":
