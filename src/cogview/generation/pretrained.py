@@ -1,10 +1,10 @@
 """Model folders: everything that draws pictures from words, in files that people can share.
 
 A folder holds `config.json`, `model.safetensors` (the transformer), `text.model`, `image_tokenizer/`, a model card,
-`README.md`, and perhaps `adapters/NAME/` for further tasks. A transformer only speaks the codes and pieces of the
-tokenizers that it learnt with, so the fingerprints of both are part of its config and others are refused. A converted
-transformer may lack either tokenizer: its config then has no fingerprint, and the first that is put beside it and fits
-in size is taken.
+`README.md`, and perhaps `words.json`, the words that it learnt, and `adapters/NAME/` for further tasks. A transformer
+only speaks the codes and pieces of the tokenizers that it learnt with, so the fingerprints of both are part of its
+config and others are refused. A converted transformer may lack either tokenizer: its config then has no fingerprint,
+and the first that is put beside it and fits in size is taken.
 """
 
 import dataclasses
