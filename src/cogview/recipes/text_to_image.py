@@ -139,8 +139,9 @@ def small() -> TextToImageRecipe:
     Expected: the share of captions drawn that `docs/your-own-pictures.md` lists (`bench/own_pictures.py`).
 
     Differs from the paper: as `bundled` does, and it has the shape of the model that `bundled` makes, so that it can
-    start from it. Three steps of five see few codes, where texts are learnt; then codes are mixed, less and less, without
-    which the model recites its pictures and does not look at the words ("From text to things" in the decisions log).
+    start from it. Three steps of five see few codes, where texts are learnt; then codes are mixed, less and less,
+    without which the model recites its pictures and does not look at the words ("From text to things" in the decisions
+    log).
     """
     recipe = bundled()
     return replace(
