@@ -132,8 +132,8 @@ def atomic_folder(path: Path, refuse: Callable[[Path], object] | None = None) ->
     """Yield a temporary folder that takes the place of `path` when the block ends without an error.
 
     It lies hidden beside `path`. A process that is killed leaves it behind, and the next that makes `path` removes it.
-    What was put there while it was made is kept, and the new files lie beside it; if a name is taken, the new folder has
-    another name.
+    What was put there while it was made is kept, and the new files lie beside it; if a name is taken, the new folder
+    gets another name.
 
     Args:
         path: the folder to make or to replace; of a link, what it points to.

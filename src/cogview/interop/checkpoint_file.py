@@ -68,8 +68,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise CogViewError(f"{path}: no such file; check the path")
+    others: list[str] = []
     if path.suffix == ".safetensors":
-        tensors, others = read_tensors(path), []
+        tensors = read_tensors(path)
     else:
         content, others = _read_pickled(path)
         for _ in range(_MAX_WRAPPERS):
