@@ -62,13 +62,13 @@ def _check_depth(value: Any) -> None:
     Raises:
         ValueError: they do.
     """
-    level = [value]
+    level: list[Any] = [[value]]
     for _ in range(MAX_DEPTH + 1):
         level = [
             inner
             for outer in level
-            if isinstance(outer, list | dict)
             for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, list | dict)
         ]
         if not level:
             return

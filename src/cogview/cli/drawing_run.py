@@ -186,7 +186,9 @@ class DrawingRun:
         if path.exists():
             return
         rows = [list(row) for _, row in groupby(pictures, key=lambda picture: picture["number"])]
-        images = [[enlarged(read_image(picture["path"]), self.sheet_scale) for picture in row] for row in rows]
+        images = [
+            [enlarged(read_image(picture["path"]), self.sheet_scale) for picture in row] for row in rows
+        ]
         notes = None
         if self.is_ranked:
             notes = [[f"{picture['caption_loss']:.3f}" for picture in row] for row in rows]

@@ -1,7 +1,6 @@
 """Others' checkpoints as tensors by name; nothing in them is ever run."""
 
 import _compat_pickle
-import pickle
 import pickletools
 import re
 import zipfile
@@ -68,9 +67,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise CogViewError(f"{path}: no such file; check the path")
+    others: list[str] = []
     if path.suffix == ".safetensors":
-        tensors: dict[str, Tensor] = read_tensors(path)
-        others: list[str] = []
+        tensors = read_tensors(path)
     else:
         content, others = _read_pickled(path)
         for _ in range(_MAX_WRAPPERS):
@@ -187,6 +186,6 @@ def _reason(error: Exception, unknown: Sequence[str]) -> str:
     message = str(error).strip()
     if match := re.search(r"GLOBAL (\S+)", message):
         return f"it asks for {match[1]}"
-    if unknown and isinstance(error, pickle.UnpicklingError):
+    if unknown and type(error).__name__ == "UnpicklingError":
         return f"it asks for {', '.join(unknown[:3])}"
     return message.splitlines()[0].split(". ")[0] if message else type(error).__name__

@@ -13,6 +13,7 @@ _MAPPINGS = (
     "module",
     "model_state_dict",
     "model_state",
+    "weights",
     "ema",
     "model_ema",
     "params_ema",
