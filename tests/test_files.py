@@ -16,6 +16,7 @@ import pytest
 from cogview import folders
 from cogview.errors import CogViewError
 from cogview.files import (
+    atomic_file,
     atomic_write_bytes,
     atomic_write_json,
     atomic_write_text,
