@@ -90,6 +90,7 @@ def test_the_bundled_adapters_are_small_and_say_their_licence() -> None:
     assert licences == {"caption": "apache-2.0", "super-resolution": "apache-2.0"}
 
 
+@pytest.mark.filterwarnings("ignore:the model has never seen. openmoji")  # without its adapter
 def test_the_bundled_style_has_black_lines() -> None:
     pipe = cogview.load(device="cpu")
 
