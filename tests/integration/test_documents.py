@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,9 @@ def test_the_bundled_style_has_black_lines() -> None:
             "A bell of openmoji style",
             "A hamburger of openmoji style",
         ]  # it has seen neither in the style
-        rows = pipe.generate(texts, 4, temperature=0.5, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # without the adapter, "openmoji" is a word that was never seen
+            rows = pipe.generate(texts, 4, temperature=0.5, **options)
         dark = np.array([candidate.image for row in rows for candidate in row]).max(axis=-1) < 60
         bright_grounds = ~dark[:, 0, 0]
         assert bright_grounds.sum() >= 4
