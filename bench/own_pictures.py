@@ -145,7 +145,7 @@ def main(
         drawn = images_of(pipe.image_tokenizer, drawn_codes[:, 0])
         hits = found(features_of(eye, drawn), known, wanted)
         hits["one-coloured"] = [float(is_one_coloured(image)) for image in drawn]
-        row = f"{model}, top-p {pipe.sampling(**asked).top_p:g}"  # type: ignore[arg-type]
+        row = f"{model.name}, top-p {pipe.sampling(**asked).top_p:g}"  # type: ignore[arg-type]
         rows[row] = shares(hits)
         print_row(row, rows[row])
         if sheets is not None:
