@@ -13,9 +13,22 @@ from pathlib import Path
 
 import pytest
 
-from cogview import files
+from cogview import folders
 from cogview.errors import CogViewError
-from cogview.files import atomic_folder, atomic_write_bytes, atomic_write_json, atomic_write_text, sha256_of
+from cogview.files import (
+    atomic_file,
+    atomic_write_bytes,
+    atomic_write_json,
+    atomic_write_text,
+    read_card,
+    read_json,
+    sha256_of,
+)
+from cogview.folders import atomic_folder, refuse_unlike
+
+
+def whatever(_: Path) -> None:
+    """Let any folder be replaced."""
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -69,7 +82,7 @@ def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(
         return replace(source, target)
 
     monkeypatch.setattr(Path, "replace", failing)
-    with pytest.raises(OSError, match="Input/output"), atomic_folder(path) as folder:
+    with pytest.raises(OSError, match="Input/output"), atomic_folder(path, whatever) as folder:
         (folder / "file").write_text("new")
     assert (path / "file").read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -114,7 +127,7 @@ def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     for name in ("old", "new"):
-        with atomic_folder(path) as unfinished:
+        with atomic_folder(path, whatever) as unfinished:
             (unfinished / name).write_text(name)
     assert [file.name for file in path.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [path]
@@ -126,7 +139,7 @@ def test_a_failure_inside_leaves_the_old_folder_and_nothing_else(tmp_path: Path)
         (unfinished / "old").write_text("old")
 
     def interrupted() -> None:
-        with atomic_folder(path) as unfinished:
+        with atomic_folder(path, whatever) as unfinished:
             (unfinished / "new").write_text("new")
             raise KeyboardInterrupt
 
@@ -139,10 +152,10 @@ def test_a_failure_inside_leaves_the_old_folder_and_nothing_else(tmp_path: Path)
 WORKER = """
 import sys
 from pathlib import Path
-from cogview.files import atomic_folder
+from cogview.folders import atomic_folder
 
 path = Path(sys.argv[1])
-with atomic_folder(path) as folder:
+with atomic_folder(path, lambda _: None) as folder:
     (folder / "file").write_text("new")
     if "between the renames" in sys.argv:
         path.replace(folder.parent / "old")
@@ -179,7 +192,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_makes_is_no
             killed.kill()
         left = set(tmp_path.iterdir()) - set(others) - workplaces
         assert len(left) == len(workplaces) == 1
-        with atomic_folder(path) as folder:
+        with atomic_folder(path, whatever) as folder:
             assert set(tmp_path.iterdir()) == {*others, *workplaces, folder.parent}
             (folder / "file").write_text("ours")
         assert set(tmp_path.iterdir()) == {*others, *workplaces, path}
@@ -197,7 +210,7 @@ def test_the_old_folder_comes_back_after_a_kill_between_the_renames(tmp_path: Pa
     with worker(str(path), "between the renames") as killed:
         killed.kill()
     assert not path.exists()
-    with suppress(KeyboardInterrupt), atomic_folder(path):
+    with suppress(KeyboardInterrupt), atomic_folder(path, whatever):
         raise KeyboardInterrupt
     assert (path / "file").read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -207,7 +220,7 @@ def test_the_old_folder_comes_back_after_a_kill_between_the_renames(tmp_path: Pa
 def test_a_folder_taken_for_a_leftover_before_it_is_locked_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, taken = files._lock, []
+    lock, taken = folders._lock, []
 
     def taken_first(folder: Path) -> int:
         if len(taken) < 2:
@@ -223,7 +236,7 @@ def test_a_folder_taken_for_a_leftover_before_it_is_locked_is_made_anew(
                     os.close(held)
         return lock(folder)
 
-    monkeypatch.setattr(files, "_lock", taken_first)
+    monkeypatch.setattr(folders, "_lock", taken_first)
     with atomic_folder(tmp_path / "folder") as folder:
         assert folder.parent not in taken
         assert len(taken) == 2
@@ -236,9 +249,9 @@ def test_where_folders_cannot_be_locked_they_are_made_and_none_is_taken_for_a_le
     def no_locks(_: Path) -> int:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(files, "_lock", no_locks)
-    with atomic_folder(tmp_path / "folder") as first:
-        with atomic_folder(tmp_path / "folder") as second:
+    monkeypatch.setattr(folders, "_lock", no_locks)
+    with atomic_folder(tmp_path / "folder", whatever) as first:
+        with atomic_folder(tmp_path / "folder", whatever) as second:
             (second / "file").write_text("second")
         (first / "file").write_text("first")
     assert (tmp_path / "folder" / "file").read_text() == "first"
@@ -248,3 +261,110 @@ def test_where_folders_cannot_be_locked_they_are_made_and_none_is_taken_for_a_le
 def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"cogview" * 100_000)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(b"cogview" * 100_000).hexdigest()
+
+
+def test_what_is_put_into_a_folder_while_it_is_made_stays(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    with atomic_folder(path) as unfinished:
+        (unfinished / "ours").write_text("new")
+        path.mkdir()
+        (path / "theirs").write_text("precious")
+    assert {each.name: each.read_text() for each in path.iterdir()} == {"ours": "new", "theirs": "precious"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_where_a_name_is_taken_what_was_made_is_kept_under_another(tmp_path: Path, is_folder: bool) -> None:
+    path = tmp_path / "folder"
+
+    def make() -> None:
+        with atomic_folder(path) as unfinished:
+            (unfinished / "name").write_text("ours")
+            (unfinished / "more").write_text("more")
+            path.mkdir() if is_folder else path.write_text("theirs")
+            if is_folder:
+                (path / "name").write_text("theirs")
+
+    with pytest.raises(CogViewError, match=r"filled meanwhile, so it stays .*folder-2"):
+        make()
+    theirs = path / "name" if is_folder else path
+    assert theirs.read_text() == "theirs"
+    assert sorted(each.name for each in (tmp_path / "folder-2").iterdir()) == ["more", "name"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["folder", "folder-2"]
+
+
+def test_a_folder_with_something_in_it_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "note").write_text("mine")
+    with pytest.raises(CogViewError, match="isn't an empty folder"), atomic_folder(tmp_path):
+        pytest.fail("the work began")
+    with atomic_folder(tmp_path / "empty") as folder:
+        (folder / "file").write_text("new")
+
+
+@needs_locks
+def test_an_old_folder_that_nobody_can_put_back_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "file").write_text("old")
+    with worker(str(path), "between the renames") as killed:
+        killed.kill()
+    path.mkdir()
+    (path / "note").write_text("somebody else's")
+    with atomic_folder(path, whatever) as folder:
+        (folder / "file").write_text("new")
+    assert [each.read_text() for each in tmp_path.glob(".folder.*/old/file")] == ["old"]
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "sub/notes.txt", "sub/a/notes.txt", "sub/a/deep/x", "sub/file", ".git/x"]
+)
+def test_only_folders_of_a_kind_and_nothing_more_are_replaced(tmp_path: Path, name: str) -> None:
+    files = ("config.json", "sub/*/model.bin")
+    for each in ("config.json", "sub/a/model.bin", "sub/b/model.bin"):
+        atomic_write_bytes(tmp_path / each, b"")
+    refuse_unlike(tmp_path, whatever, files, "a kind")
+    atomic_write_bytes(tmp_path / name, b"mine")
+    with pytest.raises(CogViewError, match="which is not of a kind, so it is not replaced") as caught:
+        refuse_unlike(tmp_path, whatever, files, "a kind")
+    assert f" holds {name.removesuffix('/x')}," in str(caught.value)
+
+
+def test_an_empty_folder_and_a_file_are_no_models(tmp_path: Path) -> None:
+    def no_config(_: Path) -> None:
+        raise CogViewError("none")
+
+    refuse_unlike(tmp_path, no_config, (), "a kind")
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(CogViewError, match="is not replaced"):
+            refuse_unlike(path, no_config, ("file",), "a kind")
+
+
+def test_a_file_put_there_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "out.bin"
+
+    def write() -> None:
+        with atomic_file(path, existing="refuse") as file:
+            file.write(b"ours")
+            path.write_bytes(b"theirs")
+
+    with pytest.raises(CogViewError, match=r"put there meanwhile and stays; what was made is .*-2"):
+        write()
+    assert path.read_bytes() == b"theirs"
+    assert (tmp_path / "out.bin-2").read_bytes() == b"ours"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_a_card_is_read_in_any_usual_encoding(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "README.md").write_bytes("# Modèle – déjà vu".encode(encoding))
+    assert read_card(tmp_path / "README.md") == "# Modèle – déjà vu"
+    (tmp_path / "README.md").write_bytes(bytes(range(256)))
+    assert "Modèle" not in read_card(tmp_path / "README.md")
+    assert read_card(tmp_path / "none") == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no named pipes there")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(CogViewError, match="it is no file"):
+        read_json(tmp_path / "config.json", "model")

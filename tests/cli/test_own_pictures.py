@@ -98,6 +98,11 @@ def test_a_check_counts_what_is_there_and_what_is_broken(
     assert report["problems"][0]["where"] == "images/3.png"
     assert main(["data", "check", str(broken)]) == 0
     assert "images/3.png" in capsys.readouterr().out
+    assert main(["data", "check", str(home / "pictures"), "--strict"]) == 0
+    assert main(["data", "check", str(broken), "--strict", "--json"]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out.splitlines()[-1]) == report
+    assert "1 problems and 0 pictures whose captions are empty" in said.err.splitlines()[-1]
 
 
 def test_tokens_carry_their_tokenizers_and_the_size_of_the_run(home: Path) -> None:

@@ -1,6 +1,7 @@
 """The pipeline: seeds, candidates, refusals, saving and sharing."""
 
 import dataclasses
+import io
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,21 @@ def test_candidates_have_consecutive_seeds_and_are_different_pictures(pipe: Pipe
     assert all(picture.caption_loss is None for picture in pictures)
     assert all(picture.image.size == (16, 16) and picture.image.mode == "RGB" for picture in pictures)
     assert len({tuple(picture.codes.flatten().tolist()) for picture in pictures}) == 3
+
+
+def test_what_people_look_at_is_short_and_pictures_are_shown(pipe: Pipeline) -> None:
+    picture = pipe.generate("a red cat", num_candidates=1, seed=5)[0]
+    assert "seed=5, text='a red cat'" in repr(picture)
+    parts = (picture, pipe, pipe.text_tokenizer, pipe.image_tokenizer)
+    for each in parts:
+        assert 10 < len(repr(each)) < 200
+        assert type(each).__name__ in repr(each)
+        assert "tensor" not in repr(each)
+    assert len(repr(pipe._model)) < 600
+    shown = picture._repr_png_()
+    assert shown is not None
+    with Image.open(io.BytesIO(shown)) as back:
+        assert np.array_equal(np.asarray(back), pixels(picture))
 
 
 def test_a_seed_draws_the_same_picture_alone_and_in_any_company(pipe: Pipeline) -> None:

@@ -178,11 +178,11 @@ def test_damaged_folders_are_refused_in_one_line(tokenizer, tmp_path):
     folder = saved("cut")
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[:100])
-    assert "model.safetensors: cannot be read" in refusal(folder)
+    assert "model.safetensors cannot be read" in refusal(folder)
 
     folder = saved("missing")
     (folder / "model.safetensors").unlink()
-    assert "model.safetensors: cannot be read" in refusal(folder)
+    assert "model.safetensors cannot be read" in refusal(folder)
 
     folder = saved("tensors")
     tensors = load_file(folder / "model.safetensors")
@@ -195,9 +195,7 @@ def test_a_folder_of_something_else_is_never_replaced(tokenizer, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "thesis.txt").write_text("years of work")
-    with pytest.raises(
-        CogViewError, match="holds no image tokenizer, or more than one, so it is not replaced"
-    ):
+    with pytest.raises(CogViewError, match=r"holds thesis\.txt, .* so it is not replaced"):
         tokenizer.save_pretrained(folder)
     assert (folder / "thesis.txt").read_text() == "years of work"
     with pytest.raises(CogViewError, match="not replaced"):

@@ -188,7 +188,7 @@ def test_all_broken_is_an_error_not_a_new_start(tmp_path: Path) -> None:
 
 def test_what_a_kill_left_half_written_is_never_taken_and_goes(tmp_path: Path) -> None:
     save(tmp_path, 1)
-    half = tmp_path / ".step-00000002.abcdef"
+    half = tmp_path / ".step-00000002.removed"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half")
     state = load_latest_checkpoint(tmp_path, *trained(0))

@@ -4,9 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cogview.errors import UsageError
-from cogview.transformer.adapter import AdaptedTransformer, LowRankLinear
+from cogview.transformer.adapter import AdaptedTransformer, LowRankLinear, adapter_shapes
 from cogview.transformer.config import AdapterConfig, TransformerConfig
 from cogview.transformer.model import Transformer
 
@@ -35,6 +37,27 @@ def changed(base: Transformer, config: AdapterConfig, seed: int = 0) -> AdaptedT
         if parameter.requires_grad:
             parameter.add_(torch.randn_like(parameter) * 0.1)
     return adapted
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "rank": st.integers(1, 5),
+            "maps": st.lists(st.sampled_from(AdapterConfig().maps), unique=True, min_size=1).map(tuple),
+            "trains_norms": st.booleans(),
+            "num_positions": st.none() | st.integers(1, 40),
+            "token_rows": st.lists(st.integers(0, 127), unique=True, max_size=3).map(tuple),
+        }
+    ),
+    st.booleans(),
+    st.sampled_from(["sandwich", "pre", "post"]),
+)
+@settings(max_examples=30, deadline=None)
+def test_its_shapes_are_known_before_it_is_made(fields: dict, qk_norm: bool, layer_norm: str) -> None:
+    config = AdapterConfig(**fields)
+    base = new_transformer(qk_norm=qk_norm, layer_norm=layer_norm)
+    shapes = {name: tuple(each.shape) for name, each in AdaptedTransformer(base, config).state_dict().items()}
+    assert adapter_shapes(base, config) == shapes
 
 
 @pytest.mark.parametrize("config", [AdapterConfig(), WHOLE], ids=["maps", "all"])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cogview.cli.evaluation_draws import drawn_by, say_duration
 from cogview.cli.report import progress_bar
+from cogview.data.content import digest_of_pixels
 from cogview.evaluation.attention import attention_maps, comparison_of_heads, score_table
 from cogview.evaluation.caption_set import CaptionSet, RealPictures
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
@@ -213,11 +214,12 @@ def measure_tokenizer(
         "size_pixels": size,
         "backbone": None if weights is None else sha256_of(weights),
         "captions": None if real is None else real.fingerprint,
+        "pictures": None if real is None else digest_of_pixels([each.picture for each in real.asked]),
     }
     path, grid = folder / "figures.json", folder / "reconstructions.png"
     if path.is_file() and grid.is_file():
         kept = dict(read_json(path, "evaluation"))
-        compared = [name for name in request if real is not None or name != "captions"]
+        compared = [name for name in request if real is not None or name not in ("captions", "pictures")]
         if all(kept["request"].get(name) == request[name] for name in compared):
             with Image.open(grid) as opened:
                 return kept, opened.convert("RGB")

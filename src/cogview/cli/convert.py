@@ -29,7 +29,8 @@ def run(
     Recognised are the transformers that the authors released in 2021 (a folder with latest, or with
     mp_rank_00_model_states.pt); image tokenizers: the released one (a .pt file with enc_b, quantize_t and dec), and
     VQGANs of the layout in which they were first published (encoder.down, decoder.up, quantize.embedding); and the
-    release's token sets. Nothing in a checkpoint is run: a file that asks for it is refused.
+    release's token sets. What trainers and wrappers put around weights is taken away. Nothing in a checkpoint is run,
+    whatever it names.
 
     Args:
         source: the checkpoint or token set; with --to released, a model folder or tokens of ours.
@@ -83,14 +84,12 @@ def _refuse_others(flags: Mapping[str, Any], used: tuple[str, ...]) -> None:
 def _checkpoint(source: Path, out: Path, flags: Mapping[str, Any]) -> _Said:
     """Convert weights of any known layout."""
     from cogview.interop.checkpoint_file import read_state_dict
+    from cogview.interop.other_projects import project_of, refuse_other_formats
     from cogview.interop.released_transformer import find_ranks, is_released_transformer
     from cogview.interop.released_vqvae import convert_released_vqvae, is_released_vqvae
     from cogview.interop.taming import convert_taming_vqgan, is_taming_vqgan
 
-    if (source / "config.json").is_file():
-        raise UsageError(
-            f"{source} is no checkpoint of others'; for the release's layout, give --to released"
-        )
+    refuse_other_formats(source)
     ranks = find_ranks(source)
     tensors = read_state_dict(ranks[0])
     if source.is_dir() or is_released_transformer(tensors):
@@ -100,9 +99,10 @@ def _checkpoint(source: Path, out: Path, flags: Mapping[str, Any]) -> _Said:
     layouts = ((is_released_vqvae, convert_released_vqvae), (is_taming_vqgan, convert_taming_vqgan))
     convert = next((convert for is_this, convert in layouts if is_this(tensors)), None)
     if convert is None:
-        names = ", ".join(list(tensors)[:3])
+        project = project_of(tensors.keys())
+        what = f"{project}, which cannot be converted yet" if project else "a checkpoint of an unknown layout"
         raise CogViewError(
-            f"{source}: a checkpoint of an unknown layout ({len(tensors)} tensors: {names}, ...); "
+            f"{source}: {what} ({len(tensors)} tensors: {', '.join(list(tensors)[:3])}, ...); "
             "'cogview convert --help' lists those that are known"
         )
     try:

@@ -101,15 +101,16 @@ def run(
                 progress=move,
                 adapter=name,
             )
-        codes, image = drawn.codes, drawn.image
+        codes, image, read = drawn.codes, drawn.image, drawn.drawn_text or text
         facts |= {"seed": seed, **asdict(pipeline.sampling(temperature, top_k, top_p, guidance))}
     else:
-        codes = _codes_of(pipeline, text, picture, name)
+        read = pipeline.reading([text], name)[text]
+        codes = _codes_of(pipeline, read, picture, name)
         image = pipeline.decoded(codes)
         facts["picture"] = str(picture)
-    pieces = template.clip(pipeline.text_tokenizer.encode(text))
+    pieces = template.clip(pipeline.text_tokenizer.encode(read))
     maps = attention_maps(transformer, template, pieces, codes, [place])
-    words = pipeline.text_tokenizer.words(text)[: len(pieces)]
+    words = pipeline.text_tokenizer.words(read)[: len(pieces)]
     facts |= {"row": place[0], "column": place[1]}
     files = {each: out / f"{each}.png" for each in ("picture", "token", "text")}
     save_picture(image, files["picture"], text, facts)

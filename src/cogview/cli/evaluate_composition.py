@@ -12,6 +12,7 @@ from cogview.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
     from cogview.cli.evaluation_draws import Draws
     from cogview.evaluation.composition import AskedScene, SceneReader, Shown
@@ -234,10 +235,8 @@ def _read_drawn(draws: "Draws", reader: "SceneReader") -> "list[Shown]":
 
 def _failures(
     folder: Path, draws: "Draws", asked: "Sequence[AskedScene]", verdicts: "np.ndarray"
-) -> bytes | None:
+) -> "Image.Image | None":
     """Return a sheet of the first candidates that are not all right, each beside the real picture; None without any."""
-    import io
-
     import numpy as np
 
     from cogview.evaluation.composition import PARTS, QUALITIES
@@ -253,9 +252,7 @@ def _failures(
         rows.append([image, read_image(folder / asked[caption].file_name)])
         missed = [name for name in QUALITIES if verdicts[caption, PARTS.index(name)] == 0]
         notes.append([f"not {missed[0]}" + (" ..." if missed[1:] else ""), "real"])
-    sheet = io.BytesIO()
-    contact_sheet(rows, [asked[caption].text for caption in wrong], notes=notes).save(sheet, "PNG")
-    return sheet.getvalue()
+    return contact_sheet(rows, [asked[caption].text for caption in wrong], notes=notes)
 
 
 def _environment(pipeline: "Pipeline") -> dict[str, Any]:
@@ -274,9 +271,10 @@ def _environment(pipeline: "Pipeline") -> dict[str, Any]:
     }
 
 
-def _write(out: Path, result: dict[str, Any], sheet: bytes | None, as_json: bool) -> None:
+def _write(out: Path, result: dict[str, Any], sheet: "Image.Image | None", as_json: bool) -> None:
     """Write JSON, table and failures, and print what is in them."""
-    from cogview.files import atomic_write_bytes, atomic_write_json, atomic_write_text
+    from cogview.files import atomic_write_json, atomic_write_text
+    from cogview.generation.contact_sheet import save_sheet
 
     written = {"json": out / "composition.json", "table": out / "composition.md"}
     lines = [*_verdict_on_the_checker(result["checker"]), "", *_table(result)]
@@ -288,7 +286,7 @@ def _write(out: Path, result: dict[str, Any], sheet: bytes | None, as_json: bool
         failures.unlink(missing_ok=True)
     else:
         written["failures"] = failures
-        atomic_write_bytes(failures, sheet)
+        save_sheet(sheet, failures)
     if not result["checker"]["is_valid"]:
         warnings.warn("the checker errs too often, so that its figures say little", stacklevel=1)
     not_listed = result["num_left_out"] - len(result["left_out"])

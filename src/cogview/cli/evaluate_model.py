@@ -213,8 +213,10 @@ def _texts_of(path: Path) -> tuple[str, ...]:
         UsageError: there are none.
         CogViewError: it cannot be read.
     """
+    from cogview.data.records import lines_of
+
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = lines_of(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise CogViewError(f"{path} cannot be read ({reason}): give a file with a text a line") from error

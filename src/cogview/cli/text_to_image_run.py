@@ -81,7 +81,7 @@ def train_text_to_image(
     else:
         source = None if start_from is None else find_model_folder(start_from)
     if source is not None:
-        _take_weights(model, source)
+        model = _with_weights(model, source)
     texts = sample_texts or captions_of(held_out_shards or shards, model)
     if not all(text.strip() for text in texts):
         raise UsageError("a text of --sample-texts is empty; say what the sample sheets should show")
@@ -212,11 +212,13 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
         guidance=GUIDANCE if recipe.dropped_texts else 1.0,
+        words=shards.words,
+        text_case=recipe.text_case,
     )
 
 
-def _take_weights(model: PretrainedModel, folder: Path) -> None:
-    """Put the weights of a model folder into a new model of the same shape, template and tokenizers."""
+def _with_weights(model: PretrainedModel, folder: Path) -> PretrainedModel:
+    """Return a new model with the weights, and the words, of a folder of the same shape, template and tokenizers."""
     source = load_pretrained(folder)
     wanted_config = model.transformer.config
     # How a step is computed, and regularised, may change; which function the weights stand for may not.
@@ -236,6 +238,8 @@ def _take_weights(model: PretrainedModel, folder: Path) -> None:
                 "tokenizers that the model was trained with."
             )
     model.transformer.load_state_dict(source.transformer.state_dict())
+    # Words that only one of the two knows are no more unknown; where either does not say, nothing is.
+    return dataclasses.replace(model, words=model.words and source.words and model.words | source.words)
 
 
 def _spread_pairs(shards: TokenShards) -> list[tuple[Pieces, Codes]]:

@@ -51,10 +51,13 @@ def load_inception(path: Path, device: torch.device | str = "cpu") -> Inception:
     """
     try:
         from torch_fidelity import FeatureExtractorInceptionV3
-    except ImportError as error:
+    # A torchvision that was built for another torch is a RuntimeError: "operator torchvision::nms does not exist".
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:
+        release = torch.__version__.partition("+")[0]
         raise UsageError(
-            f"Inception needs the package torch-fidelity, and that torchvision ({error}): "
-            "pip install torch-fidelity torchvision"
+            f"Inception needs the package torch-fidelity, and that a torchvision made for torch {release} "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
+            f"pip install torch=={release} torchvision torch-fidelity"
         ) from error
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)

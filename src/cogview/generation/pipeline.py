@@ -1,8 +1,9 @@
 """The pipeline: what users hold, from words to pictures in one call."""
 
+import itertools
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
 
@@ -31,15 +32,20 @@ class GeneratedImage:
         seed: draws the same picture again, alone or in any company.
         text: what it was drawn for.
         caption_loss: how badly the text fits the picture, in nats per piece; None if the pictures were not ranked.
-        drawn_text: what was drawn for the text, where `balance_words` replaced words in it; None elsewhere.
+        drawn_text: what was drawn for the text, where `balance_words` replaced words in it or the model reads words in
+            another spelling; None elsewhere.
     """
 
     image: Image.Image
-    codes: Int64[Tensor, "r s"]
+    codes: Int64[Tensor, "r s"] = field(repr=False)
     seed: int
     text: str
     caption_loss: float | None = None
     drawn_text: str | None = None
+
+    def _repr_png_(self) -> bytes | None:
+        """Return what notebooks show."""
+        return self.image._repr_png_()
 
 
 class Pipeline(MagnifyingModel):
@@ -69,6 +75,7 @@ class Pipeline(MagnifyingModel):
         captioner: str | None = ...,
         upscale: int = ...,
         magnifier: str | None = ...,
+        strict: bool = ...,
     ) -> list[GeneratedImage]: ...
 
     @overload
@@ -89,6 +96,7 @@ class Pipeline(MagnifyingModel):
         captioner: str | None = ...,
         upscale: int = ...,
         magnifier: str | None = ...,
+        strict: bool = ...,
     ) -> list[list[GeneratedImage]]: ...
 
     def generate(
@@ -108,6 +116,7 @@ class Pipeline(MagnifyingModel):
         captioner: str | None = None,
         upscale: int = 1,
         magnifier: str | None = None,
+        strict: bool = False,
     ) -> list[GeneratedImage] | list[list[GeneratedImage]]:
         """Draw pictures for one text or for several.
 
@@ -137,13 +146,14 @@ class Pipeline(MagnifyingModel):
             magnifier: the name of the adapter to magnify with, if there are several.
             balance_words: give each word for people a gender and a skin tone, in turn from seed to seed; see
                 `cogview.text.word_replacing`.
+            strict: refuse words that the model has never seen, rather than warn of them.
 
         Returns:
             The candidates of the text in the order of their seeds, or of CapLoss, the best first, if they were ranked;
             for several texts, a list of such lists.
 
         Raises:
-            UsageError: an empty text or an impossible number.
+            UsageError: an empty text, an impossible number, or an unknown word that is refused.
         """
         is_single = isinstance(text, str)
         texts = [text] if isinstance(text, str) else list(text)
@@ -161,7 +171,9 @@ class Pipeline(MagnifyingModel):
             if enlarger
             else 0
         )
-        words = texts_of_candidates(texts, num_candidates, seed, balance_words)
+        asked = texts_of_candidates(texts, num_candidates, seed, balance_words)
+        read = self.reading(itertools.chain(*asked), adapter, strict)
+        words = [[read[text] for text in row] for row in asked]
         codes = self._draw(
             words,
             [seed] * len(texts),
@@ -217,6 +229,7 @@ class Pipeline(MagnifyingModel):
         progress: Progress | None = None,
         adapter: str | None = None,
         adapter_strength: float | int = 1.0,
+        strict: bool = False,
     ) -> Int64[Tensor, "n b r s"]:
         """Return the codes of the pictures that `generate` would draw, [texts, candidates, rows, columns].
 
@@ -233,7 +246,8 @@ class Pipeline(MagnifyingModel):
             raise UsageError(
                 f"there are {len(texts)} texts and {len(seeds)} seeds: give one for all, or one for each"
             )
-        words = texts_of_candidates(texts, num_candidates, min(seeds))
+        read = self.reading(texts, adapter, strict)
+        words = texts_of_candidates([read[text] for text in texts], num_candidates, min(seeds))
         return self._draw(
             words, seeds, temperature, top_k, top_p, guidance, progress, adapter, adapter_strength
         )

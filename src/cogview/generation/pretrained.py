@@ -1,35 +1,29 @@
 """Model folders: everything that draws pictures from words, in files that people can share.
 
 A folder holds `config.json`, `model.safetensors` (the transformer), `text.model`, `image_tokenizer/`, a model card,
-`README.md`, and perhaps `adapters/NAME/` for further tasks. A transformer only speaks the codes and pieces of the
-tokenizers that it learnt with, so the fingerprints of both are part of its config and others are refused. A converted
-transformer may lack either tokenizer: its config then has no fingerprint, and the first that is put beside it and fits
-in size is taken.
+`README.md`, and perhaps `words.json`, the words that it learnt, and `adapters/NAME/` for further tasks. A transformer
+only speaks the codes and pieces of the tokenizers that it learnt with, so the fingerprints of both are part of its
+config and others are refused. A converted transformer may lack either tokenizer: its config then has no fingerprint,
+and the first that is put beside it and fits in size is taken.
 """
 
 import dataclasses
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import (
-    atomic_folder,
-    atomic_write_json,
-    atomic_write_text,
-    may_be_replaced,
-    read_json,
-    section_from_json,
-)
+from cogview.files import atomic_write_json, atomic_write_text, read_card, read_json
+from cogview.folders import atomic_folder, refuse_unlike
 from cogview.generation.adapters import (
     ADAPTER_FILES,
     ADAPTER_FORMAT,
     ADAPTERS_FOLDER,
-    load_adapters,
+    find_adapters,
     refuse_lost_adapters,
     save_task_model,
 )
@@ -44,8 +38,11 @@ from cogview.image.tokenizer import (
     inference_weights,
     load_image_tokenizer,
 )
+from cogview.plain_json import section_from_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
+from cogview.text.config import TextCase
+from cogview.text.known_words import WORDS_FILE, KnownWords
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.config import TransformerConfig
 
@@ -61,13 +58,11 @@ _TOKENIZERS = {"text_tokenizer": "text.model", "image_tokenizer": FOLDER_NAME}
 CARD_FILE = "README.md"
 SAMPLES_FILE = "samples.png"
 _FILES = (
-    "config.json",
-    "model.safetensors",
-    "text.model",
-    FOLDER_NAME,
-    ADAPTERS_FOLDER,
+    *REQUIRED_FILES,
+    *(f"{ADAPTERS_FOLDER}/*/{name}" for name in ADAPTER_FILES),
     CARD_FILE,
     SAMPLES_FILE,
+    WORDS_FILE,
 )
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
 
@@ -99,13 +94,20 @@ def save_pretrained(
             f"the weights were rounded to {name} when the model was loaded, so saving it would lose digits for good: "
             f"load it with dtype='float32' to save it as it was, or save it with dtype=torch.{name}"
         )
-    folder = folder.resolve()
-    if folder.exists() and not may_be_replaced(folder, read_config, _FILES):
-        raise CogViewError(
-            f"{folder} exists and is no model folder, or holds more than one does, so it is not replaced: choose "
-            "another path."
-        )
-    refuse_lost_adapters(folder, model.adapters)
+
+    def refuse(taken: Path) -> None:
+        refuse_unlike(taken, read_config, _FILES, "a model folder")
+        refuse_lost_adapters(taken, list(model.adapters))
+        for name, part in (
+            ("text.model", model.text_tokenizer),
+            (FOLDER_NAME, model.image_tokenizer),
+            (SAMPLES_FILE, model.samples),
+        ):
+            if not part and (taken / name).exists():
+                raise CogViewError(
+                    f"{taken} holds {name}, and this model has none, so it is not replaced: choose another path."
+                )
+
     template = dataclasses.asdict(model.template)
     vocabulary = template.pop("vocabulary")
     config = {
@@ -118,8 +120,9 @@ def save_pretrained(
         "image_tokenizer": model.image_fingerprint,
         "guidance": model.guidance,
         "top_p": model.top_p,
+        "text_case": model.text_case,
     }
-    with atomic_folder(folder) as unfinished:
+    with atomic_folder(folder, refuse) as unfinished:
         atomic_write_json(unfinished / "config.json", config)
         write_weights(unfinished / "model.safetensors", model.transformer.state_dict(), dtype, read)
         if model.text_tokenizer:
@@ -127,6 +130,8 @@ def save_pretrained(
         if model.image_tokenizer:
             image_dtype = _lossless_dtype(model.image_tokenizer)
             model.image_tokenizer.save_pretrained(unfinished / FOLDER_NAME, image_dtype)
+        if model.words:
+            model.words.save(unfinished)
         card = model.card or bare_card(
             model.transformer.config, model.template, model.text_tokenizer, model.image_tokenizer
         )
@@ -200,7 +205,7 @@ def load_pretrained(
                 f"The {what.replace('_', ' ')} in {folder} has fingerprint {got}, but the transformer learnt with "
                 f"{config.get(what)}: put back the tokenizer that the model was trained with."
             )
-    card_path, samples_path = folder / CARD_FILE, folder / SAMPLES_FILE
+    samples_path = folder / SAMPLES_FILE
     transformer, rounded_to = load_transformer(
         folder / "model.safetensors", transformer_config, device, dtype or torch.float32
     )
@@ -209,15 +214,16 @@ def load_pretrained(
         template=template,
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
-        card=card_path.read_text(encoding="utf-8") if card_path.is_file() else "",
+        card=read_card(folder / CARD_FILE),
         samples=samples_path.read_bytes() if samples_path.is_file() else b"",
         guidance=_number(config, source, "guidance", 1.0, (0.0, float(MAX_GUIDANCE))),
         top_p=_number(config, source, "top_p", TOP_P, (MIN_TOP_P, 1.0)),
+        words=KnownWords.in_folder(folder),
+        text_case=_text_case(config, source),
         rounded_to=rounded_to,
         source=folder / "model.safetensors",
     )
-    model.adapters.update(load_adapters(folder / ADAPTERS_FOLDER, model))
-    return model
+    return dataclasses.replace(model, adapters=find_adapters(folder / ADAPTERS_FOLDER, model))
 
 
 def _number(
@@ -234,6 +240,20 @@ def _number(
             f"{source} has a {name} of {number!r}, wanted {bounds[0]:g} to {bounds[1]:g}: export the model again."
         )
     return float(number)
+
+
+def _text_case(config: dict[str, Any], source: Path) -> TextCase:
+    """Return how a model's config says that it reads capitals; models written before it said so read them as written.
+
+    Raises:
+        CogViewError: in no way that is known here.
+    """
+    case: TextCase = config.get("text_case", "as_written")
+    if case not in get_args(TextCase):
+        raise CogViewError(
+            f"{source} has a text_case of {case!r}, wanted {' or '.join(get_args(TextCase))}: export the model again."
+        )
+    return case
 
 
 def find_model_folder(path_or_hub_id: str | Path | None) -> Path:
@@ -279,7 +299,9 @@ def _fetch(hub_id: str) -> Path:
     adapters = [f"{ADAPTERS_FOLDER}/*/{name}" for name in ADAPTER_FILES]
     try:
         return Path(
-            snapshot_download(hub_id, allow_patterns=[*REQUIRED_FILES, CARD_FILE, SAMPLES_FILE, *adapters])
+            snapshot_download(
+                hub_id, allow_patterns=[*REQUIRED_FILES, CARD_FILE, SAMPLES_FILE, WORDS_FILE, *adapters]
+            )
         )
     except Exception as error:  # the hub's own errors and those of its HTTP library have no class in common
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

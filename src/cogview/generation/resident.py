@@ -1,11 +1,13 @@
 """A model at hand: its parts, what else it can do, and the engines that draw with it."""
 
 import tempfile
-from collections.abc import Mapping
+import threading
+import warnings
+from collections.abc import Iterable
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import get_args
 
 import torch
 
@@ -21,6 +23,9 @@ from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.model import Transformer
 
+MAX_SHOWN_WORDS = 12
+"""Unknown words that one warning names."""
+
 
 class ResidentModel:
     """A model in memory, with any number of adapters beside it that share its weights, as they are or prepared.
@@ -31,8 +36,20 @@ class ResidentModel:
 
     def __init__(self, model: PretrainedModel) -> None:
         self._model = model
+        self._lock = (
+            threading.RLock()
+        )  # of what is made when it is first asked for, perhaps by several threads
+        self._base_engine: Engine | None = None
         self._engines: dict[TaskModel, Engine] = {}
         self._weakened: tuple[TaskModel, float, TaskModel] | None = None
+
+    def __repr__(self) -> str:
+        template, adapters = self.template, ", ".join(self._model.names_for(*get_args(TaskName))) or "none"
+        return (
+            f"{type(self).__name__}({self.transformer.config.num_parameters:,} parameters, draws "
+            f"{template.grid_rows} x {template.grid_columns} codes, on {self.device} in "
+            f"{str(self.dtype).removeprefix('torch.')}, adapters: {adapters})"
+        )
 
     @property
     def transformer(self) -> Transformer:
@@ -71,6 +88,11 @@ class ResidentModel:
                 "into the model's as image_tokenizer, or convert it with --image-tokenizer"
             )
         return self._model.image_tokenizer
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the transformer's weights: equal means equal."""
+        return self._model.fingerprint
 
     @property
     def guidance(self) -> float:
@@ -117,8 +139,8 @@ class ResidentModel:
         return self.transformer.embedding.tokens.weight.dtype
 
     @property
-    def adapters(self) -> Mapping[str, TaskModel]:
-        """What the model can do beside its own task, by name."""
+    def adapters(self) -> MappingProxyType[str, TaskModel]:
+        """What the model can do beside its own task, by name; each is read when it is first asked for."""
         return MappingProxyType(self._model.adapters)
 
     def add_adapter(self, path: str | Path, name: str) -> TaskModel:
@@ -132,16 +154,57 @@ class ResidentModel:
             UsageError: the name cannot be that of a folder.
             CogViewError: there is no adapter, it is incomplete, of another version, or not for this model.
         """
-        adapters = self._model.adapters
-        replaced = adapters.get(check_name(name))
-        adapters[name] = load_task_model(find_adapter_folder(path), self._model)
-        if replaced is not None:
-            self._engines.pop(replaced, None)
-        return adapters[name]
+        check_name(name)
+        added = load_task_model(find_adapter_folder(path), self._model)
+        with self._lock:
+            replaced = self._model.adapters.get(name)
+            self._model.adapters[name] = added
+            if replaced is not None:
+                self._engines.pop(replaced, None)
+        return added
+
+    def reading(
+        self,
+        texts: Iterable[str],
+        adapter: TaskModel | str | None = None,
+        strict: bool = False,
+    ) -> dict[str, str]:
+        """Return what is read for each text: itself, or its words in the spelling that the model knows.
+
+        Words that the model has never seen are warned of, if it is known which it has.
+
+        Args:
+            texts: as a user writes them.
+            adapter: what reads them, or its name; the model itself by default.
+            strict: refuse unknown words instead.
+
+        Raises:
+            UsageError: a word is unknown, and `strict`.
+        """
+        model = self._model
+        task = self.adapters.get(adapter) if isinstance(adapter, str) else adapter
+        texts = list(dict.fromkeys(texts))
+        known, tokenizer, case = model.words, model.text_tokenizer, model.text_case
+        if known is None or tokenizer is None:
+            return {text: text for text in texts}
+        if task is not None and task.words is not None:
+            known = known | task.words
+        # Of an adapter that does not say which words it learnt, none can be called unknown.
+        has_all = task is None or task.words is not None
+        unknown = list(dict.fromkeys(word for text in texts for word in known.unknown(text, tokenizer, case)))
+        if unknown and has_all:
+            shown = ", ".join(unknown[:MAX_SHOWN_WORDS])
+            more = f" and {len(unknown) - MAX_SHOWN_WORDS} more" if len(unknown) > MAX_SHOWN_WORDS else ""
+            never = "hardly ever, or never," if known.num_left_out else "never"
+            told = f"the model has {never} seen: {shown}{more}"
+            if strict:
+                raise UsageError(f"{told}; say it in words that it knows, or leave strict out")
+            warnings.warn(f"{told}; what it makes of that means nothing", stacklevel=1)
+        return {text: known.in_usual_case(text) if case == "usual" else text for text in texts}
 
     def names_for(self, task: TaskName) -> list[str]:
         """Return the names of the adapters for a task."""
-        return [name for name, each in self.adapters.items() if each.task == task]
+        return self._model.names_for(task)
 
     def adapter_for(self, task: TaskName, noun: str, name: str | None, absent: str) -> TaskModel:
         """Return the adapter for a task that is named, or the only one.
@@ -163,24 +226,31 @@ class ResidentModel:
             raise UsageError(f"this model has {problem}; choose one of {', '.join(known)}")
         return self.adapters[name or known[0]]
 
-    @cached_property
+    @property
     def _engine(self) -> Engine:
         """The engine, which prepares the weights when it is first needed."""
-        return Engine(self.transformer, self.template.vocabulary.image_codes)
+        with self._lock:
+            if self._base_engine is None:
+                self._base_engine = Engine(self.transformer, self.template.vocabulary.image_codes)
+            return self._base_engine
 
     def engine_of(self, adapter: TaskModel) -> Engine:
         """Return the engine that draws with an adapter; made once, it shares what can be shared with the model's."""
-        if adapter not in self._engines:
-            transformer = adapter.transformer
-            self._engines[adapter] = (
-                self._engine.adapted(transformer)
-                if isinstance(transformer, AdaptedTransformer)
-                else Engine(transformer, self.template.vocabulary.image_codes)
-            )
-        return self._engines[adapter]
+        with self._lock:
+            if adapter not in self._engines:
+                transformer = adapter.transformer
+                self._engines[adapter] = (
+                    self._engine.adapted(transformer)
+                    if isinstance(transformer, AdaptedTransformer)
+                    else Engine(transformer, self.template.vocabulary.image_codes)
+                )
+            return self._engines[adapter]
 
     def _at_strength(self, adapter: TaskModel, strength: float) -> TaskModel:
-        """Return an adapter as strong as asked; the last one that was asked for is kept."""
+        """Return an adapter as strong as asked; the last one that was asked for is kept, and no engine of others.
+
+        Called with the lock held, so that the engine is that of the one which is kept.
+        """
         if strength == 1:
             return adapter
         if not isinstance(adapter.transformer, AdaptedTransformer):
@@ -208,13 +278,15 @@ class ResidentModel:
             if strength != 1:
                 raise UsageError(f"adapter_strength is {strength:g}, but no adapter is drawn with: name one")
             return self._engine, self.template
-        drawing = {name: each for name, each in self.adapters.items() if each.task in DRAWING_TASKS}
+        drawing = self._model.names_for(*DRAWING_TASKS)
         if adapter not in drawing:
             task = f"is for {self.adapters[adapter].task}" if adapter in self.adapters else "does not exist"
             known = ", ".join(drawing) or "none"
             raise UsageError(f"the adapter {adapter!r} {task}; those that draw from texts are: {known}")
-        chosen = self._at_strength(drawing[adapter], float(strength))
-        return self.engine_of(chosen), chosen.template_of(TextToImageTemplate, self.template.vocabulary)
+        with self._lock:
+            chosen = self._at_strength(self.adapters[adapter], float(strength))
+            engine = self.engine_of(chosen)
+        return engine, chosen.template_of(TextToImageTemplate, self.template.vocabulary)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the model as a folder that `cogview.load` reads, whole or not at all.

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from cogview.errors import CogViewError
+from cogview.tensors import MisfitError, build_to_fit, read_tensors, stored_shapes
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
 
@@ -59,18 +58,6 @@ def write_weights(
         assert file.tell() == start + end, "the parts are not the tensors that were announced"
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by name.
-
-    Raises:
-        CogViewError: it is missing or damaged.
-    """
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise CogViewError(f"{path} cannot be read ({error}): copy or export the model again.") from error
-
-
 def load_transformer(
     path: Path, config: TransformerConfig, device: torch.device | str, dtype: torch.dtype
 ) -> tuple[Transformer, torch.dtype | None]:
@@ -79,20 +66,20 @@ def load_transformer(
     Raises:
         CogViewError: the file cannot be read, or is not of that config.
     """
-    weights = read_weights(path)
-    # Where it is not so much more, the first tensors that are wrong are named.
-    if config.num_parameters > 10 * sum(tensor.numel() for tensor in weights.values()):
-        raise CogViewError(
-            f"The config of {path} asks for {config.num_parameters:,} parameters, more than the file holds: copy or "
-            "export the model again."
-        )
-    with torch.device("meta"):  # the weights come from the file, so none are drawn
-        transformer = Transformer(config)
-    check_weights(weights, transformer.state_dict(), path)
+    try:  # without weights of its own: they come from the file, so none are drawn
+        transformer = build_to_fit(lambda: Transformer(config), config.num_layers, stored_shapes(path))
+    except MisfitError as error:
+        raise misfit(path, error) from error
+    weights = read_tensors(path)
     is_exact = all(torch.promote_types(tensor.dtype, dtype) == dtype for tensor in weights.values())
     weights = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
     transformer.load_state_dict(weights, assign=True)
     return transformer.eval(), None if is_exact else dtype
+
+
+def misfit(path: Path, error: Exception) -> CogViewError:
+    """Return what is said of a model's or an adapter's file that does not fit its config."""
+    return CogViewError(f"The tensors in {path} are not those of its config: {error}.")
 
 
 def fingerprint_of_transformer(weights: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> str:
@@ -111,38 +98,3 @@ def fingerprint_of_transformer(weights: Mapping[str, Tensor], dtype: torch.dtype
         digest.update(f"{name} {tuple(values.shape)}".encode())
         digest.update(values.numpy().data)
     return digest.hexdigest()[:16]
-
-
-def check_weights(got: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> None:
-    """Refuse tensors whose names or shapes are not those that the config asks for.
-
-    Args:
-        got: read from the file.
-        wanted: of a module built from the config; shapes alone matter.
-        path: the file, for the message.
-
-    Raises:
-        CogViewError: naming the first few that are wrong.
-    """
-    wrong = [
-        f"{name} is {list(got[name].shape)} instead of {list(wanted[name].shape)}"
-        for name in wanted
-        if name in got and got[name].shape != wanted[name].shape
-    ]
-    faults = [
-        f"{what} {_some(names)}"
-        for what, names in (
-            ("missing", [name for name in wanted if name not in got]),
-            ("unexpected", [name for name in got if name not in wanted]),
-            ("of another shape", wrong),
-        )
-        if names
-    ]
-    if faults:
-        raise CogViewError(f"The tensors in {path} are not those of its config: {'; '.join(faults)}.")
-
-
-def _some(names: list[str]) -> str:
-    """Return the first few names and how many more there are."""
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

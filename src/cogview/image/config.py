@@ -113,6 +113,11 @@ class AutoencoderConfig(CodebookConfig, ABC):
     def downsampling_factor(self) -> int:
         """Return the pixels along one side of the square that one code stands for."""
 
+    @property
+    @abstractmethod
+    def num_blocks_in_all(self) -> int:
+        """Return how many blocks encoder and decoder have, of which each has weights of its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class VQVAEConfig(AutoencoderConfig):
@@ -175,6 +180,12 @@ class VQVAEConfig(AutoencoderConfig):
     def downsampling_factor(self) -> int:
         """Return the pixels along one side of the square that one code stands for."""
         return int(self.patch_size_pixels * 2 ** len(self.encoder_channels))
+
+    @property
+    def num_blocks_in_all(self) -> int:
+        """Return how many blocks encoder and decoder have, of which each has weights of its own."""
+        blocks = (*self.encoder_blocks, self.decoder_stem_blocks, *self.decoder_blocks)
+        return 2 * len(self.encoder_channels) + sum(blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,3 +275,8 @@ class VQGANConfig(AutoencoderConfig):
     def downsampling_factor(self) -> int:
         """Return the pixels along one side of the square that one code stands for."""
         return int(2 ** (len(self.channel_factors) - 1))
+
+    @property
+    def num_blocks_in_all(self) -> int:
+        """Return how many blocks encoder and decoder have, of which each has weights of its own."""
+        return (2 * self.num_blocks + 1) * len(self.channel_factors)

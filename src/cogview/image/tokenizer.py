@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import MISSING, asdict
 from pathlib import Path
@@ -10,17 +10,20 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_folder, atomic_write_json, dataclass_from_json, may_be_replaced
+from cogview.files import atomic_write_json, read_bounded
+from cogview.folders import atomic_folder, refuse_unlike
 from cogview.image.autoencoder import Autoencoder
 from cogview.image.config import FOLDER_NAME, AutoencoderConfig, VQGANConfig, VQVAEConfig
 from cogview.image.exact import exact_convolutions
+from cogview.image.kept import KeptPictures, kept_db
 from cogview.image.vqgan import VQGAN
 from cogview.image.vqvae import VQVAE
+from cogview.plain_json import dataclass_from_json, parse_json, section_from_json
+from cogview.tensors import MisfitError, build_to_fit, read_tensors, stored_shapes
 
 FORMAT = "cogview-image-tokenizer"
 VERSION = 1
@@ -49,14 +52,27 @@ class ImageTokenizer:
         dtype: precision of the convolutions: float32 in all its digits, or bfloat16, which is twice as fast on
             processors that have it, moves pixels by a level or two of 255, and turns some codes into near neighbours,
             one in 700 or one in 15 as the codebook is (measured: `bench/README.md`).
+        held_out: what it keeps of pictures like those that it learnt from, if that was measured.
     """
 
-    def __init__(self, autoencoder: Autoencoder, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        dtype: torch.dtype = torch.float32,
+        held_out: KeptPictures | None = None,
+    ):
         # torch's stubs do not know this argument of Module.to.
         self.autoencoder: Autoencoder = autoencoder.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config = autoencoder.config
         self.dtype = dtype
+        self.held_out = held_out
         self.fingerprint = fingerprint_of(autoencoder)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({type(self.autoencoder).__name__} with {self.num_codes:,} codes of "
+            f"{self.downsampling_factor} x {self.downsampling_factor} pixels, {self.fingerprint})"
+        )
 
     @property
     def num_codes(self) -> int:
@@ -120,6 +136,21 @@ class ImageTokenizer:
         with self._precision():
             return self.autoencoder.decode(codes.to(self.device))
 
+    def kept_db(
+        self, images: Float[Tensor, "b c y x"], codes: Int64[Tensor, "b r s"] | None = None
+    ) -> Float[Tensor, "b"]:
+        """Return how well images are kept by their codes, in dB; see `cogview.image.kept`.
+
+        Args:
+            images: as for `encode`.
+            codes: theirs, if they are at hand.
+
+        Raises:
+            UsageError: as `encode` does.
+        """
+        copies = self.decode(self.encode(images) if codes is None else codes)
+        return kept_db(images.to(self.device), copies, self.downsampling_factor)
+
     def _precision(self) -> AbstractContextManager[object]:
         """Return the context in which convolutions have the tokenizer's precision."""
         if self.dtype == torch.float32:
@@ -137,18 +168,14 @@ class ImageTokenizer:
         Raises:
             CogViewError: the folder holds something else, which replacing it would delete.
         """
-        folder = Path(folder)
-        if folder.exists() and not may_be_replaced(folder, read_config, ("config.json", "model.safetensors")):
-            raise CogViewError(
-                f"{folder} exists and holds no image tokenizer, or more than one, so it is not replaced: "
-                "choose another path."
-            )
         weights = {name: weight.to(dtype) for name, weight in inference_weights(self.autoencoder).items()}
         fingerprint = fingerprint_of_weights(self.config, weights)
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(Path(folder), _refuse_unlike_tokenizer) as temporary:
             # Not save_file: it makes files that only their owner may read.
             (temporary / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
-            content = {"format": FORMAT, "version": VERSION, "kind": kind_of(self.config)}
+            content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "kind": kind_of(self.config)}
+            if self.held_out is not None:
+                content["held_out"] = asdict(self.held_out)
             atomic_write_json(
                 temporary / "config.json",
                 content | {"config": asdict(self.config), "fingerprint": fingerprint},
@@ -177,26 +204,17 @@ def load_image_tokenizer(
     config = config_from_json(content, folder)
     weights_path = folder / "model.safetensors"
     try:
-        weights = {name: weight.float() for name, weight in load_file(weights_path).items()}
-    except (OSError, SafetensorError) as error:
-        raise CogViewError(f"{weights_path}: cannot be read ({error}); copy the folder again") from error
-    if config.num_codes * config.code_size > sum(weight.numel() for weight in weights.values()):
+        check_fit(config, stored_shapes(weights_path))
+    except MisfitError as error:
         raise CogViewError(
-            f"{weights_path}: holds less than the {config.num_codes:,} codes of config.json; "
-            "the two files belong to different tokenizers"
-        )
-    autoencoder = build_autoencoder(config)
-    expected = {name: weight.shape for name, weight in inference_weights(autoencoder).items()}
-    found = {name: weight.shape for name, weight in weights.items()}
-    if found != expected:
-        differing = sorted(name for name, _ in expected.items() ^ found.items())
-        raise CogViewError(
-            f"{weights_path}: its tensors are not those of config.json (first difference: {differing[0]}); "
-            "the two files belong to different tokenizers"
-        )
-    autoencoder.load_state_dict(weights, strict=False)
-    autoencoder.quantizer.take_codebook_as_it_is()
-    tokenizer = ImageTokenizer(autoencoder.to(device or "cpu"), dtype or torch.float32)
+            f"{weights_path}: its tensors are not those of config.json ({error}); the two files belong to different "
+            "tokenizers"
+        ) from error
+    held_out = None
+    if "held_out" in content:
+        held_out = section_from_json(KeptPictures, content, "held_out", folder / "config.json")
+    autoencoder = autoencoder_of(config, read_tensors(weights_path))
+    tokenizer = ImageTokenizer(autoencoder.to(device or "cpu"), dtype or torch.float32, held_out)
     if tokenizer.fingerprint != content.get("fingerprint"):
         raise CogViewError(
             f"{folder}: the weights' fingerprint is {tokenizer.fingerprint}, config.json says "
@@ -205,11 +223,41 @@ def load_image_tokenizer(
     return tokenizer
 
 
+def check_fit(config: AutoencoderConfig, found: Mapping[str, Sequence[int]]) -> None:
+    """Compare what a file holds with what a configuration asks for, which takes no memory.
+
+    Args:
+        config: as somebody else may have written it.
+        found: shapes by name.
+
+    Raises:
+        MisfitError: naming what is wrong.
+    """
+    build_to_fit(lambda: build_autoencoder(config), config.num_blocks_in_all, found, inference_weights)
+
+
+def autoencoder_of(config: AutoencoderConfig, weights: Mapping[str, Tensor]) -> Autoencoder:
+    """Return a trained autoencoder.
+
+    Args:
+        config: its configuration.
+        weights: of the names and shapes that `check_fit` takes; of any floats.
+    """
+    autoencoder = build_autoencoder(config)
+    autoencoder.load_state_dict(dict(weights), strict=False)
+    autoencoder.quantizer.take_codebook_as_it_is()
+    return autoencoder
+
+
+def _refuse_unlike_tokenizer(folder: Path) -> None:
+    refuse_unlike(folder, read_config, ("config.json", "model.safetensors"), "an image tokenizer's folder")
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the content of a tokenizer folder's `config.json` after checking its format and version."""
     path = folder / "config.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_bounded(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CogViewError(
             f"{folder}: no image tokenizer there (config.json is missing); check the path"

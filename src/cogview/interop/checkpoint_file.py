@@ -1,77 +1,157 @@
 """Others' checkpoints as tensors by name; nothing in them is ever run."""
 
+import _compat_pickle
+import pickletools
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError
+from cogview.interop.wrappers import unwrapped, wrapped_mapping
+from cogview.tensors import read_tensors
 
-_WRAPPERS = ("state_dict", "model", "module")
 _MAX_WRAPPERS = 4
 _BYTES_AT_A_TIME = 2**20
-# Trainers keep the state of numpy's random numbers beside their weights: an array of uint32, which is plain data. Two
-# names, since numpy's module was renamed.
-_RECONSTRUCT: Any = np.zeros(0).__reduce__()[0]
-_PLAIN: list[Any] = [
-    *((_RECONSTRUCT, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-    *(np.ndarray, np.dtype, np.dtypes.UInt32DType),
-]
+_MAX_LIKENESS = 3
+"""Two names of one tensor are usual (tied weights); names by the thousand for one are not."""
+
+
+_MAX_UNKNOWN = 1_000
+"""Classes for which stand-ins are put: PyTorch looks through all of them at each step."""
+
+
+class _Kind(type):
+    """The type of stand-ins. Each passes for a dict's where PyTorch asks whether items may be set."""
+
+    def __eq__(cls, other: object) -> bool:
+        return cls is other or other is dict
+
+    __hash__ = type.__hash__
+
+
+class _StandIn(metaclass=_Kind):
+    """What a file's objects of unknown classes become: it takes what it is given, keeps nothing and does nothing."""
+
+    def __new__(cls, *_args: Any, **_more: Any) -> "_StandIn":
+        return object.__new__(cls)
+
+    def __init__(self, *_args: Any, **_more: Any) -> None:
+        pass
+
+    def __setstate__(self, _state: Any) -> None:
+        pass
+
+    def __setitem__(self, _key: Any, _value: Any) -> None:
+        pass
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name, without what their trainer wrapped them in.
 
     The tensors are mapped, so memory holds what of them is in use; those of files older than PyTorch 1.6 are read as a
-    whole. Read weights-only: a file that would run code is refused. Beside tensors it may hold anything else that is
-    plain data, which is left out; `state_dict`, `model` and `module` are looked into, and a `module.` that
-    each name starts with is taken away.
+    whole. Nothing that a file names is imported or run: beside tensors it may hold anything, whose classes are replaced
+    by empty ones, and which is left out. What the weights lie in is looked into, and what wrappers put before all names
+    is taken away (see `cogview.interop.wrappers`).
 
     Args:
-        path: what `torch.save` wrote.
+        path: what `torch.save` wrote, or a safetensors file.
 
     Raises:
-        CogViewError: there is no such file, it is damaged, asks for code to be run, or holds no tensors.
+        CogViewError: there is no such file, it is damaged, claims more than it holds, has no tensors, or cannot be read
+            without running what is in it.
     """
     if not path.is_file():
         raise CogViewError(f"{path}: no such file; check the path")
-    if zipfile.is_zipfile(path):
-        _refuse_damage(path)
+    others: list[str] = []
+    if path.suffix == ".safetensors":
+        tensors = read_tensors(path)
+    else:
+        content, others = _read_pickled(path)
+        for _ in range(_MAX_WRAPPERS):
+            inner = wrapped_mapping(content)
+            if inner is None:
+                break
+            content = inner
+        items = content.items() if isinstance(content, Mapping) else ()
+        tensors = {
+            name: value for name, value in items if isinstance(name, str) and isinstance(value, Tensor)
+        }
+    if not tensors:
+        others = [name for name in others if not name.startswith(("torch.", "collections."))]
+        beside = f" but objects of {', '.join(others[:3])}, which are not run" if others else ""
+        raise CogViewError(
+            f"{path}: holds no tensors by name{beside}; give a checkpoint with a state dict, or have its owner save "
+            "that alone"
+        )
     try:
-        with torch.serialization.safe_globals(_PLAIN):
-            content: Any = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
+        return unwrapped(_as_large_as_stored(tensors, path.stat().st_size))
+    except CogViewError as error:
+        raise CogViewError(f"{path}: {error}") from error
+
+
+def _read_pickled(path: Path) -> tuple[Any, list[str]]:
+    """Return what a file of PyTorch's holds, and the classes and functions for which stand-ins were put.
+
+    Raises:
+        CogViewError: it is damaged, or cannot be read without running what is in it.
+    """
+    is_zip = zipfile.is_zipfile(path)
+    if is_zip:
+        _refuse_damage(path)
+    unknown: list[str] = []
+    try:
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else _named_in(path)
+        unknown = sorted(set(named))
+        if len(unknown) > _MAX_UNKNOWN:
+            raise ValueError(f"it names {len(unknown):,} classes")
+        stand_ins: list[Any] = [(_Kind(name, (_StandIn,), {}), name) for name in unknown]
+        with torch.serialization.safe_globals(stand_ins):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip), unknown
     # Damaged files raise nearly anything: UnpicklingError, EOFError, KeyError, RuntimeError, ...
     except Exception as error:
-        reason = _reason(error)
         raise CogViewError(
-            f"{path}: not a checkpoint that can be read without running code ({reason}); copy it again, or have its "
-            "owner save the state dict alone"
+            f"{path}: not a checkpoint that can be read without running code ({_reason(error, unknown)}); if it is "
+            "whole, have its owner save the state dict alone"
         ) from error
-    for _ in range(_MAX_WRAPPERS):
-        inner = _wrapped(content)
-        if inner is None:
-            break
-        content = inner
-    tensors = (
-        {
-            name: value
-            for name, value in content.items()
-            if isinstance(name, str) and isinstance(value, Tensor)
-        }
-        if isinstance(content, Mapping)
-        else {}
-    )
-    if not tensors:
-        raise CogViewError(f"{path}: holds no tensors by name; give a checkpoint with a state dict")
-    while all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+
+
+def _named_in(path: Path) -> Iterator[str]:
+    """Yield what the pickles of a file older than PyTorch 1.6 name by Python 3's names.
+
+    Four lie one behind the other: a number, a version, a system, and the thing itself.
+    """
+    with path.open("rb") as file:
+        for _ in range(4):
+            for opcode, argument, _ in pickletools.genops(file):
+                if opcode.name == "GLOBAL":
+                    module, _, name = str(argument).partition(" ")
+                    module = _compat_pickle.IMPORT_MAPPING.get(module, module)
+                    yield f"{module}.{name}"
+
+
+def _as_large_as_stored(tensors: dict[str, Tensor], num_bytes: int) -> dict[str, Tensor]:
+    """Refuse tensors that claim to be larger than what a file holds of them: their sizes are made of it later.
+
+    Raises:
+        CogViewError: naming one.
+    """
+    total = 0
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta:
+            continue  # refused by whoever wants its values
+        claimed = tensor.numel() * tensor.element_size()
+        held = tensor.untyped_storage().nbytes()
+        total += claimed
+        if claimed > held or total > _MAX_LIKENESS * num_bytes:
+            raise CogViewError(
+                f"{name} claims {tensor.numel():,} numbers, more than the file holds; have its owner save the tensors "
+                "themselves"
+            )
     return tensors
 
 
@@ -79,31 +159,33 @@ def _refuse_damage(path: Path) -> None:
     """Read a whole zip file once and compare it with its checksums, which a file that is mapped is not compared with.
 
     Raises:
-        CogViewError: a part is not what was written.
+        CogViewError: a part is not what was written, or is compressed, which would be read as if it were not.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
+            parts = archive.infolist()
+            if any(info.compress_type != zipfile.ZIP_STORED for info in parts):
+                raise CogViewError(
+                    f"{path}: a zip file with compressed parts, which PyTorch never writes; unpack it, and give the "
+                    "checkpoint in it"
+                )
+            if sum(info.file_size for info in parts) > path.stat().st_size:
+                raise CogViewError(f"{path}: damaged (its parts are larger than the file); copy it again")
+            for info in parts:
                 if not info.CRC:  # PyTorch can be told to write none
                     continue
                 with archive.open(info) as part:
                     while part.read(_BYTES_AT_A_TIME):
                         pass
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise CogViewError(f"{path}: damaged ({error}); copy it again") from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, unknown: Sequence[str]) -> str:
     """Return in a few words why a file could not be read; PyTorch's many also tell how to run what is in it."""
     message = str(error).strip()
     if match := re.search(r"GLOBAL (\S+)", message):
         return f"it asks for {match[1]}"
+    if unknown and type(error).__name__ == "UnpicklingError":
+        return f"it asks for {', '.join(unknown[:3])}"
     return message.splitlines()[0].split(". ")[0] if message else type(error).__name__
-
-
-def _wrapped(content: Any) -> Mapping[Any, Any] | None:
-    """Return the mapping that a trainer wrapped, or None if this is the thing itself."""
-    if not isinstance(content, Mapping):
-        return None
-    found = (content.get(name) for name in _WRAPPERS)
-    return next((inner for inner in found if isinstance(inner, Mapping)), None)

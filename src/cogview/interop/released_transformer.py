@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_folder, atomic_write_text, refuse_taken
+from cogview.files import atomic_write_text
+from cogview.folders import atomic_folder, refuse_taken
 from cogview.generation.adapters import save_task_model
 from cogview.generation.parts import PretrainedModel, TaskModel, fields_of
 from cogview.generation.pretrained import load_pretrained, save_pretrained
@@ -30,10 +31,11 @@ from cogview.interop.released_layout import (
     layer_number,
     their_name,
 )
-from cogview.interop.weights import holds_real_numbers
+from cogview.tensors import as_weights, weights_dtype
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
+from cogview.uninitialised import uninitialised
 
 HEAD_SIZE = 64
 _FILE = "mp_rank_{:02d}_model_states.pt"
@@ -123,8 +125,9 @@ def convert_released_transformer(
     """
     checkpoint = _Checkpoint(ranks)
     config = checkpoint.config(num_heads)
-    with torch.device("meta"):
-        transformer = Transformer(config).to(checkpoint.dtype)
+    with uninitialised("meta"):
+        transformer = Transformer(config)
+    transformer.to(checkpoint.dtype)
     state = transformer.state_dict()
     checkpoint.check({their_name(name): tuple(tensor.shape) for name, tensor in state.items()})
     model = PretrainedModel(
@@ -166,18 +169,14 @@ class _Checkpoint:
                     f"{path} does not fit {paths[0].name}: {differing[0]} is {_shown(shapes.get(differing[0]))} there "
                     f"and {_shown(wanted.get(differing[0]))} here; take the ranks of one checkpoint"
                 )
+        dtypes: set[torch.dtype] = set()
         for path, rank in zip(paths, self._ranks, strict=True):
-            for name, tensor in rank.items():
-                if not tensor.is_floating_point() or not holds_real_numbers(tensor):
-                    raise CogViewError(
-                        f"{path}: {name} is {tensor.dtype} ({tensor.layout} on {tensor.device}), and no plain weight"
-                    )
-
-    @property
-    def dtype(self) -> torch.dtype:
+            try:
+                dtypes.update(weights_dtype(name, tensor) for name, tensor in rank.items())
+            except CogViewError as error:
+                raise CogViewError(f"{path}: {error}") from error
+        self.dtype = functools.reduce(torch.promote_types, dtypes)
         """The smallest that holds all weights exactly: float16 in the release."""
-        every = (tensor.dtype for rank in self._ranks for tensor in rank.values())
-        return functools.reduce(torch.promote_types, every)
 
     def config(self, num_heads: int | None) -> TransformerConfig:
         """Return the configuration that the shapes tell, and what is the release's."""
@@ -230,7 +229,7 @@ class _Checkpoint:
 
     def parts(self, name: str, num_rows: int) -> Iterator[Tensor]:
         """Yield the first rows of a tensor, in parts one after the other, once they are known to be sound."""
-        shares = [rank[name] for rank in self._ranks]
+        shares = [as_weights(name, rank[name]) for rank in self._ranks]
         for path, share in zip(self._paths, shares, strict=True):
             # One pass without a copy; NaN wins over any other value.
             if not bool(torch.isfinite(torch.stack(torch.aminmax(share))).all()):

@@ -8,8 +8,7 @@ from torch import Tensor
 from cogview.errors import CogViewError
 from cogview.image.config import VQVAEConfig
 from cogview.image.tokenizer import ImageTokenizer
-from cogview.image.vqvae import VQVAE
-from cogview.interop.weights import as_float, check_weights, shape_of
+from cogview.interop.weights import as_float, image_tokenizer_of, shape_of
 
 _CODEBOOK = "quantize_t.embed"  # one code in each column
 _OF_TRAINING = ("quantize_t.cluster_size", "quantize_t.embed_avg")
@@ -43,11 +42,7 @@ def convert_released_vqvae(tensors: Mapping[str, Tensor]) -> ImageTokenizer:
             weights["quantizer.embed"] = as_float(name, tensor).T.contiguous()
         elif name not in _OF_TRAINING:
             raise CogViewError(f"the released image tokenizer has no tensor {name}; is this another model?")
-    vqvae = VQVAE(config)
-    check_weights(vqvae, weights)
-    vqvae.load_state_dict(weights, strict=False)
-    vqvae.quantizer.take_codebook_as_it_is()
-    return ImageTokenizer(vqvae)
+    return image_tokenizer_of(config, weights)
 
 
 def _config_of(tensors: Mapping[str, Tensor]) -> VQVAEConfig:

@@ -8,10 +8,11 @@ from torch import Tensor
 from cogview.errors import CogViewError
 from cogview.image.config import VQGANConfig
 from cogview.image.tokenizer import ImageTokenizer
-from cogview.image.vqgan import VQGAN
-from cogview.interop.weights import as_float, check_weights, shape_of
+from cogview.interop.weights import as_float, image_tokenizer_of, shape_of
 
 _CODEBOOK = "quantize.embedding.weight"
+_FIRST_BLOCK = "encoder.down.0.block.0.conv1.weight"
+_OF_TRAINING = ("loss.", "model_ema.")
 _PARTS = {
     "norm1": "first_norm",
     "conv1": "first",
@@ -43,13 +44,14 @@ _OF_THE_BOTTOM = re.compile(r"(encoder|decoder)\.mid\.(block_1|attn_1|block_2)\.
 
 def is_taming_vqgan(tensors: Mapping[str, Tensor]) -> bool:
     """Return whether tensors have the names of a published VQGAN."""
-    return {_CODEBOOK, "encoder.conv_in.weight", "post_quant_conv.weight"} <= tensors.keys()
+    return {_CODEBOOK, _FIRST_BLOCK, "post_quant_conv.weight"} <= tensors.keys()
 
 
 def convert_taming_vqgan(tensors: Mapping[str, Tensor]) -> ImageTokenizer:
     """Return the image tokenizer that weights of the published layout are.
 
-    Its sizes are read from the weights. What belongs to the training alone, `loss.`, is left out.
+    Its sizes are read from the weights. What belongs to the training alone,
+    `loss.` and running averages of the weights, is left out.
 
     Args:
         tensors: by name.
@@ -58,15 +60,11 @@ def convert_taming_vqgan(tensors: Mapping[str, Tensor]) -> ImageTokenizer:
         CogViewError: a tensor is missing, of another shape than the others ask for, or not finite, or there is one
             that the layout does not have.
     """
-    held = {name: tensor for name, tensor in tensors.items() if not name.startswith("loss.")}
+    held = {name: tensor for name, tensor in tensors.items() if not name.startswith(_OF_TRAINING)}
     config = _config_of(held)
     num_grids = len(config.channel_factors)
     weights = {_our_name(name, num_grids): as_float(name, value) for name, value in held.items()}
-    vqgan = VQGAN(config)
-    check_weights(vqgan, weights)
-    vqgan.load_state_dict(weights, strict=False)
-    vqgan.quantizer.take_codebook_as_it_is()
-    return ImageTokenizer(vqgan)
+    return image_tokenizer_of(config, weights)
 
 
 def _config_of(tensors: Mapping[str, Tensor]) -> VQGANConfig:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError
-from cogview.image.autoencoder import Autoencoder
-from cogview.image.tokenizer import inference_weights
+from cogview.image.config import AutoencoderConfig
+from cogview.image.tokenizer import ImageTokenizer, autoencoder_of, check_fit
+from cogview.tensors import MisfitError, as_weights
 
 
 def shape_of(tensors: Mapping[str, Tensor], name: str, num_axes: int) -> tuple[int, ...]:
@@ -30,42 +31,33 @@ def shape_of(tensors: Mapping[str, Tensor], name: str, num_axes: int) -> tuple[i
     return shape
 
 
-def holds_real_numbers(tensor: Tensor) -> bool:
-    """Return whether a tensor is dense and holds plain numbers: is neither quantized, complex nor without content."""
-    is_odd = tensor.is_quantized or tensor.is_complex() or tensor.is_meta
-    return tensor.layout == torch.strided and not is_odd
-
-
 def as_float(name: str, tensor: Tensor) -> Tensor:
     """Return a tensor of others in float32.
 
     Raises:
-        CogViewError: it is sparse, quantized, complex, or has no content.
+        CogViewError: it is sparse, quantized or complex, holds whole numbers, or has no content.
     """
-    if not holds_real_numbers(tensor):
-        raise CogViewError(f"{name} holds no plain real numbers; have its owner save dense ones")
-    return tensor.float()
+    return as_weights(name, tensor).float()
 
 
-def check_weights(autoencoder: Autoencoder, weights: Mapping[str, Tensor]) -> None:
-    """Refuse weights that an image tokenizer cannot work with.
+def image_tokenizer_of(config: AutoencoderConfig, weights: Mapping[str, Tensor]) -> ImageTokenizer:
+    """Return the image tokenizer that others' weights are.
 
     Args:
-        autoencoder: what they are for.
+        config: that their shapes told of.
         weights: by our names.
 
     Raises:
         CogViewError: one is missing, too many, of another shape, or not finite.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in inference_weights(autoencoder).items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if differing := sorted(name for name, _ in expected.items() ^ found.items()):
-        name = differing[0]
+    try:
+        check_fit(config, {name: tuple(tensor.shape) for name, tensor in weights.items()})
+    except MisfitError as error:
         raise CogViewError(
-            f"{name} of the image tokenizer is {found.get(name, 'missing')}, wanted {expected.get(name, 'none')}; "
-            "the file is incomplete or of another layout"
-        )
+            f"the tensors do not fit together ({error}); the file is incomplete or of another layout"
+        ) from error
     if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
         raise CogViewError(
             "the weights hold values that are infinite or NaN; the file is damaged, copy it again"
         )
+    return ImageTokenizer(autoencoder_of(config, weights))

@@ -9,6 +9,7 @@ from cogview.data.config import ClothingDataConfig, DefaultDataConfig, PeopleDat
 from cogview.errors import UsageError
 from cogview.image.config import LEAST_PATCHES, AutoencoderConfig, VQGANConfig, VQVAEConfig
 from cogview.sequence.captioning import CaptionPositions
+from cogview.text.config import TextCase
 from cogview.training.config import TokenLossConfig, TrainingConfig
 from cogview.transformer.config import AdapterConfig, InitialisationConfig, TransformerConfig
 
@@ -152,6 +153,8 @@ class TextToImageRecipe:
             `cogview.data.loader.MaskedCodeBatches`. Beyond the paper, off by default.
         kept_codes: codes of a picture that a sequence holds while training, drawn anew each time: texts are learnt fast
             from few; see `cogview.data.loader.FewCodeBatches`. Beyond the paper; all by default.
+        text_case: how the model will read capitals: as they are written, or, where a word is not known so, in the
+            spelling that its captions most often had.
         few_codes_first: whether and how the run begins with few codes, before what the four above say.
         training: how it is trained.
         made_for: the tokens that the recipe has in mind; nothing is trained by it.
@@ -169,6 +172,7 @@ class TextToImageRecipe:
     mixed_codes_at_end: float | None = None
     masked_codes: float = 0.0
     kept_codes: int | None = None
+    text_case: TextCase = "as_written"
     few_codes_first: FewCodesFirstConfig = field(default_factory=FewCodesFirstConfig)
     training: TrainingConfig
     made_for: Annotated[TokenShape, tyro.conf.Suppress] = field(default_factory=TokenShape)

@@ -67,6 +67,7 @@ def bundled() -> TextToImageRecipe:
         token_loss=TokenLossConfig(normaliser="legal", text_weight=0.1),
         dropped_texts=0.1,
         masked_codes=0.15,
+        text_case="usual",
         training=TrainingConfig(
             num_steps=6_000,
             batch_size=8,
@@ -111,6 +112,7 @@ def bundled_gpu() -> TextToImageRecipe:
         token_loss=TokenLossConfig(normaliser="legal", text_weight=0.1),
         dropped_texts=0.1,
         masked_codes=0.5,
+        text_case="usual",
         training=TrainingConfig(
             num_steps=20_000,
             batch_size=64,

@@ -76,6 +76,28 @@ def train_bundled_text_tokenizer(run: TextTokenizerRun, path: Path) -> TextToken
     return TextTokenizer.from_file(path)
 
 
+def train_text_tokenizer_on(source: Path, path: Path, config: TextTokenizerConfig) -> TextTokenizer:
+    """Train on the captions of one's own pictures.
+
+    Args:
+        source: an image folder, a folder of WebDataset tars, or one tar.
+        path: the model file to write.
+        config: size and coverage.
+
+    Raises:
+        CogViewError: there are no pictures with captions.
+        UsageError: the pieces are fewer than the captions' characters.
+    """
+    from cogview.data.pairs import CaptionedImage
+    from cogview.data.sources import open_pairs
+
+    texts = (
+        text for image in open_pairs(source) if isinstance(image, CaptionedImage) for text in image.texts
+    )
+    train_text_tokenizer(texts, path, config)
+    return TextTokenizer.from_file(path)
+
+
 def _scene_captions(run: TextTokenizerRun) -> Iterator[str]:
     """Yield captions of scenes of all objects, in every style that training may show.
 

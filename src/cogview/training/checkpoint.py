@@ -19,7 +19,9 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from cogview.errors import CogViewError
-from cogview.files import atomic_folder
+from cogview.files import unused_path
+from cogview.folders import atomic_folder, refuse_unlike
+from cogview.plain_json import parse_json
 from cogview.training.parallel import by_head, local, part_of, stacked
 from cogview.training.processes import Processes
 from cogview.training.progress import say
@@ -30,6 +32,7 @@ VERSION = 1
 SHARDED_VERSION = 2
 _MODEL = "model/"
 _FOLDER_NAME = re.compile(r"step-(\d{8,})")
+_LEFTOVER = re.compile(r"\.step-\d{8,}(\.unfinished(-\w+-\w+)?|\.removed(-\d+)?)")
 
 
 class _DamagedError(Exception):
@@ -67,7 +70,7 @@ def save_checkpoint(
     if processes is not None and processes.mesh is not None:
         _save_together(path, step, module, optimizers, state, keep, processes)
         return path
-    with atomic_folder(path) as temporary:
+    with atomic_folder(path, _refuse_unlike_checkpoint) as temporary:
         digests = {
             "model.safetensors": _write_tensors(temporary / "model.safetensors", _module_tensors(module)),
             "optimizer.safetensors": _write_tensors(
@@ -92,7 +95,7 @@ def _save_together(
 ) -> None:
     """Write a checkpoint's shards in a hidden folder, which the first process gives its name when all are done."""
     unfinished = path.with_name(f".{path.name}.unfinished")
-    failure: OSError | None = None
+    failure: Exception | None = None
     if processes.is_first:
         try:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -112,14 +115,24 @@ def _save_together(
         try:
             _write_state(unfinished, {"version": SHARDED_VERSION, "step": step, "sha256": digests, **state})
             if path.exists():
+                _refuse_unlike_checkpoint(path)
                 _remove(path)
             unfinished.replace(path)
             _sync_folder(path.parent)
             for old in list_checkpoints(path.parent)[:-keep]:
                 _remove(old)
-        except OSError as error:
+        except (OSError, CogViewError) as error:
             failure = error
     processes.agree(failure)
+
+
+def _refuse_unlike_checkpoint(path: Path) -> None:
+    """Refuse to replace anything but a checkpoint, whole or not: a run that went back comes to the same step again.
+
+    Raises:
+        CogViewError: naming what is in the way.
+    """
+    refuse_unlike(path, lambda _: None, ("state.json", "*.safetensors"), "a checkpoint")
 
 
 def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
@@ -187,7 +200,7 @@ def load_latest_checkpoint(
         if damage:
             if processes.is_first:
                 say(f"Checkpoint {name} is damaged ({damage}); trying the one before it.")
-                path.replace(_unused(path.with_name(f"{name}.broken")))
+                path.replace(unused_path(path.with_name(f"{name}.broken")))
             continue
         assert read is not None
         state, model_tensors, optimizer_tensors = read
@@ -230,7 +243,8 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what a killed run left half-written or half-removed."""
     if folder.is_dir():
         for path in folder.glob(".step-*"):
-            shutil.rmtree(path, ignore_errors=True)
+            if _LEFTOVER.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _read(
@@ -243,7 +257,7 @@ def _read(
         CogViewError: it is of another version, or cannot be read for a reason that lies outside it.
     """
     try:
-        state = json.loads((path / "state.json").read_bytes())
+        state = parse_json((path / "state.json").read_bytes())
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise _DamagedError("state.json is not that of a checkpoint")
         if state.get("version") not in (VERSION, SHARDED_VERSION):
@@ -380,15 +394,6 @@ def _sync_folder(path: Path) -> None:
 
 def _remove(path: Path) -> None:
     """Remove a checkpoint so that a kill in mid-removal leaves nothing that looks like one."""
-    hidden = _unused(path.with_name(f".{path.name}.removed"))
+    hidden = unused_path(path.with_name(f".{path.name}.removed"))
     path.replace(hidden)
     shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _unused(path: Path) -> Path:
-    """Return the path, with a number behind it if something lies there already."""
-    candidate, number = path, 1
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.name}-{number}")
-    return candidate

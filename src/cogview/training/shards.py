@@ -1,7 +1,8 @@
 """Tensors that many processes write together, each its parts, and that any number of them reads.
 
 They lie in safetensors files as PyTorch's distributed checkpoints write them: a file's header says which part of which
-tensor it holds, and nothing is pickled.
+tensor it holds, and nothing is pickled. Tensors alone: with torch 2.13, a plain number
+beside them makes a file that nothing opens. What goes wrong is raised as a CheckpointException, which is no Exception.
 """
 
 import warnings
@@ -16,6 +17,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from cogview.errors import CogViewError
 from cogview.files import sha256_of
 from cogview.training.processes import Processes
 
@@ -68,13 +70,25 @@ def damage_of_shards(folder: Path, digests: Mapping[str, str], processes: Proces
 
 
 def shapes_of_shards(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    """Return the shape and the dtype of each whole tensor by name."""
+    """Return the shape and the dtype of each whole tensor by name.
+
+    Raises:
+        CogViewError: they say that they hold more than they do.
+    """
     metadata = HuggingFaceStorageReader(str(folder)).read_metadata()
-    return {
+    shapes = {
         name: (entry.size, entry.properties.dtype)
         for name, entry in metadata.state_dict_metadata.items()
         if isinstance(entry, TensorStorageMetadata)
     }
+    claimed = sum(shape.numel() * dtype.itemsize for shape, dtype in shapes.values())
+    held = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    if claimed > held:
+        raise CogViewError(
+            f"{folder} is damaged: its tensors would have {claimed:,} bytes, and its files have {held:,}; move it away "
+            "to go on from the one before it."
+        )
+    return shapes
 
 
 def read_shards(folder: Path, tensors: Mapping[str, Tensor], processes: Processes) -> None:

@@ -21,6 +21,9 @@ from cogview.errors import UsageError
 from cogview.transformer.config import AdapterConfig
 from cogview.transformer.model import Transformer
 from cogview.transformer.normalization import RelaxedLayerNorm
+from cogview.uninitialised import uninitialised
+
+_NORMS = (RelaxedLayerNorm, nn.RMSNorm)
 
 
 class LowRankLinear(nn.Linear):
@@ -35,15 +38,15 @@ class LowRankLinear(nn.Linear):
     """
 
     def __init__(self, base: nn.Linear, config: AdapterConfig, generator: torch.Generator) -> None:
-        super().__init__(base.in_features, base.out_features, device="meta")
+        with uninitialised("meta"):
+            super().__init__(base.in_features, base.out_features)
+        with uninitialised(base.weight.device):
+            self.down, self.up = (
+                nn.Linear(*sizes, bias=False, dtype=base.weight.dtype)
+                for sizes in ((base.in_features, config.rank), (config.rank, base.out_features))
+            )
         self.weight, self.bias = base.weight, base.bias
         self.scale = config.alpha / config.rank
-        self.down, self.up = (
-            nn.Linear(*sizes, bias=False, device="meta", dtype=base.weight.dtype).to_empty(
-                device=base.weight.device
-            )
-            for sizes in ((base.in_features, config.rank), (config.rank, base.out_features))
-        )
         drawn = torch.randn(config.rank, base.in_features, generator=generator)
         self.down.weight.data.copy_(drawn * base.in_features**-0.5)
         self.up.weight.data.zero_()
@@ -70,7 +73,8 @@ class TokenTable(nn.Embedding):
     place_of: Int64[Tensor, "v"]
 
     def __init__(self, base: nn.Embedding, ids: tuple[int, ...]) -> None:
-        super().__init__(base.num_embeddings, base.embedding_dim, device="meta")
+        with uninitialised("meta"):
+            super().__init__(base.num_embeddings, base.embedding_dim)
         self.weight = base.weight
         self.rows = nn.Parameter(base.weight.detach()[list(ids)].clone())
         self.register_buffer("ids", torch.tensor(ids, device=base.weight.device), persistent=False)
@@ -128,7 +132,7 @@ class AdaptedTransformer(Transformer):
         config = base.config
         if adapter.num_positions is not None:
             config = replace(config, num_positions=adapter.num_positions)
-        with torch.device("meta"):  # the base's weights take their places
+        with uninitialised("meta"):  # the base's weights take their places
             super().__init__(config)
         self.adapter = adapter
         base.requires_grad_(False)
@@ -142,9 +146,7 @@ class AdaptedTransformer(Transformer):
                 parent = block.get_submodule(place)
                 setattr(parent, leaf, LowRankLinear(getattr(parent, leaf), adapter, generator))
         if adapter.trains_norms:
-            for norm in [
-                child for child in self.modules() if isinstance(child, RelaxedLayerNorm | nn.RMSNorm)
-            ]:
+            for norm in [child for child in self.modules() if isinstance(child, _NORMS)]:
                 for leaf, parameter in list(norm.named_parameters()):
                     setattr(norm, leaf, nn.Parameter(parameter.detach().clone()))
         if adapter.num_positions is not None:
@@ -188,7 +190,7 @@ class AdaptedTransformer(Transformer):
     @torch.no_grad()
     def merged(self) -> Transformer:
         """Return a whole transformer of its own weights that computes the same, with nothing beside its maps."""
-        with torch.device("meta"):
+        with uninitialised("meta"):
             whole = Transformer(self.config)
         weights = {name: self._merged(name).detach().clone() for name in whole.state_dict()}
         whole.load_state_dict(weights, assign=True)
@@ -203,6 +205,28 @@ class AdaptedTransformer(Transformer):
         if isinstance(module, TokenTable):
             return module.part(range(module.num_embeddings))
         return module.get_parameter(leaf)
+
+
+def adapter_shapes(base: Transformer, adapter: AdapterConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of what an adapter adds to a base, by name, before any of it is made."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for index, block in enumerate(base.blocks):
+        for name in adapter.maps:
+            linear = block.get_submodule(name)
+            assert isinstance(linear, nn.Linear)
+            shapes[f"blocks.{index}.{name}.down.weight"] = (adapter.rank, linear.in_features)
+            shapes[f"blocks.{index}.{name}.up.weight"] = (linear.out_features, adapter.rank)
+    if adapter.trains_norms:
+        for name, module in base.named_modules():
+            if isinstance(module, _NORMS):
+                shapes.update(
+                    {f"{name}.{leaf}": tuple(each.shape) for leaf, each in module.named_parameters()}
+                )
+    if adapter.num_positions is not None:
+        shapes["embedding.positions.weight"] = (adapter.num_positions, base.config.hidden_size)
+    if adapter.token_rows:
+        shapes["embedding.tokens.rows"] = (len(adapter.token_rows), base.config.hidden_size)
+    return shapes
 
 
 def first_positions(

@@ -13,6 +13,9 @@ PositionStart = Literal["random", "rows_and_columns"]
 AdaptedMap = Literal["attention.query_key_value", "attention.output", "mlp.inner", "mlp.output"]
 """A linear map of a block, by its place in it."""
 
+MOST_TOKENS = 2**20
+"""More than any sequence has; what is made for so many tokens fits into memory."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ThreeRegionConfig:
@@ -27,7 +30,7 @@ class ThreeRegionConfig:
         num_image_tokens: tokens after it that pivots are drawn from, whether a sequence goes on so far or not.
 
     Raises:
-        UsageError: a number below 1, or a negative id.
+        UsageError: a number below 1 or above `MOST_TOKENS`, or a negative id.
 
     Paper: appendix B; block, window and number of tokens are those of the release.
     """
@@ -40,8 +43,8 @@ class ThreeRegionConfig:
 
     def __post_init__(self) -> None:
         for name in ("block_tokens", "key_window_blocks", "num_text_and_pivot_tokens", "num_image_tokens"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= MOST_TOKENS:
+                raise UsageError(f"{name} must be 1 to {MOST_TOKENS:,}, got {getattr(self, name)}")
         if self.image_start_token < 0:
             raise UsageError(f"image_start_token must not be negative, got {self.image_start_token}")
 

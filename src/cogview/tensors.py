@@ -1,0 +1,146 @@
+"""Tensors that somebody hands us in a file: known, and compared, before anything of their size is made."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cogview.errors import CogViewError
+from cogview.uninitialised import uninitialised
+
+Shapes = Mapping[str, Sequence[int]]
+
+Built = TypeVar("Built", bound=nn.Module)
+
+_WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_NARROW = (torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)
+
+
+class MisfitError(Exception):
+    """Tensors are not those that a config asks for; the message says which."""
+
+
+def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a safetensors file by name, of which the header alone is read.
+
+    Raises:
+        CogViewError: it is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the weights in a safetensors file by name; those of 8-bit floats as float16, which holds them exactly.
+
+    Raises:
+        CogViewError: it is missing or damaged, or holds something else than weights.
+    """
+    try:
+        tensors = load_file(path)
+    # A dtype that this PyTorch does not know is a KeyError or an AttributeError.
+    except (SafetensorError, OSError, KeyError, AttributeError, ValueError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+    try:
+        return {name: as_weights(name, tensor) for name, tensor in tensors.items()}
+    except CogViewError as error:
+        raise CogViewError(f"{path}: {error}") from error
+
+
+def as_weights(name: str, tensor: Tensor) -> Tensor:
+    """Return a tensor as one to compute with; one of 8-bit floats as float16, which holds them exactly.
+
+    Raises:
+        CogViewError: as `weights_dtype` does.
+    """
+    return tensor.to(weights_dtype(name, tensor))
+
+
+def weights_dtype(name: str, tensor: Tensor) -> torch.dtype:
+    """Return the dtype that a tensor is computed with.
+
+    Raises:
+        CogViewError: it holds no plain floats: whole numbers mean nothing without the scales that their writer used.
+    """
+    is_plain = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
+    if is_plain and tensor.dtype in _WEIGHTS:
+        return tensor.dtype
+    if is_plain and tensor.dtype in _NARROW:
+        return torch.float16
+    kind = str(tensor.dtype) if is_plain else f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+    raise CogViewError(
+        f"{name} is {kind.replace('torch.', '')}, and weights are plain floats (quantized ones cannot be read); have "
+        "the model saved in float16, bfloat16 or float32"
+    )
+
+
+def build_to_fit(
+    build: Callable[[], Built],
+    num_parts: int,
+    found: Shapes,
+    tensors_of: Callable[[Built], Mapping[str, Tensor]] = nn.Module.state_dict,
+) -> Built:
+    """Return a module on the meta device, which takes no memory, after comparing its tensors with those of a file.
+
+    Args:
+        build: makes it on the default device.
+        num_parts: how many times the config repeats something that has a tensor of its own. Even without memory for
+            tensors a thousand layers take some, so it is compared first.
+        found: the shapes of the file's tensors.
+        tensors_of: returns those that have to be in the file.
+
+    Raises:
+        MisfitError: they are not the same.
+    """
+    if num_parts > len(found):
+        raise MisfitError(f"{num_parts:,} layers are asked for, and there are {len(found):,} tensors")
+    try:
+        with uninitialised("meta"):
+            module = build()
+    except (RuntimeError, OverflowError, TypeError, ValueError) as error:  # sizes that no tensor can have
+        raise MisfitError(
+            f"tensors of an impossible size are asked for ({str(error).splitlines()[0]})"
+        ) from error
+    compare_shapes(found, {name: tuple(tensor.shape) for name, tensor in tensors_of(module).items()})
+    return module
+
+
+def compare_shapes(found: Shapes, wanted: Shapes) -> None:
+    """Refuse names and shapes of tensors that are not those that are wanted.
+
+    Raises:
+        MisfitError: naming the first few that are wrong.
+    """
+    wrong = [
+        f"{name} is {list(found[name])} instead of {list(wanted[name])}"
+        for name in wanted
+        if name in found and tuple(found[name]) != tuple(wanted[name])
+    ]
+    faults = [
+        f"{what} {_some(names)}"
+        for what, names in (
+            ("missing", [name for name in wanted if name not in found]),
+            ("unexpected", [name for name in found if name not in wanted]),
+            ("of another shape", wrong),
+        )
+        if names
+    ]
+    if faults:
+        raise MisfitError("; ".join(faults))
+
+
+def _unreadable(path: Path, error: Exception) -> CogViewError:
+    return CogViewError(f"{path} cannot be read ({error}): copy or export the model again.")
+
+
+def _some(names: list[str]) -> str:
+    """Return the first few names and how many more there are."""
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
