@@ -67,7 +67,7 @@ def found(
     seen: Float[Tensor, "n d"], known: Float[Tensor, "m d"], wanted: Sequence[set[int]]
 ) -> dict[str, list[float]]:
     """Return for each picture whether one that is wanted is the nearest known one, or among the nearest."""
-    order = (seen @ known.T).topk(max(NUM_NEAREST), dim=1).indices.tolist()
+    order = (seen @ known.T).topk(min(max(NUM_NEAREST), len(known)), dim=1).indices.tolist()
     return {
         f"nearest {num}": [float(bool(set(row[:num]) & own)) for row, own in zip(order, wanted, strict=True)]
         for num in NUM_NEAREST
