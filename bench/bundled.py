@@ -1,8 +1,10 @@
 """How long the bundled model takes on a user's machine: whole processes of `cogview generate`, start included.
 
-    python bench/bundled.py
+    python bench/bundled.py [--against PATH]
 
-Wanted on 2 cores: the first picture in under 10 s, 8 candidates in under 20 s, at most 1.5 GB of memory.
+Wanted on 2 cores: the first picture in under 10 s, 8 candidates in under 20 s, at most 1.5 GB of memory. With
+`--against`, the path of another checkout, its processes take turns with this one's; then a picture must have the same
+pixels in both.
 """
 
 import os
@@ -11,10 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
+from PIL import Image
 
 from cogview.files import atomic_write_json
 from environment import RESULTS, describe
@@ -24,58 +29,143 @@ WANTED_GIGABYTES = 1.5
 TEXT = "蓝色背景上的一只猫和一个苹果"
 
 
-def run_once(num_candidates: int, folder: str, model: str | None) -> tuple[float, float]:
-    """Return the seconds from start to end of a process that draws a text, and its peak memory in GB."""
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One process: from start to end in seconds, what it computed in seconds of all cores, and its peak memory."""
+
+    seconds: float
+    cpu_seconds: float
+    gigabytes: float
+    pixels: bytes
+
+
+def run_once(num_candidates: int, model: str | None, checkout: Path | None, text: str = TEXT) -> Run:
+    """Time a process that draws a text.
+
+    Args:
+        num_candidates: that it draws.
+        model: to draw with; the bundled one if None.
+        checkout: whose code is run; that which runs this if None.
+        text: to draw.
+    """
     command = [sys.executable, "-c", "import sys; from cogview.cli.main import main; sys.exit(main())"]
-    command += ["generate", TEXT, "--num-candidates", str(num_candidates), "--out", folder]
-    command += ["--device", "cpu"] + (["--model", model] if model else [])
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    messages = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"cogview generate failed: {messages.decode().strip().splitlines()[-1]}")
+    environment = dict(os.environ)
+    if checkout is not None:
+        environment["PYTHONPATH"] = str(checkout.resolve() / "src")
+    with tempfile.TemporaryDirectory() as folder:
+        command += ["generate", text, "--num-candidates", str(num_candidates), "--out", folder]
+        command += ["--device", "cpu"] + (["--model", model] if model else [])
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+        )
+        assert process.stderr is not None
+        messages = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            sys.exit(f"cogview generate failed: {messages.decode().strip().splitlines()[-1]}")
+        paths = sorted(Path(folder).glob("*/*-seed*.png"))
+        pixels = b"".join(Image.open(path).tobytes() for path in paths)
     kilobytes = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-    return seconds, kilobytes * 1024 / 1e9
+    return Run(
+        seconds=seconds,
+        cpu_seconds=usage.ru_utime + usage.ru_stime,
+        gigabytes=kilobytes * 1024 / 1e9,
+        pixels=pixels,
+    )
 
 
-def main(*, rounds: int = 3, model: str | None = None, out: str = "cpu") -> None:
+def main(
+    *,
+    rounds: int = 3,
+    model: str | None = None,
+    text: str = TEXT,
+    num_candidates: tuple[int, ...] = tuple(WANTED_SECONDS),
+    against: Path | None = None,
+    out: str = "cpu",
+) -> None:
     """Measure, print a table and write the figures as JSON.
 
     Args:
         rounds: processes of each kind, in turns; medians are reported.
         model: another model than the bundled one.
+        text: to draw.
+        num_candidates: to draw of it, each number of its own; 1 and 8 have a time that is wanted.
+        against: another checkout of this project, whose processes take turns with this one's.
         out: name of the result.
     """
     environment = describe(torch.device("cpu"))
-    runs: dict[int, list[tuple[float, float]]] = {num: [] for num in WANTED_SECONDS}
-    with tempfile.TemporaryDirectory() as folder:
-        run_once(1, folder, model)  # reads everything from disk once
-        for _ in range(rounds):
-            for num_candidates in runs:
-                runs[num_candidates].append(run_once(num_candidates, folder, model))
+    checkouts = [None] if against is None else [None, against]
+    kinds = [(num, checkout) for num in num_candidates for checkout in checkouts]
+    runs: dict[tuple[int, Path | None], list[Run]] = {kind: [] for kind in kinds}
+    for checkout in checkouts:
+        run_once(1, model, checkout, text)  # reads everything from disk once
+    for _ in range(rounds):
+        for num, checkout in kinds:
+            runs[num, checkout].append(run_once(num, model, checkout, text))
     figures: list[dict[str, Any]] = []
-    print("| candidates | seconds | wanted | peak GB | wanted |\n|---|---|---|---|---|")
-    for num_candidates, results in runs.items():
-        seconds = statistics.median(result[0] for result in results)
-        gigabytes = max(result[1] for result in results)
-        wanted = WANTED_SECONDS[num_candidates]
-        figures.append(
-            {
-                "num_candidates": num_candidates,
-                "seconds": seconds,
-                "wanted_seconds": wanted,
-                "peak_gigabytes": gigabytes,
-                "wanted_gigabytes": WANTED_GIGABYTES,
+    print(
+        "| candidates | seconds | wanted | CPU seconds | peak GB | wanted | other | other CPU | times as fast |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for num in num_candidates:
+        wanted = WANTED_SECONDS.get(num)
+        own = _medians(runs[num, None])
+        figure = {
+            "num_candidates": num,
+            **own,
+            "wanted_seconds": wanted,
+            "wanted_gigabytes": WANTED_GIGABYTES,
+        }
+        row = f"| {num} | {own['seconds']:.1f} | {wanted or ''} | {own['cpu_seconds']:.1f} "
+        row += f"| {own['peak_gigabytes']:.2f} | {WANTED_GIGABYTES} "
+        if against is None:
+            row += "| | | |"
+        else:
+            other = _medians(runs[num, against])
+            figure["against"] = {
+                **other,
+                "commit": _commit_of(against),
+                "seconds_ratio": other["seconds"] / own["seconds"],
+                "cpu_seconds_ratio": other["cpu_seconds"] / own["cpu_seconds"],
+                "same_pixels": {run.pixels for run in runs[num, None]}
+                == {run.pixels for run in runs[num, against]},
             }
-        )
-        print(f"| {num_candidates} | {seconds:.1f} | {wanted:.0f} | {gigabytes:.2f} | {WANTED_GIGABYTES} |")
+            row += f"| {other['seconds']:.1f} | {other['cpu_seconds']:.1f} "
+            row += f"| {figure['against']['seconds_ratio']:.2f} |"
+            if not figure["against"]["same_pixels"]:
+                print(f"the {num} pictures differ from those of {against}", file=sys.stderr)
+        figures.append(figure)
+        print(row)
     path = RESULTS / f"bundled-{out}.json"
-    atomic_write_json(path, {"benchmark": "bundled", "environment": environment, "figures": figures})
+    atomic_write_json(
+        path,
+        {
+            "benchmark": "bundled",
+            "environment": environment,
+            "rounds": rounds,
+            "text": text,
+            "figures": figures,
+        },
+    )
     print(path)
+
+
+def _medians(runs: list[Run]) -> dict[str, float]:
+    """Return the medians of some runs, and the most memory that one took."""
+    return {
+        "seconds": statistics.median(run.seconds for run in runs),
+        "cpu_seconds": statistics.median(run.cpu_seconds for run in runs),
+        "peak_gigabytes": max(run.gigabytes for run in runs),
+    }
+
+
+def _commit_of(checkout: Path) -> str | None:
+    """Return the commit of a checkout, if git knows it."""
+    words = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, capture_output=True, text=True).stdout.strip() or None
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from torch import Tensor
 
 import cogview
 from cogview.data.clothing import CLASSES, HELD_OUT_SPLIT, class_texts
-from cogview.data.image_folder import METADATA
+from cogview.data.folder_contents import METADATA
 from cogview.evaluation.distances import frechet_distance
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
 from cogview.files import atomic_write_bytes, atomic_write_json

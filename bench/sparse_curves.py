@@ -54,8 +54,8 @@ def run(
     folder: Path,
     num_held_out: int,
 ) -> dict[str, Any]:
-    """Train one transformer of the recipe `small` and return its curve and where it ended."""
-    recipe = text_to_image.small()
+    """Train one transformer of the recipe `fashion-small` and return its curve and where it ended."""
+    recipe = text_to_image.fashion_small()
     template = TextToImageTemplate(
         vocabulary=Vocabulary(num_image_codes=shards.num_codes, num_text_pieces=shards.num_pieces),
         grid_rows=shards.grid[0],
@@ -136,7 +136,7 @@ def main(
     if len(unseen) < num_held_out:
         raise SystemExit(f"{held_out} holds {len(unseen)} pictures, not {num_held_out}")
     training = replace(
-        text_to_image.small().training, num_steps=num_steps, log_every_steps=10, sample_every_steps=0
+        text_to_image.fashion_small().training, num_steps=num_steps, log_every_steps=10, sample_every_steps=0
     )
     folders = {name: work / name.replace(", ", "-").replace(" ", "-") for name in RUNS}
     runs = {

@@ -25,9 +25,10 @@ from PIL import Image
 from cogview.cli.tokenizers import open_text_tokenizer
 from cogview.data.decoding import decode_square
 from cogview.data.pairs import CaptionedImage
+from cogview.data.shard_maker import encode_pixels
 from cogview.data.shards import TokenShards
 from cogview.data.tars import Tars
-from cogview.data.tokenization import encode_pixels, tokenize_folder
+from cogview.data.tokenization import tokenize_folder
 from cogview.files import atomic_write_json
 from cogview.image.config import VQVAEConfig
 from cogview.image.tokenizer import ImageTokenizer

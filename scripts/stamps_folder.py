@@ -12,8 +12,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from cogview.data.image_folder import METADATA
-from cogview.files import atomic_folder, atomic_write_text
+from cogview.data.folder_contents import METADATA
+from cogview.files import atomic_write_text
+from cogview.folders import atomic_folder
 
 
 def main(package: Path, out: Path) -> None:

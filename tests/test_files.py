@@ -13,19 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from cogview import files
+from cogview import folders
 from cogview.errors import CogViewError
 from cogview.files import (
     atomic_file,
-    atomic_folder,
     atomic_write_bytes,
     atomic_write_json,
     atomic_write_text,
     read_card,
     read_json,
-    refuse_unlike,
     sha256_of,
 )
+from cogview.folders import atomic_folder, refuse_unlike
 
 
 def whatever(_: Path) -> None:
@@ -153,7 +152,7 @@ def test_a_failure_inside_leaves_the_old_folder_and_nothing_else(tmp_path: Path)
 WORKER = """
 import sys
 from pathlib import Path
-from cogview.files import atomic_folder
+from cogview.folders import atomic_folder
 
 path = Path(sys.argv[1])
 with atomic_folder(path, lambda _: None) as folder:
@@ -221,7 +220,7 @@ def test_the_old_folder_comes_back_after_a_kill_between_the_renames(tmp_path: Pa
 def test_a_folder_taken_for_a_leftover_before_it_is_locked_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, taken = files._lock, []
+    lock, taken = folders._lock, []
 
     def taken_first(folder: Path) -> int:
         if len(taken) < 2:
@@ -237,7 +236,7 @@ def test_a_folder_taken_for_a_leftover_before_it_is_locked_is_made_anew(
                     os.close(held)
         return lock(folder)
 
-    monkeypatch.setattr(files, "_lock", taken_first)
+    monkeypatch.setattr(folders, "_lock", taken_first)
     with atomic_folder(tmp_path / "folder") as folder:
         assert folder.parent not in taken
         assert len(taken) == 2
@@ -250,7 +249,7 @@ def test_where_folders_cannot_be_locked_they_are_made_and_none_is_taken_for_a_le
     def no_locks(_: Path) -> int:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(files, "_lock", no_locks)
+    monkeypatch.setattr(folders, "_lock", no_locks)
     with atomic_folder(tmp_path / "folder", whatever) as first:
         with atomic_folder(tmp_path / "folder", whatever) as second:
             (second / "file").write_text("second")

@@ -29,7 +29,7 @@ def test_importing_cogview_loads_nothing_heavy() -> None:
 def test_every_public_name_is_there() -> None:
     for name in cogview.__all__:
         assert getattr(cogview, name).__name__ == name
-    assert set(cogview.__all__) <= set(dir(cogview))
+    assert set(dir(cogview)) == {*cogview.__all__, "__version__"}
     assert cogview.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         cogview.nonsense  # noqa: B018

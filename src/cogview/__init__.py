@@ -62,11 +62,27 @@ def __getattr__(name: str) -> Any:
         return version("cogview")
     if name not in _HOMES:
         raise AttributeError(f"module 'cogview' has no attribute '{name}'")
-    value = getattr(import_module(f"cogview.{_HOMES[name]}"), name)
+    value = _import_at_rest(f"cogview.{_HOMES[name]}", name)
     globals()[name] = value
     return value
 
 
+def _import_at_rest(module: str, name: str) -> Any:
+    """Import without looking for garbage: there is none, and the search grows with each of PyTorch's modules."""
+    import gc
+
+    if not gc.isenabled() or gc.get_freeze_count():
+        return getattr(import_module(module), name)
+    gc.disable()
+    try:
+        return getattr(import_module(module), name)
+    finally:
+        # As if they had been collected: all become objects of the oldest generation, and none stays frozen.
+        gc.freeze()
+        gc.unfreeze()
+        gc.enable()
+
+
 def __dir__() -> list[str]:
-    """Return the public names, those not yet imported included."""
-    return [*globals(), *__all__]
+    """Return the public names alone, those not yet imported included."""
+    return [*__all__, "__version__"]

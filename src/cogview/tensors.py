@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cogview.errors import CogViewError
+from cogview.uninitialised import uninitialised
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -101,7 +102,7 @@ def build_to_fit(
     if num_parts > len(found):
         raise MisfitError(f"{num_parts:,} layers are asked for, and there are {len(found):,} tensors")
     try:
-        with torch.device("meta"):
+        with uninitialised("meta"):
             module = build()
     except (RuntimeError, OverflowError, TypeError, ValueError) as error:  # sizes that no tensor can have
         raise MisfitError(

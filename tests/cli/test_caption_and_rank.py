@@ -1,6 +1,7 @@
 """Captions end to end: an adapter learns a few pictures by heart, names them, ranks them and ranks what is drawn."""
 
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from PIL import Image
 from tests.tiny import tiny_pipeline_folder
 
 import cogview
+from cogview.cli import caption
 from cogview.cli.main import main
-from cogview.generation.contact_sheet import contact_sheet
+from cogview.generation.contact_sheet import contact_sheet, save_sheet
 from cogview.generation.pipeline import Pipeline
 from cogview.image.pixels import image_to_array
 
@@ -109,6 +111,65 @@ def test_a_captioner_names_the_pictures_that_it_learnt(
     ]
 
 
+def test_a_caption_is_written_in_the_language_that_is_asked_for(
+    home: Path, pipe: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options in ({}, {"num_beams": 1}, {"temperature": 2.0, "num_captions": 4}):
+        for language, letters in (("zh", re.compile("[a-zA-Z]")), ("en", re.compile("[^\\x00-\\x7f]"))):
+            written = pipe.caption(paths(home), language=language, **options)
+            texts = [each.text for row in written for each in row]
+            assert not any(letters.search(text) for text in texts)
+            if "temperature" in options:
+                continue
+            for row, text in zip(written, TEXTS.values(), strict=True):
+                if (language == "zh") == (not text.isascii()):  # what it says of itself
+                    assert row[0].text == text
+    captioner, allowed = pipe.captioner(), pipe.text_tokenizer.writes("en")
+    codes = pipe.codes_of(paths(home)[1], captioner.template)
+    for forced in captioner.beam_search(codes, 3, allowed=allowed)[0]:  # losses stay those of the model
+        (loss,) = captioner.losses([(np.array(forced.pieces), codes[0])])
+        assert loss == pytest.approx(forced.caption_loss, abs=1e-4)
+    result = said(capsys, home, "caption", paths(home)[1], "--language", "en")
+    assert result["pictures"][0]["captions"][0]["text"].isascii()
+    with pytest.raises(cogview.UsageError, match="language must be one of en, zh, got 'fr'"):
+        pipe.caption(paths(home), language="fr")
+
+
+def test_contact_sheets_are_passed_over(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet = tmp_path / "renamed.png"
+    save_sheet(contact_sheet([[Image.new("RGB", (16, 16))]], ["a dog"]), sheet)
+    good = paths(home)[0]
+    for verb in (["caption"], ["rank", "a dog"]):
+        result = said(capsys, home, *verb, sheet, good)
+        assert [each["path"] for each in result["pictures"]] == [str(good)]
+        assert result["contact_sheets"] == [str(sheet)]
+        assert "is a contact sheet: give the paths" in said(capsys, home, *verb, sheet, code=2)["error"]
+
+
+def test_captions_are_printed_as_they_are_written(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(caption, "_PICTURES_AT_ONCE", 1)
+    really, done = Pipeline.caption, []
+
+    def stopped(self: Pipeline, *arguments: object) -> object:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(arguments)
+        return really(self, *arguments)
+
+    monkeypatch.setattr(Pipeline, "caption", stopped)
+    words = ["caption", *paths(home), "--model", home / "tiny-model", "--captioner", home / "run"]
+    assert main([str(word) for word in words]) == 130
+    printed = capsys.readouterr().out
+    assert [line for line in printed.splitlines() if line.startswith("/")] == [
+        str(p) for p in paths(home)[:2]
+    ]
+    assert "a red cat" in printed
+
+
 def test_drawn_captions_come_with_seeds_that_draw_them_again(home: Path, pipe: Pipeline) -> None:
     path = paths(home)[0]
     drawn = pipe.caption(path, num_captions=6, temperature=8.0, seed=3)[0]
@@ -177,6 +238,32 @@ def test_the_best_candidates_are_kept_in_the_order_of_their_losses(
     expected = contact_sheet([[each.image for each in kept]], [text], notes=notes)
     with Image.open(result["contact_sheets"][0]) as sheet:
         assert sheet.tobytes() == expected.tobytes()
+
+
+def test_ranking_goes_on_where_it_was_stopped(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ("generate", *TEXTS.values(), "--num-candidates", 9, "--keep", 2, "--out")
+    whole = said(capsys, home, *words, tmp_path / "whole")
+    really, drawn = Pipeline.generate, []
+
+    def stopped(self: Pipeline, *arguments: object, **named: object) -> object:
+        drawn.append(arguments)
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        return really(self, *arguments, **named)
+
+    monkeypatch.setattr(Pipeline, "generate", stopped)
+    stop = [*words, tmp_path / "out", "--model", home / "tiny-model", "--captioner", home / "run"]
+    assert main([*(str(word) for word in stop), "--device", "cpu"]) == 130
+    assert len(list((tmp_path / "out" / "001").glob("*.png"))) == 4
+    result = said(capsys, home, *words, tmp_path / "out")
+    assert len(drawn) == 5  # four texts, one of them begun twice
+    for one, other in zip(result["pictures"], whole["pictures"], strict=True):
+        assert one | {"path": ""} == other | {"path": ""}
+        assert Path(one["path"]).read_bytes() == Path(other["path"]).read_bytes()
+    sheets = [Path(each["contact_sheets"][0]).read_bytes() for each in (result, whole)]
+    assert sheets[0] == sheets[1]
 
 
 def test_a_picture_that_was_drawn_twice_is_kept_once_while_there_are_others(pipe: Pipeline) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from cogview.cli import checkpoint_figures, evaluation_figures
 from cogview.cli.main import main
 from cogview.evaluation.backbone import Features
+from cogview.evaluation.caption_set import CaptionSet
 from cogview.generation.parts import TaskModel
 from cogview.generation.pipeline import Pipeline, load
 from cogview.generation.pretrained import save_pretrained
@@ -327,3 +328,23 @@ def test_samples_and_figures_of_something_else_are_refused(
         path.write_text(content)
         assert call(home, tmp_path / "out", "--model", home / "mute") == exit_code
         assert said in capsys.readouterr().err
+
+
+def test_the_tokenizer_is_measured_anew_where_a_picture_has_other_bytes(home: Path, tmp_path: Path) -> None:
+    for number, color in enumerate(("red", "green")):
+        Image.new("RGB", (16, 16), color).save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text("a colour")
+    checkpoint = checkpoint_figures.Checkpoint(str(home / "mute"), "cpu", None)
+
+    def measured(pictures: Path | None) -> dict[str, Any] | None:
+        real = CaptionSet(pictures) if pictures else None
+        return checkpoint_figures.measure_tokenizer(checkpoint, real, tmp_path / "kept", 2, 0)[0]
+
+    first = measured(tmp_path)
+    assert measured(tmp_path) == measured(None) == first
+    Image.new("RGB", (16, 16), "blue").save(tmp_path / "1.png")
+    second = measured(tmp_path)
+    assert first is not None
+    assert second is not None
+    assert second["figures"] != first["figures"]
+    assert measured(None) == second

@@ -120,7 +120,7 @@ def test_what_is_wrong_is_one_line(
         (1, "absent is no folder of pictures", ["questionnaire", "new", *made, "absent", "ours"]),
         (1, "holds no questionnaire", ["questionnaire", "new", "--serve"]),
         (1, "holds no questionnaire", ["answers", "ours"]),
-        (1, "answers.jsonl cannot be read", ["answers", "questionnaire"]),
+        (1, "nobody has answered", ["answers", "questionnaire"]),
         (1, "line 1 is no answer", ["answers", "questionnaire", "--answers", "bad"]),
         (1, "choose another --port", ["questionnaire", "questionnaire", "--serve", "--port", "99999"]),
     ):

@@ -98,6 +98,11 @@ def test_a_check_counts_what_is_there_and_what_is_broken(
     assert report["problems"][0]["where"] == "images/3.png"
     assert main(["data", "check", str(broken)]) == 0
     assert "images/3.png" in capsys.readouterr().out
+    assert main(["data", "check", str(home / "pictures"), "--strict"]) == 0
+    assert main(["data", "check", str(broken), "--strict", "--json"]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out.splitlines()[-1]) == report
+    assert "1 problems and 0 pictures whose captions are empty" in said.err.splitlines()[-1]
 
 
 def test_tokens_carry_their_tokenizers_and_the_size_of_the_run(home: Path) -> None:
@@ -352,6 +357,8 @@ def test_a_finetune_goes_on_from_the_weights_of_a_model(
     other = ("--out", tmp_path / "other", "--start-from", home / "model", "--transformer.hidden-size", 32)
     assert "The transformer of" in refusal(capsys, 1, *words, *other)
     assert not (tmp_path / "other").exists()
+    shipped = ("--out", tmp_path / "other", "--start-from", "bundled")
+    assert "cogview/bundled is not that of this run" in refusal(capsys, 1, *words, *shipped)
     missing = ("--out", tmp_path / "other", "--start-from", tmp_path / "nothing")
     assert "nothing" in refusal(capsys, 1, *words, *missing)
 
@@ -380,14 +387,18 @@ def test_held_out_pictures_are_whole_however_a_run_trains(
         "0",
     ]
     plain = run(capsys, *words, "--out", tmp_path / "plain")
-    for flag, value in (
+    for flag, *values in (
+        ("--few-codes-first.fraction", "1", "--few-codes-first.kept-codes", "4"),
         ("--kept-codes", "3"),
         ("--masked-codes", "1"),
         ("--mixed-codes", "1"),
         ("--dropped-texts", "1"),
     ):
-        other = run(capsys, *words, "--out", tmp_path / flag, flag, value)
+        other = run(capsys, *words, "--out", tmp_path / flag, flag, *values)
         assert other["evaluation"] == plain["evaluation"]
         assert other["metrics"]["image_loss_nats"] != plain["metrics"]["image_loss_nats"], flag
         config = json.loads((tmp_path / flag / "model" / "config.json").read_text())
         assert config["guidance"] == (1.5 if flag == "--dropped-texts" else 1.0)
+        assert (
+            f"Draws with top-p {config['top_p']:g}" in (tmp_path / flag / "model" / "README.md").read_text()
+        )

@@ -20,6 +20,17 @@ def test_a_report_for_people_and_for_programs(capsys: pytest.CaptureFixture[str]
     assert result["generation"]["largest_batch"] > 100
 
 
+def test_a_product_is_timed_where_nobody_knows_the_peak(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "tiny", "--json"]) == 0
+    training = json.loads(capsys.readouterr().out)["training"]
+    assert training["peak_is_timed"]
+    assert 0 < training["peak_tflops"] < 100
+    work = training["flops_per_step"] * training["num_steps"] / 3600
+    assert training["hours"] == pytest.approx(work / (training["peak_tflops"] * 1e12 * 0.4))
+    assert main(["plan", "tiny", "--peak-tflops", "0.1"]) == 0
+    assert "if 40% of 0.1 TFLOP/s are reached" in capsys.readouterr().out
+
+
 def test_what_does_not_fit_says_so_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "tiny", "--device", "h100", "--device-memory-gb", "0.0002"]) == 0
     report = capsys.readouterr().out

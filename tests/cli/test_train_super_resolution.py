@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 
 import cogview
+from cogview.cli import upscale
 from cogview.cli.main import main
 from cogview.errors import UsageError
 from cogview.generation.config import SamplingConfig
+from cogview.generation.pipeline import Pipeline
 from cogview.generation.super_resolution import Magnifier
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from tiny import tiny_pipeline_folder
@@ -101,7 +103,9 @@ def test_what_is_generated_can_be_magnified_in_the_same_call(home: Path) -> None
 
 
 @pytest.mark.filterwarnings("ignore:.*not a picture that can be read:UserWarning")
-def test_pictures_are_magnified_from_the_command_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pictures_are_magnified_from_the_command_line(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = ["--model", str(home / "tiny-model"), "--magnifier", str(home / "run"), "--device", "cpu"]
     out = ["--out", str(home / "out"), "--json"]
     assert main(["generate", "a red cat", "--num-candidates", "1", "--upscale", "4", *model, *out]) == 0
@@ -120,6 +124,25 @@ def test_pictures_are_magnified_from_the_command_line(home: Path, capsys: pytest
         with Image.open(each["path"]) as picture:
             assert picture.size == (32, 32)
             assert json.loads(picture.text["cogview"])["factor"] == 2
+    monkeypatch.setattr(upscale, "_PICTURES_AT_ONCE", 1)
+    really, magnified = Pipeline.upscale, []
+
+    def stopped(self: Pipeline, *arguments: object, **named: object) -> object:
+        magnified.append(arguments)
+        if len(magnified) == 2:
+            raise KeyboardInterrupt
+        return really(self, *arguments, **named)
+
+    monkeypatch.setattr(Pipeline, "upscale", stopped)
+    again = ["upscale", "a red cat", given[0], given[2], *model, "--out", str(home / "again"), "--json"]
+    assert main(again) == 130
+    assert main(again) == 0
+    printed = capsys.readouterr()
+    assert "going on in" in printed.err
+    assert "1 of 2 pictures" in printed.err
+    assert len(magnified) == 3
+    for one, other in zip(json.loads(printed.out)["pictures"], result["pictures"], strict=True):
+        assert Path(one["path"]).read_bytes() == Path(other["path"]).read_bytes()
     wrong = ["--magnifier", str(home / "tiny-model"), "--model", str(home / "tiny-model")]
     assert main(["upscale", "a red cat", given[0], *wrong]) != 0
     assert "Traceback" not in capsys.readouterr().err

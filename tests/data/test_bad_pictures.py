@@ -77,7 +77,7 @@ def without_adobe_marker(jpeg: bytes) -> bytes:
 def read(data: bytes) -> ReadImage:
     decoded = decode_image(CaptionedImage(name="a.png", source=data, texts=("a",)))
     assert not isinstance(decoded, Problem), decoded
-    return decoded[0]
+    return decoded
 
 
 def problem_of(data: bytes) -> Problem:

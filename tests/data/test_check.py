@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from picture_folders import png, small_text_tokenizer, write_image_folder, write_tar
+from picture_folders import MeanTokenizer, png, small_text_tokenizer, write_image_folder, write_tar
 
 from cogview.data.check import Spread, check_folder, main_script
+from cogview.data.shards import TokenShards
+from cogview.data.tokenization import tokenize_folder
 from cogview.errors import CogViewError
 
 
@@ -100,6 +102,47 @@ def test_tars_are_checked_too(tmp_path: Path) -> None:
     report = check_folder(tmp_path)
     assert (report.num_images, report.num_problems) == (1, 1)
     assert report.problems[0].where == "a.tar 1.png"
+
+
+@pytest.mark.parametrize("with_tokenizer", [True, False])
+def test_captions_count_as_empty_where_tokenizing_leaves_nothing(
+    tmp_path: Path, with_tokenizer: bool
+) -> None:
+    texts = ["\u200b", "\u200e\u200f", " \u3000\t", "", "a\u200bcat", "\ufeff two dogs"]
+    folder = write_image_folder(tmp_path / "data", [[text] for text in texts] + [["a cat", "\u200b"]])
+    tokenizer = small_text_tokenizer(tmp_path)
+    report = check_folder(folder, text_tokenizer=tokenizer if with_tokenizer else None)
+    with pytest.warns(UserWarning, match="left out"):
+        made = tokenize_folder(folder, tmp_path / "tokens", MeanTokenizer(), tokenizer, size_pixels=16)
+    assert made is not None
+    assert (report.num_empty_captions, report.num_without_caption) == (5, 4)
+    assert report.num_images - report.num_without_caption == made.num_pairs == 3
+    assert report.num_captions == made.num_captions == 3
+
+
+def test_what_is_passed_over_is_a_problem_of_check_and_of_tokens_and_no_pair_of_a_shard(
+    tmp_path: Path,
+) -> None:
+    folder = write_image_folder(tmp_path / "data", [["a cat"]] * 6)
+    before = _tokens_of(folder, tmp_path / "before")
+    for number in range(3):
+        (folder / "images" / f"x{number}.png").write_bytes(png(number))
+    report = check_folder(folder)
+    assert (report.num_images, report.num_problems) == (6, 3)
+    with pytest.warns(UserWarning, match="files passed over: 3"):
+        after = _tokens_of(folder, tmp_path / "after")
+    assert after.fingerprint == before.fingerprint
+    assert after.report["num_problems"] == 3
+    listed = [json.loads(line) for line in (tmp_path / "after" / "problems.jsonl").read_text().splitlines()]
+    assert [(line["where"], line["kind"]) for line in listed] == [
+        (f"images/x{number}.png", "passed over") for number in range(3)
+    ]
+
+
+def _tokens_of(folder: Path, out: Path) -> TokenShards:
+    tokenizer = small_text_tokenizer(folder.parent)
+    tokenize_folder(folder, out, MeanTokenizer(), tokenizer, size_pixels=16, batch_size=2, pairs_per_shard=3)
+    return TokenShards(out)
 
 
 def test_progress_reaches_the_end(flawed: Path) -> None:

@@ -1,6 +1,11 @@
 """The decoded cache: the pictures in order, made once, made anew when a file changes."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +77,45 @@ def test_nothing_is_left_behind_when_no_picture_can_be_read(tmp_path):
     assert not list((folder / "cache").iterdir())
 
 
+def test_what_a_kill_left_is_removed_but_not_what_a_living_process_decodes(tmp_path):
+    folder = write_image_folder(tmp_path / "data", [["a"], ["b"]])
+    (folder / "cache").mkdir()
+    program = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom cogview.files import scratch_folder\n"
+        "with scratch_folder(Path(sys.argv[1]), 'pixels') as scratch:\n"
+        "    (scratch / 'all.npy').touch()\n    print(scratch, flush=True)\n    time.sleep(300)"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, folder / "cache"], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        killed, living = (Path(process.stdout.readline().strip()) for process in processes)
+        processes[0].kill()
+        processes[0].wait()
+        assert killed.is_dir()
+        assert living.is_dir()
+        ImageArray.from_folder(folder, SIZE_PIXELS)
+        assert not killed.exists()
+        assert (living / "all.npy").exists()
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_left(tmp_path, monkeypatch):
+    def full(pairs, size_pixels):
+        yield np.zeros((size_pixels, size_pixels, 3), np.uint8)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = write_image_folder(tmp_path / "data", [["a"], ["b"]])
+    monkeypatch.setattr(image_array, "squares", full)
+    with pytest.raises(CogViewError, match=r"cannot be written .*free some space"):
+        ImageArray.from_folder(folder, 8)
+    assert not list((folder / "cache").iterdir())
+
+
 def test_progress_counts_to_the_end(tmp_path):
     folder = write_image_folder(tmp_path / "data", [["a"], ["b"], ["c"]])
     seen = []
@@ -103,3 +147,35 @@ def test_a_split_that_is_changed_beside_its_picture_is_seen(tmp_path):
     assert len(ImageArray.from_folder(tmp_path, 8, "train")) == 1
     (tmp_path / "1.json").write_text(json.dumps({"text": "a", "split": "train"}))
     assert len(ImageArray.from_folder(tmp_path, 8, "train")) == 2
+
+
+def test_the_cache_serves_only_the_very_same_bytes(tmp_path):
+    def members(number):
+        return {"0.png": png(number), "0.txt": b"a"}
+
+    tar = write_tar(tmp_path / "a.tar", members(1))
+    first = ImageArray.from_folder(tar, SIZE_PIXELS)[0].copy()
+    status, length = tar.stat(), len(tar.read_bytes())
+    write_tar(tar, members(2))
+    assert len(tar.read_bytes()) == length
+    os.utime(tar, ns=(status.st_atime_ns, status.st_mtime_ns))
+    second = ImageArray.from_folder(tar, SIZE_PIXELS)[0]
+    assert not np.array_equal(first, second)
+    assert np.array_equal(second, np.asarray(picture(2)))
+
+
+def test_captions_are_not_needed_and_other_ones_change_nothing(tmp_path, monkeypatch):
+    for index in range(2):
+        (tmp_path / f"{index}.png").write_bytes(png(index))
+    assert len(ImageArray.from_folder(tmp_path, 8)) == 2
+    assert splits_of(tmp_path) == frozenset()
+    (tmp_path / "0.txt").write_text("a caption")
+    monkeypatch.setattr(image_array, "decode_into", None)
+    assert len(ImageArray.from_folder(tmp_path, 8)) == 2
+
+
+def test_a_picture_that_lies_on_its_side_is_decoded_anew_once_that_is_told(tmp_path):
+    (tmp_path / "0.png").write_bytes(png(0))
+    lying = ImageArray.from_folder(tmp_path, SIZE_PIXELS)[0].copy()
+    (tmp_path / "0.json").write_text(json.dumps({"exif": json.dumps({"Image Orientation": "Rotated 90 CW"})}))
+    assert np.array_equal(ImageArray.from_folder(tmp_path, SIZE_PIXELS)[0], np.rot90(lying, -1))

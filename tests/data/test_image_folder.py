@@ -9,6 +9,7 @@ from picture_folders import png, write_image_folder
 from cogview.data.decoding import decode_image, map_in_chunks
 from cogview.data.image_folder import ImageFolder
 from cogview.data.pairs import CaptionedImage, Problem
+from cogview.data.samples import NO_CAPTION
 from cogview.errors import CogViewError, UsageError
 
 
@@ -51,8 +52,9 @@ def test_a_name_that_no_file_can_have_is_a_problem_of_its_picture(tmp_path: Path
 
 @pytest.mark.parametrize(("num_workers", "chunk_size"), [(-1, 1), (0, 0)])
 def test_impossible_numbers_of_workers_and_pictures_are_refused(num_workers: int, chunk_size: int) -> None:
+    problem = Problem(where="a", kind="missing", reason="gone")
     with pytest.raises(UsageError, match="got"):
-        list(map_in_chunks(str, [1, 2], num_workers, chunk_size))
+        list(map_in_chunks(str, [problem], num_workers, chunk_size))
 
 
 def test_text_is_a_single_caption_and_free_fields_are_free(tmp_path: Path) -> None:
@@ -122,12 +124,13 @@ def test_pictures_with_text_files_need_no_metadata(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
     (tmp_path / "deep/er/c.txt").write_text("")
     (tmp_path / "readme.txt").write_text("not a caption")
-    a, b, c, none = ImageFolder(tmp_path)
+    a, b, c, none, hidden = sorted(ImageFolder(tmp_path), key=lambda each: str(each).startswith(".hidden"))
     assert a == CaptionedImage(name="a.png", source=tmp_path / "a.png", texts=("一只猫", "a cat"))
     assert isinstance(b, Problem)
-    assert "b.txt cannot be read" in b.reason
+    assert str(b).startswith("b.JPG: its .txt is not UTF-8")
     assert c == CaptionedImage(name="deep/er/c.webp", source=tmp_path / "deep/er/c.webp", texts=("",))
-    assert str(none) == "deep/none.png: has no caption: there is no metadata.jsonl and no none.txt"
+    assert str(none) == f"deep/none.png: {NO_CAPTION}"
+    assert str(hidden) == ".hidden.png: a hidden picture: its name begins with a dot"
 
 
 def test_a_json_file_serves_where_there_is_no_text_file(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from cogview.data.loader import (
     MaskedCodeBatches,
     MixedCodeBatches,
     TokenBatches,
+    TwoPhaseBatches,
     batch_indices,
+    fading,
 )
 from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
@@ -231,6 +233,28 @@ def test_mixed_codes_are_a_function_of_seed_and_step(shards: TokenShards) -> Non
 def test_no_share_mixes_nothing(shards: TokenShards) -> None:
     plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=5)
     np.testing.assert_array_equal(MixedCodeBatches(plain, 0.0, seed=0).batch(2).tokens, plain.batch(2).tokens)
+
+
+def test_a_share_fades_evenly_from_step_to_step(shards: TokenShards) -> None:
+    share = fading(0.75, 0.25, start_step=4, num_steps=9)
+    assert [share(step) for step in (0, 4, 5, 6, 7, 8, 20)] == [0.75, 0.75, 0.625, 0.5, 0.375, 0.25, 0.25]
+    assert [fading(0.5, 0.0, start_step, num_steps=1)(0) for start_step in (0, 1)] == [0.5, 0.5]
+    plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=5)
+    mixed = MixedCodeBatches(plain, share, seed=0)
+    for step in (0, 6, 8):
+        same = MixedCodeBatches(plain, share(step), seed=0).batch(step)
+        np.testing.assert_array_equal(mixed.batch(step).tokens, same.tokens)
+
+
+@pytest.mark.parametrize("num_first_steps", [0, 1, 3])
+def test_each_phase_gives_the_steps_that_are_its_own(shards: TokenShards, num_first_steps: int) -> None:
+    whole = TokenBatches(shards, TEMPLATE, seed=0, batch_size=2)
+    few = FewCodeBatches(TokenBatches(shards, TEMPLATE, seed=0, batch_size=4), num_codes=2, seed=0)
+    both = TwoPhaseBatches(few, whole, num_first_steps)
+    for step in (3, 0, 2, 1):  # in any order: nothing is remembered
+        expected = (few if step < num_first_steps else whole).batch(step)
+        for field in ("tokens", "positions", "targets", "text_mask", "image_mask"):
+            np.testing.assert_array_equal(getattr(both.batch(step), field), getattr(expected, field))
 
 
 def test_masked_codes_are_read_as_mask_and_asked_for(shards: TokenShards) -> None:

@@ -1,11 +1,14 @@
 """Shards give back what was written, tokenizing leaves out only what is broken, and damage is never read."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from picture_folders import (
     SIZE_PIXELS,
     MeanTokenizer,
@@ -19,9 +22,12 @@ from picture_folders import (
 )
 from PIL import Image
 
+from cogview.data.loader import TokenBatches
 from cogview.data.shards import TokenShards
 from cogview.data.tokenization import TokenizeReport, tokenize_folder
 from cogview.errors import CogViewError, UsageError
+from cogview.sequence.template import TextToImageTemplate
+from cogview.sequence.vocabulary import Vocabulary
 from cogview.text.tokenizer import TextTokenizer
 
 TEXTS = [["一只猫", "a cat"], ["two dogs"], ["一个苹果", "red", "a 😀"], ["a"], ["b c"]]
@@ -260,6 +266,28 @@ def test_a_codebook_too_large_for_16_bits_is_refused(tmp_path: Path, text_tokeni
     with pytest.raises(UsageError, match="70,000 is too large"):
         tokenize_folder(source, tmp_path / "tokens", Large(), text_tokenizer, size_pixels=SIZE_PIXELS)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+@given(lengths=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=3), min_size=1, max_size=4))
+def test_captions_without_pieces_are_read_as_such_wherever_they_stand(lengths: list[list[int]]) -> None:
+    captions = [[list(range(length)) for length in texts] for texts in lengths]
+    with tempfile.TemporaryDirectory() as folder:
+        shards = TokenShards(write_tokens(Path(folder), [(np.arange(4), texts) for texts in captions]))
+        read = [
+            [shards.pieces(index, number).tolist() for number in range(shards.num_captions(index))]
+            for index in range(len(shards))
+        ]
+        assert read == captions
+        assert shards.caption_lengths().tolist() == [length for texts in lengths for length in texts]
+        assert shards.used_pieces().tolist() == list(range(max(map(max, lengths))))
+        template = TextToImageTemplate(
+            vocabulary=Vocabulary(num_image_codes=65_536, num_text_pieces=50_000),
+            grid_rows=2,
+            grid_columns=2,
+            max_text_pieces=2,
+        )
+        batch = TokenBatches(shards, template, 0, len(captions)).batch(0)
+        assert (batch.text_mask.sum(1) > 0).all(), "the end of an empty text is learnt"
 
 
 def test_the_largest_code_survives(tmp_path: Path) -> None:

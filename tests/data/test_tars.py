@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from picture_folders import png, write_image_folder, write_tar
 
-from cogview.data.pairs import CaptionedImage, Problem
+from cogview.data.pairs import CaptionedImage, Entry, Problem
+from cogview.data.samples import NO_CAPTION
 from cogview.data.sources import open_pairs
 from cogview.data.tars import Tars
 from cogview.errors import CogViewError
@@ -24,8 +25,15 @@ def record(**fields: object) -> bytes:
     return json.dumps(fields, ensure_ascii=False).encode()
 
 
-def images_of(source: Path, split: str | None = None) -> list[CaptionedImage | Problem]:
+def images_of(source: Path, split: str | None = None) -> list[Entry]:
     return list(Tars(source, split))
+
+
+def told_of(entries: list[Entry], is_passed_over: bool = False) -> list[str]:
+    """Return the problems of some entries as text."""
+    return [
+        str(each) for each in entries if isinstance(each, Problem) and each.is_passed_over == is_passed_over
+    ]
 
 
 def test_members_of_one_name_are_a_pair(tmp_path: Path) -> None:
@@ -45,7 +53,7 @@ def test_members_of_one_name_are_a_pair(tmp_path: Path) -> None:
     )
     assert images_of(tar) == [
         CaptionedImage(name="a.tar 000.png", source=A, texts=("猫", "cat"), split="train"),
-        CaptionedImage(name="a.tar deep/001.jpg", source=B, texts=("一只狗", "a dog")),
+        CaptionedImage(name="a.tar deep/001.JPG", source=B, texts=("一只狗", "a dog")),
         CaptionedImage(name="a.tar 003.png", source=A, texts=("",)),
     ]
     assert len(Tars(tar)) == 3
@@ -156,7 +164,7 @@ def test_the_number_of_pictures_is_guessed_from_the_first(
         members = {
             f"{n}.{end}": data for n in range(num_pictures) for end, data in (("png", A), ("txt", b"a"))
         }
-        write_tar(tmp_path / f"{name}.tar", {"x.txt": b"x"} | members)
+        write_tar(tmp_path / f"{name}.tar", {"x.cls": b"x"} | members)
     monkeypatch.setattr("cogview.data.tars.COUNTED_IMAGES", 10)
     source = Tars(tmp_path)
     assert source.num_parts == 3
@@ -180,7 +188,7 @@ def test_names_with_dots_are_pictures_where_a_caption_shares_them(tmp_path: Path
         },
     )
     assert images_of(tar) == [
-        CaptionedImage(name="a.tar 2024.05.01.jpg", source=A, texts=("one",)),
+        CaptionedImage(name="a.tar 2024.05.01.JPG", source=A, texts=("one",)),
         CaptionedImage(name="a.tar 2024.05.02.png", source=B, texts=("two",)),
         CaptionedImage(name="a.tar in.folder/cat.2.png", source=B, texts=("four",)),
         CaptionedImage(name="a.tar in.folder/cat.png", source=A, texts=("three",)),
@@ -199,26 +207,26 @@ def test_names_with_dots_may_come_in_any_order(tmp_path: Path) -> None:
 def test_further_fields_of_a_sample_are_no_pictures(tmp_path: Path) -> None:
     members = {"0.depth.png": B, "0.jpg": A, "0.seg.png": B, "0.seg.json": record(labels=3), "0.txt": b"x"}
     tar = write_tar(tmp_path / "a.tar", {**members, "1.jpg": B, "1.txt": b"y"})
-    assert images_of(tar) == [
+    entries = images_of(tar)
+    assert [each for each in entries if isinstance(each, CaptionedImage)] == [
         CaptionedImage(name="a.tar 0.jpg", source=A, texts=("x",)),
         CaptionedImage(name="a.tar 1.jpg", source=B, texts=("y",)),
     ]
+    reason = "a further picture beside that of 0, without a caption of its own"
+    assert told_of(entries, True) == [f"a.tar 0.depth.png: {reason}", f"a.tar 0.seg.png: {reason}"]
 
 
 def test_a_name_with_dots_and_no_caption_is_told_if_its_sample_has_no_other_picture(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "a.tar", {"0.left.png": A, "0.right.png": B, "0.txt": b"x", "1.a.png": A})
-    problems = images_of(tar)
-    assert [problem.where for problem in problems if isinstance(problem, Problem)] == [
-        "a.tar 0.left.png",
-        "a.tar 0.right.png",
-        "a.tar 1.a.png",
-    ]
-    assert all("has no caption" in str(problem) for problem in problems)
+    entries = images_of(tar)
+    names = ("0.left.png", "0.right.png", "1.a.png")
+    assert told_of(entries) == [f"a.tar {name}: {NO_CAPTION}" for name in names]
+    assert told_of(entries, True) == ["a.tar 0.txt: a caption without a picture of its name"]
 
 
 def test_names_with_dots_that_lie_apart_are_told(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "a.tar", {"x.1.png": A, "x.2.png": B, "x.2.txt": b"x", "x.1.txt": b"x"})
-    good, apart, captionless = images_of(tar)
+    captionless, good, apart = images_of(tar)
     assert isinstance(good, CaptionedImage)
     assert str(apart) == "a.tar x.1: its members don't lie side by side"
     assert "x.1.png: has no caption" in str(captionless)
@@ -341,9 +349,10 @@ def test_the_form_of_a_data_set_is_found_out(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "tars" / "a.tar", {"0.png": A, "0.txt": b"b"})
     write_tar(folder / "also.tar", {"0.png": A, "0.txt": b"c"})
     for source, text in ((folder, "a"), (tar, "b"), (tar.parent, "b")):
-        [image] = open_pairs(source)
+        image, *others = open_pairs(source)
         assert isinstance(image, CaptionedImage)
         assert image.texts == (text,)
+        assert len(told_of(others, True)) == len(others) == (source == folder)
     with pytest.raises(CogViewError, match="does not exist"):
         open_pairs(tmp_path / "none")
 
@@ -365,13 +374,38 @@ def test_what_follows_the_end_of_a_tar_is_told(tmp_path: Path) -> None:
     assert len(images_of(tmp_path / "a.tar")) == 1, "the zeros at the end of any tar are none"
 
 
-def test_files_beside_tars_are_not_passed_over_in_silence(tmp_path: Path) -> None:
-    write_tar(tmp_path / "a.tar", {"0.png": A, "0.txt": b"a cat"})
+def test_loose_pictures_beside_tars_are_read_and_archives_told(tmp_path: Path) -> None:
+    write_tar(tmp_path / "b" / "a.tar", {"0.png": A, "0.txt": b"in a tar"})
+    write_tar(tmp_path / "none.tar", {"x.cls": b"7"})
     (tmp_path / "a_stats.json").write_text("{}")
-    assert len(images_of(tmp_path)) == 1
-    (tmp_path / "b.tar.gz").write_bytes(b"")
-    (tmp_path / "c.jpg").write_bytes(b"")
-    with pytest.warns(
-        UserWarning, match=r"holds 2 files beside its tars that are not read \(b.tar.gz, c.jpg"
-    ):
-        assert len(images_of(tmp_path)) == 1
+    (tmp_path / "CREDITS.txt").write_text("by us")
+    source = open_pairs(tmp_path)
+    assert source.num_parts == 2, "without loose pictures each tar is a part, as ever"
+    assert len(source) == len(list(source)) == 1
+    (tmp_path / "b" / "packed.TGZ").write_bytes(gzip.compress((tmp_path / "b" / "a.tar").read_bytes()))
+    (tmp_path / "c.zip").write_bytes(b"PK")
+    (tmp_path / "d.jpg").write_bytes(B)
+    (tmp_path / "d.txt").write_text("loose")
+    source = open_pairs(tmp_path)
+    entries = list(source)
+    assert [(each.name, each.texts) for each in entries if isinstance(each, CaptionedImage)] == [
+        ("b/a.tar 0.png", ("in a tar",)),
+        ("b/packed.TGZ 0.png", ("in a tar",)),
+        ("d.jpg", ("loose",)),
+    ]
+    assert told_of(entries, True) == [
+        "c.zip: an archive of a kind that is not read: unpack it",
+        "none.tar: a tar without pictures that can be read",
+    ]
+    assert [list(source.part(number)) for number in range(3)] == [entries[:1], entries[1:2], entries[2:]]
+    assert len(source) == 3
+
+
+def test_loose_pictures_without_captions_do_not_stop_tars(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {"0.png": A, "0.txt": b"in a tar"})
+    (tmp_path / "preview.png").write_bytes(B)
+    source = open_pairs(tmp_path)
+    assert source.num_parts == 1
+    assert told_of(list(source)) == [f"preview.png: {NO_CAPTION}"]
+    optional = open_pairs(tmp_path, captions="optional")
+    assert [each.texts for each in optional if isinstance(each, CaptionedImage)] == [("in a tar",), ()]

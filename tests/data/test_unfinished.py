@@ -264,7 +264,7 @@ def stop_after(home: Path, out: Path, source: str = "pictures", **options: Any) 
 
     with pytest.raises(MemoryError):
         tokenize(home / source, out, image_tokenizer=Failing(), **options)
-    return out.with_name("tokens.unfinished")
+    return out.with_name(f"{out.name}.unfinished")
 
 
 def test_what_is_kept_says_what_it_is_for(home: Path, tmp_path: Path) -> None:
@@ -336,21 +336,66 @@ def test_a_copy_of_the_source_makes_the_same_bytes(home: Path, tmp_path: Path, o
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")
-def test_the_same_again_leaves_what_is_made_alone_until_the_source_changes(
+def test_the_same_again_leaves_what_is_made_alone_until_a_byte_of_the_source_changes(
     home: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(home / "tars", tmp_path / "tars")
     shutil.copy(home / "text.model", tmp_path)
     first = tokenize(tmp_path / "tars", tmp_path / "tokens")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "tokens").rglob("*")}
-    assert tokenize(tmp_path / "tars", tmp_path / "tokens") == first
+    (tmp_path / "tars" / "a.tar").touch()
+    for ranks in (None, Ranks(rank=1, num_ranks=2), Ranks(rank=3, num_ranks=5)):
+        assert tokenize(tmp_path / "tars", tmp_path / "tokens", ranks=ranks) == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "tokens").rglob("*")} == before
     with pytest.raises(UsageError, match="already exists"):
         tokenize(tmp_path / "tars", tmp_path / "tokens", size_pixels=32)
-    time.sleep(0.02)  # a file system tells times in steps
-    (tmp_path / "tars" / "a.tar").touch()
-    with pytest.raises(UsageError, match="already exists"):
-        tokenize(tmp_path / "tars", tmp_path / "tokens")
+
+
+def replace_quietly(path: Path, old: bytes, new: bytes) -> None:
+    """Change bytes of a file so that its size and its times stay what they were."""
+    assert len(old) == len(new)
+    status, data = path.stat(), path.read_bytes()
+    assert old in data
+    path.write_bytes(new.join(data.rsplit(old, 1)))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_mtime_ns == status.st_mtime_ns
+
+
+@pytest.mark.parametrize("what", ["a caption", "a picture", "a picture of a folder"])
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_what_was_made_of_other_bytes_is_refused_whatever_their_size_and_time(
+    home: Path, tmp_path: Path, what: str
+) -> None:
+    name = "pictures" if what == "a picture of a folder" else "tars"
+    shutil.copytree(home / name, tmp_path / name)
+    shutil.copy(home / "text.model", tmp_path)
+    tokenize(tmp_path / name, tmp_path / "tokens")
+    kept = stop_after(tmp_path, tmp_path / "other", name).parent / "other"
+    match what:
+        case "a caption":
+            replace_quietly(tmp_path / "tars" / "a.tar", b"a cat", b"a dog")
+        case "a picture":
+            replace_quietly(tmp_path / "tars" / "a.tar", png(0), png(0)[:-20] + bytes(20))
+        case _:
+            replace_quietly(tmp_path / "pictures" / "images" / "1.png", png(1), png(1)[:-20] + bytes(20))
+    with pytest.raises(UsageError, match="when the data set had other pictures or captions"):
+        tokenize(tmp_path / name, tmp_path / "tokens")
+    if what != "a caption":  # which is in the last shard of its tar, and that was not made yet
+        with pytest.raises(UsageError, match="the data set is another, or was changed"):
+            tokenize(tmp_path / name, kept)
+
+
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_tokens_that_do_not_tell_of_which_bytes_they_were_made_are_refused(
+    home: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(home / "whole-tars", tmp_path / "tokens")
+    assert tokenize(home / "tars", tmp_path / "tokens") is not None
+    manifest = json.loads((tmp_path / "tokens" / "manifest.json").read_text())
+    del manifest["content"]
+    (tmp_path / "tokens" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match="does not tell of which bytes it was made"):
+        tokenize(home / "tars", tmp_path / "tokens")
 
 
 @pytest.mark.parametrize("damage", ["cut off", "missing", "no record", "a stray"])

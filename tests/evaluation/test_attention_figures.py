@@ -101,16 +101,15 @@ def flipped(here: AttentionMaps) -> AttentionMaps:
 def test_pieces_are_called_by_what_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert piece_label("▁apple", 3) == "apple"
     assert piece_label("▁", 0) == "(space)"
-    monkeypatch.setattr(fonts, "_chinese_font", lambda size_pixels: None)
-    assert piece_label("苹果", 11) == "piece 11"
-    monkeypatch.setattr(fonts, "_chinese_font", lambda size_pixels: fonts.ImageFont.load_default(size_pixels))
+    monkeypatch.setattr(fonts, "_known_files", tuple)
     assert piece_label("苹果", 11) == "苹果"
+    assert piece_label("💥", 11) == "piece 11"
 
 
 def test_a_text_that_no_font_can_show_is_left_out_of_the_title(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fonts, "_chinese_font", lambda size_pixels: None)
+    monkeypatch.setattr(fonts, "_known_files", tuple)
     here = maps()
-    sheet = text_figure(here, PICTURE, "一只猫", ["一只", "猫"])
+    sheet = text_figure(here, PICTURE, "一只💥", ["一只", "💥"])
     assert sheet.size == text_figure(here, PICTURE, "a cat", ["▁a", "▁cat"]).size
 
 

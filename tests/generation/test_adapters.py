@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -271,3 +274,74 @@ def test_a_strength_without_an_adapter_is_refused(model: PretrainedModel, tmp_pa
     pipe.add_adapter(tmp_path / "a", "a")
     with pytest.raises(UsageError, match="must be greater than 0"):
         pipe.generate("a cat", adapter="a", adapter_strength=0)
+
+
+def test_a_broken_adapter_hinders_nobody_who_does_not_ask_for_it(
+    model: PretrainedModel, tmp_path: Path
+) -> None:
+    adapters = {"broken": style(model), "whole": style(model, seed=2)}
+    save_pretrained(dataclasses.replace(model, adapters=adapters), tmp_path / "model")
+    weights = tmp_path / "model/adapters/broken/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+    pipe = cogview.load(tmp_path / "model", device="cpu")
+    assert "broken" in pipe.adapters
+    assert pipe.names_for("style") == ["broken", "whole"]
+    assert pipe.generate_codes("a", num_candidates=1, adapter="whole").shape[:2] == (1, 1)
+    for ask in (
+        lambda: pipe.adapters["broken"],
+        lambda: list(pipe.adapters),
+        lambda: pipe.generate_codes("a", num_candidates=1, adapter="broken"),
+        lambda: pipe.save_pretrained(tmp_path / "copy"),
+    ):
+        with pytest.raises(CogViewError, match=r"broken/model\.safetensors cannot be read"):
+            ask()
+    assert not (tmp_path / "copy").exists()
+    del pipe._model.adapters["broken"]
+    assert list(pipe.adapters) == ["whole"]
+
+
+def test_a_broken_config_of_an_adapter_is_told_when_its_model_is_loaded(
+    model: PretrainedModel, tmp_path: Path
+) -> None:
+    save_pretrained(dataclasses.replace(model, adapters={"a": style(model)}), tmp_path / "model")
+    (tmp_path / "model/adapters/a/config.json").write_text("{}")
+    with pytest.raises(CogViewError, match="not an adapter of this project"):
+        cogview.load(tmp_path / "model")
+
+
+def test_an_adapter_is_read_once_and_not_before_it_is_asked_for(
+    model: PretrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_pretrained(
+        dataclasses.replace(model, adapters={"a": style(model), "b": style(model)}), tmp_path / "model"
+    )
+    read: list[str] = []
+
+    def reading(folder: Path, base: PretrainedModel) -> TaskModel:
+        read.append(folder.name)
+        return load_task_model(folder, base)
+
+    monkeypatch.setattr("cogview.generation.adapters.load_task_model", reading)
+    pipe = cogview.load(tmp_path / "model", device="cpu")
+    pipe.generate_codes("a", num_candidates=1)
+    assert read == []
+    with ThreadPoolExecutor(4) as threads:
+        assert len({id(found) for found in threads.map(pipe.adapters.__getitem__, "aaaa")}) == 1
+    assert read == ["a"]
+    assert list(pipe.adapters) == ["a", "b"]
+    assert read == ["a", "b"]
+
+
+def test_to_load_draw_and_take_up_an_adapter_no_compiler_is_imported(
+    model: PretrainedModel, tmp_path: Path
+) -> None:
+    save_pretrained(dataclasses.replace(model, adapters={"a": style(model)}), tmp_path / "model")
+    code = (
+        "import sys, cogview\n"
+        f"pipe = cogview.load({str(tmp_path / 'model')!r}, device='cpu')\n"
+        "pipe.generate('a', num_candidates=1, adapter='a')\n"
+        "print({'torch._dynamo', 'torch._inductor', 'sympy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

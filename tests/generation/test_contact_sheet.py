@@ -1,10 +1,21 @@
-"""Contact sheets: every picture in its place, every caption readable or left out."""
+"""Contact sheets: every picture in its place, every caption readable."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from cogview.generation.contact_sheet import contact_sheet
+from cogview.generation import contact_sheet as sheets
+from cogview.generation.contact_sheet import (
+    MAX_PAGE_PIXELS,
+    Pages,
+    contact_sheet,
+    is_contact_sheet,
+    save_sheet,
+)
 from cogview.image import fonts
 
 
@@ -63,10 +74,51 @@ def test_the_caption_is_drawn_and_bounded() -> None:
     assert unbroken.size == long.size
 
 
-def test_without_a_chinese_font_the_number_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fonts, "_chinese_font", lambda size_pixels: None)
+def test_a_chinese_caption_is_drawn_with_the_shipped_font(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "_known_files", tuple)
     row = [picture("white")] * 4
-    assert contact_sheet([row], ["一只猫"]).tobytes() == contact_sheet([row], [""]).tobytes()
+    blank, one, other = (ink(contact_sheet([row], [text])) for text in ("", "一只猫", "一只狗和一个苹果"))
+    assert blank < one < other
+
+
+def test_a_character_that_no_font_has_is_a_box_and_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "_known_files", tuple)
+    monkeypatch.setattr(sheets, "_told", set())
+    row = [picture("white")] * 4
+    with pytest.warns(UserWarning, match=r"no font here has 💥 \(U\+1F4A5\): the contact sheet shows boxes"):
+        boxed = contact_sheet([row], ["💥"])
+    assert ink(boxed) > ink(contact_sheet([row], [""]))
+    contact_sheet([row], ["💥 again"])  # without another warning, which would be an error
+
+
+def test_a_written_sheet_is_known_by_its_mark_or_its_old_name(tmp_path: Path) -> None:
+    sheet = contact_sheet([[picture("red")]], ["a"])
+    save_sheet(sheet, tmp_path / "renamed.png")
+    with Image.open(tmp_path / "renamed.png") as back:
+        assert np.array_equal(np.asarray(back), np.asarray(sheet))
+    assert is_contact_sheet(tmp_path / "renamed.png")
+    sheet.save(tmp_path / "contact-sheet-2.png")
+    assert is_contact_sheet(tmp_path / "contact-sheet-2.png")
+    sheet.save(tmp_path / "picture.png")
+    assert not is_contact_sheet(tmp_path / "picture.png")
+    assert not is_contact_sheet(tmp_path / "absent.png")
+
+
+@given(num_pictures=st.integers(1, 200), height=st.sampled_from([16, 64, 128]), noted=st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_pages_hold_all_pictures_and_stay_low(num_pictures: int, height: int, noted: bool) -> None:
+    pages = Pages.of(num_pictures, height, noted=noted)
+    assert 1 <= pages.texts_per_page <= 16
+    assert pages.texts_per_page == 1 or len(pages.sizes) == 1
+    assert sum(pages.sizes) == pages.texts_per_page * num_pictures
+    row = [Image.new("RGB", (4, height))] * (pages.sizes[0] // pages.texts_per_page)
+    rows = [row] * pages.texts_per_page
+    notes = [["1.234"] * len(row)] * len(rows) if noted else None
+    assert contact_sheet(rows, ["word " * 200] * len(rows), notes=notes).height <= MAX_PAGE_PIXELS
+
+
+def test_a_row_of_pictures_higher_than_a_page_has_one_of_its_own() -> None:
+    assert Pages.of(20, 2 * MAX_PAGE_PIXELS, noted=False) == Pages(texts_per_page=1, sizes=(8, 8, 4))
 
 
 def test_the_caption_of_one_small_picture_is_shown_whole() -> None:

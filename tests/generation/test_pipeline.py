@@ -1,5 +1,7 @@
 """The pipeline: seeds, candidates, refusals, saving and sharing."""
 
+import dataclasses
+import io
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import cogview
 from cogview.errors import CogViewError, UsageError
@@ -33,6 +36,21 @@ def test_candidates_have_consecutive_seeds_and_are_different_pictures(pipe: Pipe
     assert len({tuple(picture.codes.flatten().tolist()) for picture in pictures}) == 3
 
 
+def test_what_people_look_at_is_short_and_pictures_are_shown(pipe: Pipeline) -> None:
+    picture = pipe.generate("a red cat", num_candidates=1, seed=5)[0]
+    assert "seed=5, text='a red cat'" in repr(picture)
+    parts = (picture, pipe, pipe.text_tokenizer, pipe.image_tokenizer)
+    for each in parts:
+        assert 10 < len(repr(each)) < 200
+        assert type(each).__name__ in repr(each)
+        assert "tensor" not in repr(each)
+    assert len(repr(pipe._model)) < 600
+    shown = picture._repr_png_()
+    assert shown is not None
+    with Image.open(io.BytesIO(shown)) as back:
+        assert np.array_equal(np.asarray(back), pixels(picture))
+
+
 def test_a_seed_draws_the_same_picture_alone_and_in_any_company(pipe: Pipeline) -> None:
     company = pipe.generate(["two dogs", "一只猫和一个苹果", "a red cat"], num_candidates=3, seed=1)
     for row in company:
@@ -54,6 +72,33 @@ def test_a_model_draws_with_its_own_guidance_unless_told_otherwise(pipe: Pipelin
         assert codes(guided) == codes(pipe, guidance=2.5)
     assert codes(guided, guidance=1) == codes(pipe)
     assert codes(guided) != codes(pipe)
+
+
+def test_a_model_draws_with_its_own_top_p_unless_told_otherwise(pipe: Pipeline, tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    own = {top_p: Pipeline(dataclasses.replace(model, top_p=top_p)) for top_p in (0.3, 1.0)}
+    codes = {top_p: each.generate_codes("a cat and two dogs", 3) for top_p, each in own.items()}
+    assert not torch.equal(codes[0.3], codes[1.0])
+    for top_p, each in own.items():
+        assert each.top_p == each.sampling().top_p == top_p
+        assert torch.equal(pipe.generate_codes("a cat and two dogs", 3, top_p=top_p), codes[top_p])
+        assert torch.equal(each.generate_codes("a cat and two dogs", 3, top_p=0.3), codes[0.3])
+    assert torch.equal(pipe.generate_codes("two dogs"), pipe.generate_codes("two dogs", top_p=0.8))
+
+
+@pytest.mark.parametrize(("top_p", "cure"), [(0.5, r"top-p 1 \(--top-p 1\), not 0.5"), (1, "train longer$")])
+def test_pictures_of_one_colour_are_told_with_what_helps(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch, top_p: float, cure: str
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipe.generate(["a cat", "two dogs"], 2)  # they show something
+    monkeypatch.setattr(Pipeline, "decoded", lambda *_: Image.new("RGB", (16, 16), "white"))
+    with pytest.warns(UserWarning, match=f"'a cat' is of one colour: .*{cure}") as told:
+        pipe.generate("a cat", 2, top_p=top_p)
+    assert len(told) == 1
+    with pytest.warns(UserWarning, match="there are 2 such texts"):
+        pipe.generate(["a cat", "two dogs"], 1)
 
 
 def test_several_texts_give_a_list_of_lists_in_their_order(pipe: Pipeline) -> None:

@@ -54,10 +54,10 @@ def edit_weights(folder: Path, change) -> None:
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
-    model = tiny_model(tmp_path, card="# A card\n", guidance=1.5)
+    model = dataclasses.replace(tiny_model(tmp_path, card="# A card\n", guidance=1.5), top_p=0.95)
     save_pretrained(model, tmp_path / "model")
     back = load_pretrained(tmp_path / "model")
-    assert back.guidance == 1.5
+    assert (back.guidance, back.top_p) == (1.5, 0.95)
     assert back.card == "# A card\n"
     assert back.template == model.template
     assert back.transformer.config == model.transformer.config
@@ -73,6 +73,19 @@ def test_a_model_from_before_there_was_guidance_draws_without(folder: Path) -> N
     del config["guidance"]
     (folder / "config.json").write_text(json.dumps(config))
     assert load_pretrained(folder).guidance == 1.0
+
+
+def test_a_model_that_names_no_top_p_draws_as_the_bundled_one(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["top_p"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_pretrained(folder).top_p == load_pretrained(find_model_folder(None)).top_p == 0.8
+
+
+@pytest.mark.parametrize("top_p", [0, -0.5, "0.8", None, True, float("nan"), 1.5])
+def test_an_impossible_top_p_is_refused(folder: Path, top_p: object) -> None:
+    edit_config(folder, top_p=top_p)
+    assert "has a top_p of" in refusal(folder)
 
 
 @pytest.mark.parametrize("guidance", [-1, "2", None, float("nan"), 1e9])
@@ -281,8 +294,8 @@ def test_only_an_id_that_can_be_no_path_asks_the_hub(
     asked = []
 
     def fake_download(repo_id: str, allow_patterns: list[str]) -> str:
-        adapters = {f"adapters/*/{name}" for name in ("config.json", "model.safetensors", "README.md")}
-        assert set(allow_patterns) == {*REQUIRED_FILES, "README.md", "samples.png", *adapters}
+        adapters = {f"adapters/*/{name}" for name in ADAPTER_FILES}
+        assert set(allow_patterns) == {*REQUIRED_FILES, "README.md", "samples.png", "words.json", *adapters}
         asked.append(repo_id)
         return str(saved)
 

@@ -11,7 +11,7 @@ from torch.backends import cudnn
 from cogview.image.exact import exact_convolutions
 from cogview.training.config import TrainingConfig
 from cogview.training.loop import train
-from cogview.training.task import Batch, Metrics
+from cogview.training.task import Batch, Metrics, Scalars
 from tiny import tiny_image_tokenizer
 
 
@@ -71,13 +71,13 @@ class Convolving:
         self.found.append(cudnn.conv.fp32_precision)
         return self.module(batch["images"]).float().mean(), {}
 
-    def telemetry(self, batch: Batch) -> Metrics:
+    def telemetry(self, batch: Batch) -> Scalars:
         return {}
 
     def advice(self, completed_steps, metrics):
         return []
 
-    def after_step(self, step: int) -> Metrics:
+    def after_step(self, step: int) -> Scalars:
         return {}
 
 

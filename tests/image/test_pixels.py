@@ -56,7 +56,7 @@ def test_a_decompression_bomb_is_one_clear_error_and_no_warning(side):
 
 
 def test_formats_that_start_other_programs_are_not_opened():
-    with pytest.raises(CogViewError, match="not a picture"):
+    with pytest.raises(CogViewError, match="a picture in PostScript, a format that is not read: make a PNG"):
         read_image(file_of(Image.new("RGB", (4, 4)), "EPS"))
 
 

@@ -9,13 +9,20 @@ from cogview.errors import UsageError
 from cogview.image.adversary import PatchDiscriminator
 from cogview.image.config import LEAST_PATCHES
 from cogview.recipes import image_tokenizer, text_to_image, vqgan
+from cogview.recipes.config import FewCodesFirstConfig
 
 
-@pytest.mark.parametrize("name", ["dropped_texts", "mixed_codes", "masked_codes"])
+@pytest.mark.parametrize("name", ["dropped_texts", "mixed_codes", "mixed_codes_at_end", "masked_codes"])
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_texts_are_dropped_and_codes_mixed_and_masked_by_a_share(name: str, share: float) -> None:
     with pytest.raises(UsageError, match=f"{name} must be a share"):
         dataclasses.replace(text_to_image.tiny(), **{name: share})
+
+
+@pytest.mark.parametrize("name", ["fraction", "masked_codes"])
+def test_a_run_begins_with_few_codes_for_a_share_of_its_steps(name: str) -> None:
+    with pytest.raises(UsageError, match=f"few_codes_first.{name} must be a share"):
+        FewCodesFirstConfig(**{name: 1.5})
 
 
 def test_codes_are_not_mixed_in_batches_of_one_picture() -> None:

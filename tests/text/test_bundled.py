@@ -12,8 +12,11 @@ from cogview.data.captions import captions
 from cogview.data.config import DefaultDataConfig
 from cogview.data.scenes import make_scene
 from cogview.data.world import GROUNDS, scene_objects
+from cogview.generation.pretrained import BUNDLED_FOLDER, read_config
+from cogview.recipes import default_data
 from cogview.recipes import text_tokenizer as recipe
 from cogview.text.config import TextTokenizerConfig
+from cogview.text.known_words import KnownWords
 from cogview.text.tokenizer import TextTokenizer
 
 
@@ -90,3 +93,43 @@ def test_the_command_trains_and_replaces_nothing(
     assert (told["num_pieces"], told["fingerprint"]) == (made.num_pieces, made.fingerprint)
     assert main(words) == 2
     assert "already exists" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def known() -> KnownWords:
+    found = KnownWords.in_folder(BUNDLED_FOLDER)
+    assert found is not None
+    assert found.num_left_out == 0
+    return found
+
+
+def test_the_model_says_nothing_of_texts_of_its_world_and_reads_them_as_they_are(
+    bundled: TextTokenizer, known: KnownWords
+) -> None:
+    config = default_data.bundled().data
+    assert isinstance(config, DefaultDataConfig)
+    rng = random.Random(1)
+    for index in range(400):
+        scene = make_scene(config, "held-out-composition" if index % 2 else "train", 1_000_000 + index)
+        for language in config.languages:
+            for text in captions(scene, rng, 2, language):
+                assert known.unknown(text, bundled, "usual") == []
+                assert known.in_usual_case(text) == text
+                assert known.unknown(text.upper(), bundled, "usual") == []
+
+
+def test_the_model_names_what_is_out_of_its_world_and_reads_capitals(
+    bundled: TextTokenizer, known: KnownWords
+) -> None:
+    assert read_config(BUNDLED_FOLDER)["text_case"] == "usual"
+    assert known.unknown("a zebra and кот", bundled, "usual") == ["zebra", "кот"]
+    assert known.unknown("蓝色背景上的一只斑马", bundled, "usual") == ["斑马"]
+    assert known.unknown("A Red CAT, CHRISTMAS TREE", bundled, "usual") == []
+    assert known.in_usual_case("A Red CAT") == "a red cat"
+    assert known.in_usual_case("TWO CHRISTMAS TREES") == "two Christmas trees"
+    assert known.in_usual_case("a t-shirt ON BLUE") == "a T-shirt on blue"
+
+
+def test_the_image_tokenizer_knows_what_it_keeps() -> None:
+    held_out = json.loads((BUNDLED_FOLDER / "image_tokenizer" / "config.json").read_text())["held_out"]
+    assert 20 < held_out["least_db"] < held_out["median_db"] < 40

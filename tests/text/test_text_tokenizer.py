@@ -7,7 +7,7 @@ import pytest
 
 from cogview.errors import CogViewError, UsageError
 from cogview.text.config import TextTokenizerConfig
-from cogview.text.tokenizer import TextTokenizer
+from cogview.text.tokenizer import TextTokenizer, is_blank
 from cogview.text.training import train_text_tokenizer
 
 WORDS = {"蓝色", "背景", "上", "的", "一", "只", "猫", "狗", "苹果", "红色"}
@@ -132,6 +132,24 @@ def test_training_on_nothing_is_refused_and_writes_nothing(tmp_path: Path, texts
 def test_fewer_pieces_than_characters_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="num_pieces=260 is too few"):
         train_text_tokenizer(TEXTS, tmp_path / "text.model", TextTokenizerConfig(num_pieces=260))
+
+
+def test_half_a_surrogate_pair_is_read_as_a_question_mark_wherever_texts_are_read(tmp_path: Path) -> None:
+    half = "a red cat \ud83d"
+    for name, text in (("half", half), ("mark", "a red cat ?")):
+        train_text_tokenizer([*TEXTS, text], tmp_path / name, CONFIG, {text})
+    assert (tmp_path / "half").read_bytes() == (tmp_path / "mark").read_bytes()
+    tokenizer = TextTokenizer.from_file(tmp_path / "half")
+    assert tokenizer.encode(half) == tokenizer.encode("a red cat ?")
+    assert tokenizer.words(half) == tokenizer.words("a red cat ?")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "\u200b", "\u200e\u200f", "\u3000\t", "\ufeff", "\u2028", "\ud83d", "a", "a\u200b", "。"],
+)
+def test_a_text_is_blank_where_nothing_is_left_to_be_read(tokenizer: TextTokenizer, text: str) -> None:
+    assert is_blank(text) == (not tokenizer.encode(text))
 
 
 def test_words_that_the_texts_lack_take_no_room(tmp_path: Path) -> None:

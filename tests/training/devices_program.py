@@ -23,7 +23,7 @@ from cogview.sequence.vocabulary import Vocabulary
 from cogview.training import shards
 from cogview.training.config import LossScaleConfig, TokenLossConfig, TrainingConfig
 from cogview.training.loop import train
-from cogview.training.task import Batch, Metrics
+from cogview.training.task import Batch, Metrics, Scalars
 from cogview.training.transformer import TransformerTask
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
@@ -36,6 +36,9 @@ TEMPLATE = TextToImageTemplate(
 )
 BATCH_SIZE = 8
 HALVES = {"num_steps": 4, "precision": "float16_o2", "loss_scale": LossScaleConfig(initial=64.0)}
+
+SPANS = {"num_steps": 8, "log_every_steps": 4}  # a line holds steps from before and after a checkpoint
+SKIPS = {**HALVES, "num_steps": 6, "log_every_steps": 6, "checkpoint_every_steps": 1}
 
 
 class Crash(Exception):
@@ -70,26 +73,24 @@ def transformer(num_heads: int = 4) -> Transformer:
 
 
 class DeviceTask(TransformerTask):
-    """A tiny transformer; calls a function after each step, and once has no finite loss at the step `breaks_at`."""
-
-    _is_broken = False
+    """A tiny transformer; calls a function after each step, and once has no finite loss, after `breaks_at` steps."""
 
     def __init__(self, after: Callable[[int], None] = lambda step: None, num_heads: int = 4) -> None:
         super().__init__(transformer(num_heads), RandomBatches(), TokenLossConfig())
         self._after = after
-        self.breaks_at = -1
+        self.breaks_at, self.is_broken = -1, False
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, Metrics]:
         loss, metrics = super().loss(batch)
-        if self._is_broken:
-            self._is_broken = False
+        if self.is_broken:
+            self.is_broken = False
             return loss * math.nan, metrics
         return loss, metrics
 
-    def after_step(self, step: int) -> Metrics:
+    def after_step(self, step: int) -> Scalars:
         self._after(step)
         if step + 1 == self.breaks_at:
-            self.breaks_at, self._is_broken = -1, True
+            self.breaks_at, self.is_broken = -1, True
         return {}
 
 
@@ -132,7 +133,7 @@ def start(
 
     try:
         task = DeviceTask(after, num_heads)
-        task.breaks_at = breaks_at
+        task.breaks_at, task.is_broken = breaks_at, breaks_at == 0
         train(task, config_of(**changes), folder, resume=resume, export=export, sample=sample, whole=whole)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         return f"{type(error).__name__}: {error}"
@@ -145,6 +146,7 @@ def four(folder: Path) -> dict[str, str]:
         "sharded": start(folder / "sharded", crash_at(7), num_micro_batches=2, activation_checkpointing=True),
         "grid": start(folder / "grid", tensor_parallel=2, optimizer="muon"),
         "replicas": start(folder / "replicas", num_steps=4, shard_over=2),
+        "spans": start(folder / "spans", crash_at(7), tensor_parallel=2, **SPANS),
         "batch": start(folder / "batch", num_micro_batches=4),
         "heads": start(folder / "heads", num_heads=2, tensor_parallel=4),
         "again": start(folder / "grid", tensor_parallel=2, optimizer="muon"),
@@ -154,7 +156,10 @@ def four(folder: Path) -> dict[str, str]:
 
 def first_pair(folder: Path) -> dict[str, str]:
     """Go on with what four began, with heads shared."""
-    return {"sharded": start(folder / "sharded", resume=True, num_micro_batches=2, tensor_parallel=2)}
+    return {
+        "sharded": start(folder / "sharded", resume=True, num_micro_batches=2, tensor_parallel=2),
+        "spans": start(folder / "spans", resume=True, tensor_parallel=2, **SPANS),
+    }
 
 
 def second_pair(folder: Path) -> dict[str, str]:
@@ -177,6 +182,8 @@ def second_pair(folder: Path) -> dict[str, str]:
         "stopped": start(folder / "stopped", stop),
         "full": start(folder / "full", fill_disk, num_steps=6),
         "halves": start(folder / "halves", **HALVES),
+        "skipped": start(folder / "skipped", crash_at(3), **SKIPS),
+        "skipped again": start(folder / "skipped", resume=True, breaks_at=0 if rank == 1 else -1, **SKIPS),
         "broken": start(folder / "broken", breaks_at=4 if rank == 1 else -1, max_rollbacks=1),
     }
 

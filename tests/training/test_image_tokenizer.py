@@ -14,6 +14,7 @@ from cogview.image.tokenizer import load_image_tokenizer
 from cogview.training.config import TrainingConfig
 from cogview.training.image_tokenizer import ImageTokenizerTask
 from cogview.training.loop import train
+from cogview.training.metrics import read_metrics
 
 TINY = VQVAEConfig(
     num_codes=16,
@@ -75,6 +76,24 @@ def test_the_codebook_learns_from_all_micro_batches():
         torch.manual_seed(0)
         task.after_step(3)
     torch.testing.assert_close(whole.module.quantizer.embed, parts.module.quantizer.embed)
+
+
+@pytest.mark.usefixtures("no_tensorboard")
+def test_what_is_logged_does_not_depend_on_the_number_of_micro_batches(tmp_path):
+    random = np.random.default_rng(0)  # pictures that are reconstructed differently well
+    noise = [random.normal(128, 4 + 12 * number, (16, 16, 3)).clip(0, 255) for number in range(4)]
+    lines = []
+    for num_parts in (1, 4):
+        task = task_of(config=dataclasses.replace(TINY, codebook_start_step=0))
+        task.images = np.stack(noise).astype(np.uint8)
+        training = dataclasses.replace(TRAINING, num_steps=4, num_micro_batches=num_parts, log_every_steps=2)
+        train(task, training, tmp_path / str(num_parts))
+        lines.append(read_metrics(tmp_path / str(num_parts) / "metrics.jsonl"))
+    for one, four in zip(*lines, strict=True):
+        names = {"loss", "l1", "l2", "psnr", "commitment", "usage", "perplexity", "gradient_norm"}
+        assert {name: one[name] for name in names} == pytest.approx(
+            {name: four[name] for name in names}, rel=1e-4
+        )
 
 
 def test_training_draws_unseen_pictures_of_the_same_kind(tmp_path):

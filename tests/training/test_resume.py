@@ -1,7 +1,9 @@
 """A run that was killed and resumed ends bit for bit where an uninterrupted one does."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +14,12 @@ import pytest
 import torch
 from tiny_task import TinyTask, tiny_config
 
+from cogview.errors import UsageError
 from cogview.training.config import LossScaleConfig, TrainingConfig
 from cogview.training.interruption import TrainingInterrupted
 from cogview.training.loop import train
 from cogview.training.metrics import read_metrics
+from cogview.training.optimizer import learning_rate_at
 
 TIME_FIELDS = {"seconds", "items_per_second", "tokens_per_second"}
 
@@ -119,12 +123,43 @@ def test_a_crash_before_the_first_checkpoint_starts_anew(tmp_path: Path) -> None
 def test_what_a_kill_left_half_written_goes_at_the_resume(tmp_path: Path) -> None:
     train(TinyTask(), tiny_config(), tmp_path)
     before = {path.name for path in tmp_path.iterdir()}
-    (tmp_path / ".model.abc").mkdir()
-    (tmp_path / ".model.abc" / "weights").touch()
-    (tmp_path / ".metrics.jsonl.abc").touch()
-    (tmp_path / "notes.txt").touch()
+    (tmp_path / ".metrics.jsonl.abcd_123").touch()
+    mine = {".metrics.jsonl.bak", ".model.before", "notes.txt"}
+    for name in mine:
+        (tmp_path / name).touch()
     train(TinyTask(), tiny_config(), tmp_path, resume=True)
-    assert {path.name for path in tmp_path.iterdir()} == {*before, "notes.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == before | mine
+
+
+@pytest.mark.usefixtures("no_tensorboard")
+def test_a_finished_run_goes_on_when_it_is_given_more_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short, long = tiny_config(num_steps=12), tiny_config(sample_every_steps=1)
+    train(TinyTask(), short, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    train(TinyTask(), short, tmp_path / "whole", resume=True)
+    assert "resume it with more --training.num-steps" in capsys.readouterr().err
+    train(TinyTask(), long, tmp_path / "whole", resume=True)
+    old, new = learning_rate_at(11, short), learning_rate_at(12, long)
+    assert (
+        f"The schedule was made for 12 steps; the run goes on where it would be in one of 30: the learning rate goes "
+        f"from {old:.3g} to {new:.3g}.\n"
+    ) in capsys.readouterr().err
+    lines = read_metrics(tmp_path / "whole" / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [4, 8, 12, 16, 20, 24, 28, 30]
+    assert [line["learning_rate"] for line in lines[3:]] == [
+        learning_rate_at(line["step"] - 1, long) for line in lines[3:]
+    ]
+    # Killed on the way it ends there too, and from then on it is a run of 30 steps.
+    with pytest.raises(Crash):
+        train(TinyTask(), long, tmp_path / "cut", resume=True, sample=crash_at(23))
+    with pytest.raises(UsageError, match="num_steps was 30, now 12"):
+        train(TinyTask(), short, tmp_path / "cut", resume=True)
+    train(TinyTask(), long, tmp_path / "cut", resume=True)
+    assert "The schedule was made" not in capsys.readouterr().err.rpartition("Resuming after step 21")[2]
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+    assert json.loads((tmp_path / "cut" / "config.json").read_bytes())["training"]["num_steps"] == 30
 
 
 @pytest.mark.usefixtures("no_tensorboard")

@@ -78,6 +78,37 @@ def test_there_must_be_something_to_resume(tmp_path: Path) -> None:
         train(TinyTask(), tiny_config(), tmp_path / "file")
 
 
+def test_what_a_person_put_beside_the_exported_model_stays(tmp_path: Path) -> None:
+    exports = []
+
+    def export(folder: Path) -> None:
+        exports.append(folder)
+        (folder / "inner").mkdir()
+        for name in ("weights", "inner/config"):
+            (folder / name).write_text(f"{len(exports)}")
+
+    def sample(step: int) -> None:  # after the first export
+        if step == 8:
+            (model / "adapters" / "mine" / "empty").mkdir(parents=True)
+            for name, text in mine.items():
+                (model / name).write_text(text)
+            (model / "link").symlink_to("adapters/mine")
+
+    model = tmp_path / "model"
+    mine = {"adapters/mine/a": "a", "adapters/mine/b": "b", "inner/notes": "n", ".hidden": "h"}
+    config = tiny_config(sample_every_steps=1)
+    train(TinyTask(), config, tmp_path, export=export, sample=sample)
+    for num_exports in (len(exports), len(exports) + 1):
+        assert len(exports) == num_exports >= 5
+        assert {name: (model / name).read_text() for name in mine} == mine
+        assert (model / "link").readlink() == Path("adapters/mine")
+        assert (model / "adapters" / "mine" / "empty").is_dir()
+        assert {(model / name).read_text() for name in ("weights", "inner/config")} == {f"{num_exports}"}
+        if num_exports == len(exports):
+            train(TinyTask(), config, tmp_path, resume=True, export=export)  # of a run that is done
+    assert [path.name for path in tmp_path.glob(".*")] == [".lock"]
+
+
 def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     with claimed_run_folder(tmp_path / "run", {}, resume=False):

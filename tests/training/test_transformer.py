@@ -11,7 +11,9 @@ from cogview.data.loader import TokenBatches
 from cogview.errors import UsageError
 from cogview.sequence.template import TextToImageTemplate, TokenBatch
 from cogview.sequence.vocabulary import Vocabulary
-from cogview.training.config import TokenLossConfig
+from cogview.training.config import TokenLossConfig, TrainingConfig
+from cogview.training.loop import train
+from cogview.training.metrics import read_metrics
 from cogview.training.transformer import TransformerTask, evaluate_losses
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
@@ -83,8 +85,19 @@ def test_loss_is_the_weighted_mean_over_all_targets(normaliser, text_weight):
     assert len(text) == (1 + 5 + 3) + 3  # each text's pieces and the separator that ends it
     expected = (image.sum() + text_weight * text.sum()) / (len(image) + text_weight * len(text))
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert metrics["image_loss_nats"].item() == pytest.approx(image.mean().item(), rel=1e-5)
-    assert metrics["text_loss_nats"].item() == pytest.approx(text.mean().item(), rel=1e-5)
+    for name, nats in (("image_loss_nats", image), ("text_loss_nats", text)):
+        assert metrics[name].total.item() == pytest.approx(nats.sum().item(), rel=1e-5)
+        assert metrics[name].weight == len(nats)
+
+
+def test_rows_without_a_target_that_counts_have_no_loss_and_a_gradient_of_zeros():
+    subject = task(text_weight=0.0)
+    batch = {name: tensor[:, :0] if "image_" in name else tensor for name, tensor in subject.batch(0).items()}
+    loss, metrics = subject.loss(batch)
+    loss.backward()
+    assert loss.item() == 0
+    assert not any(p.grad.any() for p in subject.module.parameters() if p.grad is not None)
+    assert metrics["text_loss_nats"].weight == 12
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
@@ -115,6 +128,24 @@ def test_gradients_of_parts_by_their_weights_are_those_of_the_whole(text_weight)
         (parts.loss(part)[0] * parts.num_items(part)[0] / total).backward()
     for one, other in zip(whole.module.parameters(), parts.module.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("no_tensorboard")
+def test_what_is_logged_does_not_depend_on_the_number_of_micro_batches(tmp_path):
+    lines = []
+    for num_parts in (1, 3):
+        config = TrainingConfig(
+            num_steps=2, batch_size=3, num_micro_batches=num_parts, log_every_steps=2, device="cpu"
+        )
+        subject = task(text_weight=0.5, z_loss_weight=1e-3)
+        train(subject, config, tmp_path / str(num_parts))
+        lines += read_metrics(tmp_path / str(num_parts) / "metrics.jsonl")
+    one, three = lines
+    for name in ("loss", "text_loss_nats", "image_loss_nats", "squared_log_normaliser", "gradient_norm"):
+        assert one[name] == pytest.approx(three[name], rel=1e-5)
+    num_text = 0.5 * 12  # of a step, beside 18 codes
+    nats = (18 * one["image_loss_nats"] + num_text * one["text_loss_nats"]) / (18 + num_text)
+    assert one["loss"] == pytest.approx(nats + 1e-3 * one["squared_log_normaliser"], rel=1e-5)
 
 
 def test_batches_of_one_shape_whatever_the_texts():
@@ -160,10 +191,9 @@ def test_z_loss_is_added_to_the_loss_and_shown_apart(normaliser):
     loss, metrics = plain.loss(plain.batch(0))
     with_z, more = penalised.loss(penalised.batch(0))
     assert "squared_log_normaliser" not in metrics
-    assert more["squared_log_normaliser"] > 0
-    assert with_z.item() == pytest.approx(
-        loss.item() + 0.01 * more["squared_log_normaliser"].item(), rel=1e-5
-    )
+    square = (more["squared_log_normaliser"].total / more["squared_log_normaliser"].weight).item()
+    assert square > 0
+    assert with_z.item() == pytest.approx(loss.item() + 0.01 * square, rel=1e-5)
     assert more["image_loss_nats"] == metrics["image_loss_nats"]
 
 

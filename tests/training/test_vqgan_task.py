@@ -106,7 +106,7 @@ def test_the_vqgan_feels_pixels_perception_and_the_adversary():
     task.loss(batch)[0].backward()
     found = task.vqgan.last_layer.grad.clone()
     output = task.vqgan(images)
-    weight = metrics["adaptive_weight"]
+    weight = metrics["adaptive_weight"].total / metrics["adaptive_weight"].weight
     loss = output.loss + mean_difference(output.reconstruction, images).mean()
     loss = loss - weight * task.discriminator(output.reconstruction).mean()
     (expected,) = torch.autograd.grad(loss, task.vqgan.last_layer)

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cogview.training.config import TrainingConfig
-from cogview.training.task import Batch, Metrics
+from cogview.training.task import Batch, Mean, Metrics, Scalars
 
 
 class TinyModule(nn.Module):
@@ -69,19 +69,20 @@ class TinyTask:
     def loss(self, batch: Batch) -> tuple[torch.Tensor, Metrics]:
         logits = self.module(batch["images"], batch["ids"]).float()
         losses = F.cross_entropy(logits, batch["targets"], reduction="none")
-        loss = (losses * batch["weights"]).sum() / batch["weights"].sum()
-        return loss, {"color_loss": loss.detach(), "largest_logit": logits.detach().max()}
+        total, weight = (losses * batch["weights"]).sum(), batch["weights"].sum()
+        logit = Mean(logits.detach().sum(), logits.numel())
+        return total / weight, {"color_loss": Mean(total.detach(), weight), "logit": logit}
 
     def work(self, batch: Batch) -> dict[str, float]:
         return {"tokens": 2.0 * len(batch["ids"]), "flops": 1e6}
 
-    def telemetry(self, batch: Batch) -> Metrics:
+    def telemetry(self, batch: Batch) -> Scalars:
         return {"largest_weight": self.module.mix.weight.abs().max()}
 
     def advice(self, completed_steps, metrics):
         return []
 
-    def after_step(self, step: int) -> Metrics:
+    def after_step(self, step: int) -> Scalars:
         self.module.mean_state.lerp_(self.module.last_state, 0.1)
         return {"mean_state": self.module.mean_state.mean()} if step % 3 == 0 else {}
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from cogview.errors import UsageError
-from cogview.files import dataclass_from_json
+from cogview.plain_json import dataclass_from_json
 from cogview.transformer.cache import KeyValueCache
 from cogview.transformer.config import ThreeRegionConfig, TransformerConfig
 from cogview.transformer.model import Transformer

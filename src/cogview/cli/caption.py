@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from cogview.cli.report import print_result, progress_bar
+from cogview.cli.report import print_above_bars, print_result, progress_bar
 
 _PICTURES_AT_ONCE = 16
 
@@ -23,13 +23,16 @@ def run(
     seed: int = 0,
     max_pieces: int | None = None,
     length_penalty: float = 1.0,
+    language: Literal["zh", "en"] | None = None,
+    strict: bool = False,
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     json: bool = False,
 ) -> None:
     """Write captions of pictures.
 
-    A picture that cannot be read is warned of and left out; the command then ends with exit code 1.
+    Captions are printed as they are written. A picture that cannot be read is warned of and left out; the command then
+    ends with exit code 1. Contact sheets are passed over.
 
     Args:
         pictures: their files; other sizes are scaled and the middle square is cut out.
@@ -45,6 +48,8 @@ def run(
         seed: of the first caption drawn of each picture.
         max_pieces: of a caption; as many as the model has room for by default.
         length_penalty: 0 prefers short captions, 1 ranks by the mean log-probability of a piece.
+        language: zh or en: pieces with letters of other scripts are not written; as the model likes by default.
+        strict: end with an error, rather than a warning, if the image tokenizer hardly keeps a picture.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
         dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
         json: print the result as JSON.
@@ -54,9 +59,10 @@ def run(
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "captioner", captioner)
-    told = ToldPictures(pipeline, pipeline.captioner(name).template, pictures)
+    told = ToldPictures(pipeline, pipeline.captioner(name).template, pictures, strict)
     codes = list(told.codes.items())
     entries: list[dict[str, Any]] = []
+    num_done = 0
     with progress_bar("captioning", "pictures") as move:
         for start in range(0, len(codes), _PICTURES_AT_ONCE):
             part = codes[start : start + _PICTURES_AT_ONCE]
@@ -71,13 +77,22 @@ def run(
                 max_pieces,
                 length_penalty,
                 name,
+                language,
             )
-            entries += [
-                {"path": path, "captions": [dataclasses.asdict(caption) for caption in written]}
-                for (path, _), written in zip(part, captions, strict=True)
+            written = [
+                {"path": path, "captions": [dataclasses.asdict(caption) for caption in captions_of_one]}
+                for (path, _), captions_of_one in zip(part, captions, strict=True)
             ]
-            move(len(entries), len(codes))
-    print_result({"pictures": entries, "problems": told.problems}, _lines(entries), json)
+            if json:
+                entries += written
+            else:
+                print_above_bars(_lines(written))
+            num_done += len(written)
+            move(num_done, len(codes))
+    if json:
+        print_result(
+            {"pictures": entries, "contact_sheets": told.sheets, "problems": told.problems}, [], json
+        )
     told.refuse_problems()
 
 

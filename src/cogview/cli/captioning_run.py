@@ -1,7 +1,6 @@
 """A run that learns to caption: what `cogview train captioning` does once its options are read."""
 
 import dataclasses
-import io
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from cogview.cli.finetune_card import finetune_card
 from cogview.cli.finetune_run import finetune
 from cogview.data.loader import TokenBatches
 from cogview.data.shards import TokenShards
-from cogview.files import atomic_write_bytes
-from cogview.generation.contact_sheet import contact_sheet
+from cogview.errors import UsageError
+from cogview.generation.contact_sheet import contact_sheet, save_sheet
 from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.pretrained import find_model_folder, load_pretrained
@@ -56,6 +55,8 @@ def train_captioning(
         resume: go on with the run that lies there.
         as_json: print the result as JSON.
     """
+    if not recipe.token_loss.text_weight:
+        raise UsageError("--token-loss.text-weight 0 leaves nothing to learn: captions are text")
     model = load_pretrained(find_model_folder(base))
     images, words = model.image_fingerprint, model.text_fingerprint
     shards = TokenShards(data, image_tokenizer=images, text_tokenizer=words)
@@ -81,6 +82,7 @@ def train_captioning(
         "captioning",
         batches,
         out,
+        words=shards.words,
         licence=licence,
         card=finetune_card(
             "A captioner for a CogView model",
@@ -115,9 +117,7 @@ def _write_samples(base: PretrainedModel, shards: TokenShards, trained: TaskMode
     ]
     texts = [captions[0].text for captions in pipe.caption(codes)]
     rows = [tensor_to_images(pipe.image_tokenizer.decode(each[None])) for each in codes]
-    sheet = io.BytesIO()
-    contact_sheet(rows, texts).save(sheet, "PNG")
-    atomic_write_bytes(path, sheet.getvalue())
+    save_sheet(contact_sheet(rows, texts), path)
 
 
 def _held_out_figures(
@@ -125,18 +125,25 @@ def _held_out_figures(
 ) -> dict[str, dict[str, float]]:
     """Return the mean CapLoss of held-out pairs, and how often a picture's own caption has the lowest of many.
 
-    The others are captions of the pictures that follow, but for those that say the same.
+    The others are captions of the pictures that follow, but for those that say the same. Empty captions have no
+    CapLoss: such pictures are left out.
     """
     captioner = _pipeline(base, trained).captioner()
-    num = min(MAX_EVALUATED, len(shards))
-    texts = [shards.pieces(index, index % shards.num_captions(index)) for index in range(num)]
+    text_of = {
+        index: pieces
+        for index in range(min(MAX_EVALUATED, len(shards)))
+        if len(pieces := shards.pieces(index, index % shards.num_captions(index)))
+    }
+    if not text_of:
+        return {}
+    texts, num = list(text_of.values()), len(text_of)
     pairs: list[tuple[Pieces, Codes]] = []
     own: list[int] = []
-    for index in range(num):
-        following = [texts[(index + step) % num] for step in range(1, num)]
-        different = {tuple(each): each for each in following if tuple(each) != tuple(texts[index])}
+    for place, index in enumerate(text_of):
+        following = [texts[(place + step) % num] for step in range(1, num)]
+        different = {tuple(each): each for each in following if tuple(each) != tuple(texts[place])}
         own.append(len(pairs))
-        compared = [texts[index], *list(different.values())[: NUM_COMPARED - 1]]
+        compared = [texts[place], *list(different.values())[: NUM_COMPARED - 1]]
         pairs += [(text, shards.codes(index)) for text in compared]
     losses = captioner.losses(pairs)
     is_first = [

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cogview.cli.evaluation_draws import drawn_by, say_duration
 from cogview.cli.report import progress_bar
+from cogview.data.content import digest_of_pixels
 from cogview.evaluation.attention import attention_maps, comparison_of_heads, score_table
 from cogview.evaluation.caption_set import CaptionSet, RealPictures
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
@@ -23,7 +24,6 @@ from cogview.evaluation.kept_parts import KeptParts, begin_or_go_on
 from cogview.evaluation.reconstruction import evaluate_reconstruction, reconstruction_grid
 from cogview.evaluation.report.sections import training_table
 from cogview.files import atomic_file, atomic_write_json, read_json, sha256_of
-from cogview.generation.config import SamplingConfig
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import find_model_folder, load_pretrained, read_config
@@ -119,9 +119,8 @@ class Checkpoint:
             UsageError: the folder keeps pictures that were drawn for something else, or the model cannot read a text.
         """
         pipeline = self.pipeline
-        guidance = pipeline.guidance if sampling["guidance"] is None else sampling["guidance"]
         # What cannot be drawn with is refused before the folder keeps it as what was asked for.
-        chosen = asdict(SamplingConfig(**{**sampling, "guidance": float(guidance)}))
+        chosen = asdict(pipeline.sampling(**sampling))
         request = {
             "prompts": list(prompts),
             "seeds": list(seeds),
@@ -215,11 +214,12 @@ def measure_tokenizer(
         "size_pixels": size,
         "backbone": None if weights is None else sha256_of(weights),
         "captions": None if real is None else real.fingerprint,
+        "pictures": None if real is None else digest_of_pixels([each.picture for each in real.asked]),
     }
     path, grid = folder / "figures.json", folder / "reconstructions.png"
     if path.is_file() and grid.is_file():
         kept = dict(read_json(path, "evaluation"))
-        compared = [name for name in request if real is not None or name != "captions"]
+        compared = [name for name in request if real is not None or name not in ("captions", "pictures")]
         if all(kept["request"].get(name) == request[name] for name in compared):
             with Image.open(grid) as opened:
                 return kept, opened.convert("RGB")

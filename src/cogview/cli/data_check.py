@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cogview.cli.report import print_result, progress_bar
+from cogview.errors import CogViewError
 
 
 def run(
@@ -14,6 +15,7 @@ def run(
     text_tokenizer: Path | None = None,
     max_text_pieces: int = 40,
     num_workers: int = 0,
+    strict: bool = False,
     json: bool = False,
 ) -> None:
     """Look through a folder of pictures and captions: counts, sizes, lengths of captions, and what is broken.
@@ -21,13 +23,14 @@ def run(
     Every picture is decoded, nothing is written.
 
     Args:
-        data: an image folder (metadata.jsonl, or a .txt file beside each picture), a folder of WebDataset tars, or one
-            tar.
+        data: a folder of pictures (with metadata.jsonl, or a .txt or .json beside each) or of WebDataset tars or both,
+            or one tar.
         split: look only at the pictures that name this split or none.
         size_pixels: count the pictures that are smaller.
         text_tokenizer: a SentencePiece model to measure captions with; the bundled one by default.
         max_text_pieces: count the captions that have more pieces.
         num_workers: processes that decode; 0 does it in this one.
+        strict: end with exit code 1, after the report, if there is any problem or a picture without captions.
         json: print the result as JSON.
     """
     from cogview.cli.tokenizers import open_text_tokenizer
@@ -44,3 +47,8 @@ def run(
             progress=move,
         )
     print_result(report.to_json(), [report.to_text()], json)
+    if strict and (report.num_problems or report.num_without_caption):
+        raise CogViewError(
+            f"{data} has {report.num_problems:,} problems and {report.num_without_caption:,} pictures whose captions "
+            "are empty: mend or remove what the report lists, or leave --strict out"
+        )

@@ -141,7 +141,11 @@ def _lines(result: dict[str, Any]) -> list[str]:
         if bundled["present"]
         else f"bundled model: {bundled['problem']}",
         "Chinese captions on contact sheets: "
-        + ("yes" if result["chinese_captions"] else "no font found; install Noto Sans CJK, for instance"),
+        + (
+            "yes"
+            if result["chinese_captions"]
+            else "no; the shipped font cannot be read: install Pillow anew"
+        ),
         *(
             f"extra '{extra}' ({facts['for']}): "
             + ("installed" if facts["installed"] else f"missing; pip install {' '.join(facts['packages'])}")

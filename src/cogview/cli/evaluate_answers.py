@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cogview.cli.report import print_result
+from cogview.errors import CogViewError
 
 
 def run(
@@ -38,6 +39,11 @@ def run(
 
     questionnaire = read_questionnaire(folder)
     key = read_key(questionnaire)
+    if not answers and not (folder / ANSWERS).exists():
+        raise CogViewError(
+            f"nobody has answered {folder} yet: ask with `cogview evaluate questionnaire {folder} --serve`, "
+            "or name files of answers with --answers"
+        )
     given = read_answers(answers or (folder / ANSWERS,), questionnaire)
     figures = figures_of(given, key, num_draws=draws, seed=seed)
     out = out or folder

@@ -1,5 +1,6 @@
 """`cogview evaluate attention`: draws what each layer and head looks at while a picture is drawn."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,7 +29,7 @@ def run(
     seed: int = 0,
     temperature: float = 1.0,
     top_k: int | None = None,
-    top_p: float = 0.8,
+    top_p: float | None = None,
     guidance: float | None = None,
     out: Path = Path("out/attention"),
     device: str | None = None,
@@ -53,7 +54,8 @@ def run(
         seed: the picture is the one that `cogview generate` draws with it and with the settings that follow.
         temperature: below 1 prefers probable codes, above 1 levels them, 0 always takes the most probable.
         top_k: draw from so many most probable codes only.
-        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
+        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all. The model's own by
+            default.
         guidance: above 1, follow the text more closely than it was learnt; the model's own by default. The maps are
             those of the sequence with the text.
         out: the folder for the files.
@@ -99,21 +101,16 @@ def run(
                 progress=move,
                 adapter=name,
             )
-        codes, image = drawn.codes, drawn.image
-        facts |= {
-            "seed": seed,
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "guidance": pipeline.guidance if guidance is None else guidance,
-        }
+        codes, image, read = drawn.codes, drawn.image, drawn.drawn_text or text
+        facts |= {"seed": seed, **asdict(pipeline.sampling(temperature, top_k, top_p, guidance))}
     else:
-        codes = _codes_of(pipeline, text, picture, name)
+        read = pipeline.reading([text], name)[text]
+        codes = _codes_of(pipeline, read, picture, name)
         image = pipeline.decoded(codes)
         facts["picture"] = str(picture)
-    pieces = template.clip(pipeline.text_tokenizer.encode(text))
+    pieces = template.clip(pipeline.text_tokenizer.encode(read))
     maps = attention_maps(transformer, template, pieces, codes, [place])
-    words = pipeline.text_tokenizer.words(text)[: len(pieces)]
+    words = pipeline.text_tokenizer.words(read)[: len(pieces)]
     facts |= {"row": place[0], "column": place[1]}
     files = {each: out / f"{each}.png" for each in ("picture", "token", "text")}
     save_picture(image, files["picture"], text, facts)

@@ -12,6 +12,7 @@ from cogview.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
     from cogview.cli.evaluation_draws import Draws
     from cogview.evaluation.composition import AskedScene, SceneReader, Shown
@@ -36,7 +37,7 @@ def run(
     seed: int = 0,
     temperature: float = 1.0,
     top_k: int | None = None,
-    top_p: float = 0.8,
+    top_p: float | None = None,
     guidance: float | None = None,
     out: Path = Path("out/composition"),
     device: str | None = None,
@@ -64,7 +65,8 @@ def run(
         seed: of the first picture.
         temperature: below 1 prefers probable codes, above 1 levels them, 0 always takes the most probable.
         top_k: draw from so many most probable codes only.
-        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
+        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all. The model's own by
+            default.
         guidance: above 1, follow the text more closely than it was learnt, for models trained with some texts dropped;
             the model's own by default.
         out: the folder of the run.
@@ -84,7 +86,6 @@ def run(
     from cogview.data.ranks import Ranks
     from cogview.evaluation.caption_set import AskedPicture, fingerprint_of
     from cogview.evaluation.composition import SceneReader, asked_scenes, shares_of, validated, verdicts_on
-    from cogview.generation.config import SamplingConfig
 
     ranks = Ranks.from_environment(os.environ)
     possible = asked_scenes(pictures, split=split)
@@ -115,12 +116,7 @@ def run(
         ],
         candidates=candidates,
         seed=seed,
-        sampling=SamplingConfig(
-            guidance=float(pipeline.guidance if guidance is None else guidance),
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-        ),
+        sampling=pipeline.sampling(temperature, top_k, top_p, guidance),
         folder=out,
         ranks=ranks,
     )
@@ -239,10 +235,8 @@ def _read_drawn(draws: "Draws", reader: "SceneReader") -> "list[Shown]":
 
 def _failures(
     folder: Path, draws: "Draws", asked: "Sequence[AskedScene]", verdicts: "np.ndarray"
-) -> bytes | None:
+) -> "Image.Image | None":
     """Return a sheet of the first candidates that are not all right, each beside the real picture; None without any."""
-    import io
-
     import numpy as np
 
     from cogview.evaluation.composition import PARTS, QUALITIES
@@ -258,9 +252,7 @@ def _failures(
         rows.append([image, read_image(folder / asked[caption].file_name)])
         missed = [name for name in QUALITIES if verdicts[caption, PARTS.index(name)] == 0]
         notes.append([f"not {missed[0]}" + (" ..." if missed[1:] else ""), "real"])
-    sheet = io.BytesIO()
-    contact_sheet(rows, [asked[caption].text for caption in wrong], notes=notes).save(sheet, "PNG")
-    return sheet.getvalue()
+    return contact_sheet(rows, [asked[caption].text for caption in wrong], notes=notes)
 
 
 def _environment(pipeline: "Pipeline") -> dict[str, Any]:
@@ -279,9 +271,10 @@ def _environment(pipeline: "Pipeline") -> dict[str, Any]:
     }
 
 
-def _write(out: Path, result: dict[str, Any], sheet: bytes | None, as_json: bool) -> None:
+def _write(out: Path, result: dict[str, Any], sheet: "Image.Image | None", as_json: bool) -> None:
     """Write JSON, table and failures, and print what is in them."""
-    from cogview.files import atomic_write_bytes, atomic_write_json, atomic_write_text
+    from cogview.files import atomic_write_json, atomic_write_text
+    from cogview.generation.contact_sheet import save_sheet
 
     written = {"json": out / "composition.json", "table": out / "composition.md"}
     lines = [*_verdict_on_the_checker(result["checker"]), "", *_table(result)]
@@ -293,7 +286,7 @@ def _write(out: Path, result: dict[str, Any], sheet: bytes | None, as_json: bool
         failures.unlink(missing_ok=True)
     else:
         written["failures"] = failures
-        atomic_write_bytes(failures, sheet)
+        save_sheet(sheet, failures)
     if not result["checker"]["is_valid"]:
         warnings.warn("the checker errs too often, so that its figures say little", stacklevel=1)
     not_listed = result["num_left_out"] - len(result["left_out"])

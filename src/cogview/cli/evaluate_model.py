@@ -51,7 +51,7 @@ def run(
     attention: bool = False,
     temperature: float = 1.0,
     top_k: int | None = None,
-    top_p: float = 0.8,
+    top_p: float | None = None,
     guidance: float | None = None,
     batch_size: int = 32,
     num_workers: int = 0,
@@ -89,7 +89,8 @@ def run(
         attention: add the scales of attention scores by layer and head, while the first sample is drawn.
         temperature: below 1 prefers probable codes, above 1 levels them, 0 always takes the most probable.
         top_k: draw from so many most probable codes only.
-        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
+        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all. The model's own by
+            default.
         guidance: above 1, follow the text more closely than it was learnt, for models trained with some texts dropped;
             the model's own by default.
         batch_size: pictures seen at once.
@@ -212,8 +213,10 @@ def _texts_of(path: Path) -> tuple[str, ...]:
         UsageError: there are none.
         CogViewError: it cannot be read.
     """
+    from cogview.data.records import lines_of
+
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = lines_of(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise CogViewError(f"{path} cannot be read ({reason}): give a file with a text a line") from error

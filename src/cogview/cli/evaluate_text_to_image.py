@@ -36,7 +36,7 @@ def run(
     seed: int = 0,
     temperature: float = 1.0,
     top_k: int | None = None,
-    top_p: float = 0.8,
+    top_p: float | None = None,
     guidance: float | None = None,
     out: Path = Path("out/text-to-image"),
     batch_size: int = 32,
@@ -75,7 +75,8 @@ def run(
         seed: of the first picture, of the choice of captions and of their order.
         temperature: below 1 prefers probable codes, above 1 levels them, 0 always takes the most probable.
         top_k: draw from so many most probable codes only.
-        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
+        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all. The model's own by
+            default.
         guidance: above 1, follow the text more closely than it was learnt, for models trained with some texts dropped;
             the model's own by default.
         out: the folder of the run.
@@ -104,7 +105,6 @@ def run(
     from cogview.evaluation.clip import load_clip
     from cogview.evaluation.scores import MIN_PICTURES
     from cogview.files import sha256_of
-    from cogview.generation.config import SamplingConfig
 
     ranks = Ranks.from_environment(os.environ)
     captions_and_pictures = CaptionSet(
@@ -136,12 +136,7 @@ def run(
     backbone, seen_by = open_backbone(feature, weights, pipeline.device)
     scorer = load_clip(clip, clip_weights, pipeline.device) if clip and clip_weights else None
     # What cannot be drawn with is refused before the folder keeps it as what was asked for.
-    sampling = SamplingConfig(
-        guidance=float(pipeline.guidance if guidance is None else guidance),
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-    )
+    sampling = pipeline.sampling(temperature, top_k, top_p, guidance)
     draws = Draws(
         pipeline=pipeline,
         adapter=chosen,

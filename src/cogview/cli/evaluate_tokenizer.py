@@ -39,8 +39,8 @@ def run(
     counted and listed.
 
     Args:
-        data: an image folder (metadata.jsonl, or a .txt file beside each picture), a folder of WebDataset tars, or one
-            tar; best of pictures that the tokenizer has not learnt from.
+        data: a folder of pictures or of WebDataset tars or both, or one tar; captions are not needed. Best are
+            pictures that the tokenizer has not learnt from.
         image_tokenizer: its folder, the run that trained it, or a model folder; the bundled one by default.
         size_pixels: side of the square that pictures are resized and cropped to; that of the image tokenizer's run by
             default, otherwise 128.

@@ -18,6 +18,7 @@ from cogview.generation.adapters import find_adapter_folder, load_task_model, sa
 from cogview.generation.parts import PretrainedModel, TaskModel, TaskName, fields_of
 from cogview.generation.weights import fingerprint_of_transformer
 from cogview.recipes.config import FinetuneRecipe
+from cogview.text.known_words import KnownWords
 from cogview.training.transformer import Batches, TransformerTask
 from cogview.transformer.adapter import AdaptedTransformer, first_positions
 from cogview.transformer.model import Transformer
@@ -34,6 +35,7 @@ def finetune(
     out: Path,
     *,
     positions: Float[Tensor, "p d"] | None = None,
+    words: KnownWords | None = None,
     licence: str,
     card: str,
     facts: Mapping[str, Any],
@@ -54,6 +56,7 @@ def finetune(
         batches: gives the sequences of each step, put in order by the task's template, a dataclass.
         out: the run folder.
         positions: what the position table starts as, where it is not the base's.
+        words: of the texts that are learnt from, if they are known.
         licence: of what is learnt from.
         card: of the result.
         facts: what else defines the run, so that a resume with other facts is refused.
@@ -72,17 +75,25 @@ def finetune(
     if not alone and recipe.adapter is not None:
         raise UsageError("an adapter is trained by one process: start it without torchrun")
     started = None if start_from is None else _started(task, find_adapter_folder(start_from), base)
-    if recipe.adapter is not None and isinstance(started, AdaptedTransformer):
+    started_as = None
+    if started is not None:
+        started_as, words = started.transformer, words and started.words and started.words | words
+    if recipe.adapter is not None and isinstance(started_as, AdaptedTransformer):
         # What it has learnt of words stays, and others may come.
-        rows = tuple(dict.fromkeys((*started.adapter.token_rows, *recipe.adapter.token_rows)))
+        rows = tuple(dict.fromkeys((*started_as.adapter.token_rows, *recipe.adapter.token_rows)))
         recipe = dataclasses.replace(recipe, adapter=dataclasses.replace(recipe.adapter, token_rows=rows))
     transformer = new_transformer(recipe, base.transformer, template.num_positions, positions)
-    if started is not None:
-        _start_as(transformer, started, f"{start_from}")
+    if started_as is not None:
+        _start_as(transformer, started_as, f"{start_from}")
     if recipe.attention is not None:
         transformer.compute_attention(recipe.attention)
     trained = TaskModel(
-        task=task, transformer=transformer, template=fields_of(template), licence=licence, card=card
+        task=task,
+        transformer=transformer,
+        template=fields_of(template),
+        licence=licence,
+        card=card,
+        words=words,
     )
     run_training(
         TransformerTask(transformer if alone else copy.deepcopy(transformer), batches, recipe.token_loss),
@@ -110,12 +121,12 @@ def finetune(
     )
 
 
-def _started(task: TaskName, folder: Path, base: PretrainedModel) -> Transformer:
+def _started(task: TaskName, folder: Path, base: PretrainedModel) -> TaskModel:
     """Return what was trained before."""
     started = load_task_model(folder, base)
     if started.task != task:
         raise UsageError(f"{folder} has learnt {started.task}, not {task}: start from another")
-    return started.transformer
+    return started
 
 
 def _start_as(transformer: Transformer, started: Transformer, name: str) -> None:

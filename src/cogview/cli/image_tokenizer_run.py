@@ -16,6 +16,8 @@ from cogview.evaluation.distances import perceptual_distance
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
 from cogview.evaluation.reconstruction import evaluate_reconstruction, in_batches, reconstruction_grid
 from cogview.files import atomic_write_bytes, sha256_of
+from cogview.image.kept import KeptPictures
+from cogview.image.pixels import as_float
 from cogview.recipes.config import ImageTokenizerRecipe, VQGANRecipe
 from cogview.training.image_tokenizer import ImageTokenizerTask
 from cogview.training.vqgan import Perception, VQGANTask
@@ -23,6 +25,8 @@ from cogview.training.vqgan import Perception, VQGANTask
 HELD_OUT_SPLITS = ("held-out-composition", "held-out-object", "held-out-style")
 NUM_SAMPLES = 8
 MAX_EVALUATED = 512
+MAX_KEPT = 64
+"""Pictures of each held-out split by which the exported tokenizer knows what it keeps."""
 
 
 def train_image_tokenizer(
@@ -74,6 +78,14 @@ def train_image_tokenizer(
             for split, pictures in held_out.items()
         }
 
+    def export(folder: Path) -> None:
+        tokenizer = task.tokenizer()
+        batches = [batch for each in held_out.values() for batch in in_batches(each.pixels[:MAX_KEPT])]
+        if batches:
+            as_images = (as_float(torch.tensor(batch).permute(0, 3, 1, 2)) for batch in batches)
+            tokenizer.held_out = KeptPictures.of(map(tokenizer.kept_db, as_images))
+        tokenizer.save_pretrained(folder, dtype=torch.float16)
+
     run_training(
         task,
         training,
@@ -86,7 +98,7 @@ def train_image_tokenizer(
             "pictures": images.fingerprint,
         },
         sample=sample,
-        export=lambda folder: task.tokenizer().save_pretrained(folder, dtype=torch.float16),
+        export=export,
         evaluate=evaluate,
         as_json=as_json,
     )

@@ -7,6 +7,7 @@ answers at once.
 import contextlib
 import difflib
 import functools
+import gc
 import importlib
 import inspect
 import io
@@ -96,6 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exception(error)
         print(f"cogview: error: {_explanation(error)}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
+    finally:
+        if arguments is None:
+            gc.freeze()  # the process ends: what it imported need not be looked through for garbage
     return 0
 
 

@@ -49,7 +49,8 @@ def run(
         device: cpu, for this machine, or the name of a GPU: h100, a100-80, v100, rtx4090, ...
         num_devices: so many of them train together and share weights, gradients and optimizer state.
         device_memory_gb: memory of one, in 10^9 bytes, in the place of what is known of it.
-        peak_tflops: what one computes at most in the run's precision, in 10^12 operations a second, likewise.
+        peak_tflops: what one computes at most in the run's precision, in 10^12 operations a second, likewise; of this
+            machine's CPU, what a product reaches that is timed by default.
         mfu: the share of that which the model's operations are assumed to be.
         data: tokens that there are already; the recipe is otherwise counted with those it is made for.
         grid: rows and columns of codes of a picture.
@@ -157,12 +158,13 @@ def _training_lines(training: dict[str, Any], device: dict[str, Any], num_device
             advice += (
                 ", and more devices that share the run do not help: see 'What does not fit' in docs/plan.md"
             )
+    peak = f"{training['peak_tflops'] or 0:.3g} TFLOP/s"
+    if training["peak_is_timed"]:
+        peak = f"the {peak} of a product timed here just now"
     hours = "hours: not known without --peak-tflops"
     if training["hours"] is not None:
-        hours = (
-            f"hours: {training['hours']:,.1f}, if {training['mfu']:.0%} of {training['peak_tflops']:g} TFLOP/s are "
-            "reached (an assumption: --mfu)"
-        )
+        share = f"{training['mfu']:.0%} of {peak}"
+        hours = f"hours: {training['hours']:,.1f}, if {share} are reached (an assumption: --mfu)"
     return [
         f"training in {training['precision']} with {training['optimizer']}, {sequences} at a time{each}:",
         *_memory_lines(training["bytes_by_kind"]),

@@ -14,6 +14,7 @@ def run(
     *,
     model: str | None = None,
     captioner: str | None = None,
+    strict: bool = False,
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     json: bool = False,
@@ -30,6 +31,8 @@ def run(
             default.
         captioner: the name of one that the model has, or a folder, or the run that trained it; the model's own by
             default.
+        strict: end with an error, rather than a warning, for words that the model has never seen and pictures that the
+            image tokenizer hardly keeps.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
         dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
         json: print the result as JSON.
@@ -42,12 +45,16 @@ def run(
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "captioner", captioner)
-    told = ToldPictures(pipeline, pipeline.captioner(name).template, pictures)
+    told = ToldPictures(pipeline, pipeline.captioner(name).template, pictures, strict)
     paths = list(told.codes)
     ranked = [
         {"path": paths[each.index], "caption_loss": each.caption_loss}
-        for each in pipeline.rank(text, list(told.codes.values()), name)
+        for each in pipeline.rank(text, list(told.codes.values()), name, strict)
     ]
     lines = [f"{each['caption_loss']:.3f}  {each['path']}" for each in ranked]
-    print_result({"text": text, "pictures": ranked, "problems": told.problems}, lines, json)
+    print_result(
+        {"text": text, "pictures": ranked, "contact_sheets": told.sheets, "problems": told.problems},
+        lines,
+        json,
+    )
     told.refuse_problems()

@@ -17,7 +17,19 @@ def print_result(result: Mapping[str, Any], lines: Sequence[str], as_json: bool)
         lines: the same for people.
         as_json: which of the two to print.
     """
-    print(json.dumps(result, ensure_ascii=False, default=str) if as_json else "\n".join(lines))
+    text = json.dumps(result, ensure_ascii=False, default=str) if as_json else "\n".join(lines)
+    # Names of files may be no text, and a terminal may not know every character: JSON's escapes are Python's.
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, errors="backslashreplace").decode(encoding))
+
+
+def print_above_bars(lines: Sequence[str]) -> None:
+    """Print lines at once, without spoiling a progress bar that stands on the same terminal."""
+    if sys.stderr.isatty():
+        tqdm.write("\n".join(lines), file=sys.stdout)
+    else:
+        print("\n".join(lines))
+    sys.stdout.flush()
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """Sample sheets that training draws on its way."""
 
-import io
+from itertools import islice, pairwise
 from pathlib import Path
 
 from cogview.data.shards import TokenShards
-from cogview.files import atomic_write_bytes
-from cogview.generation.contact_sheet import contact_sheet
+from cogview.errors import UsageError
+from cogview.generation.contact_sheet import contact_sheet, save_sheet
 from cogview.generation.parts import PretrainedModel
 from cogview.generation.pipeline import Pipeline
 
@@ -14,11 +14,23 @@ NUM_SAMPLE_CANDIDATES = 2
 
 
 def captions_of(shards: TokenShards, model: PretrainedModel) -> tuple[str, ...]:
-    """Return captions of pictures spread over the tokens, as far as the model reads them."""
+    """Return captions of pictures spread over the tokens, as far as the model reads them, none empty.
+
+    Raises:
+        UsageError: all are empty.
+    """
     num_texts = min(NUM_SAMPLE_TEXTS, len(shards))
-    indices = [len(shards) * number // num_texts for number in range(num_texts)]
-    pieces = [model.template.clip(shards.pieces(index, 0)) for index in indices]
-    return tuple(Pipeline(model).text_tokenizer.decode(each.tolist()) for each in pieces)
+    starts = [len(shards) * number // num_texts for number in range(num_texts + 1)]
+    decode = Pipeline(model).text_tokenizer.decode
+    texts: list[str] = []
+    for start, stop in pairwise(starts):
+        read = (decode(model.template.clip(shards.pieces(index, 0)).tolist()) for index in range(start, stop))
+        texts += islice((text for text in read if text.strip()), 1)
+    if not texts:
+        raise UsageError(
+            f"the captions of {shards.folder} are empty; say with --sample-texts what the sample sheets should show"
+        )
+    return tuple(texts)
 
 
 def draw_samples(
@@ -26,6 +38,4 @@ def draw_samples(
 ) -> None:
     """Draw a contact sheet with the transformer, or an adapter of it, as it is now; the seeds are always the same."""
     rows = Pipeline(model).generate(texts, NUM_SAMPLE_CANDIDATES, adapter=adapter)
-    sheet = io.BytesIO()
-    contact_sheet([[picture.image for picture in row] for row in rows], texts).save(sheet, "PNG")
-    atomic_write_bytes(path, sheet.getvalue())
+    save_sheet(contact_sheet([[picture.image for picture in row] for row in rows], texts), path)

@@ -15,6 +15,7 @@ from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.pretrained import find_model_folder, load_pretrained
 from cogview.recipes.config import StyleRecipe
+from cogview.text.known_words import KnownWords, count_words
 
 STYLE_TEXTS = ("An image of {} style", "一张{}风格的图片")
 SAMPLE_TEXTS = ("A cat of {} style", "A tree of {} style", "一个{}风格的苹果", "A house of {} style")
@@ -56,8 +57,14 @@ def train_style(
     else:
         if not style.strip():
             raise UsageError("--style is empty: give the style a name, or leave it out to learn the captions")
-        texts = [text_tokenizer.encode(text.format(style)) for text in STYLE_TEXTS]
-        shards = OneTextShards(data, texts, image_tokenizer=images, text_tokenizer=words)
+        texts = [text.format(style) for text in STYLE_TEXTS]
+        shards = OneTextShards(
+            data,
+            [text_tokenizer.encode(text) for text in texts],
+            image_tokenizer=images,
+            text_tokenizer=words,
+            words=KnownWords.of_counts(count_words(texts, text_tokenizer)),
+        )
         shown = sample_texts or tuple(text.format(style) for text in SAMPLE_TEXTS)
     if not all(text.strip() for text in shown):
         raise UsageError("a text of --sample-texts is empty; say what the sample sheets should show")
@@ -73,6 +80,7 @@ def train_style(
         "style",
         thinned(whole, training.seed, recipe.masked_codes, recipe.kept_codes, recipe.weight_of_changes),
         out,
+        words=shards.words,
         licence=licence,
         card=finetune_card(
             f"A style for a CogView model: {style or 'from its pictures'}",

@@ -1,7 +1,6 @@
 """A run that learns super-resolution: what `cogview train super-resolution` does once its options are read."""
 
 import dataclasses
-import io
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from cogview.cli.finetune_run import finetune
 from cogview.data.loader import thinned
 from cogview.data.magnified import MagnifiedShards, MagnifiedTokenBatches
 from cogview.data.shards import TokenShards
-from cogview.files import atomic_write_bytes
-from cogview.generation.contact_sheet import contact_sheet
+from cogview.generation.contact_sheet import contact_sheet, save_sheet
 from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.pretrained import find_model_folder, load_pretrained
@@ -94,6 +92,7 @@ def train_super_resolution(
         ),
         out,
         positions=positions,
+        words=large.words,
         licence=licence,
         card=finetune_card(
             "A magnifier for a CogView model",
@@ -146,6 +145,4 @@ def _draw_samples(
         for shown in zip(*columns, strict=True)
     ]
     captions = [pipeline.text_tokenizer.decode(template.low.clip(each).tolist()) for each in texts]
-    sheet = io.BytesIO()
-    contact_sheet(rows, captions).save(sheet, "PNG")
-    atomic_write_bytes(path, sheet.getvalue())
+    save_sheet(contact_sheet(rows, captions), path)

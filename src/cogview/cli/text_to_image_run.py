@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,19 +12,24 @@ import torch
 from cogview.cli.samples import captions_of, draw_samples
 from cogview.cli.tokenizers import IMAGE_TOKENIZER, TEXT_TOKENIZER, open_image_tokenizer, open_text_tokenizer
 from cogview.cli.training_run import run_training
-from cogview.data.loader import MixedCodeBatches, TokenBatches, thinned
+from cogview.data.loader import (
+    BatchSource,
+    MixedCodeBatches,
+    TokenBatches,
+    TwoPhaseBatches,
+    fading,
+    thinned,
+)
 from cogview.data.ranks import Ranks
 from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
 from cogview.files import sha256_of
+from cogview.generation.card import bare_card
+from cogview.generation.own_sampling import measured_top_p
 from cogview.generation.parts import PretrainedModel
-from cogview.generation.pretrained import (
-    find_model_folder,
-    load_pretrained,
-    save_pretrained,
-)
+from cogview.generation.pretrained import find_model_folder, load_pretrained, save_pretrained
 from cogview.recipes.config import TextToImageRecipe
-from cogview.sequence.template import TextToImageTemplate
+from cogview.sequence.template import Codes, Pieces, TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.training.config import TokenLossConfig
 from cogview.training.progress import say
@@ -35,6 +40,8 @@ from cogview.transformer.model import Transformer
 from cogview.transformer.three_region import regions_for, sees_all
 
 MAX_EVALUATED = 512
+NUM_MEASURED = 16
+"""Pictures of which top-p is chosen: a batch."""
 GUIDANCE = 1.5
 """Of models that are trained with some texts dropped."""
 
@@ -69,9 +76,12 @@ def train_text_to_image(
             held_out, image_tokenizer=shards.image_tokenizer, text_tokenizer=shards.text_tokenizer
         )
     model = _new_model(recipe, shards, data)
-    source = None if start_from is None else find_model_folder(start_from)
+    if start_from == Path("bundled") and not start_from.exists():
+        source: Path | None = find_model_folder(None)
+    else:
+        source = None if start_from is None else find_model_folder(start_from)
     if source is not None:
-        _take_weights(model, source)
+        model = _with_weights(model, source)
     texts = sample_texts or captions_of(held_out_shards or shards, model)
     if not all(text.strip() for text in texts):
         raise UsageError("a text of --sample-texts is empty; say what the sample sheets should show")
@@ -81,13 +91,13 @@ def train_text_to_image(
     def whole_pictures(tokens: TokenShards, dropped_texts: float = 0.0) -> TokenBatches:
         return TokenBatches(tokens, model.template, seed, recipe.training.batch_size, dropped_texts)
 
-    whole = whole_pictures(shards, recipe.dropped_texts)
-    read = MixedCodeBatches(whole, recipe.mixed_codes, seed) if recipe.mixed_codes else whole
-    kept = thinned(read, seed, recipe.masked_codes, recipe.kept_codes)
+    read = _batches(recipe, whole_pictures(shards, recipe.dropped_texts), shards)
     # Of several processes each trains its part of a transformer; the model gets the whole of it to draw and to export.
     alone = Ranks.from_environment(os.environ).num_ranks == 1
     trained = model.transformer if alone else copy.deepcopy(model.transformer)
-    task = TransformerTask(trained, kept, recipe.token_loss)
+    # A model that several train is large, and lies on the CPU when it is exported: it keeps the usual top-p.
+    measured = _spread_pairs(held_out_shards or shards) if alone else []
+    task = TransformerTask(trained, read, recipe.token_loss)
 
     evaluate: Callable[[], dict[str, dict[str, float]]] | None = None
     if held_out_shards is not None:
@@ -111,17 +121,39 @@ def train_text_to_image(
             "mixed_codes": recipe.mixed_codes,
             "masked_codes": recipe.masked_codes,
             "kept_codes": recipe.kept_codes,
+            "mixed_codes_at_end": recipe.mixed_codes_at_end,
+            "few_codes_first": recipe.few_codes_first,
             "text_tokenizer": shards.text_tokenizer,
             "image_tokenizer": shards.image_tokenizer,
             "num_pairs": len(shards),
             "tokens": shards.fingerprint,
         },
-        sample=lambda num_steps: draw_samples(model, texts, out / "samples" / f"step-{num_steps:08d}.png"),
-        export=lambda folder: save_pretrained(model, folder, torch.float16),
+        sample=lambda num_steps: draw_samples(
+            _drawing_well(model, measured), texts, out / "samples" / f"step-{num_steps:08d}.png"
+        ),
+        export=lambda folder: save_pretrained(_drawing_well(model, measured), folder, torch.float16),
         evaluate=evaluate,
         whole=None if alone else model.transformer,
         as_json=as_json,
     )
+
+
+def _batches(recipe: TextToImageRecipe, whole: TokenBatches, shards: TokenShards) -> BatchSource:
+    """Return what a run reads, step by step: first few codes and then more, as far as its recipe says so."""
+    seed, num_steps, start = recipe.training.seed, recipe.training.num_steps, recipe.few_codes_first
+    num_first_steps = round(start.fraction * num_steps)
+    read: BatchSource = whole
+    last = recipe.mixed_codes if recipe.mixed_codes_at_end is None else recipe.mixed_codes_at_end
+    if recipe.mixed_codes or last:
+        read = MixedCodeBatches(read, fading(recipe.mixed_codes, last, num_first_steps, num_steps), seed)
+    read = thinned(read, seed, recipe.masked_codes, recipe.kept_codes)
+    if not num_first_steps:
+        return read
+    # As many codes a step as of whole pictures: a step then costs much the same.
+    num_pictures = recipe.training.batch_size * max(1, whole.template.num_codes_per_image // start.kept_codes)
+    all_codes = TokenBatches(shards, whole.template, seed, num_pictures, recipe.dropped_texts)
+    first = thinned(all_codes, seed, start.masked_codes, start.kept_codes)
+    return TwoPhaseBatches(first, read, num_first_steps)
 
 
 def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> PretrainedModel:
@@ -180,11 +212,13 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
         guidance=GUIDANCE if recipe.dropped_texts else 1.0,
+        words=shards.words,
+        text_case=recipe.text_case,
     )
 
 
-def _take_weights(model: PretrainedModel, folder: Path) -> None:
-    """Put the weights of a model folder into a new model of the same shape, template and tokenizers."""
+def _with_weights(model: PretrainedModel, folder: Path) -> PretrainedModel:
+    """Return a new model with the weights, and the words, of a folder of the same shape, template and tokenizers."""
     source = load_pretrained(folder)
     wanted_config = model.transformer.config
     # How a step is computed, and regularised, may change; which function the weights stand for may not.
@@ -204,6 +238,25 @@ def _take_weights(model: PretrainedModel, folder: Path) -> None:
                 "tokenizers that the model was trained with."
             )
     model.transformer.load_state_dict(source.transformer.state_dict())
+    # Words that only one of the two knows are no more unknown; where either does not say, nothing is.
+    return dataclasses.replace(model, words=model.words and source.words and model.words | source.words)
+
+
+def _spread_pairs(shards: TokenShards) -> list[tuple[Pieces, Codes]]:
+    """Return a few pairs spread over the tokens, to measure on how a model draws best."""
+    num = min(NUM_MEASURED, len(shards))
+    indices = [len(shards) * number // num for number in range(num)]
+    return [(shards.pieces(index, 0), shards.codes(index)) for index in indices]
+
+
+def _drawing_well(model: PretrainedModel, pairs: Sequence[tuple[Pieces, Codes]]) -> PretrainedModel:
+    """Return the model with the top-p that it draws best with as it is now, and a card that says what was measured."""
+    if not pairs:
+        return model
+    measured = measured_top_p(model, pairs)
+    card = bare_card(model.transformer.config, model.template, model.text_tokenizer, model.image_tokenizer)
+    card += f"\nDraws with top-p {measured.top_p:g} unless told otherwise ({measured.line}).\n"
+    return dataclasses.replace(model, top_p=measured.top_p, card=card)
 
 
 def _held_out_losses(

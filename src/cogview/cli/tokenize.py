@@ -35,8 +35,8 @@ def run(
     Started by torchrun, each process does its share, on a GPU of its own if there are GPUs.
 
     Args:
-        data: an image folder (metadata.jsonl, or a .txt or .json file beside each picture), a folder of WebDataset
-            tars, or one tar.
+        data: a folder of pictures (with metadata.jsonl, or a .txt or .json beside each) or of WebDataset tars or both,
+            or one tar.
         out: the folder of tokens to make.
         image_tokenizer: its folder, the run that trained it, or a model folder; the bundled one by default.
         text_tokenizer: a SentencePiece file, a model folder, or the run of a model; the bundled one by default.

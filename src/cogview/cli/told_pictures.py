@@ -1,5 +1,6 @@
 """What the verbs that look at pictures share: the adapter they look with, and the codes of the pictures."""
 
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,36 +55,75 @@ def take_adapter(pipeline: "Pipeline", option: str, given: str | None) -> str | 
     return name
 
 
+def weights_of(pipeline: "Pipeline", *adapters: str | None) -> dict[str, str]:
+    """Return the fingerprints of all weights that a run uses.
+
+    Args:
+        pipeline: the model.
+        adapters: names of those that are used; None counts for nothing.
+    """
+    from cogview.generation.weights import fingerprint_of_transformer
+
+    return {
+        "transformer": pipeline.fingerprint,
+        "text_tokenizer": pipeline.text_tokenizer.fingerprint,
+        "image_tokenizer": pipeline.image_tokenizer.fingerprint,
+    } | {
+        f"adapter {name}": fingerprint_of_transformer(pipeline.adapters[name].transformer.state_dict())
+        for name in adapters
+        if name is not None
+    }
+
+
 class ToldPictures:
     """The codes of pictures by their paths; what cannot be read is warned of, one line each.
+
+    Contact sheets of ours, which `out/001/*.png` names too, are passed over and told in one line on stderr.
 
     Args:
         pipeline: the model.
         template: of the sequences that the codes go into.
         paths: of the pictures.
+        strict: refuse pictures that the image tokenizer hardly keeps, rather than warn of them.
 
     Attributes:
         codes: of those that can be read, in the order of the paths.
         problems: where and reason of the others.
+        sheets: contact sheets that were passed over.
 
     Raises:
-        UsageError: no picture was named.
+        UsageError: no picture was named, or contact sheets alone, or one is refused.
         CogViewError: none can be read.
     """
 
-    def __init__(self, pipeline: "Pipeline", template: "PairTemplate", paths: Sequence[Path]) -> None:
+    def __init__(
+        self, pipeline: "Pipeline", template: "PairTemplate", paths: Sequence[Path], strict: bool = False
+    ) -> None:
         import torch
 
+        from cogview.generation.contact_sheet import is_contact_sheet
         from cogview.image.pixels import UnusableImage
 
         if not paths:
             raise UsageError("there is no picture; give the path of at least one")
+        self.sheets = [path for path in paths if is_contact_sheet(path)]
+        paths = [path for path in paths if path not in set(self.sheets)]
+        if not paths:
+            raise UsageError(
+                f"{self.sheets[0]} is a contact sheet: give the paths of the pictures themselves"
+            )
+        if self.sheets:
+            num, shown = len(self.sheets), ", ".join(map(str, self.sheets[:3]))
+            print(
+                f"cogview: {num} contact sheet{'s' * (num > 1)} passed over: {shown}{', ...' * (num > 3)}",
+                file=sys.stderr,
+            )
         self.codes: dict[Path, Tensor] = {}
         self.problems: list[dict[str, Any]] = []
         with progress_bar("reading", "pictures") as move:
             for number, path in enumerate(paths, start=1):
                 try:
-                    self.codes[path] = torch.from_numpy(pipeline.codes_of(path, template)[0])
+                    self.codes[path] = torch.from_numpy(pipeline.codes_of(path, template, strict)[0])
                 except UnusableImage as error:
                     warnings.warn(str(error), stacklevel=1)
                     self.problems.append({"where": path, "reason": str(error)})

@@ -22,8 +22,8 @@ def run(
 
     Args:
         recipe: shape and training of the image tokenizer.
-        data: an image folder (metadata.jsonl, or a .txt file beside each picture), a folder of WebDataset tars, or one
-            tar. Learnt from are the pictures that name the split "train" or none; held-out splits are for measuring.
+        data: a folder of pictures or of WebDataset tars or both, or one tar; captions are not needed. Learnt
+            from are the pictures that name the split "train" or none; held-out splits are for measuring.
         out: the run folder to make; its model/ will be the image tokenizer.
         resume: go on with the run that lies in the run folder.
         json: print the result as JSON.

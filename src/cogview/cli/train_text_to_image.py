@@ -28,7 +28,8 @@ def run(
         data: tokens, as `cogview tokenize` makes them.
         out: the run folder to make; its model/ will be the whole model, which `cogview generate --model` takes.
         held_out: tokens, made by the same tokenizers, on which the loss is measured at the end.
-        start_from: a model or a run to finetune: its transformer goes on from there, on tokens of its own tokenizers.
+        start_from: a model or a run to finetune, or the word bundled: its transformer goes on from there, on tokens of
+            its own tokenizers.
         sample_texts: what the sample sheets show; captions of the tokens by default.
         resume: go on with the run that lies in the run folder.
         json: print the result as JSON.

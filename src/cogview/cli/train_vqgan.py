@@ -24,8 +24,8 @@ def run(
 
     Args:
         recipe: shape and training of the VQGAN.
-        data: an image folder (metadata.jsonl, or a .txt file beside each picture), a folder of WebDataset tars, or one
-            tar. Learnt from are the pictures that name the split "train" or none; held-out splits are for measuring.
+        data: a folder of pictures or of WebDataset tars or both, or one tar; captions are not needed. Learnt
+            from are the pictures that name the split "train" or none; held-out splits are for measuring.
         out: the run folder to make; its model/ will be the image tokenizer.
         perception: what the perceptual loss is taken over: EfficientNet-Lite0, whose weights come with the extra eval,
             or lpips, that package's distance over VGG, whose weights torchvision fetches once if they aren't here.

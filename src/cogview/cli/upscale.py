@@ -1,13 +1,19 @@
 """`cogview upscale`: draws pictures again at twice or four times the model's size."""
 
+import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from cogview.cli.drawn_pictures import numbered_folder, save_picture
+from cogview.cli.drawn_pictures import picture_folder, save_picture, tell_kept
 from cogview.cli.report import print_result, progress_bar
 from cogview.errors import UsageError
 
-_PICTURES_AT_ONCE = 16  # what is drawn is saved after so many
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+_PICTURES_AT_ONCE = 16  # which the engine draws together
 
 
 def run(
@@ -23,14 +29,16 @@ def run(
     top_k: int | None = None,
     top_p: float = 0.8,
     out: Path = Path("out"),
+    strict: bool = False,
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     json: bool = False,
 ) -> None:
     """Draw pictures again at twice or four times the model's size.
 
-    Each call writes its pictures into a new numbered folder and prints their paths. A picture that cannot be read is
-    warned of and left out; the command then ends with exit code 1.
+    Each call writes its pictures into a new numbered folder and prints their paths; if it is stopped or killed, the
+    same command goes on there. A picture that cannot be read is warned of and left out; the command then ends with exit
+    code 1.
 
     Args:
         text: what the pictures show, in quotation marks.
@@ -46,6 +54,8 @@ def run(
         top_k: draw from so many most probable codes only.
         top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
         out: the folder in which the numbered folder is made.
+        strict: end with an error, rather than a warning, for words that the model has never seen and pictures that the
+            image tokenizer hardly keeps.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
         dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
         json: print the result as JSON.
@@ -53,40 +63,78 @@ def run(
     if not text.strip():
         raise UsageError("the text is empty; say what the pictures show")
     text = text.encode(errors="replace").decode()
+    import torch
+
     import cogview
-    from cogview.cli.told_pictures import ToldPictures, take_adapter
+    from cogview.cli.told_pictures import ToldPictures, take_adapter, weights_of
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "magnifier", magnifier)
-    told = ToldPictures(pipeline, pipeline.magnifier(name).template.low, pictures)
+    told = ToldPictures(pipeline, pipeline.magnifier(name).template.low, pictures, strict)
     given = list(told.codes.items())
-    drawn: list[dict[str, object]] = []
     settings = {"text": text, "factor": factor, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-    with numbered_folder(out) as folder, progress_bar("magnifying", "codes") as move:
-        for start in range(0, len(given), _PICTURES_AT_ONCE):
-            part = given[start : start + _PICTURES_AT_ONCE]
+    names = [name] if name else pipeline.magnifier_names
+    request = {
+        "verb": "upscale",
+        **settings,
+        "seed": seed,
+        "pictures": _fingerprint(told.codes),
+        "weights": weights_of(pipeline, *names),
+        "device": str(pipeline.device),
+        "dtype": str(pipeline.dtype),
+        "versions": [cogview.__version__, torch.__version__],
+    }
+    with picture_folder(out, request) as folder:
+        tell_kept(folder, len(given))
+        num_left, num_done = len(given) - folder.num_kept, 0
+        with progress_bar("magnifying", "codes") as move:
+            for share, start in enumerate(range(0, len(given), _PICTURES_AT_ONCE)):
+                if folder.pictures(share) is not None:
+                    continue
+                part = given[start : start + _PICTURES_AT_ONCE]
 
-            def progress(num_done: int, num_all: int, before: int = start, here: int = len(part)) -> None:
-                per_picture = num_all // here
-                move(before * per_picture + num_done, len(given) * per_picture)
+                def progress(done: int, here: int, before: int = num_done, pictures: int = len(part)) -> None:
+                    each = here // pictures
+                    move(before * each + done, max(num_left, before + pictures) * each)
 
-            magnified = pipeline.upscale(
-                [codes for _, codes in part],
-                text,
-                factor,
-                seed + start,
-                temperature,
-                top_k,
-                top_p,
-                progress=progress,
-                magnifier=name,
-            )
-            for number, ((source, _), picture) in enumerate(
-                zip(part, magnified, strict=True), start=start + 1
-            ):
-                path = folder / f"{number:02d}-{source.stem[:40]}-x{factor}.png"
-                save_picture(picture.image, path, text, settings | {"seed": picture.seed})
-                drawn.append({"path": path, "source": source, "seed": picture.seed})
-    result = {"folder": folder, "pictures": drawn, "problems": told.problems}
-    print_result(result, [str(each["path"]) for each in drawn], json)
+                magnified = pipeline.upscale(
+                    [codes for _, codes in part],
+                    text,
+                    factor,
+                    seed + start,
+                    temperature,
+                    top_k,
+                    top_p,
+                    progress=progress,
+                    magnifier=name,
+                    strict=strict,
+                )
+                drawn: list[dict[str, Any]] = []
+                for number, ((source, _), picture) in enumerate(
+                    zip(part, magnified, strict=True), start=start + 1
+                ):
+                    path = folder.path / f"{number:02d}-{source.stem[:40]}-x{factor}.png"
+                    read = {} if picture.drawn_text is None else {"drawn_text": picture.drawn_text}
+                    save_picture(picture.image, path, text, settings | {"seed": picture.seed} | read)
+                    drawn.append({"path": path, "source": str(source), "seed": picture.seed})
+                folder.keep(share, drawn)
+                num_done += len(part)
+        folder.finish()
+        pictures_drawn = list(folder.all_pictures())
+    result = {
+        "folder": folder.path,
+        "pictures": pictures_drawn,
+        "contact_sheets": told.sheets,
+        "problems": told.problems,
+    }
+    print_result(result, [str(each["path"]) for each in pictures_drawn], json)
     told.refuse_problems()
+
+
+def _fingerprint(codes: "Mapping[Path, Tensor]") -> str:
+    """Return what names pictures by their codes and names, in their order."""
+    digest = hashlib.sha256()
+    for path, each in codes.items():
+        digest.update(repr(path.stem).encode())
+        digest.update(each.numpy().tobytes())
+    return digest.hexdigest()[:16]

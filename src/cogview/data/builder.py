@@ -22,7 +22,8 @@ from cogview.data.packages import CREDITS_FILE
 from cogview.data.scenes import LATTICE_CELLS, Scene, draw_scene, make_scene
 from cogview.data.world import held_out_codes, known_codes
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_folder, atomic_write_json, atomic_write_text
+from cogview.files import atomic_write_json, atomic_write_text
+from cogview.folders import atomic_folder
 
 CHUNK_PICTURES = 250
 PNG_COMPRESS_LEVEL = 1  # 2 % larger than the best, five times as fast
@@ -130,6 +131,17 @@ class ExampleSource:
 
     def example(self, split: Split, index: int) -> Example:
         """Return example `index` of a split: a function of the configuration, the split and the index alone."""
+        scene, texts = self.scene_and_texts(split, index)
+        return Example(
+            name=f"{split}-{index:07d}",
+            image=draw_scene(scene, self.icons, self.config.size_pixels),
+            texts=texts,
+            split=split,
+            scene=scene,
+        )
+
+    def scene_and_texts(self, split: Split, index: int) -> tuple[Scene, list[str]]:
+        """Return what example `index` of a split shows and what is said of it, without drawing it."""
         scene = make_scene(self.config, split, index, self._icon_codes)
         rng = random.Random(f"{self.config.seed}/{split}/{index}/captions")
         words = self.icons.words.get(scene.placements[0].code)
@@ -139,13 +151,7 @@ class ExampleSource:
             # The first languages take what doesn't divide evenly.
             share = len(range(number, self.config.captions_per_picture, len(languages)))
             texts += captions(scene, rng, share, language, words)
-        return Example(
-            name=f"{split}-{index:07d}",
-            image=draw_scene(scene, self.icons, self.config.size_pixels),
-            texts=texts,
-            split=split,
-            scene=scene,
-        )
+        return scene, texts
 
 
 def build_default_data(

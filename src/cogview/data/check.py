@@ -11,10 +11,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from cogview.data.decoding import decode_image, map_in_chunks
+from cogview.data.decoding import decode_bytes, map_in_chunks, read_bytes
 from cogview.data.pairs import CaptionedImage, Problem
 from cogview.data.sources import open_pairs
-from cogview.text.tokenizer import TextTokenizer
+from cogview.text.tokenizer import TextTokenizer, is_blank
 
 CHUNK_IMAGES = 32
 MAX_LISTED = 100
@@ -71,7 +71,7 @@ class DataReport:
         source: the data set.
         num_images: pictures that can be used, captions or not.
         num_captions: captions that aren't empty.
-        num_empty_captions: captions that hold nothing but spaces.
+        num_empty_captions: captions of which the text tokenizer leaves nothing: spaces and what nobody sees.
         num_without_caption: pictures all of whose captions are empty; tokenizing leaves them out.
         sizes: how many pictures there are of each size, the commonest first: {"128x128": 60}.
         short_side_pixels: spread of the pictures' short sides.
@@ -83,7 +83,7 @@ class DataReport:
         splits: how many pictures name each split; "" are those that name none.
         num_duplicates: pictures whose file equals an earlier one byte by byte.
         duplicates: the first of them, as (earlier, later).
-        num_problems: things that cannot be used.
+        num_problems: things that cannot be used, and what looks like a picture or a caption and is passed over.
         problems: the first of them.
     """
 
@@ -152,10 +152,10 @@ def check_folder(
     """Look through a data set: every picture is decoded, every caption read, nothing is written.
 
     Args:
-        source: an image folder, a folder of WebDataset tars, or one tar.
+        source: a folder of pictures or of WebDataset tars or both, or one tar.
         split: look only at the pictures that name this split or none.
         size_pixels: count the pictures that are smaller.
-        text_tokenizer: measure the captions in its pieces.
+        text_tokenizer: measure the captions in its pieces; without one, those are empty of which ours leave nothing.
         max_text_pieces: count the captions that have more.
         num_workers: processes that decode; 0 does it in this one.
         progress: called with (pictures done, pictures in all).
@@ -169,7 +169,7 @@ def check_folder(
     for chunk in map_in_chunks(_inspect, pairs, num_workers, CHUNK_IMAGES):
         for image, found in chunk:
             survey.add(image, found)
-        num_done += len(chunk)
+        num_done += sum(not (isinstance(image, Problem) and image.is_passed_over) for image, _ in chunk)
         if progress is not None:
             progress(num_done, max(num_done, len(pairs)))
     return survey.report(str(source), size_pixels, max_text_pieces)
@@ -185,10 +185,12 @@ def _inspect(image: CaptionedImage | Problem) -> _Inspected | Problem:
     """Return what a picture's file says of it; a problem stays one."""
     if isinstance(image, Problem):
         return image
-    decoded = decode_image(image)
-    if isinstance(decoded, Problem):
-        return decoded
-    read, data = decoded
+    data = read_bytes(image)
+    if isinstance(data, Problem):
+        return data
+    read = decode_bytes(image, data)
+    if isinstance(read, Problem):
+        return read
     return _Inspected(size=read.rgb.size, digest=hashlib.sha256(data).digest())
 
 
@@ -217,13 +219,16 @@ class _Survey:
         self._splits[image.split or ""] += 1
         if (earlier := self._first_with.setdefault(found.digest, image.name)) != image.name:
             self._duplicates.append((earlier, image.name))
-        texts = [text for text in image.texts if text.strip()]
-        self._num_empty += len(image.texts) - len(texts)
+        tokenizer = self._text_tokenizer
+        pieces = [tokenizer.encode(text) for text in image.texts] if tokenizer else []
+        # Tokenizing leaves out what has no pieces.
+        is_empty = [not each for each in pieces] if tokenizer else [is_blank(text) for text in image.texts]
+        texts = [text for text, is_so in zip(image.texts, is_empty, strict=True) if not is_so]
+        self._num_empty += sum(is_empty)
         self._num_without_caption += not texts
         self._characters += map(len, texts)
         self._scripts.update(map(main_script, texts))
-        if self._text_tokenizer is not None:
-            self._pieces += (len(self._text_tokenizer.encode(text)) for text in texts)
+        self._pieces += (len(each) for each in pieces if each)
 
     def report(self, source: str, size_pixels: int | None, max_text_pieces: int | None) -> DataReport:
         """Return what was counted."""

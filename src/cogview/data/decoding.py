@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from itertools import islice
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,12 +18,15 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
-from cogview.data.pairs import CaptionedImage, Problem
+from cogview.data.pairs import CaptionedImage, Entry, Problem
 from cogview.errors import CogViewError, UsageError
 from cogview.image.pixels import ReadImage, UnusableImage, read_image_and_changes, resize_and_crop
 
 MAX_FILE_BYTES = 256 * 2**20
 ITEMS_AHEAD = 2  # for each worker
+# Pictures of tars travel in memory, and packed ones take far more of it than on disk.
+MAX_CHUNK_BYTES = 512 * 2**20
+MAX_BYTES_AHEAD = 2**30
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -41,16 +43,18 @@ class _NamedBytes(io.BytesIO):
         return repr(self.name)
 
 
-def decode_image(image: CaptionedImage) -> tuple[ReadImage, bytes] | Problem:
-    """Return a picture as upright RGB with the bytes of its file, or what is wrong with it."""
+def read_bytes(image: CaptionedImage) -> bytes | Problem:
+    """Return the bytes of a picture's file, or why they cannot be read."""
+    if not isinstance(image.source, Path):
+        return image.source
     try:
-        found = image.source.stat() if isinstance(image.source, Path) else None
+        found = image.source.stat()
         # A pipe may keep its reader waiting for ever, and a device's bytes may have no end.
-        if found is not None and not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
             return Problem(where=image.name, kind="unreadable", reason="a pipe or a device, no file")
-        if found is not None and found.st_size > MAX_FILE_BYTES:
+        if found.st_size > MAX_FILE_BYTES:
             return Problem(where=image.name, kind="too large", reason=f"more than {MAX_FILE_BYTES:,} bytes")
-        data = image.source.read_bytes() if isinstance(image.source, Path) else image.source
+        return image.source.read_bytes()
     except OSError as error:
         return Problem(
             where=image.name,
@@ -59,11 +63,26 @@ def decode_image(image: CaptionedImage) -> tuple[ReadImage, bytes] | Problem:
         )
     except ValueError as error:  # a name that no file can have
         return Problem(where=image.name, kind="unreadable", reason=f"cannot be read ({error})")
+
+
+def decode_bytes(image: CaptionedImage, data: bytes) -> ReadImage | Problem:
+    """Return a picture as upright RGB, or what is wrong with it.
+
+    Args:
+        image: the picture.
+        data: the bytes of its file.
+    """
     try:
-        return read_image_and_changes(_NamedBytes(data, image.name)), data
+        return read_image_and_changes(_NamedBytes(data, image.name), orientation=image.orientation)
     except UnusableImage as error:
         reason = str(error).removeprefix(f"{image.name}: ")
         return Problem(where=image.name, kind=error.fault, reason=reason)
+
+
+def decode_image(image: CaptionedImage) -> ReadImage | Problem:
+    """Return a picture as upright RGB, or what is wrong with it."""
+    data = read_bytes(image)
+    return data if isinstance(data, Problem) else decode_bytes(image, data)
 
 
 def decode_square(image: CaptionedImage | Problem, size_pixels: int) -> UInt8[np.ndarray, "y x c"] | Problem:
@@ -78,12 +97,12 @@ def decode_square(image: CaptionedImage | Problem, size_pixels: int) -> UInt8[np
     decoded = decode_image(image)
     if isinstance(decoded, Problem):
         return decoded
-    return np.asarray(resize_and_crop(decoded[0].rgb, size_pixels))
+    return np.asarray(resize_and_crop(decoded.rgb, size_pixels))
 
 
 def map_in_chunks(
-    function: Callable[[Item], Result], items: Iterable[Item], num_workers: int, chunk_size: int
-) -> Iterator[list[tuple[Item, Result]]]:
+    function: Callable[[Entry], Result], items: Iterable[Entry], num_workers: int, chunk_size: int
+) -> Iterator[list[tuple[Entry, Result]]]:
     """Yield items with their results, chunk by chunk, in order.
 
     Args:
@@ -98,12 +117,16 @@ def map_in_chunks(
     """
     if chunk_size < 1:
         raise UsageError(f"batch_size must be 1 or more, got {chunk_size}")
-    for chunk, results in map_in_order(partial(_apply, function), _chunks(items, chunk_size), num_workers):
+    chunks = in_chunks(items, chunk_size)
+    for chunk, results in map_in_order(partial(_apply, function), chunks, num_workers, num_bytes_held):
         yield list(zip(chunk, results, strict=True))
 
 
 def map_in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], num_workers: int
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    num_workers: int,
+    num_bytes: Callable[[Item], int] | None = None,
 ) -> Generator[tuple[Item, Result], None, None]:
     """Yield items with their results, in order.
 
@@ -112,6 +135,7 @@ def map_in_order(
         items: read no further ahead than the workers need, so that they may be many and large.
         num_workers: processes; 0 does the work in this one. A script that asks for some needs the guard
             `if __name__ == "__main__":`, since they are spawned.
+        num_bytes: what an item takes in memory, so that only so many wait as `MAX_BYTES_AHEAD` allows, and one more.
 
     Raises:
         CogViewError: a worker was killed.
@@ -123,6 +147,7 @@ def map_in_order(
         yield from ((item, function(item)) for item in items)
         return
     pending: deque[tuple[Item, Future[Result]]] = deque()
+    num_bytes_pending = 0
     # Spawned, not forked: a fork copies torch's threads' locks.
     pool = ProcessPoolExecutor(
         num_workers, multiprocessing.get_context("spawn"), _start_worker, initargs=(function,)
@@ -130,7 +155,11 @@ def map_in_order(
     try:
         for item in items:
             pending.append((item, pool.submit(_call, item)))
-            if len(pending) > ITEMS_AHEAD * num_workers:
+            num_bytes_pending += num_bytes(item) if num_bytes else 0
+            while pending and (
+                len(pending) > ITEMS_AHEAD * num_workers or num_bytes_pending > MAX_BYTES_AHEAD
+            ):
+                num_bytes_pending -= num_bytes(pending[0][0]) if num_bytes else 0
                 yield _result(*pending.popleft())
         while pending:
             yield _result(*pending.popleft())
@@ -171,11 +200,28 @@ def _result(item: Item, future: Future[Result]) -> tuple[Item, Result]:
     return item, future.result()
 
 
-def _chunks(items: Iterable[Item], chunk_size: int) -> Iterator[list[Item]]:
-    remaining = iter(items)
-    while chunk := list(islice(remaining, chunk_size)):
+def num_bytes_held(entries: Iterable[Entry]) -> int:
+    """Return how many bytes of pictures lie in memory with some entries; those of files do not."""
+    return sum(
+        len(entry.source)
+        for entry in entries
+        if isinstance(entry, CaptionedImage) and isinstance(entry.source, bytes)
+    )
+
+
+def in_chunks(entries: Iterable[Entry], chunk_size: int) -> Iterator[list[Entry]]:
+    """Yield entries so many at a time, or as many as lie in `MAX_CHUNK_BYTES`."""
+    chunk: list[Entry] = []
+    held = 0
+    for entry in entries:
+        chunk.append(entry)
+        held += num_bytes_held([entry])
+        if len(chunk) == chunk_size or held > MAX_CHUNK_BYTES:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
         yield chunk
 
 
-def _apply(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
+def _apply(function: Callable[[Entry], Result], chunk: list[Entry]) -> list[Result]:
     return [function(item) for item in chunk]

@@ -1,23 +1,23 @@
 """The pictures of a data set as one array on disk: decoded once, read at random while the tokenizer trains."""
 
+import glob
 import hashlib
-import json
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
 
-from cogview.data.decoding import decode_square
-from cogview.data.image_folder import METADATA
-from cogview.data.pairs import CaptionedImage, PairSource, Problem
+from cogview.data.content import digest_of_pixels, pixels_digest
+from cogview.data.decoding import decode_bytes, in_chunks, read_bytes
+from cogview.data.pairs import CaptionedImage, Entry, PairSource, Problem
 from cogview.data.sources import open_pairs
 from cogview.errors import CogViewError
+from cogview.folders import temporary_folder
+from cogview.image.pixels import resize_and_crop
 
 # Pictures that a fingerprint looks at.
 FINGERPRINT_PICTURES = 1000
@@ -65,11 +65,11 @@ class ImageArray:
     ) -> "ImageArray":
         """Open the pictures of a data set, resized and cropped to squares.
 
-        The first call decodes them into a cache; later calls find them there, unless a file has changed since.
-        What cannot be read is left out, with one warning for all of it.
+        The first call decodes them into a cache; later calls read the files, and find them there if every byte is the
+        same. Captions are not needed. What cannot be read is left out, with one warning for all of it.
 
         Args:
-            source: an image folder, a folder of WebDataset tars, or one tar.
+            source: a folder of pictures or of WebDataset tars or both, or one tar.
             size_pixels: side of the squares; 128 takes 49 KB a picture.
             split: only pictures that name this split or none; None takes all.
             progress: called with the pictures done and their number while decoding.
@@ -79,16 +79,16 @@ class ImageArray:
             CogViewError: there is no such data set, none of its pictures can be read, or the cache cannot be written.
         """
         source = Path(source)
-        pairs = open_pairs(source, split)
+        pairs = open_pairs(source, split, captions="optional")
         folder = cache_folder or (source.parent if source.is_file() else source) / "cache"
-        path = folder / f"pixels-{size_pixels}-{split or 'all'}-{signature(source)}.npy"
-        if not path.is_file():
+        name = f"pixels-{size_pixels}-{split or 'all'}"
+        path = _kept(folder, name, pairs)
+        if path is None:
             try:
-                folder.mkdir(parents=True, exist_ok=True)
-                problems = decode_into(path, pairs, size_pixels, progress)
+                path, problems = decode_into(folder, name, pairs, size_pixels, progress, str(source))
             except OSError as error:
                 raise CogViewError(
-                    f"{path}: cannot be written ({error}); free some space or copy the data"
+                    f"{folder / name}: cannot be written ({error}); free some space or copy the data"
                 ) from error
             if problems:
                 warnings.warn(
@@ -104,86 +104,105 @@ def splits_of(source: Path) -> frozenset[str]:
     """Return the splits that the pictures of a data set name.
 
     Args:
-        source: an image folder, a folder of WebDataset tars, or one tar.
+        source: a folder of pictures or of WebDataset tars or both, or one tar.
 
     Raises:
         CogViewError: there is no such data set.
     """
     return frozenset(
         entry.split
-        for entry in open_pairs(source)
+        for entry in open_pairs(source, captions="optional")
         if isinstance(entry, CaptionedImage) and entry.split is not None
     )
 
 
-def signature(source: Path) -> str:
-    """Return 12 hexadecimal digits that change when a picture of a data set, or its split, comes, goes or changes."""
-    told: list[list[str | None]] = []
-    if source.is_file():
-        files = [source]
-    elif (source / METADATA).is_file() or not any(source.glob("*.tar")):
-        entries = [entry for entry in open_pairs(source) if isinstance(entry, CaptionedImage)]
-        files = [entry.source for entry in entries if isinstance(entry.source, Path)]
-        files.append(source / METADATA)
-        # Without metadata, splits stand in a .json beside each picture.
-        if any(splits := [entry.split for entry in entries]) and not (source / METADATA).is_file():
-            told.append(splits)
-    else:
-        files = sorted(source.glob("*.tar"))
-    described = []
-    for file in files:
-        status = file.stat() if file.is_file() else None
-        described.append([file.name, status and status.st_size, status and status.st_mtime_ns])
-    return hashlib.sha256(json.dumps(described + told).encode()).hexdigest()[:12]
+def _kept(folder: Path, name: str, pairs: PairSource) -> Path | None:
+    """Return the cache of the very same pictures, None if there is none; the pictures are read for it."""
+    if not any(folder.glob(f"{glob.escape(name)}-*.npy")):
+        return None
+    path = folder / f"{name}-{digest_of_pixels(pairs)}.npy"
+    return path if path.is_file() else None
 
 
 def decode_into(
-    path: Path, pairs: PairSource, size_pixels: int, progress: Callable[[int, int], None] | None
-) -> list[Problem]:
-    """Decode pictures into one .npy file, whole or not at all.
+    folder: Path,
+    name: str,
+    pairs: PairSource,
+    size_pixels: int,
+    progress: Callable[[int, int], None] | None,
+    source: str,
+) -> tuple[Path, list[Problem]]:
+    """Decode pictures into one .npy file, whole or not at all; what a kill left half decoded beside it is removed.
+
+    Args:
+        folder: where to.
+        name: of the file, but for the digest of the pictures.
+        pairs: the pictures.
+        size_pixels: side of the squares.
+        progress: called with the pictures done and their number.
+        source: what messages call the data set.
 
     Returns:
-        What was left out.
+        The file, and what was left out.
 
     Raises:
         CogViewError: nothing could be read.
     """
     problems: list[Problem] = []
-    num_decoded = 0
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-        room = np.lib.format.open_memmap(
-            Path(temporary) / "all.npy",
-            mode="w+",
-            dtype=np.uint8,
-            shape=(len(pairs), size_pixels, size_pixels, 3),
-        )
-        for num_done, picture in enumerate(squares(pairs, size_pixels), start=1):
+    num_decoded = num_done = 0
+    digest = hashlib.sha256()
+    num_all = len(pairs)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Written like any file: a mapped one on a full disk would end the process with a signal.
+    with temporary_folder(folder / name) as temporary, (temporary / "all.npy").open("wb") as file:
+        _write_header(file, num_all, size_pixels)
+        for of_entry, picture in squares(pairs, size_pixels):
+            digest.update(of_entry)
             if isinstance(picture, Problem):
-                problems.append(picture)
+                if not picture.is_passed_over:
+                    problems.append(picture)
             else:
-                room[num_decoded] = picture
+                file.write(picture.tobytes())
                 num_decoded += 1
+            num_done += not (isinstance(picture, Problem) and picture.is_passed_over)
             if progress is not None:
-                progress(num_done, len(pairs))
+                progress(num_done, max(num_done, num_all))
         if not num_decoded:
             raise CogViewError(
-                f"no picture of {path.parent.parent} can be read, first {problems[0]}; see `cogview data check`"
+                f"no picture of {source} can be read, first {problems[0]}; see `cogview data check`"
                 if problems
-                else f"{path.parent.parent} holds no pictures of that split; name another"
+                else f"{source} holds no pictures of that split; name another"
             )
-        if num_decoded < len(pairs):
-            # The header of the file states the number, which is known only now.
-            np.save(Path(temporary) / "good.npy", room[:num_decoded])
-        room.flush()
-        del room
-        (Path(temporary) / ("good.npy" if num_decoded < len(pairs) else "all.npy")).replace(path)
-    return problems
+        file.seek(0)
+        _write_header(file, num_decoded, size_pixels)
+        file.close()
+        path = folder / f"{name}-{digest.hexdigest()[:16]}.npy"
+        (temporary / "all.npy").replace(path)
+    return path, problems
 
 
-def squares(pairs: PairSource, size_pixels: int) -> Iterator[UInt8[np.ndarray, "y x c"] | Problem]:
-    """Yield the pictures in order as squares of pixels, decoded by threads: Pillow lets them run side by side."""
-    decode = partial(decode_square, size_pixels=size_pixels)
-    remaining = iter(pairs)
+def _write_header(file: BinaryIO, num_pictures: int, size_pixels: int) -> None:
+    """Write the header of an array of squares, which numpy makes equally long for any number of them."""
+    shape = (num_pictures, size_pixels, size_pixels, 3)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def squares(
+    pairs: PairSource, size_pixels: int
+) -> Iterator[tuple[bytes, UInt8[np.ndarray, "y x c"] | Problem]]:
+    """Yield the pictures in order as squares of pixels, decoded by threads: Pillow lets them run side by side.
+
+    With each comes its digest.
+    """
+
+    def decode(entry: Entry) -> tuple[bytes, UInt8[np.ndarray, "y x c"] | Problem]:
+        if isinstance(entry, Problem):
+            return pixels_digest(entry, b""), entry
+        data = read_bytes(entry)
+        read = data if isinstance(data, Problem) else decode_bytes(entry, data)
+        square = read if isinstance(read, Problem) else np.asarray(resize_and_crop(read.rgb, size_pixels))
+        return pixels_digest(entry, data), square
+
     with ThreadPoolExecutor() as threads:
-        while chunk := list(islice(remaining, CHUNK_PICTURES)):
+        for chunk in in_chunks(pairs, CHUNK_PICTURES):
             yield from threads.map(decode, chunk)

@@ -1,64 +1,70 @@
-"""A folder of pictures with `metadata.jsonl`, or with a `.txt` file of the same name beside each picture."""
+"""A folder of pictures with `metadata.jsonl`, or with a `.txt` or `.json` file of the same name beside each picture."""
 
 import json
-from collections.abc import Iterator
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from cogview.data.folder_contents import METADATA, FolderContents
 from cogview.data.pairs import (
-    IMAGE_ENDINGS,
     CaptionedImage,
+    Captions,
+    Entry,
     Problem,
     SourceState,
     belongs,
-    captions_beside,
-    split_in,
-    texts_of,
-    texts_of_lines,
+    passed_over,
 )
+from cogview.data.records import split_in, texts_of
+from cogview.data.samples import FileName, Member, entries_of_group
 from cogview.errors import CogViewError
-
-METADATA = "metadata.jsonl"
 
 
 class ImageFolder:
     """The pictures of a folder, in the order of its metadata or of their names.
 
     Each line of `metadata.jsonl` is an object with `file_name`, relative to the folder, and `texts`, a list of
-    captions, or `text`, one; a field `split` is understood, others are free. Without that file, each line of a
-    picture's `.txt` file is a caption of it, or else its `.json` file holds them as in a tar. All of it is one part.
+    captions, or `text`, one; a field `split` is understood, others are free. Without that file, the `.txt` and `.json`
+    beside a picture hold its captions, as in a tar. All of it is one part.
 
     Args:
         folder: the folder.
         split: give only the pictures that name this split or none; None gives all.
-        metadata: a file of such lines that lies elsewhere.
+        metadata: a file of such lines that lies elsewhere; what it does not list is nobody's business then.
+        captions: whether pictures need them.
+        contents: what lies in the folder, if somebody has looked; the tars among it are left to others.
 
     Raises:
-        CogViewError: there is no such folder, the metadata cannot be read, or there are no pictures with captions.
+        CogViewError: there is no such folder, the metadata cannot be read, or there are no pictures (with captions).
     """
 
-    def __init__(self, folder: Path, split: str | None = None, metadata: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        split: str | None = None,
+        metadata: Path | None = None,
+        captions: Captions = "required",
+        contents: FolderContents | None = None,
+    ) -> None:
         if not folder.is_dir():
             raise CogViewError(f"{folder} is no folder: give one that holds pictures and {METADATA}.")
         lines = metadata or folder / METADATA
-        listed = list(_listed(lines, folder) if metadata or lines.is_file() else _with_text_files(folder))
+        is_listed = metadata is not None or lines.is_file()
+        if is_listed:
+            listed = list(_listed(lines, folder, captions))
+            if metadata is None:
+                listed += _unlisted(listed, contents or FolderContents.of(folder))
+        else:
+            found = contents or FolderContents.of(folder)
+            listed = with_files_beside(found, captions)
+            if contents is None:
+                listed += _tars_left(found)
         self._entries = [
             entry for entry in listed if isinstance(entry, Problem) or belongs(entry.split, split)
         ]
         if not any(isinstance(entry, CaptionedImage) for entry in self._entries):
-            named = sorted(
-                {entry.split for entry in listed if isinstance(entry, CaptionedImage) and entry.split}
-            )
-            if named:  # and all of them others, for a picture of no split belongs to each
-                raise CogViewError(
-                    f'{folder} holds no pictures of split "{split}": give --split one of {", ".join(named)}.'
-                )
-            of_split = f' of split "{split}"' if split else ""
-            problems = [entry for entry in self._entries if isinstance(entry, Problem)]
-            why = f" ({problems[0]})" if problems else ""
-            raise CogViewError(
-                f"{folder} holds no pictures{of_split} with captions{why}: write {METADATA} with lines like "
-                '{"file_name": "a.png", "text": "a cat"}, or put a.txt beside a.png.'
-            )
+            raise CogViewError(_nothing_in(folder, split, listed, self._entries, captions))
 
     @property
     def num_parts(self) -> int:
@@ -66,24 +72,24 @@ class ImageFolder:
         return 1
 
     def __len__(self) -> int:
-        """Return how many pictures and problems there are."""
-        return len(self._entries)
+        """Return how many pictures there are, and problems in the place of one."""
+        return sum(isinstance(entry, CaptionedImage) or not entry.is_passed_over for entry in self._entries)
 
-    def __iter__(self) -> Iterator[CaptionedImage | Problem]:
+    def __iter__(self) -> Iterator[Entry]:
         """Yield pictures and problems in order."""
         return iter(self._entries)
 
-    def part(self, number: int) -> Iterator[CaptionedImage | Problem]:
+    def part(self, number: int) -> Iterator[Entry]:
         """Yield pictures and problems in order."""
         assert number == 0
         return iter(self._entries)
 
     def expected(self) -> int:
         """Return how many pictures and problems there are."""
-        return len(self._entries)
+        return len(self)
 
     def state(self) -> SourceState:
-        """Return what tells whether the pictures and captions are still the same."""
+        """Return what tells that the pictures or captions have become others."""
         images = [entry for entry in self._entries if isinstance(entry, CaptionedImage)]
         told = [
             [entry.where, entry.reason]
@@ -94,7 +100,27 @@ class ImageFolder:
         return SourceState.of((image.source for image in images if isinstance(image.source, Path)), told)
 
 
-def _listed(metadata: Path, folder: Path) -> Iterator[CaptionedImage | Problem]:
+def _nothing_in(
+    folder: Path, split: str | None, listed: list[Entry], taken: list[Entry], captions: Captions
+) -> str:
+    """Return the message for a folder of which no picture can be taken."""
+    named = sorted({entry.split for entry in listed if isinstance(entry, CaptionedImage) and entry.split})
+    if named:  # and all of them others, for a picture of no split belongs to each
+        return f'{folder} holds no pictures of split "{split}": give --split one of {", ".join(named)}.'
+    of_split = f' of split "{split}"' if split else ""
+    problems = sorted(
+        (entry for entry in taken if isinstance(entry, Problem)), key=lambda p: p.is_passed_over
+    )
+    why = f" ({problems[0]})" if problems else ""
+    if captions == "optional":
+        return f"{folder} holds no pictures{of_split}{why}: give a folder of pictures, or WebDataset tars."
+    return (
+        f"{folder} holds no pictures{of_split} with captions{why}: write {METADATA} with lines like "
+        '{"file_name": "a.png", "text": "a cat"}, or put a.txt beside a.png.'
+    )
+
+
+def _listed(metadata: Path, folder: Path, captions: Captions) -> Iterator[Entry]:
     """Yield what the lines of the metadata name."""
     try:
         lines = metadata.read_text(encoding="utf-8-sig").split("\n")  # splitlines also cuts inside strings
@@ -106,7 +132,7 @@ def _listed(metadata: Path, folder: Path) -> Iterator[CaptionedImage | Problem]:
             continue
         where = f"{metadata.name} line {number}"
         try:
-            image = _image_of_line(folder, line)
+            image = _image_of_line(folder, line, captions)
         except ValueError as error:
             yield Problem(where=where, kind="bad caption", reason=str(error))
             continue
@@ -118,7 +144,7 @@ def _listed(metadata: Path, folder: Path) -> Iterator[CaptionedImage | Problem]:
         yield image
 
 
-def _image_of_line(folder: Path, line: str) -> CaptionedImage:
+def _image_of_line(folder: Path, line: str, captions: Captions) -> CaptionedImage:
     """Return the picture that a line of the metadata names.
 
     Raises:
@@ -130,11 +156,17 @@ def _image_of_line(folder: Path, line: str) -> CaptionedImage:
         raise ValueError(f"not JSON ({error})") from error
     if not isinstance(record, dict) or not isinstance(record.get("file_name"), str):
         raise ValueError('not a JSON object with a "file_name"')
-    texts = texts_of(record)
-    if texts is None:
-        raise ValueError(f'{record["file_name"]} has neither "texts" nor "text"')
     name: str = record["file_name"]
-    return CaptionedImage(name=name, source=folder / _checked_name(name), texts=texts, split=split_in(record))
+    texts = None
+    try:
+        texts = texts_of(record)
+        if texts is None:
+            raise ValueError(f'{name} has neither "texts" nor "text"')
+    except ValueError:
+        if captions == "required":
+            raise
+    source = folder / _checked_name(name)
+    return CaptionedImage(name=name, source=source, texts=texts or (), split=split_in(record))
 
 
 def _checked_name(name: str) -> str:
@@ -149,42 +181,49 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _with_text_files(folder: Path) -> Iterator[CaptionedImage | Problem]:
-    """Yield the pictures under a folder, each with the lines of the text file beside it."""
-    pictures = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".") and path.is_file()
-    )
-    for path in pictures:
-        name = path.relative_to(folder).as_posix()
-        text_file, json_file = path.with_suffix(".txt"), path.with_suffix(".json")
-        try:
-            texts, split = _captions(text_file, json_file)
-        except (OSError, ValueError) as error:
-            yield Problem(where=name, kind="bad caption", reason=str(error))
-            continue
-        if texts is None:
-            reason = f"has no caption: there is no {METADATA} and no {text_file.name}"
-            yield Problem(where=name, kind="no caption", reason=reason)
-        else:
-            yield CaptionedImage(name=name, source=path, texts=texts, split=split)
+def _unlisted(listed: Iterable[Entry], contents: FolderContents) -> list[Entry]:
+    """Return what tells of the rest of a folder whose metadata says which pictures count."""
+    folder = contents.folder
+    named = {os.path.normpath(folder / entry.name) for entry in listed if isinstance(entry, CaptionedImage)}
+    others = [path for path in contents.pictures if os.path.normpath(path) not in named]
+    if others:  # the same file may have other names, by links
+        real = {os.path.realpath(name) for name in named}
+        others = [path for path in others if os.path.realpath(path) not in real]
+    told: list[Entry] = [
+        passed_over(path.relative_to(folder).as_posix(), f"{METADATA} does not list it") for path in others
+    ]
+    stems = {path.with_suffix("") for path in contents.pictures}
+    beside = [
+        path for path in contents.captions if path.suffix.lower() == ".txt" and path.with_suffix("") in stems
+    ]
+    if beside:
+        first = beside[0].relative_to(folder).as_posix()
+        reason = f"{len(beside):,} .txt beside pictures are not read, since there is a {METADATA}; the first is {first}"
+        told.append(passed_over(METADATA, reason))
+    return [*told, *_tars_left(contents), *contents.problems]
 
 
-def _captions(text_file: Path, json_file: Path) -> tuple[tuple[str, ...] | None, str | None]:
-    """Return the captions in the files beside a picture, None if there are none, and the split that they name.
+def _tars_left(contents: FolderContents) -> list[Entry]:
+    """Return what tells of tars that the pictures of a folder do not come from."""
+    reason = f"a tar beside {METADATA} or loose pictures is not read here: give it by itself"
+    return [passed_over(path.relative_to(contents.folder).as_posix(), reason) for path in contents.tars]
 
-    The .json counts only where there is no .txt: beside one it may be anything.
 
-    Raises:
-        OSError: the .json cannot be read.
-        ValueError: the file that counts cannot be read.
-    """
-    if text_file.is_file():
-        try:
-            return texts_of_lines(text_file.read_bytes()), None
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{text_file.name} cannot be read ({error})") from error
-    if json_file.is_file():
-        return captions_beside(json_file.read_bytes(), None)
-    return None, None
+def with_files_beside(contents: FolderContents, captions: Captions) -> list[Entry]:
+    """Return the pictures under a folder with what the files beside them say, in the order of their paths."""
+    groups: dict[str, list[Member]] = defaultdict(list)
+    for path in (*contents.pictures, *contents.captions):
+        name = path.relative_to(contents.folder).as_posix()
+        groups[FileName.of(name).group].append(Member(name, path))
+    pictures = {path.relative_to(contents.folder).as_posix() for path in contents.pictures}
+    own = {name.group for name in map(FileName.of, pictures)}
+    entries: list[Entry] = list(contents.problems)
+    for members in groups.values():
+        sample = FileName.of(members[0].name).sample
+        entries += entries_of_group(members, captions, None, lambda sample=sample: sample in own)
+    return sorted(entries, key=_place)
+
+
+def _place(entry: Entry) -> tuple[str, ...]:
+    """Return what orders entries as their paths are ordered."""
+    return PurePosixPath(entry.where if isinstance(entry, Problem) else entry.name).parts

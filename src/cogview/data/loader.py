@@ -6,6 +6,7 @@ and any step's batch can be looked at by itself.
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -153,14 +154,16 @@ class _ReplacedCodeBatches:
 
     Args:
         batches: the batches with all codes as they are.
-        largest_share: 0 to 1.
+        largest_share: 0 to 1; or what gives it for the number of a step.
         seed: of what is replaced.
     """
 
     _stream: int
     """Tells the random numbers of one kind of replacement from those of another."""
 
-    def __init__(self, batches: BatchSource, largest_share: float, seed: int) -> None:
+    def __init__(
+        self, batches: BatchSource, largest_share: float | Callable[[int], float], seed: int
+    ) -> None:
         self.template = batches.template
         self._batches = batches
         self._largest_share = largest_share
@@ -173,7 +176,8 @@ class _ReplacedCodeBatches:
         rows, places = np.nonzero(batch.image_mask)
         places += 1  # a code stands one place behind the one that it is a target at
         read = batch.tokens[rows, places].reshape(len(batch.tokens), -1)
-        is_replaced = draw.random(read.shape) < self._largest_share * draw.random((len(read), 1))
+        largest = self._largest_share(step) if callable(self._largest_share) else self._largest_share
+        is_replaced = draw.random(read.shape) < largest * draw.random((len(read), 1))
         tokens = batch.tokens.copy()
         tokens[rows, places] = np.where(is_replaced, self._replacement(batch), read).ravel()
         return dataclasses.replace(batch, tokens=tokens)
@@ -293,6 +297,34 @@ class FewCodeBatches:
             image_mask=image_mask,
             num_clipped=batch.num_clipped,
         )
+
+
+class TwoPhaseBatches:
+    """Batches of one kind up to a step, and of another from there on.
+
+    Args:
+        first: gives the steps before `num_first_steps`.
+        then: gives the others, by their number from the run's beginning.
+        num_first_steps: 0 or more.
+    """
+
+    def __init__(self, first: BatchSource, then: BatchSource, num_first_steps: int) -> None:
+        self.template = then.template
+        self._first, self._then, self._num_first_steps = first, then, num_first_steps
+
+    def batch(self, step: int) -> TokenBatch:
+        """Return the sequences of a step, a function of the seed and the step alone."""
+        return (self._first if step < self._num_first_steps else self._then).batch(step)
+
+
+def fading(first: float, last: float, start_step: int, num_steps: int) -> Callable[[int], float]:
+    """Return what goes evenly from one value at a step to another at the last of `num_steps`, by the step's number."""
+
+    def value(step: int) -> float:
+        done = (step - start_step) / max(1, num_steps - 1 - start_step)
+        return first + (last - first) * min(1.0, max(0.0, done))
+
+    return value
 
 
 def thinned(

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from cogview.data.shards import TokenShards
+from cogview.text.known_words import KnownWords
 
 
 class OneTextShards(TokenShards):
@@ -17,6 +18,7 @@ class OneTextShards(TokenShards):
         texts: the pieces of each text; which one a picture has is drawn anew each epoch.
         image_tokenizer: fingerprint that the shards must have.
         text_tokenizer: likewise.
+        words: of the texts.
 
     Paper: 3.3, 1,000 pictures with the text "An image of {style} style".
     """
@@ -28,9 +30,11 @@ class OneTextShards(TokenShards):
         *,
         image_tokenizer: str | None = None,
         text_tokenizer: str | None = None,
+        words: KnownWords | None = None,
     ) -> None:
         super().__init__(folder, image_tokenizer=image_tokenizer, text_tokenizer=text_tokenizer)
         self._texts = [np.asarray(text, dtype=np.int32) for text in texts]
+        self.words = words
 
     def used_pieces(self) -> Int64[np.ndarray, "n"]:
         """Return the pieces of the texts, each once, sorted."""

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from cogview.errors import CogViewError
 from cogview.files import sha256_of
+from cogview.folders import temporary_folder
 
 CREDITS_FILE = "CREDITS.txt"
 """Of a folder of pictures, or of tokens of them: whose work they are and under which terms."""
@@ -198,13 +198,13 @@ def _fetch(package: Package, path: Path) -> None:
             f" or on another machine {by_hand}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with temporary_folder(path) as folder:
         command = [
             npm,
             "pack",
             f"{package.name}@{package.version}",
             "--pack-destination",
-            folder,
+            str(folder),
             "--loglevel=error",
         ]
         try:
@@ -220,7 +220,7 @@ def _fetch(package: Package, path: Path) -> None:
             raise CogViewError(
                 f"npm did not fetch {package.name} within {FETCH_TIMEOUT_SECONDS} s; check the network, or {by_hand}"
             ) from error
-        fetched = Path(folder) / package.file_name
+        fetched = folder / package.file_name
         if result.returncode != 0 or not fetched.is_file():
             reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[0]
             reason = reason.removeprefix("npm error ")

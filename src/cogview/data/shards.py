@@ -20,6 +20,7 @@ from safetensors.numpy import save
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_bytes, atomic_write_json, sha256_of
+from cogview.text.known_words import KnownWords
 
 FORMAT = "cogview-tokens"
 VERSION = 1
@@ -134,6 +135,14 @@ class _Shard:
     piece_offsets: Int64[np.ndarray, "m"]
     caption_offsets: Int64[np.ndarray, "n"]
 
+    def pieces_between(self, start: int, stop: int) -> Int32[np.ndarray, "n"]:
+        """Return some of all pieces, perhaps none; safetensors refuses a slice that begins where the array ends."""
+        pieces: np.ndarray = self.pieces[start:stop] if start < stop else np.zeros(0, dtype=np.int32)
+        return pieces
+
+    def all_pieces(self) -> Int32[np.ndarray, "n"]:
+        return self.pieces_between(0, int(self.piece_offsets[-1]))
+
 
 class TokenShards:
     """The pairs of a folder of token shards by number. The files are mapped, so memory holds the offsets alone.
@@ -152,6 +161,7 @@ class TokenShards:
         text_tokenizer: fingerprint of the tokenizer that made the pieces.
         fingerprint: 16 hexadecimal digits that change with any code or caption.
         report: what was met while tokenizing.
+        words: of the captions; None in folders that were made before they were counted.
 
     Raises:
         CogViewError: the folder is missing, unfinished, of another version, damaged, or made by other tokenizers.
@@ -181,6 +191,7 @@ class TokenShards:
         checksums = "".join(shard["sha256"] for shard in manifest["shards"])
         self.fingerprint = hashlib.sha256(checksums.encode()).hexdigest()[:16]
         self.report: dict[str, Any] = manifest["report"]
+        self.words = KnownWords.in_folder(folder)
         self._shards = [self._open(folder / shard["file"], shard, verify) for shard in manifest["shards"]]
         self._starts = _offsets([shard["num_pairs"] for shard in manifest["shards"]])
 
@@ -196,7 +207,7 @@ class TokenShards:
 
     def used_pieces(self) -> Int64[np.ndarray, "n"]:
         """Return the pieces that occur in captions, each once, sorted."""
-        return np.unique(np.concatenate([shard.pieces[:] for shard in self._shards])).astype(np.int64)
+        return np.unique(np.concatenate([shard.all_pieces() for shard in self._shards])).astype(np.int64)
 
     def num_captions(self, index: int) -> int:
         """Return how many captions a picture has, at least 1."""
@@ -212,10 +223,8 @@ class TokenShards:
         """
         shard, row = self._find(index)
         number = int(shard.caption_offsets[row]) + caption
-        pieces: np.ndarray = shard.pieces[
-            int(shard.piece_offsets[number]) : int(shard.piece_offsets[number + 1])
-        ]
-        return pieces
+        start, stop = map(int, shard.piece_offsets[number : number + 2])
+        return shard.pieces_between(start, stop)
 
     def caption_lengths(self) -> Int64[np.ndarray, "m"]:
         """Return the number of pieces of every caption."""
@@ -228,7 +237,7 @@ class TokenShards:
         """
         texts, lengths, counts = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
         for shard in self._shards:
-            texts.update(shard.pieces[:].tobytes())
+            texts.update(shard.all_pieces().tobytes())
             lengths.update(np.diff(shard.piece_offsets).tobytes())
             counts.update(np.diff(shard.caption_offsets).tobytes())
         joined = texts.digest() + lengths.digest() + counts.digest()

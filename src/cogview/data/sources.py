@@ -1,25 +1,128 @@
 """Which reader a user's data set needs."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from cogview.data.image_folder import METADATA, ImageFolder
-from cogview.data.pairs import PairSource
-from cogview.data.tars import Tars
+from cogview.data.folder_contents import METADATA, FolderContents
+from cogview.data.image_folder import ImageFolder, with_files_beside
+from cogview.data.pairs import (
+    CaptionedImage,
+    Captions,
+    Entry,
+    PairSource,
+    Problem,
+    SourceState,
+    belongs,
+    passed_over,
+)
+from cogview.data.samples import OTHER_ARCHIVES
+from cogview.data.tars import Tars, holds_pictures
 from cogview.errors import CogViewError
+from cogview.image.formats import HEAD_BYTES, verdict_on
 
 
-def open_pairs(source: Path, split: str | None = None) -> PairSource:
+class Joined:
+    """Several data sets read one after the other, as the tars and the loose pictures of one folder.
+
+    Args:
+        sources: they, at least one.
+    """
+
+    def __init__(self, sources: Sequence[PairSource]) -> None:
+        self._parts = [(source, number) for source in sources for number in range(source.num_parts)]
+        self._sources = sources
+
+    @property
+    def num_parts(self) -> int:
+        """Return the number of parts of all of them."""
+        return len(self._parts)
+
+    def __len__(self) -> int:
+        """Return how many pictures there are at most, with the problems that stand in the place of one."""
+        return sum(map(len, self._sources))
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Yield pictures and problems in order."""
+        for source in self._sources:
+            yield from source
+
+    def part(self, number: int) -> Iterator[Entry]:
+        """Yield the pictures and problems of one part."""
+        source, own_number = self._parts[number]
+        return source.part(own_number)
+
+    def expected(self) -> int:
+        """Return about how many things will be given."""
+        return sum(source.expected() for source in self._sources)
+
+    def state(self) -> SourceState:
+        """Return what tells that one of them has become another."""
+        first, *others = (source.state() for source in self._sources)
+        for state in others:
+            first = first.joined(state)
+        return first
+
+
+def open_pairs(source: Path, split: str | None = None, captions: Captions = "required") -> PairSource:
     """Return the pictures of a data set, in whatever of the known forms it comes.
 
     Args:
-        source: an image folder, a folder of WebDataset tars, or one tar.
+        source: a folder of pictures or of WebDataset tars or both, or one tar.
         split: give only the pictures that name this split or none; None gives all.
+        captions: whether pictures need them.
 
     Raises:
-        CogViewError: there is nothing there, or no pictures with captions.
+        CogViewError: there is nothing there, or no pictures (with captions).
     """
     if not source.exists():
         raise CogViewError(f"{source} does not exist: give a folder of pictures, or WebDataset tars.")
-    if source.is_file() or (not (source / METADATA).is_file() and any(source.glob("*.tar"))):
-        return Tars(source, split)
-    return ImageFolder(source, split)
+    if not source.is_dir():
+        _refuse_other_files(source)
+        return Tars(source, split, captions)
+    if (source / METADATA).is_file():
+        return ImageFolder(source, split, captions=captions)
+    contents = FolderContents.of(source)
+    if not contents.tars:
+        return ImageFolder(source, split, captions=captions, contents=contents)
+    loose = [] if not contents.pictures else with_files_beside(contents, captions)
+    if not any(isinstance(entry, CaptionedImage) and belongs(entry.split, split) for entry in loose):
+        problems = [entry for entry in loose or contents.problems if isinstance(entry, Problem)]
+        return Tars(source, split, captions, contents, problems)
+    filled = {path: holds_pictures(path) for path in contents.tars}
+    empty = [
+        passed_over(path.relative_to(source).as_posix(), "a tar without pictures that can be read")
+        for path, is_filled in filled.items()
+        if not is_filled
+    ]
+    contents = replace(
+        contents,
+        tars=tuple(path for path, is_filled in filled.items() if is_filled),
+        problems=(*contents.problems, *empty),
+    )
+    files = ImageFolder(source, split, captions=captions, contents=contents)
+    return Joined([Tars(source, split, captions, contents), files]) if contents.tars else files
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Refuse a file that is plainly no tar.
+
+    Raises:
+        CogViewError: it is one.
+    """
+    if not path.is_file():
+        raise CogViewError(f"{path} is a pipe or a device: give a folder of pictures, or WebDataset tars.")
+    name = path.name.lower()
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if name.endswith(".jsonl"):
+        reason = f"lists pictures and is not where they lie: give its folder, {path.parent}"
+    elif name.endswith((".json", ".txt", ".csv", ".parquet")):
+        reason = "is a file of text or a table: give the folder where the pictures lie, or a tar of them"
+    elif verdict_on(path.suffix, lambda: head) == "picture":
+        reason = f"is a single picture: give the folder of pictures, {path.parent}"
+    elif name.endswith(OTHER_ARCHIVES):
+        reason = "is an archive of a kind that is not read: unpack it, and give the folder"
+    else:
+        return
+    raise CogViewError(f"{path} {reason}.")

@@ -12,6 +12,7 @@ from jaxtyping import Bool
 
 from cogview.data.check import Spread
 from cogview.data.pairs import Problem
+from cogview.text.known_words import KnownWords
 
 MAX_LISTED = 10  # of each kind
 PROBLEMS = "problems.jsonl"
@@ -51,7 +52,8 @@ class TokenizeReport:
         max_text_pieces: what counted as too long.
         num_empty_captions: captions that were left out because they are empty.
         num_codes_used: different codes that occur.
-        num_problems: pictures that were left out because they cannot be read or have no caption.
+        num_problems: pictures that were left out because they cannot be read or have no caption, and what else looks
+            like a picture or a caption and was passed over.
         problems: these by kind, the commonest first.
         changes: pictures in the shards that were more than 8-bit RGB, by kind, the commonest first.
     """
@@ -90,8 +92,10 @@ class TokenizeReport:
 
     def losses(self) -> str:
         """Return in a phrase what is lost of the data set; empty if nothing is."""
+        num_passed = sum(group.count for group in self.problems if group.kind == "passed over")
         lost = (
-            (self.num_problems, "pictures left out"),
+            (self.num_problems - num_passed, "pictures left out"),
+            (num_passed, "files passed over"),
             (self.num_empty_captions, "empty captions left out"),
             (self.num_long_captions, f"captions of more than {self.max_text_pieces} pieces, to be clipped"),
         )
@@ -119,6 +123,7 @@ class Tally:
         num_pairs: pictures that can be used.
         caption_lengths: how many captions there are of each length in pieces.
         num_empty_captions: captions that are empty.
+        words: how often each word occurs in captions.
         left_out: what cannot be used.
         changed: pictures that can be used and were more than 8-bit RGB.
     """
@@ -128,6 +133,7 @@ class Tally:
     num_pairs: int = 0
     caption_lengths: Counter[int] = field(default_factory=Counter)
     num_empty_captions: int = 0
+    words: Counter[str] = field(default_factory=Counter)
     left_out: list[Problem] = field(default_factory=list)
     changed: list[Problem] = field(default_factory=list)
 
@@ -153,6 +159,7 @@ class Tally:
         read = {
             "codes_used": np.unpackbits(packed).astype(np.bool_),
             "caption_lengths": lengths,
+            "words": Counter(values["words"]),
             "left_out": [Problem(**problem) for problem in values["left_out"]],
             "changed": [Problem(**problem) for problem in values["changed"]],
         }
@@ -160,7 +167,7 @@ class Tally:
 
 
 def sum_up(tallies: Iterable[Tally], max_text_pieces: int, listing: Path) -> TokenizeReport:
-    """Return the report on all shards, and write a line for every single problem and change.
+    """Return the report on all shards, and write a line for every single problem and change, and beside them the words.
 
     Args:
         tallies: of the shards in order; only one at a time is needed.
@@ -169,6 +176,7 @@ def sum_up(tallies: Iterable[Tally], max_text_pieces: int, listing: Path) -> Tok
     """
     num_pairs = num_empty = 0
     lengths: Counter[int] = Counter()
+    words: Counter[str] = Counter()
     codes_used = np.zeros(0, dtype=np.bool_)
     left_out, changed = _Grouping(), _Grouping()
     # A name that is not UTF-8 has half surrogates in Python; JSON's escape for them is Python's.
@@ -177,12 +185,14 @@ def sum_up(tallies: Iterable[Tally], max_text_pieces: int, listing: Path) -> Tok
             num_pairs += tally.num_pairs
             num_empty += tally.num_empty_captions
             lengths.update(tally.caption_lengths)
+            words.update(tally.words)
             codes_used = tally.codes_used | codes_used if len(codes_used) else tally.codes_used
             for problems, grouping in ((tally.left_out, left_out), (tally.changed, changed)):
                 for problem in problems:
                     grouping.add(problem)
                     line = asdict(problem) | {"left_out": grouping is left_out}
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    KnownWords.of_counts(words).save(listing.parent)
     return TokenizeReport(
         num_pairs=num_pairs,
         num_captions=lengths.total(),

@@ -12,106 +12,20 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cogview.data.pairs import SourceState
-from cogview.data.shards import MANIFEST, ShardFile, read_manifest
-from cogview.data.token_report import Tally
+from cogview.data.shard_records import Made, Request, ShardNumber, ShardRecord
+from cogview.data.shards import read_manifest
 from cogview.errors import CogViewError, UsageError
-from cogview.files import SharedLock, atomic_write_json, refuse_mount
+from cogview.files import SharedLock, atomic_write_json
+from cogview.folders import refuse_mount
 
 FORMAT = "cogview-unfinished-tokens"
-VERSION = 1
+VERSION = 2
 ATTEMPTS = 100  # to join work that others may be removing
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """All that the bytes of a folder of tokens depend on.
-
-    Args:
-        source: fingerprint of the data set.
-        split: the one that was asked for.
-        size_pixels: side of the square that each picture is resized and cropped to.
-        max_text_pieces: longer captions are counted.
-        batch_size: pictures encoded at once; another number may turn codes into near neighbours on some devices.
-        pairs_per_shard: pictures and problems of the data set that a shard is made of.
-        device: "cpu" or "cuda", for the same reason.
-        precision: of the encoder, "float32" or "bfloat16".
-        image_tokenizer: its fingerprint.
-        text_tokenizer: its fingerprint.
-    """
-
-    source: str
-    split: str | None
-    size_pixels: int
-    max_text_pieces: int
-    batch_size: int
-    pairs_per_shard: int
-    device: str
-    precision: str
-    image_tokenizer: str
-    text_tokenizer: str
-
-
-@dataclass(frozen=True, order=True)
-class ShardNumber:
-    """Which shard: the parts of a data set are cut into shards one by one, so that any can be made alone.
-
-    Args:
-        part: of the data set, from 0.
-        place: in the part, from 0.
-    """
-
-    part: int
-    place: int
-
-    def __str__(self) -> str:
-        return f"{self.part:05d}-{self.place:05d}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardRecord:
-    """A shard that is done.
-
-    Args:
-        ends_part: nothing follows in its part of the data set.
-        shard: its file; None if it has no picture that can be used.
-        num_bytes: length of the file.
-        grid: rows and columns of codes.
-        tally: what was met.
-    """
-
-    ends_part: bool
-    shard: ShardFile | None
-    num_bytes: int
-    grid: tuple[int, int] | None
-    tally: Tally
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return vars(self) | {
-            "shard": self.shard and asdict(self.shard),
-            "tally": self.tally.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "ShardRecord":
-        """Return what `to_json` gave.
-
-        Raises:
-            KeyError: a field is missing.
-            TypeError: a field is of another type, or unknown.
-            ValueError: a number is none.
-        """
-        read = {
-            "shard": values["shard"] and ShardFile(**values["shard"]),
-            "grid": values["grid"] and tuple(values["grid"]),
-            "tally": Tally.from_json(values["tally"]),
-        }
-        return cls(**values | read)
 
 
 def unfinished_folder(out: Path) -> Path:
@@ -129,7 +43,7 @@ class UnfinishedTokens:
 
     Attributes:
         tokens: where the shards lie.
-        num_entries: of each shard that was done when this process looked last, entries of the data set that it took.
+        made: each shard that was done when this process looked last.
         parts_done: the parts of the data set whose shards were all done then.
     """
 
@@ -144,13 +58,13 @@ class UnfinishedTokens:
         """Yield the shards that are done, in order; one whose file is not whole is not done."""
         for path in sorted((self._folder / "done").glob("*.json")):
             try:
-                part, place = map(int, path.stem.split("-"))
+                number = ShardNumber.parse(path.stem)
                 record = ShardRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
                 if record.shard and (self.tokens / record.shard.file).stat().st_size != record.num_bytes:
                     continue
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-            yield ShardNumber(part, place), record
+            yield number, record
 
     def keep(self, number: ShardNumber, record: ShardRecord) -> None:
         """Write down that a shard is done, after its file has been written."""
@@ -166,6 +80,14 @@ class UnfinishedTokens:
             return False
         self._look()
         return len(self.parts_done) == num_parts
+
+    def refusal(self, differing: str) -> str:
+        """Return the message for work that cannot go on.
+
+        Args:
+            differing: what is not as it was.
+        """
+        return _refusal(self._folder, differing)
 
     def remove_strays(self) -> None:
         """Remove from beside the shards whatever a kill has left there."""
@@ -202,13 +124,15 @@ class UnfinishedTokens:
         _remove_hidden_siblings(self._folder)
 
     def _look(self) -> None:
-        self.num_entries: dict[ShardNumber, int] = {}
+        self.made: dict[ShardNumber, Made] = {}
         ends = []
         for number, record in self.records():
-            self.num_entries[number] = record.tally.num_entries
+            self.made[number] = Made(
+                content=record.content, ends_part=record.ends_part, num_entries=record.tally.num_entries
+            )
             if record.ends_part:
                 ends.append(number)
-        num_shards = Counter(number.part for number in self.num_entries)
+        num_shards = Counter(number.part for number in self.made)
         self.parts_done = {end.part for end in ends if num_shards[end.part] == end.place + 1}
 
 
@@ -217,6 +141,8 @@ def work_on(
     out: Path, source: Path, request: Request, state: SourceState
 ) -> Iterator[UnfinishedTokens | None]:
     """Yield the work on a folder of tokens, begun now or earlier; None if this request has made it already.
+
+    Then it remains to be seen whether the data set has the same bytes still.
 
     If the block ends with an error before any shard is done, nothing is left behind.
 
@@ -232,7 +158,7 @@ def work_on(
     """
     out = out.resolve()
     refuse_mount(out)
-    if _is_made(out, request, state) and not unfinished_folder(out).exists():
+    if _is_made(out, request) and not unfinished_folder(out).exists():
         _remove_hidden_siblings(
             unfinished_folder(out)
         )  # a kill while the work was removed left it half there
@@ -243,7 +169,7 @@ def work_on(
         work = UnfinishedTokens(out, lock)
         try:
             # The others may have come to the end meanwhile, or an earlier process to all but the very end.
-            if _is_made(out, request, state):
+            if _is_made(out, request):
                 work.discard()
                 yield None
             else:
@@ -256,8 +182,8 @@ def work_on(
         lock.close()
 
 
-def _is_made(out: Path, request: Request, state: SourceState) -> bool:
-    """Return whether the folder is there, made by this request and of nothing that was changed since.
+def _is_made(out: Path, request: Request) -> bool:
+    """Return whether the folder is there and was made by this request.
 
     Raises:
         UsageError: there is something else.
@@ -265,8 +191,7 @@ def _is_made(out: Path, request: Request, state: SourceState) -> bool:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
-        is_same = read_manifest(out).get("request") == asdict(request)
-        if is_same and state.newest_seconds <= (out / MANIFEST).stat().st_mtime:
+        if read_manifest(out).get("request") == asdict(request):
             return True
     except (CogViewError, OSError):
         pass
@@ -342,10 +267,14 @@ def _refuse_another(folder: Path, content: dict[str, Any]) -> None:
     elif (request.get("source"), times) != (wanted["source"], content["source_times"]):
         differing.insert(0, "the data set is another, or was changed")
     if differing:
-        raise UsageError(
-            f"{folder} holds work that was begun with something else: {'; '.join(differing)}. Ask for the same again "
-            "to go on, or delete it to start afresh."
-        )
+        raise UsageError(_refusal(folder, "; ".join(differing)))
+
+
+def _refusal(folder: Path, differing: str) -> str:
+    return (
+        f"{folder} holds work that was begun with something else: {differing}. Ask for the same again to go on, or "
+        "delete it to start afresh."
+    )
 
 
 def _hidden_sibling(folder: Path) -> Path:

@@ -15,6 +15,7 @@ from cogview.data.image_folder import ImageFolder
 from cogview.data.pairs import CaptionedImage, Problem
 from cogview.errors import CogViewError, UsageError
 from cogview.image.pixels import resize_and_crop
+from cogview.text.tokenizer import is_blank, valid_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ class CaptionSet:
         usable: list[tuple[CaptionedImage, list[str]]] = []
         for entry in entries:
             if isinstance(entry, CaptionedImage):
-                texts = [text for text in entry.texts if text.strip()]
+                texts = [text for text in entry.texts if not is_blank(text)]
                 if texts:
                     usable.append((entry, texts))
                 else:
@@ -105,7 +106,7 @@ class CaptionSet:
             picture, texts = usable[int(index)]
             text = texts[int(draw.integers(len(texts)))]
             # An argument or a file may hold half surrogates, which no file of ours could.
-            text = text.encode(errors="replace").decode()
+            text = valid_text(text)
             original = originals.get((picture.name, text), text)
             self.asked.append(AskedPicture(picture=picture, text=text, original=original))
 
@@ -151,7 +152,7 @@ class RealPictures:
             if isinstance(decoded, Problem):
                 self.problems.append(decoded)
                 continue
-            rgb = decoded[0].rgb
+            rgb = decoded.rgb
             self.num_resized += rgb.size != size
             yield rgb if rgb.size == size else resize_and_crop(rgb, self._size_pixels)
         if len(self.problems) == len(self._pictures):

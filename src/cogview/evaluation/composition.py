@@ -21,7 +21,7 @@ from PIL import Image
 
 from cogview.data.captions import STYLE_WORDS
 from cogview.data.config import Style
-from cogview.data.image_folder import METADATA
+from cogview.data.folder_contents import METADATA
 from cogview.data.scenes import LATTICE_CELLS, SMALL_CELLS, Placement, Scene, relation_of
 from cogview.data.world import GROUNDS, scene_objects
 from cogview.errors import CogViewError, UsageError

@@ -16,10 +16,10 @@ from cogview.errors import CogViewError, UsageError
 class PictureBatches:
     """Read pictures as squares of one size, uint8 [b y x c], a batch at a time and nothing kept.
 
-    After a reading, `num_pictures` and `problems` say what was met.
+    Captions are not needed. After a reading, `num_pictures` and `problems` say what was met.
 
     Args:
-        source: an image folder, a folder of WebDataset tars, or one tar.
+        source: a folder of pictures or of WebDataset tars or both, or one tar.
         size_pixels: side of the squares.
         split: only pictures that name this split or none; None gives all.
         max_pictures: stop after so many; None gives all.
@@ -28,7 +28,7 @@ class PictureBatches:
         progress: called with (pictures done, pictures in all).
 
     Raises:
-        CogViewError: there is nothing there, or no pictures with captions.
+        CogViewError: there is nothing there, or no pictures.
         UsageError: fewer than one picture is asked for.
     """
 
@@ -45,7 +45,7 @@ class PictureBatches:
     ) -> None:
         if max_pictures is not None and max_pictures < 1:
             raise UsageError(f"max_pictures must be 1 or more, got {max_pictures}")
-        self._source, self._pairs = source, open_pairs(source, split)
+        self._source, self._pairs = source, open_pairs(source, split, captions="optional")
         self._decode = partial(decode_square, size_pixels=size_pixels)
         self._max_pictures, self._progress = max_pictures, progress
         self._batch_size, self._num_workers = batch_size, num_workers
@@ -72,12 +72,14 @@ class PictureBatches:
             if squares:
                 yield np.stack(squares)
             if self._progress is not None:
-                num_done = self.num_pictures + (0 if self._max_pictures else len(self.problems))
+                num_lost = sum(not problem.is_passed_over for problem in self.problems)
+                num_done = self.num_pictures + (0 if self._max_pictures else num_lost)
                 self._progress(num_done, max(num_done, num_all))
             if self.num_pictures == num_wanted:
                 break
         if not self.num_pictures:
             raise CogViewError(
                 f"{self._source} has no pictures that can be read; the first of {len(self.problems):,} problems: "
-                f"{self.problems[0]}. See `cogview data check {self._source}`."
+                f"{min(self.problems, key=lambda problem: problem.is_passed_over)}. "
+                f"See `cogview data check {self._source}`."
             )

@@ -9,6 +9,7 @@ place of an adapter: its folder then names the tokenizers instead, and a model's
 import dataclasses
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,26 +17,21 @@ import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import (
-    atomic_folder,
-    atomic_write_json,
-    atomic_write_text,
-    read_card,
-    read_json,
-    refuse_unlike,
-)
-from cogview.generation.parts import MODEL_FORMAT, PretrainedModel, TaskModel, TaskName
+from cogview.files import atomic_write_json, atomic_write_text, read_card, read_json
+from cogview.folders import atomic_folder, refuse_unlike
+from cogview.generation.parts import MODEL_FORMAT, Adapters, PretrainedModel, TaskModel, TaskName
 from cogview.generation.weights import load_transformer, misfit, write_weights
 from cogview.plain_json import section_from_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.tensors import MisfitError, compare_shapes, read_tensors, stored_shapes
+from cogview.text.known_words import WORDS_FILE, KnownWords
 from cogview.transformer.adapter import AdaptedTransformer, adapter_shapes
 from cogview.transformer.config import AdapterConfig, TransformerConfig
 
 ADAPTER_FORMAT = "cogview-adapter"
 VERSION = 1
 ADAPTERS_FOLDER = "adapters"
-ADAPTER_FILES = ("config.json", "model.safetensors", "README.md")
+ADAPTER_FILES = ("config.json", "model.safetensors", "README.md", WORDS_FILE)
 DRAWING_TASKS: tuple[TaskName, ...] = ("text-to-image", "style")
 """Tasks whose template is that of text to image, so that a pipeline can draw with them."""
 
@@ -81,6 +77,8 @@ def save_task_model(
         atomic_write_json(unfinished / "config.json", config)
         write_weights(unfinished / "model.safetensors", transformer.state_dict(), dtype, read)
         atomic_write_text(unfinished / "README.md", task_model.card or _bare_card(task_model))
+        if task_model.words:
+            task_model.words.save(unfinished)
 
 
 def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
@@ -136,6 +134,7 @@ def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
         template=config["template"],
         licence=config["licence"],
         card=read_card(folder / "README.md"),
+        words=KnownWords.in_folder(folder),
     )
     if found.task in DRAWING_TASKS:
         found.template_of(
@@ -178,12 +177,20 @@ def _refuse_unlike_adapter(folder: Path) -> None:
     refuse_unlike(folder, read_adapter_config, ADAPTER_FILES, "an adapter's folder")
 
 
-def load_adapters(folder: Path, base: PretrainedModel) -> dict[str, TaskModel]:
-    """Return all adapters of a model's folder `adapters` by name; none if there is no such folder."""
-    if not folder.is_dir():
-        return {}
-    paths = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    return {path.name: load_task_model(path, base) for path in paths}
+def find_adapters(folder: Path, base: PretrainedModel) -> Adapters:
+    """Return all adapters of a model's folder `adapters`, of which only the configs are read; none without a folder.
+
+    Raises:
+        CogViewError: one of them is incomplete, or of another kind or version.
+    """
+    adapters = Adapters()
+    if folder.is_dir():
+        base = dataclasses.replace(base, adapters=Adapters())  # else both would hold each other in memory
+        for path in sorted(folder.iterdir()):
+            if path.is_dir() and not path.name.startswith("."):
+                task = read_adapter_config(path)["task"]
+                adapters.add_unread(path.name, task, partial(load_task_model, path, base))
+    return adapters
 
 
 def find_adapter_folder(path: str | Path) -> Path:

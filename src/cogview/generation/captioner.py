@@ -9,7 +9,7 @@ from threading import Lock
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
@@ -107,6 +107,7 @@ class Captioner:
         seeds: Sequence[int],
         config: SamplingConfig,
         max_pieces: int | None = None,
+        allowed: Bool[np.ndarray, "v"] | None = None,
     ) -> list[list[WrittenText]]:
         """Draw a text for each seed for each picture; with temperature 0 it is the greedy one.
 
@@ -115,6 +116,7 @@ class Captioner:
             seeds: not negative; each draws the same text again.
             config: temperature, top-k and top-p; there is no guidance.
             max_pieces: of a text; as many as the template has room for by default.
+            allowed: which pieces may be written; all by default. Probabilities stay those of the model.
 
         Raises:
             UsageError: `max_pieces` is impossible.
@@ -127,7 +129,7 @@ class Captioner:
             part = rows[start : start + self._max_batch]
             read = {number: self._read(pictures[number]) for number in dict.fromkeys(row[0] for row in part)}
             begun = [read[number] for number, _ in part]
-            written = self._sample(begun, [seed for _, seed in part], config, max_pieces)
+            written = self._sample(begun, [seed for _, seed in part], config, max_pieces, allowed)
             for (number, _), text in zip(part, written, strict=True):
                 texts[number].append(text)
         return texts
@@ -139,6 +141,7 @@ class Captioner:
         num_beams: int,
         max_pieces: int | None = None,
         length_penalty: float = 1.0,
+        allowed: Bool[np.ndarray, "v"] | None = None,
     ) -> list[list[WrittenText]]:
         """Return the `num_beams` best texts that were found for each picture, best first.
 
@@ -150,6 +153,7 @@ class Captioner:
             num_beams: texts that go on at the same time.
             max_pieces: of a text; as many as the template has room for by default.
             length_penalty: 0 or more; 0 prefers short texts, 1 ranks by the mean of log p.
+            allowed: which pieces may be written; all by default. Probabilities stay those of the model.
 
         Raises:
             UsageError: a number is impossible.
@@ -164,7 +168,7 @@ class Captioner:
         texts: list[list[WrittenText]] = []
         for start in range(0, len(pictures), at_once):
             read = [self._read(codes) for codes in pictures[start : start + at_once]]
-            texts += self._search(read, num_beams, max_pieces, length_penalty)
+            texts += self._search(read, num_beams, max_pieces, length_penalty, allowed)
         return texts
 
     def _max_pieces(self, max_pieces: int | None) -> int:
@@ -200,12 +204,14 @@ class Captioner:
         seeds: Sequence[int],
         config: SamplingConfig,
         max_pieces: int,
+        allowed: Bool[np.ndarray, "v"] | None,
     ) -> list[WrittenText]:
         """Draw a text for each seed after the picture beside it."""
         cache, hidden, positions = self._begin(read, max_pieces)
         uniforms = seeded_uniforms(seeds, max_pieces).to(hidden.device)
         legal = self.template.legal_tokens
         end = len(legal) - 1
+        forbidden = _forbidden(allowed, end, hidden.device)
         drawn: list[Tensor] = []
         nats: list[Tensor] = []
         for step in range(max_pieces + 1):
@@ -219,7 +225,7 @@ class Captioner:
                     if step
                     else logits.index_fill(1, torch.tensor([end], device=logits.device), -torch.inf)
                 )
-                token = sample(choices, config, uniforms[:, step])
+                token = sample(choices.masked_fill(forbidden, -torch.inf), config, uniforms[:, step])
             drawn.append(token)
             nats.append(-torch.log_softmax(logits, dim=-1).gather(1, token[:, None]).squeeze(1))
             if bool((torch.stack(drawn) == end).any(dim=0).all()):
@@ -238,6 +244,7 @@ class Captioner:
         num_beams: int,
         max_pieces: int,
         length_penalty: float,
+        allowed: Bool[np.ndarray, "v"] | None,
     ) -> list[list[WrittenText]]:
         """Search for the best texts of some pictures side by side."""
         num_pictures = len(read)
@@ -250,6 +257,7 @@ class Captioner:
             (num_pictures, num_beams), -torch.inf, dtype=torch.float64, device=device
         )
         totals[:, 0] = 0
+        forbidden = _forbidden(allowed, len(legal) - 1, device)[:-1]
         pieces = torch.empty(num_pictures, num_beams, 0, dtype=torch.int64, device=device)
         ended: list[list[WrittenText]] = [[] for _ in read]
         for step in range(max_pieces + 1):
@@ -266,7 +274,8 @@ class Captioner:
             if step == max_pieces:
                 break
             num_pieces = log_p.shape[2] - 1
-            totals, choice = (totals[:, :, None] + log_p[:, :, :-1]).flatten(1).topk(num_beams)
+            going_on = log_p[:, :, :-1].masked_fill(forbidden, -torch.inf)
+            totals, choice = (totals[:, :, None] + going_on).flatten(1).topk(num_beams)
             # A total only falls, so the longest text is the best that a beam can hope for.
             hopes = (totals.amax(dim=1) / (max_pieces + 1) ** length_penalty).tolist()
             if all(
@@ -283,6 +292,16 @@ class Captioner:
                 piece.flatten() + legal.start, positions[step].expand(piece.numel()), cache
             )
         return ended
+
+
+def _forbidden(
+    allowed: Bool[np.ndarray, "v"] | None, num_pieces: int, device: torch.device
+) -> Bool[Tensor, "n"]:
+    """Return which legal tokens may not be written; the end of a text always may."""
+    forbidden = torch.zeros(num_pieces + 1, dtype=torch.bool, device=device)
+    if allowed is not None:
+        forbidden[:-1] = torch.from_numpy(~allowed)
+    return forbidden
 
 
 def _text(tokens: list[int], nats: list[float], end: int) -> WrittenText:

@@ -1,13 +1,15 @@
 """What a model says of pictures: captions, how well texts fit, and which picture fits a text best."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, get_args
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +21,7 @@ from cogview.generation.resident import ResidentModel
 from cogview.image.pixels import as_rgb, image_to_array, read_image, resize_and_crop
 from cogview.sequence.captioning import CaptionTemplate
 from cogview.sequence.template import Codes, PairTemplate
+from cogview.text.word_replacing import Language
 from cogview.transformer.adapter import AdaptedTransformer
 
 Picture: TypeAlias = Image.Image | str | Path | Tensor
@@ -64,7 +67,7 @@ class CaptioningModel(ResidentModel):
 
     def __init__(self, model: PretrainedModel) -> None:
         super().__init__(model)
-        self._captioners: dict[TaskModel, Captioner] = {}
+        self._captioners: WeakKeyDictionary[TaskModel, Captioner] = WeakKeyDictionary()
 
     @property
     def captioner_names(self) -> list[str]:
@@ -80,19 +83,20 @@ class CaptioningModel(ResidentModel):
         Raises:
             UsageError: there is none of that name, or none at all, or several and none was named.
         """
-        chosen = self.adapter_for(
+        chosen = self._captioning(name)
+        with self._lock:
+            if chosen not in self._captioners:
+                self._captioners[chosen] = self._new_captioner(chosen)
+            return self._captioners[chosen]
+
+    def _captioning(self, name: str | None) -> TaskModel:
+        return self.adapter_for(
             "captioning",
             "captioner",
             name,
             "this model has no captioner, so it cannot caption or rank: train one with cogview train captioning, "
             "and give its run as --captioner, or to add_adapter",
         )
-        with self._lock:
-            if chosen not in self._captioners:
-                at_hand = set(self.adapters.values())
-                self._captioners = {task: each for task, each in self._captioners.items() if task in at_hand}
-                self._captioners[chosen] = self._new_captioner(chosen)
-            return self._captioners[chosen]
 
     def caption(
         self,
@@ -106,6 +110,8 @@ class CaptioningModel(ResidentModel):
         max_pieces: int | None = None,
         length_penalty: float | int = 1.0,
         captioner: str | None = None,
+        language: str | None = None,
+        strict: bool = False,
     ) -> list[list[Caption]]:
         """Write captions of pictures.
 
@@ -121,12 +127,14 @@ class CaptioningModel(ResidentModel):
             max_pieces: of a text; as many as the model has room for by default.
             length_penalty: of the beam search: 0 prefers short texts, 1 ranks by the mean log p of a piece.
             captioner: the name of the adapter, if there are several.
+            language: "zh" or "en": pieces with letters of other scripts are not written; as the model likes by default.
+            strict: refuse a picture that the image tokenizer hardly keeps, rather than warn of it.
 
         Returns:
             A list for each picture; captions of a beam search best first, others in the order of their seeds.
 
         Raises:
-            UsageError: an impossible number, or no picture.
+            UsageError: an impossible number, no picture, or one that is refused.
             UnusableImage: a file is no picture that can be read.
         """
         if num_captions < 1 or num_beams < 1:
@@ -137,13 +145,14 @@ class CaptioningModel(ResidentModel):
             raise UsageError(f"seed must not be negative, got {seed}")
         config = SamplingConfig(temperature=float(temperature), top_k=top_k, top_p=float(top_p))
         chosen, tokenizer = self.captioner(captioner), self.text_tokenizer
-        codes = self.codes_of(images, chosen.template)
+        allowed = None if language is None else self._pieces_of(language)
+        codes = self.codes_of(images, chosen.template, strict)
         width = max(num_beams, num_captions)
         seeds: Sequence[int | None] = range(seed, seed + num_captions)
         if config.temperature or width == 1:
-            written = chosen.sample(codes, range(seed, seed + num_captions), config, max_pieces)
+            written = chosen.sample(codes, range(seed, seed + num_captions), config, max_pieces, allowed)
         else:
-            written = chosen.beam_search(codes, width, max_pieces, float(length_penalty))
+            written = chosen.beam_search(codes, width, max_pieces, float(length_penalty), allowed)
         if not config.temperature:
             seeds = [None] * num_captions
         return [
@@ -164,6 +173,7 @@ class CaptioningModel(ResidentModel):
         images: Picture | Sequence[Picture],
         texts: str | Sequence[str],
         captioner: str | None = None,
+        strict: bool = False,
     ) -> list[float]:
         """Return CapLoss of pictures and texts, in nats per piece: the lower, the better a text fits.
 
@@ -171,15 +181,18 @@ class CaptioningModel(ResidentModel):
             images: as many as texts, or a single one for all texts.
             texts: as many as pictures, or a single one for all pictures.
             captioner: the name of the adapter, if there are several.
+            strict: refuse unknown words and pictures that the image tokenizer hardly keeps, rather than warn of them.
 
         Raises:
             UsageError: a text is empty, too long, or one that the text tokenizer cannot represent; the numbers of
-                pictures and texts differ.
+                pictures and texts differ; or something is refused.
             UnusableImage: a file is no picture that can be read.
         """
         chosen = self.captioner(captioner)
-        pieces = self._pieces([texts] if isinstance(texts, str) else list(texts), chosen.template)
-        codes = self.codes_of(images, chosen.template)
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        read = self.reading(texts, self._captioning(captioner), strict)
+        pieces = self._pieces([read[text] for text in texts], chosen.template)
+        codes = self.codes_of(images, chosen.template, strict)
         num = max(len(codes), len(pieces))
         if {len(codes), len(pieces)} - {1, num}:
             raise UsageError(
@@ -189,13 +202,16 @@ class CaptioningModel(ResidentModel):
         losses: list[float] = chosen.losses(list(pairs)).tolist()
         return losses
 
-    def rank(self, text: str, images: Sequence[Picture], captioner: str | None = None) -> list[RankedImage]:
+    def rank(
+        self, text: str, images: Sequence[Picture], captioner: str | None = None, strict: bool = False
+    ) -> list[RankedImage]:
         """Return pictures in the order in which a text fits them, best first.
 
         Args:
             text: what is looked for.
             images: pictures, their paths or their codes.
             captioner: the name of the adapter, if there are several.
+            strict: as for `caption_loss`.
 
         Raises:
             UsageError: as `caption_loss` does.
@@ -203,7 +219,7 @@ class CaptioningModel(ResidentModel):
 
         Paper: section 3.2, self-reranking.
         """
-        losses = self.caption_loss(images, text, captioner)
+        losses = self.caption_loss(images, text, captioner, strict)
         return [
             RankedImage(index=index, caption_loss=losses[index])
             for index in sorted(range(len(losses)), key=losses.__getitem__)
@@ -237,27 +253,45 @@ class CaptioningModel(ResidentModel):
         order.sort(key=lambda number: first[same[number]] != number)
         return [(number, float(losses[number])) for number in order[:keep]]
 
-    def codes_of(self, images: Picture | Sequence[Picture], template: PairTemplate) -> list[Codes]:
+    def codes_of(
+        self, images: Picture | Sequence[Picture], template: PairTemplate, strict: bool = False
+    ) -> list[Codes]:
         """Return the codes of pictures that are given as such, as paths, or as codes already.
 
+        A picture of which the image tokenizer keeps less than of its own held-out ones is warned of.
+
+        Args:
+            images: one or more.
+            template: of the sequences that the codes go into.
+            strict: refuse such a picture instead.
+
         Raises:
-            UsageError: there is none, or something is no picture.
+            UsageError: there is none, something is no picture, or one is refused.
             UnusableImage: a file is no picture that can be read.
         """
         given = [images] if isinstance(images, Image.Image | str | Path | Tensor) else list(images)
         if not given:
             raise UsageError("there is no picture; give at least one")
         # One by one: convolutions round differently in batches of another size, and few pictures are held at a time.
-        return [self._codes_of(each, number, template) for number, each in enumerate(given, start=1)]
+        found: list[Codes] = []
+        for number, each in enumerate(given, start=1):
+            codes, told = self._codes_of(each, number, template)
+            if told:
+                if strict:
+                    raise UsageError(f"{told}; give a picture of the model's world, or leave strict out")
+                warnings.warn(f"{told}: what is made of it means little", stacklevel=1)
+            found.append(codes)
+        return found
 
-    def _codes_of(self, picture: Picture, number: int, template: PairTemplate) -> Codes:
+    def _codes_of(self, picture: Picture, number: int, template: PairTemplate) -> tuple[Codes, str]:
+        """Return the codes of a picture, and what is to be told if the image tokenizer keeps little of it."""
         if isinstance(picture, Tensor):
             if picture.ndim != 2 or picture.is_floating_point():
                 raise UsageError(
                     f"picture {number} is a tensor, but not codes, whole numbers [r s]: got {picture.dtype} of "
                     f"{list(picture.shape)}"
                 )
-            return picture.cpu().numpy()
+            return picture.cpu().numpy(), ""
         if not isinstance(picture, Image.Image | str | Path):
             raise UsageError(
                 f"picture {number} must be a PIL image, a path or codes, got {type(picture).__name__}"
@@ -266,8 +300,15 @@ class CaptioningModel(ResidentModel):
         tokenizer = self.image_tokenizer
         square = resize_and_crop(image, template.grid_rows * tokenizer.downsampling_factor)
         pixels = torch.from_numpy(image_to_array(square))[None]
-        codes: Int64[Tensor, "r s"] = tokenizer.encode(pixels)[0]
-        return codes.cpu().numpy()
+        codes: Int64[Tensor, "b r s"] = tokenizer.encode(pixels)
+        told, usual = "", tokenizer.held_out
+        if usual is not None and (kept_db := float(tokenizer.kept_db(pixels, codes))) < usual.least_db:
+            name = picture if isinstance(picture, str | Path) else f"picture {number}"
+            told = (
+                f"{name}: the image tokenizer keeps {kept_db:.1f} dB of it, where of its own held-out pictures it "
+                f"keeps {usual.median_db:.1f}"
+            )
+        return codes[0].cpu().numpy(), told
 
     def _pieces(self, texts: Sequence[str], template: CaptionTemplate) -> list[Int64[np.ndarray, "_"]]:
         """Return the pieces of texts that can be scored as they are.
@@ -295,6 +336,20 @@ class CaptioningModel(ResidentModel):
                 raise UsageError(f"text {number} of {len(texts)}, {text[:40]!r}, {problem}")
             found.append(pieces)
         return found
+
+    def _pieces_of(self, language: str) -> Bool[np.ndarray, "n"]:
+        """Return which pieces may be written in a language.
+
+        Raises:
+            UsageError: the language is unknown, or the text tokenizer has no words of it.
+        """
+        allowed = {name: self.text_tokenizer.writes(name) for name in get_args(Language)}
+        if language not in allowed:
+            raise UsageError(f"language must be one of {', '.join(allowed)}, got {language!r}")
+        others = [pieces for name, pieces in allowed.items() if name != language]
+        if not (allowed[language] & ~np.logical_or.reduce(others)).any():
+            raise UsageError(f"this model's text tokenizer has no words of the language {language!r}")
+        return allowed[language]
 
     def _new_captioner(self, chosen: TaskModel) -> Captioner:
         transformer = chosen.transformer

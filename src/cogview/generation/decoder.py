@@ -188,7 +188,8 @@ class Decoder:
         # A CPU computes whole attention slowly in half precision.
         in_dtype = torch.float32 if self.device.type == "cpu" else cache.keys.dtype
 
-        def attend(layer: int, query_key_value: Float[Tensor, "n d3"]) -> Float[Tensor, "n d"]:
+        # Plain annotations in here: those of shapes would be evaluated at each step.
+        def attend(layer: int, query_key_value: Tensor) -> Tensor:
             heads = query_key_value.view(b, t, 3, self.config.num_heads, self.config.head_size)
             query, key, value = heads.permute(2, 0, 3, 1, 4).to(in_dtype)
             cache.fill(layer, key, value)
@@ -206,7 +207,7 @@ class Decoder:
         assert cache.length < cache.max_tokens, "the cache is full"
         attend_to_all = cache.step()
 
-        def attend(layer: int, query_key_value: Float[Tensor, "b d3"]) -> Float[Tensor, "b d"]:
+        def attend(layer: int, query_key_value: Tensor) -> Tensor:
             heads = query_key_value.view(len(query_key_value), 3, self.config.num_heads, -1)
             return attend_to_all(layer, heads).flatten(1)
 

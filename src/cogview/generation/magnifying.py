@@ -1,7 +1,7 @@
 """Pictures at twice or four times their size: what a model with an adapter for super-resolution can do."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Int64
@@ -12,6 +12,7 @@ from cogview.errors import UsageError
 from cogview.generation.captioning import CaptioningModel, Picture
 from cogview.generation.config import SamplingConfig
 from cogview.generation.engine import Progress
+from cogview.generation.parts import TaskModel
 from cogview.generation.request import check_pieces
 from cogview.generation.super_resolution import FACTORS, Magnifier
 from cogview.image.pixels import tensor_to_images
@@ -27,12 +28,18 @@ class MagnifiedImage:
         codes: what it was decoded from.
         seed: draws the same picture again from the same one, alone or in any company.
         text: what the picture was said to show.
+        drawn_text: what was read for the text, if that is another; None elsewhere.
     """
 
     image: Image.Image
-    codes: Int64[Tensor, "r s"]
+    codes: Int64[Tensor, "r s"] = field(repr=False)
     seed: int
     text: str
+    drawn_text: str | None = None
+
+    def _repr_png_(self) -> bytes | None:
+        """Return what notebooks show."""
+        return self.image._repr_png_()
 
 
 class MagnifyingModel(CaptioningModel):
@@ -56,15 +63,18 @@ class MagnifyingModel(CaptioningModel):
         Raises:
             UsageError: there is none of that name, or none at all, or several and none was named.
         """
-        chosen = self.adapter_for(
+        chosen = self._magnifying(name)
+        template = chosen.template_of(SuperResolutionTemplate, self.template.vocabulary)
+        return Magnifier(self.engine_of(chosen), template)
+
+    def _magnifying(self, name: str | None) -> TaskModel:
+        return self.adapter_for(
             "super-resolution",
             "magnifier",
             name,
             "this model has no adapter for super-resolution, so it cannot magnify: train one with cogview train "
             "super-resolution, and give its run as --magnifier, or to add_adapter",
         )
-        template = chosen.template_of(SuperResolutionTemplate, self.template.vocabulary)
-        return Magnifier(self.engine_of(chosen), template)
 
     def upscale(
         self,
@@ -77,6 +87,7 @@ class MagnifyingModel(CaptioningModel):
         top_p: float | int = 0.8,
         progress: Progress | None = None,
         magnifier: str | None = None,
+        strict: bool = False,
     ) -> list[MagnifiedImage]:
         """Draw pictures again at twice or four times the model's size.
 
@@ -92,15 +103,17 @@ class MagnifyingModel(CaptioningModel):
             top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
             progress: called with the numbers of codes read or drawn, and of all.
             magnifier: the name of the adapter, if there are several.
+            strict: refuse unknown words and pictures that the image tokenizer hardly keeps, rather than warn of them.
 
         Raises:
-            UsageError: an empty text, an impossible number, no picture, or other numbers of texts than of pictures.
+            UsageError: an empty text, an impossible number, no picture, other numbers of texts than of pictures, or
+                something that is refused.
             UnusableImage: a file is no picture that can be read.
 
         Paper: section 3.1.
         """
         chosen = self.magnifier(magnifier)
-        codes = [torch.from_numpy(each) for each in self.codes_of(images, chosen.template.low)]
+        codes = [torch.from_numpy(each) for each in self.codes_of(images, chosen.template.low, strict)]
         told = [texts] * len(codes) if isinstance(texts, str) else list(texts)
         if len(told) != len(codes):
             raise UsageError(
@@ -110,9 +123,17 @@ class MagnifyingModel(CaptioningModel):
             raise UsageError(f"seed must not be negative, got {seed}")
         config = self.magnifying_config(chosen, temperature, top_k, top_p)
         seeds = range(seed, seed + len(codes))
-        high = self.magnified(chosen, torch.stack(codes), told, seeds, factor, config, progress)
+        read = self.reading(told, self._magnifying(magnifier), strict)
+        words = [read[text] for text in told]
+        high = self.magnified(chosen, torch.stack(codes), words, seeds, factor, config, progress)
         return [
-            MagnifiedImage(image=self.decoded(each), codes=each, seed=number, text=text)
+            MagnifiedImage(
+                image=self.decoded(each),
+                codes=each,
+                seed=number,
+                text=text,
+                drawn_text=read[text] if read[text] != text else None,
+            )
             for each, number, text in zip(high, seeds, told, strict=True)
         ]
 

@@ -1,20 +1,25 @@
 """The parts that belong together: those of a model, and the transformers of further tasks that it can hold."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from threading import RLock
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import torch
 
 from cogview.errors import CogViewError, UsageError
+from cogview.generation.config import TOP_P
 from cogview.generation.weights import fingerprint_of_transformer
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.plain_json import dataclass_from_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.tensors import read_tensors
+from cogview.text.config import TextCase
+from cogview.text.known_words import KnownWords
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.model import Transformer
 from cogview.transformer.three_region import regions_for
@@ -41,13 +46,15 @@ class TaskModel:
         template: the sequence that it learnt: the fields of the task's template, but the vocabulary.
         licence: of the weights, if it is known.
         card: its own card in Markdown; an empty one is replaced by the bare facts when saved.
+        words: of the captions that it learnt, beside the model's; None if they are not known.
     """
 
     task: TaskName
-    transformer: Transformer
+    transformer: Transformer = field(repr=False)
     template: Mapping[str, Any]
     licence: str = ""
-    card: str = ""
+    card: str = field(default="", repr=False)
+    words: KnownWords | None = field(default=None, repr=False)
 
     def template_of(self, cls: type[Template], vocabulary: Vocabulary) -> Template:
         """Return the template as what it is.
@@ -73,6 +80,71 @@ class TaskModel:
         return template
 
 
+if TYPE_CHECKING:
+    _AdaptersByName = MutableMapping[str, TaskModel]
+else:
+    _AdaptersByName = MutableMapping  # a check of its items at run time would read them
+
+
+class Adapters(_AdaptersByName):
+    """A model's adapters by name; one that lies in a file is read when it is first asked for.
+
+    Listing them reads them all, so that a broken one is told of then.
+
+    Args:
+        held: those in memory.
+    """
+
+    def __init__(self, held: Mapping[str, TaskModel] = MappingProxyType({})) -> None:
+        self._held: dict[str, TaskModel | _Unread] = dict(held)
+        self._lock = RLock()
+
+    def add_unread(self, name: str, task: TaskName, read: Callable[[], TaskModel]) -> None:
+        """Add an adapter of which only the task is known, and what reads it."""
+        self._held[name] = _Unread(task, read)
+
+    def names_for(self, *tasks: TaskName) -> list[str]:
+        """Return the names of those for some tasks, without reading any."""
+        return [name for name, each in self._held.items() if each.task in tasks]
+
+    def __getitem__(self, name: str) -> TaskModel:
+        with self._lock:
+            found = self._held[name]
+            if isinstance(found, _Unread):
+                found = self._held[name] = found.read()
+            return found
+
+    def __setitem__(self, name: str, adapter: TaskModel) -> None:
+        with self._lock:
+            self._held[name] = adapter
+
+    def __delitem__(self, name: str) -> None:
+        with self._lock:
+            del self._held[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._held
+
+    def __iter__(self) -> Iterator[str]:
+        names = list(self._held)
+        for name in names:
+            _ = self[name]
+        return iter(names)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+
+class _Unread(NamedTuple):
+    """An adapter in a file: its task, and what reads it."""
+
+    task: TaskName
+    read: Callable[[], TaskModel]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PretrainedModel:
     """The parts that belong together: what a model folder holds.
@@ -86,6 +158,9 @@ class PretrainedModel:
         samples: the PNG that the card shows; empty if there is none.
         guidance: what to draw with unless told otherwise; other than 1 only for models that were trained with some
             texts dropped.
+        top_p: what to draw with unless told otherwise.
+        words: of the captions that it learnt; None if they are not known, and then no word is called unknown.
+        text_case: how it reads capitals; in their usual spelling only words that are known can be read.
         rounded_to: the dtype for which the transformer's weights lost digits when they were loaded; None if they
             were not rounded.
         source: the file that the weights were loaded from, if they were.
@@ -95,18 +170,23 @@ class PretrainedModel:
         CogViewError: the parts do not fit together.
     """
 
-    transformer: Transformer
+    transformer: Transformer = field(repr=False)
     template: TextToImageTemplate
     text_tokenizer: TextTokenizer | None
     image_tokenizer: ImageTokenizer | None
-    card: str = ""
-    samples: bytes = b""
+    card: str = field(default="", repr=False)
+    samples: bytes = field(default=b"", repr=False)
     guidance: float = 1.0
+    top_p: float = TOP_P
+    words: KnownWords | None = field(default=None, repr=False)
+    text_case: TextCase = "as_written"
     rounded_to: torch.dtype | None = None
     source: Path | None = None
-    adapters: dict[str, TaskModel] = field(default_factory=dict)
+    adapters: Adapters | dict[str, TaskModel] = field(default_factory=Adapters)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.adapters, Adapters):
+            object.__setattr__(self, "adapters", Adapters(self.adapters))
         vocabulary, config = self.template.vocabulary, self.transformer.config
         for what, got, wanted in (
             (
@@ -137,6 +217,11 @@ class PretrainedModel:
                 f"The parts of the model do not fit together: the template wants {self.template.num_positions} "
                 f"positions, got {config.num_positions}."
             )
+
+    def names_for(self, *tasks: TaskName) -> list[str]:
+        """Return the names of the adapters for some tasks, without reading any."""
+        assert isinstance(self.adapters, Adapters)
+        return self.adapters.names_for(*tasks)
 
     @property
     def text_fingerprint(self) -> str | None:

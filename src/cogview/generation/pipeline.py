@@ -1,8 +1,9 @@
 """The pipeline: what users hold, from words to pictures in one call."""
 
+import itertools
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
 
@@ -13,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from cogview.errors import UsageError
-from cogview.generation.config import SamplingConfig
 from cogview.generation.engine import Progress, Prompt
 from cogview.generation.magnifying import MagnifyingModel, check_factor
+from cogview.generation.one_colour import is_one_coloured
 from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import find_model_folder, load_pretrained
 from cogview.generation.request import check_pieces, check_request, seeds_of_texts, texts_of_candidates
@@ -31,15 +32,20 @@ class GeneratedImage:
         seed: draws the same picture again, alone or in any company.
         text: what it was drawn for.
         caption_loss: how badly the text fits the picture, in nats per piece; None if the pictures were not ranked.
-        drawn_text: what was drawn for the text, where `balance_words` replaced words in it; None elsewhere.
+        drawn_text: what was drawn for the text, where `balance_words` replaced words in it or the model reads words in
+            another spelling; None elsewhere.
     """
 
     image: Image.Image
-    codes: Int64[Tensor, "r s"]
+    codes: Int64[Tensor, "r s"] = field(repr=False)
     seed: int
     text: str
     caption_loss: float | None = None
     drawn_text: str | None = None
+
+    def _repr_png_(self) -> bytes | None:
+        """Return what notebooks show."""
+        return self.image._repr_png_()
 
 
 class Pipeline(MagnifyingModel):
@@ -60,7 +66,7 @@ class Pipeline(MagnifyingModel):
         seed: int = ...,
         temperature: float | int = ...,
         top_k: int | None = ...,
-        top_p: float | int = ...,
+        top_p: float | int | None = ...,
         guidance: float | int | None = ...,
         progress: Progress | None = ...,
         adapter: str | None = ...,
@@ -69,6 +75,7 @@ class Pipeline(MagnifyingModel):
         captioner: str | None = ...,
         upscale: int = ...,
         magnifier: str | None = ...,
+        strict: bool = ...,
     ) -> list[GeneratedImage]: ...
 
     @overload
@@ -80,7 +87,7 @@ class Pipeline(MagnifyingModel):
         seed: int = ...,
         temperature: float | int = ...,
         top_k: int | None = ...,
-        top_p: float | int = ...,
+        top_p: float | int | None = ...,
         guidance: float | int | None = ...,
         progress: Progress | None = ...,
         adapter: str | None = ...,
@@ -89,6 +96,7 @@ class Pipeline(MagnifyingModel):
         captioner: str | None = ...,
         upscale: int = ...,
         magnifier: str | None = ...,
+        strict: bool = ...,
     ) -> list[list[GeneratedImage]]: ...
 
     def generate(
@@ -99,7 +107,7 @@ class Pipeline(MagnifyingModel):
         seed: int = 0,
         temperature: float | int = 1.0,
         top_k: int | None = None,
-        top_p: float | int = 0.8,
+        top_p: float | int | None = None,
         guidance: float | int | None = None,
         progress: Progress | None = None,
         adapter: str | None = None,
@@ -108,6 +116,7 @@ class Pipeline(MagnifyingModel):
         captioner: str | None = None,
         upscale: int = 1,
         magnifier: str | None = None,
+        strict: bool = False,
     ) -> list[GeneratedImage] | list[list[GeneratedImage]]:
         """Draw pictures for one text or for several.
 
@@ -123,7 +132,8 @@ class Pipeline(MagnifyingModel):
             temperature: below 1 prefers probable codes, above 1 levels them; 0 always takes the most probable, so
                 that all candidates are one picture.
             top_k: draw from the most probable codes only; from all if None.
-            top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
+            top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all. The model's own
+                by default.
             guidance: above 1, what the text says is followed more closely than it was learnt, with twice the rows to
                 compute; for models that were trained with some texts dropped. The model's own by default.
             progress: called with the numbers of codes drawn and to be drawn, those of magnifying among them.
@@ -136,13 +146,14 @@ class Pipeline(MagnifyingModel):
             magnifier: the name of the adapter to magnify with, if there are several.
             balance_words: give each word for people a gender and a skin tone, in turn from seed to seed; see
                 `cogview.text.word_replacing`.
+            strict: refuse words that the model has never seen, rather than warn of them.
 
         Returns:
             The candidates of the text in the order of their seeds, or of CapLoss, the best first, if they were ranked;
             for several texts, a list of such lists.
 
         Raises:
-            UsageError: an empty text or an impossible number.
+            UsageError: an empty text, an impossible number, or an unknown word that is refused.
         """
         is_single = isinstance(text, str)
         texts = [text] if isinstance(text, str) else list(text)
@@ -160,7 +171,9 @@ class Pipeline(MagnifyingModel):
             if enlarger
             else 0
         )
-        words = texts_of_candidates(texts, num_candidates, seed, balance_words)
+        asked = texts_of_candidates(texts, num_candidates, seed, balance_words)
+        read = self.reading(itertools.chain(*asked), adapter, strict)
+        words = [[read[text] for text in row] for row in asked]
         codes = self._draw(
             words,
             [seed] * len(texts),
@@ -183,7 +196,9 @@ class Pipeline(MagnifyingModel):
                 [words[index][number] for index, number, _ in chosen],
                 [seed + number for _, number, _ in chosen],
                 upscale,
-                self.magnifying_config(enlarger, 0.0 if temperature == 0 else None, top_k, top_p),
+                self.magnifying_config(
+                    enlarger, 0.0 if temperature == 0 else None, top_k, self.top_p if top_p is None else top_p
+                ),
                 _counted(progress, num_drawn, num_all),
             )
         drawn: list[list[GeneratedImage]] = [[] for _ in texts]
@@ -199,6 +214,7 @@ class Pipeline(MagnifyingModel):
                     drawn_text=said if said != texts[index] else None,
                 )
             )
+        _warn_of_one_colour(drawn, self.sampling(top_p=top_p).top_p)
         return drawn[0] if is_single else drawn
 
     def generate_codes(
@@ -208,11 +224,12 @@ class Pipeline(MagnifyingModel):
         seed: int | Sequence[int] = 0,
         temperature: float | int = 1.0,
         top_k: int | None = None,
-        top_p: float | int = 0.8,
+        top_p: float | int | None = None,
         guidance: float | int | None = None,
         progress: Progress | None = None,
         adapter: str | None = None,
         adapter_strength: float | int = 1.0,
+        strict: bool = False,
     ) -> Int64[Tensor, "n b r s"]:
         """Return the codes of the pictures that `generate` would draw, [texts, candidates, rows, columns].
 
@@ -229,7 +246,8 @@ class Pipeline(MagnifyingModel):
             raise UsageError(
                 f"there are {len(texts)} texts and {len(seeds)} seeds: give one for all, or one for each"
             )
-        words = texts_of_candidates(texts, num_candidates, min(seeds))
+        read = self.reading(texts, adapter, strict)
+        words = texts_of_candidates([read[text] for text in texts], num_candidates, min(seeds))
         return self._draw(
             words, seeds, temperature, top_k, top_p, guidance, progress, adapter, adapter_strength
         )
@@ -240,19 +258,14 @@ class Pipeline(MagnifyingModel):
         first_seeds: Sequence[int],
         temperature: float | int,
         top_k: int | None,
-        top_p: float | int,
+        top_p: float | int | None,
         guidance: float | int | None,
         progress: Progress | None,
         adapter: str | None,
         adapter_strength: float | int,
     ) -> Int64[Tensor, "n b r s"]:
         """Draw the codes of a checked request's rows of candidates, for a method that the user called."""
-        config = SamplingConfig(
-            guidance=self.guidance if guidance is None else float(guidance),
-            temperature=float(temperature),
-            top_k=top_k,
-            top_p=float(top_p),
-        )
+        config = self.sampling(temperature, top_k, top_p, guidance)
         if config.guidance != 1 and self.guidance == 1:
             warnings.warn(
                 f"guidance {config.guidance:g} compares with pictures drawn without a text, which this model does not "
@@ -270,6 +283,20 @@ class Pipeline(MagnifyingModel):
         ]
         codes = engine.generate(prompts, config, progress)
         return codes.view(len(rows), len(rows[0]), template.grid_rows, template.grid_columns)
+
+
+def _warn_of_one_colour(drawn: Sequence[Sequence[GeneratedImage]], top_p: float) -> None:
+    """Say of which texts all pictures are all but one colour, and what helps."""
+    texts = [row[0].text for row in drawn if all(is_one_coloured(picture.image) for picture in row)]
+    if texts:
+        more = f"; there are {len(texts):,} such texts" if len(texts) > 1 else ""
+        cure = (
+            f"draw with top-p 1 (--top-p 1), not {top_p:g}, or train longer" if top_p < 1 else "train longer"
+        )
+        warnings.warn(
+            f"all that was drawn for {texts[0]!r} is of one colour: if that is not asked for, {cure}{more}",
+            stacklevel=3,
+        )
 
 
 def _counted(progress: Progress | None, num_before: int, num_all: int) -> Progress | None:

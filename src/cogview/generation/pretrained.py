@@ -1,40 +1,34 @@
 """Model folders: everything that draws pictures from words, in files that people can share.
 
 A folder holds `config.json`, `model.safetensors` (the transformer), `text.model`, `image_tokenizer/`, a model card,
-`README.md`, and perhaps `adapters/NAME/` for further tasks. A transformer only speaks the codes and pieces of the
-tokenizers that it learnt with, so the fingerprints of both are part of its config and others are refused. A converted
-transformer may lack either tokenizer: its config then has no fingerprint, and the first that is put beside it and fits
-in size is taken.
+`README.md`, and perhaps `words.json`, the words that it learnt, and `adapters/NAME/` for further tasks. A transformer
+only speaks the codes and pieces of the tokenizers that it learnt with, so the fingerprints of both are part of its
+config and others are refused. A converted transformer may lack either tokenizer: its config then has no fingerprint,
+and the first that is put beside it and fits in size is taken.
 """
 
 import dataclasses
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import (
-    atomic_folder,
-    atomic_write_json,
-    atomic_write_text,
-    read_card,
-    read_json,
-    refuse_unlike,
-)
+from cogview.files import atomic_write_json, atomic_write_text, read_card, read_json
+from cogview.folders import atomic_folder, refuse_unlike
 from cogview.generation.adapters import (
     ADAPTER_FILES,
     ADAPTER_FORMAT,
     ADAPTERS_FOLDER,
-    load_adapters,
+    find_adapters,
     refuse_lost_adapters,
     save_task_model,
 )
 from cogview.generation.card import bare_card
-from cogview.generation.config import MAX_GUIDANCE
+from cogview.generation.config import MAX_GUIDANCE, MIN_TOP_P, TOP_P
 from cogview.generation.parts import MODEL_FORMAT, PretrainedModel
 from cogview.generation.weights import fingerprint_of_transformer, load_transformer, write_weights
 from cogview.image.config import FOLDER_NAME
@@ -47,6 +41,8 @@ from cogview.image.tokenizer import (
 from cogview.plain_json import section_from_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
+from cogview.text.config import TextCase
+from cogview.text.known_words import WORDS_FILE, KnownWords
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.config import TransformerConfig
 
@@ -66,6 +62,7 @@ _FILES = (
     *(f"{ADAPTERS_FOLDER}/*/{name}" for name in ADAPTER_FILES),
     CARD_FILE,
     SAMPLES_FILE,
+    WORDS_FILE,
 )
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
 
@@ -100,7 +97,7 @@ def save_pretrained(
 
     def refuse(taken: Path) -> None:
         refuse_unlike(taken, read_config, _FILES, "a model folder")
-        refuse_lost_adapters(taken, model.adapters)
+        refuse_lost_adapters(taken, list(model.adapters))
         for name, part in (
             ("text.model", model.text_tokenizer),
             (FOLDER_NAME, model.image_tokenizer),
@@ -122,6 +119,8 @@ def save_pretrained(
         "text_tokenizer": model.text_fingerprint,
         "image_tokenizer": model.image_fingerprint,
         "guidance": model.guidance,
+        "top_p": model.top_p,
+        "text_case": model.text_case,
     }
     with atomic_folder(folder, refuse) as unfinished:
         atomic_write_json(unfinished / "config.json", config)
@@ -131,6 +130,8 @@ def save_pretrained(
         if model.image_tokenizer:
             image_dtype = _lossless_dtype(model.image_tokenizer)
             model.image_tokenizer.save_pretrained(unfinished / FOLDER_NAME, image_dtype)
+        if model.words:
+            model.words.save(unfinished)
         card = model.card or bare_card(
             model.transformer.config, model.template, model.text_tokenizer, model.image_tokenizer
         )
@@ -215,22 +216,44 @@ def load_pretrained(
         image_tokenizer=image_tokenizer,
         card=read_card(folder / CARD_FILE),
         samples=samples_path.read_bytes() if samples_path.is_file() else b"",
-        guidance=_guidance(config, source),
+        guidance=_number(config, source, "guidance", 1.0, (0.0, float(MAX_GUIDANCE))),
+        top_p=_number(config, source, "top_p", TOP_P, (MIN_TOP_P, 1.0)),
+        words=KnownWords.in_folder(folder),
+        text_case=_text_case(config, source),
         rounded_to=rounded_to,
         source=folder / "model.safetensors",
     )
-    model.adapters.update(load_adapters(folder / ADAPTERS_FOLDER, model))
-    return model
+    return dataclasses.replace(model, adapters=find_adapters(folder / ADAPTERS_FOLDER, model))
 
 
-def _guidance(config: dict[str, Any], source: Path) -> float:
-    """Return the guidance that a model's config names, or 1: models written before there was guidance name none."""
-    guidance = config.get("guidance", 1.0)
-    if not isinstance(guidance, int | float) or not 0 <= guidance <= MAX_GUIDANCE:
+def _number(
+    config: dict[str, Any], source: Path, name: str, absent: float, bounds: tuple[float, float]
+) -> float:
+    """Return a number that a model's config names, or what models draw with that were written before it did."""
+    number = config.get(name, absent)
+    if (
+        not isinstance(number, int | float)
+        or isinstance(number, bool)
+        or not bounds[0] <= number <= bounds[1]
+    ):
         raise CogViewError(
-            f"{source} has a guidance of {guidance!r}, wanted 0 to {MAX_GUIDANCE}: export the model again."
+            f"{source} has a {name} of {number!r}, wanted {bounds[0]:g} to {bounds[1]:g}: export the model again."
         )
-    return float(guidance)
+    return float(number)
+
+
+def _text_case(config: dict[str, Any], source: Path) -> TextCase:
+    """Return how a model's config says that it reads capitals; models written before it said so read them as written.
+
+    Raises:
+        CogViewError: in no way that is known here.
+    """
+    case: TextCase = config.get("text_case", "as_written")
+    if case not in get_args(TextCase):
+        raise CogViewError(
+            f"{source} has a text_case of {case!r}, wanted {' or '.join(get_args(TextCase))}: export the model again."
+        )
+    return case
 
 
 def find_model_folder(path_or_hub_id: str | Path | None) -> Path:
@@ -276,7 +299,9 @@ def _fetch(hub_id: str) -> Path:
     adapters = [f"{ADAPTERS_FOLDER}/*/{name}" for name in ADAPTER_FILES]
     try:
         return Path(
-            snapshot_download(hub_id, allow_patterns=[*REQUIRED_FILES, CARD_FILE, SAMPLES_FILE, *adapters])
+            snapshot_download(
+                hub_id, allow_patterns=[*REQUIRED_FILES, CARD_FILE, SAMPLES_FILE, WORDS_FILE, *adapters]
+            )
         )
     except Exception as error:  # the hub's own errors and those of its HTTP library have no class in common
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

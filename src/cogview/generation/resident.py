@@ -2,15 +2,18 @@
 
 import tempfile
 import threading
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import get_args
 
 import torch
 
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.adapters import DRAWING_TASKS, check_name, find_adapter_folder, load_task_model
+from cogview.generation.config import SamplingConfig
 from cogview.generation.engine import Engine
 from cogview.generation.parts import PretrainedModel, TaskModel, TaskName
 from cogview.generation.pretrained import save_pretrained
@@ -19,6 +22,9 @@ from cogview.sequence.template import TextToImageTemplate
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.model import Transformer
+
+MAX_SHOWN_WORDS = 12
+"""Unknown words that one warning names."""
 
 
 class ResidentModel:
@@ -36,6 +42,14 @@ class ResidentModel:
         self._base_engine: Engine | None = None
         self._engines: dict[TaskModel, Engine] = {}
         self._weakened: tuple[TaskModel, float, TaskModel] | None = None
+
+    def __repr__(self) -> str:
+        template, adapters = self.template, ", ".join(self._model.names_for(*get_args(TaskName))) or "none"
+        return (
+            f"{type(self).__name__}({self.transformer.config.num_parameters:,} parameters, draws "
+            f"{template.grid_rows} x {template.grid_columns} codes, on {self.device} in "
+            f"{str(self.dtype).removeprefix('torch.')}, adapters: {adapters})"
+        )
 
     @property
     def transformer(self) -> Transformer:
@@ -76,9 +90,38 @@ class ResidentModel:
         return self._model.image_tokenizer
 
     @property
+    def fingerprint(self) -> str:
+        """Of the transformer's weights: equal means equal."""
+        return self._model.fingerprint
+
+    @property
     def guidance(self) -> float:
         """What `generate` draws with unless told otherwise."""
         return self._model.guidance
+
+    @property
+    def top_p(self) -> float:
+        """What `generate` draws with unless told otherwise."""
+        return self._model.top_p
+
+    def sampling(
+        self,
+        temperature: float | int = 1.0,
+        top_k: int | None = None,
+        top_p: float | int | None = None,
+        guidance: float | int | None = None,
+    ) -> SamplingConfig:
+        """Return how to draw, with the model's own top-p and guidance where None are given.
+
+        Raises:
+            UsageError: an impossible number.
+        """
+        return SamplingConfig(
+            guidance=self.guidance if guidance is None else float(guidance),
+            temperature=float(temperature),
+            top_k=top_k,
+            top_p=self.top_p if top_p is None else float(top_p),
+        )
 
     @property
     def card(self) -> str:
@@ -96,8 +139,8 @@ class ResidentModel:
         return self.transformer.embedding.tokens.weight.dtype
 
     @property
-    def adapters(self) -> Mapping[str, TaskModel]:
-        """What the model can do beside its own task, by name."""
+    def adapters(self) -> MappingProxyType[str, TaskModel]:
+        """What the model can do beside its own task, by name; each is read when it is first asked for."""
         return MappingProxyType(self._model.adapters)
 
     def add_adapter(self, path: str | Path, name: str) -> TaskModel:
@@ -120,9 +163,48 @@ class ResidentModel:
                 self._engines.pop(replaced, None)
         return added
 
+    def reading(
+        self,
+        texts: Iterable[str],
+        adapter: TaskModel | str | None = None,
+        strict: bool = False,
+    ) -> dict[str, str]:
+        """Return what is read for each text: itself, or its words in the spelling that the model knows.
+
+        Words that the model has never seen are warned of, if it is known which it has.
+
+        Args:
+            texts: as a user writes them.
+            adapter: what reads them, or its name; the model itself by default.
+            strict: refuse unknown words instead.
+
+        Raises:
+            UsageError: a word is unknown, and `strict`.
+        """
+        model = self._model
+        task = self.adapters.get(adapter) if isinstance(adapter, str) else adapter
+        texts = list(dict.fromkeys(texts))
+        known, tokenizer, case = model.words, model.text_tokenizer, model.text_case
+        if known is None or tokenizer is None:
+            return {text: text for text in texts}
+        if task is not None and task.words is not None:
+            known = known | task.words
+        # Of an adapter that does not say which words it learnt, none can be called unknown.
+        has_all = task is None or task.words is not None
+        unknown = list(dict.fromkeys(word for text in texts for word in known.unknown(text, tokenizer, case)))
+        if unknown and has_all:
+            shown = ", ".join(unknown[:MAX_SHOWN_WORDS])
+            more = f" and {len(unknown) - MAX_SHOWN_WORDS} more" if len(unknown) > MAX_SHOWN_WORDS else ""
+            never = "hardly ever, or never," if known.num_left_out else "never"
+            told = f"the model has {never} seen: {shown}{more}"
+            if strict:
+                raise UsageError(f"{told}; say it in words that it knows, or leave strict out")
+            warnings.warn(f"{told}; what it makes of that means nothing", stacklevel=1)
+        return {text: known.in_usual_case(text) if case == "usual" else text for text in texts}
+
     def names_for(self, task: TaskName) -> list[str]:
         """Return the names of the adapters for a task."""
-        return [name for name, each in list(self.adapters.items()) if each.task == task]
+        return self._model.names_for(task)
 
     def adapter_for(self, task: TaskName, noun: str, name: str | None, absent: str) -> TaskModel:
         """Return the adapter for a task that is named, or the only one.
@@ -196,13 +278,13 @@ class ResidentModel:
             if strength != 1:
                 raise UsageError(f"adapter_strength is {strength:g}, but no adapter is drawn with: name one")
             return self._engine, self.template
-        drawing = {name: each for name, each in list(self.adapters.items()) if each.task in DRAWING_TASKS}
+        drawing = self._model.names_for(*DRAWING_TASKS)
         if adapter not in drawing:
             task = f"is for {self.adapters[adapter].task}" if adapter in self.adapters else "does not exist"
             known = ", ".join(drawing) or "none"
             raise UsageError(f"the adapter {adapter!r} {task}; those that draw from texts are: {known}")
         with self._lock:
-            chosen = self._at_strength(drawing[adapter], float(strength))
+            chosen = self._at_strength(self.adapters[adapter], float(strength))
             engine = self.engine_of(chosen)
         return engine, chosen.template_of(TextToImageTemplate, self.template.vocabulary)
 

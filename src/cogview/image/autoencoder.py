@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ class AutoencoderOutput:
         l2: mean squared error of normalised pixels.
         codes: the code of each grid cell.
         vectors: the encoder's outputs, detached; the quantizer's `update` learns from them.
-        metrics: detached scalars: `l1`, `l2` (of normalised pixels), `psnr` (dB) and `commitment`.
+        metrics: detached means over the pictures: of `l1`, `l2` (of normalised pixels), `commitment`, and `psnr`, the
+            ratio (dB) of each picture by itself.
     """
 
     reconstruction: Float[Tensor, "b c y x"]
@@ -53,10 +55,11 @@ class Autoencoder(nn.Module):
         self.encoder = encoder
         self.quantizer = build_quantizer(config)
         self.decoder = decoder
-        # Pixels live in [-1, 1] here and the statistics speak of [0, 1].
-        mean, std = torch.tensor(config.pixel_mean), torch.tensor(config.pixel_std)
-        self.register_buffer("pixel_mean", (2.0 * mean - 1.0).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", (2.0 * std).view(3, 1, 1), persistent=False)
+        # Pixels live in [-1, 1] here and the statistics speak of [0, 1]. Computed by NumPy: to compute on the meta
+        # device, PyTorch 2.13 imports its compiler, which takes longer than to draw a picture.
+        mean, std = (np.asarray(each, np.float32) for each in (config.pixel_mean, config.pixel_std))
+        self.register_buffer("pixel_mean", torch.from_numpy(2 * mean - 1).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.from_numpy(2 * std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Float[Tensor, "b c y x"]) -> AutoencoderOutput:
         """Encode, quantize, decode and score.
@@ -76,9 +79,9 @@ class Autoencoder(nn.Module):
         reconstruction = self._denormalise(decoded)
         with torch.no_grad():
             # Half the difference, since [-1, 1] is twice as wide as the [0, 1] that PSNR speaks of.
-            squared = ((reconstruction.clamp(-1.0, 1.0) - images) / 2.0).square().mean()
+            squared = ((reconstruction.clamp(-1.0, 1.0) - images) / 2.0).square().mean((1, 2, 3))
             metrics = {"l1": l1.detach(), "l2": l2.detach(), "commitment": quantized.loss.detach()}
-            metrics["psnr"] = -10.0 * squared.clamp_min(1e-10).log10()
+            metrics["psnr"] = -10.0 * squared.clamp_min(1e-10).log10().mean()
         return AutoencoderOutput(
             reconstruction=reconstruction,
             loss=loss,

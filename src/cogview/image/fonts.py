@@ -1,17 +1,20 @@
-"""Fonts for words on pictures: Pillow's own for ASCII, one with Chinese glyphs from this machine for the rest."""
+"""Fonts for captions on pictures: Pillow's own, the one shipped here, or one of this machine's."""
 
 import functools
 import os
 import sys
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import ImageFont
 
 TEXT_PIXELS = 16
+SHIPPED_FONT = Path(__file__).parent / "font" / "noto-sans-sc.woff"
+"""Latin, plain Greek and Cyrillic letters, kana, and the characters of GB 2312; made by `scripts/caption_font.py`."""
 
-# Beginnings of the file names of common fonts with Chinese glyphs. None is shipped: good ones have some 10 MB.
-_CHINESE_FONTS = (
+# Beginnings of the file names of common fonts with many characters: what the shipped one lacks, one of these may have.
+_KNOWN_FONTS = (
     *(
         "notosanscjk",
         "notosanssc",
@@ -22,32 +25,69 @@ _CHINESE_FONTS = (
         "droidsansfallback",
     ),
     *("uming", "ukai", "pingfang", "hiragino sans gb", "stheiti", "msyh", "simhei", "simsun", "deng"),
+    *("dejavusans.", "freesans.", "unifont", "arial unicode", "arialuni"),
 )
+_NO_CHARACTER = "\U0010ffff"
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def caption_font(caption: str, size_pixels: int = TEXT_PIXELS) -> Font | None:
-    """Return a font that can show the caption, or None if there is none on this machine."""
+    """Return a font that can show all of the caption, or None if there is none on this machine."""
+    font, missing = nearest_font(caption, size_pixels)
+    return None if missing else font
+
+
+def nearest_font(caption: str, size_pixels: int = TEXT_PIXELS) -> tuple[Font, str]:
+    """Return the font that shows most of a caption, and the characters that it lacks and draws as boxes."""
     if caption.isascii():  # which is what Pillow's own font can show
-        return ImageFont.load_default(size_pixels)
-    return _chinese_font(size_pixels)
+        return ImageFont.load_default(size_pixels), ""
+    best: tuple[Font, str] | None = None
+    for font in _fonts(size_pixels):
+        missing = "".join(each for each in dict.fromkeys(caption) if not _shows(font, each))
+        if best is None or len(missing) < len(best[1]):
+            best = font, missing
+        if not missing:
+            break
+    return best or (ImageFont.load_default(size_pixels), "".join(dict.fromkeys(caption)))
+
+
+def _shows(font: ImageFont.FreeTypeFont, character: str) -> bool:
+    """Return whether a font has a character, as far as it is one that is seen."""
+    if unicodedata.category(character) in ("Cc", "Cf", "Zs", "Zl", "Zp"):
+        return True
+    return _glyph(font, character) != _glyph(font, _NO_CHARACTER)
+
+
+@functools.lru_cache(maxsize=4096)
+def _glyph(font: ImageFont.FreeTypeFont, character: str) -> tuple[tuple[int, int], bytes]:
+    mask = font.getmask(character)
+    return mask.size, bytes(mask)
+
+
+def _fonts(size_pixels: int) -> Iterator[ImageFont.FreeTypeFont]:
+    """Yield the shipped font and then the known ones that this machine has."""
+    for path in (SHIPPED_FONT, *_known_files()):
+        font = _opened(path, size_pixels)
+        if font is not None:
+            yield font
 
 
 @functools.cache
-def _chinese_font(size_pixels: int) -> Font | None:
-    """Return the first font found here whose file name is that of a Chinese one."""
-    for beginning in _CHINESE_FONTS:
-        for path in _font_files():
-            if path.name.lower().startswith(beginning):
-                try:
-                    return ImageFont.truetype(path, size_pixels)
-                except OSError:
-                    continue  # a damaged or unsupported file; another may do
-    return None
+def _opened(path: Path, size_pixels: int) -> ImageFont.FreeTypeFont | None:
+    try:
+        return ImageFont.truetype(path, size_pixels)
+    except OSError:  # a damaged or unsupported file; another may do
+        return None
 
 
 @functools.cache
+def _known_files() -> tuple[Path, ...]:
+    """Return the files of known fonts, in the order in which they are preferred."""
+    files = [(path.name.lower(), path) for path in _font_files()]
+    return tuple(path for start in _KNOWN_FONTS for name, path in files if name.startswith(start))
+
+
 def _font_files() -> tuple[Path, ...]:
     """Return all font files in the places where systems keep them."""
 

@@ -2,6 +2,8 @@
 
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
 from pathlib import Path
@@ -14,20 +16,22 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from cogview.errors import CogViewError
+from cogview.image.extras import JPEG, PNG, without_extras
+from cogview.image.formats import AVIF, FORMATS, HEAD_BYTES, format_of, not_read
+from cogview.image.orientation import orientation_of, set_upright
 
 # About a 12,000 x 8,000 photograph; a small file can claim far more and fill the memory.
 MAX_PIXELS = 100_000_000
 
-# Pillow knows more, and for some (EPS) it starts other programs, whatever the file's name.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+Source: TypeAlias = Path | str | BufferedReader | BytesIO
 
 Fault: TypeAlias = Literal[
     "missing", "empty", "no picture", "truncated", "damaged", "too large", "unknown range"
 ]
 """Why a picture cannot be used."""
 
-Change: TypeAlias = Literal["animated", "CMYK", "16-bit", "32-bit", "palette", "alpha"]
-"""What a picture was that 8-bit RGB is not."""
+Change: TypeAlias = Literal["animated", "CMYK", "16-bit", "32-bit", "palette", "alpha", "turned"]
+"""What a picture was that upright 8-bit RGB is not."""
 
 CHANGES: dict[Change, str] = {
     "animated": "only the first frame was taken",
@@ -36,6 +40,7 @@ CHANGES: dict[Change, str] = {
     "32-bit": "32-bit numbers were scaled to 8 bits",
     "palette": "colours were looked up in its palette",
     "alpha": "laid on white",
+    "turned": "set upright as the .json beside it tells, since the file itself says nothing",
 }
 """What is done about each."""
 
@@ -69,7 +74,7 @@ class ReadImage:
     changes: tuple[Change, ...]
 
 
-def read_image(source: Path | str | BufferedReader | BytesIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a picture as upright RGB, transparency laid on white; of an animation the first frame.
 
     Args:
@@ -83,32 +88,29 @@ def read_image(source: Path | str | BufferedReader | BytesIO, max_pixels: int = 
 
 
 def read_image_and_changes(
-    source: Path | str | BufferedReader | BytesIO, max_pixels: int = MAX_PIXELS
+    source: Source, max_pixels: int = MAX_PIXELS, orientation: int | None = None
 ) -> ReadImage:
     """Read a picture as `read_image` does, and say in what its file differs from 8-bit RGB.
+
+    The pixels decide whether it is whole: texts, profiles and EXIF may be anything.
 
     Args:
         source: a path, or a file opened for reading bytes.
         max_pixels: larger pictures are refused before they are decoded.
+        orientation: EXIF orientation that is known from elsewhere; one that the file itself tells goes before it.
 
     Raises:
         UnusableImage: there is no such file, it is not a picture, it is damaged or too large.
     """
     name = str(source) if isinstance(source, Path | str) else getattr(source, "name", "the picture")
     try:
-        with _open(source) as opened:
-            width, height = opened.size
-            if width * height > max_pixels:
-                message = f"{width} x {height} pixels, more than the {max_pixels:,} allowed; make it smaller"
-                raise UnusableImage(message, "too large")
-            changes = _changes(opened)
-            upright = ImageOps.exif_transpose(opened)
-            if opened.mode == "CMYK" and opened.format == "JPEG" and "adobe" not in opened.info:
-                # Adobe's programs store inks inverted and say that they did; Pillow thinks that all others do too.
-                upright = ImageChops.invert(upright)
-            elif opened.mode == "I" and opened.format in ("PNG", "PPM"):
-                upright = Image.fromarray(np.asarray(upright).astype(np.uint16))
-            return ReadImage(rgb=as_rgb(upright), changes=changes)
+        try:
+            return _read(source, max_pixels, orientation)
+        except (UnusableImage, Image.DecompressionBombError, FileNotFoundError):
+            raise
+        # Pillow's decoders raise nearly anything on damaged bytes: SyntaxError, struct.error, ValueError, ...
+        except Exception as error:
+            return _read_bare(source, max_pixels, orientation, error)
     except UnusableImage as error:
         raise UnusableImage(f"{name}: {error}", error.fault) from error
     except Image.DecompressionBombError as error:
@@ -116,18 +118,93 @@ def read_image_and_changes(
         raise UnusableImage(message, "too large") from error
     except FileNotFoundError as error:
         raise UnusableImage(f"{name}: no such file; check the path", "missing") from error
-    # Pillow's decoders raise nearly anything on damaged bytes: SyntaxError, struct.error, ValueError, ...
     except Exception as error:
+        found = format_of(_head(source)) if isinstance(error, UnidentifiedImageError) else None
+        if found not in (None, *FORMATS) and not (found == AVIF and AVIF in Image.OPEN):
+            raise UnusableImage(f"{name}: {not_read(str(found))}", "no picture") from error
         message = (
             f"{name}: not a picture that can be read ({type(error).__name__}: {error}); remove or replace it"
         )
         raise UnusableImage(message, _fault(error, source)) from error
 
 
-def _open(source: Path | str | BufferedReader | BytesIO) -> Image.Image:
-    """Read the header of a picture, without Pillow's warning of many pixels: the bound here is ours."""
+def _read(source: Source, max_pixels: int, orientation: int | None) -> ReadImage:
+    """Read a picture, or raise whatever Pillow raises."""
+    with _open(source) as opened:
+        width, height = opened.size
+        if width * height > max_pixels:
+            message = f"{width} x {height} pixels, more than the {max_pixels:,} allowed; make it smaller"
+            raise UnusableImage(message, "too large")
+        changes = _changes(opened)
+        upright, is_turned = _upright(opened, orientation)
+        if opened.mode == "CMYK" and opened.format == "JPEG" and "adobe" not in opened.info:
+            # Adobe's programs store inks inverted and say that they did; Pillow thinks that all others do too.
+            upright = ImageChops.invert(upright)
+        elif opened.mode == "I" and opened.format in ("PNG", "PPM"):
+            upright = Image.fromarray(np.asarray(upright).astype(np.uint16))
+        return ReadImage(rgb=as_rgb(upright), changes=(*changes, "turned") if is_turned else changes)
+
+
+def _read_bare(source: Source, max_pixels: int, orientation: int | None, error: Exception) -> ReadImage:
+    """Read a PNG or JPEG without texts and profiles, or raise the error that they, or its pixels, were the cause of."""
+    if _head(source).startswith((PNG, JPEG)):
+        for bare in without_extras(_all_of(source)):
+            try:
+                return _read(BytesIO(bare), max_pixels, orientation)
+            except UnusableImage:
+                raise
+            except Exception:  # then they were not the cause
+                continue
+    raise error
+
+
+def _upright(opened: Image.Image, told: int | None) -> tuple[Image.Image, bool]:
+    """Load a picture and set it upright; return also whether that was done as told, not as its file says."""
+    is_tiff = opened.format == "TIFF"
+    if not is_tiff:
+        opened.load()
+    with _quiet():
+        own = orientation_of(opened)
+    if is_tiff:
+        opened.load()  # which turns it
+        upright = opened
+    else:
+        upright = set_upright(opened, own)
+    if own is not None or told in (None, 1):
+        return upright, False
+    return set_upright(upright, told), True
+
+
+def _head(source: Source) -> bytes:
+    if isinstance(source, Path | str):
+        with Path(source).open("rb") as file:
+            return file.read(HEAD_BYTES)
+    source.seek(0)
+    return source.read(HEAD_BYTES)
+
+
+def _all_of(source: Source) -> bytes:
+    if isinstance(source, Path | str):
+        return Path(source).read_bytes()
+    source.seek(0)
+    return source.read()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow's warnings to itself: of many pixels, where the bound is ours, and of EXIF that is none."""
     with _filters, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _open(source: Source) -> Image.Image:
+    """Read the header of a picture."""
+    with _quiet():
+        if format_of(_head(source)) == AVIF:
+            Image.init()
+            if AVIF in Image.OPEN:  # not before version 11.3 of Pillow
+                return Image.open(source, formats=(AVIF,))
         return Image.open(source, formats=FORMATS)
 
 
@@ -149,18 +226,15 @@ def _changes(opened: Image.Image) -> tuple[Change, ...]:
     return tuple(change for change, is_so in found.items() if is_so)
 
 
-def _fault(error: Exception, source: Path | str | BufferedReader | BytesIO) -> Fault:
+def _fault(error: Exception, source: Source) -> Fault:
     """Return why Pillow could not read a file."""
     if isinstance(error, UnidentifiedImageError):
         return "empty" if _is_empty(source) else "no picture"
     return "truncated" if isinstance(error, EOFError) or "truncated" in str(error).lower() else "damaged"
 
 
-def _is_empty(source: Path | str | BufferedReader | BytesIO) -> bool:
-    if isinstance(source, Path | str):
-        return Path(source).stat().st_size == 0
-    source.seek(0)
-    return not source.read(1)
+def _is_empty(source: Source) -> bool:
+    return not _head(source)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

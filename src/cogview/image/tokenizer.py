@@ -14,13 +14,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_folder, atomic_write_json, read_bounded, refuse_unlike
+from cogview.files import atomic_write_json, read_bounded
+from cogview.folders import atomic_folder, refuse_unlike
 from cogview.image.autoencoder import Autoencoder
 from cogview.image.config import FOLDER_NAME, AutoencoderConfig, VQGANConfig, VQVAEConfig
 from cogview.image.exact import exact_convolutions
+from cogview.image.kept import KeptPictures, kept_db
 from cogview.image.vqgan import VQGAN
 from cogview.image.vqvae import VQVAE
-from cogview.plain_json import dataclass_from_json, parse_json
+from cogview.plain_json import dataclass_from_json, parse_json, section_from_json
 from cogview.tensors import MisfitError, build_to_fit, read_tensors, stored_shapes
 
 FORMAT = "cogview-image-tokenizer"
@@ -50,14 +52,27 @@ class ImageTokenizer:
         dtype: precision of the convolutions: float32 in all its digits, or bfloat16, which is twice as fast on
             processors that have it, moves pixels by a level or two of 255, and turns some codes into near neighbours,
             one in 700 or one in 15 as the codebook is (measured: `bench/README.md`).
+        held_out: what it keeps of pictures like those that it learnt from, if that was measured.
     """
 
-    def __init__(self, autoencoder: Autoencoder, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        dtype: torch.dtype = torch.float32,
+        held_out: KeptPictures | None = None,
+    ):
         # torch's stubs do not know this argument of Module.to.
         self.autoencoder: Autoencoder = autoencoder.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config = autoencoder.config
         self.dtype = dtype
+        self.held_out = held_out
         self.fingerprint = fingerprint_of(autoencoder)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({type(self.autoencoder).__name__} with {self.num_codes:,} codes of "
+            f"{self.downsampling_factor} x {self.downsampling_factor} pixels, {self.fingerprint})"
+        )
 
     @property
     def num_codes(self) -> int:
@@ -121,6 +136,21 @@ class ImageTokenizer:
         with self._precision():
             return self.autoencoder.decode(codes.to(self.device))
 
+    def kept_db(
+        self, images: Float[Tensor, "b c y x"], codes: Int64[Tensor, "b r s"] | None = None
+    ) -> Float[Tensor, "b"]:
+        """Return how well images are kept by their codes, in dB; see `cogview.image.kept`.
+
+        Args:
+            images: as for `encode`.
+            codes: theirs, if they are at hand.
+
+        Raises:
+            UsageError: as `encode` does.
+        """
+        copies = self.decode(self.encode(images) if codes is None else codes)
+        return kept_db(images.to(self.device), copies, self.downsampling_factor)
+
     def _precision(self) -> AbstractContextManager[object]:
         """Return the context in which convolutions have the tokenizer's precision."""
         if self.dtype == torch.float32:
@@ -143,7 +173,9 @@ class ImageTokenizer:
         with atomic_folder(Path(folder), _refuse_unlike_tokenizer) as temporary:
             # Not save_file: it makes files that only their owner may read.
             (temporary / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
-            content = {"format": FORMAT, "version": VERSION, "kind": kind_of(self.config)}
+            content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "kind": kind_of(self.config)}
+            if self.held_out is not None:
+                content["held_out"] = asdict(self.held_out)
             atomic_write_json(
                 temporary / "config.json",
                 content | {"config": asdict(self.config), "fingerprint": fingerprint},
@@ -178,8 +210,11 @@ def load_image_tokenizer(
             f"{weights_path}: its tensors are not those of config.json ({error}); the two files belong to different "
             "tokenizers"
         ) from error
+    held_out = None
+    if "held_out" in content:
+        held_out = section_from_json(KeptPictures, content, "held_out", folder / "config.json")
     autoencoder = autoencoder_of(config, read_tensors(weights_path))
-    tokenizer = ImageTokenizer(autoencoder.to(device or "cpu"), dtype or torch.float32)
+    tokenizer = ImageTokenizer(autoencoder.to(device or "cpu"), dtype or torch.float32, held_out)
     if tokenizer.fingerprint != content.get("fingerprint"):
         raise CogViewError(
             f"{folder}: the weights' fingerprint is {tokenizer.fingerprint}, config.json says "

@@ -11,7 +11,8 @@ from jaxtyping import Int32
 
 from cogview.data.shards import ShardFile, TokenKind, TokenShards, write_manifest, write_shard
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_file, atomic_folder, refuse_taken
+from cogview.files import atomic_file
+from cogview.folders import atomic_folder, refuse_taken
 from cogview.image.config import FOLDER_NAME
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.interop.released_layout import TEMPLATE, VOCABULARY

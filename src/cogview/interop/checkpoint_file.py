@@ -1,7 +1,6 @@
 """Others' checkpoints as tensors by name; nothing in them is ever run."""
 
 import _compat_pickle
-import pickle
 import pickletools
 import re
 import zipfile
@@ -187,6 +186,6 @@ def _reason(error: Exception, unknown: Sequence[str]) -> str:
     message = str(error).strip()
     if match := re.search(r"GLOBAL (\S+)", message):
         return f"it asks for {match[1]}"
-    if unknown and isinstance(error, pickle.UnpicklingError):
+    if unknown and type(error).__name__ == "UnpicklingError":
         return f"it asks for {', '.join(unknown[:3])}"
     return message.splitlines()[0].split(". ")[0] if message else type(error).__name__

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_folder, atomic_write_text, refuse_taken
+from cogview.files import atomic_write_text
+from cogview.folders import atomic_folder, refuse_taken
 from cogview.generation.adapters import save_task_model
 from cogview.generation.parts import PretrainedModel, TaskModel, fields_of
 from cogview.generation.pretrained import load_pretrained, save_pretrained
@@ -34,6 +35,7 @@ from cogview.tensors import as_weights, weights_dtype
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
+from cogview.uninitialised import uninitialised
 
 HEAD_SIZE = 64
 _FILE = "mp_rank_{:02d}_model_states.pt"
@@ -123,8 +125,9 @@ def convert_released_transformer(
     """
     checkpoint = _Checkpoint(ranks)
     config = checkpoint.config(num_heads)
-    with torch.device("meta"):
-        transformer = Transformer(config).to(checkpoint.dtype)
+    with uninitialised("meta"):
+        transformer = Transformer(config)
+    transformer.to(checkpoint.dtype)
     state = transformer.state_dict()
     checkpoint.check({their_name(name): tuple(tensor.shape) for name, tensor in state.items()})
     model = PretrainedModel(

@@ -264,9 +264,8 @@ class TrainingPlanner:
         with ExitStack() as stack:
             stack.enter_context(patch(f"{kernels}.most_visible", lambda _: visible))
             if not self._device.is_cpu:
-                attention, config = "cogview.transformer.attention.three_region_attention", self._config
-                if fits_flexible_attention(regions, config.head_size, config.dropout):
-                    stack.enter_context(patch(attention, _attend_to_slots_and_all))
+                if fits_flexible_attention(regions, self._config.head_size, self._config.dropout):
+                    stack.enter_context(patch(f"{kernels}.three_region_attention", _attend_to_slots_and_all))
                 stack.enter_context(patch(f"{kernels}.keeps_keys_once", lambda *_: False))
             yield
 

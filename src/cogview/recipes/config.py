@@ -9,6 +9,7 @@ from cogview.data.config import ClothingDataConfig, DefaultDataConfig, PeopleDat
 from cogview.errors import UsageError
 from cogview.image.config import LEAST_PATCHES, AutoencoderConfig, VQGANConfig, VQVAEConfig
 from cogview.sequence.captioning import CaptionPositions
+from cogview.text.config import TextCase
 from cogview.training.config import TokenLossConfig, TrainingConfig
 from cogview.transformer.config import AdapterConfig, InitialisationConfig, TransformerConfig
 
@@ -110,6 +111,29 @@ class TokenShape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FewCodesFirstConfig:
+    """How a run begins: with sequences of few codes, many of them hidden, from which texts are learnt fast.
+
+    Such a step holds as many codes as one of whole pictures, of so many times as many pictures.
+
+    Args:
+        fraction: the share of the steps, from the first, that are so; none by default.
+        kept_codes: codes of a picture that such a sequence holds.
+        masked_codes: the largest share of them that are read as [MASK].
+
+    Raises:
+        UsageError: shares that are none.
+    """
+
+    fraction: float = 0.0
+    kept_codes: int = 64
+    masked_codes: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_shares(self, "fraction", "masked_codes", prefix="few_codes_first.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextToImageRecipe:
     """Stage 2: words and codes in one sequence.
 
@@ -124,10 +148,14 @@ class TextToImageRecipe:
             whatever there is: what guidance compares with. Beyond the paper, off by default.
         mixed_codes: the largest share of a picture's codes that are read as another picture's while training, so that
             the text is looked at; see `cogview.data.loader.MixedCodeBatches`. Beyond the paper, off by default.
+        mixed_codes_at_end: what that share has become, evenly, at the last step; the same by default.
         masked_codes: the largest share of a picture's codes that are read as [MASK] while training; see
             `cogview.data.loader.MaskedCodeBatches`. Beyond the paper, off by default.
         kept_codes: codes of a picture that a sequence holds while training, drawn anew each time: texts are learnt fast
             from few; see `cogview.data.loader.FewCodeBatches`. Beyond the paper; all by default.
+        text_case: how the model will read capitals: as they are written, or, where a word is not known so, in the
+            spelling that its captions most often had.
+        few_codes_first: whether and how the run begins with few codes, before what the four above say.
         training: how it is trained.
         made_for: the tokens that the recipe has in mind; nothing is trained by it.
 
@@ -141,8 +169,11 @@ class TextToImageRecipe:
     token_loss: TokenLossConfig
     dropped_texts: float = 0.0
     mixed_codes: float = 0.0
+    mixed_codes_at_end: float | None = None
     masked_codes: float = 0.0
     kept_codes: int | None = None
+    text_case: TextCase = "as_written"
+    few_codes_first: FewCodesFirstConfig = field(default_factory=FewCodesFirstConfig)
     training: TrainingConfig
     made_for: Annotated[TokenShape, tyro.conf.Suppress] = field(default_factory=TokenShape)
 
@@ -154,18 +185,20 @@ class TextToImageRecipe:
                 f"a position is that of many rows and columns; got {self.image_positions}"
             )
         _check_shares(self, "dropped_texts", "mixed_codes", "masked_codes")
-        if self.mixed_codes and self.training.batch_size < 2:
+        if self.mixed_codes_at_end is not None:
+            _check_shares(self, "mixed_codes_at_end")
+        if (self.mixed_codes or self.mixed_codes_at_end) and self.training.batch_size < 2:
             raise UsageError(
                 f"mixed_codes takes codes of the batch's other pictures, and training.batch_size is "
                 f"{self.training.batch_size}: give 2 or more, or mixed_codes 0"
             )
 
 
-def _check_shares(recipe: object, *names: str) -> None:
+def _check_shares(recipe: object, *names: str, prefix: str = "") -> None:
     """Refuse shares that are none."""
     for name in names:
         if not 0 <= getattr(recipe, name) <= 1:
-            raise UsageError(f"{name} must be a share of 0 to 1, got {getattr(recipe, name)}")
+            raise UsageError(f"{prefix}{name} must be a share of 0 to 1, got {getattr(recipe, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,8 @@ from pathlib import Path
 from cogview.data import captions, scenes, world
 from cogview.data.config import TRAINING_STYLES, DefaultDataConfig, Split
 from cogview.data.packages import EMOJIBASE, find_package, read_json_member
+from cogview.data.pairs import CaptionedImage
+from cogview.data.sources import open_pairs
 from cogview.text.config import TextTokenizerConfig
 from cogview.text.tokenizer import TextTokenizer
 from cogview.text.training import train_text_tokenizer
@@ -73,6 +75,25 @@ def train_bundled_text_tokenizer(run: TextTokenizerRun, path: Path) -> TextToken
     short = (text for text in icons if len(text) <= MAX_WORD_CHARACTERS and not text.startswith(NUMBERS))
     words = {*_scene_words(), *short}
     train_text_tokenizer([*_scene_captions(run), *icons], path, run.tokenizer, words)
+    return TextTokenizer.from_file(path)
+
+
+def train_text_tokenizer_on(source: Path, path: Path, config: TextTokenizerConfig) -> TextTokenizer:
+    """Train on the captions of one's own pictures.
+
+    Args:
+        source: an image folder, a folder of WebDataset tars, or one tar.
+        path: the model file to write.
+        config: size and coverage.
+
+    Raises:
+        CogViewError: there are no pictures with captions.
+        UsageError: the pieces are fewer than the captions' characters.
+    """
+    texts = (
+        text for image in open_pairs(source) if isinstance(image, CaptionedImage) for text in image.texts
+    )
+    train_text_tokenizer(texts, path, config)
     return TextTokenizer.from_file(path)
 
 

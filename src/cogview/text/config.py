@@ -1,11 +1,15 @@
 """What a text tokenizer is trained to be."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from cogview.errors import UsageError
 
 NUM_RESERVED_PIECES = 257
 """Pieces that every trained model has: one for each of the 256 bytes, and the one for the unknown."""
+
+TextCase = Literal["as_written", "usual"]
+"""How a model reads capitals: as they are, or, where a word is not known so, in its usual spelling."""
 
 
 @dataclass(frozen=True, kw_only=True)

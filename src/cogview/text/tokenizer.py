@@ -1,13 +1,42 @@
 """Words to pieces and back, by a SentencePiece model."""
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
-from sentencepiece import SentencePieceProcessor
+import numpy as np
+from jaxtyping import Bool
+from sentencepiece import SentencePieceNormalizer, SentencePieceProcessor
 
 from cogview.errors import CogViewError
 from cogview.files import atomic_write_bytes
+from cogview.text.word_replacing import Language
+
+NORMALIZATION = "nmt_nfkc"
+"""SentencePiece's name for how our text tokenizers normalise: Unicode's NFKC, with whitespace drawn together."""
+
+
+def valid_text(text: str) -> str:
+    """Return a text with question marks for what is not valid Unicode: halves of surrogate pairs.
+
+    JSON that was cut in the middle of an emoji holds them.
+    """
+    return text.encode("utf-8", errors="replace").decode()
+
+
+def is_blank(text: str) -> bool:
+    """Return whether nothing is left of a text once it is normalised: spaces, and characters that nobody sees."""
+    normalized: str = _normalizer().normalize(valid_text(text))
+    return not normalized.strip()
+
+
+@lru_cache(maxsize=1)
+def _normalizer() -> SentencePieceNormalizer:
+    return SentencePieceNormalizer(
+        rule_name=NORMALIZATION, remove_extra_whitespaces=True, escape_whitespaces=False
+    )
 
 
 class TextTokenizer:
@@ -36,6 +65,9 @@ class TextTokenizer:
         self.unknown_piece: int = self._processor.unk_id()
         self.fingerprint: str = hashlib.sha256(model).hexdigest()[:16]
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.num_pieces:,} pieces, {self.fingerprint})"
+
     @classmethod
     def from_file(cls, path: Path | str) -> "TextTokenizer":
         """Read a model file.
@@ -60,8 +92,7 @@ class TextTokenizer:
         Args:
             text: any text; what is not valid Unicode (half a surrogate pair) is read as a question mark.
         """
-        valid = text.encode("utf-8", errors="replace").decode()
-        pieces: list[int] = self._processor.encode(valid)
+        pieces: list[int] = self._processor.encode(valid_text(text))
         return pieces
 
     def decode(self, pieces: Iterable[int]) -> str:
@@ -71,8 +102,29 @@ class TextTokenizer:
 
     def words(self, text: str) -> list[str]:
         """Return the pieces of a text as strings, to look at; a space is shown as "▁"."""
-        words: list[str] = self._processor.encode(text, out_type=str)
+        words: list[str] = self._processor.encode(valid_text(text), out_type=str)
         return words
+
+    def writes(self, language: Language) -> Bool[np.ndarray, "n"]:
+        """Return which pieces a text in a language may have: all whose letters are of its script, and those without.
+
+        Args:
+            language: "en" for Latin letters alone; "zh" for Chinese characters, with letters only beside one in the
+                same piece.
+        """
+        return np.array([self._is_of(language, piece) for piece in range(self.num_pieces)])
+
+    def _is_of(self, language: Language, piece: int) -> bool:
+        if self._processor.is_unknown(piece) or self._processor.is_control(piece):
+            return False
+        word = self._processor.id_to_piece(piece)
+        if self._processor.is_byte(piece):  # "<0x41>"
+            byte = int(word[3:5], 16)
+            return byte < 0x80 if language == "en" else not chr(byte).isascii() or not chr(byte).isalpha()
+        letters = [unicodedata.name(each, "") for each in word if each.isalpha()]
+        if language == "en":
+            return all(name.startswith("LATIN") for name in letters)
+        return not letters or any(name.startswith("CJK") for name in letters)
 
     def save(self, path: Path) -> None:
         """Write the model file, whole or not at all."""

@@ -11,6 +11,7 @@ from sentencepiece import SentencePieceTrainer
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_bytes
 from cogview.text.config import TextTokenizerConfig
+from cogview.text.tokenizer import NORMALIZATION, valid_text
 
 _BOUNDARY = "‖"  # no piece crosses it; it is taken out of the texts before they are learnt from
 _HAN = re.compile("[㐀-鿿豈-﫿]+")
@@ -28,7 +29,7 @@ def train_text_tokenizer(
     Differs from the paper: whatever the vocabulary lacks is spelt in bytes rather than lost as unknown.
 
     Args:
-        texts: training texts; empty ones are skipped.
+        texts: training texts; empty ones are skipped, and what is not valid Unicode is read as a question mark.
         path: the model file to write.
         config: size and coverage.
         words: Chinese words that shall become pieces, as far as the texts have them, and whose borders no piece
@@ -42,8 +43,12 @@ def train_text_tokenizer(
 
     Paper: section 2.2.
     """
-    known = {word for word in words if word}
-    lines = [_mark_words(line, known) for text in texts if (line := " ".join(text.replace("\0", "").split()))]
+    known = {valid_text(word) for word in words if word}
+    lines = [
+        _mark_words(line, known)
+        for text in texts
+        if (line := " ".join(valid_text(text).replace("\0", "").split()))
+    ]
     if not lines:
         raise CogViewError(
             "There are no texts to train a text tokenizer on: give captions that aren't empty."
@@ -63,7 +68,7 @@ def train_text_tokenizer(
             character_coverage=config.character_coverage,
             max_sentencepiece_length=config.max_piece_characters,
             max_sentence_length=1 << 16,
-            normalization_rule_name="nmt_nfkc",
+            normalization_rule_name=NORMALIZATION,
             split_digits=True,
             pretokenization_delimiter=_BOUNDARY,
             unk_id=0,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from cogview.errors import UsageError
 from cogview.training.task import Batch, Task
 
 
@@ -15,6 +16,7 @@ class MicroBatch:
 
     Args:
         tensors: the part, on the device.
+        num_own_items: items of its own rows.
         num_items: items of all rows, those of other processes too.
         unit: the plural of its items.
         weight: the share of its own rows of the items of the whole batch; the weights of a step, over all processes,
@@ -23,6 +25,7 @@ class MicroBatch:
     """
 
     tensors: Batch
+    num_own_items: float | int
     num_items: float | int
     unit: str
     weight: float
@@ -79,9 +82,18 @@ def _cut(task: Task, batch: Batch, num_parts: int) -> list[MicroBatch]:
     parts = [{name: tensors[i] for name, tensors in chunks.items()} for i in range(num_parts)]
     counts = [task.num_items(part) for part in parts]
     total = sum(num_items for num_items, _ in counts)
+    if not total:
+        raise UsageError(
+            "There is nothing to learn in a batch: no target has a weight. Give token_loss.text_weight more than 0."
+        )
     return [
         MicroBatch(
-            tensors=part, num_items=num_items, unit=unit, weight=num_items / total, work=task.work(part)
+            tensors=part,
+            num_own_items=num_items,
+            num_items=num_items,
+            unit=unit,
+            weight=num_items / total,
+            work=task.work(part),
         )
         for part, (num_items, unit) in zip(parts, counts, strict=True)
     ]

@@ -44,7 +44,7 @@ class TrainingConfig:
     """The numbers of one training run; the defaults are the paper's where it names one.
 
     Args:
-        num_steps: optimizer steps of the whole run; the schedule stretches over them.
+        num_steps: optimizer steps of the whole run; the schedule stretches over them. A resume may raise it.
         batch_size: samples of a step, over all its micro-batches.
         num_micro_batches: equal parts a batch is cut into to fit the memory; gradients are summed over them.
         optimizer: "adamw" for all parameters, or "muon" for the weights of linear maps and AdamW for the rest.
@@ -76,7 +76,7 @@ class TrainingConfig:
             product, timed as the run begins.
         compile: compile the loss with torch.compile; needs a C++ compiler, without one the run is eager.
         device: "auto" takes CUDA if there is one.
-        seed: with the step number, the only source of randomness.
+        seed: with the step number, the only source of randomness; less than 2^63.
         log_every_steps: how often means of the metrics are written; nothing is read from the device between.
         sample_every_steps: how often the caller's sample sheet is drawn; 0 for never.
         checkpoint_every_steps: how often a checkpoint is written; the last step always gets one.
@@ -144,6 +144,8 @@ class TrainingConfig:
         ):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if self.seed >= 1 << 63:
+            raise UsageError(f"seed must be less than 2^63, got {self.seed}.")
         for name in ("final_learning_rate_fraction", "warmup_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} must lie between 0 and 1, got {getattr(self, name)}.")

@@ -62,15 +62,11 @@ class LossWatch:
         Args:
             processes: all that train, each with its rows' share of the losses; one alone if None.
         """
-        if not self._unread:
-            return None
-        values = torch.stack([value for _, value in self._unread]).tolist()
-        if processes is not None:
-            losses = processes.sums([loss for loss, _ in values])
-            values = [[loss, norm] for loss, (_, norm) in zip(losses, values, strict=True)]
-        steps = [step for step, _ in self._unread]
+        values = torch.stack([value for _, value in self._unread]).tolist() if self._unread else []
+        own = {step: value for (step, _), value in zip(self._unread, values, strict=True)}
         self._unread = []
-        for step, (loss, gradient_norm) in zip(steps, values, strict=True):
+        # All look at the same numbers, so that all decide alike; a sum of norms is finite if they are.
+        for step, (loss, gradient_norm) in sorted((processes.sums(own) if processes else own).items()):
             if not math.isfinite(loss + gradient_norm):
                 return Trouble(step=step)
             if self._threshold is None:

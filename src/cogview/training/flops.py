@@ -73,7 +73,7 @@ def peak_flops(
         precision: in which.
     """
     if asked == "measure":
-        return _measured_flops(device, precision)
+        return measured_flops(device, precision)
     if asked != "auto":
         return float(asked) * 1e12
     if device.type != "cuda" or precision == "float32":
@@ -83,9 +83,18 @@ def peak_flops(
     return next((tflops * 1e12 for tflops in known), None)
 
 
-def _measured_flops(device: torch.device, precision: ComputedPrecision, rounds: int = 5) -> float:
-    """Return the operations a second of a large square product, the best of some rounds."""
-    size = 8192 if device.type == "cuda" else 2048
+def measured_flops(
+    device: torch.device, precision: ComputedPrecision, size: int | None = None, rounds: int = 5
+) -> float:
+    """Return the operations a second of a square product, the best of some rounds.
+
+    Args:
+        device: what computes.
+        precision: in which.
+        size: rows and columns; large by default.
+        rounds: to time, after a first that is not.
+    """
+    size = size or (8192 if device.type == "cuda" else 2048)
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
     if precision == "float16_o2" and device.type == "cuda":  # a CPU has no fp16 to speak of
         dtype = torch.float16

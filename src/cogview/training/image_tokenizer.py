@@ -13,7 +13,7 @@ from cogview.image.autoencoder import Autoencoder, AutoencoderOutput
 from cogview.image.config import AutoencoderConfig, CodebookConfig
 from cogview.image.pixels import as_float
 from cogview.image.tokenizer import ImageTokenizer, build_autoencoder
-from cogview.training.task import Batch, Metrics
+from cogview.training.task import Batch, Mean, Metrics, Scalars
 
 STEPS_TO_SETTLE = 200
 COLLAPSED_SHARE = 0.005
@@ -74,14 +74,14 @@ class ImageTokenizerTask:
         """Return nothing: pictures say it all."""
         return {}
 
-    def telemetry(self, batch: Batch) -> Metrics:
+    def telemetry(self, batch: Batch) -> Scalars:
         """Return nothing: what there is to know comes with each step."""
         return {}
 
     def loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
         """Return the reconstruction and commitment loss and what it is made of."""
         output = self.reconstruct(as_float(batch["images"]))
-        return output.loss, output.metrics
+        return output.loss, means_over_pictures(output.metrics, len(batch["images"]))
 
     def reconstruct(self, images: Float[Tensor, "b c y x"]) -> AutoencoderOutput:
         """Return what the model makes of pictures in [-1, 1], and keep the vectors for the codebook's update."""
@@ -90,7 +90,7 @@ class ImageTokenizerTask:
         self._codes.append(output.codes)
         return output
 
-    def after_step(self, step: int) -> Metrics:
+    def after_step(self, step: int) -> Scalars:
         """Let the codebook learn from this step's vectors."""
         vectors, codes = torch.cat(self._vectors), torch.cat(self._codes)
         self._vectors.clear()
@@ -109,6 +109,11 @@ class ImageTokenizerTask:
         copy = build_autoencoder(self.autoencoder.config)
         copy.load_state_dict(self.autoencoder.state_dict())
         return ImageTokenizer(copy)
+
+
+def means_over_pictures(means: Mapping[str, Float[Tensor, ""]], num_pictures: int) -> Metrics:
+    """Return what are means over pictures as such."""
+    return {name: Mean(mean * num_pictures, num_pictures) for name, mean in means.items()}
 
 
 def codebook_troubles(

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from cogview.errors import CogViewError
-from cogview.files import atomic_folder
+from cogview.folders import atomic_folder
 from cogview.image.exact import exact_convolutions
 from cogview.training.batches import MicroBatch, prefetched_batches
 from cogview.training.checkpoint import load_latest_checkpoint, save_checkpoint
@@ -25,14 +25,15 @@ from cogview.training.divergence import Detours, LossWatch
 from cogview.training.flops import peak_flops
 from cogview.training.interruption import StopRequest, TrainingInterrupted
 from cogview.training.metrics import MetricMeans, MetricsLog, read_metrics, read_scalars
+from cogview.training.optimizer import describe_new_schedule
 from cogview.training.parallel import check_module, copy_whole, forget_gathered, parallelise
 from cogview.training.plot import plot_losses
 from cogview.training.precision import autocast, compiler_failure, resolve_precision
 from cogview.training.processes import Processes, joined_processes
 from cogview.training.progress import Pace, Progress, say
-from cogview.training.run_folder import claimed_run_folder, describe_run
+from cogview.training.run_folder import carry_over, claimed_run_folder, describe_run
 from cogview.training.stepper import Stepper
-from cogview.training.task import Batch, Metrics, Task
+from cogview.training.task import Batch, Mean, Metrics, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +80,13 @@ def train(
         config: how to train.
         run_folder: gets config.json, metrics.jsonl, tensorboard/, checkpoints/, loss.png and model/. It may
             exist, but hold no run unless `resume` is set.
-        resume: go on with the run that lies in `run_folder`.
+        resume: go on with the run that lies in `run_folder`, perhaps to a larger `num_steps`: from there on it has the
+            rates of a run of so many.
         recipe: the rest of the caller's resolved config, kept with the run; a resume with another is refused.
         sample: draws a sample sheet, given the number of steps done, as often as the config says and at the
             end; the loop restores the training mode.
         export: writes the model into an empty folder, which then becomes `run_folder/model`; called with each
-            checkpoint.
+            checkpoint. What else lies in `run_folder/model`, an adapter say, stays there.
         whole: a module of the task's shape, for several processes: gets the weights, which are spread over the task's
             module, before the first process samples or exports.
 
@@ -107,7 +109,7 @@ def train(
         parallelise(task.module, config, processes, precision)
         memory_format = torch.channels_last if task.channels_last else torch.preserve_format
         module = task.module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-        stepper = Stepper(module, config, precision)
+        stepper = Stepper(module, config, precision, processes)
         stack.callback(stepper.close)
         loss_of = _compiled(task.loss, device) if config.compile and processes.mesh is None else task.loss
         tell = say if processes.is_first else _keep_quiet
@@ -122,7 +124,8 @@ def train(
                 state = load_latest_checkpoint(checkpoints, module, stepper.optimizers, processes)
             if state is not None:
                 stepper.load_state(state["stepper"])
-                means.load_state(state["metric_sums"] if processes.is_first else {}, device)
+                # Earlier versions kept sums with other weights, under another name: those steps are in no mean then.
+                means.load_state(state.get("means", {}), device, processes)
                 watch.load_state(state["usual_losses"])
             return state
 
@@ -130,7 +133,7 @@ def train(
             """Write the checkpoint of a step, and all that a run needs to go on from it."""
             run_state = {
                 "stepper": stepper.state(),
-                "metric_sums": means.state(processes),
+                "means": means.state(processes),
                 "usual_losses": watch.state(),
                 "detours": detours.state(),
                 "seconds": pace.seconds,
@@ -150,6 +153,11 @@ def train(
         if state:
             detours.load_state(state["detours"])
             tell(f"Resuming after step {first_step} of {config.num_steps}.")
+            num_steps_before = state["run"]["training"]["num_steps"]
+            if num_steps_before != config.num_steps:
+                tell(describe_new_schedule(stepper.applied_steps, num_steps_before, config))
+            elif first_step == config.num_steps:
+                tell("The run is done already; resume it with more --training.num-steps to train it longer.")
         module.train()
 
         batches = batches_from(step)
@@ -173,13 +181,14 @@ def train(
                     loss, metrics = loss_of(micro_batch.tensors)
                 # Gradients become the mean over the row parts, and are to be the sum.
                 stepper.backward(loss, micro_batch.weight * processes.num_row_parts)
-                results.append(({"loss": loss.detach(), **metrics}, micro_batch.weight))
+                results.append((loss.detach(), metrics))
             gradient_norm = stepper.step()
             if gradient_norm is not None:  # else it overflowed: the step was skipped and counts for nothing
-                for metrics, weight in results:
-                    means.add(metrics, weight)
-                means.add({"gradient_norm": gradient_norm, **task.after_step(step)})
-                loss_of_step = torch.stack([metrics["loss"] * weight for metrics, weight in results]).sum()
+                for part, (loss, metrics) in zip(micro_batches, results, strict=True):
+                    means.add({"loss": Mean(loss * part.num_own_items, part.num_own_items), **metrics})
+                means.add_common({"gradient_norm": gradient_norm, **task.after_step(step)}, processes)
+                shares = zip(micro_batches, results, strict=True)
+                loss_of_step = torch.stack([loss * part.weight for part, (loss, _) in shares]).sum()
                 watch.add(step, loss_of_step, gradient_norm)
             # -------------------------------- the step is done ---------------------------------
             for part in micro_batches:
@@ -223,7 +232,7 @@ def train(
                 for advice in task.advice(completed_steps, line):
                     tell(advice)
                 with _full_disk_reported("a line of metrics.jsonl", tell):
-                    log.write(completed_steps, line)
+                    processes.first_does(partial(log.write, completed_steps, line))
 
             if is_saved:
                 with pace.paused(), _full_disk_reported(f"the checkpoint of step {completed_steps}", tell):
@@ -301,6 +310,7 @@ def _export(
     def write() -> None:
         with atomic_folder(run_folder / "model", refuse=lambda _: None) as folder:
             export(folder)
+            carry_over(run_folder / "model", folder)
 
     _with_whole(write, module, whole, processes)
 

@@ -14,39 +14,62 @@ from jaxtyping import Float
 
 from cogview.files import atomic_write_bytes
 from cogview.training.processes import Processes
+from cogview.training.task import Metrics
 
 
 class MetricMeans:
-    """Weighted means of scalars since the last reading, kept on the device so that no step waits for it."""
+    """Means since the last reading, kept on the device so that no step waits for it.
+
+    Totals and weights are summed over micro-batches, steps, processes and resumes, and divided once, in float64: a mean
+    depends on none of them. Which names a process has added makes no difference to what it asks of the others.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[str, torch.Tensor] = {}
-        self._weights: dict[str, float] = {}
+        self._totals: dict[str, torch.Tensor] = {}
+        self._weights: dict[str, torch.Tensor | float] = {}
 
-    def add(self, metrics: Mapping[str, Float[torch.Tensor, ""]], weight: float = 1.0) -> None:
-        """Add one value of each metric."""
-        for name, value in metrics.items():
-            term = value.detach().float() * weight
-            self._sums[name] = self._sums[name] + term if name in self._sums else term
-            self._weights[name] = self._weights.get(name, 0.0) + weight
+    def add(self, metrics: Metrics) -> None:
+        """Add a part of each mean: of rows that only this process and its tensor-parallel twins have."""
+        for name, (total, weight) in metrics.items():
+            self._add(name, total, weight)
 
-    def read(self, processes: Processes | None = None) -> dict[str, float]:
-        """Return the means over the rows of all processes and begin anew."""
-        means = {name: total / weight for name, (total, weight) in self.state(processes).items()}
-        self._sums, self._weights = {}, {}
+    def add_common(self, scalars: Mapping[str, Float[torch.Tensor, ""]], processes: Processes) -> None:
+        """Add a step's values that all processes have alike: once."""
+        if processes.row_part == 0:
+            for name, value in scalars.items():
+                self._add(name, value, 1.0)
+
+    def _add(self, name: str, total: torch.Tensor, weight: torch.Tensor | float | int) -> None:
+        total = total.detach().double()
+        weight = weight.detach().double() if isinstance(weight, torch.Tensor) else float(weight)
+        self._totals[name] = self._totals[name] + total if name in self._totals else total
+        self._weights[name] = self._weights.get(name, 0.0) + weight
+
+    def read(self, processes: Processes) -> dict[str, float]:
+        """Return the means over the rows of all processes and begin anew; NaN is a mean of nothing."""
+        means = {
+            name: total / weight if weight else math.nan
+            for name, (total, weight) in self.state(processes).items()
+        }
+        self._totals, self._weights = {}, {}
         return means
 
-    def state(self, processes: Processes | None = None) -> dict[str, list[float]]:
-        """Return sums and weights, over the rows of all processes, as plain numbers, exactly."""
-        numbers = [float(total) for total in self._sums.values()] + list(self._weights.values())
-        sums = processes.sums(numbers) if processes else numbers
-        half = len(self._sums)
-        return {name: [sums[place], sums[half + place]] for place, name in enumerate(self._sums)}
+    def state(self, processes: Processes) -> dict[str, list[float]]:
+        """Return totals and weights, over the rows of all processes, as plain numbers, exactly."""
+        weights = read_scalars(self._weights)
+        return processes.sums(
+            {name: [total, weights[name]] for name, total in read_scalars(self._totals).items()}
+        )
 
-    def load_state(self, state: Mapping[str, list[float]], device: torch.device) -> None:
-        """Go on from what `state` returned."""
-        self._sums = {name: torch.tensor(total, device=device) for name, (total, _) in state.items()}
-        self._weights = {name: weight for name, (_, weight) in state.items()}
+    def load_state(
+        self, state: Mapping[str, list[float]], device: torch.device, processes: Processes
+    ) -> None:
+        """Go on from what `state` returned, which is of all processes, so that only the first one counts it."""
+        mine = state if processes.is_first else {}
+        self._totals = {
+            name: torch.tensor(total, device=device, dtype=torch.float64) for name, (total, _) in mine.items()
+        }
+        self._weights = {name: weight for name, (_, weight) in mine.items()}
 
 
 class MetricsLog:
@@ -120,26 +143,30 @@ class MetricsLog:
             self._tensorboard.close()
 
 
-def read_scalars(metrics: Mapping[str, Float[torch.Tensor, ""]]) -> dict[str, float]:
-    """Return scalars of a device as numbers, waiting for it once."""
-    if not metrics:
-        return {}
-    values = torch.stack([value.detach().float() for value in metrics.values()]).tolist()
-    return dict(zip(metrics, values, strict=True))
+def read_scalars(scalars: Mapping[str, Float[torch.Tensor, ""] | float]) -> dict[str, float]:
+    """Return scalars of a device as numbers, exactly, waiting for it once; what is a number already stays one."""
+    numbers = {name: value for name, value in scalars.items() if not isinstance(value, torch.Tensor)}
+    tensors = {name: value for name, value in scalars.items() if isinstance(value, torch.Tensor)}
+    if tensors:
+        read = torch.stack([value.detach().double() for value in tensors.values()]).tolist()
+        numbers.update(zip(tensors, read, strict=True))
+    return numbers
 
 
 def read_metrics(path: Path) -> list[dict[str, int | float]]:
     """Return the lines of a file of metrics; a last line cut short by a kill is left out, and so is a missing file.
 
-    Values that were not finite are null in the file and NaN here.
+    What is no line of metrics is left out too. Values that were not finite are null in the file and NaN here.
     """
     lines = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             values = json.loads(line)
-            lines.append({name: math.nan if value is None else value for name, value in values.items()})
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
+        if isinstance(values, dict) and isinstance(values.get("step"), int):
+            numbers = {name: math.nan if value is None else value for name, value in values.items()}
+            lines.append({name: value for name, value in numbers.items() if isinstance(value, int | float)})
     return lines
 
 

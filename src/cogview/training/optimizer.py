@@ -4,6 +4,7 @@ Differs from the paper: it names Adam; here the weight decay is decoupled from t
 take over the matrices of linear maps.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
@@ -89,6 +90,21 @@ def set_learning_rates(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * group["peak_learning_rate"] / config.learning_rate
     return learning_rate
+
+
+def describe_new_schedule(applied_steps: int, num_steps_before: int, config: TrainingConfig) -> str:
+    """Say at which rate a run goes on that is given more steps than its schedule was made for.
+
+    Args:
+        applied_steps: done so far.
+        num_steps_before: that the schedule was made for.
+        config: with the new number.
+    """
+    old = learning_rate_at(max(0, applied_steps - 1), dataclasses.replace(config, num_steps=num_steps_before))
+    return (
+        f"The schedule was made for {num_steps_before:,} steps; the run goes on where it would be in one of "
+        f"{config.num_steps:,}: the learning rate goes from {old:.3g} to {learning_rate_at(applied_steps, config):.3g}."
+    )
 
 
 def learning_rate_at(step: int, config: TrainingConfig) -> float:

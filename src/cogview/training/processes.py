@@ -1,27 +1,32 @@
 """The processes that train together: who has which rows of a batch, and what they agree on."""
 
 import logging
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import distributed
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from cogview.data.ranks import Ranks
-from cogview.errors import UsageError
+from cogview.errors import CogViewError, UsageError
 from cogview.training.config import TrainingConfig
 from cogview.training.precision import resolve_device
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
     """This process among those that train one model; by default one alone, which then asks nobody.
 
-    Every method is to be called by all of them.
+    Every method is to be called by all of them, whatever one of them has seen: none may depend on values that the
+    others may not have.
 
     Args:
         device: where this process computes.
@@ -65,20 +70,32 @@ class Processes:
         return bool(flags.item())
 
     def largest(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Return the largest of the processes' values, by name."""
+        """Return by name the largest value of the processes that have the first rows, each with its share of heads.
+
+        These rows are the same for any number of processes, so that the values are too; a NaN is the largest.
+        """
         if self.mesh is None:
             return dict(values)
-        largest = torch.tensor(list(values.values()), dtype=torch.float64)
-        distributed.all_reduce(largest, distributed.ReduceOp.MAX, group=self.agreement)
-        return dict(zip(values, largest.tolist(), strict=True))
+        largest: dict[str, float] = {}
+        for each in self.gather(dict(values))[: self.tensor_parallel]:
+            for name, value in each.items():
+                known = largest.get(name, -math.inf)
+                largest[name] = value if math.isnan(value) or value > known else known
+        return largest
 
-    def sums(self, values: Sequence[float]) -> list[float]:
-        """Return sums over the parts of the rows; processes with the same rows count once."""
+    def sums(self, values: Mapping[Name, Sequence[float]]) -> dict[Name, list[float]]:
+        """Return sums over the parts of the rows, by name; processes with the same rows count once.
+
+        Processes may have different names: what one has not counts as zeros there.
+        """
         if self.mesh is None:
-            return list(values)
-        totals = torch.tensor(values, dtype=torch.float64)
-        distributed.all_reduce(totals, group=self.agreement)
-        return [float(total) for total in totals / self.tensor_parallel]
+            return {name: list(numbers) for name, numbers in values.items()}
+        sums: dict[Name, list[float]] = {}
+        for each in self.gather(dict(values))[:: self.tensor_parallel]:
+            for name, numbers in each.items():
+                known = sums.get(name, [0.0] * len(numbers))
+                sums[name] = [one + other for one, other in zip(known, numbers, strict=True)]
+        return sums
 
     def gather(self, value: Any) -> list[Any]:
         """Return what each process gives, in the order of their ranks."""
@@ -94,9 +111,9 @@ class Processes:
         Args:
             error: what happened to this process; one of ours or an OSError.
         """
-        for each in self.gather(error):
+        for each in self.gather(_as_message(error)):
             if each is not None:
-                raise each
+                raise each from error
 
     def first_does(self, action: Callable[[], object]) -> None:
         """Have the first process do something while the others wait; if it fails, all raise what it raised."""
@@ -133,6 +150,13 @@ class Processes:
             raise SystemExit(2)
         with entered:
             yield
+
+
+def _as_message(error: Exception | None) -> Exception | None:
+    """Return an error that another process can be sent: some, of other libraries, fail only where they arrive."""
+    if error is None or isinstance(error, CogViewError | OSError | SafetensorError):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 class _Leaving(AbstractContextManager[Any]):

@@ -36,8 +36,6 @@ _RESUME_FIELDS = (
     "command",
 )
 _CONTENTS = ("config.json", "metrics.jsonl", "tensorboard", "samples", "checkpoints", "loss.png", "model")
-_LEFTOVER = re.compile(r"\..+\.(unfinished-\w+-)?\w{8}")
-"""What unfinished files and folders are called, see `cogview.files`."""
 
 
 def describe_run(
@@ -83,7 +81,7 @@ def claimed_run_folder(run_folder: Path, description: Mapping[str, Any], resume:
 
     Raises:
         UsageError: the folder holds a run and `resume` was not asked for, or there is none to resume, or it was
-            started with another config, or another process is at it.
+            started with another config (only `num_steps` may grow), or another process is at it.
     """
     path = run_folder / "config.json"
     if run_folder.exists() and not run_folder.is_dir():
@@ -93,9 +91,14 @@ def claimed_run_folder(run_folder: Path, description: Mapping[str, Any], resume:
             raise UsageError(f"There is no run to resume in {run_folder}: it has no config.json.")
         started = _read_config(path)
         _check_same_run(run_folder, started, description)
-        # What a run was started by stays first; each resume is added below.
+        # What a run was started by stays first, but for its length; each resume is added below.
         resumed = {name: description[name] for name in _RESUME_FIELDS}
-        description = {**started, "resumes": [*started.get("resumes", []), resumed]}
+        training = {**started["training"], "num_steps": description["training"]["num_steps"]}
+        description = {
+            **started,
+            "training": training,
+            "resumes": [*started.get("resumes", []), resumed],
+        }
     else:
         present = [name for name in _CONTENTS if (run_folder / name).exists()]
         if present:
@@ -110,15 +113,41 @@ def claimed_run_folder(run_folder: Path, description: Mapping[str, Any], resume:
         yield
 
 
+def carry_over(old: Path, new: Path) -> None:
+    """Bring what only the old one of two folders holds into the new one, which is about to take its place.
+
+    A person, or another command, has put it there. Files are linked where the disk can, so it costs no room.
+
+    Args:
+        old: a folder, or nothing.
+        new: a folder on the same disk.
+    """
+    for entry in old.iterdir() if old.is_dir() else ():
+        target = new / entry.name
+        if not os.path.lexists(target):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.copytree(entry, target, symlinks=True, copy_function=_link)
+            else:
+                _link(entry, target)
+        elif not (entry.is_symlink() or target.is_symlink()) and target.is_dir():
+            carry_over(entry, target)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """Give a file, or a link itself, a second name, or copy it where there are no second names."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
 def _remove_leftovers(run_folder: Path) -> None:
-    """Remove what a kill left half-written; finished files and folders have no dot before their names."""
-    for leftover in [path for name in _CONTENTS for path in run_folder.glob(f".{name}.*")]:
-        if not _LEFTOVER.fullmatch(leftover.name):
-            continue  # somebody else's
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink()
+    """Remove files that a kill left half-written; an unfinished `model` is its next writer's to remove or put back."""
+    for name in _CONTENTS:
+        written = re.compile(rf"\.{re.escape(name)}\.[a-z0-9_]{{8}}")  # as `atomic_file` calls them
+        for leftover in run_folder.glob(f".{name}.*"):
+            if written.fullmatch(leftover.name) and leftover.is_file():
+                leftover.unlink()
 
 
 def _lock(descriptor: int, run_folder: Path) -> None:
@@ -151,6 +180,7 @@ def _check_same_run(run_folder: Path, old: Mapping[str, Any], new: Mapping[str, 
         for part in ("training", "recipe")
         for name, was, now in _differences(old.get(part), new[part])
         if not (part == "training" and name in OPERATIONAL_FIELDS)
+        if not (part == "training" and name == "num_steps" and was.isdigit() and int(was) < int(now))
     ]
     if differences:
         raise UsageError(

@@ -14,6 +14,7 @@ from cogview.training.loss_scale import LossScale
 from cogview.training.optimizer import build_optimizers, set_learning_rates
 from cogview.training.parallel import clip_gradients, is_spread, local
 from cogview.training.precision import master_weights_dtype
+from cogview.training.processes import Processes
 
 
 class Stepper:
@@ -28,10 +29,18 @@ class Stepper:
         module: what is trained, on its device.
         config: how.
         precision: what `config.precision` came to.
+        processes: all that train, which skip the same steps; one alone if None.
     """
 
-    def __init__(self, module: nn.Module, config: TrainingConfig, precision: ComputedPrecision) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        config: TrainingConfig,
+        precision: ComputedPrecision,
+        processes: Processes | None = None,
+    ) -> None:
         self._module, self._config = module, config
+        self._processes = processes or Processes(device=torch.device("cpu"))
         self.optimizers = build_optimizers(module, config, precision)
         dtype = None if is_spread(module) else master_weights_dtype(precision)
         self._masters = None if dtype is None else MasterWeights(module, dtype)
@@ -74,7 +83,7 @@ class Stepper:
         norm = clip_gradients(self._module.parameters(), self._config.gradient_clip or math.inf)
         overflowed = False
         if self._scale is not None:
-            overflowed = not math.isfinite(float(norm))
+            overflowed = self._processes.any(not math.isfinite(float(norm)))
             self._scale.update(overflowed)
         for optimizer in self.optimizers:
             if not overflowed:

@@ -1,7 +1,7 @@
 """What the training loop needs to know of a stage: its module, its batches, its loss."""
 
 from collections.abc import Mapping
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -10,8 +10,24 @@ from torch import nn
 Batch: TypeAlias = Mapping[str, torch.Tensor]
 """Named tensors in host memory whose first axis counts the samples of the batch."""
 
-Metrics: TypeAlias = dict[str, Float[torch.Tensor, ""]]
+Scalars: TypeAlias = dict[str, Float[torch.Tensor, ""]]
 """Named scalars, detached and left on their device: the loop reads them only when it logs."""
+
+
+class Mean(NamedTuple):
+    """A mean that does not depend on how a batch is cut: totals and weights are summed, and divided once.
+
+    Args:
+        total: the sum, by weight, over what the mean is of; detached and left on its device.
+        weight: of all that is summed, mostly its number; may be 0 in a part of a batch.
+    """
+
+    total: Float[torch.Tensor, ""]
+    weight: Float[torch.Tensor, ""] | float | int
+
+
+Metrics: TypeAlias = dict[str, Mean]
+"""Means over a batch or a part of it, by name."""
 
 
 @runtime_checkable
@@ -63,7 +79,9 @@ class Task(Protocol):
         ...
 
     def loss(self, batch: Batch) -> tuple[Float[torch.Tensor, ""], Metrics]:
-        """Return the loss to minimise, a mean over the batch's items, and scalars to log beside it.
+        """Return the loss to minimise, a mean over the batch's items, and means to log beside it.
+
+        Each mean has a weight of its own, so that what is logged does not depend on the number of micro-batches.
 
         Called under autocast and perhaps compiled, so it does not read values back (no `.item()`).
 
@@ -72,13 +90,14 @@ class Task(Protocol):
         """
         ...
 
-    def telemetry(self, batch: Batch) -> Metrics:
+    def telemetry(self, batch: Batch) -> Scalars:
         """Return scalars that are looked at only when a line is logged; it draws no random numbers.
 
         Called under autocast like the loss, and after the step.
 
         Args:
-            batch: the first micro-batch of the step, on the module's device.
+            batch: the first micro-batch of the step, on the module's device. Of several processes each passes its
+                own, and the figures of those with the first rows are logged.
         """
         ...
 
@@ -91,8 +110,10 @@ class Task(Protocol):
         """
         ...
 
-    def after_step(self, step: int) -> Metrics:
+    def after_step(self, step: int) -> Scalars:
         """Do what follows the optimizer's step (a moving average, say) and return scalars to log, or none.
+
+        They are those of the step, the same in all processes; their means over the steps are logged.
 
         Args:
             step: the step just done, counted from 0 like that of `batch`.

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cogview.training.task import Metrics
+from cogview.training.task import Scalars
 from cogview.transformer.attention import CausalSelfAttention
 from cogview.transformer.config import ThreeRegionConfig
 from cogview.transformer.model import Transformer
@@ -19,7 +19,7 @@ NUM_QUERIES = 64
 @torch.no_grad()
 def largest_values(
     transformer: Transformer, tokens: Int[Tensor, "b t"], positions: Int[Tensor, "b t"]
-) -> Metrics:
+) -> Scalars:
     """Return `main_branch_max/LAYER`, the largest |x| behind each block, and `attention_score_max/LAYER`.
 
     A score is q k / sqrt(e), before the softmax. Fused kernels never show them, so they are computed here for
@@ -36,7 +36,7 @@ def largest_values(
 
     Paper: 2.4, the two values that overflow.
     """
-    found: Metrics = {}
+    found: Scalars = {}
     hooks = []
     was_training = transformer.training
     for number, block in enumerate(transformer.blocks):
@@ -83,11 +83,11 @@ def largest_score(
     return scores.abs().where(seen, 0.0).amax()
 
 
-def _note_output(found: Metrics, name: str, block: nn.Module, inputs: Any, output: Tensor) -> None:
+def _note_output(found: Scalars, name: str, block: nn.Module, inputs: Any, output: Tensor) -> None:
     found[name] = output.abs().amax().float()
 
 
-def _note_scores(found: Metrics, name: str, attention: CausalSelfAttention, inputs: tuple[Any, ...]) -> None:
+def _note_scores(found: Scalars, name: str, attention: CausalSelfAttention, inputs: tuple[Any, ...]) -> None:
     x, _, regions = inputs
     query, key, _ = attention.heads(x)
     with torch.autocast(query.device.type, enabled=False):

@@ -12,7 +12,7 @@ from torch import Tensor
 from cogview.sequence.template import Codes, Pieces, SequenceTemplate, TextToImageTemplate, TokenBatch
 from cogview.training.config import TokenLossConfig
 from cogview.training.flops import flops_per_token
-from cogview.training.task import Batch, Metrics
+from cogview.training.task import Batch, Mean, Metrics, Scalars
 from cogview.training.telemetry import largest_values
 from cogview.training.token_loss import token_losses
 from cogview.transformer.model import Transformer
@@ -106,7 +106,7 @@ class TransformerTask:
     def loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
         """Return the mean loss of all targets in nats, and the means of text and image apart, without the z-loss.
 
-        What a template has no targets of has no mean either.
+        What a template has no targets of has no mean either. Rows without any target have the loss 0.
         """
         hidden = self.module.hidden_states(batch["tokens"], batch["positions"])
         image_states = _states_at(hidden, batch["image_places"])
@@ -135,12 +135,12 @@ class TransformerTask:
         num_weighted = image_nats.numel() + weight * num_text
         metrics: Metrics = {}
         if image_nats.numel():
-            metrics["image_loss_nats"] = image_nats.mean()
+            metrics["image_loss_nats"] = Mean(image_nats.sum(), image_nats.numel())
         if text_nats.numel():
-            metrics["text_loss_nats"] = (text_nats * text_weights).sum() / num_text
+            metrics["text_loss_nats"] = Mean((text_nats * text_weights).sum(), num_text)
         if self.config.z_loss_weight:
-            metrics["squared_log_normaliser"] = squares / num_weighted
-        return total / num_weighted, metrics
+            metrics["squared_log_normaliser"] = Mean(squares, num_weighted)
+        return total / torch.where(num_weighted > 0, num_weighted, 1.0), metrics
 
     def _losses(
         self,
@@ -156,7 +156,7 @@ class TransformerTask:
         )
         return total, nats, (weights * normalisers.square()).sum()
 
-    def telemetry(self, batch: Batch) -> Metrics:
+    def telemetry(self, batch: Batch) -> Scalars:
         """Return how large main branch and attention scores are by layer, for the first sequence of a batch."""
         return largest_values(self.module, batch["tokens"][:1], batch["positions"][:1])
 
@@ -164,7 +164,7 @@ class TransformerTask:
         """Return nothing: what could go wrong is in the losses."""
         return []
 
-    def after_step(self, step: int) -> Metrics:
+    def after_step(self, step: int) -> Scalars:
         """Do nothing: the transformer has no state beside its weights."""
         return {}
 
@@ -209,19 +209,11 @@ def evaluate_losses(
     config = config or TokenLossConfig(normaliser="legal")
     batches = _InOrder(template=template, pairs=pairs, batch_size=batch_size)
     task = TransformerTask(transformer, batches, config)
-    sums, counts = dict.fromkeys(("text", "image"), 0.0), dict.fromkeys(("text", "image"), 0)
+    sums = {f"{kind}_loss_nats": np.zeros(2) for kind in ("text", "image")}
     for step in range(-(-len(pairs) // batch_size)):
         batch = {name: tensor.to(transformer.device) for name, tensor in task.batch(step).items()}
-        _, metrics = task.loss(batch)
-        for kind, num in (
-            ("text", int(batch["text_weights"].sum())),
-            ("image", batch["image_targets"].numel()),
-        ):
-            sums[kind] += float(metrics[f"{kind}_loss_nats"]) * num
-            counts[kind] += num
-    weights = {"text": config.text_weight, "image": 1.0}
-    loss = sum(weights[kind] * sums[kind] for kind in sums)
-    return {
-        "loss": loss / sum(weights[kind] * counts[kind] for kind in counts),
-        **{f"{kind}_loss_nats": sums[kind] / counts[kind] for kind in sums},
-    }
+        for name, mean in task.loss(batch)[1].items():
+            if name in sums:
+                sums[name] += [float(mean.total), float(mean.weight)]
+    sums["loss"] = config.text_weight * sums["text_loss_nats"] + sums["image_loss_nats"]
+    return {name: float(total / weight) for name, (total, weight) in sums.items()}

@@ -11,7 +11,7 @@ from cogview.image.adversary import PatchDiscriminator, adaptive_weight, discrim
 from cogview.image.config import VQGANConfig
 from cogview.image.pixels import as_float
 from cogview.image.vqgan import VQGAN
-from cogview.training.image_tokenizer import Images, ImageTokenizerTask
+from cogview.training.image_tokenizer import Images, ImageTokenizerTask, means_over_pictures
 from cogview.training.task import Batch, Metrics
 
 Perception = Callable[[Tensor, Tensor], Tensor]
@@ -68,14 +68,14 @@ class VQGANTask(ImageTokenizerTask):
         """Return both sides' losses in one, and what they are made of."""
         images, config = as_float(batch["images"]), self.vqgan_config
         output = self.reconstruct(images)
-        loss, metrics = output.loss, dict(output.metrics)
+        loss, metrics, num_pictures = output.loss, dict(output.metrics), len(images)
         reconstruction = config.l1_weight * output.l1 + config.l2_weight * output.l2
         if self.perception is not None and config.perceptual_weight:
             perceived = config.perceptual_weight * self.perception(output.reconstruction, images).mean()
             reconstruction, loss = reconstruction + perceived, loss + perceived
             metrics["perceptual"] = perceived.detach()
         if not bool(batch["has_started"][0]):
-            return loss, metrics
+            return loss, means_over_pictures(metrics, num_pictures)
         adversarial = -self._held_still(output.reconstruction).mean()
         weight = config.discriminator_weight * adaptive_weight(
             reconstruction, adversarial, self.vqgan.last_layer
@@ -89,7 +89,7 @@ class VQGANTask(ImageTokenizerTask):
             "verdict_on_real": on_real.detach().mean(),
             "verdict_on_decoded": on_decoded.detach().mean(),
         }
-        return loss + weight * adversarial + arguing, metrics
+        return loss + weight * adversarial + arguing, means_over_pictures(metrics, num_pictures)
 
     def _held_still(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b 1 r s"]:
         """Return the discriminator's verdict with a gradient for the pictures and none for itself."""

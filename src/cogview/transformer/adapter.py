@@ -21,6 +21,7 @@ from cogview.errors import UsageError
 from cogview.transformer.config import AdapterConfig
 from cogview.transformer.model import Transformer
 from cogview.transformer.normalization import RelaxedLayerNorm
+from cogview.uninitialised import uninitialised
 
 _NORMS = (RelaxedLayerNorm, nn.RMSNorm)
 
@@ -37,15 +38,15 @@ class LowRankLinear(nn.Linear):
     """
 
     def __init__(self, base: nn.Linear, config: AdapterConfig, generator: torch.Generator) -> None:
-        super().__init__(base.in_features, base.out_features, device="meta")
+        with uninitialised("meta"):
+            super().__init__(base.in_features, base.out_features)
+        with uninitialised(base.weight.device):
+            self.down, self.up = (
+                nn.Linear(*sizes, bias=False, dtype=base.weight.dtype)
+                for sizes in ((base.in_features, config.rank), (config.rank, base.out_features))
+            )
         self.weight, self.bias = base.weight, base.bias
         self.scale = config.alpha / config.rank
-        self.down, self.up = (
-            nn.Linear(*sizes, bias=False, device="meta", dtype=base.weight.dtype).to_empty(
-                device=base.weight.device
-            )
-            for sizes in ((base.in_features, config.rank), (config.rank, base.out_features))
-        )
         drawn = torch.randn(config.rank, base.in_features, generator=generator)
         self.down.weight.data.copy_(drawn * base.in_features**-0.5)
         self.up.weight.data.zero_()
@@ -72,7 +73,8 @@ class TokenTable(nn.Embedding):
     place_of: Int64[Tensor, "v"]
 
     def __init__(self, base: nn.Embedding, ids: tuple[int, ...]) -> None:
-        super().__init__(base.num_embeddings, base.embedding_dim, device="meta")
+        with uninitialised("meta"):
+            super().__init__(base.num_embeddings, base.embedding_dim)
         self.weight = base.weight
         self.rows = nn.Parameter(base.weight.detach()[list(ids)].clone())
         self.register_buffer("ids", torch.tensor(ids, device=base.weight.device), persistent=False)
@@ -130,7 +132,7 @@ class AdaptedTransformer(Transformer):
         config = base.config
         if adapter.num_positions is not None:
             config = replace(config, num_positions=adapter.num_positions)
-        with torch.device("meta"):  # the base's weights take their places
+        with uninitialised("meta"):  # the base's weights take their places
             super().__init__(config)
         self.adapter = adapter
         base.requires_grad_(False)
@@ -188,7 +190,7 @@ class AdaptedTransformer(Transformer):
     @torch.no_grad()
     def merged(self) -> Transformer:
         """Return a whole transformer of its own weights that computes the same, with nothing beside its maps."""
-        with torch.device("meta"):
+        with uninitialised("meta"):
             whole = Transformer(self.config)
         weights = {name: self._merged(name).detach().clone() for name in whole.state_dict()}
         whole.load_state_dict(weights, assign=True)

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from cogview.transformer.cache import LayerCache
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.three_region import Regions
-from cogview.transformer.three_region_kernels import three_region_attention
 
 
 def relaxed_attention(
@@ -146,6 +145,9 @@ class CausalSelfAttention(nn.Module):
         """
         dropout = self.config.dropout if self.training else 0.0
         if regions is not None:
+            # Here, since it imports PyTorch's compiler, which takes longer than to draw a picture.
+            from cogview.transformer.three_region_kernels import three_region_attention
+
             return three_region_attention(query, key, value, regions, self.config.three_region, dropout)
         if self.config.attention == "relaxed":
             return relaxed_attention(query, key, value, self.config.relax_alpha, dropout)

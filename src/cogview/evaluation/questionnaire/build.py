@@ -7,7 +7,8 @@ from pathlib import Path
 from cogview.errors import UsageError
 from cogview.evaluation.questionnaire.folder import FORMAT, KEY, MAX_SYSTEMS, PICTURES, QUESTIONS
 from cogview.evaluation.questionnaire.systems import Caption, System, find_pictures
-from cogview.files import atomic_folder, atomic_write_json, refuse_taken
+from cogview.files import atomic_write_json
+from cogview.folders import atomic_folder, refuse_taken
 from cogview.image.pixels import read_image, resize_and_crop
 
 

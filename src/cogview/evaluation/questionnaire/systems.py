@@ -7,10 +7,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from cogview.data.image_folder import METADATA, ImageFolder
-from cogview.data.pairs import IMAGE_ENDINGS, CaptionedImage, texts_of
+from cogview.data.folder_contents import METADATA, FolderContents
+from cogview.data.image_folder import ImageFolder
+from cogview.data.pairs import CaptionedImage
+from cogview.data.records import texts_of
 from cogview.errors import CogViewError, UsageError
-from cogview.image.pixels import FORMATS
+from cogview.image.formats import FORMATS, looks_like_picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +174,7 @@ def _caption(text: str, name: str | None) -> Caption:
 def _without_ending(name: str) -> str:
     """Return a name without the ending of a picture's file; of any other, a dot is a part of the name."""
     stem, dot, ending = name.rpartition(".")
-    return stem if f"{dot}{ending}".lower() in IMAGE_ENDINGS else name
+    return stem if looks_like_picture(f"{dot}{ending}") else name
 
 
 def _pictures_by_name(system: System) -> dict[str, list[Path]]:
@@ -180,10 +182,9 @@ def _pictures_by_name(system: System) -> dict[str, list[Path]]:
     if not system.folder.is_dir():
         raise CogViewError(f"system '{system.name}': {system.folder} is no folder of pictures")
     pictures: dict[str, list[Path]] = {}
-    for path in sorted(system.folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith("."):
-            name = _without_ending(path.relative_to(system.folder).as_posix())
-            pictures.setdefault(name, []).append(path)
+    for path in FolderContents.of(system.folder).pictures:
+        name = _without_ending(path.relative_to(system.folder).as_posix())
+        pictures.setdefault(name, []).append(path)
     return pictures
 
 

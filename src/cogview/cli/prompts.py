@@ -1,0 +1,183 @@
+"""Texts to draw: words of the command line, or the lines of a file, of which few are held in memory."""
+
+import hashlib
+import json
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from cogview.errors import CogViewError, UsageError
+
+if TYPE_CHECKING:
+    from cogview.text.tokenizer import TextTokenizer
+
+_MAX_LINE_BYTES = 1_000_000
+_MAX_LISTED = 5
+_TEXTS_AT_ONCE = 4096
+
+
+class Prompts:
+    """Texts in their order, copied to a temporary file, so that they stay what they were when the command began.
+
+    Args:
+        texts: to draw; empty if there is a file.
+        source: a file with a text on each line, UTF-8, or "-" for the standard input. Lines end at newlines only. Empty
+            ones are passed over, which is told on stderr.
+
+    Attributes:
+        fingerprint: of all texts: equal means equal.
+
+    Raises:
+        UsageError: there is no text, an empty one, or both words and a file.
+        CogViewError: the file cannot be read, or is no text.
+    """
+
+    def __init__(self, texts: Sequence[str], source: str | None = None) -> None:
+        if texts and source is not None:
+            raise UsageError("give the texts as words or with --prompts, not both")
+        self._source = {"-": "the standard input"}.get(source or "", source)
+        self._num_texts = 0
+        digest = hashlib.sha256()
+        with ExitStack() as stack:
+            self._spool = stack.enter_context(tempfile.TemporaryFile())
+            for number, text in _numbered(texts) if source is None else self._lines(source):
+                self._spool.write(json.dumps([number, text]).encode() + b"\n")
+                digest.update(json.dumps(text).encode())
+                self._num_texts += 1
+            if not self._num_texts:
+                raise UsageError(
+                    'there is no text to draw; give one, for instance: cogview generate "a cat"'
+                    if source is None
+                    else f"{self._source} has no text to draw: give one on each line"
+                )
+            self.fingerprint = digest.hexdigest()[:16]
+            self._stack = stack.pop_all()
+
+    def __len__(self) -> int:
+        return self._num_texts
+
+    def __enter__(self) -> "Prompts":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def __iter__(self) -> Iterator[str]:
+        for _, text in self._read():
+            yield text
+
+    def check(self, tokenizer: "TextTokenizer", max_text_pieces: int) -> None:
+        """Refuse texts of which the model reads nothing, and warn once of all that are longer than it reads.
+
+        Raises:
+            UsageError: a text holds nothing that the model reads.
+        """
+        num_clipped, longest = 0, 0
+        for number, text in self._read():
+            num_pieces = len(tokenizer.encode(text))
+            if not num_pieces:
+                raise UsageError(
+                    f"{self._where(number)}, {text[:40]!r}, holds nothing that this model reads; say what to draw"
+                )
+            num_clipped += num_pieces > max_text_pieces
+            longest = max(longest, num_pieces)
+        if num_clipped:
+            warnings.warn(
+                f"{num_clipped} of {len(self)} texts have more than the {max_text_pieces} pieces that this model reads "
+                f"(up to {longest}); the rest of them is left out",
+                stacklevel=2,
+            )
+
+    def tell_unknown(self, reading: Callable[[list[str]], object]) -> None:
+        """Have what the model does not know told, or refused, some thousand texts at a time.
+
+        Args:
+            reading: is given texts, and warns or raises.
+        """
+        texts = iter(self)
+        while part := list(islice(texts, _TEXTS_AT_ONCE)):
+            reading(part)
+
+    def _where(self, number: int) -> str:
+        return f"text {number} of {len(self)}" if self._source is None else f"line {number} of {self._source}"
+
+    def _read(self) -> Iterator[tuple[int, str]]:
+        """Yield each text with its number, or that of its line."""
+        place = 0
+        while True:
+            # Others may be reading too.
+            self._spool.seek(place)
+            line = self._spool.readline()
+            if not line:
+                return
+            place = self._spool.tell()
+            number, text = json.loads(line)
+            yield number, text
+
+    def _lines(self, source: str) -> Iterator[tuple[int, str]]:
+        """Yield the lines of a file that are not empty, with their numbers."""
+        empty: list[int] = []
+        num_empty = 0
+        try:
+            with ExitStack() as stack:
+                file = sys.stdin.buffer if source == "-" else stack.enter_context(Path(source).open("rb"))
+                for number, line in enumerate(
+                    iter(partial(file.readline, _MAX_LINE_BYTES + 2), b""), start=1
+                ):
+                    text = self._text_of(line, number)
+                    if text:
+                        yield number, text
+                    else:
+                        num_empty += 1
+                        empty += [number][: _MAX_LISTED - len(empty)]
+        except OSError as error:
+            raise CogViewError(
+                f"{self._source} cannot be read ({error.strerror}): give a file with a text on each line"
+            ) from error
+        if num_empty:
+            listed = ", ".join(map(str, empty)) + (", ..." if num_empty > len(empty) else "")
+            print(
+                f"cogview: {num_empty:,} empty lines of {self._source} are passed over: {listed}",
+                file=sys.stderr,
+            )
+
+    def _text_of(self, line: bytes, number: int) -> str:
+        """Return the text of a line without the spaces around it.
+
+        Raises:
+            CogViewError: it is too long, or no UTF-8.
+        """
+        problem = ""
+        if len(line) > _MAX_LINE_BYTES:
+            problem = f"has more than {_MAX_LINE_BYTES:,} bytes: give one text on each line"
+        elif b"\0" in line:
+            problem = "holds NUL characters, which no text does: save the file as UTF-8"
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            problem = problem or "is not UTF-8: save the file as UTF-8, one text on each line"
+        if problem:
+            raise CogViewError(f"line {number} of {self._source} {problem}")
+        return text.strip()
+
+
+def _numbered(texts: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield words of the command line with their numbers.
+
+    Raises:
+        UsageError: one is empty.
+    """
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            raise UsageError(f"text {number} of {len(texts)} is empty; say what to draw")
+        # An argument that is not UTF-8 arrives with half surrogates, which no file of ours could hold.
+        yield number, text.encode(errors="replace").decode()

@@ -1,0 +1,235 @@
+"""What lies in a tar, read member by member with a bound on everything that its headers claim.
+
+Nothing is ever unpacked to disk, so a tar cannot write anywhere. A tar is a file like any other from the web: a header
+may claim terabytes, a packed one may be terabytes of zeros, and a sparse member all of that in a few bytes.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import stat
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cogview.data.folder_contents import METADATA
+from cogview.data.pairs import Problem, passed_over
+from cogview.data.samples import CAPTION_ENDINGS, OTHER_ARCHIVES, TARS, FileName
+from cogview.image.formats import HEAD_BYTES, looks_like_picture, verdict_on
+
+MAX_MEMBER_BYTES = 256 * 2**20
+MAX_HEADER_BYTES = 2**20
+"""How long the name or the further fields of one member may be."""
+
+# A packed tar of pictures is hardly smaller than they are; one of zeros is a thousandth, or a millionth.
+MAX_UNPACKED_BYTES = 256 * 2**20
+MAX_UNPACKED_RATIO = 200
+MAX_SPARSE_RATIO = 16
+
+# ValueError: Python's reader takes the numbers of some headers as they come; RecursionError: headers of headers.
+DAMAGE = (tarfile.TarError, OSError, EOFError, ValueError, RecursionError, zlib.error, lzma.LZMAError)
+_AT_A_TIME = 2**20
+_PACKED: Final = (
+    (b"\x1f\x8b", gzip.open),
+    (b"BZh", bz2.open),
+    (b"\xfd7zXZ\0", lzma.open),
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TarMember:
+    """A picture or a caption in a tar.
+
+    Args:
+        name: its own, with folders.
+        is_picture: whether it is one.
+        end: place in the unpacked tar where its content ends.
+        read: returns its content, None if that is too long; to be called before the next member is asked for.
+    """
+
+    name: str
+    is_picture: bool
+    end: int
+    read: Callable[[], bytes | None]
+
+
+class _BoundedFile:
+    """The bytes of a tar, unpacked; refuses to unpack without end, and to read more at once than is sensible.
+
+    Args:
+        file: gives them.
+        most: bytes that it may give in all; None if it is not packed.
+    """
+
+    def __init__(self, file: io.BufferedIOBase, most: int | None) -> None:
+        self._file, self._most = file, most
+        self.longest_read: int | None = None
+
+    def seekable(self) -> bool:
+        """Return that it is."""
+        return True
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, fewer at the end.
+
+        Raises:
+            ReadError: they are too many.
+        """
+        if self.longest_read is not None and size > self.longest_read:
+            raise tarfile.ReadError(f"a header claims to be {size:,} bytes long")
+        data = self._file.read(size)
+        self._refuse_endless()
+        return data
+
+    def seek(self, place: int) -> int:
+        """Go to a place.
+
+        Raises:
+            ReadError: too much lies before it.
+        """
+        if self._most is not None:
+            while place - self._file.tell() > _AT_A_TIME:
+                if not self._file.read(_AT_A_TIME):
+                    break
+                self._refuse_endless()
+        return self._file.seek(place)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._file.tell()
+
+    def _refuse_endless(self) -> None:
+        if self._most is not None and self._file.tell() > self._most:
+            raise tarfile.ReadError(f"it unpacks to more than {self._most:,} bytes: unpack it yourself")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[tarfile.TarFile, _BoundedFile]]:
+    """Open a tar, packed or not.
+
+    Raises:
+        ReadError: it is none, or no file at all.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe may keep its reader waiting for ever
+        raise tarfile.ReadError("a pipe or a device, no file")
+    with ExitStack() as stack:
+        raw: Any = stack.enter_context(path.open("rb"))
+        head = raw.read(6)
+        raw.seek(0)
+        unpack = next((each for magic, each in _PACKED if head.startswith(magic)), None)
+        most = None
+        if unpack is not None:
+            raw = stack.enter_context(unpack(raw))
+            most = MAX_UNPACKED_BYTES + MAX_UNPACKED_RATIO * status.st_size
+        file = _BoundedFile(raw, most)
+        file.longest_read = MAX_HEADER_BYTES
+        as_file: Any = file  # which needs no more of a file than it has
+        yield stack.enter_context(tarfile.open(fileobj=as_file, mode="r:")), file
+
+
+def members_of(path: Path) -> Iterator[TarMember | Problem | None]:
+    """Yield the pictures and captions of a tar in order, what looks like one and is not read, and None at a sound end.
+
+    What follows behind that end is damage all the same.
+
+    Raises:
+        DAMAGE: any of them; what follows cannot be read.
+    """
+    with _opened(path) as (tar, file):
+        while True:
+            file.longest_read = MAX_HEADER_BYTES
+            info = tar.next()
+            if info is None:
+                break
+            members: list[tarfile.TarInfo] = vars(tar)["members"]
+            members.clear()  # or a tar of millions would fill the memory
+            if info.size < 0:  # it would lead back to itself, for ever
+                raise tarfile.ReadError("a header makes no sense")
+            file.longest_read = None
+            if (found := _member(tar, info)) is not None:
+                yield found
+        file.longest_read = None
+        # Of any header but the first that makes no sense, Python's reader thinks that it is the end.
+        file.seek(tar.offset)
+        if any(file.read(tarfile.BLOCKSIZE)):
+            raise tarfile.ReadError("a header makes no sense")
+        yield None
+        while rest := file.read(_AT_A_TIME):
+            if any(rest):
+                raise tarfile.ReadError(
+                    "it goes on after its end, like tars that were joined or partly zeroed"
+                )
+
+
+def _member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> TarMember | Problem | None:
+    """Return a picture or caption, what tells why a member is not taken, or None if it is nothing of ours."""
+    name = info.name.lstrip("/")
+    parts, lower = FileName.of(name), name.lower()
+    is_caption, is_archive = parts.ending.lower() in CAPTION_ENDINGS, lower.endswith((*TARS, *OTHER_ARCHIVES))
+    if info.isdir():
+        return None
+    if not info.isreg():
+        if parts.is_hidden or not (is_caption or looks_like_picture(parts.ending)):
+            return None
+        if info.islnk() or info.issym():
+            reason = (
+                f"a link in the tar, to {info.linkname}: pack files (tar --dereference --hard-dereference)"
+            )
+            return passed_over(name, reason)
+        return passed_over(name, "a pipe or a device, no file")
+    content = tar.extractfile(info)
+    assert content is not None  # a regular file has content
+    head = b""
+
+    def first_bytes() -> bytes:
+        nonlocal head
+        head = content.read(HEAD_BYTES)
+        return head
+
+    if parts.is_hidden:
+        is_picture = verdict_on("", first_bytes) == "picture"
+        return passed_over(name, "a hidden picture: its name begins with a dot") if is_picture else None
+    if is_archive:
+        return passed_over(
+            name, "an archive inside the tar is not read: unpack the tar, and give what was in it"
+        )
+    if lower.rpartition("/")[2] == METADATA:
+        return passed_over(name, "read in a folder only: unpack the tar, and give the folder")
+    verdict = "nothing" if is_caption else verdict_on(parts.ending, first_bytes)
+    if not is_caption and verdict == "nothing":
+        return None
+    if not is_caption and verdict != "picture":
+        return passed_over(name, verdict)
+    if (holes := _too_sparse(info)) is not None:
+        return passed_over(name, holes)
+
+    def read() -> bytes | None:
+        return head + content.read() if info.size <= MAX_MEMBER_BYTES else None
+
+    return TarMember(name=name, is_picture=not is_caption, end=info.offset_data + info.size, read=read)
+
+
+def _too_sparse(info: tarfile.TarInfo) -> str | None:
+    """Return why a member is not read that consists of holes, None if it does not.
+
+    Raises:
+        ReadError: its map makes no sense.
+    """
+    blocks = getattr(info, "sparse", None)
+    if blocks is None:
+        return None
+    end = 0
+    for start, size in blocks:
+        if start < end or size < 0 or start + size > info.size:
+            raise tarfile.ReadError("the map of a sparse member makes no sense")
+        end = start + size
+    stored = sum(size for _, size in blocks)
+    if info.size <= MAX_HEADER_BYTES + MAX_SPARSE_RATIO * stored:
+        return None
+    return f"claims {info.size:,} bytes and has {stored:,}, the rest are holes: no picture or text is so"

@@ -1,0 +1,242 @@
+"""Drawing that is stopped or killed leaves whole pictures, and the same command goes on to the same bytes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cogview.cli import drawing_run
+from cogview.cli.drawn_pictures import JOURNAL, picture_folder
+from cogview.cli.main import main
+from cogview.generation.pipeline import Pipeline
+from tiny import tiny_pipeline_folder
+
+TEXTS = ("a red cat", "一只猫", "two dogs", "a dog", "一个苹果")
+KILLED_AT_THE_THIRD_SHARE = """
+import os, signal, sys
+import cogview.cli.drawing_run as run
+from cogview.cli.main import main
+from cogview.generation.pipeline import Pipeline
+
+run._PICTURES_AT_ONCE = 2
+really, shares = Pipeline.generate, []
+
+def generate(*arguments, **named):
+    shares.append(arguments)
+    if len(shares) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return really(*arguments, **named)
+
+Pipeline.generate = generate
+sys.exit(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_pipeline_folder(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(autouse=True)
+def small_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(drawing_run, "_PICTURES_AT_ONCE", 2)
+
+
+@pytest.fixture
+def stopped_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
+    """Return what stops the drawing at a share, and counts the shares that are drawn."""
+    really = Pipeline.generate
+
+    def stop(share: int) -> list[int]:
+        drawn: list[int] = []
+
+        def generate(self: Pipeline, *arguments: object, **named: object) -> object:
+            if len(drawn) == share:
+                raise KeyboardInterrupt
+            drawn.append(len(drawn))
+            return really(self, *arguments, **named)
+
+        monkeypatch.setattr(Pipeline, "generate", generate)
+        return drawn
+
+    return stop
+
+
+def words(model: Path, *more: str) -> list[str]:
+    return ["generate", *TEXTS, "--model", str(model), "--device", "cpu", *more]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("candidates", ["1", "3"])
+def test_the_same_command_goes_on_to_the_same_bytes(
+    model: Path,
+    tmp_path: Path,
+    candidates: str,
+    stopped_at: Callable[[int], list[int]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    request = words(model, "--num-candidates", candidates)
+    drawn = stopped_at(99)
+    assert main([*request, "--out", "whole", "--json"]) == 0
+    num_shares = len(drawn)
+    wanted = capsys.readouterr().out.replace("whole/", "out/").replace('"whole', '"out')
+    stopped_at(2)
+    assert main([*request, "--json"]) == 130
+    stopped = capsys.readouterr()
+    assert stopped.err.splitlines()[-1] == (
+        "cogview: Stopped. What is drawn lies in out/001; the same command goes on."
+    )
+    assert stopped.out == ""
+    early = {name: data for name, data in contents(tmp_path / "out/001").items() if name != JOURNAL}
+    assert 2 <= len(early) < len(TEXTS) * int(candidates)
+    (tmp_path / "out/001/.01-a-red-cat-seed0.png.a1b2c3d4").touch()  # of a process that was killed
+    drawn = stopped_at(99)
+    assert main([*request, "--json"]) == 0
+    assert len(drawn) == num_shares - 2
+    done = capsys.readouterr()
+    assert f"going on in out/001: {len(early)} of {len(TEXTS) * int(candidates)} pictures" in done.err
+    assert done.out == wanted
+    assert contents(tmp_path / "out/001") == contents(tmp_path / "whole/001")
+    assert not (tmp_path / "out/002").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_process_that_is_killed_leaves_whole_pictures(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = words(model, "--num-candidates", "3")
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_THE_THIRD_SHARE, *request],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        timeout=280,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    pictures = sorted((tmp_path / "out/001").glob("0*.png"))
+    assert len(pictures) == 3
+    for path in pictures:
+        with Image.open(path) as picture:
+            picture.load()
+    assert main([*request, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "going on in out/001: 3 of 15" in printed.err
+    assert len(json.loads(printed.out)["pictures"]) == 15
+    assert not (tmp_path / "out/001" / JOURNAL).exists()
+
+
+def test_a_picture_that_was_removed_is_drawn_again(
+    model: Path, tmp_path: Path, stopped_at: Callable[[int], list[int]]
+) -> None:
+    stopped_at(2)
+    assert main(words(model, "--num-candidates", "2")) == 130
+    lost = tmp_path / "out/001/01-a-red-cat-seed1.png"
+    data = lost.read_bytes()
+    lost.unlink()
+    drawn = stopped_at(99)
+    assert main(words(model, "--num-candidates", "2")) == 0
+    assert len(drawn) == 4
+    assert lost.read_bytes() == data
+
+
+def test_another_request_or_other_weights_take_another_folder(
+    model: Path, tmp_path: Path, stopped_at: Callable[[int], list[int]]
+) -> None:
+    stopped_at(1)
+    assert main(words(model, "--num-candidates", "2")) == 130
+    stopped_at(99)
+    other = tiny_pipeline_folder(tmp_path / "other")
+    weights = bytearray((other / "model.safetensors").read_bytes())
+    weights[-2] ^= 1  # one bit
+    for number, request in enumerate(
+        [
+            words(model, "--num-candidates", "2", "--seed", "1"),
+            [word for word in words(model, "--num-candidates", "2") if word != "a dog"],
+        ],
+        start=2,
+    ):
+        assert main(request) == 0
+        assert (tmp_path / f"out/{number:03d}").is_dir()
+    here = model / "model.safetensors"
+    before = here.read_bytes()
+    try:
+        here.write_bytes(weights)
+        assert main(words(model, "--num-candidates", "2")) == 0
+        assert (tmp_path / "out/004").is_dir()
+    finally:
+        here.write_bytes(before)
+    assert (tmp_path / "out/001" / JOURNAL).exists()
+
+
+def test_a_random_seed_is_told_and_kept(
+    model: Path, tmp_path: Path, stopped_at: Callable[[int], list[int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = words(model, "--num-candidates", "2", "--seed", "random", "--json")
+    stopped_at(2)
+    assert main(request) == 130
+    told = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("cogview: seed "))
+    stopped_at(99)
+    assert main(request) == 0
+    done = capsys.readouterr()
+    assert told in done.err
+    result = json.loads(done.out)
+    assert result["seed"] == int(told.split()[-1])
+    assert {each["seed"] for each in result["pictures"]} == {result["seed"], result["seed"] + 1}
+    again = words(model, "--num-candidates", "2", "--seed", str(result["seed"]), "--json")
+    assert main(again) == 0
+    pairs = zip(result["pictures"], json.loads(capsys.readouterr().out)["pictures"], strict=True)
+    for one, other in pairs:
+        with Image.open(one["path"]) as first, Image.open(other["path"]) as second:
+            assert first.tobytes() == second.tobytes()
+
+
+def test_two_processes_never_fill_one_folder(tmp_path: Path) -> None:
+    with (
+        picture_folder(tmp_path / "out", {"verb": "test"}) as one,
+        picture_folder(tmp_path / "out", {"verb": "test"}) as other,
+    ):
+        assert one.path != other.path
+        (one.path / "a.png").touch()
+    assert one.path.exists()
+    assert not other.path.exists()
+
+
+@pytest.mark.parametrize("tail", [b'{"share": 1, "pic', b"\0\0\0\n", b'{"share": 1}\n', b"null\n"])
+def test_what_was_being_noted_when_it_was_killed_is_cut_off(tmp_path: Path, tail: bytes) -> None:
+    request = {"verb": "test", "texts": "猫"}
+    with suppress(KeyboardInterrupt), picture_folder(tmp_path, request) as folder:
+        for share in range(2):
+            path = folder.path / f"{share}.png"
+            path.touch()
+            folder.keep(share, [{"path": path, "number": share}])
+        raise KeyboardInterrupt
+    journal = tmp_path / "001" / JOURNAL
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[: whole.rindex(b'{"share"')] + tail)
+    with picture_folder(tmp_path, request) as folder:
+        assert folder.pictures(0) == [{"path": tmp_path / "001" / "0.png", "number": 0}]
+        assert folder.pictures(1) is None
+        folder.keep(1, [{"path": tmp_path / "001" / "1.png", "number": 1}])
+        folder.finish()
+        assert [each["number"] for each in folder.all_pictures()] == [0, 1]
+    assert not journal.exists()
+
+
+@pytest.mark.parametrize("first_line", [b"", b"\xff\n", b"null\n", b"[]\n", b'{"format": 1}\n'])
+def test_a_folder_with_a_damaged_journal_is_left_alone(tmp_path: Path, first_line: bytes) -> None:
+    (tmp_path / "007").mkdir()
+    (tmp_path / "007" / JOURNAL).write_bytes(first_line)
+    with picture_folder(tmp_path, {}) as folder:
+        assert folder.path.name == "008"
+        (folder.path / "a.png").touch()
+    assert (tmp_path / "007" / JOURNAL).read_bytes() == first_line

@@ -1,0 +1,63 @@
+"""The page of every command is walked: each works, in its order, on made-up icons and with two steps a training."""
+
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cogview.cli.main import VERBS, main
+from cogview.data import builder
+from cogview.data.config import TRAINING_STYLES
+from cogview.data.icons import Icons, IconWords
+from cogview.data.world import scene_objects
+from integration.test_documents import ROOT, SHORT, lines_of
+from scene_pictures import scene_art
+
+PAGE = ROOT / "docs" / "every-command.md"
+# A page for people serves, and answers come from them; the rest of the path of each has tests of its own.
+NOT_ON_THE_PAGE = {"evaluate answers"}
+
+
+def verb_of(words: list[str]) -> str:
+    """Return the verb of a command's words."""
+    return next(verb for verb in (words[0], " ".join(words[:2])) if verb in VERBS)
+
+
+def expanded(words: list[str]) -> Iterator[str]:
+    """Yield the words as a shell hands them on: a pattern becomes the files that it matches."""
+    for word in words:
+        yield from sorted(map(str, Path().glob(word))) if "*" in word else [word]
+
+
+def test_the_page_names_every_verb() -> None:
+    verbs = {verb_of(words[1:]) for words in lines_of(PAGE) if words[0] == "cogview"}
+    assert verbs == VERBS.keys() - NOT_ON_THE_PAGE
+    assert all(f"cogview {verb}" in PAGE.read_text(encoding="utf-8") for verb in NOT_ON_THE_PAGE)
+
+
+def test_every_command_of_the_page_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    codes = list(scene_objects())
+    words_of_icons = {
+        code: IconWords(labels={"zh": f"图{code}", "en": f"icon {code}"}, tags={"zh": (), "en": ()})
+        for code in codes
+    }
+    icons = Icons(scene_art(codes, TRAINING_STYLES), words_of_icons)
+    monkeypatch.setattr(builder, "load_icons", lambda *_: icons)
+    for words in lines_of(PAGE):
+        if words[0] == "cogview":
+            short = SHORT if words[1] == "train" and words[2] != "text-tokenizer" else []
+            assert main([*expanded(words[1:]), *short]) == 0, (
+                f"{shlex.join(words)}: {capsys.readouterr().err}"
+            )
+        else:
+            assert words[0] == "printf", words
+            arguments = " ".join(word if word == ">" else shlex.quote(word) for word in words)
+            subprocess.run(["bash", "-c", arguments], check=True)
+    assert {"pictures", "tokens-32", "model", "captioner", "magnifier", "style", "released"} <= {
+        path.name for path in Path("tour").iterdir()
+    }
