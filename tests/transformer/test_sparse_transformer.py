@@ -188,7 +188,7 @@ def test_a_damaged_config_file_is_refused(change: dict[str, object], what: str) 
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(UsageError, match="three_region needs attention fused, got relaxed"):
         dataclasses.replace(CONFIG, attention="relaxed")
-    with pytest.raises(UsageError, match="block_tokens must be at least 1, got 0"):
+    with pytest.raises(UsageError, match="block_tokens must be 1 to 1,048,576, got 0"):
         ThreeRegionConfig(block_tokens=0)
     with pytest.raises(UsageError, match="image_start_token must not be negative, got -1"):
         ThreeRegionConfig(image_start_token=-1)
