@@ -4,7 +4,8 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cogview.errors import CogViewError, UsageError
 
@@ -89,25 +90,42 @@ def dataclass_from_json(cls: type[Made], values: Mapping[str, Any], **more: Any)
         TypeError: a field is missing, unknown, of another type, or a number that is NaN or out of range.
     """
     hints = get_type_hints(cls)
-    made = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    for name, value in made.items():
-        if dataclasses.is_dataclass(inner := hints.get(name)):
-            if not (isinstance(inner, type) and isinstance(value, Mapping)):
-                raise TypeError(f"{name} is {value!r}, which is no section of its own")
-            made[name] = dataclass_from_json(inner, value)
-    for name, value in made.items():
-        wanted = get_args(hints.get(name)) if isinstance(value, tuple) else (hints.get(name),)
-        for each in value if isinstance(value, tuple) else (value,):
-            is_number = (
-                isinstance(each, int | float) and not isinstance(each, bool) and abs(each) < MAX_NUMBER
-            )
-            if (int in wanted and not (is_number and isinstance(each, int))) or (
-                float in wanted and not is_number
-            ):
-                raise TypeError(f"{name} is {each!r}, which is no number of its kind")
-            if wanted == (bool,) and not isinstance(each, bool):
-                raise TypeError(f"{name} is {each!r}, wanted true or false")
+    made: dict[str, Any] = {}
+    for name, value in values.items():
+        hint = hints.get(name)
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+            made[name] = dataclass_from_json(hint, value)
+            continue
+        made[name] = tuple(value) if isinstance(value, list) else value
+        if hint is not None and not _is_of(made[name], hint):
+            wanted = "true or false" if hint is bool else getattr(hint, "__name__", hint)
+            raise TypeError(f"{name} is {repr(value)[:80]}, wanted {wanted}")
+    missing = [
+        field.name
+        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        if field.name not in made | more
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    unknown = [name for name in made if name not in hints or name in more]
+    if missing or unknown:
+        raise TypeError(f"{(missing or unknown)[0]} is {'missing' if missing else 'unknown'}")
     return cls(**made, **more)
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Return whether a value of JSON, lists as tuples, is of a type; of a choice, the class says which there are."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_is_of(value, each) for each in inner)
+    if origin is tuple:
+        if not isinstance(value, tuple) or (inner[-1] is not Ellipsis and len(value) != len(inner)):
+            return False
+        return all(_is_of(each, inner[0]) for each in value)
+    if hint in (int, float):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and abs(value) < MAX_NUMBER and (hint is float or isinstance(value, int))
+    return isinstance(value, str if origin is Literal else hint)
 
 
 def section_from_json(
