@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cogview.plain_json import MAX_DEPTH, MAX_INTEGER, parse_json
@@ -20,6 +20,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
+@example(1 - MAX_INTEGER)
 @settings(max_examples=50, deadline=None)
 def test_what_is_within_bounds_is_read_as_python_reads_it(value: object) -> None:
     data = json.dumps(value).encode()
