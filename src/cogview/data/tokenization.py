@@ -267,8 +267,7 @@ def _prepare(batch: _Batch, size_pixels: int, text_tokenizer: TextTokenizer) -> 
     """Decode the pictures of a batch and cut its captions into pieces."""
     squares: list[UInt8[np.ndarray, "y x c"]] = []
     captions: list[list[list[int]]] = []
-    left_out: list[Problem] = []
-    changed: list[Problem] = []
+    left_out, changed = list[Problem](), list[Problem]()
     num_empty, words = 0, Counter[str]()
     for image in batch.entries:
         decoded = image if isinstance(image, Problem) else decode_image(image)
