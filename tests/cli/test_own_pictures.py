@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 
 from cogview.cli import training_run
 from cogview.cli.main import main
-from cogview.image.tokenizer import ImageTokenizer
+from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
+from cogview.text.known_words import KnownWords
+from cogview.text.tokenizer import TextTokenizer
 from cogview.training.interruption import TrainingInterrupted
 
 COLORS = {"red": "红色", "green": "绿色", "blue": "蓝色", "yellow": "黄色"}
@@ -111,6 +113,22 @@ def test_tokens_carry_their_tokenizers_and_the_size_of_the_run(home: Path) -> No
     manifest = json.loads((home / "tokens" / "manifest.json").read_text())
     assert manifest["grid"] == [4, 4]  # 32 pixels, as the run of the tokenizer had it, by a factor of 8
     assert manifest["num_pairs"] == 8
+
+
+def test_the_words_of_the_captions_go_from_tokens_to_the_model(home: Path) -> None:
+    words, learnt = KnownWords.in_folder(home / "tokens"), KnownWords.in_folder(home / "model" / "model")
+    assert words is not None
+    assert learnt is not None
+    assert words.counts == learnt.counts
+    tokenizer = TextTokenizer.from_file(home / "tokens" / "text.model")
+    lines = [
+        json.loads(line) for line in (home / "pictures" / "metadata.jsonl").read_text("utf-8").splitlines()
+    ]
+    texts = [text for line in lines for text in (line.get("texts") or [line.get("text", "")])]
+    assert any(map(str.strip, texts))
+    for text in texts:
+        assert learnt.unknown(text, tokenizer, "as_written") == []
+    assert learnt.unknown("a zebra", tokenizer, "as_written")[-1] == "zebra"
 
 
 def test_the_same_command_again_leaves_the_tokens_alone(
@@ -235,6 +253,9 @@ def test_held_out_pictures_are_measured_and_not_learnt_from(
     result = run(capsys, "train", "image-tokenizer", "tiny", "--data", pictures, "--out", "run", *SHORT)
     assert list(result["evaluation"]) == ["held-out-object"]
     assert result["evaluation"]["held-out-object"]["psnr_db"] > 0
+    held_out = load_image_tokenizer(Path("run")).held_out
+    assert held_out is not None
+    assert held_out.num_pictures == 3
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["recipe"]["num_pictures"] == 5
 
