@@ -67,7 +67,7 @@ def found(
     seen: Float[Tensor, "n d"], known: Float[Tensor, "m d"], wanted: Sequence[set[int]]
 ) -> dict[str, list[float]]:
     """Return for each picture whether one that is wanted is the nearest known one, or among the nearest."""
-    order = (seen @ known.T).topk(max(NUM_NEAREST), dim=1).indices.tolist()
+    order = (seen @ known.T).topk(min(max(NUM_NEAREST), len(known)), dim=1).indices.tolist()
     return {
         f"nearest {num}": [float(bool(set(row[:num]) & own)) for row, own in zip(order, wanted, strict=True)]
         for num in NUM_NEAREST
@@ -145,7 +145,7 @@ def main(
         drawn = images_of(pipe.image_tokenizer, drawn_codes[:, 0])
         hits = found(features_of(eye, drawn), known, wanted)
         hits["one-coloured"] = [float(is_one_coloured(image)) for image in drawn]
-        row = f"{model}, top-p {pipe.sampling(**asked).top_p:g}"  # type: ignore[arg-type]
+        row = f"{model.name}, top-p {pipe.sampling(**asked).top_p:g}"  # type: ignore[arg-type]
         rows[row] = shares(hits)
         print_row(row, rows[row])
         if sheets is not None:

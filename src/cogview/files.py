@@ -54,6 +54,15 @@ def atomic_file(path: Path, existing: Literal["replace", "refuse"] = "replace") 
         raise
 
 
+def unused_path(path: Path) -> Path:
+    """Return the path, with a number behind it if something lies there already."""
+    number, candidate = 1, path
+    while candidate.exists() or candidate.is_symlink():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
+
+
 def atomic_write_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, whole or not at all."""
     atomic_write_bytes(path, text.encode())

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from cogview.errors import CogViewError, UsageError
+from cogview.files import unused_path
 
 
 @contextmanager
@@ -100,15 +101,6 @@ def _put_beside(new: Path, path: Path) -> None:
     kept = unused_path(path)
     new.replace(kept)
     raise CogViewError(f"{path} was filled meanwhile, so it stays as it is, and what was made is {kept}.")
-
-
-def unused_path(path: Path) -> Path:
-    """Return the path, with a number behind it if something lies there already."""
-    number, candidate = 1, path
-    while candidate.exists() or candidate.is_symlink():
-        number += 1
-        candidate = path.with_name(f"{path.name}-{number}")
-    return candidate
 
 
 def refuse_taken(path: Path) -> None:

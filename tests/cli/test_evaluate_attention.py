@@ -96,7 +96,7 @@ def test_what_is_wrong_is_one_line_and_writes_nothing(
         (2, "seed must not be negative", [TEXT, "--seed", -1]),
         (1, "text.txt: not a picture", [TEXT, "--picture", "text.txt"]),
         (1, "absent.png: no such file", [TEXT, "--picture", "absent.png"]),
-        (1, "absent", [TEXT, "--adapter", "absent"]),
+        (2, "absent", [TEXT, "--adapter", "absent"]),
     ):
         assert call(*words, "--model", folder) == exit_code, words
         error = capsys.readouterr().err.splitlines()[-1]

@@ -77,7 +77,7 @@ def test_help_is_there_for_everything_without_torch(words: list[str], tmp_path: 
         (["data", "build"], "recipes are bundled"),
         (["data", "build", "tinyy"], "did you mean 'tiny'"),
         (["generate"], "no text"),
-        (["generate", "a cat", "--seed", "many"], "Error parsing --seed: invalid literal for int()"),
+        (["generate", "a cat", "--seed", "many"], "Error parsing --seed"),
         (["generate", "a cat", "--temperature"], "Missing value for argument '--temperature'"),
         (["tokenize", "pictures"], "Missing from cogview tokenize: --out"),
         (["train", "text-to-image", "tiny", "--training.precision", "half"], "Expected one of ('auto',"),

@@ -10,16 +10,16 @@ from PIL import Image
 
 ASKED_TO_END_WHILE_ENCODING = """
 import os, signal, sys
-import cogview.data.tokenization as tokenization
+import cogview.data.shard_maker as shard_maker
 from cogview.cli.main import main
 
-encode = tokenization.encode_pixels
+encode = shard_maker.encode_pixels
 
 def asked_to_end(*arguments):
     os.kill(os.getpid(), signal.SIGTERM)
     return encode(*arguments)
 
-tokenization.encode_pixels = asked_to_end
+shard_maker.encode_pixels = asked_to_end
 sys.exit(main())
 """
 

@@ -269,7 +269,7 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert "--adapter-strength has no adapter" in refusal(
         capsys, ["generate", "a cat", "--adapter-strength", "0.5", "--out", str(tmp_path / "pictures")]
     )
-    assert "There is no adapter in" in refusal(
+    assert "is neither an adapter of this model nor a folder" in refusal(
         capsys, ["generate", "a cat", "--model", str(home / "tiny-model"), "--adapter", "nothing"]
     )
     assert "trained beside other weights" in refusal(

@@ -286,6 +286,6 @@ def test_the_command_builds_a_data_set_and_counts_it(
     assert main(words) == 0
     counted = json.loads(capsys.readouterr().out)["num_pictures"]
     assert counted == {"train": 240, "held-out-composition": 24, "held-out-object": 8}
-    assert len((tmp_path / "pictures" / "metadata.jsonl").read_text("utf-8").splitlines()) == 80
+    assert len((tmp_path / "pictures" / "metadata.jsonl").read_text("utf-8").splitlines()) == 272
     assert main(words) == 2
     assert "already exists" in capsys.readouterr().err

@@ -81,8 +81,8 @@ def test_what_a_kill_left_is_removed_but_not_what_a_living_process_decodes(tmp_p
     folder = write_image_folder(tmp_path / "data", [["a"], ["b"]])
     (folder / "cache").mkdir()
     program = (
-        "import os, sys, time\nfrom pathlib import Path\nfrom cogview.files import scratch_folder\n"
-        "with scratch_folder(Path(sys.argv[1]), 'pixels') as scratch:\n"
+        "import os, sys, time\nfrom pathlib import Path\nfrom cogview.folders import temporary_folder\n"
+        "with temporary_folder(Path(sys.argv[1]) / 'pixels') as scratch:\n"
         "    (scratch / 'all.npy').touch()\n    print(scratch, flush=True)\n    time.sleep(300)"
     )
     processes = [
@@ -106,7 +106,7 @@ def test_what_a_kill_left_is_removed_but_not_what_a_living_process_decodes(tmp_p
 
 def test_a_full_disk_is_one_line_and_nothing_is_left(tmp_path, monkeypatch):
     def full(pairs, size_pixels):
-        yield np.zeros((size_pixels, size_pixels, 3), np.uint8)
+        yield b"", np.zeros((size_pixels, size_pixels, 3), np.uint8)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     folder = write_image_folder(tmp_path / "data", [["a"], ["b"]])

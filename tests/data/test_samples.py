@@ -99,7 +99,7 @@ data_sets = st.lists(names, min_size=1, max_size=9, unique=True).flatmap(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data_sets, st.sampled_from([None, "train"]), st.sampled_from(["required", "optional"]))
 @example(
     {"a.png": PICTURES[0], "a.txt": b"one\ntwo", "a.json": b'{"caption": "one\\ntwo"}'}, None, "required"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from picture_folders import (
     SIZE_PIXELS,
@@ -268,6 +268,7 @@ def test_a_codebook_too_large_for_16_bits_is_refused(tmp_path: Path, text_tokeni
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+@settings(deadline=None, max_examples=40)
 @given(lengths=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=3), min_size=1, max_size=4))
 def test_captions_without_pieces_are_read_as_such_wherever_they_stand(lengths: list[list[int]]) -> None:
     captions = [[list(range(length)) for length in texts] for texts in lengths]

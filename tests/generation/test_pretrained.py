@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from cogview.errors import CogViewError, UsageError
 from cogview.generation import pretrained
+from cogview.generation.adapters import ADAPTER_FILES
 from cogview.generation.pretrained import (
     REQUIRED_FILES,
     PretrainedModel,

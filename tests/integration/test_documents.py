@@ -3,9 +3,9 @@
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,7 @@ def test_the_bundled_adapters_are_small_and_say_their_licence() -> None:
     assert licences == {"caption": "apache-2.0", "super-resolution": "apache-2.0"}
 
 
+@pytest.mark.filterwarnings("ignore:the model has never seen. openmoji")  # without its adapter
 def test_the_bundled_style_has_black_lines() -> None:
     pipe = cogview.load(device="cpu")
 
@@ -98,7 +99,9 @@ def test_the_bundled_style_has_black_lines() -> None:
             "A bell of openmoji style",
             "A hamburger of openmoji style",
         ]  # it has seen neither in the style
-        rows = pipe.generate(texts, 4, temperature=0.5, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # without the adapter, "openmoji" is a word that was never seen
+            rows = pipe.generate(texts, 4, temperature=0.5, **options)
         dark = np.array([candidate.image for row in rows for candidate in row]).max(axis=-1) < 60
         bright_grounds = ~dark[:, 0, 0]
         assert bright_grounds.sum() >= 4
@@ -129,8 +132,6 @@ def test_the_tutorial_can_be_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             more = (
                 SHORT if words[1] == "train" else ["--num-candidates", "1"] if words[1] == "generate" else []
             )
-            if words[1] == "tokenize" and Path("tokens").exists():
-                shutil.rmtree("tokens")  # the page offers two ways to make them
             assert main([*words[1:], *more]) == 0, shlex.join(words)
         else:
             assert words[0] in ("apt-get", "source"), words

@@ -6,6 +6,7 @@ All that needs several processes runs in one start of them, `devices_program.py`
 import json
 import math
 import os
+import pickle
 import shutil
 import socket
 import subprocess
@@ -19,12 +20,13 @@ from devices_program import BATCH_SIZE, HALVES, SPANS, Crash, DeviceTask, config
 from safetensors.torch import load_file
 from tiny_task import TinyTask
 
-from cogview.errors import UsageError
+from cogview.errors import CogViewError, UsageError
+from cogview.image.pixels import UnusableImage
 from cogview.training.checkpoint import list_checkpoints, load_latest_checkpoint
 from cogview.training.loop import train
 from cogview.training.metrics import read_metrics
 from cogview.training.optimizer import build_optimizers
-from cogview.training.processes import check_shares, joined_processes
+from cogview.training.processes import Processes, check_shares, joined_processes
 
 CLOSE = {"rel": 1e-5, "abs": 1e-5}
 FIGURES = (
@@ -232,6 +234,25 @@ def test_numbers_of_processes_that_do_not_divide_are_refused(
     with pytest.raises(UsageError, match=message):
         check_shares(config_of(**changes), num_processes)
     check_shares(config_of(tensor_parallel=2), BATCH_SIZE * 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (UnusableImage("no picture", "damaged"), CogViewError("no picture")),
+        (UsageError("no such number"), UsageError("no such number")),
+        (KeyError("x"), RuntimeError("KeyError: 'x'")),
+        (OSError(28, "full", "file"), OSError(28, "full", "file")),
+    ],
+)
+def test_every_error_of_one_process_reaches_the_others(error: Exception, told: Exception) -> None:
+    class Sending(Processes):
+        def gather(self, value: object) -> list[object]:
+            return [pickle.loads(pickle.dumps(value))]
+
+    with pytest.raises(type(told)) as caught:
+        Sending(device=torch.device("cpu")).agree(error)
+    assert (type(caught.value), str(caught.value)) == (type(told), str(told))
 
 
 def test_processes_that_do_not_know_where_to_meet_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

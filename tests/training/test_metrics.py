@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cogview.data.ranks import Ranks
@@ -62,6 +62,7 @@ def test_a_mean_has_its_own_weight_and_none_of_nothing() -> None:
     assert means.read(ALONE) == {}
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_means_do_not_depend_on_how_the_work_is_cut(data: st.DataObject) -> None:
     # Each row has totals and weights of its own; some have no text at all. They are dealt to processes and

@@ -154,7 +154,7 @@ def decode_into(
     num_all = len(pairs)
     folder.mkdir(parents=True, exist_ok=True)
     # Written like any file: a mapped one on a full disk would end the process with a signal.
-    with temporary_folder(folder / name) as temporary, (temporary / "all.npy").open("wb") as file:
+    with temporary_folder(folder / "pixels") as temporary, (temporary / "all.npy").open("wb") as file:
         _write_header(file, num_all, size_pixels)
         for of_entry, picture in squares(pairs, size_pixels):
             digest.update(of_entry)

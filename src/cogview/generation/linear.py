@@ -110,7 +110,8 @@ def row_multiple(
     """Return to which multiple the rows have to be padded so that each has the same bits in any company.
 
     Kernels sum in another order when there is a single row, or at the ragged end of a block of rows. Which do
-    depends on the processor and the shape, so it is found by trying.
+    depends on the processor and the shape, so it is found by trying. With torch 2.13 half precision, packed, keeps its
+    bits where fp32 does not (`findings/bits-of-a-row.sh`).
 
     Args:
         num_inputs: columns of the weight.

@@ -17,8 +17,6 @@ from pathlib import Path
 from cogview.data import captions, scenes, world
 from cogview.data.config import TRAINING_STYLES, DefaultDataConfig, Split
 from cogview.data.packages import EMOJIBASE, find_package, read_json_member
-from cogview.data.pairs import CaptionedImage
-from cogview.data.sources import open_pairs
 from cogview.text.config import TextTokenizerConfig
 from cogview.text.tokenizer import TextTokenizer
 from cogview.text.training import train_text_tokenizer
@@ -90,6 +88,9 @@ def train_text_tokenizer_on(source: Path, path: Path, config: TextTokenizerConfi
         CogViewError: there are no pictures with captions.
         UsageError: the pieces are fewer than the captions' characters.
     """
+    from cogview.data.pairs import CaptionedImage
+    from cogview.data.sources import open_pairs
+
     texts = (
         text for image in open_pairs(source) if isinstance(image, CaptionedImage) for text in image.texts
     )

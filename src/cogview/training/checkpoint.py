@@ -19,7 +19,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from cogview.errors import CogViewError
-from cogview.folders import atomic_folder, refuse_unlike, unused_path
+from cogview.files import unused_path
+from cogview.folders import atomic_folder, refuse_unlike
 from cogview.plain_json import parse_json
 from cogview.training.parallel import by_head, local, part_of, stacked
 from cogview.training.processes import Processes

@@ -2,7 +2,8 @@
 
 PyTorch's own Muon orthogonalises in bfloat16, one matrix after the other. A CPU without bfloat16 instructions computes
 that eight times slower than float32, and then the optimizer costs more than the step. This one does it in the precision
-of the run, and all matrices of a shape at once; else it computes what PyTorch's does.
+of the run, and all matrices of a shape at once; else it computes what PyTorch's does, which without Nesterov's momentum
+overwrites bfloat16 moments (torch 2.13).
 """
 
 import math

@@ -153,10 +153,15 @@ class Processes:
 
 
 def _as_message(error: Exception | None) -> Exception | None:
-    """Return an error that another process can be sent: some, of other libraries, fail only where they arrive."""
-    if error is None or isinstance(error, CogViewError | OSError | SafetensorError):
+    """Return an error that another process can be sent: some, with arguments of their own, fail where they arrive."""
+    plain = type(error) in (CogViewError, UsageError) or isinstance(error, OSError | SafetensorError)
+    if error is None or plain:
         return error
-    return RuntimeError(f"{type(error).__name__}: {error}")
+    return (
+        CogViewError(str(error))
+        if isinstance(error, CogViewError)
+        else RuntimeError(f"{type(error).__name__}: {error}")
+    )
 
 
 class _Leaving(AbstractContextManager[Any]):

@@ -1,7 +1,8 @@
 """Tensors that many processes write together, each its parts, and that any number of them reads.
 
 They lie in safetensors files as PyTorch's distributed checkpoints write them: a file's header says which part of which
-tensor it holds, and nothing is pickled.
+tensor it holds, and nothing is pickled. Tensors alone: with torch 2.13, a plain number
+beside them makes a file that nothing opens. What goes wrong is raised as a CheckpointException, which is no Exception.
 """
 
 import warnings

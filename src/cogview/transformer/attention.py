@@ -79,6 +79,8 @@ def fused_attention(
 ) -> Float[Tensor, "b h t e"]:
     """Causal attention by PyTorch's fused kernels, which accumulate in fp32.
 
+    On CPU dropout leaves them (torch 2.13): all t x k weights are held then.
+
     Args:
         query: the last `t` of the `k` positions.
         key: all `k` positions.
