@@ -32,7 +32,7 @@ demo: .venv/ready-to-draw
 	  "蓝色背景上的一只猫和一个苹果" "一条鱼在一朵花的左边" "an apple above a dog, on a white background" "two umbrellas on a yellow ground"
 
 test: .venv/ready-to-develop
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 lint: .venv/ready-to-develop
 	$(BIN)/ruff format --check $(CODE)

@@ -52,9 +52,10 @@ def _integer(digits: str) -> int:
     Raises:
         ValueError: it is not.
     """
-    number = int(digits) if len(digits) <= len(str(MAX_INTEGER)) else MAX_INTEGER
+    num_digits = len(digits.lstrip("-"))
+    number = int(digits) if num_digits <= len(str(MAX_INTEGER)) else MAX_INTEGER
     if not -MAX_INTEGER < number < MAX_INTEGER:
-        raise ValueError(f"a whole number of {len(digits)} digits is out of range")
+        raise ValueError(f"a whole number of {num_digits} digits is out of range")
     return number
 
 
