@@ -9,6 +9,7 @@ place of an adapter: its folder then names the tokenizers instead, and a model's
 import dataclasses
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -23,7 +24,7 @@ from cogview.generation.parts import MODEL_FORMAT, Adapters, PretrainedModel, Ta
 from cogview.generation.weights import load_transformer, misfit, write_weights
 from cogview.plain_json import section_from_json
 from cogview.sequence.template import TextToImageTemplate
-from cogview.tensors import MisfitError, compare_shapes, read_tensors, stored_shapes
+from cogview.tensors import MisfitError, UnreadableError, compare_shapes, read_tensors, stored_shapes
 from cogview.text.known_words import WORDS_FILE, KnownWords
 from cogview.transformer.adapter import AdaptedTransformer, adapter_shapes
 from cogview.transformer.config import AdapterConfig, TransformerConfig
@@ -204,7 +205,8 @@ def find_adapters(folder: Path, base: PretrainedModel) -> Adapters:
             if path.is_dir() and not path.name.startswith("."):
                 config = read_adapter_config(path)
                 if "adapter" in config:
-                    _checked_adapter(path, config, base)
+                    with suppress(UnreadableError):  # that is told of when the adapter is asked for
+                        _checked_adapter(path, config, base)
                 adapters.add_unread(path.name, config["task"], partial(load_task_model, path, base))
     return adapters
 
