@@ -22,14 +22,14 @@ MAX_NUMBER = 2**63
 """Numbers of a dataclass lie below it: tensors have no larger sizes."""
 
 
-def parse_json(data: bytes, max_bytes: int = MAX_BYTES) -> Any:
+def parse_json(data: bytes | str, max_bytes: int = MAX_BYTES) -> Any:
     """Return what JSON in UTF-8 says.
 
     Python's reader takes numbers of thousands of digits, and runs out of stack where lists lie deep in each other.
 
     Args:
         data: the JSON, with or without a byte order mark.
-        max_bytes: longer data is refused.
+        max_bytes: longer data is refused; of a text, so many characters.
 
     Raises:
         ValueError: it is too long, not JSON in UTF-8, nested deeper than `MAX_DEPTH`, or holds a whole number beyond
@@ -38,7 +38,8 @@ def parse_json(data: bytes, max_bytes: int = MAX_BYTES) -> Any:
     if len(data) > max_bytes:
         raise ValueError(f"it has {len(data):,} bytes, and at most {max_bytes:,} are read")
     try:
-        value = json.loads(data.decode("utf-8-sig"), parse_int=_integer)
+        text = data if isinstance(data, str) else data.decode("utf-8-sig")
+        value = json.loads(text, parse_int=_integer)
     except RecursionError:
         raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels") from None
     _check_depth(value)

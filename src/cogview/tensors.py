@@ -24,11 +24,15 @@ class MisfitError(Exception):
     """Tensors are not those that a config asks for; the message says which."""
 
 
+class UnreadableError(CogViewError):
+    """A file of tensors is missing or damaged."""
+
+
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a safetensors file by name, of which the header alone is read.
 
     Raises:
-        CogViewError: it is missing or damaged.
+        UnreadableError: it is missing or damaged.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -136,8 +140,8 @@ def compare_shapes(found: Shapes, wanted: Shapes) -> None:
         raise MisfitError("; ".join(faults))
 
 
-def _unreadable(path: Path, error: Exception) -> CogViewError:
-    return CogViewError(f"{path} cannot be read ({error}): copy or export the model again.")
+def _unreadable(path: Path, error: Exception) -> UnreadableError:
+    return UnreadableError(f"{path} cannot be read ({error}): copy or export the model again.")
 
 
 def _some(names: list[str]) -> str:

@@ -78,7 +78,7 @@ def test_lpips_is_taken_if_it_is_installed(
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--perception", "lpips"], "--perception lpips needs pip install lpips torchvision"),
+        (["--perception", "lpips"], "--perception lpips needs the package lpips"),
         (["--perception", "lpips", "--backbone", "x.pth"], "--backbone has weights of EfficientNet-Lite0"),
         (["--backbone", "absent.pth"], "absent.pth"),
     ],

@@ -67,5 +67,5 @@ def test_what_is_no_clip_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(UsageError, match="open_clip knows no 'ViT-X'"):
         load_clip("ViT-X", tmp_path / "other.pt")
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    with pytest.raises(UsageError, match="pip install open_clip_torch"):
+    with pytest.raises(UsageError, match=r"pip install torch==\S+ torchvision open_clip_torch"):
         load_clip("ViT-B-32", tmp_path / "other.pt")

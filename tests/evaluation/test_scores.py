@@ -2,13 +2,14 @@
 
 import math
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
-from cogview.errors import CogViewError
+from cogview.errors import CogViewError, UsageError
 from cogview.evaluation.distances import Gaussian
 from cogview.evaluation.scores import inception_score, kernel_distance, mean_of, squared_mmd
 
@@ -121,6 +122,33 @@ def test_inception_is_torch_fidelitys_network(tmp_path, monkeypatch: pytest.Monk
     expected = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
     found = Gaussian.of(seen.pooled[:2, :4]).distance(Gaussian.of(seen.pooled[2:, :4]))
     assert found == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("cannot import name 'x' from 'torchvision'"),
+        RuntimeError("operator torchvision::nms does not exist\nmore"),
+        AttributeError("module 'torchvision' has no attribute 'extension'"),
+    ],
+)
+def test_a_torchvision_for_another_torch_is_one_line_with_what_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    from cogview.evaluation.inception import load_inception
+
+    class Refusing:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "torch_fidelity":
+                raise error
+
+    monkeypatch.delitem(sys.modules, "torch_fidelity", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Refusing(), *sys.meta_path])
+    with pytest.raises(
+        UsageError, match=r"torchvision made for torch 2\.\d+\.\d+ .*pip install torch==2"
+    ) as caught:
+        load_inception(tmp_path / "weights.pth")
+    assert "\n" not in str(caught.value)
 
 
 class FakeExtractor(torch.nn.Module):

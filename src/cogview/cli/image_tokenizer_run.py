@@ -12,6 +12,7 @@ from cogview.cli.report import progress_bar
 from cogview.cli.training_run import run_training
 from cogview.data.image_array import ImageArray, splits_of
 from cogview.errors import UsageError
+from cogview.evaluation.backbone import UNFITTING, unfitting
 from cogview.evaluation.distances import perceptual_distance
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
 from cogview.evaluation.reconstruction import evaluate_reconstruction, in_batches, reconstruction_grid
@@ -127,11 +128,10 @@ def open_lpips() -> Perception:
         UsageError: the package, or torchvision, is not installed.
     """
     try:
-        network = (
-            importlib.import_module("lpips").LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
-        )
-    except ImportError as error:
-        raise UsageError(f"--perception lpips needs pip install lpips torchvision ({error})") from error
+        lpips = importlib.import_module("lpips")
+    except UNFITTING as error:
+        raise unfitting("--perception lpips needs the package lpips", "lpips", error) from error
+    network = lpips.LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
 
     def perception(copies: torch.Tensor, originals: torch.Tensor) -> torch.Tensor:
         return network.to(originals.device)(copies, originals).flatten()

@@ -1,11 +1,11 @@
 """Where the tokenizers of a verb come from: a path on the command line, or what is bundled."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogview.errors import CogViewError, UsageError
 from cogview.image.config import FOLDER_NAME
+from cogview.plain_json import parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +82,7 @@ def fitting_size(size_pixels: int | None, tokenizer: "ImageTokenizer", path: Pat
 
 def _size_learnt(path: Path | None) -> int:
     try:
-        run = json.loads((path / "config.json").read_text(encoding="utf-8")) if path else {}
+        run = parse_json((path / "config.json").read_bytes()) if path else {}
         return int(run["recipe"]["size_pixels"])
     except (OSError, ValueError, KeyError, TypeError):
         return _BUNDLED_SIZE_PIXELS

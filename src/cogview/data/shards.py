@@ -7,7 +7,6 @@ each picture's captions begin.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.numpy import save
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_bytes, atomic_write_json, sha256_of
+from cogview.plain_json import parse_json
 from cogview.text.known_words import KnownWords
 
 FORMAT = "cogview-tokens"
@@ -286,7 +286,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CogViewError(f"{folder} holds no finished token shards, there is no {MANIFEST}: {_REBUILD}.")
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = parse_json(path.read_bytes())
         found = (manifest["format"], manifest["version"])
         if found == (FORMAT, VERSION):
             _check_fields(manifest)

@@ -6,7 +6,6 @@ Beside the folder `tokens` that is to be lies `tokens.unfinished`:
 """
 
 import glob
-import json
 import shutil
 import uuid
 from collections import Counter
@@ -22,6 +21,7 @@ from cogview.data.shards import read_manifest
 from cogview.errors import CogViewError, UsageError
 from cogview.files import SharedLock, atomic_write_json
 from cogview.folders import refuse_mount
+from cogview.plain_json import parse_json
 
 FORMAT = "cogview-unfinished-tokens"
 VERSION = 2
@@ -59,7 +59,7 @@ class UnfinishedTokens:
         for path in sorted((self._folder / "done").glob("*.json")):
             try:
                 number = ShardNumber.parse(path.stem)
-                record = ShardRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
+                record = ShardRecord.from_json(parse_json(path.read_bytes()))
                 if record.shard and (self.tokens / record.shard.file).stat().st_size != record.num_bytes:
                     continue
             except (OSError, ValueError, KeyError, TypeError):
@@ -252,7 +252,7 @@ def _refuse_another(folder: Path, content: dict[str, Any]) -> None:
     """Raise an error if the work that is kept is on something else than what is asked for."""
     path = folder / "request.json"
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = parse_json(path.read_bytes())
         version, request, times = kept["version"], dict(kept["request"]), kept["source_times"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CogViewError(f"{path} is damaged ({error}): delete {folder} to start afresh.") from error

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from cogview.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,3 +37,23 @@ class Backbone(Protocol):
     def __call__(self, images: Float[Tensor, "b c y x"], /) -> Features:
         """Return the features of images in [-1, 1], on whatever device they are."""
         ...
+
+
+UNFITTING = (ImportError, RuntimeError, OSError, AttributeError)
+"""What importing a package raises that needs torchvision, where that is absent or made for another torch."""
+
+
+def unfitting(need: str, package: str, error: Exception) -> UsageError:
+    """Return the error of a package that cannot be imported.
+
+    Args:
+        need: what needs which package.
+        package: what pip calls it.
+        error: what importing it raised.
+    """
+    release = torch.__version__.partition("+")[0]
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return UsageError(
+        f"{need}, and that a torchvision made for torch {release} ({reason}): "
+        f"pip install torch=={release} torchvision {package}"
+    )

@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cogview.errors import CogViewError, UsageError
+from cogview.evaluation.backbone import UNFITTING, unfitting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,10 +71,8 @@ def load_clip(name: str, weights: Path, device: torch.device | str = "cpu") -> C
     """
     try:
         import open_clip
-    except ImportError as error:
-        raise UsageError(
-            f"CLIP needs the package open_clip ({error}): pip install open_clip_torch"
-        ) from error
+    except UNFITTING as error:
+        raise unfitting("CLIP needs the package open_clip", "open_clip_torch", error) from error
     if name not in open_clip.list_models():
         raise UsageError(f"open_clip knows no {name!r}: give --clip one of its names, ViT-B-32 for instance")
     model, _, transform = open_clip.create_model_and_transforms(name, pretrained=None)

@@ -5,7 +5,6 @@ explains most of what stands there is what stands there, if it explains enough. 
 that the caption was written for, as far as the caption tells it. The reader is itself measured on the real pictures.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from cogview.evaluation.icon_judge import LEAST_EXPLAINED, ground_of
 from cogview.evaluation.scores import mean_of
 from cogview.image.pixels import image_to_array, read_image, tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
+from cogview.plain_json import parse_json
 
 SPLIT = "held-out-composition"
 LEAST_RIGHT = 0.95  # of the real pictures, for the reader to be believed
@@ -225,7 +225,7 @@ def entries_of(folder: Path, split: str) -> list[dict[str, Any]]:
         )
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-        entries = [json.loads(line) for line in lines if line.strip()]
+        entries = [parse_json(line) for line in lines if line.strip()]
     except (OSError, ValueError) as error:
         raise CogViewError(f"{path} cannot be read ({error}): build the data set again") from error
     chosen = []

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cogview.errors import CogViewError, UsageError
-from cogview.evaluation.backbone import Features
+from cogview.errors import CogViewError
+from cogview.evaluation.backbone import UNFITTING, Features, unfitting
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,14 +51,8 @@ def load_inception(path: Path, device: torch.device | str = "cpu") -> Inception:
     """
     try:
         from torch_fidelity import FeatureExtractorInceptionV3
-    # A torchvision that was built for another torch is a RuntimeError: "operator torchvision::nms does not exist".
-    except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        release = torch.__version__.partition("+")[0]
-        raise UsageError(
-            f"Inception needs the package torch-fidelity, and that a torchvision made for torch {release} "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
-            f"pip install torch=={release} torchvision torch-fidelity"
-        ) from error
+    except UNFITTING as error:
+        raise unfitting("Inception needs the package torch-fidelity", "torch-fidelity", error) from error
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
         # The network would unpickle anything that a file holds; what it gets is what has been read safely.

@@ -14,6 +14,7 @@ from jaxtyping import Shaped
 from cogview.data.ranks import Ranks
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_bytes, atomic_write_json
+from cogview.plain_json import parse_json
 
 REQUEST = "request.json"
 
@@ -44,7 +45,7 @@ def begin_or_go_on(folder: Path, request: Mapping[str, Any]) -> None:
             raise UsageError(f"{folder} holds something else than an evaluation: choose another with --out")
         atomic_write_json(path, wanted)
     try:
-        kept = dict(json.loads(path.read_text(encoding="utf-8")))
+        kept = dict(parse_json(path.read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise CogViewError(f"{path} is damaged ({error}): delete {folder} to start afresh") from error
     differing = [

@@ -9,6 +9,7 @@ place of an adapter: its folder then names the tokenizers instead, and a model's
 import dataclasses
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -23,7 +24,7 @@ from cogview.generation.parts import MODEL_FORMAT, Adapters, PretrainedModel, Ta
 from cogview.generation.weights import load_transformer, misfit, write_weights
 from cogview.plain_json import section_from_json
 from cogview.sequence.template import TextToImageTemplate
-from cogview.tensors import MisfitError, compare_shapes, read_tensors, stored_shapes
+from cogview.tensors import MisfitError, UnreadableError, compare_shapes, read_tensors, stored_shapes
 from cogview.text.known_words import WORDS_FILE, KnownWords
 from cogview.transformer.adapter import AdaptedTransformer, adapter_shapes
 from cogview.transformer.config import AdapterConfig, TransformerConfig
@@ -101,11 +102,10 @@ def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
                 f"The adapter {folder} was trained beside other weights ({config.get('base')}) than those of this "
                 f"model ({base.fingerprint}): use it with the model that it was made for."
             )
-        adapter = section_from_json(AdapterConfig, config, "adapter", source)
+        adapter = _checked_adapter(folder, config, base)
         try:
-            compare_shapes(stored_shapes(weights_path), adapter_shapes(base.transformer, adapter))
             transformer = AdaptedTransformer(base.transformer, adapter).eval()
-        except (MisfitError, UsageError) as error:
+        except UsageError as error:
             raise misfit(weights_path, error) from error
         weights = read_tensors(weights_path)
         transformer.load_state_dict(
@@ -173,23 +173,41 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _checked_adapter(folder: Path, config: dict[str, Any], base: PretrainedModel) -> AdapterConfig:
+    """Return what an adapter's config says that it adds, after comparing it with the header of its file.
+
+    Raises:
+        CogViewError: it isn't valid, or the file holds something else.
+    """
+    adapter = section_from_json(AdapterConfig, config, "adapter", folder / "config.json")
+    weights_path = folder / "model.safetensors"
+    try:
+        compare_shapes(stored_shapes(weights_path), adapter_shapes(base.transformer, adapter))
+    except MisfitError as error:
+        raise misfit(weights_path, error) from error
+    return adapter
+
+
 def _refuse_unlike_adapter(folder: Path) -> None:
     refuse_unlike(folder, read_adapter_config, ADAPTER_FILES, "an adapter's folder")
 
 
 def find_adapters(folder: Path, base: PretrainedModel) -> Adapters:
-    """Return all adapters of a model's folder `adapters`, of which only the configs are read; none without a folder.
+    """Return all adapters of a model's folder `adapters`, of which no weights are read yet; none without a folder.
 
     Raises:
-        CogViewError: one of them is incomplete, or of another kind or version.
+        CogViewError: one of them is incomplete, of another kind or version, or not what its config says.
     """
     adapters = Adapters()
     if folder.is_dir():
         base = dataclasses.replace(base, adapters=Adapters())  # else both would hold each other in memory
         for path in sorted(folder.iterdir()):
             if path.is_dir() and not path.name.startswith("."):
-                task = read_adapter_config(path)["task"]
-                adapters.add_unread(path.name, task, partial(load_task_model, path, base))
+                config = read_adapter_config(path)
+                if "adapter" in config:
+                    with suppress(UnreadableError):  # that is told of when the adapter is asked for
+                        _checked_adapter(path, config, base)
+                adapters.add_unread(path.name, config["task"], partial(load_task_model, path, base))
     return adapters
 
 

@@ -120,7 +120,7 @@ def write_binary_tokens(folder: Path, out: Path) -> tuple[int, int]:
         raise UsageError(f"{folder} has {kind.format(*found)}; a token set is of {kind.format(*wanted)}")
     num_rows = num_clipped = 0
     row = np.empty(_NUM_COLUMNS, dtype=_ROW)
-    with atomic_file(out) as file:
+    with atomic_file(out, existing="refuse") as file:
         for index in range(len(shards)):
             row[NUM_TEXT_TOKENS:] = shards.codes(index)
             for caption in range(shards.num_captions(index)):

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from cogview.errors import CogViewError
 from cogview.files import atomic_write_text
+from cogview.plain_json import parse_json
 from cogview.text.config import TextCase
 from cogview.text.tokenizer import TextTokenizer
 
@@ -190,7 +191,7 @@ class KnownWords:
         try:
             if path.stat().st_size > _MAX_BYTES:
                 raise ValueError(f"more than {_MAX_BYTES:,} bytes")
-            content: Any = json.loads(path.read_text(encoding="utf-8"))
+            content: Any = parse_json(path.read_bytes(), _MAX_BYTES)
             if (content["format"], content["version"]) != (FORMAT, VERSION):
                 raise ValueError(f"{content['format']!r} of version {content['version']!r}")
             counts, left_out = content["words"], content["num_left_out"]

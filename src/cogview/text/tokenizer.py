@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from sentencepiece import SentencePieceNormalizer, SentencePieceProcessor
 
 from cogview.errors import CogViewError
-from cogview.files import atomic_write_bytes
+from cogview.files import atomic_write_bytes, read_bounded
 from cogview.text.word_replacing import Language
 
 NORMALIZATION = "nmt_nfkc"
@@ -76,9 +76,9 @@ class TextTokenizer:
             CogViewError: the file cannot be read or is no SentencePiece model.
         """
         try:
-            model = Path(path).read_bytes()
-        except OSError as error:
-            reason = error.strerror or str(error)
+            model = read_bounded(Path(path))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
             raise CogViewError(
                 f"The text tokenizer {path} cannot be read ({reason}): give the path of a SentencePiece .model file."
             ) from error

@@ -22,6 +22,7 @@ from cogview.evaluation.questionnaire.answers import (
     parse_answer,
 )
 from cogview.evaluation.questionnaire.folder import Questionnaire
+from cogview.plain_json import parse_json
 
 MAX_BODY_BYTES = 65_536  # an answer about 26 pictures has some 4,000
 _TIMEOUT_SECONDS = 30.0
@@ -171,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refusal(HTTPStatus.NOT_FOUND, "there is nothing here")
         self._refuse_other_sites()
         try:
-            record = json.loads(self._body())
+            record = parse_json(self._body())
             rater = checked_rater(record.get("rater") if isinstance(record, dict) else None)
             number = record.get("question")
             if type(number) is not int or number not in self.server.questionnaire.numbers_for(rater):

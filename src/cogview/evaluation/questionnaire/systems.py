@@ -1,6 +1,5 @@
 """What is compared: captions, and for each of them one picture of every system."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from cogview.data.pairs import CaptionedImage
 from cogview.data.records import texts_of
 from cogview.errors import CogViewError, UsageError
 from cogview.image.formats import FORMATS, looks_like_picture
+from cogview.plain_json import parse_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,7 @@ def _caption_of_json(line: str) -> Caption:
     Raises:
         ValueError: there is none.
     """
-    record = json.loads(line)
+    record = parse_json(line)
     if not isinstance(record, dict) or not (texts := texts_of(record)):
         raise ValueError('not a JSON object with a "text"')
     name = record.get("file_name")
