@@ -1,4 +1,5 @@
-"""How long the bundled model takes on a user's machine: whole processes of `cogview generate`, start included.
+"""How long the bundled model takes on a user's machine: whole processes of `cogview generate`, start included, and
+calls of a pipeline that is loaded.
 
     python bench/bundled.py [--against PATH]
 
@@ -77,6 +78,40 @@ def run_once(num_candidates: int, model: str | None, checkout: Path | None, text
     )
 
 
+LOADED = """
+import sys, time
+import cogview
+text, num_candidates, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+pipe = cogview.load(*sys.argv[4:], device="cpu")
+pipe.generate(text, num_candidates=num_candidates, seed=0)
+for seed in range(1, rounds + 1):
+    start = time.perf_counter()
+    pipe.generate(text, num_candidates=num_candidates, seed=seed)
+    print(time.perf_counter() - start)
+"""
+
+
+def time_once_loaded(
+    num_candidates: int, model: str | None, checkout: Path | None, text: str, rounds: int
+) -> float:
+    """Return the median seconds of a call of a pipeline that is loaded and has drawn before.
+
+    Args:
+        num_candidates: that each call draws.
+        model: to draw with; the bundled one if None.
+        checkout: whose code is run; that which runs this if None.
+        text: to draw.
+        rounds: calls, each with a seed of its own.
+    """
+    environment = dict(os.environ)
+    if checkout is not None:
+        environment["PYTHONPATH"] = str(checkout.resolve() / "src")
+    words = [sys.executable, "-c", LOADED, text, str(num_candidates), str(rounds)]
+    words += [model] if model else []
+    out = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+    return statistics.median(float(line) for line in out.split())
+
+
 def main(
     *,
     rounds: int = 3,
@@ -105,28 +140,35 @@ def main(
     for _ in range(rounds):
         for num, checkout in kinds:
             runs[num, checkout].append(run_once(num, model, checkout, text))
+    loaded = {
+        (num, checkout): time_once_loaded(num, model, checkout, text, rounds) for num, checkout in kinds
+    }
     figures: list[dict[str, Any]] = []
     print(
-        "| candidates | seconds | wanted | CPU seconds | peak GB | wanted | other | other CPU | times as fast |"
+        "| candidates | seconds | wanted | CPU seconds | once loaded | peak GB | wanted "
+        "| other | other CPU | other, once loaded | times as fast |"
     )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for num in num_candidates:
         wanted = WANTED_SECONDS.get(num)
         own = _medians(runs[num, None])
         figure = {
             "num_candidates": num,
             **own,
+            "seconds_once_loaded": loaded[num, None],
             "wanted_seconds": wanted,
             "wanted_gigabytes": WANTED_GIGABYTES,
         }
         row = f"| {num} | {own['seconds']:.1f} | {wanted or ''} | {own['cpu_seconds']:.1f} "
+        row += f"| {loaded[num, None]:.2f} "
         row += f"| {own['peak_gigabytes']:.2f} | {WANTED_GIGABYTES} "
         if against is None:
-            row += "| | | |"
+            row += "| | | | |"
         else:
             other = _medians(runs[num, against])
             figure["against"] = {
                 **other,
+                "seconds_once_loaded": loaded[num, against],
                 "commit": _commit_of(against),
                 "seconds_ratio": other["seconds"] / own["seconds"],
                 "cpu_seconds_ratio": other["cpu_seconds"] / own["cpu_seconds"],
@@ -134,6 +176,7 @@ def main(
                 == {run.pixels for run in runs[num, against]},
             }
             row += f"| {other['seconds']:.1f} | {other['cpu_seconds']:.1f} "
+            row += f"| {loaded[num, against]:.2f} "
             row += f"| {figure['against']['seconds_ratio']:.2f} |"
             if not figure["against"]["same_pixels"]:
                 print(f"the {num} pictures differ from those of {against}", file=sys.stderr)
