@@ -1,5 +1,4 @@
-"""How long the bundled model takes on a user's machine: whole processes of `cogview generate`, start included, and
-calls of a pipeline that is loaded.
+"""How long the bundled model takes on a user's machine: whole processes of `cogview generate`, and once it is loaded.
 
     python bench/bundled.py [--against PATH]
 
