@@ -33,6 +33,7 @@ VERBS = {
     "train text-tokenizer": ("train_text_tokenizer", "learn the pieces that texts are cut into"),
     "train image-tokenizer": ("train_image_tokenizer", "learn the codes that pictures are made of"),
     "train vqgan": ("train_vqgan", "learn the codes of one domain, against a discriminator"),
+    "train decoder": ("train_decoder", "learn to draw an image tokenizer's codes sharper, and larger"),
     "train text-to-image": ("train_text_to_image", "learn to write codes after pieces"),
     "train super-resolution": (
         "train_super_resolution",

@@ -59,6 +59,7 @@ CARD_FILE = "README.md"
 SAMPLES_FILE = "samples.png"
 _FILES = (
     *REQUIRED_FILES,
+    *(f"{FOLDER_NAME}/{name}" for name in TOKENIZER_FILES),
     *(f"{ADAPTERS_FOLDER}/*/{name}" for name in ADAPTER_FILES),
     CARD_FILE,
     SAMPLES_FILE,
@@ -107,6 +108,8 @@ def save_pretrained(
                 raise CogViewError(
                     f"{taken} holds {name}, and this model has none, so it is not replaced: choose another path."
                 )
+        kept = model.image_tokenizer.decoders if model.image_tokenizer else ()
+        refuse_lost_decoders(taken / FOLDER_NAME / DECODERS_NAME, kept)
 
     template = dataclasses.asdict(model.template)
     vocabulary = template.pop("vocabulary")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import MISSING, asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,6 +19,15 @@ from cogview.files import atomic_write_json, read_bounded
 from cogview.folders import atomic_folder, refuse_unlike
 from cogview.image.autoencoder import Autoencoder
 from cogview.image.config import FOLDER_NAME, AutoencoderConfig, VQGANConfig, VQVAEConfig
+from cogview.image.decoder import RefiningDecoder
+from cogview.image.decoder_config import DecoderConfig
+from cogview.image.decoder_folder import (
+    DECODER_FILES,
+    DECODERS_NAME,
+    load_decoders,
+    refuse_lost_decoders,
+    save_decoder,
+)
 from cogview.image.exact import exact_convolutions
 from cogview.image.kept import KeptPictures, kept_db
 from cogview.image.vqgan import VQGAN
@@ -27,6 +37,11 @@ from cogview.tensors import MisfitError, build_to_fit, read_tensors, stored_shap
 
 FORMAT = "cogview-image-tokenizer"
 VERSION = 1
+TOKENIZER_FILES = (
+    "config.json",
+    "model.safetensors",
+    *(f"{DECODERS_NAME}/*/{name}" for name in DECODER_FILES),
+)
 # What only training needs; a finetune starts it afresh from the codebook.
 TRAINING_STATE = tuple(
     f"quantizer.{name}" for name in ("cluster_size", "embed_avg", "is_initialised", "temperature")
@@ -53,6 +68,10 @@ class ImageTokenizer:
             processors that have it, moves pixels by a level or two of 255, and turns some codes into near neighbours,
             one in 700 or one in 15 as the codebook is (measured: `bench/README.md`).
         held_out: what it keeps of pictures like those that it learnt from, if that was measured.
+        decoders: further ones for its codes, by name; see `add_decoder`.
+
+    Raises:
+        UsageError: a decoder is for other codes, or two draw the same size.
     """
 
     def __init__(
@@ -60,6 +79,7 @@ class ImageTokenizer:
         autoencoder: Autoencoder,
         dtype: torch.dtype = torch.float32,
         held_out: KeptPictures | None = None,
+        decoders: Mapping[str, RefiningDecoder] = MappingProxyType({}),
     ):
         # torch's stubs do not know this argument of Module.to.
         self.autoencoder: Autoencoder = autoencoder.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -67,6 +87,10 @@ class ImageTokenizer:
         self.dtype = dtype
         self.held_out = held_out
         self.fingerprint = fingerprint_of(autoencoder)
+        """Names encoder, codebook and own decoder; further decoders do not change it."""
+        self._decoders: dict[str, RefiningDecoder] = {}
+        for name, decoder in decoders.items():
+            self.add_decoder(name, decoder)
 
     def __repr__(self) -> str:
         return (
@@ -114,14 +138,19 @@ class ImageTokenizer:
             return self.autoencoder.encode(images)
 
     @torch.no_grad()
-    def decode(self, codes: Int64[Tensor, "b r s"]) -> Float[Tensor, "b c y x"]:
+    def decode(
+        self, codes: Int64[Tensor, "b r s"], size_pixels: int | None = None
+    ) -> Float[Tensor, "b c y x"]:
         """Return the images of codes, in [-1, 1].
 
         Args:
             codes: of any grid, on any device.
+            size_pixels: of the longer side of the images, drawn by the decoder that there is for that size; by default
+                the tokenizer's own decoder draws them as large as they were encoded.
 
         Raises:
-            UsageError: the codes are no whole numbers of shape [b r s], or one lies outside the codebook.
+            UsageError: the codes are no whole numbers of shape [b r s], or one lies outside the codebook, or no decoder
+                draws that size.
         """
         if codes.ndim != 3 or codes.is_floating_point() or codes.is_complex():
             raise UsageError(
@@ -133,8 +162,80 @@ class ImageTokenizer:
                 f"codes must lie in 0..{self.num_codes - 1}, got {int(codes.min())}..{int(codes.max())}; "
                 "they may be another tokenizer's"
             )
+        scale = None if size_pixels is None else self.scale_for(size_pixels, codes.shape[1], codes.shape[2])
+        decoder = next((each for each in self._decoders.values() if scale in each.config.scales), None)
         with self._precision():
-            return self.autoencoder.decode(codes.to(self.device))
+            if decoder is None or scale is None:
+                return self.autoencoder.decode(codes.to(self.device))
+            return decoder(*self.vectors_and_drawing(codes), [scale])[scale].clamp(-1.0, 1.0)
+
+    def vectors_and_drawing(
+        self, codes: Int64[Tensor, "b r s"]
+    ) -> tuple[Float[Tensor, "b d r s"], Float[Tensor, "b c y x"]]:
+        """Return what a further decoder draws from: the codes' vectors, and the own decoder's images in [-1, 1]."""
+        codes = codes.to(self.device)
+        return self.autoencoder.quantizer.look_up(codes), self.autoencoder.decode(codes)
+
+    @property
+    def decoders(self) -> Mapping[str, RefiningDecoder]:
+        """Return the further decoders by name."""
+        return MappingProxyType(self._decoders)
+
+    @property
+    def scales(self) -> list[int]:
+        """Return the sizes that can be drawn, smallest first, in units of the size that was encoded."""
+        return sorted({1}.union(*(each.config.scales for each in self._decoders.values())))
+
+    def scale_for(self, size_pixels: int, rows: int, columns: int) -> int:
+        """Return in which scale pictures of a grid have a size.
+
+        Args:
+            size_pixels: of their longer side.
+            rows: of their codes.
+            columns: of their codes.
+
+        Raises:
+            UsageError: no decoder draws that size.
+        """
+        side = max(rows, columns) * self.downsampling_factor
+        for scale in self.scales:
+            if scale * side == size_pixels:
+                return scale
+        known = " or ".join(str(scale * side) for scale in self.scales)
+        raise UsageError(
+            f"pictures of {rows} x {columns} codes cannot be drawn with {size_pixels} pixels a side, but with {known}; "
+            "`cogview train decoder` learns others"
+        )
+
+    def new_decoder(self, config: DecoderConfig) -> RefiningDecoder:
+        """Return an untrained decoder for the codes.
+
+        Raises:
+            UsageError: the configuration does not fit them.
+        """
+        return RefiningDecoder(config, self.config.code_size, self.downsampling_factor)
+
+    def add_decoder(self, name: str, decoder: RefiningDecoder) -> None:
+        """Add a further decoder, in the place of one of the same name.
+
+        Args:
+            name: of its folder.
+            decoder: for the codes of this tokenizer; it is switched to evaluation.
+
+        Raises:
+            UsageError: it is for other codes, or another one draws one of its sizes.
+        """
+        wanted = self.config.code_size, self.downsampling_factor
+        if (decoder.code_size, decoder.downsampling_factor) != wanted:
+            raise UsageError(f"the decoder {name} is for other codes than this image tokenizer's")
+        for other, each in self._decoders.items():
+            if other != name and (both := set(each.config.scales) & set(decoder.config.scales)):
+                raise UsageError(
+                    f"the decoders {other} and {name} both draw at scale {min(both)}: remove one from the folder"
+                )
+        decoder = decoder.eval().requires_grad_(False)
+        # torch's stubs do not know this argument of Module.to.
+        self._decoders[name] = decoder.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def kept_db(
         self, images: Float[Tensor, "b c y x"], codes: Int64[Tensor, "b r s"] | None = None
@@ -158,7 +259,7 @@ class ImageTokenizer:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def save_pretrained(self, folder: Path | str, dtype: torch.dtype = torch.float32) -> None:
-        """Write `config.json` and `model.safetensors`, replacing a folder of that name as a whole.
+        """Write `config.json`, `model.safetensors` and `decoders`, replacing a folder of that name as a whole.
 
         Args:
             folder: where to.
@@ -170,12 +271,19 @@ class ImageTokenizer:
         """
         weights = {name: weight.to(dtype) for name, weight in inference_weights(self.autoencoder).items()}
         fingerprint = fingerprint_of_weights(self.config, weights)
-        with atomic_folder(Path(folder), _refuse_unlike_tokenizer) as temporary:
+
+        def refuse(taken: Path) -> None:
+            refuse_unlike(taken, read_config, TOKENIZER_FILES, "an image tokenizer's folder")
+            refuse_lost_decoders(taken / DECODERS_NAME, self.decoders)
+
+        with atomic_folder(Path(folder), refuse) as temporary:
             # Not save_file: it makes files that only their owner may read.
             (temporary / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
             content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "kind": kind_of(self.config)}
             if self.held_out is not None:
                 content["held_out"] = asdict(self.held_out)
+            for name, decoder in self._decoders.items():
+                save_decoder(decoder, temporary / DECODERS_NAME / name, fingerprint, dtype)
             atomic_write_json(
                 temporary / "config.json",
                 content | {"config": asdict(self.config), "fingerprint": fingerprint},
@@ -220,6 +328,11 @@ def load_image_tokenizer(
             f"{folder}: the weights' fingerprint is {tokenizer.fingerprint}, config.json says "
             f"{content.get('fingerprint')}; the two files belong to different tokenizers, copy the folder again"
         )
+    for name, decoder in load_decoders(folder / DECODERS_NAME, config, tokenizer.fingerprint).items():
+        try:
+            tokenizer.add_decoder(name, decoder)
+        except UsageError as error:
+            raise CogViewError(f"{folder / DECODERS_NAME}: {error}") from error
     return tokenizer
 
 
@@ -247,10 +360,6 @@ def autoencoder_of(config: AutoencoderConfig, weights: Mapping[str, Tensor]) -> 
     autoencoder.load_state_dict(dict(weights), strict=False)
     autoencoder.quantizer.take_codebook_as_it_is()
     return autoencoder
-
-
-def _refuse_unlike_tokenizer(folder: Path) -> None:
-    refuse_unlike(folder, read_config, ("config.json", "model.safetensors"), "an image tokenizer's folder")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

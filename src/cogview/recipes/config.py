@@ -8,6 +8,7 @@ import tyro
 from cogview.data.config import ClothingDataConfig, DefaultDataConfig, PeopleDataConfig, StyleDataConfig
 from cogview.errors import UsageError
 from cogview.image.config import LEAST_PATCHES, AutoencoderConfig, VQGANConfig, VQVAEConfig
+from cogview.image.decoder_config import DecoderConfig
 from cogview.sequence.captioning import CaptionPositions
 from cogview.text.config import TextCase
 from cogview.training.config import TokenLossConfig, TrainingConfig
@@ -70,6 +71,42 @@ class VQGANRecipe:
         if self.training.compile:
             raise UsageError(
                 "training.compile: a VQGAN's adaptive weight is made of gradients, which cannot be compiled: no compile"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderRecipe:
+    """Codes of an image tokenizer that stands to sharper and larger pixels.
+
+    Args:
+        decoder: shape and losses of the decoder and of its discriminator.
+        size_pixels: side of the square at which training pictures are encoded; each scale is so many times as large.
+        training: how it is trained.
+
+    Raises:
+        UsageError: what is judged is too large, or something is asked for that is for transformers.
+
+    Paper: 2.1.
+    """
+
+    decoder: DecoderConfig
+    size_pixels: int
+    training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        _check_precision(self.training)
+        least = LEAST_PATCHES * 2**self.decoder.discriminator_layers
+        if self.size_pixels < 1:
+            raise UsageError(f"size_pixels must be at least 1, got {self.size_pixels}")
+        is_heard = self.decoder.discriminator_start_step < self.training.num_steps
+        if is_heard and self.size_pixels * min(self.decoder.scales) < least:
+            raise UsageError(
+                f"decoder.discriminator_layers {self.decoder.discriminator_layers} leave nothing of "
+                f"{self.size_pixels * min(self.decoder.scales)} pixels: take larger pictures, or fewer layers"
+            )
+        if self.training.compile:
+            raise UsageError(
+                "training.compile: the adaptive weight is made of gradients, which cannot be compiled"
             )
 
 

@@ -1,0 +1,125 @@
+"""A run that trains a decoder for codes that stand: what `cogview train decoder` does once its options are read."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cogview.cli.image_tokenizer_run import HELD_OUT_SPLITS, MAX_EVALUATED, NUM_SAMPLES, open_images
+from cogview.cli.perception import PerceptionName, perception_of, seen_by
+from cogview.cli.tokenizers import open_image_tokenizer
+from cogview.cli.training_run import run_training
+from cogview.data.image_array import ImageArray, splits_of
+from cogview.errors import UsageError
+from cogview.evaluation.decoders import decoder_grid, evaluate_scales
+from cogview.files import atomic_write_bytes
+from cogview.image.tokenizer import ImageTokenizer
+from cogview.recipes.config import DecoderRecipe
+from cogview.training.decoder import DecoderTask
+
+
+def train_decoder(
+    recipe: DecoderRecipe,
+    data: Path,
+    out: Path,
+    image_tokenizer: Path | None,
+    name: str | None,
+    *,
+    perception: PerceptionName,
+    backbone: Path | None,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Train a decoder on a folder of pictures, with grids of what it draws on the way.
+
+    Args:
+        recipe: shape and training.
+        data: an image folder, a folder of WebDataset tars, or one tar.
+        out: the run folder.
+        image_tokenizer: whose codes are decoded; the bundled one by default.
+        name: of the decoder; its scales by default.
+        perception: what the perceptual loss is taken over.
+        backbone: weights of EfficientNet-Lite0; those of the package by default.
+        resume: go on with the run that lies there.
+        as_json: print the result as JSON.
+    """
+    tokenizer = open_image_tokenizer(image_tokenizer)
+    if recipe.size_pixels % tokenizer.downsampling_factor:
+        raise UsageError(
+            f"size_pixels must be a multiple of {tokenizer.downsampling_factor}, the pixels that one code stands for, "
+            f"got {recipe.size_pixels}"
+        )
+    scales = recipe.decoder.scales
+    name = name or "-".join(f"x{scale}" for scale in sorted(scales))
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise UsageError(f"--name is the name of a folder: letters, digits, - and _, got {name!r}")
+    recipe.decoder.check_codes(tokenizer.downsampling_factor)
+
+    def by_scale(split: str) -> dict[int, ImageArray]:
+        return {scale: open_images(data, scale * recipe.size_pixels, split) for scale in sorted({1, *scales})}
+
+    splits = splits_of(data)
+    images = by_scale("train")
+    held_out = {split: by_scale(split) for split in HELD_OUT_SPLITS if split in splits}
+    training = recipe.training
+    needs_network = recipe.decoder.perceptual_weight > 0
+    task = DecoderTask(
+        recipe.decoder,
+        tokenizer,
+        images,
+        seed=training.seed,
+        batch_size=training.batch_size,
+        perception=perception_of(perception, backbone) if needs_network else None,
+    )
+    shown_by = next(iter(held_out.values()), images)
+    shown = {scale: np.array(each.pixels[:NUM_SAMPLES]) for scale, each in shown_by.items()}
+
+    def with_decoder() -> ImageTokenizer:
+        """Return the image tokenizer with the decoder as it is now, beside those that do not draw its sizes."""
+        others = {
+            other: each
+            for other, each in tokenizer.decoders.items()
+            if other != name and not set(each.config.scales) & set(scales)
+        }
+        copy = open_image_tokenizer(image_tokenizer)
+        return ImageTokenizer(
+            copy.autoencoder, held_out=copy.held_out, decoders=others | {name: task.trained()}
+        )
+
+    def sample(num_steps: int) -> None:
+        grid = io.BytesIO()
+        decoder_grid(with_decoder(), shown, max(scales)).save(grid, "PNG")
+        atomic_write_bytes(out / "samples" / f"step-{num_steps:08d}.png", grid.getvalue())
+
+    def evaluate() -> dict[str, dict[str, float]]:
+        drawing = with_decoder()
+        return {
+            split: evaluate_scales(
+                drawing, {scale: each.pixels[:MAX_EVALUATED] for scale, each in pictures.items()}, scales
+            )
+            for split, pictures in held_out.items()
+        }
+
+    def export(folder: Path) -> None:
+        with_decoder().save_pretrained(folder, dtype=torch.float16)
+
+    run_training(
+        task,
+        training,
+        out,
+        resume=resume,
+        recipe={
+            "decoder": recipe.decoder,
+            "size_pixels": recipe.size_pixels,
+            "image_tokenizer": tokenizer.fingerprint,
+            "name": name,
+            "num_pictures": len(images[1]),
+            "pictures": images[max(images)].fingerprint,
+            **({"perception": seen_by(perception, backbone)} if needs_network else {}),
+        },
+        sample=sample,
+        export=export,
+        evaluate=evaluate,
+        as_json=as_json,
+    )

@@ -1,0 +1,95 @@
+"""How much more a decoder draws of codes than the image tokenizer's own one, enlarged."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from cogview.evaluation.backbone import Backbone
+from cogview.evaluation.distances import mean_squared_error, perceptual_distance, psnr
+from cogview.evaluation.reconstruction import in_batches
+from cogview.image.pixels import as_float, image_to_array, tensor_to_images
+from cogview.image.tokenizer import ImageTokenizer
+
+_GAP_PIXELS = 8
+_BATCH = 8
+
+
+@torch.no_grad()
+def evaluate_scales(
+    tokenizer: ImageTokenizer,
+    pictures: Mapping[int, UInt8[np.ndarray, "n _ _ c"]],
+    scales: Sequence[int],
+    backbone: Backbone | None = None,
+) -> dict[str, float]:
+    """Measure what decoders draw of pictures' codes against the true pictures of each size.
+
+    Args:
+        tokenizer: with decoders for the scales.
+        pictures: the same ones by scale; those of scale 1 are encoded.
+        scales: to measure.
+        backbone: sees pictures for a distance that is about more than pixels.
+
+    Returns:
+        The means over pictures by name, for each scale N: `psnr_xN_db`, and `bicubic_xN_db` of the own decoder's
+        pictures, enlarged by bicubic interpolation; with a backbone named NAME also `perceptual_xN_NAME` and
+        `bicubic_perceptual_xN_NAME`.
+    """
+    values: dict[str, list[Tensor]] = defaultdict(list)
+    parts = {scale: in_batches(each, _BATCH) for scale, each in pictures.items()}
+    for batches in zip(*(parts[scale] for scale in pictures), strict=True):
+        real = {scale: _as_images(batch) for scale, batch in zip(pictures, batches, strict=True)}
+        codes = tokenizer.encode(real[1])
+        for scale in scales:
+            size = max(real[scale].shape[2:])
+            drawn = {
+                "": tokenizer.decode(codes, size).cpu(),
+                "bicubic_": enlarged(tokenizer.decode(codes), scale),
+            }
+            for prefix, copies in drawn.items():
+                error = mean_squared_error(real[scale], copies)
+                values[f"{prefix or 'psnr_'}x{scale}_db"].append(psnr(error))
+                if backbone is not None:
+                    maps = backbone(real[scale]).maps, backbone(copies).maps
+                    values[f"{prefix}perceptual_x{scale}_{backbone.name}"].append(perceptual_distance(*maps))
+    return {name: float(torch.cat(each).mean()) for name, each in values.items()}
+
+
+def enlarged(images: Float[Tensor, "b c y x"], scale: int) -> Float[Tensor, "b c _ _"]:
+    """Return pictures in [-1, 1], rounded as files hold them and enlarged by bicubic interpolation."""
+    sizes = (images.shape[3] * scale, images.shape[2] * scale)
+    larger = [each.resize(sizes, Image.Resampling.BICUBIC) for each in tensor_to_images(images)]
+    return torch.from_numpy(np.stack([image_to_array(each) for each in larger]))
+
+
+@torch.no_grad()
+def decoder_grid(
+    tokenizer: ImageTokenizer, pictures: Mapping[int, UInt8[np.ndarray, "n _ _ c"]], scale: int
+) -> Image.Image:
+    """Draw true pictures in a row, below each the own decoder's, enlarged, and the decoder's for the scale.
+
+    Args:
+        tokenizer: with a decoder for the scale.
+        pictures: the same ones by scale; those of scale 1 are encoded.
+        scale: of what is drawn.
+    """
+    real = _as_images(pictures[scale])
+    codes = tokenizer.encode(_as_images(pictures[1]))
+    rows = real, enlarged(tokenizer.decode(codes), scale), tokenizer.decode(codes, max(real.shape[2:])).cpu()
+    num, channels, height, width = real.shape
+    gaps = _GAP_PIXELS * (num - 1)
+    grid = torch.ones(1, channels, len(rows) * (height + _GAP_PIXELS) - _GAP_PIXELS, num * width + gaps)
+    for index, images in enumerate(rows):
+        top = index * (height + _GAP_PIXELS)
+        for number, image in enumerate(images):
+            left = number * (width + _GAP_PIXELS)
+            grid[0, :, top : top + height, left : left + width] = image
+    return tensor_to_images(grid)[0]
+
+
+def _as_images(pixels: UInt8[np.ndarray, "n y x c"]) -> Float[Tensor, "n c y x"]:
+    return as_float(torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2))

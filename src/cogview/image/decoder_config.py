@@ -1,0 +1,88 @@
+"""Shape and losses of a decoder that is trained for codes that stand; torch-free, so that `--help` is fast."""
+
+from dataclasses import dataclass
+
+from cogview.errors import UsageError
+from cogview.image.config import LEAST_PATCHES
+
+SCALES = (1, 2, 4)
+"""Sizes that a decoder may draw, in units of the size that was encoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Describe a decoder that draws over what an image tokenizer's own decoder draws, at some sizes.
+
+    Args:
+        scales: sizes that it draws, in units of the size that was encoded: 1, 2 or 4.
+        channels: width at the grid of codes and after each doubling of it.
+        num_blocks: residual blocks at each of these grids.
+        l1_weight: of the mean absolute error of pixels in [-1, 1].
+        edge_weight: of the mean absolute error of the differences between neighbouring pixels.
+        perceptual_weight: of the distance between features of a backbone that the task is given.
+        discriminator_weight: of what the discriminator says, beside the adaptive weight.
+        discriminator_start_step: training step from which the discriminator learns and is listened to.
+        discriminator_channels: width of its first convolution.
+        discriminator_layers: halvings of the grid before its last two convolutions.
+        judged_pixels: side of the window that backbone and discriminator see; each step judges one scale, in turn.
+
+    Raises:
+        UsageError: the numbers contradict each other.
+
+    Paper: section 2.1 leaves the decoder's shape open; the losses are those of the VQGAN that section 3.4 refers to.
+    """
+
+    scales: tuple[int, ...] = (1, 2, 4)
+    channels: tuple[int, ...] = (256, 128, 64, 48)
+    num_blocks: tuple[int, ...] = (4, 4, 4, 3)
+    l1_weight: float = 1.0
+    edge_weight: float = 1.0
+    perceptual_weight: float = 0.25
+    discriminator_weight: float = 0.2
+    discriminator_start_step: int = 10_000
+    discriminator_channels: int = 32
+    discriminator_layers: int = 3
+    judged_pixels: int = 128
+
+    def __post_init__(self) -> None:
+        if not self.scales or not set(self.scales) <= set(SCALES) or len(set(self.scales)) < len(self.scales):
+            raise UsageError(f"decoder: scales must be some of 1, 2 and 4, each once, got {self.scales}")
+        if len(self.channels) != len(self.num_blocks) or not self.channels:
+            raise UsageError(
+                f"decoder: channels and num_blocks must have one length, got {self.channels} and {self.num_blocks}"
+            )
+        if min(self.channels) < 1 or min(self.num_blocks) < 0:
+            raise UsageError("decoder: channels must be at least 1 and num_blocks not negative")
+        weights = (self.l1_weight, self.edge_weight, self.perceptual_weight, self.discriminator_weight)
+        if not all(0.0 <= weight < float("inf") for weight in weights) or self.discriminator_start_step < 0:
+            raise UsageError("decoder: weights and discriminator_start_step must not be negative")
+        if min(self.discriminator_channels, self.discriminator_layers) < 1:
+            raise UsageError("decoder: discriminator_channels and discriminator_layers must be at least 1")
+        if self.judged_pixels < LEAST_PATCHES * 2**self.discriminator_layers:
+            raise UsageError(
+                f"decoder: discriminator_layers {self.discriminator_layers} leave nothing of judged_pixels "
+                f"{self.judged_pixels}: give {LEAST_PATCHES * 2**self.discriminator_layers} or more"
+            )
+
+    def check_codes(self, downsampling_factor: int) -> None:
+        """Refuse codes that stand for squares of another size than the doublings can fill.
+
+        Args:
+            downsampling_factor: pixels along one side of the square that one code stands for.
+
+        Raises:
+            UsageError: a doubling would cut a pixel.
+        """
+        finest = 2 ** (len(self.channels) - 1)
+        for scale in self.scales:
+            if downsampling_factor * scale % finest:
+                raise UsageError(
+                    f"decoder: {len(self.channels)} channels are {finest} places a code, and a code is "
+                    f"{downsampling_factor * scale} pixels at scale {scale}: give channels fewer entries, or leave "
+                    "that scale out"
+                )
+
+    @property
+    def num_blocks_in_all(self) -> int:
+        """Return how many parts it has, of which each has weights of its own."""
+        return sum(self.num_blocks) + len(self.channels) + len(self.scales)

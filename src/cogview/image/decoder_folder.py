@@ -1,0 +1,152 @@
+"""Decoders for codes that stand, as folders beside the image tokenizer whose codes they draw."""
+
+from collections.abc import Collection
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from cogview.errors import CogViewError, UsageError
+from cogview.files import atomic_write_json, read_bounded
+from cogview.image.config import AutoencoderConfig
+from cogview.image.decoder import RefiningDecoder, fingerprint_of_decoder
+from cogview.image.decoder_config import DecoderConfig
+from cogview.plain_json import dataclass_from_json, parse_json
+from cogview.tensors import MisfitError, build_to_fit, read_tensors, stored_shapes
+
+DECODERS_NAME = "decoders"
+"""What the folder of further decoders is called inside an image tokenizer's."""
+DECODER_FILES = ("config.json", "model.safetensors")
+
+FORMAT = "cogview-decoder"
+VERSION = 1
+
+
+def save_decoder(
+    decoder: RefiningDecoder, folder: Path, image_tokenizer: str, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a decoder into a folder that is made.
+
+    Args:
+        decoder: what to write.
+        folder: where to.
+        image_tokenizer: fingerprint of the one whose codes it draws.
+        dtype: of the stored weights; float16 in any case if they lose nothing by it.
+    """
+    if fingerprint_of_decoder(decoder, torch.float16) == fingerprint_of_decoder(decoder):
+        dtype = torch.float16
+    folder.mkdir(parents=True)
+    weights = {name: weight.to(dtype).contiguous() for name, weight in decoder.state_dict().items()}
+    # Not save_file: it makes files that only their owner may read.
+    (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
+    atomic_write_json(
+        folder / "config.json",
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "image_tokenizer": image_tokenizer,
+            "config": asdict(decoder.config),
+            "fingerprint": fingerprint_of_decoder(decoder, dtype),
+        },
+    )
+
+
+def load_decoder(folder: Path, config: AutoencoderConfig, image_tokenizer: str) -> RefiningDecoder:
+    """Read a decoder.
+
+    Args:
+        folder: of the decoder.
+        config: of the image tokenizer.
+        image_tokenizer: its fingerprint.
+
+    Raises:
+        CogViewError: something is missing, damaged, of another version, or for another image tokenizer.
+    """
+    content = _read_config(folder)
+    if content.get("image_tokenizer") != image_tokenizer:
+        raise CogViewError(
+            f"{folder}: a decoder for the image tokenizer {content.get('image_tokenizer')}, and this one is "
+            f"{image_tokenizer}: move it to its own"
+        )
+    try:
+        shape = dataclass_from_json(DecoderConfig, content["config"])
+        shape.check_codes(config.downsampling_factor)
+    except (AttributeError, KeyError, TypeError, UsageError) as error:
+        raise CogViewError(f"{folder}/config.json: its configuration is not valid ({error})") from error
+    path = folder / "model.safetensors"
+
+    def build() -> RefiningDecoder:
+        return RefiningDecoder(shape, config.code_size, config.downsampling_factor)
+
+    try:
+        build_to_fit(build, shape.num_blocks_in_all, stored_shapes(path))
+    except MisfitError as error:
+        raise CogViewError(
+            f"{path}: its tensors are not those of config.json ({error}); the two files belong to different decoders"
+        ) from error
+    decoder = build()
+    decoder.load_state_dict(read_tensors(path))
+    found = fingerprint_of_decoder(decoder)
+    if found != content.get("fingerprint"):
+        raise CogViewError(
+            f"{folder}: the weights' fingerprint is {found}, config.json says {content.get('fingerprint')}; the two "
+            "files belong to different decoders, copy the folder again"
+        )
+    return decoder
+
+
+def load_decoders(
+    folder: Path, config: AutoencoderConfig, image_tokenizer: str
+) -> dict[str, RefiningDecoder]:
+    """Read all decoders of a folder by name; it need not exist.
+
+    Raises:
+        CogViewError: as `load_decoder` does.
+    """
+    if not folder.is_dir():
+        return {}
+    return {
+        each.name: load_decoder(each, config, image_tokenizer)
+        for each in sorted(folder.iterdir())
+        if each.is_dir() and not each.name.startswith(".")
+    }
+
+
+def refuse_lost_decoders(folder: Path, kept: Collection[str]) -> None:
+    """Refuse to replace a folder of decoders by one that lacks some of them.
+
+    Args:
+        folder: of decoders; it need not exist.
+        kept: names of those that the new one will have.
+
+    Raises:
+        CogViewError: naming the first that would be lost.
+    """
+    names = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
+    lost = next((name for name in names if name not in kept), None)
+    if lost is not None:
+        raise CogViewError(
+            f"{folder} holds the decoder {lost}, which this image tokenizer lacks, so it is not replaced: choose "
+            "another path."
+        )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Return the content of a decoder's `config.json` after checking its format and version."""
+    path = folder / "config.json"
+    try:
+        content = parse_json(read_bounded(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CogViewError(f"{folder}: no decoder there (config.json is missing); check the path") from error
+    except (OSError, ValueError) as error:
+        raise CogViewError(f"{path}: cannot be read ({error}); copy the folder again") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CogViewError(f'{path}: not a decoder (its "format" is not "{FORMAT}"); check the path')
+    if content.get("version") != VERSION:
+        raise CogViewError(
+            f"{path}: version {content.get('version')}, this program reads version {VERSION}; "
+            "use the program that wrote it or one of the same version"
+        )
+    return content

@@ -1,0 +1,169 @@
+"""Train a decoder alone, for the codes of an image tokenizer that stands."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from cogview.data.loader import batch_indices
+from cogview.errors import UsageError
+from cogview.image.decoder import RefiningDecoder
+from cogview.image.decoder_config import DecoderConfig
+from cogview.image.pixels import as_float
+from cogview.image.tokenizer import ImageTokenizer
+from cogview.training.adversary import Adversary, Perception
+from cogview.training.image_tokenizer import Images, means_over_pictures
+from cogview.training.task import Batch, Metrics, Scalars
+
+
+class DecoderTask:
+    """Show the training loop a decoder, its discriminator, and pictures at each size that it draws.
+
+    Pictures are encoded at the size of scale 1; encoder and codebook stay as they are.
+
+    Args:
+        config: shape, weights of the losses, and when the discriminator starts.
+        tokenizer: whose codes are decoded.
+        images: the same pictures by scale: uint8 [n y x c] at scale 1, and as many times larger at each other scale.
+        seed: decides the initial weights, the order of the pictures and the windows that are judged.
+        batch_size: pictures a step.
+        perception: the perceptual distance, held still; None leaves it out.
+
+    Raises:
+        UsageError: the decoder does not fit the tokenizer, or the pictures do not fit each other.
+
+    Paper: section 2.1; the losses are those of the VQGAN of section 3.4.
+    """
+
+    channels_last = True
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        tokenizer: ImageTokenizer,
+        images: Mapping[int, Images],
+        *,
+        seed: int,
+        batch_size: int,
+        perception: Perception | None = None,
+    ) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.decoder = tokenizer.new_decoder(config)
+        if len({len(each) for each in images.values()}) != 1 or not {1, *config.scales} <= set(images):
+            counts = {scale: len(each) for scale, each in images.items()}
+            raise UsageError(f"the same pictures are needed at scale 1 and at {config.scales}, got {counts}")
+        self.config, self.tokenizer, self.images = config, tokenizer, dict(images)
+        self.seed, self.batch_size, self.perception = seed, batch_size, perception
+        self.adversary = Adversary(config.discriminator_channels, config.discriminator_layers, seed + 1)
+        self.module: nn.Module = nn.ModuleDict(
+            {"decoder": self.decoder, "discriminator": self.adversary.discriminator}
+        )
+
+    def batch(self, step: int) -> Batch:
+        """Return the pictures of a step as uint8 by scale, and which window of which scale is judged."""
+        indices = batch_indices(self.seed, step, self.batch_size, len(self.images[1]))
+        judged = self.config.scales[step % len(self.config.scales)]
+        found: dict[str, Tensor] = {}
+        for scale in sorted({1, *self.config.scales}):
+            pictures = np.stack([self.images[scale][int(index)] for index in indices])
+            found[f"images_{scale}"] = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+        sides = np.asarray(found[f"images_{judged}"].shape[2:])
+        random = np.random.Generator(np.random.PCG64([self.seed, step]))
+        corners = random.integers(0, sides - self._window(sides) + 1, size=(self.batch_size, 2))
+        is_heard = step >= self.config.discriminator_start_step
+        return {
+            **found,
+            "judged": torch.full((self.batch_size,), judged),
+            "corners": torch.from_numpy(corners),
+            "is_heard": torch.full((self.batch_size,), is_heard),
+        }
+
+    def _window(self, sides: Any) -> Any:
+        """Return the sides of the window that is judged."""
+        return np.minimum(sides, self.config.judged_pixels)
+
+    def num_items(self, batch: Batch) -> tuple[int, str]:
+        """Return the number of pictures."""
+        return len(batch["images_1"]), "images"
+
+    def work(self, batch: Batch) -> dict[str, float]:
+        """Return nothing: pictures say it all."""
+        return {}
+
+    def telemetry(self, batch: Batch) -> Scalars:
+        """Return nothing: what there is to know comes with each step."""
+        return {}
+
+    def after_step(self, step: int) -> Scalars:
+        """Return nothing: nothing is learnt but by gradient."""
+        return {}
+
+    def advice(self, completed_steps: int, metrics: Mapping[str, float]) -> list[str]:
+        """Return nothing."""
+        return []
+
+    def loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
+        """Return both sides' losses in one, and what they are made of."""
+        config = self.config
+        real = {scale: as_float(batch[f"images_{scale}"]) for scale in {1, *config.scales}}
+        drawn = self.decoder(*self._decoded(real[1]))
+        l1 = torch.stack([(drawn[scale] - real[scale]).abs().mean() for scale in config.scales]).mean()
+        edge = torch.stack([edge_error(drawn[scale], real[scale]) for scale in config.scales]).mean()
+        loss = config.l1_weight * l1 + config.edge_weight * edge
+        metrics = {"l1": l1.detach(), "edge": edge.detach()}
+        for scale in config.scales:
+            metrics[f"psnr_x{scale}"] = mean_psnr(drawn[scale].detach(), real[scale])
+        judged = int(batch["judged"][0])
+        seen, wanted = (self._windows(each[judged], batch["corners"]) for each in (drawn, real))
+        if self.perception is not None and config.perceptual_weight:
+            perceived = config.perceptual_weight * self.perception(seen, wanted).mean()
+            loss = loss + perceived
+            metrics["perceptual"] = perceived.detach()
+        if bool(batch["is_heard"][0]) and config.discriminator_weight:
+            heard, arguing, said = self.adversary.argue(
+                seen, wanted, loss, self.decoder.last_layer(judged), config.discriminator_weight
+            )
+            loss, metrics = loss + heard + arguing, metrics | said
+        return loss, means_over_pictures(metrics, len(real[1]))
+
+    @torch.no_grad()
+    def _decoded(self, images: Float[Tensor, "b c y x"]) -> tuple[Tensor, Tensor]:
+        """Return the vectors of pictures' codes, and what the tokenizer's own decoder makes of them."""
+        self.tokenizer.autoencoder.to(images.device)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.tokenizer.vectors_and_drawing(self.tokenizer.encode(images))
+
+    def _windows(
+        self, images: Float[Tensor, "b c y x"], corners: Int64[Tensor, "b 2"]
+    ) -> Float[Tensor, "b c _ _"]:
+        """Return a window of each picture."""
+        height, width = self._window(images.shape[2:]).tolist()
+        return torch.stack(
+            [
+                image[:, row : row + height, column : column + width]
+                for image, (row, column) in zip(images, corners.tolist(), strict=True)
+            ]
+        )
+
+    def trained(self) -> RefiningDecoder:
+        """Return a copy of the decoder as it is now, on the CPU."""
+        copy = self.tokenizer.new_decoder(self.config)
+        copy.load_state_dict(self.decoder.state_dict())
+        return copy
+
+
+def edge_error(drawn: Float[Tensor, "b c y x"], real: Float[Tensor, "b c y x"]) -> Float[Tensor, ""]:
+    """Return the mean absolute error of the differences between neighbouring pixels, below and beside."""
+    error = drawn - real
+    return error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+
+
+def mean_psnr(drawn: Float[Tensor, "b c y x"], real: Float[Tensor, "b c y x"]) -> Float[Tensor, ""]:
+    """Return the mean over pictures of their peak signal-to-noise ratio in dB, of pixels in [-1, 1]."""
+    # Half the difference, since [-1, 1] is twice as wide as the [0, 1] that PSNR speaks of.
+    squared = ((drawn.clamp(-1.0, 1.0) - real) / 2.0).square().mean((1, 2, 3))
+    return -10.0 * squared.clamp_min(1e-10).log10().mean()
