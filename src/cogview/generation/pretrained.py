@@ -32,7 +32,9 @@ from cogview.generation.config import MAX_GUIDANCE, MIN_TOP_P, TOP_P
 from cogview.generation.parts import MODEL_FORMAT, PretrainedModel
 from cogview.generation.weights import fingerprint_of_transformer, load_transformer, write_weights
 from cogview.image.config import FOLDER_NAME
+from cogview.image.decoder_folder import DECODERS_NAME, refuse_lost_decoders
 from cogview.image.tokenizer import (
+    TOKENIZER_FILES,
     ImageTokenizer,
     fingerprint_of_weights,
     inference_weights,
