@@ -4,7 +4,7 @@
 #   do not go by way of float32 but through a plain loop. Turning both operands into float32, multiplying and
 #   rounding is many times as fast. torch.optim.Muon makes float32 gradients orthogonal in bfloat16 on any
 #   processor, and its step suffers. (As products go here, oneDNN is told to use AVX2 only, so that newer processors
-#   show it too: so told, a Zen 4 was 16 to 31 times slower. On a true Zen 3, bfloat16 reached 17 GFLOP/s where float32
+#   show it too: so told, a Zen 4 was 16 to 36 times slower. On a true Zen 3, bfloat16 reached 17 GFLOP/s where float32
 #   had 130 to 170; Zen 2 and Intel desktops are inferred, not run. Partly known: pytorch/pytorch, issue 146508.)
 # A good guess: half precision without instructions costs a conversion, so at worst somewhat more than float32.
 # Whom it hits: who trains with autocast, loads a model in its bfloat16, or takes Muon, on an ordinary CPU or a CI

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 import cogview
-from cogview.cli import image_tokenizer_run
+from cogview.cli import perception
 from cogview.cli.main import main
 from cogview.evaluation.efficientnet import find_weights
 
@@ -104,7 +104,7 @@ def test_a_backbone_that_cannot_be_had_is_said_in_one_line(
 def test_a_run_is_not_resumed_with_another_perceptual_loss(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(image_tokenizer_run, "open_efficientnet", lambda backbone: FakeLPIPS("vgg", False))
+    monkeypatch.setattr(perception, "open_efficientnet", lambda backbone: FakeLPIPS("vgg", False))
     words = [*TINY, *PERCEPTUAL, "--data", str(pictures), "--out", str(tmp_path / "run")]
     for name in ("one.pth", "other.pth"):
         (tmp_path / name).write_text(name)

@@ -19,7 +19,7 @@ def bundled() -> DecoderRecipe:
         decoder=DecoderConfig(),
         size_pixels=128,
         training=TrainingConfig(
-            num_steps=6_000,
+            num_steps=4_000,
             batch_size=8,
             learning_rate=1e-3,
             final_learning_rate_fraction=0.02,

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Makes the decoder that ships: its pictures and its training.
+#
+#   scripts/bundled-decoder.sh WORK          needs `make check` run once; see the model card for time and hardware
+#   TRY=1 scripts/bundled-decoder.sh WORK    the whole way in a minute, with few pictures and steps, for a decoder of no use
+#
+# WORK is a folder with 15 GB to spare; a second call goes on where the first one stopped. COGVIEW is the command to run.
+set -euo pipefail
+work=${1:?usage: scripts/bundled-decoder.sh WORK}
+mkdir -p "$work"
+work=$(cd "$work" && pwd)
+cd "$(dirname "$0")/.."
+cogview=${COGVIEW:-.venv/bin/cogview}
+trap : TERM # a request to stop is for the command that runs: it saves and fails, which ends this script too
+of_data=() of_training=()
+if [ -n "${TRY:-}" ]; then
+  of_data=(--data.num-train 40 --data.num-held-out-composition 8 --data.num-held-out-object 8)
+  of_training=(--training.num-steps 4 --training.checkpoint-every-steps 2)
+fi
+[ -d "$work/pictures" ] || $cogview data build bundled-decoder --out "$work/pictures" ${of_data[@]+"${of_data[@]}"} \
+  ${COGVIEW_PACKAGES:+--data.packages-folder "$COGVIEW_PACKAGES"}
+$cogview train decoder bundled --data "$work/pictures" --out "$work/decoder" \
+  ${of_training[@]+"${of_training[@]}"} $([ ! -e "$work/decoder/config.json" ] || echo --resume)
+echo "To ship it: cp -r $work/decoder/model/decoders src/cogview/bundled/image_tokenizer/"
