@@ -26,6 +26,7 @@ def run(
     captioner: str | None = None,
     upscale: Literal[1, 2, 4] = 1,
     magnifier: str | None = None,
+    size: int | None = None,
     seed: int | Literal["random"] = 0,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -61,6 +62,8 @@ def run(
         upscale: draw those that are kept again at 2 or 4 times their size. Needs an adapter for super-resolution.
         magnifier: magnify with it: the name of one that the model has, or a folder, or the run that trained it; the
             model's own by default.
+        size: of the pictures in pixels a side: 128, 256 or 512 for the bundled model, 256 by default; other models have
+            the sizes that their image tokenizer's decoders draw. The codes are the same.
         seed: of the first candidate of each text, the next has the next seed. A seed always draws the same picture;
             random takes one that is told.
         temperature: below 1 prefers probable codes, above 1 levels them, 0 always takes the most probable.
@@ -98,6 +101,7 @@ def run(
         first_seed = random_seed() if seed == "random" else seed
         check_request(["text"], num_candidates, keep, first_seed, is_ranked)
         template = pipeline.drawer(chosen, adapter_strength)[1]
+        size_pixels = pipeline.checked_size(size, upscale)
         if not balance_words:  # else the texts that are drawn are others
             asked.check(pipeline.text_tokenizer, template.max_text_pieces)
             asked.tell_unknown(lambda texts: pipeline.reading(texts, chosen, strict))
@@ -113,6 +117,7 @@ def run(
             "model": model or "bundled",
             **({} if adapter is None else {"adapter": adapter, "adapter_strength": adapter_strength}),
             **({} if upscale == 1 else {"upscale": upscale}),
+            "size": size_pixels,
             "device": str(pipeline.device),
             "dtype": str(pipeline.dtype).removeprefix("torch."),
         }
@@ -145,11 +150,14 @@ def run(
                     "captioner": ranker,
                     "upscale": upscale,
                     "magnifier": enlarger,
+                    "size_pixels": size_pixels,
                     "strict": strict,
                 },
                 settings=settings,
                 folder=folder,
-                picture_height=template.grid_rows * pipeline.image_tokenizer.downsampling_factor * upscale,
+                picture_height=size_pixels
+                * template.grid_rows
+                // max(template.grid_rows, template.grid_columns),
                 sheet_scale=sheet_scale,
             )
             tell_kept(folder, len(asked) * run.num_kept)

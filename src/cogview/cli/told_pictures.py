@@ -63,16 +63,24 @@ def weights_of(pipeline: "Pipeline", *adapters: str | None) -> dict[str, str]:
         adapters: names of those that are used; None counts for nothing.
     """
     from cogview.generation.weights import fingerprint_of_transformer
+    from cogview.image.decoder import fingerprint_of_decoder
 
-    return {
-        "transformer": pipeline.fingerprint,
-        "text_tokenizer": pipeline.text_tokenizer.fingerprint,
-        "image_tokenizer": pipeline.image_tokenizer.fingerprint,
-    } | {
-        f"adapter {name}": fingerprint_of_transformer(pipeline.adapters[name].transformer.state_dict())
-        for name in adapters
-        if name is not None
-    }
+    return (
+        {
+            "transformer": pipeline.fingerprint,
+            "text_tokenizer": pipeline.text_tokenizer.fingerprint,
+            "image_tokenizer": pipeline.image_tokenizer.fingerprint,
+        }
+        | {
+            f"decoder {name}": fingerprint_of_decoder(decoder)
+            for name, decoder in pipeline.image_tokenizer.decoders.items()
+        }
+        | {
+            f"adapter {name}": fingerprint_of_transformer(pipeline.adapters[name].transformer.state_dict())
+            for name in adapters
+            if name is not None
+        }
+    )
 
 
 class ToldPictures:

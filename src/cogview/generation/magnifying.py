@@ -128,7 +128,7 @@ class MagnifyingModel(CaptioningModel):
         high = self.magnified(chosen, torch.stack(codes), words, seeds, factor, config, progress)
         return [
             MagnifiedImage(
-                image=self.decoded(each),
+                image=self.decoded(each, self._encoded_pixels * factor),
                 codes=each,
                 seed=number,
                 text=text,
@@ -174,9 +174,46 @@ class MagnifyingModel(CaptioningModel):
             codes, [pieces[text] for text in texts], seeds, config, factor=factor, progress=progress
         )
 
-    def decoded(self, codes: Int64[Tensor, "r s"]) -> Image.Image:
-        """Return the picture of some codes, decoded by itself: convolutions round differently in other batches."""
-        return tensor_to_images(self.image_tokenizer.decode(codes[None].to(self.device)))[0]
+    def decoded(self, codes: Int64[Tensor, "r s"], size_pixels: int | None = None) -> Image.Image:
+        """Return the picture of some codes, decoded by itself: convolutions round differently in other batches.
+
+        Args:
+            codes: of any grid.
+            size_pixels: of its longer side; as large as it was encoded, by the tokenizer's own decoder, by default.
+
+        Raises:
+            UsageError: no decoder draws that size.
+        """
+        return tensor_to_images(self.image_tokenizer.decode(codes[None].to(self.device), size_pixels))[0]
+
+    @property
+    def size_pixels(self) -> int:
+        """Return the longer side of the pictures that `generate` draws by default.
+
+        It is twice that of the encoded picture if there is a decoder for it, else the same.
+        """
+        return self._encoded_pixels * max(scale for scale in self.image_tokenizer.scales if scale <= 2)
+
+    @property
+    def _encoded_pixels(self) -> int:
+        template = self.template
+        return max(template.grid_rows, template.grid_columns) * self.image_tokenizer.downsampling_factor
+
+    def checked_size(self, size_pixels: int | None, upscale: int = 1) -> int:
+        """Return the longer side of pictures that are to be drawn.
+
+        Args:
+            size_pixels: what is asked for; if None, `size_pixels` of the model, or of what `upscale` makes of the codes.
+            upscale: how many times as many rows and columns of codes there will be.
+
+        Raises:
+            UsageError: no decoder draws that size.
+        """
+        if size_pixels is None:
+            return self.size_pixels if upscale == 1 else self._encoded_pixels * upscale
+        rows, columns = self.template.grid_rows * upscale, self.template.grid_columns * upscale
+        self.image_tokenizer.scale_for(size_pixels, rows, columns)
+        return size_pixels
 
 
 def check_factor(factor: int) -> None:

@@ -75,6 +75,7 @@ class Pipeline(MagnifyingModel):
         captioner: str | None = ...,
         upscale: int = ...,
         magnifier: str | None = ...,
+        size_pixels: int | None = ...,
         strict: bool = ...,
     ) -> list[GeneratedImage]: ...
 
@@ -96,6 +97,7 @@ class Pipeline(MagnifyingModel):
         captioner: str | None = ...,
         upscale: int = ...,
         magnifier: str | None = ...,
+        size_pixels: int | None = ...,
         strict: bool = ...,
     ) -> list[list[GeneratedImage]]: ...
 
@@ -116,6 +118,7 @@ class Pipeline(MagnifyingModel):
         captioner: str | None = None,
         upscale: int = 1,
         magnifier: str | None = None,
+        size_pixels: int | None = None,
         strict: bool = False,
     ) -> list[GeneratedImage] | list[list[GeneratedImage]]:
         """Draw pictures for one text or for several.
@@ -144,6 +147,8 @@ class Pipeline(MagnifyingModel):
             upscale: 2 or 4 draws those that are kept again at so many times their size, with the same `top_k` and
                 `top_p`; needs an adapter for super-resolution.
             magnifier: the name of the adapter to magnify with, if there are several.
+            size_pixels: of the pictures' longer side; of the sizes that the image tokenizer's decoders draw, by default
+                the model's own, `size_pixels`, or that times `upscale`.
             balance_words: give each word for people a gender and a skin tone, in turn from seed to seed; see
                 `cogview.text.word_replacing`.
             strict: refuse words that the model has never seen, rather than warn of them.
@@ -163,7 +168,7 @@ class Pipeline(MagnifyingModel):
         # What is missing is found out before the codes are drawn, not after.
         ranker = self.captioner(captioner) if is_ranked else None
         enlarger = self.magnifier(magnifier) if upscale > 1 else None
-        _ = self.image_tokenizer
+        size = self.checked_size(size_pixels, upscale)
         num_kept = len(texts) * (num_candidates if keep is None else keep)
         num_drawn = len(texts) * num_candidates * self.template.num_codes_per_image
         num_all = num_drawn + (
@@ -206,7 +211,7 @@ class Pipeline(MagnifyingModel):
             said = words[index][number]
             drawn[index].append(
                 GeneratedImage(
-                    image=self.decoded(each),
+                    image=self.decoded(each, size),
                     codes=each,
                     seed=seed + number,
                     text=texts[index],
