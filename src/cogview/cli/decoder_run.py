@@ -4,7 +4,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from cogview.cli.image_tokenizer_run import HELD_OUT_SPLITS, MAX_EVALUATED, NUM_SAMPLES, open_images
 from cogview.cli.perception import PerceptionName, perception_of, seen_by
@@ -14,7 +13,7 @@ from cogview.data.image_array import ImageArray, splits_of
 from cogview.errors import UsageError
 from cogview.evaluation.decoders import decoder_grid, evaluate_scales
 from cogview.files import atomic_write_bytes
-from cogview.image.tokenizer import ImageTokenizer
+from cogview.image.tokenizer import ImageTokenizer, lossless_dtype
 from cogview.recipes.config import DecoderRecipe
 from cogview.training.decoder import DecoderTask
 
@@ -102,7 +101,9 @@ def train_decoder(
         }
 
     def export(folder: Path) -> None:
-        with_decoder().save_pretrained(folder, dtype=torch.float16)
+        whole = with_decoder()
+        whole.decoders[name].half().float()  # half the file; encoder and codebook keep all their digits
+        whole.save_pretrained(folder, lossless_dtype(whole))
 
     run_training(
         task,

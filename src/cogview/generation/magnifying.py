@@ -203,7 +203,7 @@ class MagnifyingModel(CaptioningModel):
         """Return the longer side of pictures that are to be drawn.
 
         Args:
-            size_pixels: what is asked for; if None, `size_pixels` of the model, or of what `upscale` makes of the codes.
+            size_pixels: what is asked for; the model's own `size_pixels` by default, or the size of upscaled codes.
             upscale: how many times as many rows and columns of codes there will be.
 
         Raises:

@@ -35,10 +35,8 @@ from cogview.image.config import FOLDER_NAME
 from cogview.image.decoder_folder import DECODERS_NAME, refuse_lost_decoders
 from cogview.image.tokenizer import (
     TOKENIZER_FILES,
-    ImageTokenizer,
-    fingerprint_of_weights,
-    inference_weights,
     load_image_tokenizer,
+    lossless_dtype,
 )
 from cogview.plain_json import section_from_json
 from cogview.sequence.template import TextToImageTemplate
@@ -133,7 +131,7 @@ def save_pretrained(
         if model.text_tokenizer:
             model.text_tokenizer.save(unfinished / "text.model")
         if model.image_tokenizer:
-            image_dtype = _lossless_dtype(model.image_tokenizer)
+            image_dtype = lossless_dtype(model.image_tokenizer)
             model.image_tokenizer.save_pretrained(unfinished / FOLDER_NAME, image_dtype)
         if model.words:
             model.words.save(unfinished)
@@ -153,16 +151,6 @@ def save_pretrained(
                     dtype or torch.float16,
                     fingerprint=written,
                 )
-
-
-def _lossless_dtype(tokenizer: ImageTokenizer) -> torch.dtype:
-    """Return float16 for an image tokenizer whose weights already are rounded to it, else float32.
-
-    Its weights are never rounded here: that would make it another tokenizer than the transformer learnt with.
-    """
-    halves = {name: weight.half() for name, weight in inference_weights(tokenizer.autoencoder).items()}
-    is_lossless = fingerprint_of_weights(tokenizer.config, halves) == tokenizer.fingerprint
-    return torch.float16 if is_lossless else torch.float32
 
 
 def load_pretrained(

@@ -428,3 +428,14 @@ def fingerprint_of_weights(config: AutoencoderConfig, weights: dict[str, Tensor]
         digest.update(f"{name} {tuple(values.shape)}".encode())
         digest.update(values.numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def lossless_dtype(tokenizer: ImageTokenizer) -> torch.dtype:
+    """Return float16 for an image tokenizer whose weights already are rounded to it, else float32.
+
+    To round its weights would make it another tokenizer than tokens, models and
+    decoders were made with.
+    """
+    halves = {name: weight.half() for name, weight in inference_weights(tokenizer.autoencoder).items()}
+    is_lossless = fingerprint_of_weights(tokenizer.config, halves) == tokenizer.fingerprint
+    return torch.float16 if is_lossless else torch.float32

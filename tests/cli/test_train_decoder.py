@@ -1,0 +1,139 @@
+"""`cogview train decoder`: a run from pictures to a tokenizer that draws larger, and a model that draws with it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cogview
+from cogview.cli.main import main
+from cogview.generation.pipeline import Pipeline
+from cogview.generation.pretrained import save_pretrained
+from tiny import tiny_model
+
+TINY = ["train", "decoder", "tiny", "--training.num-steps", "4", "--training.log-every-steps", "1"]
+TINY += ["--size-pixels", "16", "--decoder.judged-pixels", "16"]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Return noise of 32 x 32 pixels, some of it held out."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    lines = []
+    for number in range(10):
+        Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+        split = "held-out-object" if number > 7 else "train"
+        lines.append(json.dumps({"file_name": f"{number}.png", "text": "noise", "split": split}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    save_pretrained(tiny_model(tmp_path), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def train(pictures: Path, model: Path, out: Path, *more: str) -> int:
+    words = [*TINY, "--data", pictures, "--image-tokenizer", model, "--out", out, *more]
+    return main([str(word) for word in words])
+
+
+def test_a_model_draws_larger_with_what_was_trained(pictures, model, tmp_path, capsys):
+    before = cogview.load(model, device="cpu")
+    assert before.size_pixels == 16
+    assert train(pictures, model, tmp_path / "run") == 0
+    told = capsys.readouterr().out
+    assert "psnr_x2_db" in told
+    assert "bicubic_x2_db" in told
+    assert list((tmp_path / "run" / "samples").glob("*.png"))
+    tokenizer = cogview.load_image_tokenizer(tmp_path / "run")
+    assert tokenizer.fingerprint == before.image_tokenizer.fingerprint
+    assert tokenizer.scales == [1, 2]
+    assert list(tokenizer.decoders) == ["x1-x2"]
+
+    shutil.copytree(tmp_path / "run" / "model" / "decoders", model / "image_tokenizer" / "decoders")
+    pipe = cogview.load(model, device="cpu")
+    assert pipe.size_pixels == 32
+    for size in (None, 16, 32):
+        [picture] = pipe.generate("a red cat", 1, seed=3, size_pixels=size)
+        [plain] = before.generate("a red cat", 1, seed=3)
+        assert picture.image.size == (size or 32, size or 32)
+        assert torch.equal(picture.codes, plain.codes)
+        expected = pipe.image_tokenizer.decode(plain.codes[None], size or 32)
+        assert (
+            np.abs(np.asarray(picture.image) / 127.5 - 1 - expected[0].permute(1, 2, 0).numpy()).max() < 0.01
+        )
+    with pytest.raises(cogview.UsageError, match="but with 16 or 32"):
+        pipe.generate("a red cat", 1, size_pixels=64)
+
+    assert pipe.image_tokenizer.decoders.keys() == {"x1-x2"}
+    Pipeline(tiny_model(tmp_path)).save_pretrained(tmp_path / "other")  # has none, and is another folder
+    with pytest.raises(cogview.CogViewError, match="holds the decoder x1-x2"):
+        before.save_pretrained(model)
+    pipe.save_pretrained(tmp_path / "copy")
+    assert cogview.load(tmp_path / "copy", device="cpu").size_pixels == 32
+
+
+def test_generate_writes_the_size_that_is_asked_for(pictures, model, tmp_path, capsys):
+    assert train(pictures, model, tmp_path / "run") == 0
+    shutil.copytree(tmp_path / "run" / "model" / "decoders", model / "image_tokenizer" / "decoders")
+    words = [
+        "generate",
+        "a red cat",
+        "--model",
+        str(model),
+        "--num-candidates",
+        "2",
+        "--json",
+        "--device",
+        "cpu",
+    ]
+    sizes: dict[tuple[str, ...], set[tuple[int, int]]] = {}
+    for size in ([], ["--size", "16"]):
+        capsys.readouterr()
+        assert main([*words, "--out", str(tmp_path / "out"), *size]) == 0
+        drawn = json.loads(capsys.readouterr().out)
+        for each in drawn["pictures"]:
+            with Image.open(each["path"]) as image:
+                sizes.setdefault(tuple(size), set()).add(image.size)
+                assert json.loads(image.info["cogview"])["size"] == (16 if size else 32)
+    assert sizes == {(): {(32, 32)}, ("--size", "16"): {(16, 16)}}
+    assert main([*words, "--out", str(tmp_path / "out"), "--size", "100"]) == 2
+    assert "cannot be drawn with 100 pixels" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_and_others_decoders_are_kept(pictures, model, tmp_path, capsys):
+    only_twice = ["--decoder.scales", "2", "--name", "twice"]
+    assert train(pictures, model, tmp_path / "twice", *only_twice) == 0
+    assert train(pictures, model, tmp_path / "twice", *only_twice) == 2  # a run is there
+    assert "resume it" in capsys.readouterr().err
+    assert train(pictures, model, tmp_path / "twice", *only_twice, "--resume") == 0
+    once = ["--decoder.scales", "1", "--name", "once"]
+    assert train(pictures, tmp_path / "twice", tmp_path / "once", *once) == 0
+    assert set(cogview.load_image_tokenizer(tmp_path / "once").decoders) == {"once", "twice"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--size-pixels", "18"], "multiple of 4"),
+        (["--name", "../away"], "name of a folder"),
+        (["--decoder.scales", "3"], "some of 1, 2 and 4"),
+        (["--decoder.judged-pixels", "4"], "leave nothing"),
+        (["--training.compile"], "cannot be compiled"),
+        (["--training.precision", "float16_o2"], "is for transformers"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_made(
+    pictures, model, tmp_path, capsys, flags, complaint
+):
+    assert train(pictures, model, tmp_path / "run", *flags) == 2
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

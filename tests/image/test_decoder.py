@@ -1,0 +1,217 @@
+"""Further decoders of an image tokenizer: they draw its codes at several sizes and change nothing else."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from cogview.errors import CogViewError, UsageError
+from cogview.image.decoder import RefiningDecoder, fingerprint_of_decoder
+from cogview.image.decoder_config import DecoderConfig
+from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
+from tiny import tiny_image_tokenizer
+
+SHAPE = DecoderConfig(scales=(1, 2, 4), channels=(8, 6), num_blocks=(1, 1))
+
+
+def random_decoder(
+    tokenizer: ImageTokenizer, config: DecoderConfig = SHAPE, seed: int = 0
+) -> RefiningDecoder:
+    """Return a decoder of which every weight counts."""
+    torch.manual_seed(seed)
+    decoder = tokenizer.new_decoder(config)
+    for weight in decoder.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    return decoder
+
+
+@pytest.fixture
+def tokenizer() -> ImageTokenizer:
+    return tiny_image_tokenizer()
+
+
+@pytest.fixture
+def codes() -> torch.Tensor:
+    return torch.randint(0, 32, (2, 4, 3), generator=torch.Generator().manual_seed(0))
+
+
+def test_a_new_decoder_changes_nothing_but_the_size(tokenizer, codes):
+    plain = tokenizer.decode(codes)
+    tokenizer.add_decoder("sharp", tokenizer.new_decoder(SHAPE))
+    assert tokenizer.scales == [1, 2, 4]
+    assert torch.equal(tokenizer.decode(codes, 16), plain)
+    for scale in (2, 4):
+        larger = F.interpolate(plain, scale_factor=float(scale), mode="bicubic").clamp(-1, 1)
+        assert torch.equal(tokenizer.decode(codes, 16 * scale), larger)
+
+
+def test_codes_and_the_own_decoder_stay_as_they_are(tokenizer, codes):
+    images = torch.rand(2, 3, 16, 12) * 2 - 1
+    before = tokenizer.fingerprint, tokenizer.decode(codes), tokenizer.encode(images)
+    tokenizer.add_decoder("sharp", random_decoder(tokenizer))
+    assert tokenizer.fingerprint == before[0]
+    assert torch.equal(tokenizer.decode(codes), before[1])
+    assert torch.equal(tokenizer.encode(images), before[2])
+    assert not torch.equal(tokenizer.decode(codes, 16), before[1])
+
+
+def test_what_is_written_is_what_is_read(tokenizer, codes, tmp_path):
+    tokenizer.add_decoder("sharp", random_decoder(tokenizer))
+    tokenizer.save_pretrained(tmp_path / "whole")
+    loaded = load_image_tokenizer(tmp_path / "whole")
+    assert list(loaded.decoders) == ["sharp"]
+    for size in (16, 32, 64):
+        assert torch.equal(loaded.decode(codes, size), tokenizer.decode(codes, size))
+    tokenizer.save_pretrained(tmp_path / "half", torch.float16)
+    half = load_image_tokenizer(tmp_path / "half")
+    weights = load_file(tmp_path / "half" / "decoders" / "sharp" / "model.safetensors")
+    assert {each.dtype for each in weights.values()} == {torch.float16}
+    half.save_pretrained(tmp_path / "again")  # float32, but what is rounded stays so
+    again = load_image_tokenizer(tmp_path / "again")
+    assert fingerprint_of_decoder(again.decoders["sharp"]) == fingerprint_of_decoder(half.decoders["sharp"])
+
+
+def test_only_the_wanted_size_is_drawn(tokenizer, codes):
+    decoder = random_decoder(tokenizer)
+    vectors, drawing = tokenizer.vectors_and_drawing(codes)
+    every = decoder(vectors, drawing)
+    assert set(every) == {1, 2, 4}
+    for scale in every:
+        alone = decoder(vectors, drawing, [scale])
+        assert set(alone) == {scale}
+        assert torch.equal(alone[scale], every[scale])
+        assert alone[scale].shape == (2, 3, 16 * scale, 12 * scale)
+
+
+@pytest.mark.parametrize("channels", [(8,), (8, 6), (8, 6, 4), (8, 6, 4, 4)])
+def test_doublings_may_be_fewer_or_more_than_the_code_has_pixels(tokenizer, codes, channels):
+    """A code is 4 x 4 pixels here: three doublings make eight places a side, which scales 2 and 4 can fill."""
+    config = DecoderConfig(scales=(2, 4), channels=channels, num_blocks=(1,) * len(channels))
+    tokenizer.add_decoder("other", random_decoder(tokenizer, config))
+    assert tokenizer.decode(codes, 32).shape == (2, 3, 32, 24)
+    assert tokenizer.decode(codes, 64).shape == (2, 3, 64, 48)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"scales": (1,), "channels": (8, 6, 4, 4), "num_blocks": (1, 1, 1, 1)}, "4 pixels at scale 1"),
+        ({"scales": (3,)}, "some of 1, 2 and 4"),
+        ({"scales": (2, 2)}, "each once"),
+        ({"scales": ()}, "some of 1, 2 and 4"),
+        ({"channels": (8,)}, "one length"),
+        ({"channels": (8, 0)}, "at least 1"),
+        ({"l1_weight": float("nan")}, "not be negative"),
+        ({"judged_pixels": 8}, "leave nothing"),
+    ],
+)
+def test_shapes_that_cannot_be_are_refused(tokenizer, changes, complaint):
+    values = {"scales": (1, 2), "channels": (8, 6), "num_blocks": (1, 1)} | changes
+    with pytest.raises(UsageError, match=complaint):
+        tokenizer.new_decoder(DecoderConfig(**values))
+
+
+def test_a_size_that_no_decoder_draws_is_refused_with_those_there_are(tokenizer, codes):
+    with pytest.raises(UsageError, match="32 pixels a side, but with 16; `cogview train decoder`"):
+        tokenizer.decode(codes, 32)
+    tokenizer.add_decoder("sharp", random_decoder(tokenizer))
+    with pytest.raises(UsageError, match="but with 16 or 32 or 64"):
+        tokenizer.decode(codes, 48)
+
+
+def test_two_decoders_of_one_size_are_refused(tokenizer, tmp_path):
+    tokenizer.add_decoder("sharp", random_decoder(tokenizer))
+    tokenizer.add_decoder("sharp", random_decoder(tokenizer, seed=1))  # in its place
+    other = DecoderConfig(scales=(2,), channels=(8, 6), num_blocks=(1, 1))
+    with pytest.raises(UsageError, match="sharp and other both draw at scale 2"):
+        tokenizer.add_decoder("other", random_decoder(tokenizer, other))
+    tokenizer.save_pretrained(tmp_path / "both")
+    folder = tmp_path / "both" / "decoders"
+    (folder / "sharp").rename(folder / "a")
+    tokenizer.save_pretrained(tmp_path / "one")
+    (tmp_path / "one" / "decoders" / "sharp").rename(folder / "b")
+    with pytest.raises(CogViewError, match="a and b both draw"):
+        load_image_tokenizer(tmp_path / "both")
+
+
+def test_a_decoder_for_other_codes_is_refused(tokenizer, tmp_path):
+    other = tiny_image_tokenizer(num_codes=16)
+    other.add_decoder("sharp", random_decoder(other))
+    other.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "own")
+    (tmp_path / "other" / "decoders").rename(tmp_path / "own" / "decoders")
+    with pytest.raises(CogViewError, match=f"for the image tokenizer {other.fingerprint}"):
+        load_image_tokenizer(tmp_path / "own")
+    wide = RefiningDecoder(SHAPE, code_size=9, downsampling_factor=4)
+    with pytest.raises(UsageError, match="for other codes"):
+        tokenizer.add_decoder("wide", wide)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda content: content | {"format": "cogview"}, "not a decoder"),
+        (lambda content: content | {"version": 2}, "version 2"),
+        (lambda content: content | {"config": {"scales": [1, 2], "colour": 3}}, "not valid"),
+        (lambda content: content | {"config": content["config"] | {"num_blocks": [10**9, 1]}}, "1,000,000,0"),
+        (lambda content: content | {"config": content["config"] | {"channels": [10**9, 6]}}, "not those of"),
+        (lambda content: content | {"config": content["config"] | {"channels": [8, 7]}}, "not those of"),
+        (lambda content: content | {"config": content["config"] | {"scales": [True, 2, 4]}}, "not valid"),
+        (lambda content: content | {"fingerprint": "0" * 16}, "belong to different decoders"),
+        (lambda _: None, "not a decoder"),
+    ],
+)
+def test_a_folder_that_is_wrong_is_refused_in_words(tokenizer, tmp_path, change, complaint):
+    tokenizer.add_decoder("sharp", random_decoder(tokenizer))
+    tokenizer.save_pretrained(tmp_path / "whole")
+    path = tmp_path / "whole" / "decoders" / "sharp" / "config.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(CogViewError, match=complaint):
+        load_image_tokenizer(tmp_path / "whole")
+
+
+def test_missing_and_damaged_files_are_told(tokenizer, tmp_path):
+    tokenizer.add_decoder("sharp", random_decoder(tokenizer))
+    tokenizer.save_pretrained(tmp_path / "whole")
+    folder = tmp_path / "whole" / "decoders" / "sharp"
+    weights = load_file(folder / "model.safetensors")
+    name = next(iter(weights))
+    save_file({**weights, name: weights[name] + 1}, folder / "model.safetensors")
+    with pytest.raises(CogViewError, match="copy the folder again"):
+        load_image_tokenizer(tmp_path / "whole")
+    (folder / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CogViewError, match=re.escape(str(folder / "model.safetensors"))):
+        load_image_tokenizer(tmp_path / "whole")
+    (folder / "config.json").unlink()
+    with pytest.raises(CogViewError, match="is missing"):
+        load_image_tokenizer(tmp_path / "whole")
+
+
+def test_saving_over_a_folder_loses_no_decoder(tokenizer, tmp_path):
+    tokenizer.add_decoder("sharp", random_decoder(tokenizer))
+    tokenizer.save_pretrained(tmp_path / "folder")
+    with pytest.raises(CogViewError, match="holds the decoder sharp"):
+        tiny_image_tokenizer().save_pretrained(tmp_path / "folder")
+    assert list(load_image_tokenizer(tmp_path / "folder").decoders) == ["sharp"]
+    tokenizer.save_pretrained(tmp_path / "folder")  # it has it
+    (tmp_path / "folder" / "decoders" / "sharp" / "notes.txt").write_text("mine")
+    with pytest.raises(CogViewError, match=re.escape("decoders/sharp/notes.txt")):
+        tokenizer.save_pretrained(tmp_path / "folder")
+
+
+def test_files_of_a_tokenizer_are_few(tokenizer, tmp_path: Path):
+    tokenizer.add_decoder("sharp", random_decoder(tokenizer))
+    tokenizer.save_pretrained(tmp_path / "folder")
+    files = sorted(
+        path.relative_to(tmp_path / "folder").as_posix() for path in (tmp_path / "folder").rglob("*.*")
+    )
+    assert files == [
+        "config.json",
+        "decoders/sharp/config.json",
+        "decoders/sharp/model.safetensors",
+        "model.safetensors",
+    ]
