@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from cogview.errors import CogViewError, UsageError
 from cogview.image.config import VQVAEConfig
-from cogview.image.tokenizer import ImageTokenizer, fingerprint_of, load_image_tokenizer
+from cogview.image.fingerprint import fingerprint_of
+from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
 from cogview.image.vqvae import VQVAE
 
 TINY = VQVAEConfig(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cogview.generation.pretrained import BUNDLED_FOLDER
-from cogview.image.tokenizer import inference_weights
+from cogview.image.fingerprint import inference_weights
 from cogview.image.vqvae import VQVAE
 from cogview.recipes import image_tokenizer, text_to_image
 from cogview.sequence.template import TextToImageTemplate

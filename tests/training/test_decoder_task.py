@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from cogview.errors import UsageError
 from cogview.image.decoder_config import DecoderConfig
+from cogview.image.fingerprint import fingerprint_of
 from cogview.image.pixels import as_float
-from cogview.image.tokenizer import fingerprint_of
 from cogview.training.config import TrainingConfig
 from cogview.training.decoder import DecoderTask, edge_error, mean_psnr
 from cogview.training.loop import train

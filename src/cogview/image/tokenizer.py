@@ -1,10 +1,8 @@
 """A trained image tokenizer as a folder that can be shared, and the object that uses it."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import MISSING, asdict
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +27,7 @@ from cogview.image.decoder_folder import (
     save_decoder,
 )
 from cogview.image.exact import exact_convolutions
+from cogview.image.fingerprint import fingerprint_of, fingerprint_of_weights, inference_weights
 from cogview.image.kept import KeptPictures, kept_db
 from cogview.image.vqgan import VQGAN
 from cogview.image.vqvae import VQVAE
@@ -42,20 +41,6 @@ TOKENIZER_FILES = (
     "model.safetensors",
     *(f"{DECODERS_NAME}/*/{name}" for name in DECODER_FILES),
 )
-# What only training needs; a finetune starts it afresh from the codebook.
-TRAINING_STATE = tuple(
-    f"quantizer.{name}" for name in ("cluster_size", "embed_avg", "is_initialised", "temperature")
-)
-# Added to the configuration since version 1 was first written, with what was so before.
-_ADDED_LATER: dict[str, Any] = {
-    "encoder_kernel_size": 4,
-    "codebook": "moving_average",
-    "codebook_initialisation": "encoder_outputs",
-    "codebook_weight": 1.0,
-    "gumbel_temperatures": (1.0, 0.01),
-    "gumbel_annealing_steps": 1_000,
-    "norm_groups": 32,
-}
 _KINDS: dict[str, type[AutoencoderConfig]] = {"vqvae": VQVAEConfig, "vqgan": VQGANConfig}
 
 
@@ -208,11 +193,7 @@ class ImageTokenizer:
         )
 
     def new_decoder(self, config: DecoderConfig) -> RefiningDecoder:
-        """Return an untrained decoder for the codes.
-
-        Raises:
-            UsageError: the configuration does not fit them.
-        """
+        """Return an untrained decoder for the codes; `UsageError` if the configuration does not fit them."""
         return RefiningDecoder(config, self.config.code_size, self.downsampling_factor)
 
     def add_decoder(self, name: str, decoder: RefiningDecoder) -> None:
@@ -225,8 +206,8 @@ class ImageTokenizer:
         Raises:
             UsageError: it is for other codes, or another one draws one of its sizes.
         """
-        wanted = self.config.code_size, self.downsampling_factor
-        if (decoder.code_size, decoder.downsampling_factor) != wanted:
+        own = self.config.code_size, self.downsampling_factor
+        if own != (decoder.code_size, decoder.downsampling_factor):
             raise UsageError(f"the decoder {name} is for other codes than this image tokenizer's")
         for other, each in self._decoders.items():
             if other != name and (both := set(each.config.scales) & set(decoder.config.scales)):
@@ -405,36 +386,10 @@ def config_from_json(content: Mapping[str, Any], folder: Path) -> AutoencoderCon
         raise CogViewError(f"{folder}/config.json: its configuration is not valid ({error})") from error
 
 
-def inference_weights(autoencoder: Autoencoder) -> dict[str, Tensor]:
-    """Return the tensors that encoding and decoding need, by name."""
-    state = autoencoder.state_dict()
-    return {name: state[name].detach().contiguous() for name in sorted(state) if name not in TRAINING_STATE}
-
-
-def fingerprint_of(autoencoder: Autoencoder) -> str:
-    """Return 16 hexadecimal digits that name a tokenizer: equal means equal codes and equal pictures."""
-    return fingerprint_of_weights(autoencoder.config, inference_weights(autoencoder))
-
-
-def fingerprint_of_weights(config: AutoencoderConfig, weights: dict[str, Tensor]) -> str:
-    """Return the fingerprint of a configuration and weights, whatever precision they are stored in."""
-    # What was added to the configuration later counts only where it is used, so that older fingerprints stay.
-    counted = {
-        name: value for name, value in asdict(config).items() if _ADDED_LATER.get(name, MISSING) != value
-    }
-    digest = hashlib.sha256(json.dumps(counted, sort_keys=True).encode())
-    for name in sorted(weights):
-        values = weights[name].to("cpu", torch.float32).contiguous()
-        digest.update(f"{name} {tuple(values.shape)}".encode())
-        digest.update(values.numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def lossless_dtype(tokenizer: ImageTokenizer) -> torch.dtype:
     """Return float16 for an image tokenizer whose weights already are rounded to it, else float32.
 
-    To round its weights would make it another tokenizer than tokens, models and
-    decoders were made with.
+    To round its weights would make it another tokenizer than tokens, models and decoders were made with.
     """
     halves = {name: weight.half() for name, weight in inference_weights(tokenizer.autoencoder).items()}
     is_lossless = fingerprint_of_weights(tokenizer.config, halves) == tokenizer.fingerprint
