@@ -91,7 +91,7 @@ def train_text_to_image(
     def whole_pictures(tokens: TokenShards, dropped_texts: float = 0.0) -> TokenBatches:
         return TokenBatches(tokens, model.template, seed, recipe.training.batch_size, dropped_texts)
 
-    read = _batches(recipe, whole_pictures(shards, recipe.dropped_texts), shards)
+    read = _batches(recipe, whole_pictures(shards, recipe.dropped_texts))
     # Of several processes each trains its part of a transformer; the model gets the whole of it to draw and to export.
     alone = Ranks.from_environment(os.environ).num_ranks == 1
     trained = model.transformer if alone else copy.deepcopy(model.transformer)
@@ -138,7 +138,7 @@ def train_text_to_image(
     )
 
 
-def _batches(recipe: TextToImageRecipe, whole: TokenBatches, shards: TokenShards) -> BatchSource:
+def _batches(recipe: TextToImageRecipe, whole: TokenBatches) -> BatchSource:
     """Return what a run reads, step by step: first few codes and then more, as far as its recipe says so."""
     seed, num_steps, start = recipe.training.seed, recipe.training.num_steps, recipe.few_codes_first
     num_first_steps = round(start.fraction * num_steps)
@@ -151,8 +151,7 @@ def _batches(recipe: TextToImageRecipe, whole: TokenBatches, shards: TokenShards
         return read
     # As many codes a step as of whole pictures: a step then costs much the same.
     num_pictures = recipe.training.batch_size * max(1, whole.template.num_codes_per_image // start.kept_codes)
-    all_codes = TokenBatches(shards, whole.template, seed, num_pictures, recipe.dropped_texts)
-    first = thinned(all_codes, seed, start.masked_codes, start.kept_codes)
+    first = thinned(whole.of_size(num_pictures), seed, start.masked_codes, start.kept_codes)
     return TwoPhaseBatches(first, read, num_first_steps)
 
 

@@ -4,6 +4,7 @@ Because nothing is remembered from step to step, a resumed run sees the same bat
 and any step's batch can be looked at by itself.
 """
 
+import copy
 import dataclasses
 import warnings
 from collections.abc import Callable
@@ -115,6 +116,12 @@ class TokenBatches:
                 f"{template.max_text_pieces} pieces and lose their end.",
                 stacklevel=2,
             )
+
+    def of_size(self, batch_size: int) -> "TokenBatches":
+        """Return the same pairs in batches of another size."""
+        other = copy.copy(self)
+        other._batch_size = batch_size
+        return other
 
     def batch(self, step: int) -> TokenBatch:
         """Return the sequences of a step, counted from 0; `num_clipped` of them lost the end of their text."""
