@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from cogview.data.folder_contents import FolderContents
 from cogview.data.pairs import Captions, Entry, Problem, SourceState, passed_over
-from cogview.data.samples import FileName, Member, entries_of_group
+from cogview.data.samples import CAPTION_ENDINGS, FileName, Member, entries_of_group
 from cogview.data.tar_members import DAMAGE, MAX_MEMBER_BYTES, TarMember, members_of
 from cogview.errors import CogViewError
 from cogview.image.formats import IMAGE_ENDINGS
@@ -112,7 +112,7 @@ class Tars:
         def told_name(name: str) -> str:
             return f"{tar_name} {name}"
 
-        for sample, name, members in _groups(path):
+        for sample, name, members in _groups(path, self._captions):
             if isinstance(members, Problem):
                 yield Problem(where=told_name(members.where), kind=members.kind, reason=members.reason)
             elif members and name in seen:
@@ -169,7 +169,7 @@ def _count_images(path: Path, most: int | None = None) -> tuple[int, int]:
     return num_images, num_bytes
 
 
-def _groups(path: Path) -> Iterator[tuple[str, str, Members | Problem]]:
+def _groups(path: Path, captions: Captions) -> Iterator[tuple[str, str, Members | Problem]]:
     """Yield each run of members that share a name up to the ending, with the sample that they belong to, and problems.
 
     A sample's own group, the one of its name, closes it and may be empty. Before it come the groups of longer names,
@@ -178,33 +178,48 @@ def _groups(path: Path) -> Iterator[tuple[str, str, Members | Problem]]:
     """
     sample = ""
     groups: dict[str, Members] = {}  # the sample's own and at most one more behind it
-    for member in members_of(path):
-        if member is None:
-            yield from _closed(sample, groups)
-            groups = {}
-            continue
-        if isinstance(member, Problem):
-            yield "", "", member
-            continue
-        name = FileName.of(member.name)
-        if name.sample != sample:
-            yield from _closed(sample, groups)
-            sample, groups = name.sample, {name.sample: {}}
-        elif name.group not in groups and len(groups) == 2:
-            yield sample, *groups.popitem()
-        group = groups.setdefault(name.group, {})
-        if member.name in group:
-            yield (
-                "",
-                "",
-                passed_over(member.name, "another file of this name follows in the tar, which counts"),
-            )
-        num_bytes = sum(len(each.source) for each in group.values() if isinstance(each.source, bytes))
-        content = member.read() if num_bytes <= MAX_MEMBER_BYTES else None
-        group[member.name] = Member(member.name, content)
+    try:
+        for member in members_of(path):
+            if member is None:
+                yield from _closed(sample, groups)
+                groups = {}
+                continue
+            if isinstance(member, Problem):
+                yield "", "", member
+                continue
+            name = FileName.of(member.name)
+            if name.sample != sample:
+                yield from _closed(sample, groups)
+                sample, groups = name.sample, {name.sample: {}}
+            elif name.group not in groups and len(groups) == 2:
+                yield sample, *groups.popitem()
+            group = groups.setdefault(name.group, {})
+            if member.name in group:
+                reason = "another file of this name follows in the tar, which counts"
+                yield "", "", passed_over(member.name, reason)
+            num_bytes = sum(len(each.source) for each in group.values() if isinstance(each.source, bytes))
+            content = member.read() if num_bytes <= MAX_MEMBER_BYTES else None
+            group[member.name] = Member(member.name, content)
+    except DAMAGE:
+        yield from _before_damage(sample, groups, captions)
+        raise
 
 
 def _closed(sample: str, groups: dict[str, Members]) -> Iterator[tuple[str, str, Members]]:
     """Yield what is left of a sample, its own group last."""
     for name, members in reversed(groups.items()):
         yield sample, name, members
+
+
+def _before_damage(
+    sample: str, groups: dict[str, Members], captions: Captions
+) -> Iterator[tuple[str, str, Members | Problem]]:
+    """Yield what is left of a sample where a tar ends in damage: what lies before that is whole."""
+    for _, name, members in _closed(sample, groups):
+        endings = {FileName.of(each).ending.lower() for each in members}
+        if captions == "optional" or not endings.isdisjoint(CAPTION_ENDINGS):
+            yield sample, name, members
+            continue
+        for each in members:
+            reason = "its captions are lost with what follows"
+            yield "", "", Problem(where=each, kind="no caption", reason=reason)
