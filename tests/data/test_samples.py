@@ -183,6 +183,19 @@ def test_pictures_of_one_name_share_their_captions(tmp_path: Path) -> None:
         ]
 
 
+@pytest.mark.parametrize("end", [".txt", ".TXT"])
+def test_a_sample_too_large_to_be_held_is_read_like_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr("cogview.data.tars.MAX_MEMBER_BYTES", 2 * len(png(0)))
+    files = {f"frame.{number:03d}": png(number) for number in range(8)}
+    files |= {f"frame.more.{number:03d}": png(number) for number in range(8)}
+    files |= {f"frame{end}": b"a cat", f"frame.more{end}": b"a dog"}
+    in_folder = read(write_files(tmp_path / "folder", files), ImageFolder, None, "required")
+    assert read(write_side_by_side(tmp_path / "a.tar", files), Tars, None, "required") == in_folder
+    assert sum(isinstance(each, CaptionedImage) for each in in_folder) == 16
+
+
 def test_texts_about_a_whole_folder_are_no_captions(tmp_path: Path) -> None:
     about = ("README.txt", "LICENSE-MIT.txt", "CREDITS.txt", "data-config.json")
     write_files(

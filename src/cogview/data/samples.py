@@ -68,11 +68,11 @@ class Member:
 
     Args:
         name: what the data set calls it.
-        source: its file, or the file's bytes; None if it is too large to be read.
+        source: its file, the file's bytes, or what reads them when they are wanted; None if it is too large to be read.
     """
 
     name: str
-    source: Path | bytes | None
+    source: Path | bytes | Callable[[], bytes | None] | None
 
 
 def entries_of_group(
@@ -126,12 +126,13 @@ def entries_of_group(
             continue
         if not belongs(told.split, split):
             continue
-        if member.source is None:
+        source = member.source() if callable(member.source) else member.source
+        if source is None:
             yield Problem(where=where, kind="too large", reason="more bytes than a picture may have")
             continue
         yield CaptionedImage(
             name=where,
-            source=member.source,
+            source=source,
             texts=told.texts or (),
             split=told.split,
             orientation=told.orientation,
@@ -149,7 +150,7 @@ def _content(member: Member | None) -> bytes | None:
     if member is None:
         return None
     ending = FileName.of(member.name).ending.lower()
-    data = member.source
+    data = member.source() if callable(member.source) else member.source
     try:
         if isinstance(data, Path):
             with data.open("rb") as file:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from cogview.data.folder_contents import METADATA
 from cogview.data.pairs import Problem, passed_over
+from cogview.data.records import MAX_RECORD_BYTES
 from cogview.data.samples import CAPTION_ENDINGS, OTHER_ARCHIVES, TARS, FileName
 from cogview.image.formats import HEAD_BYTES, looks_like_picture, verdict_on
 
@@ -213,8 +214,10 @@ def _member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> TarMember | Problem 
     if (holes := _too_sparse(info)) is not None:
         return passed_over(name, holes)
 
+    most = MAX_RECORD_BYTES if is_caption else MAX_MEMBER_BYTES
+
     def read() -> bytes | None:
-        return head + content.read() if info.size <= MAX_MEMBER_BYTES else None
+        return head + content.read() if info.size <= most else None
 
     return TarMember(name=name, is_picture=not is_caption, end=info.offset_data + info.size, read=read)
 
