@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cogview.data.pairs import CaptionedImage, Captions, Entry, Problem, belongs, passed_over
 from cogview.data.records import MAX_RECORD_BYTES, Told, holds_captions, told_beside
+from cogview.files import regular_file
 
 CAPTION_ENDINGS = (".json", ".txt")
 NO_CAPTION = 'has no caption: no .txt of its name, and no .json with "texts", "text" or "caption"'
@@ -153,7 +154,7 @@ def _content(member: Member | None) -> bytes | None:
     data = member.source() if callable(member.source) else member.source
     try:
         if isinstance(data, Path):
-            with data.open("rb") as file:
+            with regular_file(data).open("rb") as file:
                 data = file.read(MAX_RECORD_BYTES + 1)
     except OSError as error:
         raise ValueError(f"its {ending} cannot be read ({error.strerror or error})") from error

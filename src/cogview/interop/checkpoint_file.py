@@ -66,7 +66,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             without running what is in it.
     """
     if not path.is_file():
-        raise CogViewError(f"{path}: no such file; check the path")
+        what = "a pipe, a device or a folder, no file" if path.exists() else "no such file"
+        raise CogViewError(f"{path}: {what}; check the path")
     others: list[str] = []
     if path.suffix == ".safetensors":
         tensors = read_tensors(path)
