@@ -103,8 +103,8 @@ def entries_of_group(
             first = beside[ending].name.rpartition("/")[2]
             yield passed_over(told_name(member.name), f"{first} of the same name counts")
     if not pictures:
-        for ending, member in beside.items():
-            if _is_caption(ending, member):
+        for member in beside.values():
+            if is_caption(member):
                 yield passed_over(told_name(member.name), "a caption without a picture of its name")
         return
     try:
@@ -163,10 +163,11 @@ def _content(member: Member | None) -> bytes | None:
     return data
 
 
-def _is_caption(ending: str, member: Member) -> bool:
-    """Return whether a file that no picture shares its name with is meant to be a caption."""
-    if ending == ".txt":
-        return not _ABOUT_ALL.fullmatch(FileName.of(member.name).stem)
+def is_caption(member: Member) -> bool:
+    """Return whether a .txt or .json that is not read with a picture is meant to be a caption."""
+    name = FileName.of(member.name)
+    if name.ending.lower() == ".txt":
+        return not _ABOUT_ALL.fullmatch(name.stem)
     try:
         data = _content(member)
     except ValueError:
