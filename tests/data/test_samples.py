@@ -156,6 +156,27 @@ def test_captions_in_another_form_are_told_by_what_they_are(record: dict[str, ob
     assert told_beside(data, b"a").texts == ("a",), "beside a .txt it may hold anything"
 
 
+@pytest.mark.parametrize(
+    ("record", "text", "wanted"),
+    [
+        ({"texts": []}, "a cat", ("a cat",)),
+        ({"text": " "}, "a cat", ("a cat",)),
+        ({"texts": ["", " "], "text": "a cat"}, None, ("a cat",)),
+        ({"texts": [], "text": "", "caption": "a cat"}, "", ("a cat",)),
+        ({"text": "", "caption": "a cat"}, "a dog", ("a dog",)),
+        ({"caption": "a cat"}, "\n", ("a cat",)),
+        ({"texts": ["a cat", ""]}, "a dog", ("a cat", "")),
+        ({"texts": [], "width": 3}, None, ()),
+        ({"text": ""}, "", ("",)),
+    ],
+)
+def test_where_captions_are_empty_the_next_count(
+    record: dict[str, object], text: str | None, wanted: tuple[str, ...]
+) -> None:
+    told = told_beside(json.dumps(record).encode(), None if text is None else text.encode())
+    assert told.texts == wanted
+
+
 def test_a_json_that_cannot_be_used_is_told_beside_its_text(tmp_path: Path) -> None:
     write_files(
         tmp_path, {"a.png": PICTURES[0], "a.txt": b"a", "a.json": b"{", "b.png": PICTURES[1], "b.txt": b"b"}
