@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from cogview.errors import CogViewError, UsageError
+from cogview.errors import CogViewError, UsageError, printable
 
 if TYPE_CHECKING:
     from cogview.text.tokenizer import TextTokenizer
@@ -147,7 +147,7 @@ class Prompts:
         if num_empty:
             listed = ", ".join(map(str, empty)) + (", ..." if num_empty > len(empty) else "")
             print(
-                f"cogview: {num_empty:,} empty lines of {self._source} are passed over: {listed}",
+                f"cogview: {num_empty:,} empty lines of {printable(str(self._source))} are passed over: {listed}",
                 file=sys.stderr,
             )
 
