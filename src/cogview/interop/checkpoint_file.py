@@ -6,7 +6,6 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -151,7 +150,7 @@ def _loaded(path: Path, is_zip: bool, unknown: Sequence[str]) -> Any:
         try:
             with torch.serialization.safe_globals(stand_ins):
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-        except UnpicklingError as error:
+        except Exception as error:
             appended = _APPENDED.search(str(error))
             if appended is None or appended[1] not in unknown or len(lists) == _MAX_LISTS:
                 raise
