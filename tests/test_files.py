@@ -366,5 +366,7 @@ def test_a_card_is_read_in_any_usual_encoding(tmp_path: Path, encoding: str) -> 
 @pytest.mark.skipif(sys.platform == "win32", reason="no named pipes there")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.json")
-    with pytest.raises(CogViewError, match="it is no file"):
+    with pytest.raises(CogViewError, match="a pipe or a device, no file"):
         read_json(tmp_path / "config.json", "model")
+    with pytest.raises(OSError, match="a pipe or a device, no file"):
+        sha256_of(tmp_path / "config.json")

@@ -1,5 +1,7 @@
 """Tensors of anybody's: known before they are read, widened or refused, and compared before a model is made."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cogview.errors import CogViewError
-from cogview.tensors import MisfitError, build_to_fit, read_tensors, stored_shapes
+from cogview.tensors import MisfitError, UnreadableError, build_to_fit, read_tensors, stored_shapes
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NARROW = (torch.float8_e4m3fn, torch.float8_e5m2)
@@ -38,6 +40,14 @@ def test_floats_come_back_to_the_bit_and_narrow_ones_are_widened_exactly(
     assert read.dtype == (torch.float16 if dtype in NARROW else dtype)
     assert torch.equal(read.float(), tensor.float())
     assert torch.equal(read.to(dtype).view(torch.uint8), tensor.view(torch.uint8))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among its files")
+@pytest.mark.parametrize("read", [read_tensors, stored_shapes])
+def test_a_pipe_of_tensors_is_not_waited_for(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    os.mkfifo(tmp_path / "model.safetensors")
+    with pytest.raises(UnreadableError, match="a pipe or a device, no file"):
+        read(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("dtype", NARROW)

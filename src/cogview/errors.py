@@ -7,3 +7,11 @@ class CogViewError(Exception):
 
 class UsageError(CogViewError):
     """The request itself cannot be carried out as given; the command line exits with 2."""
+
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+
+def printable(text: str) -> str:
+    """Return a text as a terminal may show it, control characters escaped: texts and names may be anybody's."""
+    return text.translate(_CONTROLS)

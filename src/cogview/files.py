@@ -1,9 +1,11 @@
 """Files that are written whole or not at all."""
 
 import codecs
+import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -86,16 +88,27 @@ def read_json(path: Path, what: str) -> Any:
         ) from error
 
 
+def regular_file(path: Path) -> Path:
+    """Return the path of a file to be opened: a pipe may keep its reader waiting for ever, and a device has no end.
+
+    Raises:
+        OSError: it is one of these, or not there.
+        ValueError: it is a name that no file can have.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "a pipe or a device, no file", str(path))
+    return path
+
+
 def read_bounded(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """Return the content of a file that has to be a small one.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no regular file (a pipe may never end), or longer than `max_bytes`.
+        OSError: it cannot be read, or is no regular file.
+        ValueError: it is longer than `max_bytes`.
     """
-    if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
-    with path.open("rb") as file:
+    with regular_file(path).open("rb") as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise ValueError(f"it has more than {max_bytes:,} bytes")
@@ -201,6 +214,10 @@ def _umask() -> int:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes in hexadecimal."""
-    with path.open("rb") as file:
+    """Return the SHA-256 of a file's bytes in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    with regular_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -155,6 +156,21 @@ def refuse_unlike(
         raise CogViewError(
             f"{folder} exists and is not {what}, so it is not replaced: choose another path."
         ) from error
+
+
+def is_part(path: Path, what: str) -> bool:
+    """Return whether something in a folder of parts is one, whole or not; of another folder, warn.
+
+    Args:
+        path: a file or folder; hidden ones and files are nobody's business.
+        what: such a part is.
+    """
+    if not path.is_dir() or path.name.startswith("."):
+        return False
+    if any((path / name).exists() for name in ("config.json", "model.safetensors")):
+        return True
+    warnings.warn(f"{path} holds no {what}, it has no config.json: it is passed over", stacklevel=3)
+    return False
 
 
 def _first_unlike(folder: Path, files: Collection[str]) -> str | None:

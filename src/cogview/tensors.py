@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cogview.errors import CogViewError
+from cogview.files import regular_file
 from cogview.uninitialised import uninitialised
 
 Shapes = Mapping[str, Sequence[int]]
@@ -35,7 +36,7 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         UnreadableError: it is missing or damaged.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(regular_file(path), framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
@@ -48,7 +49,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         CogViewError: it is missing or damaged, or holds something else than weights.
     """
     try:
-        tensors = load_file(path)
+        tensors = load_file(regular_file(path))
     # A dtype that this PyTorch does not know is a KeyError or an AttributeError.
     except (SafetensorError, OSError, KeyError, AttributeError, ValueError, RuntimeError) as error:
         raise _unreadable(path, error) from error

@@ -80,6 +80,14 @@ def test_a_text_that_is_not_unicode_is_drawn(model: Path, tmp_path: Path) -> Non
         assert picture.text["Description"] == "caf?"
 
 
+def test_a_text_does_not_steer_the_terminal(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(model, "a \x1b[31mred\x07 cat", "--num-candidates", "1") == 0
+    said = capsys.readouterr()
+    assert r"1. a \x1b[31mred\x07 cat" in said.out
+    assert "\x1b" not in said.out + said.err
+    assert "\x07" not in said.out + said.err
+
+
 def test_another_call_takes_another_folder(model: Path, tmp_path: Path) -> None:
     for _ in range(2):
         assert generate(model, "a cat", "--num-candidates", "1", "--out", "pictures") == 0

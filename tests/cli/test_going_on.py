@@ -161,6 +161,7 @@ def test_another_request_or_other_weights_take_another_folder(
     for number, request in enumerate(
         [
             words(model, "--num-candidates", "2", "--seed", "1"),
+            words(model, "--num-candidates", "2", "--sheet-scale", "2"),
             [word for word in words(model, "--num-candidates", "2") if word != "a dog"],
         ],
         start=2,
@@ -172,7 +173,7 @@ def test_another_request_or_other_weights_take_another_folder(
     try:
         here.write_bytes(weights)
         assert main(words(model, "--num-candidates", "2")) == 0
-        assert (tmp_path / "out/004").is_dir()
+        assert (tmp_path / "out/005").is_dir()
     finally:
         here.write_bytes(before)
     assert (tmp_path / "out/001" / JOURNAL).exists()

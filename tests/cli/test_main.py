@@ -128,6 +128,7 @@ def test_every_recipe_says_what_it_claims_and_how_it_is_run(verb: str, module: s
     [
         (UsageError("no such thing"), 2, "cogview: error: no such thing"),
         (CogViewError("it is\nbroken"), 1, "cogview: error: it is broken"),
+        (CogViewError("\x1b[31m猫\x07.png\x9b"), 1, r"cogview: error: \x1b[31m猫\x07.png\x9b"),
         (KeyboardInterrupt(), 130, "cogview: interrupted"),
         (KeyboardInterrupt("Stopped after step 3."), 130, "cogview: Stopped after step 3."),
         (
@@ -186,7 +187,7 @@ def test_warnings_of_ours_are_one_line_and_those_of_libraries_are_left_out(
     ours = Path(command.__file__).parents[1] / "generation" / "pipeline.py"
 
     def warn(_: list[str]) -> None:
-        warnings.warn_explicit("long\ntext", UserWarning, str(ours), 1)
+        warnings.warn_explicit("long\ntext\x1b[2J", UserWarning, str(ours), 1)
         warnings.warn_explicit("their business", DeprecationWarning, "/elsewhere/library.py", 1)
 
     monkeypatch.setattr(command, "_call_verb", warn)
@@ -194,7 +195,7 @@ def test_warnings_of_ours_are_one_line_and_those_of_libraries_are_left_out(
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert main([]) == 0
-    assert capsys.readouterr().err == "cogview: warning: long text\n"
+    assert capsys.readouterr().err == "cogview: warning: long text\\x1b[2J\n"
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from cogview.cli.main import main
 from cogview.cli.prompts import Prompts
+from cogview.data.records import lines_of as cut_as_captions
 from cogview.errors import CogViewError, UsageError
 from cogview.text.tokenizer import TextTokenizer
 from tiny import tiny_pipeline_folder, tiny_text_tokenizer
@@ -35,11 +37,14 @@ def is_text(text: str) -> bool:
     st.lists(
         st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n\ufeff")).filter(is_text), min_size=1
     ),
-    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.sampled_from([1, 2, 7, 2**16]),
 )
 @settings(max_examples=30, deadline=None)
-def test_a_file_gives_its_lines_and_nothing_else_ends_one(texts: list[str], end: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+def test_a_file_gives_its_lines_and_nothing_else_ends_one(
+    texts: list[str], end: str, bytes_at_once: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, patch("cogview.cli.prompts._BYTES_AT_ONCE", bytes_at_once):
         path = Path(folder) / "texts.txt"
         path.write_bytes("".join(text + end for text in texts).encode())
         wanted = [text.strip() for text in texts]
@@ -73,6 +78,12 @@ def test_empty_lines_are_told_and_a_mark_of_utf_8_is_no_text(
     assert capsys.readouterr().err == (
         f"cogview: 10 empty lines of {lines} are passed over: 2, 3, 5, 6, 7, ...\n"
     )
+
+
+def test_lines_are_cut_as_captions_are(lines: Path) -> None:
+    lines.write_bytes(b"a cat\ra dog\r\ntwo dogs\na\vb\r")
+    with Prompts((), str(lines)) as prompts:
+        assert list(prompts) == [text for text in cut_as_captions(lines.read_bytes().decode()) if text]
 
 
 def test_the_standard_input_is_a_file_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,6 +153,10 @@ def test_what_metadata_does_not_list_is_told(tmp_path: Path) -> None:
     assert all(problem.is_passed_over for problem in problems.values())
     assert problems["images/x.png"].reason == "metadata.jsonl does not list it"
     assert "1 .txt beside pictures are not read" in problems["metadata.jsonl"].reason
+    (folder / "images/1.json").write_text('{"caption": "not read"}')
+    (folder / "images/2.json").write_text('{"width": 16}')
+    told = [str(each) for each in open_pairs(folder) if isinstance(each, Problem)]
+    assert any("2 .txt and .json beside pictures are not read" in each for each in told)
     assert len(ImageFolder(folder)) == 2, "what is passed over stands in no picture's place"
 
 
@@ -196,4 +200,7 @@ def test_pictures_that_need_no_captions_are_taken_without(tmp_path: Path) -> Non
     [listed, *others] = open_pairs(tmp_path / "bare", captions="optional")
     assert isinstance(listed, CaptionedImage)
     assert (listed.name, listed.texts, listed.split) == ("a.png", (), "x")
-    assert [each.where for each in others if isinstance(each, Problem)] == ["b.png", "c.d.png"]
+    assert [each.where for each in others if isinstance(each, Problem)] == [
+        *("b.png", "c.d.png"),
+        "metadata.jsonl",  # beside which b.json is not read
+    ]

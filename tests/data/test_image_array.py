@@ -62,10 +62,11 @@ def test_what_cannot_be_read_is_left_out_with_one_warning(tmp_path):
     folder = write_image_folder(tmp_path / "data", [["a"], ["b"], ["c"], ["d"]])
     (folder / "images" / "0.png").write_bytes(b"broken")
     (folder / "images" / "2.png").unlink()
-    with pytest.warns(UserWarning, match=r"2 pictures left out, first images/0\.png") as caught:
-        images = ImageArray.from_folder(folder, SIZE_PIXELS)
-    assert len(caught) == 1
-    assert len(images) == 2
+    for _ in range(2):  # decoded, and found in the cache
+        with pytest.warns(UserWarning, match=r"2 pictures left out, first images/0\.png") as caught:
+            images = ImageArray.from_folder(folder, SIZE_PIXELS)
+        assert len(caught) == 1
+        assert len(images) == 2
     assert [np.array_equal(images[i], np.asarray(picture(n))) for i, n in enumerate((1, 3))] == [True, True]
 
 

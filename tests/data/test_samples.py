@@ -156,6 +156,27 @@ def test_captions_in_another_form_are_told_by_what_they_are(record: dict[str, ob
     assert told_beside(data, b"a").texts == ("a",), "beside a .txt it may hold anything"
 
 
+@pytest.mark.parametrize(
+    ("record", "text", "wanted"),
+    [
+        ({"texts": []}, "a cat", ("a cat",)),
+        ({"text": " "}, "a cat", ("a cat",)),
+        ({"texts": ["", " "], "text": "a cat"}, None, ("a cat",)),
+        ({"texts": [], "text": "", "caption": "a cat"}, "", ("a cat",)),
+        ({"text": "", "caption": "a cat"}, "a dog", ("a dog",)),
+        ({"caption": "a cat"}, "\n", ("a cat",)),
+        ({"texts": ["a cat", ""]}, "a dog", ("a cat", "")),
+        ({"texts": [], "width": 3}, None, ()),
+        ({"text": ""}, "", ("",)),
+    ],
+)
+def test_where_captions_are_empty_the_next_count(
+    record: dict[str, object], text: str | None, wanted: tuple[str, ...]
+) -> None:
+    told = told_beside(json.dumps(record).encode(), None if text is None else text.encode())
+    assert told.texts == wanted
+
+
 def test_a_json_that_cannot_be_used_is_told_beside_its_text(tmp_path: Path) -> None:
     write_files(
         tmp_path, {"a.png": PICTURES[0], "a.txt": b"a", "a.json": b"{", "b.png": PICTURES[1], "b.txt": b"b"}
@@ -181,6 +202,19 @@ def test_pictures_of_one_name_share_their_captions(tmp_path: Path) -> None:
             ("a.jpg", ("both",)),
             ("a.png", ("both",)),
         ]
+
+
+@pytest.mark.parametrize("end", [".txt", ".TXT"])
+def test_a_sample_too_large_to_be_held_is_read_like_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr("cogview.data.tars.MAX_MEMBER_BYTES", 2 * len(png(0)))
+    files = {f"frame.{number:03d}": png(number) for number in range(8)}
+    files |= {f"frame.more.{number:03d}": png(number) for number in range(8)}
+    files |= {f"frame{end}": b"a cat", f"frame.more{end}": b"a dog"}
+    in_folder = read(write_files(tmp_path / "folder", files), ImageFolder, None, "required")
+    assert read(write_side_by_side(tmp_path / "a.tar", files), Tars, None, "required") == in_folder
+    assert sum(isinstance(each, CaptionedImage) for each in in_folder) == 16
 
 
 def test_texts_about_a_whole_folder_are_no_captions(tmp_path: Path) -> None:

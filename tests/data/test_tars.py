@@ -256,8 +256,9 @@ def test_a_header_that_makes_no_sense_is_not_taken_for_the_end(tmp_path: Path) -
     place = data.index(b"1.txt")
     data[place : place + 100] = b"?" * 100
     tar.write_bytes(data)
-    first, damaged = images_of(tar)
+    first, captionless, damaged = images_of(tar)
     assert isinstance(first, CaptionedImage)
+    assert str(captionless) == "a.tar 1.png: its captions are lost with what follows"
     assert "a.tar: damaged" in str(damaged)
 
 
@@ -270,8 +271,9 @@ def test_a_member_of_less_than_no_size_is_not_read_for_ever(tmp_path: Path, size
     data[header + 148 : header + 156] = b" " * 8
     data[header + 148 : header + 156] = b"%06o\0 " % sum(data[header : header + 512])
     tar.write_bytes(data)
-    first, damaged = images_of(tar)
+    first, captionless, damaged = images_of(tar)
     assert isinstance(first, CaptionedImage)
+    assert str(captionless) == "a.tar 1.png: its captions are lost with what follows"
     assert "a.tar: damaged" in str(damaged)
 
 
@@ -283,8 +285,23 @@ def test_numbers_of_a_header_that_are_none_are_told(tmp_path: Path) -> None:
             if name == "1.txt":
                 member.pax_headers = {"GNU.sparse.map": "0,x"}
             tar.addfile(member)
-    first, damaged = images_of(path)
+    first, captionless, damaged = images_of(path)
     assert isinstance(first, CaptionedImage)
+    assert str(captionless) == "a.tar 1.png: its captions are lost with what follows"
+    assert "a.tar: damaged" in str(damaged)
+
+
+def test_the_last_sample_before_damage_is_whole(tmp_path: Path) -> None:
+    members = {f"s{n}.{end}": data for n in range(3) for end, data in (("png", A), ("txt", b"x"))}
+    tar = write_tar(tmp_path / "a.tar", members)
+    data = bytearray(tar.read_bytes())
+    end = data.index(b"s2.txt") + 2 * tarfile.BLOCKSIZE
+    data[end : end + tarfile.BLOCKSIZE] = b"x" * tarfile.BLOCKSIZE
+    tar.write_bytes(data)
+    *images, damaged = images_of(tar)
+    assert [each.name for each in images if isinstance(each, CaptionedImage)] == [
+        f"a.tar s{number}.png" for number in range(3)
+    ]
     assert "a.tar: damaged" in str(damaged)
 
 
@@ -295,8 +312,9 @@ def test_a_cut_off_tar_gives_what_is_whole_and_tells_the_rest(tmp_path: Path) ->
     tar = write_tar(tmp_path / "a.tar", members)
     tar.write_bytes(tar.read_bytes()[:3000])
     other = write_tar(tmp_path / "b.tar", {"0.png": A, "0.txt": b"x"})
-    *whole, damaged, last = images_of(tmp_path)
+    *whole, captionless, damaged, last = images_of(tmp_path)
     assert len(whole) >= 1
+    assert str(captionless).endswith(".png: its captions are lost with what follows")
     assert all(isinstance(image, CaptionedImage) for image in whole)
     assert isinstance(damaged, Problem)
     assert damaged.where == "a.tar"
@@ -322,6 +340,8 @@ def test_a_damaged_compressed_tar_gives_what_is_whole_and_tells_the_rest(
         packed[:place] + (b"" if damage == "cut off" else b"\xff" * 1000 + packed[place + 1000 :])
     )
     *whole, last = images_of(tar)
+    if isinstance(whole[-1], Problem):
+        assert str(whole.pop()).endswith(".png: its captions are lost with what follows")
     assert len(whole) >= 10
     assert all(isinstance(image, CaptionedImage) for image in whole)
     assert isinstance(last, Problem)

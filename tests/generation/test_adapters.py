@@ -310,6 +310,21 @@ def test_a_broken_config_of_an_adapter_is_told_when_its_model_is_loaded(
         cogview.load(tmp_path / "model")
 
 
+def test_another_folder_beside_adapters_is_told_and_never_deleted(
+    model: PretrainedModel, tmp_path: Path
+) -> None:
+    save_pretrained(dataclasses.replace(model, adapters={"a": style(model)}), tmp_path / "model")
+    notes = tmp_path / "model/adapters/notes"
+    notes.mkdir()
+    (notes / "today.txt").write_text("mine")
+    with pytest.warns(UserWarning, match=r"adapters/notes holds no adapter, it has no config\.json"):
+        pipe = cogview.load(tmp_path / "model", device="cpu")
+    assert list(pipe.adapters) == ["a"]
+    with pytest.raises(CogViewError, match="not replaced"):
+        pipe.save_pretrained(tmp_path / "model")
+    assert (notes / "today.txt").read_text() == "mine"
+
+
 def test_an_adapter_is_read_once_and_not_before_it_is_asked_for(
     model: PretrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,6 +176,15 @@ def test_the_picture_of_the_card_comes_along(folder: Path, tmp_path: Path) -> No
     assert (tmp_path / "copy" / "samples.png").read_bytes() == b"a picture"
 
 
+def test_a_picture_of_the_card_that_has_no_end_is_not_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "samples.png").write_bytes(b"a picture")
+    monkeypatch.setattr(pretrained, "_MAX_SAMPLES_BYTES", 8)
+    with pytest.raises(CogViewError, match=r"samples\.png cannot be read \(it has more than 8 bytes\)"):
+        load_pretrained(folder)
+
+
 def test_a_failed_save_leaves_nothing(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_pretrained(saved)
 

@@ -189,6 +189,9 @@ def test_missing_and_damaged_files_are_told(tokenizer, tmp_path):
     (folder / "config.json").unlink()
     with pytest.raises(CogViewError, match="is missing"):
         load_image_tokenizer(tmp_path / "whole")
+    (folder / "model.safetensors").unlink()
+    with pytest.warns(UserWarning, match="sharp holds no decoder"):
+        assert not load_image_tokenizer(tmp_path / "whole").decoders
 
 
 def test_saving_over_a_folder_loses_no_decoder(tokenizer, tmp_path):

@@ -1,6 +1,7 @@
 """Files to pixels and back."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -96,6 +97,13 @@ def test_a_picture_cut_short_is_refused(tmp_path):
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(CogViewError, match="no such file"):
         read_image(tmp_path / "none.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among its files")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(CogViewError, match=r"a\.png: a pipe or a device, no file"):
+        read_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("size", [(100, 40), (40, 100), (8, 8), (3, 5)])

@@ -4,7 +4,8 @@ import argparse
 import sys
 import types
 import zipfile
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, deque
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,10 @@ def assert_same(found: dict[str, torch.Tensor]) -> None:
 
 class Record(dict):
     """A mapping of a trainer's own."""
+
+
+class Names(list):
+    """A list of a trainer's own."""
 
 
 class Touching:
@@ -73,12 +78,40 @@ def test_anything_may_lie_beside_the_weights(
         "counts": defaultdict(list, {"a": [1]}),
         "record": Record(a=1, b=callback()),
         "opened": Opening(),
+        "last losses": deque([1.0, 2.0], maxlen=3),
+        "names": Names(["a", callback()]),
+        "numbers": [range(3), defaultdict(int, {"a": 1}), partial(open, "touched-by-a-pickle", "w")],
     }
     torch.save({**beside, "state_dict": WEIGHTS}, "last.ckpt", _use_new_zipfile_serialization=not is_old)
     monkeypatch.delitem(sys.modules, callback.__module__)
     assert_same(read_state_dict(Path("last.ckpt")))
     assert callback.__module__ not in sys.modules
     assert not Path("touched-by-a-pickle").exists()
+
+
+def test_a_whole_model_in_the_old_form_is_refused_for_what_it_is(tmp_path: Path) -> None:
+    whole = {"state_dict": WEIGHTS, "model": torch.nn.Linear(2, 2)}
+    torch.save(whole, tmp_path / "last.ckpt", _use_new_zipfile_serialization=False)
+    with pytest.raises(CogViewError, match="a whole model lies in it"):
+        read_state_dict(tmp_path / "last.ckpt")
+
+
+def test_harmless_names_are_not_blamed(tmp_path: Path) -> None:
+    names = Names(["a"])
+    names.of = "a trainer"  # type: ignore[attr-defined]
+    beside = {"names": names, "order": OrderedDict(a=1)}
+    torch.save({"state_dict": WEIGHTS, **beside}, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(CogViewError, match=r"\(it asks for [\w.]*Names\)"):
+        read_state_dict(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("name", ["net", "a name of its own"])
+def test_the_only_weights_are_found_under_any_name(tmp_path: Path, name: str) -> None:
+    torch.save({"epoch": 1, name: WEIGHTS, "rates": {"first": 1e-3}}, tmp_path / "a.pt")
+    assert_same(read_state_dict(tmp_path / "a.pt"))
+    torch.save({"one": WEIGHTS, "other": WEIGHTS}, tmp_path / "b.pt")
+    with pytest.raises(CogViewError, match="several sets of weights, under one, other"):
+        read_state_dict(tmp_path / "b.pt")
 
 
 @pytest.mark.parametrize("thing", [Touching(), {"state_dict": Opening()}, Record(WEIGHTS)])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cogview.cli.drawn_pictures import PictureFolder, save_picture
 from cogview.cli.prompts import Prompts
+from cogview.errors import printable
 
 if TYPE_CHECKING:
     from cogview.generation.pipeline import GeneratedImage, Pipeline
@@ -215,12 +216,13 @@ def print_pictures(run: DrawingRun, as_json: bool) -> None:
         for index, picture in enumerate(row):
             if not index:
                 text = picture["text"]
-                print(f"{number}. {text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + '...'}")
+                shown = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+                print(f"{number}. {printable(shown)}")
             drawn = f" ({picture['drawn_text']})" if "drawn_text" in picture else ""
             loss = f"  CapLoss {picture['caption_loss']:.3f}" if "caption_loss" in picture else ""
-            print(f"   {picture['path']}{drawn}{loss}")
+            print(printable(f"   {picture['path']}{drawn}{loss}"))
     for sheet in run.sheets:
-        print(f"contact sheet: {sheet}")
+        print(printable(f"contact sheet: {sheet}"))
 
 
 def _slug(text: str) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from cogview.errors import CogViewError
+from cogview.errors import CogViewError, printable
 from cogview.files import try_lock
 
 if TYPE_CHECKING:
@@ -211,11 +211,9 @@ def tell_kept(folder: PictureFolder, num_pictures: int) -> None:
         num_pictures: that there will be.
     """
     if folder.num_kept:
-        print(
-            f"cogview: going on in {folder.path}: {min(folder.num_kept, num_pictures):,} of {num_pictures:,} "
-            "pictures are there",
-            file=sys.stderr,
-        )
+        num_there = min(folder.num_kept, num_pictures)
+        told = f"going on in {folder.path}: {num_there:,} of {num_pictures:,} pictures are there"
+        print(f"cogview: {printable(told)}", file=sys.stderr)
 
 
 def save_picture(image: "Image.Image", path: Path, text: str, facts: Mapping[str, Any]) -> None:

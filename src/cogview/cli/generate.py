@@ -133,6 +133,7 @@ def run(
             "weights": weights_of(pipeline, chosen, *rankers, *enlargers),
             "captioner": captioner,
             "magnifier": magnifier,
+            "sheet_scale": sheet_scale,  # which says what is on which sheet
             "versions": [cogview.__version__, torch.__version__],
         }
         with picture_folder(out, request, {"seed": first_seed}) as folder:

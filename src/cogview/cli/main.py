@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, NoReturn, TextIO
 
-from cogview.errors import CogViewError, UsageError
+from cogview.errors import CogViewError, UsageError, printable
 
 # The words that name a verb -> (its module, what it does). The function in the module is `run`.
 VERBS = {
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _call_verb(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except KeyboardInterrupt as error:
-        print(f"cogview: {str(error) or 'interrupted'}", file=sys.stderr)
+        print(f"cogview: {printable(str(error)) or 'interrupted'}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader, `head` for instance, has seen enough. Python would complain at exit when it flushes stdout.
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("COGVIEW_DEBUG"):
             traceback.print_exception(error)
-        print(f"cogview: error: {_explanation(error)}", file=sys.stderr)
+        print(f"cogview: error: {printable(_explanation(error))}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
     finally:
         if arguments is None:
@@ -255,6 +255,6 @@ def _show_warning(
 ) -> None:
     """Print a warning of ours in one line; those of libraries are for developers."""
     if Path(filename).is_relative_to(Path(__file__).parents[1]):
-        print(f"cogview: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"cogview: warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)
     elif os.environ.get("COGVIEW_DEBUG"):
         print(warnings.formatwarning(message, category, filename, lineno, line), file=sys.stderr, end="")

@@ -2,23 +2,26 @@
 
 import hashlib
 import json
+import re
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from cogview.errors import CogViewError, UsageError
+from cogview.errors import CogViewError, UsageError, printable
 
 if TYPE_CHECKING:
     from cogview.text.tokenizer import TextTokenizer
 
 _MAX_LINE_BYTES = 1_000_000
+_BYTES_AT_ONCE = 2**16
+_NEWLINE_WITHIN = re.compile(rb"\r\n|\r(?!\Z)|\n")
+"""A newline of any system; a return at the very end may be the first half of one."""
 _MAX_LISTED = 5
 _TEXTS_AT_ONCE = 4096
 
@@ -28,8 +31,8 @@ class Prompts:
 
     Args:
         texts: to draw; empty if there is a file.
-        source: a file with a text on each line, UTF-8, or "-" for the standard input. Lines end at newlines only. Empty
-            ones are passed over, which is told on stderr.
+        source: a file with a text on each line, UTF-8, or "-" for the standard input. Lines end at newlines only, of
+            any system. Empty ones are passed over, which is told on stderr.
 
     Attributes:
         fingerprint: of all texts: equal means equal.
@@ -130,9 +133,7 @@ class Prompts:
         try:
             with ExitStack() as stack:
                 file = sys.stdin.buffer if source == "-" else stack.enter_context(Path(source).open("rb"))
-                for number, line in enumerate(
-                    iter(partial(file.readline, _MAX_LINE_BYTES + 2), b""), start=1
-                ):
+                for number, line in enumerate(_lines_of(file.read), start=1):
                     text = self._text_of(line, number)
                     if text:
                         yield number, text
@@ -146,7 +147,7 @@ class Prompts:
         if num_empty:
             listed = ", ".join(map(str, empty)) + (", ..." if num_empty > len(empty) else "")
             print(
-                f"cogview: {num_empty:,} empty lines of {self._source} are passed over: {listed}",
+                f"cogview: {num_empty:,} empty lines of {printable(str(self._source))} are passed over: {listed}",
                 file=sys.stderr,
             )
 
@@ -168,6 +169,18 @@ class Prompts:
         if problem:
             raise CogViewError(f"line {number} of {self._source} {problem}")
         return text.strip()
+
+
+def _lines_of(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """Yield the lines of a file, cut where captions are cut; of one that is too long, no more than shows that."""
+    rest = b""
+    while part := read(_BYTES_AT_ONCE):
+        *lines, rest = _NEWLINE_WITHIN.split(rest + part)
+        yield from lines
+        if len(rest) > _MAX_LINE_BYTES:
+            break
+    if rest:
+        yield rest.removesuffix(b"\r")
 
 
 def _numbered(texts: Sequence[str]) -> Iterator[tuple[int, str]]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cogview.errors import printable
+
 
 def print_result(result: Mapping[str, Any], lines: Sequence[str], as_json: bool) -> None:
     """Print a verb's result.
@@ -17,7 +19,7 @@ def print_result(result: Mapping[str, Any], lines: Sequence[str], as_json: bool)
         lines: the same for people.
         as_json: which of the two to print.
     """
-    text = json.dumps(result, ensure_ascii=False, default=str) if as_json else "\n".join(lines)
+    text = json.dumps(result, ensure_ascii=False, default=str) if as_json else printable("\n".join(lines))
     # Names of files may be no text, and a terminal may not know every character: JSON's escapes are Python's.
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, errors="backslashreplace").decode(encoding))
@@ -25,10 +27,11 @@ def print_result(result: Mapping[str, Any], lines: Sequence[str], as_json: bool)
 
 def print_above_bars(lines: Sequence[str]) -> None:
     """Print lines at once, without spoiling a progress bar that stands on the same terminal."""
+    text = printable("\n".join(lines))
     if sys.stderr.isatty():
-        tqdm.write("\n".join(lines), file=sys.stdout)
+        tqdm.write(text, file=sys.stdout)
     else:
-        print("\n".join(lines))
+        print(text)
     sys.stdout.flush()
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogview.errors import CogViewError, UsageError
+from cogview.files import read_bounded
 from cogview.image.config import FOLDER_NAME
 from cogview.plain_json import parse_json
 
@@ -82,7 +83,7 @@ def fitting_size(size_pixels: int | None, tokenizer: "ImageTokenizer", path: Pat
 
 def _size_learnt(path: Path | None) -> int:
     try:
-        run = parse_json((path / "config.json").read_bytes()) if path else {}
+        run = parse_json(read_bounded(path / "config.json")) if path else {}
         return int(run["recipe"]["size_pixels"])
     except (OSError, ValueError, KeyError, TypeError):
         return _BUNDLED_SIZE_PIXELS

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogview.cli.report import progress_bar
-from cogview.errors import CogViewError, UsageError
+from cogview.errors import CogViewError, UsageError, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,7 +121,7 @@ class ToldPictures:
                 f"{self.sheets[0]} is a contact sheet: give the paths of the pictures themselves"
             )
         if self.sheets:
-            num, shown = len(self.sheets), ", ".join(map(str, self.sheets[:3]))
+            num, shown = len(self.sheets), printable(", ".join(map(str, self.sheets[:3])))
             print(
                 f"cogview: {num} contact sheet{'s' * (num > 1)} passed over: {shown}{', ...' * (num > 3)}",
                 file=sys.stderr,

@@ -23,6 +23,7 @@ from PIL import Image
 from cogview.data.captioned_folder import CaptionedPicture, refuse_filled, write_captioned_folder
 from cogview.data.config import ClothingDataConfig
 from cogview.errors import CogViewError, UsageError
+from cogview.files import regular_file
 
 PACKAGE = "dataset-fashion-mnist"
 FILES_IN_PACKAGE = Path("usr/share/datasets/fashion-mnist")
@@ -66,7 +67,7 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
         CogViewError: the file is missing, damaged or of another kind.
     """
     try:
-        data = gzip.decompress(path.read_bytes())
+        data = gzip.decompress(regular_file(path).read_bytes())
         zero, kind, num_dimensions = struct.unpack_from(">HBB", data)
         if (zero, kind) != (0, 8):
             raise ValueError("no IDX file of bytes")

@@ -16,8 +16,10 @@ from cogview.data.decoding import decode_bytes, in_chunks, read_bytes
 from cogview.data.pairs import CaptionedImage, Entry, PairSource, Problem
 from cogview.data.sources import open_pairs
 from cogview.errors import CogViewError
+from cogview.files import atomic_write_json, read_bounded
 from cogview.folders import temporary_folder
 from cogview.image.pixels import resize_and_crop
+from cogview.plain_json import parse_json
 
 # Pictures that a fingerprint looks at.
 FINGERPRINT_PICTURES = 1000
@@ -66,7 +68,7 @@ class ImageArray:
         """Open the pictures of a data set, resized and cropped to squares.
 
         The first call decodes them into a cache; later calls read the files, and find them there if every byte is the
-        same. Captions are not needed. What cannot be read is left out, with one warning for all of it.
+        same. Captions are not needed. What cannot be read is left out, with one warning for all of it at each call.
 
         Args:
             source: a folder of pictures or of WebDataset tars or both, or one tar.
@@ -85,15 +87,13 @@ class ImageArray:
         path = _kept(folder, name, pairs)
         if path is None:
             try:
-                path, problems = decode_into(folder, name, pairs, size_pixels, progress, str(source))
+                path = decode_into(folder, name, pairs, size_pixels, progress, str(source))
             except OSError as error:
                 raise CogViewError(
                     f"{folder / name}: cannot be written ({error}); free some space or copy the data"
                 ) from error
-            if problems:
-                warnings.warn(
-                    f"{source}: {len(problems):,} pictures left out, first {problems[0]}.", stacklevel=2
-                )
+        if told := _left_out(path):
+            warnings.warn(f"{source}: {told}.", stacklevel=2)
         try:
             return cls(np.load(path, mmap_mode="r"))
         except (OSError, ValueError, EOFError) as error:
@@ -131,8 +131,10 @@ def decode_into(
     size_pixels: int,
     progress: Callable[[int, int], None] | None,
     source: str,
-) -> tuple[Path, list[Problem]]:
+) -> Path:
     """Decode pictures into one .npy file, whole or not at all; what a kill left half decoded beside it is removed.
+
+    What was left out is told in a small file beside it.
 
     Args:
         folder: where to.
@@ -143,7 +145,7 @@ def decode_into(
         source: what messages call the data set.
 
     Returns:
-        The file, and what was left out.
+        The file.
 
     Raises:
         CogViewError: nothing could be read.
@@ -177,8 +179,26 @@ def decode_into(
         _write_header(file, num_decoded, size_pixels)
         file.close()
         path = folder / f"{name}-{digest.hexdigest()[:16]}.npy"
+        if problems:
+            told = f"{len(problems):,} pictures left out, first {problems[0]}"
+            atomic_write_json(_told_beside(path), {"left_out": told})
+        else:
+            _told_beside(path).unlink(missing_ok=True)
         (temporary / "all.npy").replace(path)
-    return path, problems
+    return path
+
+
+def _told_beside(path: Path) -> Path:
+    return path.with_suffix(".left-out")  # a .json could be taken for a caption
+
+
+def _left_out(path: Path) -> str:
+    """Return what was left out of a cache, "" if nothing was, or if an earlier version made it, which did not say."""
+    try:
+        told = parse_json(read_bounded(_told_beside(path)))["left_out"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return told if isinstance(told, str) else ""
 
 
 def _write_header(file: BinaryIO, num_pictures: int, size_pixels: int) -> None:

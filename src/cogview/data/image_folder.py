@@ -17,7 +17,7 @@ from cogview.data.pairs import (
     passed_over,
 )
 from cogview.data.records import split_in, texts_of
-from cogview.data.samples import FileName, Member, entries_of_group
+from cogview.data.samples import FileName, Member, entries_of_group, is_caption
 from cogview.errors import CogViewError
 
 
@@ -173,10 +173,16 @@ def _checked_name(name: str) -> str:
     """Return a file name of the metadata if it stays inside the folder, as one from elsewhere might not.
 
     Raises:
-        ValueError: it is absolute or goes up.
+        ValueError: it is absolute or goes up, or no file can have it.
     """
+    try:
+        is_possible = b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        is_possible = False
+    if not is_possible:
+        raise ValueError(f"{name!r} is a name that no file can have")
     for path in (PurePosixPath(name), PureWindowsPath(name)):
-        if path.is_absolute() or path.drive or ".." in path.parts or "\0" in name:
+        if path.is_absolute() or path.drive or ".." in path.parts:
             raise ValueError(f"{name!r} leads out of the folder; file names are relative to it, without ..")
     return name
 
@@ -194,12 +200,15 @@ def _unlisted(listed: Iterable[Entry], contents: FolderContents) -> list[Entry]:
     ]
     stems = {path.with_suffix("") for path in contents.pictures}
     beside = [
-        path for path in contents.captions if path.suffix.lower() == ".txt" and path.with_suffix("") in stems
+        path
+        for path in contents.captions
+        if path.with_suffix("") in stems and is_caption(Member(path.name, path))
     ]
     if beside:
         first = beside[0].relative_to(folder).as_posix()
-        reason = f"{len(beside):,} .txt beside pictures are not read, since there is a {METADATA}; the first is {first}"
-        told.append(passed_over(METADATA, reason))
+        endings = " and ".join(sorted({path.suffix.lower() for path in beside}, reverse=True))
+        reason = f"{len(beside):,} {endings} beside pictures are not read, since there is a {METADATA}; "
+        told.append(passed_over(METADATA, f"{reason}the first is {first}"))
     return [*told, *_tars_left(contents), *contents.problems]
 
 

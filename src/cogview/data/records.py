@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,6 +41,8 @@ def lines_of(text: str) -> list[str]:
 def texts_of(record: dict[str, Any]) -> tuple[str, ...] | None:
     """Return the captions in a JSON record, `"texts": [...]` or `"text": "..."`, or None if it has neither.
 
+    Where the first says nothing, the second counts.
+
     Raises:
         ValueError: the field is there and holds something else.
     """
@@ -47,8 +50,14 @@ def texts_of(record: dict[str, Any]) -> tuple[str, ...] | None:
         texts = record["texts"]
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise ValueError('"texts" is not a list of strings')
-        return tuple(texts)
+        if _say_anything(texts) or not isinstance(record.get("text"), str):
+            return tuple(texts)
     return None if "text" not in record else (_one_text(record, "text"),)
+
+
+def _say_anything(texts: Iterable[str] | None) -> bool:
+    """Return whether there are captions, and not all of them empty."""
+    return texts is not None and any(text.strip() for text in texts)
 
 
 def _one_text(record: dict[str, Any], field: str) -> str:
@@ -91,8 +100,8 @@ def told_beside(json_data: bytes | None, text_data: bytes | None) -> Told:
     """Return what the files beside a picture say.
 
     `texts` or `text` of the .json come first, then the lines of the .txt, then `caption` of the .json, as img2dataset
-    writes it. It writes the same into the .txt; such a caption is one, however many lines it has. Beside a .txt, the
-    .json may hold anything.
+    writes it. It writes the same into the .txt; such a caption is one, however many lines it has. Where one of them is
+    empty, the next counts. Beside a .txt, the .json may hold anything.
 
     Args:
         json_data: content of the .json, if there is one.
@@ -109,13 +118,16 @@ def told_beside(json_data: bytes | None, text_data: bytes | None) -> Told:
             if text_data is None:
                 raise
             told = Told(doubts=(f"{error}; its .txt is read",))
-    if told.texts is None and text_data is not None:
+    if not _say_anything(told.texts) and text_data is not None:
         try:
-            told = replace(told, texts=texts_of_lines(text_data))
+            lines = texts_of_lines(text_data)
         except ValueError as error:
             raise ValueError(f"its .txt is not UTF-8 ({error})") from error
+        told = replace(told, texts=lines)
     if isinstance(caption, str):
-        if told.texts is None or told.texts == texts_of_lines(caption.encode(errors="replace")):
+        is_better = caption.strip() and not _say_anything(told.texts)
+        is_same = told.texts == texts_of_lines(caption.encode(errors="replace"))
+        if told.texts is None or is_better or is_same:
             told = replace(told, texts=(caption,))
     elif caption is not None and told.texts is None:
         try:

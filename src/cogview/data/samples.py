@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cogview.data.pairs import CaptionedImage, Captions, Entry, Problem, belongs, passed_over
 from cogview.data.records import MAX_RECORD_BYTES, Told, holds_captions, told_beside
+from cogview.files import regular_file
 
 CAPTION_ENDINGS = (".json", ".txt")
 NO_CAPTION = 'has no caption: no .txt of its name, and no .json with "texts", "text" or "caption"'
@@ -68,11 +69,11 @@ class Member:
 
     Args:
         name: what the data set calls it.
-        source: its file, or the file's bytes; None if it is too large to be read.
+        source: its file, the file's bytes, or what reads them when they are wanted; None if it is too large to be read.
     """
 
     name: str
-    source: Path | bytes | None
+    source: Path | bytes | Callable[[], bytes | None] | None
 
 
 def entries_of_group(
@@ -102,8 +103,8 @@ def entries_of_group(
             first = beside[ending].name.rpartition("/")[2]
             yield passed_over(told_name(member.name), f"{first} of the same name counts")
     if not pictures:
-        for ending, member in beside.items():
-            if _is_caption(ending, member):
+        for member in beside.values():
+            if is_caption(member):
                 yield passed_over(told_name(member.name), "a caption without a picture of its name")
         return
     try:
@@ -126,12 +127,13 @@ def entries_of_group(
             continue
         if not belongs(told.split, split):
             continue
-        if member.source is None:
+        source = member.source() if callable(member.source) else member.source
+        if source is None:
             yield Problem(where=where, kind="too large", reason="more bytes than a picture may have")
             continue
         yield CaptionedImage(
             name=where,
-            source=member.source,
+            source=source,
             texts=told.texts or (),
             split=told.split,
             orientation=told.orientation,
@@ -149,10 +151,10 @@ def _content(member: Member | None) -> bytes | None:
     if member is None:
         return None
     ending = FileName.of(member.name).ending.lower()
-    data = member.source
+    data = member.source() if callable(member.source) else member.source
     try:
         if isinstance(data, Path):
-            with data.open("rb") as file:
+            with regular_file(data).open("rb") as file:
                 data = file.read(MAX_RECORD_BYTES + 1)
     except OSError as error:
         raise ValueError(f"its {ending} cannot be read ({error.strerror or error})") from error
@@ -161,10 +163,11 @@ def _content(member: Member | None) -> bytes | None:
     return data
 
 
-def _is_caption(ending: str, member: Member) -> bool:
-    """Return whether a file that no picture shares its name with is meant to be a caption."""
-    if ending == ".txt":
-        return not _ABOUT_ALL.fullmatch(FileName.of(member.name).stem)
+def is_caption(member: Member) -> bool:
+    """Return whether a .txt or .json that is not read with a picture is meant to be a caption."""
+    name = FileName.of(member.name)
+    if name.ending.lower() == ".txt":
+        return not _ABOUT_ALL.fullmatch(name.stem)
     try:
         data = _content(member)
     except ValueError:

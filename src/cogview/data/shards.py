@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_write_bytes, atomic_write_json, sha256_of
+from cogview.files import atomic_write_bytes, atomic_write_json, read_bounded, sha256_of
 from cogview.plain_json import parse_json
 from cogview.text.known_words import KnownWords
 
@@ -286,7 +286,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CogViewError(f"{folder} holds no finished token shards, there is no {MANIFEST}: {_REBUILD}.")
     try:
-        manifest: dict[str, Any] = parse_json(path.read_bytes())
+        manifest: dict[str, Any] = parse_json(read_bounded(path))
         found = (manifest["format"], manifest["version"])
         if found == (FORMAT, VERSION):
             _check_fields(manifest)

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from cogview.data.folder_contents import METADATA
 from cogview.data.pairs import Problem, passed_over
+from cogview.data.records import MAX_RECORD_BYTES
 from cogview.data.samples import CAPTION_ENDINGS, OTHER_ARCHIVES, TARS, FileName
 from cogview.image.formats import HEAD_BYTES, looks_like_picture, verdict_on
 
@@ -183,6 +184,10 @@ def _member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> TarMember | Problem 
             )
             return passed_over(name, reason)
         return passed_over(name, "a pipe or a device, no file")
+    if not _mend_map(info):
+        is_ours = not parts.is_hidden and (is_caption or looks_like_picture(parts.ending))
+        reason = "the map of a sparse member makes no sense: pack it without holes"
+        return Problem(where=name, kind="damaged", reason=reason) if is_ours else None
     content = tar.extractfile(info)
     assert content is not None  # a regular file has content
     head = b""
@@ -209,27 +214,37 @@ def _member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> TarMember | Problem 
     if (holes := _too_sparse(info)) is not None:
         return passed_over(name, holes)
 
+    most = MAX_RECORD_BYTES if is_caption else MAX_MEMBER_BYTES
+
     def read() -> bytes | None:
-        return head + content.read() if info.size <= MAX_MEMBER_BYTES else None
+        return head + content.read() if info.size <= most else None
 
     return TarMember(name=name, is_picture=not is_caption, end=info.offset_data + info.size, read=read)
 
 
-def _too_sparse(info: tarfile.TarInfo) -> str | None:
-    """Return why a member is not read that consists of holes, None if it does not.
+def _mend_map(info: tarfile.TarInfo) -> bool:
+    """Leave the blocks without bytes out of a sparse member's map, and return whether the rest makes sense.
 
-    Raises:
-        ReadError: its map makes no sense.
+    GNU tar fills its headers with such blocks, which Python's reader takes as they come.
     """
-    blocks = getattr(info, "sparse", None)
-    if blocks is None:
-        return None
+    if not info.issparse():
+        return True
+    fields: Any = info
+    fields.sparse = [(start, size) for start, size in fields.sparse if size]
     end = 0
-    for start, size in blocks:
+    for start, size in fields.sparse:
         if start < end or size < 0 or start + size > info.size:
-            raise tarfile.ReadError("the map of a sparse member makes no sense")
+            return False
         end = start + size
-    stored = sum(size for _, size in blocks)
+    return True
+
+
+def _too_sparse(info: tarfile.TarInfo) -> str | None:
+    """Return why a member is not read that consists of holes, None if it does not."""
+    if not info.issparse():
+        return None
+    fields: Any = info
+    stored = sum(size for _, size in fields.sparse)
     if info.size <= MAX_HEADER_BYTES + MAX_SPARSE_RATIO * stored:
         return None
     return f"claims {info.size:,} bytes and has {stored:,}, the rest are holes: no picture or text is so"

@@ -1,5 +1,6 @@
 """WebDataset tars: members with the same name up to the ending are a picture and its captions."""
 
+import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -8,7 +9,7 @@ from typing import TypeAlias
 
 from cogview.data.folder_contents import FolderContents
 from cogview.data.pairs import Captions, Entry, Problem, SourceState, passed_over
-from cogview.data.samples import FileName, Member, entries_of_group
+from cogview.data.samples import CAPTION_ENDINGS, FileName, Member, entries_of_group
 from cogview.data.tar_members import DAMAGE, MAX_MEMBER_BYTES, TarMember, members_of
 from cogview.errors import CogViewError
 from cogview.image.formats import IMAGE_ENDINGS
@@ -112,7 +113,7 @@ class Tars:
         def told_name(name: str) -> str:
             return f"{tar_name} {name}"
 
-        for sample, name, members in _groups(path):
+        for sample, name, members in _groups(path, self._captions):
             if isinstance(members, Problem):
                 yield Problem(where=told_name(members.where), kind=members.kind, reason=members.reason)
             elif members and name in seen:
@@ -169,7 +170,45 @@ def _count_images(path: Path, most: int | None = None) -> tuple[int, int]:
     return num_images, num_bytes
 
 
-def _groups(path: Path) -> Iterator[tuple[str, str, Members | Problem]]:
+class _Group:
+    """Members that share a name up to the ending; pictures beyond `MAX_MEMBER_BYTES` are read when they are wanted.
+
+    Args:
+        path: the tar, which is then read once more.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.members: Members = {}
+        self._path, self._num_bytes = path, 0
+        self._again: Iterator[TarMember | Problem | None] | None = None
+
+    def add(self, member: TarMember) -> None:
+        """Take the next member in, which counts in the place of one of the same name."""
+        self.members.pop(member.name, None)
+        if member.is_picture and self._num_bytes > MAX_MEMBER_BYTES:
+            self.members[member.name] = Member(
+                member.name, partial(self._content_of, member.name, member.end)
+            )
+            return
+        content = member.read()
+        self._num_bytes += len(content or b"")
+        self.members[member.name] = Member(member.name, content)
+
+    def _content_of(self, name: str, end: int) -> bytes | None:
+        """Return the content of the member of a name that ends at a place; to be asked for in the order of the tar.
+
+        Raises:
+            DAMAGE: any of them.
+        """
+        if self._again is None:
+            self._again = members_of(self._path)
+        for member in self._again:
+            if isinstance(member, TarMember) and (member.name, member.end) == (name, end):
+                return member.read()
+        raise tarfile.ReadError("it was changed while it was read")
+
+
+def _groups(path: Path, captions: Captions) -> Iterator[tuple[str, str, Members | Problem]]:
     """Yield each run of members that share a name up to the ending, with the sample that they belong to, and problems.
 
     A sample's own group, the one of its name, closes it and may be empty. Before it come the groups of longer names,
@@ -177,34 +216,48 @@ def _groups(path: Path) -> Iterator[tuple[str, str, Members | Problem]]:
     and so on, which must not be held in memory.
     """
     sample = ""
-    groups: dict[str, Members] = {}  # the sample's own and at most one more behind it
-    for member in members_of(path):
-        if member is None:
-            yield from _closed(sample, groups)
-            groups = {}
-            continue
-        if isinstance(member, Problem):
-            yield "", "", member
-            continue
-        name = FileName.of(member.name)
-        if name.sample != sample:
-            yield from _closed(sample, groups)
-            sample, groups = name.sample, {name.sample: {}}
-        elif name.group not in groups and len(groups) == 2:
-            yield sample, *groups.popitem()
-        group = groups.setdefault(name.group, {})
-        if member.name in group:
-            yield (
-                "",
-                "",
-                passed_over(member.name, "another file of this name follows in the tar, which counts"),
-            )
-        num_bytes = sum(len(each.source) for each in group.values() if isinstance(each.source, bytes))
-        content = member.read() if num_bytes <= MAX_MEMBER_BYTES else None
-        group[member.name] = Member(member.name, content)
+    groups: dict[str, _Group] = {}  # the sample's own and at most one more behind it
+    try:
+        for member in members_of(path):
+            if member is None:
+                yield from _closed(sample, groups)
+                groups = {}
+                continue
+            if isinstance(member, Problem):
+                yield "", "", member
+                continue
+            name = FileName.of(member.name)
+            if name.sample != sample:
+                yield from _closed(sample, groups)
+                sample, groups = name.sample, {name.sample: _Group(path)}
+            elif name.group not in groups and len(groups) == 2:
+                longer, group = groups.popitem()
+                yield sample, longer, group.members
+            group = groups.setdefault(name.group, _Group(path))
+            if member.name in group.members:
+                reason = "another file of this name follows in the tar, which counts"
+                yield "", "", passed_over(member.name, reason)
+            group.add(member)
+    except DAMAGE:
+        yield from _before_damage(sample, groups, captions)
+        raise
 
 
-def _closed(sample: str, groups: dict[str, Members]) -> Iterator[tuple[str, str, Members]]:
+def _closed(sample: str, groups: dict[str, _Group]) -> Iterator[tuple[str, str, Members]]:
     """Yield what is left of a sample, its own group last."""
-    for name, members in reversed(groups.items()):
-        yield sample, name, members
+    for name, group in reversed(groups.items()):
+        yield sample, name, group.members
+
+
+def _before_damage(
+    sample: str, groups: dict[str, _Group], captions: Captions
+) -> Iterator[tuple[str, str, Members | Problem]]:
+    """Yield what is left of a sample where a tar ends in damage: what lies before that is whole."""
+    for _, name, members in _closed(sample, groups):
+        endings = {FileName.of(each).ending.lower() for each in members}
+        if captions == "optional" or not endings.isdisjoint(CAPTION_ENDINGS):
+            yield sample, name, members
+            continue
+        for each in members:
+            reason = "its captions are lost with what follows"
+            yield "", "", Problem(where=each, kind="no caption", reason=reason)

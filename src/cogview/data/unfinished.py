@@ -19,7 +19,7 @@ from cogview.data.pairs import SourceState
 from cogview.data.shard_records import Made, Request, ShardNumber, ShardRecord
 from cogview.data.shards import read_manifest
 from cogview.errors import CogViewError, UsageError
-from cogview.files import SharedLock, atomic_write_json
+from cogview.files import SharedLock, atomic_write_json, read_bounded
 from cogview.folders import refuse_mount
 from cogview.plain_json import parse_json
 
@@ -59,7 +59,7 @@ class UnfinishedTokens:
         for path in sorted((self._folder / "done").glob("*.json")):
             try:
                 number = ShardNumber.parse(path.stem)
-                record = ShardRecord.from_json(parse_json(path.read_bytes()))
+                record = ShardRecord.from_json(parse_json(read_bounded(path)))
                 if record.shard and (self.tokens / record.shard.file).stat().st_size != record.num_bytes:
                     continue
             except (OSError, ValueError, KeyError, TypeError):
@@ -252,7 +252,7 @@ def _refuse_another(folder: Path, content: dict[str, Any]) -> None:
     """Raise an error if the work that is kept is on something else than what is asked for."""
     path = folder / "request.json"
     try:
-        kept = parse_json(path.read_bytes())
+        kept = parse_json(read_bounded(path))
         version, request, times = kept["version"], dict(kept["request"]), kept["source_times"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CogViewError(f"{path} is damaged ({error}): delete {folder} to start afresh.") from error

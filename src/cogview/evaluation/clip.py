@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from cogview.errors import CogViewError, UsageError
 from cogview.evaluation.backbone import UNFITTING, unfitting
+from cogview.files import regular_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,9 +79,9 @@ def load_clip(name: str, weights: Path, device: torch.device | str = "cpu") -> C
     model, _, transform = open_clip.create_model_and_transforms(name, pretrained=None)
     try:
         if weights.suffix == ".safetensors":
-            found = load_file(weights)
+            found = load_file(regular_file(weights))
         else:
-            found = torch.load(weights, map_location="cpu", weights_only=True)
+            found = torch.load(regular_file(weights), map_location="cpu", weights_only=True)
             found = found.get("state_dict", found)
         model.load_state_dict({key.removeprefix("module."): value for key, value in found.items()})
     except FileNotFoundError as error:

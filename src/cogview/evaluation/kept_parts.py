@@ -13,7 +13,7 @@ from jaxtyping import Shaped
 
 from cogview.data.ranks import Ranks
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_write_bytes, atomic_write_json
+from cogview.files import atomic_write_bytes, atomic_write_json, read_bounded, regular_file
 from cogview.plain_json import parse_json
 
 REQUEST = "request.json"
@@ -45,7 +45,7 @@ def begin_or_go_on(folder: Path, request: Mapping[str, Any]) -> None:
             raise UsageError(f"{folder} holds something else than an evaluation: choose another with --out")
         atomic_write_json(path, wanted)
     try:
-        kept = dict(parse_json(path.read_bytes()))
+        kept = dict(parse_json(read_bounded(path)))
     except (OSError, ValueError, TypeError) as error:
         raise CogViewError(f"{path} is damaged ({error}): delete {folder} to start afresh") from error
     differing = [
@@ -117,7 +117,7 @@ class KeptParts:
         """
         path = self._path(part)
         try:
-            rows = np.load(path, allow_pickle=False)
+            rows = np.load(regular_file(path), allow_pickle=False)
             if len(rows) != len(self.items(part)):
                 raise ValueError(f"{len(rows)} rows, wanted {len(self.items(part))}")
         except (OSError, ValueError, TypeError, EOFError) as error:

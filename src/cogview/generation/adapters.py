@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_json, atomic_write_text, read_card, read_json
-from cogview.folders import atomic_folder, refuse_unlike
+from cogview.folders import atomic_folder, is_part, refuse_unlike
 from cogview.generation.parts import MODEL_FORMAT, Adapters, PretrainedModel, TaskModel, TaskName
 from cogview.generation.weights import load_transformer, misfit, write_weights
 from cogview.plain_json import section_from_json
@@ -195,6 +195,8 @@ def _refuse_unlike_adapter(folder: Path) -> None:
 def find_adapters(folder: Path, base: PretrainedModel) -> Adapters:
     """Return all adapters of a model's folder `adapters`, of which no weights are read yet; none without a folder.
 
+    Of a folder that holds none, warn.
+
     Raises:
         CogViewError: one of them is incomplete, of another kind or version, or not what its config says.
     """
@@ -202,7 +204,7 @@ def find_adapters(folder: Path, base: PretrainedModel) -> Adapters:
     if folder.is_dir():
         base = dataclasses.replace(base, adapters=Adapters())  # else both would hold each other in memory
         for path in sorted(folder.iterdir()):
-            if path.is_dir() and not path.name.startswith("."):
+            if is_part(path, "adapter"):
                 config = read_adapter_config(path)
                 if "adapter" in config:
                     with suppress(UnreadableError):  # that is told of when the adapter is asked for

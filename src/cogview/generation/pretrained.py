@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_write_json, atomic_write_text, read_card, read_json
+from cogview.files import atomic_write_json, atomic_write_text, read_bounded, read_card, read_json
 from cogview.folders import atomic_folder, refuse_unlike
 from cogview.generation.adapters import (
     ADAPTER_FILES,
@@ -57,6 +57,7 @@ REQUIRED_FILES = (
 _TOKENIZERS = {"text_tokenizer": "text.model", "image_tokenizer": FOLDER_NAME}
 CARD_FILE = "README.md"
 SAMPLES_FILE = "samples.png"
+_MAX_SAMPLES_BYTES = 64 * 2**20
 _FILES = (
     *REQUIRED_FILES,
     *(f"{FOLDER_NAME}/{name}" for name in TOKENIZER_FILES),
@@ -198,7 +199,6 @@ def load_pretrained(
                 f"The {what.replace('_', ' ')} in {folder} has fingerprint {got}, but the transformer learnt with "
                 f"{config.get(what)}: put back the tokenizer that the model was trained with."
             )
-    samples_path = folder / SAMPLES_FILE
     transformer, rounded_to = load_transformer(
         folder / "model.safetensors", transformer_config, device, dtype or torch.float32
     )
@@ -208,7 +208,7 @@ def load_pretrained(
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
         card=read_card(folder / CARD_FILE),
-        samples=samples_path.read_bytes() if samples_path.is_file() else b"",
+        samples=_read_samples(folder / SAMPLES_FILE),
         guidance=_number(config, source, "guidance", 1.0, (0.0, float(MAX_GUIDANCE))),
         top_p=_number(config, source, "top_p", TOP_P, (MIN_TOP_P, 1.0)),
         words=KnownWords.in_folder(folder),
@@ -217,6 +217,20 @@ def load_pretrained(
         source=folder / "model.safetensors",
     )
     return dataclasses.replace(model, adapters=find_adapters(folder / ADAPTERS_FOLDER, model))
+
+
+def _read_samples(path: Path) -> bytes:
+    """Return the picture of a model's card as it lies there, b"" if there is none.
+
+    Raises:
+        CogViewError: it cannot be read, or is far too large.
+    """
+    if not path.exists():
+        return b""
+    try:
+        return read_bounded(path, _MAX_SAMPLES_BYTES)
+    except (OSError, ValueError) as error:
+        raise CogViewError(f"{path} cannot be read ({error}): put another picture there, or none.") from error
 
 
 def _number(

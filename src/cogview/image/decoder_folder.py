@@ -10,6 +10,7 @@ from safetensors.torch import save
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_json, read_bounded
+from cogview.folders import is_part
 from cogview.image.config import AutoencoderConfig
 from cogview.image.decoder import RefiningDecoder, fingerprint_of_decoder
 from cogview.image.decoder_config import DecoderConfig
@@ -100,7 +101,7 @@ def load_decoder(folder: Path, config: AutoencoderConfig, image_tokenizer: str) 
 def load_decoders(
     folder: Path, config: AutoencoderConfig, image_tokenizer: str
 ) -> dict[str, RefiningDecoder]:
-    """Read all decoders of a folder by name; it need not exist.
+    """Read all decoders of a folder by name; it need not exist. Of a folder that holds none, warn.
 
     Raises:
         CogViewError: as `load_decoder` does.
@@ -110,7 +111,7 @@ def load_decoders(
     return {
         each.name: load_decoder(each, config, image_tokenizer)
         for each in sorted(folder.iterdir())
-        if each.is_dir() and not each.name.startswith(".")
+        if is_part(each, "decoder")
     }
 
 

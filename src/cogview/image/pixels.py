@@ -176,7 +176,14 @@ def _upright(opened: Image.Image, told: int | None) -> tuple[Image.Image, bool]:
 
 
 def _head(source: Source) -> bytes:
+    """Return the first bytes of a picture's file.
+
+    Raises:
+        UnusableImage: it is no file.
+    """
     if isinstance(source, Path | str):
+        if Path(source).exists() and not (Path(source).is_file() or Path(source).is_dir()):
+            raise UnusableImage("a pipe or a device, no file", "no picture")
         with Path(source).open("rb") as file:
             return file.read(HEAD_BYTES)
     source.seek(0)

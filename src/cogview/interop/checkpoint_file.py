@@ -24,6 +24,16 @@ _MAX_LIKENESS = 3
 _MAX_UNKNOWN = 1_000
 """Classes for which stand-ins are put: PyTorch looks through all of them at each step."""
 
+_MAX_LISTS = 20
+"""Classes among them whose objects are appended to; each is found out by reading the file once more."""
+
+_APPENDED = re.compile(r"lists, but got <class '([^']+)'>")
+_HARMLESS = (
+    *("torch.", "collections.", "_codecs."),
+    *(f"builtins.{name}" for name in ("bytearray", "complex", "int", "list", "range", "set")),
+)
+"""How the names of what is no cause for a refusal begin."""
+
 
 class _Kind(type):
     """The type of stand-ins. Each passes for a dict's where PyTorch asks whether items may be set."""
@@ -50,6 +60,13 @@ class _StandIn(metaclass=_Kind):
         pass
 
 
+class _StandInList:
+    """What objects of unknown classes become to which items are appended: PyTorch does that to plain lists alone."""
+
+    def __new__(cls, *_args: Any, **_more: Any) -> list[Any]:
+        return []
+
+
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name, without what their trainer wrapped them in.
 
@@ -66,23 +83,27 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             without running what is in it.
     """
     if not path.is_file():
-        raise CogViewError(f"{path}: no such file; check the path")
+        what = "a pipe, a device or a folder, no file" if path.exists() else "no such file"
+        raise CogViewError(f"{path}: {what}; check the path")
     others: list[str] = []
     if path.suffix == ".safetensors":
         tensors = read_tensors(path)
     else:
         content, others = _read_pickled(path)
-        for _ in range(_MAX_WRAPPERS):
-            inner = wrapped_mapping(content)
-            if inner is None:
-                break
-            content = inner
+        try:
+            for _ in range(_MAX_WRAPPERS):
+                inner = wrapped_mapping(content)
+                if inner is None:
+                    break
+                content = inner
+        except CogViewError as error:
+            raise CogViewError(f"{path}: {error}") from error
         items = content.items() if isinstance(content, Mapping) else ()
         tensors = {
             name: value for name, value in items if isinstance(name, str) and isinstance(value, Tensor)
         }
     if not tensors:
-        others = [name for name in others if not name.startswith(("torch.", "collections."))]
+        others = [name for name in others if not name.startswith(_HARMLESS)]
         beside = f" but objects of {', '.join(others[:3])}, which are not run" if others else ""
         raise CogViewError(
             f"{path}: holds no tensors by name{beside}; give a checkpoint with a state dict, or have its owner save "
@@ -109,15 +130,31 @@ def _read_pickled(path: Path) -> tuple[Any, list[str]]:
         unknown = sorted(set(named))
         if len(unknown) > _MAX_UNKNOWN:
             raise ValueError(f"it names {len(unknown):,} classes")
-        stand_ins: list[Any] = [(_Kind(name, (_StandIn,), {}), name) for name in unknown]
-        with torch.serialization.safe_globals(stand_ins):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip), unknown
+        return _loaded(path, is_zip, unknown), unknown
     # Damaged files raise nearly anything: UnpicklingError, EOFError, KeyError, RuntimeError, ...
     except Exception as error:
         raise CogViewError(
             f"{path}: not a checkpoint that can be read without running code ({_reason(error, unknown)}); if it is "
             "whole, have its owner save the state dict alone"
         ) from error
+
+
+def _loaded(path: Path, is_zip: bool, unknown: Sequence[str]) -> Any:
+    """Return what a file of PyTorch's holds, with stand-ins for unknown classes and functions, or raise anything."""
+    lists: set[str] = set()
+    while True:
+        stand_ins: list[Any] = [
+            (_StandInList if name in lists else _Kind(name, (_StandIn,), {"__module__": "builtins"}), name)
+            for name in unknown
+        ]
+        try:
+            with torch.serialization.safe_globals(stand_ins):
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        except Exception as error:
+            appended = _APPENDED.search(str(error))
+            if appended is None or appended[1] not in unknown or len(lists) == _MAX_LISTS:
+                raise
+            lists.add(appended[1])
 
 
 def _named_in(path: Path) -> Iterator[str]:
@@ -130,7 +167,8 @@ def _named_in(path: Path) -> Iterator[str]:
             for opcode, argument, _ in pickletools.genops(file):
                 if opcode.name == "GLOBAL":
                     module, _, name = str(argument).partition(" ")
-                    module = _compat_pickle.IMPORT_MAPPING.get(module, module)
+                    renamed = _compat_pickle.IMPORT_MAPPING.get(module, module), name
+                    module, name = _compat_pickle.NAME_MAPPING.get((module, name), renamed)
                     yield f"{module}.{name}"
 
 
@@ -186,6 +224,11 @@ def _reason(error: Exception, unknown: Sequence[str]) -> str:
     message = str(error).strip()
     if match := re.search(r"GLOBAL (\S+)", message):
         return f"it asks for {match[1]}"
+    if "persistent_load" in message:
+        return "a whole model lies in it, in the form that PyTorch wrote before 1.6"
+    if (match := re.search(r"but got <class '([^']+)'>", message)) and match[1] in unknown:
+        return f"it asks for {match[1]}"
+    unknown = [name for name in unknown if not name.startswith(_HARMLESS)] or unknown
     if unknown and type(error).__name__ == "UnpicklingError":
         return f"it asks for {', '.join(unknown[:3])}"
     return message.splitlines()[0].split(". ")[0] if message else type(error).__name__

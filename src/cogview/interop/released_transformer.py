@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_write_text
+from cogview.files import atomic_write_text, read_bounded
 from cogview.folders import atomic_folder, refuse_taken
 from cogview.generation.adapters import save_task_model
 from cogview.generation.parts import PretrainedModel, TaskModel, fields_of
@@ -41,6 +41,7 @@ HEAD_SIZE = 64
 _FILE = "mp_rank_{:02d}_model_states.pt"
 _RANK = re.compile(r"mp_rank_(\d+)_model_states\.pt")
 _POINTERS = ("latest", "latest_checkpointed_iteration.txt")
+_MAX_POINTER_BYTES = 1000
 _ITERATION = "release"  # what weights without the state of a training are filed under
 _PADDING_MULTIPLE = 128
 
@@ -70,7 +71,7 @@ def find_ranks(source: Path) -> list[Path]:
         return [source]
     folder = source
     if pointer := next((source / name for name in _POINTERS if (source / name).is_file()), None):
-        iteration = pointer.read_text(encoding="utf-8", errors="replace").strip()
+        iteration = _pointed_at(pointer)
         folder = source / iteration
         # Asked of the folder and not of the name, which may be anything.
         if not any(path.name == iteration and path.is_dir() for path in source.iterdir()):
@@ -89,6 +90,18 @@ def find_ranks(source: Path) -> list[Path]:
                 f"{folder}: {_FILE.format(rank)} is missing; copy the files of all {max(ranks) + 1} ranks"
             )
     return [ranks[rank] for rank in sorted(ranks)]
+
+
+def _pointed_at(pointer: Path) -> str:
+    """Return the name of the folder in a file that names the last iteration's.
+
+    Raises:
+        CogViewError: it cannot be read, or is far too long.
+    """
+    try:
+        return read_bounded(pointer, _MAX_POINTER_BYTES).decode(errors="replace").strip()
+    except (OSError, ValueError) as error:
+        raise CogViewError(f"{pointer} cannot be read ({error}); copy the checkpoint again") from error
 
 
 def convert_released_transformer(

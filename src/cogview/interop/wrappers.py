@@ -17,6 +17,9 @@ _MAPPINGS = (
     "ema",
     "model_ema",
     "params_ema",
+    "params",
+    "net",
+    "network",
 )
 """Under what trainers keep the weights, beside the state of the training; the first that is there is taken."""
 
@@ -31,11 +34,33 @@ _COUNTERS = frozenset({"n_averaged", "num_updates", "initted", "step", "decay"})
 
 
 def wrapped_mapping(content: Any) -> Mapping[Any, Any] | None:
-    """Return the mapping that a trainer wrapped, or None if this is the thing itself."""
+    """Return the mapping that a trainer wrapped, or None if this is the thing itself.
+
+    One under another name than the usual ones is taken if it alone has tensors.
+
+    Raises:
+        CogViewError: several have.
+    """
     if not isinstance(content, Mapping):
         return None
     found = (content.get(name) for name in _MAPPINGS)
-    return next((inner for inner in found if isinstance(inner, Mapping)), None)
+    usual = next((inner for inner in found if isinstance(inner, Mapping)), None)
+    if usual is not None or _has_tensors(content):
+        return usual
+    filled = {name: inner for name, inner in content.items() if _has_tensors(inner)}
+    if len(filled) > 1:
+        sets = ", ".join(sorted(map(str, filled)))
+        raise CogViewError(
+            f"holds several sets of weights, under {sets}; save one of them in a file of its own"
+        )
+    return next(iter(filled.values()), None)
+
+
+def _has_tensors(content: Any) -> bool:
+    """Return whether this is a mapping that has tensors by name."""
+    return isinstance(content, Mapping) and any(
+        isinstance(name, str) and isinstance(each, Tensor) for name, each in content.items()
+    )
 
 
 def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from cogview.errors import CogViewError
-from cogview.files import unused_path
+from cogview.files import regular_file, unused_path
 from cogview.folders import atomic_folder, refuse_unlike
 from cogview.plain_json import parse_json
 from cogview.training.parallel import by_head, local, part_of, stacked
@@ -257,7 +257,7 @@ def _read(
         CogViewError: it is of another version, or cannot be read for a reason that lies outside it.
     """
     try:
-        state = parse_json((path / "state.json").read_bytes())
+        state = parse_json(regular_file(path / "state.json").read_bytes())
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise _DamagedError("state.json is not that of a checkpoint")
         if state.get("version") not in (VERSION, SHARDED_VERSION):
@@ -276,7 +276,7 @@ def _read(
             return state, {}, {}
         tensors = []
         for name in ("model.safetensors", "optimizer.safetensors"):
-            data = (path / name).read_bytes()
+            data = regular_file(path / name).read_bytes()
             if hashlib.sha256(data).hexdigest() != state["sha256"][name]:
                 raise _DamagedError(f"{name} is not as it was written")
             tensors.append(safetensors.torch.load(data))

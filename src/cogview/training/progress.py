@@ -8,10 +8,12 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from cogview.errors import printable
+
 
 def say(line: str) -> None:
     """Print a line to stderr without breaking a bar that may stand there."""
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(printable(line), file=sys.stderr)
     sys.stderr.flush()
 
 

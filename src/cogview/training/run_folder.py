@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_write_json
+from cogview.files import atomic_write_json, read_bounded
 from cogview.plain_json import parse_json
 from cogview.training.config import OPERATIONAL_FIELDS, TrainingConfig
 from cogview.training.progress import say
@@ -166,7 +166,7 @@ def _lock(descriptor: int, run_folder: Path) -> None:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = parse_json(path.read_bytes())
+        config = parse_json(read_bounded(path))
     except (OSError, ValueError) as error:
         raise CogViewError(f"{path} cannot be read: {error}.") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("version") != VERSION:
