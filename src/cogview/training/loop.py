@@ -235,7 +235,7 @@ def train(
                     processes.first_does(partial(log.write, completed_steps, line))
 
             if is_saved:
-                if is_last or is_stopping:
+                if export is not None and (is_last or is_stopping):
                     tell("Writing the checkpoint and the model.")
                 with pace.paused(), _full_disk_reported(f"the checkpoint of step {completed_steps}", tell):
                     processes.first_does(log.sync)
