@@ -66,7 +66,7 @@ def test_a_picture_tells_how_it_was_made_and_can_be_made_again(model: Path, tmp_
         "guidance": 1.0,
         "balance_words": False,
         "model": str(model),
-        "size": 16,
+        "size_pixels": 16,
         "device": "cpu",
         "dtype": "float32",
     }

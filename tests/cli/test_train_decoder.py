@@ -103,7 +103,7 @@ def test_generate_writes_the_size_that_is_asked_for(pictures, model, tmp_path, c
         for each in drawn["pictures"]:
             with Image.open(each["path"]) as image:
                 sizes.setdefault(tuple(size), set()).add(image.size)
-                assert json.loads(image.info["cogview"])["size"] == (16 if size else 32)
+                assert json.loads(image.info["cogview"])["size_pixels"] == (16 if size else 32)
     assert sizes == {(): {(32, 32)}, ("--size", "16"): {(16, 16)}}
     assert main([*words, "--out", str(tmp_path / "out"), "--size", "100"]) == 2
     assert "cannot be drawn with 100 pixels" in capsys.readouterr().err

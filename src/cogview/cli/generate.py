@@ -117,7 +117,7 @@ def run(
             "model": model or "bundled",
             **({} if adapter is None else {"adapter": adapter, "adapter_strength": adapter_strength}),
             **({} if upscale == 1 else {"upscale": upscale}),
-            "size": size_pixels,
+            "size_pixels": size_pixels,
             "device": str(pipeline.device),
             "dtype": str(pipeline.dtype).removeprefix("torch."),
         }

@@ -47,7 +47,7 @@ class KeptPictures:
             )
 
     @classmethod
-    def of(cls, kept: Iterable[Float[Tensor, "b"]]) -> "KeptPictures":
+    def of(cls, kept: Iterable[Float[Tensor, "_"]]) -> "KeptPictures":
         """Sum up what was kept of pictures, one or more."""
         values = torch.cat(list(kept)).double()
         least, median = torch.quantile(
