@@ -10,12 +10,14 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from cogview.errors import CogViewError, UsageError
-from cogview.image.decoder import RefiningDecoder, fingerprint_of_decoder
+from cogview.image.decoder import CodeNeighbourhood, RefiningDecoder, fingerprint_of_decoder
 from cogview.image.decoder_config import DecoderConfig
 from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
 from tiny import tiny_image_tokenizer
 
-SHAPE = DecoderConfig(scales=(1, 2, 4), channels=(8, 6), num_blocks=(1, 1))
+SHAPE = DecoderConfig(
+    scales=(1, 2, 4), neighbourhood=3, neighbourhood_channels=5, channels=(8, 6), num_blocks=(1, 1)
+)
 
 
 def random_decoder(
@@ -77,14 +79,30 @@ def test_what_is_written_is_what_is_read(tokenizer, codes, tmp_path):
 
 def test_only_the_wanted_size_is_drawn(tokenizer, codes):
     decoder = random_decoder(tokenizer)
-    vectors, drawing = tokenizer.vectors_and_drawing(codes)
-    every = decoder(vectors, drawing)
+    first = tokenizer.first_drawing(codes)
+    every = decoder(*first)
     assert set(every) == {1, 2, 4}
     for scale in every:
-        alone = decoder(vectors, drawing, [scale])
+        alone = decoder(*first, [scale])
         assert set(alone) == {scale}
         assert torch.equal(alone[scale], every[scale])
         assert alone[scale].shape == (2, 3, 16 * scale, 12 * scale)
+
+
+def test_a_neighbourhood_is_a_sum_of_vectors_by_code_and_place():
+    torch.manual_seed(0)
+    layer = CodeNeighbourhood(num_codes=7, side=3, width=4, channels=6)
+    codes = torch.randint(0, 7, (2, 3, 5))
+    found = layer(codes)
+    sums = torch.zeros(2, 3, 5, 4)
+    for row in range(3):
+        for column in range(5):
+            for place in range(9):
+                y, x = row + place // 3 - 1, column + place % 3 - 1
+                is_inside = 0 <= y < 3 and 0 <= x < 5
+                number = codes[:, y, x] + 1 if is_inside else torch.zeros(2, dtype=torch.long)
+                sums[:, row, column] += layer.vectors.weight[place * 8 + number]
+    torch.testing.assert_close(found, layer.project(sums.permute(0, 3, 1, 2)))
 
 
 @pytest.mark.parametrize("channels", [(8,), (8, 6), (8, 6, 4), (8, 6, 4, 4)])
@@ -107,6 +125,8 @@ def test_doublings_may_be_fewer_or_more_than_the_code_has_pixels(tokenizer, code
         ({"channels": (8, 0)}, "at least 1"),
         ({"l1_weight": float("nan")}, "not be negative"),
         ({"judged_pixels": 8}, "leave nothing"),
+        ({"neighbourhood": 2}, "must be odd"),
+        ({"kernel_size": 2}, "must be odd"),
     ],
 )
 def test_shapes_that_cannot_be_are_refused(tokenizer, changes, complaint):
@@ -146,7 +166,7 @@ def test_a_decoder_for_other_codes_is_refused(tokenizer, tmp_path):
     (tmp_path / "other" / "decoders").rename(tmp_path / "own" / "decoders")
     with pytest.raises(CogViewError, match=f"for the image tokenizer {other.fingerprint}"):
         load_image_tokenizer(tmp_path / "own")
-    wide = RefiningDecoder(SHAPE, code_size=9, downsampling_factor=4)
+    wide = RefiningDecoder(SHAPE, num_codes=32, code_size=9, downsampling_factor=4)
     with pytest.raises(UsageError, match="for other codes"):
         tokenizer.add_decoder("wide", wide)
 

@@ -1,6 +1,7 @@
 """A run that trains a decoder for codes that stand: what `cogview train decoder` does once its options are read."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from cogview.cli.image_tokenizer_run import HELD_OUT_SPLITS, MAX_EVALUATED, NUM_
 from cogview.cli.perception import PerceptionName, perception_of, seen_by
 from cogview.cli.tokenizers import open_image_tokenizer
 from cogview.cli.training_run import run_training
-from cogview.data.image_array import ImageArray, splits_of
+from cogview.data.image_array import ImageArray, JoinedArrays, splits_of
 from cogview.errors import UsageError
 from cogview.evaluation.decoders import decoder_grid, evaluate_scales
 from cogview.files import atomic_write_bytes
@@ -20,7 +21,7 @@ from cogview.training.decoder import DecoderTask
 
 def train_decoder(
     recipe: DecoderRecipe,
-    data: Path,
+    data: Sequence[Path],
     out: Path,
     image_tokenizer: Path | None,
     name: str | None,
@@ -34,7 +35,7 @@ def train_decoder(
 
     Args:
         recipe: shape and training.
-        data: an image folder, a folder of WebDataset tars, or one tar.
+        data: image folders, folders of WebDataset tars, or tars; held-out pictures are those of the first.
         out: the run folder.
         image_tokenizer: whose codes are decoded; the bundled one by default.
         name: of the decoder; its scales by default.
@@ -55,12 +56,16 @@ def train_decoder(
         raise UsageError(f"--name is the name of a folder: letters, digits, - and _, got {name!r}")
     recipe.decoder.check_codes(tokenizer.downsampling_factor)
 
-    def by_scale(split: str) -> dict[int, ImageArray]:
-        return {scale: open_images(data, scale * recipe.size_pixels, split) for scale in sorted({1, *scales})}
+    def by_scale(split: str, folder: Path) -> dict[int, ImageArray]:
+        sizes = {scale: scale * recipe.size_pixels for scale in sorted({1, *scales})}
+        return {scale: open_images(folder, size, split) for scale, size in sizes.items()}
 
-    splits = splits_of(data)
-    images = by_scale("train")
-    held_out = {split: by_scale(split) for split in HELD_OUT_SPLITS if split in splits}
+    if not data:
+        raise UsageError("--data names no pictures: give a folder")
+    splits = splits_of(data[0])
+    each_source = [by_scale("train", folder) for folder in data]
+    images = {scale: JoinedArrays([one[scale] for one in each_source]) for scale in each_source[0]}
+    held_out = {split: by_scale(split, data[0]) for split in HELD_OUT_SPLITS if split in splits}
     training = recipe.training
     needs_network = recipe.decoder.perceptual_weight > 0
     task = DecoderTask(
@@ -71,7 +76,7 @@ def train_decoder(
         batch_size=training.batch_size,
         perception=perception_of(perception, backbone) if needs_network else None,
     )
-    shown_by = next(iter(held_out.values()), images)
+    shown_by = next(iter(held_out.values()), each_source[0])
     shown = {scale: np.array(each.pixels[:NUM_SAMPLES]) for scale, each in shown_by.items()}
 
     def with_decoder() -> ImageTokenizer:

@@ -13,7 +13,7 @@ RECIPES = "cogview.recipes.decoder"
 def run(
     recipe: Annotated[DecoderRecipe, tyro.conf.arg(name="")],
     *,
-    data: Path,
+    data: tuple[Path, ...],
     out: Path,
     image_tokenizer: Path | None = None,
     name: str | None = None,
@@ -28,8 +28,8 @@ def run(
 
     Args:
         recipe: shape and training of the decoder.
-        data: a folder of pictures or of WebDataset tars or both, or one tar; captions are not needed. Learnt
-            from are the pictures that name the split "train" or none; held-out splits are for measuring.
+        data: folders of pictures or of WebDataset tars or both, or tars; captions are not needed. Learnt from are the
+            pictures that name the split "train" or none; held-out splits of the first one are for measuring.
         out: the run folder to make; its model/ will be the image tokenizer with the decoder in decoders/.
         image_tokenizer: whose codes are decoded: its folder, the run that trained it, or a model folder or tokens that
             hold one; the bundled one by default.

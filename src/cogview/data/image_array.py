@@ -3,7 +3,7 @@
 import glob
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -98,6 +98,32 @@ class ImageArray:
             return cls(np.load(path, mmap_mode="r"))
         except (OSError, ValueError, EOFError) as error:
             raise CogViewError(f"{path}: damaged ({error}); delete it, and it will be made again") from error
+
+
+class JoinedArrays:
+    """Several arrays of pictures of one size as one, one after the other.
+
+    Args:
+        arrays: one or more.
+    """
+
+    def __init__(self, arrays: Sequence[ImageArray]) -> None:
+        self.arrays = list(arrays)
+        self._ends = np.cumsum([len(each) for each in self.arrays])
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> UInt8[np.ndarray, "y x c"]:
+        """Return one picture."""
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return self.arrays[number][index - int(self._ends[number])]
+
+    @property
+    def fingerprint(self) -> str:
+        """Those of the arrays."""
+        return "-".join(each.fingerprint for each in self.arrays)
 
 
 def splits_of(source: Path) -> frozenset[str]:

@@ -5,38 +5,45 @@ import json
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cogview.image.decoder_config import DecoderConfig
-from cogview.image.vqvae import ResidualBlock, initialise_convolution
+from cogview.image.vqvae import initialise_convolution
 
 
 class RefiningDecoder(nn.Module):
     """Draw over what a tokenizer's own decoder drew, at one or more sizes.
 
-    At the grid of codes and after each doubling it looks at the codes' vectors and at the squares of the first drawing
-    that belong to each place, and refines them by residual blocks. The last grid gives a head for each size, whose
-    pixels are added to the enlarged first drawing. A new decoder changes nothing but the size.
+    At the grid of codes and after each doubling it looks at the codes, their vectors, and the squares of the first
+    drawing that belong to each place, and refines them by residual blocks. The last grid gives a head for each size,
+    whose pixels are added to the enlarged first drawing. A new decoder changes nothing but the size.
 
     Args:
         config: shape.
-        code_size: width of the codebook's vectors.
+        num_codes: of the codebook.
+        code_size: width of its vectors.
         downsampling_factor: pixels along one side of the square that one code stands for.
 
     Raises:
         UsageError: the doublings do not fit the codes.
     """
 
-    def __init__(self, config: DecoderConfig, code_size: int, downsampling_factor: int) -> None:
+    def __init__(
+        self, config: DecoderConfig, num_codes: int, code_size: int, downsampling_factor: int
+    ) -> None:
         super().__init__()
         config.check_codes(downsampling_factor)
         self.config = config
-        self.code_size, self.downsampling_factor = code_size, downsampling_factor
-        self.from_vectors = initialise_convolution(
-            nn.Conv2d(code_size, config.channels[0], 3, padding=1), gain=1.0
-        )
+        self.num_codes, self.code_size, self.downsampling_factor = num_codes, code_size, downsampling_factor
+        first = config.channels[0]
+        self.from_vectors = initialise_convolution(nn.Conv2d(code_size, first, 1), gain=1.0)
+        self.from_neighbourhood: CodeNeighbourhood | None = None
+        if config.neighbourhood:
+            self.from_neighbourhood = CodeNeighbourhood(
+                num_codes, config.neighbourhood, config.neighbourhood_channels, first
+            )
         self.from_drawing = nn.ModuleList()
         self.doublings = nn.ModuleList()
         self.blocks = nn.ModuleList()
@@ -48,18 +55,20 @@ class RefiningDecoder(nn.Module):
                 self.from_drawing.append(initialise_convolution(pixels, gain=1.0))
             if before:
                 self.doublings.append(initialise_convolution(nn.Conv2d(before, 4 * width, 1), gain=1.0))
-            self.blocks.append(nn.Sequential(*(ResidualBlock(width) for _ in range(num_blocks))))
+            blocks = (NormalisedBlock(width, config.kernel_size) for _ in range(num_blocks))
+            self.blocks.append(nn.Sequential(*blocks))
             before = width
         finest = 2 ** (len(config.channels) - 1)
         self.heads = nn.ModuleDict()
         for scale in sorted(config.scales):
-            head = nn.Conv2d(before, 3 * (downsampling_factor * scale // finest) ** 2, 3, padding=1)
+            head = nn.Conv2d(before, 3 * (downsampling_factor * scale // finest) ** 2, 1)
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
             self.heads[str(scale)] = head
 
     def forward(
         self,
+        codes: Int64[Tensor, "b r s"],
         vectors: Float[Tensor, "b d r s"],
         drawing: Float[Tensor, "b c y x"],
         scales: Sequence[int] | None = None,
@@ -67,21 +76,24 @@ class RefiningDecoder(nn.Module):
         """Return pictures in [-1, 1], but for overshoot, by scale.
 
         Args:
+            codes: of the pictures.
             vectors: of the codes.
             drawing: what the tokenizer's own decoder makes of them, in [-1, 1].
             scales: wanted; all if None.
         """
         factor = self.downsampling_factor
         x = self.from_vectors(vectors)
+        if self.from_neighbourhood is not None:
+            x = x + self.from_neighbourhood(codes)
         for doublings, blocks in enumerate(self.blocks):
             if doublings:
                 x = F.pixel_shuffle(self.doublings[doublings - 1](x), 2)
             if doublings < len(self.from_drawing):
                 x = x + self.from_drawing[doublings](F.pixel_unshuffle(drawing, factor // 2**doublings))
             x = blocks(x)
-        x = F.relu(x)
+        x = _normalised(x)
         return {
-            scale: _enlarged(drawing, scale) + self.pixels(x, scale)
+            scale: _enlarged(drawing, scale) + self._pixels(x, scale)
             for scale in (self.config.scales if scales is None else scales)
         }
 
@@ -91,11 +103,61 @@ class RefiningDecoder(nn.Module):
         assert isinstance(head, nn.Conv2d)
         return head.weight
 
-    def pixels(self, features: Float[Tensor, "b e p q"], scale: int) -> Float[Tensor, "b c _ _"]:
+    def _pixels(self, features: Float[Tensor, "b e p q"], scale: int) -> Float[Tensor, "b c _ _"]:
         """Return what is added to the enlarged drawing at a scale."""
-        head = self.heads[str(scale)]
         finest = 2 ** (len(self.config.channels) - 1)
-        return F.pixel_shuffle(head(features), self.downsampling_factor * scale // finest)
+        return F.pixel_shuffle(self.heads[str(scale)](features), self.downsampling_factor * scale // finest)
+
+
+class CodeNeighbourhood(nn.Module):
+    """Add up a vector for each code around a place, by which code it is and where; nothing lies beyond the border.
+
+    Args:
+        num_codes: of the codebook.
+        side: of the square of codes, odd.
+        width: of the vectors.
+        channels: that they are mapped to.
+    """
+
+    def __init__(self, num_codes: int, side: int, width: int, channels: int) -> None:
+        super().__init__()
+        self.num_codes, self.side = num_codes, side
+        self.vectors = nn.Embedding(side * side * (num_codes + 1), width)
+        nn.init.normal_(self.vectors.weight, std=1.0 / side)
+        self.project = initialise_convolution(nn.Conv2d(width, channels, 1), gain=1.0)
+
+    def forward(self, codes: Int64[Tensor, "b r s"]) -> Float[Tensor, "b e r s"]:
+        """Return the mapped sums."""
+        rows, columns = codes.shape[1:]
+        padded = F.pad(codes + 1, [self.side // 2] * 4)  # 0 is beyond the border
+        squares = padded.unfold(1, self.side, 1).unfold(2, self.side, 1).reshape(-1, self.side**2)
+        starts = torch.arange(self.side**2, device=codes.device) * (self.num_codes + 1)
+        sums = F.embedding_bag(squares + starts, self.vectors.weight, mode="sum")
+        mapped: Tensor = self.project(sums.view(len(codes), rows, columns, -1).permute(0, 3, 1, 2))
+        return mapped
+
+
+class NormalisedBlock(nn.Module):
+    """Add two convolutions of the normalised input to the input.
+
+    Args:
+        channels: width in, between and out.
+        kernel_size: of the first convolution, odd; the second looks at one place.
+    """
+
+    def __init__(self, channels: int, kernel_size: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2)
+        self.second = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Float[Tensor, "b e p q"]) -> Float[Tensor, "b e p q"]:
+        """Refine features at one resolution."""
+        return x + self.second(F.silu(self.first(_normalised(x))))
+
+
+def _normalised(x: Float[Tensor, "b e p q"]) -> Float[Tensor, "b e p q"]:
+    """Return features whose root mean square at each place is 1."""
+    return x * (x.float().square().mean(1, keepdim=True) + 1e-4).rsqrt().to(x.dtype)
 
 
 def _enlarged(drawing: Float[Tensor, "b c y x"], scale: int) -> Float[Tensor, "b c _ _"]:
@@ -111,7 +173,16 @@ def fingerprint_of_decoder(decoder: RefiningDecoder, dtype: torch.dtype = torch.
         dtype: that the weights are rounded to first.
     """
     config = decoder.config
-    shape = [sorted(config.scales), config.channels, config.num_blocks, decoder.downsampling_factor]
+    shape = [
+        *(
+            sorted(config.scales),
+            config.neighbourhood,
+            config.channels,
+            config.num_blocks,
+            config.kernel_size,
+        ),
+        *(decoder.num_codes, decoder.code_size, decoder.downsampling_factor),
+    ]
     digest = hashlib.sha256(json.dumps(shape).encode())
     for name, weight in sorted(decoder.state_dict().items()):
         values = weight.detach().to("cpu", dtype).float().contiguous()

@@ -15,16 +15,22 @@ class DecoderConfig:
 
     Args:
         scales: sizes that it draws, in units of the size that was encoded: 1, 2 or 4.
+        neighbourhood: side of the square of codes around a place, odd: each code at each place of the square has a
+            vector of its own, and these are added up. It learns fast what recurs exactly, as icons do. 0 for none.
+        neighbourhood_channels: width of these vectors.
         channels: width at the grid of codes and after each doubling of it.
         num_blocks: residual blocks at each of these grids.
-        l1_weight: of the mean absolute error of pixels in [-1, 1].
+        kernel_size: of the first convolution of a block, odd; 1 where the neighbourhood says enough.
+        l2_weight: of the mean squared error of pixels in [-1, 1].
+        l1_weight: of their mean absolute error.
         edge_weight: of the mean absolute error of the differences between neighbouring pixels.
         perceptual_weight: of the distance between features of a backbone that the task is given.
+        perceptual_start_step: training step from which it counts.
         discriminator_weight: of what the discriminator says, beside the adaptive weight.
         discriminator_start_step: training step from which the discriminator learns and is listened to.
         discriminator_channels: width of its first convolution.
         discriminator_layers: halvings of the grid before its last two convolutions.
-        judged_pixels: side of the window that backbone and discriminator see; each step judges one scale, in turn.
+        judged_pixels: side of the window that backbone and discriminator see, at a place drawn for each picture.
 
     Raises:
         UsageError: the numbers contradict each other.
@@ -33,11 +39,16 @@ class DecoderConfig:
     """
 
     scales: tuple[int, ...] = (1, 2, 4)
+    neighbourhood: int = 0
+    neighbourhood_channels: int = 128
     channels: tuple[int, ...] = (256, 128, 64, 48)
     num_blocks: tuple[int, ...] = (4, 4, 4, 3)
-    l1_weight: float = 1.0
-    edge_weight: float = 1.0
+    kernel_size: int = 3
+    l2_weight: float = 10.0
+    l1_weight: float = 0.1
+    edge_weight: float = 0.0
     perceptual_weight: float = 0.25
+    perceptual_start_step: int = 0
     discriminator_weight: float = 0.2
     discriminator_start_step: int = 10_000
     discriminator_channels: int = 32
@@ -53,9 +64,23 @@ class DecoderConfig:
             )
         if min(self.channels) < 1 or min(self.num_blocks) < 0:
             raise UsageError("decoder: channels must be at least 1 and num_blocks not negative")
-        weights = (self.l1_weight, self.edge_weight, self.perceptual_weight, self.discriminator_weight)
-        if not all(0.0 <= weight < float("inf") for weight in weights) or self.discriminator_start_step < 0:
-            raise UsageError("decoder: weights and discriminator_start_step must not be negative")
+        if self.neighbourhood < 0 or (self.neighbourhood and not self.neighbourhood % 2):
+            raise UsageError(f"decoder: neighbourhood must be odd, or 0 for none, got {self.neighbourhood}")
+        if min(self.kernel_size, self.neighbourhood_channels) < 1 or not self.kernel_size % 2:
+            raise UsageError(
+                f"decoder: kernel_size must be odd and neighbourhood_channels at least 1, got {self.kernel_size} and "
+                f"{self.neighbourhood_channels}"
+            )
+        weights = (
+            self.l2_weight,
+            self.l1_weight,
+            self.edge_weight,
+            self.perceptual_weight,
+            self.discriminator_weight,
+        )
+        starts = self.perceptual_start_step, self.discriminator_start_step
+        if not all(0.0 <= weight < float("inf") for weight in weights) or min(starts) < 0:
+            raise UsageError("decoder: weights and start steps must not be negative")
         if min(self.discriminator_channels, self.discriminator_layers) < 1:
             raise UsageError("decoder: discriminator_channels and discriminator_layers must be at least 1")
         if self.judged_pixels < LEAST_PATCHES * 2**self.discriminator_layers:

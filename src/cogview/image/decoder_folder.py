@@ -79,7 +79,7 @@ def load_decoder(folder: Path, config: AutoencoderConfig, image_tokenizer: str) 
     path = folder / "model.safetensors"
 
     def build() -> RefiningDecoder:
-        return RefiningDecoder(shape, config.code_size, config.downsampling_factor)
+        return RefiningDecoder(shape, config.num_codes, config.code_size, config.downsampling_factor)
 
     try:
         build_to_fit(build, shape.num_blocks_in_all, stored_shapes(path))

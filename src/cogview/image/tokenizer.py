@@ -152,14 +152,14 @@ class ImageTokenizer:
         with self._precision():
             if decoder is None or scale is None:
                 return self.autoencoder.decode(codes.to(self.device))
-            return decoder(*self.vectors_and_drawing(codes), [scale])[scale].clamp(-1.0, 1.0)
+            return decoder(*self.first_drawing(codes), [scale])[scale].clamp(-1.0, 1.0)
 
-    def vectors_and_drawing(
+    def first_drawing(
         self, codes: Int64[Tensor, "b r s"]
-    ) -> tuple[Float[Tensor, "b d r s"], Float[Tensor, "b c y x"]]:
-        """Return what a further decoder draws from: the codes' vectors, and the own decoder's images in [-1, 1]."""
+    ) -> tuple[Int64[Tensor, "b r s"], Float[Tensor, "b d r s"], Float[Tensor, "b c y x"]]:
+        """Return what a further decoder draws from: the codes, their vectors, the own decoder's images in [-1, 1]."""
         codes = codes.to(self.device)
-        return self.autoencoder.quantizer.look_up(codes), self.autoencoder.decode(codes)
+        return codes, self.autoencoder.quantizer.look_up(codes), self.autoencoder.decode(codes)
 
     @property
     def decoders(self) -> Mapping[str, RefiningDecoder]:
@@ -194,7 +194,7 @@ class ImageTokenizer:
 
     def new_decoder(self, config: DecoderConfig) -> RefiningDecoder:
         """Return an untrained decoder for the codes; `UsageError` if the configuration does not fit them."""
-        return RefiningDecoder(config, self.config.code_size, self.downsampling_factor)
+        return RefiningDecoder(config, self.num_codes, self.config.code_size, self.downsampling_factor)
 
     def add_decoder(self, name: str, decoder: RefiningDecoder) -> None:
         """Add a further decoder, in the place of one of the same name.
@@ -206,8 +206,8 @@ class ImageTokenizer:
         Raises:
             UsageError: it is for other codes, or another one draws one of its sizes.
         """
-        own = self.config.code_size, self.downsampling_factor
-        if own != (decoder.code_size, decoder.downsampling_factor):
+        own = self.num_codes, self.config.code_size, self.downsampling_factor
+        if own != (decoder.num_codes, decoder.code_size, decoder.downsampling_factor):
             raise UsageError(f"the decoder {name} is for other codes than this image tokenizer's")
         for other, each in self._decoders.items():
             if other != name and (both := set(each.config.scales) & set(decoder.config.scales)):

@@ -16,15 +16,22 @@ def bundled() -> DecoderRecipe:
     Expected: see the model card in `src/cogview/bundled/README.md`.
     """
     return DecoderRecipe(
-        decoder=DecoderConfig(),
+        decoder=DecoderConfig(
+            neighbourhood=5,
+            channels=(512,),
+            num_blocks=(3,),
+            kernel_size=1,
+            perceptual_start_step=8_000,
+            discriminator_start_step=10_000,
+        ),
         size_pixels=128,
         training=TrainingConfig(
-            num_steps=4_000,
+            num_steps=10_000,
             batch_size=8,
-            learning_rate=1e-3,
+            learning_rate=4e-3,
             final_learning_rate_fraction=0.02,
             betas=(0.9, 0.99),
-            weight_decay=1e-4,
+            weight_decay=1e-5,
             precision="auto",
             log_every_steps=20,
             sample_every_steps=500,

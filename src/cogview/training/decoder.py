@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cogview.data.loader import batch_indices
 from cogview.errors import UsageError
@@ -22,7 +23,7 @@ from cogview.training.task import Batch, Metrics, Scalars
 class DecoderTask:
     """Show the training loop a decoder, its discriminator, and pictures at each size that it draws.
 
-    Pictures are encoded at the size of scale 1; encoder and codebook stay as they are.
+    Pictures are encoded at the size of scale 1; encoder and codebook stay as they are. Each step draws one scale in turn.
 
     Args:
         config: shape, weights of the losses, and when the discriminator starts.
@@ -64,22 +65,28 @@ class DecoderTask:
         )
 
     def batch(self, step: int) -> Batch:
-        """Return the pictures of a step as uint8 by scale, and which window of which scale is judged."""
+        """Return the pictures of a step as uint8: as they are encoded, and as large as is drawn in this step."""
         indices = batch_indices(self.seed, step, self.batch_size, len(self.images[1]))
-        judged = self.config.scales[step % len(self.config.scales)]
-        found: dict[str, Tensor] = {}
-        for scale in sorted({1, *self.config.scales}):
-            pictures = np.stack([self.images[scale][int(index)] for index in indices])
-            found[f"images_{scale}"] = torch.from_numpy(pictures).permute(0, 3, 1, 2)
-        sides = np.asarray(found[f"images_{judged}"].shape[2:])
+        scale = self.config.scales[step % len(self.config.scales)]
+        encoded, wanted = (
+            torch.from_numpy(np.stack([self.images[each][int(index)] for index in indices])).permute(
+                0, 3, 1, 2
+            )
+            for each in (1, scale)
+        )
+        sides = np.asarray(wanted.shape[2:])
         random = np.random.Generator(np.random.PCG64([self.seed, step]))
         corners = random.integers(0, sides - self._window(sides) + 1, size=(self.batch_size, 2))
-        is_heard = step >= self.config.discriminator_start_step
+        is_seen, is_heard = (
+            torch.full((self.batch_size,), step >= start)
+            for start in (self.config.perceptual_start_step, self.config.discriminator_start_step)
+        )
         return {
-            **found,
-            "judged": torch.full((self.batch_size,), judged),
+            "encoded": encoded,
+            "wanted": wanted,
             "corners": torch.from_numpy(corners),
-            "is_heard": torch.full((self.batch_size,), is_heard),
+            "is_seen": is_seen,
+            "is_heard": is_heard,
         }
 
     def _window(self, sides: Any) -> Any:
@@ -88,7 +95,7 @@ class DecoderTask:
 
     def num_items(self, batch: Batch) -> tuple[int, str]:
         """Return the number of pictures."""
-        return len(batch["images_1"]), "images"
+        return len(batch["wanted"]), "images"
 
     def work(self, batch: Batch) -> dict[str, float]:
         """Return nothing: pictures say it all."""
@@ -109,33 +116,37 @@ class DecoderTask:
     def loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
         """Return both sides' losses in one, and what they are made of."""
         config = self.config
-        real = {scale: as_float(batch[f"images_{scale}"]) for scale in {1, *config.scales}}
-        drawn = self.decoder(*self._decoded(real[1]))
-        l1 = torch.stack([(drawn[scale] - real[scale]).abs().mean() for scale in config.scales]).mean()
-        edge = torch.stack([edge_error(drawn[scale], real[scale]) for scale in config.scales]).mean()
-        loss = config.l1_weight * l1 + config.edge_weight * edge
-        metrics = {"l1": l1.detach(), "edge": edge.detach()}
-        for scale in config.scales:
-            metrics[f"psnr_x{scale}"] = mean_psnr(drawn[scale].detach(), real[scale])
-        judged = int(batch["judged"][0])
-        seen, wanted = (self._windows(each[judged], batch["corners"]) for each in (drawn, real))
-        if self.perception is not None and config.perceptual_weight:
+        real = as_float(batch["wanted"])
+        scale = real.shape[-1] // batch["encoded"].shape[-1]
+        drawn = self.decoder(*self._decoded(as_float(batch["encoded"])), [scale])[scale]
+        loss, metrics = torch.zeros((), device=real.device), {}
+        for name, weight, error_of in (
+            ("l2", config.l2_weight, F.mse_loss),
+            ("l1", config.l1_weight, F.l1_loss),
+            ("edge", config.edge_weight, edge_error),
+        ):
+            if weight:
+                error = error_of(drawn, real)
+                loss, metrics[name] = loss + weight * error, error.detach()
+        metrics[f"psnr_x{scale}"] = mean_psnr(drawn.detach(), real)
+        seen, wanted = (self._windows(each, batch["corners"]) for each in (drawn, real))
+        if self.perception is not None and config.perceptual_weight and bool(batch["is_seen"][0]):
             perceived = config.perceptual_weight * self.perception(seen, wanted).mean()
             loss = loss + perceived
             metrics["perceptual"] = perceived.detach()
         if bool(batch["is_heard"][0]) and config.discriminator_weight:
             heard, arguing, said = self.adversary.argue(
-                seen, wanted, loss, self.decoder.last_layer(judged), config.discriminator_weight
+                seen, wanted, loss, self.decoder.last_layer(scale), config.discriminator_weight
             )
             loss, metrics = loss + heard + arguing, metrics | said
-        return loss, means_over_pictures(metrics, len(real[1]))
+        return loss, means_over_pictures(metrics, len(real))
 
     @torch.no_grad()
-    def _decoded(self, images: Float[Tensor, "b c y x"]) -> tuple[Tensor, Tensor]:
-        """Return the vectors of pictures' codes, and what the tokenizer's own decoder makes of them."""
+    def _decoded(self, images: Float[Tensor, "b c y x"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return pictures' codes, their vectors, and what the tokenizer's own decoder makes of them."""
         self.tokenizer.autoencoder.to(images.device)
         with torch.autocast(images.device.type, enabled=False):
-            return self.tokenizer.vectors_and_drawing(self.tokenizer.encode(images))
+            return self.tokenizer.first_drawing(self.tokenizer.encode(images))
 
     def _windows(
         self, images: Float[Tensor, "b c y x"], corners: Int64[Tensor, "b 2"]
