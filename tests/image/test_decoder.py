@@ -77,6 +77,15 @@ def test_what_is_written_is_what_is_read(tokenizer, codes, tmp_path):
     assert fingerprint_of_decoder(again.decoders["sharp"]) == fingerprint_of_decoder(half.decoders["sharp"])
 
 
+def test_smaller_pictures_are_means_of_the_largest(tokenizer, codes):
+    first = tokenizer.first_drawing(codes)
+    every = random_decoder(tokenizer)(*first)
+    larger = {scale: F.interpolate(first[2], scale_factor=float(scale), mode="bicubic") for scale in (2, 4)}
+    added = {scale: every[scale] - drawing for scale, drawing in ({1: first[2]} | larger).items()}
+    for scale in (1, 2):
+        torch.testing.assert_close(added[scale], F.avg_pool2d(added[4], 4 // scale), rtol=1e-4, atol=1e-5)
+
+
 def test_only_the_wanted_size_is_drawn(tokenizer, codes):
     decoder = random_decoder(tokenizer)
     first = tokenizer.first_drawing(codes)

@@ -12,13 +12,17 @@ from torch.nn import functional as F
 from cogview.image.decoder_config import DecoderConfig
 from cogview.image.vqvae import initialise_convolution
 
+# What the head adds is small beside the drawing: without it, the first steps of a usual rate spoil more than is learnt.
+_HEAD_GAIN = 0.1
+
 
 class RefiningDecoder(nn.Module):
     """Draw over what a tokenizer's own decoder drew, at one or more sizes.
 
     At the grid of codes and after each doubling it looks at the codes, their vectors, and the squares of the first
-    drawing that belong to each place, and refines them by residual blocks. The last grid gives a head for each size,
-    whose pixels are added to the enlarged first drawing. A new decoder changes nothing but the size.
+    drawing that belong to each place, and refines them by residual blocks. The last grid writes the pixels of the
+    largest size, or their means for a smaller one, which are added to the enlarged first drawing. A new decoder changes
+    nothing but the size.
 
     Args:
         config: shape.
@@ -58,13 +62,11 @@ class RefiningDecoder(nn.Module):
             blocks = (NormalisedBlock(width, config.kernel_size) for _ in range(num_blocks))
             self.blocks.append(nn.Sequential(*blocks))
             before = width
-        finest = 2 ** (len(config.channels) - 1)
-        self.heads = nn.ModuleDict()
-        for scale in sorted(config.scales):
-            head = nn.Conv2d(before, 3 * (downsampling_factor * scale // finest) ** 2, 1)
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
-            self.heads[str(scale)] = head
+        self._finest = 2 ** (len(config.channels) - 1)
+        side = downsampling_factor * max(config.scales) // self._finest
+        self.head = nn.Conv2d(before, 3 * side**2, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(
         self,
@@ -97,16 +99,20 @@ class RefiningDecoder(nn.Module):
             for scale in (self.config.scales if scales is None else scales)
         }
 
-    def last_layer(self, scale: int) -> Tensor:
-        """Return the weight that writes the pixels of a scale."""
-        head = self.heads[str(scale)]
-        assert isinstance(head, nn.Conv2d)
-        return head.weight
+    @property
+    def last_layer(self) -> Tensor:
+        """The weight that writes the pixels."""
+        return self.head.weight
 
     def _pixels(self, features: Float[Tensor, "b e p q"], scale: int) -> Float[Tensor, "b c _ _"]:
-        """Return what is added to the enlarged drawing at a scale."""
-        finest = 2 ** (len(self.config.channels) - 1)
-        return F.pixel_shuffle(self.heads[str(scale)](features), self.downsampling_factor * scale // finest)
+        """Return what is added to the enlarged drawing at a scale: the mean over those of the largest."""
+        side = self.downsampling_factor * scale // self._finest
+        weight, bias = (
+            _averaged(each.flatten(1) if each.ndim > 1 else each[:, None], max(self.config.scales) // scale)
+            for each in (self.head.weight, self.head.bias)
+            if each is not None
+        )
+        return F.pixel_shuffle(_HEAD_GAIN * F.conv2d(features, weight[..., None, None], bias[:, 0]), side)
 
 
 class CodeNeighbourhood(nn.Module):
@@ -158,6 +164,20 @@ class NormalisedBlock(nn.Module):
 def _normalised(x: Float[Tensor, "b e p q"]) -> Float[Tensor, "b e p q"]:
     """Return features whose root mean square at each place is 1."""
     return x * (x.float().square().mean(1, keepdim=True) + 1e-4).rsqrt().to(x.dtype)
+
+
+def _averaged(rows: Float[Tensor, "n e"], factor: int) -> Float[Tensor, "m e"]:
+    """Return the rows of a head that writes the means of squares of pixels.
+
+    Args:
+        rows: one for each pixel of a place, colour by colour.
+        factor: pixels along one side of the squares.
+    """
+    if factor == 1:
+        return rows
+    side = round((len(rows) // 3) ** 0.5)
+    squares = rows.view(3, side // factor, factor, side // factor, factor, -1)
+    return squares.mean((2, 4)).flatten(0, 2)
 
 
 def _enlarged(drawing: Float[Tensor, "b c y x"], scale: int) -> Float[Tensor, "b c _ _"]:

@@ -99,7 +99,7 @@ class DecoderConfig:
             UsageError: a doubling would cut a pixel.
         """
         finest = 2 ** (len(self.channels) - 1)
-        for scale in self.scales:
+        for scale in sorted(self.scales):
             if downsampling_factor * scale % finest:
                 raise UsageError(
                     f"decoder: {len(self.channels)} channels are {finest} places a code, and a code is "
@@ -110,4 +110,4 @@ class DecoderConfig:
     @property
     def num_blocks_in_all(self) -> int:
         """Return how many parts it has, of which each has weights of its own."""
-        return sum(self.num_blocks) + len(self.channels) + len(self.scales)
+        return sum(self.num_blocks) + len(self.channels)

@@ -23,7 +23,8 @@ from cogview.training.task import Batch, Metrics, Scalars
 class DecoderTask:
     """Show the training loop a decoder, its discriminator, and pictures at each size that it draws.
 
-    Pictures are encoded at the size of scale 1; encoder and codebook stay as they are. Each step draws one scale in turn.
+    Pictures are encoded at the size of scale 1; encoder and codebook stay as they are. Each step draws one scale, by
+    turns.
 
     Args:
         config: shape, weights of the losses, and when the discriminator starts.
@@ -136,7 +137,7 @@ class DecoderTask:
             metrics["perceptual"] = perceived.detach()
         if bool(batch["is_heard"][0]) and config.discriminator_weight:
             heard, arguing, said = self.adversary.argue(
-                seen, wanted, loss, self.decoder.last_layer(scale), config.discriminator_weight
+                seen, wanted, loss, self.decoder.last_layer, config.discriminator_weight
             )
             loss, metrics = loss + heard + arguing, metrics | said
         return loss, means_over_pictures(metrics, len(real))
