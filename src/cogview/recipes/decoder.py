@@ -11,24 +11,26 @@ def bundled() -> DecoderRecipe:
     """The decoder that ships: 128, 256 and 512 pixels from the bundled tokenizer's 16 x 16 codes.
 
     Claim: sharp edges and flat grounds where the tokenizer's own decoder has haze.
-    Command: cogview train decoder bundled --data PICTURES --out RUN
+    Command: cogview train decoder bundled --data PICTURES OTHERS --out RUN
     Cost: see `scripts/bundled-decoder.sh`.
     Expected: see the model card in `src/cogview/bundled/README.md`.
     """
     return DecoderRecipe(
         decoder=DecoderConfig(
+            # Scenes lie on the grid of codes, so what stands around a place mostly tells its pixels.
             neighbourhood=5,
-            channels=(512,),
+            channels=(256,),
             num_blocks=(3,),
             kernel_size=1,
-            perceptual_start_step=8_000,
-            discriminator_start_step=10_000,
+            l1_weight=0.0,
+            perceptual_start_step=9_600,
+            discriminator_weight=0.0,
         ),
         size_pixels=128,
         training=TrainingConfig(
-            num_steps=10_000,
+            num_steps=12_000,
             batch_size=8,
-            learning_rate=4e-3,
+            learning_rate=1e-2,
             final_learning_rate_fraction=0.02,
             betas=(0.9, 0.99),
             weight_decay=1e-5,
