@@ -82,8 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # On Linux, large pages make training on CPU faster; torch reads this when it is imported.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if "OMP_WAIT_POLICY" not in os.environ:
-        # Else, beside one busy core, PyTorch's threads spin for each other until a picture takes minutes: see
-        # `bench/busy_core.py` (torch 2.13, libgomp).
+        # Else, beside a process of higher priority, PyTorch's threads spin for each other without end: a picture took
+        # over 45 s, not 6 (torch 2.13, libgomp; notes of a trial). Beside an equal one it does not matter:
+        # `bench/busy_core.py`.
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     # What ends a process politely, `timeout` or a job's scheduler, must leave nothing half-written either.
     if threading.current_thread() is threading.main_thread():
