@@ -3,9 +3,9 @@
     python bench/busy_core.py [--rounds 3]
 
 PyTorch's threads wait for each other by spinning. Where there are fewer free cores than threads, they may spin for a
-thread that does not run. `GOMP_SPINCOUNT` bounds that; the command line sets it unless the user has. It matters beside a
-process of higher priority, which is not measured here. Whole processes
-take turns, on an idle machine and beside one busy loop; what takes longer than the limit is stopped and counts as it.
+thread that does not run. `GOMP_SPINCOUNT` bounds that; the command line sets it unless the user has. It matters beside
+a process of higher priority, which is not measured here. Whole processes take turns, on an idle machine and beside one
+busy loop; what takes longer than the limit is stopped and counts as it.
 """
 
 import os
