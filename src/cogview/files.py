@@ -115,6 +115,36 @@ def read_bounded(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     return data
 
 
+def read_versioned(folder: Path, what: str, known_format: str, known_version: int) -> dict[str, Any]:
+    """Return the content of a folder's `config.json` after checking its format and version.
+
+    Args:
+        folder: of something that is ours.
+        what: it should be, with its article: "an image tokenizer".
+        known_format: that the file has to name.
+        known_version: likewise.
+
+    Raises:
+        CogViewError: it is missing, damaged, something else, or of another version.
+    """
+    path = folder / "config.json"
+    try:
+        content = parse_json(read_bounded(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        name = what.partition(" ")[2]
+        raise CogViewError(f"{folder}: no {name} there (config.json is missing); check the path") from error
+    except (OSError, ValueError) as error:
+        raise CogViewError(f"{path}: cannot be read ({error}); copy the folder again") from error
+    if not isinstance(content, dict) or content.get("format") != known_format:
+        raise CogViewError(f'{path}: not {what} (its "format" is not "{known_format}"); check the path')
+    if content.get("version") != known_version:
+        raise CogViewError(
+            f"{path}: version {content.get('version')}, this program reads version {known_version}; "
+            "use the program that wrote it or one of the same version"
+        )
+    return content
+
+
 def read_card(path: Path) -> str:
     """Return the text of a model card, "" if there is none.
 

@@ -86,10 +86,8 @@ def train_decoder(
             for other, each in tokenizer.decoders.items()
             if other != name and not set(each.config.scales) & set(scales)
         }
-        copy = open_image_tokenizer(image_tokenizer)
-        return ImageTokenizer(
-            copy.autoencoder, held_out=copy.held_out, decoders=others | {name: task.trained()}
-        )
+        decoders = others | {name: task.trained()}
+        return ImageTokenizer(tokenizer.autoencoder, held_out=tokenizer.held_out, decoders=decoders)
 
     def sample(num_steps: int) -> None:
         grid = io.BytesIO()

@@ -9,8 +9,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from cogview.evaluation.backbone import Backbone
-from cogview.evaluation.distances import mean_squared_error, perceptual_distance, psnr
+from cogview.evaluation.distances import mean_squared_error, psnr
 from cogview.evaluation.reconstruction import in_batches
 from cogview.image.pixels import as_float, image_to_array, tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
@@ -24,7 +23,6 @@ def evaluate_scales(
     tokenizer: ImageTokenizer,
     pictures: Mapping[int, UInt8[np.ndarray, "n _ _ c"]],
     scales: Sequence[int],
-    backbone: Backbone | None = None,
 ) -> dict[str, float]:
     """Measure what decoders draw of pictures' codes against the true pictures of each size.
 
@@ -32,30 +30,21 @@ def evaluate_scales(
         tokenizer: with decoders for the scales.
         pictures: the same ones by scale; those of scale 1 are encoded.
         scales: to measure.
-        backbone: sees pictures for a distance that is about more than pixels.
 
     Returns:
         The means over pictures by name, for each scale N: `psnr_xN_db`, and `bicubic_xN_db` of the own decoder's
-        pictures, enlarged by bicubic interpolation; with a backbone named NAME also `perceptual_xN_NAME` and
-        `bicubic_perceptual_xN_NAME`.
+        pictures, enlarged by bicubic interpolation.
     """
     values: dict[str, list[Tensor]] = defaultdict(list)
     parts = {scale: in_batches(each, _BATCH) for scale, each in pictures.items()}
     for batches in zip(*(parts[scale] for scale in pictures), strict=True):
         real = {scale: _as_images(batch) for scale, batch in zip(pictures, batches, strict=True)}
         codes = tokenizer.encode(real[1])
+        own = tokenizer.decode(codes)
         for scale in scales:
-            size = max(real[scale].shape[2:])
-            drawn = {
-                "": tokenizer.decode(codes, size).cpu(),
-                "bicubic_": enlarged(tokenizer.decode(codes), scale),
-            }
-            for prefix, copies in drawn.items():
-                error = mean_squared_error(real[scale], copies)
-                values[f"{prefix or 'psnr_'}x{scale}_db"].append(psnr(error))
-                if backbone is not None:
-                    maps = backbone(real[scale]).maps, backbone(copies).maps
-                    values[f"{prefix}perceptual_x{scale}_{backbone.name}"].append(perceptual_distance(*maps))
+            drawn = tokenizer.decode(codes, max(real[scale].shape[2:])).cpu()
+            for name, copies in {"psnr": drawn, "bicubic": enlarged(own, scale)}.items():
+                values[f"{name}_x{scale}_db"].append(psnr(mean_squared_error(real[scale], copies)))
     return {name: float(torch.cat(each).mean()) for name, each in values.items()}
 
 

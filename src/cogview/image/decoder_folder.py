@@ -3,18 +3,17 @@
 from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_write_json, read_bounded
+from cogview.files import atomic_write_json, read_versioned
 from cogview.folders import is_part
 from cogview.image.config import AutoencoderConfig
 from cogview.image.decoder import RefiningDecoder, fingerprint_of_decoder
 from cogview.image.decoder_config import DecoderConfig
-from cogview.plain_json import dataclass_from_json, parse_json
+from cogview.plain_json import dataclass_from_json
 from cogview.tensors import MisfitError, build_to_fit, read_tensors, stored_shapes
 
 DECODERS_NAME = "decoders"
@@ -65,7 +64,7 @@ def load_decoder(folder: Path, config: AutoencoderConfig, image_tokenizer: str) 
     Raises:
         CogViewError: something is missing, damaged, of another version, or for another image tokenizer.
     """
-    content = _read_config(folder)
+    content = read_versioned(folder, "a decoder", FORMAT, VERSION)
     if content.get("image_tokenizer") != image_tokenizer:
         raise CogViewError(
             f"{folder}: a decoder for the image tokenizer {content.get('image_tokenizer')}, and this one is "
@@ -132,22 +131,3 @@ def refuse_lost_decoders(folder: Path, kept: Collection[str]) -> None:
             f"{folder} holds the decoder {lost}, which this image tokenizer lacks, so it is not replaced: choose "
             "another path."
         )
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """Return the content of a decoder's `config.json` after checking its format and version."""
-    path = folder / "config.json"
-    try:
-        content = parse_json(read_bounded(path))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CogViewError(f"{folder}: no decoder there (config.json is missing); check the path") from error
-    except (OSError, ValueError) as error:
-        raise CogViewError(f"{path}: cannot be read ({error}); copy the folder again") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CogViewError(f'{path}: not a decoder (its "format" is not "{FORMAT}"); check the path')
-    if content.get("version") != VERSION:
-        raise CogViewError(
-            f"{path}: version {content.get('version')}, this program reads version {VERSION}; "
-            "use the program that wrote it or one of the same version"
-        )
-    return content

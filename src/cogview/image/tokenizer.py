@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_write_json, read_bounded
+from cogview.files import atomic_write_json, read_versioned
 from cogview.folders import atomic_folder, refuse_unlike
 from cogview.image.autoencoder import Autoencoder
 from cogview.image.config import FOLDER_NAME, AutoencoderConfig, VQGANConfig, VQVAEConfig
@@ -31,7 +31,7 @@ from cogview.image.fingerprint import fingerprint_of, fingerprint_of_weights, in
 from cogview.image.kept import KeptPictures, kept_db
 from cogview.image.vqgan import VQGAN
 from cogview.image.vqvae import VQVAE
-from cogview.plain_json import dataclass_from_json, parse_json, section_from_json
+from cogview.plain_json import dataclass_from_json, section_from_json
 from cogview.tensors import MisfitError, build_to_fit, read_tensors, stored_shapes
 
 FORMAT = "cogview-image-tokenizer"
@@ -345,23 +345,7 @@ def autoencoder_of(config: AutoencoderConfig, weights: Mapping[str, Tensor]) -> 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the content of a tokenizer folder's `config.json` after checking its format and version."""
-    path = folder / "config.json"
-    try:
-        content = parse_json(read_bounded(path))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CogViewError(
-            f"{folder}: no image tokenizer there (config.json is missing); check the path"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise CogViewError(f"{path}: cannot be read ({error}); copy the folder again") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CogViewError(f'{path}: not an image tokenizer (its "format" is not "{FORMAT}"); check the path')
-    if content.get("version") != VERSION:
-        raise CogViewError(
-            f"{path}: version {content.get('version')}, this program reads version {VERSION}; "
-            "use the program that wrote it or one of the same version"
-        )
-    return content
+    return read_versioned(folder, "an image tokenizer", FORMAT, VERSION)
 
 
 def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
