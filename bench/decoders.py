@@ -28,7 +28,7 @@ from torch.nn import functional as F
 import cogview
 from cogview.data.image_array import ImageArray
 from cogview.evaluation.backbone import Backbone
-from cogview.evaluation.decoders import decoder_grid, enlarged
+from cogview.evaluation.decoders import decoder_grid, enlarged_images
 from cogview.evaluation.distances import mean_squared_error, perceptual_distance, psnr
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
 from cogview.files import atomic_write_bytes, atomic_write_json
@@ -65,7 +65,10 @@ def measure(
         own = tokenizer.decode(codes)
         for scale in tokenizer.scales:
             true = part[scale]
-            drawn = {"decoder": tokenizer.decode(codes, max(true.shape[2:])), "bicubic": enlarged(own, scale)}
+            drawn = {
+                "decoder": tokenizer.decode(codes, max(true.shape[2:])),
+                "bicubic": enlarged_images(own, scale),
+            }
             for name, copies in drawn.items():
                 values[scale, f"psnr_db {name}"] += psnr(mean_squared_error(true, copies)).tolist()
                 values[scale, f"haze {name}"] += [x for x in haze(true, copies).tolist() if x == x]

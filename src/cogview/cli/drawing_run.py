@@ -178,8 +178,8 @@ class DrawingRun:
 
     def _add_sheet(self, pictures: Sequence[dict[str, Any]], num_pages: int) -> None:
         """Write the next contact sheet, unless it is there."""
-        from cogview.generation.contact_sheet import contact_sheet, enlarged, save_sheet
-        from cogview.image.pixels import read_image
+        from cogview.generation.contact_sheet import contact_sheet, save_sheet
+        from cogview.image.pixels import enlarged, read_image
 
         name = "contact-sheet.png" if num_pages == 1 else f"contact-sheet-{len(self.sheets) + 1}.png"
         path = self.folder.path / name

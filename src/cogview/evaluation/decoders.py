@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cogview.evaluation.distances import mean_squared_error, psnr
 from cogview.evaluation.reconstruction import in_batches
-from cogview.image.pixels import as_float, image_to_array, tensor_to_images
+from cogview.image.pixels import as_float, enlarged, image_to_array, tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
 
 _GAP_PIXELS = 8
@@ -43,16 +43,15 @@ def evaluate_scales(
         own = tokenizer.decode(codes)
         for scale in scales:
             drawn = tokenizer.decode(codes, max(real[scale].shape[2:])).cpu()
-            for name, copies in {"psnr": drawn, "bicubic": enlarged(own, scale)}.items():
+            for name, copies in {"psnr": drawn, "bicubic": enlarged_images(own, scale)}.items():
                 values[f"{name}_x{scale}_db"].append(psnr(mean_squared_error(real[scale], copies)))
     return {name: float(torch.cat(each).mean()) for name, each in values.items()}
 
 
-def enlarged(images: Float[Tensor, "b c y x"], scale: int) -> Float[Tensor, "b c _ _"]:
+def enlarged_images(images: Float[Tensor, "b c y x"], scale: int) -> Float[Tensor, "b c _ _"]:
     """Return pictures in [-1, 1], rounded as files hold them and enlarged by bicubic interpolation."""
-    sizes = (images.shape[3] * scale, images.shape[2] * scale)
-    larger = [each.resize(sizes, Image.Resampling.BICUBIC) for each in tensor_to_images(images)]
-    return torch.from_numpy(np.stack([image_to_array(each) for each in larger]))
+    larger = [image_to_array(enlarged(each, scale)) for each in tensor_to_images(images)]
+    return torch.from_numpy(np.stack(larger))
 
 
 @torch.no_grad()
@@ -68,7 +67,11 @@ def decoder_grid(
     """
     real = _as_images(pictures[scale])
     codes = tokenizer.encode(_as_images(pictures[1]))
-    rows = real, enlarged(tokenizer.decode(codes), scale), tokenizer.decode(codes, max(real.shape[2:])).cpu()
+    rows = (
+        real,
+        enlarged_images(tokenizer.decode(codes), scale),
+        tokenizer.decode(codes, max(real.shape[2:])).cpu(),
+    )
     num, channels, height, width = real.shape
     gaps = _GAP_PIXELS * (num - 1)
     grid = torch.ones(1, channels, len(rows) * (height + _GAP_PIXELS) - _GAP_PIXELS, num * width + gaps)

@@ -112,11 +112,6 @@ def contact_sheet(
     return sheet
 
 
-def enlarged(picture: Image.Image, scale: int) -> Image.Image:
-    """Return a picture so many times as large, by bicubic resampling."""
-    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)
-
-
 def save_sheet(sheet: Image.Image, path: Path) -> None:
     """Write a contact sheet as PNG, whole or not at all, with a mark by which `is_contact_sheet` knows it."""
     mark, data = PngInfo(), io.BytesIO()

@@ -107,11 +107,10 @@ class RefiningDecoder(nn.Module):
     def _pixels(self, features: Float[Tensor, "b e p q"], scale: int) -> Float[Tensor, "b c _ _"]:
         """Return what is added to the enlarged drawing at a scale: the mean over those of the largest."""
         side = self.downsampling_factor * scale // self._finest
-        weight, bias = (
-            _averaged(each.flatten(1) if each.ndim > 1 else each[:, None], max(self.config.scales) // scale)
-            for each in (self.head.weight, self.head.bias)
-            if each is not None
-        )
+        factor = max(self.config.scales) // scale
+        assert self.head.bias is not None
+        weight = _averaged(self.head.weight.flatten(1), factor)
+        bias = _averaged(self.head.bias[:, None], factor)
         return F.pixel_shuffle(_HEAD_GAIN * F.conv2d(features, weight[..., None, None], bias[:, 0]), side)
 
 

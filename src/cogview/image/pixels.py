@@ -291,6 +291,11 @@ def resize_and_crop(image: Image.Image, size_pixels: int) -> Image.Image:
     return ImageOps.fit(image, (size_pixels, size_pixels), Image.Resampling.LANCZOS)
 
 
+def enlarged(picture: Image.Image, scale: int) -> Image.Image:
+    """Return a picture so many times as large, by bicubic resampling."""
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)
+
+
 def image_to_array(image: Image.Image) -> Float32[np.ndarray, "c y x"]:
     """Return an RGB picture's pixels in [-1, 1]."""
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
