@@ -14,6 +14,8 @@ from cogview.image.vqvae import initialise_convolution
 
 # What the head adds is small beside the drawing: without it, the first steps of a usual rate spoil more than is learnt.
 _HEAD_GAIN = 0.1
+# A ground is a colour that has at least this share of the pixels.
+_LEAST_GROUND = 0.1
 
 
 class RefiningDecoder(nn.Module):
@@ -83,6 +85,17 @@ class RefiningDecoder(nn.Module):
             drawing: what the tokenizer's own decoder makes of them, in [-1, 1].
             scales: wanted; all if None.
         """
+        refined = self.refine(codes, vectors, drawing, scales)
+        return {scale: self.with_even_ground(each, drawing) for scale, each in refined.items()}
+
+    def refine(
+        self,
+        codes: Int64[Tensor, "b r s"],
+        vectors: Float[Tensor, "b d r s"],
+        drawing: Float[Tensor, "b c y x"],
+        scales: Sequence[int] | None = None,
+    ) -> dict[int, Float[Tensor, "b c _ _"]]:
+        """Return the pictures as the layers write them, which the losses of pixels see; as `forward` otherwise."""
         factor = self.downsampling_factor
         x = self.from_vectors(vectors)
         if self.from_neighbourhood is not None:
@@ -98,6 +111,28 @@ class RefiningDecoder(nn.Module):
             scale: _enlarged(drawing, scale) + self._pixels(x, scale)
             for scale in (self.config.scales if scales is None else scales)
         }
+
+    def with_even_ground(
+        self, pictures: Float[Tensor, "b c _ _"], drawing: Float[Tensor, "b c y x"]
+    ) -> Float[Tensor, "b c _ _"]:
+        """Return pictures whose ground is of one colour, if the configuration says so.
+
+        Args:
+            pictures: in [-1, 1].
+            drawing: the first one of each, whose commonest colour is the ground's if enough pixels have it.
+        """
+        levels = self.config.ground_levels
+        if not levels:
+            return pictures
+        colours = ((drawing.float().clamp(-1, 1) + 1) * 127.5).round().long()
+        numbers = (colours * torch.tensor([65_536, 256, 1], device=drawing.device)[:, None, None]).sum(1).flatten(1)
+        commonest = numbers.mode(1, keepdim=True).values
+        is_ground = (numbers == commonest).float().mean(1) >= _LEAST_GROUND
+        shifts = torch.tensor([16, 8, 0], device=drawing.device)
+        ground = ((commonest >> shifts & 255) / 127.5 - 1)[:, :, None, None]
+        distance = (pictures - ground).abs().amax(1, keepdim=True) * 127.5
+        kept = (distance / levels - 1).clamp(0, 1)
+        return torch.where(is_ground[:, None, None, None], ground + kept * (pictures - ground), pictures)
 
     @property
     def last_layer(self) -> Tensor:
@@ -199,6 +234,7 @@ def fingerprint_of_decoder(decoder: RefiningDecoder, dtype: torch.dtype = torch.
             config.channels,
             config.num_blocks,
             config.kernel_size,
+            config.ground_levels,
         ),
         *(decoder.num_codes, decoder.code_size, decoder.downsampling_factor),
     ]

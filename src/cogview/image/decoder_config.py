@@ -21,6 +21,8 @@ class DecoderConfig:
         channels: width at the grid of codes and after each doubling of it.
         num_blocks: residual blocks at each of these grids.
         kernel_size: of the first convolution of a block, odd; 1 where the neighbourhood says enough.
+        ground_levels: how many levels of 255 a pixel may be off the ground's colour, the commonest of a picture, to be
+            given it; what is up to twice as far off is moved towards it. For drawings on even grounds; 0 for none.
         l2_weight: of the mean squared error of pixels in [-1, 1].
         l1_weight: of their mean absolute error.
         edge_weight: of the mean absolute error of the differences between neighbouring pixels.
@@ -44,6 +46,7 @@ class DecoderConfig:
     channels: tuple[int, ...] = (256, 128, 64, 48)
     num_blocks: tuple[int, ...] = (4, 4, 4, 3)
     kernel_size: int = 3
+    ground_levels: int = 0
     l2_weight: float = 10.0
     l1_weight: float = 0.1
     edge_weight: float = 0.0
@@ -71,6 +74,8 @@ class DecoderConfig:
                 f"decoder: kernel_size must be odd and neighbourhood_channels at least 1, got {self.kernel_size} and "
                 f"{self.neighbourhood_channels}"
             )
+        if not 0 <= self.ground_levels <= 255:
+            raise UsageError(f"decoder: ground_levels must be 0 to 255, got {self.ground_levels}")
         weights = (
             self.l2_weight,
             self.l1_weight,

@@ -119,7 +119,8 @@ class DecoderTask:
         config = self.config
         real = as_float(batch["wanted"])
         scale = real.shape[-1] // batch["encoded"].shape[-1]
-        drawn = self.decoder(*self._decoded(as_float(batch["encoded"])), [scale])[scale]
+        codes, vectors, drawing = self._decoded(as_float(batch["encoded"]))
+        drawn = self.decoder.refine(codes, vectors, drawing, [scale])[scale]
         loss, metrics = torch.zeros((), device=real.device), {}
         for name, weight, error_of in (
             ("l2", config.l2_weight, F.mse_loss),
@@ -129,8 +130,9 @@ class DecoderTask:
             if weight:
                 error = error_of(drawn, real)
                 loss, metrics[name] = loss + weight * error, error.detach()
-        metrics[f"psnr_x{scale}"] = mean_psnr(drawn.detach(), real)
-        seen, wanted = (self._windows(each, batch["corners"]) for each in (drawn, real))
+        shown = self.decoder.with_even_ground(drawn, drawing)
+        metrics[f"psnr_x{scale}"] = mean_psnr(shown.detach(), real)
+        seen, wanted = (self._windows(each, batch["corners"]) for each in (shown, real))
         if self.perception is not None and config.perceptual_weight and bool(batch["is_seen"][0]):
             perceived = config.perceptual_weight * self.perception(seen, wanted).mean()
             loss = loss + perceived
