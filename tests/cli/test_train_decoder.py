@@ -13,6 +13,7 @@ import cogview
 from cogview.cli.main import main
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.pretrained import save_pretrained
+from cogview.image.kept import KeptPictures
 from tiny import tiny_model
 
 TINY = ["train", "decoder", "tiny", "--training.num-steps", "4", "--training.log-every-steps", "1"]
@@ -107,6 +108,56 @@ def test_generate_writes_the_size_that_is_asked_for(pictures, model, tmp_path, c
     assert sizes == {(): {(32, 32)}, ("--size", "16"): {(16, 16)}}
     assert main([*words, "--out", str(tmp_path / "out"), "--size", "100"]) == 2
     assert "cannot be drawn with 100 pixels" in capsys.readouterr().err
+
+
+def test_pictures_are_enlarged_by_the_decoder_unless_a_magnifier_is_named(pictures, model, tmp_path, capsys):
+    assert train(pictures, model, tmp_path / "run") == 0
+    shutil.copytree(tmp_path / "run" / "model" / "decoders", model / "image_tokenizer" / "decoders")
+    pipe = cogview.load(model, device="cpu")
+    [plain] = pipe.generate("a red cat", 1, seed=3, size_pixels=16)
+    [twice] = pipe.generate("a red cat", 1, seed=3, upscale=2)
+    [again] = pipe.upscale(plain.codes, "a red cat")
+    expected = pipe.generate("a red cat", 1, seed=3, size_pixels=32)[0].image
+    for each in (twice, again):
+        assert torch.equal(each.codes, plain.codes)
+        assert np.array_equal(np.asarray(each.image), np.asarray(expected))
+    with pytest.raises(cogview.UsageError, match="size 16 and upscale 2, which makes 32 pixels, contradict"):
+        pipe.generate("a red cat", 1, size_pixels=16, upscale=2)
+    with pytest.raises(cogview.UsageError, match="no adapter for super-resolution"):
+        pipe.upscale(plain.codes, "a red cat", 4)  # no decoder draws that
+    with pytest.raises(cogview.UsageError, match="a text is empty"):
+        pipe.upscale(plain.codes, " ")
+
+    plain.image.save(tmp_path / "small.png")
+    words = ["upscale", "a red cat", tmp_path / "small.png", "--model", model, "--device", "cpu"]
+    words = [str(word) for word in (*words, "--out", tmp_path / "out")]
+    capsys.readouterr()
+    assert main([*words, "--json"]) == 0
+    told = capsys.readouterr()
+    assert "enlarged by the image tokenizer's decoder" in told.err
+    [written] = json.loads(told.out)["pictures"]
+    with Image.open(written["path"]) as image:
+        assert image.size == (32, 32)
+    assert main([*words, "--top-p", "0.5"]) == 2
+    assert "--top-p is for a magnifier" in capsys.readouterr().err
+
+
+def test_what_the_tokenizer_hardly_keeps_is_upscaled_by_force_alone(pictures, model, tmp_path, capsys):
+    assert train(pictures, model, tmp_path / "run") == 0
+    tokenizer = cogview.load_image_tokenizer(tmp_path / "run")
+    tokenizer.held_out = KeptPictures(num_pictures=3, median_db=40.0, least_db=39.0)
+    shutil.rmtree(model / "image_tokenizer")
+    tokenizer.save_pretrained(model / "image_tokenizer")
+    picture = pictures / "0.png"
+    words = ["upscale", "noise", str(picture), "--model", str(model), "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert "the image tokenizer keeps" in told
+    assert "or upscale it with force" in told
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--force"]) == 0
+    assert "what is made of it means little" in capsys.readouterr().err
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 1
 
 
 def test_a_run_goes_on_and_others_decoders_are_kept(pictures, model, tmp_path, capsys):

@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,47 @@ def test_smaller_pictures_are_means_of_the_largest(tokenizer, codes):
         torch.testing.assert_close(added[scale], F.avg_pool2d(added[4], 4 // scale), rtol=1e-4, atol=1e-5)
 
 
+def even_ground_by_pixels(picture: torch.Tensor, drawing: torch.Tensor, levels: int) -> torch.Tensor:
+    """Do slowly what `with_even_ground` does to one picture."""
+    colours = Counter(
+        tuple(((drawing[:, y, x].clamp(-1, 1) + 1) * 127.5).round().int().tolist())
+        for y in range(drawing.shape[1])
+        for x in range(drawing.shape[2])
+    )
+    colour, count = colours.most_common(1)[0]
+    evened = picture.clone()
+    if count < 0.1 * drawing[0].numel():
+        return evened
+    ground = torch.tensor(colour) / 127.5 - 1
+    for y in range(picture.shape[1]):
+        for x in range(picture.shape[2]):
+            away = float((picture[:, y, x] - ground).abs().max()) * 127.5
+            share = min(max(away / levels - 1.0, 0.0), 1.0)
+            evened[:, y, x] = ground + share * (picture[:, y, x] - ground)
+    return evened
+
+
+def test_an_even_ground_is_that_of_each_picture_alone(tokenizer):
+    decoder = random_decoder(tokenizer, replace(SHAPE, ground_levels=12))
+    random = torch.Generator().manual_seed(0)
+    drawings = torch.rand(3, 3, 8, 8, generator=random) * 2 - 1
+    drawings[0, :, 3:] = torch.tensor([0.3, -0.1, 0.9])[:, None, None]  # most of it is one colour
+    drawings[1, :, 0, :7] = -1.2  # just enough, and darker than black; the third has no ground
+    pictures = drawings.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    pictures = pictures + 0.05 * torch.randn(pictures.shape, generator=random)
+    evened = decoder.with_even_ground(pictures, drawings)
+    for index, (picture, drawing) in enumerate(zip(pictures, drawings, strict=True)):
+        alone = decoder.with_even_ground(picture[None], drawing[None])[0]
+        assert torch.equal(evened[index], alone)
+        torch.testing.assert_close(alone, even_ground_by_pixels(picture, drawing, 12))
+    assert torch.equal(evened[2], pictures[2])
+    assert not torch.equal(evened[1], pictures[1])
+    [rounded] = ((evened[:1] + 1) * 127.5).round().unbind()
+    assert (rounded == torch.tensor([166, 115, 242])[:, None, None]).all(0).float().mean() > 0.4
+    untouched = random_decoder(tokenizer).with_even_ground(pictures, drawings)
+    assert untouched is pictures
+
+
 def test_only_the_wanted_size_is_drawn(tokenizer, codes):
     decoder = random_decoder(tokenizer)
     first = tokenizer.first_drawing(codes)
@@ -134,6 +177,7 @@ def test_doublings_may_be_fewer_or_more_than_the_code_has_pixels(tokenizer, code
         ({"channels": (8, 0)}, "at least 1"),
         ({"l1_weight": float("nan")}, "not be negative"),
         ({"judged_pixels": 8}, "leave nothing"),
+        ({"ground_levels": 256}, "0 to 255"),
         ({"neighbourhood": 2}, "must be odd"),
         ({"kernel_size": 2}, "must be odd"),
     ],

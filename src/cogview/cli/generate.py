@@ -59,9 +59,9 @@ def run(
             captioner.
         captioner: rank with it: the name of one that the model has, or a folder, or the run that trained it; the
             model's own by default. If it is given, all candidates are ranked by default.
-        upscale: draw those that are kept again at 2 or 4 times their size. Needs an adapter for super-resolution.
-        magnifier: magnify with it: the name of one that the model has, or a folder, or the run that trained it; the
-            model's own by default.
+        upscale: draw those that are kept at 2 or 4 times the size that is encoded, by the image tokenizer's decoder, or
+            by a magnifier if there is no decoder for that size.
+        magnifier: upscale with it: the name of one that the model has, or a folder, or the run that trained it.
         size: of the pictures in pixels a side: 128, 256 or 512 for the bundled model, 256 by default; other models have
             the sizes that their image tokenizer's decoders draw. The codes are the same.
         seed: of the first candidate of each text, the next has the next seed. A seed always draws the same picture;
@@ -90,7 +90,7 @@ def run(
         import torch
 
         import cogview
-        from cogview.cli.told_pictures import take_adapter, weights_of
+        from cogview.cli.told_pictures import take_adapter, tell_decoded, weights_of
         from cogview.generation.request import check_request
 
         pipeline = cogview.load(model, device, dtype)
@@ -101,7 +101,10 @@ def run(
         first_seed = random_seed() if seed == "random" else seed
         check_request(["text"], num_candidates, keep, first_seed, is_ranked)
         template = pipeline.drawer(chosen, adapter_strength)[1]
-        size_pixels = pipeline.checked_size(size, upscale)
+        size_pixels = pipeline.checked_size(size, upscale, enlarger)
+        is_decoded = upscale == 1 or pipeline.is_decoded(upscale, enlarger)
+        if upscale > 1 and is_decoded:
+            tell_decoded(pipeline)
         if not balance_words:  # else the texts that are drawn are others
             asked.check(pipeline.text_tokenizer, template.max_text_pieces)
             asked.tell_unknown(lambda texts: pipeline.reading(texts, chosen, strict))
@@ -122,7 +125,7 @@ def run(
             "dtype": str(pipeline.dtype).removeprefix("torch."),
         }
         rankers = ([ranker] if ranker else pipeline.captioner_names) if is_ranked else []
-        enlargers = ([enlarger] if enlarger else pipeline.magnifier_names) if upscale > 1 else []
+        enlargers = ([enlarger] if enlarger else pipeline.magnifier_names) if not is_decoded else []
         request = {
             "verb": "generate",
             "texts": asked.fingerprint,

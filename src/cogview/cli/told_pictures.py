@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from cogview.generation.parts import TaskName
     from cogview.generation.pipeline import Pipeline
-    from cogview.sequence.template import PairTemplate
 
 TASKS: dict[str, tuple["TaskName", ...]] = {
     "adapter": ("style", "text-to-image"),
@@ -55,6 +54,13 @@ def take_adapter(pipeline: "Pipeline", option: str, given: str | None) -> str | 
     return name
 
 
+def tell_decoded(pipeline: "Pipeline") -> None:
+    """Say on stderr that a decoder enlarges the pictures, and what else can."""
+    names = ", ".join(pipeline.magnifier_names)
+    other = f"; --magnifier {names} draws more codes instead" if names else ""
+    print(f"cogview: enlarged by the image tokenizer's decoder{other}", file=sys.stderr)
+
+
 def weights_of(pipeline: "Pipeline", *adapters: str | None) -> dict[str, str]:
     """Return the fingerprints of all weights that a run uses.
 
@@ -89,10 +95,8 @@ class ToldPictures:
     Contact sheets of ours, which `out/001/*.png` names too, are passed over and told in one line on stderr.
 
     Args:
-        pipeline: the model.
-        template: of the sequences that the codes go into.
         paths: of the pictures.
-        strict: refuse pictures that the image tokenizer hardly keeps, rather than warn of them.
+        codes_of: returns the codes of one, or refuses it.
 
     Attributes:
         codes: of those that can be read, in the order of the paths.
@@ -104,11 +108,7 @@ class ToldPictures:
         CogViewError: none can be read.
     """
 
-    def __init__(
-        self, pipeline: "Pipeline", template: "PairTemplate", paths: Sequence[Path], strict: bool = False
-    ) -> None:
-        import torch
-
+    def __init__(self, paths: Sequence[Path], codes_of: "Callable[[Path], Tensor]") -> None:
         from cogview.generation.contact_sheet import is_contact_sheet
         from cogview.image.pixels import UnusableImage
 
@@ -131,7 +131,7 @@ class ToldPictures:
         with progress_bar("reading", "pictures") as move:
             for number, path in enumerate(paths, start=1):
                 try:
-                    self.codes[path] = torch.from_numpy(pipeline.codes_of(path, template, strict)[0])
+                    self.codes[path] = codes_of(path)
                 except UnusableImage as error:
                     warnings.warn(str(error), stacklevel=1)
                     self.problems.append({"where": path, "reason": str(error)})

@@ -1,4 +1,4 @@
-"""`cogview upscale`: draws pictures again at twice or four times the model's size."""
+"""`cogview upscale`: draws pictures again at twice or four times the size that the model encodes."""
 
 import hashlib
 from pathlib import Path
@@ -27,35 +27,41 @@ def run(
     seed: int = 0,
     temperature: float | None = None,
     top_k: int | None = None,
-    top_p: float = 0.8,
+    top_p: float | None = None,
     out: Path = Path("out"),
     strict: bool = False,
+    force: bool = False,
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     json: bool = False,
 ) -> None:
-    """Draw pictures again at twice or four times the model's size.
+    """Draw pictures again at twice or four times the size that the model encodes.
+
+    The image tokenizer's decoder for that size draws them, if it has one; a magnifier, if one is named or there is no
+    such decoder. Pictures of another world than the model's, photographs for instance, are refused: either draws only
+    what the image tokenizer keeps of them.
 
     Each call writes its pictures into a new numbered folder and prints their paths; if it is stopped or killed, the
     same command goes on there. A picture that cannot be read is warned of and left out; the command then ends with exit
     code 1.
 
     Args:
-        text: what the pictures show, in quotation marks.
+        text: what the pictures show, in quotation marks; a magnifier reads it.
         pictures: their files; other sizes than the model's are scaled to it and the middle square is cut out.
         model: a model folder, the folder of a training run, or OWNER/NAME on the Hugging Face hub; the bundled model by
             default.
-        magnifier: the name of one that the model has, or a folder, or the run that trained it; the model's own by
-            default.
-        factor: so many times the model's rows and columns.
+        magnifier: the name of one that the model has, or a folder, or the run that trained it.
+        factor: so many times the size that the model encodes.
         seed: of the first picture, the next has the next seed.
-        temperature: below 1 prefers probable codes, above 1 levels them, 0 takes the most probable; the model's own by
-            default.
-        top_k: draw from so many most probable codes only.
-        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
+        temperature: of a magnifier: below 1 prefers probable codes, above 1 levels them, 0 takes the most probable; its
+            own by default.
+        top_k: of a magnifier: draw from so many most probable codes only.
+        top_p: of a magnifier: draw from the fewest codes that hold this share of the probability; 0.8 by default, 1
+            draws from all.
         out: the folder in which the numbered folder is made.
-        strict: end with an error, rather than a warning, for words that the model has never seen and pictures that the
-            image tokenizer hardly keeps.
+        strict: end with an error, rather than a warning, for words that the model has never seen, if a magnifier reads
+            them.
+        force: take pictures that the image tokenizer hardly keeps, with a warning.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
         dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
         json: print the result as JSON.
@@ -66,14 +72,25 @@ def run(
     import torch
 
     import cogview
-    from cogview.cli.told_pictures import ToldPictures, take_adapter, weights_of
+    from cogview.cli.told_pictures import ToldPictures, take_adapter, tell_decoded, weights_of
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "magnifier", magnifier)
-    told = ToldPictures(pipeline, pipeline.magnifier(name).template.low, pictures, strict)
+    is_decoded = pipeline.is_decoded(factor, name)
+    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    if is_decoded:
+        useless = [option for option, value in sampling.items() if value is not None]
+        if useless:
+            raise UsageError(
+                f"--{useless[0].replace('_', '-')} is for a magnifier, and the image tokenizer's decoder enlarges "
+                "here: add --magnifier, or leave it out"
+            )
+        tell_decoded(pipeline)
+    told = ToldPictures(pictures, lambda path: pipeline.codes_to_upscale(path, factor, name, force)[0])
     given = list(told.codes.items())
-    settings = {"text": text, "factor": factor, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-    names = [name] if name else pipeline.magnifier_names
+    top_p = 0.8 if top_p is None else top_p
+    settings = {"text": text, "factor": factor} | ({} if is_decoded else sampling | {"top_p": top_p})
+    names = [] if is_decoded else [name] if name else pipeline.magnifier_names
     request = {
         "verb": "upscale",
         **settings,
@@ -87,7 +104,7 @@ def run(
     with picture_folder(out, request) as folder:
         tell_kept(folder, len(given))
         num_left, num_done = len(given) - folder.num_kept, 0
-        with progress_bar("magnifying", "codes") as move:
+        with progress_bar("upscaling", "codes") as move:
             for share, start in enumerate(range(0, len(given), _PICTURES_AT_ONCE)):
                 if folder.pictures(share) is not None:
                     continue
@@ -108,6 +125,7 @@ def run(
                     progress=progress,
                     magnifier=name,
                     strict=strict,
+                    force=force,
                 )
                 drawn: list[dict[str, Any]] = []
                 for number, ((source, _), picture) in enumerate(

@@ -254,7 +254,11 @@ class CaptioningModel(ResidentModel):
         return [(number, float(losses[number])) for number in order[:keep]]
 
     def codes_of(
-        self, images: Picture | Sequence[Picture], template: PairTemplate, strict: bool = False
+        self,
+        images: Picture | Sequence[Picture],
+        template: PairTemplate,
+        strict: bool = False,
+        way_out: str = "leave strict out",
     ) -> list[Codes]:
         """Return the codes of pictures that are given as such, as paths, or as codes already.
 
@@ -264,6 +268,7 @@ class CaptioningModel(ResidentModel):
             images: one or more.
             template: of the sequences that the codes go into.
             strict: refuse such a picture instead.
+            way_out: how to have it taken all the same, for that error.
 
         Raises:
             UsageError: there is none, something is no picture, or one is refused.
@@ -278,7 +283,7 @@ class CaptioningModel(ResidentModel):
             codes, told = self._codes_of(each, number, template)
             if told:
                 if strict:
-                    raise UsageError(f"{told}; give a picture of the model's world, or leave strict out")
+                    raise UsageError(f"{told}; give a picture of the model's world, or {way_out}")
                 warnings.warn(f"{told}: what is made of it means little", stacklevel=1)
             found.append(codes)
         return found

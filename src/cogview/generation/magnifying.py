@@ -88,8 +88,13 @@ class MagnifyingModel(CaptioningModel):
         progress: Progress | None = None,
         magnifier: str | None = None,
         strict: bool = False,
+        force: bool = False,
     ) -> list[MagnifiedImage]:
-        """Draw pictures again at twice or four times the model's size.
+        """Draw pictures again at twice or four times the size that the model encodes.
+
+        The image tokenizer's decoder for that size draws the pictures' own codes, if there is one and no magnifier is
+        named (see `is_decoded`); a magnifier draws more codes, for which alone `seed`, `temperature`, `top_k` and
+        `top_p` count.
 
         Args:
             images: pictures, their paths or their codes; other sizes are scaled to the model's and the middle square is
@@ -102,8 +107,9 @@ class MagnifyingModel(CaptioningModel):
             top_k: draw from the most probable codes only; from all if None.
             top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
             progress: called with the numbers of codes read or drawn, and of all.
-            magnifier: the name of the adapter, if there are several.
-            strict: refuse unknown words and pictures that the image tokenizer hardly keeps, rather than warn of them.
+            magnifier: the name of the adapter to magnify with.
+            strict: refuse unknown words, rather than warn of them.
+            force: take pictures that the image tokenizer hardly keeps, photographs for instance, with a warning.
 
         Raises:
             UsageError: an empty text, an impossible number, no picture, other numbers of texts than of pictures, or
@@ -112,30 +118,58 @@ class MagnifyingModel(CaptioningModel):
 
         Paper: section 3.1.
         """
-        chosen = self.magnifier(magnifier)
-        codes = [torch.from_numpy(each) for each in self.codes_of(images, chosen.template.low, strict)]
+        is_decoded = self.is_decoded(factor, magnifier)
+        chosen = None if is_decoded else self.magnifier(magnifier)
+        codes = self.codes_to_upscale(images, factor, magnifier, force)
         told = [texts] * len(codes) if isinstance(texts, str) else list(texts)
         if len(told) != len(codes):
             raise UsageError(
                 f"there are {len(codes)} pictures and {len(told)} texts: give as many, or a single text"
             )
+        if not all(text.strip() for text in told):
+            raise UsageError("a text is empty; say what the pictures show")
         if seed < 0:
             raise UsageError(f"seed must not be negative, got {seed}")
-        config = self.magnifying_config(chosen, temperature, top_k, top_p)
         seeds = range(seed, seed + len(codes))
-        read = self.reading(told, self._magnifying(magnifier), strict)
-        words = [read[text] for text in told]
-        high = self.magnified(chosen, torch.stack(codes), words, seeds, factor, config, progress)
+        read, high = {}, torch.stack(codes)
+        if chosen is not None:
+            config = self.magnifying_config(chosen, temperature, top_k, top_p)
+            read = self.reading(told, self._magnifying(magnifier), strict)
+            words = [read[text] for text in told]
+            high = self.magnified(chosen, high, words, seeds, factor, config, progress)
         return [
             MagnifiedImage(
                 image=self.decoded(each, self._encoded_pixels * factor),
                 codes=each,
                 seed=number,
                 text=text,
-                drawn_text=read[text] if read[text] != text else None,
+                drawn_text=read[text] if read.get(text, text) != text else None,
             )
             for each, number, text in zip(high, seeds, told, strict=True)
         ]
+
+    def is_decoded(self, factor: int, magnifier: str | None) -> bool:
+        """Return whether pictures are enlarged by a decoder for the codes that they have.
+
+        Args:
+            factor: 2 or 4.
+            magnifier: that was asked for; a model with a decoder for the size has it magnify only then.
+        """
+        return magnifier is None and factor in self.image_tokenizer.scales
+
+    def codes_to_upscale(
+        self, images: Picture | Sequence[Picture], factor: int, magnifier: str | None, force: bool = False
+    ) -> list[Int64[Tensor, "r s"]]:
+        """Return the codes of pictures that are to be enlarged; the arguments are those of `upscale`.
+
+        Raises:
+            UsageError: there is no picture, or the image tokenizer hardly keeps it, without `force`.
+            UnusableImage: a file is no picture that can be read.
+        """
+        is_decoded = self.is_decoded(factor, magnifier)
+        template = self.template if is_decoded else self.magnifier(magnifier).template.low
+        found = self.codes_of(images, template, not force, "upscale it with force")
+        return [torch.from_numpy(each) for each in found]
 
     def magnifying_config(
         self, magnifier: Magnifier, temperature: float | int | None, top_k: int | None, top_p: float | int
@@ -199,18 +233,28 @@ class MagnifyingModel(CaptioningModel):
         template = self.template
         return max(template.grid_rows, template.grid_columns) * self.image_tokenizer.downsampling_factor
 
-    def checked_size(self, size_pixels: int | None, upscale: int = 1) -> int:
+    def checked_size(self, size_pixels: int | None, upscale: int = 1, magnifier: str | None = None) -> int:
         """Return the longer side of pictures that are to be drawn.
 
         Args:
-            size_pixels: what is asked for; the model's own `size_pixels` by default, or the size of upscaled codes.
-            upscale: how many times as many rows and columns of codes there will be.
+            size_pixels: what is asked for; by default the model's own `size_pixels`, or so many times what it encodes
+                as `upscale` says.
+            upscale: 1, 2 or 4.
+            magnifier: that was asked for.
 
         Raises:
-            UsageError: no decoder draws that size.
+            UsageError: no decoder draws that size, or it is another than `upscale` says.
         """
+        upscaled = self._encoded_pixels * upscale
         if size_pixels is None:
-            return self.size_pixels if upscale == 1 else self._encoded_pixels * upscale
+            return self.size_pixels if upscale == 1 else upscaled
+        if upscale > 1 and self.is_decoded(upscale, magnifier):
+            if size_pixels != upscaled:
+                raise UsageError(
+                    f"size {size_pixels} and upscale {upscale}, which makes {upscaled} pixels, contradict each other: "
+                    "give one of them"
+                )
+            return size_pixels
         rows, columns = self.template.grid_rows * upscale, self.template.grid_columns * upscale
         self.image_tokenizer.scale_for(size_pixels, rows, columns)
         return size_pixels

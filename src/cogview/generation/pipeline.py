@@ -144,9 +144,10 @@ class Pipeline(MagnifyingModel):
             adapter_strength: how many times what it learnt to add it adds; below 1 a style is weaker, and things are
                 more as the model draws them without.
             captioner: the name of the adapter to rank with, if there are several; if given, all are ranked by default.
-            upscale: 2 or 4 draws those that are kept again at so many times their size, with the same `top_k` and
-                `top_p`; needs an adapter for super-resolution.
-            magnifier: the name of the adapter to magnify with, if there are several.
+            upscale: 2 or 4 draws those that are kept at so many times the size that is encoded: by the image
+                tokenizer's decoder, if there is one for it and no magnifier is named; else an adapter for
+                super-resolution draws more codes, with the same `top_k` and `top_p`.
+            magnifier: the name of the adapter to magnify with.
             size_pixels: of the pictures' longer side; of the sizes that the image tokenizer's decoders draw, by default
                 the model's own, `size_pixels`, or that times `upscale`.
             balance_words: give each word for people a gender and a skin tone, in turn from seed to seed; see
@@ -167,8 +168,9 @@ class Pipeline(MagnifyingModel):
         check_factor(upscale)
         # What is missing is found out before the codes are drawn, not after.
         ranker = self.captioner(captioner) if is_ranked else None
-        enlarger = self.magnifier(magnifier) if upscale > 1 else None
-        size = self.checked_size(size_pixels, upscale)
+        is_magnified = upscale > 1 and not self.is_decoded(upscale, magnifier)
+        enlarger = self.magnifier(magnifier) if is_magnified else None
+        size = self.checked_size(size_pixels, upscale, magnifier)
         num_kept = len(texts) * (num_candidates if keep is None else keep)
         num_drawn = len(texts) * num_candidates * self.template.num_codes_per_image
         num_all = num_drawn + (

@@ -125,7 +125,9 @@ class RefiningDecoder(nn.Module):
         if not levels:
             return pictures
         colours = ((drawing.float().clamp(-1, 1) + 1) * 127.5).round().long()
-        numbers = (colours * torch.tensor([65_536, 256, 1], device=drawing.device)[:, None, None]).sum(1).flatten(1)
+        numbers = (
+            (colours * torch.tensor([65_536, 256, 1], device=drawing.device)[:, None, None]).sum(1).flatten(1)
+        )
         commonest = numbers.mode(1, keepdim=True).values
         is_ground = (numbers == commonest).float().mean(1) >= _LEAST_GROUND
         shifts = torch.tensor([16, 8, 0], device=drawing.device)
