@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -155,7 +156,9 @@ def test_what_the_tokenizer_hardly_keeps_is_upscaled_by_force_alone(pictures, mo
     assert "the image tokenizer keeps" in told
     assert "or upscale it with force" in told
     assert not (tmp_path / "out").exists()
-    assert main([*words, "--force"]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main([*words, "--force"]) == 0
     assert "what is made of it means little" in capsys.readouterr().err
     assert len(list((tmp_path / "out").rglob("*.png"))) == 1
 
