@@ -47,13 +47,20 @@ def caption_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def super_resolution_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return figure, reached and wanted of a magnifier."""
     of = {name: kinds["perceptual"] for name, kinds in found["mean_and_half_interval"].items()}
-    ours, bicubic = of["super-resolution"], of["bicubic of the codes"]
+    right = {name: share["value"] for name, share in found["everything_right"].items()}
+    ours, decoder = of["super-resolution"], of["decoder"]
+    size = f"{found['factor']} times the size"
     return [
         (
-            "perceptual distance from the true picture of twice the size",
-            figure(ours, "", ours[0] < bicubic[0]),
-            f"under {figure(bicubic, '')}, bicubic magnification of the same codes",
-        )
+            f"perceptual distance from the true picture of {size}",
+            figure(ours, "", ours[0] < decoder[0]),
+            f"under {figure(decoder, '')}, the decoder for the same codes",
+        ),
+        (
+            f"drawn pictures of {size} that show all that was asked for",
+            figure([right["super-resolution"]], "%", right["super-resolution"] >= right["decoder"]),
+            f"{right['decoder']:.1%}, the decoder's",
+        ),
     ]
 
 
@@ -83,19 +90,20 @@ def style_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 ADAPTERS = {
-    "caption": ("captioning", caption_rows),
-    "super-resolution": ("super-resolution", super_resolution_rows),
-    "style-openmoji": ("styles", style_rows),
+    "caption": (("captioning",), caption_rows),
+    "super-resolution": (("super-resolution-x2", "super-resolution-x4"), super_resolution_rows),
+    "style-openmoji": (("styles",), style_rows),
 }
-"""Of each adapter, the result that measured it and what is told of that."""
+"""Of each adapter, the results that measured it and what is told of each."""
 
 
 def adapters_section(folder: Path) -> str:
     """Return what the card says of the model's adapters: what they reach of what was wanted."""
     rows = [
         (name, megabytes(folder / "adapters" / name), *row)
-        for name, (result, of) in ADAPTERS.items()
+        for name, (results, of) in ADAPTERS.items()
         if (folder / "adapters" / name).is_dir()
+        for result in results
         for row in of(json.loads((RESULTS / f"{result}.json").read_text(encoding="utf-8")))
     ]
     if not rows:

@@ -5,7 +5,8 @@
 PICTURES is `cogview data build bundled-decoder`, or any folder of pictures with held-out splits; of each split so many
 are encoded at the size of scale 1 and decoded at every size that a decoder draws. Compared are:
 
-- `decoder` and `bicubic`, the own decoder's picture enlarged, against the true picture of that size: PSNR and the
+- `decoder` and `bicubic`, the own decoder's picture enlarged, both rounded as files hold them, against the true picture
+  of that size: PSNR and the
   perceptual distance of EfficientNet-Lite0, which also trained the decoder, and of Lite1, which did not;
 - haze: the mean absolute error, in levels of 255, where the true picture is of one colour 9 pixels around;
 - seconds of decoding one picture, in turns.
@@ -66,7 +67,7 @@ def measure(
         for scale in tokenizer.scales:
             true = part[scale]
             drawn = {
-                "decoder": tokenizer.decode(codes, max(true.shape[2:])),
+                "decoder": enlarged_images(tokenizer.decode(codes, max(true.shape[2:])), 1),
                 "bicubic": enlarged_images(own, scale),
             }
             for name, copies in drawn.items():

@@ -8,10 +8,11 @@ are named first. A run whose folder is gone is a card's JSON with `#` and the na
 `bench/results/model_card.json#image_tokenizer_run`. Writes README.md and samples.png into the model's folder and the
 figures to bench/results/model_card.json.
 
-    python bench/model_card.py --model RUN/model --rewrite
+    python bench/model_card.py --model RUN/model --rewrite [--decoder-run RUN] [--pictures PICTURES]
 
-measures nothing and writes README.md again, of the figures that lie there. Either way the model's adapters are told of,
-by what `captioning.py`, `super_resolution.py` and `styles.py` have found.
+measures nothing and writes README.md again, of the figures that lie there; with --decoder-run, what that run says of
+itself is kept too, and with --pictures the samples are drawn again. Either way the model's adapters and decoder are
+told of, by what `captioning.py`, `super_resolution.py`, `styles.py` and `decoders.py` have found.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.numpy import load_file
 
 import cogview
 from adapters_card import adapters_section
@@ -49,6 +51,7 @@ def main() -> None:
     arguments.add_argument("--pictures", type=Path)
     arguments.add_argument("--image-tokenizer-run")
     arguments.add_argument("--transformer-run", nargs="+")
+    arguments.add_argument("--decoder-run")
     arguments.add_argument("--recipe", default="bundled", help="name of the recipes that made it")
     arguments.add_argument("--num-pictures", type=int, default=500, help="measured, of each split")
     arguments.add_argument("--num-samples", type=int, default=8, help="held-out captions drawn for the sheet")
@@ -56,6 +59,12 @@ def main() -> None:
     given = arguments.parse_args()
     if given.rewrite:
         kept = json.loads((RESULTS / "model_card.json").read_text(encoding="utf-8"))
+        if given.decoder_run is not None:
+            (kept["decoder_run"],) = run_facts(given.decoder_run)
+            atomic_write_json(RESULTS / "model_card.json", kept)
+        if given.pictures is not None:
+            pipe = cogview.load(given.model, device="cpu", dtype=torch.float32)
+            write_samples(pipe, given.pictures, given.num_samples, given.model)
         atomic_write_text(given.model / "README.md", card(kept, given.model))
         return
     for name in ("pictures", "image_tokenizer_run", "transformer_run"):
@@ -74,7 +83,9 @@ def main() -> None:
     figures["recipe"], figures["between_runs"] = given.recipe, given.between_runs
     (figures["image_tokenizer_run"],) = run_facts(given.image_tokenizer_run)
     figures["transformer_runs"] = [facts for run in given.transformer_run for facts in run_facts(run)]
-    sample_sheet(pipe, given.pictures, given.num_samples).save(given.model / "samples.png", optimize=True)
+    if given.decoder_run is not None:
+        (figures["decoder_run"],) = run_facts(given.decoder_run)
+    write_samples(pipe, given.pictures, given.num_samples, given.model)
     atomic_write_json(RESULTS / "model_card.json", figures)
     atomic_write_text(given.model / "README.md", card(figures, given.model))
     print(json.dumps({split: figures[split] for split in SPLITS}, indent=2))
@@ -149,13 +160,14 @@ def run_facts(source: str) -> list[dict[str, Any]]:
     return [kept_values | {"resumes": config.get("resumes", []), "last_metrics": last}]
 
 
-def sample_sheet(pipe: Pipeline, folder: Path, num_samples: int) -> Image.Image:
-    """Return rows of: the tokenizer's view of a held-out scene, and three pictures drawn for its caption."""
+def write_samples(pipe: Pipeline, folder: Path, num_samples: int, out: Path) -> None:
+    """Write rows of: the tokenizer's view of a held-out scene, and three pictures drawn for its caption."""
     pictures, texts = read_split(folder, "held-out-composition", num_samples)
-    views = tensor_to_images(pipe.image_tokenizer.decode(pipe.image_tokenizer.encode(as_tensor(pictures))))
+    codes = pipe.image_tokenizer.encode(as_tensor(pictures))
+    views = tensor_to_images(pipe.image_tokenizer.decode(codes, pipe.size_pixels))
     drawn = pipe.generate(texts, num_candidates=3)
     rows = [[view, *(candidate.image for candidate in row)] for view, row in zip(views, drawn, strict=True)]
-    return contact_sheet(rows, texts)
+    contact_sheet(rows, texts).save(out / "samples.png", optimize=True)
 
 
 def art(styles: Sequence[str]) -> str:
@@ -194,6 +206,48 @@ def share_alike(folder: Path) -> str:
     return "No share-alike art but for the adapter `style-openmoji`, which is under CC-BY-SA-4.0."
 
 
+def parameters_of(folder: Path) -> str:
+    """Return how many weights lie in a folder's file."""
+    num = sum(weight.size for weight in load_file(folder / "model.safetensors").values())
+    return f"{num / 1e6:.1f} M"
+
+
+def decoder_section(folder: Path) -> str:
+    """Return what the card says of the decoder beside the image tokenizer's own one."""
+    if not (folder / "image_tokenizer" / "decoders").is_dir():
+        return ""
+    found = json.loads((RESULTS / "decoders.json").read_text(encoding="utf-8"))
+    judges = [
+        name.split()[1]
+        for name in found["splits"][SPLITS[0]]["x1"]
+        if name.startswith("perceptual") and "bic" in name
+    ]
+    rows = "\n".join(
+        f"| {split} | {128 * int(scale[1:])} | {of['psnr_db gained'][0]:.1f} +- {of['psnr_db gained'][1]:.1f} | "
+        + " | ".join(
+            f"{of[f'{kind} decoder'][0]:.2f}, {of[f'{kind} bicubic'][0]:.2f}"
+            for kind in (*(f"perceptual {judge}" for judge in judges), "haze")
+        )
+        + " |"
+        for split in SPLITS
+        for scale, of in found["splits"][split].items()
+    )
+    environment = found["environment"]
+    return f"""
+## Sizes
+
+The decoder against the image tokenizer's own one, enlarged by bicubic interpolation: PSNR gained, and of both the
+perceptual distance from the true picture (lower is nearer) and the haze on even ground, in levels of 255.
+
+| split | pixels | dB gained | {" | ".join(judges)} | haze |
+|---|---|---|{"---|" * len(judges)}---|
+{rows}
+
+Lite0 also trained it, Lite1 did not. Measured by `python bench/decoders.py --num-pictures {found["num_pictures"]}` on
+{environment["device"]}, commit {environment["commit"]}.
+"""
+
+
 def card(figures: dict[str, Any], folder: Path) -> str:
     """Return the model card in Markdown."""
     model, environment = figures["model"], figures["environment"]
@@ -223,6 +277,17 @@ def card(figures: dict[str, Any], folder: Path) -> str:
     between = f"; {figures['between_runs']}" if figures["between_runs"] else ""
     precisions = dict.fromkeys(run.get("precision", run["training"]["precision"]) for run in transformer_runs)
     others = [style for style in icons.styles if style not in world.styles]
+    sizes, decoder_row, decoder_run_row = f"{height} x {width} pixels", "", ""
+    decoders = sorted((folder / "image_tokenizer" / "decoders").glob("*/config.json"))
+    if decoders:
+        scales = json.loads(decoders[0].read_text(encoding="utf-8"))["config"]["scales"]
+        *others_sizes, largest = (str(scale * height) for scale in sorted(scales))
+        sizes = f"{', '.join(others_sizes)} or {largest} pixels a side"
+        decoder_row = (
+            f"\n| decoder | draws those sizes of the same codes | {parameters_of(decoders[0].parent)} |"
+        )
+        decoder = figures["decoder_run"]
+        decoder_run_row = "\n" + run_row("decoder", decoder, decoder["command"])
     also = f", the image tokenizer also on {art(others)}" if others else ""
     return f"""---
 license: apache-2.0
@@ -232,7 +297,7 @@ library_name: cogview
 ---
 # The bundled model
 
-Draws scenes of one to four known objects, {height} x {width} pixels, from Chinese or
+Draws scenes of one to four known objects, {sizes}, from Chinese or
 English text. A small world on purpose: {world.num_objects} objects in {len(world.styles)} icon styles
 ({", ".join(world.styles)}) on {len(GROUNDS)} grounds. What is not in that world (the first {world.num_objects}
 training objects of `src/cogview/data/objects.tsv`) it cannot draw.
@@ -245,7 +310,8 @@ caption, seeds 0, 1 and 2, none picked.
 | part | shape | parameters |
 |---|---|---|
 | text tokenizer | SentencePiece, {model["num_pieces"]:,} pieces, byte fallback | |
-| image tokenizer | VQ-VAE, {model["num_codes"]:,} codes | {model["image_tokenizer_parameters"] / 1e6:.1f} M |
+| image tokenizer | VQ-VAE, {model["num_codes"]:,} codes | \
+{model["image_tokenizer_parameters"] / 1e6:.1f} M |{decoder_row}
 | transformer | {model["num_layers"]} layers x {model["hidden_size"]} x {model["num_heads"]} heads, Sandwich-LN | \
 {model["transformer_parameters"] / 1e6:.1f} M |
 
@@ -268,13 +334,13 @@ on {environment["device"]}, {environment["num_threads"]} threads, torch
 | part | recipe | steps x batch | minutes | seed | commit | torch | device |
 |---|---|---|---|---|---|---|---|
 {run_row("image tokenizer", tokenizer_run, f"cogview train image-tokenizer {figures['recipe']}")}
-{transformer_rows}
+{transformer_rows}{decoder_run_row}
 
 Precision {", then ".join(precisions)}. Each run of the transformer starts from
 the one before it{between}.
 A commit that ends in "-dirty" had changes beside it, so that
 run cannot be repeated from the commit alone.
-{adapters_section(folder)}
+{decoder_section(folder)}{adapters_section(folder)}
 ## Data and licences
 
 Trained on scenes of icons from {art(world.styles)}{also}, with words from emojibase (MIT)

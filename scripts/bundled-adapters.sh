@@ -61,7 +61,10 @@ train style bundled "$work/style-openmoji" --data "$work/style-tokens" --licence
 
 if [ -z "${TRY:-}" ]; then
   $python bench/captioning.py --adapter "$work/caption" --pictures "$work/told"
-  $python bench/super_resolution.py --adapter "$work/super-resolution" --pictures "$work/large"
+  build bundled-large "$work/large-256" --data.size-pixels 256
+  $python bench/super_resolution.py --adapter "$work/super-resolution" --pictures "$work/large-256"
+  $python bench/super_resolution.py --adapter "$work/super-resolution" --pictures "$work/large" --factor 4 \
+    --num-pictures 20 --num-drawn 40
   $python bench/styles.py --adapter "$work/style-openmoji" --pictures "$work/style"
 fi
 echo "To ship one: cp -r $work/NAME/model/. src/cogview/bundled/adapters/NAME/"

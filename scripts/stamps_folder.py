@@ -1,14 +1,16 @@
 """Turn Debian's package tuxpaint-stamps-default (GPL-2) into a folder of captioned pictures, for the tutorial.
 
     apt-get download tuxpaint-stamps-default && dpkg -x tuxpaint-stamps-default*.deb stamps
-    python scripts/stamps_folder.py stamps pictures
+    python scripts/stamps_folder.py stamps pictures [N]
 
-About half of its cut-outs are photographs. Each gets its English caption and, where there is one, its Chinese.
+About half of its cut-outs are photographs. Each gets its English caption and, where there is one, its Chinese. With N,
+every Nth picture is of the split held-out-object, for `bench/decoders.py`.
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -17,11 +19,11 @@ from cogview.files import atomic_write_text
 from cogview.folders import atomic_folder
 
 
-def main(package: Path, out: Path) -> None:
+def main(package: Path, out: Path, held_out_every: int = 0) -> None:
     """Write the pictures of the unpacked package into a new folder."""
     if out.exists():
         sys.exit(f"{out} already exists; choose another folder")
-    entries = []
+    entries: list[dict[str, Any]] = []
     with atomic_folder(out) as folder:
         (folder / "images").mkdir()
         for path in sorted(package.rglob("*.png")):
@@ -34,7 +36,10 @@ def main(package: Path, out: Path) -> None:
             name = f"images/{len(entries):04}.png"
             with Image.open(path) as picture:
                 picture.save(folder / name)
-            entries.append({"file_name": name, "texts": [text.strip() for text in texts if text.strip()]})
+            entry = {"file_name": name, "texts": [text.strip() for text in texts if text.strip()]}
+            if held_out_every:
+                entry["split"] = "train" if (len(entries) + 1) % held_out_every else "held-out-object"
+            entries.append(entry)
         atomic_write_text(
             folder / METADATA,
             "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries),
@@ -43,6 +48,6 @@ def main(package: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) not in (3, 4):
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))
