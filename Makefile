@@ -28,7 +28,7 @@ help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 demo: .venv/ready-to-draw
-	$(BIN)/cogview generate --out out/demo --num-candidates 16 --keep 2 --sheet-scale 2 \
+	$(BIN)/cogview generate --out out/demo --num-candidates 16 --keep 2 \
 	  "蓝色背景上的一只猫和一个苹果" "一条鱼在一朵花的左边" "an apple above a dog, on a white background" "two umbrellas on a yellow ground"
 
 test: .venv/ready-to-develop

@@ -191,7 +191,8 @@ def main(
 
     def drawn(num_candidates: int = 1, **options: Any) -> list[Image.Image]:
         keep = 1 if num_candidates > 1 else None
-        return [row[0].image for row in pipe.generate(texts, num_candidates, keep, seed, **options)]
+        rows = pipe.generate(texts, num_candidates, keep, seed, **options)
+        return [pipe.decoded(row[0].codes) for row in rows]
 
     def otherwise(style: Style) -> list[Image.Image]:
         varied = [

@@ -70,7 +70,7 @@ def test_the_bundled_model_draws_what_the_readme_asks_for(
     assert str(sheet.relative_to(tmp_path)) in capsys.readouterr().out
     (path,) = tmp_path.glob("out/001/*seed0.png")
     with Image.open(path) as picture:
-        assert picture.size == (128, 128)
+        assert picture.size == (256, 256)
         lowest, highest = picture.convert("L").getextrema()
         assert highest - lowest > 50  # not a blank
 
@@ -138,4 +138,4 @@ def test_the_tutorial_can_be_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert {"python", "cogview"} <= set(done)
     (picture,) = tmp_path.glob("out/001/*seed0.png")
     with Image.open(picture) as opened:
-        assert opened.size == (128, 128)
+        assert opened.size == (256, 256)

@@ -154,8 +154,9 @@ class Checkpoint:
         return request, kept.read_all().astype(np.int64)
 
     def pictures(self, codes: Int64[np.ndarray, "n k r s"]) -> list[list[Image.Image]]:
-        """Return the pictures of codes."""
-        return [[self.pipeline.decoded(torch.from_numpy(each)) for each in row] for row in codes]
+        """Return the pictures of codes, as large as the model draws by default."""
+        size = self.pipeline.size_pixels
+        return [[self.pipeline.decoded(torch.from_numpy(each), size) for each in row] for row in codes]
 
     def attention(self, text: str, seed: int, codes: Int64[np.ndarray, "r s"]) -> dict[str, Any]:
         """Return how large the scores of each head are while a picture is drawn, and where its weights lie.
