@@ -95,11 +95,14 @@ def even_ground_by_pixels(picture: torch.Tensor, drawing: torch.Tensor, levels: 
         for y in range(drawing.shape[1])
         for x in range(drawing.shape[2])
     )
-    colour, count = colours.most_common(1)[0]
-    evened = picture.clone()
-    if count < 0.1 * drawing[0].numel():
-        return evened
+    colour, _ = colours.most_common(1)[0]
     ground = torch.tensor(colour) / 127.5 - 1
+    evened = picture.clone()
+    near = [
+        float((pixel - ground).abs().max()) * 127.5 <= levels for pixel in drawing.clamp(-1, 1).flatten(1).T
+    ]
+    if sum(near) < 0.1 * len(near):
+        return evened
     for y in range(picture.shape[1]):
         for x in range(picture.shape[2]):
             away = float((picture[:, y, x] - ground).abs().max()) * 127.5

@@ -14,7 +14,7 @@ from cogview.image.vqvae import initialise_convolution
 
 # What the head adds is small beside the drawing: without it, the first steps of a usual rate spoil more than is learnt.
 _HEAD_GAIN = 0.1
-# A ground is a colour that has at least this share of the pixels.
+# A picture has a ground if at least this share of its pixels is near one colour.
 _LEAST_GROUND = 0.1
 
 
@@ -119,22 +119,24 @@ class RefiningDecoder(nn.Module):
 
         Args:
             pictures: in [-1, 1].
-            drawing: the first one of each, whose commonest colour is the ground's if enough pixels have it.
+            drawing: the first one of each, whose commonest colour is the ground's if enough pixels are near it.
         """
         levels = self.config.ground_levels
         if not levels:
             return pictures
-        colours = ((drawing.float().clamp(-1, 1) + 1) * 127.5).round().long()
-        numbers = (
-            (colours * torch.tensor([65_536, 256, 1], device=drawing.device)[:, None, None]).sum(1).flatten(1)
-        )
-        commonest = numbers.mode(1, keepdim=True).values
-        is_ground = (numbers == commonest).float().mean(1) >= _LEAST_GROUND
+        shown = drawing.float().clamp(-1, 1)
         shifts = torch.tensor([16, 8, 0], device=drawing.device)
+        colours = ((shown + 1) * 127.5).round().long() << shifts[:, None, None]
+        commonest = colours.sum(1).flatten(1).mode(1, keepdim=True).values
         ground = ((commonest >> shifts & 255) / 127.5 - 1)[:, :, None, None]
-        distance = (pictures - ground).abs().amax(1, keepdim=True) * 127.5
+
+        def away(values: Float[Tensor, "b c _ _"]) -> Float[Tensor, "b 1 _ _"]:
+            return (values - ground).abs().amax(1, keepdim=True) * 127.5
+
+        is_ground = (away(shown) <= levels).float().mean((1, 2, 3), keepdim=True) >= _LEAST_GROUND
+        distance = away(pictures)
         kept = (distance / levels - 1).clamp(0, 1)
-        return torch.where(is_ground[:, None, None, None], ground + kept * (pictures - ground), pictures)
+        return torch.where(is_ground, ground + kept * (pictures - ground), pictures)
 
     @property
     def last_layer(self) -> Tensor:
