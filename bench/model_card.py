@@ -154,7 +154,7 @@ def run_facts(source: str) -> list[dict[str, Any]]:
     kept = ("seed", "device", "device_name", "num_threads", "versions", "git_commit", "training", "recipe")
     kept_values = {name: config[name] for name in kept}
     kept_values |= {
-        "command": config["command"],
+        "command": config["command"].replace(str(run.resolve().parent), "WORK"),
         "precision": config.get("precision", config["training"]["precision"]),
     }
     return [kept_values | {"resumes": config.get("resumes", []), "last_metrics": last}]
