@@ -40,7 +40,7 @@ from cogview.evaluation.efficientnet import find_weights, load_efficientnet
 from cogview.files import atomic_write_bytes, atomic_write_json
 from cogview.generation.config import SamplingConfig
 from cogview.generation.contact_sheet import contact_sheet
-from cogview.image.pixels import as_float, image_to_array, read_image, resize_and_crop, tensor_to_images
+from cogview.image.pixels import image_to_array, read_image, resize_and_crop, tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
 from environment import RESULTS, describe
 from intervals import interval
@@ -203,7 +203,7 @@ def _with_even_ground(tokenizer: ImageTokenizer, shown: list[Image.Image]) -> li
     decoder = next(each for each in tokenizer.decoders.values() if 1 in each.config.scales)
     evened = []
     for image in shown:
-        pixels = as_float(torch.from_numpy(image_to_array(image)))[None]
+        pixels = torch.from_numpy(image_to_array(image))[None]
         evened += tensor_to_images(decoder.with_even_ground(pixels, pixels))
     return evened
 

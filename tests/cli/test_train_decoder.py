@@ -1,6 +1,9 @@
 """`cogview train decoder`: a run from pictures to a tokenizer that draws larger, and a model that draws with it."""
 
+import base64
+import io
 import json
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -109,6 +112,23 @@ def test_generate_writes_the_size_that_is_asked_for(pictures, model, tmp_path, c
     assert sizes == {(): {(32, 32)}, ("--size", "16"): {(16, 16)}}
     assert main([*words, "--out", str(tmp_path / "out"), "--size", "100"]) == 2
     assert "cannot be drawn with 100 pixels" in capsys.readouterr().err
+
+
+def test_a_report_shows_what_is_drawn_by_default_and_with_what(pictures, model, tmp_path):
+    assert train(pictures, model, tmp_path / "run") == 0
+    shutil.copytree(tmp_path / "run" / "model" / "decoders", model / "image_tokenizer" / "decoders")
+    (tmp_path / "texts").write_text("a red cat\n")
+    words = ["evaluate", "model", "--model", model, "--prompts", tmp_path / "texts", "--seeds", "0"]
+    assert main([str(word) for word in (*words, "--out", tmp_path / "report", "--device", "cpu")]) == 0
+    told = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert "16 x 16 or 32 x 32 pixels as 4 x 4 codes" in json.dumps(told)
+    assert "decoder x1-x2" in json.dumps(told)
+    page = (tmp_path / "report" / "report.html").read_text()
+    shown = [
+        Image.open(io.BytesIO(base64.b64decode(each))).size
+        for each in re.findall(r"data:image/webp;base64,([A-Za-z0-9+/=]+)", page)
+    ]
+    assert (32, 32) in shown
 
 
 def test_pictures_are_enlarged_by_the_decoder_unless_a_magnifier_is_named(pictures, model, tmp_path, capsys):

@@ -27,6 +27,7 @@ from cogview.files import atomic_file, atomic_write_json, read_json, sha256_of
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import find_model_folder, load_pretrained, read_config
+from cogview.image.decoder import fingerprint_of_decoder
 from cogview.training.metrics import read_metrics
 from cogview.training.plot import loss_figure
 
@@ -61,12 +62,16 @@ class Checkpoint:
         pipeline, template = self.pipeline, self.pipeline.template
         config, image_tokenizer = pipeline.transformer.config, pipeline.image_tokenizer
         factor = image_tokenizer.downsampling_factor
+        sizes = " or ".join(
+            f"{template.grid_columns * factor * scale} x {template.grid_rows * factor * scale}"
+            for scale in image_tokenizer.scales
+        )
         licence = re.search(r"\A---\n(?:.*\n)*?license: *(.+)\n(?:.*\n)*?---", self._model.card)
         return {
             "name": self._name,
             "licence": licence[1].strip() if licence else "",
-            "draws": f"{template.grid_columns * factor} x {template.grid_rows * factor} pixels as "
-            f"{template.grid_columns} x {template.grid_rows} codes, from up to {template.max_text_pieces} pieces",
+            "draws": f"{sizes} pixels as {template.grid_columns} x {template.grid_rows} codes, from up to "
+            f"{template.max_text_pieces} pieces",
             "parts": [
                 {
                     "part": "transformer",
@@ -80,6 +85,15 @@ class Checkpoint:
                     "parameters": _num_parameters(image_tokenizer.autoencoder),
                     "fingerprint": image_tokenizer.fingerprint,
                 },
+                *(
+                    {
+                        "part": f"decoder {name}",
+                        "shape": f"{len(decoder.config.scales)} sizes of the same codes",
+                        "parameters": _num_parameters(decoder),
+                        "fingerprint": fingerprint_of_decoder(decoder),
+                    }
+                    for name, decoder in image_tokenizer.decoders.items()
+                ),
                 {
                     "part": "text tokenizer",
                     "shape": f"{pipeline.text_tokenizer.num_pieces:,} pieces",

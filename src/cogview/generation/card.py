@@ -26,7 +26,9 @@ def bare_card(
         pieces = f"{text_tokenizer.num_pieces:,} pieces, fingerprint {text_tokenizer.fingerprint}"
     if image_tokenizer:
         factor = image_tokenizer.downsampling_factor
-        codes = f"{template.grid_columns * factor}x{template.grid_rows * factor} pixels as {codes}"
+        sizes = (factor * scale for scale in image_tokenizer.scales)
+        shown = " or ".join(f"{template.grid_columns * size}x{template.grid_rows * size}" for size in sizes)
+        codes = f"{shown} pixels as {codes}"
         images = f"{image_tokenizer.num_codes:,} codes, fingerprint {image_tokenizer.fingerprint}"
     return f"""---
 library_name: cogview
