@@ -146,6 +146,8 @@ def test_pictures_are_enlarged_by_the_decoder_unless_a_magnifier_is_named(pictur
         pipe.generate("a red cat", 1, size_pixels=16, upscale=2)
     with pytest.raises(cogview.UsageError, match="no adapter for super-resolution"):
         pipe.upscale(plain.codes, "a red cat", 4)  # no decoder draws that
+    with pytest.raises(cogview.UsageError, match="factor must be 2 or 4, got 1"):
+        pipe.upscale(plain.codes, "a red cat", 1)
     with pytest.raises(cogview.UsageError, match="a text is empty"):
         pipe.upscale(plain.codes, " ")
 

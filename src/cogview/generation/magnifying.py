@@ -118,6 +118,8 @@ class MagnifyingModel(CaptioningModel):
 
         Paper: section 3.1.
         """
+        if factor not in FACTORS:
+            raise UsageError(f"factor must be {' or '.join(map(str, FACTORS))}, got {factor}")
         is_decoded = self.is_decoded(factor, magnifier)
         chosen = None if is_decoded else self.magnifier(magnifier)
         codes = self.codes_to_upscale(images, factor, magnifier, force)
