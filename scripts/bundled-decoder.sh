@@ -21,6 +21,7 @@ for name in bundled-decoder bundled-decoder-others; do
   [ -d "$work/$name" ] || $cogview data build "$name" --out "$work/$name" ${of_data[@]+"${of_data[@]}"} \
     ${COGVIEW_PACKAGES:+--data.packages-folder "$COGVIEW_PACKAGES"}
 done
-$cogview train decoder bundled --data "$work/bundled-decoder" "$work/bundled-decoder-others" --out "$work/decoder" \
+# What the model draws is seen as often as all else: its folder is named twice.
+$cogview train decoder bundled --data "$work/bundled-decoder" "$work/bundled-decoder" "$work/bundled-decoder-others" --out "$work/decoder" \
   ${of_training[@]+"${of_training[@]}"} $([ ! -e "$work/decoder/config.json" ] || echo --resume)
 echo "To ship it: cp -r $work/decoder/model/decoders src/cogview/bundled/image_tokenizer/"

@@ -19,17 +19,17 @@ def bundled() -> DecoderRecipe:
         decoder=DecoderConfig(
             # Scenes lie on the grid of codes, so what stands around a place mostly tells its pixels.
             neighbourhood=5,
-            channels=(256,),
-            num_blocks=(3,),
+            channels=(384,),
+            num_blocks=(4,),
             kernel_size=1,
             l1_weight=0.0,
             ground_levels=12,
-            perceptual_start_step=12_500,
+            perceptual_start_step=14_000,
             discriminator_weight=0.0,
         ),
         size_pixels=128,
         training=TrainingConfig(
-            num_steps=13_500,
+            num_steps=15_000,
             batch_size=8,
             learning_rate=1e-2,
             final_learning_rate_fraction=0.02,
