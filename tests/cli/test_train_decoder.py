@@ -162,7 +162,18 @@ def test_pictures_are_enlarged_by_the_decoder_unless_a_magnifier_is_named(pictur
     with Image.open(written["path"]) as image:
         assert image.size == (32, 32)
     assert main([*words, "--top-p", "0.5"]) == 2
-    assert "--top-p is for a magnifier" in capsys.readouterr().err
+    assert "top-p is for a magnifier" in capsys.readouterr().err
+    with pytest.raises(cogview.UsageError, match="temperature is for a magnifier"):
+        pipe.upscale(plain.codes, "a red cat", temperature=0.5)
+    assert main([words[0], words[1], written["path"], *words[3:]]) == 2
+    assert "has 32 pixels a side, and would be drawn again with 32" in capsys.readouterr().err
+    wide = torch.cat([plain.codes, plain.codes], dim=1)
+    [larger] = pipe.upscale(wide, "two red cats")
+    assert larger.image.size == (64, 32)
+    with pytest.raises(cogview.UsageError, match="codes of unlike grids"):
+        pipe.upscale([wide, plain.codes], "red cats")
+    none = pipe.image_tokenizer.decode(plain.codes[None][:0], 32)
+    assert none.shape == (0, 3, 32, 32)
 
 
 def test_what_the_tokenizer_hardly_keeps_is_upscaled_by_force_alone(pictures, model, tmp_path, capsys):
@@ -171,12 +182,13 @@ def test_what_the_tokenizer_hardly_keeps_is_upscaled_by_force_alone(pictures, mo
     tokenizer.held_out = KeptPictures(num_pictures=3, median_db=40.0, least_db=39.0)
     shutil.rmtree(model / "image_tokenizer")
     tokenizer.save_pretrained(model / "image_tokenizer")
-    picture = pictures / "0.png"
+    picture = tmp_path / "small.png"
+    Image.open(pictures / "0.png").resize((16, 16)).save(picture)
     words = ["upscale", "noise", str(picture), "--model", str(model), "--out", str(tmp_path / "out")]
     assert main(words) == 2
     told = capsys.readouterr().err
     assert "the image tokenizer keeps" in told
-    assert "or upscale it with force" in told
+    assert "or force it (--force, force=True)" in told
     assert not (tmp_path / "out").exists()
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -194,6 +206,12 @@ def test_a_run_goes_on_and_others_decoders_are_kept(pictures, model, tmp_path, c
     once = ["--decoder.scales", "1", "--name", "once"]
     assert train(pictures, tmp_path / "twice", tmp_path / "once", *once) == 0
     assert set(cogview.load_image_tokenizer(tmp_path / "once").decoders) == {"once", "twice"}
+    capsys.readouterr()
+    assert train(pictures, tmp_path / "once", tmp_path / "both") == 0
+    told = capsys.readouterr().err
+    for name, size in (("once", 1), ("twice", 2)):
+        assert f"the decoder {name} draws the sizes {size}, some of which this one draws too" in told
+    assert set(cogview.load_image_tokenizer(tmp_path / "both").decoders) == {"x1-x2"}
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_pictures_are_magnified_from_the_command_line(
         assert picture.size == (64, 64)
     (home / "broken.png").write_bytes(b"no picture")
     given = [str(home / "pictures" / "0.png"), str(home / "broken.png"), str(home / "pictures" / "1.png")]
-    assert main(["upscale", "a red cat", *given, *model, *out]) == 1
+    assert main(["upscale", "a red cat", *given, "--force", *model, *out]) == 1
     printed = capsys.readouterr()
     assert printed.out, printed.err
     result = json.loads(printed.out)
@@ -134,7 +134,7 @@ def test_pictures_are_magnified_from_the_command_line(
         return really(self, *arguments, **named)
 
     monkeypatch.setattr(Pipeline, "upscale", stopped)
-    again = ["upscale", "a red cat", given[0], given[2], *model, "--out", str(home / "again"), "--json"]
+    again = ["upscale", "a red cat", given[0], given[2], "--force", *model, "--out", str(home / "again"), "--json"]
     assert main(again) == 130
     assert main(again) == 0
     printed = capsys.readouterr()

@@ -1,6 +1,7 @@
 """A run that trains a decoder for codes that stand: what `cogview train decoder` does once its options are read."""
 
 import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,13 +80,22 @@ def train_decoder(
     shown_by = next(iter(held_out.values()), each_source[0])
     shown = {scale: np.array(each.pixels[:NUM_SAMPLES]) for scale, each in shown_by.items()}
 
+    left_out = [
+        other
+        for other, each in tokenizer.decoders.items()
+        if other != name and set(each.config.scales) & set(scales)
+    ]
+    for other in left_out:
+        drawn = ", ".join(str(scale) for scale in sorted(tokenizer.decoders[other].config.scales))
+        print(
+            f"cogview: the decoder {other} draws the sizes {drawn}, some of which this one draws too, so it is left "
+            "out of the run's image tokenizer",
+            file=sys.stderr,
+        )
+
     def with_decoder() -> ImageTokenizer:
         """Return the image tokenizer with the decoder as it is now, beside those that do not draw its sizes."""
-        others = {
-            other: each
-            for other, each in tokenizer.decoders.items()
-            if other != name and not set(each.config.scales) & set(scales)
-        }
+        others = {other: each for other, each in tokenizer.decoders.items() if other not in left_out}
         decoders = others | {name: task.trained()}
         return ImageTokenizer(tokenizer.autoencoder, held_out=tokenizer.held_out, decoders=decoders)
 

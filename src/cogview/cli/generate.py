@@ -120,6 +120,7 @@ def run(
             "model": model or "bundled",
             **({} if adapter is None else {"adapter": adapter, "adapter_strength": adapter_strength}),
             **({} if upscale == 1 else {"upscale": upscale}),
+            **({} if magnifier is None else {"magnifier": magnifier}),
             "size_pixels": size_pixels,
             "device": str(pipeline.device),
             "dtype": str(pipeline.dtype).removeprefix("torch."),
@@ -135,7 +136,6 @@ def run(
             **settings,
             "weights": weights_of(pipeline, chosen, *rankers, *enlargers),
             "captioner": captioner,
-            "magnifier": magnifier,
             "sheet_scale": sheet_scale,  # which says what is on which sheet
             "versions": [cogview.__version__, torch.__version__],
         }

@@ -113,7 +113,9 @@ class ToldPictures:
         from cogview.image.pixels import UnusableImage
 
         if not paths:
-            raise UsageError("there is no picture; give the path of at least one")
+            raise UsageError(
+                "there is no picture; give the path of at least one, after the text where there is one"
+            )
         self.sheets = [path for path in paths if is_contact_sheet(path)]
         paths = [path for path in paths if path not in set(self.sheets)]
         if not paths:

@@ -61,7 +61,8 @@ def run(
         out: the folder in which the numbered folder is made.
         strict: end with an error, rather than a warning, for words that the model has never seen, if a magnifier reads
             them.
-        force: take pictures that the image tokenizer hardly keeps, with a warning.
+        force: take pictures that the image tokenizer hardly keeps, with a warning, and those that have as many pixels
+            already.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
         dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
         json: print the result as JSON.
@@ -73,23 +74,21 @@ def run(
 
     import cogview
     from cogview.cli.told_pictures import ToldPictures, take_adapter, tell_decoded, weights_of
+    from cogview.generation.magnifying import refuse_sampling
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "magnifier", magnifier)
     is_decoded = pipeline.is_decoded(factor, name)
-    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     if is_decoded:
-        useless = [option for option, value in sampling.items() if value is not None]
-        if useless:
-            raise UsageError(
-                f"--{useless[0].replace('_', '-')} is for a magnifier, and the image tokenizer's decoder enlarges "
-                "here: add --magnifier, or leave it out"
-            )
-        tell_decoded(pipeline)
+        refuse_sampling({"temperature": temperature, "top_k": top_k, "top_p": top_p})
     told = ToldPictures(pictures, lambda path: pipeline.codes_to_upscale(path, factor, name, force)[0])
+    if is_decoded:
+        tell_decoded(pipeline)
     given = list(told.codes.items())
-    top_p = 0.8 if top_p is None else top_p
-    settings = {"text": text, "factor": factor} | ({} if is_decoded else sampling | {"top_p": top_p})
+    settings: dict[str, Any] = {"text": text, "factor": factor, "model": model or "bundled"}
+    if not is_decoded:
+        top_p = 0.8 if top_p is None else top_p
+        settings |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "magnifier": magnifier}
     names = [] if is_decoded else [name] if name else pipeline.magnifier_names
     request = {
         "verb": "upscale",

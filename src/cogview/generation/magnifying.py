@@ -1,7 +1,9 @@
 """Pictures at twice or four times their size: what a model with an adapter for super-resolution can do."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int64
@@ -15,7 +17,7 @@ from cogview.generation.engine import Progress
 from cogview.generation.parts import TaskModel
 from cogview.generation.request import check_pieces
 from cogview.generation.super_resolution import FACTORS, Magnifier
-from cogview.image.pixels import tensor_to_images
+from cogview.image.pixels import read_image, tensor_to_images
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 
 
@@ -84,7 +86,7 @@ class MagnifyingModel(CaptioningModel):
         seed: int = 0,
         temperature: float | int | None = None,
         top_k: int | None = None,
-        top_p: float | int = 0.8,
+        top_p: float | int | None = None,
         progress: Progress | None = None,
         magnifier: str | None = None,
         strict: bool = False,
@@ -93,23 +95,24 @@ class MagnifyingModel(CaptioningModel):
         """Draw pictures again at twice or four times the size that the model encodes.
 
         The image tokenizer's decoder for that size draws the pictures' own codes, if there is one and no magnifier is
-        named (see `is_decoded`); a magnifier draws more codes, for which alone `seed`, `temperature`, `top_k` and
-        `top_p` count.
+        named (see `is_decoded`); a magnifier draws more codes, for which alone `seed`, `strict`, `temperature`, `top_k`
+        and `top_p` are.
 
         Args:
-            images: pictures, their paths or their codes; other sizes are scaled to the model's and the middle square is
-                cut out.
+            images: pictures, their paths or their codes, of one grid; other sizes are scaled to the model's and the
+                middle square is cut out.
             texts: what each shows, or a single one for all.
             factor: 2 or 4.
             seed: of the first picture; the next has the next.
             temperature: below 1 prefers probable codes, above 1 levels them, 0 takes the most probable; 0 by default,
                 and 1.02 for released weights.
             top_k: draw from the most probable codes only; from all if None.
-            top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all.
-            progress: called with the numbers of codes read or drawn, and of all.
+            top_p: draw from the fewest codes that hold this share of the probability; 0.8 by default, 1 draws from all.
+            progress: called with the numbers of codes read or drawn, and of all, by a magnifier.
             magnifier: the name of the adapter to magnify with.
             strict: refuse unknown words, rather than warn of them.
-            force: take pictures that the image tokenizer hardly keeps, photographs for instance, with a warning.
+            force: take pictures that the image tokenizer hardly keeps, photographs for instance, with a warning, and
+                those that have as many pixels already.
 
         Raises:
             UsageError: an empty text, an impossible number, no picture, other numbers of texts than of pictures, or
@@ -122,7 +125,14 @@ class MagnifyingModel(CaptioningModel):
             raise UsageError(f"factor must be {' or '.join(map(str, FACTORS))}, got {factor}")
         is_decoded = self.is_decoded(factor, magnifier)
         chosen = None if is_decoded else self.magnifier(magnifier)
+        if is_decoded:
+            refuse_sampling({"temperature": temperature, "top_k": top_k, "top_p": top_p})
         codes = self.codes_to_upscale(images, factor, magnifier, force)
+        grids = {tuple(each.shape) for each in codes}
+        if len(grids) > 1:
+            raise UsageError(
+                f"the pictures have codes of unlike grids, {sorted(grids)}: give those of one at a time"
+            )
         told = [texts] * len(codes) if isinstance(texts, str) else list(texts)
         if len(told) != len(codes):
             raise UsageError(
@@ -135,13 +145,15 @@ class MagnifyingModel(CaptioningModel):
         seeds = range(seed, seed + len(codes))
         read, high = {}, torch.stack(codes)
         if chosen is not None:
-            config = self.magnifying_config(chosen, temperature, top_k, top_p)
+            config = self.magnifying_config(chosen, temperature, top_k, 0.8 if top_p is None else top_p)
             read = self.reading(told, self._magnifying(magnifier), strict)
             words = [read[text] for text in told]
             high = self.magnified(chosen, high, words, seeds, factor, config, progress)
         return [
             MagnifiedImage(
-                image=self.decoded(each, self._encoded_pixels * factor),
+                image=self.decoded(
+                    each, max(codes[0].shape) * self.image_tokenizer.downsampling_factor * factor
+                ),
                 codes=each,
                 seed=number,
                 text=text,
@@ -165,12 +177,27 @@ class MagnifyingModel(CaptioningModel):
         """Return the codes of pictures that are to be enlarged; the arguments are those of `upscale`.
 
         Raises:
-            UsageError: there is no picture, or the image tokenizer hardly keeps it, without `force`.
+            UsageError: there is no picture, or without `force` one that the image tokenizer hardly keeps or that has as
+                many pixels already.
             UnusableImage: a file is no picture that can be read.
         """
         is_decoded = self.is_decoded(factor, magnifier)
         template = self.template if is_decoded else self.magnifier(magnifier).template.low
-        found = self.codes_of(images, template, not force, "upscale it with force")
+        given = [images] if isinstance(images, Image.Image | str | Path | Tensor) else list(images)
+        for number, each in enumerate([] if force else given, start=1):
+            if isinstance(each, Image.Image):
+                name, side = f"picture {number}", min(each.size)
+            elif isinstance(each, str | Path):
+                name, side = str(each), min(read_image(each).size)
+            else:
+                continue
+            if side >= self._encoded_pixels * factor:
+                raise UsageError(
+                    f"{name} has {side} pixels a side, and would be drawn again with "
+                    f"{self._encoded_pixels * factor}: take a larger factor, draw it larger in the first place "
+                    "(generate --size), or force it"
+                )
+        found = self.codes_of(given, template, not force, "force it (--force, force=True)")
         return [torch.from_numpy(each) for each in found]
 
     def magnifying_config(
@@ -260,6 +287,23 @@ class MagnifyingModel(CaptioningModel):
         rows, columns = self.template.grid_rows * upscale, self.template.grid_columns * upscale
         self.image_tokenizer.scale_for(size_pixels, rows, columns)
         return size_pixels
+
+
+def refuse_sampling(options: Mapping[str, Any]) -> None:
+    """Refuse what only a magnifier could follow, where a decoder enlarges.
+
+    Args:
+        options: by name; None where one was not given.
+
+    Raises:
+        UsageError: one was given.
+    """
+    given = [name.replace("_", "-") for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(
+            f"{given[0]} is for a magnifier, and the image tokenizer's decoder enlarges here: name a magnifier, or "
+            f"leave {given[0]} out"
+        )
 
 
 def check_factor(factor: int) -> None:

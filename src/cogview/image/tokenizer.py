@@ -152,6 +152,8 @@ class ImageTokenizer:
         with self._precision():
             if decoder is None or scale is None:
                 return self.autoencoder.decode(codes.to(self.device))
+            if not len(codes):
+                return self.autoencoder.decode(codes.to(self.device)).repeat(1, 1, scale, scale)
             return decoder(*self.first_drawing(codes), [scale])[scale].clamp(-1.0, 1.0)
 
     def first_drawing(
