@@ -134,7 +134,17 @@ def test_pictures_are_magnified_from_the_command_line(
         return really(self, *arguments, **named)
 
     monkeypatch.setattr(Pipeline, "upscale", stopped)
-    again = ["upscale", "a red cat", given[0], given[2], "--force", *model, "--out", str(home / "again"), "--json"]
+    again = [
+        "upscale",
+        "a red cat",
+        given[0],
+        given[2],
+        "--force",
+        *model,
+        "--out",
+        str(home / "again"),
+        "--json",
+    ]
     assert main(again) == 130
     assert main(again) == 0
     printed = capsys.readouterr()
