@@ -149,12 +149,13 @@ def run_facts(source: str) -> list[dict[str, Any]]:
         kept_facts = json.loads(Path(path).read_text(encoding="utf-8"))[part]
         return kept_facts if isinstance(kept_facts, list) else [kept_facts]
     run = Path(path)
-    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    text = (run / "config.json").read_text(encoding="utf-8")
+    config = json.loads(text.replace(str(run.resolve().parent), "WORK"))
     last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     kept = ("seed", "device", "device_name", "num_threads", "versions", "git_commit", "training", "recipe")
     kept_values = {name: config[name] for name in kept}
     kept_values |= {
-        "command": config["command"].replace(str(run.resolve().parent), "WORK"),
+        "command": config["command"],
         "precision": config.get("precision", config["training"]["precision"]),
     }
     return [kept_values | {"resumes": config.get("resumes", []), "last_metrics": last}]
