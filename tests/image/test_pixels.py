@@ -94,6 +94,11 @@ def test_a_picture_cut_short_is_refused(tmp_path):
         read_image(path)
 
 
+def test_a_folder_is_told_as_such(tmp_path):
+    with pytest.raises(CogViewError, match="a folder; name the pictures in it"):
+        read_image(tmp_path)
+
+
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(CogViewError, match="no such file"):
         read_image(tmp_path / "none.png")

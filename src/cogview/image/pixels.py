@@ -106,7 +106,7 @@ def read_image_and_changes(
     try:
         try:
             return _read(source, max_pixels, orientation)
-        except (UnusableImage, Image.DecompressionBombError, FileNotFoundError):
+        except (UnusableImage, Image.DecompressionBombError, FileNotFoundError, IsADirectoryError):
             raise
         # Pillow's decoders raise nearly anything on damaged bytes: SyntaxError, struct.error, ValueError, ...
         except Exception as error:
@@ -118,6 +118,8 @@ def read_image_and_changes(
         raise UnusableImage(message, "too large") from error
     except FileNotFoundError as error:
         raise UnusableImage(f"{name}: no such file; check the path", "missing") from error
+    except IsADirectoryError as error:
+        raise UnusableImage(f"{name}: a folder; name the pictures in it", "no picture") from error
     except Exception as error:
         found = format_of(_head(source)) if isinstance(error, UnidentifiedImageError) else None
         if found not in (None, *FORMATS) and not (found == AVIF and AVIF in Image.OPEN):
