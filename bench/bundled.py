@@ -51,15 +51,12 @@ def run_once(num_candidates: int, model: str | None, checkout: Path | None, text
         text: to draw.
     """
     command = [sys.executable, "-c", "import sys; from cogview.cli.main import main; sys.exit(main())"]
-    environment = dict(os.environ)
-    if checkout is not None:
-        environment["PYTHONPATH"] = str(checkout.resolve() / "src")
     with tempfile.TemporaryDirectory() as folder:
         command += ["generate", text, "--num-candidates", str(num_candidates), "--out", folder]
         command += ["--device", "cpu"] + (["--model", model] if model else [])
         start = time.perf_counter()
         process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=_environment_of(checkout)
         )
         assert process.stderr is not None
         messages = process.stderr.read()
@@ -108,13 +105,16 @@ print(json.dumps({
 """
 
 
+def _environment_of(checkout: Path | None) -> dict[str, str]:
+    """Return the variables with which a process imports a checkout's package; this one's if None."""
+    return dict(os.environ) | ({} if checkout is None else {"PYTHONPATH": str(checkout.resolve() / "src")})
+
+
 def _process(checkout: Path | None, code: str, *words: str) -> str:
-    """Return what a Python process prints that runs some code with a checkout's package; this one's if None."""
-    environment = dict(os.environ)
-    if checkout is not None:
-        environment["PYTHONPATH"] = str(checkout.resolve() / "src")
+    """Return what a Python process prints that runs some code with a checkout's package."""
     command = [sys.executable, "-c", code, *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    run = subprocess.run(command, env=_environment_of(checkout), capture_output=True, text=True, check=True)
+    return run.stdout
 
 
 def facts_of(checkout: Path | None, model: str | None, text: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ told of, by what `captioning.py`, `super_resolution.py`, `styles.py` and `decode
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.numpy import load_file
 
 import cogview
 from adapters_card import adapters_section
@@ -36,6 +36,7 @@ from cogview.generation.contact_sheet import contact_sheet
 from cogview.generation.pipeline import Pipeline
 from cogview.image.pixels import image_to_array, read_image, tensor_to_images
 from cogview.recipes import default_data
+from cogview.tensors import stored_shapes
 from cogview.training.transformer import evaluate_losses
 from environment import RESULTS, describe
 
@@ -209,7 +210,7 @@ def share_alike(folder: Path) -> str:
 
 def parameters_of(folder: Path) -> str:
     """Return how many weights lie in a folder's file."""
-    num = sum(weight.size for weight in load_file(folder / "model.safetensors").values())
+    num = sum(math.prod(shape) for shape in stored_shapes(folder / "model.safetensors").values())
     return f"{num / 1e6:.1f} M"
 
 

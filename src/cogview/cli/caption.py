@@ -54,15 +54,13 @@ def run(
         dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
         json: print the result as JSON.
     """
-    import torch
-
     import cogview
     from cogview.cli.told_pictures import ToldPictures, take_adapter
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "captioner", captioner)
     template = pipeline.captioner(name).template
-    told = ToldPictures(pictures, lambda path: torch.from_numpy(pipeline.codes_of(path, template, strict)[0]))
+    told = ToldPictures(pictures, lambda path: pipeline.codes_of(path, template, strict))
     codes = list(told.codes.items())
     entries: list[dict[str, Any]] = []
     num_done = 0

@@ -102,7 +102,7 @@ def run(
         check_request(["text"], num_candidates, keep, first_seed, is_ranked)
         template = pipeline.drawer(chosen, adapter_strength)[1]
         size_pixels = pipeline.checked_size(size, upscale, enlarger)
-        is_decoded = upscale == 1 or pipeline.is_decoded(upscale, enlarger)
+        is_decoded = pipeline.is_decoded(upscale, enlarger)
         if upscale > 1 and is_decoded:
             tell_decoded(pipeline)
         if not balance_words:  # else the texts that are drawn are others

@@ -40,15 +40,13 @@ def run(
     if not text.strip():
         raise UsageError("the text is empty; say what the pictures are to show")
     text = text.encode(errors="replace").decode()
-    import torch
-
     import cogview
     from cogview.cli.told_pictures import ToldPictures, take_adapter
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "captioner", captioner)
     template = pipeline.captioner(name).template
-    told = ToldPictures(pictures, lambda path: torch.from_numpy(pipeline.codes_of(path, template, strict)[0]))
+    told = ToldPictures(pictures, lambda path: pipeline.codes_of(path, template, strict))
     paths = list(told.codes)
     ranked = [
         {"path": paths[each.index], "caption_loss": each.caption_loss}

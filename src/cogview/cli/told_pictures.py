@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from cogview.generation.parts import TaskName
     from cogview.generation.pipeline import Pipeline
+    from cogview.sequence.template import Codes
 
 TASKS: dict[str, tuple["TaskName", ...]] = {
     "adapter": ("style", "text-to-image"),
@@ -108,7 +109,9 @@ class ToldPictures:
         CogViewError: none can be read.
     """
 
-    def __init__(self, paths: Sequence[Path], codes_of: "Callable[[Path], Tensor]") -> None:
+    def __init__(self, paths: Sequence[Path], codes_of: "Callable[[Path], list[Codes]]") -> None:
+        import torch
+
         from cogview.generation.contact_sheet import is_contact_sheet
         from cogview.image.pixels import UnusableImage
 
@@ -133,7 +136,7 @@ class ToldPictures:
         with progress_bar("reading", "pictures") as move:
             for number, path in enumerate(paths, start=1):
                 try:
-                    self.codes[path] = codes_of(path)
+                    self.codes[path] = torch.from_numpy(codes_of(path)[0])
                 except UnusableImage as error:
                     warnings.warn(str(error), stacklevel=1)
                     self.problems.append({"where": path, "reason": str(error)})

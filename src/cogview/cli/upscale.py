@@ -74,20 +74,20 @@ def run(
 
     import cogview
     from cogview.cli.told_pictures import ToldPictures, take_adapter, tell_decoded, weights_of
-    from cogview.generation.magnifying import refuse_sampling
+    from cogview.generation.magnifying import TOP_P, refuse_sampling
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "magnifier", magnifier)
     is_decoded = pipeline.is_decoded(factor, name)
     if is_decoded:
         refuse_sampling({"temperature": temperature, "top_k": top_k, "top_p": top_p})
-    told = ToldPictures(pictures, lambda path: pipeline.codes_to_upscale(path, factor, name, force)[0])
+    told = ToldPictures(pictures, lambda path: pipeline.codes_to_upscale(path, factor, name, force))
     if is_decoded:
         tell_decoded(pipeline)
     given = list(told.codes.items())
     settings: dict[str, Any] = {"text": text, "factor": factor, "model": model or "bundled"}
     if not is_decoded:
-        top_p = 0.8 if top_p is None else top_p
+        top_p = TOP_P if top_p is None else top_p
         settings |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "magnifier": magnifier}
     names = [] if is_decoded else [name] if name else pipeline.magnifier_names
     request = {

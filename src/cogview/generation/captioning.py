@@ -259,6 +259,7 @@ class CaptioningModel(ResidentModel):
         template: PairTemplate,
         strict: bool = False,
         way_out: str = "leave strict out",
+        below_pixels: int | None = None,
     ) -> list[Codes]:
         """Return the codes of pictures that are given as such, as paths, or as codes already.
 
@@ -269,6 +270,8 @@ class CaptioningModel(ResidentModel):
             template: of the sequences that the codes go into.
             strict: refuse such a picture instead.
             way_out: how to have it taken all the same, for that error.
+            below_pixels: of the shorter side; pictures that are to be enlarged to so many are refused if they have them
+                already.
 
         Raises:
             UsageError: there is none, something is no picture, or one is refused.
@@ -280,7 +283,7 @@ class CaptioningModel(ResidentModel):
         # One by one: convolutions round differently in batches of another size, and few pictures are held at a time.
         found: list[Codes] = []
         for number, each in enumerate(given, start=1):
-            codes, told = self._codes_of(each, number, template)
+            codes, told = self._codes_of(each, number, template, below_pixels)
             if told:
                 if strict:
                     raise UsageError(f"{told}; give a picture of the model's world, or {way_out}")
@@ -288,7 +291,9 @@ class CaptioningModel(ResidentModel):
             found.append(codes)
         return found
 
-    def _codes_of(self, picture: Picture, number: int, template: PairTemplate) -> tuple[Codes, str]:
+    def _codes_of(
+        self, picture: Picture, number: int, template: PairTemplate, below_pixels: int | None
+    ) -> tuple[Codes, str]:
         """Return the codes of a picture, and what is to be told if the image tokenizer keeps little of it."""
         if isinstance(picture, Tensor):
             if picture.ndim != 2 or picture.is_floating_point():
@@ -302,13 +307,18 @@ class CaptioningModel(ResidentModel):
                 f"picture {number} must be a PIL image, a path or codes, got {type(picture).__name__}"
             )
         image = as_rgb(picture) if isinstance(picture, Image.Image) else read_image(picture)
+        name = picture if isinstance(picture, str | Path) else f"picture {number}"
+        if below_pixels is not None and min(image.size) >= below_pixels:
+            raise UsageError(
+                f"{name} has {min(image.size)} pixels a side, and would be drawn again with {below_pixels}: take a "
+                "larger factor, draw it larger in the first place (generate --size), or force it"
+            )
         tokenizer = self.image_tokenizer
         square = resize_and_crop(image, template.grid_rows * tokenizer.downsampling_factor)
         pixels = torch.from_numpy(image_to_array(square))[None]
         codes: Int64[Tensor, "b r s"] = tokenizer.encode(pixels)
         told, usual = "", tokenizer.held_out
         if usual is not None and (kept_db := float(tokenizer.kept_db(pixels, codes))) < usual.least_db:
-            name = picture if isinstance(picture, str | Path) else f"picture {number}"
             told = (
                 f"{name}: the image tokenizer keeps {kept_db:.1f} dB of it, where of its own held-out pictures it "
                 f"keeps {usual.median_db:.1f}"

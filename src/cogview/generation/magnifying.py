@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +16,12 @@ from cogview.generation.engine import Progress
 from cogview.generation.parts import TaskModel
 from cogview.generation.request import check_pieces
 from cogview.generation.super_resolution import FACTORS, Magnifier
-from cogview.image.pixels import read_image, tensor_to_images
+from cogview.image.pixels import tensor_to_images
 from cogview.sequence.super_resolution import SuperResolutionTemplate
+from cogview.sequence.template import Codes
+
+TOP_P = 0.8
+"""Share of the probability that a magnifier draws from by default."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,7 +130,7 @@ class MagnifyingModel(CaptioningModel):
         chosen = None if is_decoded else self.magnifier(magnifier)
         if is_decoded:
             refuse_sampling({"temperature": temperature, "top_k": top_k, "top_p": top_p})
-        codes = self.codes_to_upscale(images, factor, magnifier, force)
+        codes = [torch.from_numpy(each) for each in self.codes_to_upscale(images, factor, magnifier, force)]
         grids = {tuple(each.shape) for each in codes}
         if len(grids) > 1:
             raise UsageError(
@@ -143,9 +146,9 @@ class MagnifyingModel(CaptioningModel):
         if seed < 0:
             raise UsageError(f"seed must not be negative, got {seed}")
         seeds = range(seed, seed + len(codes))
-        read, high = {}, torch.stack(codes)
+        read, high = {text: text for text in told}, torch.stack(codes)
         if chosen is not None:
-            config = self.magnifying_config(chosen, temperature, top_k, 0.8 if top_p is None else top_p)
+            config = self.magnifying_config(chosen, temperature, top_k, TOP_P if top_p is None else top_p)
             read = self.reading(told, self._magnifying(magnifier), strict)
             words = [read[text] for text in told]
             high = self.magnified(chosen, high, words, seeds, factor, config, progress)
@@ -157,23 +160,23 @@ class MagnifyingModel(CaptioningModel):
                 codes=each,
                 seed=number,
                 text=text,
-                drawn_text=read[text] if read.get(text, text) != text else None,
+                drawn_text=read[text] if read[text] != text else None,
             )
             for each, number, text in zip(high, seeds, told, strict=True)
         ]
 
     def is_decoded(self, factor: int, magnifier: str | None) -> bool:
-        """Return whether pictures are enlarged by a decoder for the codes that they have.
+        """Return whether a decoder draws the codes that there are, and no magnifier draws more.
 
         Args:
-            factor: 2 or 4.
+            factor: 1, 2 or 4.
             magnifier: that was asked for; a model with a decoder for the size has it magnify only then.
         """
-        return magnifier is None and factor in self.image_tokenizer.scales
+        return factor == 1 or (magnifier is None and factor in self.image_tokenizer.scales)
 
     def codes_to_upscale(
         self, images: Picture | Sequence[Picture], factor: int, magnifier: str | None, force: bool = False
-    ) -> list[Int64[Tensor, "r s"]]:
+    ) -> list[Codes]:
         """Return the codes of pictures that are to be enlarged; the arguments are those of `upscale`.
 
         Raises:
@@ -183,22 +186,13 @@ class MagnifyingModel(CaptioningModel):
         """
         is_decoded = self.is_decoded(factor, magnifier)
         template = self.template if is_decoded else self.magnifier(magnifier).template.low
-        given = [images] if isinstance(images, Image.Image | str | Path | Tensor) else list(images)
-        for number, each in enumerate([] if force else given, start=1):
-            if isinstance(each, Image.Image):
-                name, side = f"picture {number}", min(each.size)
-            elif isinstance(each, str | Path):
-                name, side = str(each), min(read_image(each).size)
-            else:
-                continue
-            if side >= self._encoded_pixels * factor:
-                raise UsageError(
-                    f"{name} has {side} pixels a side, and would be drawn again with "
-                    f"{self._encoded_pixels * factor}: take a larger factor, draw it larger in the first place "
-                    "(generate --size), or force it"
-                )
-        found = self.codes_of(given, template, not force, "force it (--force, force=True)")
-        return [torch.from_numpy(each) for each in found]
+        return self.codes_of(
+            images,
+            template,
+            not force,
+            "force it (--force, force=True)",
+            below_pixels=None if force else self._encoded_pixels * factor,
+        )
 
     def magnifying_config(
         self, magnifier: Magnifier, temperature: float | int | None, top_k: int | None, top_p: float | int

@@ -168,8 +168,7 @@ class Pipeline(MagnifyingModel):
         check_factor(upscale)
         # What is missing is found out before the codes are drawn, not after.
         ranker = self.captioner(captioner) if is_ranked else None
-        is_magnified = upscale > 1 and not self.is_decoded(upscale, magnifier)
-        enlarger = self.magnifier(magnifier) if is_magnified else None
+        enlarger = None if self.is_decoded(upscale, magnifier) else self.magnifier(magnifier)
         size = self.checked_size(size_pixels, upscale, magnifier)
         num_kept = len(texts) * (num_candidates if keep is None else keep)
         num_drawn = len(texts) * num_candidates * self.template.num_codes_per_image

@@ -76,6 +76,7 @@ class RefiningDecoder(nn.Module):
         vectors: Float[Tensor, "b d r s"],
         drawing: Float[Tensor, "b c y x"],
         scales: Sequence[int] | None = None,
+        even_ground: bool = True,
     ) -> dict[int, Float[Tensor, "b c _ _"]]:
         """Return pictures in [-1, 1], but for overshoot, by scale.
 
@@ -84,18 +85,8 @@ class RefiningDecoder(nn.Module):
             vectors: of the codes.
             drawing: what the tokenizer's own decoder makes of them, in [-1, 1].
             scales: wanted; all if None.
+            even_ground: without it they are as the layers write them, which the losses of pixels see.
         """
-        refined = self.refine(codes, vectors, drawing, scales)
-        return {scale: self.with_even_ground(each, drawing) for scale, each in refined.items()}
-
-    def refine(
-        self,
-        codes: Int64[Tensor, "b r s"],
-        vectors: Float[Tensor, "b d r s"],
-        drawing: Float[Tensor, "b c y x"],
-        scales: Sequence[int] | None = None,
-    ) -> dict[int, Float[Tensor, "b c _ _"]]:
-        """Return the pictures as the layers write them, which the losses of pixels see; as `forward` otherwise."""
         factor = self.downsampling_factor
         x = self.from_vectors(vectors)
         if self.from_neighbourhood is not None:
@@ -107,10 +98,13 @@ class RefiningDecoder(nn.Module):
                 x = x + self.from_drawing[doublings](F.pixel_unshuffle(drawing, factor // 2**doublings))
             x = blocks(x)
         x = _normalised(x)
-        return {
+        drawn = {
             scale: _enlarged(drawing, scale) + self._pixels(x, scale)
             for scale in (self.config.scales if scales is None else scales)
         }
+        if not even_ground:
+            return drawn
+        return {scale: self.with_even_ground(each, drawing) for scale, each in drawn.items()}
 
     def with_even_ground(
         self, pictures: Float[Tensor, "b c _ _"], drawing: Float[Tensor, "b c y x"]

@@ -120,7 +120,7 @@ class DecoderTask:
         real = as_float(batch["wanted"])
         scale = real.shape[-1] // batch["encoded"].shape[-1]
         codes, vectors, drawing = self._decoded(as_float(batch["encoded"]))
-        drawn = self.decoder.refine(codes, vectors, drawing, [scale])[scale]
+        drawn = self.decoder(codes, vectors, drawing, [scale], even_ground=False)[scale]
         loss, metrics = torch.zeros((), device=real.device), {}
         for name, weight, error_of in (
             ("l2", config.l2_weight, F.mse_loss),
