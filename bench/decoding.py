@@ -20,8 +20,8 @@ import numpy as np
 import torch
 import tyro
 
+from cogview.decoding.linear import can_pack
 from cogview.files import atomic_write_json
-from cogview.generation.linear import can_pack
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
 from environment import RESULTS, describe, read_bandwidth, seconds_of, synchronise
@@ -185,13 +185,13 @@ def check_agreement(transformer: Transformer, workload: Workload) -> None:
     """Assert that the authors' scheme and ours compute the same logits, so that the same work is compared."""
     authors = AuthorsScheme(transformer, workload.top_k, workload.num_legal)
     authors.start(2, 0)
-    ours = Ours(transformer, workload.top_k, workload.num_legal, torch.float32, "auto").decoder
-    cache = ours.new_cache(2, 12)
+    ours = Ours(transformer, workload.top_k, workload.num_legal, torch.float32, "auto")
+    ours.start(2, 0)
     tokens = torch.randint(workload.num_legal, (2, 12))
     for place in range(12):
         position = torch.full((2, 1), place)
         expected = authors.read(tokens[:, place, None], position)[:, : workload.num_legal]
-        found = ours.logits(ours.decode(tokens[:, place], position[:, 0], cache))
+        found = ours.read(tokens[:, place], position[:, 0])
         assert torch.allclose(expected, found, atol=1e-4), (
             "the authors' scheme and ours compute different logits"
         )

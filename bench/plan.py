@@ -25,9 +25,10 @@ import numpy as np
 import torch
 import tyro
 
+from cogview.decoding.config import SamplingConfig
+from cogview.decoding.engine import Runner
 from cogview.files import atomic_write_json
-from cogview.generation.config import SamplingConfig
-from cogview.generation.engine import Engine, Prompt
+from cogview.generation.text_to_image import draw, picture_request
 from cogview.planning.devices import find_device
 from cogview.planning.generation import generation_memory
 from cogview.planning.training import TrainingPlanner
@@ -201,9 +202,9 @@ def _draw(case: Case) -> None:
     """Draw pictures for one text."""
     template, dtype = case.template, getattr(torch, case.precision)
     transformer = Transformer(case.recipe.transformer).to(dtype).eval()
-    engine = Engine(transformer, template.vocabulary.image_codes, max_batch=case.batch)
-    prompt = Prompt.of(template, [1] * template.max_text_pieces, range(case.batch))
-    engine.generate([prompt], SamplingConfig(top_p=0.8))
+    runner = Runner.of(transformer, max_batch=case.batch)
+    pieces, config = [1] * template.max_text_pieces, SamplingConfig(top_p=0.8)
+    draw(runner, [picture_request(runner, template, pieces, seed, config) for seed in range(case.batch)])
 
 
 def main(*, quick: bool = False) -> None:

@@ -34,11 +34,11 @@ from PIL import Image
 import cogview
 from cogview.data.image_folder import ImageFolder
 from cogview.data.pairs import CaptionedImage
+from cogview.decoding.config import SamplingConfig
 from cogview.evaluation.composition import SceneReader, asked_scenes, shares_of, verdicts_on
 from cogview.evaluation.distances import mean_squared_error, perceptual_distance, psnr, ssim
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
 from cogview.files import atomic_write_bytes, atomic_write_json
-from cogview.generation.config import SamplingConfig
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.image.pixels import image_to_array, read_image, resize_and_crop, tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer

@@ -12,11 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cogview.generation.config import LinearBackend, SamplingConfig
-from cogview.generation.engine import Engine, Prompt
-from cogview.generation.linear import prepare_linear
-from cogview.generation.sampling import sample
-from cogview.sequence.template import TokenSequence
+from cogview.decoding.attention_fused import attend_by_fused_kernel
+from cogview.decoding.attention_tables import attend_to_tables
+from cogview.decoding.config import LinearBackend, SamplingConfig
+from cogview.decoding.engine import Runner
+from cogview.decoding.forward import Part, extend
+from cogview.decoding.gumbel import draw_by_gumbel, key_of
+from cogview.decoding.linear import prepare_linear
+from cogview.decoding.places import find_places
+from cogview.decoding.pool import PagePool, Row
+from cogview.decoding.proposer import Proposer
+from cogview.decoding.request import Context, Request
 from cogview.transformer.model import Transformer
 
 Product = Callable[[Tensor], Tensor]
@@ -211,50 +217,81 @@ class Ours:
         self.name = f"ours, {str(dtype).removeprefix('torch.')}, {backend}"
         self.config = SamplingConfig(top_k=min(top_k, num_codes))
         self.shape, self.num_codes = transformer.config, num_codes
-        invariant = backend != "plain"  # plain products need much padding for it
-        self.engine = Engine(
-            transformer, range(num_codes), dtype=dtype, backend=backend, batch_invariant=invariant
+        self.dtype = dtype
+        # Plain products need much padding for it; random weights leave nothing to guess.
+        self.runner = Runner.of(
+            transformer,
+            dtype=dtype,
+            backend=backend,
+            batch_invariant=backend != "plain",
+            proposer=Proposer(1),
         )
-        self.decoder = self.engine.decoder
 
     def start(self, batch: int, length: int) -> None:
         """Make up keys and values."""
-        self.cache = self.decoder.new_cache(batch, self.shape.num_positions)
-        self.cache.keys.uniform_()
-        self.cache.values.uniform_()
-        self.cache.length = length
-        self.tokens = torch.zeros(batch, dtype=torch.int64, device=self.decoder.device)
+        weights = self.runner.engine.weights
+        cpu_dtype = torch.float32 if self.dtype == torch.float32 else torch.float16
+        pool_dtype = cpu_dtype if weights.device.type == "cpu" else self.dtype
+        self.pool = PagePool(self.shape, 1, pool_dtype, weights.device)
+        self.rows = [Row(self.pool, self.shape.num_positions) for _ in range(batch)]
+        for row in self.rows:
+            row.reserve()
+            row.length = length
+        self.pool.keys.uniform_()
+        self.pool.values.uniform_()
+        self.tokens = torch.zeros(batch, dtype=torch.int64, device=weights.device)
         self.positions = torch.full_like(self.tokens, length)
-        self.uniforms = torch.full((batch,), 0.5, dtype=torch.float64, device=self.decoder.device)
+        self.keys = torch.tensor([key_of(seed) for seed in range(batch)], device=weights.device)
 
     def stop(self) -> None:
         """Forget keys and values."""
-        del self.cache
+        del self.pool, self.rows
+
+    def read(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Read one token of each sequence and return the logits of the legal codes."""
+        engine, batch = self.runner.engine, len(self.rows)
+        places = find_places(self.shape, self.rows, [1] * batch, self.pool.keys.device)
+        attend = (attend_to_tables if engine.weights.device.type == "cpu" else attend_by_fused_kernel)(
+            self.pool, places
+        )
+        parts = [Part(variant=self.runner.variant, start=0, stop=batch)]
+        hidden = extend(engine.weights, parts, tokens, positions, attend, np.arange(batch))
+        for row in self.rows:
+            row.length += 1
+        return self.runner.variant.head(range(self.num_codes))(hidden)
 
     def step(self) -> None:
         """Read one token of each sequence and draw the next."""
-        hidden = self.decoder.decode(self.tokens, self.positions, self.cache)
-        self.tokens = sample(self.decoder.logits(hidden), self.config, self.uniforms)
+        logits = self.read(self.tokens, self.positions)
+        self.tokens = draw_by_gumbel(logits, [self.config] * len(logits), self.keys, self.positions).tokens
         self.positions = self.positions + 1
 
     def bytes_per_step(self, batch: int, length: float) -> float:
         """Return what a step must read: the weights of the blocks and of the legal rows of the head, and the cache."""
         d, inner = self.shape.hidden_size, self.shape.mlp_factor * self.shape.hidden_size
         num_weights = self.shape.num_layers * (4 * d * d + 2 * d * inner) + self.num_codes * d
-        cache_itemsize = self.decoder.new_cache(1, 1).keys.itemsize
+        cache_itemsize = 4 if self.dtype == torch.float32 else 2
         num_cached = 2 * self.shape.num_layers * d * batch * length
-        return num_weights * self.decoder.dtype.itemsize + num_cached * cache_itemsize
+        return num_weights * self.dtype.itemsize + num_cached * cache_itemsize
 
     def generate(self, num_prefix: int, num_codes: int) -> None:
         """Draw all codes of one picture."""
         count = np.arange(num_prefix + num_codes)
-        prefix = TokenSequence(
+        context = Context(
             tokens=np.zeros(num_prefix, dtype=np.int64),
             positions=count[:num_prefix],
-            kind=np.zeros(num_prefix, dtype=np.int8),
+            next_positions=count[num_prefix:],
         )
-        prompt = Prompt(prefix=prefix, code_positions=count[num_prefix:], seeds=(0,))
-        self.engine.generate([prompt], self.config)
+        self.runner.engine.run(
+            [
+                Request(
+                    context=context,
+                    legal=range(self.num_codes),
+                    sampling=self.config,
+                    variant=self.runner.variant,
+                )
+            ]
+        )
 
 
 class _Packed(nn.Module):

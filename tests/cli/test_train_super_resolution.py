@@ -10,8 +10,8 @@ from PIL import Image
 import cogview
 from cogview.cli import upscale
 from cogview.cli.main import main
+from cogview.decoding.config import SamplingConfig
 from cogview.errors import UsageError
-from cogview.generation.config import SamplingConfig
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.super_resolution import Magnifier
 from cogview.sequence.super_resolution import SuperResolutionTemplate

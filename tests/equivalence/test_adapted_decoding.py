@@ -3,15 +3,16 @@
 import pytest
 import torch
 
-from cogview.generation.config import SamplingConfig
-from cogview.generation.decoder import Decoder
-from cogview.generation.engine import Engine, Prompt
-from cogview.generation.linear import can_pack
+from cogview.decoding.config import SamplingConfig
+from cogview.decoding.engine import Runner
+from cogview.decoding.linear import can_pack
+from cogview.generation.text_to_image import draw, picture_request
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.config import AdapterConfig, TransformerConfig
 from cogview.transformer.model import Transformer
+from passes import logits_in_pieces
 
 VOCABULARY = Vocabulary(num_image_codes=48, num_text_pieces=40)
 TEMPLATE = TextToImageTemplate(vocabulary=VOCABULARY, grid_rows=4, grid_columns=4, max_text_pieces=6)
@@ -55,12 +56,9 @@ def tokens_and_positions() -> tuple[torch.Tensor, torch.Tensor]:
     return tokens, torch.randint(ADAPTER.num_positions or 0, (3, NUM_TOKENS), generator=generator)
 
 
-def decoded(decoder: Decoder, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    cache = decoder.new_cache(len(tokens), NUM_TOKENS)
-    logits = [decoder.logits(decoder.prefill(tokens[:, :NUM_PREFIX], positions[:, :NUM_PREFIX], cache))]
-    for place in range(NUM_PREFIX, NUM_TOKENS):
-        logits.append(decoder.logits(decoder.decode(tokens[:, place], positions[:, place], cache)))
-    return torch.stack(logits, dim=1)
+def decoded(runner: Runner, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    sizes = [NUM_PREFIX, 3, *[1] * (NUM_TOKENS - NUM_PREFIX - 3)]
+    return logits_in_pieces(runner, tokens, positions, LEGAL, sizes)[:, NUM_PREFIX - 1 :]
 
 
 @pytest.mark.parametrize("backend", ["packed", "plain"])
@@ -72,17 +70,17 @@ def test_decoded_logits_are_those_of_the_adapted_module(change: dict[str, object
     base, adapted = base_and_adapted(**change)
     tokens, positions = tokens_and_positions()
     exact = adapted(tokens, positions)[:, NUM_PREFIX - 1 :, LEGAL.start : LEGAL.stop]
-    decoder = Decoder(base, LEGAL, backend=backend)
-    beside = decoder.adapted(adapted)
+    runner = Runner.of(base, backend=backend)
+    beside = runner.adapted(adapted)
     found = decoded(beside, tokens, positions)
     assert (found - exact).abs().max() <= 1e-4 * exact.abs().max()
-    merged = decoded(Decoder(adapted.merged(), LEGAL, backend=backend), tokens, positions)
+    merged = decoded(Runner.of(adapted.merged(), backend=backend), tokens, positions)
     assert (found - merged).abs().max() <= 1e-4 * exact.abs().max()
-    assert torch.equal(decoded(Decoder(adapted, LEGAL, backend=backend), tokens, positions), found)
-    # The base's own decoder is left as it was.
+    assert torch.equal(decoded(Runner.of(adapted, backend=backend), tokens, positions), found)
+    # The base itself is left as it was.
     positions = positions.clamp(max=TEMPLATE.num_positions - 1)
-    alone = decoded(Decoder(base, LEGAL, backend=backend), tokens, positions)
-    assert torch.equal(decoded(decoder, tokens, positions), alone)
+    alone = decoded(Runner.of(base, backend=backend), tokens, positions)
+    assert torch.equal(decoded(runner, tokens, positions), alone)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -91,23 +89,33 @@ def test_half_precision_is_near(dtype: torch.dtype) -> None:
     base, adapted = base_and_adapted()
     tokens, positions = tokens_and_positions()
     exact = adapted(tokens, positions)[:, NUM_PREFIX - 1 :, LEGAL.start : LEGAL.stop]
-    found = decoded(Decoder(base, LEGAL, dtype=dtype).adapted(adapted), tokens, positions)
+    found = decoded(Runner.of(base, dtype=dtype).adapted(adapted), tokens, positions)
     assert (found - exact).abs().max() <= 16 * torch.finfo(dtype).eps * exact.abs().max()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_a_seed_draws_the_same_codes_in_any_company(dtype: torch.dtype) -> None:
     base, adapted = base_and_adapted()
-    engine = Engine(base, LEGAL, dtype=dtype).adapted(adapted)
+    runner = Runner.of(base, dtype=dtype)
+    beside = runner.adapted(adapted)
     config = SamplingConfig(temperature=1.0)
 
-    def drawn(*seeds: int) -> torch.Tensor:
-        return engine.generate([Prompt.of(TEMPLATE, [3, 1, 2], seeds)], config)
+    def drawn(runner: Runner, *seeds: int) -> torch.Tensor:
+        return draw(runner, [picture_request(runner, TEMPLATE, [3, 1, 2], seed, config) for seed in seeds])
 
-    together = drawn(*range(7))
+    together = drawn(beside, *range(7))
     for seed in range(7):
-        assert torch.equal(drawn(seed)[0], together[seed])
-    assert not torch.equal(
-        together,
-        Engine(base, LEGAL, dtype=dtype).generate([Prompt.of(TEMPLATE, [3, 1, 2], range(7))], config),
+        assert torch.equal(drawn(beside, seed)[0], together[seed])
+    of_base = drawn(runner, *range(7))
+    assert not torch.equal(together, of_base)
+    # Base and adapter side by side.
+    mixed = draw(
+        runner,
+        [
+            picture_request(each, TEMPLATE, [3, 1, 2], seed, config)
+            for seed in range(7)
+            for each in (runner, beside)
+        ],
     )
+    assert torch.equal(mixed[::2], of_base)
+    assert torch.equal(mixed[1::2], together)

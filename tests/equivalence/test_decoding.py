@@ -5,11 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from cogview.generation.cache import FusedCache, TableCache
-from cogview.generation.decoder import Decoder
-from cogview.generation.linear import can_pack
+from cogview.decoding.engine import Runner
+from cogview.decoding.linear import can_pack
+from cogview.decoding.pool import PAGE, Row
 from cogview.transformer.config import ThreeRegionConfig, TransformerConfig
 from cogview.transformer.model import Transformer
+from passes import logits_in_pieces, new_rows, run
 
 CONFIG = TransformerConfig(num_layers=3, hidden_size=96, num_heads=2, vocabulary_size=256, num_positions=64)
 REGIONS = ThreeRegionConfig(
@@ -44,14 +45,19 @@ def random_tokens() -> tuple[torch.Tensor, torch.Tensor]:
     return tokens, positions.expand(BATCH, -1)
 
 
-def decoded_logits(decoder: Decoder, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Return the logits after the prefix and after each later token, fed one by one."""
-    cache = decoder.new_cache(len(tokens), NUM_TOKENS)
-    hidden = decoder.prefill(tokens[:, :NUM_PREFIX], positions[:, :NUM_PREFIX], cache)
-    logits = [decoder.logits(hidden)]
-    for place in range(NUM_PREFIX, NUM_TOKENS):
-        logits.append(decoder.logits(decoder.decode(tokens[:, place], positions[:, place], cache)))
-    return torch.stack(logits, dim=1)
+ONE_BY_ONE = [NUM_PREFIX] + [1] * (NUM_TOKENS - NUM_PREFIX)
+
+
+def decoded_logits(
+    runner: Runner,
+    tokens: torch.Tensor,
+    positions: torch.Tensor,
+    sizes: list[int] = ONE_BY_ONE,
+    **options: bool,
+) -> torch.Tensor:
+    """Return the logits after the prefix and after each later token, run in pieces."""
+    found = logits_in_pieces(runner, tokens, positions, LEGAL, sizes, num_text=NUM_PREFIX, **options)
+    return found[:, NUM_PREFIX - 1 :]
 
 
 def plain_logits(transformer: Transformer, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -82,9 +88,15 @@ def test_cached_logits_are_the_uncached_ones_at_every_position(
     transformer = random_transformer(dataclasses.replace(CONFIG, **change))
     tokens, positions = random_tokens()
     uncached = plain_logits(transformer, tokens, positions)
-    cached = decoded_logits(Decoder(transformer, LEGAL, backend=backend), tokens, positions)
+    cached = decoded_logits(Runner.of(transformer, backend=backend), tokens, positions)
     assert uncached.std() > 0.5
     assert (cached - uncached).abs().max() < 2e-5
+    if change.get("norm_scope") != "tensor":
+        for is_fused in (False, True):
+            runner = Runner.of(transformer, backend=backend)
+            for sizes in ([NUM_PREFIX, 33], [3, 4, 20, 1, 1, 11], [NUM_PREFIX + 5, 2, 16, 10]):
+                in_pieces = decoded_logits(runner, tokens, positions, sizes, is_fused=is_fused)
+                assert (in_pieces - uncached).abs().max() < 2e-5
 
 
 @torch.inference_mode()
@@ -92,39 +104,65 @@ def test_whole_tensor_scope_is_that_of_one_token_decoded_alone() -> None:
     config = dataclasses.replace(CONFIG, norm_scope="tensor")
     transformer = random_transformer(config)
     tokens, positions = random_tokens()
-    decoder = Decoder(transformer, LEGAL)
-    together = decoded_logits(decoder, tokens, positions)
+    runner = Runner.of(transformer)
+    together = decoded_logits(runner, tokens, positions)
     # The maximum over more tokens than one only changes how much epsilon weighs.
     assert (together - plain_logits(transformer, tokens, positions)).abs().max() < 2e-2
-    alone = torch.cat([decoded_logits(decoder, tokens[[row]], positions[[row]]) for row in range(BATCH)])
+    alone = torch.cat([decoded_logits(runner, tokens[[row]], positions[[row]]) for row in range(BATCH)])
     assert (together - alone).abs().max() < 2e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "change", [{}, {"attention_pattern": "three_region", "three_region": REGIONS}], ids=str
+)
 @torch.inference_mode()
-def test_a_shared_prefill_is_that_of_each_sequence() -> None:
-    transformer = random_transformer(CONFIG)
+def test_a_token_has_the_same_bits_however_many_are_run_with_it(
+    change: dict[str, object], dtype: torch.dtype
+) -> None:
+    """In pieces of any size, and of any number of rows."""
+    runner = Runner.of(random_transformer(dataclasses.replace(CONFIG, **change)), dtype=dtype)
     tokens, positions = random_tokens()
-    decoder = Decoder(transformer, LEGAL)
-    shared, separate = decoder.new_cache(1, NUM_PREFIX), decoder.new_cache(BATCH, NUM_PREFIX)
-    state = decoder.prefill(tokens[:1, :NUM_PREFIX], positions[:1, :NUM_PREFIX], shared)
-    states = decoder.prefill(tokens[:, :NUM_PREFIX], positions[:, :NUM_PREFIX], separate)
-    assert torch.allclose(state.expand_as(states), states, atol=1e-5)
-    shared_by_all = decoder.new_cache(BATCH, NUM_PREFIX)
-    shared_by_all.copy_prompts([shared] * BATCH)
-    assert torch.allclose(shared_by_all.keys, separate.keys, atol=1e-5)
-    assert torch.allclose(shared_by_all.values, separate.values, atol=1e-5)
+    one_by_one = decoded_logits(runner, tokens, positions)
+    for sizes in ([NUM_PREFIX, 33], [3, 4, 20, 1, 1, 11], [1] * NUM_TOKENS):
+        assert torch.equal(decoded_logits(runner, tokens, positions, sizes), one_by_one)
+    for row in range(BATCH):
+        assert torch.equal(decoded_logits(runner, tokens[[row]], positions[[row]])[0], one_by_one[row])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@torch.inference_mode()
+def test_so_it_is_where_pages_meet(dtype: torch.dtype) -> None:
+    """With heads of 64, where products large enough for the library's kernels are made."""
+    num_tokens = 2 * PAGE + 9
+    config = dataclasses.replace(CONFIG, num_layers=1, hidden_size=128, num_positions=num_tokens)
+    runner = Runner.of(random_transformer(config), dtype=dtype)
+    tokens = torch.randint(
+        CONFIG.vocabulary_size, (2, num_tokens), generator=torch.Generator().manual_seed(3)
+    )
+    positions = torch.arange(num_tokens).expand(2, -1)
+    whole = logits_in_pieces(runner, tokens, positions, LEGAL, [num_tokens])
+    for sizes in ([PAGE - 1, 1, 1, 1, PAGE - 4, 11], [5, PAGE, PAGE, 4], [PAGE, PAGE, 9]):
+        assert torch.equal(logits_in_pieces(runner, tokens, positions, LEGAL, sizes), whole)
 
 
 @torch.inference_mode()
-def test_a_large_cache_gives_the_bits_of_a_small_one() -> None:
-    decoder = Decoder(random_transformer(CONFIG), LEGAL)
-    tokens, positions = random_tokens()
-    states = []
-    for capacity in (NUM_PREFIX + 1, NUM_TOKENS):
-        cache = decoder.new_cache(BATCH, capacity)
-        decoder.prefill(tokens[:, :NUM_PREFIX], positions[:, :NUM_PREFIX], cache)
-        states.append(decoder.decode(tokens[:, NUM_PREFIX], positions[:, NUM_PREFIX], cache))
-    assert torch.equal(*states)
+def test_rows_are_cut_back_and_go_on_as_if_nothing_had_been_there() -> None:
+    for change in ({}, {"attention_pattern": "three_region", "three_region": REGIONS}):
+        runner = Runner.of(random_transformer(dataclasses.replace(CONFIG, **change)))
+        tokens, positions = random_tokens()
+        wanted = decoded_logits(runner, tokens, positions)
+        pool, rows = new_rows(runner, BATCH, NUM_TOKENS, NUM_PREFIX)
+        run(runner, pool, rows, tokens[:, :NUM_PREFIX], positions[:, :NUM_PREFIX])
+        wrong = (tokens + 1) % CONFIG.vocabulary_size
+        for place in range(NUM_PREFIX, NUM_TOKENS):
+            guessed = run(runner, pool, rows, wrong[:, place:], positions[:, place:])
+            for row in rows:
+                row.length = place
+            states = run(runner, pool, rows, tokens[:, place : place + 1], positions[:, place : place + 1])
+            logits = runner.variant.head(LEGAL)(states[:, 0])
+            assert torch.equal(logits, wanted[:, place - NUM_PREFIX + 1])
+            assert not torch.equal(guessed[:, 0], states[:, 0])
 
 
 @pytest.mark.parametrize("backend", ["packed", "plain"])
@@ -135,34 +173,34 @@ def test_bf16_weights_change_logits_by_their_rounding_only(backend: str) -> None
     transformer = random_transformer(CONFIG)
     tokens, positions = random_tokens()
     exact = plain_logits(transformer, tokens, positions)
-    decoder = Decoder(transformer, LEGAL, dtype=torch.bfloat16, backend=backend)
-    rounded = decoded_logits(decoder, tokens, positions)
+    runner = Runner.of(transformer, dtype=torch.bfloat16, backend=backend)
+    rounded = decoded_logits(runner, tokens, positions)
     assert (rounded.float() - exact).abs().max() < 0.06 * exact.std()
 
 
-@pytest.mark.parametrize("cache_of", [TableCache, FusedCache])
+@pytest.mark.parametrize("num_shared", [1, PAGE - 3, PAGE, PAGE + 5])
 @torch.inference_mode()
-def test_sequences_go_on_from_others_tokens(cache_of: type[TableCache] | type[FusedCache]) -> None:
-    """Beside a second block of keys, against sequences that had those tokens from the beginning."""
-    num_shared, num_tokens = TableCache.BLOCK - 3, TableCache.BLOCK + 5
-    decoder = Decoder(random_transformer(dataclasses.replace(CONFIG, num_positions=num_tokens)), LEGAL)
-    generator = torch.Generator().manual_seed(2)
-    tokens = torch.randint(CONFIG.vocabulary_size, (4, num_tokens), generator=generator)
-    tokens[:, :num_shared] = tokens[0, :num_shared]
-    positions = torch.arange(num_tokens).expand(4, -1)
-    rows = torch.tensor([2, 0, 2, 1])
-
-    def filled(tokens: torch.Tensor) -> TableCache | FusedCache:
-        cache = cache_of(decoder.config, 4, num_tokens)
-        decoder.prefill(tokens[:, :num_shared], positions[:, :num_shared], cache)
-        for place in range(num_shared, num_tokens - 1):
-            decoder.decode(tokens[:, place], positions[:, place], cache)
-        return cache
-
-    taken, wanted = filled(tokens), filled(tokens[rows])
-    taken.take_rows(rows, num_shared)
-    states = [decoder.decode(tokens[:, -1], positions[:, -1], cache) for cache in (taken, wanted)]
-    assert torch.allclose(*states, atol=1e-5)
-    assert not torch.allclose(
-        states[0], decoder.decode(tokens[:, -1], positions[:, -1], filled(tokens)), atol=1e-2
+def test_rows_begin_as_others_and_leave_them_alone(num_shared: int) -> None:
+    """Whole pages are shared, the rest is copied: against rows that had those tokens from the beginning."""
+    num_tokens = num_shared + 9
+    runner = Runner.of(random_transformer(dataclasses.replace(CONFIG, num_positions=num_tokens)))
+    tokens = torch.randint(
+        CONFIG.vocabulary_size, (3, num_tokens), generator=torch.Generator().manual_seed(2)
     )
+    tokens[:, :num_shared] = tokens[0, :num_shared]
+    positions = torch.arange(num_tokens).expand(3, -1)
+    wanted = logits_in_pieces(runner, tokens, positions, LEGAL, [num_tokens])[:, num_shared:]
+    pool, (first,) = new_rows(runner, 1, num_tokens)
+    run(runner, pool, [first], tokens[:1, :num_shared], positions[:1, :num_shared])
+    rows = [first]
+    for _ in range(2):
+        row = Row(pool, num_tokens)
+        row.begin_as(first, num_shared)
+        rows.append(row)
+    states = run(runner, pool, rows, tokens[:, num_shared:], positions[:, num_shared:])
+    assert torch.equal(runner.variant.head(LEGAL)(states.flatten(0, 1)).view_as(wanted), wanted)
+    num_held = pool.num_pages - pool.num_free
+    assert num_held == 3 * -(-num_tokens // PAGE) - 2 * (num_shared // PAGE)
+    for row in rows:
+        row.free()
+    assert pool.num_free == pool.num_pages

@@ -188,7 +188,7 @@ def test_a_card_in_another_encoding_keeps_no_model_from_loading(folder: Path) ->
     assert cogview.load(folder).card == "# Modèle"
 
 
-def test_threads_share_engines_and_only_the_last_strength_is_kept(folder: Path) -> None:
+def test_threads_share_runners_and_only_the_last_strength_is_kept(folder: Path) -> None:
     pipeline = cogview.load(folder)
     failures: list[Exception] = []
 
@@ -205,5 +205,5 @@ def test_threads_share_engines_and_only_the_last_strength_is_kept(folder: Path) 
     for thread in threads:
         thread.join()
     assert not failures
-    assert len(pipeline._engines) <= 2
+    assert len(pipeline._runners) <= 2
     assert pipeline.drawer("style")[0] is pipeline.drawer("style")[0]

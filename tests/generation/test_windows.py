@@ -23,9 +23,7 @@ def test_32_to_64_is_the_release_s_order_and_rows() -> None:
 
 def test_32_to_64_draws_what_the_release_s_loop_draws() -> None:
     """Walk through the paper's list as it stands, one window after another."""
-    plan = sorted(
-        (each for wave in plan_windows((32, 32), (16, 16)) for each in wave), key=lambda w: w.number
-    )
+    plan = plan_windows((32, 32), (16, 16))
     written = np.zeros((64, 64), dtype=bool)
     for (row, column, num_rows), planned in zip(PAPER, plan, strict=True):
         expected = np.zeros((32, 32), dtype=bool)
@@ -37,50 +35,49 @@ def test_32_to_64_draws_what_the_release_s_loop_draws() -> None:
     assert written.all()
 
 
-def test_windows_of_32_to_64_that_read_nothing_of_each_other_share_a_wave() -> None:
-    waves = plan_windows((32, 32), (16, 16))
-    assert [[PAPER[planned.number][:2] for planned in wave] for wave in waves] == [
-        [(0, 0)],
-        [(0, 1)],
-        [(0, 2), (1, 1)],
-        [(1, 0), (1, 2)],
-        [(2, 0)],
-        [(2, 1)],
-        [(2, 2)],
-    ]
-
-
-@pytest.mark.parametrize("grid", [(16, 16), (1, 1), (3, 7)])
-def test_a_picture_that_the_model_reads_at_once_is_one_window(grid: tuple[int, int]) -> None:
-    [[planned]] = plan_windows(grid, grid)
-    assert planned.is_drawn.shape == (2 * grid[0], 2 * grid[1])
-    assert planned.is_drawn.all()
-    assert (planned.first_drawn, planned.stop) == (0, planned.is_drawn.size)
+def test_windows_of_32_to_64_read_only_what_they_overlap() -> None:
+    plan = plan_windows((32, 32), (16, 16))
+    reads = {PAPER[each.number][:2]: {PAPER[number][:2] for number in each.reads} for each in plan}
+    assert reads == {
+        (0, 0): set(),
+        (0, 1): {(0, 0)},
+        (0, 2): {(0, 1)},
+        (1, 1): {(0, 0), (0, 1)},
+        (1, 0): {(0, 0), (0, 1), (1, 1)},
+        (1, 2): {(0, 1), (0, 2), (1, 1)},
+        (2, 0): {(1, 0), (1, 1)},
+        (2, 1): {(1, 1), (2, 0)},
+        (2, 2): {(1, 1), (1, 2), (2, 1)},
+    }
 
 
 def check(grid: tuple[int, int], size: tuple[int, int]) -> None:
-    """Follow a plan wave by wave, with a count of how often each code was drawn."""
-    times = np.zeros((2 * grid[0], 2 * grid[1]), dtype=int)
-    numbers = []
-    for wave in plan_windows(grid, size):
-        before = times.copy()
-        for planned in wave:
-            numbers.append(planned.number)
-            low, high = planned.low_region, planned.high_region
-            for there, here, side, all_sides in zip(high, low, size, grid, strict=True):
-                assert 0 <= here.start <= here.stop - side <= all_sides - side
-                assert (there.start, there.stop) == (2 * here.start, 2 * here.stop)
-            assert_reads_earlier_waves(planned, before[high])
-            times[high] += planned.is_drawn
-    assert (times == 1).all()
-    assert sorted(numbers) == list(range(len(numbers)))
+    """Follow a plan window by window, with which of them drew each code."""
+    drawn_by = np.full((2 * grid[0], 2 * grid[1]), -1)
+    for number, planned in enumerate(plan_windows(grid, size)):
+        assert planned.number == number
+        low, high = planned.low_region, planned.high_region
+        for there, here, side, all_sides in zip(high, low, size, grid, strict=True):
+            assert 0 <= here.start <= here.stop - side <= all_sides - side
+            assert (there.start, there.stop) == (2 * here.start, 2 * here.stop)
+        assert_reads_what_it_says(planned, drawn_by[high])
+        drawn_by[high][planned.is_drawn] = number
+        rows, columns = np.nonzero(drawn_by == number)
+        for row, column in list(zip(rows, columns, strict=True))[:: max(1, len(rows) // 5)]:
+            assert planned.overlaps((slice(row, row + 1), slice(column, column + 1)))
+        others = np.argwhere(drawn_by != number)[:1]
+        for row, column in others:
+            assert not planned.overlaps((slice(row, row + 1), slice(column, column + 1)))
+    assert drawn_by.min() >= 0
 
 
-def assert_reads_earlier_waves(planned: PlannedWindow, times_before: np.ndarray) -> None:
-    """What is read, all before the last code drawn that is not drawn here, was there when the wave began."""
+def assert_reads_what_it_says(planned: PlannedWindow, drawn_by: np.ndarray) -> None:
+    """What is read, all before the last code drawn that is not drawn here, was drawn by the windows that it reads."""
     is_read = ~planned.is_drawn.ravel()[: planned.stop]
-    assert (times_before.ravel()[: planned.stop][is_read] == 1).all()
-    assert not times_before[planned.is_drawn].any()
+    read = drawn_by.ravel()[: planned.stop][is_read]
+    assert set(read.tolist()) == planned.reads
+    assert all(0 <= number < planned.number for number in planned.reads)
+    assert (drawn_by[planned.is_drawn] < 0).all()
     assert planned.is_drawn.ravel()[planned.first_drawn]
     assert not planned.is_drawn.ravel()[: planned.first_drawn].any()
     assert planned.is_drawn.ravel()[planned.stop - 1]
@@ -90,7 +87,7 @@ def assert_reads_earlier_waves(planned: PlannedWindow, times_before: np.ndarray)
 @pytest.mark.parametrize(
     "grid", [(16, 16), (32, 32), (24, 24), (64, 64), (16, 48), (40, 16), (17, 31), (25, 50), (33, 64)]
 )
-def test_every_code_is_drawn_once_from_what_earlier_waves_drew(grid: tuple[int, int]) -> None:
+def test_every_code_is_drawn_once_from_what_earlier_windows_drew(grid: tuple[int, int]) -> None:
     check(grid, (16, 16))
 
 

@@ -8,7 +8,7 @@ import torch
 
 import cogview
 from cogview.cli.main import main
-from cogview.generation.config import SamplingConfig
+from cogview.decoding.config import SamplingConfig
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.super_resolution import Magnifier
 from cogview.sequence.super_resolution import SuperResolutionTemplate
@@ -68,7 +68,7 @@ def test_codes_magnified_greedily_are_the_likeliest_of_the_plain_computation(
     learnt = pipe.adapters["super-resolution"]
     template = learnt.template_of(SuperResolutionTemplate, pipe.template.vocabulary)
     pieces = pipe.text_tokenizer.encode("a cat")
-    magnifier = Magnifier(pipe.engine_of(learnt), template)
+    magnifier = Magnifier(pipe.runner_of(learnt), template)
     high = magnifier.magnify(low, [pieces], [0], SamplingConfig(temperature=0.0))
     assert high.shape == (1, 32, 32)
     before = torch.cat(

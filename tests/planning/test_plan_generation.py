@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cogview.generation.decoder import Decoder
+from cogview.decoding.pool import PagePool, Row
 from cogview.planning.devices import GPUS, find_device
 from cogview.planning.generation import generation_memory
 from cogview.planning.plan import tokens_of
@@ -16,10 +16,10 @@ CONFIG, TEMPLATE = tokens_of(text_to_image.tiny())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_caches_are_as_large_as_on_a_cpu(dtype: torch.dtype) -> None:
     transformer = Transformer(CONFIG).to(dtype)
-    decoder = Decoder(transformer, TEMPLATE.vocabulary.image_codes, backend="plain", batch_invariant=False)
-    cache = decoder.new_cache(3, TEMPLATE.max_prefix_tokens + TEMPLATE.num_codes_per_image - 1)
+    pool = PagePool(CONFIG, 1, dtype)
+    rows = [Row(pool, TEMPLATE.max_prefix_tokens + TEMPLATE.num_codes_per_image - 1) for _ in range(3)]
     memory = generation_memory(CONFIG, TEMPLATE, find_device("cpu"), dtype)
-    assert 3 * memory.cache_per_picture == cache.keys.nbytes + cache.values.nbytes
+    assert 3 * memory.cache_per_picture == sum(row.num_pages for row in rows) * pool.page_bytes
     assert memory.fixed["weights"] == sum(weight.nbytes for weight in transformer.parameters())
 
 

@@ -16,11 +16,11 @@ from PIL import Image
 import cogview
 from cogview.cli.report import progress_bar
 from cogview.data.ranks import Ranks
+from cogview.decoding.config import SamplingConfig
 from cogview.errors import CogViewError
 from cogview.evaluation.caption_set import AskedPicture
 from cogview.evaluation.clip import FitScorer
 from cogview.evaluation.kept_parts import KeptParts, begin_or_go_on
-from cogview.generation.config import SamplingConfig
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.weights import fingerprint_of_transformer
 from cogview.image.pixels import tensor_to_images

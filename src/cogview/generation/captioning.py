@@ -13,16 +13,15 @@ from jaxtyping import Bool, Int64
 from PIL import Image
 from torch import Tensor
 
+from cogview.decoding.config import SamplingConfig
 from cogview.errors import UsageError
 from cogview.generation.captioner import Captioner
-from cogview.generation.config import SamplingConfig
 from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.resident import ResidentModel
 from cogview.image.pixels import as_rgb, image_to_array, read_image, resize_and_crop
 from cogview.sequence.captioning import CaptionTemplate
 from cogview.sequence.template import Codes, PairTemplate
 from cogview.text.word_replacing import Language
-from cogview.transformer.adapter import AdaptedTransformer
 
 Picture: TypeAlias = Image.Image | str | Path | Tensor
 """A picture, the path of one, or its codes, whole numbers [r s]."""
@@ -367,12 +366,5 @@ class CaptioningModel(ResidentModel):
         return allowed[language]
 
     def _new_captioner(self, chosen: TaskModel) -> Captioner:
-        transformer = chosen.transformer
         template = chosen.template_of(CaptionTemplate, self.template.vocabulary)
-        if not isinstance(transformer, AdaptedTransformer):
-            return Captioner(transformer, template)
-        return Captioner(
-            transformer,
-            template,
-            lambda: self._engine.decoder.adapted(transformer, template.legal_tokens),
-        )
+        return Captioner(self.runner_of(chosen), template)

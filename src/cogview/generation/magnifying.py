@@ -9,13 +9,13 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
+from cogview.decoding.config import SamplingConfig
 from cogview.errors import UsageError
 from cogview.generation.captioning import CaptioningModel, Picture
-from cogview.generation.config import SamplingConfig
-from cogview.generation.engine import Progress
 from cogview.generation.parts import TaskModel
 from cogview.generation.request import check_pieces
 from cogview.generation.super_resolution import FACTORS, Magnifier
+from cogview.generation.text_to_image import Progress
 from cogview.image.pixels import tensor_to_images
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from cogview.sequence.template import Codes
@@ -60,7 +60,7 @@ class MagnifyingModel(CaptioningModel):
         return self.names_for("super-resolution")
 
     def magnifier(self, name: str | None = None) -> Magnifier:
-        """Return what magnifies; its engine is made once, and shares what can be shared with the model.
+        """Return what magnifies; it shares what can be shared with the model.
 
         Args:
             name: of the adapter; only needed if there are several that magnify.
@@ -70,7 +70,7 @@ class MagnifyingModel(CaptioningModel):
         """
         chosen = self._magnifying(name)
         template = chosen.template_of(SuperResolutionTemplate, self.template.vocabulary)
-        return Magnifier(self.engine_of(chosen), template)
+        return Magnifier(self.runner_of(chosen), template)
 
     def _magnifying(self, name: str | None) -> TaskModel:
         return self.adapter_for(

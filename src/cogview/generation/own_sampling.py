@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Integer
 
-from cogview.generation.config import SamplingConfig
-from cogview.generation.engine import Engine, Prompt
+from cogview.decoding.config import SamplingConfig
+from cogview.decoding.engine import Runner
 from cogview.generation.parts import PretrainedModel
+from cogview.generation.text_to_image import draw, picture_request
 from cogview.sequence.template import Codes, Pieces
 
 TOP_PS = (0.8, 0.9, 0.95, 1.0)
@@ -59,16 +60,15 @@ def measured_top_p(model: PretrainedModel, pairs: Sequence[tuple[Pieces, Codes]]
         pairs: pieces and codes of pictures, held out if there are such; 16 are enough.
     """
     true = entropy(np.concatenate([codes.ravel() for _, codes in pairs]))
-    engine = Engine(model.transformer, model.template.vocabulary.image_codes)
-    textless = Prompt.of(model.template, np.empty(0, dtype=np.int64), [0])
-    prompts = [
-        Prompt.of(model.template, model.template.clip(pieces), [seed], textless)
-        for seed, (pieces, _) in enumerate(pairs)
-    ]
+    runner = Runner.of(model.transformer)
     measured: dict[float, float] = {}
     for top_p in TOP_PS:
         config = SamplingConfig(guidance=model.guidance, top_p=top_p)
-        measured[top_p] = entropy(engine.generate(prompts, config).numpy())
+        requests = [
+            picture_request(runner, model.template, pieces, seed, config)
+            for seed, (pieces, _) in enumerate(pairs)
+        ]
+        measured[top_p] = entropy(draw(runner, requests).numpy())
         if measured[top_p] >= MIN_VARIETY * true:
             break
     return MeasuredTopP(top_p=top_p, true_entropy_nats=true, entropy_nats=measured, num_pictures=len(pairs))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import torch
 
+from cogview.decoding.config import TOP_P
 from cogview.errors import CogViewError, UsageError
-from cogview.generation.config import TOP_P
 from cogview.generation.weights import fingerprint_of_transformer
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.plain_json import dataclass_from_json

@@ -7,19 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
 
-import numpy as np
 import torch
 from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
 from cogview.errors import UsageError
-from cogview.generation.engine import Progress, Prompt
 from cogview.generation.magnifying import MagnifyingModel, check_factor
 from cogview.generation.one_colour import is_one_coloured
 from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import find_model_folder, load_pretrained
-from cogview.generation.request import check_pieces, check_request, seeds_of_texts, texts_of_candidates
+from cogview.generation.request import check_pieces, check_request, texts_of_candidates
+from cogview.generation.text_to_image import Progress, draw, picture_request
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -279,15 +278,14 @@ class Pipeline(MagnifyingModel):
                 stacklevel=3,
             )
         pieces = {text: self.text_tokenizer.encode(text) for row in rows for text in row}
-        engine, template = self.drawer(adapter, adapter_strength)
+        runner, template = self.drawer(adapter, adapter_strength)
         check_pieces(pieces, template.max_text_pieces)
-        textless = Prompt.of(template, np.empty(0, dtype=np.int64), first_seeds[:1])
-        prompts = [
-            Prompt.of(template, pieces[text], seeds, textless)
+        requests = [
+            picture_request(runner, template, pieces[text], seed, config)
             for row, first in zip(rows, first_seeds, strict=True)
-            for text, seeds in seeds_of_texts(row, first)
+            for seed, text in enumerate(row, first)
         ]
-        codes = engine.generate(prompts, config, progress)
+        codes = draw(runner, requests, progress)
         return codes.view(len(rows), len(rows[0]), template.grid_rows, template.grid_columns)
 
 

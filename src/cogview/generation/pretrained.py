@@ -16,6 +16,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from cogview.decoding.config import MAX_GUIDANCE, MIN_TOP_P, TOP_P
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_json, atomic_write_text, read_bounded, read_card, read_json
 from cogview.folders import atomic_folder, refuse_unlike
@@ -28,7 +29,6 @@ from cogview.generation.adapters import (
     save_task_model,
 )
 from cogview.generation.card import bare_card
-from cogview.generation.config import MAX_GUIDANCE, MIN_TOP_P, TOP_P
 from cogview.generation.parts import MODEL_FORMAT, PretrainedModel
 from cogview.generation.weights import fingerprint_of_transformer, load_transformer, write_weights
 from cogview.image.config import FOLDER_NAME

@@ -1,8 +1,7 @@
 """What can be asked of a pipeline, and the texts that are drawn for it."""
 
-import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from cogview.errors import UsageError
 from cogview.text.word_replacing import replace_words
@@ -56,19 +55,6 @@ def texts_of_candidates(
     if not balance_words:
         return [[text] * num_candidates for text in texts]
     return [[replace_words(text, seed + number) for number in range(num_candidates)] for text in texts]
-
-
-def seeds_of_texts(row: Sequence[str], seed: int) -> Iterator[tuple[str, list[int]]]:
-    """Yield each text of a row of candidates with its seeds, neighbours that are the same together.
-
-    Candidates of one text share its prefill.
-
-    Args:
-        row: the text of each candidate.
-        seed: of the first.
-    """
-    for text, group in itertools.groupby(enumerate(row, seed), key=lambda numbered: numbered[1]):
-        yield text, [each for each, _ in group]
 
 
 def check_pieces(pieces_of: Mapping[str, Sequence[int]], max_text_pieces: int) -> None:

@@ -1,4 +1,4 @@
-"""A model at hand: its parts, what else it can do, and the engines that draw with it."""
+"""A model at hand: its parts, what else it can do, and what runs them."""
 
 import tempfile
 import threading
@@ -11,10 +11,10 @@ from typing import get_args
 
 import torch
 
+from cogview.decoding.config import SamplingConfig
+from cogview.decoding.engine import Runner
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.adapters import DRAWING_TASKS, check_name, find_adapter_folder, load_task_model
-from cogview.generation.config import SamplingConfig
-from cogview.generation.engine import Engine
 from cogview.generation.parts import PretrainedModel, TaskModel, TaskName
 from cogview.generation.pretrained import save_pretrained
 from cogview.image.tokenizer import ImageTokenizer
@@ -39,8 +39,8 @@ class ResidentModel:
         self._lock = (
             threading.RLock()
         )  # of what is made when it is first asked for, perhaps by several threads
-        self._base_engine: Engine | None = None
-        self._engines: dict[TaskModel, Engine] = {}
+        self._base_runner: Runner | None = None
+        self._runners: dict[TaskModel, Runner] = {}
         self._weakened: tuple[TaskModel, float, TaskModel] | None = None
 
     def __repr__(self) -> str:
@@ -160,7 +160,7 @@ class ResidentModel:
             replaced = self._model.adapters.get(name)
             self._model.adapters[name] = added
             if replaced is not None:
-                self._engines.pop(replaced, None)
+                self._runners.pop(replaced, None)
         return added
 
     def reading(
@@ -227,24 +227,24 @@ class ResidentModel:
         return self.adapters[name or known[0]]
 
     @property
-    def _engine(self) -> Engine:
-        """The engine, which prepares the weights when it is first needed."""
+    def _runner(self) -> Runner:
+        """What runs the model itself; the weights are prepared when it is first needed."""
         with self._lock:
-            if self._base_engine is None:
-                self._base_engine = Engine(self.transformer, self.template.vocabulary.image_codes)
-            return self._base_engine
+            if self._base_runner is None:
+                self._base_runner = Runner.of(self.transformer)
+            return self._base_runner
 
-    def engine_of(self, adapter: TaskModel) -> Engine:
-        """Return the engine that draws with an adapter; made once, it shares what can be shared with the model's."""
+    def runner_of(self, adapter: TaskModel) -> Runner:
+        """Return what runs an adapter; made once, it shares what can be shared with the model's."""
         with self._lock:
-            if adapter not in self._engines:
+            if adapter not in self._runners:
                 transformer = adapter.transformer
-                self._engines[adapter] = (
-                    self._engine.adapted(transformer)
+                self._runners[adapter] = (
+                    self._runner.adapted(transformer)
                     if isinstance(transformer, AdaptedTransformer)
-                    else Engine(transformer, self.template.vocabulary.image_codes)
+                    else Runner.of(transformer)
                 )
-            return self._engines[adapter]
+            return self._runners[adapter]
 
     def _at_strength(self, adapter: TaskModel, strength: float) -> TaskModel:
         """Return an adapter as strong as asked; the last one that was asked for is kept, and no engine of others.
@@ -261,10 +261,10 @@ class ResidentModel:
         other = replace(adapter, transformer=adapter.transformer.at_strength(strength))
         self._weakened = adapter, strength, other
         if kept is not None:
-            self._engines.pop(kept[2], None)
+            self._runners.pop(kept[2], None)
         return other
 
-    def drawer(self, adapter: str | None, strength: float | int = 1.0) -> tuple[Engine, TextToImageTemplate]:
+    def drawer(self, adapter: str | None, strength: float | int = 1.0) -> tuple[Runner, TextToImageTemplate]:
         """Return what draws, the model or one of its adapters by name, and the sequence that it draws in.
 
         Args:
@@ -277,7 +277,7 @@ class ResidentModel:
         if adapter is None:
             if strength != 1:
                 raise UsageError(f"adapter_strength is {strength:g}, but no adapter is drawn with: name one")
-            return self._engine, self.template
+            return self._runner, self.template
         drawing = self._model.names_for(*DRAWING_TASKS)
         if adapter not in drawing:
             task = f"is for {self.adapters[adapter].task}" if adapter in self.adapters else "does not exist"
@@ -285,8 +285,8 @@ class ResidentModel:
             raise UsageError(f"the adapter {adapter!r} {task}; those that draw from texts are: {known}")
         with self._lock:
             chosen = self._at_strength(self.adapters[adapter], float(strength))
-            engine = self.engine_of(chosen)
-        return engine, chosen.template_of(TextToImageTemplate, self.template.vocabulary)
+            runner = self.runner_of(chosen)
+        return runner, chosen.template_of(TextToImageTemplate, self.template.vocabulary)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the model as a folder that `cogview.load` reads, whole or not at all.

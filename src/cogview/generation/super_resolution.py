@@ -4,20 +4,22 @@ Letters of the shapes: b pictures, r s rows and columns of their codes, R S thos
 ones; h w and H W the same of one picture.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from cogview.decoding.config import SamplingConfig
+from cogview.decoding.engine import Runner, Session
+from cogview.decoding.request import Context, Drawn, Failed, Finished, Progressed, Request
 from cogview.errors import CogViewError, UsageError
-from cogview.generation.config import SamplingConfig
-from cogview.generation.engine import Engine, Progress, Prompt
+from cogview.generation.text_to_image import Progress
 from cogview.generation.windows import PlannedWindow, plan_windows
 from cogview.sequence.super_resolution import FACTOR, SuperResolutionTemplate
-from cogview.sequence.template import Pieces, TokenKind, TokenSequence
+from cogview.sequence.template import Pieces
 
 RELEASED_TEMPERATURE = 1.02
 FACTORS = (2, 4)
@@ -37,17 +39,17 @@ def window_seed(seed: int, stage: int, window: int) -> int:
 class Magnifier:
     """Draws pictures of more codes that show what pictures of fewer codes show.
 
-    A picture as large as the model reads is one sequence. A larger one is drawn window by window; those that read
-    nothing of each other, of all pictures, are one batch. What a seed gives does not depend on the company of its
-    picture, as far as `Engine` holds that.
+    A picture as large as the model reads is one sequence. A larger one is drawn window by window, each as soon as all
+    that it reads is there. What a seed gives does not depend on the company of its picture, as far as `Engine` holds
+    that.
 
     Args:
-        engine: holds the transformer that has learnt the template's sequences.
+        runner: of the transformer that has learnt the template's sequences.
         template: the order of tokens.
     """
 
-    def __init__(self, engine: Engine, template: SuperResolutionTemplate) -> None:
-        config = engine.decoder.config
+    def __init__(self, runner: Runner, template: SuperResolutionTemplate) -> None:
+        config = runner.variant.config
         if config.num_positions < template.num_positions:
             raise CogViewError(
                 f"Super-resolution of {template.low_grid[0]}x{template.low_grid[1]} codes needs "
@@ -59,7 +61,7 @@ class Magnifier:
                 "Super-resolution needs a transformer with dense attention: in three regions, a code would not see "
                 "all of the picture that is magnified."
             )
-        self._engine = engine
+        self._runner = runner
         self.template = template
 
     @property
@@ -88,7 +90,7 @@ class Magnifier:
             seeds: one for each picture, not negative.
             config: guidance, temperature, top-k and top-p; `default_sampling` if None.
             factor: 2, or 4 for a second doubling by windows.
-            progress: called with the numbers of codes read or drawn so far and in all.
+            progress: called with the numbers of codes drawn or given so far and in all.
 
         Raises:
             UsageError: another factor, other numbers of texts or seeds than of pictures, a negative seed, or pictures
@@ -106,19 +108,30 @@ class Magnifier:
             )
         if min(seeds) < 0:
             raise UsageError(f"seeds must not be negative, got {min(seeds)}")
-        waves = self._waves((codes.shape[1], codes.shape[2]), factor)
-        report = _report(progress, [len(codes) * wave.num_codes for wave in waves])
+        plan = self._plan((codes.shape[1], codes.shape[2]), factor)
+        config = config or self.default_sampling
         pictures = [
-            _Picture(low=low, high=_unwritten(low), pieces=pieces, seed=seed)
+            _Picture(codes=[low, *_unwritten(low, factor)], pieces=pieces, seed=seed)
             for low, pieces, seed in zip(codes.cpu().numpy(), texts, seeds, strict=True)
         ]
-        stage = 0
-        for number, wave in enumerate(waves):
-            if wave.stage != stage:
-                pictures = [replace(each, low=each.high, high=_unwritten(each.high)) for each in pictures]
-                stage = wave.stage
-            self._draw(wave, pictures, config or self.default_sampling, report and report(number))
-        return torch.from_numpy(np.stack([picture.high for picture in pictures]))
+        num_done, num_all = 0, self.num_codes(len(pictures), (codes.shape[1], codes.shape[2]), factor)
+        with self._runner.engine.session() as session:
+            drawn_by: dict[int, tuple[_Picture, _Part]] = {}
+            for picture in pictures:
+                self._begin(session, picture, plan, config, drawn_by)
+            for event in session.events():
+                if isinstance(event, Failed):
+                    raise event.error
+                if isinstance(event, Progressed):
+                    num_done += len(event.tokens)
+                    if progress is not None:
+                        progress(num_done, num_all)
+                elif isinstance(event, Finished):
+                    assert isinstance(event.result, Drawn), "windows are drawn"
+                    picture, part = drawn_by[event.number]
+                    picture.take(part, event.result.tokens)
+                    self._begin(session, picture, plan, config, drawn_by)
+        return torch.from_numpy(np.stack([picture.codes[-1] for picture in pictures]))
 
     def num_codes(self, num_pictures: int, grid: tuple[int, int], factor: int) -> int:
         """Return how many codes are read or drawn to magnify pictures: the number that `progress` ends with.
@@ -128,112 +141,123 @@ class Magnifier:
             grid: rows and columns of their codes.
             factor: 2 or 4.
         """
-        return num_pictures * sum(wave.num_codes for wave in self._waves(grid, factor))
+        return num_pictures * sum(
+            part.planned.stop - part.planned.first_drawn for part in self._plan(grid, factor)
+        )
 
-    def _waves(self, grid: tuple[int, int], factor: int) -> list["_Wave"]:
-        """Return the windows of all doublings, those that are drawn together as one wave."""
+    def _plan(self, grid: tuple[int, int], factor: int) -> list["_Part"]:
+        """Return the windows of all doublings, each with those that have to be drawn before it."""
         rows, columns = grid
-        return [
-            _Wave(stage=stage, windows=tuple(windows))
-            for stage in range(FACTORS.index(factor) + 1)
-            for windows in plan_windows(
-                (rows * FACTOR**stage, columns * FACTOR**stage), self.template.low_grid
-            )
-        ]
+        parts: list[_Part] = []
+        for stage in range(FACTORS.index(factor) + 1):
+            num_before = len(parts)
+            stage_grid = (rows * FACTOR**stage, columns * FACTOR**stage)
+            for planned in plan_windows(stage_grid, self.template.low_grid):
+                # A stage reads what the one before has written, all of it at last.
+                needs = {num_before + number for number in planned.reads}
+                if stage:
+                    needs |= {
+                        number
+                        for number, part in enumerate(parts[:num_before])
+                        if part.stage == stage - 1 and part.planned.overlaps(planned.low_region)
+                    }
+                parts.append(_Part(stage=stage, planned=planned, needs=frozenset(needs)))
+        return parts
 
-    def _draw(
-        self, wave: "_Wave", pictures: Sequence["_Picture"], config: SamplingConfig, progress: Progress | None
+    def _begin(
+        self,
+        session: Session,
+        picture: "_Picture",
+        plan: Sequence["_Part"],
+        config: SamplingConfig,
+        drawn_by: dict[int, tuple["_Picture", "_Part"]],
     ) -> None:
-        """Draw the windows of a wave, of all pictures, where they belong."""
-        prompts = [
-            self._prompt(wave, planned, picture, with_textless=config.guidance != 1)
-            for planned in wave.windows
-            for picture in pictures
-        ]
-        drawn = iter(self._engine.generate(prompts, config, progress).numpy())
-        for planned in wave.windows:
-            first, num_own = planned.first_drawn, planned.stop - planned.first_drawn
-            for picture in pictures:
-                whole = np.zeros(planned.is_drawn.size, dtype=np.int64)
-                whole[first : planned.stop] = next(drawn)[:num_own]
-                there = picture.high[planned.high_region]  # a view
-                there[planned.is_drawn] = whole[planned.is_drawn.ravel()]
+        """Add a picture's windows that nothing keeps from being drawn any more."""
+        for number, part in enumerate(plan):
+            if number not in picture.begun and part.needs <= picture.drawn:
+                picture.begun.append(number)
+                request = self._request(part, picture, config)
+                drawn_by[session.add(request)] = (picture, replace(part, number=number))
 
-    def _prompt(
-        self, wave: "_Wave", planned: PlannedWindow, picture: "_Picture", *, with_textless: bool
-    ) -> Prompt:
-        """Return what draws a window: text, low codes and the codes given before the first drawn are its prefix."""
-        first, num_own = planned.first_drawn, planned.stop - planned.first_drawn
-        given = np.where(planned.is_drawn, -1, picture.high[planned.high_region]).ravel()
+    def _request(self, part: "_Part", picture: "_Picture", config: SamplingConfig) -> Request:
+        """Return what draws a window: text, low codes and the codes given before the first drawn are its context."""
+        planned = part.planned
+        low, high = (
+            picture.codes[part.stage][planned.low_region],
+            picture.codes[part.stage + 1][planned.high_region],
+        )
+        first, stop = planned.first_drawn, planned.stop
+        given = np.where(planned.is_drawn, -1, high).ravel()
         positions = self.template.high_code_positions()
-        # Windows of a wave that end earlier go on over codes that nobody asks for, so that they stay in the batch.
-        forced = np.zeros(wave.num_codes_each, dtype=np.int64)
-        forced[:num_own] = given[first : planned.stop]
-        code_positions = np.full(wave.num_codes_each, positions[-1])
-        code_positions[:num_own] = positions[first : planned.stop]
 
-        def prompt(pieces: Pieces, textless: Prompt | None) -> Prompt:
-            prefix = self.template.prefix(pieces, picture.low[planned.low_region])
-            return Prompt(
-                prefix=TokenSequence(
-                    tokens=np.concatenate([prefix.tokens, given[:first]]),
-                    positions=np.concatenate([prefix.positions, positions[:first]]),
-                    kind=np.concatenate([prefix.kind, np.full(first, TokenKind.IMAGE, dtype=np.int8)]),
-                ),
-                code_positions=code_positions,
-                seeds=(window_seed(picture.seed, wave.stage, planned.number),),
-                max_prefix_tokens=self.template.max_prefix_tokens + wave.max_first_drawn,
-                textless=textless,
-                forced=forced,
+        def context(pieces: Pieces) -> Context:
+            prefix = self.template.prefix(pieces, low)
+            return Context(
+                tokens=np.concatenate([prefix.tokens, given[:first]]),
+                positions=np.concatenate([prefix.positions, positions[:first]]),
+                next_positions=positions[first:stop],
             )
 
-        return prompt(picture.pieces, prompt(picture.pieces[:0], None) if with_textless else None)
+        return Request(
+            context=context(picture.pieces),
+            unconditional=None if config.guidance == 1 else context(picture.pieces[:0]),
+            legal=self.template.low.vocabulary.image_codes,
+            seed=window_seed(picture.seed, part.stage, planned.number),
+            sampling=config,
+            given=given[first:stop],
+            num_columns=planned.is_drawn.shape[1],
+            variant=self._runner.variant,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Part:
+    """A window of a doubling.
+
+    Args:
+        stage: 0 for the first doubling, 1 for the second.
+        planned: the window.
+        needs: the numbers, in the whole plan, of those that have to be drawn before it.
+        number: its own.
+    """
+
+    stage: int
+    planned: PlannedWindow
+    needs: frozenset[int]
+    number: int = -1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Picture:
-    """A picture at one stage; its high codes are -1 where none is written yet."""
+    """A picture while it is magnified.
 
-    low: Int64[np.ndarray, "h w"]
-    high: Int64[np.ndarray, "H W"]
+    Args:
+        codes: of each stage, the given ones first; -1 where none is written yet.
+        pieces: of its text.
+        seed: of its windows' seeds.
+        begun: the windows that are being drawn or are done.
+        drawn: those that are done.
+    """
+
+    codes: list[Int64[np.ndarray, "_ _"]]
     pieces: Pieces
     seed: int
+    begun: list[int] = field(default_factory=list)
+    drawn: set[int] = field(default_factory=set)
+
+    def take(self, part: _Part, drawn: Int64[np.ndarray, "n"]) -> None:
+        """Write what a window drew where it belongs."""
+        planned = part.planned
+        whole = np.zeros(planned.is_drawn.size, dtype=np.int64)
+        whole[planned.first_drawn : planned.stop] = drawn
+        there = self.codes[part.stage + 1][planned.high_region]  # a view
+        there[planned.is_drawn] = whole[planned.is_drawn.ravel()]
+        self.drawn.add(part.number)
 
 
-def _unwritten(low: Int64[np.ndarray, "h w"]) -> Int64[np.ndarray, "H W"]:
-    """Return the place for a picture's high codes."""
-    return np.full((FACTOR * low.shape[0], FACTOR * low.shape[1]), -1, dtype=np.int64)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Wave:
-    """Windows that are drawn together."""
-
-    stage: int
-    windows: tuple[PlannedWindow, ...]
-
-    @property
-    def max_first_drawn(self) -> int:
-        """The most given codes that a window begins with."""
-        return max(planned.first_drawn for planned in self.windows)
-
-    @property
-    def num_codes_each(self) -> int:
-        """Codes that the longest window reads or draws after those that it begins with."""
-        return max(planned.stop - planned.first_drawn for planned in self.windows)
-
-    @property
-    def num_codes(self) -> int:
-        """Codes that are read or drawn for one picture."""
-        return len(self.windows) * self.num_codes_each
-
-
-def _report(progress: Progress | None, nums_codes: Sequence[int]) -> Callable[[int], Progress] | None:
-    """Return what gives each wave, by its number, a progress of its own that counts on from the waves before."""
-    if progress is None:
-        return None
-
-    def of_wave(number: int) -> Progress:
-        return lambda done, _: progress(sum(nums_codes[:number]) + done, sum(nums_codes))
-
-    return of_wave
+def _unwritten(low: Int64[np.ndarray, "h w"], factor: int) -> list[Int64[np.ndarray, "_ _"]]:
+    """Return the places for a picture's high codes, of each doubling."""
+    return [
+        np.full((low.shape[0] * FACTOR**stage, low.shape[1] * FACTOR**stage), -1, dtype=np.int64)
+        for stage in range(1, FACTORS.index(factor) + 2)
+    ]

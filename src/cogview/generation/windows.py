@@ -1,4 +1,4 @@
-"""Where a picture too large for one sequence is magnified: windows, their order, and which can be drawn together.
+"""Where a picture too large for one sequence is magnified: windows, their order, and what each of them reads.
 
 Nothing here knows of tokens or of a transformer. Letters of the shapes: h w rows and columns of a window's high codes.
 """
@@ -38,11 +38,20 @@ class PlannedWindow:
         number: in the order of the windows.
         is_drawn: which of its high codes it draws. What stands before the last of them, row by row, and is not drawn
             was by earlier windows.
+        reads: the numbers of the windows that drew what stands before its last and is not drawn by it.
     """
 
     window: Window
     number: int
     is_drawn: Bool[np.ndarray, "h w"]
+    reads: frozenset[int]
+
+    def overlaps(self, region: tuple[slice, slice]) -> bool:
+        """Return whether it draws some of a region of the high codes."""
+        drawn = np.argwhere(self.is_drawn) + np.array([FACTOR * self.window.row, FACTOR * self.window.column])
+        rows, columns = region
+        is_in = (drawn[:, 0] >= rows.start) & (drawn[:, 0] < rows.stop)
+        return bool((is_in & (drawn[:, 1] >= columns.start) & (drawn[:, 1] < columns.stop)).any())
 
     @property
     def first_drawn(self) -> int:
@@ -110,11 +119,10 @@ def center_continuous_windows(grid: tuple[int, int], size: tuple[int, int]) -> I
             yield Window(row=row, column=columns[column], num_rows=num_rows)
 
 
-def plan_windows(grid: tuple[int, int], size: tuple[int, int]) -> list[list[PlannedWindow]]:
-    """Return the windows over a picture in waves.
+def plan_windows(grid: tuple[int, int], size: tuple[int, int]) -> list[PlannedWindow]:
+    """Return the windows over a picture in their order, each with those that it reads.
 
-    Those of a wave read nothing of each other, so they can be drawn together. Every high code is drawn by one window,
-    the first in order that reaches it, and never again.
+    Every high code is drawn by one window, the first in order that reaches it, and never again.
 
     Args:
         grid: rows and columns of the low codes.
@@ -124,20 +132,19 @@ def plan_windows(grid: tuple[int, int], size: tuple[int, int]) -> list[list[Plan
         UsageError: as `center_continuous_windows` does.
     """
     height, width = FACTOR * size[0], FACTOR * size[1]
-    wave_of_code = np.full((FACTOR * grid[0], FACTOR * grid[1]), -1)
-    waves: list[list[PlannedWindow]] = []
+    window_of_code = np.full((FACTOR * grid[0], FACTOR * grid[1]), -1)
+    windows: list[PlannedWindow] = []
     for number, window in enumerate(center_continuous_windows(grid, size)):
+        row, column = FACTOR * window.row, FACTOR * window.column
+        there = window_of_code[row : row + height, column : column + width]  # a view
         is_drawn = np.zeros((height, width), dtype=np.bool_)
-        planned = PlannedWindow(window=window, number=number, is_drawn=is_drawn)
-        there = wave_of_code[planned.high_region]  # a view
         is_drawn[: window.num_rows] = there[: window.num_rows] < 0
         assert is_drawn.any(), "each window reaches further than those before it"
-        wave = int(there.ravel()[: planned.stop].max()) + 1
-        there[is_drawn] = wave
-        if wave == len(waves):
-            waves.append([])
-        waves[wave].append(planned)
-    return waves
+        stop = int(np.flatnonzero(is_drawn)[-1]) + 1
+        reads = frozenset(there.ravel()[:stop].tolist()) - {-1}
+        there[is_drawn] = number
+        windows.append(PlannedWindow(window=window, number=number, is_drawn=is_drawn, reads=reads))
+    return windows
 
 
 def _starts(grid: int, size: int) -> list[int]:

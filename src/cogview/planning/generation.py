@@ -9,8 +9,8 @@ from types import MappingProxyType
 
 import torch
 
-from cogview.generation.cache import TableCache
-from cogview.generation.linear import can_pack
+from cogview.decoding.linear import can_pack
+from cogview.decoding.pool import PAGE, num_pages_for
 from cogview.planning.devices import Device
 from cogview.sequence.template import TextToImageTemplate
 from cogview.transformer.config import TransformerConfig
@@ -26,8 +26,8 @@ class GenerationMemory:
     """What drawing for one text needs on one device, in bytes.
 
     Args:
-        fixed: by kind, whatever the number of pictures: "weights", "prepared_weights" in the kernels' layout, "prompt"
-            for the text's keys and values, and on a CPU "process".
+        fixed: by kind, whatever the number of pictures: "weights", "prepared_weights" in the kernels' layout, and on a
+            CPU "process".
         cache_per_picture: keys and values of a picture, of two rows with guidance.
         transient_per_picture: of a step.
     """
@@ -72,13 +72,12 @@ def generation_memory(
     fixed: dict[str, float] = {
         "weights": config.num_parameters * dtype.itemsize,
         "prepared_weights": (matrices if packs else queries_keys_values) * dtype.itemsize,
-        "prompt": rows * _cache_bytes(config, template.max_prefix_tokens, device, dtype),
     }
     if device.is_cpu:
         fixed["process"] = _PROCESS_BYTES
     transient = num_codes * _BYTES_A_LOGIT + 4 * (8 + config.mlp_factor) * d
     if device.is_cpu:  # which rows of the tables are weighed by what, and the scores
-        transient += 12 * _blocks(max_tokens) * d + 16 * max_tokens * config.num_heads
+        transient += 12 * num_pages_for(config, max_tokens) * d + 16 * max_tokens * config.num_heads
     return GenerationMemory(
         fixed=MappingProxyType({kind: float(num_bytes) for kind, num_bytes in fixed.items()}),
         cache_per_picture=rows * _cache_bytes(config, max_tokens, device, dtype),
@@ -86,19 +85,9 @@ def generation_memory(
     )
 
 
-def _blocks(max_tokens: int) -> int:
-    return -(-max_tokens // TableCache.BLOCK)
-
-
 def _cache_bytes(config: TransformerConfig, max_tokens: int, device: Device, dtype: torch.dtype) -> float:
-    """Return the bytes of a sequence's keys and values, as `Decoder.new_cache` makes them."""
-    places = 2 * max_tokens
-    if config.attention_pattern == "three_region":
-        regions = config.three_region
-        window = min(regions.block_tokens * regions.key_window_blocks, max_tokens)
-        places = 2 * (min(regions.num_text_and_pivot_tokens, max_tokens) + 1 + window)
-        dtype = torch.float32 if device.is_cpu else dtype
-    elif device.is_cpu:
-        # Keys lie in whole blocks, and are of half precision beside weights of any half precision.
-        places = max_tokens + _blocks(max_tokens) * TableCache.BLOCK
-    return float(config.num_layers * config.hidden_size * places * dtype.itemsize)
+    """Return the bytes of a sequence's keys and values, which lie in whole pages."""
+    if device.is_cpu and config.attention_pattern == "three_region":
+        dtype = torch.float32
+    num_places = num_pages_for(config, max_tokens) * PAGE
+    return float(2 * config.num_layers * config.hidden_size * num_places * dtype.itemsize)

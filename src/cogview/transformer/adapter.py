@@ -113,9 +113,14 @@ class AdaptedTransformer(Transformer):
         seed: of what starts at random.
         positions: what the adapter's own position table starts as; by default the base's rows, as far as there are.
 
+    Attributes:
+        base: stays as it is.
+
     Raises:
         UsageError: the adapter has rows of tokens that the base does not have.
     """
+
+    base: Transformer
 
     def __init__(
         self,
@@ -135,6 +140,7 @@ class AdaptedTransformer(Transformer):
         with uninitialised("meta"):  # the base's weights take their places
             super().__init__(config)
         self.adapter = adapter
+        object.__setattr__(self, "base", base)  # not a submodule: its weights are this one's already
         base.requires_grad_(False)
         for name, parameter in base.named_parameters():
             place, _, leaf = name.rpartition(".")

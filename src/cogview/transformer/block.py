@@ -1,5 +1,8 @@
 """One transformer block: attention and MLP, each a residual branch between two LayerNorms."""
 
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cogview.transformer.attention import CausalSelfAttention
 from cogview.transformer.cache import LayerCache
-from cogview.transformer.config import TransformerConfig
+from cogview.transformer.config import LayerNormPlacement, TransformerConfig
 from cogview.transformer.normalization import RelaxedLayerNorm
 from cogview.transformer.three_region import Regions
 
@@ -16,6 +19,54 @@ from cogview.transformer.three_region import Regions
 def layer_norm(config: TransformerConfig) -> RelaxedLayerNorm:
     """Return one LayerNorm of the model's width."""
     return RelaxedLayerNorm(config.hidden_size, config.norm_scope, config.layer_norm_epsilon)
+
+
+@runtime_checkable
+class BlockNorms(Protocol):
+    """The norms around a block's two branches; one that its placement leaves out returns its input."""
+
+    @property
+    def attention_input_norm(self) -> Callable[[Tensor], Tensor]:
+        """Return the norm before attention."""
+        ...
+
+    @property
+    def attention_output_norm(self) -> Callable[[Tensor], Tensor]:
+        """Return the norm after attention."""
+        ...
+
+    @property
+    def mlp_input_norm(self) -> Callable[[Tensor], Tensor]:
+        """Return the norm before the MLP."""
+        ...
+
+    @property
+    def mlp_output_norm(self) -> Callable[[Tensor], Tensor]:
+        """Return the norm after the MLP."""
+        ...
+
+
+def add_branches(
+    x: Tensor,
+    placement: LayerNormPlacement,
+    norms: BlockNorms,
+    attention: Callable[[Tensor], Tensor],
+    mlp: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Add a block's two branches to the main branch: the one place where their order is written.
+
+    Args:
+        x: the main branch, [... d].
+        placement: which of the norms there are.
+        norms: around the branches.
+        attention: the first branch without its norms.
+        mlp: the second branch without its norms.
+    """
+    if placement == "post":
+        x = norms.attention_output_norm(x + attention(x))
+        return norms.mlp_output_norm(x + mlp(x))
+    x = x + norms.attention_output_norm(attention(norms.attention_input_norm(x)))
+    return x + norms.mlp_output_norm(mlp(norms.mlp_input_norm(x)))
 
 
 class MLP(nn.Module):
@@ -68,10 +119,10 @@ class SandwichBlock(nn.Module):
     def _apply_branches(
         self, x: Float[Tensor, "b t d"], cache: LayerCache | None, regions: Regions | None
     ) -> Float[Tensor, "b t d"]:
-        if self.placement == "post":
-            x = self.attention_output_norm(x + self.dropout(self.attention(x, cache, regions)))
-            return self.mlp_output_norm(x + self.dropout(self.mlp(x)))
-        attended = self.attention(self.attention_input_norm(x), cache, regions)
-        x = x + self.attention_output_norm(self.dropout(attended))
-        mapped = self.mlp(self.mlp_input_norm(x))
-        return x + self.mlp_output_norm(self.dropout(mapped))
+        return add_branches(
+            x,
+            self.placement,
+            self,
+            attention=lambda normed: self.dropout(self.attention(normed, cache, regions)),
+            mlp=lambda normed: self.dropout(self.mlp(normed)),
+        )

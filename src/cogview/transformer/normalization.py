@@ -1,5 +1,6 @@
 """PB-Relax for LayerNorm: divide by the largest magnitude first, so that nothing overflows in fp16."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -41,3 +42,32 @@ class RelaxedLayerNorm(nn.LayerNorm):
             # A row of zeros stays zeros.
             input = input / largest.clamp(min=torch.finfo(input.dtype).tiny)
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+def rowwise_norm(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return a norm as a function of rows [n d] of any floating dtype to fp32, none of which depends on another.
+
+    In fp32 nothing overflows, so the division by the largest magnitude m can be left out: with scope `token`
+    LayerNorm(x / m) with epsilon / width is LayerNorm(x) with epsilon m^2 / width, at most half of epsilon away
+    from LayerNorm(x) without one. With scope `tensor` epsilon is too large for that; its maximum is then taken
+    over each row, which is the whole tensor when one sequence is decoded, and does not couple sequences.
+
+    Args:
+        module: a `RelaxedLayerNorm`, whose weights are taken as they are now; anything else returns its input.
+    """
+    if not isinstance(module, RelaxedLayerNorm):
+        return lambda x: x.float()
+    shape, epsilon = list(module.normalized_shape), module.eps
+    weight, bias = module.weight.detach().float(), module.bias.detach().float()
+    if module.scope == "tensor":
+        tiny = torch.finfo(torch.float32).tiny
+
+        def relaxed(x: Tensor) -> Tensor:
+            x = x.float()
+            largest = x.abs().amax(dim=-1, keepdim=True) / 8
+            return torch.layer_norm(x / largest.clamp(min=tiny), shape, weight, bias, epsilon)
+
+        return relaxed
+    if module.scope == "token":
+        epsilon = 1e-30  # only so that a row of zeros stays zeros
+    return lambda x: torch.layer_norm(x.float(), shape, weight, bias, epsilon)

@@ -215,9 +215,9 @@ def _draw_pivots(
 ) -> Int64[Tensor, "l b p"]:
     """Return the places, counted from the text's end, of each layer's pivots; those left over lie nowhere."""
     device = seeds.device
-    layers = _mixed(torch.arange(1, num_layers + 1, device=device))
+    layers = mixed_bits(torch.arange(1, num_layers + 1, device=device))
     index = torch.arange(config.num_image_tokens, device=device)
-    priority = _mixed(_mixed(layers[:, None] ^ _mixed(seeds))[:, :, None] ^ index)
+    priority = mixed_bits(mixed_bits(layers[:, None] ^ mixed_bits(seeds))[:, :, None] ^ index)
     # The place itself settles who comes first of two with one priority, on every device.
     ranked = (priority << 24) | index
     most = min(config.num_text_and_pivot_tokens, config.num_image_tokens)
@@ -226,7 +226,7 @@ def _draw_pivots(
     return first.where(is_wanted, _NOWHERE)
 
 
-def _mixed(x: Int64[Tensor, "*n"]) -> Int64[Tensor, "*n"]:
+def mixed_bits(x: Int64[Tensor, "*n"]) -> Int64[Tensor, "*n"]:
     """Return a hash of numbers of 32 bits, the same on every device; its products stay below 2^63."""
     x = x ^ (x >> 16)
     x = (x * 0x7FEB352D) & _BITS_32

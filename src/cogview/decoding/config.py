@@ -1,7 +1,7 @@
 """How codes are drawn from the transformer's distribution, and with which matrix kernels."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from cogview.errors import UsageError
 
@@ -9,6 +9,15 @@ LinearBackend = Literal["auto", "packed", "plain"]
 """Kernels of the linear maps: `packed` has weights in the layout that oneDNN or FBGEMM prefers (CPU only), `plain` is
 what PyTorch runs by itself, `auto` is packed wherever that is possible."""
 
+
+Sampler = Literal["gumbel", "inversion"]
+"""How the random number of a place becomes a code.
+
+`gumbel` takes the code with the largest sum of its logit and a number fixed by seed, place and code; `inversion`
+looks up a single number, fixed by seed and place, in the cumulative distribution. Both draw from the same distribution.
+A small change of the logits seldom changes what `gumbel` draws, so guesses hold more often. What was drawn before
+there was a choice was drawn by `inversion`.
+"""
 
 MIN_TEMPERATURE = 1e-6
 """The least above 0: logits divided by less leave the range of float32."""
@@ -37,6 +46,7 @@ class SamplingConfig:
         temperature: below 1 prefers probable codes, above 1 levels them; 0 always takes the most probable.
         top_k: codes to draw from; all if None.
         top_p: share of the probability to draw from, over 0 and up to 1; all if 1.
+        sampler: how random numbers become codes.
 
     Raises:
         UsageError: a number outside its range.
@@ -46,6 +56,7 @@ class SamplingConfig:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float = 1.0
+    sampler: Sampler = "gumbel"
 
     def __post_init__(self) -> None:
         if not 0 <= self.guidance <= MAX_GUIDANCE:
@@ -63,3 +74,5 @@ class SamplingConfig:
             )
         if not 0 < self.top_p <= 1:
             raise UsageError(f"top_p must lie over 0 and be at most 1, got {self.top_p}")
+        if self.sampler not in get_args(Sampler):
+            raise UsageError(f"sampler must be gumbel or inversion, got {self.sampler!r}")

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float32, Float64, Int64, Shaped
 from torch import Tensor
 
-from cogview.generation.config import SamplingConfig
+from cogview.decoding.config import SamplingConfig
 
 
 def seeded_uniforms(seeds: Sequence[int], num: int) -> Float64[Tensor, "b n"]:

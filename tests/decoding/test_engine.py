@@ -2,16 +2,22 @@
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
 import torch
 
+from cogview.decoding import engine
+from cogview.decoding.config import SamplingConfig
+from cogview.decoding.engine import Runner
+from cogview.decoding.forward import extend
+from cogview.decoding.linear import can_pack
+from cogview.decoding.proposer import Proposer
+from cogview.decoding.request import Request
 from cogview.errors import UsageError
-from cogview.generation.config import SamplingConfig
-from cogview.generation.engine import Engine, Prompt
-from cogview.generation.linear import can_pack
+from cogview.generation import text_to_image as drawing
+from cogview.generation.text_to_image import picture_request
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.transformer.config import ThreeRegionConfig, TransformerConfig
@@ -20,6 +26,7 @@ from cogview.transformer.model import Transformer
 VOCABULARY = Vocabulary(num_image_codes=100, num_text_pieces=50)
 TEMPLATE = TextToImageTemplate(vocabulary=VOCABULARY, grid_rows=4, grid_columns=4, max_text_pieces=6)
 SAMPLING = SamplingConfig(top_k=40, top_p=0.95)
+GREEDY = SamplingConfig(temperature=0.0)
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
@@ -40,45 +47,6 @@ def transformer() -> Transformer:
     return transformer
 
 
-@pytest.mark.usefixtures("num_threads")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-@pytest.mark.parametrize("num_tokens", [5, 63, 64, 290, 1040])
-def test_attention_over_cached_keys_has_the_same_bits_in_any_batch(
-    num_tokens: int, dtype: torch.dtype
-) -> None:
-    """At heads of 64, where products large enough for the library's kernels are made."""
-    transformer = Transformer(
-        TransformerConfig(
-            num_layers=1,
-            hidden_size=128,
-            num_heads=2,
-            vocabulary_size=VOCABULARY.size,
-            num_positions=num_tokens + 1,
-        )
-    )
-    decoder = Engine(transformer, VOCABULARY.image_codes, dtype=dtype).decoder
-    cache = decoder.new_cache(16, num_tokens + 1)
-    assert cache.keys.dtype == dtype
-    generator = torch.Generator().manual_seed(num_tokens)
-    cache.keys.normal_(generator=generator)
-    cache.values.normal_(generator=generator)
-    tokens = torch.randint(100, (16,), generator=generator)
-    positions = torch.full((16,), num_tokens)
-
-    def states(rows: slice) -> torch.Tensor:
-        part = decoder.new_cache(len(tokens[rows]), num_tokens + 1)
-        heads = slice(2 * rows.start, 2 * rows.stop)
-        part.keys.copy_(cache.keys[:, heads])
-        part.values.copy_(cache.values[:, heads])
-        part.length = num_tokens
-        with torch.inference_mode():
-            return decoder.decode(tokens[rows], positions[rows], part)
-
-    together = states(slice(0, 16))
-    for start, stop in ((0, 1), (7, 8), (3, 5), (0, 3), (9, 16)):
-        assert torch.equal(states(slice(start, stop)), together[start:stop])
-
-
 @pytest.fixture(scope="module")
 def sparse_transformer(transformer: Transformer) -> Transformer:
     """The same weights, and a window so short that pivots matter."""
@@ -95,8 +63,17 @@ def sparse_transformer(transformer: Transformer) -> Transformer:
     return sparse
 
 
-def prompt(pieces: list[int], *seeds: int) -> Prompt:
-    return Prompt.of(TEMPLATE, pieces, seeds)
+def draw(
+    runner: Runner,
+    *texts: tuple[list[int], Iterable[int]],
+    config: SamplingConfig = SAMPLING,
+    template: TextToImageTemplate = TEMPLATE,
+) -> torch.Tensor:
+    """Draw the candidates of texts side by side."""
+    requests = [
+        picture_request(runner, template, pieces, seed, config) for pieces, seeds in texts for seed in seeds
+    ]
+    return drawing.draw(runner, requests)
 
 
 @pytest.fixture(params=[1, 2])
@@ -115,32 +92,31 @@ def test_a_seed_draws_the_same_codes_alone_and_in_any_batch(
 ) -> None:
     if backend == "packed" and not can_pack("cpu", dtype):
         pytest.skip(f"{dtype} weights cannot be packed here")
-    engine = Engine(transformer, VOCABULARY.image_codes, dtype=dtype, backend=backend, max_batch=20)
+    runner = Runner.of(transformer, dtype=dtype, backend=backend, max_batch=20)
     seeds = range(20)
-    together = engine.generate([prompt([3, 1], *seeds)], SAMPLING)
+    together = draw(runner, ([3, 1], seeds))
     assert len({tuple(row.tolist()) for row in together}) == len(seeds)
     for start, stop in ((0, 1), (13, 14), (19, 20), (5, 7), (4, 7), (8, 13), (1, 18)):
-        part = engine.generate([prompt([3, 1], *seeds[start:stop])], SAMPLING)
-        assert torch.equal(part, together[start:stop])
-    in_turn = Engine(transformer, VOCABULARY.image_codes, dtype=dtype, backend=backend, max_batch=7)
-    assert torch.equal(in_turn.generate([prompt([3, 1], *seeds)], SAMPLING), together)
+        assert torch.equal(draw(runner, ([3, 1], seeds[start:stop])), together[start:stop])
+    in_turn = Runner.of(transformer, dtype=dtype, backend=backend, max_batch=7)
+    assert torch.equal(draw(in_turn, ([3, 1], seeds)), together)
 
 
 def test_a_text_is_read_once_for_all_its_candidates(
     transformer: Transformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine(transformer, VOCABULARY.image_codes, max_batch=7)
-    read: list[list[int]] = []
-    prefill = engine.decoder.prefill
+    """Those that come later begin with a copy, and run its last token alone."""
+    nums: list[int] = []
 
-    def counted(tokens: torch.Tensor, *rest: object) -> torch.Tensor:
-        read.extend(tokens.tolist())
-        return prefill(tokens, *rest)
+    def counted(weights: object, parts: object, tokens: torch.Tensor, *rest: object) -> torch.Tensor:
+        nums.append(len(tokens))
+        return extend(weights, parts, tokens, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine.decoder, "prefill", counted)
-    prompts = [prompt([3, 1], *range(20)), prompt([2, 1], *range(3)), prompt([2], 0)]
-    engine.generate(prompts, SAMPLING)
-    assert read == [each.prefix.tokens.tolist() for each in prompts]
+    monkeypatch.setattr(engine, "extend", counted)
+    runner = Runner.of(transformer, max_batch=7, proposer=Proposer(1))
+    draw(runner, ([3, 1], range(20)), ([2, 1], range(3)), ([2], [0]))
+    num_prefix = (5, 5, 4)
+    assert sum(nums) == sum(num_prefix) + (20 - 1) + (3 - 1) + 24 * (16 - 1)
 
 
 @pytest.mark.parametrize("image_positions", ["after_text", "fixed"])
@@ -153,15 +129,13 @@ def test_several_texts_give_what_each_gives_alone(transformer: Transformer, imag
         image_positions=image_positions,
     )
     texts = [([1, 2], (0, 1)), ([5], (2,)), ([7, 8], (0, 3, 4)), ([], (1,)), ([1, 2], (9,))]
-    prompts = [Prompt.of(template, pieces, seeds) for pieces, seeds in texts]
-    engine = Engine(transformer, VOCABULARY.image_codes)
-    alone = [engine.generate([one], SAMPLING) for one in prompts]
-    assert torch.equal(engine.generate(prompts, SAMPLING), torch.cat(alone))
+    runner = Runner.of(transformer)
+    alone = [draw(runner, text, template=template) for text in texts]
+    assert torch.equal(draw(runner, *texts, template=template), torch.cat(alone))
 
 
 def test_text_and_seed_both_matter(transformer: Transformer) -> None:
-    engine = Engine(transformer, VOCABULARY.image_codes)
-    codes = engine.generate([prompt([1, 2], 0, 1), prompt([2, 1], 0)], SAMPLING)
+    codes = draw(Runner.of(transformer), ([1, 2], [0, 1]), ([2, 1], [0]))
     assert codes.shape == (3, 16)
     assert codes.min() >= 0
     assert codes.max() < VOCABULARY.num_image_codes
@@ -170,13 +144,12 @@ def test_text_and_seed_both_matter(transformer: Transformer) -> None:
 
 
 def test_the_most_probable_codes_are_those_of_the_plain_transformer(transformer: Transformer) -> None:
-    text = prompt([4, 9, 2], 0)
-    codes = Engine(transformer, VOCABULARY.image_codes).generate([text], SamplingConfig(temperature=0.0))[0]
+    codes = draw(Runner.of(transformer), ([4, 9, 2], [0]), config=GREEDY)[0]
     whole = TEMPLATE.build([4, 9, 2], codes.numpy())
     tokens, positions = (torch.from_numpy(array)[None] for array in (whole.tokens, whole.positions))
     with torch.no_grad():
         logits = transformer(tokens, positions)[0, :, : VOCABULARY.num_image_codes]
-    start = len(text.prefix.tokens)
+    start = len(TEMPLATE.prefix([4, 9, 2]).tokens)
     assert torch.equal(logits[start - 1 : start + 15].argmax(-1), codes)
 
 
@@ -187,10 +160,8 @@ def test_guided_codes_are_the_most_probable_of_two_plain_transformers(
     """The slow twin: both sequences run whole, without a cache, and their logits put together by the formula."""
     template = dataclasses.replace(TEMPLATE, image_positions=image_positions)
     guidance, pieces = 2.5, np.array([4, 9, 2])
-    textless = Prompt.of(template, pieces[:0], (0,))
-    text = Prompt.of(template, pieces, (0,), textless)
     config = SamplingConfig(temperature=0.0, guidance=guidance)
-    codes = Engine(transformer, VOCABULARY.image_codes).generate([text], config)[0]
+    codes = draw(Runner.of(transformer), (pieces.tolist(), [0]), config=config, template=template)[0]
     logits = []
     for part in (pieces, pieces[:0]):
         whole = template.build(part, codes.numpy())
@@ -209,83 +180,76 @@ def test_a_seed_draws_the_same_guided_codes_in_any_company(
     transformer: Transformer, dtype: torch.dtype
 ) -> None:
     config = dataclasses.replace(SAMPLING, guidance=1.5)
-    engine = Engine(transformer, VOCABULARY.image_codes, dtype=dtype, max_batch=3)
-    # Not every prompt need be compared with the same one, nor with one of the same length.
-    texts = [
-        Prompt.of(TEMPLATE, pieces, seeds, textless)
-        for pieces, seeds, textless in (
-            ([3, 1], (0, 1, 2, 3), prompt([], 0)),
-            ([1, 3], (0,), prompt([2], 0)),
-            ([], (5,), prompt([], 0)),
-        )
-    ]
-    together = engine.generate(texts, config)
-    assert torch.equal(torch.cat([engine.generate([text], config) for text in texts]), together)
-    assert not torch.equal(engine.generate(texts[:1], SAMPLING), together[:4])
+    runner = Runner.of(transformer, dtype=dtype, max_batch=3)
+    texts = [([3, 1], (0, 1, 2, 3)), ([1, 3], (0,)), ([], (5,))]
+    together = draw(runner, *texts, config=config)
+    assert torch.equal(torch.cat([draw(runner, text, config=config) for text in texts]), together)
+    assert not torch.equal(draw(runner, texts[0]), together[:4])
     # Without a text there is nothing to go further from.
-    assert torch.equal(engine.generate(texts[2:], SAMPLING), together[5:])
+    assert torch.equal(draw(runner, texts[2]), together[5:])
 
 
 @pytest.mark.usefixtures("num_threads")
 def test_three_regions_draw_the_same_codes_in_any_company(sparse_transformer: Transformer) -> None:
     config = dataclasses.replace(SAMPLING, guidance=1.5)
-    engine = Engine(sparse_transformer, VOCABULARY.image_codes, max_batch=3)
-    textless = prompt([], 0)
-    texts = [
-        Prompt.of(TEMPLATE, pieces, seeds, textless)
-        for pieces, seeds in (([3, 1, 4, 1], (0, 1, 2, 3)), ([1, 3], (0,)), ([], (5,)))
-    ]
-    together = engine.generate(texts, config)
-    assert torch.equal(torch.cat([engine.generate([text], config) for text in texts]), together)
-    assert not torch.equal(engine.generate(texts[:1], SAMPLING), together[:4])
+    runner = Runner.of(sparse_transformer, max_batch=3)
+    texts = [([3, 1, 4, 1], (0, 1, 2, 3)), ([1, 3], (0,)), ([], (5,))]
+    together = draw(runner, *texts, config=config)
+    assert torch.equal(torch.cat([draw(runner, text, config=config) for text in texts]), together)
+    assert not torch.equal(draw(runner, texts[0]), together[:4])
 
 
 @pytest.mark.parametrize("pieces", [[], [4, 9], [4, 9, 2, 7, 7, 1]])
 def test_the_most_probable_codes_of_three_regions_are_those_of_the_plain_transformer(
     transformer: Transformer, sparse_transformer: Transformer, pieces: list[int]
 ) -> None:
-    greedy, text = SamplingConfig(temperature=0.0), prompt(pieces, 0)
-    company = prompt([5, 5, 5], 1)
-    codes = Engine(sparse_transformer, VOCABULARY.image_codes).generate([company, text], greedy)[1]
+    codes = draw(Runner.of(sparse_transformer), ([5, 5, 5], [1]), (pieces, [0]), config=GREEDY)[1]
     whole = TEMPLATE.build(pieces, codes.numpy())
     tokens, positions = (torch.from_numpy(array)[None] for array in (whole.tokens, whole.positions))
     with torch.no_grad():
         logits = sparse_transformer(tokens, positions)[0, :, : VOCABULARY.num_image_codes]
-    start = len(text.prefix.tokens)
+    start = len(TEMPLATE.prefix(pieces).tokens)
     assert torch.equal(logits[start - 1 : start + 15].argmax(-1), codes)
-    dense = Engine(transformer, VOCABULARY.image_codes).generate([text], greedy)[0]
+    dense = draw(Runner.of(transformer), (pieces, [0]), config=GREEDY)[0]
     assert not torch.equal(dense, codes)
 
 
-def test_guidance_without_anything_to_compare_with_is_refused(transformer: Transformer) -> None:
-    engine = Engine(transformer, VOCABULARY.image_codes)
-    with pytest.raises(UsageError, match="textless"):
-        engine.generate([prompt([1], 0)], SamplingConfig(guidance=2.0))
+def test_guidance_without_anything_to_compare_with_is_refused() -> None:
+    with pytest.raises(UsageError, match="unconditional"):
+        Request(
+            context=drawing.text_context(TEMPLATE, [1]),
+            legal=VOCABULARY.image_codes,
+            sampling=SamplingConfig(guidance=2.0),
+        )
 
 
 def test_progress_counts_every_code_once(transformer: Transformer) -> None:
     calls: list[tuple[int, int]] = []
-    engine = Engine(transformer, VOCABULARY.image_codes, max_batch=3)
-    engine.generate(
-        [prompt([1], 0, 1, 2), prompt([1, 2], 0)],
-        SAMPLING,
-        progress=lambda done, total: calls.append((done, total)),
-    )
-    done = [call[0] for call in calls]
-    assert done == sorted(done)
-    assert set(np.diff([0, *done])) == {1, 3}
-    assert calls[-1] == (4 * 16, 4 * 16)
-    assert len(calls) == 2 * 16
+    runner = Runner.of(transformer, max_batch=3, proposer=Proposer(1))
+    requests = [
+        picture_request(runner, TEMPLATE, pieces, seed, SAMPLING)
+        for pieces, seed in (([1], 0), ([1], 1), ([1, 2], 0))
+    ]
+    drawing.draw(runner, requests, lambda done, total: calls.append((done, total)))
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+    assert set(np.diff([0, *(done for done, _ in calls)])) <= {0, 1}
+    assert calls[-1] == (3 * 16, 3 * 16)
 
 
 def test_codes_need_not_be_the_first_tokens(transformer: Transformer) -> None:
     legal = range(20, 60)
-    codes = Engine(transformer, legal).generate([prompt([1, 2], 0, 1)], SAMPLING)
+    runner = Runner.of(transformer)
+    requests = [
+        dataclasses.replace(picture_request(runner, TEMPLATE, [1, 2], seed, SAMPLING), legal=legal)
+        for seed in (0, 1)
+    ]
+    codes = drawing.draw(runner, requests)
     assert codes.max() < len(legal)
+    assert torch.equal(codes[1:], drawing.draw(runner, requests[1:]))
 
 
 def test_drawn_codes_can_be_trained_on(transformer: Transformer) -> None:
-    codes = Engine(transformer, VOCABULARY.image_codes).generate([prompt([1, 2], 0)], SAMPLING)
+    codes = draw(Runner.of(transformer), ([1, 2], [0]))
     logits = transformer(codes, torch.arange(16)[None])
     loss = torch.nn.functional.cross_entropy(logits[0, :-1], codes[0, 1:])
     torch.autograd.backward(loss)
@@ -296,21 +260,31 @@ def test_drawn_codes_can_be_trained_on(transformer: Transformer) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_draws_the_most_probable_codes_of_the_cpu(transformer: Transformer) -> None:
-    greedy = SamplingConfig(temperature=0.0)
-    texts = [prompt([4, 9, 2], 0), prompt([1], 0)]
-    on_cpu = Engine(transformer, VOCABULARY.image_codes).generate(texts, greedy)
-    on_gpu = Engine(copy.deepcopy(transformer).cuda(), VOCABULARY.image_codes).generate(texts, greedy)
+    texts = ([4, 9, 2], [0]), ([1], [0])
+    on_cpu = draw(Runner.of(transformer), *texts, config=GREEDY)
+    on_gpu = draw(Runner.of(copy.deepcopy(transformer).cuda()), *texts, config=GREEDY)
     assert torch.equal(on_gpu, on_cpu)
-    in_half = Engine(copy.deepcopy(transformer).cuda(), VOCABULARY.image_codes, dtype=torch.bfloat16)
-    drawn = in_half.generate([prompt([1], *range(5))], SAMPLING)
+    in_half = Runner.of(copy.deepcopy(transformer).cuda(), dtype=torch.bfloat16)
+    drawn = draw(in_half, ([1], range(5)))
     assert drawn.shape == (5, 16)
     assert drawn.max() < VOCABULARY.num_image_codes
 
 
 def test_impossible_requests_are_refused(transformer: Transformer) -> None:
-    with pytest.raises(UsageError, match="seeds"):
-        prompt([1])
-    with pytest.raises(UsageError, match="seeds"):
-        prompt([1], 3, -1)
+    runner = Runner.of(transformer)
+    with pytest.raises(UsageError, match="seeds must not be negative, got -1"):
+        picture_request(runner, TEMPLATE, [1], -1, SAMPLING)
+    with pytest.raises(UsageError, match="a request of 16 tokens has 5 of something else"):
+        picture_request(runner, TEMPLATE, [1], 0, SAMPLING, given=np.zeros(5, dtype=np.int64))
     with pytest.raises(UsageError, match="max_batch"):
-        Engine(transformer, VOCABULARY.image_codes, max_batch=0)
+        Runner.of(transformer, max_batch=0)
+    with pytest.raises(UsageError, match="max_window must be between 1 and 64, got 0"):
+        Proposer(0)
+    request = picture_request(runner, TEMPLATE, [1], 0, SAMPLING)
+    far = dataclasses.replace(request.context, next_positions=request.context.next_positions + 10_000)
+    with pytest.raises(UsageError, match="a request has the position"):
+        runner.engine.add(dataclasses.replace(request, context=far))
+    unknown = dataclasses.replace(request.context, tokens=request.context.tokens + VOCABULARY.size)
+    with pytest.raises(UsageError, match="a request has the token"):
+        runner.engine.add(dataclasses.replace(request, context=unknown))
+    assert runner.engine.is_idle

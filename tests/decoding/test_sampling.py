@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from cogview.decoding.config import SamplingConfig
+from cogview.decoding.sampling import largest, sample, seeded_uniforms
 from cogview.errors import UsageError
-from cogview.generation.config import SamplingConfig
-from cogview.generation.sampling import largest, sample, seeded_uniforms
 
 NUM_CODES = 40
 CONFIGS = [

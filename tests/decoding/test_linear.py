@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from cogview.decoding.linear import can_pack, prepare_linear, row_multiple
 from cogview.errors import UsageError
-from cogview.generation.linear import can_pack, prepare_linear, row_multiple
 
 SHAPES = [(96, 288), (96, 96), (384, 96), (2048, 64)]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

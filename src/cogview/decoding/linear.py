@@ -15,8 +15,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from cogview.decoding.config import LinearBackend
 from cogview.errors import UsageError
-from cogview.generation.config import LinearBackend
 
 
 @runtime_checkable

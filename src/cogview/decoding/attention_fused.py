@@ -1,0 +1,63 @@
+"""Attention by PyTorch's fused kernel, elsewhere than on CPU: the pages of each row side by side, and a mask.
+
+Letters of the shapes: r rows, t new tokens of the row that has most, h heads, k entries, e channels.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cogview.decoding.forward import Attend
+from cogview.decoding.places import Places
+from cogview.decoding.pool import PAGE, PagePool
+
+
+def attend_by_fused_kernel(pool: PagePool, places: Places) -> Attend:
+    """Return what stores new tokens in a pool and attends to all that each sees.
+
+    Args:
+        pool: on any device.
+        places: of a pass.
+    """
+    config, device, dtype = pool.config, pool.keys.device, pool.keys.dtype
+    num_heads, channels, num = config.num_heads, config.head_size, len(places.row_of)
+    num_rows = len(places.pages)
+    counts = np.bincount(places.row_of, minlength=num_rows)
+    column = np.arange(num) - np.repeat(np.cumsum(counts) - counts, counts)
+    most_new, most_pages = int(counts.max()), int(places.num_seen.max())
+    pages = torch.from_numpy(places.pages[:, :most_pages]).to(device)
+    width = most_pages * PAGE
+    at = torch.from_numpy(places.row_of * most_new + column).to(device)
+    # What fills rows up sees one entry, so that its softmax is a number.
+    biases = torch.full((num_rows * most_new, width), -torch.inf, device=device)
+    biases[:, 0] = 0
+    if places.last_entry is not None:
+        last = torch.from_numpy(places.last_entry).to(device)
+        seen = torch.where(torch.arange(width, device=device) <= last[:, None], 0.0, -torch.inf)[None]
+    else:
+        assert places.biases is not None, "three regions have biases"
+        seen = places.biases[:, :, :width]
+    of_layers = [
+        biases.index_copy(0, at, each).view(num_rows, 1, most_new, width).to(dtype) for each in seen.unbind(0)
+    ]
+
+    def attend(layer: int, query_key_value: Tensor) -> Tensor:
+        heads = query_key_value.to(dtype).view(num, 3, num_heads, channels)
+        query, key, value = heads.unbind(1)
+        for stored in places.stored[layer % len(places.stored)]:
+            new_key, new_value = (
+                (key, value) if stored.tokens is None else (key[stored.tokens], value[stored.tokens])
+            )
+            pool.keys[layer][stored.pages, :, :, stored.offsets] = new_key
+            pool.values[layer][stored.pages, :, stored.offsets] = new_value
+        keys = pool.keys[layer][pages].permute(0, 2, 1, 4, 3).reshape(num_rows, num_heads, width, channels)
+        values = pool.values[layer][pages].transpose(1, 2).reshape(num_rows, num_heads, width, channels)
+        queries = query.new_zeros(num_rows * most_new, num_heads, channels).index_copy(0, at, query)
+        queries = queries.view(num_rows, most_new, num_heads, channels).transpose(1, 2)
+        attended = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=of_layers[layer % len(of_layers)], scale=1.0
+        )
+        return attended.transpose(1, 2).reshape(num_rows * most_new, -1)[at]
+
+    return attend

@@ -1,0 +1,261 @@
+"""A request while the engine works on it: what is final, what is guessed, and what the next pass has to run."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from cogview.decoding.gumbel import key_of
+from cogview.decoding.pool import MAX_NEW_CODES, PagePool, Row
+from cogview.decoding.proposer import GuessKind, Proposer, drawn_kinds
+from cogview.decoding.request import Drawn, Request
+from cogview.decoding.sampling import seeded_uniforms
+from cogview.decoding.weights import Variant
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """Tokens of a row that a pass runs.
+
+    Args:
+        row: that they are put behind.
+        tokens: ids of the vocabulary.
+        positions: of each.
+    """
+
+    row: Row
+    tokens: Int64[np.ndarray, "t"]
+    positions: Int64[np.ndarray, "t"]
+
+
+class Drawing:
+    """A request's sequence, and with guidance its unconditional twin, which always runs the same tokens.
+
+    Places count what is drawn or given, from 0. A window of places is drawn in one pass: the first from what is
+    final, each further one from guesses of those before it. All up to and including the first that differs from its
+    guess are final, since what they were drawn from was right; later draws are the next guesses. So the tokens are
+    those of drawing one by one, however wide the window.
+
+    Args:
+        request: what is asked for.
+        variant: whose weights.
+        pool: for its rows.
+    """
+
+    def __init__(self, request: Request, variant: Variant, pool: PagePool) -> None:
+        self.request = request
+        self.variant = variant
+        num = request.num_tokens
+        self.contexts = request.contexts
+        self.rows = [
+            Row(pool, len(context.tokens) + num - 1, num_text=len(context.tokens))
+            for context in self.contexts
+        ]
+        is_sparse = pool.config.attention_pattern == "three_region"
+        self._max_new = MAX_NEW_CODES if is_sparse else request.num_tokens
+        self._streams = [
+            np.concatenate([context.tokens, np.zeros(num, dtype=np.int64)]) for context in self.contexts
+        ]
+        self._positions = [
+            np.concatenate([context.positions, context.next_positions]) for context in self.contexts
+        ]
+        self._given = np.full(num, -1) if request.given is None else request.given
+        self.key = key_of(request.seed)
+        self.uniforms: Float64[Tensor, "n"] | None = None
+        if request.sampling.sampler == "inversion" and request.sampling.temperature > 0:
+            self.uniforms = seeded_uniforms([request.seed], num)[0]
+        self.tokens = np.full(num, -1)
+        self.num_final = 0
+        self._num_scored = 0
+        self._num_told = 0
+        self._nats: list[Float64[np.ndarray, "_"]] = []
+        self._guesses = np.full(num, -1)
+        self._kinds = np.full(num, GuessKind.GIVEN, dtype=np.int64)
+        self._later = self._guesses.copy()
+        self._later_kinds = self._kinds.copy()
+        self._window = 1
+        self._num_run: list[int] = []
+        self._has_ended = False
+        self.num_passes = 0
+        self._take_given()
+
+    @property
+    def cost(self) -> int:
+        """Return how many of the engine's `max_batch` it takes up."""
+        return 1
+
+    @property
+    def is_done(self) -> bool:
+        """Return whether nothing is left to draw or to score."""
+        return (self._has_ended or self.num_final == len(self.tokens)) and (
+            not self.request.is_scored or self._num_scored == self.num_final
+        )
+
+    @property
+    def result(self) -> Drawn:
+        """Return the finished sequence."""
+        return Drawn(
+            tokens=self.tokens[: self.num_final],
+            nats=np.concatenate(self._nats) if self.request.is_scored else None,
+            num_passes=self.num_passes,
+        )
+
+    @property
+    def num_known(self) -> int:
+        """Return how many tokens a pass runs without guesses, over all rows."""
+        return sum(self._stop(which) - row.length for which, row in enumerate(self.rows))
+
+    def _stop(self, which: int) -> int:
+        """Return up to where a row's known tokens are run in the next pass."""
+        row, start = self.rows[which], len(self.contexts[which].tokens)
+        return min(start + self.num_final, row.max_tokens, max(row.length, start) + self._max_new)
+
+    def reach(self, proposer: Proposer) -> Float64[np.ndarray, "w"]:
+        """Guess what follows, and return how probably each guess and all before it hold.
+
+        The last place of a window needs no guess, so there is none for the last place of all.
+        """
+        first = self.num_final
+        stop = min(first + proposer.max_window - 1, len(self.tokens) - 1)
+        is_behind = self._stop(0) < len(self.contexts[0].tokens) + first
+        if first >= stop or self._has_ended or self.rows[0].length == 0 or is_behind:
+            return np.empty(0)
+        columns, given, tokens = self.request.num_columns, self._given, self.tokens
+        self._guesses[first:], self._kinds[first:] = self._later[first:], self._later_kinds[first:]
+        guesses, kinds = self._guesses, self._kinds
+        for place in range(first, stop):
+            if given[place] >= 0:
+                guesses[place], kinds[place] = given[place], GuessKind.GIVEN
+            elif guesses[place] < 0:
+                if not columns or place == 0:
+                    stop = place
+                    break
+                left = tokens[place - 1] if place - 1 < first else guesses[place - 1]
+                if place < columns:
+                    guesses[place], kinds[place] = left, GuessKind.LEFT
+                    continue
+                above = tokens[place - columns] if place - columns < first else guesses[place - columns]
+                guesses[place] = above
+                kinds[place] = GuessKind.AGREEING if above == left else GuessKind.DISAGREEING
+        return np.cumprod(proposer.beliefs[kinds[first:stop]])
+
+    def plan(self, num_guesses: int) -> list[Run]:
+        """Return what to run of each row: all that is known and not in the pool, and guesses behind it.
+
+        Args:
+            num_guesses: of those that `reach` made.
+        """
+        first = self.num_final
+        self._window = num_guesses + 1
+        runs = []
+        for which, (row, context, stream, positions) in enumerate(
+            zip(self.rows, self.contexts, self._streams, self._positions, strict=True)
+        ):
+            start = len(context.tokens)
+            stop = self._stop(which)
+            if stop < min(start + first, row.max_tokens):  # more is given than one pass may run
+                self._window = 0
+            elif num_guesses:
+                stop = min(start + first + num_guesses, row.max_tokens)
+                stream[start + first : stop] = self._guesses[first : stop - start] + self.request.legal.start
+            runs.append(
+                Run(row=row, tokens=stream[row.length : stop], positions=positions[row.length : stop])
+            )
+        self._num_run = [row.length + len(run.tokens) for row, run in zip(self.rows, runs, strict=True)]
+        return runs
+
+    @property
+    def asked(self) -> Int64[np.ndarray, "a"]:
+        """Return the places of which the planned pass has to give logits: those to draw, and those to score."""
+        first, stop = self.num_final, min(self.num_final + self._window, len(self.tokens))
+        if self._has_ended or not self._window:
+            stop = first
+        if self.request.is_scored and self._window:
+            return np.arange(self._num_scored, stop)
+        places = np.arange(first, stop)
+        return places[self._given[places] < 0]
+
+    def states_of(self, places: Int64[np.ndarray, "a"], which: int) -> Int64[np.ndarray, "a"]:
+        """Return which tokens of a row's run have the states that places are drawn from."""
+        return places + (len(self.contexts[which].tokens) - 1 - self.rows[which].length)
+
+    def is_drawn(self, places: Int64[np.ndarray, "a"]) -> np.ndarray:
+        """Return at which places a token is to be drawn."""
+        return (places >= self.num_final) & (self._given[places] < 0)
+
+    def take(
+        self,
+        places: Int64[np.ndarray, "d"],
+        tokens: Int64[np.ndarray, "d"],
+        confidence: Float64[np.ndarray, "d"],
+        proposer: Proposer,
+    ) -> None:
+        """Take over what a pass drew.
+
+        Args:
+            places: ascending, those of `asked` at which something was drawn.
+            tokens: what was drawn.
+            confidence: the probability of each.
+            proposer: learns how many guesses held.
+        """
+        self.num_passes += 1
+        first, stop = self.num_final, min(self.num_final + self._window, len(self.tokens))
+        drawn = self._given.copy()
+        drawn[places] = tokens
+        guessed = self._guesses[first : stop - 1].copy()
+        num_held = 0
+        if not self._has_ended and first < stop and self._window:
+            is_right = drawn[first : stop - 1] == guessed
+            num_held = len(guessed) if is_right.all() else int(is_right.argmin())
+            made = drawn[first : first + num_held + 1]
+            if self.request.end is not None and (made == self.request.end).any():
+                made = made[: int((made == self.request.end).argmax()) + 1]
+                num_held = min(num_held, len(made) - 1)
+                self._has_ended = True
+            proposer.learn_guesses(self._kinds[first : stop - 1], num_held)
+            self.num_final = first + len(made)
+            self.tokens[first : self.num_final] = made
+            later = np.arange(self.num_final, stop)
+            later = later[self._given[later] < 0]
+            if len(later):
+                before = np.append(guessed, -1)[later - first]
+                of_later = np.searchsorted(places, later)
+                self._later_kinds[later] = drawn_kinds(
+                    confidence[of_later], (before == drawn[later]).astype(np.int64)
+                )
+                self._later[later] = drawn[later]
+        for row, context, stream, num_run in zip(
+            self.rows, self.contexts, self._streams, self._num_run, strict=True
+        ):
+            start = len(context.tokens)
+            stream[start : start + self.num_final] = self.tokens[: self.num_final] + self.request.legal.start
+            row.length = min(start + first + num_held, num_run)
+        self._take_given()
+
+    def told(self) -> tuple[int, Int64[np.ndarray, "n"]]:
+        """Return the final tokens, given ones among them, that this has not returned before, and the first's place."""
+        first, self._num_told = self._num_told, self.num_final
+        return first, self.tokens[first : self.num_final].copy()
+
+    def score(self, places: Int64[np.ndarray, "a"], logits: Float[Tensor, "a v"]) -> None:
+        """Take over what final tokens cost, after `take`."""
+        is_final = places < self.num_final
+        wanted = torch.from_numpy(self.tokens[places[is_final]]).to(logits.device)
+        log_p = torch.log_softmax(logits[torch.from_numpy(is_final).to(logits.device)].float(), dim=-1)
+        self._nats.append(-log_p.gather(1, wanted[:, None])[:, 0].double().cpu().numpy())
+        self._num_scored += int(is_final.sum())
+
+    def _take_given(self) -> None:
+        """Let tokens that are given be final as far as nothing is to be drawn before them."""
+        if self._has_ended:
+            return
+        to_draw = np.flatnonzero(self._given[self.num_final :] < 0)
+        stop = self.num_final + int(to_draw[0]) if len(to_draw) else len(self.tokens)
+        made = self._given[self.num_final : stop]
+        self.tokens[self.num_final : stop] = made
+        for context, stream in zip(self.contexts, self._streams, strict=True):
+            start = len(context.tokens)
+            stream[start + self.num_final : start + stop] = made + self.request.legal.start
+        self.num_final = stop

@@ -1,0 +1,259 @@
+"""The engine: requests come and go, and each step is one pass of the transformer for all that are being worked on."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock, RLock
+from typing import Literal
+
+import torch
+
+from cogview.decoding.attention_fused import attend_by_fused_kernel
+from cogview.decoding.attention_tables import attend_to_tables
+from cogview.decoding.batch import Batch, Job
+from cogview.decoding.config import LinearBackend
+from cogview.decoding.drawing import Drawing
+from cogview.decoding.forward import extend
+from cogview.decoding.places import find_places
+from cogview.decoding.proposer import Proposer
+from cogview.decoding.request import AnyRequest, Event, Failed, Finished, Progressed, Result
+from cogview.decoding.scheduler import Scheduler
+from cogview.decoding.weights import Variant, Weights
+from cogview.transformer.adapter import AdaptedTransformer
+from cogview.transformer.model import Transformer
+
+
+class Engine:
+    """Works on any number of requests side by side: each step is one pass of the transformer.
+
+    Requests of unlike text, order of tokens, adapter and settings run in one batch, more come at any step, and places
+    that fall free are taken at once. What a request gives depends on nothing but itself: on CPU its tokens are the
+    same, to the bit, whatever else is worked on at the same time, however wide windows are, with any number of threads
+    and in whichever dtype. (Rows of the linear maps are padded where that keeps a row's sums the same in any company;
+    on a processor where no padding does, `row_multiple` finds none, and this does not hold.) On CUDA, products of
+    another batch size round differently, so there a draw that is all but a tie may turn out otherwise.
+
+    It may be used by several threads at once.
+
+    Args:
+        weights: prepared.
+        max_batch: requests worked on at once; more wait.
+        proposer: says how many guesses are checked in one pass; one that learns it by default.
+        attention: `tables` on CPU alone, `fused` anywhere, `auto` as is fastest.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        max_batch: int = 16,
+        proposer: Proposer | None = None,
+        attention: Literal["auto", "tables", "fused"] = "auto",
+    ) -> None:
+        self.weights = weights
+        self.proposer = proposer or Proposer()
+        self.num_passes = 0
+        self._has_tables = attention == "tables" or (attention == "auto" and weights.device.type == "cpu")
+        self._scheduler = Scheduler(weights, max_batch)
+        self._stepping = RLock()
+        self._telling = Lock()
+        self._listeners: dict[int, list[Event]] = {}
+        self._silenced: set[int] = set()
+
+    def add(self, request: AnyRequest) -> int:
+        """Take a request, and return the number by which it is told of.
+
+        Raises:
+            UsageError: it has tokens or positions that the transformer does not have.
+        """
+        return self._scheduler.add(request)
+
+    def abort(self, number: int) -> None:
+        """Stop working on a request; nothing more is told of it. One that is done or unknown is left alone."""
+        with self._telling:
+            self._listeners.pop(number, None)
+            self._silenced.add(number)
+        self._scheduler.abort(number)
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether no request is waiting or being worked on."""
+        return self._scheduler.is_idle
+
+    def step(self) -> list[Event]:
+        """Run one pass, and return what came of it for requests that `add` took.
+
+        A request that cannot be carried out gives a `Failed`, and the others go on. If the whole pass fails, for want
+        of memory perhaps, all that took part in it have failed, and the engine can be used as before.
+        """
+        with self._stepping, torch.inference_mode():
+            return self._told(self._step())
+
+    def run(self, requests: Sequence[AnyRequest]) -> list[Result]:
+        """Carry out requests, beside those that others have added, and return what they give.
+
+        Raises:
+            CogViewError: one failed; the others are stopped.
+        """
+        results: dict[int, Result] = {}
+        with self.session() as session:
+            numbers = [session.add(request) for request in requests]
+            for event in session.events():
+                if isinstance(event, Failed):
+                    raise event.error
+                if isinstance(event, Finished):
+                    results[event.number] = event.result
+        return [results[number] for number in numbers]
+
+    @contextmanager
+    def session(self) -> Iterator["Session"]:
+        """Give what takes requests whose events go to nobody else; what is left at the end is stopped."""
+        session = Session(self)
+        try:
+            yield session
+        finally:
+            session.close()
+
+    def _add(self, request: AnyRequest, events: list[Event]) -> int:
+        """Take a request whose events go into a list."""
+        with self._telling:  # so that nothing is told before it is known to whom
+            number = self._scheduler.add(request)
+            self._listeners[number] = events
+        return number
+
+    def _step_for(self, events: list[Event]) -> list[Event]:
+        """Take what is told in a session's list, after a pass if nothing is there yet."""
+        with self._stepping, torch.inference_mode():
+            if not events:
+                self._told(self._step())
+            told, events[:] = list(events), []
+        return told
+
+    def _told(self, events: list[Event]) -> list[Event]:
+        """Give those who listen what is told of their requests, and return the rest."""
+        rest = []
+        with self._telling:
+            for event in events:
+                listener = self._listeners.get(event.number)
+                if listener is not None:
+                    listener.append(event)
+                    if not isinstance(event, Progressed):
+                        del self._listeners[event.number]
+                elif event.number not in self._silenced:
+                    rest.append(event)
+            self._silenced.clear()
+        return rest
+
+    def _step(self) -> list[Event]:
+        try:
+            jobs = self._scheduler.next_jobs()
+            return self._pass(jobs) if jobs else []
+        except Exception as error:
+            return [Failed(number=number, error=error) for number in self._scheduler.end_all()]
+
+    def _pass(self, jobs: Sequence[Job]) -> list[Event]:
+        """Run what the next tokens of some requests need, and guesses that are worth it."""
+        started = time.perf_counter()
+        batch = self._planned(jobs)
+        pool, device = self._scheduler.pool, self.weights.device
+        rows, nums = [run.row for run in batch.runs], [len(run.tokens) for run in batch.runs]
+        places = find_places(self.weights.config, rows, nums, device)
+        attend = (attend_to_tables if self._has_tables else attend_by_fused_kernel)(pool, places)
+        states = extend(self.weights, batch.parts, batch.tokens, batch.positions, attend, batch.wanted)
+        events = batch.draw(states, self.proposer)
+        self.num_passes += 1
+        self._scheduler.end(event.number for event in events if not isinstance(event, Progressed))
+        self.proposer.learn_pass(len(batch.tokens), time.perf_counter() - started)
+        return events
+
+    def _planned(self, jobs: Sequence[Job]) -> Batch:
+        """Return what a pass runs."""
+        drawings = {job.number: job.work for job in jobs if isinstance(job.work, Drawing)}
+        windows = self.proposer.windows(
+            [work.reach(self.proposer) for work in drawings.values()],
+            [len(work.rows) for work in drawings.values()],
+            sum(job.work.num_known for job in jobs),
+        )
+        window_of = dict(zip(drawings, windows, strict=True))
+        planned = [
+            (
+                job,
+                job.work.plan(window_of[job.number]) if isinstance(job.work, Drawing) else job.work.plan(),
+            )
+            for job in jobs
+        ]
+        return Batch(planned, self.weights)
+
+
+class Session:
+    """Requests of one caller, beside those of others.
+
+    Args:
+        engine: that works on them.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._events: list[Event] = []
+        self._pending: set[int] = set()
+
+    def add(self, request: AnyRequest) -> int:
+        """Take a request, also while `events` is read, and return the number by which it is told of."""
+        number = self._engine._add(request, self._events)
+        self._pending.add(number)
+        return number
+
+    def abort(self, number: int) -> None:
+        """Stop working on a request; nothing more is told of it."""
+        self._pending.discard(number)
+        self._engine.abort(number)
+
+    def events(self) -> Iterator[Event]:
+        """Yield what is told of the requests until all are done, running passes as they are needed."""
+        while self._pending or self._events:
+            told = self._engine._step_for(self._events)
+            for event in told:
+                if not isinstance(event, Progressed):
+                    self._pending.discard(event.number)
+                yield event
+
+    def close(self) -> None:
+        """Stop what is left."""
+        for number in self._pending:
+            self._engine.abort(number)
+        self._pending.clear()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Runner:
+    """An engine, and those of its weights that a task's requests take.
+
+    Args:
+        engine: runs them.
+        variant: the base, or an adapter.
+    """
+
+    engine: Engine
+    variant: Variant
+
+    @classmethod
+    def of(
+        cls,
+        transformer: Transformer,
+        *,
+        dtype: torch.dtype | None = None,
+        backend: LinearBackend = "auto",
+        batch_invariant: bool = True,
+        max_batch: int = 16,
+        proposer: Proposer | None = None,
+    ) -> "Runner":
+        """Return one for a transformer, alone or with an adapter; the arguments are those of `Weights` and `Engine`."""
+        base = transformer.base if isinstance(transformer, AdaptedTransformer) else transformer
+        weights = Weights(base, dtype=dtype, backend=backend, batch_invariant=batch_invariant)
+        runner = cls(engine=Engine(weights, max_batch=max_batch, proposer=proposer), variant=weights.base)
+        return runner.adapted(transformer) if isinstance(transformer, AdaptedTransformer) else runner
+
+    def adapted(self, transformer: AdaptedTransformer) -> "Runner":
+        """Return one for an adapter of this one's transformer; they share the engine."""
+        return Runner(engine=self.engine, variant=self.engine.weights.variant(transformer))

@@ -1,0 +1,165 @@
+"""Drawing by Gumbel numbers: the largest sum of logit and a number that seed, place and code fix.
+
+With numbers -log(-log u) for independent uniform u the largest sum falls on each code as often as its probability says.
+Only codes that top-k and top-p keep need a number. The numbers come from a hash, so that a place has the same ones
+on every device, in any order and in any company.
+
+Letters of the shapes: b places, v legal tokens, k of them that are kept.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64, UInt32
+from torch import Tensor
+
+from cogview.decoding.config import SamplingConfig
+from cogview.decoding.sampling import largest
+from cogview.transformer.three_region import mixed_bits
+
+_BITS_32 = (1 << 32) - 1
+
+
+class Draw(NamedTuple):
+    """What was drawn at each place.
+
+    Attributes:
+        tokens: counted from the first legal one.
+        confidence: their probability before anything was cut off.
+    """
+
+    tokens: Int64[Tensor, "b"]
+    confidence: Float[Tensor, "b"]
+
+
+def key_of(seed: int) -> tuple[int, int]:
+    """Return the two words of 32 bits that stand for a seed of any size in the hash."""
+    first, second = np.random.SeedSequence(seed).generate_state(2, np.uint32).tolist()
+    return first, second
+
+
+def gumbel_numbers(
+    keys: Int64[Tensor, "*b 2"], places: Int64[Tensor, "*b"], tokens: Int64[Tensor, "..."]
+) -> Float64[Tensor, "..."]:
+    """Return the number of each of some tokens at a place; the shapes are broadcast.
+
+    Args:
+        keys: of each place's seed.
+        places: in the sequence of what is drawn, from 0.
+        tokens: counted from the first legal one.
+    """
+    first = (places * 0x85EBCA77 + keys[..., 0]) & _BITS_32
+    second = (places * 0xC2B2AE3D + keys[..., 1]) & _BITS_32
+    if tokens.device.type == "cpu":
+        hashed = _hashed_on_cpu(tokens.numpy(), first.numpy(), second.numpy())
+        return torch.from_numpy(-np.log(-np.log((hashed + 0.5) / (1 << 32))))
+    bits = mixed_bits(mixed_bits((tokens * 0x9E3779B1 + first) & _BITS_32) ^ second)
+    return -torch.log(-torch.log((bits.double() + 0.5) / (1 << 32)))
+
+
+def _hashed_on_cpu(
+    tokens: Int64[np.ndarray, "..."], first: Int64[np.ndarray, "..."], second: Int64[np.ndarray, "..."]
+) -> UInt32[np.ndarray, "..."]:
+    """Return what `mixed_bits` does, in numbers of 32 bits, which vector instructions multiply several times faster."""
+    x = tokens.astype(np.uint32) * np.uint32(0x9E3779B1) + first.astype(np.uint32)
+    for after in (second, None):
+        x ^= x >> np.uint32(16)
+        x *= np.uint32(0x7FEB352D)
+        x ^= x >> np.uint32(15)
+        x *= np.uint32(0x31848BAB)
+        x ^= x >> np.uint32(16)
+        if after is not None:
+            x ^= after.astype(np.uint32)
+    return x
+
+
+def draw_by_gumbel(
+    logits: Float[Tensor, "b v"],
+    configs: Sequence[SamplingConfig],
+    keys: Int64[Tensor, "b 2"],
+    places: Int64[Tensor, "b"],
+) -> Draw:
+    """Draw a token at each place; a row depends on nothing but itself.
+
+    Args:
+        logits: of the legal tokens, guided already.
+        configs: of each place: temperature, top-k and top-p.
+        keys: of each place's seed.
+        places: in the sequence of what is drawn, from 0.
+    """
+    num, device = logits.shape[1], logits.device
+    temperature = np.array([config.temperature for config in configs], dtype=np.float32)
+    top_k = np.array([min(config.top_k or num, num) for config in configs])
+    top_p = np.array([config.top_p for config in configs])
+    scaled = logits.float()
+    if (temperature != 1).any():
+        scaled = scaled / torch.from_numpy(np.where(temperature > 0, temperature, 1)).to(device)[:, None]
+    tokens = scaled.argmax(dim=1)
+    shares = torch.softmax(scaled, dim=1)
+    confidence = shares.gather(1, tokens[:, None])[:, 0]
+    # Where the most probable token alone reaches top-p, or is asked for, there is nothing to draw.
+    is_sure = (temperature == 0) | (top_k == 1) | ((top_p < 1) & (confidence.cpu().numpy() >= top_p))
+    for width in np.unique(top_k[~is_sure]).tolist():
+        rows = np.flatnonzero(~is_sure & (top_k == width))
+        some, limit = torch.from_numpy(rows).to(device), torch.from_numpy(top_p[rows]).to(device)
+        if width < num:
+            drawn = _draw_from_top_k(scaled[some], width, limit, keys[some], places[some])
+        else:
+            drawn = _draw_from_top_p(scaled[some], shares[some], limit, keys[some], places[some])
+        tokens[some] = drawn
+        confidence[some] = shares[some, drawn]
+    return Draw(tokens, confidence)
+
+
+def _draw_from_top_p(
+    scaled: Float[Tensor, "b v"],
+    shares: Float[Tensor, "b v"],
+    limit: Float64[Tensor, "b"],
+    keys: Int64[Tensor, "b 2"],
+    places: Int64[Tensor, "b"],
+) -> Int64[Tensor, "b"]:
+    """Draw from the fewest tokens that hold a share of the probability, without sorting them.
+
+    A token is kept if those before it, the more probable ones, do not hold the share yet. Of `v` tokens one with less
+    than 1 / v of what may be left out is never kept, so few need a number. The largest sum of all is what is drawn if
+    its token is kept, else the next largest is looked at.
+    """
+    num, device = scaled.shape[1], scaled.device
+    order = torch.arange(num, device=device)
+    if bool((limit == 1).all()):
+        return (scaled.double() + gumbel_numbers(keys[:, None], places[:, None], order)).argmax(dim=1)
+    least = torch.where(limit < 1, (1 - limit) / num, 0.0)
+    rows, columns = torch.nonzero(shares > least.float()[:, None] * 0.999, as_tuple=True)
+    numbers = gumbel_numbers(keys[rows], places[rows], columns)
+    sums = torch.full(scaled.shape, -torch.inf, dtype=torch.float64, device=device)
+    sums[rows, columns] = scaled[rows, columns].double() + numbers
+    drawn = sums.argmax(dim=1)
+    left = torch.nonzero(limit < 1)[:, 0]
+    while len(left):
+        own = shares[left].gather(1, drawn[left, None])
+        is_before = (shares[left] > own) | ((shares[left] == own) & (order < drawn[left, None]))
+        before = torch.where(is_before, shares[left].double(), 0.0).sum(dim=1)
+        left = left[before >= limit[left]]
+        sums[left, drawn[left]] = -torch.inf
+        drawn[left] = sums[left].argmax(dim=1)
+    return drawn
+
+
+def _draw_from_top_k(
+    scaled: Float[Tensor, "b v"],
+    top_k: int,
+    limit: Float64[Tensor, "b"],
+    keys: Int64[Tensor, "b 2"],
+    places: Int64[Tensor, "b"],
+) -> Int64[Tensor, "b"]:
+    """Draw from the `top_k` most probable tokens, of these from the fewest that hold a share of their probability."""
+    values, columns = largest(scaled, top_k)
+    held = torch.softmax(values.double(), dim=1)
+    before = held.cumsum(dim=1) - held
+    is_cut = (before >= limit[:, None]) & (limit[:, None] < 1)
+    sums = (values.double() + gumbel_numbers(keys[:, None], places[:, None], columns)).masked_fill_(
+        is_cut, -torch.inf
+    )
+    return columns.gather(1, sums.argmax(dim=1, keepdim=True))[:, 0]

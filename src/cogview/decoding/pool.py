@@ -1,0 +1,168 @@
+"""A pool of pages for keys and values: rows take pages, share what begins alike, are cut back, and give them back.
+
+A page holds the keys and values of `PAGE` places of one row, of all layers. Values stand as rows of `e` channels; keys
+stand transposed, so that a page has a row of `PAGE` scores' worth for each channel.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cogview.transformer.config import ThreeRegionConfig, TransformerConfig
+
+PAGE = 128
+
+MAX_NEW_CODES = 64
+"""Codes of a row that a pass may run, where attention has three regions."""
+
+
+def num_ring_entries(regions: ThreeRegionConfig) -> int:
+    """Return how many codes three-region attention keeps: the longest window, and a pass's new codes beside it."""
+    return regions.block_tokens * regions.key_window_blocks + MAX_NEW_CODES
+
+
+def num_pages_for(config: TransformerConfig, max_tokens: int) -> int:
+    """Return how many pages a row of so many tokens needs."""
+    if config.attention_pattern == "dense":
+        return -(-max_tokens // PAGE)
+    regions = config.three_region
+    return -(-(regions.num_text_and_pivot_tokens + 1 + num_ring_entries(regions)) // PAGE)
+
+
+class PagePool:
+    """Keys and values of all rows.
+
+    Memory of pages that no row has had yet is reserved but not used.
+
+    Args:
+        config: of the transformer that fills it.
+        num_pages: at first; it grows where rows need more.
+        dtype: of keys and values.
+        device: where they lie.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        num_pages: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config = config
+        self.keys, self.values = self._empty(num_pages, dtype, device)
+        self._free = list(range(num_pages))[::-1]
+        self._num_holders = [0] * num_pages
+
+    def _empty(self, num_pages: int, dtype: torch.dtype, device: torch.device | str) -> tuple[Tensor, Tensor]:
+        config = self.config
+        start = (config.num_layers, num_pages, config.num_heads)
+        keys: Float[Tensor, "l n h e p"] = torch.empty(
+            *start, config.head_size, PAGE, dtype=dtype, device=device
+        )
+        values: Float[Tensor, "l n h p e"] = torch.empty(
+            *start, PAGE, config.head_size, dtype=dtype, device=device
+        )
+        return keys, values
+
+    @property
+    def num_pages(self) -> int:
+        """Pages, whether free or not."""
+        return len(self._num_holders)
+
+    @property
+    def num_free(self) -> int:
+        """Pages that no row holds."""
+        return len(self._free)
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of a page."""
+        return 2 * self.keys[:, :1].numel() * self.keys.element_size()
+
+    def allocate(self, num: int) -> list[int]:
+        """Return pages of zeros, for one holder each; the pool grows if it has to.
+
+        Zeros, since what lies behind a row's end is multiplied by zero, which would not end what is not a number.
+        """
+        if num > len(self._free):
+            self._grow(max(num - len(self._free), self.num_pages // 2))
+        pages = [self._free.pop() for _ in range(num)]
+        for page in pages:
+            self._num_holders[page] = 1
+            self.keys[:, page] = 0
+            self.values[:, page] = 0
+        return pages
+
+    def share(self, page: int) -> None:
+        """Give a page one more holder."""
+        self._num_holders[page] += 1
+
+    def free(self, pages: Sequence[int]) -> None:
+        """Take pages from a holder each."""
+        for page in pages:
+            self._num_holders[page] -= 1
+            if not self._num_holders[page]:
+                self._free.append(page)
+
+    def copy(self, source: int, target: int, first: int, stop: int) -> None:
+        """Copy some places of a page to another."""
+        self.keys[:, target, :, :, first:stop] = self.keys[:, source, :, :, first:stop]
+        self.values[:, target, :, first:stop] = self.values[:, source, :, first:stop]
+
+    def _grow(self, num: int) -> None:
+        held, before = self.num_pages, (self.keys, self.values)
+        after = self._empty(held + num, self.keys.dtype, self.keys.device)
+        for old, new in zip(before, after, strict=True):
+            new[:, :held] = old
+        self.keys, self.values = after
+        self._free = [*range(held, held + num)][::-1] + self._free
+        self._num_holders += [0] * num
+
+
+class Row:
+    """A sequence whose keys and values a pool holds.
+
+    Args:
+        pool: that holds it.
+        max_tokens: it may come to have.
+        num_text: tokens up to the one that begins a picture, which three-region attention has to know.
+
+    Attributes:
+        length: tokens that are held; those behind are as good as gone, so cutting back is setting it.
+    """
+
+    def __init__(self, pool: PagePool, max_tokens: int, num_text: int = 0) -> None:
+        self._pool = pool
+        self.max_tokens = max_tokens
+        self.num_text = num_text
+        self.num_pages = num_pages_for(pool.config, max_tokens)
+        self.length = 0
+        self.pages: list[int] = []
+
+    def reserve(self) -> None:
+        """Take all pages that the row may need."""
+        self.pages += self._pool.allocate(self.num_pages - len(self.pages))
+
+    def begin_as(self, other: "Row", num_tokens: int) -> None:
+        """Begin with the first tokens of another row: whole pages are shared, the rest is copied.
+
+        Args:
+            other: holds them.
+            num_tokens: neither row changes those any more; of text only, where attention has three regions.
+        """
+        assert not self.pages, "an empty row begins"
+        num_shared, rest = divmod(num_tokens, PAGE)
+        self.pages = other.pages[:num_shared]
+        for page in self.pages:
+            self._pool.share(page)
+        self.reserve()
+        if rest:
+            self._pool.copy(other.pages[num_shared], self.pages[num_shared], 0, rest)
+        self.length = num_tokens
+
+    def free(self) -> None:
+        """Give all pages back."""
+        self._pool.free(self.pages)
+        self.pages, self.length = [], 0

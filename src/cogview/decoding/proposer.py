@@ -1,0 +1,138 @@
+"""How many guesses are worth checking: learnt from how often they held, and from what a pass costs."""
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from cogview.errors import UsageError
+
+MAX_WINDOW = 64
+"""Places of a row that are drawn in one pass at most."""
+
+_MEMORY = 0.98
+"""Of a pass's weight in what is learnt is left after the next one."""
+
+
+class GuessKind(IntEnum):
+    """Where a guess comes from; guesses of a kind hold about equally often."""
+
+    DISAGREEING = 0
+    """The code above, and the one to the left is another."""
+    AGREEING = 1
+    """The code above, which the one to the left is too."""
+    LEFT = 2
+    """The code to the left, in the first row."""
+    DRAWN_UNSURE = 3
+    """What the last pass drew behind a wrong guess, with little probability; from here on by confidence."""
+    DRAWN_LIKELY = 4
+    DRAWN_SURE = 5
+    AGAIN_UNSURE = 6
+    """The same after the last two passes, with little probability; from here on by confidence."""
+    AGAIN_LIKELY = 7
+    AGAIN_SURE = 8
+    GIVEN = 9
+    """No guess: it stands."""
+
+
+_FIRST_BELIEFS = (0.4, 0.85, 0.6, 0.3, 0.6, 0.9, 0.5, 0.8, 0.97)
+
+
+def drawn_kinds(
+    confidence: Float64[np.ndarray, "n"], is_again: Int64[np.ndarray, "n"]
+) -> Int64[np.ndarray, "n"]:
+    """Return the kinds of guesses that are earlier draws.
+
+    Args:
+        confidence: the probability that each was drawn with.
+        is_again: 1 where the pass before drew the same, else 0.
+    """
+    level = (confidence >= 0.5).astype(np.int64) + (confidence >= 0.95)
+    return GuessKind.DRAWN_UNSURE + level + 3 * is_again
+
+
+class Proposer:
+    """Learns how often guesses of each kind hold and what a pass costs, and says how wide windows should be.
+
+    Windows decide how long drawing takes, never what is drawn.
+
+    Args:
+        max_window: places of a row that are drawn in one pass at most; 1 draws one by one.
+        is_eager: check all guesses that there are, whatever they cost.
+
+    Raises:
+        UsageError: a window without a place, or one too wide.
+    """
+
+    def __init__(self, max_window: int = MAX_WINDOW, *, is_eager: bool = False) -> None:
+        if not 1 <= max_window <= MAX_WINDOW:
+            raise UsageError(f"max_window must be between 1 and {MAX_WINDOW}, got {max_window}")
+        self.max_window = max_window
+        self._is_eager = is_eager
+        beliefs = np.array([*_FIRST_BELIEFS, 1.0])
+        self._held, self._tried = 4 * beliefs, np.full(len(beliefs), 4.0)
+        # Moments of tokens and seconds of a pass, from which a line is fitted.
+        self._moments = np.zeros(5)
+
+    @property
+    def beliefs(self) -> Float64[np.ndarray, "k"]:
+        """Return how probably a guess of each kind holds."""
+        beliefs: Float64[np.ndarray, "k"] = self._held / self._tried
+        beliefs[GuessKind.GIVEN] = 1.0
+        return beliefs
+
+    @property
+    def fixed_tokens(self) -> float:
+        """Return how many tokens cost as much as a pass without any."""
+        weight, tokens, seconds, squares, products = self._moments
+        spread = weight * squares - tokens**2
+        if weight < 4 or spread <= 1e-3 * tokens**2:
+            return 24.0
+        slope = (weight * products - tokens * seconds) / spread
+        start = (seconds - slope * tokens) / weight
+        if slope <= 0:
+            return 256.0
+        return float(np.clip(start / slope, 4.0, 256.0))
+
+    def learn_guesses(self, kinds: Int64[np.ndarray, "n"], num_held: int) -> None:
+        """Learn that the first `num_held` of a row's guesses held, and that the next, if there is one, did not."""
+        tried = kinds[: num_held + 1]
+        np.add.at(self._tried, tried, 1.0)
+        np.add.at(self._held, tried[:num_held], 1.0)
+
+    def learn_pass(self, num_tokens: int, seconds: float) -> None:
+        """Learn what a pass cost."""
+        self._moments *= _MEMORY
+        self._moments += (1.0, num_tokens, seconds, num_tokens**2, num_tokens * seconds)
+        too_many = self._tried > 400
+        self._held[too_many] /= 2
+        self._tried[too_many] /= 2
+
+    def windows(
+        self, reaches: Sequence[Float64[np.ndarray, "_"]], costs: Sequence[int], num_tokens: int
+    ) -> list[int]:
+        """Return how many guesses of each row to check, so that most codes come out of a second.
+
+        Args:
+            reaches: for each row, how probably each guess and all before it hold; falling.
+            costs: tokens that a guess of it adds to the pass.
+            num_tokens: that are run anyway, after each of which one code comes out.
+        """
+        if not reaches:
+            return []
+        if self._is_eager:
+            return [len(each) for each in reaches]
+        gains = np.concatenate(reaches)
+        if not len(gains):
+            return [0] * len(reaches)
+        owner = np.repeat(np.arange(len(reaches)), [len(each) for each in reaches])
+        cost = np.asarray(costs)[owner]
+        order = np.argsort(-gains / cost, kind="stable")
+        codes = len(reaches) + np.cumsum(gains[order])
+        tokens = self.fixed_tokens + num_tokens + np.cumsum(cost[order])
+        rates = codes / tokens
+        best = int(rates.argmax())
+        if rates[best] <= len(reaches) / (self.fixed_tokens + num_tokens):
+            return [0] * len(reaches)
+        return np.bincount(owner[order[: best + 1]], minlength=len(reaches)).tolist()

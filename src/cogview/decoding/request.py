@@ -1,0 +1,199 @@
+"""What can be asked of the engine, and what it tells of it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from cogview.decoding.config import SamplingConfig
+from cogview.decoding.weights import Variant
+from cogview.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Context:
+    """What stands before the tokens that are drawn, and where these stand.
+
+    Args:
+        tokens: ids of the vocabulary, at least one.
+        positions: of each.
+        next_positions: of each token that is drawn or given after them.
+    """
+
+    tokens: Int64[np.ndarray, "p"]
+    positions: Int64[np.ndarray, "p"]
+    next_positions: Int64[np.ndarray, "n"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """A sequence to go on with: a picture's codes after a text, a text after a picture, or tokens to be scored.
+
+    Args:
+        context: what it goes on from.
+        legal: the tokens of the vocabulary that may follow; tokens that are drawn are counted from the first of them.
+        seed: draws the same tokens alone or in any company.
+        sampling: guidance, temperature, top-k, top-p and sampler.
+        unconditional: the same context without a text, which guidance compares with; only needed for guidance.
+        given: tokens that stand already, and -1 where one is to be drawn; all are drawn if None. Whatever is given, a
+            token is drawn with the random numbers of its place.
+        num_columns: of the picture whose codes are drawn row by row, from which codes are guessed; 0 for a text.
+        variant: whose weights; the engine's base if None.
+        end: the token that ends the sequence, if one does; never the first that is drawn.
+        allowed: which legal tokens may be drawn; all if None. `nats` are those of the whole distribution.
+        is_scored: whether -log p of each token is told.
+
+    Raises:
+        UsageError: a negative seed, nothing to draw, or parts that do not fit each other.
+    """
+
+    context: Context
+    legal: range
+    seed: int = 0
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    unconditional: Context | None = None
+    given: Int64[np.ndarray, "n"] | None = None
+    num_columns: int = 0
+    variant: Variant | None = None
+    end: int | None = None
+    allowed: Bool[np.ndarray, "v"] | None = None
+    is_scored: bool = False
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UsageError(f"seeds must not be negative, got {self.seed}")
+        if not len(self.context.tokens) or not self.num_tokens:
+            raise UsageError("a request needs a context, and at least one token to draw or to score after it")
+        if self.sampling.guidance != 1 and self.unconditional is None:
+            raise UsageError(
+                "guidance compares with a context without a text; give each request its unconditional one"
+            )
+        others = [] if self.unconditional is None else [len(self.unconditional.next_positions)]
+        others += [] if self.given is None else [len(self.given)]
+        if any(each != self.num_tokens for each in others):
+            raise UsageError(
+                f"a request of {self.num_tokens} tokens has {', '.join(map(str, others))} of something else"
+            )
+
+    @property
+    def num_tokens(self) -> int:
+        """Return how many tokens follow the context at most."""
+        return len(self.context.next_positions)
+
+    @property
+    def contexts(self) -> list[Context]:
+        """Return what takes a row of the pool each: the context, and the unconditional one if it is compared with."""
+        if self.sampling.guidance == 1 or self.unconditional is None:
+            return [self.context]
+        return [self.context, self.unconditional]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BeamRequest:
+    """A search for the most probable texts after a context.
+
+    In each step every beam may end, and the best `num_beams` of all their continuations go on. The texts that
+    ended are ranked by `score`, until none that goes on can overtake them.
+
+    Args:
+        context: what the texts go on from; `next_positions` are those of the pieces.
+        legal: the tokens that may follow, the last of which ends a text.
+        num_beams: texts that go on at the same time.
+        length_penalty: 0 prefers short texts, 1 ranks by the mean of log p.
+        allowed: which legal tokens may be written; all if None.
+        variant: whose weights; the engine's base if None.
+    """
+
+    context: Context
+    legal: range
+    num_beams: int
+    length_penalty: float = 1.0
+    allowed: Bool[np.ndarray, "v"] | None = None
+    variant: Variant | None = None
+
+    @property
+    def contexts(self) -> list[Context]:
+        """Return what takes a row of the pool."""
+        return [self.context]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Drawn:
+    """A sequence that is finished.
+
+    Args:
+        tokens: counted from the first legal one; the end, if there is one, among them.
+        nats: -log p of each, before temperature, top-k and top-p; None if it was not asked for.
+        num_passes: of the transformer that it took part in.
+    """
+
+    tokens: Int64[np.ndarray, "n"]
+    nats: Float64[np.ndarray, "n"] | None = None
+    num_passes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beam:
+    """A text that a search found.
+
+    Args:
+        tokens: counted from the first legal one, without the end.
+        pieces_nats: -log p of them.
+        end_nats: -log p of the end after them.
+    """
+
+    tokens: tuple[int, ...]
+    pieces_nats: float
+    end_nats: float
+
+    def score(self, length_penalty: float) -> float:
+        """Return log p of pieces and end, divided by their number to the power of `length_penalty`."""
+        return -(self.pieces_nats + self.end_nats) / (len(self.tokens) + 1) ** length_penalty
+
+
+AnyRequest = Request | BeamRequest
+Result = Drawn | list[Beam]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Progressed:
+    """More tokens of a request are final.
+
+    Args:
+        number: of the request.
+        first: the place of the first of them.
+        tokens: counted from the first legal one.
+    """
+
+    number: int
+    first: int
+    tokens: Int64[np.ndarray, "n"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Finished:
+    """A request is done.
+
+    Args:
+        number: of the request.
+        result: a `Drawn`, or the beams of a search, best first.
+    """
+
+    number: int
+    result: Result
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Failed:
+    """A request could not be carried out.
+
+    Args:
+        number: of the request.
+        error: why.
+    """
+
+    number: int
+    error: Exception
+
+
+Event = Progressed | Finished | Failed

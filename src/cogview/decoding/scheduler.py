@@ -1,0 +1,238 @@
+"""Which requests are worked on, and which take part in the next pass."""
+
+import itertools
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from cogview.decoding.batch import Job
+from cogview.decoding.drawing import Drawing
+from cogview.decoding.pool import PagePool, Row, num_pages_for
+from cogview.decoding.request import AnyRequest, BeamRequest, Context
+from cogview.decoding.searching import Searching
+from cogview.decoding.weights import Variant, Weights
+from cogview.errors import UsageError
+
+_MAX_TOKENS = 4096
+"""New tokens that one pass runs at most, unless a single request needs more."""
+
+_Beginning = tuple[int, bytes, bytes]
+"""Variant, tokens and positions of a context: rows of which these are the same begin alike."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Waiting:
+    """A request that nothing was done for yet."""
+
+    number: int
+    request: AnyRequest
+    variant: Variant
+
+    @property
+    def cost(self) -> int:
+        return self.request.num_beams if isinstance(self.request, BeamRequest) else 1
+
+
+class Scheduler:
+    """The requests that wait and those that are worked on, with their rows of the pool.
+
+    Contexts that begin alike are run once: the first request runs them, others take them over, and they are kept for as
+    long as a request that waits will begin so. Only `add`, `abort` and `is_idle` may be called by any thread.
+
+    Args:
+        weights: of the base.
+        max_batch: requests worked on at once; more wait.
+    """
+
+    def __init__(self, weights: Weights, max_batch: int) -> None:
+        if max_batch < 1:
+            raise UsageError(f"max_batch must be at least 1, got {max_batch}")
+        self.running: list[Job] = []
+        self._weights = weights
+        self._max_batch = max_batch
+        self._pool: PagePool | None = None
+        self._numbers = itertools.count()
+        self._lock = Lock()
+        self._waiting: deque[_Waiting] = deque()
+        self._aborted: set[int] = set()
+        self._num_to_begin: Counter[_Beginning] = Counter()
+        self._kept: dict[_Beginning, Row] = {}
+
+    @property
+    def pool(self) -> PagePool:
+        """Return where keys and values lie; it is made for the first request."""
+        assert self._pool is not None, "a request has begun"
+        return self._pool
+
+    @property
+    def num_held_pages(self) -> int:
+        """Return how many pages rows hold."""
+        return 0 if self._pool is None else self._pool.num_pages - self._pool.num_free
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether no request is waiting or being worked on."""
+        return not self._waiting and not self.running
+
+    def add(self, request: AnyRequest) -> int:
+        """Take a request, and return its number.
+
+        Raises:
+            UsageError: it has tokens or positions that the transformer does not have.
+        """
+        variant = request.variant or self._weights.base
+        for context in request.contexts:
+            _check(context.tokens, variant.config.vocabulary_size, "token")
+            for positions in (context.positions, context.next_positions):
+                _check(positions, variant.config.num_positions, "position")
+        with self._lock:
+            waiting = _Waiting(number=next(self._numbers), request=request, variant=variant)
+            self._num_to_begin.update(_beginnings(request.contexts, variant))
+            self._waiting.append(waiting)
+        return waiting.number
+
+    def abort(self, number: int) -> None:
+        """Forget a request before the next pass; one that is done or unknown is left alone."""
+        with self._lock:
+            left = [each for each in self._waiting if each.number == number]
+            for each in left:
+                self._waiting.remove(each)
+                self._num_to_begin.subtract(_beginnings(each.request.contexts, each.variant))
+            if not left:
+                self._aborted.add(number)
+
+    def next_jobs(self) -> list[Job]:
+        """Return what takes part in the next pass, whose rows have all pages they need: as much as a pass may run."""
+        self._drop_aborted()
+        self._admit()
+        jobs: list[Job] = []
+        num_tokens = 0
+        for job in self._begun():
+            num_known = job.work.num_known
+            if not jobs or num_tokens + num_known <= _MAX_TOKENS:
+                jobs.append(job)
+                num_tokens += num_known
+        return jobs
+
+    def end(self, numbers: Iterable[int]) -> None:
+        """Take requests that are done or have failed out of what is worked on."""
+        over = set(numbers)
+        for job in [job for job in self.running if job.number in over]:
+            self._end(job)
+
+    def end_all(self) -> list[int]:
+        """Take out all that is worked on after a pass that failed, keep nothing of it, and return the numbers."""
+        numbers = [job.number for job in self.running]
+        self._num_to_begin.clear()
+        with self._lock:
+            for each in self._waiting:
+                self._num_to_begin.update(_beginnings(each.request.contexts, each.variant))
+        for job in list(self.running):
+            job.free()
+        self.running.clear()
+        self._free_kept()
+        return numbers
+
+    def _drop_aborted(self) -> None:
+        with self._lock:
+            aborted, self._aborted = self._aborted, set()
+        self.end(aborted)
+
+    def _admit(self) -> None:
+        """Begin with requests that wait, in their order, as far as there is room."""
+        while True:
+            room = self._max_batch - sum(job.work.cost for job in self.running)
+            with self._lock:
+                if not self._waiting or (self.running and self._waiting[0].cost > room):
+                    return
+                waiting = self._waiting.popleft()
+            request, variant = waiting.request, waiting.variant
+            if self._pool is None:
+                self._pool = self._new_pool(request)
+            work = (
+                Searching(request, variant, self._pool)
+                if isinstance(request, BeamRequest)
+                else Drawing(request, variant, self._pool)
+            )
+            self.running.append(Job(number=waiting.number, work=work, variant=variant))
+
+    def _new_pool(self, request: AnyRequest) -> PagePool:
+        """Return a pool for requests like the first; it grows if others need more."""
+        weights = self._weights
+        num_tokens = max(len(context.tokens) + len(context.next_positions) for context in request.contexts)
+        num_pages = self._max_batch * len(request.contexts) * num_pages_for(weights.config, num_tokens)
+        dtype = weights.dtype
+        if weights.device.type == "cpu":
+            # bf16 would round scores to three digits.
+            is_whole = dtype == torch.float32 or weights.config.attention_pattern == "three_region"
+            dtype = torch.float32 if is_whole else torch.float16
+        return PagePool(weights.config, num_pages, dtype, weights.device)
+
+    def _begun(self) -> list[Job]:
+        """Return what is worked on, its pages taken; the rest waits for another that begins alike."""
+        held = dict(self._kept)
+        for job in self.running:
+            for row, key in _first_rows(job):
+                if row.length:
+                    held.setdefault(key, row)
+        begun: list[Job] = []
+        for job in self.running:
+            new = [(row, key) for row, key in _first_rows(job) if not row.pages]
+            # Another runs the same beginning in this pass, and this one takes it over in the next.
+            if any(key in held and not held[key].length for _, key in new):
+                continue
+            for row, key in new:
+                if key in held and held[key].length:  # not its own twin, which begins now too
+                    num_tokens = len(np.frombuffer(key[1], dtype=np.int64))
+                    row.begin_as(held[key], num_tokens - 1)  # the last is run again, for its state
+                else:
+                    row.reserve()
+                    held[key] = row
+            if new:
+                with self._lock:
+                    self._num_to_begin.subtract(key for _, key in new)
+            begun.append(job)
+        self._free_kept()
+        return begun
+
+    def _end(self, job: Job) -> None:
+        """Free a job's rows, but for beginnings that a request which waits will take over."""
+        self.running.remove(job)
+        first_rows = dict(zip(map(id, job.work.rows), _first_rows(job), strict=False))
+        with self._lock:
+            self._num_to_begin.subtract(key for row, key in first_rows.values() if not row.pages)
+        for row in job.work.rows:
+            _, key = first_rows.get(id(row), (row, None))
+            if key is not None and row.length and self._num_to_begin[key] > 0 and key not in self._kept:
+                self._kept[key] = row
+            else:
+                row.free()
+
+    def _free_kept(self) -> None:
+        """Free beginnings that nobody will take over any more."""
+        for key in [key for key in self._kept if self._num_to_begin[key] <= 0]:
+            self._kept.pop(key).free()
+        if self.is_idle:
+            self._num_to_begin.clear()
+
+
+def _beginnings(contexts: Iterable[Context], variant: Variant) -> list[_Beginning]:
+    return [(id(variant), context.tokens.tobytes(), context.positions.tobytes()) for context in contexts]
+
+
+def _first_rows(job: Job) -> list[tuple[Row, _Beginning]]:
+    """Return the rows that begin with a job's contexts, each with what tells which others begin alike."""
+    return list(zip(job.work.rows, _beginnings(job.work.contexts, job.variant), strict=False))
+
+
+def _check(ids: Int64[np.ndarray, "_"], limit: int, noun: str) -> None:
+    if len(ids) and not 0 <= ids.min() <= ids.max() < limit:
+        raise UsageError(
+            f"a request has the {noun} {ids.max() if ids.min() >= 0 else ids.min()}, and the transformer has those "
+            f"from 0 to {limit - 1}: use the model that it was made for"
+        )

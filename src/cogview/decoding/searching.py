@@ -1,0 +1,117 @@
+"""A beam search while the engine works on it: its beams are rows of the pool that fork."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cogview.decoding.drawing import Run
+from cogview.decoding.pool import PagePool, Row
+from cogview.decoding.request import Beam, BeamRequest
+from cogview.decoding.weights import Variant
+
+
+class Searching:
+    """A search's beams.
+
+    Args:
+        request: what is asked for.
+        variant: whose weights.
+        pool: for its rows.
+    """
+
+    def __init__(self, request: BeamRequest, variant: Variant, pool: PagePool) -> None:
+        self.request = request
+        self.variant = variant
+        self.contexts = [request.context]
+        self._pool = pool
+        self._max_tokens = len(request.context.tokens) + len(request.context.next_positions)
+        self.rows = [Row(pool, self._max_tokens)]
+        self._totals = np.zeros(1)
+        self._pieces: list[tuple[int, ...]] = [()]
+        self._ended: list[Beam] = []
+        self.is_done = False
+
+    @property
+    def cost(self) -> int:
+        """Return how many of the engine's `max_batch` it takes up."""
+        return self.request.num_beams
+
+    @property
+    def num_known(self) -> int:
+        """Return how many tokens the next pass runs, over all rows."""
+        return sum(len(run.tokens) for run in self.plan())
+
+    @property
+    def result(self) -> list[Beam]:
+        """Return the best texts, best first."""
+        return self._ended
+
+    def plan(self) -> list[Run]:
+        """Return what to run of each row: the context, or each beam's last piece."""
+        context, step = self.request.context, len(self._pieces[0])
+        if not step:
+            start = self.rows[0].length
+            return [Run(row=self.rows[0], tokens=context.tokens[start:], positions=context.positions[start:])]
+        return [
+            Run(
+                row=row,
+                tokens=np.array([pieces[-1] + self.request.legal.start]),
+                positions=context.next_positions[step - 1 : step],
+            )
+            for row, pieces in zip(self.rows, self._pieces, strict=True)
+        ]
+
+    def take(self, logits: Float[Tensor, "w v"]) -> None:
+        """Take over the logits of all beams: end them, and let the best of their continuations go on."""
+        request = self.request
+        step, max_pieces = len(self._pieces[0]), len(request.context.next_positions)
+        for row, run in zip(self.rows, self.plan(), strict=True):
+            row.length += len(run.tokens)
+        log_p = torch.log_softmax(logits.double(), dim=-1).cpu()
+        if step:
+            ended = [
+                Beam(tokens=pieces, pieces_nats=-float(total), end_nats=-float(log_end))
+                for pieces, total, log_end in zip(self._pieces, self._totals, log_p[:, -1], strict=True)
+            ]
+            self._ended = sorted([*self._ended, *ended], key=lambda beam: -beam.score(request.length_penalty))
+            self._ended = self._ended[: request.num_beams]
+        if step == max_pieces:
+            self.is_done = True
+            return
+        going_on = log_p[:, :-1]
+        if request.allowed is not None:
+            going_on = going_on.masked_fill(torch.from_numpy(~request.allowed[:-1]), -torch.inf)
+        sums = (torch.from_numpy(self._totals)[:, None] + going_on).flatten()
+        totals, choice = sums.topk(min(request.num_beams, len(sums)))
+        is_possible = totals > -torch.inf
+        totals, choice = totals[is_possible], choice[is_possible]
+        # A total only falls, so the longest text is the best that a beam can hope for.
+        hope = float(totals.max()) / (max_pieces + 1) ** request.length_penalty if len(totals) else -np.inf
+        worst = self._ended[-1].score(request.length_penalty) if self._ended else -np.inf
+        if not len(totals) or (len(self._ended) == request.num_beams and worst >= hope):
+            self.is_done = True
+            return
+        num = going_on.shape[1]
+        self._fork((choice // num).tolist())
+        self._totals = totals.numpy()
+        self._pieces = [
+            (*self._pieces[parent], piece)
+            for parent, piece in zip((choice // num).tolist(), (choice % num).tolist(), strict=True)
+        ]
+
+    def _fork(self, parents: list[int]) -> None:
+        """Let each beam go on from the row of its parent: the first takes it over, others begin as it."""
+        rows: list[Row] = []
+        taken: set[int] = set()
+        for parent in parents:
+            row = self.rows[parent]
+            if parent in taken:
+                row = Row(self._pool, self._max_tokens)
+                row.begin_as(self.rows[parent], self.rows[parent].length)
+            taken.add(parent)
+            rows.append(row)
+        for number, row in enumerate(self.rows):
+            if number not in taken:
+                row.free()
+        self.rows = rows

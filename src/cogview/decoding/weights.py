@@ -1,0 +1,199 @@
+"""Weights prepared for decoding: those of a base once, and beside them what adapters add."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from threading import Lock
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cogview.decoding.config import LinearBackend
+from cogview.decoding.linear import DecodingLinear, prepare_linear, with_replaced_columns
+from cogview.transformer.adapter import AdaptedTransformer, LowRankLinear, TokenTable
+from cogview.transformer.attention import CausalSelfAttention
+from cogview.transformer.block import SandwichBlock
+from cogview.transformer.config import TransformerConfig
+from cogview.transformer.model import Transformer
+from cogview.transformer.normalization import rowwise_norm
+
+Norm = Callable[[Tensor], Tensor]
+Addition = Callable[[Tensor], Tensor]
+"""What an adapter adds to a linear map: rows [n i] to rows [n o]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maps:
+    """A block's linear maps; the query comes divided by the square root of the head's size, unless a norm follows."""
+
+    query_key_value: DecodingLinear
+    attention_output: DecodingLinear
+    mlp_inner: DecodingLinear
+    mlp_output: DecodingLinear
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own:
+    """What a block has of a variant's own: its norms, and what is added to its maps, None where nothing is."""
+
+    attention_input_norm: Norm
+    heads_norm: Norm
+    attention_output_norm: Norm
+    mlp_input_norm: Norm
+    mlp_output_norm: Norm
+    query_key_value: Addition | None
+    attention_output: Addition | None
+    mlp_inner: Addition | None
+    mlp_output: Addition | None
+
+
+class Variant:
+    """A base, or one of its adapters at one strength: all that decoding reads beside the base's maps.
+
+    Args:
+        transformer: of the base, or of an adapter beside it.
+        weights: of the base.
+    """
+
+    def __init__(self, transformer: Transformer, weights: "Weights") -> None:
+        self.config = transformer.config
+        self.transformer = transformer
+        self._weights = weights
+        table = transformer.embedding.tokens
+        self.embed_tokens: Callable[[Tensor], Tensor] = partial(F.embedding, weight=table.weight.detach())
+        self._own_rows = table if isinstance(table, TokenTable) else None
+        if self._own_rows is not None:
+            self.embed_tokens = self._own_rows
+        self.positions = transformer.embedding.positions.weight.detach()
+        self.final_norm = rowwise_norm(transformer.final_norm)
+        self.blocks = [self._own(block) for block in _blocks(transformer)]
+        self._heads: dict[range, DecodingLinear] = {}
+
+    def head(self, legal: range) -> DecodingLinear:
+        """Return the map from states to the logits of the legal tokens; the base's rows are prepared once for all."""
+        if legal not in self._heads:
+            head = self._weights.head(legal)
+            if self._own_rows is not None:
+                places, rows = self._own_rows.own_in(legal)
+                if len(places):
+                    head = with_replaced_columns(head, places, self._weights.prepare(rows))
+            self._heads[legal] = head
+        return self._heads[legal]
+
+    def _own(self, block: SandwichBlock) -> Own:
+        attention, mlp = block.attention, block.mlp
+        return Own(
+            attention_input_norm=rowwise_norm(block.attention_input_norm),
+            heads_norm=_heads_norm(attention),
+            attention_output_norm=rowwise_norm(block.attention_output_norm),
+            mlp_input_norm=rowwise_norm(block.mlp_input_norm),
+            mlp_output_norm=rowwise_norm(block.mlp_output_norm),
+            query_key_value=self._addition(attention.query_key_value, is_query_key_value=True),
+            attention_output=self._addition(attention.output),
+            mlp_inner=self._addition(mlp.inner),
+            mlp_output=self._addition(mlp.output),
+        )
+
+    def _addition(self, module: nn.Linear, is_query_key_value: bool = False) -> Addition | None:
+        """Return what an adapter adds to a map, if one does."""
+        if not isinstance(module, LowRankLinear):
+            return None
+        up = module.up.weight.detach().float() * module.scale
+        if is_query_key_value:
+            up = _with_scaled_query(up, self.config)
+        down, up_map = self._weights.prepare(module.down.weight), self._weights.prepare(up)
+        return lambda x: up_map(down(x))
+
+
+class Weights:
+    """A transformer's weights, prepared once; they are taken as they are now.
+
+    Args:
+        transformer: whole, not adapted.
+        dtype: of the linear maps; the transformer's by default. x86 CPUs are faster with fp16 weights, and those
+            with bf16 instructions also with bf16 weights.
+        backend: kernels of the linear maps.
+        batch_invariant: on CPU, make a row's bits the same in any company; next to free with packed weights.
+    """
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        *,
+        dtype: torch.dtype | None = None,
+        backend: LinearBackend = "auto",
+        batch_invariant: bool = True,
+    ) -> None:
+        table = transformer.embedding.tokens.weight.detach()
+        self.device = table.device
+        self.dtype = dtype or table.dtype
+        self.config = transformer.config
+        self.prepare = partial(
+            prepare_linear, dtype=self.dtype, backend=backend, batch_invariant=batch_invariant
+        )
+        self._table = table
+        self._heads: dict[range, DecodingLinear] = {}
+        self._lock = Lock()
+        self.maps = [self._prepare_block(block) for block in _blocks(transformer)]
+        self.base = Variant(transformer, self)
+
+    def variant(self, transformer: AdaptedTransformer) -> Variant:
+        """Return what an adapter of this base adds, prepared; nothing of the base is copied."""
+        return Variant(transformer, self)
+
+    def head(self, legal: range) -> DecodingLinear:
+        """Return the map from states to the logits of the legal tokens: the only rows of the head that are computed."""
+        with self._lock:
+            if legal not in self._heads:
+                self._heads[legal] = self.prepare(self._table[legal.start : legal.stop])
+            return self._heads[legal]
+
+    def _prepare_block(self, block: SandwichBlock) -> Maps:
+        """Prepare a block's linear maps, without what an adapter may add."""
+        attention, mlp = block.attention, block.mlp
+        return Maps(
+            query_key_value=self.prepare(
+                _with_scaled_query(attention.query_key_value.weight, self.config),
+                _with_scaled_query(attention.query_key_value.bias, self.config),
+            ),
+            attention_output=self.prepare(attention.output.weight, attention.output.bias),
+            mlp_inner=self.prepare(mlp.inner.weight, mlp.inner.bias),
+            mlp_output=self.prepare(mlp.output.weight, mlp.output.bias),
+        )
+
+
+def _blocks(transformer: Transformer) -> list[SandwichBlock]:
+    return [block for block in transformer.blocks if isinstance(block, SandwichBlock)]
+
+
+def _with_scaled_query(part: Float[Tensor, "o *i"], config: TransformerConfig) -> Float[Tensor, "o *i"]:
+    """Return weight or bias of a map to Q, K and V with Q / sqrt(head_size), in fp32, unless a norm follows.
+
+    For heads of 16, 64 or 256 channels this loses nothing; for others, weights that are rounded to fewer bits than
+    fp32 are rounded once more than they were.
+    """
+    scaled = part.detach().to(torch.float32, copy=True)
+    if not config.qk_norm:
+        scaled[: config.hidden_size] *= config.head_size**-0.5
+    return scaled
+
+
+def _heads_norm(attention: CausalSelfAttention) -> Norm:
+    """Return what normalises stacked Q, K and V where they are, and divides Q by sqrt(head_size), if anything does."""
+    query_norm, key_norm = attention.query_norm, attention.key_norm
+    if not (isinstance(query_norm, nn.RMSNorm) and isinstance(key_norm, nn.RMSNorm)):
+        return lambda heads: heads
+    head_size = attention.config.head_size
+    gains = torch.stack(
+        [query_norm.weight.detach().float() * head_size**-0.5, key_norm.weight.detach().float()]
+    )
+    epsilon = query_norm.eps
+
+    def normalised(heads: Tensor) -> Tensor:
+        query_key, value = heads.float().view(len(heads), 3, -1, head_size).tensor_split((2,), dim=1)
+        normed = F.rms_norm(query_key, (head_size,), eps=epsilon) * gains[:, None]
+        return torch.cat([normed, value], dim=1).flatten(1)
+
+    return normalised

@@ -1,0 +1,80 @@
+"""Texts to codes: the sequence of text to image as requests."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from cogview.decoding.config import SamplingConfig
+from cogview.decoding.engine import Runner
+from cogview.decoding.request import Context, Drawn, Failed, Finished, Progressed, Request
+from cogview.sequence.template import Pieces, TextToImageTemplate
+
+Progress = Callable[[int, int], None]
+"""Called with the numbers of codes drawn so far and to be drawn, over all pictures."""
+
+
+def text_context(template: TextToImageTemplate, pieces: Pieces) -> Context:
+    """Return what a picture's codes are drawn after: a text; of no pieces, the unconditional context."""
+    prefix = template.prefix(pieces)
+    return Context(
+        tokens=prefix.tokens, positions=prefix.positions, next_positions=template.code_positions(len(pieces))
+    )
+
+
+def picture_request(
+    runner: Runner,
+    template: TextToImageTemplate,
+    pieces: Pieces,
+    seed: int,
+    config: SamplingConfig,
+    given: Int64[np.ndarray, "n"] | None = None,
+) -> Request:
+    """Return what draws a picture.
+
+    Args:
+        runner: of the transformer that has learnt the template.
+        template: the order of tokens.
+        pieces: of the text, numbered as the text tokenizer does.
+        seed: draws the same picture alone or in any company.
+        config: guidance, temperature, top-k, top-p and sampler.
+        given: codes that stand already, row by row, and -1 where one is to be drawn; all are drawn if None.
+    """
+    unconditional = None if config.guidance == 1 else text_context(template, np.empty(0, dtype=np.int64))
+    return Request(
+        context=text_context(template, pieces),
+        unconditional=unconditional,
+        legal=template.vocabulary.image_codes,
+        seed=seed,
+        sampling=config,
+        given=given,
+        num_columns=template.grid_columns,
+        variant=runner.variant,
+    )
+
+
+def draw(
+    runner: Runner, requests: Sequence[Request], progress: Progress | None = None
+) -> Int64[Tensor, "b n"]:
+    """Carry out requests of one number of codes, and return these, on the CPU.
+
+    Raises:
+        CogViewError: the transformer's logits are not finite.
+    """
+    codes = torch.empty(len(requests), requests[0].num_tokens, dtype=torch.int64)
+    num_done = 0
+    with runner.engine.session() as session:
+        row_of = {session.add(request): row for row, request in enumerate(requests)}
+        for event in session.events():
+            if isinstance(event, Failed):
+                raise event.error
+            if isinstance(event, Progressed):
+                num_done += len(event.tokens)
+            elif isinstance(event, Finished):
+                assert isinstance(event.result, Drawn), "pictures are drawn"
+                codes[row_of[event.number]] = torch.from_numpy(event.result.tokens)
+            if progress is not None:
+                progress(num_done, codes.numel())
+    return codes
