@@ -32,6 +32,7 @@ def run(
     top_k: int | None = None,
     top_p: float | None = None,
     guidance: float | None = None,
+    sampler: Literal["gumbel", "inversion"] = "gumbel",
     balance_words: bool = False,
     out: Path = Path("out"),
     sheet_scale: int = 1,
@@ -72,6 +73,8 @@ def run(
             default.
         guidance: above 1, follow the text more closely than it was learnt, for models trained with some texts dropped;
             the model's own by default.
+        sampler: how random numbers become codes. A picture's file names it; those that name none are drawn again by
+            inversion.
         balance_words: give each word for people ("a doctor", 医生) a gender and a skin tone, in turn from seed to seed.
         out: the folder in which the numbered folder is made.
         sheet_scale: enlarge the pictures on contact sheets so many times, by plain resampling; the files stay as drawn.
@@ -113,6 +116,7 @@ def run(
             "top_k": top_k,
             "top_p": pipeline.top_p if top_p is None else top_p,
             "guidance": pipeline.guidance if guidance is None else guidance,
+            "sampler": sampler,
             "balance_words": balance_words,
         }
         settings = {

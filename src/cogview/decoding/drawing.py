@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from cogview.decoding.guesses import GuessKind, GuessMemory, drawn_kinds
 from cogview.decoding.gumbel import key_of
 from cogview.decoding.pool import MAX_NEW_CODES, PagePool, Row
-from cogview.decoding.proposer import GuessKind, Proposer, drawn_kinds
+from cogview.decoding.proposer import Proposer
 from cogview.decoding.request import Drawn, Request
 from cogview.decoding.sampling import seeded_uniforms
 from cogview.decoding.weights import Variant
@@ -71,6 +72,11 @@ class Drawing:
         self._num_scored = 0
         self._num_told = 0
         self._nats: list[Float64[np.ndarray, "_"]] = []
+        context = self.contexts[0].tokens.tolist()
+        is_other = [token not in request.legal for token in reversed(context)]
+        self._num_before = is_other.index(True) if True in is_other else len(context)
+        start = len(context) - self._num_before
+        self._codes = [token - request.legal.start for token in context[start:]] + [-1] * num
         self._guesses = np.full(num, -1)
         self._kinds = np.full(num, GuessKind.GIVEN, dtype=np.int64)
         self._later = self._guesses.copy()
@@ -122,24 +128,25 @@ class Drawing:
         is_behind = self._stop(0) < len(self.contexts[0].tokens) + first
         if first >= stop or self._has_ended or self.rows[0].length == 0 or is_behind:
             return np.empty(0)
-        columns, given, tokens = self.request.num_columns, self._given, self.tokens
-        self._guesses[first:], self._kinds[first:] = self._later[first:], self._later_kinds[first:]
-        guesses, kinds = self._guesses, self._kinds
-        for place in range(first, stop):
-            if given[place] >= 0:
-                guesses[place], kinds[place] = given[place], GuessKind.GIVEN
-            elif guesses[place] < 0:
-                if not columns or place == 0:
-                    stop = place
+        columns, memory, before = self.request.num_columns, self._memory(proposer), self._num_before
+        guesses, kinds = self._later[first:stop].tolist(), self._later_kinds[first:stop].tolist()
+        given, codes = self._given[first:stop].tolist(), self._codes
+        for index, held in enumerate(guesses):
+            place = before + first + index
+            if given[index] >= 0:
+                guesses[index], kinds[index] = given[index], GuessKind.GIVEN
+            elif held < 0:
+                if not columns or not place:
+                    stop = first + index
                     break
-                left = tokens[place - 1] if place - 1 < first else guesses[place - 1]
-                if place < columns:
-                    guesses[place], kinds[place] = left, GuessKind.LEFT
-                    continue
-                above = tokens[place - columns] if place - columns < first else guesses[place - columns]
-                guesses[place] = above
-                kinds[place] = GuessKind.AGREEING if above == left else GuessKind.DISAGREEING
-        return np.cumprod(proposer.beliefs[kinds[first:stop]])
+                guesses[index], kinds[index] = memory.guess(codes, place, columns)
+            codes[place] = guesses[index]
+        self._guesses[first:stop], self._kinds[first:stop] = guesses[: stop - first], kinds[: stop - first]
+        return np.cumprod(proposer.beliefs[self._kinds[first:stop]])
+
+    def _memory(self, proposer: Proposer) -> GuessMemory:
+        request = self.request
+        return proposer.memory_of((id(self.variant), request.legal, request.num_columns))
 
     def plan(self, num_guesses: int) -> list[Run]:
         """Return what to run of each row: all that is known and not in the pool, and guesses behind it.
@@ -202,7 +209,7 @@ class Drawing:
         """
         self.num_passes += 1
         first, stop = self.num_final, min(self.num_final + self._window, len(self.tokens))
-        drawn = self._given.copy()
+        drawn: Int64[np.ndarray, "n"] = self._given.copy()
         drawn[places] = tokens
         guessed = self._guesses[first : stop - 1].copy()
         num_held = 0
@@ -215,8 +222,12 @@ class Drawing:
                 num_held = min(num_held, len(made) - 1)
                 self._has_ended = True
             proposer.learn_guesses(self._kinds[first : stop - 1], num_held)
-            self.num_final = first + len(made)
-            self.tokens[first : self.num_final] = made
+            self._make_final(made)
+            if self.request.num_columns:
+                start = self._num_before
+                self._memory(proposer).learn(
+                    self._codes, start + first, start + self.num_final, self.request.num_columns
+                )
             later = np.arange(self.num_final, stop)
             later = later[self._given[later] < 0]
             if len(later):
@@ -226,12 +237,8 @@ class Drawing:
                     confidence[of_later], (before == drawn[later]).astype(np.int64)
                 )
                 self._later[later] = drawn[later]
-        for row, context, stream, num_run in zip(
-            self.rows, self.contexts, self._streams, self._num_run, strict=True
-        ):
-            start = len(context.tokens)
-            stream[start : start + self.num_final] = self.tokens[: self.num_final] + self.request.legal.start
-            row.length = min(start + first + num_held, num_run)
+        for row, context, num_run in zip(self.rows, self.contexts, self._num_run, strict=True):
+            row.length = min(len(context.tokens) + first + num_held, num_run)
         self._take_given()
 
     def told(self) -> tuple[int, Int64[np.ndarray, "n"]]:
@@ -253,9 +260,14 @@ class Drawing:
             return
         to_draw = np.flatnonzero(self._given[self.num_final :] < 0)
         stop = self.num_final + int(to_draw[0]) if len(to_draw) else len(self.tokens)
-        made = self._given[self.num_final : stop]
-        self.tokens[self.num_final : stop] = made
+        self._make_final(self._given[self.num_final : stop])
+
+    def _make_final(self, made: Int64[np.ndarray, "n"]) -> None:
+        """Add tokens to those that are final."""
+        first, stop = self.num_final, self.num_final + len(made)
+        self.tokens[first:stop] = made
+        self._codes[self._num_before + first : self._num_before + stop] = made.tolist()
         for context, stream in zip(self.contexts, self._streams, strict=True):
             start = len(context.tokens)
-            stream[start + self.num_final : start + stop] = made + self.request.legal.start
+            stream[start + first : start + stop] = made + self.request.legal.start
         self.num_final = stop

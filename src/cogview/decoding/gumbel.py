@@ -41,7 +41,7 @@ def key_of(seed: int) -> tuple[int, int]:
 
 
 def gumbel_numbers(
-    keys: Int64[Tensor, "*b 2"], places: Int64[Tensor, "*b"], tokens: Int64[Tensor, "..."]
+    keys: Int64[Tensor, "... 2"], places: Int64[Tensor, "..."], tokens: Int64[Tensor, "..."]
 ) -> Float64[Tensor, "..."]:
     """Return the number of each of some tokens at a place; the shapes are broadcast.
 

@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
+from cogview.decoding.config import Sampler
 from cogview.errors import UsageError
 from cogview.generation.magnifying import MagnifyingModel, check_factor
 from cogview.generation.one_colour import is_one_coloured
@@ -67,6 +68,7 @@ class Pipeline(MagnifyingModel):
         top_k: int | None = ...,
         top_p: float | int | None = ...,
         guidance: float | int | None = ...,
+        sampler: Sampler = ...,
         progress: Progress | None = ...,
         adapter: str | None = ...,
         adapter_strength: float | int = ...,
@@ -89,6 +91,7 @@ class Pipeline(MagnifyingModel):
         top_k: int | None = ...,
         top_p: float | int | None = ...,
         guidance: float | int | None = ...,
+        sampler: Sampler = ...,
         progress: Progress | None = ...,
         adapter: str | None = ...,
         adapter_strength: float | int = ...,
@@ -110,6 +113,7 @@ class Pipeline(MagnifyingModel):
         top_k: int | None = None,
         top_p: float | int | None = None,
         guidance: float | int | None = None,
+        sampler: Sampler = "gumbel",
         progress: Progress | None = None,
         adapter: str | None = None,
         adapter_strength: float | int = 1.0,
@@ -138,6 +142,7 @@ class Pipeline(MagnifyingModel):
                 by default.
             guidance: above 1, what the text says is followed more closely than it was learnt, with twice the rows to
                 compute; for models that were trained with some texts dropped. The model's own by default.
+            sampler: how random numbers become codes; "inversion" draws what was drawn before there was a choice.
             progress: called with the numbers of codes drawn and to be drawn, those of magnifying among them.
             adapter: the name of the one to draw with (see `adapters`); none by default.
             adapter_strength: how many times what it learnt to add it adds; below 1 a style is weaker, and things are
@@ -186,6 +191,7 @@ class Pipeline(MagnifyingModel):
             top_k,
             top_p,
             guidance,
+            sampler,
             _counted(progress, 0, num_all),
             adapter,
             adapter_strength,
@@ -231,6 +237,7 @@ class Pipeline(MagnifyingModel):
         top_k: int | None = None,
         top_p: float | int | None = None,
         guidance: float | int | None = None,
+        sampler: Sampler = "gumbel",
         progress: Progress | None = None,
         adapter: str | None = None,
         adapter_strength: float | int = 1.0,
@@ -254,7 +261,7 @@ class Pipeline(MagnifyingModel):
         read = self.reading(texts, adapter, strict)
         words = texts_of_candidates([read[text] for text in texts], num_candidates, min(seeds))
         return self._draw(
-            words, seeds, temperature, top_k, top_p, guidance, progress, adapter, adapter_strength
+            words, seeds, temperature, top_k, top_p, guidance, sampler, progress, adapter, adapter_strength
         )
 
     def _draw(
@@ -265,12 +272,13 @@ class Pipeline(MagnifyingModel):
         top_k: int | None,
         top_p: float | int | None,
         guidance: float | int | None,
+        sampler: Sampler,
         progress: Progress | None,
         adapter: str | None,
         adapter_strength: float | int,
     ) -> Int64[Tensor, "n b r s"]:
         """Draw the codes of a checked request's rows of candidates, for a method that the user called."""
-        config = self.sampling(temperature, top_k, top_p, guidance)
+        config = self.sampling(temperature, top_k, top_p, guidance, sampler)
         if config.guidance != 1 and self.guidance == 1:
             warnings.warn(
                 f"guidance {config.guidance:g} compares with pictures drawn without a text, which this model does not "

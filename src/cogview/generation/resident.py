@@ -11,7 +11,7 @@ from typing import get_args
 
 import torch
 
-from cogview.decoding.config import SamplingConfig
+from cogview.decoding.config import Sampler, SamplingConfig
 from cogview.decoding.engine import Runner
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.adapters import DRAWING_TASKS, check_name, find_adapter_folder, load_task_model
@@ -110,6 +110,7 @@ class ResidentModel:
         top_k: int | None = None,
         top_p: float | int | None = None,
         guidance: float | int | None = None,
+        sampler: Sampler = "gumbel",
     ) -> SamplingConfig:
         """Return how to draw, with the model's own top-p and guidance where None are given.
 
@@ -121,6 +122,7 @@ class ResidentModel:
             temperature=float(temperature),
             top_k=top_k,
             top_p=self.top_p if top_p is None else float(top_p),
+            sampler=sampler,
         )
 
     @property
