@@ -372,7 +372,7 @@ def take_many_steps(num_steps: int) -> None:
     assert not engine._silenced
     assert not +engine._scheduler._num_to_begin
     assert not engine._scheduler._kept
-    assert _peak_kilobytes() < most_kilobytes + 2**15
+    assert _peak_kilobytes() < most_kilobytes + 2**15, (_peak_kilobytes(), most_kilobytes)
 
 
 def test_one_request_that_fails_leaves_the_others_alone() -> None:

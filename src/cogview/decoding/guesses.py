@@ -6,7 +6,7 @@ from enum import IntEnum
 import numpy as np
 from jaxtyping import Float64, Int64
 
-_MAX_CONTEXTS = 1 << 16
+_MAX_CONTEXTS = 1 << 14
 """Neighbourhoods that are remembered; then all are forgotten."""
 
 

@@ -10,6 +10,8 @@ plain products take over where they don't.
 from functools import cache
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -89,18 +91,35 @@ def prepare_linear(
     multiple = 1
     if batch_invariant and weight.device.type == "cpu":
         multiple = row_multiple(weight.shape[1], weight.shape[0], dtype, packed, torch.get_num_threads())
-    if multiple == 1:
+    if multiple == 1 and not packed:
         return product
 
     def padded_product(x: Tensor, gelu: bool = False) -> Tensor:
         num_rows = x.shape[0]
-        num_missing = -num_rows % multiple
+        num_run = _padded(num_rows) if packed else num_rows
+        num_missing = num_run + -num_run % multiple - num_rows
         if not num_missing:
             return product(x, gelu)
         # Any rows do, and joining costs less than filling with zeros.
         return product(torch.cat([x, x[:1].expand(num_missing, -1)]), gelu)[:num_rows]
 
     return padded_product
+
+
+def padded_rows(num_rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Return how many rows packed kernels run for some: four numbers to each doubling.
+
+    For each number of rows oneDNN writes code of its own, which takes milliseconds and is kept: 200 MB after some
+    hundred numbers (torch 2.13).
+    """
+    rows = np.maximum(num_rows, 1)
+    step = 2 ** np.maximum(np.ceil(np.log2(rows)).astype(np.int64) - 3, 0)
+    return -(-rows // step) * step
+
+
+@cache
+def _padded(num_rows: int) -> int:
+    return int(padded_rows(np.array([num_rows]))[0])
 
 
 @cache
@@ -126,8 +145,10 @@ def row_multiple(
     product = (_packed_product if packed else _plain_product)(weight, None)
     together = product(x)
     for multiple in _ROW_MULTIPLES:
-        sizes = range(multiple, len(x), multiple)
-        if all(torch.equal(product(x[:size]), together[:size]) for size in sizes):
+        every = np.arange(1, len(x))
+        run = padded_rows(every) if packed else every
+        sizes = np.unique(run + -run % multiple)
+        if all(torch.equal(product(x[:size]), together[:size]) for size in sizes.tolist()):
             return multiple
     return 1  # no padding helps; rows may then differ in their last bits
 

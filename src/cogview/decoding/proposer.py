@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from cogview.decoding.guesses import FIRST_BELIEFS, GuessKind, GuessMemory
+from cogview.decoding.linear import padded_rows
 from cogview.errors import UsageError
 
 MAX_WINDOW = 64
@@ -16,6 +17,9 @@ _WORTH = 0.4
 
 Chosen by trying: of 1, 0.7, 0.5, 0.3 and 0.15 the larger ones are best for many pictures at once, the smaller for one.
 """
+
+_MAX_SOURCES = 16
+"""Of pictures that are remembered."""
 
 _MEMORY = 0.98
 """Of a pass's weight in what is learnt is left after the next one."""
@@ -67,6 +71,8 @@ class Proposer:
 
     def memory_of(self, source: Hashable) -> GuessMemory:
         """Return what is remembered of pictures from one source: weights, legal tokens and columns."""
+        if source not in self._memories and len(self._memories) >= _MAX_SOURCES:
+            self._memories.clear()
         return self._memories.setdefault(source, GuessMemory())
 
     def learn_guesses(self, kinds: Int64[np.ndarray, "n"], num_held: int) -> None:
@@ -104,9 +110,9 @@ class Proposer:
         cost = np.asarray(costs)[owner]
         order = np.argsort(-gains / cost, kind="stable")
         codes = len(reaches) + np.cumsum(gains[order])
-        tokens = self.fixed_tokens + num_tokens + np.cumsum(cost[order])
+        tokens = self.fixed_tokens + padded_rows(num_tokens + np.cumsum(cost[order]))
         rates = codes / tokens
         best = int(rates.argmax())
-        if rates[best] <= len(reaches) / (self.fixed_tokens + num_tokens):
+        if rates[best] <= len(reaches) / (self.fixed_tokens + padded_rows(np.array([num_tokens]))[0]):
             return [0] * len(reaches)
         return np.bincount(owner[order[: best + 1]], minlength=len(reaches)).tolist()
