@@ -35,7 +35,7 @@ class _Group:
         key_starts: where each sum of them begins.
         value_rows: of the values' table, for each token and head one for each entry.
         value_starts: where each sum of them begins.
-        is_unseen: which entries a token does not see, [g 1 k].
+        is_unseen: which entries of its last page a token does not see, [g 1 p].
         biases: what is added to the scores instead, for each layer, [l g 1 k].
     """
 
@@ -101,7 +101,8 @@ def _group(
     width = num_pages * PAGE
     is_unseen = biases = None
     if places.last_entry is not None:
-        is_unseen = (torch.arange(width) > torch.from_numpy(places.last_entry[tokens])[:, None])[:, None]
+        last = torch.from_numpy(places.last_entry[tokens] % PAGE)
+        is_unseen = (torch.arange(PAGE) > last[:, None])[:, None]
     if places.biases is not None:
         biases = places.biases[:, tokens, None]
     return _Group(
@@ -134,7 +135,7 @@ def _attended(
     if group.biases is not None:
         scores += group.biases[layer]
     if group.is_unseen is not None:
-        scores.masked_fill_(group.is_unseen, -torch.inf)
+        scores[..., -PAGE:].masked_fill_(group.is_unseen, -torch.inf)
     weights = torch.softmax(scores, dim=-1).view(-1)
     return _sums_of_rows(value_table, group.value_rows, group.value_starts, weights).view(group.num, -1)
 

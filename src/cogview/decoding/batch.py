@@ -115,12 +115,12 @@ class Batch:
             is_search = isinstance(job.work, Searching)
             groups.setdefault((id(job.variant), job.work.request.legal, is_search), []).append(planned)
         for (_, legal, is_search), members in groups.items():
-            which = np.concatenate(
-                [np.arange(each.start, each.stop) for planned in members for each in planned.states]
-            )
-            some = states
-            if len(which) < len(states):
-                some = states[torch.from_numpy(which).to(states.device)]
+            rows = [each for planned in members for each in planned.states]
+            if not is_search:  # the unconditional ones behind all others
+                rows = [planned.states[0] for planned in members]
+                rows += [each for planned in members for each in planned.states[1:]]
+            which = np.concatenate([np.arange(each.start, each.stop) for each in rows])
+            some = states[torch.from_numpy(which).to(states.device)]
             logits = members[0].job.variant.head(legal)(some)
             events += _search(members, logits) if is_search else _take(members, logits, proposer)
         return events
@@ -179,29 +179,27 @@ def _drawing(planned: Planned) -> Drawing:
 def _guided(
     logits: Float[Tensor, "w v"], works: Sequence[Drawing], places: Sequence[Int64[np.ndarray, "_"]]
 ) -> Float[Tensor, "a v"]:
-    """Return the logits of each asked place, those with guidance moved away from the unconditional ones."""
-    if all(len(work.rows) == 1 for work in works):
-        return logits
-    with_text, without, guided, strengths = [], [], [], []
-    start = num_asked = 0
-    for work, asked in zip(works, places, strict=True):
-        num = len(asked)
-        with_text.append(np.arange(start, start + num))
-        if len(work.rows) == 2:
-            without.append(np.arange(start + num, start + 2 * num))
-            guided.append(np.arange(num_asked, num_asked + num))
-            strengths.append(np.full(num, work.request.sampling.guidance, dtype=np.float32))
-        start += num * len(work.rows)
-        num_asked += num
-    device = logits.device
+    """Return the logits of each asked place, those with guidance moved away from the unconditional ones.
+
+    Args:
+        logits: of all places, and behind them the unconditional ones of those with guidance.
+        works: in their order.
+        places: of each.
+    """
+    num = sum(len(asked) for asked in places)
+    own, other = logits[:num], logits[num:]
+    if not len(other):
+        return own
+    is_guided = np.repeat([len(work.rows) == 2 for work in works], [len(asked) for asked in places])
+    strengths = np.repeat(
+        [work.request.sampling.guidance for work in works], [len(asked) for asked in places]
+    )
     # What is far apart must not be rounded.
-    own = logits[torch.from_numpy(np.concatenate(with_text)).to(device)].float()
-    other = logits[torch.from_numpy(np.concatenate(without)).to(device)].float()
-    strength = torch.from_numpy(np.concatenate(strengths)).to(device)[:, None]
-    if len(other) == len(own):
-        return other + strength * (own - other)
-    where = torch.from_numpy(np.concatenate(guided)).to(device)
-    return own.index_copy(0, where, other + strength * (own[where] - other))
+    where = None if is_guided.all() else torch.from_numpy(np.flatnonzero(is_guided)).to(logits.device)
+    guided = (own if where is None else own[where]).float() - other.float()
+    guided *= torch.from_numpy(strengths[is_guided].astype(np.float32)).to(logits.device)[:, None]
+    guided += other.float()
+    return guided if where is None else own.float().index_copy(0, where, guided)
 
 
 def _choices(
