@@ -1,10 +1,11 @@
 """Prepared linear maps compute what plain ones do, and a row has the same bits in any company."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from cogview.decoding.linear import can_pack, prepare_linear, row_multiple
+from cogview.decoding.linear import can_pack, padded_rows, prepare_linear, row_multiple
 from cogview.errors import UsageError
 
 SHAPES = [(96, 288), (96, 96), (384, 96), (2048, 64)]
@@ -102,3 +103,18 @@ def test_the_original_weight_is_left_as_it_was() -> None:
     before = weight.clone()
     prepare_linear(weight, bias)
     assert torch.equal(weight, before)
+
+
+def test_no_rows_give_no_rows() -> None:
+    for backend in ("packed", "plain"):
+        linear = prepare_linear(torch.randn(8, 16), torch.randn(8), backend=backend)
+        assert linear(torch.empty(0, 16), gelu=True).shape == (0, 8)
+        assert linear(torch.empty(0, 16)).shape == (0, 8)
+
+
+def test_rows_are_padded_to_four_numbers_for_each_doubling() -> None:
+    padded = padded_rows(np.arange(1, 5000))
+    assert (padded >= np.arange(1, 5000)).all()
+    assert (padded <= 1.25 * np.arange(1, 5000)).all()
+    assert len(np.unique(padded)) <= 8 + 4 * 10
+    assert np.array_equal(padded_rows(padded), padded)

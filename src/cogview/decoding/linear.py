@@ -98,7 +98,7 @@ def prepare_linear(
         num_rows = x.shape[0]
         num_run = _padded(num_rows) if packed else num_rows
         num_missing = num_run + -num_run % multiple - num_rows
-        if not num_missing:
+        if not num_missing or not num_rows:
             return product(x, gelu)
         # Any rows do, and joining costs less than filling with zeros.
         return product(torch.cat([x, x[:1].expand(num_missing, -1)]), gelu)[:num_rows]
