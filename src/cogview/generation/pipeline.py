@@ -5,17 +5,17 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
+from typing import Unpack, overload
 
 import torch
 from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from cogview.decoding.config import Sampler
 from cogview.errors import UsageError
 from cogview.generation.magnifying import MagnifyingModel, check_factor
 from cogview.generation.one_colour import is_one_coloured
+from cogview.generation.options import CodeArguments, CodeOptions, PictureArguments, PictureOptions
 from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import find_model_folder, load_pretrained
 from cogview.generation.request import check_pieces, check_request, texts_of_candidates
@@ -64,20 +64,9 @@ class Pipeline(MagnifyingModel):
         num_candidates: int = ...,
         keep: int | None = ...,
         seed: int = ...,
-        temperature: float | int = ...,
-        top_k: int | None = ...,
-        top_p: float | int | None = ...,
-        guidance: float | int | None = ...,
-        sampler: Sampler = ...,
+        *,
         progress: Progress | None = ...,
-        adapter: str | None = ...,
-        adapter_strength: float | int = ...,
-        balance_words: bool = ...,
-        captioner: str | None = ...,
-        upscale: int = ...,
-        magnifier: str | None = ...,
-        size_pixels: int | None = ...,
-        strict: bool = ...,
+        **options: Unpack[PictureArguments],
     ) -> list[GeneratedImage]: ...
 
     @overload
@@ -87,20 +76,9 @@ class Pipeline(MagnifyingModel):
         num_candidates: int = ...,
         keep: int | None = ...,
         seed: int = ...,
-        temperature: float | int = ...,
-        top_k: int | None = ...,
-        top_p: float | int | None = ...,
-        guidance: float | int | None = ...,
-        sampler: Sampler = ...,
+        *,
         progress: Progress | None = ...,
-        adapter: str | None = ...,
-        adapter_strength: float | int = ...,
-        balance_words: bool = ...,
-        captioner: str | None = ...,
-        upscale: int = ...,
-        magnifier: str | None = ...,
-        size_pixels: int | None = ...,
-        strict: bool = ...,
+        **options: Unpack[PictureArguments],
     ) -> list[list[GeneratedImage]]: ...
 
     def generate(
@@ -109,20 +87,9 @@ class Pipeline(MagnifyingModel):
         num_candidates: int = 4,
         keep: int | None = None,
         seed: int = 0,
-        temperature: float | int = 1.0,
-        top_k: int | None = None,
-        top_p: float | int | None = None,
-        guidance: float | int | None = None,
-        sampler: Sampler = "gumbel",
+        *,
         progress: Progress | None = None,
-        adapter: str | None = None,
-        adapter_strength: float | int = 1.0,
-        balance_words: bool = False,
-        captioner: str | None = None,
-        upscale: int = 1,
-        magnifier: str | None = None,
-        size_pixels: int | None = None,
-        strict: bool = False,
+        **options: Unpack[PictureArguments],
     ) -> list[GeneratedImage] | list[list[GeneratedImage]]:
         """Draw pictures for one text or for several.
 
@@ -135,28 +102,9 @@ class Pipeline(MagnifyingModel):
             keep: how many of them to return, the best ones by CapLoss; all, without ranking them, if None. Needs a
                 captioner, unless it is all of them.
             seed: of the first candidate; not negative.
-            temperature: below 1 prefers probable codes, above 1 levels them; 0 always takes the most probable, so
-                that all candidates are one picture.
-            top_k: draw from the most probable codes only; from all if None.
-            top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all. The model's own
-                by default.
-            guidance: above 1, what the text says is followed more closely than it was learnt, with twice the rows to
-                compute; for models that were trained with some texts dropped. The model's own by default.
-            sampler: how random numbers become codes; "inversion" draws what was drawn before there was a choice.
             progress: called with the numbers of codes drawn and to be drawn, those of magnifying among them.
-            adapter: the name of the one to draw with (see `adapters`); none by default.
-            adapter_strength: how many times what it learnt to add it adds; below 1 a style is weaker, and things are
-                more as the model draws them without.
-            captioner: the name of the adapter to rank with, if there are several; if given, all are ranked by default.
-            upscale: 2 or 4 draws those that are kept at so many times the size that is encoded: by the image
-                tokenizer's decoder, if there is one for it and no magnifier is named; else an adapter for
-                super-resolution draws more codes, with the same `top_k` and `top_p`.
-            magnifier: the name of the adapter to magnify with.
-            size_pixels: of the pictures' longer side; of the sizes that the image tokenizer's decoders draw, by default
-                the model's own, `size_pixels`, or that times `upscale`.
-            balance_words: give each word for people a gender and a skin tone, in turn from seed to seed; see
-                `cogview.text.word_replacing`.
-            strict: refuse words that the model has never seen, rather than warn of them.
+            options: those of `PictureOptions`: temperature, top_k, top_p, guidance, sampler, adapter, adapter_strength,
+                strict, captioner, upscale, magnifier, size_pixels and balance_words.
 
         Returns:
             The candidates of the text in the order of their seeds, or of CapLoss, the best first, if they were ranked;
@@ -167,49 +115,54 @@ class Pipeline(MagnifyingModel):
         """
         is_single = isinstance(text, str)
         texts = [text] if isinstance(text, str) else list(text)
+        drawn = self._pictures(texts, num_candidates, keep, seed, PictureOptions(**options), progress)
+        _warn_of_one_colour(drawn, self.sampling(top_p=options.get("top_p")).top_p)
+        return drawn[0] if is_single else drawn
+
+    def _pictures(
+        self,
+        texts: Sequence[str],
+        num_candidates: int,
+        keep: int | None,
+        seed: int,
+        options: PictureOptions,
+        progress: Progress | None,
+    ) -> list[list[GeneratedImage]]:
+        """Draw, rank and enlarge."""
+        captioner, upscale, magnifier = options.captioner, options.upscale, options.magnifier
         is_ranked = captioner is not None or (keep is not None and bool(self.captioner_names))
         check_request(texts, num_candidates, keep, seed, is_ranked)
         check_factor(upscale)
         # What is missing is found out before the codes are drawn, not after.
         ranker = self.captioner(captioner) if is_ranked else None
         enlarger = None if self.is_decoded(upscale, magnifier) else self.magnifier(magnifier)
-        size = self.checked_size(size_pixels, upscale, magnifier)
+        size = self.checked_size(options.size_pixels, upscale, magnifier)
         num_kept = len(texts) * (num_candidates if keep is None else keep)
         num_drawn = len(texts) * num_candidates * self.template.num_codes_per_image
-        num_all = num_drawn + (
-            enlarger.num_codes(num_kept, (self.template.grid_rows, self.template.grid_columns), upscale)
-            if enlarger
-            else 0
-        )
-        asked = texts_of_candidates(texts, num_candidates, seed, balance_words)
-        read = self.reading(itertools.chain(*asked), adapter, strict)
+        grid = self.template.grid_rows, self.template.grid_columns
+        num_all = num_drawn + (enlarger.num_codes(num_kept, grid, upscale) if enlarger else 0)
+        asked = texts_of_candidates(texts, num_candidates, seed, options.balance_words)
+        read = self.reading(itertools.chain(*asked), options.adapter, options.strict)
         words = [[read[text] for text in row] for row in asked]
-        codes = self._draw(
-            words,
-            [seed] * len(texts),
-            temperature,
-            top_k,
-            top_p,
-            guidance,
-            sampler,
-            _counted(progress, 0, num_all),
-            adapter,
-            adapter_strength,
-        )
+        codes = self._draw(words, [seed] * len(texts), options, _counted(progress, 0, num_all))
         # What a candidate was drawn for counts, so that no way of balancing words is preferred to another.
         kept = [self.best(ranker, row, each, keep) for row, each in zip(words, codes, strict=True)]
         chosen = [(index, number, loss) for index, row in enumerate(kept) for number, loss in row]
         shown = torch.stack([codes[index, number] for index, number, _ in chosen])
         if enlarger is not None:
+            config = self.magnifying_config(
+                enlarger,
+                0.0 if options.temperature == 0 else None,
+                options.top_k,
+                self.top_p if options.top_p is None else options.top_p,
+            )
             shown = self.magnified(
                 enlarger,
                 shown,
                 [words[index][number] for index, number, _ in chosen],
                 [seed + number for _, number, _ in chosen],
                 upscale,
-                self.magnifying_config(
-                    enlarger, 0.0 if temperature == 0 else None, top_k, self.top_p if top_p is None else top_p
-                ),
+                config,
                 _counted(progress, num_drawn, num_all),
             )
         drawn: list[list[GeneratedImage]] = [[] for _ in texts]
@@ -225,28 +178,21 @@ class Pipeline(MagnifyingModel):
                     drawn_text=said if said != texts[index] else None,
                 )
             )
-        _warn_of_one_colour(drawn, self.sampling(top_p=top_p).top_p)
-        return drawn[0] if is_single else drawn
+        return drawn
 
     def generate_codes(
         self,
         text: str | Sequence[str],
         num_candidates: int = 4,
         seed: int | Sequence[int] = 0,
-        temperature: float | int = 1.0,
-        top_k: int | None = None,
-        top_p: float | int | None = None,
-        guidance: float | int | None = None,
-        sampler: Sampler = "gumbel",
+        *,
         progress: Progress | None = None,
-        adapter: str | None = None,
-        adapter_strength: float | int = 1.0,
-        strict: bool = False,
+        **options: Unpack[CodeArguments],
     ) -> Int64[Tensor, "n b r s"]:
         """Return the codes of the pictures that `generate` would draw, [texts, candidates, rows, columns].
 
-        No image tokenizer is needed. The arguments are those of `generate`, but words are not replaced, and `seed` may
-        also be that of the first candidate of each text by itself.
+        No image tokenizer is needed. The arguments are those of `generate`, with the options of `CodeOptions`; words
+        are not replaced, and `seed` may also be that of the first candidate of each text by itself.
 
         Raises:
             UsageError: an empty text or an impossible number.
@@ -258,35 +204,30 @@ class Pipeline(MagnifyingModel):
             raise UsageError(
                 f"there are {len(texts)} texts and {len(seeds)} seeds: give one for all, or one for each"
             )
-        read = self.reading(texts, adapter, strict)
+        how = CodeOptions(**options)
+        read = self.reading(texts, how.adapter, how.strict)
         words = texts_of_candidates([read[text] for text in texts], num_candidates, min(seeds))
-        return self._draw(
-            words, seeds, temperature, top_k, top_p, guidance, sampler, progress, adapter, adapter_strength
-        )
+        return self._draw(words, seeds, how, progress)
 
     def _draw(
         self,
         rows: Sequence[Sequence[str]],
         first_seeds: Sequence[int],
-        temperature: float | int,
-        top_k: int | None,
-        top_p: float | int | None,
-        guidance: float | int | None,
-        sampler: Sampler,
+        options: CodeOptions,
         progress: Progress | None,
-        adapter: str | None,
-        adapter_strength: float | int,
     ) -> Int64[Tensor, "n b r s"]:
-        """Draw the codes of a checked request's rows of candidates, for a method that the user called."""
-        config = self.sampling(temperature, top_k, top_p, guidance, sampler)
+        """Draw the codes of a checked request's rows of candidates."""
+        config = self.sampling(
+            options.temperature, options.top_k, options.top_p, options.guidance, options.sampler
+        )
         if config.guidance != 1 and self.guidance == 1:
             warnings.warn(
                 f"guidance {config.guidance:g} compares with pictures drawn without a text, which this model does not "
                 "say it was trained for (--dropped-texts); if they come out spoilt, leave it out",
-                stacklevel=3,
+                stacklevel=4,
             )
         pieces = {text: self.text_tokenizer.encode(text) for row in rows for text in row}
-        runner, template = self.drawer(adapter, adapter_strength)
+        runner, template = self.drawer(options.adapter, options.adapter_strength)
         check_pieces(pieces, template.max_text_pieces)
         requests = [
             picture_request(runner, template, pieces[text], seed, config)

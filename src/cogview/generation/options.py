@@ -1,0 +1,81 @@
+"""How pictures are drawn: one frozen object from the user's call to the engine."""
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+from cogview.decoding.config import Sampler
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeOptions:
+    """How codes are drawn.
+
+    Args:
+        temperature: below 1 prefers probable codes, above 1 levels them; 0 always takes the most probable, so that all
+            candidates are one picture.
+        top_k: draw from the most probable codes only; from all if None.
+        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all. The model's own by
+            default.
+        guidance: above 1, what the text says is followed more closely than it was learnt, with twice the rows to
+            compute; for models that were trained with some texts dropped. The model's own by default.
+        sampler: how random numbers become codes; "inversion" draws what was drawn before there was a choice.
+        adapter: the name of the one to draw with (see `Pipeline.adapters`); none by default.
+        adapter_strength: how many times what it learnt to add it adds; below 1 a style is weaker, and things are more
+            as the model draws them without.
+        strict: refuse words that the model has never seen, rather than warn of them.
+    """
+
+    temperature: float | int = 1.0
+    top_k: int | None = None
+    top_p: float | int | None = None
+    guidance: float | int | None = None
+    sampler: Sampler = "gumbel"
+    adapter: str | None = None
+    adapter_strength: float | int = 1.0
+    strict: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions(CodeOptions):
+    """How pictures are drawn, ranked and enlarged.
+
+    Args:
+        captioner: the name of the adapter to rank with, if there are several; if given, all are ranked by default.
+        upscale: 2 or 4 draws those that are kept at so many times the size that is encoded: by the image tokenizer's
+            decoder, if there is one for it and no magnifier is named; else an adapter for super-resolution draws more
+            codes, with the same `top_k` and `top_p`.
+        magnifier: the name of the adapter to magnify with.
+        size_pixels: of the pictures' longer side; of the sizes that the image tokenizer's decoders draw, by default the
+            model's own, `Pipeline.size_pixels`, or that times `upscale`.
+        balance_words: give each word for people a gender and a skin tone, in turn from seed to seed; see
+            `cogview.text.word_replacing`.
+    """
+
+    captioner: str | None = None
+    upscale: int = 1
+    magnifier: str | None = None
+    size_pixels: int | None = None
+    balance_words: bool = False
+
+
+class CodeArguments(TypedDict, total=False):
+    """The fields of `CodeOptions` as arguments."""
+
+    temperature: float | int
+    top_k: int | None
+    top_p: float | int | None
+    guidance: float | int | None
+    sampler: Sampler
+    adapter: str | None
+    adapter_strength: float | int
+    strict: bool
+
+
+class PictureArguments(CodeArguments, total=False):
+    """The fields of `PictureOptions` as arguments."""
+
+    captioner: str | None
+    upscale: int
+    magnifier: str | None
+    size_pixels: int | None
+    balance_words: bool
