@@ -64,6 +64,7 @@ def test_a_picture_tells_how_it_was_made_and_can_be_made_again(model: Path, tmp_
         "top_k": 5,
         "top_p": 0.8,
         "guidance": 1.0,
+        "sampler": "gumbel",
         "balance_words": False,
         "model": str(model),
         "size_pixels": 16,

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, groupby, islice
 from pathlib import Path
@@ -169,6 +169,8 @@ class DrawingRun:
         facts: dict[str, Any] = {"text": picture.text, "seed": picture.seed}
         if picture.caption_loss is not None:
             facts["caption_loss"] = picture.caption_loss
+        if picture.fit_loss is not None:
+            facts["fit_loss"] = picture.fit_loss
         if picture.drawn_text is not None:
             facts["drawn_text"] = picture.drawn_text
         width = max(2, len(str(len(self.prompts))))
@@ -192,7 +194,7 @@ class DrawingRun:
         ]
         notes = None
         if self.is_ranked:
-            notes = [[f"{picture['caption_loss']:.3f}" for picture in row] for row in rows]
+            notes = [[f"{_loss_of(picture)[1]:.3f}" for picture in row] for row in rows]
         captions = [row[0]["text"] for row in rows]
         save_sheet(contact_sheet(images, captions, rows[0][0]["number"], notes), path)
 
@@ -219,10 +221,19 @@ def print_pictures(run: DrawingRun, as_json: bool) -> None:
                 shown = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
                 print(f"{number}. {printable(shown)}")
             drawn = f" ({picture['drawn_text']})" if "drawn_text" in picture else ""
-            loss = f"  CapLoss {picture['caption_loss']:.3f}" if "caption_loss" in picture else ""
-            print(printable(f"   {picture['path']}{drawn}{loss}"))
+            name, loss = _loss_of(picture)
+            told = f"  {name} {loss:.3f}" if name else ""
+            print(printable(f"   {picture['path']}{drawn}{told}"))
     for sheet in run.sheets:
         print(printable(f"contact sheet: {sheet}"))
+
+
+def _loss_of(picture: Mapping[str, Any]) -> tuple[str, float]:
+    """Return the name and the value of what a picture was ranked by; no name if it was not."""
+    for name, key in (("CapLoss", "caption_loss"), ("fit", "fit_loss")):
+        if key in picture:
+            return name, picture[key]
+    return "", 0.0
 
 
 def _slug(text: str) -> str:

@@ -1,5 +1,6 @@
 """`cogview generate`: draws pictures for texts."""
 
+import hashlib
 import secrets
 import sys
 import warnings
@@ -34,6 +35,10 @@ def run(
     guidance: float | None = None,
     sampler: Literal["gumbel", "inversion"] = "gumbel",
     balance_words: bool = False,
+    image: Path | None = None,
+    mask: str | None = None,
+    keep_pixels: bool = False,
+    rank_by: Literal["caption", "fit"] = "caption",
     out: Path = Path("out"),
     sheet_scale: int = 1,
     strict: bool = False,
@@ -76,6 +81,11 @@ def run(
         sampler: how random numbers become codes. A picture's file names it; those that name none are drawn again by
             inversion.
         balance_words: give each word for people ("a doctor", 医生) a gender and a skin tone, in turn from seed to seed.
+        image: draw a part of this picture anew, and leave the rest of its codes as they are.
+        mask: which part of it: upper, lower, left or right, a share of the codes such as 0.3, elsewhere for each seed,
+            or a picture of the same shape that is white there.
+        keep_pixels: give back exactly the pixels of the image outside of the mask.
+        rank_by: keep the best by CapLoss, or by how well the given codes behind what was drawn fit it.
         out: the folder in which the numbered folder is made.
         sheet_scale: enlarge the pictures on contact sheets so many times, by plain resampling; the files stay as drawn.
         strict: end with an error, rather than a warning, for words that the model has never seen.
@@ -89,6 +99,12 @@ def run(
         raise UsageError("--magnifier has nothing to magnify: add --upscale 2, or 4")
     if not 1 <= sheet_scale <= 8:
         raise UsageError(f"--sheet-scale must be 1 to 8, got {sheet_scale}")
+    if (image is None) != (mask is None):
+        raise UsageError(
+            "--image needs --mask, which says what of it is drawn anew, and --mask needs --image"
+        )
+    if image is None and (keep_pixels or rank_by == "fit"):
+        raise UsageError("--keep-pixels and --rank-by fit are for --image, of which a part is drawn anew")
     with Prompts(texts, prompts) as asked:
         import torch
 
@@ -100,7 +116,8 @@ def run(
         chosen = take_adapter(pipeline, "adapter", adapter)
         ranker = take_adapter(pipeline, "captioner", captioner)
         enlarger = take_adapter(pipeline, "magnifier", magnifier)
-        is_ranked = captioner is not None or (keep is not None and bool(pipeline.captioner_names))
+        by_fit = rank_by == "fit"
+        is_ranked = by_fit or captioner is not None or (keep is not None and bool(pipeline.captioner_names))
         first_seed = random_seed() if seed == "random" else seed
         check_request(["text"], num_candidates, keep, first_seed, is_ranked)
         template = pipeline.drawer(chosen, adapter_strength)[1]
@@ -125,11 +142,12 @@ def run(
             **({} if adapter is None else {"adapter": adapter, "adapter_strength": adapter_strength}),
             **({} if upscale == 1 else {"upscale": upscale}),
             **({} if magnifier is None else {"magnifier": magnifier}),
+            **({} if image is None else {"image": str(image), "mask": mask, "keeps_pixels": keep_pixels}),
             "size_pixels": size_pixels,
             "device": str(pipeline.device),
             "dtype": str(pipeline.dtype).removeprefix("torch."),
         }
-        rankers = ([ranker] if ranker else pipeline.captioner_names) if is_ranked else []
+        rankers = ([ranker] if ranker else pipeline.captioner_names) if is_ranked and not by_fit else []
         enlargers = ([enlarger] if enlarger else pipeline.magnifier_names) if not is_decoded else []
         request = {
             "verb": "generate",
@@ -140,6 +158,8 @@ def run(
             **settings,
             "weights": weights_of(pipeline, chosen, *rankers, *enlargers),
             "captioner": captioner,
+            "rank_by": rank_by,
+            "files": [digest_of(path) for path in (image, mask) if path is not None],
             "sheet_scale": sheet_scale,  # which says what is on which sheet
             "versions": [cogview.__version__, torch.__version__],
         }
@@ -160,6 +180,10 @@ def run(
                     "magnifier": enlarger,
                     "size_pixels": size_pixels,
                     "strict": strict,
+                    "image": image,
+                    "mask": mask,
+                    "keeps_pixels": keep_pixels,
+                    "rank_by": rank_by,
                 },
                 settings=settings,
                 folder=folder,
@@ -183,3 +207,9 @@ def run(
 def random_seed() -> int:
     """Return a seed that nobody can foretell, short enough to be typed."""
     return secrets.randbelow(2**31)
+
+
+def digest_of(path: Path | str) -> str:
+    """Return what tells a file from one of other content; nothing for what is no file."""
+    file = Path(path)
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""

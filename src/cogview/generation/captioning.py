@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float64, Int64
 from PIL import Image
 from torch import Tensor
 
@@ -230,10 +230,8 @@ class CaptioningModel(ResidentModel):
         texts: Sequence[str],
         codes: Int64[Tensor, "b r s"],
         keep: int | None,
-    ) -> list[tuple[int, float | None]]:
+    ) -> Sequence[tuple[int, float | None]]:
         """Return which candidates to keep, the best first, with their losses; all as they are without a captioner.
-
-        A picture that was drawn several times is there to be chosen once: its repetitions come after all others.
 
         Args:
             captioner: what to choose by.
@@ -245,12 +243,7 @@ class CaptioningModel(ResidentModel):
             return [(number, None) for number in range(len(codes))]
         pieces = {text: np.asarray(self.text_tokenizer.encode(text), dtype=np.int64) for text in set(texts)}
         pairs = [(pieces[text], each.numpy()) for text, each in zip(texts, codes, strict=True)]
-        losses = captioner.losses(pairs)
-        order = np.argsort(losses, kind="stable").tolist()
-        same = [each.numpy().tobytes() for each in codes]
-        first = {same[number]: number for number in reversed(order)}
-        order.sort(key=lambda number: first[same[number]] != number)
-        return [(number, float(losses[number])) for number in order[:keep]]
+        return best_of(codes, captioner.losses(pairs), keep)
 
     def codes_of(
         self,
@@ -368,3 +361,22 @@ class CaptioningModel(ResidentModel):
     def _new_captioner(self, chosen: TaskModel) -> Captioner:
         template = chosen.template_of(CaptionTemplate, self.template.vocabulary)
         return Captioner(self.runner_of(chosen), template)
+
+
+def best_of(
+    codes: Int64[Tensor, "b r s"], losses: Float64[np.ndarray, "b"], keep: int | None
+) -> list[tuple[int, float]]:
+    """Return which candidates to keep, the best first, with their losses.
+
+    A picture that was drawn several times is there to be chosen once: its repetitions come after all others.
+
+    Args:
+        codes: of the candidates.
+        losses: of each.
+        keep: how many; all if None.
+    """
+    order = np.argsort(losses, kind="stable").tolist()
+    same = [each.numpy().tobytes() for each in codes]
+    first = {same[number]: number for number in reversed(order)}
+    order.sort(key=lambda number: first[same[number]] != number)
+    return [(number, float(losses[number])) for number in order[:keep]]

@@ -1,9 +1,16 @@
 """How pictures are drawn: one frozen object from the user's call to the engine."""
 
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Literal, TypedDict, get_args
+
+from torch import Tensor
 
 from cogview.decoding.config import Sampler
+from cogview.errors import UsageError
+from cogview.generation.captioning import Picture
+from cogview.generation.given import Mask
+
+RankBy = Literal["caption", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +30,9 @@ class CodeOptions:
         adapter_strength: how many times what it learnt to add it adds; below 1 a style is weaker, and things are more
             as the model draws them without.
         strict: refuse words that the model has never seen, rather than warn of them.
+        image: draw a part of this picture anew; its path, or its codes.
+        mask: which part: "upper", "lower", "left" or "right", a share of the codes such as 0.3, elsewhere for each
+            seed, or a picture that is white there.
     """
 
     temperature: float | int = 1.0
@@ -33,6 +43,14 @@ class CodeOptions:
     adapter: str | None = None
     adapter_strength: float | int = 1.0
     strict: bool = False
+    image: Picture | None = None
+    mask: Mask | None = None
+
+    def __post_init__(self) -> None:
+        if (self.image is None) != (self.mask is None):
+            raise UsageError(
+                "an image needs a mask that says what of it is to be drawn anew, and a mask an image: give both"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +67,9 @@ class PictureOptions(CodeOptions):
             model's own, `Pipeline.size_pixels`, or that times `upscale`.
         balance_words: give each word for people a gender and a skin tone, in turn from seed to seed; see
             `cogview.text.word_replacing`.
+        keeps_pixels: give back exactly the pixels of `image` outside of `mask`.
+        rank_by: what decides which candidates are kept: "caption" is CapLoss, "fit" how probable the codes of `image`
+            are that stand behind what was drawn.
     """
 
     captioner: str | None = None
@@ -56,6 +77,19 @@ class PictureOptions(CodeOptions):
     magnifier: str | None = None
     size_pixels: int | None = None
     balance_words: bool = False
+    keeps_pixels: bool = False
+    rank_by: RankBy = "caption"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rank_by not in get_args(RankBy):
+            raise UsageError(f"rank_by must be caption or fit, got {self.rank_by!r}")
+        if self.image is None and (self.keeps_pixels or self.rank_by == "fit"):
+            raise UsageError(
+                "keeps_pixels and rank_by='fit' are for an image of which a part is drawn anew: give one"
+            )
+        if self.keeps_pixels and isinstance(self.image, Tensor):
+            raise UsageError("codes have no pixels to keep: give the picture itself")
 
 
 class CodeArguments(TypedDict, total=False):
@@ -69,6 +103,8 @@ class CodeArguments(TypedDict, total=False):
     adapter: str | None
     adapter_strength: float | int
     strict: bool
+    image: Picture | None
+    mask: Mask | None
 
 
 class PictureArguments(CodeArguments, total=False):
@@ -79,3 +115,5 @@ class PictureArguments(CodeArguments, total=False):
     magnifier: str | None
     size_pixels: int | None
     balance_words: bool
+    keeps_pixels: bool
+    rank_by: RankBy

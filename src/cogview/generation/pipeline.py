@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Unpack, overload
 
+import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Float64, Int64
 from PIL import Image
 from torch import Tensor
 
 from cogview.errors import UsageError
+from cogview.generation.captioning import Picture, best_of
+from cogview.generation.given import drawn_places, fit_losses, with_given_pixels
 from cogview.generation.magnifying import MagnifyingModel, check_factor
 from cogview.generation.one_colour import is_one_coloured
 from cogview.generation.options import CodeArguments, CodeOptions, PictureArguments, PictureOptions
@@ -20,6 +23,7 @@ from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import find_model_folder, load_pretrained
 from cogview.generation.request import check_pieces, check_request, texts_of_candidates
 from cogview.generation.text_to_image import Progress, draw, picture_request
+from cogview.image.pixels import read_image
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,6 +36,8 @@ class GeneratedImage:
         seed: draws the same picture again, alone or in any company.
         text: what it was drawn for.
         caption_loss: how badly the text fits the picture, in nats per piece; None if the pictures were not ranked.
+        fit_loss: how badly the given codes behind what was drawn fit it, in nats per code; None if the pictures were
+            not ranked by it.
         drawn_text: what was drawn for the text, where `balance_words` replaced words in it or the model reads words in
             another spelling; None elsewhere.
     """
@@ -41,6 +47,7 @@ class GeneratedImage:
     seed: int
     text: str
     caption_loss: float | None = None
+    fit_loss: float | None = None
     drawn_text: str | None = None
 
     def _repr_png_(self) -> bytes | None:
@@ -104,7 +111,8 @@ class Pipeline(MagnifyingModel):
             seed: of the first candidate; not negative.
             progress: called with the numbers of codes drawn and to be drawn, those of magnifying among them.
             options: those of `PictureOptions`: temperature, top_k, top_p, guidance, sampler, adapter, adapter_strength,
-                strict, captioner, upscale, magnifier, size_pixels and balance_words.
+                strict, image, mask, captioner, upscale, magnifier, size_pixels, balance_words, keeps_pixels and
+                rank_by.
 
         Returns:
             The candidates of the text in the order of their seeds, or of CapLoss, the best first, if they were ranked;
@@ -130,11 +138,12 @@ class Pipeline(MagnifyingModel):
     ) -> list[list[GeneratedImage]]:
         """Draw, rank and enlarge."""
         captioner, upscale, magnifier = options.captioner, options.upscale, options.magnifier
-        is_ranked = captioner is not None or (keep is not None and bool(self.captioner_names))
+        by_fit = options.rank_by == "fit"
+        is_ranked = by_fit or captioner is not None or (keep is not None and bool(self.captioner_names))
         check_request(texts, num_candidates, keep, seed, is_ranked)
         check_factor(upscale)
         # What is missing is found out before the codes are drawn, not after.
-        ranker = self.captioner(captioner) if is_ranked else None
+        ranker = self.captioner(captioner) if is_ranked and not by_fit else None
         enlarger = None if self.is_decoded(upscale, magnifier) else self.magnifier(magnifier)
         size = self.checked_size(options.size_pixels, upscale, magnifier)
         num_kept = len(texts) * (num_candidates if keep is None else keep)
@@ -145,8 +154,14 @@ class Pipeline(MagnifyingModel):
         read = self.reading(itertools.chain(*asked), options.adapter, options.strict)
         words = [[read[text] for text in row] for row in asked]
         codes = self._draw(words, [seed] * len(texts), options, _counted(progress, 0, num_all))
+        is_drawn = [self._drawn_places(options, seed + number) for number in range(num_candidates)]
         # What a candidate was drawn for counts, so that no way of balancing words is preferred to another.
-        kept = [self.best(ranker, row, each, keep) for row, each in zip(words, codes, strict=True)]
+        kept = [
+            best_of(each, self._fit(options, row, each, is_drawn), keep)
+            if by_fit
+            else self.best(ranker, row, each, keep)
+            for row, each in zip(words, codes, strict=True)
+        ]
         chosen = [(index, number, loss) for index, row in enumerate(kept) for number, loss in row]
         shown = torch.stack([codes[index, number] for index, number, _ in chosen])
         if enlarger is not None:
@@ -168,13 +183,17 @@ class Pipeline(MagnifyingModel):
         drawn: list[list[GeneratedImage]] = [[] for _ in texts]
         for (index, number, loss), each in zip(chosen, shown, strict=True):
             said = words[index][number]
+            image, places = self.decoded(each, size), is_drawn[number]
+            if options.keeps_pixels and places is not None and options.mask is not None:
+                image = with_given_pixels(image, _as_image(options.image), options.mask, places)
             drawn[index].append(
                 GeneratedImage(
-                    image=self.decoded(each, size),
+                    image=image,
                     codes=each,
                     seed=seed + number,
                     text=texts[index],
-                    caption_loss=loss,
+                    caption_loss=None if by_fit else loss,
+                    fit_loss=loss if by_fit else None,
                     drawn_text=said if said != texts[index] else None,
                 )
             )
@@ -229,13 +248,50 @@ class Pipeline(MagnifyingModel):
         pieces = {text: self.text_tokenizer.encode(text) for row in rows for text in row}
         runner, template = self.drawer(options.adapter, options.adapter_strength)
         check_pieces(pieces, template.max_text_pieces)
+        codes_of_image = None
+        if options.image is not None:
+            (codes_of_image,) = self.codes_of(options.image, template, options.strict)
+            codes_of_image = template.checked_codes(codes_of_image)
+
+        def given(seed: int) -> Int64[np.ndarray, "n"] | None:
+            places = self._drawn_places(options, seed)
+            if codes_of_image is None or places is None:
+                return None
+            return np.where(places.ravel(), -1, codes_of_image)
+
         requests = [
-            picture_request(runner, template, pieces[text], seed, config)
+            picture_request(runner, template, pieces[text], seed, config, given(seed))
             for row, first in zip(rows, first_seeds, strict=True)
             for seed, text in enumerate(row, first)
         ]
         codes = draw(runner, requests, progress)
         return codes.view(len(rows), len(rows[0]), template.grid_rows, template.grid_columns)
+
+    def _drawn_places(self, options: CodeOptions, seed: int) -> Bool[np.ndarray, "r s"] | None:
+        """Return which codes a candidate draws; None if all."""
+        if options.mask is None:
+            return None
+        grid = self.template.grid_rows, self.template.grid_columns
+        factor = 1 if isinstance(options.image, Tensor) else self.image_tokenizer.downsampling_factor
+        return drawn_places(options.mask, seed, grid, factor)
+
+    def _fit(
+        self,
+        options: CodeOptions,
+        texts: Sequence[str],
+        codes: Int64[Tensor, "b r s"],
+        is_drawn: Sequence[Bool[np.ndarray, "r s"] | None],
+    ) -> Float64[np.ndarray, "b"]:
+        """Return how badly the given codes behind what each candidate drew fit it."""
+        runner, template = self.drawer(options.adapter, options.adapter_strength)
+        places = [each for each in is_drawn if each is not None]
+        pieces = [self.text_tokenizer.encode(text) for text in texts]
+        return fit_losses(runner, template, pieces, list(codes.numpy()), places)
+
+
+def _as_image(picture: Picture | None) -> Image.Image:
+    assert isinstance(picture, Image.Image | str | Path), "codes are refused"
+    return picture if isinstance(picture, Image.Image) else read_image(picture)
 
 
 def _warn_of_one_colour(drawn: Sequence[Sequence[GeneratedImage]], top_p: float) -> None:
