@@ -130,5 +130,9 @@ def test_what_makes_no_sense_is_refused_in_one_line(
             pipe.generate(TEXT, 2, **options)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no given code stands behind"):
         fit_losses(
-            pipe.drawer(None)[0], pipe.template, [[1]], [np.zeros((4, 4))], [np.ones((4, 4), dtype=bool)]
+            pipe.drawer(None)[0],
+            pipe.template,
+            [[1]],
+            [np.zeros((4, 4), dtype=np.int64)],
+            [np.ones((4, 4), dtype=bool)],
         )
