@@ -109,8 +109,8 @@ def prepare_linear(
 def padded_rows(num_rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     """Return how many rows packed kernels run for some: four numbers to each doubling.
 
-    For each number of rows oneDNN writes code of its own, which takes milliseconds and is kept: 200 MB after some
-    hundred numbers (torch 2.13).
+    For each number of rows oneDNN writes code of its own, and keeps it (torch 2.13,
+    `findings/memory-for-each-number-of-rows.sh`).
     """
     rows = np.maximum(num_rows, 1)
     step = 2 ** np.maximum(np.ceil(np.log2(rows)).astype(np.int64) - 3, 0)
