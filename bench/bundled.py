@@ -87,12 +87,14 @@ for seed in range(1, rounds + 1):
 
 
 FACTS = """
-import hashlib, json, sys
+import hashlib, importlib.util, json, sys
 import cogview
 from cogview.training.transformer import evaluate_losses
 text, pipe = sys.argv[1], cogview.load(*sys.argv[2:], device="cpu")
 digest = lambda values: hashlib.sha256(values.contiguous().numpy().tobytes()).hexdigest()
-codes = pipe.generate_codes(text, 4, seed=0)[0]
+has_samplers = importlib.util.find_spec("cogview.decoding") is not None
+inverted = {"sampler": "inversion"} if has_samplers else {}  # as all were drawn before
+codes = pipe.generate_codes(text, 4, seed=0, **inverted)[0]
 pixels = pipe.image_tokenizer.decode(codes)
 pairs = [(pipe.text_tokenizer.encode(text), each.numpy()) for each in codes]
 print(json.dumps({
