@@ -56,7 +56,7 @@ def test_an_adapter_is_learnt_that_magnifies_what_its_model_draws(home: Path) ->
     assert template == SuperResolutionTemplate.of(pipe.template, "after_low")
     codes = pipe.generate_codes("a red cat", 2)[0]
     pieces = pipe.text_tokenizer.encode("a red cat")
-    magnifier = Magnifier(pipe.engine_of(adapter), template)
+    magnifier = Magnifier(pipe.runner_of(adapter), template)
     magnified = magnifier.magnify(codes, [pieces] * 2, [0, 1], SamplingConfig(), factor=4)
     assert magnified.shape == (2, 16, 16)
     assert not torch.equal(magnified[0], magnified[1])
