@@ -1,6 +1,5 @@
 """`cogview generate`: draws pictures for texts."""
 
-import hashlib
 import secrets
 import sys
 import warnings
@@ -12,6 +11,7 @@ from cogview.cli.drawn_pictures import picture_folder, tell_kept
 from cogview.cli.prompts import Prompts
 from cogview.cli.report import progress_bar
 from cogview.errors import UsageError
+from cogview.files import sha256_of
 
 
 def run(
@@ -159,7 +159,7 @@ def run(
             "weights": weights_of(pipeline, chosen, *rankers, *enlargers),
             "captioner": captioner,
             "rank_by": rank_by,
-            "files": [digest_of(path) for path in (image, mask) if path is not None],
+            "files": [sha256_of(Path(path)) for path in (image, mask) if path and Path(path).is_file()],
             "sheet_scale": sheet_scale,  # which says what is on which sheet
             "versions": [cogview.__version__, torch.__version__],
         }
@@ -207,9 +207,3 @@ def run(
 def random_seed() -> int:
     """Return a seed that nobody can foretell, short enough to be typed."""
     return secrets.randbelow(2**31)
-
-
-def digest_of(path: Path | str) -> str:
-    """Return what tells a file from one of other content; nothing for what is no file."""
-    file = Path(path)
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""

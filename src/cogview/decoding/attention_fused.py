@@ -45,12 +45,7 @@ def attend_by_fused_kernel(pool: PagePool, places: Places) -> Attend:
     def attend(layer: int, query_key_value: Tensor) -> Tensor:
         heads = query_key_value.to(dtype).view(num, 3, num_heads, channels)
         query, key, value = heads.unbind(1)
-        for stored in places.stored[layer % len(places.stored)]:
-            new_key, new_value = (
-                (key, value) if stored.tokens is None else (key[stored.tokens], value[stored.tokens])
-            )
-            pool.keys[layer][stored.pages, :, :, stored.offsets] = new_key
-            pool.values[layer][stored.pages, :, stored.offsets] = new_value
+        places.store(layer, pool.keys[layer], pool.values[layer], key, value)
         keys = pool.keys[layer][pages].permute(0, 2, 1, 4, 3).reshape(num_rows, num_heads, width, channels)
         values = pool.values[layer][pages].transpose(1, 2).reshape(num_rows, num_heads, width, channels)
         queries = query.new_zeros(num_rows * most_new, num_heads, channels).index_copy(0, at, query)

@@ -73,12 +73,7 @@ def attend_to_tables(pool: PagePool, places: Places) -> Attend:
 
     def attend(layer: int, query_key_value: Tensor) -> Tensor:
         query, key, value = query_key_value.to(dtype).view(num, 3, num_heads, channels).unbind(1)
-        for stored in places.stored[layer % len(places.stored)]:
-            new_key, new_value = (
-                (key, value) if stored.tokens is None else (key[stored.tokens], value[stored.tokens])
-            )
-            keys[layer][stored.pages, :, :, stored.offsets] = new_key
-            values[layer][stored.pages, :, stored.offsets] = new_value
+        places.store(layer, keys[layer], values[layer], key, value)
         parts = [_attended(group, layer, key_tables[layer], value_tables[layer], query) for group in groups]
         if len(parts) == 1:
             return parts[0]

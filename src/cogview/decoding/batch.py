@@ -18,6 +18,9 @@ from cogview.decoding.searching import Searching
 from cogview.decoding.weights import Variant, Weights
 from cogview.errors import CogViewError
 
+Beginning = tuple[int, bytes, bytes]
+"""Variant, tokens and positions of a context: rows of which these are the same begin alike."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job:
@@ -27,11 +30,13 @@ class Job:
         number: of the request.
         work: what is known of it.
         variant: whose weights.
+        beginnings: what tells which others begin alike, of its first rows.
     """
 
     number: int
     work: Drawing | Searching
     variant: Variant
+    beginnings: Sequence[Beginning]
 
     def free(self) -> None:
         """Give all pages back."""

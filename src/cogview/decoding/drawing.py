@@ -88,11 +88,6 @@ class Drawing:
         self._take_given()
 
     @property
-    def cost(self) -> int:
-        """Return how many of the engine's `max_batch` it takes up."""
-        return 1
-
-    @property
     def is_done(self) -> bool:
         """Return whether nothing is left to draw or to score."""
         return (self._has_ended or self.num_final == len(self.tokens)) and (

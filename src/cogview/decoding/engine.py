@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock, RLock
-from typing import Literal
 
 import torch
 
@@ -40,7 +39,6 @@ class Engine:
         weights: prepared.
         max_batch: requests worked on at once; more wait.
         proposer: says how many guesses are checked in one pass; one that learns it by default.
-        attention: `tables` on CPU alone, `fused` anywhere, `auto` as is fastest.
     """
 
     def __init__(
@@ -49,12 +47,11 @@ class Engine:
         *,
         max_batch: int = 16,
         proposer: Proposer | None = None,
-        attention: Literal["auto", "tables", "fused"] = "auto",
     ) -> None:
         self.weights = weights
         self.proposer = proposer or Proposer()
         self.num_passes = 0
-        self._has_tables = attention == "tables" or (attention == "auto" and weights.device.type == "cpu")
+        self._attend_to = attend_to_tables if weights.device.type == "cpu" else attend_by_fused_kernel
         self._scheduler = Scheduler(weights, max_batch)
         self._stepping = RLock()
         self._telling = Lock()
@@ -100,8 +97,6 @@ class Engine:
         with self.session() as session:
             numbers = [session.add(request) for request in requests]
             for event in session.events():
-                if isinstance(event, Failed):
-                    raise event.error
                 if isinstance(event, Finished):
                     results[event.number] = event.result
         return [results[number] for number in numbers]
@@ -159,7 +154,7 @@ class Engine:
         pool, device = self._scheduler.pool, self.weights.device
         rows, nums = [run.row for run in batch.runs], [len(run.tokens) for run in batch.runs]
         places = find_places(self.weights.config, rows, nums, device)
-        attend = (attend_to_tables if self._has_tables else attend_by_fused_kernel)(pool, places)
+        attend = self._attend_to(pool, places)
         states = extend(self.weights, batch.parts, batch.tokens, batch.positions, attend, batch.wanted)
         events = batch.draw(states, self.proposer)
         self.num_passes += 1
@@ -210,12 +205,18 @@ class Session:
         self._engine.abort(number)
 
     def events(self) -> Iterator[Event]:
-        """Yield what is told of the requests until all are done, running passes as they are needed."""
+        """Yield what is told of the requests until all are done, running passes as they are needed.
+
+        Raises:
+            CogViewError: one failed.
+        """
         while self._pending or self._events:
             told = self._engine._step_for(self._events)
             for event in told:
                 if not isinstance(event, Progressed):
                     self._pending.discard(event.number)
+                if isinstance(event, Failed):
+                    raise event.error
                 yield event
 
     def close(self) -> None:

@@ -194,16 +194,6 @@ def _plain_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
     return product
 
 
-def with_addition(linear: DecodingLinear, down: DecodingLinear, up: DecodingLinear) -> DecodingLinear:
-    """Return x -> linear(x) + up(down(x)): a map beside which an adapter's lie, itself left as it is."""
-
-    def sum_of_products(x: Tensor, gelu: bool = False) -> Tensor:
-        result = linear(x) + up(down(x))
-        return F.gelu(result, approximate="tanh") if gelu else result
-
-    return sum_of_products
-
-
 def with_replaced_columns(
     linear: DecodingLinear, columns: Int64[Tensor, "k"], replacement: DecodingLinear
 ) -> DecodingLinear:

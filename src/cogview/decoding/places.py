@@ -63,6 +63,13 @@ class Places:
     stored: Sequence[Sequence[Stored]]
     biases: Float[Tensor, "l n k"] | None = None
 
+    def store(self, layer: int, keys: Tensor, values: Tensor, key: Tensor, value: Tensor) -> None:
+        """Put the new tokens' keys and values, [n h e], into a layer's of the pool."""
+        for stored in self.stored[layer % len(self.stored)]:
+            some = slice(None) if stored.tokens is None else stored.tokens
+            keys[stored.pages, :, :, stored.offsets] = key[some]
+            values[stored.pages, :, stored.offsets] = value[some]
+
 
 def find_places(
     config: TransformerConfig, rows: Sequence[Row], nums_new: Sequence[int], device: torch.device

@@ -76,6 +76,11 @@ class Request:
             )
 
     @property
+    def cost(self) -> int:
+        """Return how many of the engine's `max_batch` it takes up."""
+        return 1
+
+    @property
     def num_tokens(self) -> int:
         """Return how many tokens follow the context at most."""
         return len(self.context.next_positions)
@@ -112,6 +117,11 @@ class BeamRequest:
     variant: Variant | None = None
 
     @property
+    def cost(self) -> int:
+        """Return how many of the engine's `max_batch` it takes up."""
+        return self.num_beams
+
+    @property
     def contexts(self) -> list[Context]:
         """Return what takes a row of the pool."""
         return [self.context]
@@ -133,26 +143,31 @@ class Drawn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beam:
-    """A text that a search found.
+class WrittenText:
+    """A text that was written for a picture.
 
     Args:
-        tokens: counted from the first legal one, without the end.
-        pieces_nats: -log p of them.
-        end_nats: -log p of the end after them.
+        pieces: numbered as the text tokenizer does; at least one.
+        pieces_nats: -log p of the pieces.
+        end_nats: -log p of the text's end after them.
     """
 
-    tokens: tuple[int, ...]
+    pieces: tuple[int, ...]
     pieces_nats: float
     end_nats: float
 
-    def score(self, length_penalty: float) -> float:
+    @property
+    def caption_loss(self) -> float:
+        """CapLoss of the picture and the text, in nats per piece."""
+        return self.pieces_nats / len(self.pieces)
+
+    def score(self, length_penalty: float = 1.0) -> float:
         """Return log p of pieces and end, divided by their number to the power of `length_penalty`."""
-        return -(self.pieces_nats + self.end_nats) / (len(self.tokens) + 1) ** length_penalty
+        return -(self.pieces_nats + self.end_nats) / (len(self.pieces) + 1) ** length_penalty
 
 
 AnyRequest = Request | BeamRequest
-Result = Drawn | list[Beam]
+Result = Drawn | list[WrittenText]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,7 +191,7 @@ class Finished:
 
     Args:
         number: of the request.
-        result: a `Drawn`, or the beams of a search, best first.
+        result: a `Drawn`, or the texts of a search, best first.
     """
 
     number: int

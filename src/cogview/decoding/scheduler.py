@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from cogview.decoding.batch import Job
+from cogview.decoding.batch import Beginning, Job
 from cogview.decoding.drawing import Drawing
 from cogview.decoding.pool import PagePool, Row, num_pages_for
 from cogview.decoding.request import AnyRequest, BeamRequest, Context
@@ -21,9 +21,6 @@ from cogview.errors import UsageError
 _MAX_TOKENS = 4096
 """New tokens that one pass runs at most, unless a single request needs more."""
 
-_Beginning = tuple[int, bytes, bytes]
-"""Variant, tokens and positions of a context: rows of which these are the same begin alike."""
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Waiting:
@@ -32,10 +29,7 @@ class _Waiting:
     number: int
     request: AnyRequest
     variant: Variant
-
-    @property
-    def cost(self) -> int:
-        return self.request.num_beams if isinstance(self.request, BeamRequest) else 1
+    beginnings: Sequence[Beginning]
 
 
 class Scheduler:
@@ -60,8 +54,8 @@ class Scheduler:
         self._lock = Lock()
         self._waiting: deque[_Waiting] = deque()
         self._aborted: set[int] = set()
-        self._num_to_begin: Counter[_Beginning] = Counter()
-        self._kept: dict[_Beginning, Row] = {}
+        self._num_to_begin: Counter[Beginning] = Counter()
+        self._kept: dict[Beginning, Row] = {}
 
     @property
     def pool(self) -> PagePool:
@@ -91,8 +85,11 @@ class Scheduler:
             for positions in (context.positions, context.next_positions):
                 _check(positions, variant.config.num_positions, "position")
         with self._lock:
-            waiting = _Waiting(number=next(self._numbers), request=request, variant=variant)
-            self._num_to_begin.update(_beginnings(request.contexts, variant))
+            beginnings = _beginnings(request.contexts, variant)
+            waiting = _Waiting(
+                number=next(self._numbers), request=request, variant=variant, beginnings=beginnings
+            )
+            self._num_to_begin.update(beginnings)
             self._waiting.append(waiting)
         return waiting.number
 
@@ -102,7 +99,7 @@ class Scheduler:
             left = [each for each in self._waiting if each.number == number]
             for each in left:
                 self._waiting.remove(each)
-                self._num_to_begin.subtract(_beginnings(each.request.contexts, each.variant))
+                self._num_to_begin.subtract(each.beginnings)
             if not left:
                 self._aborted.add(number)
 
@@ -131,7 +128,7 @@ class Scheduler:
         self._num_to_begin.clear()
         with self._lock:
             for each in self._waiting:
-                self._num_to_begin.update(_beginnings(each.request.contexts, each.variant))
+                self._num_to_begin.update(each.beginnings)
         for job in list(self.running):
             job.free()
         self.running.clear()
@@ -146,9 +143,9 @@ class Scheduler:
     def _admit(self) -> None:
         """Begin with requests that wait, in their order, as far as there is room."""
         while True:
-            room = self._max_batch - sum(job.work.cost for job in self.running)
+            room = self._max_batch - sum(job.work.request.cost for job in self.running)
             with self._lock:
-                if not self._waiting or (self.running and self._waiting[0].cost > room):
+                if not self._waiting or (self.running and self._waiting[0].request.cost > room):
                     return
                 waiting = self._waiting.popleft()
             request, variant = waiting.request, waiting.variant
@@ -159,7 +156,9 @@ class Scheduler:
                 if isinstance(request, BeamRequest)
                 else Drawing(request, variant, self._pool)
             )
-            self.running.append(Job(number=waiting.number, work=work, variant=variant))
+            self.running.append(
+                Job(number=waiting.number, work=work, variant=variant, beginnings=waiting.beginnings)
+            )
 
     def _new_pool(self, request: AnyRequest) -> PagePool:
         """Return a pool for requests like the first; it grows if others need more."""
@@ -221,13 +220,13 @@ class Scheduler:
             self._num_to_begin.clear()
 
 
-def _beginnings(contexts: Iterable[Context], variant: Variant) -> list[_Beginning]:
+def _beginnings(contexts: Iterable[Context], variant: Variant) -> list[Beginning]:
     return [(id(variant), context.tokens.tobytes(), context.positions.tobytes()) for context in contexts]
 
 
-def _first_rows(job: Job) -> list[tuple[Row, _Beginning]]:
+def _first_rows(job: Job) -> list[tuple[Row, Beginning]]:
     """Return the rows that begin with a job's contexts, each with what tells which others begin alike."""
-    return list(zip(job.work.rows, _beginnings(job.work.contexts, job.variant), strict=False))
+    return list(zip(job.work.rows, job.beginnings, strict=False))
 
 
 def _check(ids: Int64[np.ndarray, "_"], limit: int, noun: str) -> None:

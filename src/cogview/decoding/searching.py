@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cogview.decoding.drawing import Run
 from cogview.decoding.pool import PagePool, Row
-from cogview.decoding.request import Beam, BeamRequest
+from cogview.decoding.request import BeamRequest, WrittenText
 from cogview.decoding.weights import Variant
 
 
@@ -29,13 +29,8 @@ class Searching:
         self.rows = [Row(pool, self._max_tokens)]
         self._totals = np.zeros(1)
         self._pieces: list[tuple[int, ...]] = [()]
-        self._ended: list[Beam] = []
+        self._ended: list[WrittenText] = []
         self.is_done = False
-
-    @property
-    def cost(self) -> int:
-        """Return how many of the engine's `max_batch` it takes up."""
-        return self.request.num_beams
 
     @property
     def num_known(self) -> int:
@@ -43,7 +38,7 @@ class Searching:
         return sum(len(run.tokens) for run in self.plan())
 
     @property
-    def result(self) -> list[Beam]:
+    def result(self) -> list[WrittenText]:
         """Return the best texts, best first."""
         return self._ended
 
@@ -71,10 +66,10 @@ class Searching:
         log_p = torch.log_softmax(logits.double(), dim=-1).cpu()
         if step:
             ended = [
-                Beam(tokens=pieces, pieces_nats=-float(total), end_nats=-float(log_end))
+                WrittenText(pieces=pieces, pieces_nats=-float(total), end_nats=-float(log_end))
                 for pieces, total, log_end in zip(self._pieces, self._totals, log_p[:, -1], strict=True)
             ]
-            self._ended = sorted([*self._ended, *ended], key=lambda beam: -beam.score(request.length_penalty))
+            self._ended = sorted([*self._ended, *ended], key=lambda text: -text.score(request.length_penalty))
             self._ended = self._ended[: request.num_beams]
         if step == max_pieces:
             self.is_done = True

@@ -1,42 +1,17 @@
 """Pictures to texts: sampling, beam search and CapLoss with a transformer that writes texts after pictures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
-from cogview.decoding.request import BeamRequest, Context, Drawn, Request
+from cogview.decoding.request import BeamRequest, Context, Drawn, Request, WrittenText
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.caption_loss import caption_losses
 from cogview.sequence.captioning import CaptionTemplate
 from cogview.sequence.template import Codes, Pieces
-
-
-@dataclass(frozen=True, kw_only=True)
-class WrittenText:
-    """A text that was written for a picture.
-
-    Args:
-        pieces: numbered as the text tokenizer does; at least one.
-        pieces_nats: -log p of the pieces.
-        end_nats: -log p of the text's end after them.
-    """
-
-    pieces: tuple[int, ...]
-    pieces_nats: float
-    end_nats: float
-
-    @property
-    def caption_loss(self) -> float:
-        """CapLoss of the picture and the text, in nats per piece."""
-        return self.pieces_nats / len(self.pieces)
-
-    def score(self, length_penalty: float = 1.0) -> float:
-        """Return log p of pieces and end, divided by their number to the power of `length_penalty`."""
-        return -(self.pieces_nats + self.end_nats) / (len(self.pieces) + 1) ** length_penalty
 
 
 class Captioner:
@@ -159,14 +134,7 @@ class Captioner:
                 for codes in pictures
             ]
         )
-        return [
-            [
-                WrittenText(pieces=beam.tokens, pieces_nats=beam.pieces_nats, end_nats=beam.end_nats)
-                for beam in beams
-            ]
-            for beams in results
-            if isinstance(beams, list)
-        ]
+        return [texts for texts in results if isinstance(texts, list)]
 
     def _max_pieces(self, max_pieces: int | None) -> int:
         room = self.template.max_text_pieces

@@ -5,7 +5,7 @@ ones; h w and H W the same of one picture.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner, Session
-from cogview.decoding.request import Context, Drawn, Failed, Finished, Progressed, Request
+from cogview.decoding.request import Context, Drawn, Finished, Progressed, Request
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.text_to_image import Progress
 from cogview.generation.windows import PlannedWindow, plan_windows
@@ -120,8 +120,6 @@ class Magnifier:
             for picture in pictures:
                 self._begin(session, picture, plan, config, drawn_by)
             for event in session.events():
-                if isinstance(event, Failed):
-                    raise event.error
                 if isinstance(event, Progressed):
                     num_done += len(event.tokens)
                     if progress is not None:
@@ -161,7 +159,7 @@ class Magnifier:
                         for number, part in enumerate(parts[:num_before])
                         if part.stage == stage - 1 and part.planned.overlaps(planned.low_region)
                     }
-                parts.append(_Part(stage=stage, planned=planned, needs=frozenset(needs)))
+                parts.append(_Part(stage=stage, planned=planned, needs=frozenset(needs), number=len(parts)))
         return parts
 
     def _begin(
@@ -173,11 +171,11 @@ class Magnifier:
         drawn_by: dict[int, tuple["_Picture", "_Part"]],
     ) -> None:
         """Add a picture's windows that nothing keeps from being drawn any more."""
-        for number, part in enumerate(plan):
-            if number not in picture.begun and part.needs <= picture.drawn:
-                picture.begun.append(number)
+        for part in plan:
+            if part.number not in picture.begun and part.needs <= picture.drawn:
+                picture.begun.add(part.number)
                 request = self._request(part, picture, config)
-                drawn_by[session.add(request)] = (picture, replace(part, number=number))
+                drawn_by[session.add(request)] = (picture, part)
 
     def _request(self, part: "_Part", picture: "_Picture", config: SamplingConfig) -> Request:
         """Return what draws a window: text, low codes and the codes given before the first drawn are its context."""
@@ -224,7 +222,7 @@ class _Part:
     stage: int
     planned: PlannedWindow
     needs: frozenset[int]
-    number: int = -1
+    number: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -242,7 +240,7 @@ class _Picture:
     codes: list[Int64[np.ndarray, "_ _"]]
     pieces: Pieces
     seed: int
-    begun: list[int] = field(default_factory=list)
+    begun: set[int] = field(default_factory=set)
     drawn: set[int] = field(default_factory=set)
 
     def take(self, part: _Part, drawn: Int64[np.ndarray, "n"]) -> None:

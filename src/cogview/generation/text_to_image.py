@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
-from cogview.decoding.request import Context, Drawn, Failed, Finished, Progressed, Request
+from cogview.decoding.request import Context, Drawn, Finished, Progressed, Request
 from cogview.sequence.template import Pieces, TextToImageTemplate
 
 Progress = Callable[[int, int], None]
@@ -68,8 +68,6 @@ def draw(
     with runner.engine.session() as session:
         row_of = {session.add(request): row for row, request in enumerate(requests)}
         for event in session.events():
-            if isinstance(event, Failed):
-                raise event.error
             if isinstance(event, Progressed):
                 num_done += len(event.tokens)
             elif isinstance(event, Finished):

@@ -185,7 +185,7 @@ class AdaptedTransformer(Transformer):
         """
         if not 0 < strength < float("inf"):
             raise UsageError(f"an adapter's strength must be greater than 0 and finite, got {strength:g}")
-        shared = {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())}
+        shared = {id(tensor): tensor for tensor in (self.base, *self.parameters(), *self.buffers())}
         other = copy.deepcopy(self, shared)
         other.adapter = replace(self.adapter, alpha=self.adapter.alpha * strength)
         for module in other.modules():
