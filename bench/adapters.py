@@ -118,10 +118,10 @@ def main(
             measure("load_from_file", lambda folder=folder, name=name: pipe.add_adapter(folder, name))
     pipe.generate_codes(TEXT, 1)  # prepares the base's weights
     for name in ("first", "second"):
-        measure("prepare_once", lambda name=name: pipe.drawer(name))
+        measure("prepare_once", lambda name=name: pipe.model.drawing(name))
     for _ in range(max(rounds, 20)):
         for name in ("first", "second", None):
-            measure("switch", lambda name=name: pipe.drawer(name))
+            measure("switch", lambda name=name: pipe.model.drawing(name))
     for _ in range(rounds):
         for adapter in (None, "first"):
             kind = "draw_with" if adapter else "draw_without"

@@ -29,7 +29,7 @@ from cogview.evaluation.distances import frechet_distance
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
 from cogview.files import atomic_write_bytes, atomic_write_json
 from cogview.generation.contact_sheet import contact_sheet
-from cogview.generation.pipeline import GeneratedImage
+from cogview.generation.picture_events import GeneratedImage
 from cogview.image.pixels import read_image
 from environment import RESULTS, describe
 from intervals import interval
@@ -115,7 +115,7 @@ def main(
     others, _ = real("train", num_known, num_known + num_held_out)
     asked = [(label, text) for label in range(len(CLASSES)) for text in (ENGLISH, CHINESE)]
     rows = pipe.generate([class_texts(label)[text] for label, text in asked], num_each, seed=seed)
-    drawn = [pipe.decoded(each.codes) for row in rows for each in row]
+    drawn = [pipe.model.picture_of(each.codes) for row in rows for each in row]
     wanted = [label for label, _ in asked for _ in range(num_each)]
     figures = {}
     for name, images, classes in (

@@ -27,6 +27,7 @@ from cogview.decoding.engine import Engine
 from cogview.decoding.proposer import Proposer
 from cogview.decoding.request import AnyRequest, Drawn
 from cogview.files import atomic_write_json
+from cogview.generation.options import CodeOptions
 from cogview.generation.text_to_image import picture_request
 from environment import RESULTS, describe
 
@@ -143,8 +144,8 @@ def busy_cores(num: int) -> Iterator[None]:
 def measure_windows(batches: Sequence[int], rounds: int) -> list[dict[str, Any]]:
     """Return passes, codes a pass and milliseconds of each window and batch."""
     pipe = cogview.load(device="cpu")
-    runner, template = pipe.drawer(None)
-    config = pipe.sampling()
+    runner, template = pipe.model.drawing()
+    config = pipe.drawer.sampling(CodeOptions())
 
     def requests(batch: int, number: int) -> list[AnyRequest]:
         texts = texts_of(number)

@@ -29,6 +29,7 @@ from cogview.evaluation.pictures import PictureBatches
 from cogview.files import atomic_write_json
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.generation.one_colour import is_one_coloured
+from cogview.generation.options import CodeOptions
 from cogview.image.config import FOLDER_NAME
 from cogview.image.pixels import tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
@@ -145,7 +146,7 @@ def main(
         drawn = images_of(pipe.image_tokenizer, drawn_codes[:, 0])
         hits = found(features_of(eye, drawn), known, wanted)
         hits["one-coloured"] = [float(is_one_coloured(image)) for image in drawn]
-        row = f"{model.name}, top-p {pipe.sampling(**asked).top_p:g}"  # type: ignore[arg-type]
+        row = f"{model.name}, top-p {pipe.drawer.sampling(CodeOptions(**asked)).top_p:g}"  # type: ignore[arg-type]
         rows[row] = shares(hits)
         print_row(row, rows[row])
         if sheets is not None:

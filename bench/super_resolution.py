@@ -91,7 +91,7 @@ def main(
     name = "measured" if adapter else pipe.magnifier_names[0]
     if adapter:
         pipe.add_adapter(adapter, name)
-    magnifier = pipe.magnifier(name)
+    magnifier = pipe.model.magnifier(name)
     tokenizer = pipe.image_tokenizer
     side = pipe.template.grid_rows * tokenizer.downsampling_factor
     size = factor * side

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cogview.errors import CogViewError, UsageError
-    from cogview.generation.pipeline import GeneratedImage, Pipeline, load
+    from cogview.generation.picture_events import GeneratedImage
+    from cogview.generation.pipeline import Pipeline, load
     from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
     from cogview.sequence.template import TextToImageTemplate
     from cogview.sequence.vocabulary import Vocabulary
@@ -40,7 +41,7 @@ __all__ = [
 
 _HOMES = {
     "CogViewError": "errors",
-    "GeneratedImage": "generation.pipeline",
+    "GeneratedImage": "generation.picture_events",
     "ImageTokenizer": "image.tokenizer",
     "Pipeline": "generation.pipeline",
     "TextToImageTemplate": "sequence.template",

@@ -3,6 +3,7 @@
 import json
 import re
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,12 @@ from tests.tiny import tiny_pipeline_folder
 import cogview
 from cogview.cli import caption
 from cogview.cli.main import main
+from cogview.generation.captioner import Captioner
 from cogview.generation.contact_sheet import contact_sheet, save_sheet
+from cogview.generation.picture_task import AskedText, PictureTask
+from cogview.generation.pictures import codes_of
 from cogview.generation.pipeline import Pipeline
+from cogview.generation.ranker import best_of
 from cogview.image.pixels import image_to_array
 
 TEXTS = {
@@ -124,8 +129,8 @@ def test_a_caption_is_written_in_the_language_that_is_asked_for(
             for row, text in zip(written, TEXTS.values(), strict=True):
                 if (language == "zh") == (not text.isascii()):  # what it says of itself
                     assert row[0].text == text
-    captioner, allowed = pipe.captioner(), pipe.text_tokenizer.writes("en")
-    codes = pipe.codes_of(paths(home)[1], captioner.template)
+    captioner, allowed = pipe.model.caption_model(), pipe.text_tokenizer.writes("en")
+    codes = codes_of(pipe.model, paths(home)[1], captioner.template)
     for forced in captioner.beam_search(codes, 3, allowed=allowed)[0]:  # losses stay those of the model
         (loss,) = captioner.losses([(np.array(forced.pieces), codes[0])])
         assert loss == pytest.approx(forced.caption_loss, abs=1e-4)
@@ -152,15 +157,15 @@ def test_captions_are_printed_as_they_are_written(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(caption, "_PICTURES_AT_ONCE", 1)
-    really, done = Pipeline.caption, []
+    really, done = Captioner.caption, []
 
-    def stopped(self: Pipeline, *arguments: object) -> object:
+    def stopped(self: Captioner, *arguments: object) -> object:
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(arguments)
         return really(self, *arguments)
 
-    monkeypatch.setattr(Pipeline, "caption", stopped)
+    monkeypatch.setattr(Captioner, "caption", stopped)
     words = ["caption", *paths(home), "--model", home / "tiny-model", "--captioner", home / "run"]
     assert main([str(word) for word in words]) == 130
     printed = capsys.readouterr().out
@@ -245,20 +250,23 @@ def test_ranking_goes_on_where_it_was_stopped(
 ) -> None:
     words = ("generate", *TEXTS.values(), "--num-candidates", 9, "--keep", 2, "--out")
     whole = said(capsys, home, *words, tmp_path / "whole")
-    really, drawn = Pipeline.generate, []
+    really, drawn = PictureTask.stream, []
 
-    def stopped(self: Pipeline, *arguments: object, **named: object) -> object:
-        drawn.append(arguments)
-        if len(drawn) == 3:
-            raise KeyboardInterrupt
-        return really(self, *arguments, **named)
+    def stopped(self: PictureTask, asked: Iterable[AskedText]) -> Iterator[object]:
+        for event in really(self, (drawn.append(each) or each for each in asked)):  # type: ignore[func-returns-value]
+            yield event
+            if is_stopped and len(list((tmp_path / "out" / "001").glob("*.png"))) == 4:
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr(Pipeline, "generate", stopped)
+    is_stopped = True
+    monkeypatch.setattr(PictureTask, "stream", stopped)
     stop = [*words, tmp_path / "out", "--model", home / "tiny-model", "--captioner", home / "run"]
     assert main([*(str(word) for word in stop), "--device", "cpu"]) == 130
     assert len(list((tmp_path / "out" / "001").glob("*.png"))) == 4
+    is_stopped = False
+    drawn.clear()
     result = said(capsys, home, *words, tmp_path / "out")
-    assert len(drawn) == 5  # four texts, one of them begun twice
+    assert len(drawn) == 2  # of four texts
     for one, other in zip(result["pictures"], whole["pictures"], strict=True):
         assert one | {"path": ""} == other | {"path": ""}
         assert Path(one["path"]).read_bytes() == Path(other["path"]).read_bytes()
@@ -271,10 +279,11 @@ def test_a_picture_that_was_drawn_twice_is_kept_once_while_there_are_others(pipe
     one, other = torch.stack([each.codes for each in pipe.generate(text, 2)])
     assert not torch.equal(one, other)
     drawn = torch.stack([one, one, other, one, other])
-    ranked = [number for number, _ in pipe.best(pipe.captioner(), [text] * 5, drawn, None)]
     losses = pipe.caption_loss([one, other], text)
+    of_each = [losses[0 if torch.equal(each, one) else 1] for each in drawn]
+    ranked = best_of([each.numpy() for each in drawn], of_each, None)
     assert ranked == ([0, 2, 1, 3, 4] if losses[0] < losses[1] else [2, 0, 4, 1, 3])
-    assert [number for number, _ in pipe.best(pipe.captioner(), [text] * 5, drawn, 2)] == ranked[:2]
+    assert best_of([each.numpy() for each in drawn], of_each, 2) == ranked[:2]
 
 
 def test_a_saved_model_has_its_captioner(home: Path, pipe: Pipeline, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 import cogview
 from cogview.cli.main import main
 from cogview.evaluation.attention import attention_maps
+from cogview.generation.pictures import codes_of
 from tiny import tiny_pipeline_folder
 
 TEXT = "a red cat above a dog"
@@ -69,7 +70,7 @@ def test_a_given_picture_is_looked_into_and_files_are_replaced(
     assert said[1].startswith("largest scores by head: from ")
     assert str(tmp_path / "out" / "text.png") in said
     pipe = cogview.load(folder, "cpu")
-    [codes] = pipe.codes_of(given, pipe.template)
+    [codes] = codes_of(pipe.model, given, pipe.template)
     maps = attention_maps(pipe.transformer, pipe.template, pipe.text_tokenizer.encode(TEXT), codes, [])
     written = json.loads((tmp_path / "out" / "scores.json").read_text("utf-8"))
     assert written["scores"][2]["largest_score"] == maps.largest_scores[1, 0].item()

@@ -181,6 +181,28 @@ def test_an_impossible_request_is_one_line_and_writes_nothing(
     assert not any(tmp_path.glob("out/*"))
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--mask", "loer"], "there is no mask loer"),
+        (["--mask", "black.png"], "the mask has no white"),
+        (["--mask", "lower", "--rank-by", "fit"], "no given code stands behind"),
+        (["--mask", "lower", "--adapter-strength", "0.5"], "no adapter is drawn with"),
+        ([], "an image needs a mask"),
+    ],
+)
+def test_what_cannot_be_drawn_anew_leaves_no_folder(
+    model: Path, tmp_path: Path, words: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("given.png", "black.png"):
+        Image.new("RGB", (16, 16)).save(name)
+    assert generate(model, "a cat", "--image", "given.png", *words) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_missing_model_and_a_file_as_folder_are_one_line(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

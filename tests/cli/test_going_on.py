@@ -5,36 +5,37 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from cogview.cli import drawing_run
 from cogview.cli.drawn_pictures import JOURNAL, picture_folder
 from cogview.cli.main import main
-from cogview.generation.pipeline import Pipeline
+from cogview.generation.picture_events import PictureDone, PictureEvent
+from cogview.generation.picture_task import AskedText, PictureTask
 from tiny import tiny_pipeline_folder
 
 TEXTS = ("a red cat", "一只猫", "two dogs", "a dog", "一个苹果")
-KILLED_AT_THE_THIRD_SHARE = """
+KILLED_AFTER_THE_THIRD_PICTURE = """
 import os, signal, sys
-import cogview.cli.drawing_run as run
 from cogview.cli.main import main
-from cogview.generation.pipeline import Pipeline
+from cogview.generation.picture_events import PictureDone
+from cogview.generation.picture_task import PictureTask
 
-run._PICTURES_AT_ONCE = 2
-really, shares = Pipeline.generate, []
+really = PictureTask.stream
 
-def generate(*arguments, **named):
-    shares.append(arguments)
-    if len(shares) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return really(*arguments, **named)
+def stream(self, asked):
+    num_done = 0
+    for event in really(self, asked):
+        yield event
+        num_done += isinstance(event, PictureDone)
+        if num_done == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-Pipeline.generate = generate
+PictureTask.stream = stream
 sys.exit(main())
 """
 
@@ -45,26 +46,27 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def small_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(drawing_run, "_PICTURES_AT_ONCE", 2)
 
 
 @pytest.fixture
-def stopped_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
-    """Return what stops the drawing at a share, and counts the shares that are drawn."""
-    really = Pipeline.generate
+def stopped_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[tuple[int, int]]]:
+    """Return what stops the drawing after some pictures, and tells which are drawn."""
+    really = PictureTask.stream
 
-    def stop(share: int) -> list[int]:
-        drawn: list[int] = []
+    def stop(num_pictures: int) -> list[tuple[int, int]]:
+        drawn: list[tuple[int, int]] = []
 
-        def generate(self: Pipeline, *arguments: object, **named: object) -> object:
-            if len(drawn) == share:
-                raise KeyboardInterrupt
-            drawn.append(len(drawn))
-            return really(self, *arguments, **named)
+        def stream(self: PictureTask, asked: Iterable[AskedText]) -> Iterator[PictureEvent]:
+            for event in really(self, asked):
+                if isinstance(event, PictureDone):
+                    if len(drawn) == num_pictures:
+                        raise KeyboardInterrupt
+                    drawn.append((event.text_index, event.picture.seed))
+                yield event
 
-        monkeypatch.setattr(Pipeline, "generate", generate)
+        monkeypatch.setattr(PictureTask, "stream", stream)
         return drawn
 
     return stop
@@ -83,15 +85,16 @@ def test_the_same_command_goes_on_to_the_same_bytes(
     model: Path,
     tmp_path: Path,
     candidates: str,
-    stopped_at: Callable[[int], list[int]],
+    stopped_at: Callable[[int], list[tuple[int, int]]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     request = words(model, "--num-candidates", candidates)
     drawn = stopped_at(99)
     assert main([*request, "--out", "whole", "--json"]) == 0
-    num_shares = len(drawn)
+    every = sorted(drawn)
+    assert len(every) == len(TEXTS) * int(candidates)
     wanted = capsys.readouterr().out.replace("whole/", "out/").replace('"whole', '"out')
-    stopped_at(2)
+    before = stopped_at(2)
     assert main([*request, "--json"]) == 130
     stopped = capsys.readouterr()
     assert stopped.err.splitlines()[-1] == (
@@ -99,11 +102,11 @@ def test_the_same_command_goes_on_to_the_same_bytes(
     )
     assert stopped.out == ""
     early = {name: data for name, data in contents(tmp_path / "out/001").items() if name != JOURNAL}
-    assert 2 <= len(early) < len(TEXTS) * int(candidates)
+    assert len(early) == 2
     (tmp_path / "out/001/.01-a-red-cat-seed0.png.a1b2c3d4").touch()  # of a process that was killed
     drawn = stopped_at(99)
     assert main([*request, "--json"]) == 0
-    assert len(drawn) == num_shares - 2
+    assert sorted(drawn + before) == every
     done = capsys.readouterr()
     assert f"going on in out/001: {len(early)} of {len(TEXTS) * int(candidates)} pictures" in done.err
     assert done.out == wanted
@@ -117,7 +120,7 @@ def test_a_process_that_is_killed_leaves_whole_pictures(
 ) -> None:
     request = words(model, "--num-candidates", "3")
     ended = subprocess.run(
-        [sys.executable, "-c", KILLED_AT_THE_THIRD_SHARE, *request],
+        [sys.executable, "-c", KILLED_AFTER_THE_THIRD_PICTURE, *request],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         cwd=tmp_path,
         timeout=280,
@@ -136,21 +139,21 @@ def test_a_process_that_is_killed_leaves_whole_pictures(
 
 
 def test_a_picture_that_was_removed_is_drawn_again(
-    model: Path, tmp_path: Path, stopped_at: Callable[[int], list[int]]
+    model: Path, tmp_path: Path, stopped_at: Callable[[int], list[tuple[int, int]]]
 ) -> None:
-    stopped_at(2)
+    before = stopped_at(3)
     assert main(words(model, "--num-candidates", "2")) == 130
-    lost = tmp_path / "out/001/01-a-red-cat-seed1.png"
+    lost = next((tmp_path / "out/001").glob("0*.png"))
     data = lost.read_bytes()
     lost.unlink()
     drawn = stopped_at(99)
     assert main(words(model, "--num-candidates", "2")) == 0
-    assert len(drawn) == 4
+    assert len(drawn) == 10 - len(before) + 1
     assert lost.read_bytes() == data
 
 
 def test_another_request_or_other_weights_take_another_folder(
-    model: Path, tmp_path: Path, stopped_at: Callable[[int], list[int]]
+    model: Path, tmp_path: Path, stopped_at: Callable[[int], list[tuple[int, int]]]
 ) -> None:
     stopped_at(1)
     assert main(words(model, "--num-candidates", "2")) == 130
@@ -180,7 +183,10 @@ def test_another_request_or_other_weights_take_another_folder(
 
 
 def test_a_random_seed_is_told_and_kept(
-    model: Path, tmp_path: Path, stopped_at: Callable[[int], list[int]], capsys: pytest.CaptureFixture[str]
+    model: Path,
+    tmp_path: Path,
+    stopped_at: Callable[[int], list[tuple[int, int]]],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     request = words(model, "--num-candidates", "2", "--seed", "random", "--json")
     stopped_at(2)

@@ -12,8 +12,8 @@ from cogview.cli import upscale
 from cogview.cli.main import main
 from cogview.decoding.config import SamplingConfig
 from cogview.errors import UsageError
-from cogview.generation.pipeline import Pipeline
 from cogview.generation.super_resolution import Magnifier
+from cogview.generation.upscaler import Upscaler
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from tiny import tiny_pipeline_folder
 
@@ -56,7 +56,7 @@ def test_an_adapter_is_learnt_that_magnifies_what_its_model_draws(home: Path) ->
     assert template == SuperResolutionTemplate.of(pipe.template, "after_low")
     codes = pipe.generate_codes("a red cat", 2)[0]
     pieces = pipe.text_tokenizer.encode("a red cat")
-    magnifier = Magnifier(pipe.runner_of(adapter), template)
+    magnifier = Magnifier(pipe.model.runner_of(adapter), template)
     magnified = magnifier.magnify(codes, [pieces] * 2, [0, 1], SamplingConfig(), factor=4)
     assert magnified.shape == (2, 16, 16)
     assert not torch.equal(magnified[0], magnified[1])
@@ -125,15 +125,15 @@ def test_pictures_are_magnified_from_the_command_line(
             assert picture.size == (32, 32)
             assert json.loads(picture.text["cogview"])["factor"] == 2
     monkeypatch.setattr(upscale, "_PICTURES_AT_ONCE", 1)
-    really, magnified = Pipeline.upscale, []
+    really, magnified = Upscaler.upscale, []
 
-    def stopped(self: Pipeline, *arguments: object, **named: object) -> object:
+    def stopped(self: Upscaler, *arguments: object, **named: object) -> object:
         magnified.append(arguments)
         if len(magnified) == 2:
             raise KeyboardInterrupt
         return really(self, *arguments, **named)
 
-    monkeypatch.setattr(Pipeline, "upscale", stopped)
+    monkeypatch.setattr(Upscaler, "upscale", stopped)
     again = [
         "upscale",
         "a red cat",

@@ -286,7 +286,7 @@ def test_a_broken_adapter_hinders_nobody_who_does_not_ask_for_it(
 
     pipe = cogview.load(tmp_path / "model", device="cpu")
     assert "broken" in pipe.adapters
-    assert pipe.names_for("style") == ["broken", "whole"]
+    assert pipe.model.parts.names_for("style") == ["broken", "whole"]
     assert pipe.generate_codes("a", num_candidates=1, adapter="whole").shape[:2] == (1, 1)
     for ask in (
         lambda: pipe.adapters["broken"],
@@ -297,7 +297,7 @@ def test_a_broken_adapter_hinders_nobody_who_does_not_ask_for_it(
         with pytest.raises(CogViewError, match=r"broken/model\.safetensors cannot be read"):
             ask()
     assert not (tmp_path / "copy").exists()
-    del pipe._model.adapters["broken"]
+    del pipe.model.parts.adapters["broken"]
     assert list(pipe.adapters) == ["whole"]
 
 

@@ -46,7 +46,7 @@ def draw_with_all(folder: Path) -> None:
     """Load a model and what its adapters need."""
     pipeline = cogview.load(folder)
     for name in pipeline.adapters:
-        pipeline.drawer(name)
+        pipeline.model.drawing(name)
 
 
 def refusal(folder: Path) -> str:
@@ -195,7 +195,7 @@ def test_threads_share_runners_and_only_the_last_strength_is_kept(folder: Path) 
     def draw(strength: float) -> None:
         try:
             for _ in range(20):
-                pipeline.drawer("style", strength)
+                pipeline.model.drawing("style", strength)
         except Exception as error:  # whatever it is, it ends the test
             failures.append(error)
 
@@ -205,5 +205,5 @@ def test_threads_share_runners_and_only_the_last_strength_is_kept(folder: Path) 
     for thread in threads:
         thread.join()
     assert not failures
-    assert len(pipeline._runners) <= 2
-    assert pipeline.drawer("style")[0] is pipeline.drawer("style")[0]
+    assert len(pipeline.model._runners) <= 2
+    assert pipeline.model.drawing("style")[0] is pipeline.model.drawing("style")[0]

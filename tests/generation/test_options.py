@@ -5,11 +5,26 @@ from typing import get_type_hints
 
 import pytest
 
-from cogview.generation.options import CodeArguments, CodeOptions, PictureArguments, PictureOptions
+from cogview.generation.options import (
+    CaptionArguments,
+    CaptionOptions,
+    CodeArguments,
+    CodeOptions,
+    PictureArguments,
+    PictureOptions,
+    UpscaleArguments,
+    UpscaleOptions,
+)
 
 
 @pytest.mark.parametrize(
-    ("options", "arguments"), [(CodeOptions, CodeArguments), (PictureOptions, PictureArguments)]
+    ("options", "arguments"),
+    [
+        (CodeOptions, CodeArguments),
+        (PictureOptions, PictureArguments),
+        (CaptionOptions, CaptionArguments),
+        (UpscaleOptions, UpscaleArguments),
+    ],
 )
 def test_arguments_are_the_fields_of_the_options(options: type, arguments: type) -> None:
     assert get_type_hints(arguments) == {

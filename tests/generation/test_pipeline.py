@@ -13,6 +13,8 @@ from PIL import Image
 
 import cogview
 from cogview.errors import CogViewError, UsageError
+from cogview.generation.model import LoadedModel
+from cogview.generation.options import CodeOptions
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.placement import resolve_device, resolve_dtype
 from tiny import tiny_model, tiny_pipeline_folder
@@ -44,7 +46,7 @@ def test_what_people_look_at_is_short_and_pictures_are_shown(pipe: Pipeline) -> 
         assert 10 < len(repr(each)) < 200
         assert type(each).__name__ in repr(each)
         assert "tensor" not in repr(each)
-    assert len(repr(pipe._model)) < 600
+    assert len(repr(pipe.model.parts)) < 600
     shown = picture._repr_png_()
     assert shown is not None
     with Image.open(io.BytesIO(shown)) as back:
@@ -80,7 +82,7 @@ def test_a_model_draws_with_its_own_top_p_unless_told_otherwise(pipe: Pipeline, 
     codes = {top_p: each.generate_codes("a cat and two dogs", 3) for top_p, each in own.items()}
     assert not torch.equal(codes[0.3], codes[1.0])
     for top_p, each in own.items():
-        assert each.top_p == each.sampling().top_p == top_p
+        assert each.top_p == each.drawer.sampling(CodeOptions()).top_p == top_p
         assert torch.equal(pipe.generate_codes("a cat and two dogs", 3, top_p=top_p), codes[top_p])
         assert torch.equal(each.generate_codes("a cat and two dogs", 3, top_p=0.3), codes[0.3])
     assert torch.equal(pipe.generate_codes("two dogs"), pipe.generate_codes("two dogs", top_p=0.8))
@@ -93,7 +95,7 @@ def test_pictures_of_one_colour_are_told_with_what_helps(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pipe.generate(["a cat", "two dogs"], 2)  # they show something
-    monkeypatch.setattr(Pipeline, "decoded", lambda *_: Image.new("RGB", (16, 16), "white"))
+    monkeypatch.setattr(LoadedModel, "picture_of", lambda *_: Image.new("RGB", (16, 16), "white"))
     with pytest.warns(UserWarning, match=f"'a cat' is of one colour: .*{cure}") as told:
         pipe.generate("a cat", 2, top_p=top_p)
     assert len(told) == 1

@@ -68,7 +68,7 @@ def test_codes_magnified_greedily_are_the_likeliest_of_the_plain_computation(
     learnt = pipe.adapters["super-resolution"]
     template = learnt.template_of(SuperResolutionTemplate, pipe.template.vocabulary)
     pieces = pipe.text_tokenizer.encode("a cat")
-    magnifier = Magnifier(pipe.runner_of(learnt), template)
+    magnifier = Magnifier(pipe.model.runner_of(learnt), template)
     high = magnifier.magnify(low, [pieces], [0], SamplingConfig(temperature=0.0))
     assert high.shape == (1, 32, 32)
     before = torch.cat(

@@ -56,29 +56,30 @@ def run(
     """
     import cogview
     from cogview.cli.told_pictures import ToldPictures, take_adapter
+    from cogview.generation.options import CaptionOptions
+    from cogview.generation.pictures import codes_of
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "captioner", captioner)
-    template = pipeline.captioner(name).template
-    told = ToldPictures(pictures, lambda path: pipeline.codes_of(path, template, strict))
+    template = pipeline.model.caption_model(name).template
+    told = ToldPictures(pictures, lambda path: codes_of(pipeline.model, path, template, strict))
     codes = list(told.codes.items())
+    options = CaptionOptions(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        max_pieces=max_pieces,
+        length_penalty=length_penalty,
+        captioner=name,
+        language=language,
+    )
     entries: list[dict[str, Any]] = []
     num_done = 0
     with progress_bar("captioning", "pictures") as move:
         for start in range(0, len(codes), _PICTURES_AT_ONCE):
             part = codes[start : start + _PICTURES_AT_ONCE]
-            captions = pipeline.caption(
-                [each for _, each in part],
-                num_captions,
-                num_beams,
-                temperature,
-                top_k,
-                top_p,
-                seed,
-                max_pieces,
-                length_penalty,
-                name,
-                language,
+            captions = pipeline.captioner.caption(
+                [each for _, each in part], num_captions, num_beams, seed, options
             )
             written = [
                 {"path": path, "captions": [dataclasses.asdict(caption) for caption in captions_of_one]}

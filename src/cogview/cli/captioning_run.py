@@ -128,7 +128,7 @@ def _held_out_figures(
     The others are captions of the pictures that follow, but for those that say the same. Empty captions have no
     CapLoss: such pictures are left out.
     """
-    captioner = _pipeline(base, trained).captioner()
+    captions = _pipeline(base, trained).model.caption_model()
     text_of = {
         index: pieces
         for index in range(min(MAX_EVALUATED, len(shards)))
@@ -145,7 +145,7 @@ def _held_out_figures(
         own.append(len(pairs))
         compared = [texts[place], *list(different.values())[: NUM_COMPARED - 1]]
         pairs += [(text, shards.codes(index)) for text in compared]
-    losses = captioner.losses(pairs)
+    losses = captions.losses(pairs)
     is_first = [
         float(losses[start] <= losses[start:stop].min())
         for start, stop in zip(own, [*own[1:], len(pairs)], strict=True)

@@ -24,6 +24,7 @@ from cogview.evaluation.kept_parts import KeptParts, begin_or_go_on
 from cogview.evaluation.reconstruction import evaluate_reconstruction, reconstruction_grid
 from cogview.evaluation.report.sections import training_table
 from cogview.files import atomic_file, atomic_write_json, read_json, sha256_of
+from cogview.generation.options import CodeOptions
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import find_model_folder, load_pretrained, read_config
@@ -134,7 +135,7 @@ class Checkpoint:
         """
         pipeline = self.pipeline
         # What cannot be drawn with is refused before the folder keeps it as what was asked for.
-        chosen = asdict(pipeline.sampling(**sampling))
+        chosen = asdict(pipeline.drawer.sampling(CodeOptions(**sampling)))
         request = {
             "prompts": list(prompts),
             "seeds": list(seeds),
@@ -170,7 +171,9 @@ class Checkpoint:
     def pictures(self, codes: Int64[np.ndarray, "n k r s"]) -> list[list[Image.Image]]:
         """Return the pictures of codes, as large as the model draws by default."""
         size = self.pipeline.size_pixels
-        return [[self.pipeline.decoded(torch.from_numpy(each), size) for each in row] for row in codes]
+        return [
+            [self.pipeline.model.picture_of(torch.from_numpy(each), size) for each in row] for row in codes
+        ]
 
     def attention(self, text: str, seed: int, codes: Int64[np.ndarray, "r s"]) -> dict[str, Any]:
         """Return how large the scores of each head are while a picture is drawn, and where its weights lie.

@@ -1,10 +1,10 @@
-"""The run of `cogview generate`: draws share by share, and writes each picture as soon as it is done."""
+"""The run of `cogview generate`: each picture is written as soon as it is done."""
 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle, groupby, islice
+from itertools import cycle, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,70 +13,24 @@ from cogview.cli.prompts import Prompts
 from cogview.errors import printable
 
 if TYPE_CHECKING:
-    from cogview.generation.pipeline import GeneratedImage, Pipeline
+    from cogview.generation.picture_events import GeneratedImage
+    from cogview.generation.picture_task import AskedText, PictureTask
 
-_PICTURES_AT_ONCE = 16  # which the engine draws together
 _MAX_SHOWN = 300  # characters of a text, to people
-_CANDIDATES_AT_ONCE = 64  # where what is kept of them is then magnified together
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """Pictures that are drawn together.
-
-    Args:
-        first_number: of its texts, from 1.
-        texts: of consecutive numbers.
-        first_candidate: of each text, from 0.
-        num_candidates: of each text.
-    """
-
-    first_number: int
-    texts: Sequence[str]
-    first_candidate: int
-    num_candidates: int
-
-
-def shares_of(
-    prompts: Prompts, num_candidates: int, num_kept: int, *, is_ranked: bool, is_magnified: bool
-) -> Iterator[Share]:
-    """Yield all pictures in their order, in shares that fill a batch; what is ranked together is one share.
-
-    Args:
-        prompts: the texts.
-        num_candidates: of each text.
-        num_kept: of these.
-        is_ranked: whether all candidates of a text have to be known.
-        is_magnified: whether those that are kept are drawn again, larger.
-    """
-    at_once = num_candidates if is_ranked else min(num_candidates, _PICTURES_AT_ONCE)
-    num_texts = _PICTURES_AT_ONCE // num_candidates
-    if is_magnified:
-        num_texts = min(_PICTURES_AT_ONCE // num_kept, _CANDIDATES_AT_ONCE // num_candidates)
-    texts, first_number = iter(prompts), 1
-    while part := list(islice(texts, max(1, num_texts))):
-        for first in range(0, num_candidates, at_once):
-            yield Share(
-                first_number=first_number,
-                texts=part,
-                first_candidate=first,
-                num_candidates=min(at_once, num_candidates - first),
-            )
-        first_number += len(part)
 
 
 @dataclass(kw_only=True, eq=False)
 class DrawingRun:
     """What `cogview generate` was asked for.
 
+    What is noted as done at once is a single picture, or the pictures of a text that are kept if they are ranked.
+
     Args:
-        pipeline: draws.
+        task: draws.
         prompts: the texts.
         num_candidates: of each text.
         keep: how many of them are kept; all if None.
-        is_ranked: whether they are ranked.
         seed: of the first candidate of each text.
-        options: further arguments of `Pipeline.generate`.
         settings: what a picture's file says beside its text and seed.
         folder: where the pictures go.
         picture_height: in pixels.
@@ -86,13 +40,11 @@ class DrawingRun:
         sheets: the contact sheets, as far as they are written.
     """
 
-    pipeline: "Pipeline"
+    task: "PictureTask"
     prompts: Prompts
     num_candidates: int
     keep: int | None
-    is_ranked: bool
     seed: int
-    options: dict[str, Any]
     settings: dict[str, Any]
     folder: PictureFolder
     picture_height: int
@@ -104,65 +56,79 @@ class DrawingRun:
         """Pictures that are kept of each text."""
         return self.num_candidates if self.keep is None else self.keep
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether the candidates of a text are ranked."""
+        return self.task.ranking is not None
+
     def draw(self, move: Callable[[int, int], None]) -> None:
         """Draw what is not there yet.
 
         Args:
             move: called with the numbers of codes that are drawn and to be drawn.
         """
+        from cogview.generation.picture_events import CodesDrawn
+
+        num_done, num_all = 0, self._num_codes_left()
+        ranked: dict[int, dict[int, dict[str, Any]]] = {}
+        sheets = self._sheets()
+        next(sheets)
+        for event in self.task.stream(self._asked()):
+            if isinstance(event, CodesDrawn):
+                num_done += event.num_codes
+                move(num_done, max(num_done, num_all))
+                continue
+            picture = self._saved(event.picture, event.text_index + 1)
+            if self.is_ranked:
+                kept = ranked.setdefault(event.text_index, {})
+                kept[event.place] = picture
+                if len(kept) == self.num_kept:
+                    del ranked[event.text_index]
+                    self.folder.keep(event.text_index, [kept[place] for place in sorted(kept)])
+            else:
+                self.folder.keep(self._unit(event.text_index, event.picture.seed), [picture])
+            next(sheets)
+
+    def _unit(self, text_index: int, seed: int) -> int:
+        """Return the number under which a picture is noted as done."""
+        return text_index if self.is_ranked else text_index * self.num_candidates + seed - self.seed
+
+    def _num_codes_left(self) -> int:
+        per_text = self.task.num_codes(self.num_candidates) * len(self.prompts)
+        num_pictures = len(self.prompts) * self.num_kept
+        return per_text * max(num_pictures - self.folder.num_kept, 0) // num_pictures
+
+    def _asked(self) -> Iterator["AskedText"]:
+        """Yield the texts of which something is to be drawn."""
+        for index, text in enumerate(self.prompts):
+            seeds: Sequence[int] = range(self.seed, self.seed + self.num_candidates)
+            if self.is_ranked:
+                lacking = seeds if self.folder.pictures(index) is None else ()
+            else:
+                lacking = [seed for seed in seeds if self.folder.pictures(self._unit(index, seed)) is None]
+            if lacking:
+                yield from self.task.asked([text], lacking, index)
+
+    def _sheets(self) -> Iterator[None]:
+        """Write contact sheets as far as all is there that is on them, each time that the next is asked for."""
         from cogview.generation.contact_sheet import Pages
 
         pages = Pages.of(self.num_kept, self.picture_height * self.sheet_scale, noted=self.is_ranked)
         num_pages = -(-len(self.prompts) // pages.texts_per_page) * len(pages.sizes)
         sizes = cycle(pages.sizes)
         size = next(sizes)
-        num_left = len(self.prompts) * self.num_candidates
-        num_left -= self.folder.num_kept * self.num_candidates // self.num_kept
-        num_done = 0
         waiting: list[dict[str, Any]] = []
-        for number, share in enumerate(self._shares()):
-            pictures = self.folder.pictures(number)
-            if pictures is None:
-                num_here = len(share.texts) * share.num_candidates
-
-                def progress(done: int, here: int, before: int = num_done, pictures: int = num_here) -> None:
-                    each = here // pictures
-                    move(before * each + done, max(num_left, before + pictures) * each)
-
-                pictures = self._drawn(share, progress)
-                self.folder.keep(number, pictures)
-                num_done += num_here
+        for unit in range(len(self.prompts) * (1 if self.is_ranked else self.num_candidates)):
+            while (pictures := self.folder.pictures(unit)) is None:
+                yield
             waiting += pictures
             while len(waiting) >= size:
                 self._add_sheet(waiting[:size], num_pages)
                 waiting, size = waiting[size:], next(sizes)
         if waiting:
             self._add_sheet(waiting, num_pages)
-
-    def _shares(self) -> Iterator[Share]:
-        return shares_of(
-            self.prompts,
-            self.num_candidates,
-            self.num_kept,
-            is_ranked=self.is_ranked,
-            is_magnified=self.options["upscale"] > 1,
-        )
-
-    def _drawn(self, share: Share, progress: Callable[[int, int], None]) -> list[dict[str, Any]]:
-        """Draw and write a share of the pictures."""
-        rows = self.pipeline.generate(
-            list(share.texts),
-            share.num_candidates,
-            self.keep if self.is_ranked else None,
-            self.seed + share.first_candidate,
-            progress=progress,
-            **self.options,
-        )
-        return [
-            self._saved(picture, number)
-            for number, row in enumerate(rows, start=share.first_number)
-            for picture in row
-        ]
+        while True:
+            yield
 
     def _saved(self, picture: "GeneratedImage", number: int) -> dict[str, Any]:
         """Write one picture with the settings that draw it again from the same weights; return what to report of it."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 JOURNAL = "unfinished.jsonl"
 """In a folder that is being filled: a line with the request, and one for each share of the pictures that is there."""
-FORMAT, VERSION = "cogview-pictures", 1
+FORMAT, VERSION = "cogview-pictures", 2
 _LEFTOVER = re.compile(r"\..+\.png\.\w{8}")  # of a process that was killed while it wrote a picture
 
 

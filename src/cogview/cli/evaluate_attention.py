@@ -72,10 +72,11 @@ def run(
     from cogview.cli.told_pictures import take_adapter
     from cogview.evaluation.attention import attention_maps, check_places, comparison_of_heads, score_table
     from cogview.evaluation.attention_figures import text_figure, token_figure
+    from cogview.generation.options import CodeOptions
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "adapter", adapter)
-    _, template = pipeline.drawer(name)
+    _, template = pipeline.model.drawing(name)
     place = (
         template.grid_rows // 2 if row is None else row,
         template.grid_columns // 2 if column is None else column,
@@ -88,6 +89,7 @@ def run(
         "model": model or "bundled",
         **({} if adapter is None else {"adapter": adapter}),
     }
+    options = CodeOptions(temperature=temperature, top_k=top_k, top_p=top_p, guidance=guidance, adapter=name)
     if picture is None:
         with progress_bar("drawing", "codes") as move:
             (drawn,) = pipeline.generate(
@@ -102,11 +104,11 @@ def run(
                 adapter=name,
             )
         codes, image, read = drawn.codes, drawn.image, drawn.drawn_text or text
-        facts |= {"seed": seed, **asdict(pipeline.sampling(temperature, top_k, top_p, guidance))}
+        facts |= {"seed": seed, **asdict(pipeline.drawer.sampling(options))}
     else:
-        read = pipeline.reading([text], name)[text]
+        read = pipeline.model.reading([text], name)[text]
         codes = _codes_of(pipeline, read, picture, name)
-        image = pipeline.decoded(codes)
+        image = pipeline.model.picture_of(codes)
         facts["picture"] = str(picture)
     pieces = template.clip(pipeline.text_tokenizer.encode(read))
     maps = attention_maps(transformer, template, pieces, codes, [place])
@@ -162,11 +164,11 @@ def _codes_of(pipeline: "Pipeline", text: str, picture: Path, adapter: str | Non
     """
     import torch
 
-    from cogview.generation.request import check_pieces
+    from cogview.generation.pictures import codes_of
 
-    _, template = pipeline.drawer(adapter)
-    check_pieces({text: pipeline.text_tokenizer.encode(text)}, template.max_text_pieces)
-    return torch.from_numpy(pipeline.codes_of(picture, template)[0])
+    _, template = pipeline.model.drawing(adapter)
+    pipeline.drawer.pieces_of([text], template)
+    return torch.from_numpy(codes_of(pipeline.model, picture, template)[0])
 
 
 def _write_scores(result: dict[str, Any], out: Path) -> dict[str, Path]:

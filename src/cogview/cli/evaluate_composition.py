@@ -86,6 +86,7 @@ def run(
     from cogview.data.ranks import Ranks
     from cogview.evaluation.caption_set import AskedPicture, fingerprint_of
     from cogview.evaluation.composition import SceneReader, asked_scenes, shares_of, validated, verdicts_on
+    from cogview.generation.options import CodeOptions
 
     ranks = Ranks.from_environment(os.environ)
     possible = asked_scenes(pictures, split=split)
@@ -94,7 +95,7 @@ def run(
     ranker = take_adapter(pipeline, "captioner", captioner)
     if ranker is None and candidates > 1 and len(pipeline.captioner_names) == 1:
         (ranker,) = pipeline.captioner_names
-    template = pipeline.drawer(chosen)[1]
+    template = pipeline.model.drawing(chosen)[1]
     if template.grid_rows != template.grid_columns:
         raise UsageError("scenes are squares, and this model draws none: their composition cannot be read")
     size_pixels = template.grid_rows * pipeline.image_tokenizer.downsampling_factor
@@ -116,7 +117,9 @@ def run(
         ],
         candidates=candidates,
         seed=seed,
-        sampling=pipeline.sampling(temperature, top_k, top_p, guidance),
+        sampling=pipeline.drawer.sampling(
+            CodeOptions(temperature=temperature, top_k=top_k, top_p=top_p, guidance=guidance)
+        ),
         folder=out,
         ranks=ranks,
     )

@@ -105,6 +105,7 @@ def run(
     from cogview.evaluation.clip import load_clip
     from cogview.evaluation.scores import MIN_PICTURES
     from cogview.files import sha256_of
+    from cogview.generation.options import CodeOptions
 
     ranks = Ranks.from_environment(os.environ)
     captions_and_pictures = CaptionSet(
@@ -136,7 +137,9 @@ def run(
     backbone, seen_by = open_backbone(feature, weights, pipeline.device)
     scorer = load_clip(clip, clip_weights, pipeline.device) if clip and clip_weights else None
     # What cannot be drawn with is refused before the folder keeps it as what was asked for.
-    sampling = pipeline.sampling(temperature, top_k, top_p, guidance)
+    sampling = pipeline.drawer.sampling(
+        CodeOptions(temperature=temperature, top_k=top_k, top_p=top_p, guidance=guidance)
+    )
     draws = Draws(
         pipeline=pipeline,
         adapter=chosen,
@@ -159,7 +162,8 @@ def run(
         contrast=contrast,
         batch_size=batch_size,
         num_workers=num_workers,
-        size_pixels=pipeline.drawer(chosen)[1].grid_rows * pipeline.image_tokenizer.downsampling_factor,
+        size_pixels=pipeline.model.drawing(chosen)[1].grid_rows
+        * pipeline.image_tokenizer.downsampling_factor,
         device=pipeline.device,
     )
     try:
@@ -214,7 +218,7 @@ def _leave_out_unreadable(captions: "CaptionSet", pipeline: "Pipeline", adapter:
     """Take captions that hold nothing which the model reads for problems; return how many are longer than it reads."""
     from cogview.data.pairs import Problem
 
-    room = pipeline.drawer(adapter)[1].max_text_pieces
+    room = pipeline.model.drawing(adapter)[1].max_text_pieces
     lengths = [len(pipeline.text_tokenizer.encode(each.text)) for each in captions.asked]
     captions.problems += [
         Problem(

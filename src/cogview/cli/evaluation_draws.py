@@ -138,7 +138,8 @@ class Draws:
             captioner: name of the adapter.
             fingerprint: of its weights.
         """
-        chosen, tokenizer = self.pipeline.captioner(captioner), self.pipeline.text_tokenizer
+        chosen = self.pipeline.model.caption_model(captioner)
+        tokenizer = self.pipeline.text_tokenizer
         codes = self._parts("codes")
 
         def losses_of(items: range) -> np.ndarray:

@@ -3,6 +3,7 @@
 import secrets
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -93,62 +94,70 @@ def run(
         dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
         json: print the result as JSON.
     """
-    if adapter is None and adapter_strength != 1:
-        raise UsageError("--adapter-strength has no adapter to weaken or strengthen: add --adapter")
-    if magnifier is not None and upscale == 1:
-        raise UsageError("--magnifier has nothing to magnify: add --upscale 2, or 4")
     if not 1 <= sheet_scale <= 8:
         raise UsageError(f"--sheet-scale must be 1 to 8, got {sheet_scale}")
-    if (image is None) != (mask is None):
-        raise UsageError(
-            "--image needs --mask, which says what of it is drawn anew, and --mask needs --image"
-        )
-    if image is None and (keep_pixels or rank_by == "fit"):
-        raise UsageError("--keep-pixels and --rank-by fit are for --image, of which a part is drawn anew")
     with Prompts(texts, prompts) as asked:
         import torch
 
         import cogview
         from cogview.cli.told_pictures import take_adapter, tell_decoded, weights_of
-        from cogview.generation.request import check_request
+        from cogview.generation.options import PictureOptions
+        from cogview.generation.picture_task import PictureTask
 
+        options = PictureOptions(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            guidance=guidance,
+            sampler=sampler,
+            adapter=adapter,
+            adapter_strength=adapter_strength,
+            strict=strict,
+            image=image,
+            mask=mask,
+            captioner=captioner,
+            upscale=upscale,
+            magnifier=magnifier,
+            size_pixels=size,
+            balance_words=balance_words,
+            keeps_pixels=keep_pixels,
+            rank_by=rank_by,
+        )
         pipeline = cogview.load(model, device, dtype)
-        chosen = take_adapter(pipeline, "adapter", adapter)
-        ranker = take_adapter(pipeline, "captioner", captioner)
-        enlarger = take_adapter(pipeline, "magnifier", magnifier)
-        by_fit = rank_by == "fit"
-        is_ranked = by_fit or captioner is not None or (keep is not None and bool(pipeline.captioner_names))
+        options = replace(
+            options,
+            adapter=take_adapter(pipeline, "adapter", adapter),
+            captioner=take_adapter(pipeline, "captioner", captioner),
+            magnifier=take_adapter(pipeline, "magnifier", magnifier),
+        )
         first_seed = random_seed() if seed == "random" else seed
-        check_request(["text"], num_candidates, keep, first_seed, is_ranked)
-        template = pipeline.drawer(chosen, adapter_strength)[1]
-        size_pixels = pipeline.checked_size(size, upscale, enlarger)
-        is_decoded = pipeline.is_decoded(upscale, enlarger)
-        if upscale > 1 and is_decoded:
+        # What cannot be drawn is found out before a folder is made.
+        task = PictureTask.of(pipeline.model, options, num_candidates, keep, first_seed)
+        template, sampled = task.codes.template, task.codes.sampling
+        if upscale > 1 and task.magnifier is None:
             tell_decoded(pipeline)
         if not balance_words:  # else the texts that are drawn are others
             asked.check(pipeline.text_tokenizer, template.max_text_pieces)
-            asked.tell_unknown(lambda texts: pipeline.reading(texts, chosen, strict))
-        options = {
+            asked.tell_unknown(lambda texts: pipeline.model.reading(texts, options.adapter, strict))
+        settings = {
             "temperature": temperature,
             "top_k": top_k,
-            "top_p": pipeline.top_p if top_p is None else top_p,
-            "guidance": pipeline.guidance if guidance is None else guidance,
+            "top_p": sampled.top_p,
+            "guidance": sampled.guidance,
             "sampler": sampler,
             "balance_words": balance_words,
-        }
-        settings = {
-            **options,
             "model": model or "bundled",
             **({} if adapter is None else {"adapter": adapter, "adapter_strength": adapter_strength}),
             **({} if upscale == 1 else {"upscale": upscale}),
             **({} if magnifier is None else {"magnifier": magnifier}),
             **({} if image is None else {"image": str(image), "mask": mask, "keeps_pixels": keep_pixels}),
-            "size_pixels": size_pixels,
+            "size_pixels": task.size_pixels,
             "device": str(pipeline.device),
             "dtype": str(pipeline.dtype).removeprefix("torch."),
         }
-        rankers = ([ranker] if ranker else pipeline.captioner_names) if is_ranked and not by_fit else []
-        enlargers = ([enlarger] if enlarger else pipeline.magnifier_names) if not is_decoded else []
+        by_captioner = task.ranking is not None and rank_by == "caption"
+        rankers = [options.captioner or pipeline.captioner_names[0]] if by_captioner else []
+        enlargers = [options.magnifier or pipeline.magnifier_names[0]] if task.magnifier else []
         request = {
             "verb": "generate",
             "texts": asked.fingerprint,
@@ -156,7 +165,7 @@ def run(
             "keep": keep,
             "seed": seed,
             **settings,
-            "weights": weights_of(pipeline, chosen, *rankers, *enlargers),
+            "weights": weights_of(pipeline, options.adapter, *rankers, *enlargers),
             "captioner": captioner,
             "rank_by": rank_by,
             "files": [sha256_of(Path(path)) for path in (image, mask) if path and Path(path).is_file()],
@@ -165,29 +174,14 @@ def run(
         }
         with picture_folder(out, request, {"seed": first_seed}) as folder:
             run = DrawingRun(
-                pipeline=pipeline,
+                task=task,
                 prompts=asked,
                 num_candidates=num_candidates,
-                keep=keep,
-                is_ranked=is_ranked,
+                keep=keep if task.ranking else None,
                 seed=folder.chosen["seed"],
-                options=options
-                | {
-                    "adapter": chosen,
-                    "adapter_strength": adapter_strength,
-                    "captioner": ranker,
-                    "upscale": upscale,
-                    "magnifier": enlarger,
-                    "size_pixels": size_pixels,
-                    "strict": strict,
-                    "image": image,
-                    "mask": mask,
-                    "keeps_pixels": keep_pixels,
-                    "rank_by": rank_by,
-                },
                 settings=settings,
                 folder=folder,
-                picture_height=size_pixels
+                picture_height=task.size_pixels
                 * template.grid_rows
                 // max(template.grid_rows, template.grid_columns),
                 sheet_scale=sheet_scale,

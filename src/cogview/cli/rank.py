@@ -42,11 +42,12 @@ def run(
     text = text.encode(errors="replace").decode()
     import cogview
     from cogview.cli.told_pictures import ToldPictures, take_adapter
+    from cogview.generation.pictures import codes_of
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "captioner", captioner)
-    template = pipeline.captioner(name).template
-    told = ToldPictures(pictures, lambda path: pipeline.codes_of(path, template, strict))
+    template = pipeline.model.caption_model(name).template
+    told = ToldPictures(pictures, lambda path: codes_of(pipeline.model, path, template, strict))
     paths = list(told.codes)
     ranked = [
         {"path": paths[each.index], "caption_loss": each.caption_loss}

@@ -135,7 +135,7 @@ def _draw_samples(
     texts = [pairs.low.pieces(index, 0) for index in indices]
     crops = [pairs.crop(index, 0, 0, template.low_grid) for index in indices]
     low, true = (torch.from_numpy(np.stack(codes).astype(np.int64)) for codes in zip(*crops, strict=True))
-    drawn = Magnifier(pipeline.runner_of(trained), template).magnify(low, texts, list(indices))
+    drawn = Magnifier(pipeline.model.runner_of(trained), template).magnify(low, texts, list(indices))
     columns = [
         tensor_to_images(pipeline.image_tokenizer.decode(codes.to(pipeline.device)))
         for codes in (low, drawn, true)

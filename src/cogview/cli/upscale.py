@@ -74,14 +74,19 @@ def run(
 
     import cogview
     from cogview.cli.told_pictures import ToldPictures, take_adapter, tell_decoded, weights_of
-    from cogview.generation.magnifying import TOP_P, refuse_sampling
+    from cogview.generation.options import UpscaleOptions
+    from cogview.generation.upscaler import TOP_P
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "magnifier", magnifier)
-    is_decoded = pipeline.is_decoded(factor, name)
+    upscaler = pipeline.upscaler
+    options = UpscaleOptions(
+        temperature=temperature, top_k=top_k, top_p=top_p, magnifier=name, strict=strict, force=force
+    )
+    is_decoded = upscaler.is_decoded(factor, name)
     if is_decoded:
-        refuse_sampling({"temperature": temperature, "top_k": top_k, "top_p": top_p})
-    told = ToldPictures(pictures, lambda path: pipeline.codes_to_upscale(path, factor, name, force))
+        upscaler.refuse_sampling(options)
+    told = ToldPictures(pictures, lambda path: upscaler.codes_to_upscale(path, factor, name, force))
     if is_decoded:
         tell_decoded(pipeline)
     given = list(told.codes.items())
@@ -113,18 +118,8 @@ def run(
                     each = here // pictures
                     move(before * each + done, max(num_left, before + pictures) * each)
 
-                magnified = pipeline.upscale(
-                    [codes for _, codes in part],
-                    text,
-                    factor,
-                    seed + start,
-                    temperature,
-                    top_k,
-                    top_p,
-                    progress=progress,
-                    magnifier=name,
-                    strict=strict,
-                    force=force,
+                magnified = upscaler.upscale(
+                    [codes for _, codes in part], text, factor, seed + start, options, progress
                 )
                 drawn: list[dict[str, Any]] = []
                 for number, ((source, _), picture) in enumerate(

@@ -51,7 +51,7 @@ class Planned:
     Args:
         job: whose.
         runs: of its rows.
-        places: that it asks for; one for each row of a search.
+        places: that it asks for, of each row.
         states: which of the pass's states are those of each row.
     """
 
@@ -91,17 +91,10 @@ class Batch:
         wanted: list[Int64[np.ndarray, "_"]] = []
         num_runs = num_wanted = 0
         for job, runs in planned:
-            work, start = job.work, starts[num_runs]
-            places = work.asked if isinstance(work, Drawing) else np.zeros(1, dtype=np.int64)
+            start, places = starts[num_runs], job.work.asked
             states = []
-            for which, run in enumerate(runs):
-                first = starts[num_runs]
-                of_row = (
-                    work.states_of(places, which)
-                    if isinstance(work, Drawing)
-                    else np.array([len(run.tokens) - 1])
-                )
-                wanted.append(first + of_row)
+            for which in range(len(runs)):
+                wanted.append(starts[num_runs] + job.work.states_of(places, which))
                 states.append(slice(num_wanted, num_wanted + len(places)))
                 num_wanted += len(places)
                 num_runs += 1

@@ -12,7 +12,6 @@ from cogview.decoding.attention_fused import attend_by_fused_kernel
 from cogview.decoding.attention_tables import attend_to_tables
 from cogview.decoding.batch import Batch, Job
 from cogview.decoding.config import LinearBackend
-from cogview.decoding.drawing import Drawing
 from cogview.decoding.forward import extend
 from cogview.decoding.places import find_places
 from cogview.decoding.proposer import Proposer
@@ -78,6 +77,11 @@ class Engine:
         """Return whether no request is waiting or being worked on."""
         return self._scheduler.is_idle
 
+    @property
+    def max_batch(self) -> int:
+        """Return how many requests are worked on at once; more wait."""
+        return self._scheduler.max_batch
+
     def step(self) -> list[Event]:
         """Run one pass, and return what came of it for requests that `add` took.
 
@@ -125,6 +129,11 @@ class Engine:
             told, events[:] = list(events), []
         return told
 
+    def _drop_aborted(self) -> None:
+        """Give back what stopped requests hold, which the next pass would do otherwise."""
+        with self._stepping:
+            self._scheduler.drop_aborted()
+
     def _told(self, events: list[Event]) -> list[Event]:
         """Give those who listen what is told of their requests, and return the rest."""
         rest = []
@@ -164,21 +173,15 @@ class Engine:
 
     def _planned(self, jobs: Sequence[Job]) -> Batch:
         """Return what a pass runs."""
-        drawings = {job.number: job.work for job in jobs if isinstance(job.work, Drawing)}
+        works = [job.work for job in jobs]
         windows = self.proposer.windows(
-            [work.reach(self.proposer) for work in drawings.values()],
-            [len(work.rows) for work in drawings.values()],
-            sum(job.work.num_known for job in jobs),
+            [work.reach(self.proposer) for work in works],
+            [len(work.rows) for work in works],
+            sum(work.num_known for work in works),
         )
-        window_of = dict(zip(drawings, windows, strict=True))
-        planned = [
-            (
-                job,
-                job.work.plan(window_of[job.number]) if isinstance(job.work, Drawing) else job.work.plan(),
-            )
-            for job in jobs
-        ]
-        return Batch(planned, self.weights)
+        return Batch(
+            [(job, job.work.plan(num)) for job, num in zip(jobs, windows, strict=True)], self.weights
+        )
 
 
 class Session:
@@ -211,18 +214,33 @@ class Session:
             CogViewError: one failed.
         """
         while self._pending or self._events:
-            told = self._engine._step_for(self._events)
-            for event in told:
-                if not isinstance(event, Progressed):
-                    self._pending.discard(event.number)
-                if isinstance(event, Failed):
-                    raise event.error
-                yield event
+            yield from self.step()
+
+    @property
+    def num_pending(self) -> int:
+        """Return how many requests are waiting or being worked on."""
+        return len(self._pending)
+
+    def step(self) -> list[Event]:
+        """Return what is told of the requests, after a pass if nothing is there yet.
+
+        Raises:
+            CogViewError: one failed.
+        """
+        told = self._engine._step_for(self._events)
+        for event in told:
+            if not isinstance(event, Progressed):
+                self._pending.discard(event.number)
+            if isinstance(event, Failed):
+                raise event.error
+        return told
 
     def close(self) -> None:
-        """Stop what is left."""
+        """Stop what is left, and give back what it holds."""
         for number in self._pending:
             self._engine.abort(number)
+        if self._pending:
+            self._engine._drop_aborted()
         self._pending.clear()
 
 

@@ -58,6 +58,11 @@ class Scheduler:
         self._kept: dict[Beginning, Row] = {}
 
     @property
+    def max_batch(self) -> int:
+        """Return how many requests are worked on at once."""
+        return self._max_batch
+
+    @property
     def pool(self) -> PagePool:
         """Return where keys and values lie; it is made for the first request."""
         assert self._pool is not None, "a request has begun"
@@ -105,7 +110,7 @@ class Scheduler:
 
     def next_jobs(self) -> list[Job]:
         """Return what takes part in the next pass, whose rows have all pages they need: as much as a pass may run."""
-        self._drop_aborted()
+        self.drop_aborted()
         self._admit()
         jobs: list[Job] = []
         num_tokens = 0
@@ -135,10 +140,12 @@ class Scheduler:
         self._free_kept()
         return numbers
 
-    def _drop_aborted(self) -> None:
+    def drop_aborted(self) -> None:
+        """Take requests that were aborted out of what is worked on."""
         with self._lock:
             aborted, self._aborted = self._aborted, set()
         self.end(aborted)
+        self._free_kept()
 
     def _admit(self) -> None:
         """Begin with requests that wait, in their order, as far as there is room."""

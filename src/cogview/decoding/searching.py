@@ -2,11 +2,12 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from cogview.decoding.drawing import Run
 from cogview.decoding.pool import PagePool, Row
+from cogview.decoding.proposer import Proposer
 from cogview.decoding.request import BeamRequest, WrittenText
 from cogview.decoding.weights import Variant
 
@@ -42,7 +43,20 @@ class Searching:
         """Return the best texts, best first."""
         return self._ended
 
-    def plan(self) -> list[Run]:
+    def reach(self, proposer: Proposer) -> Float64[np.ndarray, "w"]:
+        """Return how probably each guess holds; of what a beam goes on with, nothing is guessed."""
+        return np.empty(0)
+
+    @property
+    def asked(self) -> Int64[np.ndarray, "a"]:
+        """Return the places of which the planned pass has to give logits: the next one, of each row."""
+        return np.array([len(self._pieces[0])])
+
+    def states_of(self, places: Int64[np.ndarray, "a"], which: int) -> Int64[np.ndarray, "a"]:
+        """Return which tokens of a row's run have the states of places: the last."""
+        return np.array([len(self.plan()[which].tokens) - 1])
+
+    def plan(self, num_guesses: int = 0) -> list[Run]:
         """Return what to run of each row: the context, or each beam's last piece."""
         context, step = self.request.context, len(self._pieces[0])
         if not step:

@@ -41,13 +41,15 @@ def caption_losses(
             raise UsageError(
                 f"text {number} of {len(pairs)} has no pieces, and no loss: say what is to be seen"
             )
-    results = runner.engine.run([_request(runner, template, pair, counts_end) for pair in pairs])
+    results = runner.engine.run(
+        [loss_request(runner, template, pair, counts_end=counts_end) for pair in pairs]
+    )
     nats = [result.nats for result in results if isinstance(result, Drawn) and result.nats is not None]
     return np.array([each.mean() for each in nats], dtype=np.float64)
 
 
-def _request(
-    runner: Runner, template: CaptionTemplate, pair: tuple[Pieces, Codes], counts_end: bool
+def loss_request(
+    runner: Runner, template: CaptionTemplate, pair: tuple[Pieces, Codes], *, counts_end: bool = False
 ) -> Request:
     """Return what scores a text after a picture."""
     sequence = template.build(*pair)

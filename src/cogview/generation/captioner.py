@@ -1,163 +1,121 @@
-"""Pictures to texts: sampling, beam search and CapLoss with a transformer that writes texts after pictures."""
+"""Captions: what a model with an adapter for it writes of pictures."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool
 
 from cogview.decoding.config import SamplingConfig
-from cogview.decoding.engine import Runner
-from cogview.decoding.request import BeamRequest, Context, Drawn, Request, WrittenText
-from cogview.errors import CogViewError, UsageError
-from cogview.generation.caption_loss import caption_losses
-from cogview.sequence.captioning import CaptionTemplate
-from cogview.sequence.template import Codes, Pieces
+from cogview.errors import UsageError
+from cogview.generation.model import LoadedModel
+from cogview.generation.options import CaptionOptions
+from cogview.generation.pictures import Picture, codes_of
+from cogview.text.tokenizer import TextTokenizer
+from cogview.text.word_replacing import Language
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caption:
+    """A text that was written for a picture.
+
+    Args:
+        text: the text.
+        caption_loss: CapLoss of picture and text, in nats per piece.
+        score: log p of the text and its end, divided by the number of its pieces and 1; beam search ranks by it.
+        seed: draws the same text again; None if it was not drawn.
+    """
+
+    text: str
+    caption_loss: float
+    score: float
+    seed: int | None = None
 
 
 class Captioner:
-    """Writes texts after pictures, and says how well texts fit them.
-
-    Only pieces and the end of a text are ever written. A text has at least one piece, and one that has no room left
-    is ended. As in `Engine`, on CPU the texts of a seed are the same whatever else is written at the same time.
+    """Writes captions of pictures.
 
     Args:
-        runner: of a transformer that has learnt `template`.
-        template: picture first, then text.
-
-    Raises:
-        CogViewError: the transformer's attention is sparse, which is made for a text before a picture.
+        model: with an adapter, or a whole transformer, for captioning.
     """
 
-    def __init__(self, runner: Runner, template: CaptionTemplate) -> None:
-        if runner.variant.config.attention_pattern != "dense":
-            raise CogViewError(
-                "a transformer with three_region attention cannot caption: its regions are those of a text before a "
-                "picture; finetune one with dense attention"
-            )
-        self.template = template
-        self._runner = runner
+    def __init__(self, model: LoadedModel) -> None:
+        self._model = model
 
-    def losses(
-        self, pairs: Sequence[tuple[Pieces, Codes]], *, counts_end: bool = False
-    ) -> Float64[np.ndarray, "n"]:
-        """Return CapLoss of each (pieces, codes), as `caption_losses` does."""
-        return caption_losses(self._runner, self.template, pairs, counts_end=counts_end)
-
-    def sample(
+    def caption(
         self,
-        pictures: Sequence[Codes],
-        seeds: Sequence[int],
-        config: SamplingConfig,
-        max_pieces: int | None = None,
-        allowed: Bool[np.ndarray, "v"] | None = None,
-    ) -> list[list[WrittenText]]:
-        """Draw a text for each seed for each picture; with temperature 0 it is the greedy one.
+        images: Picture | Sequence[Picture],
+        num_captions: int = 1,
+        num_beams: int = 4,
+        seed: int = 0,
+        options: CaptionOptions = CaptionOptions(),  # noqa: B008 - frozen
+    ) -> list[list[Caption]]:
+        """Write captions of pictures.
 
         Args:
-            pictures: codes of each.
-            seeds: not negative; each draws the same text again.
-            config: temperature, top-k and top-p; there is no guidance.
-            max_pieces: of a text; as many as the template has room for by default.
-            allowed: which pieces may be written; all by default. Probabilities stay those of the model.
+            images: pictures, their paths or their codes; other sizes are scaled and the middle square is cut out.
+            num_captions: of each picture.
+            num_beams: with temperature 0 the best texts of a beam search of this width are given, or of the width
+                `num_captions`, if that is more; a width of 1 is the greedy text.
+            seed: of the first text drawn of each picture; the next has the next.
+            options: how.
+
+        Returns:
+            A list for each picture; captions of a beam search best first, others in the order of their seeds.
 
         Raises:
-            UsageError: `max_pieces` is impossible.
-            CogViewError: the transformer's logits are not finite.
+            UsageError: an impossible number, no picture, or one that is refused.
+            UnusableImage: a file is no picture that can be read.
         """
-        max_pieces = self._max_pieces(max_pieces)
-        legal, end = self.template.legal_tokens, len(self.template.legal_tokens) - 1
-        # A text that has no room left is ended.
-        given = np.append(np.full(max_pieces, -1), end)
-        if allowed is not None:
-            allowed = np.append(allowed, True)
-        results = self._runner.engine.run(
-            [
-                Request(
-                    context=self._context(codes, max_pieces + 1),
-                    legal=legal,
-                    seed=seed,
-                    sampling=config,
-                    given=given,
-                    variant=self._runner.variant,
-                    end=end,
-                    allowed=allowed,
-                    is_scored=True,
-                )
-                for codes in pictures
-                for seed in seeds
-            ]
-        )
-        texts = iter([_written(result) for result in results if isinstance(result, Drawn)])
-        return [[next(texts) for _ in seeds] for _ in pictures]
-
-    def beam_search(
-        self,
-        pictures: Sequence[Codes],
-        num_beams: int,
-        max_pieces: int | None = None,
-        length_penalty: float = 1.0,
-        allowed: Bool[np.ndarray, "v"] | None = None,
-    ) -> list[list[WrittenText]]:
-        """Return the `num_beams` best texts that were found for each picture, best first.
-
-        In each step every beam may end, and the best `num_beams` of all their continuations go on. The texts that
-        ended are ranked by `WrittenText.score`, until none that goes on can overtake them.
-
-        Args:
-            pictures: codes of each.
-            num_beams: texts that go on at the same time.
-            max_pieces: of a text; as many as the template has room for by default.
-            length_penalty: 0 or more; 0 prefers short texts, 1 ranks by the mean of log p.
-            allowed: which pieces may be written; all by default. Probabilities stay those of the model.
-
-        Raises:
-            UsageError: a number is impossible.
-            CogViewError: the transformer's logits are not finite.
-        """
-        max_pieces = self._max_pieces(max_pieces)
-        if num_beams < 1:
-            raise UsageError(f"num_beams must be at least 1, got {num_beams}")
-        if not 0 <= length_penalty < float("inf"):
-            raise UsageError(f"length_penalty must be 0 or more, got {length_penalty}")
-        if allowed is not None:
-            allowed = np.append(allowed, True)
-        results = self._runner.engine.run(
-            [
-                BeamRequest(
-                    context=self._context(codes, max_pieces),
-                    legal=self.template.legal_tokens,
-                    num_beams=num_beams,
-                    length_penalty=length_penalty,
-                    allowed=allowed,
-                    variant=self._runner.variant,
-                )
-                for codes in pictures
-            ]
-        )
-        return [texts for texts in results if isinstance(texts, list)]
-
-    def _max_pieces(self, max_pieces: int | None) -> int:
-        room = self.template.max_text_pieces
-        if max_pieces is not None and not 1 <= max_pieces <= room:
+        if num_captions < 1 or num_beams < 1:
             raise UsageError(
-                f"max_pieces must be between 1 and {room}, what the model has room for, got {max_pieces}"
+                f"num_captions and num_beams must be at least 1, got {num_captions} and {num_beams}"
             )
-        return max_pieces or room
-
-    def _context(self, codes: Codes, num_tokens: int) -> Context:
-        """Return what a text is written after: a picture."""
-        prefix = self.template.prefix(codes)
-        positions = np.append(self.template.text_positions, 0)  # END is never read, so it has no position
-        return Context(
-            tokens=prefix.tokens, positions=prefix.positions, next_positions=positions[:num_tokens]
+        if seed < 0:
+            raise UsageError(f"seed must not be negative, got {seed}")
+        config = SamplingConfig(
+            temperature=float(options.temperature), top_k=options.top_k, top_p=float(options.top_p)
         )
+        chosen, tokenizer = self._model.caption_model(options.captioner), self._model.text_tokenizer
+        allowed = None if options.language is None else _pieces_of(tokenizer, options.language)
+        codes = codes_of(self._model, images, chosen.template, options.strict)
+        width = max(num_beams, num_captions)
+        seeds: Sequence[int | None] = range(seed, seed + num_captions)
+        if config.temperature or width == 1:
+            written = chosen.sample(
+                codes, range(seed, seed + num_captions), config, options.max_pieces, allowed
+            )
+        else:
+            written = chosen.beam_search(
+                codes, width, options.max_pieces, float(options.length_penalty), allowed
+            )
+        if not config.temperature:
+            seeds = [None] * num_captions
+        return [
+            [
+                Caption(
+                    text=tokenizer.decode(text.pieces),
+                    caption_loss=text.caption_loss,
+                    score=text.score(),
+                    seed=drawn_with,
+                )
+                for text, drawn_with in zip(texts, seeds, strict=False)
+            ]
+            for texts in written
+        ]
 
 
-def _written(drawn: Drawn) -> WrittenText:
-    """Return the text of drawn tokens, the last of which is its end."""
-    assert drawn.nats is not None, "texts are scored"
-    return WrittenText(
-        pieces=tuple(drawn.tokens[:-1].tolist()),
-        pieces_nats=float(drawn.nats[:-1].sum()),
-        end_nats=float(drawn.nats[-1]),
-    )
+def _pieces_of(tokenizer: TextTokenizer, language: str) -> Bool[np.ndarray, "n"]:
+    """Return which pieces may be written in a language.
+
+    Raises:
+        UsageError: the language is unknown, or the text tokenizer has no words of it.
+    """
+    allowed = {name: tokenizer.writes(name) for name in get_args(Language)}
+    if language not in allowed:
+        raise UsageError(f"language must be one of {', '.join(allowed)}, got {language!r}")
+    others = [pieces for name, pieces in allowed.items() if name != language]
+    if not (allowed[language] & ~np.logical_or.reduce(others)).any():
+        raise UsageError(f"this model's text tokenizer has no words of the language {language!r}")
+    return allowed[language]

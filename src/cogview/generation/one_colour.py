@@ -1,5 +1,8 @@
 """Pictures that show nothing: one colour from edge to edge, or nearly so."""
 
+import warnings
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -17,3 +20,22 @@ def is_one_coloured(image: Image.Image) -> bool:
     pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     distances = np.abs(pixels - np.median(pixels, axis=0)).max(axis=1)
     return bool(np.mean(distances <= MAX_LEVELS) >= MIN_SHARE)
+
+
+def warn_of_one_colour(drawn: Mapping[str, Sequence[Image.Image]], top_p: float) -> None:
+    """Say of which texts all pictures are all but one colour, and what helps.
+
+    Args:
+        drawn: pictures by their text.
+        top_p: that they were drawn with.
+    """
+    texts = [text for text, images in drawn.items() if all(map(is_one_coloured, images))]
+    if texts:
+        more = f"; there are {len(texts):,} such texts" if len(texts) > 1 else ""
+        cure = (
+            f"draw with top-p 1 (--top-p 1), not {top_p:g}, or train longer" if top_p < 1 else "train longer"
+        )
+        warnings.warn(
+            f"all that was drawn for {texts[0]!r} is of one colour: if that is not asked for, {cure}{more}",
+            stacklevel=3,
+        )

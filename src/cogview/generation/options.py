@@ -1,4 +1,4 @@
-"""How pictures are drawn: one frozen object from the user's call to the engine."""
+"""How pictures are drawn, captioned and upscaled: one frozen object each, from the user's call to the engine."""
 
 from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args
@@ -7,8 +7,9 @@ from torch import Tensor
 
 from cogview.decoding.config import Sampler
 from cogview.errors import UsageError
-from cogview.generation.captioning import Picture
-from cogview.generation.given import Mask
+from cogview.generation.inpainting import Mask
+from cogview.generation.pictures import Picture
+from cogview.generation.super_resolution import FACTORS
 
 RankBy = Literal["caption", "fit"]
 
@@ -51,6 +52,10 @@ class CodeOptions:
             raise UsageError(
                 "an image needs a mask that says what of it is to be drawn anew, and a mask an image: give both"
             )
+        if self.adapter is None and self.adapter_strength != 1:
+            raise UsageError(
+                f"adapter_strength is {self.adapter_strength:g}, but no adapter is drawn with: name one (--adapter)"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +89,65 @@ class PictureOptions(CodeOptions):
         super().__post_init__()
         if self.rank_by not in get_args(RankBy):
             raise UsageError(f"rank_by must be caption or fit, got {self.rank_by!r}")
+        if self.upscale not in (1, *FACTORS):
+            raise UsageError(f"upscale must be 1, 2 or 4, got {self.upscale}")
+        if self.upscale == 1 and self.magnifier is not None:
+            raise UsageError("a magnifier has nothing to magnify: add --upscale 2, or 4 (upscale=2)")
         if self.image is None and (self.keeps_pixels or self.rank_by == "fit"):
             raise UsageError(
-                "keeps_pixels and rank_by='fit' are for an image of which a part is drawn anew: give one"
+                "keeping pixels and ranking by fit are for an image of which a part is drawn anew: give one"
             )
         if self.keeps_pixels and isinstance(self.image, Tensor):
             raise UsageError("codes have no pixels to keep: give the picture itself")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionOptions:
+    """How captions are written.
+
+    Args:
+        temperature: with 0, the best texts of a beam search are given; over 0, texts are drawn, and the beams are
+            without effect.
+        top_k: draw from the most probable pieces only; from all if None.
+        top_p: draw from the fewest pieces that hold this share of the probability.
+        max_pieces: of a text; as many as the model has room for by default.
+        length_penalty: of the beam search: 0 prefers short texts, 1 ranks by the mean log p of a piece.
+        captioner: the name of the adapter, if there are several.
+        language: "zh" or "en": pieces with letters of other scripts are not written; as the model likes by default.
+        strict: refuse a picture that the image tokenizer hardly keeps, rather than warn of it.
+    """
+
+    temperature: float | int = 0.0
+    top_k: int | None = None
+    top_p: float | int = 1.0
+    max_pieces: int | None = None
+    length_penalty: float | int = 1.0
+    captioner: str | None = None
+    language: str | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleOptions:
+    """How pictures are upscaled; all but `magnifier` and `force` are for a magnifier alone.
+
+    Args:
+        temperature: below 1 prefers probable codes, above 1 levels them, 0 takes the most probable; 0 by default, and
+            1.02 for released weights.
+        top_k: draw from the most probable codes only; from all if None.
+        top_p: draw from the fewest codes that hold this share of the probability; 0.8 by default, 1 draws from all.
+        magnifier: the name of the adapter to magnify with.
+        strict: refuse unknown words, rather than warn of them.
+        force: take pictures that the image tokenizer hardly keeps, photographs for instance, with a warning, and those
+            that have as many pixels already.
+    """
+
+    temperature: float | int | None = None
+    top_k: int | None = None
+    top_p: float | int | None = None
+    magnifier: str | None = None
+    strict: bool = False
+    force: bool = False
 
 
 class CodeArguments(TypedDict, total=False):
@@ -117,3 +175,27 @@ class PictureArguments(CodeArguments, total=False):
     balance_words: bool
     keeps_pixels: bool
     rank_by: RankBy
+
+
+class CaptionArguments(TypedDict, total=False):
+    """The fields of `CaptionOptions` as arguments."""
+
+    temperature: float | int
+    top_k: int | None
+    top_p: float | int
+    max_pieces: int | None
+    length_penalty: float | int
+    captioner: str | None
+    language: str | None
+    strict: bool
+
+
+class UpscaleArguments(TypedDict, total=False):
+    """The fields of `UpscaleOptions` as arguments."""
+
+    temperature: float | int | None
+    top_k: int | None
+    top_p: float | int | None
+    magnifier: str | None
+    strict: bool
+    force: bool

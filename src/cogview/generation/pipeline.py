@@ -1,68 +1,159 @@
 """The pipeline: what users hold, from words to pictures in one call."""
 
-import itertools
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Unpack, overload
+from types import MappingProxyType
+from typing import Unpack, get_args, overload
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64
-from PIL import Image
+from jaxtyping import Int64
 from torch import Tensor
 
 from cogview.errors import UsageError
-from cogview.generation.captioning import Picture, best_of
-from cogview.generation.given import drawn_places, fit_losses, with_given_pixels
-from cogview.generation.magnifying import MagnifyingModel, check_factor
-from cogview.generation.one_colour import is_one_coloured
-from cogview.generation.options import CodeArguments, CodeOptions, PictureArguments, PictureOptions
+from cogview.generation.captioner import Caption, Captioner
+from cogview.generation.drawer import Drawer
+from cogview.generation.hub import push_to_hub
+from cogview.generation.model import LoadedModel
+from cogview.generation.one_colour import warn_of_one_colour
+from cogview.generation.options import (
+    CaptionArguments,
+    CaptionOptions,
+    CodeArguments,
+    CodeOptions,
+    PictureArguments,
+    PictureOptions,
+    UpscaleArguments,
+    UpscaleOptions,
+)
+from cogview.generation.parts import PretrainedModel, TaskModel, TaskName
+from cogview.generation.picture_events import CodesDrawn, GeneratedImage, PictureDone
+from cogview.generation.picture_task import PictureTask
+from cogview.generation.pictures import Picture
 from cogview.generation.placement import resolve_device, resolve_dtype
-from cogview.generation.pretrained import find_model_folder, load_pretrained
-from cogview.generation.request import check_pieces, check_request, texts_of_candidates
-from cogview.generation.text_to_image import Progress, draw, picture_request
-from cogview.image.pixels import read_image
+from cogview.generation.pretrained import find_model_folder, load_pretrained, save_pretrained
+from cogview.generation.ranker import RankedImage, Ranker
+from cogview.generation.request import check_request, check_texts
+from cogview.generation.text_to_image import Progress
+from cogview.generation.upscaler import MagnifiedImage, Upscaler
+from cogview.image.tokenizer import ImageTokenizer
+from cogview.sequence.template import TextToImageTemplate
+from cogview.text.tokenizer import TextTokenizer
+from cogview.transformer.model import Transformer
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class GeneratedImage:
-    """One picture that was drawn.
-
-    Args:
-        image: the picture, RGB.
-        codes: what it was decoded from.
-        seed: draws the same picture again, alone or in any company.
-        text: what it was drawn for.
-        caption_loss: how badly the text fits the picture, in nats per piece; None if the pictures were not ranked.
-        fit_loss: how badly the given codes behind what was drawn fit it, in nats per code; None if the pictures were
-            not ranked by it.
-        drawn_text: what was drawn for the text, where `balance_words` replaced words in it or the model reads words in
-            another spelling; None elsewhere.
-    """
-
-    image: Image.Image
-    codes: Int64[Tensor, "r s"] = field(repr=False)
-    seed: int
-    text: str
-    caption_loss: float | None = None
-    fit_loss: float | None = None
-    drawn_text: str | None = None
-
-    def _repr_png_(self) -> bytes | None:
-        """Return what notebooks show."""
-        return self.image._repr_png_()
-
-
-class Pipeline(MagnifyingModel):
-    """A model that draws pictures for texts.
+class Pipeline:
+    """A model that draws pictures for texts, and what else it can do with its adapters.
 
     The weights are prepared for drawing once, by the first call of `generate`: after changing them, make a new one.
 
     Args:
-        model: the parts.
+        parts: of the model.
+
+    Attributes:
+        model: the model in memory, with its adapters.
+        drawer: draws the codes of pictures.
+        captioner: writes captions.
+        ranker: says how well texts fit pictures.
+        upscaler: draws pictures larger.
     """
+
+    def __init__(self, parts: PretrainedModel) -> None:
+        self.model = LoadedModel(parts)
+        self.drawer = Drawer(self.model)
+        self.captioner = Captioner(self.model)
+        self.ranker = Ranker(self.model)
+        self.upscaler = Upscaler(self.model)
+
+    def __repr__(self) -> str:
+        template, adapters = self.template, ", ".join(self.model.parts.names_for(*get_args(TaskName)))
+        return (
+            f"{type(self).__name__}({self.transformer.config.num_parameters:,} parameters, draws "
+            f"{template.grid_rows} x {template.grid_columns} codes, on {self.device} in "
+            f"{str(self.dtype).removeprefix('torch.')}, adapters: {adapters or 'none'})"
+        )
+
+    @property
+    def transformer(self) -> Transformer:
+        """Tokens and positions, both [b t], to logits [b t v]."""
+        return self.model.transformer
+
+    @property
+    def template(self) -> TextToImageTemplate:
+        """The order of the tokens."""
+        return self.model.template
+
+    @property
+    def text_tokenizer(self) -> TextTokenizer:
+        """Words to pieces; `CogViewError` if the model was converted without."""
+        return self.model.text_tokenizer
+
+    @property
+    def image_tokenizer(self) -> ImageTokenizer:
+        """Codes to pixels and back; `CogViewError` if the model was converted without."""
+        return self.model.image_tokenizer
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the transformer's weights: equal means equal."""
+        return self.model.parts.fingerprint
+
+    @property
+    def guidance(self) -> float:
+        """What `generate` draws with unless told otherwise."""
+        return self.model.parts.guidance
+
+    @property
+    def top_p(self) -> float:
+        """What `generate` draws with unless told otherwise."""
+        return self.model.parts.top_p
+
+    @property
+    def size_pixels(self) -> int:
+        """The longer side of the pictures that `generate` draws unless told otherwise."""
+        return self.upscaler.size_pixels
+
+    @property
+    def card(self) -> str:
+        """The model card in Markdown."""
+        return self.model.parts.card
+
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer lies."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the transformer's weights."""
+        return self.model.dtype
+
+    @property
+    def adapters(self) -> MappingProxyType[str, TaskModel]:
+        """What the model can do beside its own task, by name; each is read when it is first asked for."""
+        return self.model.adapters
+
+    @property
+    def captioner_names(self) -> list[str]:
+        """The names of the adapters that caption."""
+        return self.model.parts.names_for("captioning")
+
+    @property
+    def magnifier_names(self) -> list[str]:
+        """The names of the adapters that magnify."""
+        return self.model.parts.names_for("super-resolution")
+
+    def add_adapter(self, path: str | Path, name: str) -> TaskModel:
+        """Load an adapter, or a whole transformer for another task and the same tokenizers.
+
+        Args:
+            path: its folder, or that of the run which trained it.
+            name: it can be asked for by; one of that name is replaced.
+
+        Raises:
+            UsageError: the name cannot be that of a folder.
+            CogViewError: there is no adapter, it is incomplete, of another version, or not for this model.
+        """
+        return self.model.add_adapter(path, name)
 
     @overload
     def generate(
@@ -121,83 +212,24 @@ class Pipeline(MagnifyingModel):
         Raises:
             UsageError: an empty text, an impossible number, or an unknown word that is refused.
         """
-        is_single = isinstance(text, str)
         texts = [text] if isinstance(text, str) else list(text)
-        drawn = self._pictures(texts, num_candidates, keep, seed, PictureOptions(**options), progress)
-        _warn_of_one_colour(drawn, self.sampling(top_p=options.get("top_p")).top_p)
-        return drawn[0] if is_single else drawn
-
-    def _pictures(
-        self,
-        texts: Sequence[str],
-        num_candidates: int,
-        keep: int | None,
-        seed: int,
-        options: PictureOptions,
-        progress: Progress | None,
-    ) -> list[list[GeneratedImage]]:
-        """Draw, rank and enlarge."""
-        captioner, upscale, magnifier = options.captioner, options.upscale, options.magnifier
-        by_fit = options.rank_by == "fit"
-        is_ranked = by_fit or captioner is not None or (keep is not None and bool(self.captioner_names))
-        check_request(texts, num_candidates, keep, seed, is_ranked)
-        check_factor(upscale)
-        # What is missing is found out before the codes are drawn, not after.
-        ranker = self.captioner(captioner) if is_ranked and not by_fit else None
-        enlarger = None if self.is_decoded(upscale, magnifier) else self.magnifier(magnifier)
-        size = self.checked_size(options.size_pixels, upscale, magnifier)
-        num_kept = len(texts) * (num_candidates if keep is None else keep)
-        num_drawn = len(texts) * num_candidates * self.template.num_codes_per_image
-        grid = self.template.grid_rows, self.template.grid_columns
-        num_all = num_drawn + (enlarger.num_codes(num_kept, grid, upscale) if enlarger else 0)
-        asked = texts_of_candidates(texts, num_candidates, seed, options.balance_words)
-        read = self.reading(itertools.chain(*asked), options.adapter, options.strict)
-        words = [[read[text] for text in row] for row in asked]
-        codes = self._draw(words, [seed] * len(texts), options, _counted(progress, 0, num_all))
-        is_drawn = [self._drawn_places(options, seed + number) for number in range(num_candidates)]
-        # What a candidate was drawn for counts, so that no way of balancing words is preferred to another.
-        kept = [
-            best_of(each, self._fit(options, row, each, is_drawn), keep)
-            if by_fit
-            else self.best(ranker, row, each, keep)
-            for row, each in zip(words, codes, strict=True)
-        ]
-        chosen = [(index, number, loss) for index, row in enumerate(kept) for number, loss in row]
-        shown = torch.stack([codes[index, number] for index, number, _ in chosen])
-        if enlarger is not None:
-            config = self.magnifying_config(
-                enlarger,
-                0.0 if options.temperature == 0 else None,
-                options.top_k,
-                self.top_p if options.top_p is None else options.top_p,
-            )
-            shown = self.magnified(
-                enlarger,
-                shown,
-                [words[index][number] for index, number, _ in chosen],
-                [seed + number for _, number, _ in chosen],
-                upscale,
-                config,
-                _counted(progress, num_drawn, num_all),
-            )
-        drawn: list[list[GeneratedImage]] = [[] for _ in texts]
-        for (index, number, loss), each in zip(chosen, shown, strict=True):
-            said = words[index][number]
-            image, places = self.decoded(each, size), is_drawn[number]
-            if options.keeps_pixels and places is not None and options.mask is not None:
-                image = with_given_pixels(image, _as_image(options.image), options.mask, places)
-            drawn[index].append(
-                GeneratedImage(
-                    image=image,
-                    codes=each,
-                    seed=seed + number,
-                    text=texts[index],
-                    caption_loss=None if by_fit else loss,
-                    fit_loss=loss if by_fit else None,
-                    drawn_text=said if said != texts[index] else None,
-                )
-            )
-        return drawn
+        check_texts(texts)
+        task = PictureTask.of(self.model, PictureOptions(**options), num_candidates, keep, seed)
+        asked = task.asked(texts, range(seed, seed + num_candidates))
+        num_done, num_all = 0, len(texts) * task.num_codes(num_candidates)
+        drawn: list[dict[int, GeneratedImage]] = [{} for _ in texts]
+        for event in task.stream(asked):
+            if isinstance(event, PictureDone):
+                drawn[event.text_index][event.place] = event.picture
+            elif isinstance(event, CodesDrawn):
+                num_done += event.num_codes
+                if progress is not None:
+                    progress(num_done, num_all)
+        rows = [[row[place] for place in sorted(row)] for row in drawn]
+        warn_of_one_colour(
+            {row[0].text: [each.image for each in row] for row in rows}, task.codes.sampling.top_p
+        )
+        return rows[0] if isinstance(text, str) else rows
 
     def generate_codes(
         self,
@@ -218,101 +250,119 @@ class Pipeline(MagnifyingModel):
         """
         texts = [text] if isinstance(text, str) else list(text)
         seeds = [seed] * len(texts) if isinstance(seed, int) else list(seed)
-        check_request(texts, num_candidates, None, min(seeds, default=0))
+        check_texts(texts)
+        check_request(num_candidates, None, min(seeds, default=0))
         if len(seeds) != len(texts):
             raise UsageError(
                 f"there are {len(texts)} texts and {len(seeds)} seeds: give one for all, or one for each"
             )
-        how = CodeOptions(**options)
-        read = self.reading(texts, how.adapter, how.strict)
-        words = texts_of_candidates([read[text] for text in texts], num_candidates, min(seeds))
-        return self._draw(words, seeds, how, progress)
+        return self.drawer.draw(texts, num_candidates, seeds, CodeOptions(**options), progress)
 
-    def _draw(
+    def caption(
         self,
-        rows: Sequence[Sequence[str]],
-        first_seeds: Sequence[int],
-        options: CodeOptions,
-        progress: Progress | None,
-    ) -> Int64[Tensor, "n b r s"]:
-        """Draw the codes of a checked request's rows of candidates."""
-        config = self.sampling(
-            options.temperature, options.top_k, options.top_p, options.guidance, options.sampler
-        )
-        if config.guidance != 1 and self.guidance == 1:
-            warnings.warn(
-                f"guidance {config.guidance:g} compares with pictures drawn without a text, which this model does not "
-                "say it was trained for (--dropped-texts); if they come out spoilt, leave it out",
-                stacklevel=4,
-            )
-        pieces = {text: self.text_tokenizer.encode(text) for row in rows for text in row}
-        runner, template = self.drawer(options.adapter, options.adapter_strength)
-        check_pieces(pieces, template.max_text_pieces)
-        codes_of_image = None
-        if options.image is not None:
-            (codes_of_image,) = self.codes_of(options.image, template, options.strict)
-            codes_of_image = template.checked_codes(codes_of_image)
+        images: Picture | Sequence[Picture],
+        num_captions: int = 1,
+        num_beams: int = 4,
+        *,
+        seed: int = 0,
+        **options: Unpack[CaptionArguments],
+    ) -> list[list[Caption]]:
+        """Write captions of pictures, a list for each.
 
-        def given(seed: int) -> Int64[np.ndarray, "n"] | None:
-            places = self._drawn_places(options, seed)
-            if codes_of_image is None or places is None:
-                return None
-            return np.where(places.ravel(), -1, codes_of_image)
+        Arguments, result and errors are those of `Captioner.caption`, with the options of `CaptionOptions`.
+        """
+        return self.captioner.caption(images, num_captions, num_beams, seed, CaptionOptions(**options))
 
-        requests = [
-            picture_request(runner, template, pieces[text], seed, config, given(seed))
-            for row, first in zip(rows, first_seeds, strict=True)
-            for seed, text in enumerate(row, first)
-        ]
-        codes = draw(runner, requests, progress)
-        return codes.view(len(rows), len(rows[0]), template.grid_rows, template.grid_columns)
-
-    def _drawn_places(self, options: CodeOptions, seed: int) -> Bool[np.ndarray, "r s"] | None:
-        """Return which codes a candidate draws; None if all."""
-        if options.mask is None:
-            return None
-        grid = self.template.grid_rows, self.template.grid_columns
-        factor = 1 if isinstance(options.image, Tensor) else self.image_tokenizer.downsampling_factor
-        return drawn_places(options.mask, seed, grid, factor)
-
-    def _fit(
+    def caption_loss(
         self,
-        options: CodeOptions,
-        texts: Sequence[str],
-        codes: Int64[Tensor, "b r s"],
-        is_drawn: Sequence[Bool[np.ndarray, "r s"] | None],
-    ) -> Float64[np.ndarray, "b"]:
-        """Return how badly the given codes behind what each candidate drew fit it."""
-        runner, template = self.drawer(options.adapter, options.adapter_strength)
-        places = [each for each in is_drawn if each is not None]
-        pieces = [self.text_tokenizer.encode(text) for text in texts]
-        return fit_losses(runner, template, pieces, list(codes.numpy()), places)
+        images: Picture | Sequence[Picture],
+        texts: str | Sequence[str],
+        captioner: str | None = None,
+        strict: bool = False,
+    ) -> list[float]:
+        """Return CapLoss of pictures and texts, in nats per piece: the lower, the better a text fits.
 
+        Arguments and errors are those of `Ranker.caption_loss`.
+        """
+        return self.ranker.caption_loss(images, texts, captioner, strict)
 
-def _as_image(picture: Picture | None) -> Image.Image:
-    assert isinstance(picture, Image.Image | str | Path), "codes are refused"
-    return picture if isinstance(picture, Image.Image) else read_image(picture)
+    def rank(
+        self, text: str, images: Sequence[Picture], captioner: str | None = None, strict: bool = False
+    ) -> list[RankedImage]:
+        """Return pictures in the order in which a text fits them, best first.
 
+        Arguments and errors are those of `Ranker.rank`.
+        """
+        return self.ranker.rank(text, images, captioner, strict)
 
-def _warn_of_one_colour(drawn: Sequence[Sequence[GeneratedImage]], top_p: float) -> None:
-    """Say of which texts all pictures are all but one colour, and what helps."""
-    texts = [row[0].text for row in drawn if all(is_one_coloured(picture.image) for picture in row)]
-    if texts:
-        more = f"; there are {len(texts):,} such texts" if len(texts) > 1 else ""
-        cure = (
-            f"draw with top-p 1 (--top-p 1), not {top_p:g}, or train longer" if top_p < 1 else "train longer"
+    def upscale(
+        self,
+        images: Picture | Sequence[Picture],
+        texts: str | Sequence[str],
+        factor: int = 2,
+        seed: int = 0,
+        *,
+        progress: Progress | None = None,
+        **options: Unpack[UpscaleArguments],
+    ) -> list[MagnifiedImage]:
+        """Draw pictures again at twice or four times the size that the model encodes.
+
+        Arguments and errors are those of `Upscaler.upscale`, with the options of `UpscaleOptions`.
+        """
+        return self.upscaler.upscale(images, texts, factor, seed, UpscaleOptions(**options), progress)
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write the model as a folder that `cogview.load` reads, whole or not at all.
+
+        Args:
+            folder: made; a model folder of that name is replaced, anything else is left alone.
+            dtype: of the transformer's weights on disk, for instance `torch.float16`; as they are by default.
+
+        Raises:
+            CogViewError: the folder holds something else than a model.
+            UsageError: the weights were rounded when they were loaded (see `cogview.load`), and `dtype` does not ask
+                for the rounded ones.
+        """
+        save_pretrained(self.model.parts, Path(folder), dtype)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload a CogView model",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> str:
+        """Upload the model to the Hugging Face hub.
+
+        Args:
+            repo_id: `OWNER/NAME`; made if there is none.
+            commit_message: of the upload.
+            private: whether a repository that has to be made is private; the owner's default if None.
+            token: of the account; the one that is logged in by default.
+            branch: to upload to; the main one by default.
+            create_pr: upload as a pull request instead.
+            dtype: of the transformer's weights; as they are by default.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            UsageError: as `save_pretrained` does.
+        """
+        return push_to_hub(
+            self.model.parts,
+            repo_id,
+            commit_message=commit_message,
+            private=private,
+            token=token,
+            branch=branch,
+            create_pr=create_pr,
+            dtype=dtype,
         )
-        warnings.warn(
-            f"all that was drawn for {texts[0]!r} is of one colour: if that is not asked for, {cure}{more}",
-            stacklevel=3,
-        )
-
-
-def _counted(progress: Progress | None, num_before: int, num_all: int) -> Progress | None:
-    """Return what reports a part of the work as a part of all of it."""
-    if progress is None:
-        return None
-    return lambda num_done, _: progress(num_before + num_done, num_all)
 
 
 def load(

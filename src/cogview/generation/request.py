@@ -7,26 +7,31 @@ from cogview.errors import UsageError
 from cogview.text.word_replacing import replace_words
 
 
-def check_request(
-    texts: Sequence[str], num_candidates: int, keep: int | None, seed: int, can_rank: bool = False
-) -> None:
-    """Refuse what cannot be drawn.
-
-    Args:
-        texts: what to draw.
-        num_candidates: pictures of each.
-        keep: how many of them to return; None for all.
-        seed: of the first.
-        can_rank: whether there is something to choose the best by.
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse texts of which nothing can be drawn.
 
     Raises:
-        UsageError: there is no text, an empty one, or a number is impossible.
+        UsageError: there is none, or an empty one.
     """
     if not texts:
         raise UsageError("there is no text to draw pictures for; give at least one")
     empty = [number for number, text in enumerate(texts, start=1) if not text.strip()]
     if empty:
         raise UsageError(f"text {empty[0]} of {len(texts)} is empty; say what to draw")
+
+
+def check_request(num_candidates: int, keep: int | None, seed: int, can_rank: bool = False) -> None:
+    """Refuse numbers of pictures that cannot be drawn.
+
+    Args:
+        num_candidates: pictures of each text.
+        keep: how many of them to return; None for all.
+        seed: of the first.
+        can_rank: whether there is something to choose the best by.
+
+    Raises:
+        UsageError: a number is impossible.
+    """
     if num_candidates < 1:
         raise UsageError(f"num_candidates must be at least 1, got {num_candidates}")
     if seed < 0:
@@ -42,19 +47,16 @@ def check_request(
 
 
 def texts_of_candidates(
-    texts: Sequence[str], num_candidates: int, seed: int, balance_words: bool = False
+    texts: Sequence[str], seeds: Sequence[int], balance_words: bool = False
 ) -> list[list[str]]:
     """Return what is drawn for each candidate of each text.
 
     Args:
         texts: what the user asks for.
-        num_candidates: pictures of each.
-        seed: of the first; the next has the next.
+        seeds: of the candidates.
         balance_words: replace words for people, for each seed in its own way.
     """
-    if not balance_words:
-        return [[text] * num_candidates for text in texts]
-    return [[replace_words(text, seed + number) for number in range(num_candidates)] for text in texts]
+    return [[replace_words(text, seed) if balance_words else text for seed in seeds] for text in texts]
 
 
 def check_pieces(pieces_of: Mapping[str, Sequence[int]], max_text_pieces: int) -> None:

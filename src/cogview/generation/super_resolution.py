@@ -4,8 +4,9 @@ Letters of the shapes: b pictures, r s rows and columns of their codes, R S thos
 ones; h w and H W the same of one picture.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from cogview.decoding.config import SamplingConfig
-from cogview.decoding.engine import Runner, Session
+from cogview.decoding.engine import Runner
 from cogview.decoding.request import Context, Drawn, Finished, Progressed, Request
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.text_to_image import Progress
@@ -61,7 +62,7 @@ class Magnifier:
                 "Super-resolution needs a transformer with dense attention: in three regions, a code would not see "
                 "all of the picture that is magnified."
             )
-        self._runner = runner
+        self.runner = runner
         self.template = template
 
     @property
@@ -108,17 +109,21 @@ class Magnifier:
             )
         if min(seeds) < 0:
             raise UsageError(f"seeds must not be negative, got {min(seeds)}")
-        plan = self._plan((codes.shape[1], codes.shape[2]), factor)
         config = config or self.default_sampling
         pictures = [
-            _Picture(codes=[low, *_unwritten(low, factor)], pieces=pieces, seed=seed)
+            self.begin(low, pieces, seed, config, factor)
             for low, pieces, seed in zip(codes.cpu().numpy(), texts, seeds, strict=True)
         ]
         num_done, num_all = 0, self.num_codes(len(pictures), (codes.shape[1], codes.shape[2]), factor)
-        with self._runner.engine.session() as session:
-            drawn_by: dict[int, tuple[_Picture, _Part]] = {}
+        with self.runner.engine.session() as session:
+            window_of: dict[int, tuple[Magnification, StageWindow]] = {}
+
+            def add(picture: Magnification) -> None:
+                for part, request in picture.new_requests():
+                    window_of[session.add(request)] = picture, part
+
             for picture in pictures:
-                self._begin(session, picture, plan, config, drawn_by)
+                add(picture)
             for event in session.events():
                 if isinstance(event, Progressed):
                     num_done += len(event.tokens)
@@ -126,10 +131,31 @@ class Magnifier:
                         progress(num_done, num_all)
                 elif isinstance(event, Finished):
                     assert isinstance(event.result, Drawn), "windows are drawn"
-                    picture, part = drawn_by[event.number]
+                    picture, part = window_of.pop(event.number)
                     picture.take(part, event.result.tokens)
-                    self._begin(session, picture, plan, config, drawn_by)
-        return torch.from_numpy(np.stack([picture.codes[-1] for picture in pictures]))
+                    add(picture)
+        return torch.from_numpy(np.stack([picture.codes for picture in pictures]))
+
+    def begin(
+        self, low: Int64[np.ndarray, "h w"], pieces: Pieces, seed: int, config: SamplingConfig, factor: int
+    ) -> "Magnification":
+        """Return a picture that is to be magnified, of which nothing is drawn yet.
+
+        Raises:
+            UsageError: the picture is smaller than the model reads.
+        """
+        rows, columns = low.shape
+        return Magnification(
+            stages=[
+                low,
+                *(
+                    np.full((rows * FACTOR**stage, columns * FACTOR**stage), -1, dtype=np.int64)
+                    for stage in range(1, FACTORS.index(factor) + 2)
+                ),
+            ],
+            plan=_plan((rows, columns), factor, self.template.low_grid),
+            new_request=lambda part, picture: self._request(part, picture, pieces, seed, config),
+        )
 
     def num_codes(self, num_pictures: int, grid: tuple[int, int], factor: int) -> int:
         """Return how many codes are read or drawn to magnify pictures: the number that `progress` ends with.
@@ -140,50 +166,17 @@ class Magnifier:
             factor: 2 or 4.
         """
         return num_pictures * sum(
-            part.planned.stop - part.planned.first_drawn for part in self._plan(grid, factor)
+            part.planned.stop - part.planned.first_drawn
+            for part in _plan(grid, factor, self.template.low_grid)
         )
 
-    def _plan(self, grid: tuple[int, int], factor: int) -> list["_Part"]:
-        """Return the windows of all doublings, each with those that have to be drawn before it."""
-        rows, columns = grid
-        parts: list[_Part] = []
-        for stage in range(FACTORS.index(factor) + 1):
-            num_before = len(parts)
-            stage_grid = (rows * FACTOR**stage, columns * FACTOR**stage)
-            for planned in plan_windows(stage_grid, self.template.low_grid):
-                # A stage reads what the one before has written, all of it at last.
-                needs = {num_before + number for number in planned.reads}
-                if stage:
-                    needs |= {
-                        number
-                        for number, part in enumerate(parts[:num_before])
-                        if part.stage == stage - 1 and part.planned.overlaps(planned.low_region)
-                    }
-                parts.append(_Part(stage=stage, planned=planned, needs=frozenset(needs), number=len(parts)))
-        return parts
-
-    def _begin(
-        self,
-        session: Session,
-        picture: "_Picture",
-        plan: Sequence["_Part"],
-        config: SamplingConfig,
-        drawn_by: dict[int, tuple["_Picture", "_Part"]],
-    ) -> None:
-        """Add a picture's windows that nothing keeps from being drawn any more."""
-        for part in plan:
-            if part.number not in picture.begun and part.needs <= picture.drawn:
-                picture.begun.add(part.number)
-                request = self._request(part, picture, config)
-                drawn_by[session.add(request)] = (picture, part)
-
-    def _request(self, part: "_Part", picture: "_Picture", config: SamplingConfig) -> Request:
+    def _request(
+        self, part: "StageWindow", picture: "Magnification", text: Pieces, seed: int, config: SamplingConfig
+    ) -> Request:
         """Return what draws a window: text, low codes and the codes given before the first drawn are its context."""
         planned = part.planned
-        low, high = (
-            picture.codes[part.stage][planned.low_region],
-            picture.codes[part.stage + 1][planned.high_region],
-        )
+        low = picture.stages[part.stage][planned.low_region]
+        high = picture.stages[part.stage + 1][planned.high_region]
         first, stop = planned.first_drawn, planned.stop
         given = np.where(planned.is_drawn, -1, high).ravel()
         positions = self.template.high_code_positions()
@@ -197,19 +190,19 @@ class Magnifier:
             )
 
         return Request(
-            context=context(picture.pieces),
-            unconditional=None if config.guidance == 1 else context(picture.pieces[:0]),
+            context=context(text),
+            unconditional=None if config.guidance == 1 else context(text[:0]),
             legal=self.template.low.vocabulary.image_codes,
-            seed=window_seed(picture.seed, part.stage, planned.number),
+            seed=window_seed(seed, part.stage, planned.number),
             sampling=config,
             given=given[first:stop],
             num_columns=planned.is_drawn.shape[1],
-            variant=self._runner.variant,
+            variant=self.runner.variant,
         )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Part:
+class StageWindow:
     """A window of a doubling.
 
     Args:
@@ -225,37 +218,70 @@ class _Part:
     number: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Picture:
-    """A picture while it is magnified.
+class Magnification:
+    """A picture while it is magnified: its windows are drawn as soon as all that they read is there.
 
     Args:
-        codes: of each stage, the given ones first; -1 where none is written yet.
-        pieces: of its text.
-        seed: of its windows' seeds.
-        begun: the windows that are being drawn or are done.
-        drawn: those that are done.
+        stages: codes of each doubling, the given ones first; -1 where none is written yet.
+        plan: the windows of all doublings.
+        new_request: returns what draws one of them.
     """
 
-    codes: list[Int64[np.ndarray, "_ _"]]
-    pieces: Pieces
-    seed: int
-    begun: set[int] = field(default_factory=set)
-    drawn: set[int] = field(default_factory=set)
+    def __init__(
+        self,
+        stages: Sequence[Int64[np.ndarray, "_ _"]],
+        plan: Sequence[StageWindow],
+        new_request: Callable[[StageWindow, "Magnification"], Request],
+    ) -> None:
+        self.stages = stages
+        self._new_request = new_request
+        self._waiting = list(plan)
+        self._num_left = len(plan)
+        self._drawn: set[int] = set()
 
-    def take(self, part: _Part, drawn: Int64[np.ndarray, "n"]) -> None:
+    @property
+    def codes(self) -> Int64[np.ndarray, "H W"]:
+        """The magnified picture's."""
+        return self.stages[-1]
+
+    @property
+    def is_done(self) -> bool:
+        """Return whether all windows are drawn."""
+        return not self._num_left
+
+    def new_requests(self) -> list[tuple[StageWindow, Request]]:
+        """Return the windows that nothing keeps from being drawn any more, each once, with what draws them."""
+        possible = [part for part in self._waiting if part.needs <= self._drawn]
+        self._waiting = [part for part in self._waiting if not part.needs <= self._drawn]
+        return [(part, self._new_request(part, self)) for part in possible]
+
+    def take(self, part: StageWindow, drawn: Int64[np.ndarray, "n"]) -> None:
         """Write what a window drew where it belongs."""
         planned = part.planned
         whole = np.zeros(planned.is_drawn.size, dtype=np.int64)
         whole[planned.first_drawn : planned.stop] = drawn
-        there = self.codes[part.stage + 1][planned.high_region]  # a view
+        there = self.stages[part.stage + 1][planned.high_region]  # a view
         there[planned.is_drawn] = whole[planned.is_drawn.ravel()]
-        self.drawn.add(part.number)
+        self._drawn.add(part.number)
+        self._num_left -= 1
 
 
-def _unwritten(low: Int64[np.ndarray, "h w"], factor: int) -> list[Int64[np.ndarray, "_ _"]]:
-    """Return the places for a picture's high codes, of each doubling."""
-    return [
-        np.full((low.shape[0] * FACTOR**stage, low.shape[1] * FACTOR**stage), -1, dtype=np.int64)
-        for stage in range(1, FACTORS.index(factor) + 2)
-    ]
+@lru_cache(maxsize=16)
+def _plan(grid: tuple[int, int], factor: int, low_grid: tuple[int, int]) -> tuple[StageWindow, ...]:
+    """Return the windows of all doublings, each with those that have to be drawn before it."""
+    rows, columns = grid
+    parts: list[StageWindow] = []
+    for stage in range(FACTORS.index(factor) + 1):
+        num_before = len(parts)
+        stage_grid = (rows * FACTOR**stage, columns * FACTOR**stage)
+        for planned in plan_windows(stage_grid, low_grid):
+            # A stage reads what the one before has written, all of it at last.
+            needs = {num_before + number for number in planned.reads}
+            if stage:
+                needs |= {
+                    number
+                    for number, part in enumerate(parts[:num_before])
+                    if part.stage == stage - 1 and part.planned.overlaps(planned.low_region)
+                }
+            parts.append(StageWindow(stage=stage, planned=planned, needs=frozenset(needs), number=len(parts)))
+    return tuple(parts)

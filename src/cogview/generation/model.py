@@ -1,23 +1,28 @@
-"""A model at hand: its parts, what else it can do, and what runs them."""
+"""A loaded model: its parts and adapters, what runs them, and how it reads what users give."""
 
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import get_args
+from typing import Literal
 
 import torch
+from jaxtyping import Int64
+from PIL import Image
+from torch import Tensor
 
-from cogview.decoding.config import Sampler, SamplingConfig
 from cogview.decoding.engine import Runner
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.adapters import DRAWING_TASKS, check_name, find_adapter_folder, load_task_model
+from cogview.generation.caption_model import CaptionModel
 from cogview.generation.parts import PretrainedModel, TaskModel, TaskName
-from cogview.generation.pretrained import save_pretrained
+from cogview.generation.super_resolution import Magnifier
+from cogview.image.pixels import tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
+from cogview.sequence.captioning import CaptionTemplate
+from cogview.sequence.super_resolution import SuperResolutionTemplate
 from cogview.sequence.template import TextToImageTemplate
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.adapter import AdaptedTransformer
@@ -26,16 +31,30 @@ from cogview.transformer.model import Transformer
 MAX_SHOWN_WORDS = 12
 """Unknown words that one warning names."""
 
+_WANTED: dict[TaskName, tuple[str, str]] = {
+    "captioning": (
+        "captioner",
+        "this model has no captioner, so it cannot caption or rank: train one with cogview train captioning, and give "
+        "its run as --captioner, or to add_adapter",
+    ),
+    "super-resolution": (
+        "magnifier",
+        "this model has no adapter for super-resolution, so it cannot magnify: train one with cogview train "
+        "super-resolution, and give its run as --magnifier, or to add_adapter",
+    ),
+}
+"""What an adapter for a task is called, and what is said where there is none."""
 
-class ResidentModel:
+
+class LoadedModel:
     """A model in memory, with any number of adapters beside it that share its weights, as they are or prepared.
 
     Args:
-        model: the parts.
+        parts: what its folder holds.
     """
 
-    def __init__(self, model: PretrainedModel) -> None:
-        self._model = model
+    def __init__(self, parts: PretrainedModel) -> None:
+        self.parts = parts
         self._lock = (
             threading.RLock()
         )  # of what is made when it is first asked for, perhaps by several threads
@@ -43,23 +62,15 @@ class ResidentModel:
         self._runners: dict[TaskModel, Runner] = {}
         self._weakened: tuple[TaskModel, float, TaskModel] | None = None
 
-    def __repr__(self) -> str:
-        template, adapters = self.template, ", ".join(self._model.names_for(*get_args(TaskName))) or "none"
-        return (
-            f"{type(self).__name__}({self.transformer.config.num_parameters:,} parameters, draws "
-            f"{template.grid_rows} x {template.grid_columns} codes, on {self.device} in "
-            f"{str(self.dtype).removeprefix('torch.')}, adapters: {adapters})"
-        )
-
     @property
     def transformer(self) -> Transformer:
         """Tokens and positions, both [b t], to logits [b t v]."""
-        return self._model.transformer
+        return self.parts.transformer
 
     @property
     def template(self) -> TextToImageTemplate:
         """The order of the tokens."""
-        return self._model.template
+        return self.parts.template
 
     @property
     def text_tokenizer(self) -> TextTokenizer:
@@ -68,12 +79,12 @@ class ResidentModel:
         Raises:
             CogViewError: the model was converted without.
         """
-        if self._model.text_tokenizer is None:
+        if self.parts.text_tokenizer is None:
             raise CogViewError(
                 "this model has no text tokenizer, so it reads no words: put its SentencePiece file into its folder as "
                 "text.model, or convert it with --text-tokenizer"
             )
-        return self._model.text_tokenizer
+        return self.parts.text_tokenizer
 
     @property
     def image_tokenizer(self) -> ImageTokenizer:
@@ -82,53 +93,12 @@ class ResidentModel:
         Raises:
             CogViewError: the model was converted without.
         """
-        if self._model.image_tokenizer is None:
+        if self.parts.image_tokenizer is None:
             raise CogViewError(
                 "this model has no image tokenizer, so it draws codes (generate_codes) but no pixels: put its folder "
                 "into the model's as image_tokenizer, or convert it with --image-tokenizer"
             )
-        return self._model.image_tokenizer
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the transformer's weights: equal means equal."""
-        return self._model.fingerprint
-
-    @property
-    def guidance(self) -> float:
-        """What `generate` draws with unless told otherwise."""
-        return self._model.guidance
-
-    @property
-    def top_p(self) -> float:
-        """What `generate` draws with unless told otherwise."""
-        return self._model.top_p
-
-    def sampling(
-        self,
-        temperature: float | int = 1.0,
-        top_k: int | None = None,
-        top_p: float | int | None = None,
-        guidance: float | int | None = None,
-        sampler: Sampler = "gumbel",
-    ) -> SamplingConfig:
-        """Return how to draw, with the model's own top-p and guidance where None are given.
-
-        Raises:
-            UsageError: an impossible number.
-        """
-        return SamplingConfig(
-            guidance=self.guidance if guidance is None else float(guidance),
-            temperature=float(temperature),
-            top_k=top_k,
-            top_p=self.top_p if top_p is None else float(top_p),
-            sampler=sampler,
-        )
-
-    @property
-    def card(self) -> str:
-        """The model card in Markdown."""
-        return self._model.card
+        return self.parts.image_tokenizer
 
     @property
     def device(self) -> torch.device:
@@ -143,7 +113,7 @@ class ResidentModel:
     @property
     def adapters(self) -> MappingProxyType[str, TaskModel]:
         """What the model can do beside its own task, by name; each is read when it is first asked for."""
-        return MappingProxyType(self._model.adapters)
+        return MappingProxyType(self.parts.adapters)
 
     def add_adapter(self, path: str | Path, name: str) -> TaskModel:
         """Load an adapter, or a whole transformer for another task and the same tokenizers.
@@ -157,10 +127,10 @@ class ResidentModel:
             CogViewError: there is no adapter, it is incomplete, of another version, or not for this model.
         """
         check_name(name)
-        added = load_task_model(find_adapter_folder(path), self._model)
+        added = load_task_model(find_adapter_folder(path), self.parts)
         with self._lock:
-            replaced = self._model.adapters.get(name)
-            self._model.adapters[name] = added
+            replaced = self.parts.adapters.get(name)
+            self.parts.adapters[name] = added
             if replaced is not None:
                 self._runners.pop(replaced, None)
         return added
@@ -183,10 +153,10 @@ class ResidentModel:
         Raises:
             UsageError: a word is unknown, and `strict`.
         """
-        model = self._model
+        parts = self.parts
         task = self.adapters.get(adapter) if isinstance(adapter, str) else adapter
         texts = list(dict.fromkeys(texts))
-        known, tokenizer, case = model.words, model.text_tokenizer, model.text_case
+        known, tokenizer, case = parts.words, parts.text_tokenizer, parts.text_case
         if known is None or tokenizer is None:
             return {text: text for text in texts}
         if task is not None and task.words is not None:
@@ -204,29 +174,44 @@ class ResidentModel:
             warnings.warn(f"{told}; what it makes of that means nothing", stacklevel=1)
         return {text: known.in_usual_case(text) if case == "usual" else text for text in texts}
 
-    def names_for(self, task: TaskName) -> list[str]:
-        """Return the names of the adapters for a task."""
-        return self._model.names_for(task)
-
-    def adapter_for(self, task: TaskName, noun: str, name: str | None, absent: str) -> TaskModel:
+    def adapter_for(self, task: Literal["captioning", "super-resolution"], name: str | None) -> TaskModel:
         """Return the adapter for a task that is named, or the only one.
 
         Args:
             task: what it has to be for.
-            noun: what such an adapter is called in errors.
             name: of the adapter; only needed if there are several for the task.
-            absent: the error where there is none.
 
         Raises:
             UsageError: there is none of that name, or none at all, or several and none was named.
         """
-        known = self.names_for(task)
+        noun, absent = _WANTED[task]
+        known = self.parts.names_for(task)
         if not known:
             raise UsageError(absent)
         if name not in known and (name is not None or len(known) > 1):
             problem = f"several {noun}s" if name is None else f"no {noun} {name!r}"
             raise UsageError(f"this model has {problem}; choose one of {', '.join(known)}")
         return self.adapters[name or known[0]]
+
+    def caption_model(self, name: str | None = None) -> CaptionModel:
+        """Return what writes texts after pictures; it shares what can be shared with the model.
+
+        Raises:
+            UsageError: as `adapter_for` does.
+        """
+        chosen = self.adapter_for("captioning", name)
+        template = chosen.template_of(CaptionTemplate, self.template.vocabulary)
+        return CaptionModel(self.runner_of(chosen), template)
+
+    def magnifier(self, name: str | None = None) -> Magnifier:
+        """Return what draws more codes of pictures; it shares what can be shared with the model.
+
+        Raises:
+            UsageError: as `adapter_for` does.
+        """
+        chosen = self.adapter_for("super-resolution", name)
+        template = chosen.template_of(SuperResolutionTemplate, self.template.vocabulary)
+        return Magnifier(self.runner_of(chosen), template)
 
     @property
     def _runner(self) -> Runner:
@@ -266,7 +251,9 @@ class ResidentModel:
             self._runners.pop(kept[2], None)
         return other
 
-    def drawer(self, adapter: str | None, strength: float | int = 1.0) -> tuple[Runner, TextToImageTemplate]:
+    def drawing(
+        self, adapter: str | None = None, strength: float | int = 1.0
+    ) -> tuple[Runner, TextToImageTemplate]:
         """Return what draws, the model or one of its adapters by name, and the sequence that it draws in.
 
         Args:
@@ -280,7 +267,7 @@ class ResidentModel:
             if strength != 1:
                 raise UsageError(f"adapter_strength is {strength:g}, but no adapter is drawn with: name one")
             return self._runner, self.template
-        drawing = self._model.names_for(*DRAWING_TASKS)
+        drawing = self.parts.names_for(*DRAWING_TASKS)
         if adapter not in drawing:
             task = f"is for {self.adapters[adapter].task}" if adapter in self.adapters else "does not exist"
             known = ", ".join(drawing) or "none"
@@ -290,62 +277,20 @@ class ResidentModel:
             runner = self.runner_of(chosen)
         return runner, chosen.template_of(TextToImageTemplate, self.template.vocabulary)
 
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write the model as a folder that `cogview.load` reads, whole or not at all.
+    @property
+    def encoded_pixels(self) -> int:
+        """The longer side of the pictures whose codes the model draws."""
+        template = self.template
+        return max(template.grid_rows, template.grid_columns) * self.image_tokenizer.downsampling_factor
+
+    def picture_of(self, codes: Int64[Tensor, "r s"], size_pixels: int | None = None) -> Image.Image:
+        """Return the picture of some codes, decoded by itself: convolutions round differently in other batches.
 
         Args:
-            folder: made; a model folder of that name is replaced, anything else is left alone.
-            dtype: of the transformer's weights on disk, for instance `torch.float16`; as they are by default.
+            codes: of any grid.
+            size_pixels: of its longer side; as large as it was encoded, by the tokenizer's own decoder, by default.
 
         Raises:
-            CogViewError: the folder holds something else than a model.
-            UsageError: the weights were rounded when they were loaded (see `cogview.load`), and `dtype` does not ask
-                for the rounded ones.
+            UsageError: no decoder draws that size.
         """
-        save_pretrained(self._model, Path(folder), dtype)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str = "Upload a CogView model",
-        private: bool | None = None,
-        token: str | None = None,
-        branch: str | None = None,
-        create_pr: bool | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> str:
-        """Upload the model to the Hugging Face hub.
-
-        Args:
-            repo_id: `OWNER/NAME`; made if there is none.
-            commit_message: of the upload.
-            private: whether a repository that has to be made is private; the owner's default if None.
-            token: of the account; the one that is logged in by default.
-            branch: to upload to; the main one by default.
-            create_pr: upload as a pull request instead.
-            dtype: of the transformer's weights; as they are by default.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            UsageError: as `save_pretrained` does.
-        """
-        from huggingface_hub import HfApi
-
-        api = HfApi(token=token)
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary) / "model"
-            self.save_pretrained(folder, dtype)  # first, so that a refusal leaves no empty repository
-            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            if branch is not None:
-                api.create_branch(repo_id, branch=branch, exist_ok=True)
-            commit = api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message=commit_message,
-                revision=branch,
-                create_pr=create_pr,
-            )
-        return str(commit.commit_url)
+        return tensor_to_images(self.image_tokenizer.decode(codes[None].to(self.device), size_pixels))[0]

@@ -12,8 +12,9 @@ from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
 from cogview.decoding.forward import extend
 from cogview.decoding.proposer import Proposer
+from cogview.decoding.request import WrittenText
 from cogview.errors import CogViewError, UsageError
-from cogview.generation.captioner import Captioner, WrittenText
+from cogview.generation.caption_model import CaptionModel
 from cogview.sequence.captioning import CaptionTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.transformer.adapter import AdaptedTransformer
@@ -51,8 +52,10 @@ def transformer() -> Transformer:
 
 def captioner_of(
     transformer: Transformer, template: CaptionTemplate = FROM_ZERO, max_batch: int = 16
-) -> Captioner:
-    return Captioner(Runner.of(transformer, max_batch=max_batch, proposer=Proposer(is_eager=True)), template)
+) -> CaptionModel:
+    return CaptionModel(
+        Runner.of(transformer, max_batch=max_batch, proposer=Proposer(is_eager=True)), template
+    )
 
 
 @pytest.fixture
@@ -188,7 +191,7 @@ def test_a_search_ends_when_nothing_can_overtake(
     end = FROM_ZERO.end_token - FROM_ZERO.legal_tokens.start
     first = captioner.beam_search(PICTURES[:1], 1, max_pieces=1)[0][0]
     nums_run.clear()
-    variant = captioner._runner.variant
+    variant = captioner.runner.variant
     head = variant.head(FROM_ZERO.legal_tokens)
     monkeypatch.setitem(
         variant._heads,
@@ -252,7 +255,7 @@ def test_an_adapter_writes_beside_its_bases_prepared_weights(dtype: torch.dtype)
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * 0.2)
     drawing = Runner.of(base, dtype=dtype)
-    captioner = Captioner(drawing.adapted(adapted), FROM_ZERO)
+    captioner = CaptionModel(drawing.adapted(adapted), FROM_ZERO)
     tolerance = 1e-4 if dtype == torch.float32 else 0.05
     for codes, texts in zip(PICTURES, captioner.beam_search(PICTURES, 2), strict=True):
         wanted = text_of(adapted, FROM_ZERO, list(texts[0].pieces), codes)

@@ -1,0 +1,163 @@
+"""Codes to pieces: sampling, beam search and CapLoss with a transformer that writes texts after pictures."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from cogview.decoding.config import SamplingConfig
+from cogview.decoding.engine import Runner
+from cogview.decoding.request import BeamRequest, Context, Drawn, Request, WrittenText
+from cogview.errors import CogViewError, UsageError
+from cogview.generation.caption_loss import caption_losses
+from cogview.sequence.captioning import CaptionTemplate
+from cogview.sequence.template import Codes, Pieces
+
+
+class CaptionModel:
+    """Writes texts after pictures, and says how well texts fit them.
+
+    Only pieces and the end of a text are ever written. A text has at least one piece, and one that has no room left
+    is ended. As in `Engine`, on CPU the texts of a seed are the same whatever else is written at the same time.
+
+    Args:
+        runner: of a transformer that has learnt `template`.
+        template: picture first, then text.
+
+    Raises:
+        CogViewError: the transformer's attention is sparse, which is made for a text before a picture.
+    """
+
+    def __init__(self, runner: Runner, template: CaptionTemplate) -> None:
+        if runner.variant.config.attention_pattern != "dense":
+            raise CogViewError(
+                "a transformer with three_region attention cannot caption: its regions are those of a text before a "
+                "picture; finetune one with dense attention"
+            )
+        self.runner = runner
+        self.template = template
+
+    def losses(
+        self, pairs: Sequence[tuple[Pieces, Codes]], *, counts_end: bool = False
+    ) -> Float64[np.ndarray, "n"]:
+        """Return CapLoss of each (pieces, codes), as `caption_losses` does."""
+        return caption_losses(self.runner, self.template, pairs, counts_end=counts_end)
+
+    def sample(
+        self,
+        pictures: Sequence[Codes],
+        seeds: Sequence[int],
+        config: SamplingConfig,
+        max_pieces: int | None = None,
+        allowed: Bool[np.ndarray, "v"] | None = None,
+    ) -> list[list[WrittenText]]:
+        """Draw a text for each seed for each picture; with temperature 0 it is the greedy one.
+
+        Args:
+            pictures: codes of each.
+            seeds: not negative; each draws the same text again.
+            config: temperature, top-k and top-p; there is no guidance.
+            max_pieces: of a text; as many as the template has room for by default.
+            allowed: which pieces may be written; all by default. Probabilities stay those of the model.
+
+        Raises:
+            UsageError: `max_pieces` is impossible.
+            CogViewError: the transformer's logits are not finite.
+        """
+        max_pieces = self._max_pieces(max_pieces)
+        legal, end = self.template.legal_tokens, len(self.template.legal_tokens) - 1
+        # A text that has no room left is ended.
+        given = np.append(np.full(max_pieces, -1), end)
+        if allowed is not None:
+            allowed = np.append(allowed, True)
+        results = self.runner.engine.run(
+            [
+                Request(
+                    context=self._context(codes, max_pieces + 1),
+                    legal=legal,
+                    seed=seed,
+                    sampling=config,
+                    given=given,
+                    variant=self.runner.variant,
+                    end=end,
+                    allowed=allowed,
+                    is_scored=True,
+                )
+                for codes in pictures
+                for seed in seeds
+            ]
+        )
+        texts = iter([_written(result) for result in results if isinstance(result, Drawn)])
+        return [[next(texts) for _ in seeds] for _ in pictures]
+
+    def beam_search(
+        self,
+        pictures: Sequence[Codes],
+        num_beams: int,
+        max_pieces: int | None = None,
+        length_penalty: float = 1.0,
+        allowed: Bool[np.ndarray, "v"] | None = None,
+    ) -> list[list[WrittenText]]:
+        """Return the `num_beams` best texts that were found for each picture, best first.
+
+        In each step every beam may end, and the best `num_beams` of all their continuations go on. The texts that
+        ended are ranked by `WrittenText.score`, until none that goes on can overtake them.
+
+        Args:
+            pictures: codes of each.
+            num_beams: texts that go on at the same time.
+            max_pieces: of a text; as many as the template has room for by default.
+            length_penalty: 0 or more; 0 prefers short texts, 1 ranks by the mean of log p.
+            allowed: which pieces may be written; all by default. Probabilities stay those of the model.
+
+        Raises:
+            UsageError: a number is impossible.
+            CogViewError: the transformer's logits are not finite.
+        """
+        max_pieces = self._max_pieces(max_pieces)
+        if num_beams < 1:
+            raise UsageError(f"num_beams must be at least 1, got {num_beams}")
+        if not 0 <= length_penalty < float("inf"):
+            raise UsageError(f"length_penalty must be 0 or more, got {length_penalty}")
+        if allowed is not None:
+            allowed = np.append(allowed, True)
+        results = self.runner.engine.run(
+            [
+                BeamRequest(
+                    context=self._context(codes, max_pieces),
+                    legal=self.template.legal_tokens,
+                    num_beams=num_beams,
+                    length_penalty=length_penalty,
+                    allowed=allowed,
+                    variant=self.runner.variant,
+                )
+                for codes in pictures
+            ]
+        )
+        return [texts for texts in results if isinstance(texts, list)]
+
+    def _max_pieces(self, max_pieces: int | None) -> int:
+        room = self.template.max_text_pieces
+        if max_pieces is not None and not 1 <= max_pieces <= room:
+            raise UsageError(
+                f"max_pieces must be between 1 and {room}, what the model has room for, got {max_pieces}"
+            )
+        return max_pieces or room
+
+    def _context(self, codes: Codes, num_tokens: int) -> Context:
+        """Return what a text is written after: a picture."""
+        prefix = self.template.prefix(codes)
+        positions = np.append(self.template.text_positions, 0)  # END is never read, so it has no position
+        return Context(
+            tokens=prefix.tokens, positions=prefix.positions, next_positions=positions[:num_tokens]
+        )
+
+
+def _written(drawn: Drawn) -> WrittenText:
+    """Return the text of drawn tokens, the last of which is its end."""
+    assert drawn.nats is not None, "texts are scored"
+    return WrittenText(
+        pieces=tuple(drawn.tokens[:-1].tolist()),
+        pieces_nats=float(drawn.nats[:-1].sum()),
+        end_nats=float(drawn.nats[-1]),
+    )

@@ -1,0 +1,40 @@
+"""The Hugging Face hub: a model's folder is uploaded."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from cogview.generation.parts import PretrainedModel
+from cogview.generation.pretrained import save_pretrained
+
+
+def push_to_hub(
+    model: PretrainedModel,
+    repo_id: str,
+    *,
+    commit_message: str,
+    private: bool | None,
+    token: str | None,
+    branch: str | None,
+    create_pr: bool | None,
+    dtype: torch.dtype | None,
+) -> str:
+    """Upload a model, and return the address of the commit; the arguments are those of `Pipeline.push_to_hub`."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        save_pretrained(model, folder, dtype)  # first, so that a refusal leaves no empty repository
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if branch is not None:
+            api.create_branch(repo_id, branch=branch, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            commit_message=commit_message,
+            revision=branch,
+            create_pr=create_pr,
+        )
+    return str(commit.commit_url)
