@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cogview.errors import CogViewError, UsageError
-    from cogview.generation.picture_events import GeneratedImage
+    from cogview.generation.picture_events import GeneratedImage, PictureDone, PicturePreview
     from cogview.generation.pipeline import Pipeline, load
+    from cogview.generation.previews import PreviewOptions
     from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
     from cogview.sequence.template import TextToImageTemplate
     from cogview.sequence.vocabulary import Vocabulary
@@ -28,7 +29,10 @@ __all__ = [
     "CogViewError",
     "GeneratedImage",
     "ImageTokenizer",
+    "PictureDone",
+    "PicturePreview",
     "Pipeline",
+    "PreviewOptions",
     "TextToImageTemplate",
     "TextTokenizer",
     "Transformer",
@@ -43,7 +47,10 @@ _HOMES = {
     "CogViewError": "errors",
     "GeneratedImage": "generation.picture_events",
     "ImageTokenizer": "image.tokenizer",
+    "PictureDone": "generation.picture_events",
+    "PicturePreview": "generation.picture_events",
     "Pipeline": "generation.pipeline",
+    "PreviewOptions": "generation.previews",
     "TextToImageTemplate": "sequence.template",
     "TextTokenizer": "text.tokenizer",
     "Transformer": "transformer.model",

@@ -252,7 +252,7 @@ def test_ranking_goes_on_where_it_was_stopped(
     whole = said(capsys, home, *words, tmp_path / "whole")
     really, drawn = PictureTask.stream, []
 
-    def stopped(self: PictureTask, asked: Iterable[AskedText]) -> Iterator[object]:
+    def stopped(self: PictureTask, asked: Iterable[AskedText], previews: None = None) -> Iterator[object]:
         for event in really(self, (drawn.append(each) or each for each in asked)):  # type: ignore[func-returns-value]
             yield event
             if is_stopped and len(list((tmp_path / "out" / "001").glob("*.png"))) == 4:

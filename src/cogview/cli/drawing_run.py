@@ -2,21 +2,74 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import cycle, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cogview.cli.drawing_display import Display
 from cogview.cli.drawn_pictures import PictureFolder, save_picture
 from cogview.cli.prompts import Prompts
 from cogview.errors import printable
 
 if TYPE_CHECKING:
-    from cogview.generation.picture_events import GeneratedImage
+    from cogview.generation.picture_events import GeneratedImage, PictureDone
     from cogview.generation.picture_task import AskedText, PictureTask
+    from cogview.generation.previews import PreviewOptions
 
 _MAX_SHOWN = 300  # characters of a text, to people
+
+
+@dataclass(kw_only=True)
+class Work:
+    """What drawing took.
+
+    Args:
+        num_pictures: that were done.
+        num_codes: that were drawn, those of candidates that were not kept among them.
+        num_passes: of the transformer that draws, for all pictures together.
+        seconds: from the first text to the last picture.
+    """
+
+    num_pictures: int = 0
+    num_codes: int = 0
+    num_passes: int = 0
+    seconds: float = 0.0
+    _num_kept_codes: int = 0
+    _num_own_passes: int = 0
+
+    def add(self, picture: "GeneratedImage") -> None:
+        """Count a picture."""
+        self.num_pictures += 1
+        self._num_kept_codes += picture.codes.numel()
+        self._num_own_passes += picture.num_passes
+
+    @property
+    def codes_per_pass(self) -> float:
+        """Codes of one picture in each pass that it took part in."""
+        return self._num_kept_codes / max(self._num_own_passes, 1)
+
+    @property
+    def line(self) -> str:
+        """The same for people."""
+        pictures = f"{self.num_pictures:,} picture{'s' * (self.num_pictures != 1)}"
+        return (
+            f"{pictures} in {self.seconds:.1f} s ({self.num_pictures / max(self.seconds, 1e-9):.2f} a second): "
+            f"{self.num_passes:,} passes, {self.codes_per_pass:.1f} codes of a picture in each"
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Return the same for programs."""
+        return {
+            "pictures": self.num_pictures,
+            "codes": self.num_codes,
+            "passes": self.num_passes,
+            "codes_per_pass": round(self.codes_per_pass, 2),
+            "seconds": round(self.seconds, 3),
+        }
 
 
 @dataclass(kw_only=True, eq=False)
@@ -38,6 +91,7 @@ class DrawingRun:
 
     Attributes:
         sheets: the contact sheets, as far as they are written.
+        work: what the drawing took.
     """
 
     task: "PictureTask"
@@ -50,6 +104,7 @@ class DrawingRun:
     picture_height: int
     sheet_scale: int = 1
     sheets: list[Path] = field(default_factory=list)
+    work: "Work" = field(default_factory=lambda: Work())
 
     @property
     def num_kept(self) -> int:
@@ -61,44 +116,60 @@ class DrawingRun:
         """Whether the candidates of a text are ranked."""
         return self.task.ranking is not None
 
-    def draw(self, move: Callable[[int, int], None]) -> None:
+    def draw(self, displays: Sequence[Display], previews: "PreviewOptions | None" = None) -> None:
         """Draw what is not there yet.
 
         Args:
-            move: called with the numbers of codes that are drawn and to be drawn.
+            displays: are told of it.
+            previews: how often pictures are shown that are still drawn.
         """
-        from cogview.generation.picture_events import CodesDrawn
+        from cogview.generation.picture_events import CodesDrawn, PictureDone
 
-        num_done, num_all = 0, self._num_codes_left()
+        engine = self.task.codes.runner.engine
+        start, num_before = time.monotonic(), engine.num_passes
         ranked: dict[int, dict[int, dict[str, Any]]] = {}
         sheets = self._sheets()
         next(sheets)
-        for event in self.task.stream(self._asked()):
-            if isinstance(event, CodesDrawn):
-                num_done += event.num_codes
-                move(num_done, max(num_done, num_all))
-                continue
-            picture = self._saved(event.picture, event.text_index + 1)
-            if self.is_ranked:
-                kept = ranked.setdefault(event.text_index, {})
-                kept[event.place] = picture
-                if len(kept) == self.num_kept:
-                    del ranked[event.text_index]
-                    self.folder.keep(event.text_index, [kept[place] for place in sorted(kept)])
-            else:
-                self.folder.keep(self._unit(event.text_index, event.picture.seed), [picture])
-            next(sheets)
+        with closing(self.task.stream(self._asked(displays), previews)) as events:
+            for event in events:
+                for display in displays:
+                    display.told(event)
+                if isinstance(event, CodesDrawn):
+                    self.work.num_codes += event.num_codes
+                elif isinstance(event, PictureDone):
+                    self.work.add(event.picture)
+                    self._keep(event, ranked)
+                    next(sheets)
+        self.work.seconds = time.monotonic() - start
+        self.work.num_passes = engine.num_passes - num_before
+
+    def _keep(self, event: "PictureDone", ranked: dict[int, dict[int, dict[str, Any]]]) -> None:
+        """Write a picture, and note it, or note all of its text once they are there."""
+        picture, index = self._saved(event.picture, event.text_index + 1), event.text_index
+        if not self.is_ranked:
+            self.folder.keep(self._unit(index, event.picture.seed), [picture])
+            return
+        kept = ranked.setdefault(index, {})
+        kept[event.place] = picture
+        if len(kept) == self.num_kept:
+            del ranked[index]
+            self.folder.keep(index, [kept[place] for place in sorted(kept)])
 
     def _unit(self, text_index: int, seed: int) -> int:
         """Return the number under which a picture is noted as done."""
         return text_index if self.is_ranked else text_index * self.num_candidates + seed - self.seed
 
-    def _num_codes_left(self) -> int:
-        per_text = self.task.num_codes(self.num_candidates) * len(self.prompts)
-        num_pictures = len(self.prompts) * self.num_kept
-        return per_text * max(num_pictures - self.folder.num_kept, 0) // num_pictures
+    @property
+    def num_left(self) -> int:
+        """Pictures that were not there yet."""
+        return max(len(self.prompts) * self.num_kept - self.folder.num_kept, 0)
 
-    def _asked(self) -> Iterator["AskedText"]:
+    @property
+    def num_codes_left(self) -> int:
+        """Codes that are drawn for them."""
+        return self.task.num_codes(self.num_candidates) * self.num_left // self.num_kept
+
+    def _asked(self, displays: Sequence[Display]) -> Iterator["AskedText"]:
         """Yield the texts of which something is to be drawn."""
         for index, text in enumerate(self.prompts):
             seeds: Sequence[int] = range(self.seed, self.seed + self.num_candidates)
@@ -107,7 +178,10 @@ class DrawingRun:
             else:
                 lacking = [seed for seed in seeds if self.folder.pictures(self._unit(index, seed)) is None]
             if lacking:
-                yield from self.task.asked([text], lacking, index)
+                (asked,) = self.task.asked([text], lacking, index)
+                for display in displays:
+                    display.begin(asked)
+                yield asked
 
     def _sheets(self) -> Iterator[None]:
         """Write contact sheets as far as all is there that is on them, each time that the next is asked for."""
@@ -174,7 +248,12 @@ def print_pictures(run: DrawingRun, as_json: bool) -> None:
     """
     folder = run.folder
     if as_json:
-        head = {"folder": folder.path, "seed": run.seed, "contact_sheets": run.sheets}
+        head = {
+            "folder": folder.path,
+            "seed": run.seed,
+            "contact_sheets": run.sheets,
+            "drawing": run.work.facts(),
+        }
         print(json.dumps(head, ensure_ascii=False, default=str)[:-1], end=', "pictures": [')
         for index, picture in enumerate(folder.all_pictures()):
             print(", " * (index > 0) + json.dumps(picture, ensure_ascii=False, default=str), end="")

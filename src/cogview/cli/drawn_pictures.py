@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 JOURNAL = "unfinished.jsonl"
 """In a folder that is being filled: a line with the request, and one for each share of the pictures that is there."""
 FORMAT, VERSION = "cogview-pictures", 2
+_MAX_SHOWN = 6
 _LEFTOVER = re.compile(r"\..+\.png\.\w{8}")  # of a process that was killed while it wrote a picture
 
 
@@ -153,9 +154,16 @@ def picture_folder(
         yield folder
         is_finished = True
     except KeyboardInterrupt as stop:
+        done = [each["path"].name for each in folder.all_pictures()]
+        if done:
+            shown = ", ".join(done[:_MAX_SHOWN]) + ", ..." * (len(done) > _MAX_SHOWN)
+            raise KeyboardInterrupt(
+                f"Stopped. {len(done):,} picture{'s are' if len(done) > 1 else ' is'} done and in {folder.path}: "
+                f"{shown}. The same command goes on."
+            ) from stop
         if any(each.suffix == ".png" for each in folder.path.iterdir()):
             raise KeyboardInterrupt(
-                f"Stopped. What is drawn lies in {folder.path}; the same command goes on."
+                f"Stopped. What is drawn so far lies in {folder.path}. The same command goes on."
             ) from stop
         raise
     finally:

@@ -3,14 +3,15 @@
 import secrets
 import sys
 import warnings
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from cogview.cli.drawing_display import PreviewSheet, check_preview, progress_display
 from cogview.cli.drawing_run import DrawingRun, print_pictures
 from cogview.cli.drawn_pictures import picture_folder, tell_kept
 from cogview.cli.prompts import Prompts
-from cogview.cli.report import progress_bar
 from cogview.errors import UsageError
 from cogview.files import sha256_of
 
@@ -42,6 +43,7 @@ def run(
     rank_by: Literal["caption", "fit"] = "caption",
     out: Path = Path("out"),
     sheet_scale: int = 1,
+    preview: Path | None = None,
     strict: bool = False,
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
@@ -89,6 +91,7 @@ def run(
         rank_by: keep the best by CapLoss, or by how well the given codes behind what was drawn fit it.
         out: the folder in which the numbered folder is made.
         sheet_scale: enlarge the pictures on contact sheets so many times, by plain resampling; the files stay as drawn.
+        preview: a PNG that shows all candidates while they grow, a few times a second; in few per cent of the time.
         strict: end with an error, rather than a warning, for words that the model has never seen.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
         dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
@@ -96,6 +99,8 @@ def run(
     """
     if not 1 <= sheet_scale <= 8:
         raise UsageError(f"--sheet-scale must be 1 to 8, got {sheet_scale}")
+    if preview is not None:
+        check_preview(preview)
     with Prompts(texts, prompts) as asked:
         import torch
 
@@ -103,6 +108,7 @@ def run(
         from cogview.cli.told_pictures import take_adapter, tell_decoded, weights_of
         from cogview.generation.options import PictureOptions
         from cogview.generation.picture_task import PictureTask
+        from cogview.generation.previews import PreviewOptions
 
         options = PictureOptions(
             temperature=temperature,
@@ -134,6 +140,8 @@ def run(
         # What cannot be drawn is found out before a folder is made.
         task = PictureTask.of(pipeline.model, options, num_candidates, keep, first_seed)
         template, sampled = task.codes.template, task.codes.sampling
+        num_codes, factor = template.num_codes_per_image, pipeline.image_tokenizer.downsampling_factor
+        shown_size = template.grid_columns * factor, template.grid_rows * factor
         if upscale > 1 and task.magnifier is None:
             tell_decoded(pipeline)
         if not balance_words:  # else the texts that are drawn are others
@@ -189,12 +197,22 @@ def run(
             tell_kept(folder, len(asked) * run.num_kept)
             if seed == "random":
                 print(f"cogview: seed {run.seed}", file=sys.stderr)
-            with progress_bar("drawing", "codes") as move, warnings.catch_warnings():
+            with ExitStack() as stack:
+                displays = [
+                    stack.enter_context(progress_display(run.num_left, run.num_codes_left, num_codes))
+                ]
+                if preview is not None:
+                    sheet = PreviewSheet(preview, shown_size)
+                    stack.callback(sheet.write)
+                    displays.append(sheet)
+                stack.enter_context(warnings.catch_warnings())
                 if not balance_words:  # told before
                     warnings.filterwarnings("ignore", r"\d+ of \d+ texts have more than")
                     warnings.filterwarnings("ignore", "the model has (hardly ever, or )?never")
-                run.draw(move)
+                run.draw(displays, None if preview is None else PreviewOptions())
             folder.finish()
+            if run.work.num_pictures:
+                print(f"cogview: {run.work.line}", file=sys.stderr)
             print_pictures(run, json)
 
 

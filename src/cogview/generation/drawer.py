@@ -10,11 +10,12 @@ from torch import Tensor
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
 from cogview.decoding.request import Request
+from cogview.errors import UsageError
 from cogview.generation.inpainting import DrawnPlaces, Inpainting
 from cogview.generation.model import LoadedModel
 from cogview.generation.options import CodeOptions
 from cogview.generation.pictures import Picture, as_image, codes_of
-from cogview.generation.request import check_pieces
+from cogview.generation.request import check_pieces, check_request, check_texts
 from cogview.generation.text_to_image import Progress, draw, picture_request
 from cogview.sequence.template import Pieces, TextToImageTemplate
 
@@ -102,29 +103,36 @@ class Drawer:
         self,
         texts: Sequence[str],
         num_candidates: int,
-        first_seeds: Sequence[int],
+        seed: int | Sequence[int],
         options: CodeOptions,
         progress: Progress | None = None,
     ) -> Int64[Tensor, "n b r s"]:
         """Return codes of pictures, [texts, candidates, rows, columns].
 
         Args:
-            texts: what to draw, at least one.
+            texts: what to draw.
             num_candidates: pictures of each.
-            first_seeds: of the first candidate of each text; the next has the next.
+            seed: of the first candidate, of all texts or of each by itself; the next has the next.
             options: how.
             progress: called with the numbers of codes drawn and to be drawn.
 
         Raises:
             UsageError: something that is asked for is impossible or refused.
         """
+        seeds = [seed] * len(texts) if isinstance(seed, int) else list(seed)
+        check_texts(texts)
+        check_request(num_candidates, None, min(seeds, default=0))
+        if len(seeds) != len(texts):
+            raise UsageError(
+                f"there are {len(texts)} texts and {len(seeds)} seeds: give one for all, or one for each"
+            )
         task = self.task(options)
         read = self._model.reading(texts, options.adapter, options.strict)
         pieces = self.pieces_of([read[text] for text in texts], task.template)
         requests = [
-            task.request(pieces[read[text]], seed)
-            for text, first in zip(texts, first_seeds, strict=True)
-            for seed in range(first, first + num_candidates)
+            task.request(pieces[read[text]], each)
+            for text, first in zip(texts, seeds, strict=True)
+            for each in range(first, first + num_candidates)
         ]
         grid = task.template.grid_rows, task.template.grid_columns
         return draw(task.runner, requests, progress).view(len(texts), num_candidates, *grid)

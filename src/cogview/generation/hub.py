@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 
@@ -9,18 +10,38 @@ from cogview.generation.parts import PretrainedModel
 from cogview.generation.pretrained import save_pretrained
 
 
+class HubArguments(TypedDict, total=False):
+    """How a model is uploaded.
+
+    Args:
+        commit_message: of the upload; "Upload a CogView model" by default.
+        private: whether a repository that has to be made is private; the owner's default if None.
+        token: of the account; the one that is logged in by default.
+        branch: to upload to; the main one by default.
+        create_pr: upload as a pull request instead.
+        dtype: of the transformer's weights; as they are by default.
+    """
+
+    commit_message: str
+    private: bool | None
+    token: str | None
+    branch: str | None
+    create_pr: bool | None
+    dtype: torch.dtype | None
+
+
 def push_to_hub(
     model: PretrainedModel,
     repo_id: str,
     *,
-    commit_message: str,
-    private: bool | None,
-    token: str | None,
-    branch: str | None,
-    create_pr: bool | None,
-    dtype: torch.dtype | None,
+    commit_message: str = "Upload a CogView model",
+    private: bool | None = None,
+    token: str | None = None,
+    branch: str | None = None,
+    create_pr: bool | None = None,
+    dtype: torch.dtype | None = None,
 ) -> str:
-    """Upload a model, and return the address of the commit; the arguments are those of `Pipeline.push_to_hub`."""
+    """Upload a model, and return the address of the commit; the arguments are those of `HubArguments`."""
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)

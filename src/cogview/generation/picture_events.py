@@ -54,6 +54,29 @@ class CodesDrawn:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class PicturePreview:
+    """A picture that is still drawn, or that was drawn and is still to be ranked or magnified.
+
+    Args:
+        text_index: which of the texts it is for, from 0.
+        text: that it is drawn for.
+        seed: of the candidate.
+        codes: as far as they are drawn, row by row; -1 where one is not.
+        image: the picture, RGB, as large as it is encoded; light grey where nothing is drawn yet.
+    """
+
+    text_index: int
+    text: str
+    seed: int
+    codes: Int64[Tensor, "r s"] = field(repr=False)
+    image: Image.Image
+
+    def _repr_png_(self) -> bytes | None:
+        """Return what notebooks show."""
+        return self.image._repr_png_()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PictureDone:
     """A picture is done.
 
@@ -72,4 +95,4 @@ class PictureDone:
         return self.picture._repr_png_()
 
 
-PictureEvent = CodesDrawn | PictureDone
+PictureEvent = CodesDrawn | PicturePreview | PictureDone

@@ -1,6 +1,7 @@
 """Pictures from texts: candidates are drawn, ranked and magnified side by side, each as soon as it is possible."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +19,14 @@ from cogview.generation.picture_events import (
     GeneratedImage,
     PictureDone,
     PictureEvent,
+    PicturePreview,
 )
+from cogview.generation.previews import PreviewOptions, Previews
 from cogview.generation.ranker import CaptionRanking, FitRanking, Ranking, best_of
 from cogview.generation.request import check_request, texts_of_candidates
 from cogview.generation.sessions import Sessions
 from cogview.generation.super_resolution import Magnifier, StageWindow
+from cogview.generation.text_to_image import Progress
 from cogview.generation.upscaler import Upscaler, magnifying_config
 from cogview.sequence.template import Pieces
 
@@ -44,6 +48,10 @@ class AskedText:
     seeds: Sequence[int]
     words: Sequence[str]
     pieces: Sequence[Pieces]
+
+
+_Candidate = tuple[AskedText, int]
+"""A text and the seed of one of its candidates."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,7 +162,34 @@ class PictureTask:
             for index, (text, row) in enumerate(zip(texts, rows, strict=True), start=first_index)
         ]
 
-    def stream(self, asked: Iterable[AskedText]) -> Iterator[PictureEvent]:
+    def shown(
+        self,
+        asked: Iterable[AskedText],
+        num_codes: int,
+        progress: Progress | None = None,
+        previews: PreviewOptions | None = None,
+    ) -> Generator[PicturePreview | PictureDone, None, None]:
+        """Yield pictures as `stream` does, and tell of codes by a callback.
+
+        Args:
+            asked: the texts.
+            num_codes: that they take, all together.
+            progress: called with the numbers of codes drawn and to be drawn.
+            previews: how often pictures are shown that are still drawn.
+        """
+        num_done = 0
+        with closing(self.stream(asked, previews)) as events:
+            for event in events:
+                if not isinstance(event, CodesDrawn):
+                    yield event
+                    continue
+                num_done += event.num_codes
+                if progress is not None:
+                    progress(num_done, num_codes)
+
+    def stream(
+        self, asked: Iterable[AskedText], previews: PreviewOptions | None = None
+    ) -> Generator[PictureEvent, None, None]:
         """Yield what is drawn, as it comes.
 
         A text is taken when there is room for it: texts may be many. A candidate is scored as soon as it is drawn, and
@@ -163,19 +198,29 @@ class PictureTask:
 
         Args:
             asked: the texts.
+            previews: how often pictures are shown that are still drawn; never if None.
 
         Raises:
             CogViewError: the transformer's logits are not finite.
         """
         waiting = iter(asked)
         room = self.codes.runner.engine.max_batch
+        shown: Previews[_Candidate] | None = None
+        if previews is not None:
+            template = self.codes.template
+            grid = template.grid_rows, template.grid_columns
+            shown = Previews(self.model.image_tokenizer, grid, previews)
         with Sessions[PictureEvent]() as sessions:
             while True:
                 while sessions.num_pending < room and (text := next(waiting, None)) is not None:
-                    _TextInWork(self, sessions, text).begin()
+                    _TextInWork(self, sessions, text, shown).begin()
                 if not sessions.num_pending:
                     return
                 yield from sessions.step()
+                for (text, seed), codes, image in shown.due() if shown else ():
+                    yield PicturePreview(
+                        text_index=text.index, text=text.text, seed=seed, codes=codes, image=image
+                    )
 
 
 class _TextInWork:
@@ -185,6 +230,7 @@ class _TextInWork:
         task: how.
         sessions: that do the work.
         asked: the text.
+        previews: of its candidates, if they are shown.
     """
 
     def __init__(
@@ -192,10 +238,12 @@ class _TextInWork:
         task: PictureTask,
         sessions: Sessions[PictureEvent],
         asked: AskedText,
+        previews: "Previews[_Candidate] | None",
     ) -> None:
         self._task = task
         self._sessions = sessions
         self._asked = asked
+        self._previews = previews
         self._nums_passes = [0] * len(asked.seeds)
         self._codes: list[Int64[np.ndarray, "n"] | None] = [None] * len(asked.seeds)
         self._losses: list[float | None] = [None] * len(asked.seeds)
@@ -208,10 +256,15 @@ class _TextInWork:
     def _add_candidate(self, number: int, codes: CodeTask, seed: int, pieces: Pieces) -> None:
         def told(event: Progressed | Drawn) -> Iterator[PictureEvent]:
             if isinstance(event, Progressed):
+                if self._previews is not None:
+                    self._previews.take((self._asked, seed), event.first, event.tokens)
                 yield self._codes_drawn(number, len(event.tokens))
                 return
             self._codes[number] = event.tokens
             self._nums_passes[number] += event.num_passes
+            if self._previews is not None:
+                is_shown = self._task.ranking is None and self._task.magnifier is None
+                self._previews.end((self._asked, seed), is_shown=is_shown)
             if self._task.ranking is None:
                 yield from self._keep(number, number)
             else:

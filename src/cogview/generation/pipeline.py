@@ -1,6 +1,7 @@
 """The pipeline: what users hold, from words to pictures in one call."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 from typing import Unpack, get_args, overload
@@ -9,10 +10,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from cogview.errors import UsageError
 from cogview.generation.captioner import Caption, Captioner
 from cogview.generation.drawer import Drawer
-from cogview.generation.hub import push_to_hub
+from cogview.generation.hub import HubArguments, push_to_hub
 from cogview.generation.model import LoadedModel
 from cogview.generation.one_colour import warn_of_one_colour
 from cogview.generation.options import (
@@ -26,19 +26,22 @@ from cogview.generation.options import (
     UpscaleOptions,
 )
 from cogview.generation.parts import PretrainedModel, TaskModel, TaskName
-from cogview.generation.picture_events import CodesDrawn, GeneratedImage, PictureDone
+from cogview.generation.picture_events import GeneratedImage, PictureDone, PicturePreview
 from cogview.generation.picture_task import PictureTask
 from cogview.generation.pictures import Picture
 from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import find_model_folder, load_pretrained, save_pretrained
+from cogview.generation.previews import PreviewOptions
 from cogview.generation.ranker import RankedImage, Ranker
-from cogview.generation.request import check_request, check_texts
+from cogview.generation.request import check_texts
 from cogview.generation.text_to_image import Progress
 from cogview.generation.upscaler import MagnifiedImage, Upscaler
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.sequence.template import TextToImageTemplate
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.model import Transformer
+
+OnPreview = Callable[[PicturePreview], None]
 
 
 class Pipeline:
@@ -143,15 +146,9 @@ class Pipeline:
         return self.model.parts.names_for("super-resolution")
 
     def add_adapter(self, path: str | Path, name: str) -> TaskModel:
-        """Load an adapter, or a whole transformer for another task and the same tokenizers.
+        """Load an adapter from its folder, or from that of its run, to be asked for by a name.
 
-        Args:
-            path: its folder, or that of the run which trained it.
-            name: it can be asked for by; one of that name is replaced.
-
-        Raises:
-            UsageError: the name cannot be that of a folder.
-            CogViewError: there is no adapter, it is incomplete, of another version, or not for this model.
+        Arguments and errors are those of `LoadedModel.add_adapter`.
         """
         return self.model.add_adapter(path, name)
 
@@ -164,6 +161,7 @@ class Pipeline:
         seed: int = ...,
         *,
         progress: Progress | None = ...,
+        on_preview: OnPreview | None = ...,
         **options: Unpack[PictureArguments],
     ) -> list[GeneratedImage]: ...
 
@@ -176,6 +174,7 @@ class Pipeline:
         seed: int = ...,
         *,
         progress: Progress | None = ...,
+        on_preview: OnPreview | None = ...,
         **options: Unpack[PictureArguments],
     ) -> list[list[GeneratedImage]]: ...
 
@@ -187,6 +186,7 @@ class Pipeline:
         seed: int = 0,
         *,
         progress: Progress | None = None,
+        on_preview: OnPreview | None = None,
         **options: Unpack[PictureArguments],
     ) -> list[GeneratedImage] | list[list[GeneratedImage]]:
         """Draw pictures for one text or for several.
@@ -201,6 +201,7 @@ class Pipeline:
                 captioner, unless it is all of them.
             seed: of the first candidate; not negative.
             progress: called with the numbers of codes drawn and to be drawn, those of magnifying among them.
+            on_preview: called with pictures that are still drawn, now and then; see `stream`.
             options: those of `PictureOptions`: temperature, top_k, top_p, guidance, sampler, adapter, adapter_strength,
                 strict, image, mask, captioner, upscale, magnifier, size_pixels, balance_words, keeps_pixels and
                 rank_by.
@@ -212,24 +213,69 @@ class Pipeline:
         Raises:
             UsageError: an empty text, an impossible number, or an unknown word that is refused.
         """
-        texts = [text] if isinstance(text, str) else list(text)
-        check_texts(texts)
-        task = PictureTask.of(self.model, PictureOptions(**options), num_candidates, keep, seed)
-        asked = task.asked(texts, range(seed, seed + num_candidates))
-        num_done, num_all = 0, len(texts) * task.num_codes(num_candidates)
-        drawn: list[dict[int, GeneratedImage]] = [{} for _ in texts]
-        for event in task.stream(asked):
-            if isinstance(event, PictureDone):
-                drawn[event.text_index][event.place] = event.picture
-            elif isinstance(event, CodesDrawn):
-                num_done += event.num_codes
-                if progress is not None:
-                    progress(num_done, num_all)
-        rows = [[row[place] for place in sorted(row)] for row in drawn]
+        previews = None if on_preview is None else PreviewOptions()
+        task, events = self._begun(text, num_candidates, keep, seed, progress, previews, options)
+        drawn: dict[int, dict[int, GeneratedImage]] = {}
+        with closing(events):
+            for event in events:
+                if isinstance(event, PictureDone):
+                    drawn.setdefault(event.text_index, {})[event.place] = event.picture
+                elif on_preview is not None:
+                    on_preview(event)
+        rows = [[row[place] for place in sorted(row)] for _, row in sorted(drawn.items())]
         warn_of_one_colour(
             {row[0].text: [each.image for each in row] for row in rows}, task.codes.sampling.top_p
         )
         return rows[0] if isinstance(text, str) else rows
+
+    def stream(
+        self,
+        text: str | Sequence[str],
+        num_candidates: int = 4,
+        keep: int | None = None,
+        seed: int = 0,
+        *,
+        progress: Progress | None = None,
+        previews: PreviewOptions | None = PreviewOptions(),  # noqa: B008 - frozen
+        **options: Unpack[PictureArguments],
+    ) -> Generator[PicturePreview | PictureDone, None, None]:
+        """Draw as `generate` does, and yield pictures as they come: those that grow row by row, and finished ones.
+
+        Finished pictures are those of `generate`, in the order in which they are done. What is asked for is checked at
+        once; drawing begins with the first `next`, and `close()` stops it, as does the end of a `for` that breaks.
+
+        Args:
+            text: as for `generate`, as are `num_candidates`, `keep`, `seed`, `progress` and the options.
+            num_candidates: pictures of each text.
+            keep: how many of them to yield, the best.
+            seed: of the first candidate.
+            progress: called with the numbers of codes drawn and to be drawn.
+            previews: how often growing pictures are shown; None for finished ones alone.
+            options: those of `PictureOptions`.
+
+        Raises:
+            UsageError: as `generate` does.
+        """
+        return self._begun(text, num_candidates, keep, seed, progress, previews, options)[1]
+
+    def _begun(
+        self,
+        text: str | Sequence[str],
+        num_candidates: int,
+        keep: int | None,
+        seed: int,
+        progress: Progress | None,
+        previews: PreviewOptions | None,
+        options: PictureArguments,
+    ) -> tuple[PictureTask, Generator[PicturePreview | PictureDone, None, None]]:
+        """Return what was asked for, once it is checked, and what draws it."""
+        texts = [text] if isinstance(text, str) else list(text)
+        check_texts(texts)
+        task = PictureTask.of(self.model, PictureOptions(**options), num_candidates, keep, seed)
+        asked = task.asked(texts, range(seed, seed + num_candidates))
+
+        num_codes = len(texts) * task.num_codes(num_candidates)
+        return task, task.shown(asked, num_codes, progress, previews)
 
     def generate_codes(
         self,
@@ -242,21 +288,11 @@ class Pipeline:
     ) -> Int64[Tensor, "n b r s"]:
         """Return the codes of the pictures that `generate` would draw, [texts, candidates, rows, columns].
 
-        No image tokenizer is needed. The arguments are those of `generate`, with the options of `CodeOptions`; words
-        are not replaced, and `seed` may also be that of the first candidate of each text by itself.
-
-        Raises:
-            UsageError: an empty text or an impossible number.
+        No image tokenizer is needed. Arguments and errors are those of `generate`, with the options of `CodeOptions`;
+        words are not replaced, and `seed` may also be that of the first candidate of each text by itself.
         """
         texts = [text] if isinstance(text, str) else list(text)
-        seeds = [seed] * len(texts) if isinstance(seed, int) else list(seed)
-        check_texts(texts)
-        check_request(num_candidates, None, min(seeds, default=0))
-        if len(seeds) != len(texts):
-            raise UsageError(
-                f"there are {len(texts)} texts and {len(seeds)} seeds: give one for all, or one for each"
-            )
-        return self.drawer.draw(texts, num_candidates, seeds, CodeOptions(**options), progress)
+        return self.drawer.draw(texts, num_candidates, seed, CodeOptions(**options), progress)
 
     def caption(
         self,
@@ -325,44 +361,17 @@ class Pipeline:
         """
         save_pretrained(self.model.parts, Path(folder), dtype)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str = "Upload a CogView model",
-        private: bool | None = None,
-        token: str | None = None,
-        branch: str | None = None,
-        create_pr: bool | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> str:
-        """Upload the model to the Hugging Face hub.
+    def push_to_hub(self, repo_id: str, **options: Unpack[HubArguments]) -> str:
+        """Upload the model to the Hugging Face hub, and return the address of the commit.
 
         Args:
             repo_id: `OWNER/NAME`; made if there is none.
-            commit_message: of the upload.
-            private: whether a repository that has to be made is private; the owner's default if None.
-            token: of the account; the one that is logged in by default.
-            branch: to upload to; the main one by default.
-            create_pr: upload as a pull request instead.
-            dtype: of the transformer's weights; as they are by default.
-
-        Returns:
-            The address of the commit.
+            options: those of `HubArguments`: commit_message, private, token, branch, create_pr and dtype.
 
         Raises:
             UsageError: as `save_pretrained` does.
         """
-        return push_to_hub(
-            self.model.parts,
-            repo_id,
-            commit_message=commit_message,
-            private=private,
-            token=token,
-            branch=branch,
-            create_pr=create_pr,
-            dtype=dtype,
-        )
+        return push_to_hub(self.model.parts, repo_id, **options)
 
 
 def load(

@@ -1,0 +1,223 @@
+"""What `cogview generate` shows while it draws: a bar for each picture, and a contact sheet that grows."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from tqdm import tqdm
+
+from cogview.cli.report import progress_bar
+from cogview.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from cogview.generation.picture_events import PictureEvent
+    from cogview.generation.picture_task import AskedText
+
+_MAX_NAME = 24  # characters of a text beside its bar
+_MAX_TEXTS = 16  # on a sheet that grows
+_SECONDS_BETWEEN = 0.1  # two pictures of a bar
+_MAX_SHARE = 0.03  # of the time, for writing it
+
+
+@runtime_checkable
+class Display(Protocol):
+    """Is told what is being drawn."""
+
+    def begin(self, asked: "AskedText") -> None:
+        """Learn that a text's candidates are drawn from now on."""
+
+    def told(self, event: "PictureEvent") -> None:
+        """Learn what was drawn."""
+
+
+@contextmanager
+def progress_display(num_pictures: int, num_codes: int, codes_per_picture: int) -> Iterator[Display]:
+    """Show how far the drawing is: a bar for each picture on a terminal, a line now and then elsewhere.
+
+    Args:
+        num_pictures: that will be done.
+        num_codes: that are drawn for them.
+        codes_per_picture: that are drawn of a candidate before any is ranked or magnified.
+    """
+    with ExitStack() as stack:
+        if sys.stderr.isatty():
+            yield stack.enter_context(PictureBars(num_pictures, codes_per_picture))
+        else:
+            yield CodeCount(stack.enter_context(progress_bar("drawing", "codes")), num_codes)
+
+
+class CodeCount:
+    """A bar for all codes.
+
+    Args:
+        move: the bar, by the numbers of codes drawn and to be drawn.
+        num_codes: to be drawn.
+    """
+
+    def __init__(self, move: Callable[[int, int], None], num_codes: int) -> None:
+        self._move = move
+        self._num_codes = num_codes
+        self._num_done = 0
+
+    def begin(self, asked: "AskedText") -> None:
+        """Learn that a text's candidates are drawn from now on."""
+
+    def told(self, event: "PictureEvent") -> None:
+        """Learn what was drawn."""
+        from cogview.generation.picture_events import CodesDrawn
+
+        if isinstance(event, CodesDrawn):
+            self._num_done += event.num_codes
+            self._move(self._num_done, max(self._num_done, self._num_codes))
+
+
+class PictureBars:
+    """A bar for each picture that is drawn at the moment, below one for all of them with pictures per second.
+
+    Args:
+        num_pictures: that will be done.
+        codes_per_picture: that are drawn of a candidate; what comes behind them is magnifying.
+    """
+
+    def __init__(self, num_pictures: int, codes_per_picture: int) -> None:
+        self._codes_per_picture = codes_per_picture
+        self._names: dict[int, str] = {}
+        self._nums: dict[tuple[int, int], int] = {}
+        self._bars: dict[tuple[int, int], tqdm] = {}
+        self._all = tqdm(
+            desc="drawing",
+            unit=" pictures",
+            total=num_pictures,
+            file=sys.stderr,
+            position=0,
+            mininterval=_SECONDS_BETWEEN,
+        )
+
+    def __enter__(self) -> "PictureBars":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for bar in self._bars.values():
+            bar.close()
+        self._all.close()
+
+    def begin(self, asked: "AskedText") -> None:
+        """Learn that a text's candidates are drawn from now on."""
+        text = " ".join(asked.text.split())
+        shown = text if len(text) <= _MAX_NAME else f"{text[: _MAX_NAME - 1]}…"
+        self._names[asked.index] = f"{asked.index + 1}. {shown}"
+
+    def told(self, event: "PictureEvent") -> None:
+        """Learn what was drawn."""
+        from cogview.generation.picture_events import CodesDrawn, PictureDone
+
+        if isinstance(event, CodesDrawn):
+            key = event.text_index, event.seed
+            num = self._nums[key] = self._nums.get(key, 0) + event.num_codes
+            if num <= self._codes_per_picture:
+                self._bar(key).update(event.num_codes)
+            if num >= self._codes_per_picture and key in self._bars:
+                self._bars.pop(key).close()
+        elif isinstance(event, PictureDone):
+            self._all.update(1)
+
+    def _bar(self, key: tuple[int, int]) -> tqdm:
+        if key not in self._bars:
+            taken = {-bar.pos for bar in self._bars.values()}
+            position = next(place for place in range(1, len(taken) + 2) if place not in taken)
+            self._bars[key] = tqdm(
+                desc=f"  {self._names[key[0]]}, seed {key[1]}",
+                unit=" codes",
+                total=self._codes_per_picture,
+                file=sys.stderr,
+                position=position,
+                leave=False,
+                mininterval=_SECONDS_BETWEEN,
+            )
+        return self._bars[key]
+
+
+class PreviewSheet:
+    """A contact sheet that grows: the texts that were begun last, and of each the candidates as far as they are drawn.
+
+    Args:
+        path: of its file, which is replaced whole each time.
+        size: width and height of a picture on it.
+
+    Raises:
+        UsageError: the file is no PNG by its name, or another than such a sheet lies there, or its folder is missing.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int]) -> None:
+        check_preview(path)
+        self._path = path
+        self._size = size
+        self._texts: dict[int, str] = {}
+        self._images: dict[int, dict[int, Image.Image]] = {}
+        self._is_new = False
+        self._next = 0.0
+
+    def begin(self, asked: "AskedText") -> None:
+        """Learn that a text's candidates are drawn from now on."""
+        from PIL import Image
+
+        from cogview.generation.previews import GREY
+
+        self._texts[asked.index] = asked.text
+        blank = Image.new("RGB", self._size, (GREY,) * 3)
+        self._images[asked.index] = dict.fromkeys(asked.seeds, blank)
+        for index in list(islice(self._texts, max(len(self._texts) - _MAX_TEXTS, 0))):
+            del self._texts[index], self._images[index]
+
+    def told(self, event: "PictureEvent") -> None:
+        """Learn what was drawn; a preview is shown at once, and so is what is done."""
+        from PIL import Image
+
+        from cogview.generation.picture_events import PictureDone, PicturePreview
+
+        if isinstance(event, PicturePreview):
+            seed, image = event.seed, event.image
+        elif isinstance(event, PictureDone):
+            seed, image = event.picture.seed, event.picture.image
+        else:
+            if time.monotonic() >= self._next:
+                self.write()
+            return
+        if event.text_index in self._images:
+            self._images[event.text_index][seed] = image.resize(self._size, Image.Resampling.LANCZOS)
+            self._is_new = True
+
+    def write(self) -> None:
+        """Write the sheet, if there is anything new on it."""
+        from cogview.generation.contact_sheet import contact_sheet, save_sheet
+
+        if not self._is_new:
+            return
+        start = time.monotonic()
+        rows: Sequence[Sequence[Image.Image]] = [list(row.values()) for row in self._images.values()]
+        save_sheet(contact_sheet(rows, list(self._texts.values()), min(self._texts) + 1), self._path)
+        self._is_new = False
+        now = time.monotonic()
+        self._next = now + (now - start) / _MAX_SHARE
+
+
+def check_preview(path: Path) -> None:
+    """Refuse what no sheet that grows can be written to.
+
+    Raises:
+        UsageError: the file is no PNG by its name, or another than such a sheet lies there, or its folder is missing.
+    """
+    from cogview.generation.contact_sheet import is_contact_sheet
+
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"--preview {path} is to be a PNG: give a name that ends in .png")
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent} for --preview: make it, or give another")
+    if path.exists() and not is_contact_sheet(path):
+        raise UsageError(f"--preview {path} is there already, and is no contact sheet: give another name")

@@ -1,0 +1,160 @@
+"""Previews: pictures that are still drawn, as far as they are, without costing more than a small share of the time.
+
+Codes come row by row, so what is drawn of a picture only ever grows downwards. Each preview decodes the rows that are
+new, those of all pictures in one batch, and what is not drawn yet is plain grey.
+
+Letters of the shapes: n codes, r s rows and columns of them.
+"""
+
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from PIL import Image
+from torch import Tensor
+
+from cogview.errors import UsageError
+from cogview.image.pixels import tensor_to_images
+from cogview.image.tokenizer import ImageTokenizer
+
+GREY = 224
+"""Of 255: the level of what is not drawn yet."""
+
+_ROWS_AT_ONCE = 4
+"""Bands have a multiple of so many rows: a kernel is made ready for each new shape."""
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewOptions:
+    """How often pictures are shown that are still drawn.
+
+    Args:
+        per_second: so often at most.
+        max_share: of the time that may go into it, over 0 and up to 1; previews come less often if need be.
+    """
+
+    per_second: float | int = 4.0
+    max_share: float | int = 0.03
+
+    def __post_init__(self) -> None:
+        if not 0 < self.per_second < float("inf"):
+            raise UsageError(f"previews must come more than 0 times a second, got {self.per_second}")
+        if not 0 < self.max_share <= 1:
+            raise UsageError(
+                f"the share of the time for previews must be over 0 and up to 1, got {self.max_share}"
+            )
+
+
+@dataclass(kw_only=True, eq=False)
+class _Growing:
+    """A picture that is still drawn.
+
+    Args:
+        codes: -1 where one is not drawn yet.
+        pixels: as far as they were shown.
+        num_drawn: codes that are final.
+        num_shown: codes that `pixels` show.
+        is_over: whether no more will come.
+    """
+
+    codes: Int64[np.ndarray, "r s"]
+    pixels: UInt8[np.ndarray, "y x 3"]
+    num_drawn: int = 0
+    num_shown: int = 0
+    is_over: bool = False
+
+
+class Previews(Generic[Key]):
+    """The pictures that are still drawn, and when they are shown next.
+
+    Args:
+        tokenizer: decodes them, as large as they were encoded.
+        grid: rows and columns of their codes.
+        options: how often.
+        clock: tells the time in seconds.
+    """
+
+    def __init__(
+        self,
+        tokenizer: ImageTokenizer,
+        grid: tuple[int, int],
+        options: PreviewOptions,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._grid = grid
+        self._options = options
+        self._clock = clock
+        self._growing: dict[Key, _Growing] = {}
+        self._next = clock() + 1 / options.per_second
+
+    def take(self, key: Key, first: int, codes: Int64[np.ndarray, "n"]) -> None:
+        """Take over more codes of a picture, which begin at a place."""
+        if key not in self._growing:
+            rows, columns = self._grid
+            factor = self._tokenizer.downsampling_factor
+            self._growing[key] = _Growing(
+                codes=np.full(self._grid, -1, dtype=np.int64),
+                pixels=np.full((rows * factor, columns * factor, 3), GREY, dtype=np.uint8),
+            )
+        growing = self._growing[key]
+        growing.codes.ravel()[first : first + len(codes)] = codes
+        growing.num_drawn = first + len(codes)
+
+    def end(self, key: Key, *, is_shown: bool) -> None:
+        """Learn that a picture is drawn; it is shown once more unless it is shown by others."""
+        if is_shown:
+            self._growing.pop(key, None)
+        elif key in self._growing:
+            self._growing[key].is_over = True
+
+    def due(self) -> list[tuple[Key, Int64[Tensor, "r s"], Image.Image]]:
+        """Return what has grown since it was last shown, with its codes, -1 where none is drawn; if it is time."""
+        start = self._clock()
+        grown = {key: each for key, each in self._growing.items() if each.num_drawn > each.num_shown}
+        if start < self._next or not grown:
+            return []
+        self._decode(list(grown.values()))
+        shown = [
+            (key, torch.from_numpy(each.codes.copy()), Image.fromarray(each.pixels.copy()))
+            for key, each in grown.items()
+        ]
+        self._growing = {key: each for key, each in self._growing.items() if not each.is_over}
+        now = self._clock()
+        self._next = now + max(1 / self._options.per_second, (now - start) / self._options.max_share)
+        return shown
+
+    def _decode(self, growing: list[_Growing]) -> None:
+        """Decode the rows that are new, those of all pictures as one batch of bands."""
+        num_rows, num_columns = self._grid
+        factor = self._tokenizer.downsampling_factor
+        # The last row that was shown has learnt since what is below it, and the one before it is what stands above.
+        spans = [
+            (max(each.num_shown // num_columns - 2, 0), -(-each.num_drawn // num_columns)) for each in growing
+        ]
+        longest = max(stop - start for start, stop in spans)
+        height = min(-(-longest // _ROWS_AT_ONCE) * _ROWS_AT_ONCE, num_rows)
+        starts = [min(max(stop - height, 0), num_rows - height) for _, stop in spans]
+        bands = []
+        for each, start in zip(growing, starts, strict=True):
+            band = each.codes[start : start + height].copy()
+            for row in range(
+                height
+            ):  # what is not drawn yet goes on from above, so that the edge is not of two worlds
+                is_absent = band[row] < 0
+                band[row, is_absent] = band[row - 1, is_absent] if row else band[band >= 0][-1]
+            bands.append(torch.from_numpy(band))
+        images = tensor_to_images(self._tokenizer.decode(torch.stack(bands)))
+        for each, image, (first, _), start in zip(growing, images, spans, starts, strict=True):
+            is_drawn = each.codes[start : start + height] >= 0
+            is_drawn[: (first + 1 if first else 0) - start] = False  # only stands above
+            area = is_drawn.repeat(factor, axis=0).repeat(factor, axis=1)
+            there = each.pixels[start * factor : (start + height) * factor]  # a view
+            there[area] = np.asarray(image)[area]
+            each.num_shown = each.num_drawn
