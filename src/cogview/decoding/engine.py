@@ -17,6 +17,7 @@ from cogview.decoding.places import find_places
 from cogview.decoding.proposer import Proposer
 from cogview.decoding.request import AnyRequest, Event, Failed, Finished, Progressed, Result
 from cogview.decoding.scheduler import Scheduler
+from cogview.decoding.threads import ThreadChoice, threads
 from cogview.decoding.weights import Variant, Weights
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.model import Transformer
@@ -51,6 +52,7 @@ class Engine:
         self.proposer = proposer or Proposer()
         self.num_passes = 0
         self._attend_to = attend_to_tables if weights.device.type == "cpu" else attend_by_fused_kernel
+        self._threads = ThreadChoice(torch.get_num_threads())
         self._scheduler = Scheduler(weights, max_batch)
         self._stepping = RLock()
         self._telling = Lock()
@@ -159,17 +161,30 @@ class Engine:
     def _pass(self, jobs: Sequence[Job]) -> list[Event]:
         """Run what the next tokens of some requests need, and guesses that are worth it."""
         started = time.perf_counter()
-        batch = self._planned(jobs)
-        pool, device = self._scheduler.pool, self.weights.device
-        rows, nums = [run.row for run in batch.runs], [len(run.tokens) for run in batch.runs]
-        places = find_places(self.weights.config, rows, nums, device)
-        attend = self._attend_to(pool, places)
-        states = extend(self.weights, batch.parts, batch.tokens, batch.positions, attend, batch.wanted)
-        events = batch.draw(states, self.proposer)
+        choice = self._thread_choice()
+        num_threads = choice.next()
+        with threads(num_threads):
+            batch = self._planned(jobs)
+            pool, device = self._scheduler.pool, self.weights.device
+            rows, nums = [run.row for run in batch.runs], [len(run.tokens) for run in batch.runs]
+            places = find_places(self.weights.config, rows, nums, device)
+            attend = self._attend_to(pool, places)
+            states = extend(self.weights, batch.parts, batch.tokens, batch.positions, attend, batch.wanted)
+            events = batch.draw(states, self.proposer)
         self.num_passes += 1
         self._scheduler.end(event.number for event in events if not isinstance(event, Progressed))
-        self.proposer.learn_pass(len(batch.tokens), time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        if num_threads == choice.best:
+            self.proposer.learn_pass(len(batch.tokens), seconds)
+        choice.learn(num_threads, self.proposer.fixed_tokens + len(batch.tokens), seconds)
         return events
+
+    def _thread_choice(self) -> ThreadChoice:
+        """Return what is known of numbers of threads up to the one that PyTorch has now; on a GPU there is one."""
+        most = torch.get_num_threads() if self.weights.device.type == "cpu" else 1
+        if self._threads.counts[0] != most:
+            self._threads = ThreadChoice(most)
+        return self._threads
 
     def _planned(self, jobs: Sequence[Job]) -> Batch:
         """Return what a pass runs."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cogview.decoding.config import LinearBackend
+from cogview.decoding.threads import thread_counts, threads
 from cogview.errors import UsageError
 
 
@@ -137,18 +138,25 @@ def row_multiple(
         num_outputs: rows of the weight.
         dtype: of weight and input.
         packed: whether the weight is packed.
-        num_threads: that PyTorch computes with now; what is found for one number need not hold for another.
+        num_threads: that PyTorch computes with at most; what is found holds for all that `ThreadChoice` may take.
     """
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(num_outputs, num_inputs, generator=generator).to(dtype)
     x = torch.randn(_NUM_TRIED_ROWS, num_inputs, generator=generator).to(dtype)
     product = (_packed_product if packed else _plain_product)(weight, None)
-    together = product(x)
+    every = np.arange(1, len(x))
+    run = padded_rows(every) if packed else every
+    counts = thread_counts(num_threads)
+    with threads(counts[0]):
+        together = product(x)
+
+    def is_same(num: int, size: int) -> bool:
+        with threads(num):
+            return torch.equal(product(x[:size]), together[:size])
+
     for multiple in _ROW_MULTIPLES:
-        every = np.arange(1, len(x))
-        run = padded_rows(every) if packed else every
-        sizes = np.unique(run + -run % multiple)
-        if all(torch.equal(product(x[:size]), together[:size]) for size in sizes.tolist()):
+        sizes = np.unique(run + -run % multiple).tolist()
+        if all(is_same(num, size) for num in counts for size in sizes):
             return multiple
     return 1  # no padding helps; rows may then differ in their last bits
 
