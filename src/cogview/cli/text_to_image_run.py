@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from cogview.cli.samples import captions_of, draw_samples
@@ -22,6 +23,7 @@ from cogview.data.loader import (
 )
 from cogview.data.ranks import Ranks
 from cogview.data.shards import TokenShards
+from cogview.decoding.guess_table import MAX_PICTURES, GuessTable
 from cogview.errors import CogViewError, UsageError
 from cogview.files import sha256_of
 from cogview.generation.card import bare_card
@@ -131,7 +133,11 @@ def train_text_to_image(
         sample=lambda num_steps: draw_samples(
             _drawing_well(model, measured), texts, out / "samples" / f"step-{num_steps:08d}.png"
         ),
-        export=lambda folder: save_pretrained(_drawing_well(model, measured), folder, torch.float16),
+        export=lambda folder: save_pretrained(
+            dataclasses.replace(_drawing_well(model, measured), guess_table=guess_table(shards)),
+            folder,
+            torch.float16,
+        ),
         evaluate=evaluate,
         whole=None if alone else model.transformer,
         as_json=as_json,
@@ -246,6 +252,13 @@ def _spread_pairs(shards: TokenShards) -> list[tuple[Pieces, Codes]]:
     num = min(NUM_MEASURED, len(shards))
     indices = [len(shards) * number // num for number in range(num)]
     return [(shards.pieces(index, 0), shards.codes(index)) for index in indices]
+
+
+def guess_table(shards: TokenShards) -> GuessTable:
+    """Return what usually follows which codes in the pictures of the tokens."""
+    step = -(-len(shards) // MAX_PICTURES)
+    codes = np.stack([shards.codes(index) for index in range(0, len(shards), step)])
+    return GuessTable.of(codes.reshape(-1, *shards.grid))
 
 
 def _drawing_well(model: PretrainedModel, pairs: Sequence[tuple[Pieces, Codes]]) -> PretrainedModel:

@@ -15,6 +15,9 @@ from cogview.decoding.request import Drawn, Request
 from cogview.decoding.sampling import seeded_uniforms
 from cogview.decoding.weights import Variant
 
+_SURE = 0.9
+"""A draw of the last pass that holds so often is not compared with other guesses."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
@@ -126,22 +129,33 @@ class Drawing:
         columns, memory, before = self.request.num_columns, self._memory(proposer), self._num_before
         guesses, kinds = self._later[first:stop].tolist(), self._later_kinds[first:stop].tolist()
         given, codes = self._given[first:stop].tolist(), self._codes
+        beliefs = proposer.beliefs
+        sure, reach, least = beliefs.tolist(), 1.0, proposer.least_reach
         for index, held in enumerate(guesses):
             place = before + first + index
+            if reach < least:
+                stop = first + index
+                break
             if given[index] >= 0:
                 guesses[index], kinds[index] = given[index], GuessKind.GIVEN
-            elif held < 0:
+            elif held < 0 or (sure[kinds[index]] < _SURE and columns and place):
                 if not columns or not place:
                     stop = first + index
                     break
-                guesses[index], kinds[index] = memory.guess(codes, place, columns)
+                guess, kind = memory.guess(codes, place, columns)
+                if guess == held:
+                    kinds[index] = GuessKind.CONFIRMED
+                elif held < 0 or sure[kind] > sure[kinds[index]]:
+                    guesses[index], kinds[index] = guess, kind
             codes[place] = guesses[index]
+            reach *= sure[kinds[index]]
         self._guesses[first:stop], self._kinds[first:stop] = guesses[: stop - first], kinds[: stop - first]
-        return np.cumprod(proposer.beliefs[self._kinds[first:stop]])
+        return np.cumprod(beliefs[self._kinds[first:stop]])
 
     def _memory(self, proposer: Proposer) -> GuessMemory:
         request = self.request
-        return proposer.memory_of((id(self.variant), request.legal, request.num_columns))
+        source = id(self.variant), request.legal, request.num_columns
+        return proposer.memory_of(source, request.guess_table)
 
     def plan(self, num_guesses: int) -> list[Run]:
         """Return what to run of each row: all that is known and not in the pool, and guesses behind it.

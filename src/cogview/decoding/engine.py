@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock, RLock
 
 import torch
@@ -13,6 +13,7 @@ from cogview.decoding.attention_tables import attend_to_tables
 from cogview.decoding.batch import Batch, Job
 from cogview.decoding.config import LinearBackend
 from cogview.decoding.forward import extend
+from cogview.decoding.guess_table import GuessTable
 from cogview.decoding.places import find_places
 from cogview.decoding.proposer import Proposer
 from cogview.decoding.request import AnyRequest, Event, Failed, Finished, Progressed, Result
@@ -266,10 +267,12 @@ class Runner:
     Args:
         engine: runs them.
         variant: the base, or an adapter.
+        guess_table: of pictures that its model has learnt.
     """
 
     engine: Engine
     variant: Variant
+    guess_table: GuessTable | None = None
 
     @classmethod
     def of(
@@ -281,13 +284,15 @@ class Runner:
         batch_invariant: bool = True,
         max_batch: int = 16,
         proposer: Proposer | None = None,
+        guess_table: GuessTable | None = None,
     ) -> "Runner":
         """Return one for a transformer, alone or with an adapter; the arguments are those of `Weights` and `Engine`."""
         base = transformer.base if isinstance(transformer, AdaptedTransformer) else transformer
         weights = Weights(base, dtype=dtype, backend=backend, batch_invariant=batch_invariant)
-        runner = cls(engine=Engine(weights, max_batch=max_batch, proposer=proposer), variant=weights.base)
+        engine = Engine(weights, max_batch=max_batch, proposer=proposer)
+        runner = cls(engine=engine, variant=weights.base, guess_table=guess_table)
         return runner.adapted(transformer) if isinstance(transformer, AdaptedTransformer) else runner
 
     def adapted(self, transformer: AdaptedTransformer) -> "Runner":
-        """Return one for an adapter of this one's transformer; they share the engine."""
-        return Runner(engine=self.engine, variant=self.engine.weights.variant(transformer))
+        """Return one for an adapter of this one's transformer; they share the engine, and what the model has learnt."""
+        return replace(self, variant=self.engine.weights.variant(transformer))

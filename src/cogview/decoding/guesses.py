@@ -6,6 +6,8 @@ from enum import IntEnum
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from cogview.decoding.guess_table import GuessTable, neighbours
+
 _MAX_CONTEXTS = 1 << 14
 """Neighbourhoods that are remembered; then all are forgotten."""
 
@@ -31,11 +33,26 @@ class GuessKind(IntEnum):
     """The same after the last two passes, with little probability; from here on by confidence."""
     AGAIN_LIKELY = 9
     AGAIN_SURE = 10
-    GIVEN = 11
+    CONFIRMED = 11
+    """What the last pass drew with little probability and the neighbours say too."""
+    LEARNT_0 = 12
+    """What followed such neighbours in what the model has learnt, in the fewest of them; from here on by grade."""
+    LEARNT_1 = 13
+    LEARNT_2 = 14
+    LEARNT_3 = 15
+    LEARNT_4 = 16
+    LEARNT_5 = 17
+    LEARNT_6 = 18
+    LEARNT_7 = 19
+    GIVEN = 20
     """No guess: it stands."""
 
 
-FIRST_BELIEFS = (0.7, 0.4, 0.93, 0.5, 0.7, 0.3, 0.6, 0.9, 0.4, 0.75, 0.97, 1.0)
+FIRST_BELIEFS = (
+    *(0.7, 0.4, 0.93, 0.5, 0.7, 0.3, 0.6, 0.9, 0.4, 0.75, 0.97, 0.9),
+    *(0.3, 0.45, 0.6, 0.75, 0.9, 0.96, 0.98, 0.995),
+    1.0,
+)
 """How probably a guess of each kind holds, before anything is learnt."""
 
 
@@ -56,9 +73,13 @@ class GuessMemory:
     """What codes followed which neighbours, in all pictures drawn with the same weights.
 
     It decides how many guesses hold, never what is drawn.
+
+    Args:
+        table: of what the model has learnt, if it has one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, table: GuessTable | None = None) -> None:
+        self._table = table
         self._after: dict[tuple[int, int, int, int], tuple[int, int]] = {}
 
     def guess(self, codes: Sequence[int], place: int, columns: int) -> tuple[int, GuessKind]:
@@ -69,11 +90,14 @@ class GuessMemory:
             place: of the code, behind the first.
             columns: of the picture.
         """
-        neighbours = _neighbours(codes, place, columns)
-        found = self._after.get(neighbours)
+        around = neighbours(codes, place, columns)
+        learnt = None if self._table is None else self._table.guess(around)
+        if learnt is not None:
+            return learnt[0], GuessKind(GuessKind.LEARNT_0 + learnt[1])
+        found = self._after.get(around[:4])
         if found is not None:
             return found[0], GuessKind.REMEMBERED if found[1] > 1 else GuessKind.REMEMBERED_ONCE
-        left, above_left, above, _ = neighbours
+        left, above_left, above, *_ = around
         if above < 0:
             return left, GuessKind.LEFT
         if left in (above, -1):
@@ -90,23 +114,11 @@ class GuessMemory:
             columns: of the picture.
         """
         for place in range(max(first, 1), stop):
-            neighbours, code = _neighbours(codes, place, columns), codes[place]
-            held, times = self._after.get(neighbours, (code, 0))
+            around, code = neighbours(codes, place, columns)[:4], codes[place]
+            held, times = self._after.get(around, (code, 0))
             if held == code:
-                self._after[neighbours] = (held, min(times + 1, 8))
+                self._after[around] = (held, min(times + 1, 8))
             else:
-                self._after[neighbours] = (held, times - 1) if times > 1 else (code, 1)
+                self._after[around] = (held, times - 1) if times > 1 else (code, 1)
         if len(self._after) > _MAX_CONTEXTS:
             self._after.clear()
-
-
-def _neighbours(codes: Sequence[int], place: int, columns: int) -> tuple[int, int, int, int]:
-    """Return the codes to the left, above left, above and above right; -1 where there is none."""
-    column = place % columns
-    above = place - columns
-    return (
-        codes[place - 1] if column else -1,
-        codes[above - 1] if column and above > 0 else -1,
-        codes[above] if above >= 0 else -1,
-        codes[above + 1] if above >= 0 and column < columns - 1 else -1,
-    )

@@ -5,6 +5,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from cogview.decoding.guess_table import GuessTable
 from cogview.decoding.guesses import FIRST_BELIEFS, GuessKind, GuessMemory
 from cogview.decoding.linear import padded_rows
 from cogview.errors import UsageError
@@ -12,11 +13,13 @@ from cogview.errors import UsageError
 MAX_WINDOW = 64
 """Places of a row that are drawn in one pass at most."""
 
-_WORTH = 0.4
+_WORTH = 0.7
 """Exponent of a guess's reach, which makes its worth: what is drawn behind a wrong guess is a better guess later.
 
 Chosen by trying: of 1, 0.7, 0.5, 0.3 and 0.15 the larger ones are best for many pictures at once, the smaller for one.
 """
+
+_LEAST_REACH = 0.02
 
 _MAX_SOURCES = 16
 """Of pictures that are remembered."""
@@ -50,6 +53,11 @@ class Proposer:
         self._moments = np.zeros(5)
 
     @property
+    def least_reach(self) -> float:
+        """Return how probably a guess and all before it have to hold to be worth a thought."""
+        return 0.0 if self._is_eager else _LEAST_REACH
+
+    @property
     def beliefs(self) -> Float64[np.ndarray, "k"]:
         """Return how probably a guess of each kind holds."""
         beliefs: Float64[np.ndarray, "k"] = self._held / self._tried
@@ -69,11 +77,18 @@ class Proposer:
             return 256.0
         return float(np.clip(start / slope, 4.0, 256.0))
 
-    def memory_of(self, source: Hashable) -> GuessMemory:
-        """Return what is remembered of pictures from one source: weights, legal tokens and columns."""
+    def memory_of(self, source: Hashable, table: GuessTable | None = None) -> GuessMemory:
+        """Return what is remembered of pictures from one source: weights, legal tokens and columns.
+
+        Args:
+            source: of the pictures.
+            table: of what its model has learnt.
+        """
         if source not in self._memories and len(self._memories) >= _MAX_SOURCES:
             self._memories.clear()
-        return self._memories.setdefault(source, GuessMemory())
+        if source not in self._memories:
+            self._memories[source] = GuessMemory(table)
+        return self._memories[source]
 
     def learn_guesses(self, kinds: Int64[np.ndarray, "n"], num_held: int) -> None:
         """Learn that the first `num_held` of a row's guesses held, and that the next, if there is one, did not."""

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from cogview.decoding.config import SamplingConfig
+from cogview.decoding.guess_table import GuessTable
 from cogview.decoding.weights import Variant
 from cogview.errors import UsageError
 
@@ -42,6 +43,7 @@ class Request:
         end: the token that ends the sequence, if one does; never the first that is drawn.
         allowed: which legal tokens may be drawn; all if None. `nats` are those of the whole distribution.
         is_scored: whether -log p of each token is told.
+        guess_table: of what the model has learnt, for better guesses.
 
     Raises:
         UsageError: a negative seed, nothing to draw, or parts that do not fit each other.
@@ -58,6 +60,7 @@ class Request:
     end: int | None = None
     allowed: Bool[np.ndarray, "v"] | None = None
     is_scored: bool = False
+    guess_table: GuessTable | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -218,7 +218,7 @@ class LoadedModel:
         """What runs the model itself; the weights are prepared when it is first needed."""
         with self._lock:
             if self._base_runner is None:
-                self._base_runner = Runner.of(self.transformer)
+                self._base_runner = Runner.of(self.transformer, guess_table=self._model.guess_table)
             return self._base_runner
 
     def runner_of(self, adapter: TaskModel) -> Runner:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 import torch
 
 from cogview.decoding.config import TOP_P
+from cogview.decoding.guess_table import GUESSES_FILE, GuessTable
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.weights import fingerprint_of_transformer
 from cogview.image.tokenizer import ImageTokenizer
@@ -161,6 +162,7 @@ class PretrainedModel:
         top_p: what to draw with unless told otherwise.
         words: of the captions that it learnt; None if they are not known, and then no word is called unknown.
         text_case: how it reads capitals; in their usual spelling only words that are known can be read.
+        guess_table: what usually follows which codes in the pictures that it learnt; drawing takes longer without.
         rounded_to: the dtype for which the transformer's weights lost digits when they were loaded; None if they
             were not rounded.
         source: the file that the weights were loaded from, if they were.
@@ -180,6 +182,7 @@ class PretrainedModel:
     top_p: float = TOP_P
     words: KnownWords | None = field(default=None, repr=False)
     text_case: TextCase = "as_written"
+    guess_table: GuessTable | None = field(default=None, repr=False)
     rounded_to: torch.dtype | None = None
     source: Path | None = None
     adapters: Adapters | dict[str, TaskModel] = field(default_factory=Adapters)
@@ -205,6 +208,11 @@ class PretrainedModel:
                 raise CogViewError(
                     f"The parts of the model do not fit together: the vocabulary wants {wanted} {what}, got {got}."
                 )
+        if self.guess_table is not None and self.guess_table.num_codes > vocabulary.num_image_codes:
+            raise CogViewError(
+                f"The parts of the model do not fit together: the table of guesses has {self.guess_table.num_codes} "
+                f"codes, wanted {vocabulary.num_image_codes}: export the model again, or delete {GUESSES_FILE}."
+            )
         if config.attention_pattern == "three_region":
             wanted_regions = regions_for(self.template, config.three_region)
             if config.three_region != wanted_regions:

@@ -1,7 +1,8 @@
 """Model folders: everything that draws pictures from words, in files that people can share.
 
 A folder holds `config.json`, `model.safetensors` (the transformer), `text.model`, `image_tokenizer/`, a model card,
-`README.md`, and perhaps `words.json`, the words that it learnt, and `adapters/NAME/` for further tasks. A transformer
+`README.md`, and perhaps `words.json`, the words that it learnt, `guesses.safetensors`, what usually follows which codes
+(see `cogview.decoding.guess_table`), and `adapters/NAME/` for further tasks. A transformer
 only speaks the codes and pieces of the tokenizers that it learnt with, so the fingerprints of both are part of its
 config and others are refused. A converted transformer may lack either tokenizer: its config then has no fingerprint,
 and the first that is put beside it and fits in size is taken.
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cogview.decoding.config import MAX_GUIDANCE, MIN_TOP_P, TOP_P
+from cogview.decoding.guess_table import GUESSES_FILE, GuessTable
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_json, atomic_write_text, read_bounded, read_card, read_json
 from cogview.folders import atomic_folder, refuse_unlike
@@ -65,6 +67,7 @@ _FILES = (
     CARD_FILE,
     SAMPLES_FILE,
     WORDS_FILE,
+    GUESSES_FILE,
 )
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
 
@@ -136,6 +139,8 @@ def save_pretrained(
             model.image_tokenizer.save_pretrained(unfinished / FOLDER_NAME, image_dtype)
         if model.words:
             model.words.save(unfinished)
+        if model.guess_table:
+            model.guess_table.save(unfinished)
         card = model.card or bare_card(
             model.transformer.config, model.template, model.text_tokenizer, model.image_tokenizer
         )
@@ -213,6 +218,7 @@ def load_pretrained(
         top_p=_number(config, source, "top_p", TOP_P, (MIN_TOP_P, 1.0)),
         words=KnownWords.in_folder(folder),
         text_case=_text_case(config, source),
+        guess_table=GuessTable.in_folder(folder),
         rounded_to=rounded_to,
         source=folder / "model.safetensors",
     )
@@ -307,7 +313,15 @@ def _fetch(hub_id: str) -> Path:
     try:
         return Path(
             snapshot_download(
-                hub_id, allow_patterns=[*REQUIRED_FILES, CARD_FILE, SAMPLES_FILE, WORDS_FILE, *adapters]
+                hub_id,
+                allow_patterns=[
+                    *REQUIRED_FILES,
+                    CARD_FILE,
+                    SAMPLES_FILE,
+                    WORDS_FILE,
+                    GUESSES_FILE,
+                    *adapters,
+                ],
             )
         )
     except Exception as error:  # the hub's own errors and those of its HTTP library have no class in common

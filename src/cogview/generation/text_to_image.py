@@ -52,6 +52,7 @@ def picture_request(
         given=given,
         num_columns=template.grid_columns,
         variant=runner.variant,
+        guess_table=runner.guess_table,
     )
 
 
