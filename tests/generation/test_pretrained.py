@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 from cogview.errors import CogViewError, UsageError
 from cogview.generation import pretrained
-from cogview.generation.adapters import ADAPTER_FILES
 from cogview.generation.pretrained import (
     REQUIRED_FILES,
     PretrainedModel,
@@ -304,8 +304,10 @@ def test_only_an_id_that_can_be_no_path_asks_the_hub(
     asked = []
 
     def fake_download(repo_id: str, allow_patterns: list[str]) -> str:
-        adapters = {f"adapters/*/{name}" for name in ADAPTER_FILES}
-        assert set(allow_patterns) == {*REQUIRED_FILES, "README.md", "samples.png", "words.json", *adapters}
+        bundled = pretrained.BUNDLED_FOLDER
+        files = [path.relative_to(bundled).as_posix() for path in bundled.rglob("*") if path.is_file()]
+        assert set(files) == set(filter_repo_objects(files, allow_patterns=allow_patterns))
+        assert not list(filter_repo_objects(["model.bin", "run.py"], allow_patterns=allow_patterns))
         asked.append(repo_id)
         return str(saved)
 

@@ -309,21 +309,8 @@ def _fetch(hub_id: str) -> Path:
     """Fetch the files of a model, and no others, from the hub into its local cache."""
     from huggingface_hub import snapshot_download
 
-    adapters = [f"{ADAPTERS_FOLDER}/*/{name}" for name in ADAPTER_FILES]
     try:
-        return Path(
-            snapshot_download(
-                hub_id,
-                allow_patterns=[
-                    *REQUIRED_FILES,
-                    CARD_FILE,
-                    SAMPLES_FILE,
-                    WORDS_FILE,
-                    GUESSES_FILE,
-                    *adapters,
-                ],
-            )
-        )
+        return Path(snapshot_download(hub_id, allow_patterns=list(_FILES)))
     except Exception as error:  # the hub's own errors and those of its HTTP library have no class in common
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CogViewError(
