@@ -118,7 +118,7 @@ def ranking(
         drawn = pipe.generate(request.text, NUM_CANDIDATES, keep=NUM_CANDIDATES, seed=100 * number, **way)
         true = torch.from_numpy(image_to_array(read_image(pictures / request.file_name)))[None]
         shown = torch.from_numpy(
-            np.stack([image_to_array(pipe.model.picture_of(each.codes)) for each in drawn])
+            np.stack([image_to_array(pipe.model.decoder.decode(each.codes)) for each in drawn])
         )
         with torch.inference_mode():
             of_true, of_shown = backbone(true), backbone(shown)

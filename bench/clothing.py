@@ -115,7 +115,7 @@ def main(
     others, _ = real("train", num_known, num_known + num_held_out)
     asked = [(label, text) for label in range(len(CLASSES)) for text in (ENGLISH, CHINESE)]
     rows = pipe.generate([class_texts(label)[text] for label, text in asked], num_each, seed=seed)
-    drawn = [pipe.model.picture_of(each.codes) for row in rows for each in row]
+    drawn = [pipe.model.decoder.decode(each.codes) for row in rows for each in row]
     wanted = [label for label, _ in asked for _ in range(num_each)]
     figures = {}
     for name, images, classes in (

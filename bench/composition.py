@@ -54,7 +54,7 @@ def drawn(
 ) -> list[Image.Image]:
     texts = [request.text for request in requests]
     rows = pipe.generate(texts, 1, seed=seed, temperature=temperature, top_p=top_p, guidance=guidance)
-    return [pipe.model.picture_of(row[0].codes) for row in rows]
+    return [pipe.model.decoder.decode(row[0].codes) for row in rows]
 
 
 def main(

@@ -86,7 +86,7 @@ def draw(
     rows = pipe.generate(texts_for(name), balance_words=balance_words, **options)
     return [
         Drawn(
-            image=pipe.model.picture_of(each.codes),
+            image=pipe.model.decoder.decode(each.codes),
             asked=asked_for(each.drawn_text, name, icons) if each.drawn_text is not None else None,
         )
         for row in rows

@@ -192,7 +192,7 @@ def main(
     def drawn(num_candidates: int = 1, **options: Any) -> list[Image.Image]:
         keep = 1 if num_candidates > 1 else None
         rows = pipe.generate(texts, num_candidates, keep, seed, **options)
-        return [pipe.model.picture_of(row[0].codes) for row in rows]
+        return [pipe.model.decoder.decode(row[0].codes) for row in rows]
 
     def otherwise(style: Style) -> list[Image.Image]:
         varied = [

@@ -101,7 +101,7 @@ def test_side_by_side_as_in_turn(
     assert got == in_turn(pipe, num, keep, 7, factor, magnifier)
     for row in drawn:
         for each in row:
-            wanted = pipe.model.picture_of(each.codes, 16 * factor)
+            wanted = pipe.model.decoder.decode(each.codes, 16 * factor)
             assert np.array_equal(np.asarray(each.image), np.asarray(wanted))
 
 

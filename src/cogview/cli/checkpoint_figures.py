@@ -172,7 +172,8 @@ class Checkpoint:
         """Return the pictures of codes, as large as the model draws by default."""
         size = self.pipeline.size_pixels
         return [
-            [self.pipeline.model.picture_of(torch.from_numpy(each), size) for each in row] for row in codes
+            [self.pipeline.model.decoder.decode(torch.from_numpy(each), size) for each in row]
+            for row in codes
         ]
 
     def attention(self, text: str, seed: int, codes: Int64[np.ndarray, "r s"]) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def run(
     else:
         read = pipeline.model.reading([text], name)[text]
         codes = _codes_of(pipeline, read, picture, name)
-        image = pipeline.model.picture_of(codes)
+        image = pipeline.model.decoder.decode(codes)
         facts["picture"] = str(picture)
     pieces = template.clip(pipeline.text_tokenizer.encode(read))
     maps = attention_maps(transformer, template, pieces, codes, [place])

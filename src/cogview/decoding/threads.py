@@ -4,10 +4,16 @@ PyTorch's threads wait for each other many times a pass. Where one of them has t
 process for each core, two threads took ten times as long for a picture as on the idle machine, and one thread twice.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
+from typing import TypeVar
 
 import torch
+
+Result = TypeVar("Result")
 
 _FIRST_TRY = 4
 """Passes before another number is first tried; that of the machine is tried first."""
@@ -42,6 +48,26 @@ def threads(num: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def in_background(work: Callable[[], Result]) -> "Future[Result]":
+    """Begin a work on another thread, with one of PyTorch's, and return where its result will be."""
+    before = torch.get_num_threads()
+
+    def carried_out() -> Result:
+        torch.set_num_threads(1)
+        try:
+            return work()
+        finally:
+            torch.set_num_threads(before)  # also what new threads take for theirs
+
+    return _workers(os.getpid()).submit(carried_out)
+
+
+@cache
+def _workers(process: int) -> ThreadPoolExecutor:
+    """Return the threads of this process; after a fork those of its parent are not there."""
+    return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="cogview")
 
 
 class ThreadChoice:

@@ -4,22 +4,20 @@ import threading
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 import torch
-from jaxtyping import Int64
-from PIL import Image
-from torch import Tensor
 
 from cogview.decoding.engine import Runner
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.adapters import DRAWING_TASKS, check_name, find_adapter_folder, load_task_model
 from cogview.generation.caption_model import CaptionModel
+from cogview.generation.decoded import PictureDecoder
 from cogview.generation.parts import PretrainedModel, TaskModel, TaskName
 from cogview.generation.super_resolution import Magnifier
-from cogview.image.pixels import tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.sequence.captioning import CaptionTemplate
 from cogview.sequence.super_resolution import SuperResolutionTemplate
@@ -218,7 +216,7 @@ class LoadedModel:
         """What runs the model itself; the weights are prepared when it is first needed."""
         with self._lock:
             if self._base_runner is None:
-                self._base_runner = Runner.of(self.transformer, guess_table=self._model.guess_table)
+                self._base_runner = Runner.of(self.transformer, guess_table=self.parts.guess_table)
             return self._base_runner
 
     def runner_of(self, adapter: TaskModel) -> Runner:
@@ -283,14 +281,7 @@ class LoadedModel:
         template = self.template
         return max(template.grid_rows, template.grid_columns) * self.image_tokenizer.downsampling_factor
 
-    def picture_of(self, codes: Int64[Tensor, "r s"], size_pixels: int | None = None) -> Image.Image:
-        """Return the picture of some codes, decoded by itself: convolutions round differently in other batches.
-
-        Args:
-            codes: of any grid.
-            size_pixels: of its longer side; as large as it was encoded, by the tokenizer's own decoder, by default.
-
-        Raises:
-            UsageError: no decoder draws that size.
-        """
-        return tensor_to_images(self.image_tokenizer.decode(codes[None].to(self.device), size_pixels))[0]
+    @cached_property
+    def decoder(self) -> PictureDecoder:
+        """What makes pictures of codes; `CogViewError` if the model was converted without an image tokenizer."""
+        return PictureDecoder(self.image_tokenizer)

@@ -1,12 +1,16 @@
 """Pictures from texts: candidates are drawn, ranked and magnified side by side, each as soon as it is possible."""
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Int64
+from PIL import Image
 
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.request import Drawn, Progressed
@@ -29,6 +33,9 @@ from cogview.generation.super_resolution import Magnifier, StageWindow
 from cogview.generation.text_to_image import Progress
 from cogview.generation.upscaler import Upscaler, magnifying_config
 from cogview.sequence.template import Pieces
+
+MAX_DECODING = 32
+"""Pictures that wait to be decoded while others are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -210,17 +217,43 @@ class PictureTask:
             template = self.codes.template
             grid = template.grid_rows, template.grid_columns
             shown = Previews(self.model.image_tokenizer, grid, previews)
+        decoding: deque[_Decoding] = deque()
         with Sessions[PictureEvent]() as sessions:
             while True:
                 while sessions.num_pending < room and (text := next(waiting, None)) is not None:
-                    _TextInWork(self, sessions, text, shown).begin()
+                    _TextInWork(self, sessions, text, decoding, shown).begin()
                 if not sessions.num_pending:
+                    yield from map(_Decoding.done, decoding)
                     return
                 yield from sessions.step()
+                while decoding and (decoding[0].image.done() or len(decoding) > MAX_DECODING):
+                    yield decoding.popleft().done()
                 for (text, seed), codes, image in shown.due() if shown else ():
                     yield PicturePreview(
                         text_index=text.index, text=text.text, seed=seed, codes=codes, image=image
                     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Decoding:
+    """A picture that is being decoded while others are drawn.
+
+    Args:
+        text_index: of its text.
+        place: among those of its text.
+        image: where it will be.
+        picture: all but its pixels.
+    """
+
+    text_index: int
+    place: int
+    image: "Future[Image.Image]"
+    picture: Callable[[Image.Image], GeneratedImage]
+
+    def done(self) -> PictureDone:
+        """Return the picture, after waiting for it if need be."""
+        picture = self.picture(self.image.result())
+        return PictureDone(text_index=self.text_index, place=self.place, picture=picture)
 
 
 class _TextInWork:
@@ -230,6 +263,7 @@ class _TextInWork:
         task: how.
         sessions: that do the work.
         asked: the text.
+        decoding: takes pictures whose codes are done.
         previews: of its candidates, if they are shown.
     """
 
@@ -238,11 +272,13 @@ class _TextInWork:
         task: PictureTask,
         sessions: Sessions[PictureEvent],
         asked: AskedText,
+        decoding: "deque[_Decoding]",
         previews: "Previews[_Candidate] | None",
     ) -> None:
         self._task = task
         self._sessions = sessions
         self._asked = asked
+        self._decoding = decoding
         self._previews = previews
         self._nums_passes = [0] * len(asked.seeds)
         self._codes: list[Int64[np.ndarray, "n"] | None] = [None] * len(asked.seeds)
@@ -266,7 +302,7 @@ class _TextInWork:
                 is_shown = self._task.ranking is None and self._task.magnifier is None
                 self._previews.end((self._asked, seed), is_shown=is_shown)
             if self._task.ranking is None:
-                yield from self._keep(number, number)
+                self._keep(number, number)
             else:
                 self._add_score(number, self._task.ranking, event.tokens)
 
@@ -276,25 +312,26 @@ class _TextInWork:
         def told(event: Progressed | Drawn) -> Iterator[PictureEvent]:
             if isinstance(event, Drawn):
                 self._losses[number] = ranking.loss(event, self._asked.seeds[number])
-                yield from self._ranked()
+                self._rank()
+            return iter(())
 
         self._sessions.add(ranking.runner, ranking.request(self._asked.pieces[number], codes), told)
 
-    def _ranked(self) -> Iterator[PictureEvent]:
+    def _rank(self) -> None:
         """Keep the best, if all are scored."""
         codes = [each for each in self._codes if each is not None]
         losses = [each for each in self._losses if each is not None]
         if len(losses) == len(self._losses):
             for place, number in enumerate(best_of(codes, losses, self._task.keep)):
-                yield from self._keep(number, place)
+                self._keep(number, place)
 
-    def _keep(self, number: int, place: int) -> Iterator[PictureEvent]:
-        """Yield a picture, or have it magnified first."""
+    def _keep(self, number: int, place: int) -> None:
+        """Decode a picture, or have it magnified first."""
         task, template, drawn = self._task, self._task.codes.template, self._codes[number]
         assert drawn is not None, "it was drawn"
         codes = drawn.reshape(template.grid_rows, template.grid_columns)
         if task.magnifier is None:
-            yield self._done(number, place, codes)
+            self._decode(number, place, codes)
             return
         pieces, seed = self._asked.pieces[number], self._asked.seeds[number]
         picture = task.magnifier.begin(codes, pieces, seed, task.magnifying, task.options.upscale)
@@ -313,7 +350,7 @@ class _TextInWork:
                 self._nums_passes[number] += event.num_passes
                 add_windows()
                 if picture.is_done:
-                    yield self._done(number, place, picture.codes)
+                    self._decode(number, place, picture.codes)
 
             return told
 
@@ -322,16 +359,13 @@ class _TextInWork:
     def _codes_drawn(self, number: int, num_codes: int) -> CodesDrawn:
         return CodesDrawn(text_index=self._asked.index, seed=self._asked.seeds[number], num_codes=num_codes)
 
-    def _done(self, number: int, place: int, codes: Int64[np.ndarray, "r s"]) -> PictureDone:
+    def _decode(self, number: int, place: int, codes: Int64[np.ndarray, "r s"]) -> None:
+        """Begin to make pixels of codes."""
         task, asked, loss = self._task, self._asked, self._losses[number]
-        codes_of_picture = torch.from_numpy(codes)
-        image = task.model.picture_of(codes_of_picture, task.size_pixels)
-        if task.options.keeps_pixels and task.codes.inpainting is not None:
-            image = task.codes.inpainting.with_given_pixels(image, asked.seeds[number])
         by_fit = task.options.rank_by == "fit"
-        picture = GeneratedImage(
-            image=image,
-            codes=codes_of_picture,
+        picture = partial(
+            GeneratedImage,
+            codes=torch.from_numpy(codes),
             seed=asked.seeds[number],
             text=asked.text,
             caption_loss=None if by_fit else loss,
@@ -339,4 +373,17 @@ class _TextInWork:
             drawn_text=asked.words[number] if asked.words[number] != asked.text else None,
             num_passes=self._nums_passes[number],
         )
-        return PictureDone(text_index=asked.index, place=place, picture=picture)
+
+        def finish(image: Image.Image) -> Image.Image:
+            if task.options.keeps_pixels and task.codes.inpainting is not None:
+                return task.codes.inpainting.with_given_pixels(image, asked.seeds[number])
+            return image
+
+        self._decoding.append(
+            _Decoding(
+                text_index=asked.index,
+                place=place,
+                image=task.model.decoder.begin(torch.from_numpy(codes), task.size_pixels, finish),
+                picture=lambda image: picture(image=image),
+            )
+        )

@@ -128,7 +128,7 @@ class Upscaler:
         size_pixels = max(codes[0].shape) * model.image_tokenizer.downsampling_factor * factor
         return [
             MagnifiedImage(
-                image=model.picture_of(each, size_pixels),
+                image=model.decoder.decode(each, size_pixels),
                 codes=each,
                 seed=number,
                 text=text,
