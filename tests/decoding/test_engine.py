@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from cogview.decoding import engine
+from cogview.decoding import engine, scheduler
 from cogview.decoding.config import SamplingConfig
+from cogview.decoding.drawing import Drawing
 from cogview.decoding.engine import Runner
 from cogview.decoding.forward import extend
 from cogview.decoding.linear import can_pack
 from cogview.decoding.proposer import Proposer
-from cogview.decoding.request import Request
+from cogview.decoding.request import Drawn, Event, Failed, Finished, Request
 from cogview.errors import UsageError
 from cogview.generation import text_to_image as drawing
 from cogview.generation.text_to_image import picture_request
@@ -288,3 +289,35 @@ def test_impossible_requests_are_refused(transformer: Transformer) -> None:
     with pytest.raises(UsageError, match="a request has the token"):
         runner.engine.add(dataclasses.replace(request, context=unknown))
     assert runner.engine.is_idle
+
+
+def test_a_request_that_cannot_be_begun_fails_alone(
+    transformer: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for it is told, and the others go on."""
+
+    def begun(request: Request, *rest: object) -> Drawing:
+        if request.seed == 1:
+            raise MemoryError("no room")
+        return Drawing(request, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(scheduler, "Drawing", begun)
+    runner = Runner.of(transformer)
+    requests = [picture_request(runner, TEMPLATE, [1, 2], seed, SAMPLING) for seed in range(3)]
+    numbers = [runner.engine.add(request) for request in requests]
+    told: dict[int, list[Event]] = {number: [] for number in numbers}
+    while not runner.engine.is_idle:
+        for event in runner.engine.step():
+            told[event.number].append(event)
+    ends = [told[number][-1] for number in numbers]
+    assert [type(each) for each in ends] == [Finished, Failed, Finished]
+    assert runner.engine._scheduler.num_held_pages == 0
+    with pytest.raises(MemoryError, match="no room"):
+        runner.engine.run(requests)
+    monkeypatch.setattr(scheduler, "Drawing", Drawing)
+    again = runner.engine.run(requests)
+    for end, result in zip(ends[::2], again[::2], strict=True):
+        assert isinstance(end, Finished)
+        assert isinstance(end.result, Drawn)
+        assert isinstance(result, Drawn)
+        np.testing.assert_array_equal(end.result.tokens, result.tokens)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from cogview.errors import UsageError
+from cogview.numbers import whole_number
 
 LinearBackend = Literal["auto", "packed", "plain"]
 """Kernels of the linear maps: `packed` has weights in the layout that oneDNN or FBGEMM prefers (CPU only), `plain` is
@@ -68,7 +69,7 @@ class SamplingConfig:
                 f"temperature must be at least {MIN_TEMPERATURE} or 0, got {self.temperature}; "
                 "0 always takes the most probable code"
             )
-        if self.top_k is not None and self.top_k < 1:
+        if self.top_k is not None and whole_number("top_k", self.top_k) < 1:
             raise UsageError(
                 f"top_k must be at least 1, got {self.top_k}; leave it out to draw from all codes"
             )

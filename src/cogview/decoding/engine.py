@@ -153,11 +153,15 @@ class Engine:
         return rest
 
     def _step(self) -> list[Event]:
+        events: list[Event] = []
         try:
             jobs = self._scheduler.next_jobs()
-            return self._pass(jobs) if jobs else []
+            if jobs:
+                events += self._pass(jobs)
         except Exception as error:
-            return [Failed(number=number, error=error) for number in self._scheduler.end_all()]
+            events += [Failed(number=number, error=error) for number in self._scheduler.end_all()]
+        failed, self._scheduler.failed = self._scheduler.failed, []
+        return events + [Failed(number=number, error=error) for number, error in failed]
 
     def _pass(self, jobs: Sequence[Job]) -> list[Event]:
         """Run what the next tokens of some requests need, and guesses that are worth it."""

@@ -9,6 +9,7 @@ from cogview.decoding.config import SamplingConfig
 from cogview.decoding.guess_table import GuessTable
 from cogview.decoding.weights import Variant
 from cogview.errors import UsageError
+from cogview.numbers import whole_number
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +64,7 @@ class Request:
     guess_table: GuessTable | None = None
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
+        if whole_number("a seed", self.seed) < 0:
             raise UsageError(f"seeds must not be negative, got {self.seed}")
         if not len(self.context.tokens) or not self.num_tokens:
             raise UsageError("a request needs a context, and at least one token to draw or to score after it")

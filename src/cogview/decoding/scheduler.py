@@ -41,12 +41,17 @@ class Scheduler:
     Args:
         weights: of the base.
         max_batch: requests worked on at once; more wait.
+
+    Attributes:
+        running: what is worked on.
+        failed: requests that could not be begun, and why; whoever tells of them takes them out.
     """
 
     def __init__(self, weights: Weights, max_batch: int) -> None:
         if max_batch < 1:
             raise UsageError(f"max_batch must be at least 1, got {max_batch}")
         self.running: list[Job] = []
+        self.failed: list[tuple[int, Exception]] = []
         self._weights = weights
         self._max_batch = max_batch
         self._pool: PagePool | None = None
@@ -155,17 +160,24 @@ class Scheduler:
                 if not self._waiting or (self.running and self._waiting[0].request.cost > room):
                     return
                 waiting = self._waiting.popleft()
-            request, variant = waiting.request, waiting.variant
-            if self._pool is None:
-                self._pool = self._new_pool(request)
-            work = (
-                Searching(request, variant, self._pool)
-                if isinstance(request, BeamRequest)
-                else Drawing(request, variant, self._pool)
-            )
-            self.running.append(
-                Job(number=waiting.number, work=work, variant=variant, beginnings=waiting.beginnings)
-            )
+            try:
+                self.running.append(self._begin(waiting))
+            except Exception as error:
+                with self._lock:
+                    self._num_to_begin.subtract(waiting.beginnings)
+                self.failed.append((waiting.number, error))
+
+    def _begin(self, waiting: _Waiting) -> Job:
+        """Return a request as what is worked on."""
+        request, variant = waiting.request, waiting.variant
+        if self._pool is None:
+            self._pool = self._new_pool(request)
+        work = (
+            Searching(request, variant, self._pool)
+            if isinstance(request, BeamRequest)
+            else Drawing(request, variant, self._pool)
+        )
+        return Job(number=waiting.number, work=work, variant=variant, beginnings=waiting.beginnings)
 
     def _new_pool(self, request: AnyRequest) -> PagePool:
         """Return a pool for requests like the first; it grows if others need more."""

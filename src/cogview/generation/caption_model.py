@@ -10,6 +10,7 @@ from cogview.decoding.engine import Runner
 from cogview.decoding.request import BeamRequest, Context, Drawn, Request, WrittenText
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.caption_loss import caption_losses
+from cogview.numbers import whole_number
 from cogview.sequence.captioning import CaptionTemplate
 from cogview.sequence.template import Codes, Pieces
 
@@ -138,7 +139,7 @@ class CaptionModel:
 
     def _max_pieces(self, max_pieces: int | None) -> int:
         room = self.template.max_text_pieces
-        if max_pieces is not None and not 1 <= max_pieces <= room:
+        if max_pieces is not None and not 1 <= whole_number("max_pieces", max_pieces) <= room:
             raise UsageError(
                 f"max_pieces must be between 1 and {room}, what the model has room for, got {max_pieces}"
             )

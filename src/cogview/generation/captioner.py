@@ -12,6 +12,7 @@ from cogview.errors import UsageError
 from cogview.generation.model import LoadedModel
 from cogview.generation.options import CaptionOptions
 from cogview.generation.pictures import Picture, codes_of
+from cogview.numbers import real_number, whole_number
 from cogview.text.tokenizer import TextTokenizer
 from cogview.text.word_replacing import Language
 
@@ -68,6 +69,8 @@ class Captioner:
             UsageError: an impossible number, no picture, or one that is refused.
             UnusableImage: a file is no picture that can be read.
         """
+        for name, value in (("num_captions", num_captions), ("num_beams", num_beams), ("seed", seed)):
+            whole_number(name, value)
         if num_captions < 1 or num_beams < 1:
             raise UsageError(
                 f"num_captions and num_beams must be at least 1, got {num_captions} and {num_beams}"
@@ -75,7 +78,9 @@ class Captioner:
         if seed < 0:
             raise UsageError(f"seed must not be negative, got {seed}")
         config = SamplingConfig(
-            temperature=float(options.temperature), top_k=options.top_k, top_p=float(options.top_p)
+            temperature=real_number("temperature", options.temperature),
+            top_k=options.top_k,
+            top_p=real_number("top_p", options.top_p),
         )
         chosen, tokenizer = self._model.caption_model(options.captioner), self._model.text_tokenizer
         allowed = None if options.language is None else _pieces_of(tokenizer, options.language)
@@ -88,7 +93,11 @@ class Captioner:
             )
         else:
             written = chosen.beam_search(
-                codes, width, options.max_pieces, float(options.length_penalty), allowed
+                codes,
+                width,
+                options.max_pieces,
+                real_number("length_penalty", options.length_penalty),
+                allowed,
             )
         if not config.temperature:
             seeds = [None] * num_captions

@@ -15,8 +15,9 @@ from cogview.generation.inpainting import DrawnPlaces, Inpainting
 from cogview.generation.model import LoadedModel
 from cogview.generation.options import CodeOptions
 from cogview.generation.pictures import Picture, as_image, codes_of
-from cogview.generation.request import check_pieces, check_request, check_texts
+from cogview.generation.request import check_pieces, check_request, checked_texts
 from cogview.generation.text_to_image import Progress, draw, picture_request
+from cogview.numbers import real_number, whole_number
 from cogview.sequence.template import Pieces, TextToImageTemplate
 
 
@@ -60,10 +61,10 @@ class Drawer:
         """
         own = self._model.parts
         return SamplingConfig(
-            guidance=float(own.guidance if options.guidance is None else options.guidance),
-            temperature=float(options.temperature),
+            guidance=real_number("guidance", own.guidance if options.guidance is None else options.guidance),
+            temperature=real_number("temperature", options.temperature),
             top_k=options.top_k,
-            top_p=float(own.top_p if options.top_p is None else options.top_p),
+            top_p=real_number("top_p", own.top_p if options.top_p is None else options.top_p),
             sampler=options.sampler,
         )
 
@@ -101,7 +102,7 @@ class Drawer:
 
     def draw(
         self,
-        texts: Sequence[str],
+        texts: str | Sequence[str],
         num_candidates: int,
         seed: int | Sequence[int],
         options: CodeOptions,
@@ -119,8 +120,9 @@ class Drawer:
         Raises:
             UsageError: something that is asked for is impossible or refused.
         """
-        seeds = [seed] * len(texts) if isinstance(seed, int) else list(seed)
-        check_texts(texts)
+        texts = checked_texts(texts)
+        given = list(seed) if isinstance(seed, Sequence) else [seed] * len(texts)
+        seeds = [whole_number("seed", each) for each in given]
         check_request(num_candidates, None, min(seeds, default=0))
         if len(seeds) != len(texts):
             raise UsageError(

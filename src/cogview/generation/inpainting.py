@@ -165,7 +165,7 @@ def _mask_picture(mask: Mask) -> Image.Image:
 
 def _share(mask: Mask) -> float | None:
     """Return a mask that is a number."""
-    if isinstance(mask, float | int):
+    if isinstance(mask, float | int) and not isinstance(mask, bool):
         return float(mask)
     try:
         return float(mask) if isinstance(mask, str) else None

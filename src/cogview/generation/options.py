@@ -10,6 +10,7 @@ from cogview.errors import UsageError
 from cogview.generation.inpainting import Mask
 from cogview.generation.pictures import Picture
 from cogview.generation.super_resolution import FACTORS
+from cogview.numbers import real_number, whole_number
 
 RankBy = Literal["caption", "fit"]
 
@@ -52,6 +53,7 @@ class CodeOptions:
             raise UsageError(
                 "an image needs a mask that says what of it is to be drawn anew, and a mask an image: give both"
             )
+        real_number("adapter_strength", self.adapter_strength)
         if self.adapter is None and self.adapter_strength != 1:
             raise UsageError(
                 f"adapter_strength is {self.adapter_strength:g}, but no adapter is drawn with: name one (--adapter)"
@@ -89,7 +91,7 @@ class PictureOptions(CodeOptions):
         super().__post_init__()
         if self.rank_by not in get_args(RankBy):
             raise UsageError(f"rank_by must be caption or fit, got {self.rank_by!r}")
-        if self.upscale not in (1, *FACTORS):
+        if whole_number("upscale", self.upscale) not in (1, *FACTORS):
             raise UsageError(f"upscale must be 1, 2 or 4, got {self.upscale}")
         if self.upscale == 1 and self.magnifier is not None:
             raise UsageError("a magnifier has nothing to magnify: add --upscale 2, or 4 (upscale=2)")

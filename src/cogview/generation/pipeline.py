@@ -33,7 +33,7 @@ from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import find_model_folder, load_pretrained, save_pretrained
 from cogview.generation.previews import PreviewOptions
 from cogview.generation.ranker import RankedImage, Ranker
-from cogview.generation.request import check_texts
+from cogview.generation.request import checked_texts
 from cogview.generation.text_to_image import Progress
 from cogview.generation.upscaler import MagnifiedImage, Upscaler
 from cogview.image.tokenizer import ImageTokenizer
@@ -269,8 +269,7 @@ class Pipeline:
         options: PictureArguments,
     ) -> tuple[PictureTask, Generator[PicturePreview | PictureDone, None, None]]:
         """Return what was asked for, once it is checked, and what draws it."""
-        texts = [text] if isinstance(text, str) else list(text)
-        check_texts(texts)
+        texts = checked_texts(text)
         task = PictureTask.of(self.model, PictureOptions(**options), num_candidates, keep, seed)
         asked = task.asked(texts, range(seed, seed + num_candidates))
 
@@ -291,8 +290,7 @@ class Pipeline:
         No image tokenizer is needed. Arguments and errors are those of `generate`, with the options of `CodeOptions`;
         words are not replaced, and `seed` may also be that of the first candidate of each text by itself.
         """
-        texts = [text] if isinstance(text, str) else list(text)
-        return self.drawer.draw(texts, num_candidates, seed, CodeOptions(**options), progress)
+        return self.drawer.draw(text, num_candidates, seed, CodeOptions(**options), progress)
 
     def caption(
         self,

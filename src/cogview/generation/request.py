@@ -1,23 +1,29 @@
 """What can be asked of a pipeline, and the texts that are drawn for it."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cogview.errors import UsageError
+from cogview.numbers import whole_number
 from cogview.text.word_replacing import replace_words
 
 
-def check_texts(texts: Sequence[str]) -> None:
-    """Refuse texts of which nothing can be drawn.
+def checked_texts(text: str | Sequence[str]) -> list[str]:
+    """Return the texts to draw: one, or several.
 
     Raises:
-        UsageError: there is none, or an empty one.
+        UsageError: there is none, an empty one, or something that is no text.
     """
+    texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else [text]
     if not texts:
         raise UsageError("there is no text to draw pictures for; give at least one")
+    for number, each in enumerate(texts, start=1):
+        if not isinstance(each, str):
+            raise UsageError(f"text {number} of {len(texts)} must be a text, got {each!r}")
     empty = [number for number, text in enumerate(texts, start=1) if not text.strip()]
     if empty:
         raise UsageError(f"text {empty[0]} of {len(texts)} is empty; say what to draw")
+    return texts
 
 
 def check_request(num_candidates: int, keep: int | None, seed: int, can_rank: bool = False) -> None:
@@ -32,6 +38,9 @@ def check_request(num_candidates: int, keep: int | None, seed: int, can_rank: bo
     Raises:
         UsageError: a number is impossible.
     """
+    for name, value in (("num_candidates", num_candidates), ("keep", keep), ("seed", seed)):
+        if value is not None or name != "keep":
+            whole_number(name, value)
     if num_candidates < 1:
         raise UsageError(f"num_candidates must be at least 1, got {num_candidates}")
     if seed < 0:

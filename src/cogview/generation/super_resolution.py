@@ -19,6 +19,7 @@ from cogview.decoding.request import Context, Drawn, Finished, Progressed, Reque
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.text_to_image import Progress
 from cogview.generation.windows import PlannedWindow, plan_windows
+from cogview.numbers import whole_number
 from cogview.sequence.super_resolution import FACTOR, SuperResolutionTemplate
 from cogview.sequence.template import Pieces
 
@@ -107,7 +108,7 @@ class Magnifier:
                 f"each picture needs a text and a seed, got {len(codes)} pictures, {len(texts)} texts and "
                 f"{len(seeds)} seeds"
             )
-        if min(seeds) < 0:
+        if min(whole_number("a seed", seed) for seed in seeds) < 0:
             raise UsageError(f"seeds must not be negative, got {min(seeds)}")
         config = config or self.default_sampling
         pictures = [

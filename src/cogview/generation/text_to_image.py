@@ -10,6 +10,7 @@ from torch import Tensor
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
 from cogview.decoding.request import Context, Drawn, Finished, Progressed, Request
+from cogview.errors import UsageError
 from cogview.sequence.template import Pieces, TextToImageTemplate
 
 Progress = Callable[[int, int], None]
@@ -62,9 +63,15 @@ def draw(
     """Carry out requests of one number of codes, and return these, on the CPU.
 
     Raises:
+        UsageError: they are of unlike numbers.
         CogViewError: the transformer's logits are not finite.
     """
-    codes = torch.empty(len(requests), requests[0].num_tokens, dtype=torch.int64)
+    nums = sorted({request.num_tokens for request in requests})
+    if len(nums) > 1:
+        raise UsageError(
+            f"pictures of {nums[0]} and of {nums[1]} codes cannot be one tensor: draw them apart"
+        )
+    codes = torch.empty(len(requests), *nums or [0], dtype=torch.int64)
     num_done = 0
     with runner.engine.session() as session:
         row_of = {session.add(request): row for row, request in enumerate(requests)}

@@ -16,6 +16,7 @@ from cogview.generation.pictures import Picture, codes_of
 from cogview.generation.request import check_pieces
 from cogview.generation.super_resolution import FACTORS, Magnifier
 from cogview.generation.text_to_image import Progress
+from cogview.numbers import real_number, whole_number
 from cogview.sequence.template import Codes
 
 TOP_P = 0.8
@@ -85,7 +86,7 @@ class Upscaler:
 
         Paper: section 3.1.
         """
-        if factor not in FACTORS:
+        if whole_number("factor", factor) not in FACTORS:
             raise UsageError(f"factor must be {' or '.join(map(str, FACTORS))}, got {factor}")
         model, chosen = self._model, None
         if self.is_decoded(factor, options.magnifier):
@@ -108,7 +109,7 @@ class Upscaler:
             )
         if not all(text.strip() for text in told):
             raise UsageError("a text is empty; say what the pictures show")
-        if seed < 0:
+        if whole_number("seed", seed) < 0:
             raise UsageError(f"seed must not be negative, got {seed}")
         seeds = range(seed, seed + len(codes))
         read, high = {text: text for text in told}, torch.stack(codes)
@@ -204,6 +205,8 @@ class Upscaler:
             UsageError: no decoder draws that size, or it is another than `upscale` says.
         """
         model = self._model
+        if size_pixels is not None:
+            whole_number("size_pixels", size_pixels)
         upscaled = model.encoded_pixels * upscale
         if size_pixels is None:
             return self.size_pixels if upscale == 1 else upscaled
@@ -230,7 +233,7 @@ def magnifying_config(
     own = magnifier.default_sampling
     return replace(
         own,
-        temperature=own.temperature if temperature is None else float(temperature),
+        temperature=own.temperature if temperature is None else real_number("temperature", temperature),
         top_k=top_k,
-        top_p=TOP_P if top_p is None else float(top_p),
+        top_p=TOP_P if top_p is None else real_number("top_p", top_p),
     )
