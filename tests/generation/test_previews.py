@@ -147,6 +147,21 @@ def test_a_stream_that_is_closed_leaves_nothing_behind(
     assert torch.equal(picture.codes, pipe.generate_codes("a dog", 1, 9)[0, 0])
 
 
+def test_what_is_done_is_not_shown_again_as_a_preview(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where previews come seldom, a picture may be ranked and done before it was shown."""
+    due, times = Previews.due, itertools.count()
+    monkeypatch.setattr(Previews, "due", lambda self: due(self) if next(times) % 5 == 4 else [])
+    done: set[tuple[int, int]] = set()
+    for event in pipe.stream(TEXTS, 3, keep=2, seed=2, previews=ALWAYS):
+        if isinstance(event, PictureDone):
+            done.add((event.text_index, event.picture.seed))
+        else:
+            assert (event.text_index, event.seed) not in done
+    assert len(done) == 4
+
+
 def test_an_error_in_a_callback_stops_the_drawing(pipe: Pipeline) -> None:
     def failing(*_: object) -> None:
         raise ZeroDivisionError

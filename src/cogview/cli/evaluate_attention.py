@@ -167,7 +167,7 @@ def _codes_of(pipeline: "Pipeline", text: str, picture: Path, adapter: str | Non
     from cogview.generation.pictures import codes_of
 
     _, template = pipeline.model.drawing(adapter)
-    pipeline.drawer.pieces_of([text], template)
+    pipeline.drawer.pieces_of([text], template.max_text_pieces)
     return torch.from_numpy(codes_of(pipeline.model, picture, template)[0])
 
 

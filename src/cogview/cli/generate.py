@@ -145,7 +145,7 @@ def run(
         if upscale > 1 and task.magnifier is None:
             tell_decoded(pipeline)
         if not balance_words:  # else the texts that are drawn are others
-            asked.check(pipeline.text_tokenizer, template.max_text_pieces)
+            asked.check(pipeline.text_tokenizer, task.max_text_pieces)
             asked.tell_unknown(lambda texts: pipeline.model.reading(texts, options.adapter, strict))
         settings = {
             "temperature": temperature,

@@ -90,14 +90,14 @@ class Drawer:
             inpainting=None if options.image is None else self._inpainting(options, options.image, template),
         )
 
-    def pieces_of(self, texts: Sequence[str], template: TextToImageTemplate) -> Mapping[str, Pieces]:
+    def pieces_of(self, texts: Sequence[str], max_text_pieces: int) -> Mapping[str, Pieces]:
         """Return the pieces of texts that are drawn for; one that is too long is warned of.
 
         Raises:
             UsageError: a text holds nothing that the model reads.
         """
         pieces = {text: self._model.text_tokenizer.encode(text) for text in texts}
-        check_pieces(pieces, template.max_text_pieces)
+        check_pieces(pieces, max_text_pieces)
         return pieces
 
     def draw(
@@ -130,7 +130,7 @@ class Drawer:
             )
         task = self.task(options)
         read = self._model.reading(texts, options.adapter, options.strict)
-        pieces = self.pieces_of([read[text] for text in texts], task.template)
+        pieces = self.pieces_of([read[text] for text in texts], task.template.max_text_pieces)
         requests = [
             task.request(pieces[read[text]], each)
             for text, first in zip(texts, seeds, strict=True)

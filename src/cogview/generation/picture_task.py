@@ -133,6 +133,14 @@ class PictureTask:
             size_pixels=size_pixels,
         )
 
+    @property
+    def max_text_pieces(self) -> int:
+        """So many pieces of a text are read, by all that reads it."""
+        rooms = [self.codes.template.max_text_pieces]
+        if self.magnifier is not None:
+            rooms.append(self.magnifier.template.low.max_text_pieces)
+        return min(rooms)
+
     def num_codes(self, num_candidates: int) -> int:
         """Return how many codes a text's candidates take, those of magnifying among them."""
         grid = self.codes.template.grid_rows, self.codes.template.grid_columns
@@ -157,7 +165,7 @@ class PictureTask:
         rows = texts_of_candidates(texts, seeds, options.balance_words)
         every = [text for row in rows for text in row]
         read = self.model.reading(every, options.adapter, options.strict)
-        pieces = Drawer(self.model).pieces_of([read[text] for text in every], self.codes.template)
+        pieces = Drawer(self.model).pieces_of([read[text] for text in every], self.max_text_pieces)
         return [
             AskedText(
                 index=index,
@@ -362,6 +370,8 @@ class _TextInWork:
     def _decode(self, number: int, place: int, codes: Int64[np.ndarray, "r s"]) -> None:
         """Begin to make pixels of codes."""
         task, asked, loss = self._task, self._asked, self._losses[number]
+        if self._previews is not None:
+            self._previews.end((asked, asked.seeds[number]), is_shown=True)
         by_fit = task.options.rank_by == "fit"
         picture = partial(
             GeneratedImage,
