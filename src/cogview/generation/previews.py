@@ -36,11 +36,12 @@ class PreviewOptions:
 
     Args:
         per_second: so often at most.
-        max_share: of the time that may go into it, over 0 and up to 1; previews come less often if need be.
+        max_share: of the time so far that may go into it; if need be, few are shown at once, in turns. With 1 it is not
+            limited.
     """
 
     per_second: float | int = 4.0
-    max_share: float | int = 0.03
+    max_share: float | int = 0.04
 
     def __post_init__(self) -> None:
         if not 0 < self.per_second < float("inf"):
@@ -60,6 +61,7 @@ class _Growing:
         pixels: as far as they were shown.
         num_drawn: codes that are final.
         num_shown: codes that `pixels` show.
+        shown_at: when they were shown last, by the clock.
         is_over: whether no more will come.
     """
 
@@ -67,6 +69,7 @@ class _Growing:
     pixels: UInt8[np.ndarray, "y x 3"]
     num_drawn: int = 0
     num_shown: int = 0
+    shown_at: float = 0.0
     is_over: bool = False
 
 
@@ -92,7 +95,10 @@ class Previews(Generic[Key]):
         self._options = options
         self._clock = clock
         self._growing: dict[Key, _Growing] = {}
-        self._next = clock() + 1 / options.per_second
+        self._begun = clock()
+        self._next = self._begun + 1 / options.per_second
+        self._spent_seconds = 0.0
+        self._seconds_per_row: float | None = None
 
     def take(self, key: Key, first: int, codes: Int64[np.ndarray, "n"]) -> None:
         """Take over more codes of a picture, which begin at a place."""
@@ -117,29 +123,57 @@ class Previews(Generic[Key]):
     def due(self) -> list[tuple[Key, Int64[Tensor, "r s"], Image.Image]]:
         """Return what has grown since it was last shown, with its codes, -1 where none is drawn; if it is time."""
         start = self._clock()
-        grown = {key: each for key, each in self._growing.items() if each.num_drawn > each.num_shown}
-        if start < self._next or not grown:
+        if start < self._next:
             return []
-        self._decode(list(grown.values()))
-        shown = [
-            (key, torch.from_numpy(each.codes.copy()), Image.fromarray(each.pixels.copy()))
-            for key, each in grown.items()
-        ]
-        self._growing = {key: each for key, each in self._growing.items() if not each.is_over}
+        grown = [item for item in self._growing.items() if item[1].num_drawn > item[1].num_shown]
+        grown = self._affordable(sorted(grown, key=lambda item: item[1].shown_at), start)
+        if not grown:
+            return []
+        num_rows = self._decode([each for _, each in grown])
+        shown = []
+        for key, each in grown:
+            each.shown_at = start
+            shown.append((key, torch.from_numpy(each.codes.copy()), Image.fromarray(each.pixels.copy())))
+            if each.is_over:
+                del self._growing[key]
         now = self._clock()
-        self._next = now + max(1 / self._options.per_second, (now - start) / self._options.max_share)
+        self._next = now + 1 / self._options.per_second
+        self._spent_seconds += now - start
+        self._seconds_per_row = (now - start) / num_rows
         return shown
 
-    def _decode(self, growing: list[_Growing]) -> None:
-        """Decode the rows that are new, those of all pictures as one batch of bands."""
-        num_rows, num_columns = self._grid
+    def _affordable(self, grown: list[tuple[Key, _Growing]], now: float) -> list[tuple[Key, _Growing]]:
+        """Return as many of the pictures as there is time for; a single one first, which tells what a row costs."""
+        if self._options.max_share == 1:
+            return grown
+        if self._seconds_per_row is None:
+            return grown[:1]
+        num_rows = (
+            self._options.max_share * (now - self._begun) - self._spent_seconds
+        ) / self._seconds_per_row
+        num = len(grown)
+        while num and num * self._height([each for _, each in grown[:num]]) > num_rows:
+            num -= 1
+        return grown[:num]
+
+    def _spans(self, growing: list[_Growing]) -> list[tuple[int, int]]:
+        """Return the rows of each picture that are decoded.
+
+        The last row that was shown has learnt since what is below it, and the one before it is what stands above.
+        """
+        columns = self._grid[1]
+        return [(max(each.num_shown // columns - 2, 0), -(-each.num_drawn // columns)) for each in growing]
+
+    def _height(self, growing: list[_Growing]) -> int:
+        """Return how many rows the bands of pictures have."""
+        longest = max(stop - start for start, stop in self._spans(growing))
+        return min(-(-longest // _ROWS_AT_ONCE) * _ROWS_AT_ONCE, self._grid[0])
+
+    def _decode(self, growing: list[_Growing]) -> int:
+        """Decode the rows that are new, those of all pictures as one batch of bands, and return how many they are."""
+        num_rows = self._grid[0]
         factor = self._tokenizer.downsampling_factor
-        # The last row that was shown has learnt since what is below it, and the one before it is what stands above.
-        spans = [
-            (max(each.num_shown // num_columns - 2, 0), -(-each.num_drawn // num_columns)) for each in growing
-        ]
-        longest = max(stop - start for start, stop in spans)
-        height = min(-(-longest // _ROWS_AT_ONCE) * _ROWS_AT_ONCE, num_rows)
+        spans, height = self._spans(growing), self._height(growing)
         starts = [min(max(stop - height, 0), num_rows - height) for _, stop in spans]
         bands = []
         for each, start in zip(growing, starts, strict=True):
@@ -158,3 +192,4 @@ class Previews(Generic[Key]):
             there = each.pixels[start * factor : (start + height) * factor]  # a view
             there[area] = np.asarray(image)[area]
             each.num_shown = each.num_drawn
+        return height * len(growing)
