@@ -1,9 +1,14 @@
 """Tensors that somebody hands us in a file: known, and compared, before anything of their size is made."""
 
+import json
+import os
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from threading import Lock
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -19,6 +24,16 @@ Built = TypeVar("Built", bound=nn.Module)
 
 _WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _NARROW = (torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)
+_STORED = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I8": torch.int8,
+}
+"""What the format calls the dtypes that are read one tensor at a time."""
 
 
 class MisfitError(Exception):
@@ -27,6 +42,64 @@ class MisfitError(Exception):
 
 class UnreadableError(CogViewError):
     """A file of tensors is missing or damaged."""
+
+
+class TensorFile:
+    """A safetensors file that stays open, so that its tensors can be read one by one, in any thread.
+
+    A file that takes its place meanwhile, as ours do when they are written, changes nothing. Nothing is mapped: one
+    that is changed or cut short where it lies gives an error, where a mapping would end the process.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        shapes: of the tensors by name.
+        dtypes: likewise.
+
+    Raises:
+        UnreadableError: it is missing or damaged.
+        CogViewError: it holds something else than weights.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = Lock()
+        self.shapes: Shapes = stored_shapes(path)
+        try:
+            self._file = path.open("rb")
+            weakref.finalize(self, self._file.close)
+            length = int.from_bytes(self._file.read(8), "little")
+            header: dict[str, Any] = json.loads(self._file.read(length))
+            self._time = self._modified()
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from error
+        header.pop("__metadata__", None)
+        self._places = {name: each["data_offsets"] for name, each in header.items()}
+        self._start = 8 + length
+        if any(each["dtype"] not in _STORED for each in header.values()):
+            read_tensors(path)  # says what is wrong
+        self.dtypes = {name: _STORED[each["dtype"]] for name, each in header.items()}
+
+    def read(self, name: str) -> Tensor:
+        """Return a tensor as it is stored.
+
+        Raises:
+            UnreadableError: it cannot be read, or the file was changed where it lies.
+        """
+        first, stop = self._places[name]
+        data = np.empty(stop - first, dtype=np.uint8)
+        try:
+            with self._lock:
+                self._file.seek(self._start + first)
+                if self._file.readinto(data.data) != len(data) or self._modified() != self._time:
+                    raise OSError("it was changed since the model was loaded")
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        return torch.from_numpy(data).view(self.dtypes[name]).reshape(tuple(self.shapes[name]))
+
+    def _modified(self) -> int:
+        return os.fstat(self._file.fileno()).st_mtime_ns
 
 
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:

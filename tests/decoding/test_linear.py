@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from cogview.decoding.linear import can_pack, padded_rows, prepare_linear, row_multiple
@@ -112,9 +114,22 @@ def test_no_rows_give_no_rows() -> None:
         assert linear(torch.empty(0, 16)).shape == (0, 8)
 
 
-def test_rows_are_padded_to_four_numbers_for_each_doubling() -> None:
-    padded = padded_rows(np.arange(1, 5000))
-    assert (padded >= np.arange(1, 5000)).all()
-    assert (padded <= 1.25 * np.arange(1, 5000)).all()
-    assert len(np.unique(padded)) <= 8 + 4 * 10
+@given(st.lists(st.integers(0, 5000), min_size=1, max_size=50))
+def test_packed_kernels_meet_few_numbers_of_rows(nums: list[int]) -> None:
+    num_rows = np.array(nums)
+    padded = padded_rows(num_rows)
+    assert (padded >= num_rows).all()
+    assert (padded <= np.maximum(1.5 * num_rows, 16)).all()
+    assert len(np.unique((padded - 1) % 128)) <= 9
     assert np.array_equal(padded_rows(padded), padded)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_many_rows_are_what_they_are_by_themselves(dtype: torch.dtype) -> None:
+    skip_unless_packable("packed", dtype)
+    weight, bias = weight_and_bias(96, 96)
+    linear = prepare_linear(weight, bias, dtype=dtype, backend="packed")
+    x = rows(300, 96)
+    together = linear(x)
+    for first, stop in ((0, 1), (100, 129), (120, 260), (299, 300)):
+        assert torch.equal(linear(x[first:stop]), together[first:stop])

@@ -191,7 +191,7 @@ def test_a_failed_save_leaves_nothing(saved: Path, tmp_path: Path, monkeypatch: 
     def no_space(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pretrained, "write_weights", no_space)
+    monkeypatch.setattr(pretrained, "write_transformer", no_space)
     with pytest.raises(OSError, match="No space"):
         save_pretrained(model, tmp_path / "models" / "new")
     assert list((tmp_path / "models").iterdir()) == []
@@ -217,8 +217,8 @@ def test_a_damaged_config_is_refused(folder: Path, text: str) -> None:
 
 def test_other_kinds_and_versions_are_refused(folder: Path) -> None:
     assert "load_image_tokenizer" in refusal(folder / "image_tokenizer")
-    edit_config(folder, version=2)
-    assert "version 2" in refusal(folder)
+    edit_config(folder, version=3)
+    assert "version 3" in refusal(folder)
     edit_config(folder, format="other")
     assert "'other'" in refusal(folder)
 
@@ -266,7 +266,7 @@ def test_parts_that_do_not_fit_together_are_refused(saved: Path) -> None:
     model = load_pretrained(saved)
     with pytest.raises(CogViewError, match="wants 32 image codes, got 16"):
         PretrainedModel(
-            transformer=model.transformer,
+            held=model.transformer,
             template=model.template,
             text_tokenizer=model.text_tokenizer,
             image_tokenizer=tiny_image_tokenizer(num_codes=16),
@@ -277,10 +277,10 @@ def test_regions_of_another_template_are_refused(saved: Path) -> None:
     model = load_pretrained(saved)
     config = dataclasses.replace(model.transformer.config, attention_pattern="three_region")
     with pytest.raises(CogViewError, match=r"the template wants ThreeRegionConfig.*num_image_tokens=16"):
-        dataclasses.replace(model, transformer=Transformer(config))
+        dataclasses.replace(model, held=Transformer(config))
     regions = regions_for(model.template, config.three_region)
     fitting = Transformer(dataclasses.replace(config, three_region=regions))
-    assert dataclasses.replace(model, transformer=fitting).transformer is fitting
+    assert dataclasses.replace(model, held=fitting).transformer is fitting
 
 
 def test_a_run_stands_for_its_exported_model(saved: Path, tmp_path: Path) -> None:

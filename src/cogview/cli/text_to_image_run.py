@@ -212,7 +212,7 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
     if recipe.initialisation.positions == "rows_and_columns":
         start_positions(transformer, template.code_positions(0), template.grid_rows, template.grid_columns)
     return PretrainedModel(
-        transformer=transformer,
+        held=transformer,
         template=template,
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,

@@ -22,6 +22,7 @@ from cogview.decoding.threads import ThreadChoice, threads
 from cogview.decoding.weights import Variant, Weights
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.model import Transformer
+from cogview.transformer.stored import StoredTransformer
 
 
 class Engine:
@@ -281,7 +282,7 @@ class Runner:
     @classmethod
     def of(
         cls,
-        transformer: Transformer,
+        transformer: Transformer | StoredTransformer,
         *,
         dtype: torch.dtype | None = None,
         backend: LinearBackend = "auto",

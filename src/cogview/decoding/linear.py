@@ -35,6 +35,12 @@ class DecodingLinear(Protocol):
 
 
 _PACKED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_BLOCKS = (8, 16, 24, 32, 48, 64, 96, 128)
+"""Numbers of rows that packed kernels run.
+
+For each number of rows and shape of weights oneDNN writes code of its own, half a megabyte, and keeps it (torch 2.13,
+`findings/memory-for-each-number-of-rows.sh`). Up to 16 rows take no longer than one.
+"""
 _ROW_MULTIPLES = (1, 2, 3, 4, 6, 8)
 _NUM_TRIED_ROWS = 48  # a multiple of them all
 
@@ -92,35 +98,58 @@ def prepare_linear(
     multiple = 1
     if batch_invariant and weight.device.type == "cpu":
         multiple = row_multiple(weight.shape[1], weight.shape[0], dtype, packed, torch.get_num_threads())
-    if multiple == 1 and not packed:
-        return product
+    if packed:
+        return in_blocks(product, multiple)
+    return product if multiple == 1 else _in_multiples(product, multiple)
 
-    def padded_product(x: Tensor, gelu: bool = False) -> Tensor:
-        num_rows = x.shape[0]
-        num_run = _padded(num_rows) if packed else num_rows
-        num_missing = num_run + -num_run % multiple - num_rows
-        if not num_missing or not num_rows:
-            return product(x, gelu)
-        # Any rows do, and joining costs less than filling with zeros.
-        return product(torch.cat([x, x[:1].expand(num_missing, -1)]), gelu)[:num_rows]
 
-    return padded_product
+def in_blocks(product: DecodingLinear, multiple: int = 1) -> DecodingLinear:
+    """Return a product that only ever runs few numbers of rows.
+
+    Args:
+        product: of any number.
+        multiple: that the numbers of rows have to have.
+    """
+    most = _run_rows(_BLOCKS[-1], multiple)
+
+    def in_some_blocks(x: Tensor, gelu: bool = False) -> Tensor:
+        if len(x) > most:
+            starts = range(0, len(x), most)
+            return torch.cat([in_some_blocks(x[start : start + most], gelu) for start in starts])
+        return _padded_product(product, x, gelu, _run_rows(len(x), multiple))
+
+    return in_some_blocks
+
+
+def _in_multiples(product: DecodingLinear, multiple: int) -> DecodingLinear:
+    return lambda x, gelu=False: _padded_product(product, x, gelu, len(x) + -len(x) % multiple)
+
+
+def _padded_product(product: DecodingLinear, x: Tensor, gelu: bool, num_run: int) -> Tensor:
+    num_rows = len(x)
+    if num_run == num_rows or not num_rows:
+        return product(x, gelu)
+    # Any rows do, and joining costs less than filling with zeros.
+    return product(torch.cat([x, x[:1].expand(num_run - num_rows, -1)]), gelu)[:num_rows]
 
 
 def padded_rows(num_rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """Return how many rows packed kernels run for some: four numbers to each doubling.
+    """Return how many rows packed kernels run for some: whole blocks of the largest kind, and one that holds the rest.
 
-    For each number of rows oneDNN writes code of its own, and keeps it (torch 2.13,
-    `findings/memory-for-each-number-of-rows.sh`).
+    Args:
+        num_rows: 0 counts as 1.
     """
     rows = np.maximum(num_rows, 1)
-    step = 2 ** np.maximum(np.ceil(np.log2(rows)).astype(np.int64) - 3, 0)
-    return -(-rows // step) * step
+    before = (rows - 1) // _BLOCKS[-1] * _BLOCKS[-1]
+    blocks = np.array(_BLOCKS, dtype=np.int64)
+    return before + blocks[np.searchsorted(blocks, rows - before)]
 
 
 @cache
-def _padded(num_rows: int) -> int:
-    return int(padded_rows(np.array([num_rows]))[0])
+def _run_rows(num_rows: int, multiple: int) -> int:
+    """Return how many rows a packed product runs for some."""
+    run = int(padded_rows(np.array([num_rows]))[0])
+    return run + -run % multiple
 
 
 @cache
@@ -144,8 +173,6 @@ def row_multiple(
     weight = torch.randn(num_outputs, num_inputs, generator=generator).to(dtype)
     x = torch.randn(_NUM_TRIED_ROWS, num_inputs, generator=generator).to(dtype)
     product = (_packed_product if packed else _plain_product)(weight, None)
-    every = np.arange(1, len(x))
-    run = padded_rows(every) if packed else every
     counts = thread_counts(num_threads)
     with threads(counts[0]):
         together = product(x)
@@ -155,8 +182,10 @@ def row_multiple(
             return torch.equal(product(x[:size]), together[:size])
 
     for multiple in _ROW_MULTIPLES:
-        sizes = np.unique(run + -run % multiple).tolist()
-        if all(is_same(num, size) for num in counts for size in sizes):
+        sizes = {
+            _run_rows(size, multiple) if packed else size + -size % multiple for size in range(1, len(x))
+        }
+        if all(is_same(num, size) for num in counts for size in sorted(sizes)):
             return multiple
     return 1  # no padding helps; rows may then differ in their last bits
 

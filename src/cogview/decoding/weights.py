@@ -1,6 +1,6 @@
 """Weights prepared for decoding: those of a base once, and beside them what adapters add."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -12,12 +12,15 @@ from torch.nn import functional as F
 
 from cogview.decoding.config import LinearBackend
 from cogview.decoding.linear import DecodingLinear, prepare_linear, with_replaced_columns
+from cogview.decoding.linear_int8 import int8_product
 from cogview.transformer.adapter import AdaptedTransformer, LowRankLinear, TokenTable
 from cogview.transformer.attention import CausalSelfAttention
 from cogview.transformer.block import SandwichBlock
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
 from cogview.transformer.normalization import rowwise_norm
+from cogview.transformer.quantized import QuantizedRows
+from cogview.transformer.stored import StoredTransformer
 
 Norm = Callable[[Tensor], Tensor]
 Addition = Callable[[Tensor], Tensor]
@@ -53,22 +56,33 @@ class Variant:
     """A base, or one of its adapters at one strength: all that decoding reads beside the base's maps.
 
     Args:
-        transformer: of the base, or of an adapter beside it.
         weights: of the base.
+        config: of the transformer.
+        embed_tokens: tokens [n] to rows [n d].
+        own_rows: the table, if some of its rows are an adapter's.
+        positions: the table of positions, [p d].
+        final_norm: the last norm.
+        blocks: what each block has of its own.
     """
 
-    def __init__(self, transformer: Transformer, weights: "Weights") -> None:
-        self.config = transformer.config
-        self.transformer = transformer
+    def __init__(
+        self,
+        weights: "Weights",
+        *,
+        config: TransformerConfig,
+        embed_tokens: Callable[[Tensor], Tensor],
+        own_rows: TokenTable | None = None,
+        positions: Float[Tensor, "p d"],
+        final_norm: nn.Module,
+        blocks: Sequence[Own],
+    ) -> None:
+        self.config = config
+        self.embed_tokens = embed_tokens
+        self.positions = positions
+        self.final_norm = rowwise_norm(final_norm)
+        self.blocks = blocks
         self._weights = weights
-        table = transformer.embedding.tokens
-        self.embed_tokens: Callable[[Tensor], Tensor] = partial(F.embedding, weight=table.weight.detach())
-        self._own_rows = table if isinstance(table, TokenTable) else None
-        if self._own_rows is not None:
-            self.embed_tokens = self._own_rows
-        self.positions = transformer.embedding.positions.weight.detach()
-        self.final_norm = rowwise_norm(transformer.final_norm)
-        self.blocks = [self._own(block) for block in _blocks(transformer)]
+        self._own_rows = own_rows
         self._heads: dict[range, DecodingLinear] = {}
 
     def head(self, legal: range) -> DecodingLinear:
@@ -78,9 +92,111 @@ class Variant:
             if self._own_rows is not None:
                 places, rows = self._own_rows.own_in(legal)
                 if len(places):
-                    head = with_replaced_columns(head, places, self._weights.prepare(rows))
+                    head = with_replaced_columns(head, places, self._weights.prepare_own(rows))
             self._heads[legal] = head
         return self._heads[legal]
+
+
+class Weights:
+    """A transformer's weights, prepared once; they are taken as they are now.
+
+    Args:
+        transformer: whole, not adapted. One in a file is read block by block, so that no second copy is ever held.
+        dtype: of the linear maps; the transformer's by default. x86 CPUs are faster with fp16 weights, those with bf16
+            instructions also with bf16 weights, and those that multiply bytes (VNNI) most of all with int8.
+        backend: kernels of the linear maps.
+        batch_invariant: on CPU, make a row's bits the same in any company; next to free with packed weights.
+    """
+
+    def __init__(
+        self,
+        transformer: Transformer | StoredTransformer,
+        *,
+        dtype: torch.dtype | None = None,
+        backend: LinearBackend = "auto",
+        batch_invariant: bool = True,
+    ) -> None:
+        if isinstance(transformer, StoredTransformer):
+            whole, table, blocks = transformer.outside_blocks(), transformer.table(), transformer.blocks()
+            dtype = dtype or transformer.dtype
+        else:
+            whole, table = transformer, transformer.embedding.tokens.weight.detach()
+            blocks = (block for block in transformer.blocks if isinstance(block, SandwichBlock))
+        self.device = table.device
+        self.dtype = dtype or table.dtype
+        self.config = transformer.config
+        self.prepare_own = partial(
+            prepare_linear, dtype=self.computed_in, backend=backend, batch_invariant=batch_invariant
+        )
+        self._table = QuantizedRows.of(table) if self.dtype == torch.int8 else table
+        del table
+        self._heads: dict[range, DecodingLinear] = {}
+        self._lock = Lock()
+        self.maps: list[Maps] = []
+        owns: list[Own] = []
+        for block in blocks:
+            self.maps.append(self._prepare_block(block))
+            owns.append(self._own(block))
+        embed = self._table.embedded if isinstance(self._table, QuantizedRows) else self._embedded
+        self.base = Variant(
+            self,
+            config=self.config,
+            embed_tokens=embed,
+            positions=whole.embedding.positions.weight.detach(),
+            final_norm=whole.final_norm,
+            blocks=owns,
+        )
+
+    @property
+    def computed_in(self) -> torch.dtype:
+        """Return the dtype of what is not a map of the base: the maps', or float32 beside int8."""
+        return torch.float32 if self.dtype == torch.int8 else self.dtype
+
+    def variant(self, transformer: AdaptedTransformer) -> Variant:
+        """Return what an adapter of this base adds, prepared; nothing of the base is copied."""
+        table = transformer.embedding.tokens
+        return Variant(
+            self,
+            config=transformer.config,
+            embed_tokens=table,
+            own_rows=table if isinstance(table, TokenTable) else None,
+            positions=transformer.embedding.positions.weight.detach(),
+            final_norm=transformer.final_norm,
+            blocks=[self._own(block) for block in transformer.blocks if isinstance(block, SandwichBlock)],
+        )
+
+    def prepare(self, weight: Float[Tensor, "o i"], bias: Float[Tensor, "o"] | None = None) -> DecodingLinear:
+        """Return a map of the base, ready to be called many times."""
+        if self.dtype == torch.int8:
+            return int8_product(QuantizedRows.of(weight), bias)
+        return self.prepare_own(weight, bias)
+
+    def head(self, legal: range) -> DecodingLinear:
+        """Return the map from states to the logits of the legal tokens: the only rows of the head that are computed."""
+        with self._lock:
+            if legal not in self._heads:
+                if isinstance(self._table, QuantizedRows):
+                    self._heads[legal] = int8_product(self._table[legal.start : legal.stop])
+                else:
+                    self._heads[legal] = self.prepare(self._table[legal.start : legal.stop])
+            return self._heads[legal]
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        assert isinstance(self._table, Tensor), "rows of floats"
+        return F.embedding(tokens, self._table)
+
+    def _prepare_block(self, block: SandwichBlock) -> Maps:
+        """Prepare a block's linear maps, without what an adapter may add."""
+        attention, mlp = block.attention, block.mlp
+        return Maps(
+            query_key_value=self.prepare(
+                _with_scaled_query(attention.query_key_value.weight, self.config),
+                _with_scaled_query(attention.query_key_value.bias, self.config),
+            ),
+            attention_output=self.prepare(attention.output.weight, attention.output.bias),
+            mlp_inner=self.prepare(mlp.inner.weight, mlp.inner.bias),
+            mlp_output=self.prepare(mlp.output.weight, mlp.output.bias),
+        )
 
     def _own(self, block: SandwichBlock) -> Own:
         attention, mlp = block.attention, block.mlp
@@ -103,69 +219,8 @@ class Variant:
         up = module.up.weight.detach().float() * module.scale
         if is_query_key_value:
             up = _with_scaled_query(up, self.config)
-        down, up_map = self._weights.prepare(module.down.weight), self._weights.prepare(up)
+        down, up_map = self.prepare_own(module.down.weight), self.prepare_own(up)
         return lambda x: up_map(down(x))
-
-
-class Weights:
-    """A transformer's weights, prepared once; they are taken as they are now.
-
-    Args:
-        transformer: whole, not adapted.
-        dtype: of the linear maps; the transformer's by default. x86 CPUs are faster with fp16 weights, and those
-            with bf16 instructions also with bf16 weights.
-        backend: kernels of the linear maps.
-        batch_invariant: on CPU, make a row's bits the same in any company; next to free with packed weights.
-    """
-
-    def __init__(
-        self,
-        transformer: Transformer,
-        *,
-        dtype: torch.dtype | None = None,
-        backend: LinearBackend = "auto",
-        batch_invariant: bool = True,
-    ) -> None:
-        table = transformer.embedding.tokens.weight.detach()
-        self.device = table.device
-        self.dtype = dtype or table.dtype
-        self.config = transformer.config
-        self.prepare = partial(
-            prepare_linear, dtype=self.dtype, backend=backend, batch_invariant=batch_invariant
-        )
-        self._table = table
-        self._heads: dict[range, DecodingLinear] = {}
-        self._lock = Lock()
-        self.maps = [self._prepare_block(block) for block in _blocks(transformer)]
-        self.base = Variant(transformer, self)
-
-    def variant(self, transformer: AdaptedTransformer) -> Variant:
-        """Return what an adapter of this base adds, prepared; nothing of the base is copied."""
-        return Variant(transformer, self)
-
-    def head(self, legal: range) -> DecodingLinear:
-        """Return the map from states to the logits of the legal tokens: the only rows of the head that are computed."""
-        with self._lock:
-            if legal not in self._heads:
-                self._heads[legal] = self.prepare(self._table[legal.start : legal.stop])
-            return self._heads[legal]
-
-    def _prepare_block(self, block: SandwichBlock) -> Maps:
-        """Prepare a block's linear maps, without what an adapter may add."""
-        attention, mlp = block.attention, block.mlp
-        return Maps(
-            query_key_value=self.prepare(
-                _with_scaled_query(attention.query_key_value.weight, self.config),
-                _with_scaled_query(attention.query_key_value.bias, self.config),
-            ),
-            attention_output=self.prepare(attention.output.weight, attention.output.bias),
-            mlp_inner=self.prepare(mlp.inner.weight, mlp.inner.bias),
-            mlp_output=self.prepare(mlp.output.weight, mlp.output.bias),
-        )
-
-
-def _blocks(transformer: Transformer) -> list[SandwichBlock]:
-    return [block for block in transformer.blocks if isinstance(block, SandwichBlock)]
 
 
 def _with_scaled_query(part: Float[Tensor, "o *i"], config: TransformerConfig) -> Float[Tensor, "o *i"]:

@@ -21,7 +21,7 @@ from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_json, atomic_write_text, read_card, read_json
 from cogview.folders import atomic_folder, is_part, refuse_unlike
 from cogview.generation.parts import MODEL_FORMAT, Adapters, PretrainedModel, TaskModel, TaskName
-from cogview.generation.weights import load_transformer, misfit, write_weights
+from cogview.generation.weights import misfit, stored_transformer, write_weights
 from cogview.plain_json import section_from_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.tensors import MisfitError, UnreadableError, compare_shapes, read_tensors, stored_shapes
@@ -94,7 +94,7 @@ def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
     """
     config = read_adapter_config(folder)
     source, weights_path = folder / "config.json", folder / "model.safetensors"
-    place, dtype = base.transformer.device, base.transformer.embedding.tokens.weight.dtype
+    place, dtype = base.device, base.dtype
     transformer: Any
     if "adapter" in config:
         if config.get("base") != base.fingerprint:
@@ -122,12 +122,12 @@ def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
                     f"model's ({wanted}): use it with a model of its own tokenizers."
                 )
         shape = section_from_json(TransformerConfig, config, "transformer", source)
-        if shape.vocabulary_size != base.transformer.config.vocabulary_size:
+        if shape.vocabulary_size != base.config.vocabulary_size:
             raise CogViewError(
                 f"The model {folder} has {shape.vocabulary_size} rows of the embedding, and this one "
-                f"{base.transformer.config.vocabulary_size}: use it with a model of its own tokenizers."
+                f"{base.config.vocabulary_size}: use it with a model of its own tokenizers."
             )
-        transformer, _ = load_transformer(weights_path, shape, place, dtype)
+        transformer = stored_transformer(weights_path, shape, place, dtype).module
     found = TaskModel(
         task=config["task"],
         transformer=transformer,
@@ -182,7 +182,7 @@ def _checked_adapter(folder: Path, config: dict[str, Any], base: PretrainedModel
     adapter = section_from_json(AdapterConfig, config, "adapter", folder / "config.json")
     weights_path = folder / "model.safetensors"
     try:
-        compare_shapes(stored_shapes(weights_path), adapter_shapes(base.transformer, adapter))
+        compare_shapes(stored_shapes(weights_path), adapter_shapes(base.described, adapter))
     except MisfitError as error:
         raise misfit(weights_path, error) from error
     return adapter

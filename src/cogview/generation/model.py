@@ -101,12 +101,12 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         """Where the transformer lies."""
-        return self.transformer.device
+        return self.parts.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the transformer's weights."""
-        return self.transformer.embedding.tokens.weight.dtype
+        return self.parts.dtype
 
     @property
     def adapters(self) -> MappingProxyType[str, TaskModel]:
@@ -216,7 +216,9 @@ class LoadedModel:
         """What runs the model itself; the weights are prepared when it is first needed."""
         with self._lock:
             if self._base_runner is None:
-                self._base_runner = Runner.of(self.transformer, guess_table=self.parts.guess_table)
+                self._base_runner = Runner.of(
+                    self.parts.latest, dtype=self.parts.prepared_dtype, guess_table=self.parts.guess_table
+                )
             return self._base_runner
 
     def runner_of(self, adapter: TaskModel) -> Runner:
@@ -227,7 +229,7 @@ class LoadedModel:
                 self._runners[adapter] = (
                     self._runner.adapted(transformer)
                     if isinstance(transformer, AdaptedTransformer)
-                    else Runner.of(transformer)
+                    else Runner.of(transformer, dtype=self.parts.prepared_dtype)
                 )
             return self._runners[adapter]
 

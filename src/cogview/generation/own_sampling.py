@@ -60,7 +60,7 @@ def measured_top_p(model: PretrainedModel, pairs: Sequence[tuple[Pieces, Codes]]
         pairs: pieces and codes of pictures, held out if there are such; 16 are enough.
     """
     true = entropy(np.concatenate([codes.ravel() for _, codes in pairs]))
-    runner = Runner.of(model.transformer)
+    runner = Runner.of(model.latest, dtype=model.prepared_dtype)
     measured: dict[float, float] = {}
     for top_p in TOP_PS:
         config = SamplingConfig(guidance=model.guidance, top_p=top_p)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from threading import RLock
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
@@ -18,11 +17,12 @@ from cogview.image.tokenizer import ImageTokenizer
 from cogview.plain_json import dataclass_from_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
-from cogview.tensors import read_tensors
 from cogview.text.config import TextCase
 from cogview.text.known_words import KnownWords
 from cogview.text.tokenizer import TextTokenizer
+from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
+from cogview.transformer.stored import StoredTransformer
 from cogview.transformer.three_region import regions_for
 
 MODEL_FORMAT = "cogview"
@@ -151,7 +151,7 @@ class PretrainedModel:
     """The parts that belong together: what a model folder holds.
 
     Args:
-        transformer: writes codes after pieces.
+        held: the transformer, which writes codes after pieces, or what reads it from its file when it is asked for.
         template: the sequence that it learnt.
         text_tokenizer: words to pieces; None if only the transformer is at hand.
         image_tokenizer: codes to pixels; None likewise.
@@ -163,16 +163,14 @@ class PretrainedModel:
         words: of the captions that it learnt; None if they are not known, and then no word is called unknown.
         text_case: how it reads capitals; in their usual spelling only words that are known can be read.
         guess_table: what usually follows which codes in the pictures that it learnt; drawing takes longer without.
-        rounded_to: the dtype for which the transformer's weights lost digits when they were loaded; None if they
-            were not rounded.
-        source: the file that the weights were loaded from, if they were.
+        rounded_from: the fingerprint of the weights that these were rounded from before they were stored, if they were.
         adapters: transformers for further tasks by name; more may be put here.
 
     Raises:
         CogViewError: the parts do not fit together.
     """
 
-    transformer: Transformer = field(repr=False)
+    held: Transformer | StoredTransformer = field(repr=False)
     template: TextToImageTemplate
     text_tokenizer: TextTokenizer | None
     image_tokenizer: ImageTokenizer | None
@@ -183,14 +181,13 @@ class PretrainedModel:
     words: KnownWords | None = field(default=None, repr=False)
     text_case: TextCase = "as_written"
     guess_table: GuessTable | None = field(default=None, repr=False)
-    rounded_to: torch.dtype | None = None
-    source: Path | None = None
+    rounded_from: str | None = None
     adapters: Adapters | dict[str, TaskModel] = field(default_factory=Adapters)
 
     def __post_init__(self) -> None:
         if not isinstance(self.adapters, Adapters):
             object.__setattr__(self, "adapters", Adapters(self.adapters))
-        vocabulary, config = self.template.vocabulary, self.transformer.config
+        vocabulary, config = self.template.vocabulary, self.config
         for what, got, wanted in (
             (
                 "image codes",
@@ -241,9 +238,56 @@ class PretrainedModel:
         """Of the image tokenizer, if there is one."""
         return self.image_tokenizer.fingerprint if self.image_tokenizer else None
 
+    @property
+    def transformer(self) -> Transformer:
+        """The transformer as a module, which is read from its file when it is first asked for."""
+        return self.held if isinstance(self.held, Transformer) else self.held.module
+
+    @property
+    def latest(self) -> Transformer | StoredTransformer:
+        """The module if it is in memory, where it may have been changed, and else what reads it."""
+        return self.held if isinstance(self.held, Transformer) else self.held.latest
+
+    @property
+    def described(self) -> Transformer:
+        """The transformer's shape; of its tensors nothing may be asked."""
+        return self.held if isinstance(self.held, Transformer) else self.held.described
+
+    @property
+    def prepared_dtype(self) -> torch.dtype:
+        """What the linear maps are prepared in for decoding."""
+        return self.dtype if isinstance(self.held, Transformer) else self.held.prepared_dtype
+
+    @property
+    def config(self) -> TransformerConfig:
+        """Of the transformer."""
+        return self.held.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer lies."""
+        return self.held.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the transformer as a module."""
+        return (
+            self.held.embedding.tokens.weight.dtype if isinstance(self.held, Transformer) else self.held.dtype
+        )
+
+    @property
+    def rounded_to(self) -> torch.dtype | None:
+        """The dtype for which the weights lost digits when they were loaded; None if they were not rounded."""
+        return None if isinstance(self.held, Transformer) else self.held.rounded_to
+
     @cached_property
     def fingerprint(self) -> str:
         """Of the transformer's weights, as they were before they were rounded; adapters are made for one."""
-        if self.rounded_to is not None and self.source is not None:
-            return fingerprint_of_transformer(read_tensors(self.source))
-        return fingerprint_of_transformer(self.transformer.state_dict())
+        if self.rounded_from is not None:
+            return self.rounded_from
+        latest = self.latest
+        if isinstance(latest, StoredTransformer):
+            return fingerprint_of_transformer(latest.weights)
+        if isinstance(self.held, StoredTransformer) and self.rounded_to is not None:
+            return fingerprint_of_transformer(self.held.weights)
+        return fingerprint_of_transformer(latest.state_dict())

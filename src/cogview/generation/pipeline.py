@@ -70,7 +70,7 @@ class Pipeline:
     def __repr__(self) -> str:
         template, adapters = self.template, ", ".join(self.model.parts.names_for(*get_args(TaskName)))
         return (
-            f"{type(self).__name__}({self.transformer.config.num_parameters:,} parameters, draws "
+            f"{type(self).__name__}({self.model.parts.config.num_parameters:,} parameters, draws "
             f"{template.grid_rows} x {template.grid_columns} codes, on {self.device} in "
             f"{str(self.dtype).removeprefix('torch.')}, adapters: {adapters or 'none'})"
         )

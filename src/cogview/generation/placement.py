@@ -26,18 +26,26 @@ def resolve_device(device: torch.device | str | None) -> torch.device:
     return place
 
 
-def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype | None:
     """Return the dtype that was asked for, or the one that fits the device.
 
+    On a CPU that is None unless one was asked for: float32, or int8 for weights that are stored as such.
+
     Raises:
-        UsageError: it isn't one of the three that the transformer computes in.
+        UsageError: it isn't one that the transformer computes with, or not on this device.
     """
     if dtype is None:
         is_fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if is_fast else torch.float32
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+        return torch.bfloat16 if is_fast else torch.float32 if device.type == "cuda" else None
+    known = {
+        "float32": torch.float32,
+        "bfloat16": torch.bfloat16,
+        "float16": torch.float16,
+        "int8": torch.int8,
+    }
     found = known.get(dtype) if isinstance(dtype, str) else dtype
     if found not in known.values():
         raise UsageError(f"dtype {dtype} is not one of {', '.join(known)}")
-    assert found is not None
+    if found == torch.int8 and device.type != "cpu":
+        raise UsageError(f"int8 weights are for the CPU, got device {device}: leave the dtype out there")
     return found

@@ -32,7 +32,12 @@ from cogview.generation.adapters import (
 )
 from cogview.generation.card import bare_card
 from cogview.generation.parts import MODEL_FORMAT, PretrainedModel
-from cogview.generation.weights import fingerprint_of_transformer, load_transformer, write_weights
+from cogview.generation.weights import (
+    fingerprint_of_transformer,
+    stored_transformer,
+    weights_of,
+    write_transformer,
+)
 from cogview.image.config import FOLDER_NAME
 from cogview.image.decoder_folder import DECODERS_NAME, refuse_lost_decoders
 from cogview.image.tokenizer import (
@@ -49,6 +54,8 @@ from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.config import TransformerConfig
 
 VERSION = 1
+INT8_VERSION = 2
+"""Of folders whose weights are stored as int8, which older versions of this package cannot read."""
 REQUIRED_FILES = (
     "config.json",
     "model.safetensors",
@@ -83,8 +90,8 @@ def save_pretrained(
     Args:
         model: what to write.
         folder: made, or replaced if it exists.
-        dtype: of the transformer's weights on disk, for instance `torch.float16` at half the size; as they are by
-            default.
+        dtype: of the transformer's weights on disk, for instance `torch.float16` at half the size, or `torch.int8` at a
+            quarter; as they are by default. Adapters that were made for the weights belong to their int8 form as well.
         read: gives each of the transformer's tensors, by name and in parts along its first axis, to one that lies
             elsewhere than in memory; the model's own transformer may then be on the meta device.
 
@@ -117,10 +124,12 @@ def save_pretrained(
 
     template = dataclasses.asdict(model.template)
     vocabulary = template.pop("vocabulary")
+    dtype = dtype or (torch.int8 if model.prepared_dtype == torch.int8 else None)
+    is_int8 = dtype == torch.int8
     config = {
         "format": MODEL_FORMAT,
-        "version": VERSION,
-        "transformer": dataclasses.asdict(model.transformer.config),
+        "version": INT8_VERSION if is_int8 else VERSION,
+        "transformer": dataclasses.asdict(model.config),
         "vocabulary": vocabulary,
         "template": template,
         "text_tokenizer": model.text_fingerprint,
@@ -128,10 +137,11 @@ def save_pretrained(
         "guidance": model.guidance,
         "top_p": model.top_p,
         "text_case": model.text_case,
+        **({"rounded_from": model.fingerprint} if is_int8 else {}),
     }
     with atomic_folder(folder, refuse) as unfinished:
         atomic_write_json(unfinished / "config.json", config)
-        write_weights(unfinished / "model.safetensors", model.transformer.state_dict(), dtype, read)
+        write_transformer(unfinished / "model.safetensors", model.latest, dtype, read)
         if model.text_tokenizer:
             model.text_tokenizer.save(unfinished / "text.model")
         if model.image_tokenizer:
@@ -142,19 +152,21 @@ def save_pretrained(
         if model.guess_table:
             model.guess_table.save(unfinished)
         card = model.card or bare_card(
-            model.transformer.config, model.template, model.text_tokenizer, model.image_tokenizer
+            model.config, model.template, model.text_tokenizer, model.image_tokenizer
         )
         atomic_write_text(unfinished / CARD_FILE, card)
         if model.samples:
             (unfinished / SAMPLES_FILE).write_bytes(model.samples)
         if model.adapters:
-            written = fingerprint_of_transformer(model.transformer.state_dict(), dtype)
+            written = model.fingerprint
+            if not is_int8:
+                written = fingerprint_of_transformer(weights_of(model.latest), dtype)
             for name, adapter in model.adapters.items():
                 save_task_model(
                     adapter,
                     unfinished / ADAPTERS_FOLDER / name,
                     model,
-                    dtype or torch.float16,
+                    dtype if dtype and not is_int8 else torch.float16,
                     fingerprint=written,
                 )
 
@@ -167,8 +179,8 @@ def load_pretrained(
     Args:
         folder: as `save_pretrained` writes it.
         device: where the parts will lie.
-        dtype: of the transformer's weights in memory; float32 by default. The image tokenizer stays float32, since half
-            precision shows in its pictures.
+        dtype: of the transformer's weights in memory; by default float32, or int8 if they are stored so. The image
+            tokenizer stays float32, since half precision shows in its pictures.
 
     Raises:
         CogViewError: the folder is missing, incomplete, of another kind or version, or its parts do not belong
@@ -204,11 +216,15 @@ def load_pretrained(
                 f"The {what.replace('_', ' ')} in {folder} has fingerprint {got}, but the transformer learnt with "
                 f"{config.get(what)}: put back the tokenizer that the model was trained with."
             )
-    transformer, rounded_to = load_transformer(
-        folder / "model.safetensors", transformer_config, device, dtype or torch.float32
+    is_int8 = config["version"] == INT8_VERSION
+    held = stored_transformer(
+        folder / "model.safetensors",
+        transformer_config,
+        device,
+        dtype or (torch.int8 if is_int8 else torch.float32),
     )
     model = PretrainedModel(
-        transformer=transformer,
+        held=held,
         template=template,
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
@@ -219,8 +235,7 @@ def load_pretrained(
         words=KnownWords.in_folder(folder),
         text_case=_text_case(config, source),
         guess_table=GuessTable.in_folder(folder),
-        rounded_to=rounded_to,
-        source=folder / "model.safetensors",
+        rounded_from=_rounded_from(config, source) if is_int8 else None,
     )
     return dataclasses.replace(model, adapters=find_adapters(folder / ADAPTERS_FOLDER, model))
 
@@ -253,6 +268,16 @@ def _number(
             f"{source} has a {name} of {number!r}, wanted {bounds[0]:g} to {bounds[1]:g}: export the model again."
         )
     return float(number)
+
+
+def _rounded_from(config: dict[str, Any], source: Path) -> str:
+    """Return the fingerprint of the weights that int8 ones were rounded from."""
+    fingerprint = config.get("rounded_from")
+    if not isinstance(fingerprint, str) or not re.fullmatch(r"[0-9a-f]{16}", fingerprint):
+        raise CogViewError(
+            f"{source} has a rounded_from of {fingerprint!r}, wanted a fingerprint: export the model again."
+        )
+    return fingerprint
 
 
 def _text_case(config: dict[str, Any], source: Path) -> TextCase:
@@ -342,9 +367,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     if kind != MODEL_FORMAT:
         raise CogViewError(f"{folder} is not a model folder of this project: its config has format {kind!r}.")
-    if config.get("version") != VERSION:
+    if config.get("version") not in (VERSION, INT8_VERSION):
         raise CogViewError(
-            f"The model folder {folder} has version {config.get('version')!r} and this cogview reads version "
-            f"{VERSION}: install the cogview that wrote it, or export it again."
+            f"The model folder {folder} has version {config.get('version')!r} and this cogview reads versions "
+            f"{VERSION} and {INT8_VERSION}: install the cogview that wrote it, or export it again."
         )
     return config

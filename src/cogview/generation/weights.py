@@ -2,18 +2,26 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError
-from cogview.tensors import MisfitError, build_to_fit, read_tensors, stored_shapes
+from cogview.tensors import MisfitError
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
+from cogview.transformer.quantized import SCALE_SUFFIX, QuantizedRows, is_quantized
+from cogview.transformer.stored import StoredTransformer
 
-_KINDS = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
+_KINDS = {
+    torch.int8: "I8",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+}
 """What the format calls the dtypes of weights; the last come first in a file, so that all lie at multiples of their
 size."""
 
@@ -58,23 +66,77 @@ def write_weights(
         assert file.tell() == start + end, "the parts are not the tensors that were announced"
 
 
-def load_transformer(
+def weights_of(transformer: Transformer | StoredTransformer) -> Mapping[str, Tensor]:
+    """Return the weights by name; those in a file are read when they are asked for."""
+    if isinstance(transformer, Transformer):
+        return transformer.state_dict()
+    return _Read(transformer)
+
+
+class _Read(Mapping[str, Tensor]):
+    """The weights of a transformer in a file, in its dtype."""
+
+    def __init__(self, stored: StoredTransformer) -> None:
+        self._stored = stored
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._stored.tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored.weights)
+
+    def __len__(self) -> int:
+        return len(self._stored.weights)
+
+
+def write_transformer(
+    path: Path,
+    transformer: Transformer | StoredTransformer,
+    dtype: torch.dtype | None = None,
+    read: Callable[[str], Iterable[Tensor]] | None = None,
+) -> None:
+    """Write a transformer's weights, one after the other.
+
+    Args:
+        path: the file.
+        transformer: in memory or in another file.
+        dtype: that they are stored in: their own if None; as int8, matrices are rounded by a step for each row.
+        read: as for `write_weights`.
+    """
+    values = weights_of(transformer)
+    described = values if isinstance(transformer, Transformer) else transformer.described_weights()
+
+    def as_held(name: str) -> Iterable[Tensor]:
+        return read(name) if read else [values[name]]
+
+    if dtype != torch.int8:
+        write_weights(path, described, dtype, as_held)
+        return
+    quantized = [name for name in described if is_quantized(name)]
+    written = {name: torch.empty_like(each, device="meta") for name, each in described.items()}
+    written |= {name: written[name].new_empty(written[name].shape, dtype=torch.int8) for name in quantized}
+    written |= {name + SCALE_SUFFIX: torch.empty(len(written[name]), device="meta") for name in quantized}
+
+    def as_written(name: str) -> Iterable[Tensor]:
+        if name not in described:
+            return (QuantizedRows.of(part).steps for part in as_held(name.removesuffix(SCALE_SUFFIX)))
+        return (QuantizedRows.of(part).numbers if name in quantized else part for part in as_held(name))
+
+    write_weights(path, written, read=as_written)
+
+
+def stored_transformer(
     path: Path, config: TransformerConfig, device: torch.device | str, dtype: torch.dtype
-) -> tuple[Transformer, torch.dtype | None]:
-    """Build a transformer of a file's weights, in evaluation mode; return what they had to be rounded to, too.
+) -> StoredTransformer:
+    """Return a transformer whose weights stay in a file until they are needed.
 
     Raises:
         CogViewError: the file cannot be read, or is not of that config.
     """
-    try:  # without weights of its own: they come from the file, so none are drawn
-        transformer = build_to_fit(lambda: Transformer(config), config.num_layers, stored_shapes(path))
+    try:
+        return StoredTransformer(path, config, device, dtype)
     except MisfitError as error:
         raise misfit(path, error) from error
-    weights = read_tensors(path)
-    is_exact = all(torch.promote_types(tensor.dtype, dtype) == dtype for tensor in weights.values())
-    weights = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
-    transformer.load_state_dict(weights, assign=True)
-    return transformer.eval(), None if is_exact else dtype
 
 
 def misfit(path: Path, error: Exception) -> CogViewError:
@@ -93,7 +155,7 @@ def fingerprint_of_transformer(weights: Mapping[str, Tensor], dtype: torch.dtype
         dtype: that they are first rounded to, as a file of it would.
     """
     digest = hashlib.sha256()
-    for name in sorted(weights):
+    for name in sorted(weights):  # read one by one, if they lie in a file
         values = weights[name].detach().to("cpu", dtype).to(torch.float16).contiguous()
         digest.update(f"{name} {tuple(values.shape)}".encode())
         digest.update(values.numpy().data)

@@ -243,5 +243,5 @@ def fingerprint_of_decoder(decoder: RefiningDecoder, dtype: torch.dtype = torch.
     for name, weight in sorted(decoder.state_dict().items()):
         values = weight.detach().to("cpu", dtype).float().contiguous()
         digest.update(f"{name} {tuple(values.shape)}".encode())
-        digest.update(values.numpy().tobytes())
+        digest.update(values.view(-1).numpy().data)
     return digest.hexdigest()[:16]

@@ -15,6 +15,7 @@ from cogview.image.decoder import RefiningDecoder, fingerprint_of_decoder
 from cogview.image.decoder_config import DecoderConfig
 from cogview.plain_json import dataclass_from_json
 from cogview.tensors import MisfitError, build_to_fit, read_tensors, stored_shapes
+from cogview.uninitialised import uninitialised
 
 DECODERS_NAME = "decoders"
 """What the folder of further decoders is called inside an image tokenizer's."""
@@ -86,7 +87,8 @@ def load_decoder(folder: Path, config: AutoencoderConfig, image_tokenizer: str) 
         raise CogViewError(
             f"{path}: its tensors are not those of config.json ({error}); the two files belong to different decoders"
         ) from error
-    decoder = build()
+    with uninitialised("cpu"):
+        decoder = build()
     decoder.load_state_dict(read_tensors(path))
     found = fingerprint_of_decoder(decoder)
     if found != content.get("fingerprint"):

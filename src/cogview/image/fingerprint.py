@@ -48,5 +48,5 @@ def fingerprint_of_weights(config: AutoencoderConfig, weights: dict[str, Tensor]
     for name in sorted(weights):
         values = weights[name].to("cpu", torch.float32).contiguous()
         digest.update(f"{name} {tuple(values.shape)}".encode())
-        digest.update(values.numpy().tobytes())
+        digest.update(values.view(-1).numpy().data)
     return digest.hexdigest()[:16]

@@ -33,6 +33,7 @@ from cogview.image.vqgan import VQGAN
 from cogview.image.vqvae import VQVAE
 from cogview.plain_json import dataclass_from_json, section_from_json
 from cogview.tensors import MisfitError, build_to_fit, read_tensors, stored_shapes
+from cogview.uninitialised import uninitialised
 
 FORMAT = "cogview-image-tokenizer"
 VERSION = 1
@@ -339,7 +340,8 @@ def autoencoder_of(config: AutoencoderConfig, weights: Mapping[str, Tensor]) -> 
         config: its configuration.
         weights: of the names and shapes that `check_fit` takes; of any floats.
     """
-    autoencoder = build_autoencoder(config)
+    with uninitialised("cpu"):
+        autoencoder = build_autoencoder(config)
     autoencoder.load_state_dict(dict(weights), strict=False)
     autoencoder.quantizer.take_codebook_as_it_is()
     return autoencoder

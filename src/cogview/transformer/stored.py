@@ -1,0 +1,171 @@
+"""A transformer in a file, of which no more is in memory than is asked for."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from threading import Lock
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from cogview.tensors import TensorFile, as_weights, build_to_fit, read_tensors
+from cogview.transformer.block import SandwichBlock
+from cogview.transformer.config import TransformerConfig
+from cogview.transformer.model import Transformer
+from cogview.transformer.quantized import SCALE_SUFFIX, QuantizedRows, is_quantized
+from cogview.uninitialised import uninitialised
+
+Filled = TypeVar("Filled", bound=nn.Module)
+
+
+class StoredWeights(Mapping[str, Tensor]):
+    """A transformer's tensors in a file, by name and as they were stored, each read when it is asked for.
+
+    Args:
+        path: a safetensors file.
+
+    Raises:
+        CogViewError: it cannot be read, or holds no weights: a quantized matrix that has no steps is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = TensorFile(path)
+        found = self._file.shapes
+        self._quantized = {name for name, dtype in self._file.dtypes.items() if dtype == torch.int8}
+        self.shapes = {name: shape for name, shape in found.items() if not self._is_steps(name)}
+        for name in self._quantized:
+            as_read, steps = found[name], found.get(name + SCALE_SUFFIX)
+            if not is_quantized(name) or len(as_read) != 2 or steps is None or list(steps) != [as_read[0]]:
+                read_tensors(path)  # says that whole numbers without steps mean nothing
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether matrices are stored as int8."""
+        return bool(self._quantized)
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """Return what holds a tensor exactly; fp32 for a quantized one."""
+        stored = self._file.dtypes[name]
+        return torch.float32 if stored == torch.int8 else torch.float16 if stored.itemsize == 1 else stored
+
+    def quantized(self, name: str) -> QuantizedRows | None:
+        """Return a matrix that is stored as int8; None if it is not."""
+        if name not in self._quantized:
+            return None
+        return QuantizedRows(self._file.read(name), self._file.read(name + SCALE_SUFFIX).float())
+
+    def _is_steps(self, name: str) -> bool:
+        return name.endswith(SCALE_SUFFIX) and name.removesuffix(SCALE_SUFFIX) in self._quantized
+
+    def __getitem__(self, name: str) -> Tensor:
+        rows = self.quantized(name)
+        return as_weights(name, self._file.read(name)) if rows is None else rows.floats()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+class StoredTransformer:
+    """A transformer whose weights lie in a safetensors file.
+
+    Decoding reads it block by block into its prepared form. Whoever wants the module makes it be read as a whole, once,
+    and from then on that is what counts: it may be changed.
+
+    Args:
+        path: the file.
+        config: its shape.
+        device: where weights go.
+        dtype: that they are rounded to: a floating one, or int8 by rows. Then the module has the rounded weights in
+            fp32.
+
+    Attributes:
+        weights: as they were stored.
+        rounded_to: the dtype, if it does not hold all of them exactly; else None.
+
+    Raises:
+        CogViewError: the file cannot be read, or holds no weights.
+        MisfitError: it is not of that config.
+    """
+
+    def __init__(
+        self, path: Path, config: TransformerConfig, device: torch.device | str, dtype: torch.dtype
+    ) -> None:
+        self.weights = StoredWeights(path)
+        self._shell = build_to_fit(lambda: Transformer(config), config.num_layers, self.weights.shapes)
+        self.config = config
+        self.device = torch.device(device)
+        self.prepared_dtype = dtype
+        self.dtype = torch.float32 if dtype == torch.int8 else dtype
+        is_exact = all(
+            torch.promote_types(self.weights.dtype_of(name), self.dtype) == self.dtype
+            for name in self.weights
+        ) and (dtype != torch.int8 or self.weights.is_quantized)
+        self.rounded_to = None if is_exact else dtype
+        self._lock = Lock()
+        self._module: Transformer | None = None
+
+    @property
+    def module(self) -> Transformer:
+        """The whole transformer, in evaluation mode."""
+        with self._lock:
+            if self._module is None:
+                weights = {name: self.tensor(name) for name in self.weights}
+                self._shell.load_state_dict(weights, assign=True)
+                self._module = self._shell.eval()
+            return self._module
+
+    @property
+    def latest(self) -> "Transformer | StoredTransformer":
+        """The module, if it was asked for, and else this."""
+        return self if self._module is None else self._module
+
+    @property
+    def described(self) -> Transformer:
+        """The transformer's shape; of its tensors nothing may be asked."""
+        return self._shell
+
+    def described_weights(self) -> dict[str, Tensor]:
+        """Return the module's tensors by name, on the meta device."""
+        return {
+            name: torch.empty(tuple(shape), dtype=self.dtype, device="meta")
+            for name, shape in self.weights.shapes.items()
+        }
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor of the module's state dict, on the device."""
+        tensor = self.weights[name]
+        if self.prepared_dtype == torch.int8 and is_quantized(name):
+            tensor = QuantizedRows.of(tensor).floats()
+        return tensor.to(self.device, self.dtype)
+
+    def table(self) -> Tensor:
+        """Return the rows of the embedding in the narrowest dtype that holds what the module has."""
+        name = "embedding.tokens.weight"
+        stored = self.weights[name]
+        is_held = torch.promote_types(stored.dtype, self.dtype) == self.dtype
+        return stored.to(self.device, stored.dtype if is_held else self.dtype)
+
+    def blocks(self) -> Iterator[SandwichBlock]:
+        """Yield the blocks, each read when it is its turn."""
+        for index in range(self.config.num_layers):
+            with uninitialised("meta"):
+                block = SandwichBlock(self.config)
+            yield self._filled(block, f"blocks.{index}.")
+
+    def outside_blocks(self) -> Transformer:
+        """Return a transformer of which only the positions and the last norm are read; the rest has shapes alone."""
+        with uninitialised("meta"):
+            whole = Transformer(self.config)
+        names = [
+            name for name in whole.state_dict() if name.startswith(("embedding.positions.", "final_norm."))
+        ]
+        whole.load_state_dict({name: self.tensor(name) for name in names}, strict=False, assign=True)
+        return whole.eval()
+
+    def _filled(self, module: Filled, prefix: str) -> Filled:
+        state = {name: self.tensor(prefix + name) for name in module.state_dict()}
+        module.load_state_dict(state, assign=True)
+        return module.eval()
