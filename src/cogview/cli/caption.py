@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cogview.cli.report import print_above_bars, print_result, progress_bar
+from cogview.decoding.config import DtypeName
 
 _PICTURES_AT_ONCE = 16
 
@@ -26,7 +27,7 @@ def run(
     language: Literal["zh", "en"] | None = None,
     strict: bool = False,
     device: str | None = None,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    dtype: DtypeName | None = None,
     json: bool = False,
 ) -> None:
     """Write captions of pictures.

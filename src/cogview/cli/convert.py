@@ -16,7 +16,7 @@ def run(
     out: Path,
     /,
     *,
-    to: Literal["cogview", "released"] = "cogview",
+    to: Literal["cogview", "released", "int8"] = "cogview",
     task: Literal["text-to-image", "captioning", "super-resolution"] | None = None,
     text_tokenizer: Path | None = None,
     image_tokenizer: Path | None = None,
@@ -33,9 +33,11 @@ def run(
     whatever it names.
 
     Args:
-        source: the checkpoint or token set; with --to released, a model folder or tokens of ours.
+        source: the checkpoint or token set; with --to released, a model folder or tokens of ours; with --to int8, a
+            model folder.
         out: the folder to make, or the file of a token set.
-        to: cogview for folders of ours; released for the layout of the authors' release, in float16.
+        to: cogview for folders of ours; released for the layout of the authors' release, in float16; int8 for a model
+            folder of ours at a quarter of float32's size, whose matrices are rounded to 8 bits by rows.
         task: what a released transformer has learnt, which its weights do not tell: text-to-image by default. Of the
             others a folder is made that --captioner and --magnifier take beside the model.
         text_tokenizer: to put beside a released transformer or its tokens: the authors' SentencePiece file of 50,000
@@ -59,6 +61,9 @@ def run(
     if to == "released" and (source / "manifest.json").is_file():
         _refuse_others(flags, ())
         facts, lines = _tokens_to_released(source, out)
+    elif to == "int8":
+        _refuse_others(flags, ())
+        facts, lines = _to_int8(source, out)
     elif to == "released":
         _refuse_others(flags, ("--num-ranks",))
         facts, lines = _transformer_to_released(source, out, 1 if num_ranks is None else num_ranks)
@@ -163,7 +168,7 @@ def _transformer_to_released(source: Path, out: Path, num_ranks: int) -> _Said:
     from cogview.interop.released_transformer import HEAD_SIZE, write_released_transformer
 
     model = write_released_transformer(find_model_folder(source), out, num_ranks)
-    config = model.transformer.config
+    config = model.config
     lines = [f"{_described(model)}, as {num_ranks} {'rank' if num_ranks == 1 else 'ranks'}"]
     if model.rounded_to:
         lines.append("its weights were rounded to float16")
@@ -187,8 +192,19 @@ def _transformer_to_released(source: Path, out: Path, num_ranks: int) -> _Said:
     return facts, lines
 
 
+def _to_int8(source: Path, out: Path) -> _Said:
+    """Write a model with int8 weights."""
+    import torch
+
+    from cogview.generation.pretrained import find_model_folder, load_pretrained, save_pretrained
+
+    model = load_pretrained(find_model_folder(source), dtype=torch.int8)
+    save_pretrained(model, out, torch.int8)
+    return {"folder": out, "kind": "model in int8", **_facts(model)}, [f"{_described(model)}, in int8"]
+
+
 def _facts(model: "PretrainedModel") -> dict[str, Any]:
-    config = model.transformer.config
+    config = model.config
     return {
         "num_layers": config.num_layers,
         "hidden_size": config.hidden_size,
@@ -200,7 +216,7 @@ def _facts(model: "PretrainedModel") -> dict[str, Any]:
 
 
 def _described(model: "PretrainedModel") -> str:
-    config = model.transformer.config
+    config = model.config
     return (
         f"a transformer of {config.num_layers} layers, width {config.hidden_size:,}, {config.num_heads} heads and "
         f"{config.num_parameters:,} parameters"

@@ -2,10 +2,11 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from cogview.cli.drawn_pictures import save_picture
 from cogview.cli.report import print_result, progress_bar
+from cogview.decoding.config import DtypeName
 from cogview.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def run(
     guidance: float | None = None,
     out: Path = Path("out/attention"),
     device: str | None = None,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    dtype: DtypeName | None = None,
     json: bool = False,
 ) -> None:
     """Draw what each layer and head of a model looks at while it draws a picture for a text.

@@ -5,9 +5,10 @@ import platform
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from cogview.cli.report import print_result, progress_bar
+from cogview.decoding.config import DtypeName
 from cogview.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def run(
     guidance: float | None = None,
     out: Path = Path("out/composition"),
     device: str | None = None,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    dtype: DtypeName | None = None,
     json: bool = False,
 ) -> None:
     """Count how often drawn pictures of scenes show the objects, number, ground, relation and style asked for.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cogview.cli.report import print_result
+from cogview.decoding.config import DtypeName
 from cogview.errors import CogViewError, UsageError
 
 FORMAT, VERSION = "cogview-model-report", 1
@@ -56,7 +57,7 @@ def run(
     batch_size: int = 32,
     num_workers: int = 0,
     device: str | None = None,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    dtype: DtypeName | None = None,
     json: bool = False,
 ) -> None:
     """Make the report of a checkpoint: what it is, what it draws, its figures, what it was made by.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cogview.cli.report import print_result
+from cogview.decoding.config import DtypeName
 from cogview.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def run(
     batch_size: int = 32,
     num_workers: int = 0,
     device: str | None = None,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    dtype: DtypeName | None = None,
     json: bool = False,
 ) -> None:
     """Measure the pictures that a model draws for captions beside the real ones, as the paper does.

@@ -12,6 +12,7 @@ from cogview.cli.drawing_display import PreviewSheet, check_preview, progress_di
 from cogview.cli.drawing_run import DrawingRun, print_pictures
 from cogview.cli.drawn_pictures import picture_folder, tell_kept
 from cogview.cli.prompts import Prompts
+from cogview.decoding.config import DtypeName
 from cogview.errors import UsageError
 from cogview.files import sha256_of
 
@@ -46,7 +47,7 @@ def run(
     preview: Path | None = None,
     strict: bool = False,
     device: str | None = None,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    dtype: DtypeName | None = None,
     json: bool = False,
 ) -> None:
     """Draw pictures for texts.

@@ -2,11 +2,12 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
 from cogview.cli.report import print_result
+from cogview.decoding.config import DtypeName
 from cogview.errors import UsageError
 from cogview.recipes.config import TextToImageRecipe, TokenShape
 
@@ -39,7 +40,7 @@ def run(
     grid: tuple[int, int] | None = None,
     image_codes: int | None = None,
     text_pieces: int | None = None,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    dtype: DtypeName | None = None,
     json: bool = False,
 ) -> None:
     """Tell what a run will need before it is launched.

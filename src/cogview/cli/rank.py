@@ -1,9 +1,9 @@
 """`cogview rank`: orders pictures by how well a text fits them."""
 
 from pathlib import Path
-from typing import Literal
 
 from cogview.cli.report import print_result
+from cogview.decoding.config import DtypeName
 from cogview.errors import UsageError
 
 
@@ -16,7 +16,7 @@ def run(
     captioner: str | None = None,
     strict: bool = False,
     device: str | None = None,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    dtype: DtypeName | None = None,
     json: bool = False,
 ) -> None:
     """Order pictures by how well a text fits them, the best first.

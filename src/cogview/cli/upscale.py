@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cogview.cli.drawn_pictures import picture_folder, save_picture, tell_kept
 from cogview.cli.report import print_result, progress_bar
+from cogview.decoding.config import DtypeName
 from cogview.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def run(
     strict: bool = False,
     force: bool = False,
     device: str | None = None,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    dtype: DtypeName | None = None,
     json: bool = False,
 ) -> None:
     """Draw pictures again at twice or four times the size that the model encodes.

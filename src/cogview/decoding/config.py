@@ -10,6 +10,8 @@ LinearBackend = Literal["auto", "packed", "plain"]
 """Kernels of the linear maps: `packed` has weights in the layout that oneDNN or FBGEMM prefers (CPU only), `plain` is
 what PyTorch runs by itself, `auto` is packed wherever that is possible."""
 
+DtypeName = Literal["float32", "bfloat16", "float16", "int8"]
+"""What weights are rounded to: floats, or whole numbers of 8 bits with a step for each row (CPU only)."""
 
 Sampler = Literal["gumbel", "inversion"]
 """How the random number of a place becomes a code.

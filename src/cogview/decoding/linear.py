@@ -35,7 +35,7 @@ class DecodingLinear(Protocol):
 
 
 _PACKED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_BLOCKS = (8, 16, 24, 32, 48, 64, 96, 128)
+_BLOCKS = (8, 16, 32, 64, 96, 128)
 """Numbers of rows that packed kernels run.
 
 For each number of rows and shape of weights oneDNN writes code of its own, half a megabyte, and keeps it (torch 2.13,

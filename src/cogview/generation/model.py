@@ -105,8 +105,8 @@ class LoadedModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the transformer's weights."""
-        return self.parts.dtype
+        """What the transformer's weights were rounded to; with int8, the module has the rounded ones in float32."""
+        return self.parts.prepared_dtype
 
     @property
     def adapters(self) -> MappingProxyType[str, TaskModel]:

@@ -383,9 +383,9 @@ def load(
         path_or_hub_id: a model folder, the folder of a training run, `OWNER/NAME` on the Hugging Face hub (the only
             case in which the network is used), or None for the bundled model.
         device: "cpu", "cuda", "cuda:1", ...; a GPU if there is one by default.
-        dtype: of the transformer's weights: float32, bfloat16 or float16, as torch's dtype or as a name. By default
-            float32 on CPU and bfloat16 on a GPU that computes it. A model that is to be saved again should be loaded
-            as float32, which holds every stored dtype exactly.
+        dtype: of the transformer's weights: float32, bfloat16, float16, or int8 on a CPU, as torch's dtype or as a
+            name. By default float32 on CPU, or int8 if they are stored so, and bfloat16 on a GPU that computes it. A
+            model that is to be saved again should be loaded as float32, which holds every stored dtype exactly.
 
     Raises:
         UsageError: the device or the dtype is unknown or not to be had here.

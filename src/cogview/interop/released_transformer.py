@@ -283,7 +283,7 @@ def write_released_transformer(folder: Path, out: Path, num_ranks: int = 1) -> P
     """
     refuse_taken(out)
     model = load_pretrained(folder, dtype=torch.float16)
-    config = model.transformer.config
+    config = model.config
     if config.layer_norm != "sandwich":
         raise UsageError(
             f"the released layout is for layer_norm sandwich, and {folder} has {config.layer_norm}"
