@@ -3,9 +3,10 @@
     python bench/plan.py            # all shapes, about four minutes on 2 cores
     python bench/plan.py --quick    # one of each
 
-Each measurement is a process of its own, and is how far its resident memory grew at most, over what it was after a
-first tiny piece of the same work. Large buffers lie in large pages, as under the command `cogview`; without them the
-peaks of training are up to a sixth higher.
+Each measurement is a process of its own. Of training it is how far its resident memory grew at most, over what it was
+after a first tiny piece of the same work; of drawing, all that it had at most. The last lines are whole commands:
+`cogview plan bundled --generate` beside `cogview generate` with the bundled model. While training, large buffers lie in
+large pages, as under the command `cogview`; without them the peaks of training are up to a sixth higher.
 """
 
 import gc
@@ -14,21 +15,26 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command does; torch reads it when it is imported
+if '"work": "draw"' not in " ".join(sys.argv):  # as the command does; torch reads it when it is imported
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import numpy as np
 import torch
 import tyro
 
+from bundled import TEXT
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
 from cogview.files import atomic_write_json
 from cogview.generation.text_to_image import draw, picture_request
+from cogview.generation.weights import write_transformer
 from cogview.planning.devices import find_device
 from cogview.planning.generation import generation_memory
 from cogview.planning.training import TrainingPlanner
@@ -41,6 +47,7 @@ from cogview.training.stepper import Stepper
 from cogview.training.transformer import TransformerTask
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
+from cogview.transformer.stored import StoredTransformer
 from environment import RESULTS, describe
 
 NUM_STEPS = 4
@@ -59,7 +66,7 @@ class Case:
     num_image_codes: int = 8_192
     num_text_pieces: int = 50_000
     num_micro_batches: int = 1
-    precision: Literal["float32", "bfloat16", "bfloat16_o2", "float16_o2"] = "float32"
+    precision: Literal["float32", "bfloat16", "int8", "bfloat16_o2", "float16_o2"] = "float32"
     optimizer: Literal["adamw", "muon"] = "adamw"
     attention: Literal["fused", "relaxed"] = "fused"
     normaliser: Literal["vocabulary", "legal"] = "vocabulary"
@@ -139,8 +146,26 @@ CASES = {
         num_text_pieces=8_000,
         precision="bfloat16",
     ),
+    "draw 12 x 768, int8, 8 at once": Case(
+        work="draw",
+        num_layers=12,
+        hidden_size=768,
+        batch=8,
+        side=16,
+        num_text_pieces=8_000,
+        precision="int8",
+    ),
     "draw 8 x 1024, float32, 2 at once": Case(work="draw", num_layers=8, hidden_size=1024, batch=2),
 }
+COMMANDS = (
+    ("1",),
+    ("16",),
+    ("1", "--dtype", "int8"),
+    ("16", "--dtype", "int8"),
+    ("16", "--dtype", "int8", "--cache", "float16"),
+    ("16", "--cache", "float16"),
+    ("16", "--dtype", "float16"),
+)
 QUICK = (list(CASES)[3], list(CASES)[-2])
 
 
@@ -172,11 +197,13 @@ def measure(case: Case) -> float:
     tiny = replace(
         case, num_layers=1, hidden_size=64, batch=1, side=2, num_image_codes=64, num_text_pieces=64
     )
-    work = _train if case.work == "train" else _draw
-    work(tiny)
+    if case.work == "draw":
+        _draw(case)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    _train(tiny)
     gc.collect()
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    work(case)
+    _train(case)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
 
 
@@ -198,11 +225,54 @@ def _train(case: Case) -> None:
         stepper.step()
 
 
+def _weights_of(case: Case) -> Path:
+    """Write a file of weights as models have them, in another process, whose memory does not count."""
+    path = Path(tempfile.mkdtemp()) / "model.safetensors"
+    words = [sys.executable, __file__, "--write", json.dumps(asdict(case)), str(path)]
+    subprocess.run(words, check=True)
+    return path
+
+
+def _write(case: Case, path: Path) -> None:
+    torch.manual_seed(0)
+    write_transformer(path, Transformer(case.recipe.transformer), torch.float16)
+
+
+def command_bytes(words: Sequence[str]) -> tuple[float, float]:
+    """Return what is foretold of a command that draws with the bundled model, and the peak of its process.
+
+    Args:
+        words: flags that `plan` and `generate` both have, the number of pictures first.
+    """
+    num, *flags = words
+    program = [sys.executable, "-m", "cogview"]
+    plan = [*program, "plan", "bundled", "--generate", "--json", "--batch", num, *flags]
+    told = json.loads(subprocess.run(plan, capture_output=True, text=True, check=True).stdout)
+    with tempfile.TemporaryDirectory() as folder:
+        generate = [
+            *program,
+            "generate",
+            TEXT,
+            "--num-candidates",
+            num,
+            "--out",
+            folder,
+            "--device",
+            "cpu",
+            *flags,
+        ]
+        process = subprocess.Popen(generate, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert not process.returncode, "the command has drawn"
+    return told["generation"]["bytes"], usage.ru_maxrss * 1024
+
+
 def _draw(case: Case) -> None:
     """Draw pictures for one text."""
     template, dtype = case.template, getattr(torch, case.precision)
-    transformer = Transformer(case.recipe.transformer).to(dtype).eval()
-    runner = Runner.of(transformer, max_batch=case.batch)
+    stored = StoredTransformer(_weights_of(case), case.recipe.transformer, CPU, dtype)
+    runner = Runner.of(stored, dtype=dtype, max_batch=case.batch)
     pieces, config = [1] * template.max_text_pieces, SamplingConfig(top_p=0.8)
     draw(runner, [picture_request(runner, template, pieces, seed, config) for seed in range(case.batch)])
 
@@ -213,6 +283,7 @@ def main(*, quick: bool = False) -> None:
     Args:
         quick: one training and one drawing only, and nothing is written.
     """
+    os.environ.pop("THP_MEM_ALLOC_ENABLE", None)  # each process chooses for itself
     environment = describe(CPU)
     figures: list[dict[str, Any]] = []
     print("| work | foretold MiB | measured MiB | foretold / measured |\n|---|---|---|---|")
@@ -220,6 +291,14 @@ def main(*, quick: bool = False) -> None:
         if quick and name not in QUICK:
             continue
         predicted, measured = predicted_bytes(case), measured_bytes(case)
+        figures.append({"work": name, "predicted_bytes": predicted, "measured_bytes": measured})
+        print(
+            f"| {name} | {predicted / 2**20:,.0f} | {measured / 2**20:,.0f} | {predicted / measured:.3f} |",
+            flush=True,
+        )
+    for words in () if quick else COMMANDS:
+        predicted, measured = command_bytes(words)
+        name = f"cogview generate --num-candidates {' '.join(words)}"
         figures.append({"work": name, "predicted_bytes": predicted, "measured_bytes": measured})
         print(
             f"| {name} | {predicted / 2**20:,.0f} | {measured / 2**20:,.0f} | {predicted / measured:.3f} |",
@@ -237,5 +316,7 @@ def main(*, quick: bool = False) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         print(measure(Case(**json.loads(sys.argv[2]))))
+    elif sys.argv[1:2] == ["--write"]:
+        _write(Case(**json.loads(sys.argv[2])), Path(sys.argv[3]))
     else:
         tyro.cli(main)

@@ -20,7 +20,7 @@ from cogview.decoding.forward import Part, extend
 from cogview.decoding.gumbel import draw_by_gumbel, key_of
 from cogview.decoding.linear import prepare_linear
 from cogview.decoding.places import find_places
-from cogview.decoding.pool import PagePool, Row
+from cogview.decoding.pool import PagePool, Row, cache_dtype
 from cogview.decoding.proposer import Proposer
 from cogview.decoding.request import Context, Request
 from cogview.transformer.model import Transformer
@@ -230,8 +230,7 @@ class Ours:
     def start(self, batch: int, length: int) -> None:
         """Make up keys and values."""
         weights = self.runner.engine.weights
-        cpu_dtype = torch.float32 if self.dtype == torch.float32 else torch.float16
-        pool_dtype = cpu_dtype if weights.device.type == "cpu" else self.dtype
+        pool_dtype = cache_dtype(self.shape, self.dtype, weights.device.type)
         self.pool = PagePool(self.shape, 1, pool_dtype, weights.device)
         self.rows = [Row(self.pool, self.shape.num_positions) for _ in range(batch)]
         for row in self.rows:
@@ -270,7 +269,7 @@ class Ours:
         """Return what a step must read: the weights of the blocks and of the legal rows of the head, and the cache."""
         d, inner = self.shape.hidden_size, self.shape.mlp_factor * self.shape.hidden_size
         num_weights = self.shape.num_layers * (4 * d * d + 2 * d * inner) + self.num_codes * d
-        cache_itemsize = 4 if self.dtype == torch.float32 else 2
+        cache_itemsize = cache_dtype(self.shape, self.dtype, self.runner.engine.weights.device.type).itemsize
         num_cached = 2 * self.shape.num_layers * d * batch * length
         return num_weights * self.dtype.itemsize + num_cached * cache_itemsize
 

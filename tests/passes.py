@@ -10,14 +10,14 @@ from cogview.decoding.attention_tables import attend_to_tables
 from cogview.decoding.engine import Runner
 from cogview.decoding.forward import Part, extend
 from cogview.decoding.places import find_places
-from cogview.decoding.pool import PagePool, Row
+from cogview.decoding.pool import PagePool, Row, cache_dtype
 
 
 def new_rows(runner: Runner, num: int, max_tokens: int, num_text: int = 0) -> tuple[PagePool, list[Row]]:
     """Return rows of a pool as the engine makes it."""
     weights = runner.engine.weights
-    is_whole = weights.dtype == torch.float32 or weights.config.attention_pattern == "three_region"
-    pool = PagePool(weights.config, 1, torch.float32 if is_whole else torch.float16, weights.device)
+    dtype = cache_dtype(weights.config, weights.dtype, weights.device.type)
+    pool = PagePool(weights.config, 1, dtype, weights.device)
     rows = [Row(pool, max_tokens, num_text) for _ in range(num)]
     for row in rows:
         row.reserve()

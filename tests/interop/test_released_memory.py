@@ -16,7 +16,7 @@ import torch
 from released import ROWS, State, write_released
 
 _SCRIPT = """
-import gc, os, sys
+import ctypes, gc, os, sys
 from pathlib import Path
 import torch
 from cogview.cli.convert import run
@@ -28,6 +28,7 @@ def kilobytes(what):
 
 def peak(work):
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what others left must not be used again unseen
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
     before = kilobytes("VmRSS")
     result = work()

@@ -1,26 +1,51 @@
 """What is foretold of drawing is what the engine holds."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from cogview.decoding.pool import PagePool, Row
+from cogview.decoding.config import CacheName
+from cogview.decoding.pool import PagePool, Row, cache_dtype
+from cogview.decoding.weights import Weights
+from cogview.generation.weights import write_transformer
 from cogview.planning.devices import GPUS, find_device
 from cogview.planning.generation import generation_memory
 from cogview.planning.plan import tokens_of
 from cogview.recipes import text_to_image
 from cogview.transformer.model import Transformer
+from cogview.transformer.quantized import is_quantized
+from cogview.transformer.stored import StoredTransformer
 
 CONFIG, TEMPLATE = tokens_of(text_to_image.tiny())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_caches_are_as_large_as_on_a_cpu(dtype: torch.dtype) -> None:
-    transformer = Transformer(CONFIG).to(dtype)
-    pool = PagePool(CONFIG, 1, dtype)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int8])
+@pytest.mark.parametrize("cache", ["auto", "float16"])
+def test_caches_are_as_large_as_on_a_cpu(dtype: torch.dtype, cache: CacheName) -> None:
+    pool = PagePool(CONFIG, 1, cache_dtype(CONFIG, dtype, "cpu", cache))
     rows = [Row(pool, TEMPLATE.max_prefix_tokens + TEMPLATE.num_codes_per_image - 1) for _ in range(3)]
-    memory = generation_memory(CONFIG, TEMPLATE, find_device("cpu"), dtype)
+    memory = generation_memory(CONFIG, TEMPLATE, find_device("cpu"), dtype, cache=cache)
     assert 3 * memory.cache_per_picture == sum(row.num_pages for row in rows) * pool.page_bytes
-    assert memory.fixed["weights"] == sum(weight.nbytes for weight in transformer.parameters())
+
+
+def test_weights_are_as_large_as_what_is_prepared(tmp_path: Path) -> None:
+    """Every matrix is held once, in whichever form; the head's rows beside the table of which they are a part."""
+    write_transformer(tmp_path / "a.safetensors", Transformer(CONFIG), torch.float16)
+    for dtype in (torch.float32, torch.int8):
+        weights = Weights(StoredTransformer(tmp_path / "a.safetensors", CONFIG, "cpu", dtype), dtype=dtype)
+        memory = generation_memory(CONFIG, TEMPLATE, find_device("cpu"), dtype)
+        table = weights.table
+        held = table.nbytes if isinstance(table, torch.Tensor) else table.numbers.nbytes
+        outside = [each for name, each in Transformer(CONFIG).state_dict().items() if not is_quantized(name)]
+        assert memory.fixed["weights"] == held + sum(each.nbytes for each in outside)
+        matrices = sum(
+            each.numel()
+            for name, each in Transformer(CONFIG).state_dict().items()
+            if is_quantized(name) and name.startswith("blocks.")
+        )
+        head = len(TEMPLATE.vocabulary.image_codes) * CONFIG.hidden_size if dtype == torch.float32 else 0
+        assert memory.fixed["prepared_weights"] == (matrices + head) * dtype.itemsize
 
 
 def test_the_largest_batch_is_the_largest_and_guidance_halves_it() -> None:

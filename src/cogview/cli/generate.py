@@ -12,7 +12,7 @@ from cogview.cli.drawing_display import PreviewSheet, check_preview, progress_di
 from cogview.cli.drawing_run import DrawingRun, print_pictures
 from cogview.cli.drawn_pictures import picture_folder, tell_kept
 from cogview.cli.prompts import Prompts
-from cogview.decoding.config import DtypeName
+from cogview.decoding.config import CacheName, DtypeName
 from cogview.errors import UsageError
 from cogview.files import sha256_of
 
@@ -48,6 +48,9 @@ def run(
     strict: bool = False,
     device: str | None = None,
     dtype: DtypeName | None = None,
+    max_batch: int = 16,
+    memory: str | None = None,
+    cache: CacheName = "auto",
     json: bool = False,
 ) -> None:
     """Draw pictures for texts.
@@ -95,7 +98,12 @@ def run(
         preview: a PNG that shows all candidates while they grow, a few times a second; in few per cent of the time.
         strict: end with an error, rather than a warning, for words that the model has never seen.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
-        dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
+        dtype: of the weights; float32 on CPU, or int8 if they are stored so, and bfloat16 on a GPU by default. int8 is
+            for CPUs, takes a quarter of float32's memory and is the fastest.
+        max_batch: pictures that are worked on at once, at most.
+        memory: of the whole process, such as 6GiB or 800MB: fewer pictures are worked on at once where more would need
+            more; as much as there is by default.
+        cache: what keys and values are held in; float16 halves them.
         json: print the result as JSON.
     """
     if not 1 <= sheet_scale <= 8:
@@ -130,7 +138,7 @@ def run(
             keeps_pixels=keep_pixels,
             rank_by=rank_by,
         )
-        pipeline = cogview.load(model, device, dtype)
+        pipeline = cogview.load(model, device, dtype, max_batch=max_batch, memory=memory, cache=cache)
         options = replace(
             options,
             adapter=take_adapter(pipeline, "adapter", adapter),
@@ -163,6 +171,7 @@ def run(
             "size_pixels": task.size_pixels,
             "device": str(pipeline.device),
             "dtype": str(pipeline.dtype).removeprefix("torch."),
+            **({} if cache == "auto" else {"cache": cache}),
         }
         by_captioner = task.ranking is not None and rank_by == "caption"
         rankers = [options.captioner or pipeline.captioner_names[0]] if by_captioner else []

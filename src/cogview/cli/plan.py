@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from cogview.cli.report import print_result
-from cogview.decoding.config import DtypeName
+from cogview.decoding.config import CacheName, DtypeName
 from cogview.errors import UsageError
 from cogview.recipes.config import TextToImageRecipe, TokenShape
 
@@ -25,6 +25,8 @@ _TITLES = {
     "prepared_weights": "weights prepared for the kernels",
     "prompt": "keys and values of the text",
     "process": "libraries",
+    "code": "code written for the maps",
+    "image_tokenizer": "image tokenizer and decoders",
 }
 
 
@@ -41,6 +43,10 @@ def run(
     image_codes: int | None = None,
     text_pieces: int | None = None,
     dtype: DtypeName | None = None,
+    generate: bool = False,
+    model: str | None = None,
+    batch: int = 1,
+    cache: CacheName = "auto",
     json: bool = False,
 ) -> None:
     """Tell what a run will need before it is launched.
@@ -58,6 +64,11 @@ def run(
         image_codes: of the image tokenizer.
         text_pieces: of the text tokenizer.
         dtype: of the weights while drawing; float32 on CPU and half precision on a GPU by default.
+        generate: tell of drawing alone, with the model that --model names or the bundled one, in the place of the
+            recipe: on a CPU, the peak of the whole process.
+        model: with --generate, a model folder, the folder of a training run, or OWNER/NAME on the Hugging Face hub.
+        batch: pictures that are drawn at once.
+        cache: what keys and values are held in while drawing.
         json: print the result as JSON.
     """
     for name, number in (("device-memory-gb", device_memory_gb), ("peak-tflops", peak_tflops)):
@@ -75,6 +86,25 @@ def run(
         found = dataclasses.replace(found, memory_bytes=device_memory_gb * 1e9)
     if peak_tflops is not None:
         found = dataclasses.replace(found, half_tflops=peak_tflops, float32_tflops=peak_tflops)
+    if generate:
+        from cogview.generation.pretrained import find_model_folder
+        from cogview.planning.plan import plan_drawing
+
+        result = plan_drawing(
+            find_model_folder(model),
+            found,
+            dtype=None if dtype is None else getattr(torch, dtype),
+            batch=batch,
+            cache=cache,
+        )
+        print_result(
+            result,
+            [*_shape_lines(result, 1), "", *_generation_lines(result["generation"], result["device"])],
+            json,
+        )
+        return
+    if model is not None:
+        raise UsageError("--model is of a model that draws: add --generate")
     if dtype is None:
         dtype = "float32" if found.is_cpu else "bfloat16" if found.has_bfloat16 else "float16"
     for name in ("vocabulary_size", "num_positions"):
@@ -90,6 +120,8 @@ def run(
         num_devices=num_devices,
         mfu=mfu,
         dtype=getattr(torch, dtype),
+        batch=batch,
+        cache=cache,
     )
     print_result(result, _lines(result), json)
 
@@ -122,19 +154,27 @@ def _shape_of(data: Path) -> TokenShape:
 
 def _lines(result: dict[str, Any]) -> list[str]:
     """Return the result for people."""
-    shape, tokens, device = result["transformer"], result["made_for"], result["device"]
-    num_devices = result["num_devices"]
-    many = f"{num_devices} x " if num_devices > 1 else ""
+    tokens, device, num_devices = result["made_for"], result["device"], result["num_devices"]
+    transformer, on_device = _shape_lines(result, num_devices)
     return [
-        f"transformer: {shape['num_layers']} layers of {shape['hidden_size']:,}, {shape['num_heads']} heads, "
-        f"{_number(result['num_parameters'])} parameters",
+        transformer,
         f"tokens: {tokens['grid_rows']} x {tokens['grid_columns']} of {tokens['num_image_codes']:,} codes, "
         f"{tokens['num_text_pieces']:,} text pieces",
-        f"device: {many}{device['name']}, {_gigabytes(device['memory_bytes'])}",
+        on_device,
         "",
         *_training_lines(result["training"], device, num_devices),
         "",
         *_generation_lines(result["generation"], device),
+    ]
+
+
+def _shape_lines(result: dict[str, Any], num_devices: int) -> list[str]:
+    shape, device = result["transformer"], result["device"]
+    many = f"{num_devices} x " if num_devices > 1 else ""
+    return [
+        f"transformer: {shape['num_layers']} layers of {shape['hidden_size']:,}, {shape['num_heads']} heads, "
+        f"{_number(result['num_parameters'])} parameters",
+        f"device: {many}{device['name']}, {_gigabytes(device['memory_bytes'])}",
     ]
 
 
@@ -184,11 +224,15 @@ def _generation_lines(generation: dict[str, Any], device: dict[str, Any]) -> lis
     if not largest:
         needed = _gigabytes(generation["bytes_for_one_picture"])
         fits = f"does not fit {device['name']} at all: one picture needs {needed}"
+    together, batch = [], generation["batch"]
+    if batch > 1:
+        together = [f"  {f'{batch:,} pictures at once together':<34}{_gigabytes(generation['bytes']):>10}"]
     return [
         f"drawing in {generation['dtype']}{' with guidance' if generation['guided'] else ''}:",
         *_memory_lines(generation["bytes_by_kind"]),
         f"  {'cache of a picture':<34}{_gigabytes(generation['cache_bytes_per_picture']):>10}",
         f"  {'one picture together':<34}{_gigabytes(generation['bytes_for_one_picture']):>10}",
+        *together,
         f"  {fits}",
         f"  a picture: {generation['codes_per_picture']:,} codes of {generation['flops_per_code']:.3g} FLOPs",
     ]

@@ -1,5 +1,7 @@
 """How codes are drawn from the transformer's distribution, and with which matrix kernels."""
 
+import math
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -12,6 +14,9 @@ what PyTorch runs by itself, `auto` is packed wherever that is possible."""
 
 DtypeName = Literal["float32", "bfloat16", "float16", "int8"]
 """What weights are rounded to: floats, or whole numbers of 8 bits with a step for each row (CPU only)."""
+
+CacheName = Literal["auto", "float32", "float16"]
+"""What keys and values are held in: on a CPU, by default as the weights are computed in, but never in bfloat16."""
 
 Sampler = Literal["gumbel", "inversion"]
 """How the random number of a place becomes a code.
@@ -79,3 +84,63 @@ class SamplingConfig:
             raise UsageError(f"top_p must lie over 0 and be at most 1, got {self.top_p}")
         if self.sampler not in get_args(Sampler):
             raise UsageError(f"sampler must be gumbel or inversion, got {self.sampler!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What drawing may take of the machine; none of it changes what is drawn, but for the rounding of `cache`.
+
+    Args:
+        max_batch: pictures, or other requests, that are worked on at once; more wait.
+        memory_bytes: of the whole process, with all that it holds already. Fewer pictures are worked on at once where
+            more would need more; nothing is limited if None.
+        cache: float16 halves keys and values.
+
+    Raises:
+        UsageError: an impossible number.
+    """
+
+    max_batch: int = 16
+    memory_bytes: int | None = None
+    cache: CacheName = "auto"
+
+    def __post_init__(self) -> None:
+        if self.max_batch < 1:
+            raise UsageError(f"max_batch must be at least 1, got {self.max_batch}")
+        if self.memory_bytes is not None and self.memory_bytes < 1:
+            raise UsageError(f"memory must be greater than 0, got {self.memory_bytes} bytes")
+        if self.cache not in get_args(CacheName):
+            raise UsageError(f"cache must be one of {', '.join(get_args(CacheName))}, got {self.cache!r}")
+
+
+_UNITS = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 2**10,
+    "mi": 2**20,
+    "gi": 2**30,
+    "ti": 2**40,
+}
+
+
+def bytes_of(size: str | int) -> int:
+    """Return an amount of memory in bytes.
+
+    Args:
+        size: bytes, or a number with a unit: 6GiB is 6 * 2^30, 6GB is 6 * 10^9.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?\s*", str(size).lower())
+    if found is None or found[2] not in _UNITS or not math.isfinite(float(found[1])):
+        raise UsageError(f"an amount of memory is a number with a unit, like 6GiB or 800MB, got {size!r}")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def shown_bytes(num_bytes: int) -> str:
+    """Return bytes as people read them, in units of 2^20 or 2^30."""
+    return f"{num_bytes / 2**30:.2f}GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f}MiB"

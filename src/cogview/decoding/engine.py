@@ -11,7 +11,7 @@ import torch
 from cogview.decoding.attention_fused import attend_by_fused_kernel
 from cogview.decoding.attention_tables import attend_to_tables
 from cogview.decoding.batch import Batch, Job
-from cogview.decoding.config import LinearBackend
+from cogview.decoding.config import LinearBackend, Resources
 from cogview.decoding.forward import extend
 from cogview.decoding.guess_table import GuessTable
 from cogview.decoding.places import find_places
@@ -40,6 +40,7 @@ class Engine:
     Args:
         weights: prepared.
         max_batch: requests worked on at once; more wait.
+        resources: the same, with memory and the cache's dtype; in the place of `max_batch`.
         proposer: says how many guesses are checked in one pass; one that learns it by default.
     """
 
@@ -48,6 +49,7 @@ class Engine:
         weights: Weights,
         *,
         max_batch: int = 16,
+        resources: Resources | None = None,
         proposer: Proposer | None = None,
     ) -> None:
         self.weights = weights
@@ -55,7 +57,7 @@ class Engine:
         self.num_passes = 0
         self._attend_to = attend_to_tables if weights.device.type == "cpu" else attend_by_fused_kernel
         self._threads = ThreadChoice(torch.get_num_threads())
-        self._scheduler = Scheduler(weights, max_batch)
+        self._scheduler = Scheduler(weights, resources or Resources(max_batch=max_batch))
         self._stepping = RLock()
         self._telling = Lock()
         self._listeners: dict[int, list[Event]] = {}
@@ -288,13 +290,14 @@ class Runner:
         backend: LinearBackend = "auto",
         batch_invariant: bool = True,
         max_batch: int = 16,
+        resources: Resources | None = None,
         proposer: Proposer | None = None,
         guess_table: GuessTable | None = None,
     ) -> "Runner":
         """Return one for a transformer, alone or with an adapter; the arguments are those of `Weights` and `Engine`."""
         base = transformer.base if isinstance(transformer, AdaptedTransformer) else transformer
         weights = Weights(base, dtype=dtype, backend=backend, batch_invariant=batch_invariant)
-        engine = Engine(weights, max_batch=max_batch, proposer=proposer)
+        engine = Engine(weights, max_batch=max_batch, resources=resources, proposer=proposer)
         runner = cls(engine=engine, variant=weights.base, guess_table=guess_table)
         return runner.adapted(transformer) if isinstance(transformer, AdaptedTransformer) else runner
 

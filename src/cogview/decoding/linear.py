@@ -35,7 +35,7 @@ class DecodingLinear(Protocol):
 
 
 _PACKED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_BLOCKS = (8, 16, 32, 64, 96, 128)
+BLOCKS = (8, 16, 32, 64, 96, 128)
 """Numbers of rows that packed kernels run.
 
 For each number of rows and shape of weights oneDNN writes code of its own, half a megabyte, and keeps it (torch 2.13,
@@ -110,7 +110,7 @@ def in_blocks(product: DecodingLinear, multiple: int = 1) -> DecodingLinear:
         product: of any number.
         multiple: that the numbers of rows have to have.
     """
-    most = _run_rows(_BLOCKS[-1], multiple)
+    most = _run_rows(BLOCKS[-1], multiple)
 
     def in_some_blocks(x: Tensor, gelu: bool = False) -> Tensor:
         if len(x) > most:
@@ -140,8 +140,8 @@ def padded_rows(num_rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
         num_rows: 0 counts as 1.
     """
     rows = np.maximum(num_rows, 1)
-    before = (rows - 1) // _BLOCKS[-1] * _BLOCKS[-1]
-    blocks = np.array(_BLOCKS, dtype=np.int64)
+    before = (rows - 1) // BLOCKS[-1] * BLOCKS[-1]
+    blocks = np.array(BLOCKS, dtype=np.int64)
     return before + blocks[np.searchsorted(blocks, rows - before)]
 
 

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cogview.decoding.config import CacheName
+from cogview.errors import UsageError
 from cogview.transformer.config import ThreeRegionConfig, TransformerConfig
 
 PAGE = 128
@@ -29,6 +31,40 @@ def num_pages_for(config: TransformerConfig, max_tokens: int) -> int:
         return -(-max_tokens // PAGE)
     regions = config.three_region
     return -(-(regions.num_text_and_pivot_tokens + 1 + num_ring_entries(regions)) // PAGE)
+
+
+def cache_dtype(
+    config: TransformerConfig, dtype: torch.dtype, device_type: str, asked: CacheName = "auto"
+) -> torch.dtype:
+    """Return what keys and values are held in: the one place that says it.
+
+    Args:
+        config: of the transformer.
+        dtype: of the linear maps.
+        device_type: "cpu" or "cuda".
+        asked: by the user.
+
+    Raises:
+        UsageError: attention with three regions is asked for float16 on a CPU.
+    """
+    is_whole = dtype in (torch.float32, torch.int8)
+    if device_type == "cpu" and config.attention_pattern == "three_region":
+        if asked == "float16":
+            raise UsageError(
+                "three_region attention has its cache in float32 on a CPU: leave the cache's dtype out"
+            )
+        return torch.float32
+    if asked != "auto":
+        return torch.float32 if asked == "float32" else torch.float16
+    if device_type == "cpu":
+        # bf16 would round scores to three digits.
+        return torch.float32 if is_whole else torch.float16
+    return torch.float32 if dtype == torch.int8 else dtype
+
+
+def page_bytes(config: TransformerConfig, dtype: torch.dtype) -> int:
+    """Return the bytes of a page of keys and values of all layers."""
+    return 2 * config.num_layers * config.hidden_size * PAGE * dtype.itemsize
 
 
 class PagePool:

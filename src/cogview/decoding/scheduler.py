@@ -7,19 +7,25 @@ from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
-import torch
 from jaxtyping import Int64
 
 from cogview.decoding.batch import Beginning, Job
+from cogview.decoding.config import Resources
 from cogview.decoding.drawing import Drawing
-from cogview.decoding.pool import PagePool, Row, num_pages_for
+from cogview.decoding.memory import (
+    MAX_TOKENS,
+    PICTURE_BYTES,
+    Budget,
+    code_bytes,
+    pass_bytes,
+    resident_bytes,
+    rows_bytes,
+)
+from cogview.decoding.pool import PagePool, Row, cache_dtype, num_pages_for
 from cogview.decoding.request import AnyRequest, BeamRequest, Context
 from cogview.decoding.searching import Searching
 from cogview.decoding.weights import Variant, Weights
 from cogview.errors import UsageError
-
-_MAX_TOKENS = 4096
-"""New tokens that one pass runs at most, unless a single request needs more."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,20 +46,21 @@ class Scheduler:
 
     Args:
         weights: of the base.
-        max_batch: requests worked on at once; more wait.
+        resources: requests worked on at once, and the memory for them; more wait.
 
     Attributes:
         running: what is worked on.
         failed: requests that could not be begun, and why; whoever tells of them takes them out.
     """
 
-    def __init__(self, weights: Weights, max_batch: int) -> None:
-        if max_batch < 1:
-            raise UsageError(f"max_batch must be at least 1, got {max_batch}")
+    def __init__(self, weights: Weights, resources: Resources) -> None:
         self.running: list[Job] = []
         self.failed: list[tuple[int, Exception]] = []
         self._weights = weights
-        self._max_batch = max_batch
+        self._max_batch = resources.max_batch
+        self._cache_dtype = cache_dtype(weights.config, weights.dtype, weights.device.type, resources.cache)
+        held_bytes = resident_bytes() + code_bytes(weights.dtype) + PICTURE_BYTES
+        self._budget = Budget(resources, held_bytes)
         self._pool: PagePool | None = None
         self._numbers = itertools.count()
         self._lock = Lock()
@@ -94,6 +101,7 @@ class Scheduler:
             _check(context.tokens, variant.config.vocabulary_size, "token")
             for positions in (context.positions, context.next_positions):
                 _check(positions, variant.config.num_positions, "position")
+        self._budget.check(self._bytes_of([request]))
         with self._lock:
             beginnings = _beginnings(request.contexts, variant)
             waiting = _Waiting(
@@ -121,7 +129,7 @@ class Scheduler:
         num_tokens = 0
         for job in self._begun():
             num_known = job.work.num_known
-            if not jobs or num_tokens + num_known <= _MAX_TOKENS:
+            if not jobs or num_tokens + num_known <= MAX_TOKENS:
                 jobs.append(job)
                 num_tokens += num_known
         return jobs
@@ -157,7 +165,7 @@ class Scheduler:
         while True:
             room = self._max_batch - sum(job.work.request.cost for job in self.running)
             with self._lock:
-                if not self._waiting or (self.running and self._waiting[0].request.cost > room):
+                if not self._waiting or (self.running and not self._fits(self._waiting[0].request, room)):
                     return
                 waiting = self._waiting.popleft()
             try:
@@ -179,17 +187,30 @@ class Scheduler:
         )
         return Job(number=waiting.number, work=work, variant=variant, beginnings=waiting.beginnings)
 
+    def _fits(self, request: AnyRequest, room: int) -> bool:
+        """Return whether a request may join those that are worked on."""
+        running = [job.work.request for job in self.running]
+        return request.cost <= room and self._budget.has_room(self._bytes_of([*running, request]))
+
+    def _bytes_of(self, requests: Sequence[AnyRequest]) -> int:
+        """Return what requests need that are worked on at once."""
+        contexts = [
+            context
+            for request in requests
+            for context in request.contexts * (request.cost if isinstance(request, BeamRequest) else 1)
+        ]
+        lengths = [len(context.tokens) + len(context.next_positions) for context in contexts]
+        config, num_legal = self._weights.config, max(len(request.legal) for request in requests)
+        num_new = sum(len(context.tokens) for context in contexts)
+        held = rows_bytes(config, lengths, self._cache_dtype)
+        return held + pass_bytes(config, num_legal, len(lengths), num_new, max(lengths))
+
     def _new_pool(self, request: AnyRequest) -> PagePool:
         """Return a pool for requests like the first; it grows if others need more."""
         weights = self._weights
         num_tokens = max(len(context.tokens) + len(context.next_positions) for context in request.contexts)
         num_pages = self._max_batch * len(request.contexts) * num_pages_for(weights.config, num_tokens)
-        dtype = weights.dtype
-        if weights.device.type == "cpu":
-            # bf16 would round scores to three digits.
-            is_whole = dtype == torch.float32 or weights.config.attention_pattern == "three_region"
-            dtype = torch.float32 if is_whole else torch.float16
-        return PagePool(weights.config, num_pages, dtype, weights.device)
+        return PagePool(weights.config, num_pages, self._cache_dtype, weights.device)
 
     def _begun(self) -> list[Job]:
         """Return what is worked on, its pages taken; the rest waits for another that begins alike."""

@@ -128,7 +128,7 @@ class Weights:
         self.prepare_own = partial(
             prepare_linear, dtype=self.computed_in, backend=backend, batch_invariant=batch_invariant
         )
-        self._table = QuantizedRows.of(table) if self.dtype == torch.int8 else table
+        self.table = QuantizedRows.of(table) if self.dtype == torch.int8 else table
         del table
         self._heads: dict[range, DecodingLinear] = {}
         self._lock = Lock()
@@ -137,7 +137,7 @@ class Weights:
         for block in blocks:
             self.maps.append(self._prepare_block(block))
             owns.append(self._own(block))
-        embed = self._table.embedded if isinstance(self._table, QuantizedRows) else self._embedded
+        embed = self.table.embedded if isinstance(self.table, QuantizedRows) else self._embedded
         self.base = Variant(
             self,
             config=self.config,
@@ -175,15 +175,15 @@ class Weights:
         """Return the map from states to the logits of the legal tokens: the only rows of the head that are computed."""
         with self._lock:
             if legal not in self._heads:
-                if isinstance(self._table, QuantizedRows):
-                    self._heads[legal] = int8_product(self._table[legal.start : legal.stop])
+                if isinstance(self.table, QuantizedRows):
+                    self._heads[legal] = int8_product(self.table[legal.start : legal.stop])
                 else:
-                    self._heads[legal] = self.prepare(self._table[legal.start : legal.stop])
+                    self._heads[legal] = self.prepare(self.table[legal.start : legal.stop])
             return self._heads[legal]
 
     def _embedded(self, tokens: Tensor) -> Tensor:
-        assert isinstance(self._table, Tensor), "rows of floats"
-        return F.embedding(tokens, self._table)
+        assert isinstance(self.table, Tensor), "rows of floats"
+        return F.embedding(tokens, self.table)
 
     def _prepare_block(self, block: SandwichBlock) -> Maps:
         """Prepare a block's linear maps, without what an adapter may add."""

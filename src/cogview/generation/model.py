@@ -217,7 +217,10 @@ class LoadedModel:
         with self._lock:
             if self._base_runner is None:
                 self._base_runner = Runner.of(
-                    self.parts.latest, dtype=self.parts.prepared_dtype, guess_table=self.parts.guess_table
+                    self.parts.latest,
+                    dtype=self.parts.prepared_dtype,
+                    resources=self.parts.resources,
+                    guess_table=self.parts.guess_table,
                 )
             return self._base_runner
 
@@ -229,7 +232,9 @@ class LoadedModel:
                 self._runners[adapter] = (
                     self._runner.adapted(transformer)
                     if isinstance(transformer, AdaptedTransformer)
-                    else Runner.of(transformer, dtype=self.parts.prepared_dtype)
+                    else Runner.of(
+                        transformer, dtype=self.parts.prepared_dtype, resources=self.parts.resources
+                    )
                 )
             return self._runners[adapter]
 

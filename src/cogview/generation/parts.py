@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import torch
 
-from cogview.decoding.config import TOP_P
+from cogview.decoding.config import TOP_P, Resources
 from cogview.decoding.guess_table import GUESSES_FILE, GuessTable
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.weights import fingerprint_of_transformer
@@ -165,6 +165,7 @@ class PretrainedModel:
         guess_table: what usually follows which codes in the pictures that it learnt; drawing takes longer without.
         rounded_from: the fingerprint of the weights that these were rounded from before they were stored, if they were.
         adapters: transformers for further tasks by name; more may be put here.
+        resources: what drawing with it may take of the machine.
 
     Raises:
         CogViewError: the parts do not fit together.
@@ -183,6 +184,7 @@ class PretrainedModel:
     guess_table: GuessTable | None = field(default=None, repr=False)
     rounded_from: str | None = None
     adapters: Adapters | dict[str, TaskModel] = field(default_factory=Adapters)
+    resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
         if not isinstance(self.adapters, Adapters):

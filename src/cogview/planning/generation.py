@@ -1,6 +1,7 @@
-"""The memory of drawing, by the sizes of what `cogview.generation` holds: weights, prepared weights, caches.
+"""The memory of drawing, by the sizes of what is held: weights, prepared weights, caches.
 
-Pictures are decoded one at a time after they are drawn, which takes less and is not counted, nor is reading the file.
+On a CPU it is the peak of the whole process. Pictures are decoded one at a time after they are drawn; the weights of
+the decoder are counted where the model is known.
 """
 
 from collections.abc import Mapping
@@ -9,16 +10,16 @@ from types import MappingProxyType
 
 import torch
 
+from cogview.decoding.config import CacheName
 from cogview.decoding.linear import can_pack
-from cogview.decoding.pool import PAGE, num_pages_for
+from cogview.decoding.memory import PICTURE_BYTES, code_bytes, pass_bytes, rows_bytes
+from cogview.decoding.pool import cache_dtype
 from cogview.planning.devices import Device
 from cogview.sequence.template import TextToImageTemplate
 from cogview.transformer.config import TransformerConfig
 
-# What a CPU process holds beyond its tensors: buffers of the libraries, measured by `bench/plan.py`.
-_PROCESS_BYTES = 9 * 2**24
-# Logits, what is sorted of them and its order, of one row: bytes for each code that may be drawn.
-_BYTES_A_LOGIT = 40
+_PROCESS_BYTES = 280 * 2**20
+"""What a CPU process holds before anything is loaded, and what libraries make of it at work (torch 2.13)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +27,10 @@ class GenerationMemory:
     """What drawing for one text needs on one device, in bytes.
 
     Args:
-        fixed: by kind, whatever the number of pictures: "weights", "prepared_weights" in the kernels' layout, and on a
-            CPU "process".
+        fixed: by kind, whatever the number of pictures: "weights" that are not prepared, "prepared_weights" in the
+            kernels' layout, on a CPU "process", "code" and "transient", and "image_tokenizer" where it is known.
         cache_per_picture: keys and values of a picture, of two rows with guidance.
-        transient_per_picture: of a step.
+        transient_per_picture: of a step, beyond what a step takes in any case.
     """
 
     fixed: Mapping[str, float]
@@ -53,6 +54,8 @@ def generation_memory(
     dtype: torch.dtype,
     *,
     guided: bool = False,
+    cache: CacheName = "auto",
+    image_tokenizer_bytes: int = 0,
 ) -> GenerationMemory:
     """Tell what drawing needs.
 
@@ -62,32 +65,38 @@ def generation_memory(
         device: where.
         dtype: of the weights.
         guided: with guidance, for which each picture is computed twice.
+        cache: what keys and values are held in.
+        image_tokenizer_bytes: of its weights in memory, where they are known.
     """
     d, rows = config.hidden_size, 2 if guided else 1
     num_codes = len(template.vocabulary.image_codes)
-    matrices = config.num_layers * (4 + 2 * config.mlp_factor) * d * d + num_codes * d
-    queries_keys_values = config.num_layers * 3 * d * d  # copied in any case, with the query divided
-    packs = device.is_cpu and can_pack("cpu", dtype)
+    matrices = config.num_layers * (4 + 2 * config.mlp_factor) * d * d
+    table = config.vocabulary_size * d
     max_tokens = template.max_prefix_tokens + template.num_codes_per_image - 1
+    held = cache_dtype(config, dtype, "cpu" if device.is_cpu else "cuda", cache)
+    is_int8 = dtype == torch.int8
+    outside = config.num_parameters - matrices - table
     fixed: dict[str, float] = {
-        "weights": config.num_parameters * dtype.itemsize,
-        "prepared_weights": (matrices if packs else queries_keys_values) * dtype.itemsize,
+        # The table is held as it is stored, in float16 as models are exported.
+        "weights": table * (1 if is_int8 else 2) + 4 * outside,
+        "prepared_weights": matrices * dtype.itemsize,
+        "image_tokenizer": image_tokenizer_bytes,
     }
+    if not is_int8 and (not device.is_cpu or can_pack("cpu", dtype)):
+        fixed["prepared_weights"] += num_codes * d * dtype.itemsize
+    one = pass_bytes(config, num_codes, 1, 1, max_tokens)
     if device.is_cpu:
-        fixed["process"] = _PROCESS_BYTES
-    transient = num_codes * _BYTES_A_LOGIT + 4 * (8 + config.mlp_factor) * d
-    if device.is_cpu:  # which rows of the tables are weighed by what, and the scores
-        transient += 12 * num_pages_for(config, max_tokens) * d + 16 * max_tokens * config.num_heads
+        fixed |= {
+            "process": _PROCESS_BYTES,
+            "code": code_bytes(dtype),
+            "transient": one + PICTURE_BYTES,
+        }
+        many = 1000
+        per_row = (pass_bytes(config, num_codes, many, 1, max_tokens) - one) / many
+    else:
+        per_row = one / 128
     return GenerationMemory(
-        fixed=MappingProxyType({kind: float(num_bytes) for kind, num_bytes in fixed.items()}),
-        cache_per_picture=rows * _cache_bytes(config, max_tokens, device, dtype),
-        transient_per_picture=float(rows * transient),
+        fixed=MappingProxyType({kind: float(num_bytes) for kind, num_bytes in fixed.items() if num_bytes}),
+        cache_per_picture=float(rows * rows_bytes(config, [max_tokens], held)),
+        transient_per_picture=float(rows * per_row),
     )
-
-
-def _cache_bytes(config: TransformerConfig, max_tokens: int, device: Device, dtype: torch.dtype) -> float:
-    """Return the bytes of a sequence's keys and values, which lie in whole pages."""
-    if device.is_cpu and config.attention_pattern == "three_region":
-        dtype = torch.float32
-    num_places = num_pages_for(config, max_tokens) * PAGE
-    return float(2 * config.num_layers * config.hidden_size * num_places * dtype.itemsize)

@@ -1,11 +1,14 @@
 """All that is told of a run before it is launched."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from cogview.decoding.config import CacheName
 from cogview.errors import UsageError
+from cogview.generation.pretrained import load_pretrained
 from cogview.planning.devices import Device
 from cogview.planning.generation import generation_memory
 from cogview.planning.training import MAX_MICRO_BATCH, TrainingPlanner, training_template, work_of_a_sequence
@@ -22,7 +25,14 @@ _TIMED_SIZE = 1024
 
 
 def plan_run(
-    recipe: TextToImageRecipe, device: Device, *, num_devices: int, mfu: float, dtype: torch.dtype
+    recipe: TextToImageRecipe,
+    device: Device,
+    *,
+    num_devices: int,
+    mfu: float,
+    dtype: torch.dtype,
+    batch: int = 1,
+    cache: CacheName = "auto",
 ) -> dict[str, Any]:
     """Tell what a recipe's training and drawing need, without doing either.
 
@@ -33,6 +43,8 @@ def plan_run(
             by itself.
         mfu: the share of the device's operations that the model's are assumed to be.
         dtype: of the weights while drawing.
+        batch: pictures that are drawn at once.
+        cache: what keys and values are held in while drawing.
 
     Raises:
         UsageError: numbers that contradict each other.
@@ -49,7 +61,45 @@ def plan_run(
         "device": dataclasses.asdict(device),
         "num_devices": num_devices,
         "training": _training(recipe, config, template, device, num_devices, mfu),
-        "generation": _generation(recipe, config, template, device, dtype),
+        "generation": _generation(config, template, device, dtype, recipe.dropped_texts > 0, batch, cache),
+    }
+
+
+def plan_drawing(
+    folder: Path, device: Device, *, dtype: torch.dtype | None, batch: int = 1, cache: CacheName = "auto"
+) -> dict[str, Any]:
+    """Tell what drawing with a model needs: the peak of the whole process, on a CPU.
+
+    Args:
+        folder: of the model.
+        device: of one kind.
+        dtype: of the weights; if None, what `cogview.load` takes.
+        batch: pictures that are drawn at once.
+        cache: what keys and values are held in.
+
+    Raises:
+        CogViewError: there is no sound model.
+    """
+    model = load_pretrained(folder, dtype=dtype)
+    if dtype is None:
+        dtype = (
+            model.prepared_dtype
+            if device.is_cpu
+            else torch.bfloat16
+            if device.has_bfloat16
+            else torch.float16
+        )
+    tokenizer, num_bytes = model.image_tokenizer, 0
+    if tokenizer is not None:
+        parts = [tokenizer.autoencoder, *tokenizer.decoders.values()]
+        num_bytes = sum(each.nbytes for part in parts for each in part.state_dict().values())
+    return {
+        "transformer": dataclasses.asdict(model.config),
+        "num_parameters": model.config.num_parameters,
+        "device": dataclasses.asdict(device),
+        "generation": _generation(
+            model.config, model.template, device, dtype, model.guidance != 1, batch, cache, num_bytes
+        ),
     }
 
 
@@ -160,15 +210,29 @@ def _fewest_devices(planner: TrainingPlanner, device: Device, num_devices: int) 
 
 
 def _generation(
-    recipe: TextToImageRecipe,
     config: TransformerConfig,
     template: TextToImageTemplate,
     device: Device,
     dtype: torch.dtype,
+    guided: bool,
+    batch: int,
+    cache: CacheName,
+    image_tokenizer_bytes: int = 0,
 ) -> dict[str, Any]:
     """Tell what drawing needs."""
-    guided = recipe.dropped_texts > 0
-    memory = generation_memory(config, template, device, dtype, guided=guided)
+    if batch < 1:
+        raise UsageError(f"batch must be at least 1, got {batch}")
+    if dtype == torch.int8 and not device.is_cpu:
+        raise UsageError(f"int8 weights are for the CPU, got {device.name}: choose another dtype")
+    memory = generation_memory(
+        config,
+        template,
+        device,
+        dtype,
+        guided=guided,
+        cache=cache,
+        image_tokenizer_bytes=image_tokenizer_bytes,
+    )
     # A code after half of the others: two operations a weight, and four a channel of each earlier token that is seen.
     matrices = config.num_layers * (4 + 2 * config.mlp_factor) * config.hidden_size**2
     matrices += template.vocabulary.num_image_codes * config.hidden_size
@@ -184,6 +248,8 @@ def _generation(
         "codes_per_picture": template.num_codes_per_image,
         "bytes_by_kind": dict(memory.fixed),
         "bytes_for_one_picture": memory.total(1),
+        "batch": batch,
+        "bytes": memory.total(batch),
         "cache_bytes_per_picture": memory.cache_per_picture,
         "transient_bytes_per_picture": memory.transient_per_picture,
         "largest_batch": memory.largest_batch(device.memory_bytes),

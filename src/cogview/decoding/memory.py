@@ -1,0 +1,108 @@
+"""How much memory drawing takes, by the sizes of what is held; `--memory` and `cogview plan` go by it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from cogview.decoding.config import Resources, shown_bytes
+from cogview.decoding.linear import BLOCKS
+from cogview.decoding.pool import num_pages_for, page_bytes
+from cogview.errors import UsageError
+from cogview.transformer.config import TransformerConfig
+
+MAX_TOKENS = 4096
+"""New tokens that one pass runs at most, unless a single request needs more."""
+
+PICTURE_BYTES = 16 * 2**20
+"""What turning codes into a picture takes, and writing it."""
+
+_TOKENS_A_PASS = 128
+"""That a pass runs, at most, whatever the number of rows: guesses fill it up."""
+
+_BYTES_A_LOGIT = 36
+"""Logits, shares, what is drawn of them: bytes for each token that may be drawn."""
+
+
+def rows_bytes(config: TransformerConfig, lengths: Sequence[int], dtype: torch.dtype) -> int:
+    """Return the bytes of keys and values of rows, which lie in whole pages.
+
+    Args:
+        config: of the transformer.
+        lengths: tokens that each row may come to have.
+        dtype: of the cache.
+    """
+    return page_bytes(config, dtype) * sum(num_pages_for(config, length) for length in lengths)
+
+
+def pass_bytes(
+    config: TransformerConfig, num_legal: int, num_rows: int, num_new: int, max_tokens: int
+) -> int:
+    """Return the bytes that a pass takes for a while, on a CPU.
+
+    Args:
+        config: of the transformer.
+        num_legal: tokens that may be drawn.
+        num_rows: that draw.
+        num_new: tokens that the first pass of all runs.
+        max_tokens: of a row.
+    """
+    d, num_pages = config.hidden_size, num_pages_for(config, max_tokens)
+    num_drawn = max(num_rows, _TOKENS_A_PASS)
+    # Activations; which rows of the tables of keys and values are weighed, and by what.
+    a_token = 4 * (8 + config.mlp_factor) * d + 12 * num_pages * d + 16 * max_tokens * config.num_heads
+    return num_drawn * _BYTES_A_LOGIT * num_legal + max(num_drawn, min(num_new, MAX_TOKENS)) * a_token
+
+
+def code_bytes(dtype: torch.dtype) -> int:
+    """Return the bytes of the code that oneDNN writes for a transformer's maps, on a CPU, at most.
+
+    For five shapes, one of them with and without GELU, and each number of rows: two buffers of 2^18 bytes, and more for
+    many rows and outputs. FBGEMM's products, of float16, and those of int8 take next to none.
+
+    Args:
+        dtype: of the maps.
+    """
+    return 6 * len(BLOCKS) * 5 * 2**17 if dtype in (torch.float32, torch.bfloat16) else 0
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process has now, and 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+class Budget:
+    """How much of the memory that a user gives is left for what is being drawn.
+
+    Args:
+        resources: with the memory of the whole process; nothing is limited without.
+        held_bytes: what the process has and will have whatever is drawn.
+    """
+
+    def __init__(self, resources: Resources, held_bytes: int) -> None:
+        self._resources = resources
+        self._held_bytes = held_bytes
+
+    def has_room(self, num_bytes: int) -> bool:
+        """Return whether so much fits beside what the process holds."""
+        limit = self._resources.memory_bytes
+        return limit is None or self._held_bytes + num_bytes <= limit
+
+    def check(self, num_bytes: int) -> None:
+        """Refuse what does not fit even alone.
+
+        Raises:
+            UsageError: saying what would.
+        """
+        limit = self._resources.memory_bytes
+        if limit is not None and not self.has_room(num_bytes):
+            least = self._held_bytes + num_bytes
+            raise UsageError(
+                f"{shown_bytes(limit)} of memory are too little: the process and its weights take "
+                f"{shown_bytes(self._held_bytes)}, and this request {shown_bytes(num_bytes)} more; give "
+                f"{shown_bytes(least + 2**20)}, or try int8 weights or a float16 cache"
+            )
