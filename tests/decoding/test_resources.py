@@ -89,7 +89,7 @@ def test_as_many_are_drawn_at_once_as_fit_and_they_are_the_same(
     page = page_bytes(unlimited.transformer.config, torch.float32)
     # What a pass takes for a while is the same for few rows, so each further picture takes one page more.
     too_little, enough = held, held + 4 * MIB
-    while enough - too_little > 1:
+    while enough - too_little > page // 2:
         middle = (too_little + enough) // 2
         try:
             cogview.load(folder, "cpu", memory=middle).generate_codes("a cat", 1)
@@ -99,7 +99,7 @@ def test_as_many_are_drawn_at_once_as_fit_and_they_are_the_same(
             enough = middle
     found = cogview.load(folder, "cpu", memory=enough).generate_codes("a cat", 6)
     assert torch.equal(found, codes)
-    for more, wanted in ((0, 1), (1, 2), (2, 3), (4, 5), (9, 6)):
+    for more, wanted in ((0, 1), (2, 3), (9, 6)):
         assert most_at_once(cogview.load(folder, "cpu", memory=enough + more * page)) == wanted
 
 

@@ -15,7 +15,7 @@ from cogview.transformer.config import TransformerConfig
 MAX_TOKENS = 4096
 """New tokens that one pass runs at most, unless a single request needs more."""
 
-PICTURE_BYTES = 16 * 2**20
+PICTURE_BYTES = 24 * 2**20
 """What turning codes into a picture takes, and writing it."""
 
 _TOKENS_A_PASS = 128

@@ -18,7 +18,7 @@ from cogview.planning.devices import Device
 from cogview.sequence.template import TextToImageTemplate
 from cogview.transformer.config import TransformerConfig
 
-_PROCESS_BYTES = 280 * 2**20
+_PROCESS_BYTES = 272 * 2**20
 """What a CPU process holds before anything is loaded, and what libraries make of it at work (torch 2.13)."""
 
 
