@@ -5,8 +5,8 @@
 
 Each measurement is a process of its own. Of training it is how far its resident memory grew at most, over what it was
 after a first tiny piece of the same work; of drawing, all that it had at most. The last lines are whole commands:
-`cogview plan bundled --generate` beside `cogview generate` with the bundled model. While training, large buffers lie in
-large pages, as under the command `cogview`; without them the peaks of training are up to a sixth higher.
+`cogview plan bundled --generate` beside `cogview generate` with the bundled model. Large buffers lie in large
+pages, as under the command `cogview`; without them the peaks of training are up to a sixth higher.
 """
 
 import gc
@@ -22,8 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
-if '"work": "draw"' not in " ".join(sys.argv):  # as the command does; torch reads it when it is imported
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command does; torch reads it when it is imported
 
 import numpy as np
 import torch
@@ -283,7 +282,6 @@ def main(*, quick: bool = False) -> None:
     Args:
         quick: one training and one drawing only, and nothing is written.
     """
-    os.environ.pop("THP_MEM_ALLOC_ENABLE", None)  # each process chooses for itself
     environment = describe(CPU)
     figures: list[dict[str, Any]] = []
     print("| work | foretold MiB | measured MiB | foretold / measured |\n|---|---|---|---|")

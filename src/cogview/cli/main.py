@@ -79,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = _show_warning
+    # On Linux, large pages make training on CPU faster; torch reads this when it is imported.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if "OMP_WAIT_POLICY" not in os.environ:
         # Else, beside a process of higher priority, PyTorch's threads spin for each other without end: a picture took
         # over 45 s, not 6 (torch 2.13, libgomp; notes of a trial). Beside an equal one it does not matter:
@@ -189,10 +191,6 @@ def _call_verb(arguments: list[str]) -> None:
     for num_words in (1, 2):
         verb = " ".join(arguments[:num_words])
         if verb in VERBS:
-            if verb.startswith("train "):
-                # On Linux, large pages make training on CPU faster; torch reads this when it is imported. Drawing they
-                # make no faster, and larger by a tenth.
-                os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
             module = importlib.import_module(f"cogview.cli.{VERBS[verb][0]}")
             _parse_and_run(module, verb, arguments[num_words:])
             return

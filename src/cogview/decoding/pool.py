@@ -115,7 +115,12 @@ class PagePool:
     @property
     def page_bytes(self) -> int:
         """Bytes of a page."""
-        return 2 * self.keys[:, :1].numel() * self.keys.element_size()
+        return page_bytes(self.config, self.keys.dtype)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all pages."""
+        return self.num_pages * self.page_bytes
 
     def allocate(self, num: int) -> list[int]:
         """Return pages of zeros, for one holder each; the pool grows if it has to.

@@ -203,14 +203,24 @@ class Scheduler:
         config, num_legal = self._weights.config, max(len(request.legal) for request in requests)
         num_new = sum(len(context.tokens) for context in contexts)
         held = rows_bytes(config, lengths, self._cache_dtype)
+        if self._pool is not None and held > self._pool.num_bytes:
+            held += self._pool.num_bytes  # which is copied when it grows
         return held + pass_bytes(config, num_legal, len(lengths), num_new, max(lengths))
 
-    def _new_pool(self, request: AnyRequest) -> PagePool:
-        """Return a pool for requests like the first; it grows if others need more."""
-        weights = self._weights
-        num_tokens = max(len(context.tokens) + len(context.next_positions) for context in request.contexts)
-        num_pages = self._max_batch * len(request.contexts) * num_pages_for(weights.config, num_tokens)
-        return PagePool(weights.config, num_pages, self._cache_dtype, weights.device)
+    def _new_pool(self, first: AnyRequest) -> PagePool:
+        """Return a pool for those that wait, as far as they are worked on at once; it grows if others need more.
+
+        No larger: where large pages of memory are asked for, pages of keys that lie apart take one each.
+        """
+        with self._lock:
+            requests = [first, *(each.request for each in self._waiting)][: self._max_batch]
+        config = self._weights.config
+        num_pages = sum(
+            num_pages_for(config, len(context.tokens) + len(context.next_positions))
+            for request in requests
+            for context in request.contexts
+        )
+        return PagePool(config, num_pages, self._cache_dtype, self._weights.device)
 
     def _begun(self) -> list[Job]:
         """Return what is worked on, its pages taken; the rest waits for another that begins alike."""
