@@ -72,7 +72,7 @@ def test_windows_are_wider_where_guesses_are_surer_and_passes_cost_more_by_thems
     for tokens in (10, 20, 40, 80) * 5:
         proposer.learn_pass(tokens, 1e-3 * (30 + tokens))
     assert proposer.fixed_tokens == pytest.approx(30, rel=0.01)
-    sure, unsure = 0.99 ** np.arange(1, 64), 0.3 ** np.arange(1, 64)
+    sure, unsure = 0.99 ** np.arange(1, 64), 0.5 ** np.arange(1, 64)
     wide, narrow = proposer.windows([sure, unsure], [2, 2], 4)
     assert wide > 3 * narrow
     dear = Proposer()

@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def most_at_once(pipe: cogview.Pipeline) -> int:
     """Return how many pictures the engine works on at once."""
-    engine, most = pipe._runner.engine, 0
+    engine, most = pipe.model._runner.engine, 0
     step = engine._pass
 
     def counted(jobs: list) -> list:  # type: ignore[type-arg]
@@ -122,6 +122,6 @@ def test_a_float16_cache_draws_and_holds_half(folder: Path) -> None:
     codes = half.generate_codes("a cat", 3)
     assert torch.equal(codes[0, 1:2], half.generate_codes("a cat", 1, seed=1)[0])
     whole.generate_codes("a cat", 3)
-    pools = [pipe._runner.engine._scheduler.pool for pipe in (whole, half)]
+    pools = [pipe.model._runner.engine._scheduler.pool for pipe in (whole, half)]
     assert pools[0].page_bytes == 2 * pools[1].page_bytes
     assert pools[0].page_bytes == page_bytes(whole.transformer.config, torch.float32)
