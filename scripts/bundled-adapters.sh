@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Makes the adapters of the bundled model: captions, super-resolution and the openmoji style, and measures them.
 #
-#   scripts/bundled-adapters.sh WORK           some 14 hours on one CPU core with bfloat16; needs `make check` run once
+#   scripts/bundled-adapters.sh WORK           some 17 hours on one CPU core with bfloat16; needs `make check` run once
 #   TRY=1 scripts/bundled-adapters.sh WORK     the whole way in minutes, with few pictures and steps, for adapters of no use
 #
-# WORK is a folder with 1 GB to spare; a second call goes on where the first one stopped. The icons come by npm, or from
+# WORK is a folder with 9 GB to spare; a second call goes on where the first one stopped. The icons come by npm, or from
 # the folder that COGVIEW_PACKAGES names. COGVIEW is the command to run, for instance "python3 -m cogview". A GPU, or
 # another machine's rounding, gives other weights of the same use.
 set -euo pipefail
@@ -15,12 +15,12 @@ cd "$(dirname "$0")/.."
 cogview=${COGVIEW:-.venv/bin/cogview}
 python=${PYTHON:-.venv/bin/python}
 trap : TERM # a request to stop is for the command that runs: it saves and fails, which ends this script too
-of_data=() of_style=() of_training=()
+of_data=() of_style=() of_training=() more_steps=(--training.num-steps 1600)
 if [ -n "${TRY:-}" ]; then
   of_data=(--data.num-train 40 --data.num-held-out-composition 40)
   of_style=(--data.num-train 40 --data.num-other-icons 10 --data.num-ordinary 40 --data.num-other-ordinary 30
     --data.num-held-out 20)
-  of_training=(--training.num-steps 4 --training.checkpoint-every-steps 2 --training.sample-every-steps 0)
+  more_steps=() of_training=(--training.num-steps 4 --training.checkpoint-every-steps 2 --training.sample-every-steps 0)
 fi
 
 build() { # RECIPE OUT FLAGS...
@@ -53,7 +53,15 @@ for pixels in 128 256 512; do
 done
 pairs=(--data "$work/tokens-256" --low "$work/tokens-128" --windows "$work/tokens-512" --licence apache-2.0)
 train super-resolution bundled-start "$work/super-resolution-start" "${pairs[@]}"
-train super-resolution bundled "$work/super-resolution" "${pairs[@]}" --start-from "$work/super-resolution-start"
+train super-resolution bundled "$work/super-resolution-first" "${pairs[@]}" --start-from "$work/super-resolution-start"
+# Then on the pictures of the decoder, in which things have all sizes.
+build bundled-decoder "$work/bundled-decoder" ${of_data[@]+"${of_data[@]}"}
+for pixels in 128 256 512; do
+  tokens "$work/bundled-decoder" train "$work/more-$pixels" --size-pixels "$pixels"
+done
+more=(--data "$work/more-256" --low "$work/more-128" --windows "$work/more-512" --licence apache-2.0)
+train super-resolution bundled "$work/super-resolution" "${more[@]}" --start-from "$work/super-resolution-first" \
+  ${more_steps[@]+"${more_steps[@]}"}
 
 build openmoji-style "$work/style" ${of_style[@]+"${of_style[@]}"}
 tokens "$work/style" train "$work/style-tokens"
