@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cogview.errors import CogViewError, UsageError
+    from cogview.generation.loading import load
     from cogview.generation.picture_events import GeneratedImage, PictureDone, PicturePreview
-    from cogview.generation.pipeline import Pipeline, load
+    from cogview.generation.pipeline import Pipeline
     from cogview.generation.previews import PreviewOptions
     from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
     from cogview.sequence.template import TextToImageTemplate
@@ -57,7 +58,7 @@ _HOMES = {
     "TransformerConfig": "transformer.config",
     "UsageError": "errors",
     "Vocabulary": "sequence.vocabulary",
-    "load": "generation.pipeline",
+    "load": "generation.loading",
     "load_image_tokenizer": "image.tokenizer",
 }
 

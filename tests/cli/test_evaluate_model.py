@@ -18,8 +18,9 @@ from cogview.cli import checkpoint_figures, evaluation_figures
 from cogview.cli.main import main
 from cogview.evaluation.backbone import Features
 from cogview.evaluation.caption_set import CaptionSet
+from cogview.generation.loading import load
 from cogview.generation.parts import TaskModel
-from cogview.generation.pipeline import Pipeline, load
+from cogview.generation.pipeline import Pipeline
 from cogview.generation.pretrained import save_pretrained
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.config import AdapterConfig

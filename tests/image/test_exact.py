@@ -49,6 +49,16 @@ def test_a_tokenizer_computes_in_its_precision(dtype: torch.dtype, seen: str) ->
     assert set(found) == {seen}
 
 
+@pytest.mark.usefixtures("rounding")
+def test_blocks_of_several_threads_end_in_any_order() -> None:
+    first, second = exact_convolutions(), exact_convolutions()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert cudnn.conv.fp32_precision == "ieee"
+    second.__exit__(None, None, None)
+
+
 class Convolving:
     """A task that notes by which setting its loss is computed."""
 

@@ -20,7 +20,7 @@ import ctypes, gc, os, sys
 from pathlib import Path
 import torch
 from cogview.cli.convert import run
-from cogview.generation.pipeline import load
+from cogview.generation.loading import load
 
 def kilobytes(what):
     lines = Path("/proc/self/status").read_text().splitlines()
