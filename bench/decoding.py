@@ -25,7 +25,7 @@ from cogview.files import atomic_write_json
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
 from environment import RESULTS, describe, read_bandwidth, seconds_of, synchronise
-from systems import GPT2, AuthorsScheme, Ours, System
+from systems import GPT2, AuthorsScheme, Ours, OursInGraphs, System
 
 # Large pages for all systems, as the command `cogview` has them.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -74,7 +74,12 @@ def build_systems(
     """Return what is compared at a batch size."""
     args = (transformer, workload.top_k, workload.num_legal)
     if transformer.device.type == "cuda":
-        return [AuthorsScheme(*args), GPT2(*args), Ours(*args, dtype, "plain")]
+        return [
+            AuthorsScheme(*args),
+            GPT2(*args),
+            Ours(*args, dtype, "plain"),
+            OursInGraphs(*args, dtype),
+        ]
     systems: list[System] = [
         AuthorsScheme(*args),
         GPT2(*args),
@@ -134,6 +139,8 @@ def measure(
             def whole(system: GPT2 | Ours = system) -> None:
                 system.generate(workload.num_prefix, workload.num_codes)
 
+            if isinstance(system, OursInGraphs):
+                whole()  # captures graphs
             whole_times = [seconds_of(whole, transformer.device) for _ in range(min(rounds, 3))]
             figures[-1]["whole_seconds"] = statistics.median(whole_times)
     return figures
@@ -195,6 +202,15 @@ def check_agreement(transformer: Transformer, workload: Workload) -> None:
         assert torch.allclose(expected, found, atol=1e-4), (
             "the authors' scheme and ours compute different logits"
         )
+    greedy = (transformer, 1, workload.num_legal)
+    systems = [Ours(*greedy, torch.float32, "auto"), OursInGraphs(*greedy, torch.float32)]
+    codes = []
+    for system in systems:
+        system.start(2, 0)
+        for _ in range(12):
+            system.step()
+            codes.append(np.asarray(system.codes if isinstance(system, OursInGraphs) else system.tokens))
+    assert np.array_equal(codes[:12], codes[12:]), "ours and its steps of static shapes draw different codes"
 
 
 def main(

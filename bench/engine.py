@@ -1,12 +1,15 @@
 """How fast the engine draws: by window and batch, and against another checkout of this project.
 
-    python bench/engine.py [--against PATH] [--only WORK ...]
+    python bench/engine.py [--against PATH] [--works WORK ...]
+    python bench/engine.py --device cuda
 
 Windows: passes of the transformer, codes a pass and milliseconds, for windows of fixed width and for those that the
-engine chooses. Against another checkout: both have a process that stays, they take turns, and each repetition draws
-other texts with other seeds, so that nothing is remembered of them. Ratios are the other's seconds over ours.
+engine chooses; on CUDA with graphs and without. Against another checkout: both have a process that stays, they take
+turns, and each repetition draws other texts with other seeds, so that nothing is remembered of them. Ratios are the
+other's seconds over ours.
 """
 
+import itertools
 import json
 import os
 import statistics
@@ -23,6 +26,7 @@ import tyro
 
 import cogview
 from bundled import run_once
+from cogview.decoding.config import StepKind
 from cogview.decoding.engine import Engine
 from cogview.decoding.proposer import Proposer
 from cogview.decoding.request import AnyRequest, Drawn
@@ -141,9 +145,12 @@ def busy_cores(num: int) -> Iterator[None]:
             process.wait()
 
 
-def measure_windows(batches: Sequence[int], rounds: int) -> list[dict[str, Any]]:
-    """Return passes, codes a pass and milliseconds of each window and batch."""
-    pipe = cogview.load(device="cpu")
+def measure_windows(
+    batches: Sequence[int], widths: Sequence[int], rounds: int, device: str
+) -> list[dict[str, Any]]:
+    """Return passes, codes a pass and milliseconds of each window and batch, and of each kind of step."""
+    pipe = cogview.load(device=device)
+    kinds: tuple[StepKind, ...] = ("graphs", "plain") if device.startswith("cuda") else ("plain",)
     runner, template = pipe.model.drawing()
     config = pipe.drawer.sampling(CodeOptions())
 
@@ -162,34 +169,37 @@ def measure_windows(batches: Sequence[int], rounds: int) -> list[dict[str, Any]]
 
     figures = []
     print(
-        "| window | batch | passes | codes a pass and picture | ms a pass | ms a picture |\n|---|---|---|---|---|---|"
+        "| steps | window | batch | passes | codes a pass and picture | ms a pass | ms a picture |\n"
+        "|---|---|---|---|---|---|---|"
     )
-    for batch in batches:
-        for window in (1, 2, 4, 8, 16, 32, 64, None):
-            proposer = Proposer() if window is None else Proposer(window, is_eager=True)
-            engine = Engine(runner.engine.weights, proposer=proposer)
+    for batch, width, kind in itertools.product(batches, widths, kinds):
+        proposer = Proposer(width, is_eager=True) if width else Proposer()
+        engine = Engine(runner.engine.weights, max_batch=max(batch, 16), proposer=proposer, steps=kind)
+        for _ in range(1 if kind == "plain" else 3):  # buckets are captured when they are met again
             engine.run(requests(batch, 0))
-            seconds, passes = [], []
-            for number in range(1, rounds + 1):
-                before, start = engine.num_passes, time.perf_counter()
-                results = engine.run(requests(batch, number))
-                seconds.append(time.perf_counter() - start)
-                passes.append(engine.num_passes - before)
-                assert all(isinstance(result, Drawn) for result in results)
-            figure = {
-                "window": window or "chosen",
-                "batch": batch,
-                "passes": statistics.mean(passes),
-                "codes_a_pass_and_picture": template.num_codes_per_image / statistics.mean(passes),
-                "milliseconds_a_pass": 1e3 * statistics.median(seconds) / statistics.mean(passes),
-                "milliseconds_a_picture": 1e3 * statistics.median(seconds) / batch,
-            }
-            figures.append(figure)
-            print(
-                f"| {figure['window']} | {batch} | {figure['passes']:.0f} | {figure['codes_a_pass_and_picture']:.1f} "
-                f"| {figure['milliseconds_a_pass']:.1f} | {figure['milliseconds_a_picture']:.0f} |",
-                flush=True,
-            )
+        seconds, passes = [], []
+        for number in range(1, rounds + 1):
+            before, start = engine.num_passes, time.perf_counter()
+            results = engine.run(requests(batch, number))
+            seconds.append(time.perf_counter() - start)
+            passes.append(engine.num_passes - before)
+            assert all(isinstance(result, Drawn) for result in results)
+        figure = {
+            "steps": kind,
+            "window": width or "chosen",
+            "batch": batch,
+            "passes": statistics.mean(passes),
+            "codes_a_pass_and_picture": template.num_codes_per_image / statistics.mean(passes),
+            "milliseconds_a_pass": 1e3 * statistics.median(seconds) / statistics.mean(passes),
+            "milliseconds_a_picture": 1e3 * statistics.median(seconds) / batch,
+        }
+        figures.append(figure)
+        print(
+            f"| {kind} | {figure['window']} | {batch} | {figure['passes']:.0f} "
+            f"| {figure['codes_a_pass_and_picture']:.1f} "
+            f"| {figure['milliseconds_a_pass']:.1f} | {figure['milliseconds_a_picture']:.0f} |",
+            flush=True,
+        )
     return figures
 
 
@@ -239,6 +249,8 @@ def main(
     batches: tuple[int, ...] = (1, 4, 16),
     works: tuple[str, ...] = ("one", "one, default size", "sixteen", "ranked and magnified", "arrivals"),
     windows: bool = True,
+    widths: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 0),
+    device: str = "cpu",
     out: str = "",
 ) -> None:
     """Measure, print tables and write the figures as JSON.
@@ -249,22 +261,25 @@ def main(
         batches: pictures drawn at once, for the table of windows.
         works: what both checkouts do.
         windows: whether to measure windows.
+        widths: of windows, 0 for those that the engine chooses.
+        device: on which windows are measured; another checkout is compared with on the CPU.
         out: name of the result.
     """
     result: dict[str, Any] = {
         "benchmark": "engine",
-        "environment": describe(torch.device("cpu")),
+        "environment": describe(torch.device(device)),
         "rounds": rounds,
     }
     if windows:
-        result["windows"] = measure_windows(batches, rounds)
+        result["windows"] = measure_windows(batches, widths, rounds, device)
     if against is not None:
         words = ["git", "-C", str(against), "rev-parse", "--short", "HEAD"]
         result["other_commit"] = subprocess.run(
             words, capture_output=True, text=True, check=True
         ).stdout.strip()
         result["against"] = measure_against(against, works, rounds)
-    path = RESULTS / f"engine{out and '-'}{out}.json"
+    name = out or ("" if device == "cpu" else device)
+    path = RESULTS / f"engine{name and '-'}{name}.json"
     atomic_write_json(path, result)
     print(path)
 

@@ -14,15 +14,18 @@ from torch.nn import functional as F
 
 from cogview.decoding.attention_fused import attend_by_fused_kernel
 from cogview.decoding.attention_tables import attend_to_tables
-from cogview.decoding.config import LinearBackend, SamplingConfig
+from cogview.decoding.config import LinearBackend, SamplingConfig, StepKind
+from cogview.decoding.drawing import Run
 from cogview.decoding.engine import Runner
 from cogview.decoding.forward import Part, extend
+from cogview.decoding.graphs import CudaRecorder, StaticSteps
 from cogview.decoding.gumbel import draw_by_gumbel, key_of
 from cogview.decoding.linear import prepare_linear
 from cogview.decoding.places import find_places
 from cogview.decoding.pool import PagePool, Row, cache_dtype
 from cogview.decoding.proposer import Proposer
 from cogview.decoding.request import Context, Request
+from cogview.decoding.static_step import Share, bucket_of
 from cogview.transformer.model import Transformer
 
 Product = Callable[[Tensor], Tensor]
@@ -204,6 +207,7 @@ class Ours:
         num_codes: codes that are legal.
         dtype: of the linear maps.
         backend: kernels of the linear maps.
+        steps: how the engine runs passes.
     """
 
     def __init__(
@@ -213,6 +217,7 @@ class Ours:
         num_codes: int,
         dtype: torch.dtype,
         backend: LinearBackend,
+        steps: StepKind = "plain",
     ) -> None:
         self.name = f"ours, {str(dtype).removeprefix('torch.')}, {backend}"
         self.config = SamplingConfig(top_k=min(top_k, num_codes))
@@ -225,6 +230,7 @@ class Ours:
             backend=backend,
             batch_invariant=backend != "plain",
             proposer=Proposer(1),
+            steps=steps,
         )
 
     def start(self, batch: int, length: int) -> None:
@@ -291,6 +297,59 @@ class Ours:
                 )
             ]
         )
+
+
+class OursInGraphs(Ours):
+    """Our engine by steps of static shapes, which CUDA graphs replay; on CPU they are computed each time.
+
+    Args:
+        transformer: the weights.
+        top_k: codes to draw from.
+        num_codes: codes that are legal.
+        dtype: of the linear maps.
+    """
+
+    def __init__(self, transformer: Transformer, top_k: int, num_codes: int, dtype: torch.dtype) -> None:
+        is_on_cuda = transformer.device.type == "cuda"
+        steps: StepKind = "graphs" if is_on_cuda else "static"
+        super().__init__(transformer, top_k, num_codes, dtype, "plain" if is_on_cuda else "auto", steps)
+        self.name += ", graphs"
+
+    def start(self, batch: int, length: int) -> None:
+        """Make up keys and values, and capture the step."""
+        super().start(batch, length)
+        weights = self.runner.engine.weights
+        recorder = CudaRecorder(weights.device) if weights.device.type == "cuda" else None
+        self.static = StaticSteps(weights, self.pool, recorder)
+        self.codes = np.zeros(batch, dtype=np.int64)
+        for _ in range(2):
+            self.step()
+        for row in self.rows:
+            row.length = length
+        self.codes[:] = 0
+
+    def stop(self) -> None:
+        """Forget keys and values."""
+        del self.static
+        super().stop()
+
+    def step(self) -> None:
+        """Read one token of each sequence and draw the next."""
+        shares = [
+            Share(
+                runs=[Run(row=row, tokens=self.codes[each, None], positions=np.array([row.length]))],
+                places=np.array([row.length]),
+                states=[np.array([0])],
+                sampling=self.config,
+                key=key_of(each),
+            )
+            for each, row in enumerate(self.rows)
+        ]
+        bucket = bucket_of(self.runner.variant, range(self.num_codes), shares)
+        assert bucket is not None, "a step of one token a row is small"
+        self.codes = np.array([int(each.tokens[0]) for each in self.static.draw(bucket, shares)])
+        for row in self.rows:
+            row.length += 1
 
 
 class _Packed(nn.Module):

@@ -49,7 +49,7 @@ case $phase in
 prepare)
   [ -z "${WHEELS:-}" ] || "$python" -m pip install -q --no-index --no-deps --target "$work/site" "$WHEELS"/*.whl
   lap installed
-  "$python" -m pytest -q -p no:cacheprovider -m gpu tests/generation tests/training tests/transformer >"$work/tests.log" 2>&1 &
+  "$python" -m pytest -q -p no:cacheprovider -m gpu tests/decoding tests/generation tests/training tests/transformer >"$work/tests.log" 2>&1 &
   data_and_tokens captions bundled-captions --data.num-train "${NUM_CAPTIONED:-120000}" \
     --data.num-workers "${WORKERS:-10}" >"$work/captions.log" 2>&1 &
   data_and_tokens style openmoji-style >"$work/style.log" 2>&1 &
@@ -90,6 +90,7 @@ measure)
     timeout "$seconds" "$python" "bench/$1.py" --device cuda "${@:2}" 2>&1 | tail -n 14
     lap "$1"
   }
+  one 100 engine --rounds 2 --batches 1 16 --widths 1 4 16 0
   one 110 training "${four_b[@]}" --num-layers 8 --batch-size 8 --out cuda-4b-layers --systems "transformers GPT-2, bfloat16" \
     "ours, bfloat16, compiled" "ours, bfloat16 O2, compiled" "ours, float16 O2, compiled"
   one 60 sparse_attention --dtype bfloat16 --batch-size 4 --num-heads 40

@@ -3,10 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_sampling import CONFIGS, different_rows, exact_distribution
 
 from cogview.decoding.config import SamplingConfig
-from cogview.decoding.gumbel import _hashed_on_cpu, draw_by_gumbel, gumbel_numbers, key_of
+from cogview.decoding.gumbel import (
+    Draw,
+    _hashed_on_cpu,
+    draw_by_gumbel,
+    draw_by_sorting,
+    gumbel_numbers,
+    key_of,
+)
 from cogview.transformer.three_region import mixed_bits
 
 NUM_DRAWS = 20_000
@@ -95,3 +104,68 @@ def test_a_gpu_and_a_cpu_have_the_same_numbers() -> None:
     hashed = _hashed_on_cpu(tokens, first, second)
     x = (torch.from_numpy(tokens) * 0x9E3779B1 + torch.from_numpy(first)) & 0xFFFFFFFF
     assert np.array_equal(mixed_bits(mixed_bits(x) ^ torch.from_numpy(second)).numpy(), hashed)
+
+
+def test_of_equal_logits_the_lower_tokens_are_kept() -> None:
+    """At the end of top-k, and of top-p: the same on every device, whichever sorts."""
+    logits = torch.tensor([[0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0]]).expand(400, -1)
+    for config, kept in (
+        (SamplingConfig(top_k=2), {1, 3}),
+        (SamplingConfig(top_k=5), {0, 1, 2, 3, 6}),
+        (SamplingConfig(top_k=4, top_p=0.5), {1, 3}),
+        (SamplingConfig(top_p=0.3), {1, 3}),
+    ):
+        drawn = draw_by_gumbel(logits, [config] * 400, keys_of(1).expand(400, -1), torch.arange(400))
+        assert set(drawn.tokens.tolist()) == kept, config
+
+
+def by_sorting(
+    logits: torch.Tensor, configs: list[SamplingConfig], keys: torch.Tensor, places: torch.Tensor
+) -> Draw:
+    num = logits.shape[1]
+    top_k = torch.tensor([min(config.top_k or num, num) for config in configs])
+    temperature, top_p = (
+        torch.tensor([getattr(config, name) for config in configs], dtype=torch.float64)
+        for name in ("temperature", "top_p")
+    )
+    is_cut = bool(((top_k < num) | (top_p < 1)).any())
+    return draw_by_sorting(logits, temperature, top_k, top_p, keys, places, is_cut=is_cut)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_sorting_draws_what_looking_draws(data: st.DataObject) -> None:
+    """Ties, one token that has all, top-p next to 1 and settings of all kinds side by side included."""
+    num_tokens = data.draw(st.sampled_from([1, 2, 5, 33, 300]))
+    seeds = data.draw(st.lists(st.integers(0, 2**70), min_size=1, max_size=6))
+    near_one = [1 - 2.0**-power for power in (1, 2, 10, 24, 25, 40, 53)]
+    configs = [
+        SamplingConfig(
+            temperature=data.draw(st.sampled_from([0.0, 1e-6, 0.3, 1.0, 1.7, 50.0])),
+            top_k=data.draw(st.sampled_from([None, 1, 2, 3, 20, 299, 10_000])),
+            top_p=data.draw(st.sampled_from([1.0, 1e-6, *near_one]) | st.floats(1e-6, 1)),
+        )
+        for _ in seeds
+    ]
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**32)))
+    scale = data.draw(st.sampled_from([0.0, 0.1, 1.0, 4.0, 60.0]))
+    logits = torch.randn(len(seeds), num_tokens, generator=generator) * scale
+    if data.draw(st.booleans()):
+        logits = logits.mul(2).round().div(2)
+    logits = logits.to(data.draw(st.sampled_from([torch.float32, torch.bfloat16])))
+    places = torch.arange(len(seeds)) * data.draw(st.integers(0, 2000))
+    found, wanted = (draw(logits, configs, keys_of(*seeds), places) for draw in (by_sorting, draw_by_gumbel))
+    assert torch.equal(found.tokens, wanted.tokens)
+    assert torch.equal(found.confidence, wanted.confidence)
+
+
+def test_sorting_draws_what_looking_draws_thousands_of_times() -> None:
+    logits = torch.randn(4000, 200, generator=torch.Generator().manual_seed(3)).mul(8).round().div(4)
+    configs = [
+        [*CONFIGS, SamplingConfig(temperature=0.0), SamplingConfig(top_k=50)][i % 8] for i in range(4000)
+    ]
+    keys, places = keys_of(*range(4000)), torch.arange(4000)
+    found, wanted = (draw(logits, configs, keys, places) for draw in (by_sorting, draw_by_gumbel))
+    assert torch.equal(found.tokens, wanted.tokens)
+    assert torch.equal(found.confidence, wanted.confidence)
+    assert (found.tokens != logits.argmax(dim=1)).float().mean() > 0.3

@@ -1,10 +1,12 @@
 """Attention by PyTorch's fused kernel, elsewhere than on CPU: the pages of each row side by side, and a mask.
 
-Letters of the shapes: r rows, t new tokens of the row that has most, h heads, k entries, e channels.
+Letters of the shapes: r rows, t new tokens of the row that has most, h heads, j pages of
+a row, n of the pool, p entries of a page, k of a row's pages, e channels, d width.
 """
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -46,13 +48,34 @@ def attend_by_fused_kernel(pool: PagePool, places: Places) -> Attend:
         heads = query_key_value.to(dtype).view(num, 3, num_heads, channels)
         query, key, value = heads.unbind(1)
         places.store(layer, pool.keys[layer], pool.values[layer], key, value)
-        keys = pool.keys[layer][pages].permute(0, 2, 1, 4, 3).reshape(num_rows, num_heads, width, channels)
-        values = pool.values[layer][pages].transpose(1, 2).reshape(num_rows, num_heads, width, channels)
         queries = query.new_zeros(num_rows * most_new, num_heads, channels).index_copy(0, at, query)
         queries = queries.view(num_rows, most_new, num_heads, channels).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=of_layers[layer % len(of_layers)], scale=1.0
+        attended = attend_to_pages(
+            queries, pool.keys[layer], pool.values[layer], pages, of_layers[layer % len(of_layers)]
         )
-        return attended.transpose(1, 2).reshape(num_rows * most_new, -1)[at]
+        return attended.flatten(0, 1)[at]
 
     return attend
+
+
+def attend_to_pages(
+    queries: Float[Tensor, "r h t e"],
+    keys: Float[Tensor, "n h e p"],
+    values: Float[Tensor, "n h p e"],
+    pages: Int64[Tensor, "r j"],
+    biases: Float[Tensor, "r 1 t k"],
+) -> Float[Tensor, "r t d"]:
+    """Attend to the entries of pages.
+
+    Args:
+        queries: divided by the square root of the head's size.
+        keys: a layer's of the pool.
+        values: a layer's of the pool.
+        pages: of each row.
+        biases: added to the scores.
+    """
+    num_rows, num_heads, _, channels = queries.shape
+    own_keys = keys[pages].permute(0, 2, 1, 4, 3).reshape(num_rows, num_heads, -1, channels)
+    own_values = values[pages].transpose(1, 2).reshape(num_rows, num_heads, -1, channels)
+    attended = F.scaled_dot_product_attention(queries, own_keys, own_values, attn_mask=biases, scale=1.0)
+    return attended.transpose(1, 2).flatten(2)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from cogview.decoding.drawing import Drawing, Run
@@ -61,6 +61,21 @@ class Planned:
     states: Sequence[slice]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chosen:
+    """What was drawn at the places that a request asked for.
+
+    Args:
+        tokens: counted from the first legal one.
+        confidence: the probability of each.
+        is_finite: whether the logits of all these places are numbers.
+    """
+
+    tokens: Int64[np.ndarray, "a"]
+    confidence: Float64[np.ndarray, "a"]
+    is_finite: bool
+
+
 class Batch:
     """What a pass runs, the rows of a variant together.
 
@@ -82,10 +97,8 @@ class Batch:
         planned = sorted(planned, key=lambda each: (each[0].variant is not base, id(each[0].variant)))
         self.runs = [run for _, runs in planned for run in runs]
         starts = np.cumsum([0, *(len(run.tokens) for run in self.runs)]).tolist()
-        self.tokens = torch.from_numpy(np.concatenate([run.tokens for run in self.runs])).to(weights.device)
-        self.positions = torch.from_numpy(np.concatenate([run.positions for run in self.runs])).to(
-            weights.device
-        )
+        self.tokens = np.concatenate([run.tokens for run in self.runs])
+        self.positions = np.concatenate([run.positions for run in self.runs])
         self.parts: list[Part] = []
         self.jobs: list[Planned] = []
         wanted: list[Int64[np.ndarray, "_"]] = []
@@ -103,6 +116,13 @@ class Batch:
                 start = self.parts.pop().start
             self.parts.append(Part(variant=job.variant, start=start, stop=starts[num_runs]))
         self.wanted = np.concatenate(wanted)
+
+    def take(self, chosen: Sequence[Chosen], proposer: Proposer) -> list[Event]:
+        """Let every request, in the order of `jobs`, take over what was drawn elsewhere at its places."""
+        events: list[Event] = []
+        for planned, each in zip(self.jobs, chosen, strict=True):
+            events += _take_over(planned, each, np.ones(len(planned.places), dtype=np.bool_), None, proposer)
+        return events
 
     def draw(self, states: Float[Tensor, "w d"], proposer: Proposer) -> list[Event]:
         """Draw what the states of the pass allow, and let every request take over what is its own."""
@@ -153,19 +173,44 @@ def _take(members: Sequence[Planned], logits: Float[Tensor, "w v"], proposer: Pr
     choices = _choices(logits, works, places, bounds, is_finite)
     is_drawn = [work.is_drawn(asked) for work, asked in zip(works, places, strict=True)]
     tokens, confidence = _drawn_tokens(works, places, is_drawn, choices)
-    for index, (planned, work, drawn) in enumerate(zip(members, works, is_drawn, strict=True)):
-        some, number, asked = slice(bounds[index], bounds[index + 1]), planned.job.number, planned.places
-        if not is_finite[some].all():
-            events.append(Failed(number=number, error=_not_finite()))
-            continue
-        work.take(asked[drawn], tokens[some][drawn], confidence[some][drawn], proposer)
-        if work.request.is_scored:
-            work.score(asked, logits[some])
-        first, made = work.told()
-        if len(made):
-            events.append(Progressed(number=number, first=first, tokens=made))
-        if work.is_done:
-            events.append(Finished(number=number, result=work.result))
+    for index, (planned, drawn) in enumerate(zip(members, is_drawn, strict=True)):
+        some = slice(bounds[index], bounds[index + 1])
+        chosen = Chosen(
+            tokens=tokens[some], confidence=confidence[some], is_finite=bool(is_finite[some].all())
+        )
+        events += _take_over(planned, chosen, drawn, logits[some], proposer)
+    return events
+
+
+def _take_over(
+    planned: Planned,
+    chosen: Chosen,
+    is_drawn: Bool[np.ndarray, "a"],
+    logits: Float[Tensor, "a v"] | None,
+    proposer: Proposer,
+) -> list[Event]:
+    """Let a request take over what was drawn for it, and return what it tells.
+
+    Args:
+        planned: whose.
+        chosen: at the places that it asked for.
+        is_drawn: at which of them something was to be drawn.
+        logits: of these places; only needed to score them.
+        proposer: learns how many guesses held.
+    """
+    work, number, asked = _drawing(planned), planned.job.number, planned.places
+    if not chosen.is_finite:
+        return [Failed(number=number, error=_not_finite())]
+    events: list[Event] = []
+    work.take(asked[is_drawn], chosen.tokens[is_drawn], chosen.confidence[is_drawn], proposer)
+    if work.request.is_scored:
+        assert logits is not None, "what is scored has logits"
+        work.score(asked, logits)
+    first, made = work.told()
+    if len(made):
+        events.append(Progressed(number=number, first=first, tokens=made))
+    if work.is_done:
+        events.append(Finished(number=number, result=work.result))
     return events
 
 

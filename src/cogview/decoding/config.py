@@ -18,6 +18,14 @@ DtypeName = Literal["float32", "bfloat16", "float16", "int8"]
 CacheName = Literal["auto", "float32", "float16"]
 """What keys and values are held in: on a CPU, by default as the weights are computed in, but never in bfloat16."""
 
+StepKind = Literal["auto", "graphs", "static", "plain"]
+"""How the engine runs a pass.
+
+`plain` launches what the pass needs, one kernel after the other. `static` pads it to one of a few shapes, and reads
+nothing from the device before its end. `graphs` captures such a step in a CUDA graph as well, and replays it. `auto` is
+plain: graphs have not been measured on a GPU yet. Passes that no such step fits go the plain way in all of them.
+"""
+
 Sampler = Literal["gumbel", "inversion"]
 """How the random number of a place becomes a code.
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from threading import Lock, RLock
 
 import torch
+from torch import Tensor
 
 from cogview.decoding.attention_fused import attend_by_fused_kernel
 from cogview.decoding.attention_tables import attend_to_tables
 from cogview.decoding.batch import Batch, Job
-from cogview.decoding.config import LinearBackend, Resources
+from cogview.decoding.config import LinearBackend, Resources, StepKind
 from cogview.decoding.forward import extend
+from cogview.decoding.graphs import StaticSteps, static_steps, takes_steps
 from cogview.decoding.guess_table import GuessTable
 from cogview.decoding.places import find_places
 from cogview.decoding.proposer import Proposer
@@ -42,6 +44,10 @@ class Engine:
         max_batch: requests worked on at once; more wait.
         resources: the same, with memory and the cache's dtype; in the place of `max_batch`.
         proposer: says how many guesses are checked in one pass; one that learns it by default.
+        steps: how passes are run: kernel by kernel, or as steps of static shapes, which CUDA graphs can replay.
+
+    Raises:
+        UsageError: graphs are asked for where there is no CUDA.
     """
 
     def __init__(
@@ -51,13 +57,20 @@ class Engine:
         max_batch: int = 16,
         resources: Resources | None = None,
         proposer: Proposer | None = None,
+        steps: StepKind = "auto",
     ) -> None:
         self.weights = weights
+        self._step_kind: StepKind = steps
+        self._static_steps: StaticSteps | None = None
         self.proposer = proposer or Proposer()
         self.num_passes = 0
         self._attend_to = attend_to_tables if weights.device.type == "cpu" else attend_by_fused_kernel
         self._threads = ThreadChoice(torch.get_num_threads())
-        self._scheduler = Scheduler(weights, resources or Resources(max_batch=max_batch))
+        self._scheduler = Scheduler(
+            weights,
+            resources or Resources(max_batch=max_batch),
+            num_spare_pages=int(takes_steps(steps, weights)),
+        )
         self._stepping = RLock()
         self._telling = Lock()
         self._listeners: dict[int, list[Event]] = {}
@@ -173,19 +186,33 @@ class Engine:
         num_threads = choice.next()
         with threads(num_threads):
             batch = self._planned(jobs)
-            pool, device = self._scheduler.pool, self.weights.device
-            rows, nums = [run.row for run in batch.runs], [len(run.tokens) for run in batch.runs]
-            places = find_places(self.weights.config, rows, nums, device)
-            attend = self._attend_to(pool, places)
-            states = extend(self.weights, batch.parts, batch.tokens, batch.positions, attend, batch.wanted)
-            events = batch.draw(states, self.proposer)
+            steps = self._steps()
+            chosen = None if steps is None else steps.draw_batch(batch)
+            if chosen is None:
+                events = batch.draw(self._states(batch), self.proposer)
+            else:
+                events = batch.take(chosen, self.proposer)
         self.num_passes += 1
         self._scheduler.end(event.number for event in events if not isinstance(event, Progressed))
         seconds = time.perf_counter() - started
-        if num_threads == choice.best:
+        if num_threads == choice.best and not (steps is not None and steps.is_warming):
             self.proposer.learn_pass(len(batch.tokens), seconds)
         choice.learn(num_threads, self.proposer.fixed_tokens + len(batch.tokens), seconds)
         return events
+
+    def _steps(self) -> StaticSteps | None:
+        """Return what runs passes of static shapes, if anything does."""
+        if self._static_steps is None:
+            self._static_steps = static_steps(self._step_kind, self.weights, self._scheduler.pool)
+        return self._static_steps
+
+    def _states(self, batch: Batch) -> Tensor:
+        """Run a pass as it is, and return the states that its requests ask for, [w d]."""
+        pool, device = self._scheduler.pool, self.weights.device
+        rows, nums = [run.row for run in batch.runs], [len(run.tokens) for run in batch.runs]
+        attend = self._attend_to(pool, find_places(self.weights.config, rows, nums, device))
+        tokens, positions = (torch.from_numpy(each).to(device) for each in (batch.tokens, batch.positions))
+        return extend(self.weights, batch.parts, tokens, positions, attend, batch.wanted)
 
     def _thread_choice(self) -> ThreadChoice:
         """Return what is known of numbers of threads up to the one that PyTorch has now; on a GPU there is one."""
@@ -292,12 +319,13 @@ class Runner:
         max_batch: int = 16,
         resources: Resources | None = None,
         proposer: Proposer | None = None,
+        steps: StepKind = "auto",
         guess_table: GuessTable | None = None,
     ) -> "Runner":
         """Return one for a transformer, alone or with an adapter; the arguments are those of `Weights` and `Engine`."""
         base = transformer.base if isinstance(transformer, AdaptedTransformer) else transformer
         weights = Weights(base, dtype=dtype, backend=backend, batch_invariant=batch_invariant)
-        engine = Engine(weights, max_batch=max_batch, resources=resources, proposer=proposer)
+        engine = Engine(weights, max_batch=max_batch, resources=resources, proposer=proposer, steps=steps)
         runner = cls(engine=engine, variant=weights.base, guess_table=guess_table)
         return runner.adapted(transformer) if isinstance(transformer, AdaptedTransformer) else runner
 

@@ -63,7 +63,21 @@ def extend(
         attend: of the pool that holds the rows.
         wanted: whose states are returned, ascending.
     """
-    bounds = [(part.start, part.stop) for part in parts]
+    x = run_blocks(weights, parts, tokens, positions, attend)
+    cuts = [np.flatnonzero((wanted >= start) & (wanted < stop)) for start, stop in _bounds(parts)]
+    chosen = [torch.from_numpy(wanted[cut]).to(x.device) for cut in cuts]
+    return _joined([part.variant.final_norm(x[rows]) for part, rows in zip(parts, chosen, strict=True)])
+
+
+def run_blocks(
+    weights: Weights,
+    parts: Sequence[Part],
+    tokens: Int64[Tensor, "n"],
+    positions: Int64[Tensor, "n"],
+    attend: Attend,
+) -> Float[Tensor, "n d"]:
+    """Run new tokens and return the states of all, not normalised yet; the arguments are those of `extend`."""
+    bounds = _bounds(parts)
     embedded = [
         _embed(part.variant, tokens[start:stop], positions[start:stop])
         for part, (start, stop) in zip(parts, bounds, strict=True)
@@ -78,9 +92,11 @@ def extend(
             partial(block.attention, layer, attend),
             block.mlp,
         )
-    cuts = [np.flatnonzero((wanted >= start) & (wanted < stop)) for start, stop in bounds]
-    chosen = [torch.from_numpy(wanted[cut]).to(x.device) for cut in cuts]
-    return _joined([part.variant.final_norm(x[rows]) for part, rows in zip(parts, chosen, strict=True)])
+    return x
+
+
+def _bounds(parts: Sequence[Part]) -> list[tuple[int, int]]:
+    return [(part.start, part.stop) for part in parts]
 
 
 def _embed(variant: Variant, tokens: Tensor, positions: Tensor) -> Tensor:

@@ -2,7 +2,10 @@
 
 With numbers -log(-log u) for independent uniform u the largest sum falls on each code as often as its probability says.
 Only codes that top-k and top-p keep need a number. The numbers come from a hash, so that a place has the same ones
-on every device, in any order and in any company.
+on every device, in any order and in any company. Of equally probable tokens the lower one stands first.
+
+`draw_by_gumbel` looks at what it draws from, and does no more than that needs. `draw_by_sorting` draws the same without
+a look from the host, in tensors whose shapes its input's fix, as a CUDA graph needs it.
 
 Letters of the shapes: b places, v legal tokens, k of them that are kept.
 """
@@ -12,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64, UInt32
+from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt32
 from torch import Tensor
 
 from cogview.decoding.config import SamplingConfig
@@ -130,8 +133,7 @@ def _draw_from_top_p(
     order = torch.arange(num, device=device)
     if bool((limit == 1).all()):
         return (scaled.double() + gumbel_numbers(keys[:, None], places[:, None], order)).argmax(dim=1)
-    least = torch.where(limit < 1, (1 - limit) / num, 0.0)
-    rows, columns = torch.nonzero(shares > least.float()[:, None] * 0.999, as_tuple=True)
+    rows, columns = torch.nonzero(shares > _least(limit, num)[:, None], as_tuple=True)
     numbers = gumbel_numbers(keys[rows], places[rows], columns)
     sums = torch.full(scaled.shape, -torch.inf, dtype=torch.float64, device=device)
     sums[rows, columns] = scaled[rows, columns].double() + numbers
@@ -155,11 +157,79 @@ def _draw_from_top_k(
     places: Int64[Tensor, "b"],
 ) -> Int64[Tensor, "b"]:
     """Draw from the `top_k` most probable tokens, of these from the fewest that hold a share of their probability."""
-    values, columns = largest(scaled, top_k)
+    values, columns = _first(scaled, top_k)
     held = torch.softmax(values.double(), dim=1)
-    before = held.cumsum(dim=1) - held
-    is_cut = (before >= limit[:, None]) & (limit[:, None] < 1)
-    sums = (values.double() + gumbel_numbers(keys[:, None], places[:, None], columns)).masked_fill_(
-        is_cut, -torch.inf
-    )
+    sums = values.double() + gumbel_numbers(keys[:, None], places[:, None], columns)
+    sums = sums.masked_fill_(_is_cut(held, limit), -torch.inf)
     return columns.gather(1, sums.argmax(dim=1, keepdim=True))[:, 0]
+
+
+def _first(scaled: Float[Tensor, "b v"], num: int) -> tuple[Float[Tensor, "b k"], Int64[Tensor, "b k"]]:
+    """Return the `num` largest in falling order, and their columns; of equal ones the lower column is first."""
+    values, columns = largest(scaled, num)
+    least = values[:, -1:]
+    is_first = scaled >= least
+    if int(is_first.sum()) > values.numel():  # of those that equal the last, others may have been taken
+        is_equal = scaled == least
+        room = num - (values > least).sum(dim=1, keepdim=True)
+        is_first &= ~is_equal | (is_equal.cumsum(dim=1, dtype=torch.int32) <= room)
+    columns = is_first.nonzero()[:, 1].view(-1, num)
+    values, order = scaled.gather(1, columns).sort(dim=1, descending=True, stable=True)
+    return values, columns.gather(1, order)
+
+
+def _is_cut(held: Float64[Tensor, "b k"], limit: Float64[Tensor, "b"]) -> Bool[Tensor, "b k"]:
+    """Return what top-p leaves out of tokens that stand in the order of their probability."""
+    before = held.cumsum(dim=1) - held
+    return (before >= limit[:, None]) & (limit[:, None] < 1)
+
+
+def _least(limit: Float64[Tensor, "b"], num: int) -> Float32[Tensor, "b"]:
+    """Return the probability that one of `num` tokens has to be above for top-p to keep it."""
+    return ((1 - limit) / num).float() * 0.999
+
+
+def draw_by_sorting(
+    logits: Float[Tensor, "b v"],
+    temperature: Float64[Tensor, "b"],
+    top_k: Int64[Tensor, "b"],
+    top_p: Float64[Tensor, "b"],
+    keys: Int64[Tensor, "b 2"],
+    places: Int64[Tensor, "b"],
+    *,
+    is_cut: bool = True,
+) -> Draw:
+    """Draw what `draw_by_gumbel` draws: no shape depends on values, and nothing is read by the host.
+
+    Args:
+        logits: of the legal tokens, guided already.
+        temperature: of each place.
+        top_k: of each place, at most `v`, which keeps all.
+        top_p: of each place.
+        keys: of each place's seed.
+        places: in the sequence of what is drawn, from 0.
+        is_cut: whether a place has a top-k or top-p that leaves something out; without, nothing has to be sorted.
+    """
+    num = logits.shape[1]
+    # Not `torch.where`, which may send a number of Python from the host to the device.
+    scaled = logits.float() / temperature.masked_fill(temperature == 0, 1).float()[:, None]
+    shares = torch.softmax(scaled, dim=1)
+    best = scaled.argmax(dim=1, keepdim=True)
+    confidence = shares.gather(1, best)[:, 0]
+    is_sure = (temperature == 0) | (top_k == 1) | ((top_p < 1) & (confidence.double() >= top_p))
+    order = torch.arange(num, device=logits.device)
+    if is_cut:
+        by_share = (top_k == num)[:, None]
+        _, columns = torch.where(by_share, shares, scaled).sort(dim=1, descending=True, stable=True)
+        values, held = scaled.gather(1, columns), shares.gather(1, columns)
+        is_out = order >= top_k[:, None]
+        of_kept = torch.softmax(values.double().masked_fill(is_out, -torch.inf), dim=1)
+        is_out |= _is_cut(torch.where(by_share, held.double(), of_kept), top_p)
+        is_out |= by_share & (held <= _least(top_p, num)[:, None])
+        sums = values.double() + gumbel_numbers(keys[:, None], places[:, None], columns)
+        drawn = columns.gather(1, sums.masked_fill(is_out, -torch.inf).argmax(dim=1, keepdim=True))
+    else:
+        sums = scaled.double() + gumbel_numbers(keys[:, None], places[:, None], order)
+        drawn = sums.argmax(dim=1, keepdim=True)
+    tokens = torch.where(is_sure[:, None], best, drawn)
+    return Draw(tokens[:, 0], shares.gather(1, tokens)[:, 0])

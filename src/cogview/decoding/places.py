@@ -42,6 +42,12 @@ class Stored:
     pages: Tensor
     offsets: Tensor
 
+    def put(self, keys: Tensor, values: Tensor, key: Tensor, value: Tensor) -> None:
+        """Put the new tokens' keys and values, [n h e], into a layer's of the pool."""
+        some = slice(None) if self.tokens is None else self.tokens
+        keys[self.pages, :, :, self.offsets] = key[some]
+        values[self.pages, :, self.offsets] = value[some]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Places:
@@ -66,9 +72,7 @@ class Places:
     def store(self, layer: int, keys: Tensor, values: Tensor, key: Tensor, value: Tensor) -> None:
         """Put the new tokens' keys and values, [n h e], into a layer's of the pool."""
         for stored in self.stored[layer % len(self.stored)]:
-            some = slice(None) if stored.tokens is None else stored.tokens
-            keys[stored.pages, :, :, stored.offsets] = key[some]
-            values[stored.pages, :, stored.offsets] = value[some]
+            stored.put(keys, values, key, value)
 
 
 def find_places(

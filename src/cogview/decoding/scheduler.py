@@ -47,16 +47,18 @@ class Scheduler:
     Args:
         weights: of the base.
         resources: requests worked on at once, and the memory for them; more wait.
+        num_spare_pages: of the pool, that no request takes.
 
     Attributes:
         running: what is worked on.
         failed: requests that could not be begun, and why; whoever tells of them takes them out.
     """
 
-    def __init__(self, weights: Weights, resources: Resources) -> None:
+    def __init__(self, weights: Weights, resources: Resources, num_spare_pages: int = 0) -> None:
         self.running: list[Job] = []
         self.failed: list[tuple[int, Exception]] = []
         self._weights = weights
+        self._num_spare_pages = num_spare_pages
         self._max_batch = resources.max_batch
         self._cache_dtype = cache_dtype(weights.config, weights.dtype, weights.device.type, resources.cache)
         held_bytes = resident_bytes() + code_bytes(weights.dtype) + PICTURE_BYTES
@@ -220,6 +222,7 @@ class Scheduler:
             for request in requests
             for context in request.contexts
         )
+        num_pages += self._num_spare_pages
         return PagePool(config, num_pages, self._cache_dtype, self._weights.device)
 
     def _begun(self) -> list[Job]:
