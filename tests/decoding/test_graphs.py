@@ -254,7 +254,7 @@ class FailingRecorder:
 
 def recording_engine(monkeypatch: pytest.MonkeyPatch, recorder: object, max_batch: int = 16) -> Engine:
     """Return an engine that captures, by what stands in for CUDA."""
-    engine = Engine(RUNNER.engine.weights, max_batch=max_batch, proposer=Proposer(1))
+    engine = Engine(RUNNER.engine.weights, max_batch=max_batch, proposer=Proposer(1), steps="static")
     monkeypatch.setattr(engine, "_static_steps", None)
     monkeypatch.setattr(
         "cogview.decoding.engine.static_steps",
@@ -324,7 +324,7 @@ def test_the_spare_page_takes_none_from_a_full_batch() -> None:
         pool, keys = engine._scheduler.pool, engine._scheduler.pool.keys
         for _ in session.events():
             assert engine._scheduler.pool.keys is keys
-    assert pool.num_pages == 4 * 2 * 2 + 1
+    assert pool.num_pages == 5 * (2 + 1) + 1  # of a context and the unconditional one
 
 
 def test_graphs_without_cuda_are_refused() -> None:

@@ -215,7 +215,8 @@ class Scheduler:
         No larger: where large pages of memory are asked for, pages of keys that lie apart take one each.
         """
         with self._lock:
-            requests = [first, *(each.request for each in self._waiting)][: self._max_batch]
+            # One more than are worked on at once: what begins alike is kept for the next until it has begun.
+            requests = [first, *(each.request for each in self._waiting)][: self._max_batch + 1]
         config = self._weights.config
         num_pages = sum(
             num_pages_for(config, len(context.tokens) + len(context.next_positions))
