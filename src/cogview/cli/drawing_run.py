@@ -104,7 +104,7 @@ class DrawingRun:
     picture_height: int
     sheet_scale: int = 1
     sheets: list[Path] = field(default_factory=list)
-    work: "Work" = field(default_factory=lambda: Work())
+    work: Work = field(default_factory=Work)
 
     @property
     def num_kept(self) -> int:

@@ -21,9 +21,6 @@ from cogview.files import read_bounded
 
 GUESSES_FILE = "guesses.safetensors"
 
-NUM_GRADES = 8
-"""Of how often a guess was right."""
-
 MAX_PICTURES = 20_000
 """Pictures that are counted; more hardly add to what is known."""
 

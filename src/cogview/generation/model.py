@@ -53,9 +53,8 @@ class LoadedModel:
 
     def __init__(self, parts: PretrainedModel) -> None:
         self.parts = parts
-        self._lock = (
-            threading.RLock()
-        )  # of what is made when it is first asked for, perhaps by several threads
+        # Of what is made when it is first asked for, perhaps by several threads.
+        self._lock = threading.RLock()
         self._base_runner: Runner | None = None
         self._runners: dict[TaskModel, Runner] = {}
         self._weakened: tuple[TaskModel, float, TaskModel] | None = None

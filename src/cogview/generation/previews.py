@@ -178,9 +178,8 @@ class Previews(Generic[Key]):
         bands = []
         for each, start in zip(growing, starts, strict=True):
             band = each.codes[start : start + height].copy()
-            for row in range(
-                height
-            ):  # what is not drawn yet goes on from above, so that the edge is not of two worlds
+            # What is not drawn yet goes on from above, so that the edge is not of two worlds.
+            for row in range(height):
                 is_absent = band[row] < 0
                 band[row, is_absent] = band[row - 1, is_absent] if row else band[band >= 0][-1]
             bands.append(torch.from_numpy(band))
