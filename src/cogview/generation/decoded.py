@@ -1,4 +1,4 @@
-"""Codes to pixels, beside the drawing of further codes: a picture has the same pixels on any number of threads.
+"""Codes to pixels, those of several pictures side by side: a picture has the same pixels on any number of threads.
 
 Convolutions round differently with another number of threads. So a picture is decoded on one, whatever there are,
 unless its decoder is so large that this would be waited for; several pictures are decoded at the same time.

@@ -34,9 +34,6 @@ from cogview.generation.text_to_image import Progress
 from cogview.generation.upscaler import Upscaler, magnifying_config
 from cogview.sequence.template import Pieces
 
-MAX_DECODING = 32
-"""Pictures that wait to be decoded while others are drawn."""
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AskedText:
@@ -231,10 +228,10 @@ class PictureTask:
                 while sessions.num_pending < room and (text := next(waiting, None)) is not None:
                     _TextInWork(self, sessions, text, decoding, shown).begin()
                 if not sessions.num_pending:
-                    yield from map(_Decoding.done, decoding)
                     return
                 yield from sessions.step()
-                while decoding and (decoding[0].image.done() or len(decoding) > MAX_DECODING):
+                # No pass runs meanwhile: its threads would wait for a core that decodes.
+                while decoding:
                     yield decoding.popleft().done()
                 for (text, seed), codes, image in shown.due() if shown else ():
                     yield PicturePreview(
@@ -244,7 +241,7 @@ class PictureTask:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Decoding:
-    """A picture that is being decoded while others are drawn.
+    """A picture that is being decoded, beside others that were drawn by the same pass.
 
     Args:
         text_index: of its text.
