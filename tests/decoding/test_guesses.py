@@ -85,3 +85,19 @@ def test_windows_are_wider_where_guesses_are_surer_and_passes_cost_more_by_thems
     assert proposer.windows([np.empty(0)], [1], 1) == [0]
     assert proposer.windows([], [], 0) == []
     assert Proposer(is_eager=True).windows([unsure], [1], 1) == [63]
+
+
+def test_guesses_that_are_not_worth_checking_are_not_made_the_next_time() -> None:
+    proposer = Proposer()
+    for tokens in (10, 20, 40, 80) * 5:
+        proposer.learn_pass(tokens, 1e-3 * (30 + tokens))
+    reaches = [0.9 ** np.arange(1, 64)] * 16
+    first = proposer.windows(reaches, [2] * 16, 32)
+    least = proposer.least_reach
+    assert 0.02 < least < 0.9 ** max(first)
+    made = [reach[reach >= least] for reach in reaches]
+    assert len(made[0]) < 63
+    assert proposer.windows(made, [2] * 16, 32) == first
+    proposer.windows([0.99 ** np.arange(1, 64)], [1], 1)  # all are worth it
+    assert proposer.least_reach < 0.99**63
+    assert Proposer(is_eager=True).least_reach == 0

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from cogview.decoding.linear import can_pack, padded_rows, prepare_linear, row_multiple
+from cogview.decoding.linear import BLOCKS, can_pack, padded_rows, prepare_linear, row_multiple
 from cogview.errors import UsageError
 
 SHAPES = [(96, 288), (96, 96), (384, 96), (2048, 64)]
@@ -120,8 +120,24 @@ def test_packed_kernels_meet_few_numbers_of_rows(nums: list[int]) -> None:
     padded = padded_rows(num_rows)
     assert (padded >= num_rows).all()
     assert (padded <= np.maximum(2 * num_rows, 8)).all()
-    assert len(np.unique((padded - 1) % 128)) <= 6
+    assert set(((padded - 1) % BLOCKS[-1] + 1).tolist()) <= set(BLOCKS)
     assert np.array_equal(padded_rows(padded), padded)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("num_inputs", "num_outputs"), [*SHAPES, (256, 768), (1024, 256)])
+def test_a_row_has_the_same_bits_in_blocks_of_all_sizes(
+    num_inputs: int, num_outputs: int, dtype: torch.dtype
+) -> None:
+    skip_unless_packable("packed", dtype)
+    weight, bias = weight_and_bias(num_inputs, num_outputs)
+    linear = prepare_linear(weight, bias, dtype=dtype, backend="packed")
+    x = rows(BLOCKS[-1], num_inputs)
+    together = linear(x, gelu=True)
+    for num_rows in BLOCKS:
+        for first in (0, BLOCKS[-1] - num_rows):
+            some = slice(first, first + num_rows)
+            assert torch.equal(linear(x[some], gelu=True), together[some])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -129,7 +145,7 @@ def test_many_rows_are_what_they_are_by_themselves(dtype: torch.dtype) -> None:
     skip_unless_packable("packed", dtype)
     weight, bias = weight_and_bias(96, 96)
     linear = prepare_linear(weight, bias, dtype=dtype, backend="packed")
-    x = rows(300, 96)
+    x = rows(1100, 96)
     together = linear(x)
-    for first, stop in ((0, 1), (100, 129), (120, 260), (299, 300)):
+    for first, stop in ((0, 1), (100, 129), (120, 260), (400, 1050), (1099, 1100)):
         assert torch.equal(linear(x[first:stop]), together[first:stop])

@@ -1,6 +1,7 @@
 """A picture has the same pixels on any number of threads, alone and beside others, unless its decoder is large."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -41,8 +42,7 @@ def test_pixels_are_the_same_on_any_number_of_threads(
 ) -> None:
     decoder = PictureDecoder(bundled)
     assert [decoder.decode(codes, 256).tobytes() for codes in some_codes(4)] == alone
-    begun = [decoder.begin(codes, 256, lambda image: image) for codes in some_codes(4)]
-    assert [each.result().tobytes() for each in begun] == alone
+    assert [each.tobytes() for each in decoder.decode_each(some_codes(4), 256)] == alone
     assert torch.get_num_threads() == num_threads
 
 
@@ -60,24 +60,42 @@ def test_a_large_decoder_gets_all_threads(monkeypatch: pytest.MonkeyPatch) -> No
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        begun = PictureDecoder(tokenizer).begin(
-            torch.zeros(2, 2, dtype=torch.int64), None, lambda image: image
-        )
-        assert begun.done()
+        list(PictureDecoder(tokenizer).decode_each(torch.zeros(2, 2, 2, dtype=torch.int64)))
     finally:
         torch.set_num_threads(before)
-    assert used[-1] == 2
+    assert used[-2:] == [2, 2]
 
 
-def test_the_work_of_a_decoder_grows_with_the_picture(bundled: ImageTokenizer) -> None:
+@pytest.mark.parametrize(("most", "is_small"), [(1_300_000_000, False), (1_310_000_000, True)])
+def test_the_work_of_a_decoder_is_counted(
+    bundled: ImageTokenizer, alone: list[bytes], monkeypatch: pytest.MonkeyPatch, most: int, is_small: bool
+) -> None:
     decoder = PictureDecoder(bundled)
-    for side in (8, 16):
-        decoder.decode(torch.zeros(side, side, dtype=torch.int64), None)
-    small, large = (decoder._works[None, side, side] for side in (8, 16))
-    assert large == 4 * small
-    assert 0.5e9 < large < decoded.MAX_SINGLE
+    monkeypatch.setattr(decoded, "MAX_SINGLE", most)
+    drawn = [each.tobytes() for each in decoder.decode_each(some_codes(4), 256)]
+    assert decoder._is_small == {(256, 16, 16): is_small}
+    if is_small:
+        assert drawn == alone
+    assert not any(module._forward_hooks for module in bundled.autoencoder.modules())
 
 
-def test_a_failure_in_the_background_is_told(bundled: ImageTokenizer) -> None:
+def test_what_other_threads_decode_is_not_counted(
+    bundled: ImageTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoded, "MAX_SINGLE", 1_310_000_000)
+    plain = bundled.decode
+
+    def beside_another(codes: torch.Tensor, size_pixels: int | None = None) -> torch.Tensor:
+        with ThreadPoolExecutor() as other:
+            other.submit(plain, codes, size_pixels).result()
+        return plain(codes, size_pixels)
+
+    monkeypatch.setattr(bundled, "decode", beside_another)
+    decoder = PictureDecoder(bundled)
+    decoder.decode(some_codes(1)[0], 256)
+    assert decoder._is_small == {(256, 16, 16): True}
+
+
+def test_a_failure_beside_others_is_told(bundled: ImageTokenizer) -> None:
     with pytest.raises(cogview.UsageError, match="codes must lie in"):
-        PictureDecoder(bundled).begin(torch.full((16, 16), 9999), 128, lambda image: image).result()
+        list(PictureDecoder(bundled).decode_each(torch.full((3, 16, 16), 9999), 128))

@@ -79,6 +79,19 @@ def test_what_is_written_is_what_is_read(tokenizer, codes, tmp_path):
     assert fingerprint_of_decoder(again.decoders["sharp"]) == fingerprint_of_decoder(half.decoders["sharp"])
 
 
+def test_a_table_of_half_the_bits_is_kept_so_and_draws_the_same(tokenizer, codes, tmp_path):
+    decoder = random_decoder(tokenizer)
+    rounded = {name: weight.half().float() for name, weight in decoder.state_dict().items()}
+    decoder.load_state_dict(rounded)
+    tokenizer.add_decoder("sharp", decoder)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    loaded = load_image_tokenizer(tmp_path / "tokenizer")
+    around = loaded.decoders["sharp"].from_neighbourhood
+    assert around is not None
+    assert around.vectors.weight.dtype == torch.float16
+    assert torch.equal(loaded.decode(codes, 32), tokenizer.decode(codes, 32))
+
+
 def test_smaller_pictures_are_means_of_the_largest(tokenizer, codes):
     first = tokenizer.first_drawing(codes)
     every = random_decoder(tokenizer)(*first)

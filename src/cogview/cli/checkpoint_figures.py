@@ -171,10 +171,8 @@ class Checkpoint:
     def pictures(self, codes: Int64[np.ndarray, "n k r s"]) -> list[list[Image.Image]]:
         """Return the pictures of codes, as large as the model draws by default."""
         size = self.pipeline.size_pixels
-        return [
-            [self.pipeline.model.decoder.decode(torch.from_numpy(each), size) for each in row]
-            for row in codes
-        ]
+        decoder = self.pipeline.model.decoder
+        return [list(decoder.decode_each(torch.from_numpy(row), size)) for row in codes]
 
     def attention(self, text: str, seed: int, codes: Int64[np.ndarray, "r s"]) -> dict[str, Any]:
         """Return how large the scores of each head are while a picture is drawn, and where its weights lie.

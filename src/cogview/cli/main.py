@@ -86,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # over 45 s, not 6 (torch 2.13, libgomp; notes of a trial). Beside an equal one it does not matter:
         # `bench/busy_core.py`.
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    # Imports make many objects that stay; looking through them for garbage took 0.1 s of a start.
+    gc.set_threshold(50_000)
     # What ends a process politely, `timeout` or a job's scheduler, must leave nothing half-written either.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)

@@ -35,7 +35,7 @@ class DecodingLinear(Protocol):
 
 
 _PACKED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-BLOCKS = (8, 16, 32, 64, 96, 128)
+BLOCKS = (8, 16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512)
 """Numbers of rows that packed kernels run.
 
 For each number of rows and shape of weights oneDNN writes code of its own, half a megabyte, and keeps it (torch 2.13,
@@ -97,7 +97,9 @@ def prepare_linear(
     product = (_packed_product if packed else _plain_product)(weight, bias)
     multiple = 1
     if batch_invariant and weight.device.type == "cpu":
-        multiple = row_multiple(weight.shape[1], weight.shape[0], dtype, packed, torch.get_num_threads())
+        multiple = row_multiple(
+            weight.shape[1], weight.shape[0], dtype, packed, torch.get_num_threads(), bias is not None
+        )
     if packed:
         return in_blocks(product, multiple)
     return product if multiple == 1 else _in_multiples(product, multiple)
@@ -154,7 +156,12 @@ def _run_rows(num_rows: int, multiple: int) -> int:
 
 @cache
 def row_multiple(
-    num_inputs: int, num_outputs: int, dtype: torch.dtype, packed: bool, num_threads: int
+    num_inputs: int,
+    num_outputs: int,
+    dtype: torch.dtype,
+    packed: bool,
+    num_threads: int,
+    has_bias: bool = False,
 ) -> int:
     """Return to which multiple the rows have to be padded so that each has the same bits in any company.
 
@@ -168,11 +175,13 @@ def row_multiple(
         dtype: of weight and input.
         packed: whether the weight is packed.
         num_threads: that PyTorch computes with at most; what is found holds for all that `ThreadChoice` may take.
+        has_bias: of the map; without, oneDNN writes and keeps other code.
     """
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(num_outputs, num_inputs, generator=generator).to(dtype)
     x = torch.randn(_NUM_TRIED_ROWS, num_inputs, generator=generator).to(dtype)
-    product = (_packed_product if packed else _plain_product)(weight, None)
+    bias = torch.zeros(num_outputs, dtype=dtype) if has_bias else None
+    product = (_packed_product if packed else _plain_product)(weight, bias)
     counts = thread_counts(num_threads)
     with threads(counts[0]):
         together = product(x)

@@ -20,6 +20,8 @@ Chosen by trying: of 1, 0.7, 0.5, 0.3 and 0.15 the larger ones are best for many
 """
 
 _LEAST_REACH = 0.02
+_LEAST_SHARE = 0.25
+"""Of the reach of the last guess that was worth checking in the pass before."""
 
 _MAX_SOURCES = 16
 """Of pictures that are remembered."""
@@ -51,11 +53,12 @@ class Proposer:
         self._memories: dict[Hashable, GuessMemory] = {}
         # Moments of tokens and seconds of a pass, from which a line is fitted.
         self._moments = np.zeros(5)
+        self._least_reach = _LEAST_REACH
 
     @property
     def least_reach(self) -> float:
         """Return how probably a guess and all before it have to hold to be worth a thought."""
-        return 0.0 if self._is_eager else _LEAST_REACH
+        return 0.0 if self._is_eager else self._least_reach
 
     @property
     def beliefs(self) -> Float64[np.ndarray, "k"]:
@@ -128,6 +131,7 @@ class Proposer:
         tokens = self.fixed_tokens + padded_rows(num_tokens + np.cumsum(cost[order]))
         rates = codes / tokens
         best = int(rates.argmax())
+        self._least_reach = max(_LEAST_REACH, _LEAST_SHARE * float(gains[order[best]]) ** (1 / _WORTH))
         if rates[best] <= len(reaches) / (self.fixed_tokens + padded_rows(np.array([num_tokens]))[0]):
             return [0] * len(reaches)
         return np.bincount(owner[order[: best + 1]], minlength=len(reaches)).tolist()

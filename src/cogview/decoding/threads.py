@@ -5,8 +5,8 @@ process for each core, two threads took ten times as long for a picture as on th
 """
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
@@ -50,18 +50,23 @@ def threads(num: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def in_background(work: Callable[[], Result]) -> "Future[Result]":
-    """Begin a work on another thread, with one of PyTorch's, and return where its result will be."""
+def side_by_side(works: Sequence[Callable[[], Result]]) -> Iterator[Result]:
+    """Do works at the same time, each on one of PyTorch's threads, and yield their results in order.
+
+    One alone is done by the caller's thread, whose memory is used again.
+    """
     before = torch.get_num_threads()
 
-    def carried_out() -> Result:
+    def done(work: Callable[[], Result]) -> Result:
         torch.set_num_threads(1)
         try:
             return work()
         finally:
             torch.set_num_threads(before)  # also what new threads take for theirs
 
-    return _workers(os.getpid()).submit(carried_out)
+    if len(works) < 2:
+        return map(done, works)
+    return _workers(os.getpid()).map(done, works)
 
 
 @cache

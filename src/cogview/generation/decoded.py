@@ -4,16 +4,17 @@ Convolutions round differently with another number of threads. So a picture is d
 unless its decoder is so large that this would be waited for; several pictures are decoded at the same time.
 """
 
-from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from threading import get_ident
 
-import torch
 from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor, nn
 
-from cogview.decoding.threads import in_background, threads
+from cogview.decoding.threads import side_by_side, threads
 from cogview.image.pixels import tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
 
@@ -22,7 +23,7 @@ MAX_SINGLE = 20 * 10**9
 
 
 class PictureDecoder:
-    """Decodes pictures one by one, with as many threads as the image tokenizer's work asks for.
+    """Decodes pictures each by itself, with as many threads as the image tokenizer's work asks for.
 
     Args:
         image_tokenizer: decodes.
@@ -30,7 +31,7 @@ class PictureDecoder:
 
     def __init__(self, image_tokenizer: ImageTokenizer) -> None:
         self._image_tokenizer = image_tokenizer
-        self._works: dict[tuple[int | None, int, int], int] = {}
+        self._is_small: dict[tuple[int | None, int, int], bool] = {}
 
     def decode(self, codes: Int64[Tensor, "r s"], size_pixels: int | None = None) -> Image.Image:
         """Return the picture of some codes, decoded by itself: convolutions round differently in other batches.
@@ -42,72 +43,75 @@ class PictureDecoder:
         Raises:
             UsageError: no decoder draws that size, or a code is none of the tokenizer's.
         """
-        num_threads = 1 if self._is_small(codes, size_pixels) else torch.get_num_threads()
-        with threads(num_threads):
-            return self._decoded(codes, size_pixels)
+        return next(self.decode_each(codes[None], size_pixels))
 
-    def begin(
-        self,
-        codes: Int64[Tensor, "r s"],
-        size_pixels: int | None,
-        finish: Callable[[Image.Image], Image.Image],
-    ) -> "Future[Image.Image]":
-        """Begin to decode a picture, in the background if one thread is enough, and return where it will be.
+    def decode_each(
+        self, codes: Int64[Tensor, "b r s"], size_pixels: int | None = None
+    ) -> Iterator[Image.Image]:
+        """Yield the picture of each, several at the same time where one thread is enough for a picture.
 
         Args:
-            codes: as for `decode`.
+            codes: of pictures.
             size_pixels: as for `decode`.
-            finish: what is done to the picture then.
+
+        Raises:
+            UsageError: as `decode` does.
         """
-        if self._is_small(codes, size_pixels):
-            return in_background(lambda: finish(self._decoded(codes, size_pixels)))
-        done: Future[Image.Image] = Future()
-        done.set_result(finish(self.decode(codes, size_pixels)))
-        return done
+        decodings = [partial(self._decoded, each, size_pixels) for each in codes]
+        rows, columns = codes.shape[1:]
+        key = (size_pixels, rows, columns)
+        if decodings and key not in self._is_small:
+            try:
+                with _limited(self._image_tokenizer, MAX_SINGLE), threads(1):
+                    first = decodings[0]()
+            except _TooMuch:
+                self._is_small[key] = False
+            else:
+                self._is_small[key] = True
+                return chain([first], side_by_side(decodings[1:]))
+        if decodings and self._is_small[key]:
+            return side_by_side(decodings)
+        return (decode() for decode in decodings)
 
     def _decoded(self, codes: Int64[Tensor, "r s"], size_pixels: int | None) -> Image.Image:
         tokenizer = self._image_tokenizer
         return tensor_to_images(tokenizer.decode(codes[None].to(tokenizer.device), size_pixels))[0]
 
-    def _is_small(self, codes: Int64[Tensor, "r s"], size_pixels: int | None) -> bool:
-        """Return whether a picture is decoded by one thread; on a GPU none is."""
-        tokenizer = self._image_tokenizer
-        if tokenizer.device.type != "cpu":
-            return False
-        rows, columns = codes.shape
-        key = (size_pixels, rows, columns)
-        if key not in self._works:
-            # A few codes tell what many take: convolutions do the same at each place.
-            side = max(rows, columns)
-            small = torch.zeros(1, 2, 2, dtype=torch.int64)
-            size = None if size_pixels is None else size_pixels * 2 // side
-            self._works[key] = (
-                _multiplications(tokenizer, lambda: tokenizer.decode(small, size)) * rows * columns // 4
-            )
-        return self._works[key] <= MAX_SINGLE
+
+class _TooMuch(Exception):
+    """A picture takes so much work that one thread should not do it."""
 
 
-def _multiplications(tokenizer: ImageTokenizer, decode: Callable[[], Any]) -> int:
-    """Return how many multiplications the convolutions and linear maps of a decoding do."""
-    total = 0
+@contextmanager
+def _limited(tokenizer: ImageTokenizer, most: int) -> Iterator[None]:
+    """Stop decodings of this thread whose convolutions and linear maps do too many multiplications; on a GPU, all.
+
+    Raises:
+        _TooMuch: they do.
+    """
+    if tokenizer.device.type != "cpu":
+        raise _TooMuch
+    total, owner = 0, get_ident()
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+        if get_ident() != owner:
+            return
         places = output if not isinstance(module, nn.ConvTranspose2d) else inputs[0]
         channels = places.shape[-1] if isinstance(module, nn.Linear) else places.shape[1]
         total += module.weight.numel() * places.numel() // channels
+        if total > most:
+            raise _TooMuch
 
-    modules = [tokenizer.autoencoder, *tokenizer.decoders.values()]
     hooks = [
         each.register_forward_hook(count)
-        for module in modules
+        for module in (tokenizer.autoencoder, *tokenizer.decoders.values())
         for each in module.modules()
         if isinstance(each, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
     ]
     try:
-        decode()
+        yield
     finally:
         for hook in hooks:
             hook.remove()
-    return total

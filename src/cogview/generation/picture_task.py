@@ -1,16 +1,14 @@
 """Pictures from texts: candidates are drawn, ranked and magnified side by side, each as soon as it is possible."""
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from PIL import Image
+from torch import Tensor
 
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.request import Drawn, Progressed
@@ -222,43 +220,45 @@ class PictureTask:
             template = self.codes.template
             grid = template.grid_rows, template.grid_columns
             shown = Previews(self.model.image_tokenizer, grid, previews)
-        decoding: deque[_Decoding] = deque()
+        drawn: list[_DrawnPicture] = []
         with Sessions[PictureEvent]() as sessions:
             while True:
                 while sessions.num_pending < room and (text := next(waiting, None)) is not None:
-                    _TextInWork(self, sessions, text, decoding, shown).begin()
+                    _TextInWork(self, sessions, text, drawn, shown).begin()
                 if not sessions.num_pending:
                     return
                 yield from sessions.step()
-                # No pass runs meanwhile: its threads would wait for a core that decodes.
-                while decoding:
-                    yield decoding.popleft().done()
+                yield from self._decoded(drawn)
+                drawn.clear()
                 for (text, seed), codes, image in shown.due() if shown else ():
                     yield PicturePreview(
                         text_index=text.index, text=text.text, seed=seed, codes=codes, image=image
                     )
 
+    def _decoded(self, drawn: "Sequence[_DrawnPicture]") -> Iterator[PictureDone]:
+        """Yield pictures of codes. No pass runs meanwhile: its threads would wait for a core that decodes."""
+        if not drawn:
+            return
+        codes = torch.stack([each.codes for each in drawn])
+        for each, image in zip(drawn, self.model.decoder.decode_each(codes, self.size_pixels), strict=True):
+            yield PictureDone(text_index=each.text_index, place=each.place, picture=each.picture(image))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Decoding:
-    """A picture that is being decoded, beside others that were drawn by the same pass.
+class _DrawnPicture:
+    """A picture of which all codes are drawn.
 
     Args:
         text_index: of its text.
         place: among those of its text.
-        image: where it will be.
+        codes: of it.
         picture: all but its pixels.
     """
 
     text_index: int
     place: int
-    image: "Future[Image.Image]"
+    codes: Int64[Tensor, "r s"]
     picture: Callable[[Image.Image], GeneratedImage]
-
-    def done(self) -> PictureDone:
-        """Return the picture, after waiting for it if need be."""
-        picture = self.picture(self.image.result())
-        return PictureDone(text_index=self.text_index, place=self.place, picture=picture)
 
 
 class _TextInWork:
@@ -268,7 +268,7 @@ class _TextInWork:
         task: how.
         sessions: that do the work.
         asked: the text.
-        decoding: takes pictures whose codes are done.
+        drawn: takes pictures whose codes are done.
         previews: of its candidates, if they are shown.
     """
 
@@ -277,13 +277,13 @@ class _TextInWork:
         task: PictureTask,
         sessions: Sessions[PictureEvent],
         asked: AskedText,
-        decoding: "deque[_Decoding]",
+        drawn: list[_DrawnPicture],
         previews: "Previews[_Candidate] | None",
     ) -> None:
         self._task = task
         self._sessions = sessions
         self._asked = asked
-        self._decoding = decoding
+        self._drawn = drawn
         self._previews = previews
         self._nums_passes = [0] * len(asked.seeds)
         self._codes: list[Int64[np.ndarray, "n"] | None] = [None] * len(asked.seeds)
@@ -336,7 +336,7 @@ class _TextInWork:
         assert drawn is not None, "it was drawn"
         codes = drawn.reshape(template.grid_rows, template.grid_columns)
         if task.magnifier is None:
-            self._decode(number, place, codes)
+            self._end(number, place, codes)
             return
         pieces, seed = self._asked.pieces[number], self._asked.seeds[number]
         picture = task.magnifier.begin(codes, pieces, seed, task.magnifying, task.options.upscale)
@@ -355,7 +355,7 @@ class _TextInWork:
                 self._nums_passes[number] += event.num_passes
                 add_windows()
                 if picture.is_done:
-                    self._decode(number, place, picture.codes)
+                    self._end(number, place, picture.codes)
 
             return told
 
@@ -364,33 +364,27 @@ class _TextInWork:
     def _codes_drawn(self, number: int, num_codes: int) -> CodesDrawn:
         return CodesDrawn(text_index=self._asked.index, seed=self._asked.seeds[number], num_codes=num_codes)
 
-    def _decode(self, number: int, place: int, codes: Int64[np.ndarray, "r s"]) -> None:
-        """Begin to make pixels of codes."""
+    def _end(self, number: int, place: int, codes: Int64[np.ndarray, "r s"]) -> None:
+        """Have pixels made of codes."""
         task, asked, loss = self._task, self._asked, self._losses[number]
+        seed = asked.seeds[number]
         if self._previews is not None:
-            self._previews.end((asked, asked.seeds[number]), is_shown=True)
+            self._previews.end((asked, seed), is_shown=True)
         by_fit = task.options.rank_by == "fit"
-        picture = partial(
-            GeneratedImage,
-            codes=torch.from_numpy(codes),
-            seed=asked.seeds[number],
-            text=asked.text,
-            caption_loss=None if by_fit else loss,
-            fit_loss=loss if by_fit else None,
-            drawn_text=asked.words[number] if asked.words[number] != asked.text else None,
-            num_passes=self._nums_passes[number],
-        )
+        held = torch.from_numpy(codes)
 
-        def finish(image: Image.Image) -> Image.Image:
+        def picture(image: Image.Image) -> GeneratedImage:
             if task.options.keeps_pixels and task.codes.inpainting is not None:
-                return task.codes.inpainting.with_given_pixels(image, asked.seeds[number])
-            return image
-
-        self._decoding.append(
-            _Decoding(
-                text_index=asked.index,
-                place=place,
-                image=task.model.decoder.begin(torch.from_numpy(codes), task.size_pixels, finish),
-                picture=lambda image: picture(image=image),
+                image = task.codes.inpainting.with_given_pixels(image, seed)
+            return GeneratedImage(
+                image=image,
+                codes=held,
+                seed=seed,
+                text=asked.text,
+                caption_loss=None if by_fit else loss,
+                fit_loss=loss if by_fit else None,
+                drawn_text=asked.words[number] if asked.words[number] != asked.text else None,
+                num_passes=self._nums_passes[number],
             )
-        )
+
+        self._drawn.append(_DrawnPicture(text_index=asked.index, place=place, codes=held, picture=picture))

@@ -127,15 +127,16 @@ class Upscaler:
                 progress=progress,
             )
         size_pixels = max(codes[0].shape) * model.image_tokenizer.downsampling_factor * factor
+        drawn = model.decoder.decode_each(high, size_pixels)
         return [
             MagnifiedImage(
-                image=model.decoder.decode(each, size_pixels),
+                image=image,
                 codes=each,
                 seed=number,
                 text=text,
                 drawn_text=read[text] if read[text] != text else None,
             )
-            for each, number, text in zip(high, seeds, told, strict=True)
+            for each, image, number, text in zip(high, drawn, seeds, told, strict=True)
         ]
 
     def is_decoded(self, factor: int, magnifier: str | None) -> bool:

@@ -170,7 +170,11 @@ class CodeNeighbourhood(nn.Module):
         padded = F.pad(codes + 1, [self.side // 2] * 4)  # 0 is beyond the border
         squares = padded.unfold(1, self.side, 1).unfold(2, self.side, 1).reshape(-1, self.side**2)
         starts = torch.arange(self.side**2, device=codes.device) * (self.num_codes + 1)
-        sums = F.embedding_bag(squares + starts, self.vectors.weight, mode="sum")
+        table, bags = self.vectors.weight, squares + starts
+        if table.dtype != torch.float32:
+            used, bags = torch.unique(bags, return_inverse=True)
+            table = table[used].float()
+        sums = F.embedding_bag(bags, table, mode="sum")
         mapped: Tensor = self.project(sums.view(len(codes), rows, columns, -1).permute(0, 3, 1, 2))
         return mapped
 
@@ -241,7 +245,7 @@ def fingerprint_of_decoder(decoder: RefiningDecoder, dtype: torch.dtype = torch.
     ]
     digest = hashlib.sha256(json.dumps(shape).encode())
     for name, weight in sorted(decoder.state_dict().items()):
-        values = weight.detach().to("cpu", dtype).float().contiguous()
-        digest.update(f"{name} {tuple(values.shape)}".encode())
-        digest.update(values.view(-1).numpy().data)
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        for part in weight.detach().contiguous().view(-1).split(1 << 20):  # no second copy of a large table
+            digest.update(part.to("cpu", dtype).float().numpy().data)
     return digest.hexdigest()[:16]

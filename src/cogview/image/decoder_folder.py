@@ -89,7 +89,12 @@ def load_decoder(folder: Path, config: AutoencoderConfig, image_tokenizer: str) 
         ) from error
     with uninitialised("cpu"):
         decoder = build()
-    decoder.load_state_dict(read_tensors(path))
+    tensors = read_tensors(path)
+    if decoder.from_neighbourhood is not None:
+        # Two thirds of a decoder's memory, of which a picture reads little: kept as it is stored.
+        decoder.from_neighbourhood.vectors.to(tensors["from_neighbourhood.vectors.weight"].dtype)
+    decoder.load_state_dict(tensors)
+    del tensors
     found = fingerprint_of_decoder(decoder)
     if found != content.get("fingerprint"):
         raise CogViewError(
