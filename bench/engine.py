@@ -16,8 +16,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,14 @@ THINGS = (
     "rocket",
     "lemon",
 )
+WARM_UP = 3
+"""Rounds in which both draw pictures before anything is timed: kernels are compiled for each number of rows."""
 PLACES = ("above", "below", "to the left of", "to the right of")
 
 WORKER = """
-import json, sys, threading, time
+import functools, json, sys, threading, time
+import numpy as np
+import torch
 import cogview
 pipe = cogview.load(device="cpu")
 ours = hasattr(pipe, "size_pixels")
@@ -74,6 +79,37 @@ def arrivals(texts, seed):
         thread.join()
     return sum(took) / len(took)
 
+@functools.cache
+def random_weights():
+    """Return what draws the first 512 codes of some pictures, by the transformer of bench/decoding.py's shape."""
+    from cogview.transformer.config import TransformerConfig
+    from cogview.transformer.model import Transformer
+
+    torch.manual_seed(0)
+    shape = dict(num_layers=8, hidden_size=512, num_heads=8, vocabulary_size=58_240, num_positions=1_089)
+    transformer = Transformer(TransformerConfig(**shape)).eval()
+    prefix, places, legal = np.arange(50_000, 50_016), np.arange(16, 528), range(8_192)
+    if ours:
+        from cogview.decoding.config import SamplingConfig
+        from cogview.decoding.engine import Runner
+        from cogview.decoding.request import Context, Request
+
+        context = Context(tokens=prefix, positions=np.arange(16), next_positions=places)
+        engine, config = Runner.of(transformer).engine, SamplingConfig(top_k=200)
+        return lambda num, seed: engine.run([
+            Request(context=context, legal=legal, seed=seed + each, sampling=config, num_columns=32)
+            for each in range(num)
+        ])
+    from cogview.generation.config import SamplingConfig
+    from cogview.generation.engine import Engine, Prompt
+    from cogview.sequence.template import TokenSequence
+
+    sequence = TokenSequence(tokens=prefix, positions=np.arange(16), kind=np.zeros(16, dtype=np.int8))
+    engine, config = Engine(transformer, legal), SamplingConfig(top_k=200)
+    return lambda num, seed: engine.generate(
+        [Prompt(prefix=sequence, code_positions=places, seeds=tuple(range(seed, seed + num)))], config
+    )
+
 works = {
     "one": lambda texts, seed: pipe.generate(texts[0], 1, seed=seed, **size),
     "one, default size": lambda texts, seed: pipe.generate(texts[0], 1, seed=seed),
@@ -81,6 +117,9 @@ works = {
     "ranked and magnified": lambda texts, seed: pipe.generate(texts[:3], 16, keep=4, seed=seed, upscale=4, **large),
     "ranked and enlarged": lambda texts, seed: pipe.generate(texts[:3], 16, keep=4, seed=seed, upscale=4),
     "arrivals": arrivals,
+    "random weights, 1": lambda texts, seed: random_weights()(1, seed),
+    "random weights, 4": lambda texts, seed: random_weights()(4, seed),
+    "random weights, 16": lambda texts, seed: random_weights()(16, seed),
 }
 for line in sys.stdin:
     work, texts, seed = json.loads(line)
@@ -88,6 +127,17 @@ for line in sys.stdin:
     found = works[work](texts, seed)
     print(json.dumps(found if work == "arrivals" else time.perf_counter() - start), flush=True)
 """
+
+WORKS = (
+    "one",
+    "one, default size",
+    "sixteen",
+    "arrivals",
+    "random weights, 1",
+    "random weights, 4",
+    "random weights, 16",
+    "ranked and magnified",
+)
 
 BUSY = "while True: pass"
 
@@ -203,26 +253,38 @@ def measure_windows(
     return figures
 
 
-def measure_against(other: Path, works: Sequence[str], rounds: int) -> dict[str, Any]:
-    """Return the seconds of both checkouts and their ratio, of each work."""
-    figures: dict[str, Any] = {}
+def measure_against(
+    other: Path, works: Sequence[str], rounds: int, figures: dict[str, Any], save: Callable[[], None]
+) -> None:
+    """Measure the seconds of both checkouts and their ratio, of each work.
+
+    Args:
+        other: the other checkout.
+        works: what both do.
+        rounds: repetitions.
+        figures: take what is measured.
+        save: called after each work.
+    """
     print("| work | ours, seconds | theirs, seconds | times as fast |\n|---|---|---|---|")
 
     def told(work: str, ours: Sequence[float], theirs: Sequence[float]) -> None:
         own, their = statistics.median(ours), statistics.median(theirs)
         figures[work] = {"seconds": own, "other_seconds": their, "ratio": their / own, "all": [ours, theirs]}
         print(f"| {work} | {own:.2f} | {their:.2f} | {their / own:.2f} |", flush=True)
+        save()
 
     with ExitStack() as stack:
         workers = [Worker(None), Worker(other)]
         for worker in workers:
             stack.callback(worker.close)
+        for number, worker, work in itertools.product(range(WARM_UP), workers, ("one", "sixteen")):
+            worker.seconds(work, 100 + number)
         for work in works:
             times: list[list[float]] = [[], []]
             for number in range(rounds + 1):
                 for worker, taken in zip(workers, times, strict=True):
                     taken.append(worker.seconds(work, number))
-            told(work, *(taken[1:] for taken in times))  # the first prepares the weights
+            told(work, *(taken[1:] for taken in times))  # the first may prepare weights
         if "one" in works:
             with busy_cores(os.cpu_count() or 1):
                 times = [
@@ -239,7 +301,7 @@ def measure_against(other: Path, works: Sequence[str], rounds: int) -> dict[str,
     peaks = [max(run.gigabytes for run in each) for each in runs]
     figures["peak_gigabytes"] = {"ours": peaks[0], "other": peaks[1], "ratio": peaks[0] / peaks[1]}
     print(f"peak memory {peaks[0]:.2f} GB, theirs {peaks[1]:.2f}: {peaks[0] / peaks[1]:.2f} of it")
-    return figures
+    save()
 
 
 def main(
@@ -247,7 +309,7 @@ def main(
     against: Path | None = None,
     rounds: int = 5,
     batches: tuple[int, ...] = (1, 4, 16),
-    works: tuple[str, ...] = ("one", "one, default size", "sixteen", "ranked and magnified", "arrivals"),
+    works: tuple[str, ...] = WORKS,
     windows: bool = True,
     widths: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 0),
     device: str = "cpu",
@@ -265,6 +327,8 @@ def main(
         device: on which windows are measured; another checkout is compared with on the CPU.
         out: name of the result.
     """
+    name = out or ("" if device == "cpu" else device)
+    path = RESULTS / f"engine{name and '-'}{name}.json"
     result: dict[str, Any] = {
         "benchmark": "engine",
         "environment": describe(torch.device(device)),
@@ -277,9 +341,9 @@ def main(
         result["other_commit"] = subprocess.run(
             words, capture_output=True, text=True, check=True
         ).stdout.strip()
-        result["against"] = measure_against(against, works, rounds)
-    name = out or ("" if device == "cpu" else device)
-    path = RESULTS / f"engine{name and '-'}{name}.json"
+        result["against"] = {}
+        save = partial(atomic_write_json, path, result)
+        measure_against(against, works, rounds, result["against"], save)
     atomic_write_json(path, result)
     print(path)
 
