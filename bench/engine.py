@@ -81,7 +81,7 @@ def arrivals(texts, seed):
 
 @functools.cache
 def random_weights():
-    """Return what draws the first 512 codes of some pictures, by the transformer of bench/decoding.py's shape."""
+    # What draws the first 512 codes of some pictures, by a transformer of the shape that bench/decoding.py has.
     from cogview.transformer.config import TransformerConfig
     from cogview.transformer.model import Transformer
 
