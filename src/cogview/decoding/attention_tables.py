@@ -33,7 +33,8 @@ class _Group:
         num_pages: that each sees.
         key_rows: of the keys' table, for each token, head and page one for each channel.
         key_starts: where each sum of them begins.
-        value_rows: of the values' table, for each token and head one for each entry.
+        num_entries: of which the values are summed; what stands behind them no token sees.
+        value_rows: of the values' table, for each token and head one for each of these.
         value_starts: where each sum of them begins.
         is_unseen: which entries of its last page a token does not see, [g 1 p].
         biases: what is added to the scores instead, for each layer, [l g 1 k].
@@ -44,6 +45,7 @@ class _Group:
     num_pages: int
     key_rows: Tensor
     key_starts: Tensor
+    num_entries: int
     value_rows: Tensor
     value_starts: Tensor
     is_unseen: Tensor | None
@@ -93,9 +95,10 @@ def _group(
     of_heads = pages[:, None] * num_heads + torch.arange(num_heads, dtype=torch.int32)[:, None]  # [g h j]
     key_rows = of_heads[..., None] * channels + torch.arange(channels, dtype=torch.int32)
     value_rows = of_heads[..., None] * PAGE + torch.arange(PAGE, dtype=torch.int32)
-    width = num_pages * PAGE
+    num_entries = num_pages * PAGE
     is_unseen = biases = None
     if places.last_entry is not None:
+        num_entries = int(places.last_entry[tokens].max()) + 1
         last = torch.from_numpy(places.last_entry[tokens] % PAGE)
         is_unseen = (torch.arange(PAGE) > last[:, None])[:, None]
     if places.biases is not None:
@@ -106,8 +109,9 @@ def _group(
         num_pages=num_pages,
         key_rows=key_rows.flatten(),
         key_starts=torch.arange(0, key_rows.numel(), channels, dtype=torch.int32),
-        value_rows=value_rows.flatten(),
-        value_starts=torch.arange(0, value_rows.numel(), width, dtype=torch.int32),
+        num_entries=num_entries,
+        value_rows=value_rows.flatten(2)[..., :num_entries].flatten(),
+        value_starts=torch.arange(0, len(tokens) * num_heads * num_entries, num_entries, dtype=torch.int32),
         is_unseen=is_unseen,
         biases=biases,
     )
@@ -131,7 +135,7 @@ def _attended(
         scores += group.biases[layer]
     if group.is_unseen is not None:
         scores[..., -PAGE:].masked_fill_(group.is_unseen, -torch.inf)
-    weights = torch.softmax(scores, dim=-1).view(-1)
+    weights = torch.softmax(scores, dim=-1)[..., : group.num_entries].reshape(-1)
     return _sums_of_rows(value_table, group.value_rows, group.value_starts, weights).view(group.num, -1)
 
 

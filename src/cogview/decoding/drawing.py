@@ -223,8 +223,9 @@ class Drawing:
         guessed = self._guesses[first : stop - 1].copy()
         num_held = 0
         if not self._has_ended and first < stop and self._window:
-            is_right = drawn[first : stop - 1] == guessed
-            num_held = len(guessed) if is_right.all() else int(is_right.argmin())
+            if len(guessed):
+                is_right = drawn[first : stop - 1] == guessed
+                num_held = len(guessed) if is_right.all() else int(is_right.argmin())
             made = drawn[first : first + num_held + 1]
             if self.request.end is not None and (made == self.request.end).any():
                 made = made[: int((made == self.request.end).argmax()) + 1]
@@ -238,7 +239,7 @@ class Drawing:
                     self._codes, start + first, start + self.num_final, self.request.num_columns
                 )
             later = np.arange(self.num_final, stop)
-            later = later[self._given[later] < 0]
+            later = later[self._given[later] < 0] if len(later) else later
             if len(later):
                 before = np.append(guessed, -1)[later - first]
                 of_later = np.searchsorted(places, later)
@@ -265,7 +266,7 @@ class Drawing:
 
     def _take_given(self) -> None:
         """Let tokens that are given be final as far as nothing is to be drawn before them."""
-        if self._has_ended:
+        if self._has_ended or self.request.given is None:
             return
         to_draw = np.flatnonzero(self._given[self.num_final :] < 0)
         stop = self.num_final + int(to_draw[0]) if len(to_draw) else len(self.tokens)

@@ -19,7 +19,6 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt32
 from torch import Tensor
 
 from cogview.decoding.config import SamplingConfig
-from cogview.decoding.sampling import largest
 from cogview.transformer.three_region import mixed_bits
 
 _BITS_32 = (1 << 32) - 1
@@ -166,13 +165,16 @@ def _draw_from_top_k(
 
 def _first(scaled: Float[Tensor, "b v"], num: int) -> tuple[Float[Tensor, "b k"], Int64[Tensor, "b k"]]:
     """Return the `num` largest in falling order, and their columns; of equal ones the lower column is first."""
-    values, columns = largest(scaled, num)
+    values, columns = scaled.topk(num)
     least = values[:, -1:]
     is_first = scaled >= least
-    if int(is_first.sum()) > values.numel():  # of those that equal the last, others may have been taken
-        is_equal = scaled == least
-        room = num - (values > least).sum(dim=1, keepdim=True)
-        is_first &= ~is_equal | (is_equal.cumsum(dim=1, dtype=torch.int32) <= room)
+    is_alone = values[:, 1:] != values[:, :-1]
+    if int(is_first.sum()) == values.numel() and bool(is_alone.all()):
+        return values, columns
+    # Of equal ones others may have been taken, or in another order.
+    is_equal = scaled == least
+    room = num - (values > least).sum(dim=1, keepdim=True)
+    is_first &= ~is_equal | (is_equal.cumsum(dim=1, dtype=torch.int32) <= room)
     columns = is_first.nonzero()[:, 1].view(-1, num)
     values, order = scaled.gather(1, columns).sort(dim=1, descending=True, stable=True)
     return values, columns.gather(1, order)

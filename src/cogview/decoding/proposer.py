@@ -95,9 +95,10 @@ class Proposer:
 
     def learn_guesses(self, kinds: Int64[np.ndarray, "n"], num_held: int) -> None:
         """Learn that the first `num_held` of a row's guesses held, and that the next, if there is one, did not."""
-        tried = kinds[: num_held + 1]
-        np.add.at(self._tried, tried, 1.0)
-        np.add.at(self._held, tried[:num_held], 1.0)
+        if len(kinds):
+            tried, num_kinds = kinds[: num_held + 1], len(self._tried)
+            self._tried += np.bincount(tried, minlength=num_kinds)
+            self._held += np.bincount(tried[:num_held], minlength=num_kinds)
 
     def learn_pass(self, num_tokens: int, seconds: float) -> None:
         """Learn what a pass cost."""

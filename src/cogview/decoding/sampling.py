@@ -42,7 +42,7 @@ def sample(
     num_kept = min(config.top_k or num_columns, num_columns)
     if num_kept == num_columns and config.top_p == 1:
         return _invert(_cumulative(logits, config.temperature), uniforms, last=num_columns - 1)
-    kept, columns = largest(logits, num_kept)  # most probable first, so top-p keeps a beginning of it
+    kept, columns = logits.topk(num_kept)  # most probable first, so top-p keeps a beginning of it
     cumulative = _cumulative(kept, config.temperature)
     last: int | Int64[Tensor, "b 1"] = num_kept - 1
     if config.top_p < 1:
@@ -50,20 +50,6 @@ def sample(
         last = reached.int().argmax(dim=-1, keepdim=True)  # the first that reaches it is still kept
     choice = _invert(cumulative, uniforms, last)
     return columns.gather(1, choice[:, None]).squeeze(1)
-
-
-def largest(logits: Shaped[Tensor, "b v"], num: int) -> tuple[Shaped[Tensor, "b k"], Int64[Tensor, "b k"]]:
-    """Return the `num` largest logits of each row, in falling order, and their columns.
-
-    On CPU NumPy parts them from the rest, by vector instructions that PyTorch's `topk` does not use, and they alone
-    are sorted.
-    """
-    first = logits.shape[1] - num
-    if logits.device.type != "cpu" or first <= 0:
-        return torch.topk(logits, num)
-    columns = torch.from_numpy(np.argpartition(logits.float().numpy(), first, axis=1)[:, first:])
-    kept, order = logits.gather(1, columns).sort(dim=1, descending=True)
-    return kept, columns.gather(1, order)
 
 
 def _cumulative(logits: Shaped[Tensor, "b k"], temperature: float) -> Float64[Tensor, "b k"]:
