@@ -11,7 +11,7 @@ def bundled() -> DecoderRecipe:
     """The decoder that ships: 128, 256 and 512 pixels from the bundled tokenizer's 16 x 16 codes.
 
     Claim: sharp edges and flat grounds where the tokenizer's own decoder has haze.
-    Command: cogview train decoder bundled --data PICTURES OTHERS --out RUN
+    Command: cogview train decoder bundled --data PICTURES PICTURES OTHERS --out RUN (what the model draws counts twice)
     Cost: see `scripts/bundled-decoder.sh`.
     Expected: see the model card in `src/cogview/bundled/README.md`.
     """
