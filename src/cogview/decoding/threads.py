@@ -24,6 +24,9 @@ _MAX_INTERVAL = 512
 _MEMORY = 0.9
 """Of a pass's weight in a number's cost is left after the next one, so that old ones hardly count beside a new try."""
 
+_TRY_SHARE = 0.05
+"""Of the time of passes that tries of more threads may take: beside busy cores one took fifty times a usual pass."""
+
 _CHANGE = 2.0
 """Times its usual cost at which a pass makes fewer threads worth a try soon; as much below it, more of them."""
 
@@ -92,6 +95,9 @@ class ThreadChoice:
         self._interval = _FIRST_TRY
         self._until_try = _FIRST_TRY
         self._takes_more = False  # the next try is of more threads, not of fewer
+        self._until_more = self._wait_for_more = (
+            0  # passes before more threads may be tried, and how many they were
+        )
 
     @property
     def best(self) -> int:
@@ -117,9 +123,10 @@ class ThreadChoice:
         """
         index, cost = self.counts.index(num_threads), seconds / work
         is_try, usual = index != self._best, self._cost(index)
+        self._until_more -= 1
         if not is_try and usual and not usual / _CHANGE < cost < usual * _CHANGE:
             other = self._best + (-1 if cost < usual else 1)
-            if 0 <= other < len(self.counts):
+            if 0 <= other < len(self.counts) and (cost > usual or self._until_more <= 0):
                 self._takes_more = cost < usual
                 self._interval, self._until_try = _FIRST_TRY, 1
         self._seconds = [_MEMORY * each for each in self._seconds]
@@ -127,18 +134,26 @@ class ThreadChoice:
         self._seconds[index] += seconds
         self._work[index] += work
         if is_try:
+            more = min(index, self._best)
             if self._cost(index) < self._cost(self._best):
                 self._best, self._interval = index, _FIRST_TRY
             else:
                 self._interval = min(2 * self._interval, _MAX_INTERVAL)
+            if more == self._best:
+                self._wait_for_more = 0
+            else:
+                worse = max(self._cost(more), cost if more == index else 0.0) / self._cost(self._best)
+                wait = max(2 * self._wait_for_more, int((worse - 1) / _TRY_SHARE))
+                self._wait_for_more = self._until_more = min(wait, _MAX_INTERVAL)
             self._takes_more = not self._takes_more
             self._until_try = self._interval
 
     @property
     def _tried(self) -> int:
-        """Return which number is tried next: the one above or below the best."""
-        other = self._best + (-1 if self._takes_more else 1)
-        return other if 0 <= other < len(self.counts) else 2 * self._best - other
+        """Return which number is tried next: the one above or below the best, or the best if there is none."""
+        others = [self._best - 1] if self._until_more <= 0 else []
+        others.insert(0 if not self._takes_more else 1, self._best + 1)
+        return next((each for each in others if 0 <= each < len(self.counts)), self._best)
 
     def _cost(self, index: int) -> float:
         """Return seconds of a measure of work; 0 if nothing is known."""
