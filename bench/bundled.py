@@ -215,6 +215,11 @@ def main(
         means, other_means = ours.pop("losses"), theirs.pop("losses")
         same = {name: ours[name] == theirs[name] for name in ours}
         same["losses"] = all(math.isclose(means[name], other_means[name], rel_tol=1e-6) for name in means)
+        caption_losses = zip(ours["caption losses"], theirs["caption losses"], strict=True)
+        del same["caption losses"]  # the engine scores by other products than the loops before it
+        same["caption losses to five digits"] = all(
+            math.isclose(*each, rel_tol=1e-5) for each in caption_losses
+        )
         print("the same as", _commit_of(against), same)
     path = RESULTS / f"bundled-{out}.json"
     atomic_write_json(
