@@ -16,6 +16,7 @@ from cogview.decoding.forward import extend
 from cogview.decoding.linear import can_pack
 from cogview.decoding.proposer import Proposer
 from cogview.decoding.request import Drawn, Event, Failed, Finished, Request
+from cogview.decoding.threads import ThreadChoice
 from cogview.errors import UsageError
 from cogview.generation import text_to_image as drawing
 from cogview.generation.text_to_image import picture_request
@@ -321,3 +322,20 @@ def test_a_request_that_cannot_be_begun_fails_alone(
         assert isinstance(end.result, Drawn)
         assert isinstance(result, Drawn)
         np.testing.assert_array_equal(end.result.tokens, result.tokens)
+
+
+def test_nothing_is_learnt_of_threads_from_a_pass_whose_kernels_are_new(
+    transformer: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt: list[int] = []
+    monkeypatch.setattr(ThreadChoice, "learn", lambda self, num_threads, *_: learnt.append(num_threads))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        runner = Runner.of(transformer, proposer=Proposer(1))
+        draw(runner, ([3, 1], [0]))  # passes of up to eight tokens
+        assert len(learnt) == runner.engine.num_passes - 1
+        draw(runner, ([3, 1], [1]))
+        assert len(learnt) == runner.engine.num_passes - 1
+    finally:
+        torch.set_num_threads(before)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock, RLock
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from cogview.decoding.config import LinearBackend, Resources, StepKind
 from cogview.decoding.forward import extend
 from cogview.decoding.graphs import StaticSteps, static_steps, takes_steps
 from cogview.decoding.guess_table import GuessTable
+from cogview.decoding.linear import padded_rows
 from cogview.decoding.places import find_places
 from cogview.decoding.proposer import Proposer
 from cogview.decoding.request import AnyRequest, Event, Failed, Finished, Progressed, Result
@@ -66,6 +68,7 @@ class Engine:
         self.num_passes = 0
         self._attend_to = attend_to_tables if weights.device.type == "cpu" else attend_by_fused_kernel
         self._threads = ThreadChoice(torch.get_num_threads())
+        self._met: set[tuple[int, int]] = set()  # numbers of threads and rows of passes so far
         self._scheduler = Scheduler(
             weights,
             resources or Resources(max_batch=max_batch),
@@ -195,6 +198,10 @@ class Engine:
         self.num_passes += 1
         self._scheduler.end(event.number for event in events if not isinstance(event, Progressed))
         seconds = time.perf_counter() - started
+        met = num_threads, int(padded_rows(np.array([len(batch.tokens)]))[0])
+        if met not in self._met and num_threads == choice.best:
+            self._met.add(met)  # kernels are compiled for it, which says nothing of later passes
+            return events
         if num_threads == choice.best and not (steps is not None and steps.is_warming):
             self.proposer.learn_pass(len(batch.tokens), seconds)
         choice.learn(num_threads, self.proposer.fixed_tokens + len(batch.tokens), seconds)
