@@ -14,7 +14,9 @@ from PIL import Image
 
 from cogview.cli import drawing_display
 from cogview.cli.main import main
+from cogview.generation import contact_sheet
 from cogview.generation.contact_sheet import is_contact_sheet
+from cogview.generation.decoded import PictureDecoder
 from cogview.generation.previews import GREY, PreviewOptions
 from tiny import tiny_pipeline_folder
 
@@ -162,6 +164,31 @@ def test_a_preview_takes_no_other_files_place(
     assert Path("mine.png").read_bytes() == mine
 
 
+def test_a_preview_that_cannot_be_written_is_told(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(contact_sheet, "save_sheet", failing)
+    assert main(words(model, "--preview", "growing.png")) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == (
+        "cogview: error: --preview growing.png cannot be written (No space left on device): give another name"
+    )
+
+
+@pytest.mark.filterwarnings("always")
+def test_pictures_of_one_colour_are_told(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(PictureDecoder, "_decoded", lambda *_: Image.new("RGB", (16, 16), "white"))
+    assert main(words(model)) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cogview: warning: ")]
+    assert len(told) == 1
+    assert "all that was drawn for 'a red cat' is of one colour: if that is not asked for" in told[0]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_finished_pictures_stay_when_it_is_stopped_and_the_same_command_goes_on(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -182,7 +209,7 @@ def test_finished_pictures_stay_when_it_is_stopped_and_the_same_command_goes_on(
     told = ended.stderr.splitlines()[-1]
     assert told.startswith("cogview: Stopped. 2 pictures are done and in out/001: ")
     assert all(name in told for name in done)
-    assert told.endswith("The same command goes on.")
+    assert told.endswith("The same command draws the rest.")
     with Image.open("growing.png") as sheet:
         sheet.load()
     assert not list(tmp_path.rglob(".*"))  # nothing half-written

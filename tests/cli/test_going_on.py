@@ -108,7 +108,7 @@ def test_the_same_command_goes_on_to_the_same_bytes(
     told = stopped.err.splitlines()[-1]
     assert told.startswith("cogview: Stopped. 2 pictures are done and in out/001: ")
     assert all(name in told for name in early)
-    assert told.endswith("The same command goes on.")
+    assert told.endswith("The same command draws the rest.")
     assert stopped.out == ""
     assert len(early) == 2
     (tmp_path / "out/001/.01-a-red-cat-seed0.png.a1b2c3d4").touch()  # of a process that was killed

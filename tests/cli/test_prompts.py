@@ -76,7 +76,7 @@ def test_empty_lines_are_told_and_a_mark_of_utf_8_is_no_text(
     with Prompts((), str(lines)) as prompts:
         assert list(prompts) == ["a cat", "a dog"]
     assert capsys.readouterr().err == (
-        f"cogview: 10 empty lines of {lines} are passed over: 2, 3, 5, 6, 7, ...\n"
+        f"cogview: passing over 10 empty lines of {lines}: 2, 3, 5, 6, 7, ...\n"
     )
 
 

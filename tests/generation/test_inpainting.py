@@ -115,6 +115,10 @@ def test_what_makes_no_sense_is_refused_in_one_line(
         ({"image": picture, "mask": 0.0}, "must lie over 0 and be at most 1, got 0"),
         ({"image": picture, "mask": 1.5}, "must lie over 0 and be at most 1, got 1.5"),
         ({"image": picture, "mask": Image.new("L", (16, 16))}, "the mask has no white"),
+        (
+            {"image": picture, "mask": Image.new("L", (30, 20), 255)},
+            "the mask is 30 x 20 pixels and the picture",
+        ),
         ({"rank_by": "fit"}, "are for an image"),
         ({"keeps_pixels": True}, "are for an image"),
         (
@@ -125,3 +129,12 @@ def test_what_makes_no_sense_is_refused_in_one_line(
     ):
         with pytest.raises(UsageError, match=problem):
             pipe.generate(TEXT, 2, **options)  # type: ignore[arg-type]
+
+
+def test_a_picture_that_was_drawn_is_taken_by_its_codes(pipe: Pipeline) -> None:
+    [drawn] = pipe.generate(TEXT, 1, seed=3)
+    [again] = pipe.generate(TEXT, 1, seed=4, image=drawn, mask="lower", keeps_pixels=True)
+    [by_codes] = pipe.generate(TEXT, 1, seed=4, image=drawn.codes, mask="lower")
+    assert torch.equal(again.codes, by_codes.codes)
+    upper = np.asarray(drawn.image)[: drawn.image.height // 2]
+    assert np.array_equal(np.asarray(again.image)[: drawn.image.height // 2], upper)

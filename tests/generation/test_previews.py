@@ -170,6 +170,19 @@ def test_what_is_done_is_not_shown_again_as_a_preview(
     assert len(done) == 4
 
 
+def test_what_is_not_kept_is_shown_whole_at_the_end(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Previews, "due", lambda self: [])  # there was no time for any
+    codes = pipe.generate_codes(TEXTS, 3, 2)
+    events = list(pipe.stream(TEXTS, 3, keep=2, seed=2, previews=ALWAYS))
+    done = {(each.text_index, each.picture.seed) for each in events if isinstance(each, PictureDone)}
+    shown = [each for each in events if isinstance(each, PicturePreview)]
+    assert len(shown) == 2
+    for each in shown:
+        assert (each.text_index, each.seed) not in done
+        assert torch.equal(each.codes, codes[each.text_index, each.seed - 2])
+        assert (np.asarray(each.image) != GREY).any()
+
+
 def test_an_error_in_a_callback_stops_the_drawing(pipe: Pipeline) -> None:
     def failing(*_: object) -> None:
         raise ZeroDivisionError

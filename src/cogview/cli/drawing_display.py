@@ -201,7 +201,13 @@ class PreviewSheet:
             return
         start = time.monotonic()
         rows: Sequence[Sequence[Image.Image]] = [list(row.values()) for row in self._images.values()]
-        save_sheet(contact_sheet(rows, list(self._texts.values()), min(self._texts) + 1), self._path)
+        sheet = contact_sheet(rows, list(self._texts.values()), min(self._texts) + 1)
+        try:
+            save_sheet(sheet, self._path)
+        except OSError as error:
+            raise UsageError(
+                f"--preview {self._path} cannot be written ({error.strerror}): give another name"
+            ) from error
         self._is_new = False
         now = time.monotonic()
         self._next = now + (now - start) / _MAX_SHARE

@@ -105,6 +105,7 @@ class DrawingRun:
     sheet_scale: int = 1
     sheets: list[Path] = field(default_factory=list)
     work: Work = field(default_factory=Work)
+    _is_plain: dict[str, list[bool]] = field(default_factory=dict)
 
     @property
     def num_kept(self) -> int:
@@ -123,6 +124,7 @@ class DrawingRun:
             displays: are told of it.
             previews: how often pictures are shown that are still drawn.
         """
+        from cogview.generation.one_colour import is_one_coloured
         from cogview.generation.picture_events import CodesDrawn, PictureDone
 
         engine = self.task.codes.runner.engine
@@ -138,10 +140,20 @@ class DrawingRun:
                     self.work.num_codes += event.num_codes
                 elif isinstance(event, PictureDone):
                     self.work.add(event.picture)
+                    self._is_plain.setdefault(event.picture.text, []).append(
+                        is_one_coloured(event.picture.image)
+                    )
                     self._keep(event, ranked)
                     next(sheets)
         self.work.seconds = time.monotonic() - start
         self.work.num_passes = engine.num_passes - num_before
+
+    def warn(self) -> None:
+        """Say of which texts all that was drawn is of one colour."""
+        from cogview.generation.one_colour import warn_of_one_colour
+
+        texts = [text for text, are_plain in self._is_plain.items() if all(are_plain)]
+        warn_of_one_colour(texts, self.task.codes.sampling.top_p)
 
     def _keep(self, event: "PictureDone", ranked: dict[int, dict[int, dict[str, Any]]]) -> None:
         """Write a picture, and note it, or note all of its text once they are there."""

@@ -156,14 +156,14 @@ def picture_folder(
     except KeyboardInterrupt as stop:
         done = [each["path"].name for each in folder.all_pictures()]
         if done:
-            shown = ", ".join(done[:_MAX_SHOWN]) + ", ..." * (len(done) > _MAX_SHOWN)
+            shown = ", ".join(done[:_MAX_SHOWN]) + " and others" * (len(done) > _MAX_SHOWN)
             raise KeyboardInterrupt(
                 f"Stopped. {len(done):,} picture{'s are' if len(done) > 1 else ' is'} done and in {folder.path}: "
-                f"{shown}. The same command goes on."
+                f"{shown}. The same command draws the rest."
             ) from stop
         if any(each.suffix == ".png" for each in folder.path.iterdir()):
             raise KeyboardInterrupt(
-                f"Stopped. What is drawn so far lies in {folder.path}. The same command goes on."
+                f"Stopped. What is drawn so far lies in {folder.path}. The same command draws the rest."
             ) from stop
         raise
     finally:

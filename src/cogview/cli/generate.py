@@ -221,6 +221,7 @@ def run(
                     warnings.filterwarnings("ignore", "the model has (hardly ever, or )?never")
                 run.draw(displays, None if preview is None else PreviewOptions())
             folder.finish()
+            run.warn()
             if run.work.num_pictures:
                 print(f"cogview: {run.work.line}", file=sys.stderr)
             print_pictures(run, json)

@@ -89,7 +89,13 @@ def run(
     if generate:
         from cogview.generation.pretrained import find_model_folder
         from cogview.planning.plan import plan_drawing
+        from cogview.recipes.text_to_image import bundled
 
+        if model is None and recipe.transformer != bundled().transformer:
+            raise UsageError(
+                "--generate tells of a model that there is, not of a recipe: name one with --model, or say "
+                "'cogview plan bundled --generate' for the bundled one"
+            )
         result = plan_drawing(
             find_model_folder(model),
             found,

@@ -146,10 +146,9 @@ class Prompts:
             ) from error
         if num_empty:
             listed = ", ".join(map(str, empty)) + (", ..." if num_empty > len(empty) else "")
-            print(
-                f"cogview: {num_empty:,} empty lines of {printable(str(self._source))} are passed over: {listed}",
-                file=sys.stderr,
-            )
+            lines = "empty lines" if num_empty > 1 else "empty line"
+            source = printable(str(self._source))
+            print(f"cogview: passing over {num_empty:,} {lines} of {source}: {listed}", file=sys.stderr)
 
     def _text_of(self, line: bytes, number: int) -> str:
         """Return the text of a line without the spaces around it.

@@ -14,6 +14,7 @@ from cogview.errors import UsageError
 from cogview.generation.inpainting import DrawnPlaces, Inpainting
 from cogview.generation.model import LoadedModel
 from cogview.generation.options import CodeOptions
+from cogview.generation.picture_events import GeneratedImage
 from cogview.generation.pictures import Picture, as_image, codes_of
 from cogview.generation.request import check_pieces, check_request, checked_texts
 from cogview.generation.text_to_image import Progress, draw, picture_request
@@ -139,12 +140,17 @@ class Drawer:
         grid = task.template.grid_rows, task.template.grid_columns
         return draw(task.runner, requests, progress).view(len(texts), num_candidates, *grid)
 
-    def _inpainting(self, options: CodeOptions, image: Picture, template: TextToImageTemplate) -> Inpainting:
+    def _inpainting(
+        self, options: CodeOptions, image: Picture | GeneratedImage, template: TextToImageTemplate
+    ) -> Inpainting:
         """Read the picture of which a part is drawn anew, and the mask."""
         assert options.mask is not None, "an image has a mask"
-        is_codes = isinstance(image, Tensor)
-        factor = 1 if is_codes else self._model.image_tokenizer.downsampling_factor
+        drawn = image if isinstance(image, GeneratedImage) else None
+        held = image.codes if isinstance(image, GeneratedImage) else image
+        factor = 1 if isinstance(image, Tensor) else self._model.image_tokenizer.downsampling_factor
         places = DrawnPlaces(options.mask, (template.grid_rows, template.grid_columns), factor)
-        picture = None if isinstance(image, Tensor) else as_image(image)
-        (codes,) = codes_of(self._model, image, template, options.strict)
+        picture = drawn.image if drawn else None if isinstance(held, Tensor) else as_image(held)
+        if picture is not None:
+            places.check_shape(picture.size)
+        (codes,) = codes_of(self._model, held, template, options.strict)
         return Inpainting(codes=template.checked_codes(codes), places=places, image=picture)

@@ -66,6 +66,25 @@ class DrawnPlaces:
                 "the mask has no white, so nothing would be drawn: paint what is to be drawn anew white"
             )
 
+    def check_shape(self, size: tuple[int, int]) -> None:
+        """Refuse a picture of another shape than the mask's, if that is one too.
+
+        Args:
+            size: width and height of the picture.
+
+        Raises:
+            UsageError: one is wider for its height than the other.
+        """
+        if self._picture is None:
+            return
+        width, height = size
+        mask_width, mask_height = self._picture.size
+        if abs(width * mask_height - mask_width * height) > 0.01 * width * mask_height:
+            raise UsageError(
+                f"the mask is {mask_width} x {mask_height} pixels and the picture {width} x {height}: give a mask of "
+                "the picture's shape; its size may be another"
+            )
+
     def of(self, seed: int) -> Bool[np.ndarray, "r s"]:
         """Return which codes a candidate draws; only of a share does its seed decide which."""
         if self._fixed is not None:

@@ -1,7 +1,7 @@
 """Pictures that show nothing: one colour from edge to edge, or nearly so."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -28,14 +28,13 @@ def is_one_coloured(image: Image.Image) -> bool:
     return bool(np.mean(distances <= MAX_LEVELS) >= MIN_SHARE)
 
 
-def warn_of_one_colour(drawn: Mapping[str, Sequence[Image.Image]], top_p: float) -> None:
+def warn_of_one_colour(texts: Sequence[str], top_p: float) -> None:
     """Say of which texts all pictures are all but one colour, and what helps.
 
     Args:
-        drawn: pictures by their text.
+        texts: whose pictures are; maybe none.
         top_p: that they were drawn with.
     """
-    texts = [text for text, images in drawn.items() if all(map(is_one_coloured, images))]
     if texts:
         more = f"; there are {len(texts):,} such texts" if len(texts) > 1 else ""
         cure = (

@@ -8,6 +8,7 @@ from torch import Tensor
 from cogview.decoding.config import Sampler
 from cogview.errors import UsageError
 from cogview.generation.inpainting import Mask
+from cogview.generation.picture_events import GeneratedImage
 from cogview.generation.pictures import Picture
 from cogview.generation.super_resolution import FACTORS
 from cogview.numbers import real_number, whole_number
@@ -32,7 +33,7 @@ class CodeOptions:
         adapter_strength: how many times what it learnt to add it adds; below 1 a style is weaker, and things are more
             as the model draws them without.
         strict: refuse words that the model has never seen, rather than warn of them.
-        image: draw a part of this picture anew; its path, or its codes.
+        image: draw a part of this picture anew, one that was generated among others; its path, or its codes.
         mask: which part: "upper", "lower", "left" or "right", a share of the codes such as 0.3, elsewhere for each
             seed, or a picture that is white there.
     """
@@ -45,7 +46,7 @@ class CodeOptions:
     adapter: str | None = None
     adapter_strength: float | int = 1.0
     strict: bool = False
-    image: Picture | None = None
+    image: Picture | GeneratedImage | None = None
     mask: Mask | None = None
 
     def __post_init__(self) -> None:
@@ -163,7 +164,7 @@ class CodeArguments(TypedDict, total=False):
     adapter: str | None
     adapter_strength: float | int
     strict: bool
-    image: Picture | None
+    image: Picture | GeneratedImage | None
     mask: Mask | None
 
 

@@ -226,14 +226,12 @@ class PictureTask:
                 while sessions.num_pending < room and (text := next(waiting, None)) is not None:
                     _TextInWork(self, sessions, text, drawn, shown).begin()
                 if not sessions.num_pending:
-                    return
+                    break
                 yield from sessions.step()
                 yield from self._decoded(drawn)
                 drawn.clear()
-                for (text, seed), codes, image in shown.due() if shown else ():
-                    yield PicturePreview(
-                        text_index=text.index, text=text.text, seed=seed, codes=codes, image=image
-                    )
+                yield from map(_preview, shown.due() if shown else ())
+            yield from map(_preview, shown.rest() if shown else ())
 
     def _decoded(self, drawn: "Sequence[_DrawnPicture]") -> Iterator[PictureDone]:
         """Yield pictures of codes. No pass runs meanwhile: its threads would wait for a core that decodes."""
@@ -242,6 +240,11 @@ class PictureTask:
         codes = torch.stack([each.codes for each in drawn])
         for each, image in zip(drawn, self.model.decoder.decode_each(codes, self.size_pixels), strict=True):
             yield PictureDone(text_index=each.text_index, place=each.place, picture=each.picture(image))
+
+
+def _preview(shown: tuple[_Candidate, Int64[Tensor, "r s"], Image.Image]) -> PicturePreview:
+    (text, seed), codes, image = shown
+    return PicturePreview(text_index=text.index, text=text.text, seed=seed, codes=codes, image=image)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,7 +14,7 @@ from cogview.generation.captioner import Caption, Captioner
 from cogview.generation.drawer import Drawer
 from cogview.generation.hub import HubArguments, push_to_hub
 from cogview.generation.model import LoadedModel
-from cogview.generation.one_colour import warn_of_one_colour
+from cogview.generation.one_colour import is_one_coloured, warn_of_one_colour
 from cogview.generation.options import (
     CaptionArguments,
     CaptionOptions,
@@ -222,9 +222,8 @@ class Pipeline:
                 elif on_preview is not None:
                     on_preview(event)
         rows = [[row[place] for place in sorted(row)] for _, row in sorted(drawn.items())]
-        warn_of_one_colour(
-            {row[0].text: [each.image for each in row] for row in rows}, task.codes.sampling.top_p
-        )
+        plain = [row[0].text for row in rows if all(is_one_coloured(each.image) for each in row)]
+        warn_of_one_colour(plain, task.codes.sampling.top_p)
         return rows[0] if isinstance(text, str) else rows
 
     def stream(

@@ -142,6 +142,18 @@ class Previews(Generic[Key]):
         self._seconds_per_row = (now - start) / num_rows
         return shown
 
+    def rest(self) -> list[tuple[Key, Int64[Tensor, "r s"], Image.Image]]:
+        """Return what is drawn and was not shown whole, however long it takes: nothing else will show it."""
+        left = {key: each for key, each in self._growing.items() if each.is_over}
+        if not left:
+            return []
+        self._decode(list(left.values()))
+        for key in left:
+            del self._growing[key]
+        return [
+            (key, torch.from_numpy(each.codes), Image.fromarray(each.pixels)) for key, each in left.items()
+        ]
+
     def _affordable(self, grown: list[tuple[Key, _Growing]], now: float) -> list[tuple[Key, _Growing]]:
         """Return as many of the pictures as there is time for; a single one first, which tells what a row costs."""
         if self._options.max_share == 1:
