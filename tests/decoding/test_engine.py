@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -19,6 +20,7 @@ from cogview.decoding.request import Drawn, Event, Failed, Finished, Request
 from cogview.decoding.threads import ThreadChoice
 from cogview.errors import UsageError
 from cogview.generation import text_to_image as drawing
+from cogview.generation.parts import regions_for
 from cogview.generation.text_to_image import picture_request
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
@@ -339,3 +341,51 @@ def test_nothing_is_learnt_of_threads_from_a_pass_whose_kernels_are_new(
         assert len(learnt) == runner.engine.num_passes - 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("pattern", ["dense", "three_region"])
+@pytest.mark.parametrize("num_given", [0, 40, 130])
+def test_scores_and_codes_are_those_of_one_by_one_whatever_is_given(
+    transformer: Transformer, pattern: str, num_given: int
+) -> None:
+    """Of three regions' entries a pass may run but so many, known and guessed ones together."""
+    template = dataclasses.replace(TEMPLATE, grid_rows=12, grid_columns=12)
+    config = dataclasses.replace(transformer.config, num_positions=template.num_positions)
+    if pattern == "three_region":
+        regions = ThreeRegionConfig(block_tokens=2, key_window_blocks=2, num_text_and_pivot_tokens=20)
+        config = dataclasses.replace(
+            config, attention_pattern=pattern, three_region=regions_for(template, regions)
+        )
+    torch.manual_seed(0)
+    large = Transformer(config).eval()
+    generator = np.random.default_rng(num_given)
+    given = np.where(generator.random(144) < 0.4, generator.integers(0, 100, 144), -1)
+    given[:num_given] = generator.integers(0, 100, num_given)
+    results: list[Drawn] = []
+    for proposer in (Proposer(1), Proposer(is_eager=True), Proposer()):
+        runner = Runner.of(large, proposer=proposer)
+        request = picture_request(runner, template, [3, 1], 0, SAMPLING, given)
+        for is_scored in (True, False):
+            (result,) = runner.engine.run([dataclasses.replace(request, is_scored=is_scored)])
+            assert isinstance(result, Drawn)
+            results.append(result)
+    for result in results[1:]:
+        assert np.array_equal(result.tokens, results[0].tokens)
+        if result.nats is not None:
+            assert len(result.nats) == 144
+            assert np.allclose(result.nats, results[0].nats, atol=1e-5)
+
+
+def test_what_is_counted_of_contexts_goes_with_their_requests(transformer: Transformer) -> None:
+    runner = Runner.of(transformer, max_batch=2)
+    engine_, numbers = runner.engine, itertools.count()
+
+    def add() -> None:
+        engine_.add(picture_request(runner, TEMPLATE, [next(numbers) % 40, 1], 0, SAMPLING))
+
+    for _ in range(4):
+        add()
+    for _ in range(60):  # never idle
+        if sum(isinstance(event, Finished) for event in engine_.step()):
+            add()
+    assert len(engine_._scheduler._num_to_begin) <= 8

@@ -149,3 +149,19 @@ def test_many_rows_are_what_they_are_by_themselves(dtype: torch.dtype) -> None:
     together = linear(x)
     for first, stop in ((0, 1), (100, 129), (120, 260), (400, 1050), (1099, 1100)):
         assert torch.equal(linear(x[first:stop]), together[first:stop])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gelu_has_the_same_bits_on_any_number_of_threads(dtype: torch.dtype) -> None:
+    skip_unless_packable("packed", dtype)
+    weight, bias = weight_and_bias(96, 2048)
+    x, before = rows(64, 96), torch.get_num_threads()
+    found = []
+    try:
+        for num in (1, 2, 3, 6):
+            torch.set_num_threads(num)
+            linear = prepare_linear(weight, bias, dtype=dtype, backend="packed")
+            found += [linear(x, gelu=True), torch.cat([linear(x[:7], gelu=True), linear(x[7:], gelu=True)])]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(each, found[0]) for each in found)

@@ -72,7 +72,7 @@ class Drawing:
             self.uniforms = seeded_uniforms([request.seed], num)[0]
         self.tokens = np.full(num, -1)
         self.num_final = 0
-        self._num_scored = 0
+        self._num_scored = self._num_checked = 0
         self._num_told = 0
         self._nats: list[Float64[np.ndarray, "_"]] = []
         context = self.contexts[0].tokens.tolist()
@@ -122,7 +122,7 @@ class Drawing:
         The last place of a window needs no guess, so there is none for the last place of all.
         """
         first = self.num_final
-        stop = min(first + proposer.max_window - 1, len(self.tokens) - 1)
+        stop = min(first + proposer.max_window - 1, len(self.tokens) - 1, *self._ends_of_runs())
         is_behind = self._stop(0) < len(self.contexts[0].tokens) + first
         if first >= stop or self._has_ended or self.rows[0].length == 0 or is_behind:
             return np.empty(0)
@@ -151,6 +151,13 @@ class Drawing:
             reach *= sure[kinds[index]]
         self._guesses[first:stop], self._kinds[first:stop] = guesses[: stop - first], kinds[: stop - first]
         return np.cumprod(beliefs[self._kinds[first:stop]])
+
+    def _ends_of_runs(self) -> list[int]:
+        """Return the place up to which each row may be run in the next pass, counting known tokens and guesses."""
+        starts = [len(context.tokens) for context in self.contexts]
+        return [
+            max(row.length - start, 0) + self._max_new for row, start in zip(self.rows, starts, strict=True)
+        ]
 
     def _memory(self, proposer: Proposer) -> GuessMemory:
         request = self.request
@@ -188,8 +195,10 @@ class Drawing:
         first, stop = self.num_final, min(self.num_final + self._window, len(self.tokens))
         if self._has_ended or not self._window:
             stop = first
-        if self.request.is_scored and self._window:
-            return np.arange(self._num_scored, stop)
+        if self.request.is_scored:
+            # Where more is given than one pass may run, those whose states it gives.
+            num_run = self._num_run[0] - len(self.contexts[0].tokens) + 1
+            return np.arange(self._num_scored, stop if self._window else min(first, num_run))
         places = np.arange(first, stop)
         return places[self._given[places] < 0]
 
@@ -217,6 +226,7 @@ class Drawing:
             proposer: learns how many guesses held.
         """
         self.num_passes += 1
+        self._num_checked = self.num_final
         first, stop = self.num_final, min(self.num_final + self._window, len(self.tokens))
         drawn: Int64[np.ndarray, "n"] = self._given.copy()
         drawn[places] = tokens
@@ -233,6 +243,7 @@ class Drawing:
                 self._has_ended = True
             proposer.learn_guesses(self._kinds[first : stop - 1], num_held)
             self._make_final(made)
+            self._num_checked = self.num_final
             if self.request.num_columns:
                 start = self._num_before
                 self._memory(proposer).learn(
@@ -258,7 +269,7 @@ class Drawing:
 
     def score(self, places: Int64[np.ndarray, "a"], logits: Float[Tensor, "a v"]) -> None:
         """Take over what final tokens cost, after `take`."""
-        is_final = places < self.num_final
+        is_final = places < self._num_checked  # given ones behind a wrong guess are run again
         wanted = torch.from_numpy(self.tokens[places[is_final]]).to(logits.device)
         log_p = torch.log_softmax(logits[torch.from_numpy(is_final).to(logits.device)].float(), dim=-1)
         self._nats.append(-log_p.gather(1, wanted[:, None])[:, 0].double().cpu().numpy())

@@ -67,7 +67,7 @@ class Engine:
         self.proposer = proposer or Proposer()
         self.num_passes = 0
         self._attend_to = attend_to_tables if weights.device.type == "cpu" else attend_by_fused_kernel
-        self._threads = ThreadChoice(torch.get_num_threads())
+        self._threads: dict[int, ThreadChoice] = {}
         self._met: set[tuple[int, int]] = set()  # numbers of threads and rows of passes so far
         self._scheduler = Scheduler(
             weights,
@@ -224,9 +224,7 @@ class Engine:
     def _thread_choice(self) -> ThreadChoice:
         """Return what is known of numbers of threads up to the one that PyTorch has now; on a GPU there is one."""
         most = torch.get_num_threads() if self.weights.device.type == "cpu" else 1
-        if self._threads.counts[0] != most:
-            self._threads = ThreadChoice(most)
-        return self._threads
+        return self._threads.setdefault(most, ThreadChoice(most))
 
     def _planned(self, jobs: Sequence[Job]) -> Batch:
         """Return what a pass runs."""

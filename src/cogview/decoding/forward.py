@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from cogview.decoding.linear import DecodingLinear
+from cogview.decoding.linear import DecodingLinear, gelu_of
 from cogview.decoding.weights import Addition, Maps, Norm, Own, Variant, Weights
 from cogview.transformer.block import add_branches
 
@@ -148,7 +148,7 @@ class _Block:
                 [
                     linear(x[start:stop], True)
                     if add is None
-                    else F.gelu(linear(x[start:stop]) + add(x[start:stop]), approximate="tanh")
+                    else gelu_of(linear(x[start:stop]) + add(x[start:stop]))
                     for add, (start, stop) in zip(additions, self._bounds, strict=True)
                 ]
             )

@@ -42,6 +42,7 @@ For each number of rows and shape of weights oneDNN writes code of its own, half
 `findings/memory-for-each-number-of-rows.sh`). Up to 16 rows take no longer than one.
 """
 _ROW_MULTIPLES = (1, 2, 3, 4, 6, 8)
+_MAX_GELU = (1 << 15) - 1
 _NUM_TRIED_ROWS = 48  # a multiple of them all
 
 
@@ -212,9 +213,20 @@ def _fbgemm_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
 
     def product(x: Tensor, gelu: bool = False) -> Tensor:
         result: Tensor = operator(x.float(), packed)
-        return F.gelu(result, approximate="tanh") if gelu else result
+        return gelu_of(result) if gelu else result
 
     return product
+
+
+def gelu_of(x: Float[Tensor, "n o"]) -> Float[Tensor, "n o"]:
+    """Return GELU (tanh form) of rows, the same bits on any number of threads.
+
+    PyTorch parts 32,768 values and more among threads, at places where vector instructions give other bits.
+    """
+    if x.device.type != "cpu" or x.numel() <= _MAX_GELU:
+        return F.gelu(x, approximate="tanh")
+    parts = torch.split(x, max(1, _MAX_GELU // x.shape[1]))
+    return torch.cat([F.gelu(part, approximate="tanh") for part in parts])
 
 
 def _onednn_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
@@ -235,7 +247,7 @@ def _plain_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
 
     def product(x: Tensor, gelu: bool = False) -> Tensor:
         result = F.linear(x.to(weight.dtype), weight, bias)
-        return F.gelu(result, approximate="tanh") if gelu else result
+        return gelu_of(result) if gelu else result
 
     return product
 

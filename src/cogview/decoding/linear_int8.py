@@ -10,9 +10,8 @@ from functools import cache
 import torch
 from jaxtyping import Float, Int8, Int32
 from torch import Tensor
-from torch.nn import functional as F
 
-from cogview.decoding.linear import DecodingLinear, in_blocks
+from cogview.decoding.linear import DecodingLinear, gelu_of, in_blocks
 from cogview.transformer.quantized import LARGEST, QuantizedRows
 
 _EXACT_COLUMNS = 2**24 // LARGEST**2
@@ -41,7 +40,7 @@ def int8_product(rows: QuantizedRows, bias: Float[Tensor, "o"] | None = None) ->
         result = sums.float().mul_(own).mul_(steps)
         if bias is not None:
             result += bias
-        return F.gelu(result, approximate="tanh") if gelu else result
+        return gelu_of(result) if gelu else result
 
     return in_blocks(product)
 

@@ -268,6 +268,8 @@ class Scheduler:
 
     def _free_kept(self) -> None:
         """Free beginnings that nobody will take over any more."""
+        with self._lock:
+            self._num_to_begin = +self._num_to_begin  # without those that nobody waits for
         for key in [key for key in self._kept if self._num_to_begin[key] <= 0]:
             self._kept.pop(key).free()
         if self.is_idle:

@@ -142,7 +142,9 @@ class ThreadChoice:
             if more == self._best:
                 self._wait_for_more = 0
             else:
-                worse = max(self._cost(more), cost if more == index else 0.0) / self._cost(self._best)
+                worse = max(self._cost(more), cost if more == index else 0.0) / max(
+                    self._cost(self._best), 1e-12
+                )
                 wait = max(2 * self._wait_for_more, int((worse - 1) / _TRY_SHARE))
                 self._wait_for_more = self._until_more = min(wait, _MAX_INTERVAL)
             self._takes_more = not self._takes_more
