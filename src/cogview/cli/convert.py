@@ -37,7 +37,7 @@ def run(
             model folder.
         out: the folder to make, or the file of a token set.
         to: cogview for folders of ours; released for the layout of the authors' release, in float16; int8 for a model
-            folder of ours at a quarter of float32's size, whose matrices are rounded to 8 bits by rows.
+            folder of ours at a quarter of float32's bytes, whose matrices are rounded to 8 bits by rows.
         task: what a released transformer has learnt, which its weights do not tell: text-to-image by default. Of the
             others a folder is made that --captioner and --magnifier take beside the model.
         text_tokenizer: to put beside a released transformer or its tokens: the authors' SentencePiece file of 50,000
