@@ -47,7 +47,7 @@ class Request:
         guess_table: of what the model has learnt, for better guesses.
 
     Raises:
-        UsageError: a negative seed, nothing to draw, or parts that do not fit each other.
+        UsageError: a negative seed, nothing to draw, tokens outside the legal ones, or parts that do not fit.
     """
 
     context: Context
@@ -66,6 +66,16 @@ class Request:
     def __post_init__(self) -> None:
         if whole_number("a seed", self.seed) < 0:
             raise UsageError(f"seeds must not be negative, got {self.seed}")
+        _check_legal(self.legal, self.allowed)
+        if self.num_columns < 0:
+            raise UsageError(f"num_columns must not be negative, got {self.num_columns}")
+        if self.end is not None and not 0 <= self.end < len(self.legal):
+            raise UsageError(f"the end must be one of {len(self.legal)} legal tokens, got {self.end}")
+        given = np.empty(0) if self.given is None else self.given
+        if len(given) and not -1 <= given.min() <= given.max() < len(self.legal):
+            raise UsageError(
+                f"given tokens must lie in 0..{len(self.legal) - 1}, or be -1, got {given.min()}..{given.max()}"
+            )
         if not len(self.context.tokens) or not self.num_tokens:
             raise UsageError("a request needs a context, and at least one token to draw or to score after it")
         if self.sampling.guidance != 1 and self.unconditional is None:
@@ -111,6 +121,9 @@ class BeamRequest:
         length_penalty: 0 prefers short texts, 1 ranks by the mean of log p.
         allowed: which legal tokens may be written; all if None.
         variant: whose weights; the engine's base if None.
+
+    Raises:
+        UsageError: no beams, no context, or no legal tokens.
     """
 
     context: Context
@@ -119,6 +132,13 @@ class BeamRequest:
     length_penalty: float = 1.0
     allowed: Bool[np.ndarray, "v"] | None = None
     variant: Variant | None = None
+
+    def __post_init__(self) -> None:
+        _check_legal(self.legal, self.allowed)
+        if whole_number("num_beams", self.num_beams) < 1:
+            raise UsageError(f"num_beams must be at least 1, got {self.num_beams}")
+        if not len(self.context.tokens) or not len(self.context.next_positions):
+            raise UsageError("a search needs a context, and at least one token to write after it")
 
     @property
     def cost(self) -> int:
@@ -168,6 +188,21 @@ class WrittenText:
     def score(self, length_penalty: float = 1.0) -> float:
         """Return log p of pieces and end, divided by their number to the power of `length_penalty`."""
         return -(self.pieces_nats + self.end_nats) / (len(self.pieces) + 1) ** length_penalty
+
+
+def _check_legal(legal: range, allowed: Bool[np.ndarray, "v"] | None) -> None:
+    """Refuse tokens that nothing can be drawn from."""
+    if not len(legal) or legal.step != 1 or legal.start < 0:
+        raise UsageError(
+            f"legal tokens must be a range of at least one, from 0 on and without gaps, got {legal}"
+        )
+    if allowed is None:
+        return
+    if len(allowed) != len(legal) or not allowed.any():
+        raise UsageError(
+            f"allowed must say of each of {len(legal)} legal tokens whether it may be drawn, and allow one at least, "
+            f"got {len(allowed)}, {int(allowed.sum())} of them allowed"
+        )
 
 
 AnyRequest = Request | BeamRequest

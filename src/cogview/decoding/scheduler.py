@@ -99,6 +99,10 @@ class Scheduler:
             UsageError: it has tokens or positions that the transformer does not have.
         """
         variant = request.variant or self._weights.base
+        if request.legal.stop > variant.config.vocabulary_size:
+            raise UsageError(
+                f"legal tokens must lie in the vocabulary of {variant.config.vocabulary_size}, got {request.legal}"
+            )
         for context in request.contexts:
             _check(context.tokens, variant.config.vocabulary_size, "token")
             for positions in (context.positions, context.next_positions):
