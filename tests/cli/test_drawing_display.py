@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ def stream(self, asked, previews=None):
         if num_done == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts tests may ignore it
 PictureTask.stream = stream
 sys.exit(main())
 """
@@ -178,15 +180,16 @@ def test_a_preview_that_cannot_be_written_is_told(
     )
 
 
-@pytest.mark.filterwarnings("always")
 def test_pictures_of_one_colour_are_told(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(PictureDecoder, "_decoded", lambda *_: Image.new("RGB", (16, 16), "white"))
+    told: list[str] = []
+    monkeypatch.setattr(warnings, "warn", lambda message, **_: told.append(message))
     assert main(words(model)) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cogview: warning: ")]
     assert len(told) == 1
-    assert "all that was drawn for 'a red cat' is of one colour: if that is not asked for" in told[0]
+    assert told[0].startswith("all that was drawn for 'a red cat' is of one colour: if that is not asked for")
+    assert told[0].endswith("; there are 2 such texts")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
