@@ -95,9 +95,8 @@ class ThreadChoice:
         self._interval = _FIRST_TRY
         self._until_try = _FIRST_TRY
         self._takes_more = False  # the next try is of more threads, not of fewer
-        self._until_more = self._wait_for_more = (
-            0  # passes before more threads may be tried, and how many they were
-        )
+        self._until_more = 0  # passes before more threads may be tried
+        self._wait_for_more = 0  # and how many they were at first
 
     @property
     def best(self) -> int:
@@ -142,9 +141,8 @@ class ThreadChoice:
             if more == self._best:
                 self._wait_for_more = 0
             else:
-                worse = max(self._cost(more), cost if more == index else 0.0) / max(
-                    self._cost(self._best), 1e-12
-                )
+                own = max(self._cost(self._best), 1e-12)
+                worse = max(self._cost(more), cost if more == index else 0.0) / own
                 wait = max(2 * self._wait_for_more, int((worse - 1) / _TRY_SHARE))
                 self._wait_for_more = self._until_more = min(wait, _MAX_INTERVAL)
             self._takes_more = not self._takes_more
