@@ -114,7 +114,11 @@ class Drawing:
     def _stop(self, which: int) -> int:
         """Return up to where a row's known tokens are run in the next pass."""
         row, start = self.rows[which], len(self.contexts[which].tokens)
-        return min(start + self.num_final, row.max_tokens, max(row.length, start) + self._max_new)
+        return min(start + self.num_final, row.max_tokens, start + self._most(which))
+
+    def _most(self, which: int) -> int:
+        """Return the place up to which a row may be run in the next pass, guesses and all."""
+        return max(self.rows[which].length - len(self.contexts[which].tokens), 0) + self._max_new
 
     def reach(self, proposer: Proposer) -> Float64[np.ndarray, "w"]:
         """Guess what follows, and return how probably each guess and all before it hold.
@@ -122,7 +126,9 @@ class Drawing:
         The last place of a window needs no guess, so there is none for the last place of all.
         """
         first = self.num_final
-        stop = min(first + proposer.max_window - 1, len(self.tokens) - 1, *self._ends_of_runs())
+        stop = min(
+            first + proposer.max_window - 1, len(self.tokens) - 1, *map(self._most, range(len(self.rows)))
+        )
         is_behind = self._stop(0) < len(self.contexts[0].tokens) + first
         if first >= stop or self._has_ended or self.rows[0].length == 0 or is_behind:
             return np.empty(0)
@@ -151,13 +157,6 @@ class Drawing:
             reach *= sure[kinds[index]]
         self._guesses[first:stop], self._kinds[first:stop] = guesses[: stop - first], kinds[: stop - first]
         return np.cumprod(beliefs[self._kinds[first:stop]])
-
-    def _ends_of_runs(self) -> list[int]:
-        """Return the place up to which each row may be run in the next pass, counting known tokens and guesses."""
-        starts = [len(context.tokens) for context in self.contexts]
-        return [
-            max(row.length - start, 0) + self._max_new for row, start in zip(self.rows, starts, strict=True)
-        ]
 
     def _memory(self, proposer: Proposer) -> GuessMemory:
         request = self.request

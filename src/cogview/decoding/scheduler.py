@@ -123,7 +123,7 @@ class Scheduler:
             left = [each for each in self._waiting if each.number == number]
             for each in left:
                 self._waiting.remove(each)
-                self._num_to_begin.subtract(each.beginnings)
+                self._count_begun(each.beginnings)
             if not left:
                 self._aborted.add(number)
 
@@ -178,7 +178,7 @@ class Scheduler:
                 self.running.append(self._begin(waiting))
             except Exception as error:
                 with self._lock:
-                    self._num_to_begin.subtract(waiting.beginnings)
+                    self._count_begun(waiting.beginnings)
                 self.failed.append((waiting.number, error))
 
     def _begin(self, waiting: _Waiting) -> Job:
@@ -252,17 +252,24 @@ class Scheduler:
                     held[key] = row
             if new:
                 with self._lock:
-                    self._num_to_begin.subtract(key for _, key in new)
+                    self._count_begun(key for _, key in new)
             begun.append(job)
         self._free_kept()
         return begun
+
+    def _count_begun(self, beginnings: Iterable[Beginning]) -> None:
+        """Count rows that will not begin any more; called under the lock."""
+        for key in beginnings:
+            self._num_to_begin[key] -= 1
+            if self._num_to_begin[key] <= 0:
+                del self._num_to_begin[key]
 
     def _end(self, job: Job) -> None:
         """Free a job's rows, but for beginnings that a request which waits will take over."""
         self.running.remove(job)
         first_rows = dict(zip(map(id, job.work.rows), _first_rows(job), strict=False))
         with self._lock:
-            self._num_to_begin.subtract(key for row, key in first_rows.values() if not row.pages)
+            self._count_begun(key for row, key in first_rows.values() if not row.pages)
         for row in job.work.rows:
             _, key = first_rows.get(id(row), (row, None))
             if key is not None and row.length and self._num_to_begin[key] > 0 and key not in self._kept:
@@ -272,8 +279,6 @@ class Scheduler:
 
     def _free_kept(self) -> None:
         """Free beginnings that nobody will take over any more."""
-        with self._lock:
-            self._num_to_begin = +self._num_to_begin  # without those that nobody waits for
         for key in [key for key in self._kept if self._num_to_begin[key] <= 0]:
             self._kept.pop(key).free()
         if self.is_idle:

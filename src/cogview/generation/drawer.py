@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Int64
+from PIL import Image
 from torch import Tensor
 
 from cogview.decoding.config import SamplingConfig
@@ -145,11 +146,14 @@ class Drawer:
     ) -> Inpainting:
         """Read the picture of which a part is drawn anew, and the mask."""
         assert options.mask is not None, "an image has a mask"
-        drawn = image if isinstance(image, GeneratedImage) else None
-        held = image.codes if isinstance(image, GeneratedImage) else image
         factor = 1 if isinstance(image, Tensor) else self._model.image_tokenizer.downsampling_factor
         places = DrawnPlaces(options.mask, (template.grid_rows, template.grid_columns), factor)
-        picture = drawn.image if drawn else None if isinstance(held, Tensor) else as_image(held)
+        held: Picture = image.codes if isinstance(image, GeneratedImage) else image
+        picture: Image.Image | None = None
+        if isinstance(image, GeneratedImage):
+            picture = image.image
+        elif not isinstance(image, Tensor):
+            picture = as_image(image)
         if picture is not None:
             places.check_shape(picture.size)
         (codes,) = codes_of(self._model, held, template, options.strict)

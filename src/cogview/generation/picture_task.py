@@ -55,6 +55,8 @@ class AskedText:
 _Candidate = tuple[AskedText, int]
 """A text and the seed of one of its candidates."""
 
+_MOST_LEFT = 32  # pictures that wait to be shown whole; a run of many texts must not gather them
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PictureTask:
@@ -230,7 +232,9 @@ class PictureTask:
                 yield from sessions.step()
                 yield from self._decoded(drawn)
                 drawn.clear()
-                yield from map(_preview, shown.due() if shown else ())
+                if shown:
+                    yield from map(_preview, shown.due())
+                    yield from map(_preview, shown.rest(least=_MOST_LEFT))
             yield from map(_preview, shown.rest() if shown else ())
 
     def _decoded(self, drawn: "Sequence[_DrawnPicture]") -> Iterator[PictureDone]:

@@ -142,10 +142,14 @@ class Previews(Generic[Key]):
         self._seconds_per_row = (now - start) / num_rows
         return shown
 
-    def rest(self) -> list[tuple[Key, Int64[Tensor, "r s"], Image.Image]]:
-        """Return what is drawn and was not shown whole, however long it takes: nothing else will show it."""
+    def rest(self, least: int = 1) -> list[tuple[Key, Int64[Tensor, "r s"], Image.Image]]:
+        """Return what is drawn and was not shown whole, however long it takes: nothing else will show it.
+
+        Args:
+            least: of fewer pictures none is returned yet.
+        """
         left = {key: each for key, each in self._growing.items() if each.is_over}
-        if not left:
+        if len(left) < least:
             return []
         self._decode(list(left.values()))
         for key in left:
