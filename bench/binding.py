@@ -25,7 +25,8 @@ from cogview.data.scenes import Scene
 from cogview.evaluation.composition import RELATION_WORDS, SPLIT, entries_of, form_of
 from cogview.files import atomic_write_json
 from cogview.generation.pipeline import Pipeline
-from cogview.image.pixels import image_to_array, read_image
+from cogview.image.picture_reading import read_image
+from cogview.image.pixels import image_to_array
 from cogview.sequence.template import Codes, Pieces
 from cogview.training.transformer import evaluate_losses
 from environment import RESULTS, describe

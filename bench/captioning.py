@@ -34,7 +34,8 @@ from cogview.evaluation.distances import perceptual_distance
 from cogview.evaluation.efficientnet import EfficientNetLite0, find_weights, load_efficientnet
 from cogview.files import atomic_write_json
 from cogview.generation.pipeline import Pipeline
-from cogview.image.pixels import image_to_array, read_image
+from cogview.image.picture_reading import read_image
+from cogview.image.pixels import image_to_array
 from cogview.recipes import default_data
 from environment import RESULTS, describe
 from intervals import interval

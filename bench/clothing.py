@@ -30,7 +30,7 @@ from cogview.evaluation.efficientnet import find_weights, load_efficientnet
 from cogview.files import atomic_write_bytes, atomic_write_json
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.generation.picture_events import GeneratedImage
-from cogview.image.pixels import read_image
+from cogview.image.picture_reading import read_image
 from environment import RESULTS, describe
 from intervals import interval
 from pictures import BATCH, pixels_of, redrawn

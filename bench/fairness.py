@@ -43,7 +43,8 @@ from cogview.evaluation.people import Judgement, PeopleJudge, distance_from_bala
 from cogview.files import atomic_write_json
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.generation.pipeline import Pipeline
-from cogview.image.pixels import image_to_array, read_image, tensor_to_images
+from cogview.image.picture_reading import read_image
+from cogview.image.pixels import image_to_array, tensor_to_images
 from cogview.text.word_replacing import NUM_COMBINATIONS, SKIN_TONES, replace_words
 from environment import RESULTS, describe
 

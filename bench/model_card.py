@@ -34,7 +34,8 @@ from cogview.evaluation.reconstruction import evaluate_reconstruction, in_batche
 from cogview.files import atomic_write_json, atomic_write_text
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.generation.pipeline import Pipeline
-from cogview.image.pixels import image_to_array, read_image, tensor_to_images
+from cogview.image.picture_reading import read_image
+from cogview.image.pixels import image_to_array, tensor_to_images
 from cogview.recipes import default_data
 from cogview.tensors import stored_shapes
 from cogview.training.transformer import evaluate_losses

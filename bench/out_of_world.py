@@ -29,7 +29,8 @@ from cogview.data.style_pictures import build_style_data
 from cogview.files import atomic_write_json
 from cogview.generation.pretrained import BUNDLED_FOLDER
 from cogview.image.kept import KeptPictures
-from cogview.image.pixels import UnusableImage, image_to_array, read_image, resize_and_crop
+from cogview.image.picture_reading import UnusableImage, read_image, resize_and_crop
+from cogview.image.pixels import image_to_array
 from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
 from cogview.recipes import default_data
 from cogview.text.known_words import KnownWords, count_words

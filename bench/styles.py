@@ -50,7 +50,7 @@ from cogview.evaluation.icon_judge import ground_of
 from cogview.files import atomic_write_bytes, atomic_write_json
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.generation.pipeline import Pipeline
-from cogview.image.pixels import read_image
+from cogview.image.picture_reading import read_image
 from environment import RESULTS, describe
 from intervals import interval
 from pictures import BATCH, pixels_of, redrawn

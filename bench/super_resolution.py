@@ -40,7 +40,8 @@ from cogview.evaluation.distances import mean_squared_error, perceptual_distance
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
 from cogview.files import atomic_write_bytes, atomic_write_json
 from cogview.generation.contact_sheet import contact_sheet
-from cogview.image.pixels import image_to_array, read_image, resize_and_crop, tensor_to_images
+from cogview.image.picture_reading import read_image, resize_and_crop
+from cogview.image.pixels import image_to_array, tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
 from environment import RESULTS, describe
 from intervals import interval

@@ -15,6 +15,7 @@ from tests.tiny import tiny_pipeline_folder
 import cogview
 from cogview.cli import caption
 from cogview.cli.main import main
+from cogview.generation import picture_stream
 from cogview.generation.captioner import Captioner
 from cogview.generation.contact_sheet import contact_sheet, save_sheet
 from cogview.generation.picture_task import AskedText, PictureTask
@@ -250,16 +251,16 @@ def test_ranking_goes_on_where_it_was_stopped(
 ) -> None:
     words = ("generate", *TEXTS.values(), "--num-candidates", 9, "--keep", 2, "--out")
     whole = said(capsys, home, *words, tmp_path / "whole")
-    really, drawn = PictureTask.stream, []
+    really, drawn = picture_stream.picture_events, []
 
-    def stopped(self: PictureTask, asked: Iterable[AskedText], previews: None = None) -> Iterator[object]:
-        for event in really(self, (drawn.append(each) or each for each in asked)):  # type: ignore[func-returns-value]
+    def stopped(task: PictureTask, asked: Iterable[AskedText], previews: None = None) -> Iterator[object]:
+        for event in really(task, (drawn.append(each) or each for each in asked)):  # type: ignore[func-returns-value]
             yield event
             if is_stopped and len(list((tmp_path / "out" / "001").glob("*.png"))) == 4:
                 raise KeyboardInterrupt
 
     is_stopped = True
-    monkeypatch.setattr(PictureTask, "stream", stopped)
+    monkeypatch.setattr(picture_stream, "picture_events", stopped)
     stop = [*words, tmp_path / "out", "--model", home / "tiny-model", "--captioner", home / "run"]
     assert main([*(str(word) for word in stop), "--device", "cpu"]) == 130
     assert len(list((tmp_path / "out" / "001").glob("*.png"))) == 4

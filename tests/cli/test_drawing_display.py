@@ -25,20 +25,20 @@ STOPPED_AFTER_TWO_PICTURES = """
 import os, signal, sys
 from cogview.cli.main import main
 from cogview.generation.picture_events import PictureDone
-from cogview.generation.picture_task import PictureTask
+from cogview.generation import picture_stream
 
-really = PictureTask.stream
+really = picture_stream.picture_events
 
-def stream(self, asked, previews=None):
+def stream(task, asked, previews=None):
     num_done = 0
-    for event in really(self, asked, previews):
+    for event in really(task, asked, previews):
         yield event
         num_done += isinstance(event, PictureDone)
         if num_done == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts tests may ignore it
-PictureTask.stream = stream
+picture_stream.picture_events = stream
 sys.exit(main())
 """
 

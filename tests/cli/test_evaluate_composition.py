@@ -19,7 +19,7 @@ from cogview.evaluation.composition import PARTS, SceneReader, asked_scenes, jud
 from cogview.generation.parts import TaskModel
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.pretrained import save_pretrained
-from cogview.image.pixels import read_image
+from cogview.image.picture_reading import read_image
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.config import AdapterConfig
 from scene_pictures import scene_folder

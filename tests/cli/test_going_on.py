@@ -14,6 +14,7 @@ from PIL import Image
 
 from cogview.cli.drawn_pictures import JOURNAL, picture_folder
 from cogview.cli.main import main
+from cogview.generation import picture_stream
 from cogview.generation.picture_events import PictureDone, PictureEvent
 from cogview.generation.picture_task import AskedText, PictureTask
 from tiny import tiny_pipeline_folder
@@ -23,19 +24,19 @@ KILLED_AFTER_THE_THIRD_PICTURE = """
 import os, signal, sys
 from cogview.cli.main import main
 from cogview.generation.picture_events import PictureDone
-from cogview.generation.picture_task import PictureTask
+from cogview.generation import picture_stream
 
-really = PictureTask.stream
+really = picture_stream.picture_events
 
-def stream(self, asked, previews=None):
+def stream(task, asked, previews=None):
     num_done = 0
-    for event in really(self, asked, previews):
+    for event in really(task, asked, previews):
         yield event
         num_done += isinstance(event, PictureDone)
         if num_done == 3:
             os.kill(os.getpid(), signal.SIGKILL)
 
-PictureTask.stream = stream
+picture_stream.picture_events = stream
 sys.exit(main())
 """
 
@@ -53,22 +54,22 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def stopped_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[tuple[int, int]]]:
     """Return what stops the drawing after some pictures, and tells which are drawn."""
-    really = PictureTask.stream
+    really = picture_stream.picture_events
 
     def stop(num_pictures: int) -> list[tuple[int, int]]:
         drawn: list[tuple[int, int]] = []
 
         def stream(
-            self: PictureTask, asked: Iterable[AskedText], previews: None = None
+            task: PictureTask, asked: Iterable[AskedText], previews: None = None
         ) -> Iterator[PictureEvent]:
-            for event in really(self, asked, previews):
+            for event in really(task, asked, previews):
                 if isinstance(event, PictureDone):
                     if len(drawn) == num_pictures:
                         raise KeyboardInterrupt
                     drawn.append((event.text_index, event.picture.seed))
                 yield event
 
-        monkeypatch.setattr(PictureTask, "stream", stream)
+        monkeypatch.setattr(picture_stream, "picture_events", stream)
         return drawn
 
     return stop

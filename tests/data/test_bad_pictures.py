@@ -17,7 +17,7 @@ from cogview.data.pairs import CaptionedImage, Problem
 from cogview.data.shards import TokenShards
 from cogview.data.tokenization import tokenize_folder
 from cogview.errors import UsageError
-from cogview.image.pixels import ReadImage
+from cogview.image.picture_reading import ReadImage
 
 COLOR = (200, 100, 50)
 GREY = np.linspace(0, 65_535, 64).reshape(8, 8)

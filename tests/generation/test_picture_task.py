@@ -17,6 +17,7 @@ from cogview.generation.drawer import Drawer
 from cogview.generation.model import LoadedModel
 from cogview.generation.options import CodeOptions, PictureOptions
 from cogview.generation.picture_events import PictureDone
+from cogview.generation.picture_stream import picture_events
 from cogview.generation.picture_task import PictureTask
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.ranker import Ranker, best_of
@@ -115,7 +116,7 @@ def test_texts_are_taken_as_there_is_room_and_come_as_they_are_done(pipe: Pipeli
             yield from task.asked([TEXTS[index % 3]], range(8), index)
 
     done: list[tuple[int, int]] = []
-    for event in task.stream(asked()):
+    for event in picture_events(task, asked()):
         if isinstance(event, PictureDone):
             if not done:
                 assert len(taken) <= 3  # of six

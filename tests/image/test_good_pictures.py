@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin, features
 
 from cogview.image.orientation import orientation_told
-from cogview.image.pixels import UnusableImage, read_image, read_image_and_changes
+from cogview.image.picture_reading import UnusableImage, read_image, read_image_and_changes
 
 PLAIN = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8))
 WORDS = {  # of exifread, by EXIF orientation

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from cogview.errors import CogViewError
-from cogview.image.pixels import as_float, image_to_array, read_image, resize_and_crop, tensor_to_images
+from cogview.image.picture_reading import read_image, resize_and_crop
+from cogview.image.pixels import as_float, image_to_array, tensor_to_images
 
 
 def file_of(image: Image.Image, kind: str = "PNG", **options) -> io.BytesIO:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from tiny_task import TinyTask
 
 from cogview.errors import CogViewError, UsageError
-from cogview.image.pixels import UnusableImage
+from cogview.image.picture_reading import UnusableImage
 from cogview.training.checkpoint import list_checkpoints, load_latest_checkpoint
 from cogview.training.loop import train
 from cogview.training.metrics import read_metrics

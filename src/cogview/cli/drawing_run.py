@@ -126,13 +126,14 @@ class DrawingRun:
         """
         from cogview.generation.one_colour import is_one_coloured
         from cogview.generation.picture_events import CodesDrawn, PictureDone
+        from cogview.generation.picture_stream import picture_events
 
         engine = self.task.codes.runner.engine
         start, num_before = time.monotonic(), engine.num_passes
         ranked: dict[int, dict[int, dict[str, Any]]] = {}
         sheets = self._sheets()
         next(sheets)
-        with closing(self.task.stream(self._asked(displays), previews)) as events:
+        with closing(picture_events(self.task, self._asked(displays), previews)) as events:
             for event in events:
                 for display in displays:
                     display.told(event)
@@ -233,7 +234,7 @@ class DrawingRun:
     def _add_sheet(self, pictures: Sequence[dict[str, Any]], num_pages: int) -> None:
         """Write the next contact sheet, unless it is there."""
         from cogview.generation.contact_sheet import contact_sheet, save_sheet
-        from cogview.image.pixels import enlarged, read_image
+        from cogview.image.picture_reading import enlarged, read_image
 
         name = "contact-sheet.png" if num_pages == 1 else f"contact-sheet-{len(self.sheets) + 1}.png"
         path = self.folder.path / name

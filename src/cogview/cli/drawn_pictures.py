@@ -236,21 +236,13 @@ def save_picture(image: "Image.Image", path: Path, text: str, facts: Mapping[str
     Raises:
         CogViewError: it cannot be written.
     """
-    from PIL.PngImagePlugin import PngInfo
-
     import cogview
     from cogview.files import atomic_write_bytes
+    from cogview.image.picture_file import picture_file
 
-    info = PngInfo()
-    info.add_itxt("Description", text)
-    info.add_text("Software", f"cogview {cogview.__version__}")
-    # A path that is not UTF-8 has half surrogates in Python; JSON's escape for them is Python's.
-    plain = json.dumps(facts, ensure_ascii=False).encode(errors="backslashreplace").decode()
-    info.add_itxt("cogview", plain)
-    data = io.BytesIO()
-    image.save(data, "PNG", pnginfo=info)
+    data = picture_file(image, text=text, facts=facts, software=f"cogview {cogview.__version__}")
     try:
-        atomic_write_bytes(path, data.getvalue())
+        atomic_write_bytes(path, data)
     except OSError as error:
         raise _unwritable(path, error) from error
 

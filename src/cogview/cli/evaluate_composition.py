@@ -245,7 +245,7 @@ def _failures(
 
     from cogview.evaluation.composition import PARTS, QUALITIES
     from cogview.generation.contact_sheet import contact_sheet
-    from cogview.image.pixels import read_image
+    from cogview.image.picture_reading import read_image
 
     wrong = np.flatnonzero(verdicts[:, PARTS.index("all")] == 0)[:_NUM_FAILURES]
     if not len(wrong):

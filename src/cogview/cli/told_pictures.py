@@ -113,7 +113,7 @@ class ToldPictures:
         import torch
 
         from cogview.generation.contact_sheet import is_contact_sheet
-        from cogview.image.pixels import UnusableImage
+        from cogview.image.picture_reading import UnusableImage
 
         if not paths:
             raise UsageError(

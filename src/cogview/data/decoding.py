@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 
 from cogview.data.pairs import CaptionedImage, Entry, Problem
 from cogview.errors import CogViewError, UsageError
-from cogview.image.pixels import ReadImage, UnusableImage, read_image_and_changes, resize_and_crop
+from cogview.image.picture_reading import ReadImage, UnusableImage, read_image_and_changes, resize_and_crop
 
 MAX_FILE_BYTES = 256 * 2**20
 ITEMS_AHEAD = 2  # for each worker

@@ -18,7 +18,7 @@ from cogview.data.sources import open_pairs
 from cogview.errors import CogViewError
 from cogview.files import atomic_write_json, read_bounded
 from cogview.folders import temporary_folder
-from cogview.image.pixels import resize_and_crop
+from cogview.image.picture_reading import resize_and_crop
 from cogview.plain_json import parse_json
 
 # Pictures that a fingerprint looks at.

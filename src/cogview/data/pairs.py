@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from cogview.image.pixels import Change, Fault
+from cogview.image.picture_reading import Change, Fault
 
 Captions: TypeAlias = Literal["required", "optional"]
 """Whether a picture without captions is a problem, or a picture that does without them."""

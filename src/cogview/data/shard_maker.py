@@ -19,7 +19,8 @@ from cogview.data.shares import Batch, Share
 from cogview.data.token_report import Tally
 from cogview.data.unfinished import UnfinishedTokens
 from cogview.errors import UsageError
-from cogview.image.pixels import CHANGES, as_float, resize_and_crop
+from cogview.image.picture_reading import CHANGES, resize_and_crop
+from cogview.image.pixels import as_float
 from cogview.text.known_words import count_words
 from cogview.text.tokenizer import TextTokenizer
 

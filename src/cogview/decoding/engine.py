@@ -282,12 +282,16 @@ class Session:
         Raises:
             CogViewError: one failed.
         """
-        told = self._engine._step_for(self._events)
+        told = self.told()
         for event in told:
-            if not isinstance(event, Progressed):
-                self._pending.discard(event.number)
             if isinstance(event, Failed):
                 raise event.error
+        return told
+
+    def told(self) -> list[Event]:
+        """Return the same, failures among it."""
+        told = self._engine._step_for(self._events)
+        self._pending.difference_update(event.number for event in told if not isinstance(event, Progressed))
         return told
 
     def close(self) -> None:

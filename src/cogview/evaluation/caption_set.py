@@ -14,7 +14,7 @@ from cogview.data.decoding import decode_image, map_in_order
 from cogview.data.image_folder import ImageFolder
 from cogview.data.pairs import CaptionedImage, Problem
 from cogview.errors import CogViewError, UsageError
-from cogview.image.pixels import resize_and_crop
+from cogview.image.picture_reading import resize_and_crop
 from cogview.text.tokenizer import is_blank, valid_text
 
 

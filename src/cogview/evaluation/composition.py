@@ -26,7 +26,8 @@ from cogview.data.world import GROUNDS, scene_objects
 from cogview.errors import CogViewError, UsageError
 from cogview.evaluation.icon_judge import LEAST_EXPLAINED, ground_of
 from cogview.evaluation.scores import mean_of
-from cogview.image.pixels import image_to_array, read_image, tensor_to_images
+from cogview.image.picture_reading import read_image
+from cogview.image.pixels import image_to_array, tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.plain_json import parse_json
 

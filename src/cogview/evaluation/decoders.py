@@ -11,7 +11,8 @@ from torch import Tensor
 
 from cogview.evaluation.distances import mean_squared_error, psnr
 from cogview.evaluation.reconstruction import in_batches
-from cogview.image.pixels import as_float, enlarged, image_to_array, tensor_to_images
+from cogview.image.picture_reading import enlarged
+from cogview.image.pixels import as_float, image_to_array, tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
 
 _GAP_PIXELS = 8

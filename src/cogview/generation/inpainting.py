@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float64, Int64
 from PIL import Image
 
 from cogview.errors import UsageError
-from cogview.image.pixels import as_rgb, read_image, resize_and_crop
+from cogview.image.picture_reading import as_rgb, read_image, resize_and_crop
 
 Half = Literal["upper", "lower", "left", "right"]
 

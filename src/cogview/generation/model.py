@@ -22,6 +22,7 @@ from cogview.image.tokenizer import ImageTokenizer
 from cogview.sequence.captioning import CaptionTemplate
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from cogview.sequence.template import TextToImageTemplate
+from cogview.text.known_words import KnownWords
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.model import Transformer
@@ -150,18 +151,10 @@ class LoadedModel:
         Raises:
             UsageError: a word is unknown, and `strict`.
         """
-        parts = self.parts
-        task = self.adapters.get(adapter) if isinstance(adapter, str) else adapter
-        texts = list(dict.fromkeys(texts))
-        known, tokenizer, case = parts.words, parts.text_tokenizer, parts.text_case
-        if known is None or tokenizer is None:
+        texts, known = list(dict.fromkeys(texts)), self._known_words(adapter)
+        if known is None:
             return {text: text for text in texts}
-        if task is not None and task.words is not None:
-            known = known | task.words
-        # Of an adapter that does not say which words it learnt, none can be called unknown.
-        has_all = task is None or task.words is not None
-        unknown = list(dict.fromkeys(word for text in texts for word in known.unknown(text, tokenizer, case)))
-        if unknown and has_all:
+        if unknown := self.unknown_words(texts, adapter):
             shown = ", ".join(unknown[:MAX_SHOWN_WORDS])
             more = f" and {len(unknown) - MAX_SHOWN_WORDS} more" if len(unknown) > MAX_SHOWN_WORDS else ""
             never = "hardly ever, or never," if known.num_left_out else "never"
@@ -169,7 +162,32 @@ class LoadedModel:
             if strict:
                 raise UsageError(f"{told}; say it in words that it knows, or leave strict out")
             warnings.warn(f"{told}; what it makes of that means nothing", stacklevel=1)
-        return {text: known.in_usual_case(text) if case == "usual" else text for text in texts}
+        has_cases = self.parts.text_case != "usual"
+        return {text: text if has_cases else known.in_usual_case(text) for text in texts}
+
+    def unknown_words(self, texts: Iterable[str], adapter: TaskModel | str | None = None) -> list[str]:
+        """Return the words of texts that the model has never seen, each once; none if it is not known which it has.
+
+        Args:
+            texts: as a user writes them.
+            adapter: what reads them, or its name; the model itself by default. Of one that does not say which words it
+                learnt, none can be called unknown.
+        """
+        task, known = self._adapter(adapter), self._known_words(adapter)
+        if known is None or (task is not None and task.words is None):
+            return []
+        tokenizer, case = self.text_tokenizer, self.parts.text_case
+        return list(dict.fromkeys(word for text in texts for word in known.unknown(text, tokenizer, case)))
+
+    def _adapter(self, adapter: TaskModel | str | None) -> TaskModel | None:
+        return self.adapters.get(adapter) if isinstance(adapter, str) else adapter
+
+    def _known_words(self, adapter: TaskModel | str | None) -> KnownWords | None:
+        """Return the words that the model has learnt, with or without an adapter; None if they are not known."""
+        task, words = self._adapter(adapter), self.parts.words
+        if words is None or self.parts.text_tokenizer is None:
+            return None
+        return words if task is None else words | task.words
 
     def adapter_for(self, task: Literal["captioning", "super-resolution"], name: str | None) -> TaskModel:
         """Return the adapter for a task that is named, or the only one.

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from cogview.errors import UsageError
 from cogview.generation.model import LoadedModel
-from cogview.image.pixels import as_rgb, image_to_array, read_image, resize_and_crop
+from cogview.image.picture_reading import as_rgb, read_image, resize_and_crop
+from cogview.image.pixels import image_to_array
 from cogview.sequence.template import Codes, PairTemplate
 
 Picture: TypeAlias = Image.Image | str | Path | Tensor

@@ -27,6 +27,7 @@ from cogview.generation.options import (
 )
 from cogview.generation.parts import PretrainedModel, TaskModel, TaskName
 from cogview.generation.picture_events import GeneratedImage, PictureDone, PicturePreview
+from cogview.generation.picture_stream import drawn_pictures
 from cogview.generation.picture_task import PictureTask
 from cogview.generation.pictures import Picture
 from cogview.generation.pretrained import save_pretrained
@@ -272,7 +273,7 @@ class Pipeline:
         asked = task.asked(texts, range(seed, seed + num_candidates))
 
         num_codes = len(texts) * task.num_codes(num_candidates)
-        return task, task.shown(asked, num_codes, progress, previews)
+        return task, drawn_pictures(task, asked, num_codes, progress, previews)
 
     def generate_codes(
         self,

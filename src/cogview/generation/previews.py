@@ -9,7 +9,7 @@ Letters of the shapes: n codes, r s rows and columns of them.
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ _ROWS_AT_ONCE = 4
 """Bands have a multiple of so many rows: a kernel is made ready for each new shape."""
 
 Key = TypeVar("Key", bound=Hashable)
+
+Shown: TypeAlias = tuple[Key, Int64[Tensor, "r s"], Image.Image]
+"""Which picture, its codes, -1 where none is drawn yet, and its pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +123,8 @@ class Previews(Generic[Key]):
         elif key in self._growing:
             self._growing[key].is_over = True
 
-    def due(self) -> list[tuple[Key, Int64[Tensor, "r s"], Image.Image]]:
-        """Return what has grown since it was last shown, with its codes, -1 where none is drawn; if it is time."""
+    def due(self) -> list[Shown[Key]]:
+        """Return what has grown since it was last shown, if it is time."""
         start = self._clock()
         if start < self._next:
             return []
@@ -142,7 +145,7 @@ class Previews(Generic[Key]):
         self._seconds_per_row = (now - start) / num_rows
         return shown
 
-    def rest(self, least: int = 1) -> list[tuple[Key, Int64[Tensor, "r s"], Image.Image]]:
+    def rest(self, least: int = 1) -> list[Shown[Key]]:
         """Return what is drawn and was not shown whole, however long it takes: nothing else will show it.
 
         Args:

@@ -2,15 +2,28 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from cogview.decoding.engine import Engine, Runner, Session
-from cogview.decoding.request import Drawn, Finished, Progressed, Request
+from cogview.decoding.request import Drawn, Failed, Progressed, Request
 
 Told = TypeVar("Told")
 
 Listener = Callable[[Progressed | Drawn], Iterator[Told]]
 """Is told of new tokens of a request, and at last of its result; what it yields is told further."""
+
+OnFailure = Callable[[Exception], Iterator[Told]]
+"""Is told why a request could not be carried out; what it yields is told further."""
+
+Ticket: TypeAlias = tuple[Engine, int]
+"""A request that was taken, by which it can be stopped."""
+
+
+class TakesRequests(Protocol[Told]):
+    """Where requests can be left."""
+
+    def add(self, runner: Runner, request: Request, listener: Listener[Told]) -> object:
+        """Take a request, and tell a listener what comes of it."""
 
 
 class Sessions(Generic[Told]):
@@ -22,7 +35,7 @@ class Sessions(Generic[Told]):
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._sessions: dict[Engine, Session] = {}
-        self._listeners: dict[tuple[Engine, int], Listener[Told]] = {}
+        self._listeners: dict[Ticket, tuple[Listener[Told], OnFailure[Told]]] = {}
 
     def __enter__(self) -> "Sessions[Told]":
         return self
@@ -35,25 +48,58 @@ class Sessions(Generic[Told]):
         """Return how many requests are waiting or being worked on."""
         return len(self._listeners)
 
-    def add(self, runner: Runner, request: Request, listener: Listener[Told]) -> None:
-        """Take a request, also while `step` is read."""
+    def add(
+        self,
+        runner: Runner,
+        request: Request,
+        listener: Listener[Told],
+        on_failure: OnFailure[Told] | None = None,
+    ) -> Ticket:
+        """Take a request, also while `step` is read.
+
+        Args:
+            runner: carries it out.
+            request: itself.
+            listener: is told what comes of it.
+            on_failure: is told if nothing does; by default `step` raises it.
+        """
         engine = runner.engine
         if engine not in self._sessions:
             self._sessions[engine] = self._stack.enter_context(engine.session())
-        self._listeners[engine, self._sessions[engine].add(request)] = listener
+        ticket = engine, self._sessions[engine].add(request)
+        self._listeners[ticket] = listener, on_failure or _raise
+        return ticket
+
+    def abort(self, ticket: Ticket) -> None:
+        """Stop working on a request, and tell nobody more of it; one that is done is left alone."""
+        engine, number = ticket
+        if self._listeners.pop(ticket, None) is not None:
+            self._sessions[engine].abort(number)
 
     def step(self) -> Iterator[Told]:
         """Run a pass of each engine that has work, and yield what the listeners make of it.
 
         Raises:
-            CogViewError: a request failed.
+            CogViewError: a request failed, and nobody is to be told.
         """
         for engine, session in list(self._sessions.items()):
             if not session.num_pending:
                 continue
-            for event in session.step():
-                if isinstance(event, Progressed):
-                    yield from self._listeners[engine, event.number](event)
-                elif isinstance(event, Finished):
+            for event in session.told():
+                ticket = engine, event.number
+                if ticket not in self._listeners:  # stopped in the meantime
+                    continue
+                listener, on_failure = self._listeners[ticket]
+                if not isinstance(event, Progressed):
+                    del self._listeners[ticket]
+                if isinstance(event, Failed):
+                    yield from on_failure(event.error)
+                elif isinstance(event, Progressed):
+                    yield from listener(event)
+                else:
                     assert isinstance(event.result, Drawn), "nothing is searched"
-                    yield from self._listeners.pop((engine, event.number))(event.result)
+                    yield from listener(event.result)
+
+
+def _raise(error: Exception) -> Iterator[Any]:
+    raise error

@@ -9,7 +9,7 @@ from cogview.evaluation.questionnaire.folder import FORMAT, KEY, MAX_SYSTEMS, PI
 from cogview.evaluation.questionnaire.systems import Caption, System, find_pictures
 from cogview.files import atomic_write_json
 from cogview.folders import atomic_folder, refuse_taken
-from cogview.image.pixels import read_image, resize_and_crop
+from cogview.image.picture_reading import read_image, resize_and_crop
 
 
 def build_questionnaire(

@@ -1,0 +1,261 @@
+"""The studio: any number of callers have pictures drawn side by side, and each is told of its own."""
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+
+from cogview.decoding.engine import Runner
+from cogview.decoding.request import Drawn, Progressed, Request
+from cogview.generation.fair_queue import Client, FairQueue
+from cogview.generation.picture_events import GeneratedImage, PictureDone, PictureEvent, PicturePreview
+from cogview.generation.picture_task import AskedText, PictureTask
+from cogview.generation.previews import PreviewOptions, Previews, Shown
+from cogview.generation.sessions import Listener, Sessions, Ticket
+from cogview.generation.text_in_work import Candidate, DrawnPicture, TextInWork
+
+_MOST_LEFT = 32  # pictures that wait to be shown whole; a run of many texts must not gather them
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Order:
+    """A text that pictures are wanted of.
+
+    Args:
+        task: how they are drawn.
+        asked: the text, and the seeds of its candidates.
+        client: who asks.
+        is_previewed: whether pictures are shown while they are drawn.
+    """
+
+    task: PictureTask
+    asked: AskedText
+    client: Client = ()
+    is_previewed: bool = True
+
+
+class OrderDone:
+    """All pictures of an order are done."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OrderFailed:
+    """An order could not be carried out.
+
+    Args:
+        error: why.
+    """
+
+    error: Exception
+
+
+Told: TypeAlias = PictureEvent | OrderDone | OrderFailed
+"""What an order's caller is told."""
+
+
+class Studio:
+    """Draws what is ordered, each step a pass of the transformer for all orders. It belongs to one thread.
+
+    Pictures of an order do not depend on what else is ordered, as far as `Engine` holds that.
+
+    Args:
+        previews: how often pictures are shown that are still drawn; never if None.
+        num_places: requests worked on at once, shared out fairly among clients; the engines decide if None.
+        num_reserved: of these places, for clients who have none.
+        max_decoded: pictures decoded between two passes, which keep all others waiting; all that are drawn if None.
+    """
+
+    def __init__(
+        self,
+        *,
+        previews: PreviewOptions | None = None,
+        num_places: int | None = None,
+        num_reserved: int = 0,
+        max_decoded: int | None = None,
+    ) -> None:
+        self._preview_options = previews
+        self._max_decoded = max_decoded
+        self._sessions = Sessions[_Event]()
+        self._queue = FairQueue[_Waiting](num_places, num_reserved)
+        self._lanes: dict[AskedText, _Lane] = {}
+        self._drawn: list[tuple[_Lane, DrawnPicture]] = []
+        self._previews: dict[Hashable, Previews[Candidate]] = {}
+
+    def __enter__(self) -> "Studio":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._sessions.__exit__(*error)
+
+    @property
+    def num_pending(self) -> int:
+        """Return how many requests are waiting or being worked on."""
+        return self._sessions.num_pending + len(self._queue)
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether nothing is left to be done."""
+        return not self._lanes
+
+    def add(self, order: Order) -> None:
+        """Begin with an order as soon as there is room."""
+        lane = _Lane(order=order, queue=self._queue, previews=self._previews_for(order))
+        self._lanes[order.asked] = lane
+        work = TextInWork(
+            order.task, lane, order.asked, lambda drawn: self._drawn.append((lane, drawn)), lane.previews
+        )
+        work.begin()
+        lane.has_begun = True
+
+    def abort(self, order: Order) -> None:
+        """Stop working on an order; nothing more is told of it. One that is done or unknown is left alone."""
+        lane = self._lanes.pop(order.asked, None)
+        if lane is None:
+            return
+        self._queue.remove(order.client, lambda waiting: waiting.lane is lane)
+        for ticket in lane.tickets:
+            self._sessions.abort(ticket)
+            self._queue.release(order.client)
+        self._drawn = [each for each in self._drawn if each[0] is not lane]
+        if lane.previews is not None:
+            for seed in order.asked.seeds:
+                lane.previews.end((order.asked, seed), is_shown=True)
+
+    def step(self) -> Iterator[tuple[Order, Told]]:
+        """Run a pass for what is worked on, and yield what is told of it; orders may come and go meanwhile."""
+        for asked, told in self._stepped():
+            if asked not in self._lanes:  # stopped, or failed, in the meantime
+                continue
+            order = self._lanes[asked].order
+            if isinstance(told, OrderFailed):
+                self.abort(order)
+            elif isinstance(told, OrderDone):
+                del self._lanes[asked]
+            yield order, told
+
+    def _stepped(self) -> "Iterator[_Event]":
+        yield from self._begun()
+        yield from self._sessions.step()
+        yield from self._decoded()
+        for shown in self._previews.values():
+            yield from map(_preview, shown.due())
+            yield from map(_preview, shown.rest(least=1 if not self.num_pending else _MOST_LEFT))
+
+    def _begun(self) -> "Iterator[_Event]":
+        """Hand over to the engines what there is room for."""
+        while (waiting := self._queue.take()) is not None:
+            lane = waiting.lane
+            try:
+                waiting.ticket = self._sessions.add(
+                    waiting.runner, waiting.request, waiting.told, waiting.failed
+                )
+                lane.tickets.add(waiting.ticket)
+            except Exception as error:
+                self._queue.release(lane.order.client)
+                yield lane.order.asked, OrderFailed(error=error)
+
+    def _decoded(self) -> "Iterator[_Event]":
+        """Yield pictures of codes. No pass runs meanwhile: its threads would wait for a core that decodes."""
+        if not self._drawn:
+            return
+        key = _decoded_like(*self._drawn[0])
+        taken = [each for each in self._drawn if _decoded_like(*each) == key][: self._max_decoded]
+        self._drawn = [each for each in self._drawn if each not in taken]
+        task = taken[0][0].order.task
+        codes = torch.stack([drawn.codes for _, drawn in taken])
+        try:
+            images = task.model.decoder.decode_each(codes, task.size_pixels)
+            for (lane, drawn), image in zip(taken, images, strict=True):
+                yield from lane.done(drawn, drawn.picture(image))
+        except Exception as error:
+            for lane, _ in taken:
+                yield lane.order.asked, OrderFailed(error=error)
+
+    def _previews_for(self, order: Order) -> Previews[Candidate] | None:
+        """Return where pictures of an order grow, one for all that are decoded alike."""
+        if self._preview_options is None or not order.is_previewed:
+            return None
+        tokenizer, template = order.task.model.image_tokenizer, order.task.codes.template
+        grid = template.grid_rows, template.grid_columns
+        key = tokenizer, grid
+        if key not in self._previews:
+            self._previews[key] = Previews(tokenizer, grid, self._preview_options)
+        return self._previews[key]
+
+
+_Event: TypeAlias = tuple[AskedText, Told]
+
+
+@dataclass(kw_only=True, eq=False)
+class _Lane:
+    """An order in work: takes its requests, those that go on with what is drawn before those that begin.
+
+    Args:
+        order: itself.
+        queue: where they wait.
+        previews: where its pictures grow, if they are shown.
+    """
+
+    order: Order
+    queue: "FairQueue[_Waiting]"
+    previews: Previews[Candidate] | None
+    tickets: set[Ticket] = field(default_factory=set)
+    has_begun: bool = False
+    num_done: int = 0
+
+    def add(self, runner: Runner, request: Request, listener: Listener[PictureEvent]) -> None:
+        """Let a request wait for its turn."""
+        waiting = _Waiting(lane=self, runner=runner, request=request, listener=listener)
+        self.queue.add(self.order.client, waiting, goes_on=self.has_begun)
+
+    def done(self, drawn: DrawnPicture, picture: GeneratedImage) -> "Iterator[_Event]":
+        """Tell of a picture, and of the order's end with its last."""
+        asked = self.order.asked
+        yield asked, PictureDone(text_index=drawn.text_index, place=drawn.place, picture=picture)
+        self.num_done += 1
+        if self.num_done == self.order.task.num_kept(len(asked.seeds)):
+            yield asked, OrderDone()
+
+
+@dataclass(kw_only=True, eq=False)
+class _Waiting:
+    """A request of an order, until its result is there."""
+
+    lane: _Lane
+    runner: Runner
+    request: Request
+    listener: Listener[PictureEvent]
+    ticket: Ticket | None = None
+
+    def told(self, event: Progressed | Drawn) -> "Iterator[_Event]":
+        """Tell the order's caller what comes of it."""
+        asked = self.lane.order.asked
+        if isinstance(event, Drawn):
+            self._end()
+        try:
+            for each in self.listener(event):
+                yield asked, each
+        except Exception as error:
+            yield asked, OrderFailed(error=error)
+
+    def failed(self, error: Exception) -> "Iterator[_Event]":
+        """Tell the order's caller that nothing comes of it."""
+        self._end()
+        yield self.lane.order.asked, OrderFailed(error=error)
+
+    def _end(self) -> None:
+        assert self.ticket is not None, "it was begun"
+        self.lane.tickets.discard(self.ticket)
+        self.lane.queue.release(self.lane.order.client)
+
+
+def _decoded_like(lane: _Lane, drawn: DrawnPicture) -> Hashable:
+    """Return what pictures share that are decoded together."""
+    task = lane.order.task
+    return task.model, task.size_pixels, tuple(drawn.codes.shape)
+
+
+def _preview(shown: Shown[Candidate]) -> _Event:
+    (asked, seed), codes, image = shown
+    return asked, PicturePreview(text_index=asked.index, text=asked.text, seed=seed, codes=codes, image=image)

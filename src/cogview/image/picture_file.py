@@ -1,0 +1,53 @@
+"""Picture files that say what drew them: text, seed and settings stand in the file. PyTorch is not needed."""
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+FileFormat: TypeAlias = Literal["png", "webp", "jpeg"]
+_KEYWORD = "cogview"
+_DESCRIPTION = 0x010E  # of Exif
+
+
+def picture_file(
+    image: Image.Image,
+    kind: FileFormat = "png",
+    *,
+    text: str = "",
+    facts: Mapping[str, Any] | None = None,
+    software: str = "cogview",
+    quality: int = 90,
+) -> bytes:
+    """Return a picture as a file.
+
+    Args:
+        image: the picture.
+        kind: of file.
+        text: what it shows.
+        facts: plain data that draw it again from the same weights.
+        software: what has written it.
+        quality: 0 to 100, of WebP and JPEG; with 100, WebP loses nothing.
+    """
+    data = io.BytesIO()
+    # A path that is not UTF-8 has half surrogates in Python; JSON's escape for them is Python's.
+    plain = json.dumps(facts, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    if kind == "png":
+        info = PngInfo()
+        info.add_itxt("Description", text)
+        info.add_text("Software", software)
+        if facts is not None:
+            info.add_itxt(_KEYWORD, plain)
+        image.save(data, "PNG", pnginfo=info)
+        return data.getvalue()
+    exif = Image.Exif()
+    if facts is not None:
+        exif[_DESCRIPTION] = plain
+    if kind == "webp":
+        image.save(data, "WEBP", quality=quality, lossless=quality == 100, exif=exif)
+    else:
+        image.save(data, "JPEG", quality=max(quality, 1), exif=exif)
+    return data.getvalue()
