@@ -30,6 +30,7 @@ VERBS = {
     "caption": ("caption", "write captions of pictures"),
     "rank": ("rank", "order pictures by how well a text fits them"),
     "upscale": ("upscale", "draw pictures again at two or four times the model's size"),
+    "serve": ("serve", "serve an images API, and a page to draw with"),
     "train text-tokenizer": ("train_text_tokenizer", "learn the pieces that texts are cut into"),
     "train image-tokenizer": ("train_image_tokenizer", "learn the codes that pictures are made of"),
     "train vqgan": ("train_vqgan", "learn the codes of one domain, against a discriminator"),

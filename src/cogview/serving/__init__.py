@@ -1,0 +1,1 @@
+"""Serving: HTTP over the engine, for programs and people. Needs the extra `serve`."""

@@ -1,0 +1,87 @@
+"""The web application: its routes, and what stands before them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from cogview.serving.guards import Guards
+from cogview.serving.images_api import ImagesApi
+from cogview.serving.jobs import Jobs
+from cogview.serving.options import ServerOptions
+from cogview.serving.state import ServerState
+from cogview.serving.temporary_files import TemporaryFiles
+from cogview.serving.wire import WireError
+
+MAX_SILENT_SECONDS = 150.0
+
+
+def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
+    """Return the web application.
+
+    Args:
+        options: what is taken from clients.
+        jobs: begun with the application, and closed with it.
+    """
+    state = ServerState(
+        options=options,
+        jobs=jobs,
+        files=TemporaryFiles(options.url_seconds, options.max_url_bytes),
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        jobs.start()
+        yield
+        await jobs.close()
+
+    async def livez(request: Request) -> Response:
+        silent = max(link.silent_seconds for link in jobs.links)
+        is_alive = silent < MAX_SILENT_SECONDS
+        return JSONResponse({"alive": is_alive, "silent_seconds": round(silent, 1)}, 200 if is_alive else 503)
+
+    async def readyz(request: Request) -> Response:
+        is_ready = jobs.is_ready and not jobs.is_draining
+        return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
+
+    middleware = []
+    if options.cors_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=options.cors_origins,
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["*"],
+            )
+        )
+    app = Starlette(
+        routes=[
+            Route("/livez", livez),
+            Route("/readyz", readyz),
+            *ImagesApi(state).routes(),
+        ],
+        middleware=middleware,
+        exception_handlers={WireError: _wire_error, HTTPException: _http_error},  # type: ignore[dict-item]
+        lifespan=lifespan,
+    )
+    return Guards(app, options)
+
+
+async def _wire_error(request: Request, error: WireError) -> Response:
+    return error.response()
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    told = {404: "there is nothing here", 405: "that method is not for this address"}
+    response = WireError(
+        error.status_code, told.get(error.status_code, error.detail), code=f"http_{error.status_code}"
+    ).response()
+    response.headers.update(error.headers or {})
+    return response

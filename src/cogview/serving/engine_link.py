@@ -1,0 +1,192 @@
+"""The server's end of an engine: it begins the engine's process, and another when that one is dead."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+
+from cogview.serving.messages import Alive, CannotBegin, Command, ModelFacts, Ready, Report, Told
+from cogview.serving.options import EngineOptions
+
+_SILENT_SECONDS = 10.0  # beyond a pass that may take long: then an engine that says nothing is dead
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.2, 30.0
+
+
+class EngineLink:
+    """An engine in a process of its own, which is begun anew if it ends or hangs.
+
+    All methods are called in the event loop.
+
+    Args:
+        options: of the engine.
+        on_told: is told what the engine tells of jobs.
+        on_lost: is told that the engine is dead: what it was given has to be given again, once it is ready.
+        on_ready: is told that it is ready.
+        on_hopeless: is told that it cannot begin, and why.
+        log: takes what is worth a line.
+    """
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        *,
+        on_told: Callable[[Told], None],
+        on_lost: Callable[[], None],
+        on_ready: Callable[[], None],
+        on_hopeless: Callable[[CannotBegin], None],
+        log: Callable[[str], None],
+    ) -> None:
+        self._options = options
+        self._on_told, self._on_lost = on_told, on_lost
+        self._on_ready, self._on_hopeless = on_ready, on_hopeless
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._outbox: SimpleQueue[Command | EngineOptions | None] = SimpleQueue()
+        self._heard = 0.0
+        self._is_closed = False
+        self._failures = 0
+        self._watching: asyncio.Task[None] | None = None
+        self.facts: ModelFacts | None = None
+        self.alive: Alive | None = None
+        self.is_ready = False
+        self.num_begun = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Return the number of the engine's process."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def silent_seconds(self) -> float:
+        """Return for how long the engine has said nothing."""
+        return time.monotonic() - self._heard
+
+    def start(self) -> None:
+        """Begin the engine's process, and watch it."""
+        self._begin()
+        self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    def send(self, command: Command) -> None:
+        """Tell the engine something; what a dead one is told is lost, and `on_lost` says so."""
+        self._outbox.put(command)
+
+    async def close(self) -> None:
+        """End the engine's process."""
+        self._is_closed = True
+        if self._watching is not None:
+            self._watching.cancel()
+        self._end()
+
+    def _begin(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            number = theirs.fileno()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "cogview.serving.engine_process", str(number)],
+                pass_fds=[number],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the server, which ends the engine when it may
+            )
+        self._socket, self._outbox = ours, SimpleQueue()
+        self._outbox.put(self._options)
+        self._heard = time.monotonic()
+        self.num_begun += 1
+        loop = asyncio.get_running_loop()
+        for work in (self._write, self._read):
+            threading.Thread(
+                target=work, args=[Connection(os.dup(ours.fileno())), ours, self._outbox, loop], daemon=True
+            ).start()
+
+    @staticmethod
+    def _write(connection: Connection, _: object, outbox: "SimpleQueue[object]", __: object) -> None:
+        """Hand over what the engine is told: a pipe that is full must not hold up the event loop."""
+        with connection, contextlib.suppress(OSError):
+            while (command := outbox.get()) is not None:
+                connection.send(command)
+
+    def _read(
+        self,
+        connection: Connection,
+        owner: socket.socket,
+        _: object,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """Hand over what the engine says to the event loop, until it says no more."""
+        with connection:
+            report: Report | None = None
+            while True:
+                try:
+                    report = connection.recv()
+                except (EOFError, OSError):
+                    report = None
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(self._take, owner, report)
+                if report is None:
+                    return
+
+    def _take(self, owner: socket.socket, report: Report | None) -> None:
+        if owner is not self._socket:  # of one that was given up
+            return
+        self._heard = time.monotonic()
+        if isinstance(report, Told):
+            self._on_told(report)
+        elif isinstance(report, Alive):
+            self.alive = report
+        elif isinstance(report, Ready):
+            self.facts, self.is_ready, self._failures = report.facts, True, 0
+            self._on_ready()
+        elif isinstance(report, CannotBegin):
+            self._on_hopeless(report)
+        else:
+            self._lose()
+
+    def _lose(self) -> None:
+        """Give the process up, and begin another after a while that grows from failure to failure."""
+        self._end()
+        if self._is_closed:
+            return
+        self._log(f"the engine has ended ({self._status()}); another is begun")
+        self._on_lost()
+        wait = min(_FIRST_WAIT_SECONDS * 2**self._failures, _LONGEST_WAIT_SECONDS)
+        self._failures += 1
+        asyncio.get_running_loop().call_later(wait, self._begin_again)
+
+    def _begin_again(self) -> None:
+        if not self._is_closed:
+            self._begin()
+
+    def _end(self) -> None:
+        self.is_ready = False
+        self._outbox.put(None)
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)  # the threads read its end, and let go of it
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _status(self) -> str:
+        code = None if self._process is None else self._process.returncode
+        return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
+
+    async def _watch(self) -> None:
+        """Give an engine up that says nothing, and one that has ended without a word."""
+        while True:
+            await asyncio.sleep(1)
+            if self._socket is None:
+                continue
+            assert self._process is not None
+            limit = self._options.stuck_seconds + _SILENT_SECONDS
+            if self._process.poll() is not None or (self.is_ready and self.silent_seconds > limit):
+                self._lose()

@@ -1,0 +1,235 @@
+"""What stands before all handlers: names, keys, sizes and times of requests.
+
+It is plain ASGI: below a `BaseHTTPMiddleware` of Starlette (1.10) a handler never learns that its client left.
+"""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cogview.generation.fair_queue import Client
+from cogview.serving.options import ServerOptions
+from cogview.serving.wire import WireError
+
+LOG = logging.getLogger("cogview.serving")
+
+_OPEN_PATHS = ("/livez", "/readyz", "/", "/favicon.ico", "/openapi.json")
+_OPEN_FOLDERS = ("/page/", "/files/")
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; img-src 'self' blob: data:; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Guards:
+    """Refuses what must not reach a handler, and gives each request a number for the log.
+
+    Args:
+        app: what is guarded.
+        options: what is taken.
+        on_answer: is told path, method, status and seconds of each answer.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        options: ServerOptions,
+        on_answer: Callable[[str, str, int, float], None] = lambda *_: None,
+    ) -> None:
+        self._app = app
+        self._options = options
+        self._on_answer = on_answer
+        self._keys = [hashlib.sha256(key.encode()).digest() for key in options.api_keys]
+        self._num_upload_bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Guard a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        number = headers.get("x-request-id", "")
+        if not (0 < len(number) <= 64 and number.isascii() and number.replace("-", "").isalnum()):
+            number = f"req_{secrets.token_hex(12)}"
+        scope.setdefault("state", {})["request_id"] = number
+        started, status = time.monotonic(), 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                answer = MutableHeaders(scope=message)
+                answer["X-Request-Id"] = number
+                for name, value in SECURITY_HEADERS.items():
+                    answer.setdefault(name, value)
+                answer.setdefault("Cache-Control", "no-store")
+            try:
+                async with asyncio.timeout(self._options.write_seconds):
+                    await send(message)
+            except TimeoutError as error:
+                raise ClientIsGone("it takes nothing any more") from error
+
+        try:
+            try:
+                self._check_origin(headers)
+                scope["state"]["client"] = self._client_of(scope, headers)
+                held = _Held()
+                try:
+                    await self._app(scope, self._limited(scope, headers, receive, held), sending)
+                finally:
+                    self._num_upload_bytes -= held.num_bytes
+            except WireError as error:
+                if status:
+                    raise
+                await error.response()(scope, receive, sending)
+        except ClientIsGone:
+            status = status or 499
+        except Exception as error:
+            LOG.exception("request %s failed", number)
+            if status:
+                raise ClientIsGone("the answer cannot be ended") from error
+            status = 500
+            failure = WireError(
+                500, f"the server failed; its log has more about {number}", code="server_error"
+            )
+            with contextlib.suppress(ClientIsGone):
+                await failure.response()(scope, receive, sending)
+        finally:
+            seconds = time.monotonic() - started
+            self._on_answer(scope["path"], scope["method"], status, seconds)
+            LOG.info(
+                "request",
+                extra={
+                    "request_id": number,
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": status,
+                    "seconds": round(seconds, 4),
+                },
+            )
+
+    def _check_origin(self, headers: Headers) -> None:
+        """Refuse a name that is not the server's, which a foreign page may have pointed here, and other sites' pages.
+
+        Raises:
+            WireError: it is refused.
+        """
+        host, options = headers.get("host", ""), self._options
+        name = (_hostname(f"//{host}") or "").lower()
+        if options.allowed_hosts and name not in options.allowed_hosts:
+            raise WireError(
+                403, "the server is not known by that name (--allowed-host)", code="host_not_allowed"
+            )
+        origin = headers.get("origin")
+        if origin in (None, *options.cors_origins) or "*" in options.cors_origins:
+            return
+        if urlsplit(origin or "").netloc != host:
+            raise WireError(
+                403, "pages of other sites are refused (--cors-origin)", code="origin_not_allowed"
+            )
+
+    def _client_of(self, scope: Scope, headers: Headers) -> Client:
+        """Return who asks.
+
+        Raises:
+            WireError: a key is needed, and none of them was given.
+        """
+        address = (scope.get("client") or ("", 0))[0]
+        path = scope["path"]
+        is_open = path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS) or scope["method"] == "OPTIONS"
+        if not self._keys or is_open:
+            return (address,)
+        given = hashlib.sha256(_key_of(headers).encode(errors="replace")).digest()
+        matches = [hmac.compare_digest(given, key) for key in self._keys]
+        if not any(matches):
+            raise WireError(
+                401, "give the server's API key: Authorization: Bearer KEY", code="invalid_api_key"
+            )
+        return (f"{given.hex()[:12]}@{address}",)
+
+    def _limited(self, scope: Scope, headers: Headers, receive: Receive, held: "_Held") -> Receive:
+        """Return what gives the body of a request within its limits."""
+        options = self._options
+        end = time.monotonic() + options.read_seconds
+        is_read = False
+        declared = headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > options.max_body_bytes:
+            raise _too_large(options)
+
+        async def limited() -> Message:
+            nonlocal is_read
+            if is_read:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(
+                    asyncio.get_running_loop().time() + max(end - time.monotonic(), 0)
+                ):
+                    message = await receive()
+            except TimeoutError as error:
+                raise WireError(408, "the request did not arrive in time", code="timeout") from error
+            if message["type"] == "http.request":
+                num = len(message.get("body", b""))
+                held.num_bytes += num
+                self._num_upload_bytes += num
+                if held.num_bytes > options.max_body_bytes:
+                    raise _too_large(options)
+                if self._num_upload_bytes > options.max_upload_bytes:
+                    raise WireError(
+                        429, "too much is being uploaded: try again", retry_seconds=2, code="busy"
+                    )
+                is_read = not message.get("more_body", False)
+            return message
+
+        return limited
+
+
+class ClientIsGone(Exception):
+    """Nobody takes the answer."""
+
+
+class _Held:
+    """Bytes of a request in memory."""
+
+    num_bytes = 0
+
+
+def _too_large(options: ServerOptions) -> WireError:
+    return WireError(
+        413,
+        f"a request may have {options.max_body_bytes:,} bytes: send smaller pictures",
+        code="request_too_large",
+    )
+
+
+def _hostname(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None
+
+
+def _key_of(headers: Headers) -> str:
+    """Return the key that was given in one of the usual ways; of a name and password the password."""
+    for name in ("x-api-key", "api-key"):
+        if name in headers:
+            return headers[name]
+    kind, _, value = headers.get("authorization", "").partition(" ")
+    if kind.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(value).decode(errors="replace").partition(":")[2]
+    return value.strip() if kind.lower() == "bearer" else ""

@@ -1,0 +1,384 @@
+"""OpenAI's images API, and what stands beside it: upscaling, captions and ranking."""
+
+import base64
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from cogview.serving.drawing import (
+    MEDIA_TYPES,
+    FileKind,
+    adapter_of,
+    begun,
+    client_of,
+    draw_job,
+    picture_facts,
+    told,
+)
+from cogview.serving.jobs import Job, LogEvent, Queued
+from cogview.serving.messages import (
+    Answer,
+    CaptionJob,
+    DrawJob,
+    ModelFacts,
+    Picture,
+    Pixels,
+    Preview,
+    RankJob,
+    UpscaleJob,
+)
+from cogview.serving.schemas import (
+    CaptionRequest,
+    EditRequest,
+    GenerationRequest,
+    ImageRequest,
+    RankRequest,
+    UpscaleRequest,
+)
+from cogview.serving.state import ServerState
+from cogview.serving.wire import (
+    WireError,
+    form_body,
+    json_body,
+    parsed,
+    sse,
+    sse_comment,
+    uploaded,
+)
+
+MAX_RANKED = 16
+"""Pictures of one request for ranking."""
+
+
+class ImagesApi:
+    """The handlers.
+
+    Args:
+        state: of the server.
+    """
+
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+
+    def routes(self) -> list[Route]:
+        """Return where the handlers are found."""
+        return [
+            Route("/v1/images/generations", self.generations, methods=["POST"]),
+            Route("/v1/images/edits", self.edits, methods=["POST"]),
+            Route("/v1/images/upscale", self.upscale, methods=["POST"]),
+            Route("/v1/images/captions", self.captions, methods=["POST"]),
+            Route("/v1/images/rank", self.rank, methods=["POST"]),
+            Route("/v1/models", self.models, methods=["GET"]),
+            Route("/v1/models/{name:path}", self.model, methods=["GET"]),
+            Route("/files/{name}", self.file, methods=["GET"]),
+        ]
+
+    async def generations(self, request: Request) -> Response:
+        """Draw pictures of a text."""
+        fields = parsed(GenerationRequest, await json_body(request))
+        return await self._drawn(request, fields, "image_generation")
+
+    async def edits(self, request: Request) -> Response:
+        """Draw a part of a picture anew."""
+        form = await self._form(request, 17)
+        fields = parsed(EditRequest, _scalars(form), is_form=True)
+        files = [*form.getlist("image"), *form.getlist("image[]")]
+        if len(files) != 1:
+            raise WireError(
+                400,
+                f"one image is drawn anew, got {len(files)}: send one",
+                param="image",
+                code="invalid_image",
+            )
+        limit = self._state.options.max_image_pixels
+        image = await uploaded(files[0], "image", limit)
+        mask: Pixels | str | float | None = None
+        if form.get("mask") not in (None, ""):
+            mask = (await uploaded(form.get("mask"), "mask", limit, is_mask=True)).pixels
+        elif fields.region is not None:
+            mask = fields.region
+        else:
+            mask = 0.5  # a variation: every second code, elsewhere for each seed
+        return await self._drawn(request, fields, "image_edit", image.pixels, mask)
+
+    async def upscale(self, request: Request) -> Response:
+        """Draw a picture larger."""
+        form = await self._form(request, 2)
+        fields = parsed(UpscaleRequest, _scalars(form), is_form=True)
+        kind = FileKind.of(fields.output_format, fields.output_compression)
+        image = await self._image(form)
+        job = UpscaleJob(
+            image=image, text=fields.prompt or "", factor=fields.factor or 2, force=bool(fields.force)
+        )
+        picture = await self._answer(request, job, Picture, fields.user)
+        data = await kind.file(picture.pixels, fields.prompt or "")
+        shown = self._shown(request, data, kind, fields.response_format)
+        width, height = picture.pixels.size
+        return JSONResponse(
+            {
+                "created": int(time.time()),
+                "data": [shown],
+                "size": f"{width}x{height}",
+                "output_format": kind.name,
+            }
+        )
+
+    async def captions(self, request: Request) -> Response:
+        """Write captions of a picture."""
+        form = await self._form(request, 2)
+        fields = parsed(CaptionRequest, _scalars(form), is_form=True)
+        self._needs_captioner()
+        image = await self._image(form)
+        options = {} if fields.language is None else {"language": fields.language}
+        job = CaptionJob(image=image, num_captions=fields.n or 1, options=options)
+        answer = await self._answer(request, job, Answer, fields.user)
+        return JSONResponse({"created": int(time.time()), "data": answer.data})
+
+    async def rank(self, request: Request) -> Response:
+        """Order pictures by how well a text fits them."""
+        form = await self._form(request, MAX_RANKED + 1)
+        fields = parsed(RankRequest, _scalars(form), is_form=True)
+        self._needs_captioner()
+        files = [*form.getlist("image"), *form.getlist("image[]")]
+        if not 1 <= len(files) <= MAX_RANKED:
+            raise WireError(
+                400, f"send 1 to {MAX_RANKED} images, got {len(files)}", param="image", code="invalid_image"
+            )
+        limit = self._state.options.max_image_pixels
+        images = [(await uploaded(each, "image", limit)).pixels for each in files]
+        answer = await self._answer(
+            request, RankJob(text=fields.prompt, images=tuple(images)), Answer, fields.user
+        )
+        return JSONResponse({"created": int(time.time()), "data": answer.data})
+
+    async def models(self, request: Request) -> Response:
+        """List the model and its styles."""
+        facts = self._state.facts
+        names = [facts.name, *(f"{facts.name}:{style}" for style in facts.styles)]
+        return JSONResponse({"object": "list", "data": [self._model(name) for name in names]})
+
+    async def model(self, request: Request) -> Response:
+        """Describe the model, or a style of it."""
+        facts, name = self._state.facts, request.path_params["name"]
+        if name != facts.name and adapter_of(facts, name, None) is None:
+            raise WireError(404, f"there is no model {name!r}; see /v1/models", code="model_not_found")
+        return JSONResponse(self._model(name))
+
+    async def file(self, request: Request) -> Response:
+        """Give a picture that an answer named by url."""
+        found = self._state.files.get(request.path_params["name"])
+        if found is None:
+            raise WireError(404, "there is no such file, or no more", code="not_found")
+        data, media_type = found
+        return Response(data, media_type=media_type, headers={"Cache-Control": "private, max-age=3600"})
+
+    def _model(self, name: str) -> dict[str, Any]:
+        facts = self._state.facts
+        return {
+            "id": name,
+            "object": "model",
+            "created": self._state.created,
+            "owned_by": "cogview",
+            "sizes": [f"{size}x{size}" for size in facts.sizes],
+            "default_size": f"{facts.size_pixels}x{facts.size_pixels}",
+            "captions": bool(facts.captioners),
+        }
+
+    def _needs_captioner(self) -> None:
+        if not self._state.facts.captioners:
+            raise WireError(400, "this model has no captioner", code="unsupported")
+
+    async def _form(self, request: Request, max_files: int) -> FormData:
+        return await form_body(request, max_files, self._state.options.max_body_bytes)
+
+    async def _image(self, form: FormData) -> Pixels:
+        files = [*form.getlist("image"), *form.getlist("image[]")]
+        if len(files) != 1:
+            raise WireError(400, f"send one image, got {len(files)}", param="image", code="invalid_image")
+        return (await uploaded(files[0], "image", self._state.options.max_image_pixels)).pixels
+
+    async def _answer(self, request: Request, job: Any, kind: type[Any], user: str | None) -> Any:
+        """Return what comes of a job that gives one thing."""
+        state = self._state
+        begun_job = begun(state.jobs, job, client_of(request, user))
+        async with aclosing(told(state.jobs, begun_job, request)) as events:
+            async for event in events:
+                if isinstance(event, kind):
+                    return event
+        raise WireError(503, "it was given up: try again", code="given_up", retry_seconds=1)
+
+    async def _drawn(
+        self,
+        request: Request,
+        fields: ImageRequest,
+        name: str,
+        image: Pixels | None = None,
+        mask: Pixels | str | float | None = None,
+    ) -> Response:
+        state = self._state
+        kind = FileKind.of(fields.output_format, fields.output_compression)
+        num_partial = (fields.partial_images or 0) if fields.stream else 0
+        work = draw_job(state.facts, state.options, fields, image, mask, is_previewed=num_partial > 0)
+        drawn = _Drawn(
+            state=state,
+            request=request,
+            fields=fields,
+            kind=kind,
+            job=begun(state.jobs, work, client_of(request, fields.user)),
+            name=name,
+        )
+        if not fields.stream:
+            return JSONResponse(await drawn.whole())
+        events = drawn.streamed(num_partial)
+        first = await anext(events)  # what is refused must be told before the head of the answer
+        return StreamingResponse(
+            _joined(first, events),
+            media_type="text/event-stream",
+            headers={"X-Accel-Buffering": "no", "Cache-Control": "no-cache"},
+        )
+
+    def _shown(
+        self, request: Request, data: bytes, kind: FileKind, response_format: str | None
+    ) -> dict[str, Any]:
+        return self._state.shown(request, data, MEDIA_TYPES[kind.name], response_format)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Drawn:
+    """A request for pictures while they are drawn."""
+
+    state: ServerState
+    request: Request
+    fields: ImageRequest
+    kind: FileKind
+    job: Job
+    name: str
+
+    @property
+    def work(self) -> DrawJob:
+        assert isinstance(self.job.work, DrawJob)
+        return self.job.work
+
+    @property
+    def facts(self) -> ModelFacts:
+        return self.state.facts
+
+    def common(self) -> dict[str, Any]:
+        """Return what is said of all pictures of the request."""
+        side = self.work.options["size_pixels"]
+        return {
+            "created": int(time.time()),
+            "size": f"{side}x{side}",
+            "quality": "auto",
+            "background": "opaque",
+            "output_format": self.kind.name,
+        }
+
+    def usage(self) -> dict[str, Any]:
+        """Return pieces read and codes drawn, under OpenAI's names."""
+        accepted = self.job.accepted
+        num_text = 0 if accepted is None else accepted.num_pieces
+        num_image = 0
+        if self.work.image is not None:
+            rows, columns = self.facts.grid
+            num_image = rows * columns
+        num_out = 0 if accepted is None else accepted.num_codes
+        return {
+            "input_tokens": num_text + num_image,
+            "input_tokens_details": {"text_tokens": num_text, "image_tokens": num_image},
+            "output_tokens": num_out,
+            "total_tokens": num_text + num_image + num_out,
+        }
+
+    async def datum(self, picture: Picture) -> dict[str, Any]:
+        """Return a picture as an answer has it."""
+        file = await self.kind.file(
+            picture.pixels, self.work.text, picture_facts(self.facts, self.work, picture)
+        )
+        accepted = self.job.accepted
+        shown = self.state.shown(self.request, file, MEDIA_TYPES[self.kind.name], self.fields.response_format)
+        read = picture.drawn_text or (self.work.text if accepted is None else accepted.text)
+        found = {**shown, "revised_prompt": read, "seed": picture.seed}
+        if picture.caption_loss is not None:
+            found["caption_loss"] = picture.caption_loss
+        return found
+
+    async def whole(self) -> dict[str, Any]:
+        """Return the answer once all pictures are there."""
+        pictures: dict[int, dict[str, Any]] = {}
+        async with aclosing(told(self.state.jobs, self.job, self.request)) as events:
+            async for event in events:
+                if isinstance(event, Picture):
+                    pictures[event.place] = await self.datum(event)
+        if len(pictures) < (self.fields.n or 1):
+            raise WireError(503, "it was given up: try again", code="given_up", retry_seconds=1)
+        answer = self.common() | {
+            "data": [pictures[place] for place in sorted(pictures)],
+            "usage": self.usage(),
+        }
+        accepted = self.job.accepted
+        if accepted is not None and accepted.unknown_words:
+            answer["unknown_words"] = list(accepted.unknown_words)
+        return answer
+
+    async def streamed(self, num_partial: int) -> AsyncIterator[bytes]:
+        """Yield the answer's events."""
+        nums_partial: dict[int, int] = {}
+        is_begun = False
+        try:
+            async with aclosing(told(self.state.jobs, self.job, self.request)) as events:
+                async for event in events:
+                    data = await self._event(event, nums_partial, num_partial)
+                    if data:
+                        is_begun = True
+                        yield data
+            yield b"data: [DONE]\n\n"
+        except WireError as error:
+            if not is_begun:
+                raise
+            yield sse({"type": "error", **error.content}, event="error")
+
+    async def _event(self, event: LogEvent | None, nums_partial: dict[int, int], num_partial: int) -> bytes:
+        if event is None:
+            return sse_comment("still here")
+        if isinstance(event, Queued):
+            seconds = "" if event.seconds is None else f" seconds={event.seconds:.0f}"
+            return sse_comment(f"queued position={event.position}{seconds}")
+        if isinstance(event, Picture):
+            completed = f"{self.name}.completed"
+            content = self.common() | await self.datum(event) | {"usage": self.usage()}
+            return sse({"type": completed, **content}, event=completed)
+        if isinstance(event, Preview):
+            number = nums_partial.get(event.candidate, 0)
+            # The first picture's alone, evenly spread over its codes.
+            if event.candidate or number >= num_partial or event.share * (num_partial + 1) < number + 1:
+                return b""
+            nums_partial[event.candidate] = number + 1
+            partial = f"{self.name}.partial_image"
+            data = await self.kind.file(event.pixels)
+            content = {
+                "type": partial,
+                "b64_json": base64.b64encode(data).decode(),
+                "partial_image_index": number,
+                **self.common(),
+            }
+            return sse(content, event=partial)
+        return sse_comment("accepted")
+
+
+async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for each in rest:
+        yield each
+
+
+def _scalars(form: FormData) -> dict[str, Any]:
+    """Return the fields of a form that are text; those that are empty say nothing."""
+    return {name: value for name, value in form.items() if isinstance(value, str) and value != ""}

@@ -1,0 +1,387 @@
+"""Jobs: what clients wait for. Each keeps what was told of it, so that any number may read along, now or later."""
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from cogview.generation.fair_queue import Client
+from cogview.serving.engine_link import EngineLink
+from cogview.serving.messages import (
+    Accepted,
+    AnyJob,
+    Begin,
+    Broken,
+    Cancel,
+    CannotBegin,
+    DrawJob,
+    Ended,
+    JobEvent,
+    Picture,
+    Preview,
+    Refused,
+    Told,
+)
+from cogview.serving.options import EngineOptions, ServerOptions
+
+MAX_ATTEMPTS = 3
+"""So often a job is given to an engine; after that it is to blame if the engine dies."""
+
+State: TypeAlias = Literal["waiting", "drawing", "done", "refused", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queued:
+    """A job waits.
+
+    Args:
+        position: jobs that begin before it.
+        seconds: until it is done, as far as can be foretold; None if nothing is known yet.
+    """
+
+    position: int
+    seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancelled:
+    """A job was stopped."""
+
+
+LogEvent: TypeAlias = JobEvent | Queued | Cancelled
+_LAST = (Ended, Refused, Broken, Cancelled)
+
+
+class Busy(Exception):
+    """There is no room for one more job.
+
+    Args:
+        message: one line.
+        retry_seconds: when to ask again.
+    """
+
+    def __init__(self, message: str, retry_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+
+
+class Draining(Exception):
+    """The server ends, and begins nothing any more."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Job:
+    """What a client waits for.
+
+    Args:
+        number: of it.
+        client: who asks.
+        work: for the engine.
+
+    Attributes:
+        state: how far it is.
+        accepted: what was told when it was looked at.
+    """
+
+    number: int
+    client: Client
+    work: AnyJob
+    state: State = "waiting"
+    accepted: Accepted | None = None
+    begun_at: float = field(default_factory=time.monotonic)
+    first_preview_at: float | None = None
+    num_attempts: int = 0
+    _log: list[tuple[int, LogEvent]] = field(default_factory=list)
+    _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def cost(self) -> int:
+        """Return how many requests it is for the engine."""
+        return len(self.work.seeds) if isinstance(self.work, DrawJob) else 1
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether nothing more will be told."""
+        return self.state not in ("waiting", "drawing")
+
+    async def events(self, after: int = -1) -> AsyncIterator[tuple[int, LogEvent]]:
+        """Yield what is told of it, with numbers that grow, until its end. A slow reader misses what is outdated.
+
+        Args:
+            after: the number of the last that is known already.
+        """
+        while True:
+            changed = self._changed
+            for number, event in [each for each in self._log if each[0] > after]:
+                after = number
+                yield number, event
+                if isinstance(event, _LAST):
+                    return
+            if changed is self._changed:
+                await changed.wait()
+
+    def tell(self, event: LogEvent) -> None:
+        """Add to what is told of it, in the place of what is outdated by it."""
+        if self.is_over:
+            return
+        if isinstance(event, Accepted):
+            self.accepted = event
+        elif isinstance(event, Preview):
+            self.state = "drawing"
+            self.first_preview_at = self.first_preview_at or time.monotonic()
+            self._forget(lambda other: isinstance(other, Queued))
+            self._forget(lambda other: isinstance(other, Preview) and other.candidate == event.candidate)
+        elif isinstance(event, Queued):
+            self._forget(lambda other: isinstance(other, Queued))
+        elif isinstance(event, Picture):
+            self.state = "drawing"
+            if any(isinstance(other, Picture) and other.place == event.place for _, other in self._log):
+                return  # drawn once more by another engine: the same
+        elif isinstance(event, _LAST):
+            self._forget(lambda other: isinstance(other, Preview | Queued))
+            self.state = (
+                "done"
+                if isinstance(event, Ended)
+                else "refused"
+                if isinstance(event, Refused)
+                else "failed"
+                if isinstance(event, Broken)
+                else "cancelled"
+            )
+        self._log.append((next(self._numbers), event))
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _forget(self, is_outdated: Callable[[LogEvent], bool]) -> None:
+        self._log = [each for each in self._log if not is_outdated(each[1])]
+
+
+class Jobs:
+    """All jobs that wait or are worked on, and the engines that work on them.
+
+    Args:
+        options: what is taken from clients.
+        engines: how each engine is begun.
+        on_ready: is told when all engines are warm, at first and after one was begun anew.
+        on_hopeless: is told that an engine cannot begin, and why.
+        log: takes what is worth a line.
+    """
+
+    def __init__(
+        self,
+        options: ServerOptions,
+        engines: list[EngineOptions],
+        *,
+        on_ready: Callable[[], None] = lambda: None,
+        on_hopeless: Callable[[CannotBegin], None] = lambda _: None,
+        log: Callable[[str], None] = print,
+    ) -> None:
+        self._options = options
+        self._numbers = itertools.count(1)
+        self._jobs: dict[int, Job] = {}
+        self._link_of: dict[int, EngineLink] = {}
+        self._limits: dict[int, asyncio.TimerHandle] = {}
+        self._num_of_client: Counter[str] = Counter()
+        self._cost_of_client: Counter[str] = Counter()
+        self._queue_told_at = 0.0
+        self._telling: asyncio.TimerHandle | None = None
+        self.is_draining = False
+        self.listeners: list[Callable[[Job, LogEvent], None]] = []
+        self.links: list[EngineLink] = []
+        for each in engines:
+            self.links.append(self._new_link(each, on_ready, on_hopeless, log))
+
+    def _new_link(
+        self,
+        options: EngineOptions,
+        on_ready: Callable[[], None],
+        on_hopeless: Callable[[CannotBegin], None],
+        log: Callable[[str], None],
+    ) -> EngineLink:
+        def ready() -> None:
+            self._give_again(link)
+            if self.is_ready:
+                on_ready()
+
+        def lost() -> None:
+            self._lose(link)
+
+        link = EngineLink(
+            options, on_told=self._take, on_lost=lost, on_ready=ready, on_hopeless=on_hopeless, log=log
+        )
+        return link
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether all engines are warm."""
+        return all(link.is_ready for link in self.links)
+
+    @property
+    def num_jobs(self) -> int:
+        """Return how many jobs wait or are worked on."""
+        return len(self._jobs)
+
+    @property
+    def num_waiting(self) -> int:
+        """Return how many requests these are for the engines."""
+        return sum(job.cost for job in self._jobs.values())
+
+    def start(self) -> None:
+        """Begin the engines."""
+        for link in self.links:
+            link.start()
+
+    async def close(self) -> None:
+        """Stop all jobs, and end the engines."""
+        for job in list(self._jobs.values()):
+            self.cancel(job)
+        for link in self.links:
+            await link.close()
+
+    async def drain(self, seconds: float) -> None:
+        """Begin nothing any more, and wait for what was begun."""
+        self.is_draining = True
+        end = time.monotonic() + seconds
+        while self._jobs and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+
+    def begin(self, work: AnyJob, client: Client) -> Job:
+        """Take a job.
+
+        Raises:
+            Draining: the server ends.
+            Busy: there is no room.
+        """
+        if self.is_draining:
+            raise Draining
+        job = Job(number=next(self._numbers), client=client, work=work)
+        self._check_room(job)
+        self._jobs[job.number] = job
+        self._num_of_client[client[0]] += 1
+        self._cost_of_client[client[0]] += job.cost
+        loop = asyncio.get_running_loop()
+        self._limits[job.number] = loop.call_later(self._options.max_job_seconds, self._give_up, job)
+        self._give(job, min(self.links, key=self._load))
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Stop a job; one that is over is left alone."""
+        if job.is_over:
+            return
+        link = self._link_of.get(job.number)
+        if link is not None:
+            link.send(Cancel(number=job.number))
+        self._tell(job, Cancelled())
+
+    def seconds_for(self, cost: int, link: EngineLink | None = None) -> float | None:
+        """Return how long an engine takes for what it has, and so many requests more; None if nothing is known."""
+        link = link or min(self.links, key=self._load)
+        if link.alive is None or not link.alive.seconds_per_code or link.facts is None:
+            return None
+        rows, columns = link.facts.grid
+        return (self._load(link) + cost) * rows * columns * link.alive.seconds_per_code
+
+    def _load(self, link: EngineLink) -> int:
+        return sum(self._jobs[number].cost for number, each in self._link_of.items() if each is link)
+
+    def _check_room(self, job: Job) -> None:
+        options, (account, *_) = self._options, job.client
+        share = options.max_client_share
+        is_full = self.num_jobs >= options.max_jobs or self.num_waiting + job.cost > options.max_waiting
+        has_enough = (
+            self._num_of_client[account] >= options.max_jobs * share
+            or self._cost_of_client[account] + job.cost > options.max_waiting * share
+        )
+        if is_full or has_enough:
+            wait = self.seconds_for(0) or 5.0
+            raise Busy(
+                "the queue is full: try again later"
+                if is_full
+                else "you have as many pictures in the queue as one client may: wait for some of them",
+                min(max(int(wait / 2), 1), 60),
+            )
+
+    def _give(self, job: Job, link: EngineLink) -> None:
+        self._link_of[job.number] = link
+        if link.is_ready:
+            job.num_attempts += 1
+            link.send(Begin(number=job.number, client=job.client, job=job.work))
+            self._tell_queue_soon()
+
+    def _give_again(self, link: EngineLink) -> None:
+        """Give an engine that is ready what the one before it had."""
+        for number, each in list(self._link_of.items()):
+            if each is not link:
+                continue
+            job = self._jobs[number]
+            if job.num_attempts >= MAX_ATTEMPTS:
+                self._tell(
+                    job, Broken(message=f"the engine died {job.num_attempts} times while it was drawn")
+                )
+            else:
+                self._give(job, link)
+
+    def _lose(self, link: EngineLink) -> None:
+        """Let other engines have what a dead one was given."""
+        others = [each for each in self.links if each is not link and each.is_ready]
+        for number, each in list(self._link_of.items()):
+            if each is link and others:
+                self._give(self._jobs[number], min(others, key=self._load))
+
+    def _take(self, told: Told) -> None:
+        job = self._jobs.get(told.number)
+        if job is not None:
+            self._tell(job, told.event)
+
+    def _give_up(self, job: Job) -> None:
+        if not job.is_over:
+            self._link_of[job.number].send(Cancel(number=job.number))
+            self._tell(job, Broken(message="it took longer than a job may"))
+
+    def _tell(self, job: Job, event: LogEvent) -> None:
+        job.tell(event)
+        for listener in self.listeners:
+            listener(job, event)
+        if job.is_over and self._jobs.pop(job.number, None) is not None:
+            del self._link_of[job.number]
+            self._limits.pop(job.number).cancel()
+            account = job.client[0]
+            self._num_of_client[account] -= 1
+            self._cost_of_client[account] -= job.cost
+            if not self._num_of_client[account]:
+                del self._num_of_client[account], self._cost_of_client[account]
+            self._tell_queue_soon()
+
+    def _tell_queue_soon(self) -> None:
+        """Tell those that wait how many are before them, at most twice a second."""
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(0.5, self._tell_queue)
+
+    def _tell_queue(self) -> None:
+        self._telling = None
+        for link in self.links:
+            waiting = [
+                self._jobs[number]
+                for number, each in self._link_of.items()
+                if each is link and self._jobs[number].state == "waiting"
+            ]
+            seconds = self.seconds_for(0, link)
+            for position, job in enumerate(fair_order(waiting)):
+                share = (position + 1) / max(len(waiting), 1)
+                self._tell(
+                    job, Queued(position=position, seconds=None if seconds is None else seconds * share)
+                )
+
+
+def fair_order(jobs: list[Job]) -> list[Job]:
+    """Return jobs in about the order in which they begin: the first of each client, then the second of each."""
+    nums: Counter[Client] = Counter()
+    keys = {}
+    for job in jobs:
+        keys[job.number] = nums[job.client], job.number
+        nums[job.client] += 1
+    return sorted(jobs, key=lambda job: keys[job.number])

@@ -1,0 +1,158 @@
+"""The server: it listens, says when it is warm, and ends when it is told to, after what it has begun."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from cogview.errors import CogViewError, UsageError
+from cogview.serving.app import application
+from cogview.serving.jobs import Jobs
+from cogview.serving.messages import CannotBegin
+from cogview.serving.options import EngineOptions, ServerOptions
+
+_HEAD_SECONDS = 20.0  # in which the head of a request has to arrive
+_KEEP_ALIVE_SECONDS = 30
+_MAX_HEAD_BYTES = 32 * 1024
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 that does not wait for ever for the head of a request."""
+
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        limit = self.config.limit_concurrency
+        if limit is not None and len(self.connections) > 2 * limit:
+            transport.abort()
+            return
+        self._patience = self.loop.call_later(_HEAD_SECONDS, self._lose_patience)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._patience is None and self._is_idle:
+            self._patience = self.loop.call_later(_HEAD_SECONDS, self._lose_patience)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+        super().connection_lost(exc)
+
+    @property
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _lose_patience(self) -> None:
+        self._patience = None
+        if self._is_idle and not self.transport.is_closing():
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """A server whose signals are handled by others."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        CogViewError: nothing can listen there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except (OSError, OverflowError) as error:
+        sock.close()
+        raise CogViewError(
+            f"nothing can be served at {host}:{port} ({error}): choose another --port or --host"
+        ) from error
+    return sock
+
+
+def serve(sock: socket.socket, options: ServerOptions, engines: list[EngineOptions]) -> None:
+    """Serve until a signal asks for the end.
+
+    Args:
+        sock: listens.
+        options: what is taken from clients.
+        engines: how each engine is begun.
+
+    Raises:
+        CogViewError: the model cannot be loaded.
+    """
+    asyncio.run(_serve(sock, options, engines))
+
+
+async def _serve(sock: socket.socket, options: ServerOptions, engines: list[EngineOptions]) -> None:
+    loop = asyncio.get_running_loop()
+    hopeless: asyncio.Future[CannotBegin] = loop.create_future()
+    asked_to_end = asyncio.Event()
+    host, port = sock.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    is_told = False
+
+    def tell_ready() -> None:
+        nonlocal is_told
+        if not is_told:
+            print(f"cogview: ready at http://{shown}:{port}/", flush=True)
+        is_told = True
+
+    def cannot(told: CannotBegin) -> None:
+        if not hopeless.done():
+            hopeless.set_result(told)
+
+    jobs = Jobs(
+        options,
+        engines,
+        on_ready=tell_ready,
+        on_hopeless=cannot,
+        log=lambda line: print(f"cogview: {line}", file=sys.stderr, flush=True),
+    )
+    config = uvicorn.Config(
+        application(options, jobs),
+        http=_Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=options.max_connections,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=5,
+        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    server = Server(config)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked_to_end.set)
+    serving = asyncio.create_task(server.serve(sockets=[sock]))
+    ending: asyncio.Task[Any] = asyncio.create_task(asked_to_end.wait())
+    await asyncio.wait([serving, ending, hopeless], return_when=asyncio.FIRST_COMPLETED)
+    if asked_to_end.is_set() and jobs.num_jobs:
+        print("cogview: ending what was begun; once more to end at once", file=sys.stderr, flush=True)
+        asked_to_end.clear()
+        again = asyncio.create_task(asked_to_end.wait())
+        await asyncio.wait(
+            [asyncio.create_task(jobs.drain(options.drain_seconds)), again],
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+    server.should_exit = True
+    await serving
+    if hopeless.done():
+        told = hopeless.result()
+        raise (UsageError if told.is_usage else CogViewError)(told.message)

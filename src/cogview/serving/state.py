@@ -1,0 +1,60 @@
+"""What all handlers share."""
+
+import base64
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+
+from cogview.serving.jobs import Jobs
+from cogview.serving.messages import ModelFacts
+from cogview.serving.options import ServerOptions
+from cogview.serving.temporary_files import TemporaryFiles
+from cogview.serving.wire import WireError
+
+
+@dataclass(kw_only=True, eq=False)
+class ServerState:
+    """The jobs, and what is known of the model.
+
+    Args:
+        options: what is taken from clients.
+        jobs: that wait or are worked on.
+        files: pictures that are fetched by url.
+        created: when the server began, in seconds since 1970.
+    """
+
+    options: ServerOptions
+    jobs: Jobs
+    files: TemporaryFiles
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def facts(self) -> ModelFacts:
+        """Return what is known of the model.
+
+        Raises:
+            WireError: it is not loaded yet.
+        """
+        for link in self.jobs.links:
+            if link.facts is not None:
+                return link.facts
+        raise WireError(503, "the model is being loaded: try again soon", code="loading", retry_seconds=2)
+
+    def shown(
+        self, request: Request, data: bytes, media_type: str, response_format: str | None
+    ) -> dict[str, Any]:
+        """Return a picture as an answer has it: as base64, or by a url.
+
+        Args:
+            request: that is answered.
+            data: the file.
+            media_type: of it.
+            response_format: b64_json or url; the query's, or base64, if None.
+        """
+        wanted = response_format or request.query_params.get("response_format")
+        if wanted == "url":
+            name = self.files.add(data, media_type)
+            return {"url": str(request.url.replace(path=f"/files/{name}", query=""))}
+        return {"b64_json": base64.b64encode(data).decode()}
