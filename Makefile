@@ -56,7 +56,7 @@ clean:
 .venv/ready-to-develop: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing cogview and what its checks need into .venv; the first time this takes a few minutes."
 	$(INSTALL) setuptools
-	$(INSTALL) --no-build-isolation --editable '.[data,track,plot,eval,dev]'
+	$(INSTALL) --no-build-isolation --editable '.[data,track,plot,eval,serve,dev]'
 	@touch $@ .venv/ready-to-draw
 
 .venv/bin/python:

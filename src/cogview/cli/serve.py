@@ -16,6 +16,7 @@ def run(
     api_key_file: Path | None = None,
     allowed_host: tuple[str, ...] = (),
     cors_origin: tuple[str, ...] = (),
+    data: Path = Path("out/served"),
     device: str | None = None,
     dtype: DtypeName | None = None,
     max_batch: int = 16,
@@ -36,6 +37,7 @@ def run(
         api_key_file: a file with a key on each line.
         allowed_host: answer to these names alone; on 127.0.0.1 without a key, to this machine's own by default.
         cors_origin: let pages of this site use the server, such as https://example.org.
+        data: folder of the page's history and pictures.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
         dtype: of the weights, as for `cogview generate`.
         max_batch: pictures that are worked on at once, at most.
@@ -61,7 +63,7 @@ def run(
     names = tuple(name.lower() for name in allowed_host)
     if is_own and not keys and not names:
         names = ("localhost", "127.0.0.1", "::1", host.lower())
-    options = ServerOptions(api_keys=keys, allowed_hosts=names, cors_origins=cors_origin)
+    options = ServerOptions(api_keys=keys, allowed_hosts=names, cors_origins=cors_origin, data=data)
     engine = EngineOptions(
         model=model,
         name=_name_of(model),

@@ -7,7 +7,7 @@ Letters of the shapes: n codes, r s rows and columns of them.
 """
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
@@ -145,14 +145,12 @@ class Previews(Generic[Key]):
         self._seconds_per_row = (now - start) / num_rows
         return shown
 
-    def rest(self, least: int = 1) -> list[Shown[Key]]:
-        """Return what is drawn and was not shown whole, however long it takes: nothing else will show it.
-
-        Args:
-            least: of fewer pictures none is returned yet.
-        """
-        left = {key: each for key, each in self._growing.items() if each.is_over}
-        if len(left) < least:
+    def rest(self, keys: Iterable[Key]) -> list[Shown[Key]]:
+        """Return those of some pictures that are drawn and were not shown whole, however long it takes."""
+        left = {
+            key: self._growing[key] for key in keys if key in self._growing and self._growing[key].is_over
+        }
+        if not left:
             return []
         self._decode(list(left.values()))
         for key in left:

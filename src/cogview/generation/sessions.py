@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from cogview.decoding.engine import Engine, Runner, Session
 from cogview.decoding.request import Drawn, Failed, Progressed, Request
@@ -19,6 +19,7 @@ Ticket: TypeAlias = tuple[Engine, int]
 """A request that was taken, by which it can be stopped."""
 
 
+@runtime_checkable
 class TakesRequests(Protocol[Told]):
     """Where requests can be left."""
 

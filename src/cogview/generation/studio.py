@@ -15,8 +15,6 @@ from cogview.generation.previews import PreviewOptions, Previews, Shown
 from cogview.generation.sessions import Listener, Sessions, Ticket
 from cogview.generation.text_in_work import Candidate, DrawnPicture, TextInWork
 
-_MOST_LEFT = 32  # pictures that wait to be shown whole; a run of many texts must not gather them
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Order:
@@ -64,6 +62,7 @@ class Studio:
         num_places: requests worked on at once, shared out fairly among clients; the engines decide if None.
         num_reserved: of these places, for clients who have none.
         max_decoded: pictures decoded between two passes, which keep all others waiting; all that are drawn if None.
+        shows_rest: show what is not kept whole before an order ends, however long it takes.
     """
 
     def __init__(
@@ -73,9 +72,11 @@ class Studio:
         num_places: int | None = None,
         num_reserved: int = 0,
         max_decoded: int | None = None,
+        shows_rest: bool = True,
     ) -> None:
         self._preview_options = previews
         self._max_decoded = max_decoded
+        self._shows_rest = shows_rest
         self._sessions = Sessions[_Event]()
         self._queue = FairQueue[_Waiting](num_places, num_reserved)
         self._lanes: dict[AskedText, _Lane] = {}
@@ -118,9 +119,7 @@ class Studio:
             self._sessions.abort(ticket)
             self._queue.release(order.client)
         self._drawn = [each for each in self._drawn if each[0] is not lane]
-        if lane.previews is not None:
-            for seed in order.asked.seeds:
-                lane.previews.end((order.asked, seed), is_shown=True)
+        lane.forget_previews()
 
     def step(self) -> Iterator[tuple[Order, Told]]:
         """Run a pass for what is worked on, and yield what is told of it; orders may come and go meanwhile."""
@@ -131,7 +130,7 @@ class Studio:
             if isinstance(told, OrderFailed):
                 self.abort(order)
             elif isinstance(told, OrderDone):
-                del self._lanes[asked]
+                self._lanes.pop(asked).forget_previews()
             yield order, told
 
     def _stepped(self) -> "Iterator[_Event]":
@@ -140,7 +139,6 @@ class Studio:
         yield from self._decoded()
         for shown in self._previews.values():
             yield from map(_preview, shown.due())
-            yield from map(_preview, shown.rest(least=1 if not self.num_pending else _MOST_LEFT))
 
     def _begun(self) -> "Iterator[_Event]":
         """Hand over to the engines what there is room for."""
@@ -167,7 +165,10 @@ class Studio:
         try:
             images = task.model.decoder.decode_each(codes, task.size_pixels)
             for (lane, drawn), image in zip(taken, images, strict=True):
-                yield from lane.done(drawn, drawn.picture(image))
+                yield lane.done(drawn, drawn.picture(image))
+                if lane.is_done:
+                    yield from lane.rest() if self._shows_rest else ()
+                    yield lane.order.asked, OrderDone()
         except Exception as error:
             for lane, _ in taken:
                 yield lane.order.asked, OrderFailed(error=error)
@@ -209,13 +210,30 @@ class _Lane:
         waiting = _Waiting(lane=self, runner=runner, request=request, listener=listener)
         self.queue.add(self.order.client, waiting, goes_on=self.has_begun)
 
-    def done(self, drawn: DrawnPicture, picture: GeneratedImage) -> "Iterator[_Event]":
-        """Tell of a picture, and of the order's end with its last."""
-        asked = self.order.asked
-        yield asked, PictureDone(text_index=drawn.text_index, place=drawn.place, picture=picture)
+    def done(self, drawn: DrawnPicture, picture: GeneratedImage) -> "_Event":
+        """Return what is told of a picture."""
         self.num_done += 1
-        if self.num_done == self.order.task.num_kept(len(asked.seeds)):
-            yield asked, OrderDone()
+        return self.order.asked, PictureDone(text_index=drawn.text_index, place=drawn.place, picture=picture)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all pictures are."""
+        return self.num_done == self.order.task.num_kept(len(self.order.asked.seeds))
+
+    def rest(self) -> "Iterator[_Event]":
+        """Yield what was drawn, is not kept, and was not shown whole."""
+        if self.previews is not None:
+            yield from map(_preview, self.previews.rest(self._candidates))
+
+    def forget_previews(self) -> None:
+        """Show nothing more."""
+        if self.previews is not None:
+            for candidate in self._candidates:
+                self.previews.end(candidate, is_shown=True)
+
+    @property
+    def _candidates(self) -> list[Candidate]:
+        return [(self.order.asked, seed) for seed in self.order.asked.seeds]
 
 
 @dataclass(kw_only=True, eq=False)

@@ -14,8 +14,10 @@ from starlette.types import ASGIApp
 
 from cogview.serving.guards import Guards
 from cogview.serving.images_api import ImagesApi
+from cogview.serving.job_store import JobStore
 from cogview.serving.jobs import Jobs
 from cogview.serving.options import ServerOptions
+from cogview.serving.page_api import PageApi
 from cogview.serving.state import ServerState
 from cogview.serving.temporary_files import TemporaryFiles
 from cogview.serving.wire import WireError
@@ -36,10 +38,16 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
         files=TemporaryFiles(options.url_seconds, options.max_url_bytes),
     )
 
+    page = None if options.data is None else PageApi(state, JobStore(options.data, options.max_stored_jobs))
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         jobs.start()
+        if page is not None:
+            await page.begin_unfinished()
         yield
+        if page is not None:
+            await page.close()
         await jobs.close()
 
     async def livez(request: Request) -> Response:
@@ -66,6 +74,7 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
             Route("/livez", livez),
             Route("/readyz", readyz),
             *ImagesApi(state).routes(),
+            *([] if page is None else page.routes()),
         ],
         middleware=middleware,
         exception_handlers={WireError: _wire_error, HTTPException: _http_error},  # type: ignore[dict-item]

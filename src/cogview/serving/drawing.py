@@ -237,7 +237,7 @@ async def told(
     Raises:
         WireError: it was refused, or failed.
     """
-    events = job.events().__aiter__()
+    events = job.log.read()
     following: asyncio.Task[tuple[int, LogEvent]] | None = None
     quiet_since = time.monotonic()
     try:

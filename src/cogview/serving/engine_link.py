@@ -9,8 +9,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
+from typing import Protocol
 
 from cogview.serving.messages import Alive, CannotBegin, Command, ModelFacts, Ready, Report, Told
 from cogview.serving.options import EngineOptions
@@ -19,34 +21,65 @@ _SILENT_SECONDS = 10.0  # beyond a pass that may take long: then an engine that 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.2, 30.0
 
 
-class EngineLink:
-    """An engine in a process of its own, which is begun anew if it ends or hangs.
-
-    All methods are called in the event loop.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LinkListener:
+    """Who is told what becomes of an engine.
 
     Args:
-        options: of the engine.
-        on_told: is told what the engine tells of jobs.
-        on_lost: is told that the engine is dead: what it was given has to be given again, once it is ready.
-        on_ready: is told that it is ready.
-        on_hopeless: is told that it cannot begin, and why.
+        on_told: of jobs.
+        on_ready: that it is warm, at first and after it was begun anew.
+        on_lost: that it is dead: what it was given has to be given again, once it is ready.
+        on_hopeless: that it cannot begin, and why.
         log: takes what is worth a line.
     """
 
-    def __init__(
-        self,
-        options: EngineOptions,
-        *,
-        on_told: Callable[[Told], None],
-        on_lost: Callable[[], None],
-        on_ready: Callable[[], None],
-        on_hopeless: Callable[[CannotBegin], None],
-        log: Callable[[str], None],
-    ) -> None:
+    on_told: Callable[[Told], None]
+    on_ready: Callable[[], None]
+    on_lost: Callable[[], None]
+    on_hopeless: Callable[[CannotBegin], None]
+    log: Callable[[str], None]
+
+
+class Link(Protocol):
+    """The server's end of an engine, wherever that is. Its methods are called in the event loop.
+
+    Attributes:
+        facts: what is known of the model, since the engine was first ready.
+        alive: what was told last of how it goes.
+        is_ready: whether it is warm.
+        num_begun: how often an engine was begun.
+    """
+
+    facts: ModelFacts | None
+    alive: Alive | None
+    is_ready: bool
+    num_begun: int
+
+    @property
+    def silent_seconds(self) -> float:
+        """Return for how long the engine has said nothing."""
+
+    def start(self) -> None:
+        """Begin the engine."""
+
+    def send(self, command: Command) -> None:
+        """Tell the engine something; what a dead one is told is lost, and its listener knows."""
+
+    async def close(self) -> None:
+        """End the engine."""
+
+
+class EngineLink:
+    """An engine in a process of its own, which is begun anew if it ends or hangs.
+
+    Args:
+        options: of the engine.
+        listener: is told what becomes of it.
+    """
+
+    def __init__(self, options: EngineOptions, listener: LinkListener) -> None:
         self._options = options
-        self._on_told, self._on_lost = on_told, on_lost
-        self._on_ready, self._on_hopeless = on_ready, on_hopeless
-        self._log = log
+        self._listener = listener
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._outbox: SimpleQueue[Command | EngineOptions | None] = SimpleQueue()
@@ -138,14 +171,14 @@ class EngineLink:
             return
         self._heard = time.monotonic()
         if isinstance(report, Told):
-            self._on_told(report)
+            self._listener.on_told(report)
         elif isinstance(report, Alive):
             self.alive = report
         elif isinstance(report, Ready):
             self.facts, self.is_ready, self._failures = report.facts, True, 0
-            self._on_ready()
+            self._listener.on_ready()
         elif isinstance(report, CannotBegin):
-            self._on_hopeless(report)
+            self._listener.on_hopeless(report)
         else:
             self._lose()
 
@@ -154,8 +187,8 @@ class EngineLink:
         self._end()
         if self._is_closed:
             return
-        self._log(f"the engine has ended ({self._status()}); another is begun")
-        self._on_lost()
+        self._listener.log(f"the engine has ended ({self._status()}); another is begun")
+        self._listener.on_lost()
         wait = min(_FIRST_WAIT_SECONDS * 2**self._failures, _LONGEST_WAIT_SECONDS)
         self._failures += 1
         asyncio.get_running_loop().call_later(wait, self._begin_again)

@@ -213,6 +213,7 @@ class EngineProcess:
             num_places=max_batch,
             num_reserved=max_batch // _RESERVED_SHARE,
             max_decoded=os.cpu_count() if self._pipeline.device.type == "cpu" else None,
+            shows_rest=False,
         ) as self._studio:
             while True:
                 self._read_inbox(self._studio)

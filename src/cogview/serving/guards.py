@@ -24,7 +24,7 @@ from cogview.serving.wire import WireError
 LOG = logging.getLogger("cogview.serving")
 
 _OPEN_PATHS = ("/livez", "/readyz", "/", "/favicon.ico", "/openapi.json")
-_OPEN_FOLDERS = ("/page/", "/files/")
+_OPEN_FOLDERS = ("/page/", "/files/", "/pictures/")
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self' blob: data:; script-src 'self'; style-src 'self'; connect-src 'self'; "

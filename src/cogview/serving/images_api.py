@@ -48,6 +48,7 @@ from cogview.serving.wire import (
     form_body,
     json_body,
     parsed,
+    scalars,
     sse,
     sse_comment,
     uploaded,
@@ -88,7 +89,7 @@ class ImagesApi:
     async def edits(self, request: Request) -> Response:
         """Draw a part of a picture anew."""
         form = await self._form(request, 17)
-        fields = parsed(EditRequest, _scalars(form), is_form=True)
+        fields = parsed(EditRequest, scalars(form), is_form=True)
         files = [*form.getlist("image"), *form.getlist("image[]")]
         if len(files) != 1:
             raise WireError(
@@ -111,7 +112,7 @@ class ImagesApi:
     async def upscale(self, request: Request) -> Response:
         """Draw a picture larger."""
         form = await self._form(request, 2)
-        fields = parsed(UpscaleRequest, _scalars(form), is_form=True)
+        fields = parsed(UpscaleRequest, scalars(form), is_form=True)
         kind = FileKind.of(fields.output_format, fields.output_compression)
         image = await self._image(form)
         job = UpscaleJob(
@@ -133,7 +134,7 @@ class ImagesApi:
     async def captions(self, request: Request) -> Response:
         """Write captions of a picture."""
         form = await self._form(request, 2)
-        fields = parsed(CaptionRequest, _scalars(form), is_form=True)
+        fields = parsed(CaptionRequest, scalars(form), is_form=True)
         self._needs_captioner()
         image = await self._image(form)
         options = {} if fields.language is None else {"language": fields.language}
@@ -144,7 +145,7 @@ class ImagesApi:
     async def rank(self, request: Request) -> Response:
         """Order pictures by how well a text fits them."""
         form = await self._form(request, MAX_RANKED + 1)
-        fields = parsed(RankRequest, _scalars(form), is_form=True)
+        fields = parsed(RankRequest, scalars(form), is_form=True)
         self._needs_captioner()
         files = [*form.getlist("image"), *form.getlist("image[]")]
         if not 1 <= len(files) <= MAX_RANKED:
@@ -377,8 +378,3 @@ async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byt
     yield first
     async for each in rest:
         yield each
-
-
-def _scalars(form: FormData) -> dict[str, Any]:
-    """Return the fields of a form that are text; those that are empty say nothing."""
-    return {name: value for name, value in form.items() if isinstance(value, str) and value != ""}

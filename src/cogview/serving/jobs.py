@@ -1,15 +1,16 @@
-"""Jobs: what clients wait for. Each keeps what was told of it, so that any number may read along, now or later."""
+"""Jobs: what clients wait for, and which engine works on it."""
 
 import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from cogview.generation.fair_queue import Client
-from cogview.serving.engine_link import EngineLink
+from cogview.serving.engine_link import Link, LinkListener
+from cogview.serving.event_log import EventLog
 from cogview.serving.messages import (
     Accepted,
     AnyJob,
@@ -25,7 +26,7 @@ from cogview.serving.messages import (
     Refused,
     Told,
 )
-from cogview.serving.options import EngineOptions, ServerOptions
+from cogview.serving.options import ServerOptions
 
 MAX_ATTEMPTS = 3
 """So often a job is given to an engine; after that it is to blame if the engine dies."""
@@ -53,6 +54,7 @@ class Cancelled:
 
 LogEvent: TypeAlias = JobEvent | Queued | Cancelled
 _LAST = (Ended, Refused, Broken, Cancelled)
+_STATES: dict[type, State] = {Ended: "done", Refused: "refused", Broken: "failed", Cancelled: "cancelled"}
 
 
 class Busy(Exception):
@@ -84,6 +86,7 @@ class Job:
     Attributes:
         state: how far it is.
         accepted: what was told when it was looked at.
+        log: what is told of it.
     """
 
     number: int
@@ -94,9 +97,7 @@ class Job:
     begun_at: float = field(default_factory=time.monotonic)
     first_preview_at: float | None = None
     num_attempts: int = 0
-    _log: list[tuple[int, LogEvent]] = field(default_factory=list)
-    _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    log: EventLog[LogEvent] = field(default_factory=lambda: EventLog(lambda event: isinstance(event, _LAST)))
 
     @property
     def cost(self) -> int:
@@ -108,22 +109,6 @@ class Job:
         """Return whether nothing more will be told."""
         return self.state not in ("waiting", "drawing")
 
-    async def events(self, after: int = -1) -> AsyncIterator[tuple[int, LogEvent]]:
-        """Yield what is told of it, with numbers that grow, until its end. A slow reader misses what is outdated.
-
-        Args:
-            after: the number of the last that is known already.
-        """
-        while True:
-            changed = self._changed
-            for number, event in [each for each in self._log if each[0] > after]:
-                after = number
-                yield number, event
-                if isinstance(event, _LAST):
-                    return
-            if changed is self._changed:
-                await changed.wait()
-
     def tell(self, event: LogEvent) -> None:
         """Add to what is told of it, in the place of what is outdated by it."""
         if self.is_over:
@@ -133,31 +118,18 @@ class Job:
         elif isinstance(event, Preview):
             self.state = "drawing"
             self.first_preview_at = self.first_preview_at or time.monotonic()
-            self._forget(lambda other: isinstance(other, Queued))
-            self._forget(lambda other: isinstance(other, Preview) and other.candidate == event.candidate)
+            self.log.forget(lambda other: isinstance(other, Queued))
+            self.log.forget(lambda other: isinstance(other, Preview) and other.candidate == event.candidate)
         elif isinstance(event, Queued):
-            self._forget(lambda other: isinstance(other, Queued))
+            self.log.forget(lambda other: isinstance(other, Queued))
         elif isinstance(event, Picture):
             self.state = "drawing"
-            if any(isinstance(other, Picture) and other.place == event.place for _, other in self._log):
+            if any(isinstance(other, Picture) and other.place == event.place for other in self.log):
                 return  # drawn once more by another engine: the same
         elif isinstance(event, _LAST):
-            self._forget(lambda other: isinstance(other, Preview | Queued))
-            self.state = (
-                "done"
-                if isinstance(event, Ended)
-                else "refused"
-                if isinstance(event, Refused)
-                else "failed"
-                if isinstance(event, Broken)
-                else "cancelled"
-            )
-        self._log.append((next(self._numbers), event))
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    def _forget(self, is_outdated: Callable[[LogEvent], bool]) -> None:
-        self._log = [each for each in self._log if not is_outdated(each[1])]
+            self.log.forget(lambda other: isinstance(other, Preview | Queued))
+            self.state = _STATES[type(event)]
+        self.log.add(event)
 
 
 class Jobs:
@@ -165,54 +137,53 @@ class Jobs:
 
     Args:
         options: what is taken from clients.
-        engines: how each engine is begun.
+        new_links: make the links to the engines, which tell a listener what becomes of them.
         on_ready: is told when all engines are warm, at first and after one was begun anew.
         on_hopeless: is told that an engine cannot begin, and why.
         log: takes what is worth a line.
+
+    Attributes:
+        links: to the engines.
+        is_draining: whether nothing is taken any more.
+        listeners: are told of all that is told of any job.
     """
 
     def __init__(
         self,
         options: ServerOptions,
-        engines: list[EngineOptions],
+        new_links: Sequence[Callable[[LinkListener], Link]],
         *,
         on_ready: Callable[[], None] = lambda: None,
         on_hopeless: Callable[[CannotBegin], None] = lambda _: None,
         log: Callable[[str], None] = print,
     ) -> None:
         self._options = options
+        self._on_ready, self._on_hopeless, self._log = on_ready, on_hopeless, log
         self._numbers = itertools.count(1)
         self._jobs: dict[int, Job] = {}
-        self._link_of: dict[int, EngineLink] = {}
+        self._link_of: dict[int, Link] = {}
         self._limits: dict[int, asyncio.TimerHandle] = {}
         self._num_of_client: Counter[str] = Counter()
         self._cost_of_client: Counter[str] = Counter()
-        self._queue_told_at = 0.0
         self._telling: asyncio.TimerHandle | None = None
         self.is_draining = False
         self.listeners: list[Callable[[Job, LogEvent], None]] = []
-        self.links: list[EngineLink] = []
-        for each in engines:
-            self.links.append(self._new_link(each, on_ready, on_hopeless, log))
+        self.links = [self._linked(new) for new in new_links]
 
-    def _new_link(
-        self,
-        options: EngineOptions,
-        on_ready: Callable[[], None],
-        on_hopeless: Callable[[CannotBegin], None],
-        log: Callable[[str], None],
-    ) -> EngineLink:
+    def _linked(self, new_link: Callable[[LinkListener], Link]) -> Link:
         def ready() -> None:
             self._give_again(link)
             if self.is_ready:
-                on_ready()
+                self._on_ready()
 
-        def lost() -> None:
-            self._lose(link)
-
-        link = EngineLink(
-            options, on_told=self._take, on_lost=lost, on_ready=ready, on_hopeless=on_hopeless, log=log
+        listener = LinkListener(
+            on_told=self._take,
+            on_ready=ready,
+            on_lost=lambda: self._lose(link),
+            on_hopeless=self._on_hopeless,
+            log=self._log,
         )
+        link = new_link(listener)
         return link
 
     @property
@@ -277,7 +248,7 @@ class Jobs:
             link.send(Cancel(number=job.number))
         self._tell(job, Cancelled())
 
-    def seconds_for(self, cost: int, link: EngineLink | None = None) -> float | None:
+    def seconds_for(self, cost: int, link: Link | None = None) -> float | None:
         """Return how long an engine takes for what it has, and so many requests more; None if nothing is known."""
         link = link or min(self.links, key=self._load)
         if link.alive is None or not link.alive.seconds_per_code or link.facts is None:
@@ -285,7 +256,7 @@ class Jobs:
         rows, columns = link.facts.grid
         return (self._load(link) + cost) * rows * columns * link.alive.seconds_per_code
 
-    def _load(self, link: EngineLink) -> int:
+    def _load(self, link: Link) -> int:
         return sum(self._jobs[number].cost for number, each in self._link_of.items() if each is link)
 
     def _check_room(self, job: Job) -> None:
@@ -305,14 +276,14 @@ class Jobs:
                 min(max(int(wait / 2), 1), 60),
             )
 
-    def _give(self, job: Job, link: EngineLink) -> None:
+    def _give(self, job: Job, link: Link) -> None:
         self._link_of[job.number] = link
         if link.is_ready:
             job.num_attempts += 1
             link.send(Begin(number=job.number, client=job.client, job=job.work))
             self._tell_queue_soon()
 
-    def _give_again(self, link: EngineLink) -> None:
+    def _give_again(self, link: Link) -> None:
         """Give an engine that is ready what the one before it had."""
         for number, each in list(self._link_of.items()):
             if each is not link:
@@ -325,7 +296,7 @@ class Jobs:
             else:
                 self._give(job, link)
 
-    def _lose(self, link: EngineLink) -> None:
+    def _lose(self, link: Link) -> None:
         """Let other engines have what a dead one was given."""
         others = [each for each in self.links if each is not link and each.is_ready]
         for number, each in list(self._link_of.items()):

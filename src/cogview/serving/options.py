@@ -51,6 +51,7 @@ class ServerOptions:
         url_seconds: how long the url of a picture lives.
         max_url_bytes: of pictures that wait to be fetched by url.
         data: folder of the page's jobs and pictures; the page keeps nothing if None.
+        max_stored_jobs: of the page; the oldest are forgotten.
         drain_seconds: for which a server that ends goes on with what it has begun.
     """
 
@@ -73,4 +74,5 @@ class ServerOptions:
     url_seconds: float = 3600.0
     max_url_bytes: int = 256 * 2**20
     data: Path | None = None
+    max_stored_jobs: int = 5_000
     drain_seconds: float = 60.0

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -14,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cogview.errors import CogViewError, UsageError
 from cogview.serving.app import application
+from cogview.serving.engine_link import EngineLink
 from cogview.serving.jobs import Jobs
 from cogview.serving.messages import CannotBegin
 from cogview.serving.options import EngineOptions, ServerOptions
@@ -118,7 +120,7 @@ async def _serve(sock: socket.socket, options: ServerOptions, engines: list[Engi
 
     jobs = Jobs(
         options,
-        engines,
+        [partial(EngineLink, each) for each in engines],
         on_ready=tell_ready,
         on_hopeless=cannot,
         log=lambda line: print(f"cogview: {line}", file=sys.stderr, flush=True),

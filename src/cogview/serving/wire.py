@@ -150,6 +150,11 @@ async def form_body(request: Request, max_files: int, max_bytes: int) -> FormDat
         raise WireError(400, f"the form cannot be read: {message}", code="invalid_form") from error
 
 
+def scalars(form: FormData) -> dict[str, Any]:
+    """Return the fields of a form that are text; those that are empty say nothing."""
+    return {name: value for name, value in form.items() if isinstance(value, str) and value != ""}
+
+
 async def uploaded(value: object, name: str, max_pixels: int, *, is_mask: bool = False) -> Upload:
     """Return a picture of a form.
 

@@ -1,0 +1,55 @@
+"""What is told of a job, kept so that any number may read along, now or later."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Generic, TypeVar
+
+Event = TypeVar("Event")
+
+
+class EventLog(Generic[Event]):
+    """Events with numbers that grow. A reader who is slow misses what is outdated, and costs nothing.
+
+    Args:
+        is_last: says of an event whether nothing follows it.
+    """
+
+    def __init__(self, is_last: Callable[[Event], bool]) -> None:
+        self._is_last = is_last
+        self._events: list[tuple[int, Event]] = []
+        self._next = 0
+        self._changed = asyncio.Event()
+        self.num_readers = 0
+
+    def __iter__(self) -> Iterator[Event]:
+        return (event for _, event in self._events)
+
+    def add(self, event: Event) -> None:
+        """Add an event."""
+        self._events.append((self._next, event))
+        self._next += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def forget(self, is_outdated: Callable[[Event], bool]) -> None:
+        """Drop events that say nothing any more."""
+        self._events = [each for each in self._events if not is_outdated(each[1])]
+
+    async def read(self, after: int = -1) -> AsyncGenerator[tuple[int, Event], None]:
+        """Yield events with their numbers, until the last.
+
+        Args:
+            after: the number of the last that is known already.
+        """
+        self.num_readers += 1
+        try:
+            while True:
+                changed = self._changed
+                for number, event in [each for each in self._events if each[0] > after]:
+                    after = number
+                    yield number, event
+                    if self._is_last(event):
+                        return
+                await changed.wait()
+        finally:
+            self.num_readers -= 1

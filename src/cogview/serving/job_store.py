@@ -1,0 +1,280 @@
+"""What the page asked for and got, on the disk: jobs in SQLite, pictures as files."""
+
+import json
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from cogview.errors import CogViewError
+from cogview.files import atomic_write_bytes
+from cogview.image.picture_file import picture_file
+from cogview.image.picture_reading import read_image
+from cogview.serving.jobs import State
+from cogview.serving.messages import DrawJob, Pixels
+
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+  id TEXT PRIMARY KEY, number INTEGER UNIQUE, owner TEXT NOT NULL, created REAL NOT NULL, text TEXT NOT NULL,
+  work TEXT NOT NULL, state TEXT NOT NULL, message TEXT NOT NULL DEFAULT '', accepted TEXT NOT NULL DEFAULT '{}'
+);
+CREATE INDEX IF NOT EXISTS jobs_of_owner ON jobs (owner, number);
+CREATE TABLE IF NOT EXISTS pictures (
+  job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, place INTEGER NOT NULL, seed INTEGER NOT NULL,
+  facts TEXT NOT NULL, PRIMARY KEY (job, place)
+);
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptPicture:
+    """A picture on the disk.
+
+    Args:
+        place: among those of its job.
+        seed: draws it again.
+        facts: what its file says of it.
+    """
+
+    place: int
+    seed: int
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptJob:
+    """A job on the disk.
+
+    Args:
+        id: that nobody can guess.
+        number: by which jobs are ordered.
+        owner: who may list it.
+        created: seconds since 1970.
+        work: what was asked for; its pictures are read from their files when the job is drawn.
+        state: how far it is.
+        message: why it was refused.
+        accepted: what was told when it was looked at.
+        pictures: that are done.
+    """
+
+    id: str
+    number: int
+    owner: str
+    created: float
+    work: DrawJob
+    state: State
+    message: str = ""
+    accepted: Mapping[str, Any] = field(default_factory=dict)
+    pictures: tuple[KeptPicture, ...] = ()
+
+
+class JobStore:
+    """Jobs and pictures in a folder. A picture is whole on the disk before it is told of; what is told is not lost.
+
+    It may be used by several threads.
+
+    Args:
+        folder: made if missing.
+        max_jobs: more are forgotten, the oldest first.
+
+    Raises:
+        CogViewError: the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path, max_jobs: int = 5_000) -> None:
+        self._folder = folder
+        self._max_jobs = max_jobs
+        self._lock = threading.Lock()
+        try:
+            (folder / "pictures").mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(folder / "jobs.sqlite3", check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA foreign_keys = ON")
+            (version,) = self._database.execute("PRAGMA user_version").fetchone()
+            if version not in (0, VERSION):
+                raise CogViewError(f"{folder} is of another version, {version}: give another --data")
+            self._database.executescript(_SCHEMA)
+            self._database.execute(f"PRAGMA user_version = {VERSION}")
+            self._database.commit()
+        except (OSError, sqlite3.Error) as error:
+            raise CogViewError(f"{folder} cannot hold jobs ({error}): give another --data") from error
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        with self._lock:
+            self._database.close()
+
+    def add(self, owner: str, work: DrawJob) -> KeptJob:
+        """Keep a job that was asked for."""
+        job = KeptJob(
+            id=secrets.token_urlsafe(16),
+            number=time.time_ns(),
+            owner=owner,
+            created=time.time(),
+            work=work,
+            state="waiting",
+        )
+        folder = self._folder_of(job.id)
+        folder.mkdir()
+        given: dict[str, Any] = {}
+        for name, value in (("image", work.image), ("mask", work.mask)):
+            if isinstance(value, Pixels):
+                atomic_write_bytes(folder / f"{name}.png", picture_file(value.image()))
+                given[name] = "file"
+            else:
+                given[name] = value
+        plain = asdict(replace(work, image=None, mask=None)) | given
+        with self._lock, self._database:
+            (last,) = self._database.execute("SELECT coalesce(max(number), 0) FROM jobs").fetchone()
+            job = replace(job, number=max(job.number, last + 1))
+            self._database.execute(
+                "INSERT INTO jobs (id, number, owner, created, text, work, state) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (job.id, job.number, owner, job.created, work.text, json.dumps(plain), job.state),
+            )
+        self._forget_old()
+        return job
+
+    def keep(self, job_id: str, picture: KeptPicture, file: bytes) -> None:
+        """Keep a picture; one that is there already is the same."""
+        folder = self._folder_of(job_id)
+        if not folder.is_dir():  # the job was deleted
+            return
+        atomic_write_bytes(folder / f"{picture.place}.png", file)
+        with self._lock, self._database:
+            self._database.execute(
+                "INSERT OR REPLACE INTO pictures (job, place, seed, facts) "
+                "SELECT id, ?, ?, ? FROM jobs WHERE id = ?",
+                (picture.place, picture.seed, json.dumps(dict(picture.facts)), job_id),
+            )
+
+    def set_accepted(self, job_id: str, accepted: Mapping[str, Any]) -> None:
+        """Keep what was told when a job was looked at."""
+        with self._lock, self._database:
+            self._database.execute(
+                "UPDATE jobs SET accepted = ? WHERE id = ?", (json.dumps(dict(accepted)), job_id)
+            )
+
+    def set_state(self, job_id: str, state: State, message: str = "") -> None:
+        """Keep how far a job is."""
+        with self._lock, self._database:
+            self._database.execute(
+                "UPDATE jobs SET state = ?, message = ? WHERE id = ?", (state, message, job_id)
+            )
+
+    def job(self, job_id: str) -> KeptJob | None:
+        """Return a job; None if there is none of that name."""
+        found = self._jobs("WHERE id = ?", (job_id,))
+        return found[0] if found else None
+
+    def unfinished(self) -> list[KeptJob]:
+        """Return what was asked for and is not done, oldest first."""
+        return self._jobs("WHERE state IN ('waiting', 'drawing') ORDER BY number", ())
+
+    def history(
+        self, owner: str, search: str = "", before: int | None = None, limit: int = 50
+    ) -> list[KeptJob]:
+        """Return jobs of an owner, the newest first.
+
+        Args:
+            owner: of them.
+            search: words that all stand in the text, in any case.
+            before: the number of the oldest that is known already.
+            limit: how many at most.
+        """
+        where, values = ["owner = ?"], [owner]
+        for word in search.split():
+            where.append("text LIKE ? ESCAPE '!'")
+            escaped = word.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+            values.append(f"%{escaped}%")
+        if before is not None:
+            where.append("number < ?")
+        numbers = () if before is None else (before,)
+        clause = f"WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"
+        return self._jobs(clause, (*values, *numbers, limit))
+
+    def delete(self, job_id: str) -> None:
+        """Forget a job and its pictures."""
+        with self._lock, self._database:
+            self._database.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+        folder = self._folder_of(job_id)
+        if folder.is_dir():
+            for file in folder.iterdir():
+                file.unlink(missing_ok=True)
+            folder.rmdir()
+
+    def file(self, job_id: str, place: int) -> bytes | None:
+        """Return a picture's file; None if there is none."""
+        with self._lock:
+            found = self._database.execute(
+                "SELECT 1 FROM pictures WHERE job = ? AND place = ?", (job_id, place)
+            ).fetchone()
+        path = self._folder_of(job_id) / f"{place}.png"
+        return path.read_bytes() if found and path.is_file() else None
+
+    def whole_work(self, job: KeptJob) -> DrawJob:
+        """Return what was asked for, with its pictures."""
+        folder, work = self._folder_of(job.id), job.work
+        image = None if work.image is None else Pixels.of(read_image(folder / "image.png"))
+        mask = work.mask
+        if isinstance(mask, Pixels):
+            with Image.open(folder / "mask.png") as opened:
+                mask = Pixels.of(opened.convert("L"))
+        return replace(work, image=image, mask=mask)
+
+    def _jobs(self, clause: str, values: tuple[Any, ...]) -> list[KeptJob]:
+        with self._lock:
+            rows = self._database.execute(
+                f"SELECT id, number, owner, created, work, state, message, accepted FROM jobs {clause}",
+                values,
+            ).fetchall()
+            pictures = {
+                row[0]: self._database.execute(
+                    "SELECT place, seed, facts FROM pictures WHERE job = ? ORDER BY place", (row[0],)
+                ).fetchall()
+                for row in rows
+            }
+        return [
+            KeptJob(
+                id=row[0],
+                number=row[1],
+                owner=row[2],
+                created=row[3],
+                work=_work(json.loads(row[4])),
+                state=row[5],
+                message=row[6],
+                accepted=json.loads(row[7]),
+                pictures=tuple(
+                    KeptPicture(place=place, seed=seed, facts=json.loads(facts))
+                    for place, seed, facts in pictures[row[0]]
+                ),
+            )
+            for row in rows
+        ]
+
+    def _forget_old(self) -> None:
+        with self._lock:
+            old = self._database.execute(
+                "SELECT id FROM jobs ORDER BY number DESC LIMIT -1 OFFSET ?", (self._max_jobs,)
+            ).fetchall()
+        for (job_id,) in old:
+            self.delete(job_id)
+
+    def _folder_of(self, job_id: str) -> Path:
+        return self._folder / "pictures" / job_id
+
+
+_ABSENT = Pixels(mode="L", size=(0, 0), data=b"")
+
+
+def _work(plain: dict[str, Any]) -> DrawJob:
+    """Return what was asked for, its pictures left in their files."""
+    seeds = tuple(plain["seeds"])
+    given = {name: _ABSENT if plain[name] == "file" else plain[name] for name in ("image", "mask")}
+    return DrawJob(**plain | {"seeds": seeds} | given)
