@@ -64,7 +64,9 @@ def sampling_options(fields: Sampling, adapter: str | None) -> dict[str, Any]:
     """Return what a request says of drawing, as fields of `PictureOptions`."""
     given = {name: getattr(fields, name) for name in _OPTION_NAMES}
     options = {name: value for name, value in given.items() if value is not None}
-    if adapter is not None:
+    if adapter is None:
+        options.pop("adapter_strength", None)  # without effect
+    else:
         options["adapter"] = adapter
     return options
 
@@ -138,11 +140,7 @@ def draw_job(
     num = fields.n or 1
     if num > options.max_pictures:
         raise WireError(400, f"n may be at most {options.max_pictures}, got {num}", param="n")
-    num_candidates = fields.candidates or num
-    if num_candidates < num:
-        raise WireError(
-            400, f"candidates must be at least n, {num}, got {num_candidates}", param="candidates"
-        )
+    num_candidates = max(fields.candidates or num, num)
     if num_candidates > options.max_candidates:
         raise WireError(
             400,

@@ -84,7 +84,7 @@ def _models(operations: Sequence[Operation]) -> list[type[BaseModel]]:
 
 
 def _narrow(schema: dict[str, Any], options: ServerOptions, facts: ModelFacts | None) -> None:
-    """Say of a request for pictures what this server and its model take, and how fields depend on each other."""
+    """Say of a request for pictures what this server and its model take."""
     fields = schema["properties"]
     fields["prompt"]["maxLength"] = options.max_text_characters
     _integer(fields["n"])["maximum"] = options.max_pictures
@@ -92,21 +92,6 @@ def _narrow(schema: dict[str, Any], options: ServerOptions, facts: ModelFacts | 
     if facts is not None:
         sizes = [f"{side}x{side}" for side in facts.sizes]
         fields["size"] |= {"anyOf": [{"enum": [*sizes, "auto"]}, {"type": "null"}]}
-    schema["allOf"] = [
-        {
-            "if": {"required": ["n"], "properties": {"n": {"minimum": num, "type": "integer"}}},
-            "then": {"properties": {"candidates": {"minimum": num}}},
-        }
-        for num in range(2, options.max_pictures + 1)
-    ]
-    schema["allOf"].append(
-        {
-            "anyOf": [
-                {"properties": {"adapter_strength": {"type": "null"}}},
-                {"required": ["adapter"], "properties": {"adapter": {"type": "string", "minLength": 1}}},
-            ]
-        }
-    )
 
 
 def _integer(field: dict[str, Any]) -> dict[str, Any]:
@@ -171,11 +156,11 @@ def _ref(model: type[BaseModel]) -> dict[str, Any]:
 
 def _event(content: Events) -> dict[str, Any]:
     """Return what an event of a stream is: OpenAPI 3.1 leaves open what a schema of a stream is of, tools take this."""
-    data = {
-        "type": "string",
+    told = {
         "contentMediaType": "application/json",
         "contentSchema": {"oneOf": [_ref(model) for model in content.models]},
     }
+    data = {"type": "string", "anyOf": [told, {"const": "[DONE]"}]}
     return {
         "type": "object",
         "required": ["data"],

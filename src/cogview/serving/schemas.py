@@ -3,7 +3,15 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 
 MAX_SEED = 2**53 - 2**16
 """Beyond 2^53 JavaScript's numbers are not exact; the seeds of a request's further candidates lie below that, too."""
@@ -11,13 +19,35 @@ MAX_SEED = 2**53 - 2**16
 MAX_CANDIDATES = 2**10
 MAX_PICTURES = 10
 MAX_TEXT = 32_000
-_REGION = r"^(upper|lower|left|right|1|1\.0{1,6}|0?\.[0-9]{0,6}[1-9])$"
+_REGION = r"^(|upper|lower|left|right|1|1\.0{1,6}|0?\.[0-9]{0,6}[1-9])$"
 
+
+def _flag(value: Any, info: ValidationInfo) -> Any:
+    """Return what a form or a query says, which have but text.
+
+    Raises:
+        ValueError: it is neither true nor false.
+    """
+    if not isinstance(value, str):
+        return value
+    if info.context != TEXT or value.lower() not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return value.lower() == "true"
+
+
+TEXT = "text"
+"""The context in which fields of forms, queries and headers are validated."""
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
 Name = Annotated[str, StringConstraints(max_length=200)]
 Text = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_TEXT),
-    Field(description="What to draw, in a few words, as a caption would say it.", examples=["a red circle"]),
+    Field(
+        description="What to draw, in a few words, as a caption would say it.",
+        examples=["a red circle"],
+        json_schema_extra={"pattern": r"\S"},
+    ),
 ]
 Size = Annotated[str, StringConstraints(max_length=20)]
 Format = Literal["png", "webp", "jpeg"]
@@ -73,15 +103,18 @@ class Sampling(Lenient):
     )
     adapter: Name | None = Field(None, description="A style of the model; /v1/models lists them.")
     adapter_strength: float | None = Field(
-        None, ge=-10, le=10, description="How much the style counts, if one is asked for. 1 by default."
+        None,
+        ge=-10,
+        le=10,
+        description="How much the style counts; without effect if none is asked for. 1 by default.",
     )
     candidates: int | None = Field(
         None,
         ge=1,
         le=MAX_CANDIDATES,
-        description="Draw so many, at least n, and give back the best n of them by CapLoss, best first. n by default.",
+        description="Draw so many, at least n in any case, and give back the best n by CapLoss. n by default.",
     )
-    balance_words: bool | None = Field(
+    balance_words: Flag | None = Field(
         None, description="Give words for people a gender and a skin tone in turn. Off by default."
     )
 
@@ -114,7 +147,7 @@ class ImageRequest(Sampling, Written):
     background: Literal["auto", "opaque"] | None = Field(
         None, description="Without effect: all pictures are opaque."
     )
-    stream: bool | None = Field(
+    stream: Flag | None = Field(
         None, description="Answer by events while pictures are drawn. Off by default."
     )
     partial_images: int | None = Field(
@@ -139,7 +172,7 @@ class EditRequest(ImageRequest):
         description="In place of a mask: upper, lower, left, right, or a share of the picture such as 0.3.",
         examples=["lower"],
     )
-    keep_pixels: bool | None = Field(
+    keep_pixels: Flag | None = Field(
         None, description="Give back exactly the given pixels outside of what is drawn anew. Off by default."
     )
 
@@ -170,7 +203,7 @@ class UpscaleRequest(Written):
         None, description="What the picture shows; a magnifier that reads draws by it."
     )
     factor: Literal[2, 4] | None = Field(None, description="Times as large. 2 by default.")
-    force: bool | None = Field(
+    force: Flag | None = Field(
         None,
         description="Take pictures that the model hardly keeps, or that are as large already. Off by default.",
     )

@@ -87,7 +87,7 @@ def _of_images(api: ImagesApi) -> list[Operation]:
             answers={200: answer},
             query=ShownQuery,
             headers=ClientHeader,
-            errors=(429, 503),
+            errors=(404, 429, 503) if _DRAWN[0] in answer else (429, 503),  # of a style that there is not
         )
 
     return [
@@ -153,7 +153,7 @@ def _of_page(api: PageApi) -> list[Operation]:
             bodies=(Json(GenerationRequest), _EDIT),
             headers=ClientHeader,
             answers={201: _JOB},
-            errors=(429, 503),
+            errors=(404, 429, 503),
         ),
         Operation(
             method="GET",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageChops
@@ -24,6 +24,7 @@ from cogview.image.formats import FORMATS
 from cogview.image.picture_reading import UnusableImage, read_image
 from cogview.plain_json import parse_json
 from cogview.serving.messages import Pixels
+from cogview.serving.schemas import TEXT
 
 MAX_JSON_BYTES = 2**20
 """Of a body: 32,000 characters that are all escaped have 384,000."""
@@ -113,8 +114,20 @@ def parsed(model: type[Body], data: Mapping[str, Any], *, is_form: bool = False)
     Raises:
         WireError: one of them is impossible.
     """
+    given = dict(data)
+    for name in model.model_fields:
+        value = given.get(name)
+        if isinstance(value, float) and value.is_integer():
+            given[name] = int(value)  # JSON has but one kind of number
+        if isinstance(value, str) and not _is_encodable(value):
+            raise WireError(
+                400,
+                f"{name}: it holds half a character (a lone surrogate): leave that out",
+                param=name,
+                code="invalid_value",
+            )
     try:
-        return model.model_validate(dict(data), strict=not is_form)
+        return model.model_validate(given, strict=not is_form, context=TEXT if is_form else None)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = ".".join(map(str, first["loc"])) or None
@@ -122,6 +135,14 @@ def parsed(model: type[Body], data: Mapping[str, Any], *, is_form: bool = False)
         raise WireError(
             400, f"{name}: {message}" if name else message, param=name, code="invalid_value"
         ) from error
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def query_fields(request: Request, model: type[Body]) -> Body:
@@ -261,7 +282,11 @@ class _Form:
         self._num_texts += 1
         if self._num_texts > MAX_TEXTS:
             raise ValueError(f"it has more than {MAX_TEXTS} fields")
-        self.items.append((_utf8(field.field_name), _utf8(field.value)))
+        name = _utf8(field.field_name)
+        if field.content_type is None or field.content_type.startswith("text/"):
+            self.items.append((name, _utf8(field.value)))
+        else:  # files need not have names
+            self._take_file(name, BytesIO(field.value or b""))
 
     def take_file(self, file: File) -> None:
         """Take a part that is a file.
@@ -269,11 +294,14 @@ class _Form:
         Raises:
             ValueError: there are too many.
         """
+        file.file_object.seek(0)
+        self._take_file(_utf8(file.field_name), file.file_object)
+
+    def _take_file(self, name: str, file: BinaryIO) -> None:
         self._num_files += 1
         if self._num_files > self._max_files:
             raise ValueError(f"it has more than {self._max_files} files")
-        file.file_object.seek(0)
-        self.items.append((_utf8(file.field_name), UploadFile(file.file_object, size=file.size)))
+        self.items.append((name, UploadFile(file)))
 
     def end(self) -> None:
         """Take its end."""
