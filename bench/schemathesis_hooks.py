@@ -12,6 +12,7 @@ from typing import Any
 import schemathesis
 
 _FILES = ("image", "mask")
+_MOST_PICTURES = 2
 
 
 def _png() -> bytes:
@@ -27,31 +28,40 @@ def _png() -> bytes:
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Send pictures where a request is meant to be good."""
-    if _is_form(case) and case.meta is not None and case.meta.generation.mode.is_positive:
-        files = {name: value for name, value in case.body.items() if name in _FILES}
-        case.body = case.body | {  # a new one: other cases have parts of the same
-            name: [_png() for _ in value] if isinstance(value, list) else _png() for name, value in files.items()
-        }
-        case._record_starting_state()  # or it counts as bad from now on, since bytes are no text
+    """Send pictures where a request is meant to be good, and ask for few."""
+    if not isinstance(case.body, dict) or case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    body = case.body | {  # a new one: other cases have parts of the same
+        name: min(case.body[name], _MOST_PICTURES)
+        for name in ("n", "candidates")
+        if isinstance(case.body.get(name), int)
+    }
+    for name in [name for name in _fields(case) if name in _FILES and name in body]:
+        body[name] = [_png() for _ in body[name]] if isinstance(body[name], list) else _png()
+    case.body = body
+    case._record_starting_state()  # or it counts as bad from now on, since bytes are no text
 
 
 @schemathesis.hook
 def filter_case(context: Any, case: Any) -> bool:
     """Leave out forms in which a text is to be something else, and prompts of nothing that a model reads."""
-    if isinstance(case.body, dict) and not _is_readable(case.body.get("prompt", "a")):
-        return case.meta is None or not case.meta.generation.mode.is_positive
-    if not _is_form(case) or case.meta is None or case.meta.generation.mode.is_positive:
+    if case.meta is None or not isinstance(case.body, dict):
         return True
-    content = case.operation.definition.raw["requestBody"]["content"]["multipart/form-data"]
-    fields = content["schema"]["properties"]
+    if case.meta.generation.mode.is_positive:
+        return _is_readable(case.body.get("prompt", "a"))
+    fields = _fields(case)
     texts = [name for name, field in fields.items() if field.get("type") == "string" and name not in _FILES]
     return all(isinstance(case.body[name], str) for name in texts if name in case.body)
 
 
+def _fields(case: Any) -> dict[str, Any]:
+    """Return the fields of a form, as they are described."""
+    if case.media_type != "multipart/form-data":
+        return {}
+    content = case.operation.definition.raw["requestBody"]["content"]
+    found: dict[str, Any] = content["multipart/form-data"]["schema"]["properties"]
+    return found
+
+
 def _is_readable(prompt: Any) -> bool:
     return not isinstance(prompt, str) or bool(re.search("[0-9A-Za-z]", prompt))
-
-
-def _is_form(case: Any) -> bool:
-    return case.media_type == "multipart/form-data" and isinstance(case.body, dict)

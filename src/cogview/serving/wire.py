@@ -122,7 +122,7 @@ def parsed(model: type[Body], data: Mapping[str, Any], *, is_form: bool = False)
         if isinstance(value, str) and not _is_encodable(value):
             raise WireError(
                 400,
-                f"{name}: it holds half a character (a lone surrogate): leave that out",
+                f"{name}: it holds bytes that are no UTF-8, or half a character (a lone surrogate): leave those out",
                 param=name,
                 code="invalid_value",
             )
@@ -282,9 +282,9 @@ class _Form:
         self._num_texts += 1
         if self._num_texts > MAX_TEXTS:
             raise ValueError(f"it has more than {MAX_TEXTS} fields")
-        name = _utf8(field.field_name)
+        name = _text(field.field_name)
         if field.content_type is None or field.content_type.startswith("text/"):
-            self.items.append((name, _utf8(field.value)))
+            self.items.append((name, _text(field.value)))
         else:  # files need not have names
             self._take_file(name, BytesIO(field.value or b""))
 
@@ -295,7 +295,7 @@ class _Form:
             ValueError: there are too many.
         """
         file.file_object.seek(0)
-        self._take_file(_utf8(file.field_name), file.file_object)
+        self._take_file(_text(file.field_name), file.file_object)
 
     def _take_file(self, name: str, file: BinaryIO) -> None:
         self._num_files += 1
@@ -308,11 +308,9 @@ class _Form:
         self.is_whole = True
 
 
-def _utf8(data: bytes | None) -> str:
-    try:
-        return (data or b"").decode()
-    except UnicodeDecodeError as error:
-        raise ValueError("a field is not in UTF-8") from error
+def _text(data: bytes | None) -> str:
+    """Return what is to be UTF-8; what is not stays visible, and is refused in fields that mean something."""
+    return (data or b"").decode(errors="surrogateescape")
 
 
 def form_fields(form: FormData, model: type[Body]) -> Body:
