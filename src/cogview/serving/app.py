@@ -9,16 +9,18 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from cogview.serving.guards import Guards
 from cogview.serving.images_api import ImagesApi
 from cogview.serving.job_store import JobStore
 from cogview.serving.jobs import Jobs
+from cogview.serving.openapi import document
+from cogview.serving.operations import routes_of
 from cogview.serving.options import ServerOptions
 from cogview.serving.page_api import PageApi
 from cogview.serving.state import ServerState
+from cogview.serving.table import table
 from cogview.serving.temporary_files import TemporaryFiles
 from cogview.serving.wire import WireError
 
@@ -51,14 +53,23 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
         await jobs.close()
 
     async def livez(request: Request) -> Response:
+        """Say whether the engine goes on."""
         silent = max(link.silent_seconds for link in jobs.links)
         is_alive = silent < MAX_SILENT_SECONDS
         return JSONResponse({"alive": is_alive, "silent_seconds": round(silent, 1)}, 200 if is_alive else 503)
 
     async def readyz(request: Request) -> Response:
+        """Say whether pictures are drawn."""
         is_ready = jobs.is_ready and not jobs.is_draining
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
+    async def described(request: Request) -> Response:
+        """Describe all of this."""
+        known = (link.facts for link in jobs.links)
+        facts = next((each for each in known if each is not None), None)
+        return JSONResponse(document(operations, options, facts))
+
+    operations = table(images=ImagesApi(state), page=page, livez=livez, readyz=readyz, described=described)
     middleware = []
     if options.cors_origins:
         middleware.append(
@@ -70,12 +81,7 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
             )
         )
     app = Starlette(
-        routes=[
-            Route("/livez", livez),
-            Route("/readyz", readyz),
-            *ImagesApi(state).routes(),
-            *([] if page is None else page.routes()),
-        ],
+        routes=routes_of(operations),
         middleware=middleware,
         exception_handlers={WireError: _wire_error, HTTPException: _http_error},  # type: ignore[dict-item]
         lifespan=lifespan,

@@ -25,6 +25,7 @@ from cogview.serving.messages import (
     Preview,
     Refused,
     Told,
+    given_pixels,
 )
 from cogview.serving.options import ServerOptions
 
@@ -103,6 +104,11 @@ class Job:
     def cost(self) -> int:
         """Return how many requests it is for the engine."""
         return len(self.work.seeds) if isinstance(self.work, DrawJob) else 1
+
+    @property
+    def num_bytes(self) -> int:
+        """Return how much memory its pictures take."""
+        return sum(len(each.data) for each in given_pixels(self.work))
 
     @property
     def is_over(self) -> bool:
@@ -262,10 +268,17 @@ class Jobs:
     def _check_room(self, job: Job) -> None:
         options, (account, *_) = self._options, job.client
         share = options.max_client_share
-        is_full = self.num_jobs >= options.max_jobs or self.num_waiting + job.cost > options.max_waiting
+        own_bytes = sum(each.num_bytes for each in self._jobs.values() if each.client[0] == account)
+        num_bytes = sum(each.num_bytes for each in self._jobs.values())
+        is_full = (
+            self.num_jobs >= options.max_jobs
+            or self.num_waiting + job.cost > options.max_waiting
+            or num_bytes + job.num_bytes > options.max_job_bytes
+        )
         has_enough = (
             self._num_of_client[account] >= options.max_jobs * share
             or self._cost_of_client[account] + job.cost > options.max_waiting * share
+            or own_bytes + job.num_bytes > options.max_job_bytes * share
         )
         if is_full or has_enough:
             wait = self.seconds_for(0) or 5.0

@@ -106,6 +106,14 @@ class UpscaleJob:
 AnyJob: TypeAlias = DrawJob | CaptionJob | RankJob | UpscaleJob
 
 
+def given_pixels(job: AnyJob) -> tuple[Pixels, ...]:
+    """Return the pictures that a job was given."""
+    if isinstance(job, RankJob):
+        return job.images
+    given = (job.image, job.mask) if isinstance(job, DrawJob) else (job.image,)
+    return tuple(each for each in given if isinstance(each, Pixels))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Begin:
     """A job for the engine.
