@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from cogview.serving.a1111_api import A1111Api
 from cogview.serving.guards import Guards
 from cogview.serving.images_api import ImagesApi
 from cogview.serving.job_store import JobStore
@@ -74,6 +75,7 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
             Route("/livez", livez),
             Route("/readyz", readyz),
             *ImagesApi(state).routes(),
+            *A1111Api(state).routes(),
             *([] if page is None else page.routes()),
         ],
         middleware=middleware,
@@ -84,13 +86,13 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
 
 
 async def _wire_error(request: Request, error: WireError) -> Response:
-    return error.response()
+    return error.response(request.url.path)
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     told = {404: "there is nothing here", 405: "that method is not for this address"}
     response = WireError(
         error.status_code, told.get(error.status_code, error.detail), code=f"http_{error.status_code}"
-    ).response()
+    ).response(request.url.path)
     response.headers.update(error.headers or {})
     return response

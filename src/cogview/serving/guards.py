@@ -96,7 +96,7 @@ class Guards:
             except WireError as error:
                 if status:
                     raise
-                await error.response()(scope, receive, sending)
+                await error.response(scope["path"])(scope, receive, sending)
         except ClientIsGone:
             status = status or 499
         except Exception as error:
@@ -108,7 +108,7 @@ class Guards:
                 500, f"the server failed; its log has more about {number}", code="server_error"
             )
             with contextlib.suppress(ClientIsGone):
-                await failure.response()(scope, receive, sending)
+                await failure.response(scope["path"])(scope, receive, sending)
         finally:
             seconds = time.monotonic() - started
             self._on_answer(scope["path"], scope["method"], status, seconds)
