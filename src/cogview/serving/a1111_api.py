@@ -191,7 +191,9 @@ class A1111Api:
         await asyncio.to_thread(decoded, data, "image", limit)  # refuses what must not be opened
         with Image.open(BytesIO(data), formats=FORMATS) as opened:
             facts = read_facts(opened) or {}
-        told_facts = {name: str(value) for name, value in facts.items() if not isinstance(value, dict | list)}
+        told_facts = {
+            name: str(value) for name, value in facts.items() if not isinstance(value, dict | list | None)
+        }
         info = infotext(told_facts) if told_facts else ""
         return _json({"info": info, "items": told_facts, "parameters": told_facts})
 

@@ -90,7 +90,7 @@ async def _wire_error(request: Request, error: WireError) -> Response:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    told = {404: "there is nothing here", 405: "that method is not for this address"}
+    told = {404: "there is nothing here; see /openapi.json", 405: "that method is not for this address"}
     response = WireError(
         error.status_code, told.get(error.status_code, error.detail), code=f"http_{error.status_code}"
     ).response(request.url.path)

@@ -25,6 +25,7 @@ LOG = logging.getLogger("cogview.serving")
 
 _OPEN_PATHS = ("/livez", "/readyz", "/", "/favicon.ico", "/openapi.json")
 _OPEN_FOLDERS = ("/page/", "/files/", "/pictures/")
+_API_FOLDERS = ("/v1/", "/sdapi/", "/api/")
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self' blob: data:; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -62,6 +63,8 @@ class Guards:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["path"].startswith(_API_FOLDERS):  # a redirect would lose some clients' bodies or keys
+            scope = {**scope, "path": scope["path"].rstrip("/")}
         headers = Headers(scope=scope)
         number = headers.get("x-request-id", "")
         if not (0 < len(number) <= 64 and number.isascii() and number.replace("-", "").isalnum()):

@@ -2,7 +2,7 @@
 
 import base64
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -329,7 +329,7 @@ class _Drawn:
             answer["unknown_words"] = list(accepted.unknown_words)
         return answer
 
-    async def streamed(self, num_partial: int) -> AsyncIterator[bytes]:
+    async def streamed(self, num_partial: int) -> AsyncGenerator[bytes, None]:
         """Yield the answer's events."""
         nums_partial: dict[int, int] = {}
         is_begun = False
@@ -374,7 +374,8 @@ class _Drawn:
         return sse_comment("accepted")
 
 
-async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for each in rest:
-        yield each
+async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(rest):  # a client that leaves ends its job at once
+        yield first
+        async for each in rest:
+            yield each
