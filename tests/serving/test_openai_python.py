@@ -134,14 +134,13 @@ def test_a_mask_says_what_is_drawn_anew(client: openai.OpenAI) -> None:
 
 
 def test_without_a_mask_a_picture_is_varied(client: openai.OpenAI) -> None:
-    image = client.images.generate(**SMALL).data[0].b64_json
-    answer = client.images.edit(
-        image=base64.b64decode(image), prompt="two umbrellas on a yellow ground", n=2, size="128x128"
-    )
-    first, second = (opened(each.b64_json) for each in answer.data)
-    assert answer.usage.output_tokens == 2 * 16 * 16
-    assert first.size == (128, 128)
-    assert not equal(first, second)
+    image = base64.b64decode(client.images.generate(**SMALL).data[0].b64_json)
+    varied = {"n": 4, "size": "128x128", "extra_body": {"seed": 1, "temperature": 5, "top_p": 1.0}}
+    answer = client.images.edit(image=image, prompt="a blue fish", **varied)
+    assert answer.usage.output_tokens == 4 * 16 * 16
+    pictures = [opened(each.b64_json) for each in answer.data]
+    assert len({picture.tobytes() for picture in pictures}) == 4
+    assert {picture.size for picture in pictures} == {(128, 128)}
 
 
 def test_an_edit_is_streamed(client: openai.OpenAI) -> None:
