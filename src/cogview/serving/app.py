@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
+from cogview.serving.a1111_api import A1111Api
 from cogview.serving.guards import Guards
 from cogview.serving.images_api import ImagesApi
 from cogview.serving.job_store import JobStore
@@ -81,7 +82,7 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
             )
         )
     app = Starlette(
-        routes=routes_of(operations),
+        routes=[*routes_of(operations), *A1111Api(state).routes()],
         middleware=middleware,
         exception_handlers={WireError: _wire_error, HTTPException: _http_error},  # type: ignore[dict-item]
         lifespan=lifespan,
@@ -90,13 +91,13 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
 
 
 async def _wire_error(request: Request, error: WireError) -> Response:
-    return error.response()
+    return error.response(request.url.path)
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    told = {404: "there is nothing here", 405: "that method is not for this address"}
+    told = {404: "there is nothing here; see /openapi.json", 405: "that method is not for this address"}
     response = WireError(
         error.status_code, told.get(error.status_code, error.detail), code=f"http_{error.status_code}"
-    ).response()
+    ).response(request.url.path)
     response.headers.update(error.headers or {})
     return response
