@@ -54,8 +54,8 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
         await jobs.close()
 
     async def livez(request: Request) -> Response:
-        """Say whether the engine goes on."""
-        silent = max(link.silent_seconds for link in jobs.links)
+        """Say whether an engine goes on; one that hangs is begun anew by its link, while the others go on."""
+        silent = min(link.silent_seconds for link in jobs.links)
         is_alive = silent < MAX_SILENT_SECONDS
         return JSONResponse({"alive": is_alive, "silent_seconds": round(silent, 1)}, 200 if is_alive else 503)
 

@@ -316,3 +316,22 @@ class Told:
 
 
 Report: TypeAlias = Ready | CannotBegin | Alive | Told
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """A replica's engine is dead, and another is begun.
+
+    Args:
+        message: why, as far as is known.
+    """
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Here:
+    """A replica can be reached."""
+
+
+ReplicaReport: TypeAlias = Ready | Alive | Lost | Here
