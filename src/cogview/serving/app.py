@@ -18,6 +18,7 @@ from cogview.serving.job_store import JobStore
 from cogview.serving.jobs import Jobs
 from cogview.serving.options import ServerOptions
 from cogview.serving.page_api import PageApi
+from cogview.serving.page_files import PageFiles
 from cogview.serving.state import ServerState
 from cogview.serving.temporary_files import TemporaryFiles
 from cogview.serving.wire import WireError
@@ -74,7 +75,7 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
             Route("/livez", livez),
             Route("/readyz", readyz),
             *ImagesApi(state).routes(),
-            *([] if page is None else page.routes()),
+            *([] if page is None else [*page.routes(), *PageFiles().routes()]),
         ],
         middleware=middleware,
         exception_handlers={WireError: _wire_error, HTTPException: _http_error},  # type: ignore[dict-item]
