@@ -89,7 +89,7 @@ export class History {
     const when = element('span', { class: 'card-when' });
     const opener = element(
       'button',
-      { type: 'button', class: 'card-button', 'aria-label': t('show', job.text), on: { click: () => this.actions.show(job) } },
+      { type: 'button', class: 'card-button', on: { click: () => this.actions.show(job) } },
       mosaic,
       element('span', { class: 'card-text', lang: '' }, job.text),
       when,

@@ -265,6 +265,7 @@ async function start() {
   text.value = keep('sessionStorage', 'cogview-text') ?? '';
   facts = await factsAtLast();
   settings.setFacts(facts);
+  stage.grid = facts.grid;
   chips = new Chips(facts, text, (words) => {
     write(words);
     text.focus();

@@ -40,8 +40,17 @@ export function notesOf(job) {
   return found;
 }
 
+/** Return as a shape what is drawn of a picture: whole rows of codes, and a part of the next. */
+function drawnPart(share, [rows, columns]) {
+  const codes = Math.round(share * rows * columns);
+  const [row, column] = [Math.floor(codes / columns), codes % columns];
+  const [top, bottom, right] = [row / rows, Math.min((row + 1) / rows, 1), column / columns].map((value) => `${value * 100}%`);
+  return `polygon(0 0, 100% 0, 100% ${top}, ${right} ${top}, ${right} ${bottom}, 0 ${bottom})`;
+}
+
 /** The stage. `actions` are what its buttons do: open, again, remove. */
 export class Stage {
+  grid = [16, 16]; // rows and columns of codes
   #section = byId('stage');
   #job = null;
   #tiles = new Map();
@@ -167,6 +176,7 @@ export class Stage {
         tile.classList.remove('growing');
         opener.disabled = false;
         image.src = picture.url;
+        image.style.clipPath = '';
         if (preview && !isStill()) image.animate?.([{ opacity: 0.6 }, { opacity: 1 }], { duration: 400 });
       }
       image.alt = altOf(job, picture);
@@ -174,6 +184,7 @@ export class Stage {
       this.#badge(tile, picture);
     } else if (preview) {
       image.src = preview.image;
+      image.style.clipPath = job.is_edit ? '' : drawnPart(preview.share, this.grid);
       image.alt = t('growing', job.text, seed - job.seed + 1);
     } else {
       opener.setAttribute('aria-label', t('growing', job.text, seed - job.seed + 1));
