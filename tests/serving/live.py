@@ -69,4 +69,6 @@ def live_server(*arguments: str | Path, stop: int = signal.SIGTERM) -> Iterator[
         except subprocess.TimeoutExpired:
             process.kill()
             raise
+        reading.join(20)
         process.stdout.close()
+        process.stderr.close()
