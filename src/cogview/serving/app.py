@@ -20,6 +20,7 @@ from cogview.serving.openapi import document
 from cogview.serving.operations import routes_of
 from cogview.serving.options import ServerOptions
 from cogview.serving.page_api import PageApi
+from cogview.serving.page_files import PageFiles
 from cogview.serving.state import ServerState
 from cogview.serving.table import table
 from cogview.serving.temporary_files import TemporaryFiles
@@ -82,7 +83,11 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
             )
         )
     app = Starlette(
-        routes=[*routes_of(operations), *A1111Api(state).routes()],
+        routes=[
+            *routes_of(operations),
+            *A1111Api(state).routes(),
+            *([] if page is None else PageFiles().routes()),
+        ],
         middleware=middleware,
         exception_handlers={WireError: _wire_error, HTTPException: _http_error},  # type: ignore[dict-item]
         lifespan=lifespan,

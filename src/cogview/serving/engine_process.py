@@ -48,6 +48,7 @@ from cogview.serving.messages import (
     UpscaleJob,
 )
 from cogview.serving.options import EngineOptions
+from cogview.serving.suggestions import suggestions
 
 PREVIEWS = PreviewOptions(per_second=10, max_share=0.05)
 _WAIT_SECONDS = 0.5
@@ -135,6 +136,7 @@ class EngineProcess:
             captioners=tuple(pipeline.captioner_names),
             magnifiers=tuple(pipeline.magnifier_names),
             words=tuple(common),
+            suggestions=suggestions(pipeline.model),
             num_parameters=parts.config.num_parameters,
             device=pipeline.device.type,
         )
