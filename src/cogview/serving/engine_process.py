@@ -289,10 +289,11 @@ class EngineProcess:
             time.sleep(1)
             if time.monotonic() - self._ticked > self._options.stuck_seconds:
                 continue
+            studio = self._studio
             self._send(
                 Alive(
-                    num_running=len(self._number_of),
-                    num_waiting=0 if self._studio is None else self._studio.num_pending,
+                    num_running=0 if studio is None else studio.num_running,
+                    num_waiting=0 if studio is None else studio.num_pending - studio.num_running,
                     num_passes=self._engine.num_passes,
                     num_codes=self._num_codes,
                     seconds_per_code=self._seconds_per_code,
