@@ -27,6 +27,7 @@ from cogview.serving.schemas import EditRequest, ImageRequest, Sampling, side_of
 from cogview.serving.wire import WireError
 
 MEDIA_TYPES: dict[FileFormat, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
+_LOOK_SECONDS = 0.5  # after which is looked again whether a client is still there
 _OPTION_NAMES = ("temperature", "top_k", "top_p", "guidance", "adapter_strength", "balance_words")
 
 
@@ -212,18 +213,20 @@ async def told(
     """Yield what is told of a job, and None when nothing was for a while. It is stopped if its client leaves.
 
     Raises:
-        WireError: it was refused, or failed.
+        WireError: it was refused, or failed, or its client has left.
     """
     events = job.log.read()
     following: asyncio.Task[tuple[int, LogEvent]] | None = None
-    quiet_since = time.monotonic()
+    quiet_since = looked_at = time.monotonic()
     try:
         while True:
             following = following or asyncio.ensure_future(anext(events))
-            done, _ = await asyncio.wait([following], timeout=0.5)
-            if not done:
+            done, _ = await asyncio.wait([following], timeout=_LOOK_SECONDS)
+            if time.monotonic() - looked_at >= _LOOK_SECONDS:  # however much is told
+                looked_at = time.monotonic()
                 if await request.is_disconnected():
-                    return
+                    raise WireError(499, "the client has left", code="client_left")
+            if not done:
                 if time.monotonic() - quiet_since >= quiet_seconds:
                     quiet_since = time.monotonic()
                     yield None

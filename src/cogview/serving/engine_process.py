@@ -48,6 +48,7 @@ from cogview.serving.messages import (
     UpscaleJob,
 )
 from cogview.serving.options import EngineOptions
+from cogview.serving.suggestions import suggestions
 
 PREVIEWS = PreviewOptions(per_second=10, max_share=0.05)
 _WAIT_SECONDS = 0.5
@@ -135,6 +136,7 @@ class EngineProcess:
             captioners=tuple(pipeline.captioner_names),
             magnifiers=tuple(pipeline.magnifier_names),
             words=tuple(common),
+            suggestions=suggestions(pipeline.model),
             num_parameters=parts.config.num_parameters,
             device=pipeline.device.type,
         )
@@ -287,10 +289,11 @@ class EngineProcess:
             time.sleep(1)
             if time.monotonic() - self._ticked > self._options.stuck_seconds:
                 continue
+            studio = self._studio
             self._send(
                 Alive(
-                    num_running=len(self._number_of),
-                    num_waiting=0 if self._studio is None else self._studio.num_pending,
+                    num_running=0 if studio is None else studio.num_running,
+                    num_waiting=0 if studio is None else studio.num_pending - studio.num_running,
                     num_passes=self._engine.num_passes,
                     num_codes=self._num_codes,
                     seconds_per_code=self._seconds_per_code,

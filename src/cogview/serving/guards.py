@@ -27,6 +27,7 @@ LOG = logging.getLogger("cogview.serving")
 
 _OPEN_PATHS = ("/livez", "/readyz", "/", "/favicon.ico", "/openapi.json")
 _OPEN_FOLDERS = ("/page/", "/files/", "/pictures/")
+_API_FOLDERS = ("/v1/", "/sdapi/", "/api/")
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self' blob: data:; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -44,14 +45,14 @@ class Guards:
     Args:
         app: what is guarded.
         options: what is taken.
-        on_answer: is told path, method, status and seconds of each answer.
+        on_answer: is told the scope, status and seconds of each answer; 499 if the client left.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         options: ServerOptions,
-        on_answer: Callable[[str, str, int, float], None] = lambda *_: None,
+        on_answer: Callable[[Scope, int, float], None] = lambda *_: None,
     ) -> None:
         self._app = app
         self._options = options
@@ -64,6 +65,8 @@ class Guards:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["path"].startswith(_API_FOLDERS):  # a redirect would lose some clients' bodies or keys
+            scope = {**scope, "path": scope["path"].rstrip("/")}
         headers = Headers(scope=scope)
         number = headers.get("x-request-id", "")
         if not (0 < len(number) <= 64 and number.isascii() and number.replace("-", "").isalnum()):
@@ -96,7 +99,7 @@ class Guards:
             except WireError as error:
                 if status:
                     raise
-                await error.response()(scope, receive, sending)
+                await error.response(scope["path"])(scope, receive, sending)
         except (ClientIsGone, ClientDisconnect):
             status = status or 499
         except Exception as error:
@@ -108,10 +111,10 @@ class Guards:
                 500, f"the server failed; its log has more about {number}", code="server_error"
             )
             with contextlib.suppress(ClientIsGone):
-                await failure.response()(scope, receive, sending)
+                await failure.response(scope["path"])(scope, receive, sending)
         finally:
             seconds = time.monotonic() - started
-            self._on_answer(scope["path"], scope["method"], status, seconds)
+            self._on_answer(scope, status, seconds)
             LOG.info(
                 "request",
                 extra={

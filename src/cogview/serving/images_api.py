@@ -2,7 +2,7 @@
 
 import base64
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -241,9 +241,7 @@ class _Drawn:
         """Return what is said of all pictures of the request."""
         side = self.work.options["size_pixels"]
         return {
-            "created": int(time.time()),
             "size": f"{side}x{side}",
-            "quality": "auto",
             "background": "opaque",
             "output_format": self.kind.name,
         }
@@ -264,13 +262,17 @@ class _Drawn:
             "total_tokens": num_text + num_image + num_out,
         }
 
-    async def datum(self, picture: Picture) -> dict[str, Any]:
+    def common_of_event(self) -> dict[str, Any]:
+        """Return what is said in each event of a stream; "auto" is a quality there alone."""
+        return self.common() | {"created_at": int(time.time()), "quality": "auto"}
+
+    async def datum(self, picture: Picture, response_format: str | None) -> dict[str, Any]:
         """Return a picture as an answer has it."""
         file = await self.kind.file(
             picture.pixels, self.work.text, picture_facts(self.facts, self.work, picture)
         )
         accepted = self.job.accepted
-        shown = self.state.shown(self.request, file, MEDIA_TYPES[self.kind.name], self.fields.response_format)
+        shown = self.state.shown(self.request, file, MEDIA_TYPES[self.kind.name], response_format)
         read = picture.drawn_text or (self.work.text if accepted is None else accepted.text)
         found = {**shown, "revised_prompt": read, "seed": picture.seed}
         if picture.caption_loss is not None:
@@ -283,10 +285,11 @@ class _Drawn:
         async with aclosing(told(self.state.jobs, self.job, self.request)) as events:
             async for event in events:
                 if isinstance(event, Picture):
-                    pictures[event.place] = await self.datum(event)
+                    pictures[event.place] = await self.datum(event, self.fields.response_format)
         if len(pictures) < (self.fields.n or 1):
             raise WireError(503, "it was given up: try again", code="given_up", retry_seconds=1)
         answer = self.common() | {
+            "created": int(time.time()),
             "data": [pictures[place] for place in sorted(pictures)],
             "usage": self.usage(),
         }
@@ -295,7 +298,7 @@ class _Drawn:
             answer["unknown_words"] = list(accepted.unknown_words)
         return answer
 
-    async def streamed(self, num_partial: int) -> AsyncIterator[bytes]:
+    async def streamed(self, num_partial: int) -> AsyncGenerator[bytes, None]:
         """Yield the answer's events."""
         nums_partial: dict[int, int] = {}
         is_begun = False
@@ -320,7 +323,8 @@ class _Drawn:
             return sse_comment(f"queued position={event.position}{seconds}")
         if isinstance(event, Picture):
             completed = f"{self.name}.completed"
-            content = self.common() | await self.datum(event) | {"usage": self.usage()}
+            datum = await self.datum(event, "b64_json")  # events have no urls
+            content = self.common_of_event() | datum | {"usage": self.usage()}
             return sse({"type": completed, **content}, event=completed)
         if isinstance(event, Preview):
             number = nums_partial.get(event.candidate, 0)
@@ -334,13 +338,14 @@ class _Drawn:
                 "type": partial,
                 "b64_json": base64.b64encode(data).decode(),
                 "partial_image_index": number,
-                **self.common(),
+                **self.common_of_event(),
             }
             return sse(content, event=partial)
         return sse_comment("accepted")
 
 
-async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for each in rest:
-        yield each
+async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(rest):  # a client that leaves ends its job at once
+        yield first
+        async for each in rest:
+            yield each

@@ -157,6 +157,7 @@ class ModelFacts:
         words: that the captions had which it learnt; none if they are not known.
         num_parameters: of the transformer.
         device: where it is computed.
+        suggestions: sentences that it can draw, by language.
     """
 
     name: str
@@ -172,6 +173,7 @@ class ModelFacts:
     words: tuple[str, ...]
     num_parameters: int
     device: str
+    suggestions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,3 +318,22 @@ class Told:
 
 
 Report: TypeAlias = Ready | CannotBegin | Alive | Told
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """A replica's engine is dead, and another is begun.
+
+    Args:
+        message: why, as far as is known.
+    """
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Here:
+    """A replica can be reached."""
+
+
+ReplicaReport: TypeAlias = Ready | Alive | Lost | Here

@@ -15,6 +15,7 @@ class EngineOptions:
         name: of the model, for clients.
         device: as for `cogview.load`, as are `dtype`, `max_batch`, `memory` and `cache`.
         stuck_seconds: after so long a pass the engine counts as dead.
+        num_threads: that compute on a CPU; as many as PyTorch takes by itself if None.
     """
 
     model: str | None = None
@@ -25,6 +26,7 @@ class EngineOptions:
     memory: str | None = None
     cache: CacheName = "auto"
     stuck_seconds: float = 120.0
+    num_threads: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -317,12 +317,18 @@ class PageApi:
         log = live.log
         if not log.num_readers:
             return
+        assert live.job is not None
+        assert isinstance(live.job.work, DrawJob)
+        # A job that was begun again has only the seeds that were not drawn yet.
+        seed = live.job.work.seeds[event.candidate]
+        candidate = live.kept.work.seeds.index(seed)
         data = base64.b64encode(await _PREVIEW_KIND.file(event.pixels)).decode()
-        log.forget(lambda other: other["type"] == "preview" and other["candidate"] == event.candidate)
+        log.forget(lambda other: other["type"] == "preview" and other["candidate"] == candidate)
         log.add(
             {
                 "type": "preview",
-                "candidate": event.candidate,
+                "candidate": candidate,
+                "seed": seed,
                 "share": round(event.share, 3),
                 "image": f"data:image/webp;base64,{data}",
             }

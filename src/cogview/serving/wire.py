@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 from PIL import Image, ImageChops
@@ -82,12 +82,13 @@ class WireError(Exception):
         kind = _KINDS.get(self.status, "server_error")
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> Response:
-        """Return the answer to the request."""
+    def response(self, path: str = "") -> Response:
+        """Return the answer to a request for a path: clients of Automatic1111's read `detail`."""
         headers = {} if self.retry_seconds is None else {"Retry-After": str(self.retry_seconds)}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        return JSONResponse(self.content, self.status, headers)
+        detail = {"detail": str(self)} if path.startswith("/sdapi/") else {}
+        return JSONResponse(self.content | detail, self.status, headers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,7 +337,9 @@ async def uploaded(value: object, name: str, max_pixels: int, *, is_mask: bool =
         raise WireError(400, f"{name} must be a file", param=name, code="invalid_image")
     data = await value.read()
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_DECODERS, decoded, data, name, max_pixels, is_mask)
+    return await loop.run_in_executor(
+        _DECODERS, decoded, data, name, max_pixels, "transparent" if is_mask else None
+    )
 
 
 def reduced(pixels: Pixels, side_pixels: int) -> Pixels:
@@ -359,23 +362,31 @@ def from_base64(text: str, name: str) -> bytes:
         raise WireError(400, f"{name} is no base64", param=name, code="invalid_image") from error
 
 
-def decoded(data: bytes, name: str, max_pixels: int, is_mask: bool = False) -> Upload:
+def decoded(
+    data: bytes, name: str, max_pixels: int, mask: Literal["transparent", "opaque"] | None = None
+) -> Upload:
     """Return a picture of its file; how large it is is looked at before it is decoded.
+
+    Args:
+        data: the file.
+        name: of the field, for errors.
+        max_pixels: that it may have.
+        mask: what of a mask is drawn anew, if it is one and has transparency.
 
     Raises:
         WireError: it is no picture that is taken.
     """
     try:
-        if is_mask:
-            return Upload(pixels=Pixels.of(_as_mask(data, max_pixels)), data=data)
+        if mask is not None:
+            return Upload(pixels=Pixels.of(_as_mask(data, max_pixels, mask)), data=data)
         return Upload(pixels=Pixels.of(read_image(BytesIO(data), max_pixels)), data=data)
     except UnusableImage as error:
         message = str(error).removeprefix("the picture: ")
         raise WireError(400, f"{name}: {message}", param=name, code="invalid_image") from error
 
 
-def _as_mask(data: bytes, max_pixels: int) -> Image.Image:
-    """Return what is to be drawn anew as white: what is transparent, or else what is light.
+def _as_mask(data: bytes, max_pixels: int, drawn: Literal["transparent", "opaque"]) -> Image.Image:
+    """Return what is to be drawn anew as white: what is transparent, or opaque, or else what is light.
 
     Raises:
         UnusableImage: it is no picture that can be read.
@@ -385,7 +396,7 @@ def _as_mask(data: bytes, max_pixels: int) -> Image.Image:
         if opened.has_transparency_data:
             alpha = opened.convert("RGBA").getchannel("A")
             if np.asarray(alpha).min() < 255:
-                return ImageChops.invert(alpha)
+                return ImageChops.invert(alpha) if drawn == "transparent" else alpha
     return lightness
 
 

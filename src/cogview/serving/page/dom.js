@@ -1,0 +1,87 @@
+// Small helpers around the document. Text becomes text nodes, never markup.
+
+export const byId = (id) => document.getElementById(id);
+
+const SVG = 'http://www.w3.org/2000/svg';
+
+/** Return a new element. `on` holds listeners, `data` data attributes; all else is attributes. */
+export function element(tag, options = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name === 'on') {
+      for (const [type, listener] of Object.entries(value)) made.addEventListener(type, listener);
+    } else if (name === 'data') {
+      Object.assign(made.dataset, value);
+    } else {
+      made.setAttribute(name, value === true ? '' : String(value));
+    }
+  }
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return made;
+}
+
+/** Return one of the icons that stand in the page. */
+export function icon(name) {
+  const made = document.createElementNS(SVG, 'svg');
+  made.setAttribute('aria-hidden', 'true');
+  const use = document.createElementNS(SVG, 'use');
+  use.setAttribute('href', `#i-${name}`);
+  made.append(use);
+  return made;
+}
+
+/** Return a button with an icon and words, or with an icon whose words are its label. */
+export function button(words, listener, { kind = 'plain', icon: name, isIconOnly = false, ...options } = {}) {
+  const label = isIconOnly ? { 'aria-label': words, title: words } : {};
+  const classes = isIconOnly ? `${kind} icon-only` : kind;
+  return element(
+    'button',
+    { type: 'button', class: classes, on: { click: listener }, ...label, ...options },
+    name ? icon(name) : null,
+    isIconOnly ? null : element('span', {}, words),
+  );
+}
+
+export const isStill = () => matchMedia('(prefers-reduced-motion: reduce)').matches;
+
+export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** Tell those who listen rather than look. */
+export function announce(words) {
+  byId('live').textContent = words;
+}
+
+/** Read or write what this browser keeps; where that is forbidden, nothing is kept. */
+export function keep(storage, name, value) {
+  try {
+    if (value === undefined) return window[storage].getItem(name);
+    if (value === null) window[storage].removeItem(name);
+    else window[storage].setItem(name, value);
+  } catch {
+    // Storage is forbidden or full.
+  }
+  return null;
+}
+
+/** Run a change of the layout, and let what moved by it glide to its new place. */
+export function glide(parent, change) {
+  if (isStill() || !parent.animate) {
+    change();
+    return;
+  }
+  const before = new Map([...parent.children].map((child) => [child, child.getBoundingClientRect()]));
+  change();
+  for (const child of parent.children) {
+    const old = before.get(child);
+    if (!old?.width) continue;
+    const now = child.getBoundingClientRect();
+    const [x, y] = [old.left - now.left, old.top - now.top];
+    const scale = old.width / (now.width || 1);
+    if (Math.abs(x) + Math.abs(y) < 1 && Math.abs(scale - 1) < 0.01) continue;
+    child.animate(
+      [{ transformOrigin: '0 0', transform: `translate(${x}px, ${y}px) scale(${scale})` }, { transformOrigin: '0 0', transform: 'none' }],
+      { duration: 650, easing: 'cubic-bezier(.22,.8,.24,1)' },
+    );
+  }
+}

@@ -1,0 +1,315 @@
+// A picture, large, and what can be done with it.
+
+import * as api from './api.js';
+import { announce, button, byId, element, icon } from './dom.js';
+import { copy, toast } from './dialogs.js';
+import { language, number, t } from './i18n.js';
+import { MaskEditor } from './mask.js';
+import * as settings from './settings.js';
+
+const NUM_CAPTIONS = 2;
+const FACTORS = [2, 4];
+
+/** The large view. `actions`: begin (a job), use (settings), write (a text). */
+export class Viewer {
+  #dialog = byId('viewer');
+  #sources = [];
+  #at = 0;
+  #larger = null;
+  #mask = null;
+
+  constructor(facts, actions) {
+    Object.assign(this, { facts, actions });
+    this.#dialog.addEventListener('close', () => this.#closed());
+    this.#dialog.addEventListener('click', (event) => {
+      if (event.target === this.#dialog) this.#dialog.close();
+    });
+    this.#dialog.addEventListener('keydown', (event) => {
+      if (this.#mask || event.target.matches('input, textarea')) return;
+      if (event.key === 'ArrowLeft') this.#turn(-1);
+      if (event.key === 'ArrowRight') this.#turn(1);
+    });
+  }
+
+  get source() {
+    return this.#sources[this.#at];
+  }
+
+  /** Show one of some pictures. */
+  open(sources, at = 0) {
+    this.#closed();
+    this.#sources = sources;
+    this.#at = at;
+    this.#show();
+    if (!this.#dialog.open) this.#dialog.showModal();
+    this.#dialog.scrollTop = 0;
+  }
+
+  close() {
+    this.#dialog.close();
+  }
+
+  #closed() {
+    this.#forgetLarger();
+    this.#mask = null;
+    for (const source of this.#sources) source.close();
+    this.#sources = [];
+  }
+
+  #forgetLarger() {
+    if (this.#larger) URL.revokeObjectURL(this.#larger.url);
+    this.#larger = null;
+  }
+
+  #turn(step) {
+    if (this.#sources.length < 2) return;
+    this.#forgetLarger();
+    this.#at = (this.#at + step + this.#sources.length) % this.#sources.length;
+    const focused = this.#dialog.ownerDocument.activeElement?.dataset.turn;
+    this.#show();
+    (focused && this.#dialog.querySelector(`[data-turn="${focused}"]`))?.focus();
+    announce(this.source.alt);
+  }
+
+  #show() {
+    const { source } = this;
+    this.#mask = null;
+    this.image = element('img', { src: source.url, alt: source.alt, draggable: false });
+    this.frame = element('div', { class: 'frame' }, this.image);
+    this.image.addEventListener('load', () => {
+      this.frame.style.setProperty('--ratio', this.image.naturalWidth / this.image.naturalHeight);
+      this.#offerLarger();
+    });
+    const turning = this.#sources.length > 1;
+    const turner = (words, step, name) =>
+      button(words, () => this.#turn(step), { kind: `plain turn ${name}`, icon: name, isIconOnly: true, 'data-turn': name });
+    this.side = element('div', { class: 'viewer-side' });
+    this.#dialog.replaceChildren(
+      element(
+        'div',
+        { class: 'viewer-body' },
+        element(
+          'div',
+          { class: 'viewer-picture' },
+          this.frame,
+          turning ? [turner(t('previous'), -1, 'left'), turner(t('next'), 1, 'right')] : null,
+        ),
+        this.side,
+        button(t('close'), () => this.close(), { kind: 'quiet close', icon: 'close', isIconOnly: true }),
+        element('div', { class: 'viewer-toasts', role: 'status' }),
+      ),
+    );
+    this.#showSide();
+  }
+
+  #showSide() {
+    const { source } = this;
+    const eyebrow = source.picture ? [] : [element('p', { class: 'eyebrow' }, source.facts ? t('ours') : t('foreign'))];
+    this.text = null;
+    if (!source.text) {
+      this.text = element('input', { id: 'source-text', maxlength: 32_000, placeholder: t('textHint') });
+    }
+    this.results = element('div', { class: 'results', role: 'status' });
+    this.magnifiers = element('div', { class: 'row magnifiers' });
+    this.side.replaceChildren(
+      ...eyebrow,
+      element('h2', { id: 'viewer-title', lang: '' }, source.title),
+      ...this.#notes().map((words) => element('p', { class: 'hint' }, words)),
+      this.#facts(),
+      ...(this.text ? [element('div', { class: 'field' }, element('label', { for: 'source-text' }, t('showsWhat')), this.text)] : []),
+      element(
+        'div',
+        { class: 'actions' },
+        this.magnifiers,
+        element(
+          'div',
+          { class: 'row' },
+          button(t('vary'), () => this.#vary(), { icon: 'vary' }),
+          button(t('redraw'), () => this.#redraw(), { icon: 'brush', 'data-action': 'redraw' }),
+          this.facts.captioners.length ? button(t('caption'), (event) => this.#caption(event.currentTarget), { icon: 'words' }) : null,
+        ),
+        this.results,
+        element('div', { class: 'row minor' }, this.#minor()),
+      ),
+    );
+    if (this.image.complete && this.image.naturalWidth) this.#offerLarger();
+  }
+
+  #notes() {
+    const { facts } = this.source;
+    const found = [];
+    if (typeof facts?.drawn_text === 'string') found.push(t('drawnText', facts.drawn_text.slice(0, 2000)));
+    if (facts?.is_plain) found.push(t('plainHint'));
+    return found;
+  }
+
+  #facts() {
+    const { facts } = this.source;
+    if (!facts) return element('dl', { class: 'facts', hidden: true });
+    const usable = settings.usable(facts);
+    const pairs = [
+      [t('seed'), usable.seed === undefined ? undefined : String(usable.seed)],
+      [t('sizeFact'), usable.size_pixels && t('pixels', usable.size_pixels)],
+      [t('style'), usable.adapter],
+      [t('guidance'), usable.guidance !== undefined && number(usable.guidance)],
+      [t('temperature'), usable.temperature !== undefined && number(usable.temperature)],
+      [t('topP'), usable.top_p !== undefined && number(usable.top_p)],
+      [t('capLoss'), typeof facts.caption_loss === 'number' && number(facts.caption_loss, 3)],
+    ].filter(([, value]) => value);
+    return element('dl', { class: 'facts' }, pairs.map(([name, value]) => element('div', {}, element('dt', {}, name), element('dd', {}, value))));
+  }
+
+  #minor() {
+    const { source } = this;
+    const name = (source.text || 'picture').replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-|-$/g, '').slice(0, 60);
+    const seed = source.facts && settings.usable(source.facts).seed;
+    this.download = element(
+      'a',
+      { class: 'quiet', href: source.url, download: `cogview-${name}${seed === undefined || seed === null ? '' : `-seed${seed}`}.png` },
+      icon('save'),
+      element('span', {}, t('download')),
+    );
+    if (!source.facts) return [this.download];
+    return [
+      this.download,
+      button(t('useSettings'), () => this.actions.use(source), { kind: 'quiet', icon: 'settings' }),
+      button(t('copySettings'), () => copy(JSON.stringify(source.facts, null, 2), t('copied')), { kind: 'quiet', icon: 'copy' }),
+      source.isShared ? button(t('share'), () => this.#share(), { kind: 'quiet', icon: 'link' }) : null,
+    ];
+  }
+
+  #share() {
+    const { source } = this;
+    copy(settings.linkOf(source.text, { ...settings.usable(source.facts), n: 1 }), t('linkCopied'));
+  }
+
+  /** Offer the factors that make this picture larger than it is. */
+  #offerLarger() {
+    const side = this.image.naturalWidth;
+    if (this.#larger || !this.facts.magnifiers.length || !this.magnifiers) return;
+    const coded = Math.min(...this.facts.sizes);
+    const isSquare = side === this.image.naturalHeight;
+    const factors = FACTORS.filter((factor) => !isSquare || coded * factor > side);
+    this.magnifiers.replaceChildren(
+      ...factors.map((factor) => {
+        const words = isSquare ? t('magnify', coded * factor) : t('magnifyBy', factor);
+        return button(words, (event) => this.#magnify(factor, event.currentTarget), { kind: 'primary', icon: 'larger' });
+      }),
+    );
+  }
+
+  async #magnify(factor, pressed, force = false) {
+    const { source } = this;
+    const done = busy(pressed, t('magnifying'));
+    try {
+      const found = await api.upscale({ image: await source.blob(), prompt: source.text, factor, force: force || null });
+      if (source !== this.source) return;
+      const blob = api.png(found.data[0].b64_json);
+      this.#larger = { url: URL.createObjectURL(blob), side: found.size.split('x')[0] };
+      this.#compare(true);
+      announce(t('magnified', this.#larger.side));
+    } catch (error) {
+      const again = error.code === 'refused' && !force;
+      this.#fail(error, again ? { words: t('magnifyAnyway'), do: () => this.#magnify(factor, pressed, true) } : null);
+    } finally {
+      done();
+    }
+  }
+
+  /** Show the magnified picture, or the original. */
+  #compare(isLarger) {
+    const { url, side } = this.#larger;
+    this.image.src = isLarger ? url : this.source.url;
+    this.download.href = this.image.src;
+    const toggle = button(t('before'), () => this.#compare(!isLarger), { kind: 'plain toggle', icon: 'larger', 'aria-pressed': String(!isLarger) });
+    this.magnifiers.replaceChildren(element('span', { class: 'hint' }, t('magnified', side)), toggle);
+    toggle.focus();
+  }
+
+  async #caption(pressed) {
+    const { source } = this;
+    const done = busy(pressed, t('captioning'));
+    try {
+      const found = await api.captions({ image: await source.blob(), n: NUM_CAPTIONS, language: language() });
+      if (source !== this.source) return;
+      this.results.replaceChildren(
+        element('p', { class: 'eyebrow' }, t('captions')),
+        ...found.data.map(({ text }) =>
+          element('p', { class: 'seen' }, element('span', { lang: '' }, text), button(t('takeCaption'), () => this.#take(text), { kind: 'text-button' })),
+        ),
+      );
+    } catch (error) {
+      this.#fail(error);
+    } finally {
+      done();
+    }
+  }
+
+  #take(text) {
+    if (this.text) this.text.value = text;
+    else this.actions.write(text);
+  }
+
+  #vary() {
+    const text = this.source.text || this.text.value.trim();
+    if (!text) {
+      toast(t('needsText'));
+      this.text.focus();
+      return;
+    }
+    this.#edit(text, { region: 0.5 });
+  }
+
+  #redraw() {
+    this.#forgetLarger();
+    this.image.src = this.source.url;
+    const { naturalWidth, naturalHeight } = this.image;
+    const scale = Math.max(256 / Math.min(naturalWidth, naturalHeight), 1);
+    const text = this.source.text || this.text.value.trim();
+    this.#mask = new MaskEditor(this.frame, Math.round(naturalWidth * scale), Math.round(naturalHeight * scale), text, {
+      redraw: (mask, words) => this.#edit(words, { mask }),
+      back: () => {
+        this.#mask.remove();
+        this.#mask = null;
+        this.#showSide();
+        this.side.querySelector('[data-action=redraw]').focus();
+      },
+    });
+    this.side.replaceChildren(element('h2', { id: 'viewer-title' }, t('maskTitle')), this.#mask.panel);
+    this.#mask.canvas.focus();
+  }
+
+  /** Begin a job over this picture, with its own settings, or the form's if it has none. */
+  async #edit(text, region) {
+    const { source } = this;
+    try {
+      const { n, seed, candidates, ...own } = source.facts ? settings.fields(settings.usable(source.facts)) : settings.asked();
+      const asked = settings.asked();
+      const fields = { ...own, prompt: text, n: asked.n, image: await source.blob(), ...region };
+      const begun = await api.edit(fields);
+      this.actions.begin(begun);
+      this.close();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #fail(error, action = null) {
+    if (!(error instanceof api.ApiError || error instanceof settings.WrongSetting)) throw error;
+    toast(error.told ?? error.message, action);
+  }
+}
+
+/** Show that a button's work goes on; the function that is returned ends that. */
+function busy(pressed, words) {
+  const label = pressed.querySelector('span');
+  const old = label.textContent;
+  label.textContent = words;
+  pressed.setAttribute('aria-busy', 'true');
+  pressed.disabled = true;
+  return () => {
+    label.textContent = old;
+    pressed.removeAttribute('aria-busy');
+    pressed.disabled = false;
+  };
+}
