@@ -9,7 +9,6 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    ValidationInfo,
     field_validator,
 )
 
@@ -22,7 +21,7 @@ MAX_TEXT = 32_000
 _REGION = r"^(|upper|lower|left|right|1|1\.0{1,6}|0?\.[0-9]{0,6}[1-9])$"
 
 
-def _flag(value: Any, info: ValidationInfo) -> Any:
+def _flag(value: Any, info: Any) -> Any:
     """Return what a form or a query says, which have but text.
 
     Raises:

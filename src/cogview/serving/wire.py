@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any, BinaryIO, Literal, TypeVar
+from io import BufferedRandom, BytesIO
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from PIL import Image, ImageChops
@@ -28,6 +28,9 @@ from cogview.serving.schemas import TEXT
 
 MAX_JSON_BYTES = 2**20
 """Of a body: 32,000 characters that are all escaped have 384,000."""
+
+MAX_JSON_VALUES = 100_000
+"""Each takes up to a hundred bytes, where its JSON has two."""
 
 MAX_TEXTS = 64
 """Fields of a form that are text."""
@@ -203,7 +206,7 @@ async def json_body(request: Request, max_bytes: int = MAX_JSON_BYTES) -> dict[s
 
     Args:
         request: with a body.
-        max_bytes: of it. Python's objects are up to twenty times as large as their JSON.
+        max_bytes: of it.
 
     Raises:
         WireError: it is none.
@@ -214,6 +217,8 @@ async def json_body(request: Request, max_bytes: int = MAX_JSON_BYTES) -> dict[s
         body += chunk
         if len(body) > max_bytes:
             raise WireError(413, f"JSON may have {max_bytes:,} bytes: send less", code="request_too_large")
+    if sum(map(body.count, b",[{")) > MAX_JSON_VALUES:
+        raise WireError(400, f"the body may have {MAX_JSON_VALUES:,} values", code="invalid_json")
     try:
         data = parse_json(bytes(body), max_bytes, is_strict=True)
     except ValueError as error:
@@ -298,7 +303,7 @@ class _Form:
         file.file_object.seek(0)
         self._take_file(_text(file.field_name), file.file_object)
 
-    def _take_file(self, name: str, file: BinaryIO) -> None:
+    def _take_file(self, name: str, file: BytesIO | BufferedRandom) -> None:
         self._num_files += 1
         if self._num_files > self._max_files:
             raise ValueError(f"it has more than {self._max_files} files")
