@@ -12,7 +12,7 @@ from typing import Any
 import schemathesis
 
 _FILES = ("image", "mask")
-_MOST_PICTURES = 2
+_MOST_PICTURES = 1
 
 
 def _png() -> bytes:
@@ -33,7 +33,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         return
     body = case.body | {  # a new one: other cases have parts of the same
         name: min(case.body[name], _MOST_PICTURES)
-        for name in ("n", "candidates")
+        for name in ("n", "candidates", "batch_size", "n_iter")
         if isinstance(case.body.get(name), int)
     }
     for name in [name for name in _fields(case) if name in _FILES and name in body]:

@@ -66,7 +66,13 @@ def test_the_bounds_themselves_are_within() -> None:
 @given(VALUES)
 @settings(max_examples=50, deadline=None)
 def test_strictly_read_is_what_the_standard_has(value: object) -> None:
-    assert parse_json(json.dumps(value), is_strict=True) == value
+    try:
+        data = json.dumps(value, allow_nan=False)
+    except ValueError:
+        with pytest.raises(ValueError, match="no number"):
+            parse_json(json.dumps(value), is_strict=True)
+    else:
+        assert parse_json(data, is_strict=True) == value
 
 
 @pytest.mark.parametrize("part", ["NaN", "-Infinity", "1e999", "9" * 400, '{"a": 1, "a": 1}'])
@@ -74,5 +80,5 @@ def test_strictly_read_is_what_the_standard_has(value: object) -> None:
 def test_strictly_nothing_is_read_that_the_standard_has_not_or_that_says_two_things(
     outer: str, part: str
 ) -> None:
-    with pytest.raises(ValueError, match="no number|too large|twice"):
+    with pytest.raises(ValueError, match=r"no number|too large|twice"):
         parse_json(outer % part, is_strict=True)

@@ -311,7 +311,7 @@ async def test_what_requests_hold_together_is_bounded_and_given_back(sizes: list
     results = await asyncio.gather(*map(request, sizes), return_exceptions=True)
     assert memory.num_bytes == 0
     assert all(
-        isinstance(each, int) or isinstance(each, WireError) and each.status == 429 for each in results
+        isinstance(each, int) or (isinstance(each, WireError) and each.status == 429) for each in results
     )
     assert sum(sizes) > 100 or all(isinstance(each, int) for each in results)
 

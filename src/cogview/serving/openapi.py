@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 import cogview
 from cogview.serving.answers import ErrorAnswer
+from cogview.serving.guards import is_open
 from cogview.serving.messages import ModelFacts
 from cogview.serving.operations import Content, Events, File, Form, Json, Operation
 from cogview.serving.options import ServerOptions
@@ -101,7 +102,7 @@ def _integer(field: dict[str, Any]) -> dict[str, Any]:
 
 def _described(operation: Operation, options: ServerOptions, schemas: Mapping[str, Any]) -> dict[str, Any]:
     statuses = {403, 405, 500, *operation.errors}
-    if options.api_keys and not operation.is_open:
+    if options.api_keys and not is_open(operation.path):
         statuses.add(401)
     if operation.bodies:
         statuses |= {400, 408, 413, 415, 429}
@@ -130,7 +131,7 @@ def _described(operation: Operation, options: ServerOptions, schemas: Mapping[st
     if operation.bodies:
         bodies = _merged([_content(each, schemas) for each in operation.bodies])
         described["requestBody"] = {"required": True, "content": bodies}
-    if options.api_keys and operation.is_open:
+    if options.api_keys and is_open(operation.path):
         described["security"] = []
     return described
 

@@ -138,7 +138,6 @@ def _of_images(api: ImagesApi) -> list[Operation]:
             tag="images",
             path_model=FilePath,
             answers={200: [File(tuple(MEDIA_TYPES.values()))]},
-            is_open=True,
         ),
     ]
 
@@ -217,10 +216,9 @@ def _of_page(api: PageApi) -> list[Operation]:
             tag="jobs",
             path_model=PicturePath,
             answers={200: [File(("image/png",))]},
-            is_open=True,
         ),
     ]
 
 
 def _of_server(path: str, handler: Handler, answers: Mapping[int, Sequence[Content]]) -> Operation:
-    return Operation(method="GET", path=path, handler=handler, tag="server", answers=answers, is_open=True)
+    return Operation(method="GET", path=path, handler=handler, tag="server", answers=answers)

@@ -134,10 +134,10 @@ def parsed(model: type[Body], data: Mapping[str, Any], *, is_form: bool = False)
         return model.model_validate(given, strict=not is_form, context=TEXT if is_form else None)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        name = ".".join(map(str, first["loc"])) or None
+        param = ".".join(map(str, first["loc"])) or None
         message = first["msg"].removeprefix("Value error, ")
         raise WireError(
-            400, f"{name}: {message}" if name else message, param=name, code="invalid_value"
+            400, f"{param}: {message}" if param else message, param=param, code="invalid_value"
         ) from error
 
 
