@@ -88,8 +88,12 @@ class EngineProcess:
         """Draw until the server goes away."""
         self._warm_up()
         self._send(Ready(facts=self._facts()))
-        for work in (self._draw, self._answer_side_jobs, self._tell_alive):
+        for work in (self._listen, self._answer_side_jobs, self._tell_alive):
             threading.Thread(target=self._guarded, args=[work], daemon=True).start()
+        self._guarded(self._draw)  # in the main thread, where memory is reused best
+
+    def _listen(self) -> None:
+        """Take what the server says."""
         while True:
             try:
                 command = self._connection.recv()
