@@ -285,3 +285,42 @@ class EndEvent(Answered):
 
     type: Literal["done", "refused", "failed", "cancelled"]
     message: str = Field(description="Why it was refused or failed.")
+
+
+class A1111Images(Answered):
+    """Pictures, as Automatic1111 gives them."""
+
+    images: list[str] = Field(description="Files in base64.")
+    parameters: dict[str, Any] = Field(description="Fields as they were read.")
+    info: str = Field(description="JSON: seeds, texts, size, and names of fields that were let pass.")
+
+
+class A1111State(Answered):
+    """How far the first unfinished request of a client is."""
+
+    skipped: bool
+    interrupted: bool
+    job: str
+    job_count: int = Field(ge=0, description="Requests of the client.")
+    job_timestamp: str
+    job_no: int
+    sampling_step: int = Field(ge=0, le=100, description="Per cent of the codes.")
+    sampling_steps: int
+
+
+class A1111Progress(Answered):
+    """How far the first unfinished request of a client is."""
+
+    progress: float = Field(ge=0, le=1, description="Share of the codes that is drawn.")
+    eta_relative: float = Field(description="Seconds until it is done.")
+    state: A1111State
+    current_image: str | None = Field(description="A preview in base64.")
+    textinfo: str | None = Field(description="How many wait before it.")
+
+
+class A1111PictureInfo(Answered):
+    """What a picture's file says."""
+
+    info: str
+    items: dict[str, Any]
+    parameters: dict[str, Any]

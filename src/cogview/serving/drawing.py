@@ -141,7 +141,11 @@ def draw_job(
     num = fields.n or 1
     if num > options.max_pictures:
         raise WireError(400, f"n may be at most {options.max_pictures}, got {num}", param="n")
-    num_candidates = max(fields.candidates or num, num)
+    num_candidates = fields.candidates or num
+    if num_candidates < num:
+        raise WireError(
+            400, f"candidates must be at least n, {num}, got {num_candidates}", param="candidates"
+        )
     if num_candidates > options.max_candidates:
         raise WireError(
             400,

@@ -122,7 +122,7 @@ def _described(operation: Operation, options: ServerOptions, schemas: Mapping[st
         for status in sorted(statuses - set(operation.answers))
     }
     described: dict[str, Any] = {
-        "operationId": f"{operation.method.lower()}_{operation.handler.__name__}",
+        "operationId": "_".join([operation.method.lower(), *re.findall(r"\w+", operation.path)]),
         "summary": operation.summary,
         "tags": [operation.tag],
         "parameters": _parameters(operation),

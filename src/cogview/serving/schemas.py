@@ -111,7 +111,7 @@ class Sampling(Lenient):
         None,
         ge=1,
         le=MAX_CANDIDATES,
-        description="Draw so many, at least n in any case, and give back the best n by CapLoss. n by default.",
+        description="Draw so many, at least n, and give back the best n of them by CapLoss. n by default.",
     )
     balance_words: Flag | None = Field(
         None, description="Give words for people a gender and a skin tone in turn. Off by default."
@@ -246,6 +246,14 @@ class EventsHeaders(ClientHeader):
 
     last_event_id: Annotated[str, StringConstraints(max_length=64)] = Field(
         "", alias="last-event-id", description="The id of the last event that is known."
+    )
+
+
+class ProgressQuery(BaseModel):
+    """What is told of progress."""
+
+    skip_current_image: Literal["true", "false", "True", "False", "1", "0"] | None = Field(
+        None, description="Leave the preview out. It is told by default."
     )
 
 

@@ -4,11 +4,12 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from io import BufferedRandom, BytesIO
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from PIL import Image, ImageChops
@@ -39,6 +40,8 @@ _DECODERS = ThreadPoolExecutor(2, "decoder")
 """Few: a picture that is decoded takes up to ten bytes a pixel."""
 
 Body = TypeVar("Body", bound=BaseModel)
+Result = TypeVar("Result")
+Given = ParamSpec("Given")
 
 _KINDS = {
     400: "invalid_request_error",
@@ -340,11 +343,14 @@ async def uploaded(value: object, name: str, max_pixels: int, *, is_mask: bool =
     """
     if not isinstance(value, UploadFile):
         raise WireError(400, f"{name} must be a file", param=name, code="invalid_image")
-    data = await value.read()
+    mask: Literal["transparent"] | None = "transparent" if is_mask else None
+    return await in_decoder(decoded, await value.read(), name, max_pixels, mask)
+
+
+async def in_decoder(decode: Callable[Given, Result], *args: Given.args, **named: Given.kwargs) -> Result:
+    """Return what a function that decodes gives, run in one of the few threads for that."""
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(
-        _DECODERS, decoded, data, name, max_pixels, "transparent" if is_mask else None
-    )
+    return await loop.run_in_executor(_DECODERS, partial(decode, *args, **named))
 
 
 def reduced(pixels: Pixels, side_pixels: int) -> Pixels:
