@@ -4,6 +4,7 @@ Checked with schemathesis 4.32.5, which draws random bytes for files, and counts
 though every field of a form is text: it cannot judge forms that hold files.
 """
 
+import base64
 import re
 import struct
 import zlib
@@ -36,6 +37,10 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         for name in ("n", "candidates", "batch_size", "n_iter")
         if isinstance(case.body.get(name), int)
     }
+    if case.path.startswith("/sdapi/"):
+        text = base64.b64encode(_png()).decode()
+        pictures = {"init_images": [text], "mask": text, "image": text}
+        body |= {name: value for name, value in pictures.items() if isinstance(body.get(name), str | list)}
     for name in [name for name in _fields(case) if name in _FILES and name in body]:
         body[name] = [_png() for _ in body[name]] if isinstance(body[name], list) else _png()
     case.body = body

@@ -18,7 +18,7 @@ MAX_SEED = 2**53 - 2**16
 MAX_CANDIDATES = 2**10
 MAX_PICTURES = 10
 MAX_TEXT = 32_000
-_REGION = r"^(|upper|lower|left|right|1|1\.0{1,6}|0?\.[0-9]{0,6}[1-9])$"
+_REGION = r"^(|upper|lower|left|right|1|1\.0{1,6}|0?\.[0-9]{0,6}[1-9]0{0,6})$"
 
 
 def _flag(value: Any, info: Any) -> Any:
@@ -166,7 +166,7 @@ class GenerationRequest(ImageRequest):
 class EditRequest(ImageRequest):
     """A picture of which a part is drawn anew: what a mask or a region tells, or a half of its codes, a variation."""
 
-    region: Annotated[str, StringConstraints(pattern=_REGION)] | None = Field(
+    region: Annotated[str, Field(json_schema_extra={"pattern": _REGION})] | None = Field(
         None,
         description="In place of a mask: upper, lower, left, right, or a share of the picture such as 0.3.",
         examples=["lower"],
@@ -174,6 +174,13 @@ class EditRequest(ImageRequest):
     keep_pixels: Flag | None = Field(
         None, description="Give back exactly the given pixels outside of what is drawn anew. Off by default."
     )
+
+    @field_validator("region")
+    @classmethod
+    def _checked_region(cls, region: str | None) -> str | None:
+        if region is not None and re.fullmatch(_REGION, region) is None:
+            raise ValueError("must be upper, lower, left, right, or a share of the picture such as 0.3")
+        return region
 
 
 class CaptionRequest(Lenient):
@@ -209,8 +216,8 @@ class UpscaleRequest(Written):
 
     @field_validator("factor", mode="before")
     @classmethod
-    def _number(cls, value: Any) -> Any:
-        return int(value) if isinstance(value, str) and value in ("2", "4") else value
+    def _number(cls, value: Any, info: Any) -> Any:
+        return int(value) if info.context == TEXT and value in ("2", "4") else value
 
 
 class ShownQuery(BaseModel):

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ MAX_JSON_VALUES = 100_000
 
 MAX_TEXTS = 64
 """Fields of a form that are text."""
+
+logging.getLogger("python_multipart").setLevel(
+    logging.CRITICAL
+)  # what is wrong with a form is told its sender
 
 _DECODERS = ThreadPoolExecutor(2, "decoder")
 """Few: a picture that is decoded takes up to ten bytes a pixel."""
