@@ -22,8 +22,8 @@ from cogview.serving.jobs import Jobs
 from cogview.serving.messages import (
     Accepted,
     Alive,
-    AnyJob,
     Answer,
+    AnyJob,
     Begin,
     Broken,
     Cancel,
@@ -89,7 +89,9 @@ class FakeEngine:
     refusal: str | None = None
     fault: str | None = None
     pause_seconds: float = 0.0
-    alive: Alive | None = Alive(num_running=0, num_waiting=0, num_passes=1, num_codes=1, seconds_per_code=0.01)
+    alive: Alive | None = Alive(
+        num_running=0, num_waiting=0, num_passes=1, num_codes=1, seconds_per_code=0.01
+    )
     is_ready: bool = False
     num_begun: int = 0
     commands: list[Command] = field(default_factory=list)
@@ -167,7 +169,9 @@ class FakeEngine:
 def _answers(job: AnyJob) -> list[JobEvent]:
     """Return what is told of a job: previews of the first candidate, its pictures, its end."""
     if isinstance(job, CaptionJob):
-        captions = [{"text": f"caption {place}", "caption_loss": 1.0 + place} for place in range(job.num_captions)]
+        captions = [
+            {"text": f"caption {place}", "caption_loss": 1.0 + place} for place in range(job.num_captions)
+        ]
         return [Accepted(), Answer(data=captions), Ended()]
     if isinstance(job, RankJob):
         ranked = [{"index": place, "caption_loss": 1.0 + place} for place in range(len(job.images))]
@@ -179,7 +183,8 @@ def _answers(job: AnyJob) -> list[JobEvent]:
     told: list[JobEvent] = [Accepted(text=job.text, num_pieces=len(job.text), num_codes=4 * len(job.seeds))]
     if job.is_previewed:
         told += [
-            Preview(candidate=0, share=share, pixels=picture_of(job.seeds[0], side)) for share in (0.25, 0.5, 0.75)
+            Preview(candidate=0, share=share, pixels=picture_of(job.seeds[0], side))
+            for share in (0.25, 0.5, 0.75)
         ]
     kept = job.seeds if job.keep is None else job.seeds[: job.keep]
     loss = None if job.keep is None else 1.0
