@@ -34,9 +34,9 @@ def picture_file(
         quality: 0 to 100, of WebP and JPEG; with 100, WebP loses nothing.
     """
     data = io.BytesIO()
-    # A path that is not UTF-8 has half surrogates in Python; JSON's escape for them is Python's.
-    plain = json.dumps(facts, ensure_ascii=False).encode(errors="backslashreplace").decode()
     if kind == "png":
+        # A path that is not UTF-8 has half surrogates in Python; JSON's escape for them is Python's.
+        plain = json.dumps(facts, ensure_ascii=False).encode(errors="backslashreplace").decode()
         info = PngInfo()
         info.add_itxt("Description", text)
         info.add_text("Software", software)
@@ -47,7 +47,7 @@ def picture_file(
         return data.getvalue()
     exif = Image.Exif()
     if facts is not None:
-        exif[_DESCRIPTION] = plain
+        exif[_DESCRIPTION] = json.dumps(facts)  # Exif's text is ASCII, and others are not kept
     if kind == "webp":
         image.save(data, "WEBP", quality=quality, lossless=quality == 100, exif=exif)
     else:

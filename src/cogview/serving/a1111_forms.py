@@ -62,6 +62,7 @@ def plain_request(facts: ModelFacts, max_pictures: int, fields: TextToImageReque
     if given.get("seed", -1) < 0:
         given.pop("seed", None)
     given["prompt"], styles = without_styles(fields.prompt)
+    styles = [each for each in styles if each[1]]  # 0 turns one off
     if len(styles) > 1:
         raise WireError(
             400, f"one style is drawn with, got {len(styles)}: take one <lora:...>", param="prompt"
