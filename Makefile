@@ -19,7 +19,7 @@ endif
 PIP_FLAGS ?=
 
 BIN := .venv/bin
-CODE := src tests bench scripts
+CODE := src tests bench scripts launch
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_FLAGS)
 
 .PHONY: help demo test lint check clean

@@ -60,7 +60,7 @@ def main(
         codes = pipe.generate_codes(texts, 1, seed=seed)[:, 0]
         seconds = time.perf_counter() - started
         first_codes = codes if first_codes is None else first_codes
-        images = [pipe.decoded(each) for each in codes]
+        images = [pipe.model.decoder.decode(each) for each in codes]
         rows[dtype] = {
             **shares(requests, [reader.read(np.asarray(image)) for image in images]),
             "CapLoss of what is drawn": float(np.mean(judge.caption_loss(list(codes), texts))),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
@@ -22,7 +23,7 @@ MAX_NUMBER = 2**63
 """Numbers of a dataclass lie below it: tensors have no larger sizes."""
 
 
-def parse_json(data: bytes | str, max_bytes: int = MAX_BYTES) -> Any:
+def parse_json(data: bytes | str, max_bytes: int = MAX_BYTES, *, is_strict: bool = False) -> Any:
     """Return what JSON in UTF-8 says.
 
     Python's reader takes numbers of thousands of digits, and runs out of stack where lists lie deep in each other.
@@ -30,6 +31,8 @@ def parse_json(data: bytes | str, max_bytes: int = MAX_BYTES) -> Any:
     Args:
         data: the JSON, with or without a byte order mark.
         max_bytes: longer data is refused; of a text, so many characters.
+        is_strict: refuse what Python's reader takes beyond the standard, or takes to be something else: NaN, Infinity,
+            fractions too large for a float, and a name that an object has twice.
 
     Raises:
         ValueError: it is too long, not JSON in UTF-8, nested deeper than `MAX_DEPTH`, or holds a whole number beyond
@@ -39,7 +42,11 @@ def parse_json(data: bytes | str, max_bytes: int = MAX_BYTES) -> Any:
         raise ValueError(f"it has {len(data):,} bytes, and at most {max_bytes:,} are read")
     try:
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
-        value = json.loads(text, parse_int=_integer)
+        value = (
+            json.loads(text, parse_int=_integer, **_STRICT)
+            if is_strict
+            else json.loads(text, parse_int=_integer)
+        )
     except RecursionError:
         raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels") from None
     _check_depth(value)
@@ -57,6 +64,43 @@ def _integer(digits: str) -> int:
     if not -MAX_INTEGER < number < MAX_INTEGER:
         raise ValueError(f"a whole number of {num_digits} digits is out of range")
     return number
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _fraction(digits: str) -> float:
+    """Return a number that has a point or an exponent.
+
+    Raises:
+        ValueError: no float is so large.
+    """
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return number
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object each of whose names stands once.
+
+    Raises:
+        ValueError: one does not.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{ascii(twice)[:80]} stands twice")
+    return found
+
+
+_STRICT: dict[str, Any] = {
+    "parse_constant": _no_number,
+    "parse_float": _fraction,
+    "object_pairs_hook": _object,
+}
 
 
 def _check_depth(value: Any) -> None:

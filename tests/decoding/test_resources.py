@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import cogview
 from cogview.decoding import scheduler
 from cogview.decoding.config import Resources, bytes_of, shown_bytes
-from cogview.decoding.memory import PICTURE_BYTES, code_bytes
+from cogview.decoding.memory import code_bytes, decoding_bytes
 from cogview.decoding.pool import cache_dtype, page_bytes
 from cogview.errors import UsageError
 from cogview.transformer.config import TransformerConfig
@@ -85,7 +85,7 @@ def test_as_many_are_drawn_at_once_as_fit_and_they_are_the_same(
     codes = unlimited.generate_codes("a cat", 6)
     assert most_at_once(unlimited) == 6
     assert most_at_once(cogview.load(folder, "cpu", max_batch=4)) == 4
-    held = 300 * MIB + PICTURE_BYTES + code_bytes(torch.float32)
+    held = 300 * MIB + decoding_bytes(16) + code_bytes(torch.float32)
     page = page_bytes(unlimited.transformer.config, torch.float32)
     # What a pass takes for a while is the same for few rows, so each further picture takes one page more.
     too_little, enough = held, held + 4 * MIB

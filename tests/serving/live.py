@@ -49,7 +49,8 @@ def live_server(*arguments: str | Path, stop: int = signal.SIGTERM) -> Iterator[
         env=os.environ | {"PYTHONPATH": str(source), "PYTHONUNBUFFERED": "1"},
     )
     lines: list[str] = []
-    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     reading = threading.Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True)
     reading.start()
     killer = threading.Timer(START_SECONDS, process.kill)

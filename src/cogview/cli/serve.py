@@ -1,10 +1,15 @@
 """`cogview serve`: an images API and a page over the engine."""
 
 import ipaddress
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cogview.decoding.config import CacheName, DtypeName
 from cogview.errors import UsageError
+
+if TYPE_CHECKING:
+    from cogview.serving.options import EngineOptions, ServerOptions
 
 
 def run(
@@ -18,6 +23,8 @@ def run(
     cors_origin: tuple[str, ...] = (),
     data: Path = Path("out/served"),
     device: str | None = None,
+    devices: tuple[str, ...] = (),
+    engines: int = 1,
     dtype: DtypeName | None = None,
     max_batch: int = 16,
     memory: str | None = None,
@@ -39,9 +46,11 @@ def run(
         cors_origin: let pages of this site use the server, such as https://example.org.
         data: folder of the page's history and pictures.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
+        devices: several of them, such as cuda:0 cuda:1, with an engine on each.
+        engines: on each device; on a CPU they share its cores.
         dtype: of the weights, as for `cogview generate`.
-        max_batch: pictures that are worked on at once, at most.
-        memory: of the engine's process, such as 6GiB.
+        max_batch: pictures that an engine works on at once, at most.
+        memory: of an engine's process, such as 6GiB.
         cache: what keys and values are held in; float16 halves them.
     """
     try:
@@ -50,7 +59,28 @@ def run(
         raise UsageError(
             f"serving needs further packages ({error.name} is missing): pip install 'cogview[serve]'"
         ) from error
-    from cogview.serving.options import EngineOptions, ServerOptions
+    options = server_options(host, api_key, api_key_file, allowed_host, cors_origin, data)
+    started = engine_options(
+        model, device, devices, engines, dtype=dtype, max_batch=max_batch, memory=memory, cache=cache
+    )
+    with listening_socket(host, port) as sock:
+        serve(sock, options, started)
+
+
+def server_options(
+    host: str,
+    api_key: tuple[str, ...],
+    api_key_file: Path | None,
+    allowed_host: tuple[str, ...],
+    cors_origin: tuple[str, ...],
+    data: Path | None,
+) -> "ServerOptions":
+    """Return what is taken from clients.
+
+    Raises:
+        UsageError: other machines see the server, and no key is asked for.
+    """
+    from cogview.serving.options import ServerOptions
 
     keys = (*api_key, *(() if api_key_file is None else _keys_in(api_key_file)))
     if any(not key.strip() for key in keys):
@@ -63,18 +93,53 @@ def run(
     names = tuple(name.lower() for name in allowed_host)
     if is_own and not keys and not names:
         names = ("localhost", "127.0.0.1", "::1", host.lower())
-    options = ServerOptions(api_keys=keys, allowed_hosts=names, cors_origins=cors_origin, data=data)
-    engine = EngineOptions(
-        model=model,
-        name=_name_of(model),
-        device=device,
-        dtype=dtype,
-        max_batch=max_batch,
-        memory=memory,
-        cache=cache,
+    return ServerOptions(api_keys=keys, allowed_hosts=names, cors_origins=cors_origin, data=data)
+
+
+def engine_options(
+    model: str | None,
+    device: str | None,
+    devices: tuple[str, ...],
+    num_engines: int,
+    *,
+    dtype: DtypeName | None,
+    max_batch: int,
+    memory: str | None,
+    cache: CacheName,
+) -> "list[EngineOptions]":
+    """Return how each engine is begun.
+
+    Raises:
+        UsageError: one device and several were given, one twice, or no engine.
+    """
+    from cogview.serving.options import EngineOptions
+
+    if device is not None and devices:
+        raise UsageError("give --device or --devices, not both")
+    if len(set(devices)) < len(devices):
+        raise UsageError("--devices names one twice: --engines 2 begins two engines on each")
+    if num_engines < 1:
+        raise UsageError(f"--engines must be at least 1, got {num_engines}")
+    names = devices or (device,)
+    num = len(names) * num_engines
+    # Engines that each take all cores are several times slower than such as share them.
+    num_threads = (
+        None if num == 1 or "OMP_NUM_THREADS" in os.environ else max((os.cpu_count() or 1) // num, 1)
     )
-    with listening_socket(host, port) as sock:
-        serve(sock, options, [engine])
+    return [
+        EngineOptions(
+            model=model,
+            name=_name_of(model),
+            device=name,
+            dtype=dtype,
+            max_batch=max_batch,
+            memory=memory,
+            cache=cache,
+            num_threads=num_threads,
+        )
+        for name in names
+        for _ in range(num_engines)
+    ]
 
 
 def _keys_in(path: Path) -> list[str]:

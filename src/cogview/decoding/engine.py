@@ -93,6 +93,11 @@ class Engine:
             self._listeners.pop(number, None)
             self._silenced.add(number)
         self._scheduler.abort(number)
+        if self._stepping.acquire(blocking=False):  # else the next pass does it
+            try:
+                self._scheduler.drop_aborted()
+            finally:
+                self._stepping.release()
 
     @property
     def is_idle(self) -> bool:

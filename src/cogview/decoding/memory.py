@@ -1,7 +1,9 @@
 """How much memory drawing takes, by the sizes of what is held; `--memory` and `cogview plan` go by it."""
 
+import ctypes
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -16,7 +18,7 @@ MAX_TOKENS = 4096
 """New tokens that one pass runs at most, unless a single request needs more."""
 
 PICTURE_BYTES = 24 * 2**20
-"""What turning codes into a picture takes, and writing it."""
+"""What turning codes into a picture takes, and writing it; as many at a time as there are cores."""
 
 _TOKENS_A_PASS = 128
 """That a pass runs, at most, whatever the number of rows: guesses fill it up."""
@@ -55,6 +57,11 @@ def pass_bytes(
     return num_drawn * _BYTES_A_LOGIT * num_legal + max(num_drawn, min(num_new, MAX_TOKENS)) * a_token
 
 
+def decoding_bytes(num_pictures: int) -> int:
+    """Return what decoding so many pictures side by side takes, on a CPU."""
+    return PICTURE_BYTES * min(num_pictures, os.cpu_count() or 1)
+
+
 def code_bytes(dtype: torch.dtype) -> int:
     """Return the bytes of the code that oneDNN writes for a transformer's maps, on a CPU, at most.
 
@@ -73,6 +80,12 @@ def resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def return_freed_memory() -> None:
+    """Give the system back what was freed and lies between what is held, where the C library can (glibc)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Budget:

@@ -14,9 +14,9 @@ from cogview.decoding.config import Resources
 from cogview.decoding.drawing import Drawing
 from cogview.decoding.memory import (
     MAX_TOKENS,
-    PICTURE_BYTES,
     Budget,
     code_bytes,
+    decoding_bytes,
     pass_bytes,
     resident_bytes,
     rows_bytes,
@@ -61,7 +61,7 @@ class Scheduler:
         self._num_spare_pages = num_spare_pages
         self._max_batch = resources.max_batch
         self._cache_dtype = cache_dtype(weights.config, weights.dtype, weights.device.type, resources.cache)
-        held_bytes = resident_bytes() + code_bytes(weights.dtype) + PICTURE_BYTES
+        held_bytes = resident_bytes() + code_bytes(weights.dtype) + decoding_bytes(resources.max_batch)
         self._budget = Budget(resources, held_bytes)
         self._pool: PagePool | None = None
         self._numbers = itertools.count()

@@ -51,3 +51,19 @@ def picture_file(
     else:
         image.save(data, "JPEG", quality=max(quality, 1), exif=exif)
     return data.getvalue()
+
+
+def read_facts(image: Image.Image) -> dict[str, Any] | None:
+    """Return what a picture's file says of how it was drawn; None if it is no picture of ours.
+
+    Args:
+        image: as `PIL.Image.open` gives it; it need not be decoded.
+    """
+    plain = image.info.get(_KEYWORD) if image.format == "PNG" else image.getexif().get(_DESCRIPTION)
+    if not isinstance(plain, str):
+        return None
+    try:
+        facts = json.loads(plain)
+    except (ValueError, RecursionError):
+        return None
+    return facts if isinstance(facts, dict) else None

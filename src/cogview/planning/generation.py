@@ -1,7 +1,7 @@
 """The memory of drawing, by the sizes of what is held: weights, prepared weights, caches.
 
-On a CPU it is the peak of the whole process. Pictures are decoded one at a time after they are drawn; the weights of
-the decoder are counted where the model is known.
+On a CPU it is the peak of the whole process. Pictures are decoded after they are drawn, as many at a time as there are
+cores; the weights of the decoder are counted where the model is known.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import torch
 
 from cogview.decoding.config import CacheName
 from cogview.decoding.linear import can_pack
-from cogview.decoding.memory import PICTURE_BYTES, code_bytes, pass_bytes, rows_bytes
+from cogview.decoding.memory import code_bytes, decoding_bytes, pass_bytes, rows_bytes
 from cogview.decoding.pool import cache_dtype
 from cogview.planning.devices import Device
 from cogview.sequence.template import TextToImageTemplate
@@ -31,20 +31,24 @@ class GenerationMemory:
             kernels' layout, on a CPU "process", "code" and "transient", and "image_tokenizer" where it is known.
         cache_per_picture: keys and values of a picture, of two rows with guidance.
         transient_per_picture: of a step, beyond what a step takes in any case.
+        is_decoded_here: whether pictures are decoded on the CPU, in the same memory.
     """
 
     fixed: Mapping[str, float]
     cache_per_picture: float
     transient_per_picture: float
+    is_decoded_here: bool = False
 
     def total(self, num_pictures: int) -> float:
         """Return all that so many pictures at once need."""
-        return sum(self.fixed.values()) + num_pictures * (self.cache_per_picture + self.transient_per_picture)
+        decoding = decoding_bytes(num_pictures) if self.is_decoded_here else 0
+        drawing = num_pictures * (self.cache_per_picture + self.transient_per_picture)
+        return sum(self.fixed.values()) + drawing + decoding
 
     def largest_batch(self, limit_bytes: float) -> int:
         """Return the most pictures at once that fit; 0 if not even one does."""
-        room = limit_bytes - sum(self.fixed.values())
-        return max(0, int(room // (self.cache_per_picture + self.transient_per_picture)))
+        least = int((limit_bytes - self.total(0)) // (self.cache_per_picture + self.transient_per_picture))
+        return next((num for num in range(max(least, 0), 0, -1) if self.total(num) <= limit_bytes), 0)
 
 
 def generation_memory(
@@ -89,7 +93,7 @@ def generation_memory(
         fixed |= {
             "process": _PROCESS_BYTES,
             "code": code_bytes(dtype),
-            "transient": one + PICTURE_BYTES,
+            "transient": one,
         }
         many = 1000
         per_row = (pass_bytes(config, num_codes, many, 1, max_tokens) - one) / many
@@ -99,4 +103,5 @@ def generation_memory(
         fixed=MappingProxyType({kind: float(num_bytes) for kind, num_bytes in fixed.items() if num_bytes}),
         cache_per_picture=float(rows * rows_bytes(config, [max_tokens], held)),
         transient_per_picture=float(rows * per_row),
+        is_decoded_here=device.is_cpu,
     )

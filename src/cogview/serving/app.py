@@ -9,17 +9,20 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from cogview.serving.a1111_api import A1111Api
 from cogview.serving.guards import Guards
 from cogview.serving.images_api import ImagesApi
 from cogview.serving.job_store import JobStore
 from cogview.serving.jobs import Jobs
+from cogview.serving.openapi import document
+from cogview.serving.operations import routes_of
 from cogview.serving.options import ServerOptions
 from cogview.serving.page_api import PageApi
 from cogview.serving.page_files import PageFiles
 from cogview.serving.state import ServerState
+from cogview.serving.table import table
 from cogview.serving.temporary_files import TemporaryFiles
 from cogview.serving.wire import WireError
 
@@ -52,14 +55,23 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
         await jobs.close()
 
     async def livez(request: Request) -> Response:
-        silent = max(link.silent_seconds for link in jobs.links)
+        """Say whether an engine goes on; one that hangs is begun anew by its link, while the others go on."""
+        silent = min(link.silent_seconds for link in jobs.links)
         is_alive = silent < MAX_SILENT_SECONDS
         return JSONResponse({"alive": is_alive, "silent_seconds": round(silent, 1)}, 200 if is_alive else 503)
 
     async def readyz(request: Request) -> Response:
+        """Say whether pictures are drawn."""
         is_ready = jobs.is_ready and not jobs.is_draining
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
+    async def described(request: Request) -> Response:
+        """Describe all of this."""
+        known = (link.facts for link in jobs.links)
+        facts = next((each for each in known if each is not None), None)
+        return JSONResponse(document(operations, options, facts))
+
+    operations = table(images=ImagesApi(state), page=page, livez=livez, readyz=readyz, described=described)
     middleware = []
     if options.cors_origins:
         middleware.append(
@@ -72,10 +84,9 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
         )
     app = Starlette(
         routes=[
-            Route("/livez", livez),
-            Route("/readyz", readyz),
-            *ImagesApi(state).routes(),
-            *([] if page is None else [*page.routes(), *PageFiles().routes()]),
+            *routes_of(operations),
+            *A1111Api(state).routes(),
+            *([] if page is None else PageFiles().routes()),
         ],
         middleware=middleware,
         exception_handlers={WireError: _wire_error, HTTPException: _http_error},  # type: ignore[dict-item]
@@ -85,13 +96,13 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
 
 
 async def _wire_error(request: Request, error: WireError) -> Response:
-    return error.response()
+    return error.response(request.url.path)
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    told = {404: "there is nothing here", 405: "that method is not for this address"}
+    told = {404: "there is nothing here; see /openapi.json", 405: "that method is not for this address"}
     response = WireError(
         error.status_code, told.get(error.status_code, error.detail), code=f"http_{error.status_code}"
-    ).response()
+    ).response(request.url.path)
     response.headers.update(error.headers or {})
     return response

@@ -23,10 +23,11 @@ from cogview.serving.messages import (
     Refused,
 )
 from cogview.serving.options import ServerOptions
-from cogview.serving.schemas import MAX_SEED, EditRequest, ImageRequest, Sampling, side_of
+from cogview.serving.schemas import EditRequest, ImageRequest, Sampling, side_of
 from cogview.serving.wire import WireError
 
 MEDIA_TYPES: dict[FileFormat, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
+_LOOK_SECONDS = 0.5  # after which is looked again whether a client is still there
 _OPTION_NAMES = ("temperature", "top_k", "top_p", "guidance", "adapter_strength", "balance_words")
 
 
@@ -43,21 +44,9 @@ class FileKind:
     quality: int | None = None
 
     @classmethod
-    def of(cls, output_format: str | None, compression: int | None) -> "FileKind":
-        """Return what was asked for.
-
-        Raises:
-            WireError: it cannot be written.
-        """
-        if output_format in ("gif", "svg"):
-            raise WireError(
-                400,
-                f"output_format {output_format} cannot be written: take png, webp or jpeg",
-                param="output_format",
-                code="unsupported_value",
-            )
-        names: dict[str, FileFormat] = {"png": "png", "webp": "webp", "jpeg": "jpeg"}
-        return cls(name=names[output_format or "png"], quality=compression)
+    def of(cls, output_format: FileFormat | None, compression: int | None) -> "FileKind":
+        """Return what was asked for."""
+        return cls(name=output_format or "png", quality=compression)
 
     async def file(self, pixels: Pixels, text: str = "", facts: dict[str, Any] | None = None) -> bytes:
         """Return a picture as a file; it is made in a thread, beside the event loop."""
@@ -143,18 +132,13 @@ def draw_job(
     Raises:
         WireError: it asks for what cannot be drawn.
     """
-    if fields.background == "transparent":
-        raise WireError(
-            400,
-            "transparent backgrounds cannot be drawn: take opaque or auto",
-            param="background",
-            code="unsupported_value",
-        )
     if len(fields.prompt) > options.max_text_characters:
         raise WireError(
             400, f"prompt has more than {options.max_text_characters:,} characters", param="prompt"
         )
     num = fields.n or 1
+    if num > options.max_pictures:
+        raise WireError(400, f"n may be at most {options.max_pictures}, got {num}", param="n")
     num_candidates = fields.candidates or num
     if num_candidates < num:
         raise WireError(
@@ -172,10 +156,6 @@ def draw_job(
             400, "this model has no captioner to rank with: leave candidates out", param="candidates"
         )
     first = fields.seed if fields.seed is not None else secrets.randbelow(2**31)
-    if first + num_candidates - 1 > MAX_SEED:
-        raise WireError(
-            400, f"seed must leave room for {num_candidates} pictures: take a smaller one", param="seed"
-        )
     adapter = adapter_of(facts, fields.model, fields.adapter)
     drawn = sampling_options(fields, adapter)
     drawn["size_pixels"] = size_of(facts, fields.size)
@@ -235,18 +215,20 @@ async def told(
     """Yield what is told of a job, and None when nothing was for a while. It is stopped if its client leaves.
 
     Raises:
-        WireError: it was refused, or failed.
+        WireError: it was refused, or failed, or its client has left.
     """
     events = job.log.read()
     following: asyncio.Task[tuple[int, LogEvent]] | None = None
-    quiet_since = time.monotonic()
+    quiet_since = looked_at = time.monotonic()
     try:
         while True:
             following = following or asyncio.ensure_future(anext(events))
-            done, _ = await asyncio.wait([following], timeout=0.5)
-            if not done:
+            done, _ = await asyncio.wait([following], timeout=_LOOK_SECONDS)
+            if time.monotonic() - looked_at >= _LOOK_SECONDS:  # however much is told
+                looked_at = time.monotonic()
                 if await request.is_disconnected():
-                    return
+                    raise WireError(499, "the client has left", code="client_left")
+            if not done:
                 if time.monotonic() - quiet_since >= quiet_seconds:
                     quiet_since = time.monotonic()
                     yield None

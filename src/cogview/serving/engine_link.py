@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cogview.serving.messages import Alive, CannotBegin, Command, ModelFacts, Ready, Report, Told
 from cogview.serving.options import EngineOptions
@@ -29,7 +29,7 @@ class LinkListener:
         on_told: of jobs.
         on_ready: that it is warm, at first and after it was begun anew.
         on_lost: that it is dead: what it was given has to be given again, once it is ready.
-        on_hopeless: that it cannot begin, and why.
+        on_hopeless: that it could not begin even once, and why.
         log: takes what is worth a line.
     """
 
@@ -40,6 +40,7 @@ class LinkListener:
     log: Callable[[str], None]
 
 
+@runtime_checkable
 class Link(Protocol):
     """The server's end of an engine, wherever that is. Its methods are called in the event loop.
 
@@ -57,7 +58,7 @@ class Link(Protocol):
 
     @property
     def silent_seconds(self) -> float:
-        """Return for how long the engine has said nothing."""
+        """Return for how long the engine has said nothing; 0 while it loads, which may take long."""
 
     def start(self) -> None:
         """Begin the engine."""
@@ -99,8 +100,8 @@ class EngineLink:
 
     @property
     def silent_seconds(self) -> float:
-        """Return for how long the engine has said nothing."""
-        return time.monotonic() - self._heard
+        """Return for how long the engine has said nothing; 0 while it loads, which may take long."""
+        return time.monotonic() - self._heard if self.is_ready else 0.0
 
     def start(self) -> None:
         """Begin the engine's process, and watch it."""
@@ -128,6 +129,7 @@ class EngineLink:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the server, which ends the engine when it may
+                env=self._environment(),
             )
         self._socket, self._outbox = ours, SimpleQueue()
         self._outbox.put(self._options)
@@ -138,6 +140,10 @@ class EngineLink:
             threading.Thread(
                 target=work, args=[Connection(os.dup(ours.fileno())), ours, self._outbox, loop], daemon=True
             ).start()
+
+    def _environment(self) -> dict[str, str]:
+        num = self._options.num_threads
+        return dict(os.environ) | ({} if num is None else {"OMP_NUM_THREADS": str(num)})
 
     @staticmethod
     def _write(connection: Connection, _: object, outbox: "SimpleQueue[object]", __: object) -> None:
@@ -178,7 +184,10 @@ class EngineLink:
             self.facts, self.is_ready, self._failures = report.facts, True, 0
             self._listener.on_ready()
         elif isinstance(report, CannotBegin):
-            self._listener.on_hopeless(report)
+            if self.facts is None:
+                self._listener.on_hopeless(report)
+            else:  # it ran before, and is tried again: its device may come back
+                self._listener.log(f"the engine cannot begin: {report.message}")
         else:
             self._lose()
 

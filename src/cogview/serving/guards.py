@@ -15,9 +15,11 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cogview.generation.fair_queue import Client
+from cogview.serving.memory import Held, Memory
 from cogview.serving.options import ServerOptions
 from cogview.serving.wire import WireError
 
@@ -25,6 +27,7 @@ LOG = logging.getLogger("cogview.serving")
 
 _OPEN_PATHS = ("/livez", "/readyz", "/", "/favicon.ico", "/openapi.json")
 _OPEN_FOLDERS = ("/page/", "/files/", "/pictures/")
+_API_FOLDERS = ("/v1/", "/sdapi/", "/api/")
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self' blob: data:; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -55,13 +58,15 @@ class Guards:
         self._options = options
         self._on_answer = on_answer
         self._keys = [hashlib.sha256(key.encode()).digest() for key in options.api_keys]
-        self._num_upload_bytes = 0
+        self._memory = Memory(options.max_upload_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Guard a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["path"].startswith(_API_FOLDERS):  # a redirect would lose some clients' bodies or keys
+            scope = {**scope, "path": scope["path"].rstrip("/")}
         headers = Headers(scope=scope)
         number = headers.get("x-request-id", "")
         if not (0 < len(number) <= 64 and number.isascii() and number.replace("-", "").isalnum()):
@@ -88,16 +93,14 @@ class Guards:
             try:
                 self._check_origin(headers)
                 scope["state"]["client"] = self._client_of(scope, headers)
-                held = _Held()
-                try:
-                    await self._app(scope, self._limited(scope, headers, receive, held), sending)
-                finally:
-                    self._num_upload_bytes -= held.num_bytes
+                with self._memory.share() as held:
+                    scope["state"]["held"] = held
+                    await self._app(scope, self._limited(headers, receive, held), sending)
             except WireError as error:
                 if status:
                     raise
-                await error.response()(scope, receive, sending)
-        except ClientIsGone:
+                await error.response(scope["path"])(scope, receive, sending)
+        except (ClientIsGone, ClientDisconnect):
             status = status or 499
         except Exception as error:
             LOG.exception("request %s failed", number)
@@ -108,7 +111,7 @@ class Guards:
                 500, f"the server failed; its log has more about {number}", code="server_error"
             )
             with contextlib.suppress(ClientIsGone):
-                await failure.response()(scope, receive, sending)
+                await failure.response(scope["path"])(scope, receive, sending)
         finally:
             seconds = time.monotonic() - started
             self._on_answer(scope["path"], scope["method"], status, seconds)
@@ -138,7 +141,7 @@ class Guards:
         origin = headers.get("origin")
         if origin in (None, *options.cors_origins) or "*" in options.cors_origins:
             return
-        if urlsplit(origin or "").netloc != host:
+        if _address(origin or "") != host:
             raise WireError(
                 403, "pages of other sites are refused (--cors-origin)", code="origin_not_allowed"
             )
@@ -162,13 +165,13 @@ class Guards:
             )
         return (f"{given.hex()[:12]}@{address}",)
 
-    def _limited(self, scope: Scope, headers: Headers, receive: Receive, held: "_Held") -> Receive:
+    def _limited(self, headers: Headers, receive: Receive, held: Held) -> Receive:
         """Return what gives the body of a request within its limits."""
         options = self._options
         end = time.monotonic() + options.read_seconds
         is_read = False
         declared = headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > options.max_body_bytes:
+        if declared.isascii() and declared.isdecimal() and int(declared) > options.max_body_bytes:
             raise _too_large(options)
 
         async def limited() -> Message:
@@ -183,15 +186,9 @@ class Guards:
             except TimeoutError as error:
                 raise WireError(408, "the request did not arrive in time", code="timeout") from error
             if message["type"] == "http.request":
-                num = len(message.get("body", b""))
-                held.num_bytes += num
-                self._num_upload_bytes += num
+                held.take(len(message.get("body", b"")))
                 if held.num_bytes > options.max_body_bytes:
                     raise _too_large(options)
-                if self._num_upload_bytes > options.max_upload_bytes:
-                    raise WireError(
-                        429, "too much is being uploaded: try again", retry_seconds=2, code="busy"
-                    )
                 is_read = not message.get("more_body", False)
             return message
 
@@ -200,12 +197,6 @@ class Guards:
 
 class ClientIsGone(Exception):
     """Nobody takes the answer."""
-
-
-class _Held:
-    """Bytes of a request in memory."""
-
-    num_bytes = 0
 
 
 def _too_large(options: ServerOptions) -> WireError:
@@ -219,6 +210,14 @@ def _too_large(options: ServerOptions) -> WireError:
 def _hostname(address: str) -> str | None:
     try:
         return urlsplit(address).hostname
+    except ValueError:
+        return None
+
+
+def _address(origin: str) -> str | None:
+    """Return host and port of an origin; None if it is damaged."""
+    try:
+        return urlsplit(origin).netloc
     except ValueError:
         return None
 

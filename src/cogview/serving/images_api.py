@@ -2,7 +2,7 @@
 
 import base64
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
 
 from cogview.serving.drawing import (
     MEDIA_TYPES,
@@ -43,16 +42,7 @@ from cogview.serving.schemas import (
     UpscaleRequest,
 )
 from cogview.serving.state import ServerState
-from cogview.serving.wire import (
-    WireError,
-    form_body,
-    json_body,
-    parsed,
-    scalars,
-    sse,
-    sse_comment,
-    uploaded,
-)
+from cogview.serving.wire import WireError, form_body, form_fields, json_body, parsed, sse, sse_comment
 
 MAX_RANKED = 16
 """Pictures of one request for ranking."""
@@ -68,19 +58,6 @@ class ImagesApi:
     def __init__(self, state: ServerState) -> None:
         self._state = state
 
-    def routes(self) -> list[Route]:
-        """Return where the handlers are found."""
-        return [
-            Route("/v1/images/generations", self.generations, methods=["POST"]),
-            Route("/v1/images/edits", self.edits, methods=["POST"]),
-            Route("/v1/images/upscale", self.upscale, methods=["POST"]),
-            Route("/v1/images/captions", self.captions, methods=["POST"]),
-            Route("/v1/images/rank", self.rank, methods=["POST"]),
-            Route("/v1/models", self.models, methods=["GET"]),
-            Route("/v1/models/{name:path}", self.model, methods=["GET"]),
-            Route("/files/{name}", self.file, methods=["GET"]),
-        ]
-
     async def generations(self, request: Request) -> Response:
         """Draw pictures of a text."""
         fields = parsed(GenerationRequest, await json_body(request))
@@ -89,32 +66,26 @@ class ImagesApi:
     async def edits(self, request: Request) -> Response:
         """Draw a part of a picture anew."""
         form = await self._form(request, 17)
-        fields = parsed(EditRequest, scalars(form), is_form=True)
-        files = [*form.getlist("image"), *form.getlist("image[]")]
-        if len(files) != 1:
-            raise WireError(
-                400,
-                f"one image is drawn anew, got {len(files)}: send one",
-                param="image",
-                code="invalid_image",
-            )
-        limit = self._state.options.max_image_pixels
-        image = await uploaded(files[0], "image", limit)
+        fields = form_fields(form, EditRequest)
+        (image,) = await self._images(request, form)
         mask: Pixels | str | float | None = None
-        if form.get("mask") not in (None, ""):
-            mask = (await uploaded(form.get("mask"), "mask", limit, is_mask=True)).pixels
+        masks = [each for each in form.getlist("mask") if each != ""]
+        if len(masks) > 1:
+            raise WireError(400, f"send one mask, got {len(masks)}", param="mask", code="invalid_image")
+        if masks:
+            mask = await self._state.picture(request, masks[0], "mask", is_mask=True)
         elif fields.region is not None:
             mask = fields.region
         else:
             mask = 0.5  # a variation: every second code, elsewhere for each seed
-        return await self._drawn(request, fields, "image_edit", image.pixels, mask)
+        return await self._drawn(request, fields, "image_edit", image, mask)
 
     async def upscale(self, request: Request) -> Response:
         """Draw a picture larger."""
         form = await self._form(request, 2)
-        fields = parsed(UpscaleRequest, scalars(form), is_form=True)
+        fields = form_fields(form, UpscaleRequest)
         kind = FileKind.of(fields.output_format, fields.output_compression)
-        image = await self._image(form)
+        (image,) = await self._images(request, form)
         job = UpscaleJob(
             image=image, text=fields.prompt or "", factor=fields.factor or 2, force=bool(fields.force)
         )
@@ -134,9 +105,9 @@ class ImagesApi:
     async def captions(self, request: Request) -> Response:
         """Write captions of a picture."""
         form = await self._form(request, 2)
-        fields = parsed(CaptionRequest, scalars(form), is_form=True)
+        fields = form_fields(form, CaptionRequest)
         self._needs_captioner()
-        image = await self._image(form)
+        (image,) = await self._images(request, form)
         options = {} if fields.language is None else {"language": fields.language}
         job = CaptionJob(image=image, num_captions=fields.n or 1, options=options)
         answer = await self._answer(request, job, Answer, fields.user)
@@ -145,15 +116,9 @@ class ImagesApi:
     async def rank(self, request: Request) -> Response:
         """Order pictures by how well a text fits them."""
         form = await self._form(request, MAX_RANKED + 1)
-        fields = parsed(RankRequest, scalars(form), is_form=True)
+        fields = form_fields(form, RankRequest)
         self._needs_captioner()
-        files = [*form.getlist("image"), *form.getlist("image[]")]
-        if not 1 <= len(files) <= MAX_RANKED:
-            raise WireError(
-                400, f"send 1 to {MAX_RANKED} images, got {len(files)}", param="image", code="invalid_image"
-            )
-        limit = self._state.options.max_image_pixels
-        images = [(await uploaded(each, "image", limit)).pixels for each in files]
+        images = await self._images(request, form, MAX_RANKED)
         answer = await self._answer(
             request, RankJob(text=fields.prompt, images=tuple(images)), Answer, fields.user
         )
@@ -199,11 +164,12 @@ class ImagesApi:
     async def _form(self, request: Request, max_files: int) -> FormData:
         return await form_body(request, max_files, self._state.options.max_body_bytes)
 
-    async def _image(self, form: FormData) -> Pixels:
+    async def _images(self, request: Request, form: FormData, most: int = 1) -> list[Pixels]:
         files = [*form.getlist("image"), *form.getlist("image[]")]
-        if len(files) != 1:
-            raise WireError(400, f"send one image, got {len(files)}", param="image", code="invalid_image")
-        return (await uploaded(files[0], "image", self._state.options.max_image_pixels)).pixels
+        if not 1 <= len(files) <= most:
+            wanted = "one image" if most == 1 else f"1 to {most} images"
+            raise WireError(400, f"send {wanted}, got {len(files)}", param="image", code="invalid_image")
+        return [await self._state.picture(request, each, "image") for each in files]
 
     async def _answer(self, request: Request, job: Any, kind: type[Any], user: str | None) -> Any:
         """Return what comes of a job that gives one thing."""
@@ -275,9 +241,7 @@ class _Drawn:
         """Return what is said of all pictures of the request."""
         side = self.work.options["size_pixels"]
         return {
-            "created": int(time.time()),
             "size": f"{side}x{side}",
-            "quality": "auto",
             "background": "opaque",
             "output_format": self.kind.name,
         }
@@ -298,13 +262,17 @@ class _Drawn:
             "total_tokens": num_text + num_image + num_out,
         }
 
-    async def datum(self, picture: Picture) -> dict[str, Any]:
+    def common_of_event(self) -> dict[str, Any]:
+        """Return what is said in each event of a stream; "auto" is a quality there alone."""
+        return self.common() | {"created_at": int(time.time()), "quality": "auto"}
+
+    async def datum(self, picture: Picture, response_format: str | None) -> dict[str, Any]:
         """Return a picture as an answer has it."""
         file = await self.kind.file(
             picture.pixels, self.work.text, picture_facts(self.facts, self.work, picture)
         )
         accepted = self.job.accepted
-        shown = self.state.shown(self.request, file, MEDIA_TYPES[self.kind.name], self.fields.response_format)
+        shown = self.state.shown(self.request, file, MEDIA_TYPES[self.kind.name], response_format)
         read = picture.drawn_text or (self.work.text if accepted is None else accepted.text)
         found = {**shown, "revised_prompt": read, "seed": picture.seed}
         if picture.caption_loss is not None:
@@ -317,10 +285,11 @@ class _Drawn:
         async with aclosing(told(self.state.jobs, self.job, self.request)) as events:
             async for event in events:
                 if isinstance(event, Picture):
-                    pictures[event.place] = await self.datum(event)
+                    pictures[event.place] = await self.datum(event, self.fields.response_format)
         if len(pictures) < (self.fields.n or 1):
             raise WireError(503, "it was given up: try again", code="given_up", retry_seconds=1)
         answer = self.common() | {
+            "created": int(time.time()),
             "data": [pictures[place] for place in sorted(pictures)],
             "usage": self.usage(),
         }
@@ -329,7 +298,7 @@ class _Drawn:
             answer["unknown_words"] = list(accepted.unknown_words)
         return answer
 
-    async def streamed(self, num_partial: int) -> AsyncIterator[bytes]:
+    async def streamed(self, num_partial: int) -> AsyncGenerator[bytes, None]:
         """Yield the answer's events."""
         nums_partial: dict[int, int] = {}
         is_begun = False
@@ -354,7 +323,8 @@ class _Drawn:
             return sse_comment(f"queued position={event.position}{seconds}")
         if isinstance(event, Picture):
             completed = f"{self.name}.completed"
-            content = self.common() | await self.datum(event) | {"usage": self.usage()}
+            datum = await self.datum(event, "b64_json")  # events have no urls
+            content = self.common_of_event() | datum | {"usage": self.usage()}
             return sse({"type": completed, **content}, event=completed)
         if isinstance(event, Preview):
             number = nums_partial.get(event.candidate, 0)
@@ -368,13 +338,14 @@ class _Drawn:
                 "type": partial,
                 "b64_json": base64.b64encode(data).decode(),
                 "partial_image_index": number,
-                **self.common(),
+                **self.common_of_event(),
             }
             return sse(content, event=partial)
         return sse_comment("accepted")
 
 
-async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for each in rest:
-        yield each
+async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(rest):  # a client that leaves ends its job at once
+        yield first
+        async for each in rest:
+            yield each

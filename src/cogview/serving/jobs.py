@@ -10,13 +10,12 @@ from typing import Literal, TypeAlias
 
 from cogview.generation.fair_queue import Client
 from cogview.serving.engine_link import Link, LinkListener
+from cogview.serving.engines import Engines
 from cogview.serving.event_log import EventLog
 from cogview.serving.messages import (
     Accepted,
     AnyJob,
-    Begin,
     Broken,
-    Cancel,
     CannotBegin,
     DrawJob,
     Ended,
@@ -24,12 +23,9 @@ from cogview.serving.messages import (
     Picture,
     Preview,
     Refused,
-    Told,
+    given_pixels,
 )
 from cogview.serving.options import ServerOptions
-
-MAX_ATTEMPTS = 3
-"""So often a job is given to an engine; after that it is to blame if the engine dies."""
 
 State: TypeAlias = Literal["waiting", "drawing", "done", "refused", "failed", "cancelled"]
 
@@ -86,6 +82,7 @@ class Job:
     Attributes:
         state: how far it is.
         accepted: what was told when it was looked at.
+        num_deaths: of engines while they had it.
         log: what is told of it.
     """
 
@@ -96,13 +93,18 @@ class Job:
     accepted: Accepted | None = None
     begun_at: float = field(default_factory=time.monotonic)
     first_preview_at: float | None = None
-    num_attempts: int = 0
+    num_deaths: int = 0
     log: EventLog[LogEvent] = field(default_factory=lambda: EventLog(lambda event: isinstance(event, _LAST)))
 
     @property
     def cost(self) -> int:
         """Return how many requests it is for the engine."""
         return len(self.work.seeds) if isinstance(self.work, DrawJob) else 1
+
+    @property
+    def num_bytes(self) -> int:
+        """Return how much memory its pictures take."""
+        return sum(len(each.data) for each in given_pixels(self.work))
 
     @property
     def is_over(self) -> bool:
@@ -116,6 +118,8 @@ class Job:
         if isinstance(event, Accepted):
             self.accepted = event
         elif isinstance(event, Preview):
+            if self._is_drawn(event.candidate):
+                return  # drawn once more by another engine
             self.state = "drawing"
             self.first_preview_at = self.first_preview_at or time.monotonic()
             self.log.forget(lambda other: isinstance(other, Queued))
@@ -130,6 +134,12 @@ class Job:
             self.log.forget(lambda other: isinstance(other, Preview | Queued))
             self.state = _STATES[type(event)]
         self.log.add(event)
+
+    def _is_drawn(self, candidate: int) -> bool:
+        if not isinstance(self.work, DrawJob):
+            return False
+        seed = self.work.seeds[candidate]
+        return any(isinstance(event, Picture) and event.seed == seed for event in self.log)
 
 
 class Jobs:
@@ -158,38 +168,28 @@ class Jobs:
         log: Callable[[str], None] = print,
     ) -> None:
         self._options = options
-        self._on_ready, self._on_hopeless, self._log = on_ready, on_hopeless, log
         self._numbers = itertools.count(1)
         self._jobs: dict[int, Job] = {}
-        self._link_of: dict[int, Link] = {}
         self._limits: dict[int, asyncio.TimerHandle] = {}
         self._num_of_client: Counter[str] = Counter()
         self._cost_of_client: Counter[str] = Counter()
         self._telling: asyncio.TimerHandle | None = None
         self.is_draining = False
         self.listeners: list[Callable[[Job, LogEvent], None]] = []
-        self.links = [self._linked(new) for new in new_links]
-
-    def _linked(self, new_link: Callable[[LinkListener], Link]) -> Link:
-        def ready() -> None:
-            self._give_again(link)
-            if self.is_ready:
-                self._on_ready()
-
-        listener = LinkListener(
-            on_told=self._take,
-            on_ready=ready,
-            on_lost=lambda: self._lose(link),
-            on_hopeless=self._on_hopeless,
-            log=self._log,
+        self._engines = Engines(
+            new_links,
+            on_told=self._tell,
+            on_given=self._tell_queue_soon,
+            on_ready=on_ready,
+            on_hopeless=on_hopeless,
+            log=log,
         )
-        link = new_link(listener)
-        return link
+        self.links = self._engines.links
 
     @property
     def is_ready(self) -> bool:
-        """Return whether all engines are warm."""
-        return all(link.is_ready for link in self.links)
+        """Return whether jobs are worked on: one engine at least is warm."""
+        return self._engines.is_ready
 
     @property
     def num_jobs(self) -> int:
@@ -236,36 +236,38 @@ class Jobs:
         self._cost_of_client[client[0]] += job.cost
         loop = asyncio.get_running_loop()
         self._limits[job.number] = loop.call_later(self._options.max_job_seconds, self._give_up, job)
-        self._give(job, min(self.links, key=self._load))
+        self._engines.add(job)
         return job
 
     def cancel(self, job: Job) -> None:
         """Stop a job; one that is over is left alone."""
         if job.is_over:
             return
-        link = self._link_of.get(job.number)
-        if link is not None:
-            link.send(Cancel(number=job.number))
+        self._engines.stop(job)
         self._tell(job, Cancelled())
 
     def seconds_for(self, cost: int, link: Link | None = None) -> float | None:
         """Return how long an engine takes for what it has, and so many requests more; None if nothing is known."""
-        link = link or min(self.links, key=self._load)
+        link = link or self._engines.idlest()
         if link.alive is None or not link.alive.seconds_per_code or link.facts is None:
             return None
         rows, columns = link.facts.grid
-        return (self._load(link) + cost) * rows * columns * link.alive.seconds_per_code
-
-    def _load(self, link: Link) -> int:
-        return sum(self._jobs[number].cost for number, each in self._link_of.items() if each is link)
+        return (self._engines.load(link) + cost) * rows * columns * link.alive.seconds_per_code
 
     def _check_room(self, job: Job) -> None:
         options, (account, *_) = self._options, job.client
         share = options.max_client_share
-        is_full = self.num_jobs >= options.max_jobs or self.num_waiting + job.cost > options.max_waiting
+        own_bytes = sum(each.num_bytes for each in self._jobs.values() if each.client[0] == account)
+        num_bytes = sum(each.num_bytes for each in self._jobs.values())
+        is_full = (
+            self.num_jobs >= options.max_jobs
+            or self.num_waiting + job.cost > options.max_waiting
+            or num_bytes + job.num_bytes > options.max_job_bytes
+        )
         has_enough = (
             self._num_of_client[account] >= options.max_jobs * share
             or self._cost_of_client[account] + job.cost > options.max_waiting * share
+            or own_bytes + job.num_bytes > options.max_job_bytes * share
         )
         if is_full or has_enough:
             wait = self.seconds_for(0) or 5.0
@@ -276,41 +278,9 @@ class Jobs:
                 min(max(int(wait / 2), 1), 60),
             )
 
-    def _give(self, job: Job, link: Link) -> None:
-        self._link_of[job.number] = link
-        if link.is_ready:
-            job.num_attempts += 1
-            link.send(Begin(number=job.number, client=job.client, job=job.work))
-            self._tell_queue_soon()
-
-    def _give_again(self, link: Link) -> None:
-        """Give an engine that is ready what the one before it had."""
-        for number, each in list(self._link_of.items()):
-            if each is not link:
-                continue
-            job = self._jobs[number]
-            if job.num_attempts >= MAX_ATTEMPTS:
-                self._tell(
-                    job, Broken(message=f"the engine died {job.num_attempts} times while it was drawn")
-                )
-            else:
-                self._give(job, link)
-
-    def _lose(self, link: Link) -> None:
-        """Let other engines have what a dead one was given."""
-        others = [each for each in self.links if each is not link and each.is_ready]
-        for number, each in list(self._link_of.items()):
-            if each is link and others:
-                self._give(self._jobs[number], min(others, key=self._load))
-
-    def _take(self, told: Told) -> None:
-        job = self._jobs.get(told.number)
-        if job is not None:
-            self._tell(job, told.event)
-
     def _give_up(self, job: Job) -> None:
         if not job.is_over:
-            self._link_of[job.number].send(Cancel(number=job.number))
+            self._engines.stop(job)
             self._tell(job, Broken(message="it took longer than a job may"))
 
     def _tell(self, job: Job, event: LogEvent) -> None:
@@ -318,7 +288,7 @@ class Jobs:
         for listener in self.listeners:
             listener(job, event)
         if job.is_over and self._jobs.pop(job.number, None) is not None:
-            del self._link_of[job.number]
+            self._engines.remove(job)
             self._limits.pop(job.number).cancel()
             account = job.client[0]
             self._num_of_client[account] -= 1
@@ -335,24 +305,10 @@ class Jobs:
     def _tell_queue(self) -> None:
         self._telling = None
         for link in self.links:
-            waiting = [
-                self._jobs[number]
-                for number, each in self._link_of.items()
-                if each is link and self._jobs[number].state == "waiting"
-            ]
+            waiting = [job for job in self._engines.jobs_of(link) if job.state == "waiting"]
             seconds = self.seconds_for(0, link)
-            for position, job in enumerate(fair_order(waiting)):
+            for position, job in enumerate(waiting):
                 share = (position + 1) / max(len(waiting), 1)
                 self._tell(
                     job, Queued(position=position, seconds=None if seconds is None else seconds * share)
                 )
-
-
-def fair_order(jobs: list[Job]) -> list[Job]:
-    """Return jobs in about the order in which they begin: the first of each client, then the second of each."""
-    nums: Counter[Client] = Counter()
-    keys = {}
-    for job in jobs:
-        keys[job.number] = nums[job.client], job.number
-        nums[job.client] += 1
-    return sorted(jobs, key=lambda job: keys[job.number])

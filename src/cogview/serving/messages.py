@@ -106,6 +106,14 @@ class UpscaleJob:
 AnyJob: TypeAlias = DrawJob | CaptionJob | RankJob | UpscaleJob
 
 
+def given_pixels(job: AnyJob) -> tuple[Pixels, ...]:
+    """Return the pictures that a job was given."""
+    if isinstance(job, RankJob):
+        return job.images
+    given = (job.image, job.mask) if isinstance(job, DrawJob) else (job.image,)
+    return tuple(each for each in given if isinstance(each, Pixels))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Begin:
     """A job for the engine.
@@ -310,3 +318,22 @@ class Told:
 
 
 Report: TypeAlias = Ready | CannotBegin | Alive | Told
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """A replica's engine is dead, and another is begun.
+
+    Args:
+        message: why, as far as is known.
+    """
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Here:
+    """A replica can be reached."""
+
+
+ReplicaReport: TypeAlias = Ready | Alive | Lost | Here

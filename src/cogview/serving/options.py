@@ -15,6 +15,7 @@ class EngineOptions:
         name: of the model, for clients.
         device: as for `cogview.load`, as are `dtype`, `max_batch`, `memory` and `cache`.
         stuck_seconds: after so long a pass the engine counts as dead.
+        num_threads: that compute on a CPU; as many as PyTorch takes by itself if None.
     """
 
     model: str | None = None
@@ -25,6 +26,7 @@ class EngineOptions:
     memory: str | None = None
     cache: CacheName = "auto"
     stuck_seconds: float = 120.0
+    num_threads: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +38,15 @@ class ServerOptions:
         allowed_hosts: names by which the server may be called; any if empty.
         cors_origins: pages of other sites that may use it.
         max_body_bytes: of a request.
-        max_upload_bytes: of all requests that are being read.
+        max_upload_bytes: that all requests hold, bodies and decoded pictures.
         max_image_pixels: of a picture, told before it is decoded.
         max_text_characters: of a text.
         max_pictures: of a request.
         max_candidates: of a request.
         max_jobs: that wait or are worked on.
         max_waiting: candidates that wait or are worked on, for all clients.
-        max_client_share: of both, for one client.
+        max_job_bytes: of the pictures that all jobs were given.
+        max_client_share: of jobs and candidates, for one client.
         max_job_seconds: after which a job is given up.
         read_seconds: in which a request has to arrive.
         write_seconds: in which a client has to take each part of an answer.
@@ -66,6 +69,7 @@ class ServerOptions:
     max_candidates: int = 64
     max_jobs: int = 256
     max_waiting: int = 1024
+    max_job_bytes: int = 512 * 2**20
     max_client_share: float = 0.75
     max_job_seconds: float = 600.0
     read_seconds: float = 30.0

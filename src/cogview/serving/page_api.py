@@ -10,7 +10,6 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
 
 from cogview.generation.fair_queue import Client
 from cogview.serving.drawing import FileKind, begun, client_of, draw_job, picture_facts, settings_of
@@ -18,9 +17,17 @@ from cogview.serving.event_log import EventLog
 from cogview.serving.job_store import JobStore, KeptJob, KeptPicture
 from cogview.serving.jobs import Busy, Cancelled, Draining, Job, Queued
 from cogview.serving.messages import Accepted, Broken, DrawJob, Ended, Picture, Pixels, Preview, Refused
-from cogview.serving.schemas import EditRequest, GenerationRequest, ImageRequest
+from cogview.serving.schemas import (
+    ClientHeader,
+    EditRequest,
+    EventsHeaders,
+    GenerationRequest,
+    HistoryQuery,
+    ImageRequest,
+    PicturePath,
+)
 from cogview.serving.state import ServerState
-from cogview.serving.wire import WireError, form_body, json_body, parsed, scalars, sse, sse_comment, uploaded
+from cogview.serving.wire import WireError, form_body, form_fields, json_body, parsed, sse, sse_comment
 
 _PREVIEW_KIND = FileKind(name="webp", quality=80)
 _PNG = FileKind()
@@ -65,19 +72,6 @@ class PageApi:
         self._live: dict[str, _Live] = {}
         self._keepers: set[asyncio.Task[None]] = set()
 
-    def routes(self) -> list[Route]:
-        """Return where the handlers are found."""
-        return [
-            Route("/api/facts", self.facts, methods=["GET"]),
-            Route("/api/jobs", self.begin, methods=["POST"]),
-            Route("/api/jobs", self.history, methods=["GET"]),
-            Route("/api/jobs/{id}", self.job, methods=["GET"]),
-            Route("/api/jobs/{id}", self.delete, methods=["DELETE"]),
-            Route("/api/jobs/{id}/stop", self.stop, methods=["POST"]),
-            Route("/api/jobs/{id}/events", self.events, methods=["GET"]),
-            Route("/pictures/{id}/{place:int}.png", self.picture, methods=["GET"]),
-        ]
-
     async def begin_unfinished(self) -> None:
         """Draw what was asked for before the server ended, with the same seeds."""
         for kept in await asyncio.to_thread(self._store.unfinished):
@@ -118,18 +112,9 @@ class PageApi:
 
     async def history(self, request: Request) -> Response:
         """List the jobs of whoever asks, the newest first."""
-        query = request.query_params
-        before, limit = query.get("before"), query.get("limit", "30")
-        if not limit.isdecimal() or not 1 <= int(limit) <= _MAX_SHOWN:
-            raise WireError(400, f"limit must be 1 to {_MAX_SHOWN}", param="limit", code="invalid_value")
-        if before is not None and not (before.isascii() and before.isdecimal() and len(before) < 20):
-            raise WireError(400, "before must be the number of a job", param="before", code="invalid_value")
+        query: HistoryQuery = request.state.query
         found = await asyncio.to_thread(
-            self._store.history,
-            self._owner(request),
-            query.get("search", "")[:200],
-            None if before is None else int(before),
-            int(limit),
+            self._store.history, self._owner(request), query.search, query.before, query.limit
         )
         return JSONResponse({"data": [self._shown(each) for each in found]})
 
@@ -156,9 +141,8 @@ class PageApi:
 
     async def picture(self, request: Request) -> Response:
         """Give a picture's file."""
-        data = await asyncio.to_thread(
-            self._store.file, request.path_params["id"], request.path_params["place"]
-        )
+        path: PicturePath = request.state.path
+        data = await asyncio.to_thread(self._store.file, path.id, path.place)
         if data is None:
             raise WireError(404, "there is no such picture", code="not_found")
         headers = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -167,7 +151,8 @@ class PageApi:
     async def events(self, request: Request) -> Response:
         """Tell of a job until its end; a reader who comes back is told what is new."""
         kept = await self._kept(request)
-        boot, _, number = request.headers.get("last-event-id", "").partition("-")
+        headers: EventsHeaders = request.state.headers
+        boot, _, number = headers.last_event_id.partition("-")
         after = int(number) if boot == self._boot and number.isdecimal() and len(number) < 10 else -1
         return StreamingResponse(
             self._told(kept, after, request),
@@ -206,19 +191,18 @@ class PageApi:
         state = self._state
         if request.headers.get("content-type", "").startswith("multipart/"):
             form = await form_body(request, 2, state.options.max_body_bytes)
-            fields = parsed(EditRequest, scalars(form), is_form=True)
-            image = await uploaded(form.get("image"), "image", state.options.max_image_pixels)
+            fields = form_fields(form, EditRequest)
+            image = await state.picture(request, form.get("image"), "image")
             mask: Pixels | str | float = fields.region or 0.5
             if form.get("mask") not in (None, ""):
-                mask = (
-                    await uploaded(form.get("mask"), "mask", state.options.max_image_pixels, is_mask=True)
-                ).pixels
-            return draw_job(state.facts, state.options, fields, image.pixels, mask, is_previewed=True), fields
+                mask = await state.picture(request, form.get("mask"), "mask", is_mask=True)
+            return draw_job(state.facts, state.options, fields, image, mask, is_previewed=True), fields
         plain = parsed(GenerationRequest, await json_body(request))
         return draw_job(state.facts, state.options, plain, is_previewed=True), plain
 
     def _owner(self, request: Request) -> str:
-        return request.headers.get("x-client", "")[:64]
+        headers: ClientHeader = request.state.headers
+        return headers.client
 
     async def _kept(self, request: Request) -> KeptJob:
         kept = await asyncio.to_thread(self._store.job, request.path_params["id"])

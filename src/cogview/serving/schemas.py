@@ -5,26 +5,33 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-MAX_SEED = 2**53 - 1
-"""Beyond it JavaScript's numbers are not exact."""
+MAX_SEED = 2**53 - 2**16
+"""Beyond 2^53 JavaScript's numbers are not exact; the seeds of a request's further candidates lie below that, too."""
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=32_000)]
-Size = Annotated[str, StringConstraints(max_length=20)]
+MAX_CANDIDATES = 2**10
+MAX_PICTURES = 10
+MAX_TEXT = 32_000
+_REGION = r"^(upper|lower|left|right|1|1\.0{1,6}|0?\.[0-9]{0,6}[1-9])$"
+
 Name = Annotated[str, StringConstraints(max_length=200)]
+Text = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_TEXT),
+    Field(description="What to draw, in a few words, as a caption would say it.", examples=["a red circle"]),
+]
+Size = Annotated[str, StringConstraints(max_length=20)]
+Format = Literal["png", "webp", "jpeg"]
+ResponseFormat = Literal["b64_json", "url"]
 
 
 def checked_text(text: str) -> str:
     """Return a text that says something.
 
     Raises:
-        ValueError: it does not, or holds half a character.
+        ValueError: it does not.
     """
     if not text.strip():
         raise ValueError("it is empty: say what to draw")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("it holds half a character (a lone surrogate): leave that out") from error
     return text
 
 
@@ -38,89 +45,200 @@ class Sampling(Lenient):
     """How pictures are drawn; the model's own way by default."""
 
     seed: int | None = Field(
-        None, ge=0, le=MAX_SEED, description="Of the first picture; the next has the next."
+        None,
+        ge=0,
+        le=MAX_SEED,
+        description="Of the first picture; the next has the next. By default one is drawn, and told in the answer.",
     )
-    temperature: float | None = Field(None, ge=0, le=100)
-    top_k: int | None = Field(None, ge=1, le=1_000_000)
-    top_p: float | None = Field(None, gt=0, le=1)
-    guidance: float | None = Field(None, ge=0, le=100)
-    adapter: Name | None = Field(None, description="A style of the model; see /v1/models.")
-    adapter_strength: float | None = Field(None, ge=-10, le=10)
+    temperature: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="Below 1 prefers probable codes, above 1 levels them, 0 takes the most probable. 1 by default.",
+    )
+    top_k: int | None = Field(
+        None, ge=1, le=1_000_000, description="Draw from so many codes, the most probable. All by default."
+    )
+    top_p: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Draw from the fewest codes that hold this share of the probability. The model's by default.",
+    )
+    guidance: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="How much the text counts; 1 is without guidance. The model's by default.",
+    )
+    adapter: Name | None = Field(None, description="A style of the model; /v1/models lists them.")
+    adapter_strength: float | None = Field(
+        None, ge=-10, le=10, description="How much the style counts, if one is asked for. 1 by default."
+    )
     candidates: int | None = Field(
-        None, ge=1, description="Draw so many, and give back the best n of them by CapLoss."
+        None,
+        ge=1,
+        le=MAX_CANDIDATES,
+        description="Draw so many, at least n, and give back the best n of them by CapLoss, best first. n by default.",
     )
-    balance_words: bool | None = Field(None, description="Vary gender and skin tone of words for people.")
+    balance_words: bool | None = Field(
+        None, description="Give words for people a gender and a skin tone in turn. Off by default."
+    )
 
 
-class ImageRequest(Sampling):
+class Written(Lenient):
+    """How pictures are written and given back."""
+
+    output_format: Format | None = Field(None, description="Of the files; png by default.")
+    output_compression: int | None = Field(
+        None, ge=0, le=100, description="Quality of webp and jpeg, in per cent. 90 by default."
+    )
+    response_format: ResponseFormat | None = Field(
+        None, description="Give pictures as base64, or by a url that lives for an hour. b64_json by default."
+    )
+    user: Name | None = Field(None, description="Who asks: places are shared out fairly among users.")
+
+
+class ImageRequest(Sampling, Written):
     """What images of both kinds, drawn and redrawn, have in common."""
 
     prompt: Text
     model: Name | None = Field(
-        None, description="The model, MODEL:ADAPTER for a style; other names are let pass."
+        None, description="The model, MODEL:ADAPTER for a style; names of other models are let pass."
     )
-    n: int | None = Field(None, ge=1, le=10)
-    size: Size | None = Field(None, description="WIDTHxHEIGHT in pixels, or auto.")
-    quality: Name | None = None
-    background: Literal["auto", "opaque", "transparent"] | None = None
-    output_format: Literal["png", "webp", "jpeg", "gif", "svg"] | None = None
-    output_compression: int | None = Field(None, ge=0, le=100)
-    response_format: Literal["b64_json", "url"] | None = None
-    stream: bool | None = None
-    partial_images: int | None = Field(None, ge=0, le=3)
-    user: Name | None = None
+    n: int | None = Field(None, ge=1, le=MAX_PICTURES, description="Pictures. 1 by default.")
+    size: Size | None = Field(
+        None, description="WIDTHxHEIGHT in pixels, or auto, the model's own, by default."
+    )
+    quality: Name | None = Field(None, description="Without effect.")
+    background: Literal["auto", "opaque"] | None = Field(
+        None, description="Without effect: all pictures are opaque."
+    )
+    stream: bool | None = Field(
+        None, description="Answer by events while pictures are drawn. Off by default."
+    )
+    partial_images: int | None = Field(
+        None,
+        ge=0,
+        le=3,
+        description="Previews of the first picture, if the answer is streamed. 0 by default.",
+    )
 
     _checked_prompt = field_validator("prompt")(checked_text)
 
 
 class GenerationRequest(ImageRequest):
-    """Body of `POST /v1/images/generations`."""
+    """Pictures of a text."""
 
 
 class EditRequest(ImageRequest):
-    """Fields of `POST /v1/images/edits`, beside its files."""
+    """A picture of which a part is drawn anew: what a mask or a region tells, or a half of its codes, a variation."""
 
-    region: Name | None = Field(
+    region: Annotated[str, StringConstraints(pattern=_REGION)] | None = Field(
         None,
-        description="In place of a mask file: upper, lower, left, right, or a share of the picture such as 0.3.",
+        description="In place of a mask: upper, lower, left, right, or a share of the picture such as 0.3.",
+        examples=["lower"],
     )
     keep_pixels: bool | None = Field(
-        None, description="Give back exactly the given pixels outside of the mask."
+        None, description="Give back exactly the given pixels outside of what is drawn anew. Off by default."
     )
 
 
 class CaptionRequest(Lenient):
-    """Fields of `POST /v1/images/captions`, beside its file."""
+    """How to say what a picture shows."""
 
-    n: int | None = Field(None, ge=1, le=4)
-    language: Literal["en", "zh"] | None = None
-    user: Name | None = None
+    n: int | None = Field(None, ge=1, le=4, description="Captions, the best first. 1 by default.")
+    language: Literal["en", "zh"] | None = Field(
+        None, description="Of the captions; as the model likes by default."
+    )
+    user: Name | None = Field(None, description="Who asks: places are shared out fairly among users.")
 
 
 class RankRequest(Lenient):
-    """Fields of `POST /v1/images/rank`, beside its files."""
+    """A text to rank pictures by."""
 
     prompt: Text
-    user: Name | None = None
+    user: Name | None = Field(None, description="Who asks: places are shared out fairly among users.")
 
     _checked_prompt = field_validator("prompt")(checked_text)
 
 
-class UpscaleRequest(Lenient):
-    """Fields of `POST /v1/images/upscale`, beside its file."""
+class UpscaleRequest(Written):
+    """How to draw a picture larger."""
 
-    prompt: Annotated[str, StringConstraints(max_length=32_000)] | None = None
-    factor: Literal[2, 4] | None = None
-    force: bool | None = None
-    output_format: Literal["png", "webp", "jpeg", "gif", "svg"] | None = None
-    output_compression: int | None = Field(None, ge=0, le=100)
-    response_format: Literal["b64_json", "url"] | None = None
-    user: Name | None = None
+    prompt: Annotated[str, StringConstraints(max_length=MAX_TEXT)] | None = Field(
+        None, description="What the picture shows; a magnifier that reads draws by it."
+    )
+    factor: Literal[2, 4] | None = Field(None, description="Times as large. 2 by default.")
+    force: bool | None = Field(
+        None,
+        description="Take pictures that the model hardly keeps, or that are as large already. Off by default.",
+    )
 
     @field_validator("factor", mode="before")
     @classmethod
     def _number(cls, value: Any) -> Any:
         return int(value) if isinstance(value, str) and value in ("2", "4") else value
+
+
+class ShownQuery(BaseModel):
+    """A query of clients that send no such field."""
+
+    response_format: ResponseFormat | None = Field(
+        None, description="As the field of that name, for clients that cannot send it."
+    )
+
+
+class HistoryQuery(BaseModel):
+    """Which jobs to list."""
+
+    search: Annotated[str, StringConstraints(max_length=200)] = Field(
+        "", description="Words that all stand in the text, in any case."
+    )
+    before: int | None = Field(
+        None, ge=0, lt=2**63, description="The number of a job: list older ones. From the newest by default."
+    )
+    limit: int = Field(30, ge=1, le=100, description="Jobs, at most.")
+
+
+class ClientHeader(BaseModel):
+    """Which of an account's clients asks."""
+
+    client: Annotated[str, StringConstraints(max_length=64)] = Field(
+        "", alias="x-client", description="A name that the client made up: jobs are listed and stopped by it."
+    )
+
+
+class EventsHeaders(ClientHeader):
+    """Where a reader left off."""
+
+    last_event_id: Annotated[str, StringConstraints(max_length=64)] = Field(
+        "", alias="last-event-id", description="The id of the last event that is known."
+    )
+
+
+class FilePath(BaseModel):
+    """A picture that is fetched by url."""
+
+    name: str = Field(description="As an answer gave it.")
+
+
+class ModelPath(BaseModel):
+    """A model."""
+
+    name: str = Field(description="As /v1/models lists it.")
+
+
+class JobPath(BaseModel):
+    """A job of the page."""
+
+    id: str = Field(description="That /api/jobs gave.")
+
+
+class PicturePath(JobPath):
+    """A picture of a job."""
+
+    place: int = Field(ge=0, lt=2**31, description="Among the pictures of the job.")
 
 
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")

@@ -1,5 +1,6 @@
 """What all handlers share."""
 
+import asyncio
 import base64
 import time
 from dataclasses import dataclass, field
@@ -8,10 +9,14 @@ from typing import Any
 from starlette.requests import Request
 
 from cogview.serving.jobs import Jobs
-from cogview.serving.messages import ModelFacts
+from cogview.serving.memory import Held
+from cogview.serving.messages import ModelFacts, Pixels
 from cogview.serving.options import ServerOptions
 from cogview.serving.temporary_files import TemporaryFiles
-from cogview.serving.wire import WireError
+from cogview.serving.wire import WireError, reduced, uploaded
+
+_USEFUL_SCALE = 3
+"""So many times as large as it is drawn a picture is kept: reducing it in two steps is not seen then."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -41,6 +46,24 @@ class ServerState:
             if link.facts is not None:
                 return link.facts
         raise WireError(503, "the model is being loaded: try again soon", code="loading", retry_seconds=2)
+
+    async def picture(self, request: Request, value: object, name: str, *, is_mask: bool = False) -> Pixels:
+        """Return a picture of a form, no larger than is of use to the model.
+
+        Args:
+            request: that holds it.
+            value: of the form.
+            name: of the field.
+            is_mask: whether it tells what is to be drawn anew.
+
+        Raises:
+            WireError: it is no picture that is taken, or there is no room for it.
+        """
+        found = await uploaded(value, name, self.options.max_image_pixels, is_mask=is_mask)
+        pixels = await asyncio.to_thread(reduced, found.pixels, _USEFUL_SCALE * max(self.facts.sizes))
+        held: Held = request.state.held
+        held.take(len(pixels.data))
+        return pixels
 
     def shown(
         self, request: Request, data: bytes, media_type: str, response_format: str | None

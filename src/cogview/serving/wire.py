@@ -4,22 +4,35 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from PIL import Image, ImageChops
 from pydantic import BaseModel, ValidationError
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import Field, File, FormParser, parse_options_header
 from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from cogview.errors import printable
 from cogview.image.formats import FORMATS
 from cogview.image.picture_reading import UnusableImage, read_image
+from cogview.plain_json import parse_json
 from cogview.serving.messages import Pixels
+
+MAX_JSON_BYTES = 2**20
+"""Of a body: 32,000 characters that are all escaped have 384,000."""
+
+MAX_TEXTS = 64
+"""Fields of a form that are text."""
+
+_DECODERS = ThreadPoolExecutor(2, "decoder")
+"""Few: a picture that is decoded takes up to ten bytes a pixel."""
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -59,7 +72,7 @@ class WireError(Exception):
         code: str | None = None,
         retry_seconds: int | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(printable(message).encode(errors="replace").decode())
         self.status, self.param, self.code, self.retry_seconds = status, param, code, retry_seconds
 
     @property
@@ -68,10 +81,13 @@ class WireError(Exception):
         kind = _KINDS.get(self.status, "server_error")
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> Response:
-        """Return the answer to the request."""
+    def response(self, path: str = "") -> Response:
+        """Return the answer to a request for a path: clients of Automatic1111's read `detail`."""
         headers = {} if self.retry_seconds is None else {"Retry-After": str(self.retry_seconds)}
-        return JSONResponse(self.content, self.status, headers)
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        detail = {"detail": str(self)} if path.startswith("/sdapi/") else {}
+        return JSONResponse(self.content | detail, self.status, headers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,18 +125,78 @@ def parsed(model: type[Body], data: Mapping[str, Any], *, is_form: bool = False)
         ) from error
 
 
-async def json_body(request: Request) -> dict[str, Any]:
+def query_fields(request: Request, model: type[Body]) -> Body:
+    """Return the parameters of a request's query.
+
+    Raises:
+        WireError: one of them is impossible, or stands twice.
+    """
+    return _text_fields(request.query_params.multi_items(), model)
+
+
+def header_fields(request: Request, model: type[Body]) -> Body:
+    """Return headers that mean something for a request; a field's alias is a header's name.
+
+    Raises:
+        WireError: one of them is impossible, or stands twice.
+    """
+    return _text_fields([(name.lower(), value) for name, value in request.headers.items()], model)
+
+
+def path_fields(request: Request, model: type[Body]) -> Body:
+    """Return the parameters of a request's path.
+
+    Raises:
+        WireError: there is nothing of that name.
+    """
+    try:
+        return model.model_validate(request.path_params)
+    except ValidationError as error:
+        raise WireError(404, "there is nothing here", code="http_404") from error
+
+
+def _text_fields(items: Iterable[tuple[str, str]], model: type[Body]) -> Body:
+    found: dict[str, str] = {}
+    names = {field.alias or name for name, field in model.model_fields.items()}
+    for name, value in items:
+        if name not in names:
+            continue
+        if name in found:
+            raise WireError(400, f"{name} was sent twice: send it once", param=name, code="invalid_value")
+        found[name] = value
+    return parsed(model, found, is_form=True)
+
+
+def _has_type(request: Request, wanted: str) -> None:
+    """Refuse a body of another kind.
+
+    Raises:
+        WireError: it is one.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
+        raise WireError(415, f"send {wanted}", code="unsupported_media_type")
+
+
+async def json_body(request: Request, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """Return the JSON object that was sent.
+
+    Args:
+        request: with a body.
+        max_bytes: of it. Python's objects are up to twenty times as large as their JSON.
 
     Raises:
         WireError: it is none.
     """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise WireError(415, "send application/json", code="unsupported_media_type")
+    _has_type(request, "application/json")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise WireError(413, f"JSON may have {max_bytes:,} bytes: send less", code="request_too_large")
     try:
-        data = json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise WireError(400, "the body is no JSON", code="invalid_json") from error
+        data = parse_json(bytes(body), max_bytes, is_strict=True)
+    except ValueError as error:
+        raise WireError(400, f"the body is no JSON: {printable(str(error))}", code="invalid_json") from error
     if not isinstance(data, dict):
         raise WireError(400, "the body must be a JSON object", code="invalid_json")
     return data
@@ -129,30 +205,100 @@ async def json_body(request: Request) -> dict[str, Any]:
 async def form_body(request: Request, max_files: int, max_bytes: int) -> FormData:
     """Return the multipart form that was sent; its files stay in memory.
 
+    Args:
+        request: with a body.
+        max_files: that it may have.
+        max_bytes: of the body.
+
     Raises:
-        WireError: it is none.
+        WireError: it is none, or is cut off.
     """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
-        raise WireError(415, "send multipart/form-data", code="unsupported_media_type")
-    body = await request.body()
-
-    async def chunks() -> AsyncGenerator[bytes, None]:
-        yield body
-
-    parser = MultiPartParser(
-        request.headers, chunks(), max_files=max_files, max_fields=64, max_part_size=max_bytes
-    )
-    parser.spool_max_size = max_bytes
+    _has_type(request, "multipart/form-data")
+    _, options = parse_options_header(request.headers["content-type"])
+    form = _Form(max_files)
+    num_bytes = 0
     try:
-        return await parser.parse()
-    except (MultiPartException, KeyError, ValueError) as error:
-        message = getattr(error, "message", "it is damaged")
-        raise WireError(400, f"the form cannot be read: {message}", code="invalid_form") from error
+        parser = FormParser(
+            "multipart/form-data",
+            form.take_text,
+            form.take_file,
+            form.end,
+            boundary=options.get(b"boundary"),
+            config={"MAX_MEMORY_FILE_SIZE": max_bytes, "UPLOAD_ERROR_ON_BAD_CTE": True},
+        )
+        async for chunk in request.stream():
+            num_bytes += len(chunk)
+            if num_bytes > max_bytes:
+                raise WireError(413, f"a form may have {max_bytes:,} bytes", code="request_too_large")
+            parser.write(chunk)
+    except (FormParserError, ValueError) as error:
+        raise WireError(
+            400, f"the form cannot be read: {printable(str(error))}", code="invalid_form"
+        ) from error
+    if not form.is_whole:
+        raise WireError(400, "the form is cut off: its last boundary is missing", code="invalid_form")
+    return FormData(form.items)
 
 
-def scalars(form: FormData) -> dict[str, Any]:
-    """Return the fields of a form that are text; those that are empty say nothing."""
-    return {name: value for name, value in form.items() if isinstance(value, str) and value != ""}
+class _Form:
+    """Takes the parts of a form as they come.
+
+    Args:
+        max_files: that it may have.
+    """
+
+    def __init__(self, max_files: int) -> None:
+        self._max_files = max_files
+        self._num_texts = self._num_files = 0
+        self.items: list[tuple[str, str | UploadFile]] = []
+        self.is_whole = False
+
+    def take_text(self, field: Field) -> None:
+        """Take a part that is text.
+
+        Raises:
+            ValueError: it is none, or there are too many.
+        """
+        self._num_texts += 1
+        if self._num_texts > MAX_TEXTS:
+            raise ValueError(f"it has more than {MAX_TEXTS} fields")
+        self.items.append((_utf8(field.field_name), _utf8(field.value)))
+
+    def take_file(self, file: File) -> None:
+        """Take a part that is a file.
+
+        Raises:
+            ValueError: there are too many.
+        """
+        self._num_files += 1
+        if self._num_files > self._max_files:
+            raise ValueError(f"it has more than {self._max_files} files")
+        file.file_object.seek(0)
+        self.items.append((_utf8(file.field_name), UploadFile(file.file_object, size=file.size)))
+
+    def end(self) -> None:
+        """Take its end."""
+        self.is_whole = True
+
+
+def _utf8(data: bytes | None) -> str:
+    try:
+        return (data or b"").decode()
+    except UnicodeDecodeError as error:
+        raise ValueError("a field is not in UTF-8") from error
+
+
+def form_fields(form: FormData, model: type[Body]) -> Body:
+    """Return the fields of a form that are text; those that are empty say nothing.
+
+    Raises:
+        WireError: one of them is impossible, stands twice or is a file.
+    """
+    for name in model.model_fields:
+        if any(isinstance(value, UploadFile) for value in form.getlist(name)):
+            raise WireError(400, f"{name} must be text, not a file", param=name, code="invalid_value")
+    texts = [(name, value) for name, value in form.multi_items() if isinstance(value, str) and value != ""]
+    return _text_fields(texts, model)
 
 
 async def uploaded(value: object, name: str, max_pixels: int, *, is_mask: bool = False) -> Upload:
@@ -164,7 +310,14 @@ async def uploaded(value: object, name: str, max_pixels: int, *, is_mask: bool =
     if not isinstance(value, UploadFile):
         raise WireError(400, f"{name} must be a file", param=name, code="invalid_image")
     data = await value.read()
-    return await asyncio.to_thread(decoded, data, name, max_pixels, is_mask)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_DECODERS, decoded, data, name, max_pixels, "transparent" if is_mask else None)
+
+
+def reduced(pixels: Pixels, side_pixels: int) -> Pixels:
+    """Return a picture with its shorter side a whole number of times smaller, but no smaller than so many pixels."""
+    factor = min(pixels.size) // side_pixels
+    return pixels if factor < 2 else Pixels.of(pixels.image().reduce(factor))
 
 
 def from_base64(text: str, name: str) -> bytes:
@@ -181,23 +334,31 @@ def from_base64(text: str, name: str) -> bytes:
         raise WireError(400, f"{name} is no base64", param=name, code="invalid_image") from error
 
 
-def decoded(data: bytes, name: str, max_pixels: int, is_mask: bool = False) -> Upload:
+def decoded(
+    data: bytes, name: str, max_pixels: int, mask: Literal["transparent", "opaque"] | None = None
+) -> Upload:
     """Return a picture of its file; how large it is is looked at before it is decoded.
+
+    Args:
+        data: the file.
+        name: of the field, for errors.
+        max_pixels: that it may have.
+        mask: what of a mask is drawn anew, if it is one and has transparency.
 
     Raises:
         WireError: it is no picture that is taken.
     """
     try:
-        if is_mask:
-            return Upload(pixels=Pixels.of(_as_mask(data, max_pixels)), data=data)
+        if mask is not None:
+            return Upload(pixels=Pixels.of(_as_mask(data, max_pixels, mask)), data=data)
         return Upload(pixels=Pixels.of(read_image(BytesIO(data), max_pixels)), data=data)
     except UnusableImage as error:
         message = str(error).removeprefix("the picture: ")
         raise WireError(400, f"{name}: {message}", param=name, code="invalid_image") from error
 
 
-def _as_mask(data: bytes, max_pixels: int) -> Image.Image:
-    """Return what is to be drawn anew as white: what is transparent, or else what is light.
+def _as_mask(data: bytes, max_pixels: int, drawn: Literal["transparent", "opaque"]) -> Image.Image:
+    """Return what is to be drawn anew as white: what is transparent, or opaque, or else what is light.
 
     Raises:
         UnusableImage: it is no picture that can be read.
@@ -207,7 +368,7 @@ def _as_mask(data: bytes, max_pixels: int) -> Image.Image:
         if opened.has_transparency_data:
             alpha = opened.convert("RGBA").getchannel("A")
             if np.asarray(alpha).min() < 255:
-                return ImageChops.invert(alpha)
+                return ImageChops.invert(alpha) if drawn == "transparent" else alpha
     return lightness
 
 

@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refusal(HTTPStatus.NOT_FOUND, "there is nothing here")
         self._refuse_other_sites()
         try:
-            record = parse_json(self._body())
+            record = parse_json(self._body(), is_strict=True)
             rater = checked_rater(record.get("rater") if isinstance(record, dict) else None)
             number = record.get("question")
             if type(number) is not int or number not in self.server.questionnaire.numbers_for(rater):

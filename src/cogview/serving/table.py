@@ -1,0 +1,218 @@
+"""The table of all operations: routes and `/openapi.json` are made of it, and to add one is to add an entry here."""
+
+from collections.abc import Mapping, Sequence
+
+from cogview.serving.answers import (
+    AcceptedEvent,
+    AliveAnswer,
+    CaptionsAnswer,
+    CompletedEvent,
+    EndEvent,
+    ErrorEvent,
+    FactsAnswer,
+    ImagesAnswer,
+    JobAnswer,
+    JobsAnswer,
+    ModelAnswer,
+    ModelsAnswer,
+    PartialImageEvent,
+    PictureEvent,
+    PreviewEvent,
+    QueuedEvent,
+    RankAnswer,
+    ReadyAnswer,
+    UpscaleAnswer,
+)
+from cogview.serving.drawing import MEDIA_TYPES
+from cogview.serving.images_api import MAX_RANKED, ImagesApi
+from cogview.serving.operations import Content, Events, File, Form, Handler, Json, Operation
+from cogview.serving.page_api import PageApi
+from cogview.serving.schemas import (
+    CaptionRequest,
+    ClientHeader,
+    EditRequest,
+    EventsHeaders,
+    FilePath,
+    GenerationRequest,
+    HistoryQuery,
+    JobPath,
+    ModelPath,
+    PicturePath,
+    RankRequest,
+    ShownQuery,
+    UpscaleRequest,
+)
+
+_DRAWN = (Json(ImagesAnswer), Events((PartialImageEvent, CompletedEvent, ErrorEvent)))
+_TOLD = Events((AcceptedEvent, QueuedEvent, PreviewEvent, PictureEvent, EndEvent))
+_JOB = (Json(JobAnswer),)
+_PICTURE = {"image": "The picture."}
+_EDIT = Form(
+    model=EditRequest,
+    files=_PICTURE | {"mask": "What to draw anew: transparent, or else white. Of the picture's shape."},
+    optional=("mask",),
+)
+_RANK = Form(model=RankRequest, files={"image": f"Up to {MAX_RANKED} pictures."}, many={"image": MAX_RANKED})
+
+
+def table(
+    *, images: ImagesApi, page: PageApi | None, livez: Handler, readyz: Handler, described: Handler
+) -> list[Operation]:
+    """Return all operations.
+
+    Args:
+        images: handlers of the images API.
+        page: of what the page works with, if anything is kept.
+        livez: tells whether the engine goes on.
+        readyz: tells whether pictures are drawn.
+        described: gives `/openapi.json`.
+    """
+    return [
+        *_of_images(images),
+        *([] if page is None else _of_page(page)),
+        _of_server("/livez", livez, {status: [Json(AliveAnswer)] for status in (200, 503)}),
+        _of_server("/readyz", readyz, {status: [Json(ReadyAnswer)] for status in (200, 503)}),
+        _of_server("/openapi.json", described, {200: [File(("application/json",))]}),
+    ]
+
+
+def _of_images(api: ImagesApi) -> list[Operation]:
+    def post(path: str, handler: Handler, body: Json | Form, *answer: Content) -> Operation:
+        return Operation(
+            method="POST",
+            path=path,
+            handler=handler,
+            tag="images",
+            bodies=(body,),
+            answers={200: answer},
+            query=ShownQuery,
+            headers=ClientHeader,
+            errors=(429, 503),
+        )
+
+    return [
+        post("/v1/images/generations", api.generations, Json(GenerationRequest), *_DRAWN),
+        post("/v1/images/edits", api.edits, _EDIT, *_DRAWN),
+        post(
+            "/v1/images/upscale",
+            api.upscale,
+            Form(model=UpscaleRequest, files=_PICTURE),
+            Json(UpscaleAnswer),
+        ),
+        post(
+            "/v1/images/captions",
+            api.captions,
+            Form(model=CaptionRequest, files=_PICTURE),
+            Json(CaptionsAnswer),
+        ),
+        post("/v1/images/rank", api.rank, _RANK, Json(RankAnswer)),
+        Operation(
+            method="GET",
+            path="/v1/models",
+            handler=api.models,
+            tag="images",
+            answers={200: [Json(ModelsAnswer)]},
+            errors=(503,),
+        ),
+        Operation(
+            method="GET",
+            path="/v1/models/{name:path}",
+            handler=api.model,
+            tag="images",
+            path_model=ModelPath,
+            answers={200: [Json(ModelAnswer)]},
+            errors=(503,),
+        ),
+        Operation(
+            method="GET",
+            path="/files/{name}",
+            handler=api.file,
+            tag="images",
+            path_model=FilePath,
+            answers={200: [File(tuple(MEDIA_TYPES.values()))]},
+            is_open=True,
+        ),
+    ]
+
+
+def _of_page(api: PageApi) -> list[Operation]:
+    return [
+        Operation(
+            method="GET",
+            path="/api/facts",
+            handler=api.facts,
+            tag="jobs",
+            answers={200: [Json(FactsAnswer)]},
+            errors=(503,),
+        ),
+        Operation(
+            method="POST",
+            path="/api/jobs",
+            handler=api.begin,
+            tag="jobs",
+            bodies=(Json(GenerationRequest), _EDIT),
+            headers=ClientHeader,
+            answers={201: _JOB},
+            errors=(429, 503),
+        ),
+        Operation(
+            method="GET",
+            path="/api/jobs",
+            handler=api.history,
+            tag="jobs",
+            query=HistoryQuery,
+            headers=ClientHeader,
+            answers={200: [Json(JobsAnswer)]},
+            errors=(503,),
+        ),
+        Operation(
+            method="GET",
+            path="/api/jobs/{id}",
+            handler=api.job,
+            tag="jobs",
+            path_model=JobPath,
+            answers={200: _JOB},
+            errors=(503,),
+        ),
+        Operation(
+            method="DELETE",
+            path="/api/jobs/{id}",
+            handler=api.delete,
+            tag="jobs",
+            path_model=JobPath,
+            headers=ClientHeader,
+            answers={204: []},
+        ),
+        Operation(
+            method="POST",
+            path="/api/jobs/{id}/stop",
+            handler=api.stop,
+            tag="jobs",
+            path_model=JobPath,
+            headers=ClientHeader,
+            answers={200: _JOB},
+            errors=(503,),
+        ),
+        Operation(
+            method="GET",
+            path="/api/jobs/{id}/events",
+            handler=api.events,
+            tag="jobs",
+            path_model=JobPath,
+            headers=EventsHeaders,
+            answers={200: [_TOLD]},
+        ),
+        Operation(
+            method="GET",
+            path="/pictures/{id}/{place}.png",
+            handler=api.picture,
+            tag="jobs",
+            path_model=PicturePath,
+            answers={200: [File(("image/png",))]},
+            is_open=True,
+        ),
+    ]
+
+
+def _of_server(path: str, handler: Handler, answers: Mapping[int, Sequence[Content]]) -> Operation:
+    return Operation(method="GET", path=path, handler=handler, tag="server", answers=answers, is_open=True)
