@@ -7,9 +7,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from live import LiveServer
 
 import cogview
 from cogview.data.world import scene_objects
+from cogview.generation.model import LoadedModel
 from cogview.serving import suggestions as module
 from cogview.serving.job_store import JobStore
 from cogview.serving.jobs import Job, Jobs
@@ -19,7 +21,6 @@ from cogview.serving.page_api import PageApi, _Live
 from cogview.serving.state import ServerState
 from cogview.serving.suggestions import suggestions
 from cogview.serving.temporary_files import TemporaryFiles
-from live import LiveServer
 
 PAGE = Path(cogview.__file__).parent / "serving" / "page"
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -80,15 +81,13 @@ def test_suggestions_can_be_drawn_and_seen() -> None:
     words = model.parts.words
     assert words is not None
     counts = {word: count for word, count in words.counts.items() if word not in ("panda", "熊猫", "rocket")}
-    model.parts.words = replace(words, counts=counts)
-    fewer = suggestions(model)
+    fewer = suggestions(LoadedModel(replace(model.parts, words=replace(words, counts=counts))))
     assert set(found["en"]) - set(fewer["en"]) == {
         "a panda on a green background",
         "a rocket on a black background",
     }
     assert set(found["zh"]) - set(fewer["zh"]) == {"绿色背景上的一只熊猫"}
-    model.parts.words = None
-    assert suggestions(model) == {"en": (), "zh": ()}
+    assert suggestions(LoadedModel(replace(model.parts, words=None))) == {"en": (), "zh": ()}
 
 
 def test_previews_of_a_job_that_was_begun_again_are_of_the_right_candidates(tmp_path: Path) -> None:
