@@ -21,11 +21,11 @@ from playwright.sync_api import Page, sync_playwright
 
 EARLIER = (
     ("橙色背景上的一艘帆船", 1),
-    ("绿色背景上的三朵郁金香", 3),
-    ("two umbrellas on a yellow background", 1),
-    ("a panda on a green background", 2),
+    ("three strawberries on a yellow background", 5),
+    ("蓝色背景上，一只企鹅在一个雪人的左边", 1),
+    ("a birthday cake and a gift on a pink background", 1),
 )
-SHOWN = ("a rainbow above a castle on a blue background", 4)
+SHOWN = ("a guitar and a drum on a purple background", 1)
 MILLISECONDS = 120_000
 
 

@@ -78,7 +78,11 @@ def _is_own(url: str, server: LiveServer) -> bool:
     return url.startswith((f"{server.url}/", "blob:", "data:"))
 
 
-def ask(page: Any, text: str, *, n: int, candidates: int = 0, seed: int | None = None) -> None:
+def ask(
+    page: Any, text: str, *, n: int, candidates: int = 0, seed: int | None = None, is_taken: bool = True
+) -> None:
+    """Ask for pictures as users do, and wait until the page shows the job, if it is taken."""
+    before = page.locator("#stage").get_attribute("data-job")
     page.get_by_label("What to draw").fill(text)
     if page.locator("#settings").is_hidden():
         page.get_by_role("button", name="Settings").click()
@@ -86,6 +90,8 @@ def ask(page: Any, text: str, *, n: int, candidates: int = 0, seed: int | None =
     page.get_by_label("Best of").select_option(str(candidates))
     page.get_by_label("Seed").fill("" if seed is None else str(seed))
     page.get_by_role("button", name="Generate").click()
+    if is_taken:
+        page.locator(f"#stage[data-job]:not([data-job='{before}'])").wait_for()
 
 
 def done(page: Any, count: int) -> list[int]:
@@ -107,7 +113,7 @@ def newest(page: Any, server: LiveServer) -> dict[str, Any]:
 def test_the_best_come_first_and_the_newest_job_is_there_again(
     opened: Callable[..., Any], server: LiveServer
 ) -> None:
-    page = opened()
+    page = opened(reduced_motion="no-preference")
     ask(page, TEXT, n=2, candidates=4, seed=3)
     growing = page.locator(".tile.growing img[src^='data:image/webp']")
     growing.first.wait_for()
@@ -418,7 +424,7 @@ def test_a_busy_server_and_one_that_asks_for_a_key(
     error = {"error": {"message": "the queue is full", "code": "queue_full"}}
     answer = {"status": 429, "headers": {"Retry-After": "7"}, "body": json.dumps(error)}
     page.route("**/api/jobs", lambda route: route.fulfill(**answer))
-    ask(page, TEXT, n=1)
+    ask(page, TEXT, n=1, is_taken=False)
     told = "The server says: the queue is full. Try again in about 7 seconds."
     playwright.expect(page.get_by_role("alert")).to_have_text(told)
     page.unroute("**/api/jobs")
