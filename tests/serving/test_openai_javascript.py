@@ -79,7 +79,7 @@ def test_models_are_listed(told: dict[str, Any]) -> None:
 
 def test_errors_are_of_their_classes(told: dict[str, Any]) -> None:
     refused = {"name": "BadRequestError", "status": 400, "type": "invalid_request_error", "has_id": True}
-    assert told["transparent"] == refused | {"param": "background", "code": "unsupported_value"}
+    assert told["transparent"] == refused | {"param": "background", "code": "invalid_value"}
     assert told["size"] == refused | {"param": "size", "code": "invalid_value"}
     assert told["missing"]["name"] == "NotFoundError"
     assert told["missing"]["code"] == "model_not_found"

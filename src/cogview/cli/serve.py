@@ -2,8 +2,9 @@
 
 import ipaddress
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cogview.decoding.config import CacheName, DtypeName
 from cogview.errors import UsageError
@@ -29,6 +30,11 @@ def run(
     max_batch: int = 16,
     memory: str | None = None,
     cache: CacheName = "auto",
+    max_waiting: int = 1024,
+    max_connections: int = 500,
+    drain_seconds: float = 60.0,
+    log_format: Literal["text", "json"] = "text",
+    quiet: bool = False,
 ) -> None:
     """Serve an images API, and a page to draw with.
 
@@ -40,7 +46,8 @@ def run(
             default.
         host: the address to listen at; 127.0.0.1 is seen by this machine alone. Elsewhere a key is needed.
         port: 0 takes a free one.
-        api_key: ask clients for this key; several may be given.
+        api_key: ask clients for this key; several may be given. Others on the machine see it in the list of
+            processes: better give a file, or the variable COGVIEW_API_KEY.
         api_key_file: a file with a key on each line.
         allowed_host: answer to these names alone; on 127.0.0.1 without a key, to this machine's own by default.
         cors_origin: let pages of this site use the server, such as https://example.org.
@@ -52,17 +59,33 @@ def run(
         max_batch: pictures that an engine works on at once, at most.
         memory: of an engine's process, such as 6GiB.
         cache: what keys and values are held in; float16 halves them.
+        max_waiting: candidates of all clients that wait or are drawn; whoever asks for more is told to come back.
+        max_connections: open at once.
+        drain_seconds: for which a server that is told to end goes on with what it has begun.
+        log_format: of the log's lines on stderr.
+        quiet: leave out of the log what is no warning.
     """
+    if max_waiting < 1 or max_connections < 1 or not 0 <= drain_seconds < 1e6:
+        raise UsageError(
+            "--max-waiting and --max-connections must be at least 1, and --drain-seconds 0 or more"
+        )
     try:
+        from cogview.serving.logs import set_up_logs
         from cogview.serving.server import listening_socket, serve
     except ImportError as error:
         raise UsageError(
             f"serving needs further packages ({error.name} is missing): pip install 'cogview[serve]'"
         ) from error
-    options = server_options(host, api_key, api_key_file, allowed_host, cors_origin, data)
+    options = replace(
+        server_options(host, api_key, api_key_file, allowed_host, cors_origin, data),
+        max_waiting=max_waiting,
+        max_connections=max_connections,
+        drain_seconds=drain_seconds,
+    )
     started = engine_options(
         model, device, devices, engines, dtype=dtype, max_batch=max_batch, memory=memory, cache=cache
     )
+    set_up_logs(log_format, quiet)
     with listening_socket(host, port) as sock:
         serve(sock, options, started)
 
@@ -82,7 +105,8 @@ def server_options(
     """
     from cogview.serving.options import ServerOptions
 
-    keys = (*api_key, *(() if api_key_file is None else _keys_in(api_key_file)))
+    named = [os.environ["COGVIEW_API_KEY"]] if os.environ.get("COGVIEW_API_KEY") else []
+    keys = (*api_key, *named, *(() if api_key_file is None else _keys_in(api_key_file)))
     if any(not key.strip() for key in keys):
         raise UsageError("an API key is empty")
     is_own = _is_loopback(host)

@@ -95,6 +95,11 @@ class Studio:
         return self._sessions.num_pending + len(self._queue)
 
     @property
+    def num_running(self) -> int:
+        """Return how many requests the engines have."""
+        return self._sessions.num_pending
+
+    @property
     def is_idle(self) -> bool:
         """Return whether nothing is left to be done."""
         return not self._lanes

@@ -3,19 +3,21 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from cogview.serving.a1111_api import A1111Api
 from cogview.serving.guards import Guards
 from cogview.serving.images_api import ImagesApi
 from cogview.serving.job_store import JobStore
 from cogview.serving.jobs import Jobs
+from cogview.serving.metrics import Metrics
 from cogview.serving.openapi import document
 from cogview.serving.operations import routes_of
 from cogview.serving.options import ServerOptions
@@ -42,6 +44,7 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
         files=TemporaryFiles(options.url_seconds, options.max_url_bytes),
     )
 
+    metrics = Metrics(jobs)
     page = None if options.data is None else PageApi(state, JobStore(options.data, options.max_stored_jobs))
 
     @asynccontextmanager
@@ -65,13 +68,19 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
         is_ready = jobs.is_ready and not jobs.is_draining
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
+    async def measured(request: Request) -> Response:
+        """Give figures in Prometheus' form."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
     async def described(request: Request) -> Response:
         """Describe all of this."""
         known = (link.facts for link in jobs.links)
         facts = next((each for each in known if each is not None), None)
         return JSONResponse(document(operations, options, facts))
 
-    operations = table(images=ImagesApi(state), page=page, livez=livez, readyz=readyz, described=described)
+    operations = table(
+        images=ImagesApi(state), page=page, livez=livez, readyz=readyz, measured=measured, described=described
+    )
     middleware = []
     if options.cors_origins:
         middleware.append(
@@ -82,17 +91,24 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
                 allow_headers=["*"],
             )
         )
+    routes = [
+        *routes_of(operations),
+        *A1111Api(state).routes(),
+        *([] if page is None else PageFiles().routes()),
+    ]
+    patterns = {route.endpoint: route.path for route in routes}
     app = Starlette(
-        routes=[
-            *routes_of(operations),
-            *A1111Api(state).routes(),
-            *([] if page is None else PageFiles().routes()),
-        ],
+        routes=routes,
         middleware=middleware,
         exception_handlers={WireError: _wire_error, HTTPException: _http_error},  # type: ignore[dict-item]
         lifespan=lifespan,
     )
-    return Guards(app, options)
+
+    def answered(scope: Scope, status: int, seconds: float) -> None:
+        route = patterns.get(scope["endpoint"], "none") if "endpoint" in scope else "none"
+        metrics.answered(route, scope["method"] if route != "none" else "any", status, seconds)
+
+    return Guards(app, options, answered)
 
 
 async def _wire_error(request: Request, error: WireError) -> Response:

@@ -88,8 +88,12 @@ class EngineProcess:
         """Draw until the server goes away."""
         self._warm_up()
         self._send(Ready(facts=self._facts()))
-        for work in (self._draw, self._answer_side_jobs, self._tell_alive):
+        for work in (self._listen, self._answer_side_jobs, self._tell_alive):
             threading.Thread(target=self._guarded, args=[work], daemon=True).start()
+        self._guarded(self._draw)  # in the main thread, where memory is reused best
+
+    def _listen(self) -> None:
+        """Take what the server says."""
         while True:
             try:
                 command = self._connection.recv()
@@ -289,10 +293,11 @@ class EngineProcess:
             time.sleep(1)
             if time.monotonic() - self._ticked > self._options.stuck_seconds:
                 continue
+            studio = self._studio
             self._send(
                 Alive(
-                    num_running=len(self._number_of),
-                    num_waiting=0 if self._studio is None else self._studio.num_pending,
+                    num_running=0 if studio is None else studio.num_running,
+                    num_waiting=0 if studio is None else studio.num_pending - studio.num_running,
                     num_passes=self._engine.num_passes,
                     num_codes=self._num_codes,
                     seconds_per_code=self._seconds_per_code,

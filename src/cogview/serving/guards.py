@@ -45,14 +45,14 @@ class Guards:
     Args:
         app: what is guarded.
         options: what is taken.
-        on_answer: is told path, method, status and seconds of each answer.
+        on_answer: is told the scope, status and seconds of each answer; 499 if the client left.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         options: ServerOptions,
-        on_answer: Callable[[str, str, int, float], None] = lambda *_: None,
+        on_answer: Callable[[Scope, int, float], None] = lambda *_: None,
     ) -> None:
         self._app = app
         self._options = options
@@ -114,7 +114,7 @@ class Guards:
                 await failure.response(scope["path"])(scope, receive, sending)
         finally:
             seconds = time.monotonic() - started
-            self._on_answer(scope["path"], scope["method"], status, seconds)
+            self._on_answer(scope, status, seconds)
             LOG.info(
                 "request",
                 extra={

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -26,6 +27,8 @@ from cogview.serving.messages import (
     given_pixels,
 )
 from cogview.serving.options import ServerOptions
+
+LOG = logging.getLogger("cogview.serving")
 
 State: TypeAlias = Literal["waiting", "drawing", "done", "refused", "failed", "cancelled"]
 
@@ -92,7 +95,7 @@ class Job:
     state: State = "waiting"
     accepted: Accepted | None = None
     begun_at: float = field(default_factory=time.monotonic)
-    first_preview_at: float | None = None
+    num_previews: int = 0
     num_deaths: int = 0
     log: EventLog[LogEvent] = field(default_factory=lambda: EventLog(lambda event: isinstance(event, _LAST)))
 
@@ -121,7 +124,7 @@ class Job:
             if self._is_drawn(event.candidate):
                 return  # drawn once more by another engine
             self.state = "drawing"
-            self.first_preview_at = self.first_preview_at or time.monotonic()
+            self.num_previews += 1
             self.log.forget(lambda other: isinstance(other, Queued))
             self.log.forget(lambda other: isinstance(other, Preview) and other.candidate == event.candidate)
         elif isinstance(event, Queued):
@@ -288,6 +291,15 @@ class Jobs:
         for listener in self.listeners:
             listener(job, event)
         if job.is_over and self._jobs.pop(job.number, None) is not None:
+            LOG.info(
+                "job",
+                extra={
+                    "job": job.number,
+                    "state": job.state,
+                    "requests": job.cost,
+                    "seconds": round(time.monotonic() - job.begun_at, 4),
+                },
+            )
             self._engines.remove(job)
             self._limits.pop(job.number).cancel()
             account = job.client[0]

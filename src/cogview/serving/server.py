@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
 import sys
@@ -138,7 +137,6 @@ async def _serve(sock: socket.socket, options: ServerOptions, engines: list[Engi
         timeout_graceful_shutdown=5,
         h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
     )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     server = Server(config)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked_to_end.set)

@@ -56,7 +56,13 @@ _RANK = Form(model=RankRequest, files={"image": f"Up to {MAX_RANKED} pictures."}
 
 
 def table(
-    *, images: ImagesApi, page: PageApi | None, livez: Handler, readyz: Handler, described: Handler
+    *,
+    images: ImagesApi,
+    page: PageApi | None,
+    livez: Handler,
+    readyz: Handler,
+    measured: Handler,
+    described: Handler,
 ) -> list[Operation]:
     """Return all operations.
 
@@ -65,6 +71,7 @@ def table(
         page: of what the page works with, if anything is kept.
         livez: tells whether the engine goes on.
         readyz: tells whether pictures are drawn.
+        measured: gives figures for operators.
         described: gives `/openapi.json`.
     """
     return [
@@ -72,6 +79,7 @@ def table(
         *([] if page is None else _of_page(page)),
         _of_server("/livez", livez, {status: [Json(AliveAnswer)] for status in (200, 503)}),
         _of_server("/readyz", readyz, {status: [Json(ReadyAnswer)] for status in (200, 503)}),
+        _of_server("/metrics", measured, {200: [File(("text/plain",))]}),
         _of_server("/openapi.json", described, {200: [File(("application/json",))]}),
     ]
 

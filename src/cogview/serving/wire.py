@@ -311,7 +311,9 @@ async def uploaded(value: object, name: str, max_pixels: int, *, is_mask: bool =
         raise WireError(400, f"{name} must be a file", param=name, code="invalid_image")
     data = await value.read()
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_DECODERS, decoded, data, name, max_pixels, "transparent" if is_mask else None)
+    return await loop.run_in_executor(
+        _DECODERS, decoded, data, name, max_pixels, "transparent" if is_mask else None
+    )
 
 
 def reduced(pixels: Pixels, side_pixels: int) -> Pixels:
