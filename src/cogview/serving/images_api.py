@@ -77,7 +77,7 @@ class ImagesApi:
         elif fields.region is not None:
             mask = fields.region
         else:
-            mask = 0.5  # a variation: every second code, elsewhere for each seed
+            mask = VARIED_SHARE
         return await self._drawn(request, fields, "image_edit", image, mask)
 
     async def upscale(self, request: Request) -> Response:
