@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from cogview.serving.drawing import (
     MEDIA_TYPES,
+    VARIED_SHARE,
     FileKind,
     adapter_of,
     begun,

@@ -257,7 +257,7 @@ export class Viewer {
       this.text.focus();
       return;
     }
-    this.#edit(text, { region: 0.5 });
+    this.#edit(text, { region: 0.9 });
   }
 
   #redraw() {
