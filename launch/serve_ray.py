@@ -10,7 +10,6 @@ so that a job goes to the engine with the least to do, and it is known which eng
 
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from cogview.serving.jobs import Jobs
 from cogview.serving.messages import Begin, JobEvent, ReplicaReport
 from cogview.serving.options import EngineOptions, ServerOptions
 from cogview.serving.ray_link import RayLink, Stream
+from cogview.serving.server import listening_socket
 
 APP = "cogview"
 _DRAIN_SECONDS = 40.0  # for which what was begun is ended; Ray gives up on all of it after 60
@@ -79,7 +79,8 @@ def web_application(options: ServerOptions, names: list[str]) -> ASGIApp:
     links: list[Callable[..., RayLink]] = [
         partial(RayLink, Calls(serve.get_deployment_handle(name, APP))) for name in names
     ]
-    return application(options, Jobs(options, links, log=partial(print, "cogview:", flush=True)))
+    log = partial(print, "cogview:", file=sys.stderr, flush=True)
+    return application(options, Jobs(options, links, log=log))
 
 
 def deployments(
@@ -173,7 +174,8 @@ def run(
     engines = replicas * engine_options(
         model, device, (), 1, dtype=dtype, max_batch=max_batch, memory=memory, cache=cache
     )
-    port = port or _free_port(host)
+    with listening_socket(host, port) as sock:  # Ray's proxy would share a port that another one listens at
+        port = sock.getsockname()[1]
     ray.init(address=ray_address or "local", include_dashboard=None if ray_address else False)
     try:
         _check_room(replicas, gpus, cpus)
@@ -228,13 +230,6 @@ def _why_not() -> str | None:
             if message:
                 return message
     return None
-
-
-def _free_port(host: str) -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
-        sock.bind((host, 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def main() -> int:

@@ -1,7 +1,6 @@
 from collections.abc import Iterator
 
 import pytest
-
 from live import LiveServer, live_server
 
 

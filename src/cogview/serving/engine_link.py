@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cogview.serving.messages import Alive, CannotBegin, Command, ModelFacts, Ready, Report, Told
 from cogview.serving.options import EngineOptions
@@ -40,6 +40,7 @@ class LinkListener:
     log: Callable[[str], None]
 
 
+@runtime_checkable
 class Link(Protocol):
     """The server's end of an engine, wherever that is. Its methods are called in the event loop.
 
