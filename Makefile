@@ -1,4 +1,5 @@
 # make demo    draw and rank pictures with the bundled model, into out/demo/
+# make serve   serve a page to draw with, and an images API
 # make test    run the tests
 # make lint    check format, lint, types and layers
 # make check   lint, then test
@@ -22,7 +23,7 @@ BIN := .venv/bin
 CODE := src tests bench scripts launch
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help demo test lint check clean
+.PHONY: help demo serve test lint check clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -30,6 +31,9 @@ help:
 demo: .venv/ready-to-draw
 	$(BIN)/cogview generate --out out/demo --num-candidates 16 --keep 2 \
 	  "蓝色背景上的一只猫和一个苹果" "一条鱼在一朵花的左边" "an apple above a dog, on a white background" "two umbrellas on a yellow ground"
+
+serve: .venv/ready-to-serve
+	$(BIN)/cogview serve
 
 test: .venv/ready-to-develop
 	$(BIN)/python -m pytest --numprocesses auto
@@ -53,11 +57,17 @@ clean:
 	$(INSTALL) --no-build-isolation --editable .
 	@touch $@
 
+.venv/ready-to-serve: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing cogview and what serving needs into .venv; the first time this takes a few minutes."
+	$(INSTALL) setuptools
+	$(INSTALL) --no-build-isolation --editable '.[serve]'
+	@touch $@ .venv/ready-to-draw
+
 .venv/ready-to-develop: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing cogview and what its checks need into .venv; the first time this takes a few minutes."
 	$(INSTALL) setuptools
 	$(INSTALL) --no-build-isolation --editable '.[data,track,plot,eval,serve,dev]'
-	@touch $@ .venv/ready-to-draw
+	@touch $@ .venv/ready-to-draw .venv/ready-to-serve
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -2,7 +2,7 @@
 
     pip install 'cogview[serve,ray]'
     python launch/serve_ray.py --replicas 2                        # two engines on this machine's CPU
-    python launch/serve_ray.py --replicas 8 --gpus 1 --ray auto    # eight GPUs of the cluster that runs here
+    python launch/serve_ray.py --replicas 8 --gpus 1 --ray-address auto    # GPUs of a cluster that runs
 
 One replica of a small deployment holds the web application and all jobs; each engine is a deployment of one replica,
 so that a job goes to the engine with the least to do, and it is known which engine has it. See docs/serve-many.md.
@@ -10,7 +10,6 @@ so that a job goes to the engine with the least to do, and it is known which eng
 
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import tyro
 from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
 from cogview.cli.serve import engine_options, server_options
@@ -35,8 +35,10 @@ from cogview.serving.jobs import Jobs
 from cogview.serving.messages import Begin, JobEvent, ReplicaReport
 from cogview.serving.options import EngineOptions, ServerOptions
 from cogview.serving.ray_link import RayLink, Stream
+from cogview.serving.server import listening_socket
 
 APP = "cogview"
+LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
 _DRAIN_SECONDS = 40.0  # for which what was begun is ended; Ray gives up on all of it after 60
 _SPARE_CALLS = 16  # of a replica, beside one a job: those that watch it, and those that are just ending
 _STOP_SECONDS = 10.0  # beyond that, for engines to hear that the web application has ended
@@ -79,7 +81,8 @@ def web_application(options: ServerOptions, names: list[str]) -> ASGIApp:
     links: list[Callable[..., RayLink]] = [
         partial(RayLink, Calls(serve.get_deployment_handle(name, APP))) for name in names
     ]
-    return application(options, Jobs(options, links, log=partial(print, "cogview:", flush=True)))
+    log = partial(print, "cogview:", file=sys.stderr, flush=True)
+    return application(options, Jobs(options, links, log=log))
 
 
 def deployments(
@@ -169,15 +172,18 @@ def run(
     if replicas < 1:
         raise UsageError(f"--replicas must be at least 1, got {replicas}")
     options = server_options(host, api_key, api_key_file, allowed_host, cors_origin, data.absolute())
+    if model is not None and Path(model).exists():
+        model = str(Path(model).absolute())  # replicas work in other folders
     device = "cuda" if gpus else "cpu"
     engines = replicas * engine_options(
         model, device, (), 1, dtype=dtype, max_batch=max_batch, memory=memory, cache=cache
     )
-    port = port or _free_port(host)
+    with listening_socket(host, port) as sock:  # Ray's proxy would share a port that another one listens at
+        port = sock.getsockname()[1]
     ray.init(address=ray_address or "local", include_dashboard=None if ray_address else False)
     try:
         _check_room(replicas, gpus, cpus)
-        serve.start(http_options=HTTPOptions(host=host, port=port))
+        serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=LOGGING)
         try:
             _serve_until_told(deployments(options, engines, gpus, cpus), f"http://{host}:{port}/")
         finally:
@@ -190,7 +196,7 @@ def run(
 
 def _serve_until_told(app: serve.Application, address: str) -> None:
     try:
-        serve.run(app, name=APP, route_prefix="/")
+        serve.run(app, name=APP, route_prefix="/", logging_config=LOGGING)
     except RuntimeError as error:
         raise CogViewError(_why_not() or str(error)) from error
     print(f"cogview: ready at {address}", flush=True)
@@ -228,13 +234,6 @@ def _why_not() -> str | None:
             if message:
                 return message
     return None
-
-
-def _free_port(host: str) -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
-        sock.bind((host, 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def main() -> int:

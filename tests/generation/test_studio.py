@@ -52,14 +52,16 @@ def pixels(picture: GeneratedImage) -> str:
     return hashlib.sha256(np.asarray(picture.image).tobytes()).hexdigest()
 
 
-def order(pipe: Pipeline, kind: int, text: int, client: tuple[str, ...] = ("a",)) -> Order:
+def order(
+    pipe: Pipeline, kind: int, text: int, client: tuple[str, ...] = ("a",), is_previewed: bool = True
+) -> Order:
     options = dict(KINDS[kind])
     num, keep = options.pop("num"), options.pop("keep", None)
     if keep is not None:
         options["captioner"] = "caption"
     task = PictureTask.of(pipe.model, PictureOptions(**options), num, keep, 5)  # type: ignore[arg-type]
     (asked,) = task.asked([TEXTS[text]], range(5, 5 + num))  # type: ignore[arg-type]
-    return Order(task=task, asked=asked, client=client)
+    return Order(task=task, asked=asked, client=client, is_previewed=is_previewed)
 
 
 def all_told(studio: Studio) -> Iterator[tuple[Order, Told]]:
@@ -195,3 +197,31 @@ def test_a_stopped_order_is_told_of_no_more_even_in_the_step_that_is_read(pipe: 
     assert len(set(seen)) == 1
     assert not isinstance(seen[0], Progressed)
     assert engine_of(pipe)._scheduler.num_held_pages == 0
+
+
+def test_whoever_has_nothing_is_drawn_before_others_until_there_is_something_to_see(
+    pipe: Pipeline, alone: dict[tuple[int, int], list[str]]
+) -> None:
+    prompt = PreviewOptions(per_second=1e-3, max_share=1e-6, is_prompt=True)
+    with Studio(previews=prompt, num_places=4, num_reserved=1, max_decoded=1, shows_rest=False) as studio:
+        old = [order(pipe, 0, 0, ("account", "old"), False) for _ in range(4)]
+        for each in old:
+            studio.add(each)
+        list(studio.step())
+        new = order(pipe, 0, 1, ("account", "new"))
+        studio.add(new)
+        told: list[tuple[Order, Told]] = []
+        while not any(isinstance(event, PicturePreview) and each is new for each, event in told):
+            told += studio.step()
+        drawn = [each for each, event in told if isinstance(event, CodesDrawn)]
+        assert set(drawn) == {new}
+        told += all_told(studio)
+    assert {each for each, event in told if isinstance(event, OrderDone)} == {*old, new}
+    previews = [each for each, event in told if isinstance(event, PicturePreview)]
+    assert new in previews
+    pictures = {
+        event.place: pixels(event.picture)
+        for each, event in told
+        if each is new and isinstance(event, PictureDone)
+    }
+    assert [pictures[place] for place in sorted(pictures)] == alone[0, 1]

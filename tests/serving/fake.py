@@ -58,6 +58,7 @@ FACTS = ModelFacts(
     num_parameters=1,
     device="cpu",
 )
+ALIVE = Alive(num_running=0, num_waiting=0, num_passes=1, num_codes=1, seconds_per_code=0.01)
 URL = "http://127.0.0.1"
 
 
@@ -89,7 +90,7 @@ class FakeEngine:
     refusal: str | None = None
     fault: str | None = None
     pause_seconds: float = 0.0
-    alive: Alive | None = None
+    alive: Alive | None = ALIVE
     is_ready: bool = False
     num_begun: int = 0
     commands: list[Command] = field(default_factory=list)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,16 +37,21 @@ class LiveServer:
 
 
 @contextmanager
-def live_server(*arguments: str | Path, stop: int = signal.SIGTERM) -> Iterator[LiveServer]:
+def live_server(
+    *arguments: str | Path,
+    stop: int = signal.SIGTERM,
+    program: Sequence[str | Path] = ("-m", "cogview", "serve"),
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[LiveServer]:
     """Start a server on a free port, yield it once it is ready, and end it."""
     source = Path(cogview.__file__).parent.parent
-    command = [sys.executable, "-m", "cogview", "serve", "--port", "0", *map(str, arguments)]
+    command = [sys.executable, *map(str, program), "--port", "0", *map(str, arguments)]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(source), "PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"PYTHONPATH": str(source), "PYTHONUNBUFFERED": "1"} | dict(environment or {}),
     )
     lines: list[str] = []
     assert process.stdout is not None

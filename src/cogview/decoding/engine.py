@@ -99,6 +99,13 @@ class Engine:
             finally:
                 self._stepping.release()
 
+    def set_urgent(self, number: int, is_urgent: bool) -> None:
+        """Let a request that is worked on be so before others, which wait meanwhile; or no longer.
+
+        A pass for one request takes a small part of the time of a pass for many.
+        """
+        self._scheduler.set_urgent(number, is_urgent)
+
     @property
     def is_idle(self) -> bool:
         """Return whether no request is waiting or being worked on."""

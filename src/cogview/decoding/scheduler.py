@@ -42,7 +42,8 @@ class Scheduler:
     """The requests that wait and those that are worked on, with their rows of the pool.
 
     Contexts that begin alike are run once: the first request runs them, others take them over, and they are kept for as
-    long as a request that waits will begin so. Only `add`, `abort` and `is_idle` may be called by any thread.
+    long as a request that waits will begin so. Only `add`, `abort`, `set_urgent` and `is_idle` may be called
+    by any thread.
 
     Args:
         weights: of the base.
@@ -68,6 +69,7 @@ class Scheduler:
         self._lock = Lock()
         self._waiting: deque[_Waiting] = deque()
         self._aborted: set[int] = set()
+        self._urgent: set[int] = set()
         self._num_to_begin: Counter[Beginning] = Counter()
         self._kept: dict[Beginning, Row] = {}
 
@@ -127,18 +129,30 @@ class Scheduler:
             if not left:
                 self._aborted.add(number)
 
+    def set_urgent(self, number: int, is_urgent: bool) -> None:
+        """Work on a request alone, with others that are urgent, or no longer so."""
+        with self._lock:
+            (self._urgent.add if is_urgent else self._urgent.discard)(number)
+
     def next_jobs(self) -> list[Job]:
         """Return what takes part in the next pass, whose rows have all pages they need: as much as a pass may run."""
         self.drop_aborted()
         self._admit()
         jobs: list[Job] = []
         num_tokens = 0
-        for job in self._begun():
+        begun = self._begun()
+        with self._lock:
+            self._urgent.intersection_update(self._known())
+            urgent = [job for job in begun if job.number in self._urgent]
+        for job in urgent or begun:
             num_known = job.work.num_known
             if not jobs or num_tokens + num_known <= MAX_TOKENS:
                 jobs.append(job)
                 num_tokens += num_known
         return jobs
+
+    def _known(self) -> set[int]:
+        return {each.number for each in self._waiting} | {job.number for job in self.running}
 
     def end(self, numbers: Iterable[int]) -> None:
         """Take requests that are done or have failed out of what is worked on."""

@@ -38,6 +38,10 @@ class FairQueue(Generic[Item]):
         """Return how many places are taken."""
         return sum(num for client, num in self._held.items() if len(client) == 1)
 
+    def held_by(self, client: Client) -> int:
+        """Return how many places a client has."""
+        return self._held[client]
+
     def add(self, client: Client, item: Item, *, goes_on: bool = False) -> None:
         """Let an item wait for a place: before all others of its client, if it goes on with what was begun."""
         waiting = self._waiting.setdefault(client, deque())

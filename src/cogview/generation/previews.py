@@ -41,10 +41,12 @@ class PreviewOptions:
         per_second: so often at most.
         max_share: of the time so far that may go into it; if need be, few are shown at once, in turns. With 1 it is not
             limited.
+        is_prompt: show each picture for the first time as soon as a quarter of it is drawn, whatever the share.
     """
 
     per_second: float | int = 4.0
     max_share: float | int = 0.04
+    is_prompt: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.per_second < float("inf"):
@@ -126,10 +128,12 @@ class Previews(Generic[Key]):
     def due(self) -> list[Shown[Key]]:
         """Return what has grown since it was last shown, if it is time."""
         start = self._clock()
-        if start < self._next:
-            return []
-        grown = [item for item in self._growing.items() if item[1].num_drawn > item[1].num_shown]
-        grown = self._affordable(sorted(grown, key=lambda item: item[1].shown_at), start)
+        new = [item for item in self._growing.items() if self._options.is_prompt and self._is_new(item[1])]
+        grown = []
+        if start >= self._next:
+            grown = [item for item in self._growing.items() if item[1].num_drawn > item[1].num_shown]
+            grown = self._affordable(sorted(grown, key=lambda item: item[1].shown_at), start)
+        grown = [*new, *(item for item in grown if not any(item[0] == key for key, _ in new))]
         if not grown:
             return []
         num_rows = self._decode([each for _, each in grown])
@@ -140,10 +144,16 @@ class Previews(Generic[Key]):
             if each.is_over:
                 del self._growing[key]
         now = self._clock()
-        self._next = now + 1 / self._options.per_second
+        if start >= self._next:
+            self._next = now + 1 / self._options.per_second
         self._spent_seconds += now - start
         self._seconds_per_row = (now - start) / num_rows
         return shown
+
+    @staticmethod
+    def _is_new(growing: _Growing) -> bool:
+        """Return whether a quarter of a picture is drawn, and nothing of it was shown."""
+        return not growing.num_shown and growing.num_drawn >= growing.codes.size // 4
 
     def rest(self, keys: Iterable[Key]) -> list[Shown[Key]]:
         """Return those of some pictures that are drawn and were not shown whole, however long it takes."""

@@ -77,6 +77,12 @@ class Sessions(Generic[Told]):
         if self._listeners.pop(ticket, None) is not None:
             self._sessions[engine].abort(number)
 
+    def set_urgent(self, ticket: Ticket, is_urgent: bool) -> None:
+        """Let a request be worked on before others, or no longer; one that is done is left alone."""
+        engine, number = ticket
+        if ticket in self._listeners:
+            engine.set_urgent(number, is_urgent)
+
     def step(self) -> Iterator[Told]:
         """Run a pass of each engine that has work, and yield what the listeners make of it.
 

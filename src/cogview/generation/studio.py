@@ -132,6 +132,8 @@ class Studio:
             if asked not in self._lanes:  # stopped, or failed, in the meantime
                 continue
             order = self._lanes[asked].order
+            if isinstance(told, PicturePreview):
+                self._was_shown(self._lanes[asked])
             if isinstance(told, OrderFailed):
                 self.abort(order)
             elif isinstance(told, OrderDone):
@@ -154,13 +156,28 @@ class Studio:
                     waiting.runner, waiting.request, waiting.told, waiting.failed
                 )
                 lane.tickets.add(waiting.ticket)
+                if self._is_urgent(lane):
+                    lane.urgent = waiting.ticket
+                    self._sessions.set_urgent(waiting.ticket, True)
             except Exception as error:
                 self._queue.release(lane.order.client)
                 yield lane.order.asked, OrderFailed(error=error)
 
+    def _was_shown(self, lane: "_Lane") -> None:
+        lane.was_shown = True
+        if lane.urgent is not None:
+            self._sessions.set_urgent(lane.urgent, False)
+            lane.urgent = None
+
+    def _is_urgent(self, lane: "_Lane") -> bool:
+        """Return whether whoever asks has nothing else, and waits for a first look at it, while others are drawn."""
+        options = self._preview_options
+        is_prompt = options is not None and options.is_prompt and lane.previews is not None
+        return is_prompt and not lane.was_shown and self._queue.held_by(lane.order.client) == 1
+
     def _decoded(self) -> "Iterator[_Event]":
         """Yield pictures of codes. No pass runs meanwhile: its threads would wait for a core that decodes."""
-        if not self._drawn:
+        if not self._drawn or any(lane.urgent is not None for lane in self._lanes.values()):
             return
         key = _decoded_like(*self._drawn[0])
         taken = [each for each in self._drawn if _decoded_like(*each) == key][: self._max_decoded]
@@ -209,6 +226,8 @@ class _Lane:
     tickets: set[Ticket] = field(default_factory=set)
     has_begun: bool = False
     num_done: int = 0
+    urgent: Ticket | None = None
+    was_shown: bool = False
 
     def add(self, runner: Runner, request: Request, listener: Listener[PictureEvent]) -> None:
         """Let a request wait for its turn."""
@@ -270,6 +289,8 @@ class _Waiting:
     def _end(self) -> None:
         assert self.ticket is not None, "it was begun"
         self.lane.tickets.discard(self.ticket)
+        if self.lane.urgent == self.ticket:
+            self.lane.urgent = None
         self.lane.queue.release(self.lane.order.client)
 
 

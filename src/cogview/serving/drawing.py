@@ -27,6 +27,9 @@ from cogview.serving.schemas import EditRequest, ImageRequest, Sampling, side_of
 from cogview.serving.wire import WireError
 
 MEDIA_TYPES: dict[FileFormat, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
+VARIED_SHARE = 0.9
+"""Of the codes, for a variation: with fewer drawn anew, what stands leaves little to be drawn otherwise."""
+
 _LOOK_SECONDS = 0.5  # after which is looked again whether a client is still there
 _OPTION_NAMES = ("temperature", "top_k", "top_p", "guidance", "adapter_strength", "balance_words")
 

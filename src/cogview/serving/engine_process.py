@@ -50,7 +50,7 @@ from cogview.serving.messages import (
 from cogview.serving.options import EngineOptions
 from cogview.serving.suggestions import suggestions
 
-PREVIEWS = PreviewOptions(per_second=10, max_share=0.05)
+PREVIEWS = PreviewOptions(per_second=10, max_share=0.05, is_prompt=True)
 _WAIT_SECONDS = 0.5
 _MOST_WORDS = 500
 _RESERVED_SHARE = 4  # one of so many places is kept for clients who have none

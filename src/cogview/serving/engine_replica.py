@@ -134,9 +134,9 @@ class EngineReplica:
         end, alive = loop.time() + self._turn_seconds, None
         try:
             yield Here()
-            while loop.time() < end:
+            while (seconds := end - loop.time()) > 0:
                 try:
-                    async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                    async with asyncio.timeout(min(seconds, _HEARTBEAT_SECONDS)):
                         report = await session.reports.get()
                 except TimeoutError:
                     # Of an engine that hangs nothing new is told.

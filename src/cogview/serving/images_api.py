@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from cogview.serving.drawing import (
     MEDIA_TYPES,
+    VARIED_SHARE,
     FileKind,
     adapter_of,
     begun,
@@ -77,7 +78,7 @@ class ImagesApi:
         elif fields.region is not None:
             mask = fields.region
         else:
-            mask = 0.5  # a variation: every second code, elsewhere for each seed
+            mask = VARIED_SHARE
         return await self._drawn(request, fields, "image_edit", image, mask)
 
     async def upscale(self, request: Request) -> Response:

@@ -82,7 +82,7 @@ class JobStore:
 
     Args:
         folder: made if missing.
-        max_jobs: more are forgotten, the oldest first.
+        max_jobs: more that are over are forgotten, the oldest first.
 
     Raises:
         CogViewError: the folder cannot be used.
@@ -261,7 +261,8 @@ class JobStore:
     def _forget_old(self) -> None:
         with self._lock:
             old = self._database.execute(
-                "SELECT id FROM jobs ORDER BY number DESC LIMIT -1 OFFSET ?", (self._max_jobs,)
+                "SELECT id FROM jobs WHERE state NOT IN ('waiting', 'drawing') ORDER BY number DESC LIMIT -1 OFFSET ?",
+                (self._max_jobs,),
             ).fetchall()
         for (job_id,) in old:
             self.delete(job_id)

@@ -12,7 +12,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from cogview.generation.fair_queue import Client
-from cogview.serving.drawing import FileKind, begun, client_of, draw_job, picture_facts, settings_of
+from cogview.serving.drawing import (
+    VARIED_SHARE,
+    FileKind,
+    begun,
+    client_of,
+    draw_job,
+    picture_facts,
+    settings_of,
+)
 from cogview.serving.event_log import EventLog
 from cogview.serving.job_store import JobStore, KeptJob, KeptPicture
 from cogview.serving.jobs import Busy, Cancelled, Draining, Job, Queued
@@ -193,7 +201,7 @@ class PageApi:
             form = await form_body(request, 2, state.options.max_body_bytes)
             fields = form_fields(form, EditRequest)
             image = await state.picture(request, form.get("image"), "image")
-            mask: Pixels | str | float = fields.region or 0.5
+            mask: Pixels | str | float = fields.region or VARIED_SHARE
             if form.get("mask") not in (None, ""):
                 mask = await state.picture(request, form.get("mask"), "mask", is_mask=True)
             return draw_job(state.facts, state.options, fields, image, mask, is_previewed=True), fields

@@ -8,7 +8,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from cogview.serving.engine_link import LinkListener
 from cogview.serving.messages import (
@@ -38,6 +38,7 @@ _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 30.0
 Item = TypeVar("Item", covariant=True)
 
 
+@runtime_checkable
 class Stream(Protocol[Item]):
     """The answers to a call, as they come."""
 
@@ -51,6 +52,7 @@ class Stream(Protocol[Item]):
         """Tell the other end that nobody listens any more."""
 
 
+@runtime_checkable
 class Replica(Protocol):
     """Calls of the methods of an `EngineReplica`, wherever that is."""
 

@@ -115,8 +115,13 @@ export class History {
     const shown = job.pictures.slice(0, MAX_THUMBNAILS);
     const sources = shown.map((picture) => picture.url);
     if (!sources.length) sources.push(...[...job.previews.values()].slice(0, MAX_THUMBNAILS).map((preview) => preview.image));
-    mosaic.dataset.count = Math.min(sources.length, MAX_THUMBNAILS);
-    mosaic.replaceChildren(...sources.map((src) => element('img', { src, alt: '', loading: 'lazy', decoding: 'async' })));
+    mosaic.dataset.count = sources.length;
+    while (mosaic.children.length > sources.length) mosaic.lastChild.remove();
+    sources.forEach((src, index) => {
+      const image = mosaic.children[index] ?? element('img', { alt: '', loading: 'lazy', decoding: 'async' });
+      if (image.getAttribute('src') !== src) image.src = src;
+      if (!image.parentNode) mosaic.append(image);
+    });
   }
 
   #retime() {

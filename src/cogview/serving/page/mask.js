@@ -110,7 +110,7 @@ export class MaskEditor {
       canvas.setPointerCapture(event.pointerId);
       this.#place(event);
       this.#stroke = { isErasing: this.#isErasing, size: Number(this.size.value), points: [this.#at] };
-      this.#draw(this.#stroke);
+      this.#redrawAll();
     });
     canvas.addEventListener('pointermove', (event) => {
       const events = this.#stroke ? (event.getCoalescedEvents?.() ?? []) : [];
@@ -118,7 +118,7 @@ export class MaskEditor {
         this.#place(each);
         this.#stroke?.points.push(this.#at);
       }
-      if (this.#stroke) this.#draw(this.#stroke);
+      if (this.#stroke) this.#redrawAll();
     });
     const end = () => {
       if (!this.#stroke) return;
@@ -171,9 +171,15 @@ export class MaskEditor {
 
   #undo() {
     this.#strokes.pop();
+    this.#redrawAll();
+    this.#used();
+  }
+
+  /** Draw all strokes anew: one drawn over itself while it grows would have rough edges. */
+  #redrawAll() {
     this.brush.clearRect(0, 0, this.canvas.width, this.canvas.height);
     for (const stroke of this.#strokes) this.#draw(stroke);
-    this.#used();
+    if (this.#stroke) this.#draw(this.#stroke);
   }
 
   #draw(stroke) {

@@ -16,10 +16,10 @@ export function statusOf(job) {
   if (job.state === 'done') return t('done', job.pictures.length, job.isRanked);
   if (job.state === 'cancelled') return t('cancelled', job.pictures.length);
   if (job.state === 'refused' || job.state === 'failed') return t(job.state);
-  if (job.queued?.position > 0) {
+  if (job.queued) {
     const { position, seconds } = job.queued;
-    const when = seconds === null ? '' : ` · ${t('aboutSeconds', Math.max(Math.ceil(seconds), 1))}`;
-    return t('waiting', position) + when;
+    const when = seconds === null ? '' : ` · ${t('about', Math.max(Math.ceil(seconds), 1))}`;
+    return (position ? t('waiting', position) : t('waitingNext')) + when;
   }
   if (job.state === 'waiting') return t('waitingFirst');
   if (job.isRanked && (job.pictures.length || job.share > 0.995)) return t('ranking');
@@ -78,6 +78,7 @@ export class Stage {
       return;
     }
     job.addEventListener('change', this.#listener);
+    this.#section.dataset.job = job.id;
     this.title = element('h2', { id: 'stage-title', lang: '', tabindex: '-1' }, job.text);
     this.status = element('p', { class: 'status' });
     this.bar = element('div', { class: 'bar' }, element('div'));

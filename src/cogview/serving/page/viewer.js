@@ -104,7 +104,7 @@ export class Viewer {
 
   #showSide() {
     const { source } = this;
-    const eyebrow = source.picture ? [] : [element('p', { class: 'eyebrow' }, source.facts ? t('ours') : t('foreign'))];
+    const eyebrow = source.picture || !source.facts ? [] : [element('p', { class: 'eyebrow' }, t('ours'))];
     this.text = null;
     if (!source.text) {
       this.text = element('input', { id: 'source-text', maxlength: 32_000, placeholder: t('textHint') });
@@ -257,7 +257,7 @@ export class Viewer {
       this.text.focus();
       return;
     }
-    this.#edit(text, { region: 0.5 });
+    this.#edit(text, { region: 0.9 });
   }
 
   #redraw() {
