@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cogview.serving.answers import ErrorAnswer
+from cogview.serving.bodies import MAX_JSON_BYTES, reduced
 from cogview.serving.memory import Memory
 from cogview.serving.messages import Pixels
 from cogview.serving.options import ServerOptions
-from cogview.serving.wire import MAX_JSON_BYTES, WireError, reduced
+from cogview.serving.wire import WireError
 
 pytestmark = pytest.mark.anyio
 

@@ -23,11 +23,12 @@ from cogview.serving.a1111_forms import (
     infotext,
     plain_request,
 )
+from cogview.serving.bodies import decoded, from_base64, in_decoder, json_body
 from cogview.serving.drawing import FileKind, begun, client_of, draw_job, picture_facts, told
 from cogview.serving.jobs import Job, Queued
 from cogview.serving.messages import DrawJob, Picture, Pixels, Preview
 from cogview.serving.state import ServerState
-from cogview.serving.wire import WireError, decoded, from_base64, in_decoder, json_body, parsed
+from cogview.serving.wire import WireError, parsed
 
 _PNG = FileKind()
 _DENOISING_STRENGTH = 0.75  # Automatic1111's default

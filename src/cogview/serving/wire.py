@@ -1,52 +1,17 @@
-"""What goes over the wire: errors in OpenAI's form, bodies within their limits, and events."""
+"""What goes over the wire: errors in OpenAI's form, fields of requests, and events."""
 
-import asyncio
-import base64
-import binascii
 import json
-import logging
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from io import BufferedRandom, BytesIO
-from typing import Any, Literal, ParamSpec, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
-import numpy as np
-from PIL import Image, ImageChops
 from pydantic import BaseModel, ValidationError
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import Field, File, FormParser, parse_options_header
-from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from cogview.errors import printable
-from cogview.image.formats import FORMATS
-from cogview.image.picture_reading import UnusableImage, read_image
-from cogview.plain_json import parse_json
-from cogview.serving.messages import Pixels
 from cogview.serving.schemas import TEXT
 
-MAX_JSON_BYTES = 2**20
-"""Of a body: 32,000 characters that are all escaped have 384,000."""
-
-MAX_JSON_VALUES = 100_000
-"""Each takes up to a hundred bytes, where its JSON has two."""
-
-MAX_TEXTS = 64
-"""Fields of a form that are text."""
-
-logging.getLogger("python_multipart").setLevel(
-    logging.CRITICAL
-)  # what is wrong with a form is told its sender
-
-_DECODERS = ThreadPoolExecutor(2, "decoder")
-"""Few: a picture that is decoded takes up to ten bytes a pixel."""
-
 Body = TypeVar("Body", bound=BaseModel)
-Result = TypeVar("Result")
-Given = ParamSpec("Given")
 
 _KINDS = {
     400: "invalid_request_error",
@@ -102,19 +67,6 @@ class WireError(Exception):
         return JSONResponse(self.content | detail, self.status, headers)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Upload:
-    """A picture that was uploaded.
-
-    Args:
-        pixels: RGB, set upright; a mask has its alpha, or else its lightness, as L.
-        data: as it came.
-    """
-
-    pixels: Pixels
-    data: bytes
-
-
 def parsed(model: type[Body], data: Mapping[str, Any], *, is_form: bool = False) -> Body:
     """Return a request's fields as what they are.
 
@@ -163,7 +115,7 @@ def query_fields(request: Request, model: type[Body]) -> Body:
     Raises:
         WireError: one of them is impossible, or stands twice.
     """
-    return _text_fields(request.query_params.multi_items(), model)
+    return text_fields(request.query_params.multi_items(), model)
 
 
 def header_fields(request: Request, model: type[Body]) -> Body:
@@ -172,7 +124,7 @@ def header_fields(request: Request, model: type[Body]) -> Body:
     Raises:
         WireError: one of them is impossible, or stands twice.
     """
-    return _text_fields([(name.lower(), value) for name, value in request.headers.items()], model)
+    return text_fields([(name.lower(), value) for name, value in request.headers.items()], model)
 
 
 def path_fields(request: Request, model: type[Body]) -> Body:
@@ -187,7 +139,12 @@ def path_fields(request: Request, model: type[Body]) -> Body:
         raise WireError(404, "there is nothing here", code="http_404") from error
 
 
-def _text_fields(items: Iterable[tuple[str, str]], model: type[Body]) -> Body:
+def text_fields(items: Iterable[tuple[str, str]], model: type[Body]) -> Body:
+    """Return fields that came as text, each once; others are let pass.
+
+    Raises:
+        WireError: one of them is impossible, or stands twice.
+    """
     found: dict[str, str] = {}
     names = {field.alias or name for name, field in model.model_fields.items()}
     for name, value in items:
@@ -197,223 +154,6 @@ def _text_fields(items: Iterable[tuple[str, str]], model: type[Body]) -> Body:
             raise WireError(400, f"{name} was sent twice: send it once", param=name, code="invalid_value")
         found[name] = value
     return parsed(model, found, is_form=True)
-
-
-def _has_type(request: Request, wanted: str) -> None:
-    """Refuse a body of another kind.
-
-    Raises:
-        WireError: it is one.
-    """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
-        raise WireError(415, f"send {wanted}", code="unsupported_media_type")
-
-
-async def json_body(request: Request, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """Return the JSON object that was sent.
-
-    Args:
-        request: with a body.
-        max_bytes: of it.
-
-    Raises:
-        WireError: it is none.
-    """
-    _has_type(request, "application/json")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise WireError(413, f"JSON may have {max_bytes:,} bytes: send less", code="request_too_large")
-    if sum(map(body.count, b",[{")) > MAX_JSON_VALUES:
-        raise WireError(400, f"the body may have {MAX_JSON_VALUES:,} values", code="invalid_json")
-    try:
-        data = parse_json(bytes(body), max_bytes, is_strict=True)
-    except ValueError as error:
-        raise WireError(400, f"the body is no JSON: {printable(str(error))}", code="invalid_json") from error
-    if not isinstance(data, dict):
-        raise WireError(400, "the body must be a JSON object", code="invalid_json")
-    return data
-
-
-async def form_body(request: Request, max_files: int, max_bytes: int) -> FormData:
-    """Return the multipart form that was sent; its files stay in memory.
-
-    Args:
-        request: with a body.
-        max_files: that it may have.
-        max_bytes: of the body.
-
-    Raises:
-        WireError: it is none, or is cut off.
-    """
-    _has_type(request, "multipart/form-data")
-    _, options = parse_options_header(request.headers["content-type"])
-    form = _Form(max_files)
-    num_bytes = 0
-    try:
-        parser = FormParser(
-            "multipart/form-data",
-            form.take_text,
-            form.take_file,
-            form.end,
-            boundary=options.get(b"boundary"),
-            config={"MAX_MEMORY_FILE_SIZE": max_bytes, "UPLOAD_ERROR_ON_BAD_CTE": True},
-        )
-        async for chunk in request.stream():
-            num_bytes += len(chunk)
-            if num_bytes > max_bytes:
-                raise WireError(413, f"a form may have {max_bytes:,} bytes", code="request_too_large")
-            parser.write(chunk)
-    except (FormParserError, ValueError) as error:
-        raise WireError(
-            400, f"the form cannot be read: {printable(str(error))}", code="invalid_form"
-        ) from error
-    if not form.is_whole:
-        raise WireError(400, "the form is cut off: its last boundary is missing", code="invalid_form")
-    return FormData(form.items)
-
-
-class _Form:
-    """Takes the parts of a form as they come.
-
-    Args:
-        max_files: that it may have.
-    """
-
-    def __init__(self, max_files: int) -> None:
-        self._max_files = max_files
-        self._num_texts = self._num_files = 0
-        self.items: list[tuple[str, str | UploadFile]] = []
-        self.is_whole = False
-
-    def take_text(self, field: Field) -> None:
-        """Take a part that is text.
-
-        Raises:
-            ValueError: it is none, or there are too many.
-        """
-        self._num_texts += 1
-        if self._num_texts > MAX_TEXTS:
-            raise ValueError(f"it has more than {MAX_TEXTS} fields")
-        name = _text(field.field_name)
-        if field.content_type is None or field.content_type.startswith("text/"):
-            self.items.append((name, _text(field.value)))
-        else:  # files need not have names
-            self._take_file(name, BytesIO(field.value or b""))
-
-    def take_file(self, file: File) -> None:
-        """Take a part that is a file.
-
-        Raises:
-            ValueError: there are too many.
-        """
-        file.file_object.seek(0)
-        self._take_file(_text(file.field_name), file.file_object)
-
-    def _take_file(self, name: str, file: BytesIO | BufferedRandom) -> None:
-        self._num_files += 1
-        if self._num_files > self._max_files:
-            raise ValueError(f"it has more than {self._max_files} files")
-        self.items.append((name, UploadFile(file)))
-
-    def end(self) -> None:
-        """Take its end."""
-        self.is_whole = True
-
-
-def _text(data: bytes | None) -> str:
-    """Return what is to be UTF-8; what is not stays visible, and is refused in fields that mean something."""
-    return (data or b"").decode(errors="surrogateescape")
-
-
-def form_fields(form: FormData, model: type[Body]) -> Body:
-    """Return the fields of a form that are text; those that are empty say nothing.
-
-    Raises:
-        WireError: one of them is impossible, stands twice or is a file.
-    """
-    for name in model.model_fields:
-        if any(isinstance(value, UploadFile) for value in form.getlist(name)):
-            raise WireError(400, f"{name} must be text, not a file", param=name, code="invalid_value")
-    texts = [(name, value) for name, value in form.multi_items() if isinstance(value, str) and value != ""]
-    return _text_fields(texts, model)
-
-
-async def uploaded(value: object, name: str, max_pixels: int, *, is_mask: bool = False) -> Upload:
-    """Return a picture of a form.
-
-    Raises:
-        WireError: it is no picture that is taken.
-    """
-    if not isinstance(value, UploadFile):
-        raise WireError(400, f"{name} must be a file", param=name, code="invalid_image")
-    mask: Literal["transparent"] | None = "transparent" if is_mask else None
-    return await in_decoder(decoded, await value.read(), name, max_pixels, mask)
-
-
-async def in_decoder(decode: Callable[Given, Result], *args: Given.args, **named: Given.kwargs) -> Result:
-    """Return what a function that decodes gives, run in one of the few threads for that."""
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_DECODERS, partial(decode, *args, **named))
-
-
-def reduced(pixels: Pixels, side_pixels: int) -> Pixels:
-    """Return a picture with its shorter side a whole number of times smaller, but no smaller than so many pixels."""
-    factor = min(pixels.size) // side_pixels
-    return pixels if factor < 2 else Pixels.of(pixels.image().reduce(factor))
-
-
-def from_base64(text: str, name: str) -> bytes:
-    """Return bytes that came as base64, perhaps as a data url.
-
-    Raises:
-        WireError: it is none.
-    """
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise WireError(400, f"{name} is no base64", param=name, code="invalid_image") from error
-
-
-def decoded(
-    data: bytes, name: str, max_pixels: int, mask: Literal["transparent", "opaque"] | None = None
-) -> Upload:
-    """Return a picture of its file; how large it is is looked at before it is decoded.
-
-    Args:
-        data: the file.
-        name: of the field, for errors.
-        max_pixels: that it may have.
-        mask: what of a mask is drawn anew, if it is one and has transparency.
-
-    Raises:
-        WireError: it is no picture that is taken.
-    """
-    try:
-        if mask is not None:
-            return Upload(pixels=Pixels.of(_as_mask(data, max_pixels, mask)), data=data)
-        return Upload(pixels=Pixels.of(read_image(BytesIO(data), max_pixels)), data=data)
-    except UnusableImage as error:
-        message = str(error).removeprefix("the picture: ")
-        raise WireError(400, f"{name}: {message}", param=name, code="invalid_image") from error
-
-
-def _as_mask(data: bytes, max_pixels: int, drawn: Literal["transparent", "opaque"]) -> Image.Image:
-    """Return what is to be drawn anew as white: what is transparent, or opaque, or else what is light.
-
-    Raises:
-        UnusableImage: it is no picture that can be read.
-    """
-    lightness = read_image(BytesIO(data), max_pixels).convert("L")  # which looks at the size first
-    with Image.open(BytesIO(data), formats=FORMATS) as opened:
-        if opened.has_transparency_data:
-            alpha = opened.convert("RGBA").getchannel("A")
-            if np.asarray(alpha).min() < 255:
-                return ImageChops.invert(alpha) if drawn == "transparent" else alpha
-    return lightness
 
 
 def sse(data: Mapping[str, Any], *, event: str | None = None, number: str | None = None) -> bytes:
