@@ -35,7 +35,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     body = case.body | {  # a new one: other cases have parts of the same
         name: min(case.body[name], _MOST_PICTURES)
         for name in ("n", "candidates", "batch_size", "n_iter")
-        if isinstance(case.body.get(name), int)
+        if isinstance(case.body.get(name), int | float)
     }
     if case.path.startswith("/sdapi/"):
         text = base64.b64encode(_png()).decode()

@@ -13,7 +13,7 @@ from cogview.serving.guards import is_open
 from cogview.serving.messages import ModelFacts
 from cogview.serving.operations import Content, Events, File, Form, Json, Operation
 from cogview.serving.options import ServerOptions
-from cogview.serving.schemas import ImageRequest
+from cogview.serving.schemas import Sampling
 
 _ERRORS = {
     400: "The request is wrong, or cannot be carried out: the message says how, `param` where.",
@@ -51,7 +51,7 @@ def document(
     _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     schemas = definitions["$defs"]
     for model in models:
-        if issubclass(model, ImageRequest):
+        if issubclass(model, Sampling):
             _narrow(schemas[model.__name__], options, facts)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
@@ -88,9 +88,15 @@ def _narrow(schema: dict[str, Any], options: ServerOptions, facts: ModelFacts | 
     """Say of a request for pictures what this server and its model take."""
     fields = schema["properties"]
     fields["prompt"]["maxLength"] = options.max_text_characters
-    _integer(fields["n"])["maximum"] = options.max_pictures
-    _integer(fields["candidates"])["maximum"] = options.max_candidates
-    if facts is not None:
+    for name, most in (
+        ("n", options.max_pictures),
+        ("batch_size", options.max_pictures),
+        ("n_iter", options.max_pictures),
+        ("candidates", options.max_candidates),
+    ):
+        if name in fields:
+            _integer(fields[name])["maximum"] = most
+    if facts is not None and "size" in fields:
         sizes = [f"{side}x{side}" for side in facts.sizes]
         fields["size"] |= {"anyOf": [{"enum": [*sizes, "auto"]}, {"type": "null"}]}
 
