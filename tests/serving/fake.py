@@ -89,8 +89,10 @@ class FakeEngine:
     refusal: str | None = None
     fault: str | None = None
     pause_seconds: float = 0.0
-    alive: Alive | None = Alive(
-        num_running=0, num_waiting=0, num_passes=1, num_codes=1, seconds_per_code=0.01
+    alive: Alive | None = field(
+        default_factory=lambda: Alive(
+            num_running=0, num_waiting=0, num_passes=1, num_codes=1, seconds_per_code=0.01
+        )
     )
     is_ready: bool = False
     num_begun: int = 0
