@@ -174,8 +174,8 @@ def _mask_picture(mask: Mask) -> Image.Image:
     """
     if isinstance(mask, str) and not _exists(mask):
         raise UsageError(
-            f"there is no mask {mask[:80]}: give {', '.join(get_args(Half))}, a share such as 0.3, or a picture that is "
-            "white where it is to be drawn anew"
+            f"there is no mask {mask[:80]}: give {', '.join(get_args(Half))}, a share such as 0.3, or a picture that "
+            "is white where it is to be drawn anew"
         )
     if not isinstance(mask, Image.Image | Path | str):
         raise UsageError(f"a mask must be a half, a share, a picture or a path, got {type(mask).__name__}")
