@@ -61,3 +61,24 @@ def test_the_bounds_themselves_are_within() -> None:
     deep = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
     assert json.dumps(parse_json(deep)).encode() == deep
     assert parse_json(str(MAX_INTEGER - 1).encode()) == MAX_INTEGER - 1
+
+
+@given(VALUES)
+@settings(max_examples=50, deadline=None)
+def test_strictly_read_is_what_the_standard_has(value: object) -> None:
+    try:
+        data = json.dumps(value, allow_nan=False)
+    except ValueError:
+        with pytest.raises(ValueError, match="no number"):
+            parse_json(json.dumps(value), is_strict=True)
+    else:
+        assert parse_json(data, is_strict=True) == value
+
+
+@pytest.mark.parametrize("part", ["NaN", "-Infinity", "1e999", "9" * 400, '{"a": 1, "a": 1}'])
+@pytest.mark.parametrize("outer", ["%s", "[%s]", '{"b": {"c": [0, %s]}}'])
+def test_strictly_nothing_is_read_that_the_standard_has_not_or_that_says_two_things(
+    outer: str, part: str
+) -> None:
+    with pytest.raises(ValueError, match=r"no number|too large|twice"):
+        parse_json(outer % part, is_strict=True)

@@ -32,7 +32,8 @@ def parse_json(data: bytes | str, max_bytes: int = MAX_BYTES, *, is_strict: bool
         data: the JSON, with or without a byte order mark.
         max_bytes: longer data is refused; of a text, so many characters.
         is_strict: refuse what Python's reader takes beyond the standard, or takes to be something else: NaN, Infinity,
-            fractions too large for a float, and a name that an object has twice.
+            numbers too large for a float, and a name that an object has twice. Whole numbers beyond `MAX_INTEGER` are
+            read as floats.
 
     Raises:
         ValueError: it is too long, not JSON in UTF-8, nested deeper than `MAX_DEPTH`, or holds a whole number beyond
@@ -42,11 +43,7 @@ def parse_json(data: bytes | str, max_bytes: int = MAX_BYTES, *, is_strict: bool
         raise ValueError(f"it has {len(data):,} bytes, and at most {max_bytes:,} are read")
     try:
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
-        value = (
-            json.loads(text, parse_int=_integer, **_STRICT)
-            if is_strict
-            else json.loads(text, parse_int=_integer)
-        )
+        value = json.loads(text, **(_STRICT if is_strict else {"parse_int": _integer}))
     except RecursionError:
         raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels") from None
     _check_depth(value)
@@ -70,16 +67,28 @@ def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _fraction(digits: str) -> float:
-    """Return a number that has a point or an exponent.
+def _float(digits: str) -> float:
+    """Return a number as a float.
 
     Raises:
         ValueError: no float is so large.
     """
     number = float(digits)
     if math.isinf(number):
-        raise ValueError(f"{digits[:20]} is too large a number")
+        raise ValueError(f"{digits[:20]}... is too large a number")
     return number
+
+
+def _any_integer(digits: str) -> int | float:
+    """Return a whole number, as a float if it is out of range.
+
+    Raises:
+        ValueError: no float is so large.
+    """
+    try:
+        return _integer(digits)
+    except ValueError:
+        return _float(digits)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -98,7 +107,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 _STRICT: dict[str, Any] = {
     "parse_constant": _no_number,
-    "parse_float": _fraction,
+    "parse_float": _float,
+    "parse_int": _any_integer,
     "object_pairs_hook": _object,
 }
 

@@ -14,6 +14,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 @pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
 def new_client() -> Iterator[Callable[..., openai.OpenAI]]:
     """Return what makes OpenAI's client of a server's address; all are closed at the end."""
     with ExitStack() as stack:

@@ -58,6 +58,7 @@ FACTS = ModelFacts(
     num_parameters=1,
     device="cpu",
 )
+ALIVE = Alive(num_running=0, num_waiting=0, num_passes=1, num_codes=1, seconds_per_code=0.01)
 URL = "http://127.0.0.1"
 
 
@@ -89,11 +90,7 @@ class FakeEngine:
     refusal: str | None = None
     fault: str | None = None
     pause_seconds: float = 0.0
-    alive: Alive | None = field(
-        default_factory=lambda: Alive(
-            num_running=0, num_waiting=0, num_passes=1, num_codes=1, seconds_per_code=0.01
-        )
-    )
+    alive: Alive | None = ALIVE
     is_ready: bool = False
     num_begun: int = 0
     commands: list[Command] = field(default_factory=list)
@@ -126,6 +123,12 @@ class FakeEngine:
         self.is_held = False
         for number in list(self.held):
             self._begin(number)
+
+    async def holds(self, num: int) -> None:
+        """Wait until it holds so many jobs."""
+        async with asyncio.timeout(10):
+            while len(self.held) < num:
+                await asyncio.sleep(0.001)
 
     def tell(self, number: int, event: JobEvent) -> None:
         """Tell something of a job."""

@@ -1,6 +1,5 @@
 """Automatic1111's API, as far as its clients need it to have pictures drawn, to follow them, and to stop them."""
 
-import asyncio
 import base64
 import json
 import time
@@ -12,7 +11,6 @@ from typing import Any, Literal
 from PIL import Image, ImageChops
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from cogview.image.formats import FORMATS
 from cogview.image.picture_file import read_facts
@@ -29,11 +27,11 @@ from cogview.serving.drawing import FileKind, begun, client_of, draw_job, pictur
 from cogview.serving.jobs import Job, Queued
 from cogview.serving.messages import DrawJob, Picture, Pixels, Preview
 from cogview.serving.state import ServerState
-from cogview.serving.wire import WireError, decoded, from_base64, json_body, parsed
+from cogview.serving.wire import WireError, decoded, from_base64, in_decoder, json_body, parsed
 
 _PNG = FileKind()
 _DENOISING_STRENGTH = 0.75  # Automatic1111's default
-_NO_CHOICE: dict[str, Any] = {
+NO_CHOICE: dict[str, Any] = {
     "latent-upscale-modes": [],
     "sd-vae": [],
     "hypernetworks": [],
@@ -68,33 +66,6 @@ class A1111Api:
     def __init__(self, state: ServerState) -> None:
         self._state = state
         self._tasks: list[_Task] = []
-
-    def routes(self) -> list[Route]:
-        """Return where the handlers are found."""
-        handlers = {
-            "GET": {
-                "options": self.options,
-                "sd-models": self.models,
-                "loras": self.loras,
-                "progress": self.progress,
-                **dict.fromkeys(_NO_CHOICE, self.no_choice),
-            },
-            "POST": {
-                "options": self.nothing,
-                "txt2img": self.text_to_image,
-                "img2img": self.image_to_image,
-                "interrupt": self.interrupt,
-                "skip": self.interrupt,
-                "png-info": self.picture_info,
-                "refresh-checkpoints": self.nothing,
-                "refresh-loras": self.nothing,
-            },
-        }
-        return [
-            Route(f"/sdapi/v1/{name}", handler, methods=[method])
-            for method, each in handlers.items()
-            for name, handler in each.items()
-        ]
 
     async def options(self, request: Request) -> Response:
         """Say which model is loaded."""
@@ -131,7 +102,7 @@ class A1111Api:
 
     async def no_choice(self, request: Request) -> Response:
         """List what there is only one of, or none."""
-        return JSONResponse(_NO_CHOICE[request.url.path.rpartition("/")[2]])
+        return JSONResponse(NO_CHOICE[request.url.path.rpartition("/")[2]])
 
     async def text_to_image(self, request: Request) -> Response:
         """Draw pictures of a text."""
@@ -140,18 +111,10 @@ class A1111Api:
 
     async def image_to_image(self, request: Request) -> Response:
         """Draw a part of a picture anew: where the mask is white, or scattered codes without one."""
-        fields = parsed(ImageToImageRequest, await json_body(request), is_form=True)
-        images = fields.init_images or []
-        if len(images) != 1:
-            raise WireError(
-                400,
-                f"one image is drawn anew, got {len(images)}: send one",
-                param="init_images",
-                code="invalid_image",
-            )
-        image = await self._picture(images[0], "init_images")
+        fields = parsed(ImageToImageRequest, await self._large_body(request), is_form=True)
+        image = await self._picture(request, fields.init_images[0], "init_images")
         if fields.mask:
-            mask = await self._picture(fields.mask, "mask")
+            mask = await self._picture(request, fields.mask, "mask")
             if fields.inpainting_mask_invert:
                 mask = Pixels.of(ImageChops.invert(mask.image()))
             return await self._drawn(request, fields, image, mask)
@@ -185,10 +148,10 @@ class A1111Api:
 
     async def picture_info(self, request: Request) -> Response:
         """Tell what a picture's file says of how it was drawn."""
-        fields = parsed(PictureInfoRequest, await json_body(request), is_form=True)
+        fields = parsed(PictureInfoRequest, await self._large_body(request), is_form=True)
         data = from_base64(fields.image, "image")
         limit = self._state.options.max_image_pixels
-        await asyncio.to_thread(decoded, data, "image", limit)  # refuses what must not be opened
+        await in_decoder(decoded, data, "image", limit)  # refuses what must not be opened
         with Image.open(BytesIO(data), formats=FORMATS) as opened:
             facts = read_facts(opened) or {}
         told_facts = {
@@ -201,7 +164,11 @@ class A1111Api:
         client = client_of(request)
         return [task for task in self._tasks if task.job.client == client]
 
-    async def _picture(self, text: str, name: str) -> Pixels:
+    async def _large_body(self, request: Request) -> dict[str, Any]:
+        """Return the JSON object of a request that holds pictures."""
+        return await json_body(request, self._state.options.max_body_bytes)
+
+    async def _picture(self, request: Request, text: str, name: str) -> Pixels:
         """Return a picture, or a mask, that came as base64.
 
         Raises:
@@ -209,8 +176,8 @@ class A1111Api:
         """
         limit = self._state.options.max_image_pixels
         mask: Literal["opaque"] | None = "opaque" if name == "mask" else None
-        upload = await asyncio.to_thread(decoded, from_base64(text, name), name, limit, mask)
-        return upload.pixels
+        upload = await in_decoder(decoded, from_base64(text, name), name, limit, mask)
+        return await self._state.held(request, upload.pixels)
 
     async def _drawn(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from cogview.serving.messages import DrawJob, ModelFacts
-from cogview.serving.schemas import GenerationRequest, Lenient, Sampling
+from cogview.serving.schemas import MAX_PICTURES, MAX_SEED, Flag, GenerationRequest, Lenient, Sampling, Text
 from cogview.serving.wire import WireError, parsed
 
 SAMPLER = "Gumbel"
@@ -17,34 +17,51 @@ _MOST_IGNORED = 100
 
 
 class TextToImageRequest(Sampling):
-    """Body of `POST /sdapi/v1/txt2img`. Other fields are let pass, and named in `info`."""
+    """What `txt2img` takes. Other fields are let pass, and named in `info`; numbers may be texts."""
 
-    prompt: str = ""
-    seed: int | None = Field(None, description="Of the first picture; a random one if it is below 0.")
-    width: int | None = Field(None, ge=1, le=65_536, description="The nearest of the model's sizes is drawn.")
-    height: int | None = Field(None, ge=1, le=65_536)
-    batch_size: int | None = Field(None, ge=1)
-    n_iter: int | None = Field(None, ge=1)
-    enable_hr: bool | None = None
-    hr_scale: float | None = Field(None, ge=0, le=16)
-    override_settings: dict[str, Any] | None = None
+    prompt: Text = Field(
+        description="What to draw; `<lora:STYLE:STRENGTH>` in it asks for a style.", examples=["a red circle"]
+    )
+    seed: int | None = Field(
+        None, ge=-MAX_SEED, le=MAX_SEED, description="Of the first picture; a random one if it is below 0."
+    )
+    width: int | None = Field(
+        None, ge=1, le=65_536, description="In pixels; the nearest of the model's sizes is drawn."
+    )
+    height: int | None = Field(None, ge=1, le=65_536, description="In pixels, as the width.")
+    batch_size: int | None = Field(None, ge=1, le=MAX_PICTURES, description="Pictures. 1 by default.")
+    n_iter: int | None = Field(
+        None, ge=1, le=MAX_PICTURES, description="So many times as many pictures. 1 by default."
+    )
+    enable_hr: Flag | None = Field(None, description="Draw larger, by `hr_scale`. Off by default.")
+    hr_scale: float | None = Field(None, ge=0, le=16, description="Times as large. 1 by default.")
+    override_settings: dict[str, Any] | None = Field(
+        None, description="Of these `sd_model_checkpoint` alone is read, as the model's name."
+    )
 
 
 class ImageToImageRequest(TextToImageRequest):
-    """Body of `POST /sdapi/v1/img2img`."""
+    """What `img2img` takes."""
 
-    init_images: list[str] | None = None
-    mask: str | None = Field(None, description="White where the picture is drawn anew.")
-    inpainting_mask_invert: bool | None = None
+    init_images: list[str] = Field(
+        min_length=1, max_length=1, description="The picture of which a part is drawn anew, in base64."
+    )
+    mask: str | None = Field(None, description="In base64, white where the picture is drawn anew.")
+    inpainting_mask_invert: Flag | None = Field(
+        None, description="Draw anew where the mask is black. Off by default."
+    )
     denoising_strength: float | None = Field(
-        None, gt=0, le=1, description="Without a mask: the share of the codes that are drawn anew."
+        None,
+        gt=0,
+        le=1,
+        description="Without a mask: the share of the codes that are drawn anew. 0.75 by default.",
     )
 
 
 class PictureInfoRequest(Lenient):
-    """Body of `POST /sdapi/v1/png-info`."""
+    """What `png-info` takes."""
 
-    image: str
+    image: str = Field(description="A picture of this server's, in base64.")
 
 
 def plain_request(facts: ModelFacts, max_pictures: int, fields: TextToImageRequest) -> GenerationRequest:

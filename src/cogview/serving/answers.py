@@ -31,6 +31,7 @@ class ErrorAnswer(Answered):
     """A request that was not carried out."""
 
     error: ErrorDetail
+    detail: str = Field("", description="The message once more, for clients of Automatic1111's API.")
 
 
 class Shown(Answered):
@@ -79,16 +80,15 @@ class Usage(Answered):
 class Made(Answered):
     """What is said of all pictures of a request."""
 
-    created: Created
     size: str = Field(description="WIDTHxHEIGHT in pixels.")
     output_format: Format
-    quality: Literal["auto"]
     background: Literal["opaque"]
 
 
 class ImagesAnswer(Made):
     """Pictures, the best first if they were ranked."""
 
+    created: Created
     data: list[Drawn]
     usage: Usage
     unknown_words: list[str] = Field([], description="Words of the text that the model has never seen.")
@@ -150,7 +150,14 @@ class ModelsAnswer(Answered):
     data: list[ModelAnswer]
 
 
-class PartialImageEvent(Made):
+class Event(Made):
+    """What is said in each event of a stream."""
+
+    created_at: Created
+    quality: Literal["auto"]
+
+
+class PartialImageEvent(Event):
     """A picture that is still drawn."""
 
     type: Literal["image_generation.partial_image", "image_edit.partial_image"]
@@ -158,7 +165,7 @@ class PartialImageEvent(Made):
     partial_image_index: int = Field(ge=0, le=2)
 
 
-class CompletedEvent(Made, Drawn):
+class CompletedEvent(Event, Drawn):
     """A picture that is done."""
 
     type: Literal["image_generation.completed", "image_edit.completed"]
@@ -198,6 +205,7 @@ class FactsAnswer(Answered):
     captioners: list[str] = Field(description="Adapters that caption and rank.")
     magnifiers: list[str] = Field(description="Adapters that magnify.")
     words: list[str] = Field(description="That it has learnt, the most frequent first.")
+    suggestions: dict[str, list[str]] = Field(description="Sentences that it can draw, by language.")
     num_parameters: int = Field(description="Of the transformer.")
     device: str = Field(description="Where it is computed.")
     max_pictures: int = Field(description="Of a request.")
@@ -261,6 +269,7 @@ class PreviewEvent(Answered):
 
     type: Literal["preview"]
     candidate: int = Field(ge=0, description="Its place among the seeds.")
+    seed: Seed
     share: float = Field(ge=0, le=1, description="Of its codes that are drawn.")
     image: str = Field(description="A data url.")
 
@@ -276,3 +285,42 @@ class EndEvent(Answered):
 
     type: Literal["done", "refused", "failed", "cancelled"]
     message: str = Field(description="Why it was refused or failed.")
+
+
+class A1111Images(Answered):
+    """Pictures, as Automatic1111 gives them."""
+
+    images: list[str] = Field(description="Files in base64.")
+    parameters: dict[str, Any] = Field(description="Fields as they were read.")
+    info: str = Field(description="JSON: seeds, texts, size, and names of fields that were let pass.")
+
+
+class A1111State(Answered):
+    """How far the first unfinished request of a client is."""
+
+    skipped: bool
+    interrupted: bool
+    job: str
+    job_count: int = Field(ge=0, description="Requests of the client.")
+    job_timestamp: str
+    job_no: int
+    sampling_step: int = Field(ge=0, le=100, description="Per cent of the codes.")
+    sampling_steps: int
+
+
+class A1111Progress(Answered):
+    """How far the first unfinished request of a client is."""
+
+    progress: float = Field(ge=0, le=1, description="Share of the codes that is drawn.")
+    eta_relative: float = Field(description="Seconds until it is done.")
+    state: A1111State
+    current_image: str | None = Field(description="A preview in base64.")
+    textinfo: str | None = Field(description="How many wait before it.")
+
+
+class A1111PictureInfo(Answered):
+    """What a picture's file says."""
+
+    info: str
+    items: dict[str, Any]
+    parameters: dict[str, Any]

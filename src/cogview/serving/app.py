@@ -79,7 +79,13 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
         return JSONResponse(document(operations, options, facts))
 
     operations = table(
-        images=ImagesApi(state), page=page, livez=livez, readyz=readyz, measured=measured, described=described
+        images=ImagesApi(state),
+        a1111=A1111Api(state),
+        page=page,
+        livez=livez,
+        readyz=readyz,
+        measured=measured,
+        described=described,
     )
     middleware = []
     if options.cors_origins:
@@ -93,7 +99,6 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
         )
     routes = [
         *routes_of(operations),
-        *A1111Api(state).routes(),
         *([] if page is None else PageFiles().routes()),
     ]
     patterns = {route.endpoint: route.path for route in routes}

@@ -68,7 +68,9 @@ def sampling_options(fields: Sampling, adapter: str | None) -> dict[str, Any]:
     """Return what a request says of drawing, as fields of `PictureOptions`."""
     given = {name: getattr(fields, name) for name in _OPTION_NAMES}
     options = {name: value for name, value in given.items() if value is not None}
-    if adapter is not None:
+    if adapter is None:
+        options.pop("adapter_strength", None)  # without effect
+    else:
         options["adapter"] = adapter
     return options
 

@@ -39,6 +39,11 @@ SECURITY_HEADERS = {
 }
 
 
+def is_open(path: str) -> bool:
+    """Return whether no key is needed for a path, though the server has some."""
+    return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS)
+
+
 class Guards:
     """Refuses what must not reach a handler, and gives each request a number for the log.
 
@@ -153,9 +158,7 @@ class Guards:
             WireError: a key is needed, and none of them was given.
         """
         address = (scope.get("client") or ("", 0))[0]
-        path = scope["path"]
-        is_open = path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS) or scope["method"] == "OPTIONS"
-        if not self._keys or is_open:
+        if not self._keys or is_open(scope["path"]) or scope["method"] == "OPTIONS":
             return (address,)
         given = hashlib.sha256(_key_of(headers).encode(errors="replace")).digest()
         matches = [hmac.compare_digest(given, key) for key in self._keys]

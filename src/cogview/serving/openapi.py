@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 import cogview
 from cogview.serving.answers import ErrorAnswer
+from cogview.serving.guards import is_open
 from cogview.serving.messages import ModelFacts
 from cogview.serving.operations import Content, Events, File, Form, Json, Operation
 from cogview.serving.options import ServerOptions
@@ -84,7 +85,7 @@ def _models(operations: Sequence[Operation]) -> list[type[BaseModel]]:
 
 
 def _narrow(schema: dict[str, Any], options: ServerOptions, facts: ModelFacts | None) -> None:
-    """Say of a request for pictures what this server and its model take, and how fields depend on each other."""
+    """Say of a request for pictures what this server and its model take."""
     fields = schema["properties"]
     fields["prompt"]["maxLength"] = options.max_text_characters
     _integer(fields["n"])["maximum"] = options.max_pictures
@@ -92,21 +93,6 @@ def _narrow(schema: dict[str, Any], options: ServerOptions, facts: ModelFacts | 
     if facts is not None:
         sizes = [f"{side}x{side}" for side in facts.sizes]
         fields["size"] |= {"anyOf": [{"enum": [*sizes, "auto"]}, {"type": "null"}]}
-    schema["allOf"] = [
-        {
-            "if": {"required": ["n"], "properties": {"n": {"minimum": num, "type": "integer"}}},
-            "then": {"properties": {"candidates": {"minimum": num}}},
-        }
-        for num in range(2, options.max_pictures + 1)
-    ]
-    schema["allOf"].append(
-        {
-            "anyOf": [
-                {"properties": {"adapter_strength": {"type": "null"}}},
-                {"required": ["adapter"], "properties": {"adapter": {"type": "string", "minLength": 1}}},
-            ]
-        }
-    )
 
 
 def _integer(field: dict[str, Any]) -> dict[str, Any]:
@@ -116,7 +102,7 @@ def _integer(field: dict[str, Any]) -> dict[str, Any]:
 
 def _described(operation: Operation, options: ServerOptions, schemas: Mapping[str, Any]) -> dict[str, Any]:
     statuses = {403, 405, 500, *operation.errors}
-    if options.api_keys and not operation.is_open:
+    if options.api_keys and not is_open(operation.path):
         statuses.add(401)
     if operation.bodies:
         statuses |= {400, 408, 413, 415, 429}
@@ -136,7 +122,7 @@ def _described(operation: Operation, options: ServerOptions, schemas: Mapping[st
         for status in sorted(statuses - set(operation.answers))
     }
     described: dict[str, Any] = {
-        "operationId": f"{operation.method.lower()}_{operation.handler.__name__}",
+        "operationId": "_".join([operation.method.lower(), *re.findall(r"\w+", operation.path)]),
         "summary": operation.summary,
         "tags": [operation.tag],
         "parameters": _parameters(operation),
@@ -145,7 +131,7 @@ def _described(operation: Operation, options: ServerOptions, schemas: Mapping[st
     if operation.bodies:
         bodies = _merged([_content(each, schemas) for each in operation.bodies])
         described["requestBody"] = {"required": True, "content": bodies}
-    if options.api_keys and operation.is_open:
+    if options.api_keys and is_open(operation.path):
         described["security"] = []
     return described
 
@@ -171,11 +157,11 @@ def _ref(model: type[BaseModel]) -> dict[str, Any]:
 
 def _event(content: Events) -> dict[str, Any]:
     """Return what an event of a stream is: OpenAPI 3.1 leaves open what a schema of a stream is of, tools take this."""
-    data = {
-        "type": "string",
+    told = {
         "contentMediaType": "application/json",
         "contentSchema": {"oneOf": [_ref(model) for model in content.models]},
     }
+    data = {"type": "string", "anyOf": [told, {"const": "[DONE]"}]}
     return {
         "type": "object",
         "required": ["data"],

@@ -87,7 +87,6 @@ class Operation:
         query: of the query's parameters.
         headers: of headers that mean something here.
         errors: statuses of errors, beside those that its bodies and parameters lead to.
-        is_open: whether no key is needed, though the server may have some.
     """
 
     method: Method
@@ -100,7 +99,6 @@ class Operation:
     query: type[BaseModel] | None = None
     headers: type[BaseModel] | None = None
     errors: tuple[int, ...] = ()
-    is_open: bool = False
 
     @property
     def summary(self) -> str:

@@ -3,7 +3,14 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+)
 
 MAX_SEED = 2**53 - 2**16
 """Beyond 2^53 JavaScript's numbers are not exact; the seeds of a request's further candidates lie below that, too."""
@@ -11,13 +18,35 @@ MAX_SEED = 2**53 - 2**16
 MAX_CANDIDATES = 2**10
 MAX_PICTURES = 10
 MAX_TEXT = 32_000
-_REGION = r"^(upper|lower|left|right|1|1\.0{1,6}|0?\.[0-9]{0,6}[1-9])$"
+_REGION = r"^(|upper|lower|left|right|1|1\.0{1,6}|0?\.[0-9]{0,6}[1-9]0{0,6})$"
 
+
+def _flag(value: Any, info: Any) -> Any:
+    """Return what a form or a query says, which have but text.
+
+    Raises:
+        ValueError: it is neither true nor false.
+    """
+    if not isinstance(value, str):
+        return value
+    if info.context != TEXT or value.lower() not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return value.lower() == "true"
+
+
+TEXT = "text"
+"""The context in which fields of forms, queries and headers are validated."""
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
 Name = Annotated[str, StringConstraints(max_length=200)]
 Text = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_TEXT),
-    Field(description="What to draw, in a few words, as a caption would say it.", examples=["a red circle"]),
+    Field(
+        description="What to draw, in a few words, as a caption would say it.",
+        examples=["a red circle"],
+        json_schema_extra={"pattern": r"\S"},
+    ),
 ]
 Size = Annotated[str, StringConstraints(max_length=20)]
 Format = Literal["png", "webp", "jpeg"]
@@ -73,15 +102,18 @@ class Sampling(Lenient):
     )
     adapter: Name | None = Field(None, description="A style of the model; /v1/models lists them.")
     adapter_strength: float | None = Field(
-        None, ge=-10, le=10, description="How much the style counts, if one is asked for. 1 by default."
+        None,
+        ge=-10,
+        le=10,
+        description="How much the style counts; without effect if none is asked for. 1 by default.",
     )
     candidates: int | None = Field(
         None,
         ge=1,
         le=MAX_CANDIDATES,
-        description="Draw so many, at least n, and give back the best n of them by CapLoss, best first. n by default.",
+        description="Draw so many, at least n, and give back the best n of them by CapLoss. n by default.",
     )
-    balance_words: bool | None = Field(
+    balance_words: Flag | None = Field(
         None, description="Give words for people a gender and a skin tone in turn. Off by default."
     )
 
@@ -114,7 +146,7 @@ class ImageRequest(Sampling, Written):
     background: Literal["auto", "opaque"] | None = Field(
         None, description="Without effect: all pictures are opaque."
     )
-    stream: bool | None = Field(
+    stream: Flag | None = Field(
         None, description="Answer by events while pictures are drawn. Off by default."
     )
     partial_images: int | None = Field(
@@ -134,14 +166,21 @@ class GenerationRequest(ImageRequest):
 class EditRequest(ImageRequest):
     """A picture of which a part is drawn anew: what a mask or a region tells, or a half of its codes, a variation."""
 
-    region: Annotated[str, StringConstraints(pattern=_REGION)] | None = Field(
+    region: Annotated[str, Field(json_schema_extra={"pattern": _REGION})] | None = Field(
         None,
         description="In place of a mask: upper, lower, left, right, or a share of the picture such as 0.3.",
         examples=["lower"],
     )
-    keep_pixels: bool | None = Field(
+    keep_pixels: Flag | None = Field(
         None, description="Give back exactly the given pixels outside of what is drawn anew. Off by default."
     )
+
+    @field_validator("region")
+    @classmethod
+    def _checked_region(cls, region: str | None) -> str | None:
+        if region is not None and re.fullmatch(_REGION, region) is None:
+            raise ValueError("must be upper, lower, left, right, or a share of the picture such as 0.3")
+        return region
 
 
 class CaptionRequest(Lenient):
@@ -170,15 +209,15 @@ class UpscaleRequest(Written):
         None, description="What the picture shows; a magnifier that reads draws by it."
     )
     factor: Literal[2, 4] | None = Field(None, description="Times as large. 2 by default.")
-    force: bool | None = Field(
+    force: Flag | None = Field(
         None,
         description="Take pictures that the model hardly keeps, or that are as large already. Off by default.",
     )
 
     @field_validator("factor", mode="before")
     @classmethod
-    def _number(cls, value: Any) -> Any:
-        return int(value) if isinstance(value, str) and value in ("2", "4") else value
+    def _number(cls, value: Any, info: Any) -> Any:
+        return int(value) if info.context == TEXT and value in ("2", "4") else value
 
 
 class ShownQuery(BaseModel):
@@ -214,6 +253,14 @@ class EventsHeaders(ClientHeader):
 
     last_event_id: Annotated[str, StringConstraints(max_length=64)] = Field(
         "", alias="last-event-id", description="The id of the last event that is known."
+    )
+
+
+class ProgressQuery(BaseModel):
+    """What is told of progress."""
+
+    skip_current_image: Literal["true", "false", "True", "False", "1", "0"] | None = Field(
+        None, description="Leave the preview out. It is told by default."
     )
 
 

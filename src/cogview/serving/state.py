@@ -1,6 +1,5 @@
 """What all handlers share."""
 
-import asyncio
 import base64
 import time
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from cogview.serving.memory import Held
 from cogview.serving.messages import ModelFacts, Pixels
 from cogview.serving.options import ServerOptions
 from cogview.serving.temporary_files import TemporaryFiles
-from cogview.serving.wire import WireError, reduced, uploaded
+from cogview.serving.wire import WireError, in_decoder, reduced, uploaded
 
 _USEFUL_SCALE = 3
 """So many times as large as it is drawn a picture is kept: reducing it in two steps is not seen then."""
@@ -60,7 +59,15 @@ class ServerState:
             WireError: it is no picture that is taken, or there is no room for it.
         """
         found = await uploaded(value, name, self.options.max_image_pixels, is_mask=is_mask)
-        pixels = await asyncio.to_thread(reduced, found.pixels, _USEFUL_SCALE * max(self.facts.sizes))
+        return await self.held(request, found.pixels)
+
+    async def held(self, request: Request, pixels: Pixels) -> Pixels:
+        """Return a picture, no larger than is of use to the model, which a request holds from now on.
+
+        Raises:
+            WireError: there is no room for it.
+        """
+        pixels = await in_decoder(reduced, pixels, _USEFUL_SCALE * max(self.facts.sizes))
         held: Held = request.state.held
         held.take(len(pixels.data))
         return pixels

@@ -2,7 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+from pydantic import BaseModel
+
+from cogview.serving.a1111_api import NO_CHOICE, A1111Api
+from cogview.serving.a1111_forms import ImageToImageRequest, PictureInfoRequest, TextToImageRequest
 from cogview.serving.answers import (
+    A1111Images,
+    A1111PictureInfo,
+    A1111Progress,
     AcceptedEvent,
     AliveAnswer,
     CaptionsAnswer,
@@ -38,6 +45,7 @@ from cogview.serving.schemas import (
     JobPath,
     ModelPath,
     PicturePath,
+    ProgressQuery,
     RankRequest,
     ShownQuery,
     UpscaleRequest,
@@ -46,6 +54,8 @@ from cogview.serving.schemas import (
 _DRAWN = (Json(ImagesAnswer), Events((PartialImageEvent, CompletedEvent, ErrorEvent)))
 _TOLD = Events((AcceptedEvent, QueuedEvent, PreviewEvent, PictureEvent, EndEvent))
 _JOB = (Json(JobAnswer),)
+_ANY = File(("application/json",))
+_A1111_IMAGES = Json(A1111Images)
 _PICTURE = {"image": "The picture."}
 _EDIT = Form(
     model=EditRequest,
@@ -58,6 +68,7 @@ _RANK = Form(model=RankRequest, files={"image": f"Up to {MAX_RANKED} pictures."}
 def table(
     *,
     images: ImagesApi,
+    a1111: A1111Api,
     page: PageApi | None,
     livez: Handler,
     readyz: Handler,
@@ -68,6 +79,7 @@ def table(
 
     Args:
         images: handlers of the images API.
+        a1111: of Automatic1111's.
         page: of what the page works with, if anything is kept.
         livez: tells whether the engine goes on.
         readyz: tells whether pictures are drawn.
@@ -76,6 +88,7 @@ def table(
     """
     return [
         *_of_images(images),
+        *_of_a1111(a1111),
         *([] if page is None else _of_page(page)),
         _of_server("/livez", livez, {status: [Json(AliveAnswer)] for status in (200, 503)}),
         _of_server("/readyz", readyz, {status: [Json(ReadyAnswer)] for status in (200, 503)}),
@@ -95,7 +108,7 @@ def _of_images(api: ImagesApi) -> list[Operation]:
             answers={200: answer},
             query=ShownQuery,
             headers=ClientHeader,
-            errors=(429, 503),
+            errors=(404, 429, 503) if _DRAWN[0] in answer else (429, 503),  # of a style that there is not
         )
 
     return [
@@ -138,8 +151,47 @@ def _of_images(api: ImagesApi) -> list[Operation]:
             tag="images",
             path_model=FilePath,
             answers={200: [File(tuple(MEDIA_TYPES.values()))]},
-            is_open=True,
         ),
+    ]
+
+
+def _of_a1111(api: A1111Api) -> list[Operation]:
+    def get(name: str, handler: Handler, *, query: type[BaseModel] | None = None) -> Operation:
+        return Operation(
+            method="GET",
+            path=f"/sdapi/v1/{name}",
+            handler=handler,
+            tag="Automatic1111's",
+            query=query,
+            answers={200: [Json(A1111Progress) if name == "progress" else _ANY]},
+            errors=(503,),
+        )
+
+    def post(name: str, handler: Handler, answer: Content = _ANY, *bodies: Json) -> Operation:
+        return Operation(
+            method="POST",
+            path=f"/sdapi/v1/{name}",
+            handler=handler,
+            tag="Automatic1111's",
+            bodies=bodies,
+            answers={200: [answer]},
+            errors=(404, 429, 503) if answer == _A1111_IMAGES else (),
+        )
+
+    return [
+        get("options", api.options),
+        get("sd-models", api.models),
+        get("loras", api.loras),
+        get("progress", api.progress, query=ProgressQuery),
+        *(get(name, api.no_choice) for name in NO_CHOICE),
+        post("options", api.nothing),
+        post("refresh-checkpoints", api.nothing),
+        post("refresh-loras", api.nothing),
+        post("interrupt", api.interrupt),
+        post("skip", api.interrupt),
+        post("txt2img", api.text_to_image, _A1111_IMAGES, Json(TextToImageRequest)),
+        post("img2img", api.image_to_image, _A1111_IMAGES, Json(ImageToImageRequest)),
+        post("png-info", api.picture_info, Json(A1111PictureInfo), Json(PictureInfoRequest)),
     ]
 
 
@@ -161,7 +213,7 @@ def _of_page(api: PageApi) -> list[Operation]:
             bodies=(Json(GenerationRequest), _EDIT),
             headers=ClientHeader,
             answers={201: _JOB},
-            errors=(429, 503),
+            errors=(404, 429, 503),
         ),
         Operation(
             method="GET",
@@ -217,10 +269,9 @@ def _of_page(api: PageApi) -> list[Operation]:
             tag="jobs",
             path_model=PicturePath,
             answers={200: [File(("image/png",))]},
-            is_open=True,
         ),
     ]
 
 
 def _of_server(path: str, handler: Handler, answers: Mapping[int, Sequence[Content]]) -> Operation:
-    return Operation(method="GET", path=path, handler=handler, tag="server", answers=answers, is_open=True)
+    return Operation(method="GET", path=path, handler=handler, tag="server", answers=answers)

@@ -4,11 +4,13 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any, Literal, TypeVar
+from functools import partial
+from io import BufferedRandom, BytesIO
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from PIL import Image, ImageChops
@@ -24,17 +26,27 @@ from cogview.image.formats import FORMATS
 from cogview.image.picture_reading import UnusableImage, read_image
 from cogview.plain_json import parse_json
 from cogview.serving.messages import Pixels
+from cogview.serving.schemas import TEXT
 
 MAX_JSON_BYTES = 2**20
 """Of a body: 32,000 characters that are all escaped have 384,000."""
 
+MAX_JSON_VALUES = 100_000
+"""Each takes up to a hundred bytes, where its JSON has two."""
+
 MAX_TEXTS = 64
 """Fields of a form that are text."""
+
+logging.getLogger("python_multipart").setLevel(
+    logging.CRITICAL
+)  # what is wrong with a form is told its sender
 
 _DECODERS = ThreadPoolExecutor(2, "decoder")
 """Few: a picture that is decoded takes up to ten bytes a pixel."""
 
 Body = TypeVar("Body", bound=BaseModel)
+Result = TypeVar("Result")
+Given = ParamSpec("Given")
 
 _KINDS = {
     400: "invalid_request_error",
@@ -114,15 +126,35 @@ def parsed(model: type[Body], data: Mapping[str, Any], *, is_form: bool = False)
     Raises:
         WireError: one of them is impossible.
     """
+    given = dict(data)
+    for name in model.model_fields:
+        value = given.get(name)
+        if isinstance(value, float) and value.is_integer():
+            given[name] = int(value)  # JSON has but one kind of number
+        if isinstance(value, str) and not _is_encodable(value):
+            raise WireError(
+                400,
+                f"{name}: it holds bytes that are no UTF-8, or half a character (a lone surrogate): leave those out",
+                param=name,
+                code="invalid_value",
+            )
     try:
-        return model.model_validate(dict(data), strict=not is_form)
+        return model.model_validate(given, strict=not is_form, context=TEXT if is_form else None)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        name = ".".join(map(str, first["loc"])) or None
+        param = ".".join(map(str, first["loc"])) or None
         message = first["msg"].removeprefix("Value error, ")
         raise WireError(
-            400, f"{name}: {message}" if name else message, param=name, code="invalid_value"
+            400, f"{param}: {message}" if param else message, param=param, code="invalid_value"
         ) from error
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def query_fields(request: Request, model: type[Body]) -> Body:
@@ -182,7 +214,7 @@ async def json_body(request: Request, max_bytes: int = MAX_JSON_BYTES) -> dict[s
 
     Args:
         request: with a body.
-        max_bytes: of it. Python's objects are up to twenty times as large as their JSON.
+        max_bytes: of it.
 
     Raises:
         WireError: it is none.
@@ -193,6 +225,8 @@ async def json_body(request: Request, max_bytes: int = MAX_JSON_BYTES) -> dict[s
         body += chunk
         if len(body) > max_bytes:
             raise WireError(413, f"JSON may have {max_bytes:,} bytes: send less", code="request_too_large")
+    if sum(map(body.count, b",[{")) > MAX_JSON_VALUES:
+        raise WireError(400, f"the body may have {MAX_JSON_VALUES:,} values", code="invalid_json")
     try:
         data = parse_json(bytes(body), max_bytes, is_strict=True)
     except ValueError as error:
@@ -262,7 +296,11 @@ class _Form:
         self._num_texts += 1
         if self._num_texts > MAX_TEXTS:
             raise ValueError(f"it has more than {MAX_TEXTS} fields")
-        self.items.append((_utf8(field.field_name), _utf8(field.value)))
+        name = _text(field.field_name)
+        if field.content_type is None or field.content_type.startswith("text/"):
+            self.items.append((name, _text(field.value)))
+        else:  # files need not have names
+            self._take_file(name, BytesIO(field.value or b""))
 
     def take_file(self, file: File) -> None:
         """Take a part that is a file.
@@ -270,22 +308,23 @@ class _Form:
         Raises:
             ValueError: there are too many.
         """
+        file.file_object.seek(0)
+        self._take_file(_text(file.field_name), file.file_object)
+
+    def _take_file(self, name: str, file: BytesIO | BufferedRandom) -> None:
         self._num_files += 1
         if self._num_files > self._max_files:
             raise ValueError(f"it has more than {self._max_files} files")
-        file.file_object.seek(0)
-        self.items.append((_utf8(file.field_name), UploadFile(file.file_object, size=file.size)))
+        self.items.append((name, UploadFile(file)))
 
     def end(self) -> None:
         """Take its end."""
         self.is_whole = True
 
 
-def _utf8(data: bytes | None) -> str:
-    try:
-        return (data or b"").decode()
-    except UnicodeDecodeError as error:
-        raise ValueError("a field is not in UTF-8") from error
+def _text(data: bytes | None) -> str:
+    """Return what is to be UTF-8; what is not stays visible, and is refused in fields that mean something."""
+    return (data or b"").decode(errors="surrogateescape")
 
 
 def form_fields(form: FormData, model: type[Body]) -> Body:
@@ -309,11 +348,14 @@ async def uploaded(value: object, name: str, max_pixels: int, *, is_mask: bool =
     """
     if not isinstance(value, UploadFile):
         raise WireError(400, f"{name} must be a file", param=name, code="invalid_image")
-    data = await value.read()
+    mask: Literal["transparent"] | None = "transparent" if is_mask else None
+    return await in_decoder(decoded, await value.read(), name, max_pixels, mask)
+
+
+async def in_decoder(decode: Callable[Given, Result], *args: Given.args, **named: Given.kwargs) -> Result:
+    """Return what a function that decodes gives, run in one of the few threads for that."""
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(
-        _DECODERS, decoded, data, name, max_pixels, "transparent" if is_mask else None
-    )
+    return await loop.run_in_executor(_DECODERS, partial(decode, *args, **named))
 
 
 def reduced(pixels: Pixels, side_pixels: int) -> Pixels:

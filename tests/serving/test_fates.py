@@ -1,0 +1,86 @@
+"""What clients are told of a job that is refused, fails, outlives its engine, or finds no room, without a model."""
+
+import asyncio
+
+import pytest
+from fake import fake_server
+
+from cogview.serving.answers import ErrorAnswer, ImagesAnswer
+from cogview.serving.engines import MAX_DEATHS
+from cogview.serving.options import ServerOptions
+
+pytestmark = pytest.mark.anyio
+
+DRAW = "/v1/images/generations"
+TEXT = {"prompt": "a red circle"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_refusal_is_told_in_the_engine_s_words(stream: bool) -> None:
+    async with fake_server() as served:
+        served.engine.refusal = "the mask has no white"
+        response = await served.client.post(DRAW, json=TEXT | {"stream": stream})
+        assert response.status_code == 400
+        assert ErrorAnswer.model_validate(response.json()).error.message == "the mask has no white"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_fault_is_told_without_what_it_says_of_the_machine(stream: bool) -> None:
+    async with fake_server() as served:
+        served.engine.fault = "OSError: /secret/place"
+        response = await served.client.post(DRAW, json=TEXT | {"stream": stream})
+        assert response.status_code == 500
+        assert ErrorAnswer.model_validate(response.json()).error.code == "failed"
+        assert "secret" not in response.text
+
+
+@pytest.mark.parametrize("num_deaths", range(MAX_DEATHS + 1))
+async def test_a_job_outlives_its_engine_unless_that_dies_of_it(num_deaths: int) -> None:
+    async with fake_server() as served:
+        served.engine.is_held = True
+        asking = asyncio.ensure_future(served.client.post(DRAW, json=TEXT | {"seed": 5}))
+        for _ in range(num_deaths):
+            await served.engine.holds(1)
+            served.engine.die()
+            served.engine.start()
+        if num_deaths < MAX_DEATHS:
+            await served.engine.holds(1)
+            served.engine.release()
+        response = await asking
+        assert response.status_code == (200 if num_deaths < MAX_DEATHS else 500)
+        assert len({repr(each.job) for each in served.engine.begun}) == 1
+        if response.is_success:
+            (picture,) = ImagesAnswer.model_validate(response.json()).data
+            assert picture.seed == 5
+        assert served.jobs.num_jobs == 0
+
+
+async def test_a_full_queue_says_when_to_come_again_and_has_room_afterwards() -> None:
+    async with fake_server(ServerOptions(max_jobs=1, max_client_share=1.0)) as served:
+        served.engine.is_held = True
+        first = asyncio.ensure_future(served.client.post(DRAW, json=TEXT))
+        await served.engine.holds(1)
+        second = await served.client.post(DRAW, json=TEXT)
+        assert second.status_code == 429
+        assert 1 <= int(second.headers["retry-after"]) <= 60
+        assert ErrorAnswer.model_validate(second.json()).error.type == "rate_limit_error"
+        served.engine.release()
+        assert (await first).status_code == 200
+        assert (await served.client.post(DRAW, json=TEXT)).status_code == 200
+
+
+async def test_a_server_that_ends_refuses_what_is_new() -> None:
+    async with fake_server() as served:
+        await served.jobs.drain(1)
+        response = await served.client.post(DRAW, json=TEXT)
+        assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+        assert ErrorAnswer.model_validate(response.json()).error.code == "draining"
+        assert (await served.client.get("/readyz")).json() == {"ready": False}
+
+
+async def test_a_job_that_takes_too_long_is_given_up_and_its_engine_is_told() -> None:
+    async with fake_server(ServerOptions(max_job_seconds=0.05)) as served:
+        served.engine.is_held = True
+        response = await served.client.post(DRAW, json=TEXT)
+        assert response.status_code == 500
+        assert served.engine.cancelled == [each.number for each in served.engine.begun]
