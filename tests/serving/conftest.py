@@ -1,10 +1,12 @@
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from live import LiveServer, live_server
+from live import BROWSER_SECONDS, LiveServer, live_server
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +30,58 @@ def new_client() -> Iterator[Callable[..., openai.OpenAI]]:
             return stack.enter_context(client)
 
         yield new
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser for the tests of a file; while it runs, no test may have an event loop of its own."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = next(filter(None, map(shutil.which, names)), None)
+    with playwright.sync_playwright() as started:
+        path = found or started.chromium.executable_path
+        if not Path(path).exists():
+            pytest.skip("no Chromium is installed: apt-get install chromium, or playwright install chromium")
+        browser = started.chromium.launch(
+            executable_path=path, args=["--disable-gpu", "--disable-quic"], timeout=4 * BROWSER_SECONDS * 1000
+        )
+        playwright.expect.set_options(timeout=BROWSER_SECONDS * 1000)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What pages say in vain, and whatever they ask other servers for."""
+    return []
+
+
+@pytest.fixture
+def opened(browser: Any, server: LiveServer, complaints: list[str]) -> Iterator[Callable[..., Any]]:
+    """Open the page as somebody new, and see that nothing was amiss when all is done."""
+    contexts = []
+
+    def open_page(path: str = "/", **options: Any) -> Any:
+        settings = {"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", "reduced_motion": "reduce"}
+        context = browser.new_context(**settings | options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(BROWSER_SECONDS * 1000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "console",
+            lambda message: message.type in ("error", "warning") and complaints.append(message.text),
+        )
+        page.on("request", lambda request: _is_own(request.url, server) or complaints.append(request.url))
+        page.goto(server.url + path)
+        page.locator("body[data-ready]").wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def _is_own(url: str, server: LiveServer) -> bool:
+    return url.startswith((f"{server.url}/", "blob:", "data:"))

@@ -18,7 +18,8 @@ from cogview.serving.answers import ErrorAnswer
 from cogview.serving.memory import Memory
 from cogview.serving.messages import Pixels
 from cogview.serving.options import ServerOptions
-from cogview.serving.wire import MAX_JSON_BYTES, WireError, reduced
+from cogview.serving.uploads import reduced
+from cogview.serving.wire import MAX_JSON_BYTES, WireError
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,8 @@ from cogview.serving.memory import Held
 from cogview.serving.messages import ModelFacts, Pixels
 from cogview.serving.options import ServerOptions
 from cogview.serving.temporary_files import TemporaryFiles
-from cogview.serving.wire import WireError, in_decoder, reduced, uploaded
+from cogview.serving.uploads import in_decoder, reduced, uploaded
+from cogview.serving.wire import WireError
 
 _USEFUL_SCALE = 3
 """So many times as large as it is drawn a picture is kept: reducing it in two steps is not seen then."""
