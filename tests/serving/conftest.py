@@ -1,12 +1,12 @@
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from live import BROWSER_SECONDS, LiveServer, live_server
+from live import LiveServer, live_server
+
+from chromium import SECONDS, chromium
 
 
 @pytest.fixture(scope="session")
@@ -35,19 +35,8 @@ def new_client() -> Iterator[Callable[..., openai.OpenAI]]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A browser for the tests of a file; while it runs, no test may have an event loop of its own."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next(filter(None, map(shutil.which, names)), None)
-    with playwright.sync_playwright() as started:
-        path = found or started.chromium.executable_path
-        if not Path(path).exists():
-            pytest.skip("no Chromium is installed: apt-get install chromium, or playwright install chromium")
-        browser = started.chromium.launch(
-            executable_path=path, args=["--disable-gpu", "--disable-quic"], timeout=4 * BROWSER_SECONDS * 1000
-        )
-        playwright.expect.set_options(timeout=BROWSER_SECONDS * 1000)
-        yield browser
-        browser.close()
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture
@@ -66,7 +55,7 @@ def opened(browser: Any, server: LiveServer, complaints: list[str]) -> Iterator[
         context = browser.new_context(**settings | options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(BROWSER_SECONDS * 1000)
+        page.set_default_timeout(SECONDS * 1000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "console",

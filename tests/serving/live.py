@@ -14,7 +14,6 @@ from pathlib import Path
 import cogview
 
 START_SECONDS = 120
-BROWSER_SECONDS = 60  # a busy machine is slow, and only a failure waits that long
 
 
 @dataclass(kw_only=True, eq=False)
