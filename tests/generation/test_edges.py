@@ -21,6 +21,7 @@ import torch
 from cogview.errors import UsageError
 from cogview.generation.options import CodeOptions
 from cogview.generation.pipeline import Pipeline
+from cogview.generation.previews import PreviewOptions
 from cogview.generation.text_to_image import draw, picture_request
 from many_tasks import model_of_many_tasks
 
@@ -63,6 +64,7 @@ asked = {
     "one text twice, ranked": lambda: len({each.seed for each in pipe.generate(["a", "a"], 3, 1)[0]}) == 1,
     "one text twice, magnified": lambda: len(pipe.upscale([codes, codes], ["a", "a"], 2, **large)) == 2,
     "a number of numpy": lambda: pipe.generate_codes("a", np.int64(2), np.int64(3)).shape == (1, 2, 4, 4),
+    "a small number of numpy": lambda: [each.seed for each in pipe.generate("a", 2, seed=np.uint8(255))] == [255, 256],
     "no requests": lambda: len(draw(runner, [])) == 0,
     "two grids in one engine": lambda: [
         len(each.tokens) for each in runner.engine.run([request(template), request(small())])
@@ -91,6 +93,10 @@ asked = {
     "!size_pixels 16.5": lambda: pipe.generate("a", 1, size_pixels=16.5),
     "!a mask that is nan": lambda: pipe.generate("a", 1, image=codes, mask=nan),
     "!a mask that is True": lambda: pipe.generate("a", 1, image=codes, mask=True),
+    "!a mask of many letters": lambda: pipe.generate("a", 1, image=codes, mask="m" * 5000),
+    "!an adapter that is a list": lambda: pipe.generate("a", 1, adapter=["style"]),
+    "!previews that are a number": lambda: pipe.stream("a", 1, previews=5),
+    "!previews so often": lambda: PreviewOptions(per_second="often"),
     "!num_captions 1.5": lambda: pipe.caption(codes, 1.5),
     "!num_beams 2.5": lambda: pipe.caption(codes, 1, 2.5),
     "!max_pieces 2.5": lambda: pipe.caption(codes, max_pieces=2.5),

@@ -1,19 +1,17 @@
 """A questionnaire answered in a real browser: by keyboard, by mouse, closed in the middle and gone on with."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chromium import SECONDS, chromium
 from cogview.evaluation.questionnaire.answers import SCALES, read_answers
 from cogview.evaluation.questionnaire.server import QuestionnaireServer
 from questionnaire_folder import questionnaire_in, serving
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-_SECONDS = 60  # a busy machine is slow, and only a failure waits that long
 
 
 @pytest.fixture
@@ -25,23 +23,14 @@ def server(tmp_path: Path) -> Iterator[QuestionnaireServer]:
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next(filter(None, map(shutil.which, names)), None)
-    with playwright.sync_playwright() as started:
-        path = found or started.chromium.executable_path
-        if not Path(path).exists():
-            pytest.skip("no Chromium is installed: apt-get install chromium, or playwright install chromium")
-        browser = started.chromium.launch(
-            executable_path=path, args=["--disable-gpu", "--disable-quic"], timeout=4 * _SECONDS * 1000
-        )
-        yield browser
-        browser.close()
+    with chromium() as started:
+        yield started
 
 
 def opened(context: Any, server: QuestionnaireServer, complaints: list[str]) -> Any:
     """Open the questionnaire in a new tab that notes errors, and whatever it asks other servers for."""
     page = context.new_page()
-    page.set_default_timeout(_SECONDS * 1000)
+    page.set_default_timeout(SECONDS * 1000)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: complaints.append(message.text))
     page.on("request", lambda request: request.url.startswith(server.url) or complaints.append(request.url))
@@ -63,7 +52,7 @@ def test_by_keyboard_by_mouse_and_again_after_closing_the_tab(
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = opened(context, server, complaints)
     expect = playwright.expect
-    expect.set_options(timeout=_SECONDS * 1000)
+    expect.set_options(timeout=SECONDS * 1000)
     expect(page.get_by_text("3 questions")).to_be_visible()
 
     # The first question by digits, a letter and Enter alone; 0 is ten.
@@ -155,7 +144,7 @@ def test_by_keyboard_by_mouse_and_again_after_closing_the_tab(
 def test_a_link_of_ones_own_goes_on_in_another_browser(browser: Any, server: QuestionnaireServer) -> None:
     first, second = browser.new_context(), browser.new_context()
     page = first.new_page()
-    page.set_default_timeout(_SECONDS * 1000)
+    page.set_default_timeout(SECONDS * 1000)
     page.goto(f"{server.url}?rater=anna")
     page.get_by_role("button", name="Start").click()
     caption = page.locator("#caption").inner_text()
@@ -166,7 +155,7 @@ def test_a_link_of_ones_own_goes_on_in_another_browser(browser: Any, server: Que
     page.keyboard.press("Enter")
     page.get_by_text("2 of 3, 1 answered").wait_for()
     page = second.new_page()
-    page.set_default_timeout(_SECONDS * 1000)
+    page.set_default_timeout(SECONDS * 1000)
     page.goto(f"{server.url}?rater=anna")
     page.get_by_text("2 of 3, 1 answered").wait_for()
     first.close()

@@ -1,10 +1,6 @@
 """The page in a real browser, over a real server."""
 
-import json
-import os
-import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,102 +8,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import numpy as np
-import pytest
+from in_browser import ask, done, newest, playwright
 from live import LiveServer
 from PIL import Image
 
 from cogview.image.picture_file import picture_file
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
 ROOT = Path(__file__).parents[2]
-SECONDS = 60  # a busy machine is slow, and only a failure waits that long
 TEXT = "a red cat above a dog"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next(filter(None, map(shutil.which, names)), None)
-    with playwright.sync_playwright() as started:
-        path = found or started.chromium.executable_path
-        if not Path(path).exists():
-            pytest.skip("no Chromium is installed: apt-get install chromium, or playwright install chromium")
-        browser = started.chromium.launch(
-            executable_path=path, args=["--disable-gpu", "--disable-quic"], timeout=4 * SECONDS * 1000
-        )
-        playwright.expect.set_options(timeout=SECONDS * 1000)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def complaints() -> list[str]:
-    """What pages say in vain, and whatever they ask other servers for."""
-    return []
-
-
-@pytest.fixture
-def opened(browser: Any, server: LiveServer, complaints: list[str]) -> Iterator[Callable[..., Any]]:
-    """Open the page as somebody new, and see that nothing was amiss when all is done."""
-    contexts = []
-
-    def open_page(path: str = "/", **options: Any) -> Any:
-        settings = {"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", "reduced_motion": "reduce"}
-        context = browser.new_context(**settings | options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(SECONDS * 1000)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "console",
-            lambda message: message.type in ("error", "warning") and complaints.append(message.text),
-        )
-        page.on("request", lambda request: _is_own(request.url, server) or complaints.append(request.url))
-        page.goto(server.url + path)
-        page.locator("body[data-ready]").wait_for()
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-def _is_own(url: str, server: LiveServer) -> bool:
-    return url.startswith((f"{server.url}/", "blob:", "data:"))
-
-
-def ask(
-    page: Any, text: str, *, n: int, candidates: int = 0, seed: int | None = None, is_taken: bool = True
-) -> None:
-    """Ask for pictures as users do, and wait until the page shows the job, if it is taken."""
-    before = page.locator("#stage").get_attribute("data-job")
-    page.get_by_label("What to draw").fill(text)
-    if page.locator("#settings").is_hidden():
-        page.get_by_role("button", name="Settings").click()
-    page.get_by_label("Pictures", exact=True).select_option(str(n))
-    page.get_by_label("Best of").select_option(str(candidates))
-    page.get_by_label("Seed").fill("" if seed is None else str(seed))
-    page.get_by_role("button", name="Generate").click()
-    if is_taken:
-        page.locator(f"#stage[data-job]:not([data-job='{before}'])").wait_for()
-
-
-def done(page: Any, count: int) -> list[int]:
-    """Wait until pictures are there, and return their seeds in order."""
-    tiles = page.locator(".tile:not(.growing)")
-    playwright.expect(page.locator(".stage-tools[data-shown=over]")).to_be_visible()
-    playwright.expect(tiles).to_have_count(count)
-    return [int(tile.get_attribute("data-seed")) for tile in tiles.all()]
-
-
-def newest(page: Any, server: LiveServer) -> dict[str, Any]:
-    """Return the newest job of a page's user, as the server tells it."""
-    client = page.evaluate("localStorage.getItem('cogview-client')")
-    answer = httpx.get(f"{server.url}/api/jobs", headers={"X-Client": client})
-    (first, *_) = answer.json()["data"]
-    return first
 
 
 def test_the_best_come_first_and_the_newest_job_is_there_again(
@@ -362,130 +270,3 @@ def test_damaged_pictures_say_nothing(opened: Callable[..., Any]) -> None:
     )
     assert page.evaluate(read, list(good)) == {"text": "a cat", "seed": 7}
     assert {name: page.evaluate(read, list(data)) for name, data in bad.items()} == dict.fromkeys(bad)
-
-
-def test_both_languages_say_all_and_fit_a_phone(opened: Callable[..., Any]) -> None:
-    page = opened(locale="zh-CN", viewport={"width": 390, "height": 844})
-    assert page.locator("html").get_attribute("lang") == "zh-CN"
-    playwright.expect(page.get_by_role("heading", name="想画什么？")).to_be_visible()
-    width = "document.documentElement.scrollWidth"
-    page.locator("#chips button").first.click()
-    assert "背景" in page.locator("#text").input_value()
-    page.get_by_role("button", name="设置").click()
-    assert page.evaluate(width) == 390
-    page.locator("#n").select_option("1")
-    page.locator("#candidates").select_option("0")
-    page.get_by_role("button", name="生成").click()
-    done(page, 1)
-    assert page.evaluate(width) == 390
-    page.locator(".tile-button").click()
-    page.get_by_role("button", name="重画局部").click()
-    assert page.evaluate(width) == 390
-    assert page.evaluate("document.querySelector('#viewer').scrollWidth") == 390
-    page.keyboard.press("Escape")
-    page.get_by_role("button", name="Switch to English").click()
-    playwright.expect(page.get_by_role("heading", name="What shall I draw?")).to_be_visible()
-    playwright.expect(page.locator(".status")).to_contain_text("1 picture")
-    page.reload()
-    assert page.locator("html").get_attribute("lang") == "en"
-
-    shapes = page.evaluate(
-        "async () => { const [{ ENGLISH }, { CHINESE }] ="
-        " await Promise.all([import('/page/english.js'), import('/page/chinese.js')]);"
-        " return [ENGLISH, CHINESE].map((words) =>"
-        " Object.fromEntries(Object.entries(words).map(([name, value]) => [name, typeof value]))) }"
-    )
-    assert shapes[0] == shapes[1]
-    sources = "".join(
-        path.read_text() for path in (ROOT / "src/cogview/serving/page").glob("*.*") if path.stem != "i18n"
-    )
-    used = set(re.findall(r"\bt\('(\w+)'", sources)) | set(re.findall(r'data-t="(\w+)"', sources))
-    for pairs in re.findall(r'data-t-attr="([^"]+)"', sources):
-        used |= {pair.split(":")[1] for pair in pairs.split(";")}
-    assert used - set(shapes[0]) == set()
-
-
-def test_unknown_words_cut_texts_and_wrong_settings_are_told(opened: Callable[..., Any]) -> None:
-    page = opened()
-    page.get_by_role("button", name="Generate").click()
-    playwright.expect(page.get_by_role("alert")).to_have_text("Write what shall be drawn.")
-    page.get_by_label("What to draw").fill("a pandas on a gr")
-    page.get_by_role("button", name="Write green").click()
-    assert page.get_by_label("What to draw").input_value() == "a pandas on a green"
-    ask(page, "a zebra on a red background " * 40, n=1, seed=1)
-    playwright.expect(page.locator(".notes")).to_contain_text("The model has never seen: zebra.")
-    playwright.expect(page.locator(".notes")).to_contain_text("The text is longer than the model reads")
-    done(page, 1)
-    page.get_by_label("Top-p").fill("2")
-    page.get_by_role("button", name="Generate").click()
-    playwright.expect(page.get_by_role("alert")).to_contain_text("Top-p must be a number from 0 to 1")
-    playwright.expect(page.get_by_label("Top-p")).to_be_focused()
-    page.get_by_role("button", name="Reset all").click()
-    assert page.get_by_label("Top-p").input_value() == ""
-
-
-def test_a_busy_server_and_one_that_asks_for_a_key(
-    opened: Callable[..., Any], browser: Any, server: LiveServer, complaints: list[str]
-) -> None:
-    page = opened()
-    error = {"error": {"message": "the queue is full", "code": "queue_full"}}
-    answer = {"status": 429, "headers": {"Retry-After": "7"}, "body": json.dumps(error)}
-    page.route("**/api/jobs", lambda route: route.fulfill(**answer))
-    ask(page, TEXT, n=1, is_taken=False)
-    told = "The server says: the queue is full. Try again in about 7 seconds."
-    playwright.expect(page.get_by_role("alert")).to_have_text(told)
-    page.unroute("**/api/jobs")
-
-    def guard(route: Any) -> None:
-        if route.request.headers.get("authorization") == "Bearer right":
-            route.continue_()
-        else:
-            route.fulfill(status=401, body=json.dumps({"error": {"message": "give the server's API key"}}))
-
-    page.context.route("**/api/**", guard)
-    page.reload()
-    dialog = page.get_by_role("dialog")
-    for key, words in (("wrong", "It is kept in this tab only"), ("right", "That key is not right.")):
-        playwright.expect(dialog).to_contain_text(words)
-        dialog.get_by_label("API key").fill(key)
-        dialog.get_by_role("button", name="Enter").click()
-    page.locator("body[data-ready]").wait_for()
-    assert page.evaluate("[localStorage, sessionStorage].map((kept) => kept.getItem('cogview-key'))") == [
-        None,
-        "right",
-    ]
-    assert complaints
-    assert all("429" in each or "401" in each for each in complaints)
-    complaints.clear()
-
-
-def test_axe_finds_nothing_serious(opened: Callable[..., Any]) -> None:
-    path = Path(os.environ.get("AXE_CORE", ROOT / "node_modules" / "axe-core" / "axe.min.js"))
-    if not path.exists():
-        pytest.skip("no axe-core: npm install --no-save axe-core, or AXE_CORE=path/to/axe.min.js")
-    axe = path.read_text()
-    run = (
-        "async () => (await axe.run()).violations.filter(({ impact }) => ['serious', 'critical'].includes(impact))"
-        ".map(({ id, nodes }) => [id, ...nodes.map((node) => node.html)])"
-    )
-    page = opened(color_scheme="light")
-    page.evaluate(axe)
-    assert page.evaluate(run) == []
-    ask(page, TEXT, n=1, candidates=4)
-    done(page, 1)
-    ask(page, "a zebra on a red background", n=1)
-    done(page, 1)
-    for background in ("rgb(248, 245, 239)", "rgb(22, 20, 18)"):
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == background
-        assert page.evaluate(run) == []
-        page.locator(".tile-button").click()
-        page.get_by_role("button", name="Describe").click()
-        page.locator(".seen").first.wait_for()
-        assert page.evaluate(run) == []
-        page.get_by_role("button", name="Redraw a part").click()
-        assert page.evaluate(run) == []
-        page.keyboard.press("Escape")
-        page.locator("#stage").get_by_role("button", name="Delete").click()
-        assert page.evaluate(run) == []
-        page.keyboard.press("Escape")
-        page.get_by_role("button", name="Light or dark").click()

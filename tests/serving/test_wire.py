@@ -19,7 +19,8 @@ from cogview.serving.bodies import MAX_JSON_BYTES, reduced
 from cogview.serving.memory import Memory
 from cogview.serving.messages import Pixels
 from cogview.serving.options import ServerOptions
-from cogview.serving.wire import WireError
+from cogview.serving.uploads import reduced
+from cogview.serving.wire import MAX_JSON_BYTES, WireError
 
 pytestmark = pytest.mark.anyio
 

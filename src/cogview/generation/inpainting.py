@@ -172,14 +172,21 @@ def _mask_picture(mask: Mask) -> Image.Image:
         UsageError: it is nothing of what a mask can be.
         UnusableImage: a file is no picture that can be read.
     """
-    if isinstance(mask, str) and not Path(mask).exists():
+    if isinstance(mask, str) and not _exists(mask):
         raise UsageError(
-            f"there is no mask {mask}: give {', '.join(get_args(Half))}, a share such as 0.3, or a picture that is "
-            "white where it is to be drawn anew"
+            f"there is no mask {mask[:80]}: give {', '.join(get_args(Half))}, a share such as 0.3, or a picture that "
+            "is white where it is to be drawn anew"
         )
     if not isinstance(mask, Image.Image | Path | str):
         raise UsageError(f"a mask must be a half, a share, a picture or a path, got {type(mask).__name__}")
     return as_rgb(mask) if isinstance(mask, Image.Image) else read_image(mask)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # no name that a file can have
+        return False
 
 
 def _share(mask: Mask) -> float | None:

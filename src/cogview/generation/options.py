@@ -54,6 +54,8 @@ class CodeOptions:
             raise UsageError(
                 "an image needs a mask that says what of it is to be drawn anew, and a mask an image: give both"
             )
+        if self.adapter is not None and not isinstance(self.adapter, str):
+            raise UsageError(f"adapter must be the name of one, got {self.adapter!r}")
         real_number("adapter_strength", self.adapter_strength)
         if self.adapter is None and self.adapter_strength != 1:
             raise UsageError(

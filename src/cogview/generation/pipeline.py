@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from cogview.errors import UsageError
 from cogview.generation.captioner import Caption, Captioner
 from cogview.generation.drawer import Drawer
 from cogview.generation.hub import HubArguments, push_to_hub
@@ -37,6 +38,7 @@ from cogview.generation.request import checked_texts
 from cogview.generation.text_to_image import Progress
 from cogview.generation.upscaler import MagnifiedImage, Upscaler
 from cogview.image.tokenizer import ImageTokenizer
+from cogview.numbers import whole_number
 from cogview.sequence.template import TextToImageTemplate
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.model import Transformer
@@ -269,6 +271,10 @@ class Pipeline:
     ) -> tuple[PictureTask, Generator[PicturePreview | PictureDone, None, None]]:
         """Return what was asked for, once it is checked, and what draws it."""
         texts = checked_texts(text)
+        num_candidates = whole_number("num_candidates", num_candidates)
+        keep, seed = None if keep is None else whole_number("keep", keep), whole_number("seed", seed)
+        if not isinstance(previews, PreviewOptions | None):
+            raise UsageError(f"previews must be PreviewOptions or None, got {previews!r}")
         task = PictureTask.of(self.model, PictureOptions(**options), num_candidates, keep, seed)
         asked = task.asked(texts, range(seed, seed + num_candidates))
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from cogview.errors import UsageError
 from cogview.image.pixels import tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
+from cogview.numbers import real_number
 
 GREY = 224
 """Of 255: the level of what is not drawn yet."""
@@ -49,9 +50,9 @@ class PreviewOptions:
     is_prompt: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.per_second < float("inf"):
+        if not 0 < real_number("per_second", self.per_second) < float("inf"):
             raise UsageError(f"previews must come more than 0 times a second, got {self.per_second}")
-        if not 0 < self.max_share <= 1:
+        if not 0 < real_number("max_share", self.max_share) <= 1:
             raise UsageError(
                 f"the share of the time for previews must be over 0 and up to 1, got {self.max_share}"
             )

@@ -28,7 +28,8 @@ from cogview.serving.drawing import FileKind, begun, client_of, draw_job, pictur
 from cogview.serving.jobs import Job, Queued
 from cogview.serving.messages import DrawJob, Picture, Pixels, Preview
 from cogview.serving.state import ServerState
-from cogview.serving.wire import WireError, parsed
+from cogview.serving.uploads import decoded, from_base64, in_decoder
+from cogview.serving.wire import WireError, json_body, parsed
 
 _PNG = FileKind()
 _DENOISING_STRENGTH = 0.75  # Automatic1111's default

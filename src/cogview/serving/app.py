@@ -109,6 +109,8 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
         lifespan=lifespan,
     )
 
+    app.router.redirect_slashes = False  # which would lose some clients' bodies or keys
+
     def answered(scope: Scope, status: int, seconds: float) -> None:
         route = patterns.get(scope["endpoint"], "none") if "endpoint" in scope else "none"
         metrics.answered(route, scope["method"] if route != "none" else "any", status, seconds)

@@ -114,15 +114,15 @@ class Job:
         """Return whether nothing more will be told."""
         return self.state not in ("waiting", "drawing")
 
-    def tell(self, event: LogEvent) -> None:
-        """Add to what is told of it, in the place of what is outdated by it."""
+    def tell(self, event: LogEvent) -> bool:
+        """Add to what is told of it, in the place of what is outdated by it; return whether it says anything new."""
         if self.is_over:
-            return
+            return False
         if isinstance(event, Accepted):
             self.accepted = event
         elif isinstance(event, Preview):
             if self._is_drawn(event.candidate):
-                return  # drawn once more by another engine
+                return False  # drawn once more by another engine
             self.state = "drawing"
             self.num_previews += 1
             self.log.forget(lambda other: isinstance(other, Queued))
@@ -132,11 +132,12 @@ class Job:
         elif isinstance(event, Picture):
             self.state = "drawing"
             if any(isinstance(other, Picture) and other.place == event.place for other in self.log):
-                return  # drawn once more by another engine: the same
+                return False  # drawn once more by another engine: the same
         elif isinstance(event, _LAST):
             self.log.forget(lambda other: isinstance(other, Preview | Queued))
             self.state = _STATES[type(event)]
         self.log.add(event)
+        return True
 
     def _is_drawn(self, candidate: int) -> bool:
         if not isinstance(self.work, DrawJob):
@@ -287,7 +288,8 @@ class Jobs:
             self._tell(job, Broken(message="it took longer than a job may"))
 
     def _tell(self, job: Job, event: LogEvent) -> None:
-        job.tell(event)
+        if not job.tell(event):
+            return
         for listener in self.listeners:
             listener(job, event)
         if job.is_over and self._jobs.pop(job.number, None) is not None:

@@ -13,6 +13,7 @@ from cogview.serving.memory import Held
 from cogview.serving.messages import ModelFacts, Pixels
 from cogview.serving.options import ServerOptions
 from cogview.serving.temporary_files import TemporaryFiles
+from cogview.serving.uploads import in_decoder, reduced, uploaded
 from cogview.serving.wire import WireError
 
 _USEFUL_SCALE = 3

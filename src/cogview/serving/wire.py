@@ -1,7 +1,9 @@
 """What goes over the wire: errors in OpenAI's form, fields of requests, and events."""
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
+from io import BufferedRandom, BytesIO
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -9,7 +11,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from cogview.errors import printable
+from cogview.plain_json import parse_json
 from cogview.serving.schemas import TEXT
+
+MAX_JSON_BYTES = 2**20
+"""Of a body: 32,000 characters that are all escaped have 384,000."""
+
+MAX_JSON_VALUES = 100_000
+"""Each takes up to a hundred bytes, where its JSON has two."""
+
+MAX_TEXTS = 64
+"""Fields of a form that are text."""
+
+logging.getLogger("python_multipart").setLevel(
+    logging.CRITICAL
+)  # what is wrong with a form is told its sender
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -154,6 +170,147 @@ def text_fields(items: Iterable[tuple[str, str]], model: type[Body]) -> Body:
             raise WireError(400, f"{name} was sent twice: send it once", param=name, code="invalid_value")
         found[name] = value
     return parsed(model, found, is_form=True)
+
+
+def _has_type(request: Request, wanted: str) -> None:
+    """Refuse a body of another kind.
+
+    Raises:
+        WireError: it is one.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
+        raise WireError(415, f"send {wanted}", code="unsupported_media_type")
+
+
+async def json_body(request: Request, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """Return the JSON object that was sent.
+
+    Args:
+        request: with a body.
+        max_bytes: of it.
+
+    Raises:
+        WireError: it is none.
+    """
+    _has_type(request, "application/json")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise WireError(413, f"JSON may have {max_bytes:,} bytes: send less", code="request_too_large")
+    if sum(map(body.count, b",[{")) > MAX_JSON_VALUES:
+        raise WireError(400, f"the body may have {MAX_JSON_VALUES:,} values", code="invalid_json")
+    try:
+        data = parse_json(bytes(body), max_bytes, is_strict=True)
+    except ValueError as error:
+        raise WireError(400, f"the body is no JSON: {printable(str(error))}", code="invalid_json") from error
+    if not isinstance(data, dict):
+        raise WireError(400, "the body must be a JSON object", code="invalid_json")
+    return data
+
+
+async def form_body(request: Request, max_files: int, max_bytes: int) -> FormData:
+    """Return the multipart form that was sent; its files stay in memory.
+
+    Args:
+        request: with a body.
+        max_files: that it may have.
+        max_bytes: of the body.
+
+    Raises:
+        WireError: it is none, or is cut off.
+    """
+    _has_type(request, "multipart/form-data")
+    _, options = parse_options_header(request.headers["content-type"])
+    form = _Form(max_files)
+    num_bytes = 0
+    try:
+        parser = FormParser(
+            "multipart/form-data",
+            form.take_text,
+            form.take_file,
+            form.end,
+            boundary=options.get(b"boundary"),
+            config={"MAX_MEMORY_FILE_SIZE": max_bytes, "UPLOAD_ERROR_ON_BAD_CTE": True},
+        )
+        async for chunk in request.stream():
+            num_bytes += len(chunk)
+            if num_bytes > max_bytes:
+                raise WireError(413, f"a form may have {max_bytes:,} bytes", code="request_too_large")
+            parser.write(chunk)
+    except (FormParserError, ValueError) as error:
+        raise WireError(
+            400, f"the form cannot be read: {printable(str(error))}", code="invalid_form"
+        ) from error
+    if not form.is_whole:
+        raise WireError(400, "the form is cut off: its last boundary is missing", code="invalid_form")
+    return FormData(form.items)
+
+
+class _Form:
+    """Takes the parts of a form as they come.
+
+    Args:
+        max_files: that it may have.
+    """
+
+    def __init__(self, max_files: int) -> None:
+        self._max_files = max_files
+        self._num_texts = self._num_files = 0
+        self.items: list[tuple[str, str | UploadFile]] = []
+        self.is_whole = False
+
+    def take_text(self, field: Field) -> None:
+        """Take a part that is text.
+
+        Raises:
+            ValueError: it is none, or there are too many.
+        """
+        self._num_texts += 1
+        if self._num_texts > MAX_TEXTS:
+            raise ValueError(f"it has more than {MAX_TEXTS} fields")
+        name = _text(field.field_name)
+        if field.content_type is None or field.content_type.startswith("text/"):
+            self.items.append((name, _text(field.value)))
+        else:  # files need not have names
+            self._take_file(name, BytesIO(field.value or b""))
+
+    def take_file(self, file: File) -> None:
+        """Take a part that is a file.
+
+        Raises:
+            ValueError: there are too many.
+        """
+        file.file_object.seek(0)
+        self._take_file(_text(file.field_name), file.file_object)
+
+    def _take_file(self, name: str, file: BytesIO | BufferedRandom) -> None:
+        self._num_files += 1
+        if self._num_files > self._max_files:
+            raise ValueError(f"it has more than {self._max_files} files")
+        self.items.append((name, UploadFile(file)))
+
+    def end(self) -> None:
+        """Take its end."""
+        self.is_whole = True
+
+
+def _text(data: bytes | None) -> str:
+    """Return what is to be UTF-8; what is not stays visible, and is refused in fields that mean something."""
+    return (data or b"").decode(errors="surrogateescape")
+
+
+def form_fields(form: FormData, model: type[Body]) -> Body:
+    """Return the fields of a form that are text; those that are empty say nothing.
+
+    Raises:
+        WireError: one of them is impossible, stands twice or is a file.
+    """
+    for name in model.model_fields:
+        if any(isinstance(value, UploadFile) for value in form.getlist(name)):
+            raise WireError(400, f"{name} must be text, not a file", param=name, code="invalid_value")
+    texts = [(name, value) for name, value in form.multi_items() if isinstance(value, str) and value != ""]
+    return _text_fields(texts, model)
 
 
 def sse(data: Mapping[str, Any], *, event: str | None = None, number: str | None = None) -> bytes:
