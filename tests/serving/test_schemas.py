@@ -10,7 +10,6 @@ from pydantic import BaseModel
 from starlette.datastructures import FormData
 
 from cogview.serving.a1111_forms import ImageToImageRequest, TextToImageRequest
-from cogview.serving.bodies import form_fields
 from cogview.serving.openapi import document
 from cogview.serving.options import ServerOptions
 from cogview.serving.schemas import (
@@ -24,7 +23,7 @@ from cogview.serving.schemas import (
     UpscaleRequest,
     side_of,
 )
-from cogview.serving.wire import WireError, parsed
+from cogview.serving.wire import WireError, form_fields, parsed
 
 BODIES = [GenerationRequest, EditRequest, CaptionRequest, RankRequest, UpscaleRequest]
 NEEDED = {"prompt": "a red circle"}

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cogview.serving.answers import ErrorAnswer
-from cogview.serving.bodies import MAX_JSON_BYTES, reduced
 from cogview.serving.memory import Memory
 from cogview.serving.messages import Pixels
 from cogview.serving.options import ServerOptions

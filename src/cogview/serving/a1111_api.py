@@ -23,7 +23,6 @@ from cogview.serving.a1111_forms import (
     infotext,
     plain_request,
 )
-from cogview.serving.bodies import decoded, from_base64, in_decoder, json_body
 from cogview.serving.drawing import FileKind, begun, client_of, draw_job, picture_facts, told
 from cogview.serving.jobs import Job, Queued
 from cogview.serving.messages import DrawJob, Picture, Pixels, Preview

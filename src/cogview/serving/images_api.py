@@ -11,7 +11,6 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from cogview.serving.bodies import form_body, form_fields, json_body
 from cogview.serving.drawing import (
     MEDIA_TYPES,
     VARIED_SHARE,
@@ -44,7 +43,7 @@ from cogview.serving.schemas import (
     UpscaleRequest,
 )
 from cogview.serving.state import ServerState
-from cogview.serving.wire import WireError, parsed, sse, sse_comment
+from cogview.serving.wire import WireError, form_body, form_fields, json_body, parsed, sse, sse_comment
 
 MAX_RANKED = 16
 """Pictures of one request for ranking."""

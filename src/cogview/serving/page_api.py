@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from cogview.generation.fair_queue import Client
-from cogview.serving.bodies import form_body, form_fields, json_body
 from cogview.serving.drawing import (
     VARIED_SHARE,
     FileKind,
@@ -36,7 +35,7 @@ from cogview.serving.schemas import (
     PicturePath,
 )
 from cogview.serving.state import ServerState
-from cogview.serving.wire import WireError, parsed, sse, sse_comment
+from cogview.serving.wire import WireError, form_body, form_fields, json_body, parsed, sse, sse_comment
 
 _PREVIEW_KIND = FileKind(name="webp", quality=80)
 _PNG = FileKind()

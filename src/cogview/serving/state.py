@@ -7,7 +7,6 @@ from typing import Any
 
 from starlette.requests import Request
 
-from cogview.serving.bodies import in_decoder, reduced, uploaded
 from cogview.serving.jobs import Jobs
 from cogview.serving.memory import Held
 from cogview.serving.messages import ModelFacts, Pixels

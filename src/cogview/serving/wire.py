@@ -1,4 +1,4 @@
-"""What goes over the wire: errors in OpenAI's form, fields of requests, and events."""
+"""What goes over the wire: errors in OpenAI's form, bodies within their limits, and events."""
 
 import json
 import logging
@@ -7,6 +7,9 @@ from io import BufferedRandom, BytesIO
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import Field, File, FormParser, parse_options_header
+from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -131,7 +134,7 @@ def query_fields(request: Request, model: type[Body]) -> Body:
     Raises:
         WireError: one of them is impossible, or stands twice.
     """
-    return text_fields(request.query_params.multi_items(), model)
+    return _text_fields(request.query_params.multi_items(), model)
 
 
 def header_fields(request: Request, model: type[Body]) -> Body:
@@ -140,7 +143,7 @@ def header_fields(request: Request, model: type[Body]) -> Body:
     Raises:
         WireError: one of them is impossible, or stands twice.
     """
-    return text_fields([(name.lower(), value) for name, value in request.headers.items()], model)
+    return _text_fields([(name.lower(), value) for name, value in request.headers.items()], model)
 
 
 def path_fields(request: Request, model: type[Body]) -> Body:
@@ -155,12 +158,7 @@ def path_fields(request: Request, model: type[Body]) -> Body:
         raise WireError(404, "there is nothing here", code="http_404") from error
 
 
-def text_fields(items: Iterable[tuple[str, str]], model: type[Body]) -> Body:
-    """Return fields that came as text, each once; others are let pass.
-
-    Raises:
-        WireError: one of them is impossible, or stands twice.
-    """
+def _text_fields(items: Iterable[tuple[str, str]], model: type[Body]) -> Body:
     found: dict[str, str] = {}
     names = {field.alias or name for name, field in model.model_fields.items()}
     for name, value in items:
