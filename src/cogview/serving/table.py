@@ -79,7 +79,7 @@ def table(
         *([] if page is None else _of_page(page)),
         _of_server("/livez", livez, {status: [Json(AliveAnswer)] for status in (200, 503)}),
         _of_server("/readyz", readyz, {status: [Json(ReadyAnswer)] for status in (200, 503)}),
-        _of_server("/metrics", measured, {200: [File(("text/plain",))]}),
+        _of_server("/metrics", measured, {200: [File(("text/plain",))]}, is_open=False),
         _of_server("/openapi.json", described, {200: [File(("application/json",))]}),
     ]
 
@@ -222,5 +222,7 @@ def _of_page(api: PageApi) -> list[Operation]:
     ]
 
 
-def _of_server(path: str, handler: Handler, answers: Mapping[int, Sequence[Content]]) -> Operation:
-    return Operation(method="GET", path=path, handler=handler, tag="server", answers=answers, is_open=True)
+def _of_server(
+    path: str, handler: Handler, answers: Mapping[int, Sequence[Content]], *, is_open: bool = True
+) -> Operation:
+    return Operation(method="GET", path=path, handler=handler, tag="server", answers=answers, is_open=is_open)
