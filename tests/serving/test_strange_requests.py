@@ -2,13 +2,19 @@
 
 import asyncio
 import logging
+import sys
 
+import pytest
 from fake import fake_server
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from cogview.serving.a1111_forms import ImageToImageRequest
 from cogview.serving.logs import set_up_logs
 from cogview.serving.options import ServerOptions
+from cogview.serving.schemas import CaptionRequest, EditRequest, GenerationRequest
+from cogview.serving.wire import parsed
 
 
 def test_methods_that_clients_make_up_are_counted_as_one() -> None:
@@ -47,3 +53,19 @@ def test_what_is_said_to_need_no_key_needs_none() -> None:
                 assert (answer.status_code == 401) == (not is_open), path
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize("model", [GenerationRequest, EditRequest, CaptionRequest, ImageToImageRequest])
+def test_a_request_that_waits_keeps_nothing_that_is_not_used(model: type[BaseModel]) -> None:
+    filling = [[] for _ in range(1000)]
+    fields = parsed(
+        model, {"prompt": "a", "filling": filling, "override_settings": {"filling": filling, "x": "y"}}
+    )
+    held = 0
+    left: list[object] = [fields.model_dump()]
+    while left:
+        each = left.pop()
+        held += sys.getsizeof(each)
+        left += each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+    assert held < 8000
+    assert not any(value is filling for value in fields.model_dump().values())
