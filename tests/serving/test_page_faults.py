@@ -51,9 +51,7 @@ def test_pictures_that_a_job_was_given_are_dropped_with_its_end(tmp_path: Path) 
         async with fake_server(ServerOptions(data=tmp_path)) as served:
             served.engine.is_held = True
             files = {"image": picture.getvalue(), "mask": picture.getvalue()}
-            job = (
-                await served.client.post("/api/jobs", data={"prompt": "a fish"}, files=files)
-            ).json()["id"]
+            job = (await served.client.post("/api/jobs", data={"prompt": "a fish"}, files=files)).json()["id"]
             folder = tmp_path / "pictures" / job
             assert {each.name for each in folder.iterdir()} == {"image.png", "mask.png"}
             served.engine.release()

@@ -1,13 +1,16 @@
 """What clients make up leaves nothing behind: no labels, no lines of the log that look like others."""
 
 import asyncio
+import base64
 import logging
 import sys
+from io import BytesIO
 
 import pytest
 from fake import fake_server
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydantic import BaseModel
 
 from cogview.serving.a1111_forms import ImageToImageRequest
@@ -69,3 +72,24 @@ def test_a_request_that_waits_keeps_nothing_that_is_not_used(model: type[BaseMod
         left += each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
     assert held < 8000
     assert not any(value is filling for value in fields.model_dump().values())
+
+
+@pytest.mark.parametrize("way", ["form", "base64"])
+def test_a_picture_counts_with_its_pixels_whichever_way_it_came(way: str) -> None:
+    picture = BytesIO()
+    Image.new("RGB", (240, 240)).save(picture, "png")
+    assert len(picture.getvalue()) < 1000
+
+    async def ask() -> None:
+        async with fake_server(ServerOptions(max_upload_bytes=5000)) as served:
+            if way == "form":
+                files = {"image": picture.getvalue()}
+                answer = await served.client.post("/v1/images/edits", data={"prompt": "a"}, files=files)
+            else:
+                images = [base64.b64encode(picture.getvalue()).decode()]
+                body = {"prompt": "a", "init_images": images}
+                answer = await served.client.post("/sdapi/v1/img2img", json=body)
+            assert answer.status_code == 413
+            assert not served.engine.commands
+
+    asyncio.run(ask())

@@ -1,6 +1,5 @@
 """Automatic1111's API, as far as its clients need it to have pictures drawn, to follow them, and to stop them."""
 
-import asyncio
 import base64
 import json
 import time
@@ -29,7 +28,7 @@ from cogview.serving.drawing import FileKind, begun, client_of, draw_job, pictur
 from cogview.serving.jobs import Job, Queued
 from cogview.serving.messages import DrawJob, Picture, Pixels, Preview
 from cogview.serving.state import ServerState
-from cogview.serving.wire import WireError, decoded, from_base64, json_body, parsed
+from cogview.serving.wire import WireError, from_base64, json_body, parsed, picture_in
 
 _PNG = FileKind()
 _DENOISING_STRENGTH = 0.75  # Automatic1111's default
@@ -149,9 +148,9 @@ class A1111Api:
                 param="init_images",
                 code="invalid_image",
             )
-        image = await self._picture(images[0], "init_images")
+        image = await self._picture(request, images[0], "init_images")
         if fields.mask:
-            mask = await self._picture(fields.mask, "mask")
+            mask = await self._picture(request, fields.mask, "mask")
             if fields.inpainting_mask_invert:
                 mask = Pixels.of(ImageChops.invert(mask.image()))
             return await self._drawn(request, fields, image, mask)
@@ -188,7 +187,7 @@ class A1111Api:
         fields = parsed(PictureInfoRequest, await json_body(request), is_form=True)
         data = from_base64(fields.image, "image")
         limit = self._state.options.max_image_pixels
-        await asyncio.to_thread(decoded, data, "image", limit)  # refuses what must not be opened
+        await picture_in(data, "image", limit)  # refuses what must not be opened
         with Image.open(BytesIO(data), formats=FORMATS) as opened:
             facts = read_facts(opened) or {}
         told_facts = {
@@ -201,16 +200,16 @@ class A1111Api:
         client = client_of(request)
         return [task for task in self._tasks if task.job.client == client]
 
-    async def _picture(self, text: str, name: str) -> Pixels:
+    async def _picture(self, request: Request, text: str, name: str) -> Pixels:
         """Return a picture, or a mask, that came as base64.
 
         Raises:
-            WireError: it is none that is taken.
+            WireError: it is none that is taken, or there is no room for it.
         """
         limit = self._state.options.max_image_pixels
         mask: Literal["opaque"] | None = "opaque" if name == "mask" else None
-        upload = await asyncio.to_thread(decoded, from_base64(text, name), name, limit, mask)
-        return upload.pixels
+        found = await picture_in(from_base64(text, name), name, limit, mask)
+        return await self._state.useful(request, found)
 
     async def _drawn(
         self,

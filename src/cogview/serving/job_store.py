@@ -95,10 +95,10 @@ class JobStore:
         self._lock = threading.Lock()
         try:
             (folder / "pictures").mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(
-                folder / "jobs.sqlite3", timeout=2, check_same_thread=False
-            )
-            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")  # two servers would draw all of it twice
+            self._database = sqlite3.connect(folder / "jobs.sqlite3", timeout=2, check_same_thread=False)
+            self._database.execute(
+                "PRAGMA locking_mode = EXCLUSIVE"
+            )  # two servers would draw all of it twice
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA foreign_keys = ON")
             (version,) = self._database.execute("PRAGMA user_version").fetchone()

@@ -13,7 +13,7 @@ from cogview.serving.memory import Held
 from cogview.serving.messages import ModelFacts, Pixels
 from cogview.serving.options import ServerOptions
 from cogview.serving.temporary_files import TemporaryFiles
-from cogview.serving.wire import WireError, reduced, uploaded
+from cogview.serving.wire import Upload, WireError, reduced, uploaded
 
 _USEFUL_SCALE = 3
 """So many times as large as it is drawn a picture is kept: reducing it in two steps is not seen then."""
@@ -60,6 +60,14 @@ class ServerState:
             WireError: it is no picture that is taken, or there is no room for it.
         """
         found = await uploaded(value, name, self.options.max_image_pixels, is_mask=is_mask)
+        return await self.useful(request, found)
+
+    async def useful(self, request: Request, found: Upload) -> Pixels:
+        """Return a picture no larger than is of use to the model, and count it to what the request holds.
+
+        Raises:
+            WireError: there is no room for it.
+        """
         pixels = await asyncio.to_thread(reduced, found.pixels, _USEFUL_SCALE * max(self.facts.sizes))
         held: Held = request.state.held
         held.take(len(pixels.data))

@@ -309,11 +309,15 @@ async def uploaded(value: object, name: str, max_pixels: int, *, is_mask: bool =
     """
     if not isinstance(value, UploadFile):
         raise WireError(400, f"{name} must be a file", param=name, code="invalid_image")
-    data = await value.read()
+    return await picture_in(await value.read(), name, max_pixels, "transparent" if is_mask else None)
+
+
+async def picture_in(
+    data: bytes, name: str, max_pixels: int, mask: Literal["transparent", "opaque"] | None = None
+) -> Upload:
+    """Return a picture of its file, decoded beside the event loop, few at a time; it raises as `decoded` does."""
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(
-        _DECODERS, decoded, data, name, max_pixels, "transparent" if is_mask else None
-    )
+    return await loop.run_in_executor(_DECODERS, decoded, data, name, max_pixels, mask)
 
 
 def reduced(pixels: Pixels, side_pixels: int) -> Pixels:
