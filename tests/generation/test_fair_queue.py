@@ -76,6 +76,29 @@ def test_what_is_not_wanted_waits_no_longer() -> None:
     assert taken(queue) == ["a3"]
 
 
+def test_clients_take_turns_at_a_single_place() -> None:
+    queue = FairQueue[str](1)
+    for each in ("a1", "a2", "a3"):
+        queue.add(("a",), each)
+    begun = [queue.take()]
+    queue.add(("b",), "b1")
+    queue.add(("c", "x"), "c1")
+    queue.add(("c", "y"), "c2")
+    for _ in range(5):
+        queue.release({"a": ("a",), "b": ("b",), "c": ("c", "x")}[str(begun[-1])[0]])
+        begun.append(queue.take())
+    assert begun == ["a1", "a2", "b1", "c1", "a3", "c2"]
+
+
+def test_an_account_with_many_users_leaves_places_for_others() -> None:
+    queue = FairQueue[str](16, num_reserved=4)
+    for number in range(20):
+        queue.add(("many", str(number)), f"many-{number}")
+    assert len(taken(queue)) == 14
+    queue.add(("one", ""), "one-1")
+    assert taken(queue) == ["one-1"]
+
+
 @given(
     st.integers(1, 5).flatmap(lambda num: st.tuples(st.just(num), st.integers(0, num - 1))),
     st.lists(st.one_of(st.tuples(st.sampled_from("abc"), st.sampled_from("xy")), st.none())),
@@ -105,6 +128,8 @@ def test_places_are_never_more_than_there_are_and_everything_begins_once(
         queue.release(held.pop(0))
         begin()
     assert sorted(begun) == sorted(client_of)
+    assert not queue._turns
+    assert not queue._num_waiting
     for each in set(client_of.values()):
         own = [item for item in begun if client_of[item] == each]
         assert own == sorted(own)

@@ -150,8 +150,7 @@ def test_a_body_that_is_no_object_is_refused(http: httpx.Client, body: bytes) ->
 
 def test_half_a_character_is_refused_and_fails_nothing(http: httpx.Client) -> None:
     kind = {"Content-Type": "application/json"}
-    for body in (rb'{"prompt": "a \ud800"}', rb'{"prompt": "a", "\ud800": 1}'):
-        for path in ("/v1/images/generations", "/sdapi/v1/txt2img"):
-            assert http.post(path, content=body, headers=kind).status_code == 400
+    for path in ("/v1/images/generations", "/sdapi/v1/txt2img"):
+        assert http.post(path, content=rb'{"prompt": "a \ud800"}', headers=kind).status_code == 400
     body = rb'{"prompt": "a cat", "width": 128, "override_settings": {"\ud800": "\ud800"}}'
     assert len(http.post("/sdapi/v1/txt2img", content=body, headers=kind).json()["images"]) == 1

@@ -9,6 +9,7 @@ import torch
 from cogview.decoding.engine import Runner
 from cogview.decoding.request import Drawn, Progressed, Request
 from cogview.generation.fair_queue import Client, FairQueue
+from cogview.generation.haste import Haste
 from cogview.generation.picture_events import GeneratedImage, PictureDone, PictureEvent, PicturePreview
 from cogview.generation.picture_task import AskedText, PictureTask
 from cogview.generation.previews import PreviewOptions, Previews, Shown
@@ -79,6 +80,7 @@ class Studio:
         self._shows_rest = shows_rest
         self._sessions = Sessions[_Event]()
         self._queue = FairQueue[_Waiting](num_places, num_reserved)
+        self._haste = Haste()
         self._lanes: dict[AskedText, _Lane] = {}
         self._drawn: list[tuple[_Lane, DrawnPicture]] = []
         self._previews: dict[Hashable, Previews[Candidate]] = {}
@@ -149,6 +151,7 @@ class Studio:
 
     def _begun(self) -> "Iterator[_Event]":
         """Hand over to the engines what there is room for."""
+        self._haste.begin_step(self._is_hasty)
         while (waiting := self._queue.take()) is not None:
             lane = waiting.lane
             try:
@@ -158,6 +161,7 @@ class Studio:
                 lane.tickets.add(waiting.ticket)
                 if self._is_urgent(lane):
                     lane.urgent = waiting.ticket
+                    self._haste.join()
                     self._sessions.set_urgent(waiting.ticket, True)
             except Exception as error:
                 self._queue.release(lane.order.client)
@@ -173,11 +177,16 @@ class Studio:
         """Return whether whoever asks has nothing else, and waits for a first look at it, while others are drawn."""
         options = self._preview_options
         is_prompt = options is not None and options.is_prompt and lane.previews is not None
-        return is_prompt and not lane.was_shown and self._queue.held_by(lane.order.client) == 1
+        is_new = not lane.was_shown and self._queue.held_by(lane.order.client) == 1
+        return is_prompt and is_new and self._haste.may_join
+
+    @property
+    def _is_hasty(self) -> bool:
+        return any(lane.urgent is not None for lane in self._lanes.values())
 
     def _decoded(self) -> "Iterator[_Event]":
         """Yield pictures of codes. No pass runs meanwhile: its threads would wait for a core that decodes."""
-        if not self._drawn or any(lane.urgent is not None for lane in self._lanes.values()):
+        if not self._drawn or self._is_hasty:
             return
         key = _decoded_like(*self._drawn[0])
         taken = [each for each in self._drawn if _decoded_like(*each) == key][: self._max_decoded]

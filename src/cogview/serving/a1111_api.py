@@ -173,7 +173,7 @@ class A1111Api:
         """Return a picture, or a mask, that came as base64.
 
         Raises:
-            WireError: it is none that is taken.
+            WireError: it is none that is taken, or there is no room for it.
         """
         limit = self._state.options.max_image_pixels
         mask: Literal["opaque"] | None = "opaque" if name == "mask" else None

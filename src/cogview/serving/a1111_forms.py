@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from cogview.serving.messages import DrawJob, ModelFacts
 from cogview.serving.schemas import MAX_PICTURES, MAX_SEED, Flag, GenerationRequest, Lenient, Sampling, Text
@@ -38,6 +38,21 @@ class TextToImageRequest(Sampling):
     override_settings: dict[str, Any] | None = Field(
         None, description="Of these `sd_model_checkpoint` alone is read, as the model's name."
     )
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_is_ignored(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Keep of other fields the names: a request that waits would hold all of its JSON."""
+        known = {name: value for name, value in data.items() if name in cls.model_fields}
+        ignored = sorted(name for name, value in data.items() if value and name not in known)
+        return known | dict.fromkeys(ignored[:_MOST_IGNORED], True)
+
+    @field_validator("override_settings")
+    @classmethod
+    def _model_alone(cls, settings: dict[str, Any] | None) -> dict[str, Any]:
+        return {name: value for name, value in (settings or {}).items() if name == "sd_model_checkpoint"}
 
 
 class ImageToImageRequest(TextToImageRequest):
@@ -146,9 +161,7 @@ def info_of(fields: TextToImageRequest, work: DrawJob, drawn: list[dict[str, Any
         "infotexts": [infotext(each) for each in drawn],
         "styles": [],
         "extra_generation_params": {},
-        "ignored": sorted(name for name, value in (fields.model_extra or {}).items() if value)[
-            :_MOST_IGNORED
-        ],
+        "ignored": list(fields.model_extra or {}),
     }
 
 

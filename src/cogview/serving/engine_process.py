@@ -48,6 +48,7 @@ from cogview.serving.messages import (
     UpscaleJob,
 )
 from cogview.serving.options import EngineOptions
+from cogview.serving.side_jobs import SideJobs
 from cogview.serving.suggestions import suggestions
 
 PREVIEWS = PreviewOptions(per_second=10, max_share=0.05, is_prompt=True)
@@ -74,8 +75,7 @@ class EngineProcess:
         self._connection = connection
         self._sending = threading.Lock()
         self._inbox: SimpleQueue[tuple[int, Order] | int] = SimpleQueue()
-        self._side_jobs: SimpleQueue[tuple[int, Callable[[], JobEvent]]] = SimpleQueue()
-        self._wanted: set[int] = set()  # jobs that draw nothing, and wait
+        self._side_jobs = SideJobs[JobEvent]()
         self._engine = pipeline.model.drawing()[0].engine
         self._num_codes = 0
         self._seconds_per_code = 0.0
@@ -100,7 +100,7 @@ class EngineProcess:
             except (EOFError, OSError):
                 os._exit(0)  # the server is gone: nobody waits for what is being drawn
             if isinstance(command, Cancel):
-                self._wanted.discard(command.number)
+                self._side_jobs.cancel(command.number)
                 self._inbox.put(command.number)
             else:
                 self._take(command)
@@ -165,8 +165,7 @@ class EngineProcess:
                 self._inbox.put((number, order))
             else:
                 self._tell(number, Accepted())
-                self._wanted.add(number)
-                self._side_jobs.put((number, lambda: self._answered(job)))
+                self._side_jobs.add(number, command.client, lambda: self._answered(job))
 
     def _failures_of(self, number: int) -> "_Failures":
         return _Failures(lambda event: self._tell(number, event))
@@ -203,10 +202,7 @@ class EngineProcess:
 
     def _answer_side_jobs(self) -> None:
         while True:
-            number, answer = self._side_jobs.get()
-            if number not in self._wanted:
-                continue
-            self._wanted.discard(number)
+            number, answer = self._side_jobs.take()
             with self._failures_of(number):
                 self._tell(number, answer())
                 self._tell(number, Ended())

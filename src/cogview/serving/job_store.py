@@ -20,6 +20,7 @@ from cogview.serving.jobs import State
 from cogview.serving.messages import DrawJob, Pixels
 
 VERSION = 1
+_GIVEN = ("image", "mask")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
   id TEXT PRIMARY KEY, number INTEGER UNIQUE, owner TEXT NOT NULL, created REAL NOT NULL, text TEXT NOT NULL,
@@ -94,7 +95,10 @@ class JobStore:
         self._lock = threading.Lock()
         try:
             (folder / "pictures").mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(folder / "jobs.sqlite3", check_same_thread=False)
+            self._database = sqlite3.connect(folder / "jobs.sqlite3", timeout=2, check_same_thread=False)
+            self._database.execute(
+                "PRAGMA locking_mode = EXCLUSIVE"
+            )  # two servers would draw all of it twice
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA foreign_keys = ON")
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
@@ -104,6 +108,8 @@ class JobStore:
             self._database.execute(f"PRAGMA user_version = {VERSION}")
             self._database.commit()
         except (OSError, sqlite3.Error) as error:
+            if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
+                raise CogViewError(f"{folder} is used by another server: give another --data") from error
             raise CogViewError(f"{folder} cannot hold jobs ({error}): give another --data") from error
 
     def close(self) -> None:
@@ -124,7 +130,8 @@ class JobStore:
         folder = self._folder_of(job.id)
         folder.mkdir()
         given: dict[str, Any] = {}
-        for name, value in (("image", work.image), ("mask", work.mask)):
+        for name in _GIVEN:
+            value = getattr(work, name)
             if isinstance(value, Pixels):
                 atomic_write_bytes(folder / f"{name}.png", picture_file(value.image()))
                 given[name] = "file"
@@ -139,7 +146,7 @@ class JobStore:
                 (job.id, job.number, owner, job.created, work.text, json.dumps(plain), job.state),
             )
         self._forget_old()
-        return job
+        return replace(job, work=_work(plain))
 
     def keep(self, job_id: str, picture: KeptPicture, file: bytes) -> None:
         """Keep a picture; one that is there already is the same."""
@@ -162,11 +169,14 @@ class JobStore:
             )
 
     def set_state(self, job_id: str, state: State, message: str = "") -> None:
-        """Keep how far a job is."""
+        """Keep how far a job is; one that is over needs the pictures no more that it was given."""
         with self._lock, self._database:
             self._database.execute(
                 "UPDATE jobs SET state = ?, message = ? WHERE id = ?", (state, message, job_id)
             )
+        if state not in ("waiting", "drawing"):
+            for name in _GIVEN:
+                (self._folder_of(job_id) / f"{name}.png").unlink(missing_ok=True)
 
     def job(self, job_id: str) -> KeptJob | None:
         """Return a job; None if there is none of that name."""

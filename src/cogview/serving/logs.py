@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 from typing import Literal
+from urllib.parse import quote
 
 LogFormat = Literal["text", "json"]
 _FIELDS = ("request_id", "method", "path", "status", "seconds", "job", "state", "requests")
@@ -29,8 +30,15 @@ class _Lines(logging.Formatter):
         if self._kind == "json":
             line = {"time": f"{moment}Z", "level": record.levelname.lower(), "event": record.getMessage()}
             return json.dumps(line | fields | ({"trace": trace} if trace else {}), ensure_ascii=False)
-        words = " ".join(f"{name}={value}" for name, value in fields.items())
+        words = " ".join(f"{name}={_word(value)}" for name, value in fields.items())
         return f"{moment}Z {record.getMessage()} {words}".rstrip() + (f"\n{trace}" if trace else "")
+
+
+def _word(value: object) -> str:
+    """Return a field as one word: a path may hold line ends and blanks, and must not look like other fields."""
+    return "".join(
+        each if each.isprintable() and each != " " else quote(each, errors="replace") for each in str(value)
+    )
 
 
 def set_up_logs(kind: LogFormat, is_quiet: bool) -> None:

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from cogview.serving.jobs import Job, Jobs, LogEvent
 from cogview.serving.messages import Picture, Preview
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 _SECONDS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
 
 
@@ -62,11 +63,12 @@ class Metrics:
 
         Args:
             route: the pattern of its address, of which there are few.
-            method: of HTTP.
+            method: of HTTP, or any word that a client made up.
             status: of HTTP; 499 if the client left.
             seconds: that it took.
         """
-        self._requests.labels(route, method, str(status)).inc()
+        known = method if method in _METHODS else "other"  # each label is kept for ever
+        self._requests.labels(route, known, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
 
     def text(self) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -37,11 +38,13 @@ from cogview.serving.schemas import (
 from cogview.serving.state import ServerState
 from cogview.serving.wire import WireError, form_body, form_fields, json_body, parsed, sse, sse_comment
 
+LOG = logging.getLogger("cogview.serving")
 _PREVIEW_KIND = FileKind(name="webp", quality=80)
 _PNG = FileKind()
 _LAST = ("done", "refused", "failed", "cancelled")
 _QUIET_SECONDS = 10.0
 _LINGER_SECONDS = 30.0  # for which a job that is over is still read along
+_ROOM_SECONDS = 1.0  # after which is looked again whether there is room for what was begun before
 _MAX_SHOWN = 100
 
 
@@ -275,11 +278,14 @@ class PageApi:
             if live.job is not None:
                 async for _, event in live.job.log.read():
                     await self._take(live, event)
-            elif not live.is_stopped:
-                await self._end(live, "done", "")
+            else:
+                await self._end(live, "cancelled" if live.is_stopped else "done", "")
         except Exception:
+            LOG.exception("job %s could not be kept", kept.id)
+            if live.job is not None:
+                self._state.jobs.cancel(live.job)
             await self._end(live, "failed", "it could not be kept; the server's log says why")
-            raise
+        live.job = None  # which holds the pictures that it was given
         await asyncio.sleep(_LINGER_SECONDS)
         self._live.pop(kept.id, None)
 
@@ -291,13 +297,14 @@ class PageApi:
             work = replace(work, seeds=tuple(seed for seed in work.seeds if seed not in there))
         if not work.seeds:
             return None
-        while True:
+        while not live.is_stopped:
             try:
                 return self._state.jobs.begin(work, live.client)
-            except Busy as busy:
-                await asyncio.sleep(busy.retry_seconds)
+            except Busy:
+                await asyncio.sleep(_ROOM_SECONDS)
             except Draining:
                 raise asyncio.CancelledError from None
+        return None
 
     async def _take(self, live: _Live, event: Any) -> None:
         kept, log = live.kept, live.log
@@ -358,6 +365,9 @@ class PageApi:
         live.log.add({"type": "picture", **self._shown_picture(kept.id, picture)})
 
     async def _end(self, live: _Live, state: Any, message: str) -> None:
-        await asyncio.to_thread(self._store.set_state, live.kept.id, state, message)
+        try:
+            await asyncio.to_thread(self._store.set_state, live.kept.id, state, message)
+        except Exception:  # a full disk, say: readers are told all the same
+            LOG.exception("the state of job %s could not be kept", live.kept.id)
         live.log.forget(lambda other: other["type"] in ("preview", "queued"))
         live.log.add({"type": state, "message": message})

@@ -65,9 +65,9 @@ def checked_text(text: str) -> str:
 
 
 class Lenient(BaseModel):
-    """Fields that are not named are let pass."""
+    """Fields that are not named are let pass, and not kept: a request that waits would hold all of its JSON."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="ignore")
 
 
 class Sampling(Lenient):

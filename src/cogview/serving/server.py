@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from functools import partial
+from math import inf
 from typing import Any
 
 import uvicorn
@@ -21,40 +22,73 @@ from cogview.serving.options import EngineOptions, ServerOptions
 
 _HEAD_SECONDS = 20.0  # in which the head of a request has to arrive
 _KEEP_ALIVE_SECONDS = 30
+_UNSENT_SECONDS = 30.0  # in which a reader has to take some of what is left of an answer
 _MAX_HEAD_BYTES = 32 * 1024
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 that does not wait for ever for the head of a request."""
+    """HTTP/1.1 that waits for ever neither for the head of a request nor for a reader.
+
+    Connections that ask for nothing make room for new ones: else a few clients could hold them all.
+    """
 
     _patience: asyncio.TimerHandle | None = None
+    _looking: asyncio.TimerHandle | None = None
+    _idle_since = 0.0
+    _num_unsent: float = inf
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._idle_since = self.loop.time()
         limit = self.config.limit_concurrency
+        if limit is not None and len(self.connections) >= limit:
+            self._make_room()
         if limit is not None and len(self.connections) > 2 * limit:
             transport.abort()
             return
         self._patience = self.loop.call_later(_HEAD_SECONDS, self._lose_patience)
+        self._looking = self.loop.call_later(_UNSENT_SECONDS, self._look)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self._patience is None and self._is_idle:
             self._patience = self.loop.call_later(_HEAD_SECONDS, self._lose_patience)
 
+    def on_response_complete(self) -> None:
+        self._idle_since, self._num_unsent = self.loop.time(), inf
+        super().on_response_complete()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
+        for timer in (self._patience, self._looking):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
 
     @property
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
+    def _make_room(self) -> None:
+        """End the connection that has been idle for longest."""
+        others = [each for each in self.connections if isinstance(each, _Protocol) and each is not self]
+        idle = [each for each in others if each._is_idle]
+        if idle:
+            longest = min(idle, key=lambda each: each._idle_since)
+            self.connections.discard(longest)
+            longest.transport.abort()
+
     def _lose_patience(self) -> None:
         self._patience = None
         if self._is_idle and not self.transport.is_closing():
             self.transport.close()
+
+    def _look(self) -> None:
+        """Give up a reader who takes nothing of an answer that has ended, which `close` would wait for."""
+        self._looking = self.loop.call_later(_UNSENT_SECONDS, self._look)
+        num_unsent = self.transport.get_write_buffer_size()
+        if num_unsent and num_unsent >= self._num_unsent and (self._is_idle or self.transport.is_closing()):
+            self.transport.abort()
+        self._num_unsent = num_unsent
 
 
 class Server(uvicorn.Server):
