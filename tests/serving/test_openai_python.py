@@ -190,6 +190,7 @@ def test_names_and_fields_that_change_nothing_are_let_pass(client: openai.OpenAI
         ({"size": "77x77"}, "size", "invalid_value"),
         ({"size": "1536x1024"}, "size", "invalid_value"),
         ({"n": 11}, "n", "invalid_value"),
+        ({"extra_body": {"seed": "x" * 100}}, "seed", "invalid_value"),
         ({"prompt": "  "}, "prompt", "invalid_value"),
         ({"extra_body": {"seed": -1}}, "seed", "invalid_value"),
         ({"extra_body": {"candidates": 1}, "n": 2}, "candidates", None),
@@ -231,3 +232,4 @@ def test_files_that_are_no_pictures_are_refused(client: openai.OpenAI, image: by
     with pytest.raises(openai.BadRequestError) as error:
         client.images.edit(image=("a.png", image, "image/png"), prompt="a cat")
     assert error.value.param == "image"
+    assert "object at" not in error.value.message
