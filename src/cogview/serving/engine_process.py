@@ -85,8 +85,7 @@ class EngineProcess:
         self._order_of: dict[int, Order] = {}
 
     def run(self) -> None:
-        """Draw until the server goes away."""
-        self._warm_up()
+        """Draw until the server goes away; `warm_up` comes first."""
         self._send(Ready(facts=self._facts()))
         for work in (self._listen, self._answer_side_jobs, self._tell_alive):
             threading.Thread(target=self._guarded, args=[work], daemon=True).start()
@@ -113,7 +112,7 @@ class EngineProcess:
             traceback.print_exc()
             os._exit(1)
 
-    def _warm_up(self) -> None:
+    def warm_up(self) -> None:
         """Prepare weights and kernels, so that the first request takes no longer than others."""
         pipeline = self._pipeline
         for _ in pipeline.stream("warm up", 2, previews=PreviewOptions(per_second=100, max_share=1)):
@@ -344,6 +343,7 @@ def main() -> None:
             cache=options.cache,
         )
         process = EngineProcess(pipeline, options, connection)
+        process.warm_up()
     except CogViewError as error:
         connection.send(CannotBegin(message=printable(str(error)), is_usage=isinstance(error, UsageError)))
         return
