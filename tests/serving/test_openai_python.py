@@ -227,6 +227,15 @@ def test_what_is_not_there_is_not_found(
     assert error.value.code == code
 
 
+def test_a_text_longer_than_the_model_reads_is_told(client: openai.OpenAI) -> None:
+    short, long = (client.images.generate(prompt="dog " * num) for num in (3, 3000))
+    assert short.usage is not None
+    assert long.usage is not None
+    assert "is_cut" not in short.model_dump()
+    assert long.model_dump()["is_cut"] is True
+    assert short.usage.input_tokens < long.usage.input_tokens < 3000
+
+
 @pytest.mark.parametrize("image", [b"", b"no picture", png(Image.new("RGB", (8, 8)))[:45]])
 def test_files_that_are_no_pictures_are_refused(client: openai.OpenAI, image: bytes) -> None:
     with pytest.raises(openai.BadRequestError) as error:

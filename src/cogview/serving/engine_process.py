@@ -183,7 +183,7 @@ class EngineProcess:
             text=asked.words[0],
             unknown_words=tuple(model.unknown_words([job.text], options.adapter)),
             is_cut=len(pieces) > task.max_text_pieces,
-            num_pieces=len(asked.pieces[0]),
+            num_pieces=min(len(asked.pieces[0]), task.max_text_pieces),
             num_codes=task.num_codes(len(job.seeds)),
         )
         return Order(task=task, asked=asked, client=command.client, is_previewed=job.is_previewed), accepted
