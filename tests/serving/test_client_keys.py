@@ -25,6 +25,7 @@ def test_openais_client_is_let_in_with_a_key_alone(
     with pytest.raises(openai.AuthenticationError) as error:
         stranger.models.list()
     assert (error.value.code, error.value.type) == ("invalid_api_key", "authentication_error")
+    assert "that is none of" in error.value.message
     assert KEY not in error.value.message
     stranger.api_key = KEY
     assert stranger.models.list().data[0].id == "still"
@@ -36,3 +37,8 @@ def test_clients_of_automatic1111_give_it_as_a_password(locked: StillServer) -> 
     refused = httpx.get(address, auth=("any", "wrong"))
     assert refused.status_code == 401
     assert refused.json()["detail"] == refused.json()["error"]["message"]
+
+
+def test_a_client_without_a_key_is_told_how_to_give_one(locked: StillServer) -> None:
+    message = httpx.get(f"{locked.url}/v1/models").json()["error"]["message"]
+    assert message == "give the server's API key: Authorization: Bearer KEY"

@@ -1,5 +1,6 @@
 """What the page asked for and got lies on the disk, whole or not at all."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from cogview.serving.messages import DrawJob, Pixels
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> JobStore:
-    return JobStore(tmp_path / "served")
+def store(tmp_path: Path) -> Iterator[JobStore]:
+    store = JobStore(tmp_path / "served")
+    yield store
+    store.close()
 
 
 def pixels(mode: str = "RGB", level: int = 7) -> Pixels:
@@ -49,6 +52,7 @@ def test_a_job_is_there_after_a_restart_with_its_pictures(store: JobStore, tmp_p
     assert again.file(kept.id, 1) is None
     again.set_state(kept.id, "done")
     assert again.unfinished() == []
+    again.close()
 
 
 def test_masks_that_are_no_pictures_are_kept_as_they_are(store: JobStore) -> None:
@@ -93,12 +97,20 @@ def test_the_oldest_are_forgotten(tmp_path: Path) -> None:
     assert [each.work.text for each in store.history("ann")] == ["4", "3", "2", "1"]
     assert store.unfinished() == [waiting]
     assert len(list((tmp_path / "served" / "pictures").iterdir())) == 5
+    store.close()
 
 
 def test_numbers_grow_whatever_the_clock_says(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     first = store.add("ann", DrawJob(text="1", seeds=(1,)))
     monkeypatch.setattr("time.time_ns", lambda: 5)
     assert store.add("ann", DrawJob(text="2", seeds=(1,))).number > first.number
+
+
+def test_a_folder_is_for_one_server_at_a_time(store: JobStore, tmp_path: Path) -> None:
+    with pytest.raises(CogViewError, match=r"another server uses .*--data"):
+        JobStore(tmp_path / "served")
+    store.close()
+    JobStore(tmp_path / "served").close()
 
 
 def test_a_folder_that_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:

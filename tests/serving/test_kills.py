@@ -29,7 +29,7 @@ def files(server: LiveServer, job: str) -> dict[int, bytes]:
 
 
 def test_what_is_killed_in_mid_job_goes_on_and_loses_nothing(tmp_path: Path) -> None:
-    with live_server("--data", tmp_path / "served", stop=signal.SIGKILL) as server:
+    with live_server("--data", tmp_path / "served", "--log-format", "json", stop=signal.SIGKILL) as server:
         (undisturbed,) = [httpx.post(f"{server.url}/api/jobs", json=BODY).json()["id"]]
         until(server, undisturbed, "done")
         wanted = files(server, undisturbed)
@@ -44,6 +44,8 @@ def test_what_is_killed_in_mid_job_goes_on_and_loses_nothing(tmp_path: Path) -> 
         until(server, job, "picture")
         before = files(server, job)
     assert before
+    (death,) = [line for line in map(json.loads, server.lines) if "signal 9" in line["event"]]
+    assert death["level"] == "warning"
     with live_server("--data", tmp_path / "served") as server:
         assert files(server, job).items() >= before.items()
         told = until(server, job, "done")

@@ -3,6 +3,8 @@ import base64
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from live import LiveServer, live_server
 
-from cogview.cli.serve import engine_options
+from cogview.cli.serve import engine_options, server_options
 from cogview.errors import UsageError
 from cogview.serving.app import application
 from cogview.serving.engine_link import EngineLink, LinkListener
@@ -219,11 +221,29 @@ def test_an_engine_that_ran_and_cannot_begin_again_does_not_end_the_server() -> 
         log=told.append,
     )
     failure = CannotBegin(message="no such device", is_usage=True)
+    hear(EngineLink(EngineOptions(), listener), failure)
     link = EngineLink(EngineOptions(), listener)
-    hear(link, failure)
     hear(link, Ready(facts=FACTS))
     hear(link, failure)
     assert told == ["hopeless: no such device", "ready", "the engine cannot begin: no such device"]
+
+
+@pytest.mark.parametrize("site", ["example.org", "https://example.org/", "https://example.org/draw"])
+def test_what_no_browser_sends_as_its_site_is_no_site(site: str) -> None:
+    with pytest.raises(UsageError, match=site):
+        server_options("127.0.0.1", (), None, (), ("*", "https://example.org:8443", site), None)
+
+
+@pytest.mark.parametrize("option", [["--memory", "1MiB"], ["--model", "nowhere"]])
+def test_what_no_engine_can_begin_with_ends_the_server_with_one_line(
+    tmp_path: Path, option: list[str]
+) -> None:
+    command = [sys.executable, "-m", "cogview", "serve", "--port", "0", "--data", tmp_path, *option]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ended.returncode in (1, 2)
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("cogview: error: ")
+    assert option[1] in line
 
 
 def test_an_engine_that_loads_is_not_silent() -> None:

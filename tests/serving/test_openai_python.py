@@ -190,6 +190,7 @@ def test_names_and_fields_that_change_nothing_are_let_pass(client: openai.OpenAI
         ({"size": "77x77"}, "size", "invalid_value"),
         ({"size": "1536x1024"}, "size", "invalid_value"),
         ({"n": 11}, "n", "invalid_value"),
+        ({"extra_body": {"seed": "x" * 100}}, "seed", "invalid_value"),
         ({"prompt": "  "}, "prompt", "invalid_value"),
         ({"extra_body": {"seed": -1}}, "seed", "invalid_value"),
         ({"extra_body": {"candidates": 1}, "n": 2}, "candidates", None),
@@ -226,8 +227,18 @@ def test_what_is_not_there_is_not_found(
     assert error.value.code == code
 
 
+def test_a_text_longer_than_the_model_reads_is_told(client: openai.OpenAI) -> None:
+    short, long = (client.images.generate(prompt="dog " * num) for num in (3, 3000))
+    assert short.usage is not None
+    assert long.usage is not None
+    assert "is_cut" not in short.model_dump()
+    assert long.model_dump()["is_cut"] is True
+    assert short.usage.input_tokens < long.usage.input_tokens < 3000
+
+
 @pytest.mark.parametrize("image", [b"", b"no picture", png(Image.new("RGB", (8, 8)))[:45]])
 def test_files_that_are_no_pictures_are_refused(client: openai.OpenAI, image: bytes) -> None:
     with pytest.raises(openai.BadRequestError) as error:
         client.images.edit(image=("a.png", image, "image/png"), prompt="a cat")
     assert error.value.param == "image"
+    assert "object at" not in error.value.message

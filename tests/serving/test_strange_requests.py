@@ -62,7 +62,13 @@ def test_what_is_said_to_need_no_key_needs_none() -> None:
 def test_a_request_that_waits_keeps_nothing_that_is_not_used(model: type[BaseModel]) -> None:
     filling = [[] for _ in range(1000)]
     fields = parsed(
-        model, {"prompt": "a", "filling": filling, "override_settings": {"filling": filling, "x": "y"}}
+        model,
+        {
+            "prompt": "a",
+            "init_images": ["x"],
+            "filling": filling,
+            "override_settings": {"filling": filling, "x": "y"},
+        },
     )
     held = 0
     left: list[object] = [fields.model_dump()]

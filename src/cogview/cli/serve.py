@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from cogview.decoding.config import CacheName, DtypeName
 from cogview.errors import UsageError
@@ -117,6 +118,12 @@ def server_options(
     names = tuple(name.lower() for name in allowed_host)
     if is_own and not keys and not names:
         names = ("localhost", "127.0.0.1", "::1", host.lower())
+    for site in cors_origin:
+        parts = urlsplit(site)
+        if site != "*" and site != f"{parts.scheme}://{parts.netloc}":
+            raise UsageError(
+                f"--cors-origin is a site such as https://example.org, without a path, or *, got {site}"
+            )
     return ServerOptions(api_keys=keys, allowed_hosts=names, cors_origins=cors_origin, data=data)
 
 

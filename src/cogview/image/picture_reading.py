@@ -122,11 +122,13 @@ def read_image_and_changes(
         found = format_of(_head(source)) if isinstance(error, UnidentifiedImageError) else None
         if found not in (None, *FORMATS) and not (found == AVIF and AVIF in Image.OPEN):
             raise UnusableImage(f"{name}: {not_read(str(found))}", "no picture") from error
-        # Pillow names the file, which of bytes is an address in memory.
-        reason = "of no kind that is known" if isinstance(error, UnidentifiedImageError) else str(error)
-        message = (
-            f"{name}: not a picture that can be read ({type(error).__name__}: {reason}); remove or replace it"
+        # Of what it cannot identify Pillow tells the source alone: a path, or the address of a file in memory.
+        why = (
+            "of no known format"
+            if isinstance(error, UnidentifiedImageError)
+            else f"{type(error).__name__}: {error}"
         )
+        message = f"{name}: not a picture that can be read ({why}); remove or replace it"
         raise UnusableImage(message, _fault(error, source)) from error
 
 

@@ -92,6 +92,9 @@ class ImagesAnswer(Made):
     data: list[Drawn]
     usage: Usage
     unknown_words: list[str] = Field([], description="Words of the text that the model has never seen.")
+    is_cut: bool = Field(
+        False, description="Whether the text is longer than the model reads: its end is left out."
+    )
 
 
 class UpscaleAnswer(Answered):

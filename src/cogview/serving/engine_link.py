@@ -18,6 +18,7 @@ from cogview.serving.messages import Alive, CannotBegin, Command, ModelFacts, Re
 from cogview.serving.options import EngineOptions
 
 _SILENT_SECONDS = 10.0  # beyond a pass that may take long: then an engine that says nothing is dead
+_LAST_SECONDS = 0.5
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.2, 30.0
 
 
@@ -185,11 +186,19 @@ class EngineLink:
             self._listener.on_ready()
         elif isinstance(report, CannotBegin):
             if self.facts is None:
+                self._is_closed = True  # another would fare no better
                 self._listener.on_hopeless(report)
             else:  # it ran before, and is tried again: its device may come back
                 self._listener.log(f"the engine cannot begin: {report.message}")
         else:
+            self._let_end()
             self._lose()
+
+    def _let_end(self) -> None:
+        """Give a process that says no more a moment to end by itself, so that the log tells how it ended."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LAST_SECONDS)
 
     def _lose(self) -> None:
         """Give the process up, and begin another after a while that grows from failure to failure."""

@@ -85,8 +85,7 @@ class EngineProcess:
         self._order_of: dict[int, Order] = {}
 
     def run(self) -> None:
-        """Draw until the server goes away."""
-        self._warm_up()
+        """Draw until the server goes away; `warm_up` comes first."""
         self._send(Ready(facts=self._facts()))
         for work in (self._listen, self._answer_side_jobs, self._tell_alive):
             threading.Thread(target=self._guarded, args=[work], daemon=True).start()
@@ -113,7 +112,7 @@ class EngineProcess:
             traceback.print_exc()
             os._exit(1)
 
-    def _warm_up(self) -> None:
+    def warm_up(self) -> None:
         """Prepare weights and kernels, so that the first request takes no longer than others."""
         pipeline = self._pipeline
         for _ in pipeline.stream("warm up", 2, previews=PreviewOptions(per_second=100, max_share=1)):
@@ -183,7 +182,7 @@ class EngineProcess:
             text=asked.words[0],
             unknown_words=tuple(model.unknown_words([job.text], options.adapter)),
             is_cut=len(pieces) > task.max_text_pieces,
-            num_pieces=len(asked.pieces[0]),
+            num_pieces=min(len(asked.pieces[0]), task.max_text_pieces),
             num_codes=task.num_codes(len(job.seeds)),
         )
         return Order(task=task, asked=asked, client=command.client, is_previewed=job.is_previewed), accepted
@@ -340,6 +339,7 @@ def main() -> None:
             cache=options.cache,
         )
         process = EngineProcess(pipeline, options, connection)
+        process.warm_up()
     except CogViewError as error:
         connection.send(CannotBegin(message=printable(str(error)), is_usage=isinstance(error, UsageError)))
         return

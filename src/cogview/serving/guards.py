@@ -160,12 +160,12 @@ class Guards:
         address = (scope.get("client") or ("", 0))[0]
         if not self._keys or is_open(scope["path"]) or scope["method"] == "OPTIONS":
             return (address,)
-        given = hashlib.sha256(_key_of(headers).encode(errors="replace")).digest()
-        matches = [hmac.compare_digest(given, key) for key in self._keys]
+        key = _key_of(headers)
+        given = hashlib.sha256(key.encode(errors="replace")).digest()
+        matches = [hmac.compare_digest(given, each) for each in self._keys]
         if not any(matches):
-            raise WireError(
-                401, "give the server's API key: Authorization: Bearer KEY", code="invalid_api_key"
-            )
+            message = "that is none of the server's API keys" if key else "give the server's API key"
+            raise WireError(401, f"{message}: Authorization: Bearer KEY", code="invalid_api_key")
         return (f"{given.hex()[:12]}@{address}",)
 
     def _limited(self, headers: Headers, receive: Receive, held: Held) -> Receive:

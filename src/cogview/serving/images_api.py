@@ -297,6 +297,8 @@ class _Drawn:
         accepted = self.job.accepted
         if accepted is not None and accepted.unknown_words:
             answer["unknown_words"] = list(accepted.unknown_words)
+        if accepted is not None and accepted.is_cut:
+            answer["is_cut"] = True
         return answer
 
     async def streamed(self, num_partial: int) -> AsyncGenerator[bytes, None]:

@@ -1,14 +1,16 @@
 """What the page asked for and got, on the disk: jobs in SQLite, pictures as files."""
 
+import fcntl
 import json
 import secrets
 import sqlite3
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image
 
@@ -76,6 +78,25 @@ class KeptJob:
     pictures: tuple[KeptPicture, ...] = ()
 
 
+def _hold(folder: Path) -> IO[str]:
+    """Return a file that keeps other servers from a folder: they would draw each other's jobs, and delete pictures.
+
+    The system lets go of it when the process ends, however it ends.
+
+    Raises:
+        CogViewError: another server uses the folder.
+    """
+    file = (folder / "lock").open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        if not isinstance(error, BlockingIOError):
+            raise
+        raise CogViewError(f"another server uses {folder}: end it, or give another --data") from error
+    return file
+
+
 class JobStore:
     """Jobs and pictures in a folder. A picture is whole on the disk before it is told of; what is told is not lost.
 
@@ -93,29 +114,28 @@ class JobStore:
         self._folder = folder
         self._max_jobs = max_jobs
         self._lock = threading.Lock()
-        try:
-            (folder / "pictures").mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(folder / "jobs.sqlite3", timeout=2, check_same_thread=False)
-            self._database.execute(
-                "PRAGMA locking_mode = EXCLUSIVE"
-            )  # two servers would draw all of it twice
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA foreign_keys = ON")
-            (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            if version not in (0, VERSION):
-                raise CogViewError(f"{folder} is of another version, {version}: give another --data")
-            self._database.executescript(_SCHEMA)
-            self._database.execute(f"PRAGMA user_version = {VERSION}")
-            self._database.commit()
-        except (OSError, sqlite3.Error) as error:
-            if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
-                raise CogViewError(f"{folder} is used by another server: give another --data") from error
-            raise CogViewError(f"{folder} cannot hold jobs ({error}): give another --data") from error
+        with ExitStack() as held:
+            try:
+                (folder / "pictures").mkdir(parents=True, exist_ok=True)
+                held.enter_context(_hold(folder))
+                self._database = sqlite3.connect(folder / "jobs.sqlite3", check_same_thread=False)
+                held.callback(self._database.close)
+                self._database.execute("PRAGMA journal_mode = WAL")
+                self._database.execute("PRAGMA foreign_keys = ON")
+                (version,) = self._database.execute("PRAGMA user_version").fetchone()
+                if version not in (0, VERSION):
+                    raise CogViewError(f"{folder} is of another version, {version}: give another --data")
+                self._database.executescript(_SCHEMA)
+                self._database.execute(f"PRAGMA user_version = {VERSION}")
+                self._database.commit()
+            except (OSError, sqlite3.Error) as error:
+                raise CogViewError(f"{folder} cannot hold jobs ({error}): give another --data") from error
+            self._held = held.pop_all()
 
     def close(self) -> None:
         """Let go of the folder."""
         with self._lock:
-            self._database.close()
+            self._held.close()
 
     def add(self, owner: str, work: DrawJob) -> KeptJob:
         """Keep a job that was asked for."""

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from functools import partial
 from math import inf
@@ -20,6 +20,7 @@ from cogview.serving.jobs import Jobs
 from cogview.serving.messages import CannotBegin
 from cogview.serving.options import EngineOptions, ServerOptions
 
+_LOG = logging.getLogger("cogview.serving")
 _HEAD_SECONDS = 20.0  # in which the head of a request has to arrive
 _KEEP_ALIVE_SECONDS = 30
 _UNSENT_SECONDS = 30.0  # in which a reader has to take some of what is left of an answer
@@ -156,7 +157,7 @@ async def _serve(sock: socket.socket, options: ServerOptions, engines: list[Engi
         [partial(EngineLink, each) for each in engines],
         on_ready=tell_ready,
         on_hopeless=cannot,
-        log=lambda line: print(f"cogview: {line}", file=sys.stderr, flush=True),
+        log=_LOG.warning,
     )
     config = uvicorn.Config(
         application(options, jobs),
@@ -178,7 +179,7 @@ async def _serve(sock: socket.socket, options: ServerOptions, engines: list[Engi
     ending: asyncio.Task[Any] = asyncio.create_task(asked_to_end.wait())
     await asyncio.wait([serving, ending, hopeless], return_when=asyncio.FIRST_COMPLETED)
     if asked_to_end.is_set() and jobs.num_jobs:
-        print("cogview: ending what was begun; once more to end at once", file=sys.stderr, flush=True)
+        _LOG.warning("ending what was begun; once more to end at once")
         asked_to_end.clear()
         again = asyncio.create_task(asked_to_end.wait())
         await asyncio.wait(

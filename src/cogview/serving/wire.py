@@ -112,9 +112,11 @@ def parsed(model: type[Body], data: Mapping[str, Any], *, is_form: bool = False)
     try:
         return model.model_validate(given, strict=not is_form, context=TEXT if is_form else None)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        first = error.errors(include_url=False, include_context=False)[0]
         param = ".".join(map(str, first["loc"])) or None
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] not in ("missing", "value_error"):  # ours say themselves what came
+            message += f", got {_shown(first['input'])}"
         raise WireError(
             400, f"{param}: {message}" if param else message, param=param, code="invalid_value"
         ) from error
@@ -126,6 +128,13 @@ def _is_encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _shown(value: object) -> str:
+    """Return what was sent as a line tells it: long ones by their length."""
+    if isinstance(value, str) and len(value) > 60:
+        return f"{len(value):,} characters"
+    return "a list or an object" if isinstance(value, list | dict) else f"{value!r:.60}"
 
 
 def query_fields(request: Request, model: type[Body]) -> Body:

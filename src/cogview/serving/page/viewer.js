@@ -10,6 +10,9 @@ import * as settings from './settings.js';
 const NUM_CAPTIONS = 2;
 const FACTORS = [2, 4];
 
+/** Leave out of texts what differs from an earlier one by its case alone. */
+const unlike = (texts) => texts.filter((text, place) => texts.findIndex((each) => each.toLowerCase() === text.toLowerCase()) === place);
+
 /** The large view. `actions`: begin (a job), use (settings), write (a text). */
 export class Viewer {
   #dialog = byId('viewer');
@@ -234,7 +237,7 @@ export class Viewer {
       if (source !== this.source) return;
       this.results.replaceChildren(
         element('p', { class: 'eyebrow' }, t('captions')),
-        ...found.data.map(({ text }) =>
+        ...unlike(found.data.map(({ text }) => text)).map((text) =>
           element('p', { class: 'seen' }, element('span', { lang: '' }, text), button(t('takeCaption'), () => this.#take(text), { kind: 'text-button' })),
         ),
       );
