@@ -84,3 +84,16 @@ def test_a_folder_is_of_one_server_at_a_time(tmp_path: Path) -> None:
     store.add("", DrawJob(text="a fish", seeds=(1,)))
     store.close()
     JobStore(tmp_path).close()
+
+
+def test_a_long_list_drops_no_jobs_of_others(tmp_path: Path) -> None:
+    store = JobStore(tmp_path, max_jobs=4)
+
+    def ask(owner: str) -> None:
+        store.set_state(store.add(owner, DrawJob(text="a fish", seeds=(1,))).id, "done")
+
+    for owner in ["ann", *["bob"] * 10, "cat"]:
+        ask(owner)
+    store.add("dan", DrawJob(text="a fish", seeds=(1,)))  # which forgets what is too much
+    assert [len(store.history(owner)) for owner in ("ann", "bob", "cat")] == [1, 2, 1]
+    store.close()

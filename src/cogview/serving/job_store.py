@@ -104,7 +104,7 @@ class JobStore:
 
     Args:
         folder: made if missing.
-        max_jobs: more that are over are forgotten, the oldest first.
+        max_jobs: more that are over are forgotten, the oldest of the owners who have the most.
 
     Raises:
         CogViewError: the folder cannot be used.
@@ -289,9 +289,12 @@ class JobStore:
         ]
 
     def _forget_old(self) -> None:
+        """Forget the oldest of the owners who have the most: nobody's long list drops the few jobs of others."""
         with self._lock:
             old = self._database.execute(
-                "SELECT id FROM jobs WHERE state NOT IN ('waiting', 'drawing') ORDER BY number DESC LIMIT -1 OFFSET ?",
+                "SELECT id FROM (SELECT id, number, "
+                "row_number() OVER (PARTITION BY owner ORDER BY number DESC) AS place "
+                "FROM jobs WHERE state NOT IN ('waiting', 'drawing')) ORDER BY place, number DESC LIMIT -1 OFFSET ?",
                 (self._max_jobs,),
             ).fetchall()
         for (job_id,) in old:
