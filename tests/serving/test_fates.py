@@ -1,12 +1,16 @@
 """What clients are told of a job that is refused, fails, outlives its engine, or finds no room, without a model."""
 
 import asyncio
+import io
 
+import numpy as np
 import pytest
 from fake import fake_server
+from PIL import Image
 
 from cogview.serving.answers import ErrorAnswer, ImagesAnswer
 from cogview.serving.engines import MAX_DEATHS
+from cogview.serving.messages import Begin, DrawJob, Pixels
 from cogview.serving.options import ServerOptions
 
 pytestmark = pytest.mark.anyio
@@ -84,3 +88,31 @@ async def test_a_job_that_takes_too_long_is_given_up_and_its_engine_is_told() ->
         response = await served.client.post(DRAW, json=TEXT)
         assert response.status_code == 500
         assert served.engine.cancelled == [each.number for each in served.engine.begun]
+
+
+async def test_what_changes_nothing_is_let_pass_and_told() -> None:
+    async with fake_server() as served:
+        body = TEXT | {"canddates": 4, "moderation": "low", "style": None, "x" * 500: 1}
+        answer = (await served.client.post(DRAW, json=body)).json()
+        assert ImagesAnswer.model_validate(answer).ignored == ["canddates", "moderation", "x" * 40]
+        many = TEXT | {f"field-{number}": number for number in range(100)}
+        assert len((await served.client.post(DRAW, json=many)).json()["ignored"]) == 20
+        assert "ignored" not in (await served.client.post(DRAW, json=TEXT)).json()
+
+
+async def test_a_variation_goes_on_from_the_upper_rows() -> None:
+    async with fake_server() as served:
+        file = io.BytesIO()
+        Image.new("RGB", (40, 20)).save(file, "PNG")
+        answer = await served.client.post(
+            "/v1/images/edits", data=TEXT, files={"image": ("a.png", file.getvalue(), "image/png")}
+        )
+        assert answer.status_code == 200
+        begun = [each for each in served.engine.commands if isinstance(each, Begin)]
+        work = begun[0].job
+        assert isinstance(work, DrawJob)
+        assert isinstance(work.mask, Pixels)
+        rows = np.asarray(work.mask.image())
+        assert rows.shape == (20, 40)
+        assert not rows[:4].any()
+        assert (rows[4:] == 255).all()

@@ -332,7 +332,7 @@ async def test_decoded_pictures_count_for_as_long_as_their_request_lives() -> No
 
 
 async def test_pictures_of_jobs_that_wait_are_bounded() -> None:
-    async with fake_server(ServerOptions(max_job_bytes=1000, max_client_share=1.0)) as served:
+    async with fake_server(ServerOptions(max_job_bytes=1500, max_client_share=1.0)) as served:
         served.engine.is_held = True
         parts = [("image", png(16, 16)), ("prompt", PROMPT)]
         first = asyncio.ensure_future(served.client.post(EDIT, files=parts))

@@ -23,7 +23,7 @@ from cogview.serving.a1111_forms import (
     infotext,
     plain_request,
 )
-from cogview.serving.drawing import FileKind, begun, client_of, draw_job, picture_facts, told
+from cogview.serving.drawing import FileKind, begun, client_of, draw_job, picture_facts, told, varied
 from cogview.serving.jobs import Job, Queued
 from cogview.serving.messages import DrawJob, Picture, Pixels, Preview
 from cogview.serving.state import ServerState
@@ -111,7 +111,7 @@ class A1111Api:
         return await self._drawn(request, fields)
 
     async def image_to_image(self, request: Request) -> Response:
-        """Draw a part of a picture anew: where the mask is white, or scattered codes without one."""
+        """Draw a part of a picture anew: where the mask is white, or the lower part without one."""
         fields = parsed(ImageToImageRequest, await self._large_body(request), is_form=True)
         image = await self._picture(request, fields.init_images[0], "init_images")
         if fields.mask:
@@ -120,9 +120,8 @@ class A1111Api:
                 mask = Pixels.of(ImageChops.invert(mask.image()))
             return await self._drawn(request, fields, image, mask)
         strength = fields.denoising_strength
-        return await self._drawn(
-            request, fields, image, _DENOISING_STRENGTH if strength is None else strength
-        )
+        share = _DENOISING_STRENGTH if strength is None else strength
+        return await self._drawn(request, fields, image, varied(image, share))
 
     async def progress(self, request: Request) -> Response:
         """Tell how far the first unfinished request of whoever asks is."""

@@ -95,6 +95,7 @@ class ImagesAnswer(Made):
     is_cut: bool = Field(
         False, description="Whether the text is longer than the model reads: its end is left out."
     )
+    ignored: list[str] = Field([], description="Fields of the request that change nothing here.")
 
 
 class UpscaleAnswer(Answered):

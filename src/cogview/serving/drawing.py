@@ -27,8 +27,8 @@ from cogview.serving.schemas import EditRequest, ImageRequest, Sampling, side_of
 from cogview.serving.wire import WireError
 
 MEDIA_TYPES: dict[FileFormat, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
-VARIED_SHARE = 0.9
-"""Of the codes, for a variation: with fewer drawn anew, what stands leaves little to be drawn otherwise."""
+VARIED_SHARE = 0.8
+"""Of a picture, for a variation."""
 
 _LOOK_SECONDS = 0.5  # after which is looked again whether a client is still there
 _OPTION_NAMES = ("temperature", "top_k", "top_p", "guidance", "adapter_strength", "balance_words")
@@ -175,6 +175,21 @@ def draw_job(
         mask=mask,
         is_previewed=is_previewed,
     )
+
+
+def varied(image: Pixels, share: float = VARIED_SHARE) -> Pixels:
+    """Return the mask of a variation: all below the upper rows, which say what the rest goes on from.
+
+    Codes that stand scattered leave blotches of their ground on a new one.
+
+    Args:
+        image: that is varied.
+        share: of it that is drawn anew.
+    """
+    width, height = image.size
+    num_kept = round(height * (1 - share))
+    data = bytes(width * num_kept) + b"\xff" * (width * (height - num_kept))
+    return Pixels(mode="L", size=image.size, data=data)
 
 
 def settings_of(facts: ModelFacts, job: DrawJob) -> dict[str, Any]:

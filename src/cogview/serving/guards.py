@@ -26,6 +26,7 @@ from cogview.serving.wire import WireError
 LOG = logging.getLogger("cogview.serving")
 
 _OPEN_PATHS = ("/livez", "/readyz", "/", "/favicon.ico", "/openapi.json")
+_POLLED_PATHS = ("/livez", "/readyz", "/metrics")
 _OPEN_FOLDERS = ("/page/", "/files/", "/pictures/")
 _API_FOLDERS = ("/v1/", "/sdapi/", "/api/")
 SECURITY_HEADERS = {
@@ -120,7 +121,8 @@ class Guards:
         finally:
             seconds = time.monotonic() - started
             self._on_answer(scope, status, seconds)
-            LOG.info(
+            LOG.log(
+                logging.DEBUG if scope["path"] in _POLLED_PATHS and status < 500 else logging.INFO,
                 "request",
                 extra={
                     "request_id": number,

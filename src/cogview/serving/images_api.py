@@ -13,7 +13,6 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from cogview.serving.drawing import (
     MEDIA_TYPES,
-    VARIED_SHARE,
     FileKind,
     adapter_of,
     begun,
@@ -21,6 +20,7 @@ from cogview.serving.drawing import (
     draw_job,
     picture_facts,
     told,
+    varied,
 )
 from cogview.serving.jobs import Job, LogEvent, Queued
 from cogview.serving.messages import (
@@ -78,7 +78,7 @@ class ImagesApi:
         elif fields.region is not None:
             mask = fields.region
         else:
-            mask = VARIED_SHARE
+            mask = varied(image)
         return await self._drawn(request, fields, "image_edit", image, mask)
 
     async def upscale(self, request: Request) -> Response:
@@ -297,6 +297,8 @@ class _Drawn:
         accepted = self.job.accepted
         if accepted is not None and accepted.unknown_words:
             answer["unknown_words"] = list(accepted.unknown_words)
+        if self.fields.ignored:
+            answer["ignored"] = list(self.fields.ignored)
         if accepted is not None and accepted.is_cut:
             answer["is_cut"] = True
         return answer

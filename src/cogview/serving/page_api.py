@@ -14,13 +14,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from cogview.generation.fair_queue import Client
 from cogview.serving.drawing import (
-    VARIED_SHARE,
     FileKind,
     begun,
     client_of,
     draw_job,
     picture_facts,
     settings_of,
+    varied,
 )
 from cogview.serving.event_log import EventLog
 from cogview.serving.job_store import JobStore, KeptJob, KeptPicture
@@ -204,7 +204,7 @@ class PageApi:
             form = await form_body(request, 2, state.options.max_body_bytes)
             fields = form_fields(form, EditRequest)
             image = await state.picture(request, form.get("image"), "image")
-            mask: Pixels | str | float = fields.region or VARIED_SHARE
+            mask: Pixels | str | float = fields.region or varied(image)
             if form.get("mask") not in (None, ""):
                 mask = await state.picture(request, form.get("mask"), "mask", is_mask=True)
             return draw_job(state.facts, state.options, fields, image, mask, is_previewed=True), fields

@@ -1,6 +1,8 @@
 """What requests may say, as clients of several APIs say it: what changes no picture is let pass."""
 
 import re
+from collections.abc import Callable
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -8,8 +10,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     StringConstraints,
     field_validator,
+    model_validator,
 )
 
 MAX_SEED = 2**53 - 2**16
@@ -33,6 +37,8 @@ def _flag(value: Any, info: Any) -> Any:
         raise ValueError("must be true or false")
     return value.lower() == "true"
 
+
+_MOST_IGNORED, _IGNORED_CHARACTERS = 20, 40
 
 TEXT = "text"
 """The context in which fields of forms, queries and headers are validated."""
@@ -65,9 +71,30 @@ def checked_text(text: str) -> str:
 
 
 class Lenient(BaseModel):
-    """Fields that are not named are let pass, and not kept: a request that waits would hold all of its JSON."""
+    """Fields that are not named are let pass, and not kept: a request that waits would hold all of its JSON.
+
+    Attributes:
+        ignored: names of some of them.
+    """
 
     model_config = ConfigDict(extra="ignore")
+
+    _ignored: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Return what was let pass."""
+        return self._ignored
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _note_ignored(cls, data: Any, handler: Callable[[Any], Any]) -> Any:
+        made = handler(data)
+        if isinstance(data, dict):
+            names = (name for name in data if name not in cls.model_fields and data[name] is not None)
+            shown = (name[:_IGNORED_CHARACTERS].encode(errors="replace").decode() for name in names)
+            made._ignored = tuple(islice(shown, _MOST_IGNORED))
+        return made
 
 
 class Sampling(Lenient):

@@ -260,7 +260,7 @@ export class Viewer {
       this.text.focus();
       return;
     }
-    this.#edit(text, { region: 0.9 });
+    this.#edit(text, {});
   }
 
   #redraw() {
