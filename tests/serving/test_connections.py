@@ -76,18 +76,33 @@ def test_a_reader_who_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
     asyncio.run(ask())
 
 
-def test_a_reader_who_is_slow_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_UNSENT_SECONDS", 0.1)
+class _Slow(asyncio.Transport):
+    """A transport of which a test says how much is not sent."""
 
-    async def ask() -> None:
-        async with _listening(limit=5) as (port, _):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**16)
-            writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            num = 0
-            while part := await reader.read(2**18):
-                num += len(part)
-                await asyncio.sleep(0.02)
-            assert num > LARGE
-            writer.close()
+    num_unsent = 0
+    is_given_up = False
 
-    asyncio.run(ask())
+    def get_write_buffer_size(self) -> int:
+        return self.num_unsent
+
+    def is_closing(self) -> bool:
+        return True
+
+    def abort(self) -> None:
+        self.is_given_up = True
+
+
+def test_a_reader_is_given_up_only_when_nothing_more_is_taken() -> None:
+    async def look() -> None:
+        config = uvicorn.Config(_app, lifespan="off", log_config=None)
+        config.load()
+        transport = _Slow()
+        protocol = server._Protocol(config, ServerState(), {})
+        protocol.connection_made(transport)
+        given_up = []
+        for transport.num_unsent in (300, 200, 100, 100):
+            protocol._look()
+            given_up.append(transport.is_given_up)
+        assert given_up == [False, False, False, True]
+
+    asyncio.run(look())
