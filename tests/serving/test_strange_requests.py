@@ -5,6 +5,7 @@ import base64
 import logging
 import sys
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from fake import fake_server
@@ -97,5 +98,51 @@ def test_a_picture_counts_with_its_pixels_whichever_way_it_came(way: str) -> Non
                 answer = await served.client.post("/sdapi/v1/img2img", json=body)
             assert answer.status_code == 413
             assert not served.engine.commands
+
+    asyncio.run(ask())
+
+
+def test_an_address_has_not_all_places() -> None:
+    async def ask() -> None:
+        async with fake_server(ServerOptions(max_connections=4)) as served:
+            served.engine.is_held = True
+            body = {"prompt": "a red circle"}
+            asking = [
+                asyncio.ensure_future(served.client.post("/v1/images/generations", json=body))
+                for _ in range(2)
+            ]
+            await served.engine.holds(2)
+            refused = await served.client.post("/v1/images/generations", json=body)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "2")
+            served.engine.release()
+            assert [each.status_code for each in await asyncio.gather(*asking)] == [200, 200]
+            served.engine.is_held = False
+            assert (await served.client.post("/v1/images/generations", json=body)).status_code == 200
+
+    asyncio.run(ask())
+
+
+def test_jobs_are_of_a_key_and_a_name_and_without_a_name_of_whoever_knows_them(tmp_path: Path) -> None:
+    async def ask() -> None:
+        options = ServerOptions(api_keys=("one", "other"), data=tmp_path / "served")
+        async with fake_server(options) as served:
+
+            def of(key: str, name: str = "") -> dict[str, str]:
+                return {"Authorization": f"Bearer {key}"} | ({"X-Client": name} if name else {})
+
+            body = {"prompt": "a red circle"}
+            mine = (await served.client.post("/api/jobs", json=body, headers=of("one", "ann"))).json()["id"]
+            nobodys = (await served.client.post("/api/jobs", json=body, headers=of("one"))).json()["id"]
+            for headers in (of("other", "ann"), of("one", "bob"), of("one")):
+                assert (await served.client.delete(f"/api/jobs/{mine}", headers=headers)).status_code == 403
+                assert (await served.client.get("/api/jobs", headers=headers)).json()["data"] == []
+            (found,) = (await served.client.get("/api/jobs", headers=of("one", "ann"))).json()["data"]
+            assert found["id"] == mine
+            assert (
+                await served.client.delete(f"/api/jobs/{nobodys}", headers=of("other"))
+            ).status_code == 204
+            assert (
+                await served.client.delete(f"/api/jobs/{mine}", headers=of("one", "ann"))
+            ).status_code == 204
 
     asyncio.run(ask())

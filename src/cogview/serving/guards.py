@@ -11,7 +11,8 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -65,6 +66,7 @@ class Guards:
         self._on_answer = on_answer
         self._keys = [hashlib.sha256(key.encode()).digest() for key in options.api_keys]
         self._memory = Memory(options.max_upload_bytes)
+        self._num_open: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Guard a request."""
@@ -99,7 +101,7 @@ class Guards:
             try:
                 self._check_origin(headers)
                 scope["state"]["client"] = self._client_of(scope, headers)
-                with self._memory.share() as held:
+                with self._memory.share() as held, self._place_for(scope):
                     scope["state"]["held"] = held
                     await self._app(scope, self._limited(headers, receive, held), sending)
             except WireError as error:
@@ -152,6 +154,24 @@ class Guards:
             raise WireError(
                 403, "pages of other sites are refused (--cors-origin)", code="origin_not_allowed"
             )
+
+    @contextlib.contextmanager
+    def _place_for(self, scope: Scope) -> Iterator[None]:
+        """Count a request among those of its address, which may not have all places.
+
+        Raises:
+            WireError: it has as many as it may.
+        """
+        address = (scope.get("client") or ("", 0))[0]
+        if self._num_open[address] >= max(self._options.max_connections // 2, 1):
+            raise WireError(429, "too many requests at once from your address", code="busy", retry_seconds=2)
+        self._num_open[address] += 1
+        try:
+            yield
+        finally:
+            self._num_open[address] -= 1
+            if not self._num_open[address]:
+                del self._num_open[address]
 
     def _client_of(self, scope: Scope, headers: Headers) -> Client:
         """Return who asks.

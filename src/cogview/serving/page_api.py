@@ -124,8 +124,9 @@ class PageApi:
     async def history(self, request: Request) -> Response:
         """List the jobs of whoever asks, the newest first."""
         query: HistoryQuery = request.state.query
+        owner = self._owner(request)
         found = await asyncio.to_thread(
-            self._store.history, self._owner(request), query.search, query.before, query.limit
+            self._store.history, owner, query.search, query.before, query.limit if owner else 0
         )
         return JSONResponse({"data": [self._shown(each) for each in found]})
 
@@ -136,8 +137,7 @@ class PageApi:
     async def delete(self, request: Request) -> Response:
         """Forget a job and its pictures."""
         kept = await self._kept(request)
-        if kept.owner != self._owner(request):
-            raise WireError(403, "it is another's", code="not_yours")
+        self._refuse_others(kept, request)
         await self._stop(kept.id)
         await asyncio.to_thread(self._store.delete, kept.id)
         return Response(status_code=204)
@@ -145,8 +145,7 @@ class PageApi:
     async def stop(self, request: Request) -> Response:
         """Stop a job; what is done is kept."""
         kept = await self._kept(request)
-        if kept.owner != self._owner(request):
-            raise WireError(403, "it is another's", code="not_yours")
+        self._refuse_others(kept, request)
         await self._stop(kept.id)
         return JSONResponse(self._shown(await self._kept(request)))
 
@@ -212,8 +211,19 @@ class PageApi:
         return draw_job(state.facts, state.options, plain, is_previewed=True), plain
 
     def _owner(self, request: Request) -> str:
+        """Return whose a job is: of a key and the name that the page made up; of nobody without a name."""
         headers: ClientHeader = request.state.headers
-        return headers.client
+        key, _, _ = request.state.client[0].rpartition("@")
+        return f"{key}:{headers.client}" if headers.client else ""
+
+    def _refuse_others(self, kept: KeptJob, request: Request) -> None:
+        """Refuse what is not for others than a job's owner; who owns none is who knows its name.
+
+        Raises:
+            WireError: it is another's.
+        """
+        if kept.owner and kept.owner != self._owner(request):
+            raise WireError(403, "it is another's", code="not_yours")
 
     async def _kept(self, request: Request) -> KeptJob:
         kept = await asyncio.to_thread(self._store.job, request.path_params["id"])
