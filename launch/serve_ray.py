@@ -165,7 +165,7 @@ def run(
         cors_origin: as for `cogview serve`.
         data: folder of the page's history and pictures, on this machine.
         dtype: of the weights, as for `cogview generate`.
-        max_batch: pictures that an engine works on at once, at most.
+        max_batch: pictures that an engine works on at once; a quarter more for clients who have none.
         memory: of an engine's process, such as 6GiB.
         cache: what keys and values are held in; float16 halves them.
     """

@@ -57,7 +57,7 @@ def run(
         devices: several of them, such as cuda:0 cuda:1, with an engine on each.
         engines: on each device; on a CPU they share its cores.
         dtype: of the weights, as for `cogview generate`.
-        max_batch: pictures that an engine works on at once, at most.
+        max_batch: pictures that an engine works on at once; a quarter more for clients who have none.
         memory: of an engine's process, such as 6GiB.
         cache: what keys and values are held in; float16 halves them.
         max_waiting: candidates of all clients that wait or are drawn; whoever asks for more is told to come back.

@@ -54,7 +54,6 @@ from cogview.serving.suggestions import suggestions
 PREVIEWS = PreviewOptions(per_second=10, max_share=0.05, is_prompt=True)
 _WAIT_SECONDS = 0.5
 _MOST_WORDS = 500
-_RESERVED_SHARE = 4  # one of so many places is kept for clients who have none
 
 
 class EngineProcess:
@@ -134,7 +133,7 @@ class EngineProcess:
             grid=(template.grid_rows, template.grid_columns),
             guidance=pipeline.guidance,
             top_p=pipeline.top_p,
-            max_batch=self._engine.max_batch,
+            max_batch=self._options.max_batch,
             styles=tuple(parts.names_for("style", "text-to-image")),
             captioners=tuple(pipeline.captioner_names),
             magnifiers=tuple(pipeline.magnifier_names),
@@ -212,7 +211,7 @@ class EngineProcess:
         with Studio(
             previews=PREVIEWS,
             num_places=max_batch,
-            num_reserved=max_batch // _RESERVED_SHARE,
+            num_reserved=self._options.num_reserved,
             max_decoded=os.cpu_count() if self._pipeline.device.type == "cpu" else None,
             shows_rest=False,
         ) as self._studio:
@@ -334,7 +333,7 @@ def main() -> None:
             options.model,
             options.device,
             options.dtype,
-            max_batch=options.max_batch,
+            max_batch=options.max_batch + options.num_reserved,
             memory=options.memory,
             cache=options.cache,
         )

@@ -333,8 +333,8 @@ class _Drawn:
             return sse({"type": completed, **content}, event=completed)
         if isinstance(event, Preview):
             number = nums_partial.get(event.candidate, 0)
-            # The first picture's alone, evenly spread over its codes.
-            if event.candidate or number >= num_partial or event.share * (num_partial + 1) < number + 1:
+            # The first picture's alone: one as soon as there is something to see, then evenly spread over its codes.
+            if event.candidate or number >= num_partial or event.share * num_partial < number:
                 return b""
             nums_partial[event.candidate] = number + 1
             partial = f"{self.name}.partial_image"

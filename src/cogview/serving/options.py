@@ -13,7 +13,8 @@ class EngineOptions:
     Args:
         model: as `cogview.load` takes it.
         name: of the model, for clients.
-        device: as for `cogview.load`, as are `dtype`, `max_batch`, `memory` and `cache`.
+        device: as for `cogview.load`, as are `dtype`, `memory` and `cache`.
+        max_batch: pictures that are worked on at once; a quarter more for clients who have none.
         stuck_seconds: after so long a pass the engine counts as dead.
         num_threads: that compute on a CPU; as many as PyTorch takes by itself if None.
     """
@@ -27,6 +28,11 @@ class EngineOptions:
     cache: CacheName = "auto"
     stuck_seconds: float = 120.0
     num_threads: int | None = None
+
+    @property
+    def num_reserved(self) -> int:
+        """Return how many places there are beside `max_batch`, for clients who have none."""
+        return self.max_batch // 4
 
 
 @dataclass(frozen=True, kw_only=True)
