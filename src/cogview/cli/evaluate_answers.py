@@ -52,7 +52,8 @@ def run(
     if not draw_charts(figures, out / "charts.png"):
         charts = None
         warnings.warn(
-            "The charts are left out, for want of matplotlib: pip install 'cogview[plot]'", stacklevel=1
+            "The charts are left out, for want of matplotlib: pip install '.[plot]' in the checkout",
+            stacklevel=1,
         )
     lines = [*_lines(figures), f"figures: {out / 'figures.json'}", *([f"charts: {charts}"] if charts else [])]
     print_result({**figures, "charts": charts}, lines, json)

@@ -284,7 +284,9 @@ def _lacking(report: Mapping[str, Any]) -> list[str]:
         "The image tokenizer's figures: --images PICTURES adds them.": not report["tokenizer"],
         "Attention by layer and head: --attention adds it.": not report["attention"],
         "Loss curves: --model RUN, the folder of a training run, adds them.": not report["run"],
-        "Plots, for want of matplotlib: pip install 'cogview[plot]' adds them.": bool(drawn or report["run"])
+        "Plots, for want of matplotlib: pip install '.[plot]' in the checkout adds them.": bool(
+            drawn or report["run"]
+        )
         and importlib.util.find_spec("matplotlib") is None,
     }
     return [line for line, is_lacking in lines.items() if is_lacking]

@@ -261,7 +261,7 @@ def _write(out: Path, backbone: str, result: dict[str, Any], as_json: bool) -> N
         f"{result['num_problems']:,} pictures left out" + (":" if result["problems"] else ""),
         *(f"  {each['where']}: {each['reason']}" for each in result["problems"]),
         *([f"  and {not_listed:,} more"] if not_listed else []),
-        *(["no plots, for want of matplotlib: pip install 'cogview[plot]'"] if not plots else []),
+        *(["no plots, for want of matplotlib: pip install '.[plot]' in the checkout"] if not plots else []),
         *(str(path) for path in (*written.values(), *plots)),
     ]
     print_result(result, [*lines, "", *more], as_json)

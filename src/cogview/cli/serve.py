@@ -75,7 +75,7 @@ def run(
         from cogview.serving.server import listening_socket, serve
     except ImportError as error:
         raise UsageError(
-            f"serving needs further packages ({error.name} is missing): pip install 'cogview[serve]'"
+            f"serving needs further packages ({error.name} is missing): pip install '.[serve]' in the checkout"
         ) from error
     options = replace(
         server_options(host, api_key, api_key_file, allowed_host, cors_origin, data),
