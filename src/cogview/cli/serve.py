@@ -66,10 +66,11 @@ def run(
         log_format: of the log's lines on stderr.
         quiet: leave out of the log what is no warning.
     """
-    if max_waiting < 1 or max_connections < 1 or not 0 <= drain_seconds < 1e6:
-        raise UsageError(
-            "--max-waiting and --max-connections must be at least 1, and --drain-seconds 0 or more"
-        )
+    for name, number in (("max-waiting", max_waiting), ("max-connections", max_connections)):
+        if number < 1:
+            raise UsageError(f"--{name} must be at least 1, got {number}")
+    if not 0 <= drain_seconds < 1e6:
+        raise UsageError(f"--drain-seconds must be 0 or more, got {drain_seconds}")
     try:
         from cogview.serving.logs import set_up_logs
         from cogview.serving.server import listening_socket, serve

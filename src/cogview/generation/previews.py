@@ -1,7 +1,7 @@
 """Previews: pictures that are still drawn, as far as they are, without costing more than a small share of the time.
 
 Codes come row by row, so what is drawn of a picture only ever grows downwards. Each preview decodes the rows that are
-new, those of all pictures in one batch, and what is not drawn yet is plain grey.
+new, and what is not drawn yet is plain grey.
 
 Letters of the shapes: n codes, r s rows and columns of them.
 """
@@ -197,8 +197,14 @@ class Previews(Generic[Key]):
         longest = max(stop - start for start, stop in self._spans(growing))
         return min(-(-longest // _ROWS_AT_ONCE) * _ROWS_AT_ONCE, self._grid[0])
 
+    def _images(self, bands: Int64[Tensor, "b r s"]) -> list[Image.Image]:
+        """Return the pictures of bands, on a CPU one by one: a kernel is made ready for each new size of a batch."""
+        size = 1 if self._tokenizer.device.type == "cpu" else len(bands)
+        batches = [bands[start : start + size] for start in range(0, len(bands), size)]
+        return [image for batch in batches for image in tensor_to_images(self._tokenizer.decode(batch))]
+
     def _decode(self, growing: list[_Growing]) -> int:
-        """Decode the rows that are new, those of all pictures as one batch of bands, and return how many they are."""
+        """Decode the rows that are new, those of each picture as a band, and return how many they are."""
         num_rows = self._grid[0]
         factor = self._tokenizer.downsampling_factor
         spans, height = self._spans(growing), self._height(growing)
@@ -211,7 +217,7 @@ class Previews(Generic[Key]):
                 is_absent = band[row] < 0
                 band[row, is_absent] = band[row - 1, is_absent] if row else band[band >= 0][-1]
             bands.append(torch.from_numpy(band))
-        images = tensor_to_images(self._tokenizer.decode(torch.stack(bands)))
+        images = self._images(torch.stack(bands))
         for each, image, (first, _), start in zip(growing, images, spans, starts, strict=True):
             is_drawn = each.codes[start : start + height] >= 0
             is_drawn[: (first + 1 if first else 0) - start] = False  # only stands above

@@ -14,6 +14,8 @@ const FACTORS = [2, 4];
 const unlike = (texts) => texts.filter((text, place) => texts.findIndex((each) => each.toLowerCase() === text.toLowerCase()) === place);
 
 /** The large view. `actions`: begin (a job), use (settings), write (a text). */
+const settingsOf = ({ is_plain: _, ...settings }) => JSON.stringify(settings, null, 2);
+
 export class Viewer {
   #dialog = byId('viewer');
   #sources = [];
@@ -176,7 +178,7 @@ export class Viewer {
     return [
       this.download,
       button(t('useSettings'), () => this.actions.use(source), { kind: 'quiet', icon: 'settings' }),
-      button(t('copySettings'), () => copy(JSON.stringify(source.facts, null, 2), t('copied')), { kind: 'quiet', icon: 'copy' }),
+      button(t('copySettings'), () => copy(settingsOf(source.facts), t('copied')), { kind: 'quiet', icon: 'copy' }),
       source.isShared ? button(t('share'), () => this.#share(), { kind: 'quiet', icon: 'link' }) : null,
     ];
   }
