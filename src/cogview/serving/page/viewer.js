@@ -13,9 +13,10 @@ const FACTORS = [2, 4];
 /** Leave out of texts what differs from an earlier one by its case alone. */
 const unlike = (texts) => texts.filter((text, place) => texts.findIndex((each) => each.toLowerCase() === text.toLowerCase()) === place);
 
-/** The large view. `actions`: begin (a job), use (settings), write (a text). */
-const settingsOf = ({ is_plain: _, ...settings }) => JSON.stringify(settings, null, 2);
+/** What draws a picture again, for other programs. */
+const settingsOf = ({ is_plain: _, ...rest } = {}) => JSON.stringify(rest, null, 2);
 
+/** The large view. `actions`: begin (a job), use (settings), write (a text). */
 export class Viewer {
   #dialog = byId('viewer');
   #sources = [];
