@@ -17,6 +17,8 @@ from cogview.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 SHORT = ["--training.num-steps", "2", "--training.log-every-steps", "1", "--training.device", "cpu"]
+TRAINING = ("kubernetes.yaml", "slurm.sbatch", "torchrun.sh")
+"""In `launch/`; what is there besides is for serving."""
 
 
 def test_two_processes_train_a_model_that_one_draws_with(
@@ -91,7 +93,7 @@ def commands_of(text: str) -> list[list[str]]:
 
 @pytest.mark.parametrize(
     "path",
-    [*sorted((ROOT / "launch").iterdir()), ROOT / "docs" / "many-devices.md"],
+    [*(ROOT / "launch" / name for name in TRAINING), ROOT / "docs" / "many-devices.md"],
     ids=lambda path: path.name,
 )
 def test_the_commands_that_start_many_processes_are_understood(
