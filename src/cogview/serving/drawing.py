@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -237,40 +238,38 @@ async def told(
     Raises:
         WireError: it was refused, or failed, or its client has left.
     """
-    events = job.log.read()
-    following: asyncio.Task[tuple[int, LogEvent]] | None = None
     quiet_since = looked_at = time.monotonic()
     try:
-        while True:
-            following = following or asyncio.ensure_future(anext(events))
-            done, _ = await asyncio.wait([following], timeout=_LOOK_SECONDS)
-            if time.monotonic() - looked_at >= _LOOK_SECONDS:  # however much is told
-                looked_at = time.monotonic()
-                if await request.is_disconnected():
-                    raise WireError(499, "the client has left", code="client_left")
-            if not done:
-                if time.monotonic() - quiet_since >= quiet_seconds:
-                    quiet_since = time.monotonic()
+        async with aclosing(job.log.read(quiet_seconds=_LOOK_SECONDS)) as events:
+            async for each in events:
+                now = time.monotonic()
+                if now - looked_at >= _LOOK_SECONDS:  # however much is told
+                    looked_at = now
+                    if await request.is_disconnected():
+                        raise WireError(499, "the client has left", code="client_left")
+                if each is not None:
+                    quiet_since = now
+                    yield _checked(each[1])
+                elif now - quiet_since >= quiet_seconds:
+                    quiet_since = now
                     yield None
-                continue
-            try:
-                _, event = following.result()
-            except StopAsyncIteration:
-                return
-            following, quiet_since = None, time.monotonic()
-            if isinstance(event, Refused):
-                raise WireError(400, event.message, code="refused")
-            if isinstance(event, Broken):
-                raise WireError(
-                    500, "the picture could not be drawn; the server's log says why", code="failed"
-                )
-            if isinstance(event, Cancelled):
-                raise WireError(503, "the server ends: try again soon", code="draining", retry_seconds=5)
-            yield event
     finally:
-        if following is not None:
-            following.cancel()
         jobs.cancel(job)
+
+
+def _checked(event: LogEvent) -> LogEvent:
+    """Return an event, unless it says that nothing comes of its job.
+
+    Raises:
+        WireError: it does.
+    """
+    if isinstance(event, Refused):
+        raise WireError(400, event.message, code="refused")
+    if isinstance(event, Broken):
+        raise WireError(500, "the picture could not be drawn; the server's log says why", code="failed")
+    if isinstance(event, Cancelled):
+        raise WireError(503, "the server ends: try again soon", code="draining", retry_seconds=5)
+    return event
 
 
 def client_of(request: Request, user: str | None = None) -> Client:

@@ -176,12 +176,12 @@ class EngineProcess:
         model = self._pipeline.model
         task = PictureTask.of(model, options, len(job.seeds), job.keep, min(job.seeds))
         (asked,) = task.asked([job.text], job.seeds)
-        pieces = model.text_tokenizer.encode(asked.words[0])
+        num_pieces, most = len(asked.pieces[0]), task.max_text_pieces
         accepted = Accepted(
             text=asked.words[0],
             unknown_words=tuple(model.unknown_words([job.text], options.adapter)),
-            is_cut=len(pieces) > task.max_text_pieces,
-            num_pieces=min(len(asked.pieces[0]), task.max_text_pieces),
+            is_cut=num_pieces > most,
+            num_pieces=min(num_pieces, most),
             num_codes=task.num_codes(len(job.seeds)),
         )
         return Order(task=task, asked=asked, client=command.client, is_previewed=job.is_previewed), accepted

@@ -35,11 +35,14 @@ class EventLog(Generic[Event]):
         """Drop events that say nothing any more."""
         self._events = [each for each in self._events if not is_outdated(each[1])]
 
-    async def read(self, after: int = -1) -> AsyncGenerator[tuple[int, Event], None]:
+    async def read(
+        self, after: int = -1, quiet_seconds: float | None = None
+    ) -> AsyncGenerator[tuple[int, Event] | None, None]:
         """Yield events with their numbers, until the last.
 
         Args:
             after: the number of the last that is known already.
+            quiet_seconds: None is yielded when nothing came for so long; never if None.
         """
         self.num_readers += 1
         try:
@@ -50,6 +53,10 @@ class EventLog(Generic[Event]):
                     yield number, event
                     if self._is_last(event):
                         return
-                await changed.wait()
+                try:
+                    async with asyncio.timeout(quiet_seconds):
+                        await changed.wait()
+                except TimeoutError:
+                    yield None
         finally:
             self.num_readers -= 1

@@ -20,7 +20,6 @@ from cogview.serving.drawing import (
     draw_job,
     picture_facts,
     told,
-    varied,
 )
 from cogview.serving.jobs import Job, LogEvent, Queued
 from cogview.serving.messages import (
@@ -69,16 +68,7 @@ class ImagesApi:
         form = await self._form(request, 17)
         fields = form_fields(form, EditRequest)
         (image,) = await self._images(request, form)
-        mask: Pixels | str | float | None = None
-        masks = [each for each in form.getlist("mask") if each != ""]
-        if len(masks) > 1:
-            raise WireError(400, f"send one mask, got {len(masks)}", param="mask", code="invalid_image")
-        if masks:
-            mask = await self._state.picture(request, masks[0], "mask", is_mask=True)
-        elif fields.region is not None:
-            mask = fields.region
-        else:
-            mask = varied(image)
+        mask = await self._state.mask(request, form, fields, image)
         return await self._drawn(request, fields, "image_edit", image, mask)
 
     async def upscale(self, request: Request) -> Response:
@@ -305,22 +295,33 @@ class _Drawn:
 
     async def streamed(self, num_partial: int) -> AsyncGenerator[bytes, None]:
         """Yield the answer's events."""
-        nums_partial: dict[int, int] = {}
+        num_shown = 0
         is_begun = False
         try:
             async with aclosing(told(self.state.jobs, self.job, self.request)) as events:
                 async for event in events:
-                    data = await self._event(event, nums_partial, num_partial)
-                    if data:
-                        is_begun = True
-                        yield data
+                    if isinstance(event, Preview):
+                        # The first picture's alone: one as soon as there is something to see, then evenly spread over
+                        # its codes.
+                        if (
+                            event.candidate
+                            or num_shown >= num_partial
+                            or event.share * num_partial < num_shown
+                        ):
+                            continue
+                        data = await self._partial(event, num_shown)
+                        num_shown += 1
+                    else:
+                        data = await self._event(event)
+                    is_begun = True
+                    yield data
             yield b"data: [DONE]\n\n"
         except WireError as error:
             if not is_begun:
                 raise
             yield sse({"type": "error", **error.content}, event="error")
 
-    async def _event(self, event: LogEvent | None, nums_partial: dict[int, int], num_partial: int) -> bytes:
+    async def _event(self, event: LogEvent | None) -> bytes:
         if event is None:
             return sse_comment("still here")
         if isinstance(event, Queued):
@@ -331,22 +332,17 @@ class _Drawn:
             datum = await self.datum(event, "b64_json")  # events have no urls
             content = self.common_of_event() | datum | {"usage": self.usage()}
             return sse({"type": completed, **content}, event=completed)
-        if isinstance(event, Preview):
-            number = nums_partial.get(event.candidate, 0)
-            # The first picture's alone: one as soon as there is something to see, then evenly spread over its codes.
-            if event.candidate or number >= num_partial or event.share * num_partial < number:
-                return b""
-            nums_partial[event.candidate] = number + 1
-            partial = f"{self.name}.partial_image"
-            data = await self.kind.file(event.pixels)
-            content = {
-                "type": partial,
-                "b64_json": base64.b64encode(data).decode(),
-                "partial_image_index": number,
-                **self.common_of_event(),
-            }
-            return sse(content, event=partial)
         return sse_comment("accepted")
+
+    async def _partial(self, preview: Preview, number: int) -> bytes:
+        partial = f"{self.name}.partial_image"
+        content = {
+            "type": partial,
+            "b64_json": base64.b64encode(await self.kind.file(preview.pixels)).decode(),
+            "partial_image_index": number,
+            **self.common_of_event(),
+        }
+        return sse(content, event=partial)
 
 
 async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:

@@ -5,7 +5,7 @@ import base64
 import logging
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -20,12 +20,11 @@ from cogview.serving.drawing import (
     draw_job,
     picture_facts,
     settings_of,
-    varied,
 )
 from cogview.serving.event_log import EventLog
 from cogview.serving.job_store import JobStore, KeptJob, KeptPicture
 from cogview.serving.jobs import Busy, Cancelled, Draining, Job, Queued
-from cogview.serving.messages import Accepted, Broken, DrawJob, Ended, Picture, Pixels, Preview, Refused
+from cogview.serving.messages import Accepted, Broken, DrawJob, Ended, Picture, Preview, Refused
 from cogview.serving.schemas import (
     ClientHeader,
     EditRequest,
@@ -108,8 +107,6 @@ class PageApi:
         """Take a job."""
         work, fields = await self._work(request)
         owner = self._owner(request)
-        if self._state.jobs.is_draining:
-            raise WireError(503, "the server ends: try again soon", code="draining", retry_seconds=5)
         client = client_of(request, fields.user or owner)
         job = begun(self._state.jobs, work, client)
         try:
@@ -177,24 +174,13 @@ class PageApi:
                 yield sse({"type": "picture", **self._shown_picture(kept.id, picture)})
             yield sse({"type": kept.state if kept.state in _LAST else "failed", "message": kept.message})
             return
-        reading = live.log.read(after)
-        following: asyncio.Task[tuple[int, dict[str, Any]]] | None = None
-        try:
-            while True:
-                following = following or asyncio.ensure_future(anext(reading))
-                done, _ = await asyncio.wait([following], timeout=_QUIET_SECONDS)
-                if not done:
+        async with aclosing(live.log.read(after, _QUIET_SECONDS)) as events:
+            async for each in events:
+                if each is None:
                     yield sse_comment("still here")
-                    continue
-                try:
-                    number, event = following.result()
-                except StopAsyncIteration:
-                    return
-                following = None
-                yield sse(event, number=f"{self._boot}-{number}")
-        finally:
-            if following is not None:
-                following.cancel()
+                else:
+                    number, event = each
+                    yield sse(event, number=f"{self._boot}-{number}")
 
     async def _work(self, request: Request) -> tuple[DrawJob, ImageRequest]:
         """Return what is asked for, in JSON or, with pictures, in a form."""
@@ -203,9 +189,7 @@ class PageApi:
             form = await form_body(request, 2, state.options.max_body_bytes)
             fields = form_fields(form, EditRequest)
             image = await state.picture(request, form.get("image"), "image")
-            mask: Pixels | str | float = fields.region or varied(image)
-            if form.get("mask") not in (None, ""):
-                mask = await state.picture(request, form.get("mask"), "mask", is_mask=True)
+            mask = await state.mask(request, form, fields, image)
             return draw_job(state.facts, state.options, fields, image, mask, is_previewed=True), fields
         plain = parsed(GenerationRequest, await json_body(request))
         return draw_job(state.facts, state.options, plain, is_previewed=True), plain
@@ -286,8 +270,9 @@ class PageApi:
             if live.job is None:
                 live.job = await self._begun_again(live)
             if live.job is not None:
-                async for _, event in live.job.log.read():
-                    await self._take(live, event)
+                async for each in live.job.log.read():
+                    assert each is not None, "it waits for as long as it takes"
+                    await self._take(live, each[1])
             else:
                 await self._end(live, "cancelled" if live.is_stopped else "done", "")
         except Exception:

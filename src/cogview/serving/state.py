@@ -5,12 +5,15 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from starlette.datastructures import FormData
 from starlette.requests import Request
 
+from cogview.serving.drawing import varied
 from cogview.serving.jobs import Jobs
 from cogview.serving.memory import Held
 from cogview.serving.messages import ModelFacts, Pixels
 from cogview.serving.options import ServerOptions
+from cogview.serving.schemas import EditRequest
 from cogview.serving.temporary_files import TemporaryFiles
 from cogview.serving.uploads import in_decoder, reduced, uploaded
 from cogview.serving.wire import WireError
@@ -61,6 +64,27 @@ class ServerState:
         """
         found = await uploaded(value, name, self.options.max_image_pixels, is_mask=is_mask)
         return await self.held(request, found.pixels)
+
+    async def mask(
+        self, request: Request, form: FormData, fields: EditRequest, image: Pixels
+    ) -> Pixels | str:
+        """Return what of a picture is drawn anew: a mask, a region, or what a variation leaves to be drawn.
+
+        Args:
+            request: that holds it.
+            form: of the request.
+            fields: of the form.
+            image: that is drawn anew.
+
+        Raises:
+            WireError: there are several masks, or it is no picture that is taken.
+        """
+        masks = [each for each in form.getlist("mask") if each != ""]
+        if len(masks) > 1:
+            raise WireError(400, f"send one mask, got {len(masks)}", param="mask", code="invalid_image")
+        if masks:
+            return await self.picture(request, masks[0], "mask", is_mask=True)
+        return fields.region or varied(image)
 
     async def held(self, request: Request, pixels: Pixels) -> Pixels:
         """Return a picture, no larger than is of use to the model, which a request holds from now on.
