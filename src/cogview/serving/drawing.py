@@ -1,6 +1,7 @@
 """From a request's fields to a job, and from what is told of it to pictures in files."""
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import AsyncGenerator
@@ -185,10 +186,10 @@ def varied(image: Pixels, share: float = VARIED_SHARE) -> Pixels:
 
     Args:
         image: that is varied.
-        share: of it that is drawn anew.
+        share: of it that is drawn anew; at least a sixteenth, which is a row of codes, is.
     """
     width, height = image.size
-    num_kept = round(height * (1 - share))
+    num_kept = height - math.ceil(height * max(share, 1 / 16))
     data = bytes(width * num_kept) + b"\xff" * (width * (height - num_kept))
     return Pixels(mode="L", size=image.size, data=data)
 
