@@ -9,7 +9,8 @@ from pathlib import Path
 from cogview.data.captions import captions
 from cogview.data.config import DefaultDataConfig, Style
 from cogview.data.icons import Icons
-from cogview.data.scenes import Placement, Scene, draw_scene, make_scene
+from cogview.data.scene_maker import make_scene
+from cogview.data.scenes import Placement, Scene, draw_scene
 from cogview.data.world import GROUNDS, known_codes
 
 CODES = known_codes(6)

@@ -10,7 +10,8 @@ import pytest
 from cogview.data.captions import ENGLISH_NUMBERS, STYLE_WORDS, captions
 from cogview.data.config import DefaultDataConfig, Language, Style
 from cogview.data.icons import IconWords
-from cogview.data.scenes import Kind, Placement, Scene, make_scene
+from cogview.data.scene_maker import make_scene
+from cogview.data.scenes import Kind, Placement, Scene
 from cogview.data.world import GROUNDS, scene_objects
 from cogview.errors import UsageError
 

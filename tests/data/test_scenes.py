@@ -11,6 +11,7 @@ import pytest
 
 from cogview.data.config import HELD_OUT_STYLES, DefaultDataConfig, Split
 from cogview.data.icons import Icons
+from cogview.data.scene_maker import make_scene
 from cogview.data.scenes import (
     LARGE_CELLS,
     LATTICE_CELLS,
@@ -24,7 +25,6 @@ from cogview.data.scenes import (
     is_held_out_composition,
     is_held_out_icon,
     is_held_out_pair,
-    make_scene,
     relation_of,
     split_of,
 )
@@ -32,8 +32,10 @@ from cogview.data.world import GROUNDS, held_out_codes, known_codes, scene_objec
 from cogview.errors import UsageError
 
 CONFIG = DefaultDataConfig(icon_share=0.1)
-# The one that depends on the configuration is tested with the builder.
-SPLITS: tuple[Split, ...] = tuple(split for split in get_args(Split) if split != "held-out-drawing")
+# Those that depend on the configuration are tested with the builder, and below.
+SPLITS: tuple[Split, ...] = tuple(
+    split for split in get_args(Split) if split not in ("held-out-drawing", "held-out-colour")
+)
 NUM_SCENES = 500
 CAT, APPLE = "1f431", "1f34e"
 
@@ -219,7 +221,7 @@ def test_impossible_shares_are_refused(make: Callable[..., list[Scene]], share: 
 def test_a_split_for_which_no_scene_is_found_is_refused(
     make: Callable[..., list[Scene]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cogview.data.scenes.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("cogview.data.scene_maker.MAX_ATTEMPTS", 1)
     with pytest.raises(UsageError, match=r"no scene of split 'held-out-composition' .* use more objects"):
         make("held-out-composition", 100)
 

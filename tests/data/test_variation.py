@@ -7,7 +7,8 @@ import pytest
 
 from cogview.data.config import DefaultDataConfig, Split
 from cogview.data.icons import Icons
-from cogview.data.scenes import Scene, draw_scene, make_scene
+from cogview.data.scene_maker import make_scene
+from cogview.data.scenes import Scene, draw_scene
 from cogview.data.variation import varied
 from cogview.errors import UsageError
 

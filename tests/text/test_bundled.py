@@ -10,7 +10,7 @@ import pytest
 from cogview.cli.main import main
 from cogview.data.captions import captions
 from cogview.data.config import DefaultDataConfig
-from cogview.data.scenes import make_scene
+from cogview.data.scene_maker import make_scene
 from cogview.data.world import GROUNDS, scene_objects
 from cogview.generation.pretrained import BUNDLED_FOLDER, read_config
 from cogview.recipes import default_data

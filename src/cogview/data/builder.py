@@ -19,7 +19,8 @@ from cogview.data.captions import captions
 from cogview.data.config import HELD_OUT_STYLES, TRAINING_STYLES, DefaultDataConfig, Language, Split, Style
 from cogview.data.icons import Icons, credits_of, load_icons, packages_of
 from cogview.data.packages import CREDITS_FILE
-from cogview.data.scenes import LATTICE_CELLS, Scene, draw_scene, make_scene
+from cogview.data.scene_maker import make_scene
+from cogview.data.scenes import LATTICE_CELLS, Scene, draw_scene
 from cogview.data.world import held_out_codes, known_codes
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_json, atomic_write_text
@@ -66,6 +67,7 @@ def split_sizes(config: DefaultDataConfig) -> dict[Split, int]:
     return {
         "train": config.num_train,
         "held-out-composition": config.num_held_out_composition,
+        "held-out-colour": config.num_held_out_colour,
         "held-out-object": config.num_held_out_object,
         "held-out-style": config.num_held_out_style,
         "held-out-drawing": config.num_held_out_drawing,
@@ -94,6 +96,10 @@ def check_config(config: DefaultDataConfig) -> None:
     if config.num_held_out_drawing and len(set(config.styles)) < 2:
         raise UsageError(
             "num_held_out_drawing holds back one style of each object; wanted at least two styles"
+        )
+    if config.num_held_out_colour and not config.coloured_share:
+        raise UsageError(
+            "num_held_out_colour needs things in colours; set coloured_share, to 0.4 for instance"
         )
     if config.size_pixels < LATTICE_CELLS or config.size_pixels % LATTICE_CELLS:
         raise UsageError(

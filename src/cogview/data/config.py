@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Split = Literal["train", "held-out-composition", "held-out-object", "held-out-style", "held-out-drawing"]
+Split = Literal[
+    "train",
+    "held-out-composition",
+    "held-out-colour",
+    "held-out-object",
+    "held-out-style",
+    "held-out-drawing",
+]
 Style = Literal["noto", "twemoji", "fluent", "fluent-flat", "fluent-3d", "openmoji", "outlined"]
 Language = Literal["zh", "en"]
 
@@ -20,6 +27,8 @@ class DefaultDataConfig:
     Args:
         num_train: pictures of the train split.
         num_held_out_composition: pictures of known objects in unseen compositions.
+        num_held_out_colour: pictures of known objects, one of them at least in a colour in which training never shows
+            it, and all else as in training.
         num_held_out_object: pictures that show an object never seen in training.
         num_held_out_style: pictures in the held-out style (openmoji, CC-BY-SA-4.0); 0 leaves its package unfetched.
         num_held_out_drawing: pictures of one known object in the one of the styles in which no other split shows it; 0
@@ -31,11 +40,16 @@ class DefaultDataConfig:
         captions_per_picture: different captions of each picture, shared among the languages.
         single_cells: side of an object that stands alone, in cells of the 16 x 16 lattice, 7 to 12. Objects in company
             have 7; with 7 here too, a transformer learns each icon at one size only.
-        single_share: share of pictures of one object. The five shares need not add up to 1.
-        count_share: share of 2-4 copies of an object.
+        single_share: share of pictures of one object. The seven shares need not add up to 1.
+        count_share: share of 2 to `most_counted` copies of an object.
         relation_share: share of two objects, one left of, right of, above or below the other.
         group_share: share of 2-4 different objects.
         icon_share: share of single icons of the whole icon sets, for an image tokenizer that has to draw anything.
+        groups_share: share of two groups, each of one to three copies of an object.
+        sizes_share: share of two objects of different sizes.
+        most_counted: copies of an object at most, 2 to 6; five and six are drawn small.
+        sized_share: of the pictures of one object, the share in which it is small or big, and said to be.
+        coloured_share: of the things in a scene that may have any colour, the share that has another than its own.
         icon_cells: side of those, in cells, 7 to 12.
         varied_share: share of the training pictures whose icons are turned, mirrored, coloured otherwise and, where
             one is alone, smaller, so that a captioner learns the things and not their pixels.
@@ -48,6 +62,7 @@ class DefaultDataConfig:
 
     num_train: int = 60_000
     num_held_out_composition: int = 1_000
+    num_held_out_colour: int = 0
     num_held_out_object: int = 500
     num_held_out_style: int = 0
     num_held_out_drawing: int = 0
@@ -62,6 +77,11 @@ class DefaultDataConfig:
     relation_share: float = 0.35
     group_share: float = 0.3
     icon_share: float = 0.0
+    groups_share: float = 0.0
+    sizes_share: float = 0.0
+    most_counted: int = 4
+    sized_share: float = 0.0
+    coloured_share: float = 0.0
     icon_cells: int = 12
     varied_share: float = 0.0
     seed: int = 0

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from cogview.data import packages
+from cogview.data.colours import recoloured
 from cogview.data.config import Language, Style
 from cogview.data.packages import Package, find_package, read_json_member, read_members
 from cogview.errors import CogViewError, UsageError
@@ -89,7 +90,7 @@ class Icons:
     ) -> None:
         self._art = art
         self.words = words
-        self._rasters: dict[tuple[Style, str, int], UInt8[np.ndarray, "y x 4"]] = {}
+        self._rasters: dict[tuple[Style, str, int, str | None], UInt8[np.ndarray, "y x 4"]] = {}
         self._kept_bytes = 0
 
     @property
@@ -106,7 +107,7 @@ class Icons:
         return code in self._art.get(style, {})
 
     def draw(
-        self, style: Style, code: str, size_pixels: int, *, keep: bool = True
+        self, style: Style, code: str, size_pixels: int, colour: str | None = None, *, keep: bool = True
     ) -> UInt8[np.ndarray, "y x 4"]:
         """Return one icon as RGBA with straight alpha.
 
@@ -114,12 +115,13 @@ class Icons:
             style: a loaded style.
             code: an icon that the style has.
             size_pixels: side of the square raster, at least 1.
+            colour: a key of `colours.COLOURS` that its main colour becomes, or None for its own.
             keep: keep the raster in memory for the next call, as long as there is room.
 
         Raises:
             UsageError: the style isn't loaded or has no such icon.
         """
-        key = (style, code, size_pixels)
+        key = (style, code, size_pixels, colour)
         if key in self._rasters:
             return self._rasters[key]
         if style not in self._art:
@@ -127,6 +129,8 @@ class Icons:
         if code not in self._art[style]:
             raise UsageError(f"style {style!r} has no icon {code!r}")
         raster = _rasterize(self._art[style][code], size_pixels)
+        if colour is not None:
+            raster = recoloured(raster, colour)
         raster.setflags(write=False)
         if keep and self._kept_bytes + raster.nbytes <= MAX_KEPT_BYTES:
             self._rasters[key] = raster

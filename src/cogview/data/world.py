@@ -52,6 +52,7 @@ class SceneObject:
         measure: its Chinese measure word.
         held_out: never shown in training.
         swallowed_by: the (style, ground) pairs in which it can hardly be seen.
+        has_colours: whether it may be drawn in any of `colours.COLOURS`.
     """
 
     code: str
@@ -61,6 +62,7 @@ class SceneObject:
     measure: str
     held_out: bool
     swallowed_by: frozenset[tuple[str, str]]
+    has_colours: bool
 
 
 @cache
@@ -79,6 +81,7 @@ def scene_objects() -> dict[str, SceneObject]:
             swallowed_by=frozenset(
                 _style_and_ground(pair) for pair in row["swallowed_by"].split("|") if pair
             ),
+            has_colours=row["colours"] == "any",
         )
         for row in csv.DictReader(lines, delimiter="\t")
     ]

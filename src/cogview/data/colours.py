@@ -1,0 +1,109 @@
+"""Icons in another colour: what has most of an icon's area takes the colour that is asked for, shading and all."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+LEAST_MAIN_SHARE = 0.4
+"""Of an icon's area that one colour must have, so that the icon in another colour is a thing of that colour."""
+
+_HUES = 36
+_FULL_DEGREES, _NO_DEGREES = (
+    24.0,
+    40.0,
+)  # from the main hue: as near is of it altogether, as far is not at all
+_GREY_CHROMA, _COLOUR_CHROMA = 0.10, 0.22
+_DARKEST = 0.22  # outlines and eyes stay as they are
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colour:
+    """A colour that things are drawn in.
+
+    Args:
+        english: its English names, the usual one first.
+        chinese: its Chinese names without 色, the usual one first.
+        rgb: of what was of an icon's main colour and of mean brightness.
+    """
+
+    english: tuple[str, ...]
+    chinese: tuple[str, ...]
+    rgb: tuple[int, int, int]
+
+
+COLOURS = {
+    colour.english[0]: colour
+    for colour in (
+        Colour(english=("red",), chinese=("红",), rgb=(206, 36, 42)),
+        Colour(english=("orange",), chinese=("橙", "橘"), rgb=(238, 122, 16)),
+        Colour(english=("yellow",), chinese=("黄",), rgb=(246, 206, 28)),
+        Colour(english=("green",), chinese=("绿",), rgb=(44, 150, 62)),
+        Colour(english=("blue",), chinese=("蓝",), rgb=(34, 92, 208)),
+        Colour(english=("purple",), chinese=("紫",), rgb=(118, 56, 176)),
+        Colour(english=("pink",), chinese=("粉", "粉红"), rgb=(246, 126, 176)),
+        Colour(english=("black",), chinese=("黑",), rgb=(48, 48, 54)),
+        Colour(english=("white",), chinese=("白",), rgb=(238, 238, 242)),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Main:
+    """An icon's main colour."""
+
+    share: float
+    membership: Float32[np.ndarray, "y x"]
+    luma: Float32[np.ndarray, "y x"]
+
+
+def main_share(raster: UInt8[np.ndarray, "y x 4"]) -> float:
+    """Return the share of an icon's area that its main colour has."""
+    return _main(raster).share
+
+
+def recoloured(raster: UInt8[np.ndarray, "y x 4"], colour: str) -> UInt8[np.ndarray, "y x 4"]:
+    """Return an icon whose main colour is another.
+
+    Args:
+        raster: RGBA with straight alpha.
+        colour: a key of `COLOURS`.
+    """
+    main = _main(raster)
+    weight = main.membership * raster[..., 3]
+    mean = float((main.luma * weight).sum() / max(weight.sum(), 1e-6))
+    ratio = main.luma[..., None] / max(mean, 1e-3)
+    target = np.array(COLOURS[colour].rgb, dtype=np.float32)
+    # What is darker than the mean is a shadow of the colour, what is lighter a light on it.
+    light = np.clip((ratio - 1) / max(1 / max(mean, 1e-3) - 1, 0.5), 0, 1) * 0.8
+    shaded = target * np.minimum(ratio, 1) * (1 - light) + 255 * light
+    if colour == "black":  # shades would be lost in it
+        shaded = target + 40 * (ratio - 1)
+    rgb = raster[..., :3].astype(np.float32)
+    mixed = rgb + (shaded - rgb) * main.membership[..., None]
+    return np.concatenate([np.clip(mixed + 0.5, 0, 255).astype(np.uint8), raster[..., 3:]], axis=-1)
+
+
+def _main(raster: UInt8[np.ndarray, "y x 4"]) -> _Main:
+    rgb, alpha = raster[..., :3].astype(np.float32) / 255, raster[..., 3].astype(np.float32) / 255
+    highest, lowest = rgb.max(-1), rgb.min(-1)
+    chroma = highest - lowest
+    luma = (rgb * np.array([0.299, 0.587, 0.114], dtype=np.float32)).sum(-1)
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    spread = np.maximum(chroma, 1e-6)
+    sixth = np.where(
+        highest == red,
+        ((green - blue) / spread) % 6,
+        np.where(highest == green, (blue - red) / spread + 2, (red - green) / spread + 4),
+    )
+    hue = sixth * 60
+    is_dark = highest < _DARKEST
+    coloured = np.clip((chroma - _GREY_CHROMA) / (_COLOUR_CHROMA - _GREY_CHROMA), 0, 1) * ~is_dark
+    area = float(alpha.sum())
+    candidates = [(1 - coloured) * ~is_dark]
+    for number in range(_HUES):
+        away = np.abs((hue - number * 360 / _HUES + 180) % 360 - 180)
+        candidates.append(coloured * np.clip((_NO_DEGREES - away) / (_NO_DEGREES - _FULL_DEGREES), 0, 1))
+    shares = [float((candidate * alpha).sum()) / max(area, 1e-6) for candidate in candidates]
+    best = int(np.argmax(shares))
+    return _Main(share=shares[best], membership=candidates[best].astype(np.float32), luma=luma)
