@@ -159,7 +159,7 @@ def _compose(
         codes = rng.sample(known, number)
         if held_out:
             codes[rng.randrange(number)] = rng.choice(held_out)
-    sizes, places = [SMALL_CELLS], []
+    sizes = [SMALL_CELLS]
     if kind == "groups":
         numbers = rng.choice(
             [(first, second) for first in (1, 2, 3) for second in (1, 2, 3) if first + second > 2]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cogview.data import captions, scenes, world
+from cogview.data import captions, scene_maker, world
 from cogview.data.config import TRAINING_STYLES, DefaultDataConfig, Split
 from cogview.data.packages import EMOJIBASE, find_package, read_json_member
 from cogview.text.config import TextTokenizerConfig
@@ -112,7 +112,7 @@ def _scene_captions(run: TextTokenizerRun) -> Iterator[str]:
     splits: dict[Split, int] = {"train": run.num_scenes, "held-out-object": run.num_scenes // 10}
     for split, num_scenes in splits.items():
         for index in range(num_scenes):
-            scene = scenes.make_scene(config, split, index)
+            scene = scene_maker.make_scene(config, split, index)
             rng = random.Random(f"{run.seed}/text tokenizer/{split}/{index}")
             yield from captions.captions(scene, rng, 1, "zh")
             yield from captions.captions(scene, rng, 1, "en")
