@@ -130,6 +130,8 @@ def _draw_kind(rng: random.Random, config: DefaultDataConfig, split: Split) -> K
         return "single"
     if split == "held-out-composition":
         shares["single"] = shares["icon"] = 0.0  # one object alone is no composition
+    if split == "held-out-colour":
+        shares["icon"] = 0.0
     if min(shares.values()) < 0 or sum(shares.values()) <= 0:
         raise UsageError(
             f"the shares of the kinds of picture are {shares}; wanted none negative and one positive"
