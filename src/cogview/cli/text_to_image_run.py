@@ -123,6 +123,7 @@ def train_text_to_image(
             "mixed_codes": recipe.mixed_codes,
             "masked_codes": recipe.masked_codes,
             "kept_codes": recipe.kept_codes,
+            "weight_of_changes": recipe.weight_of_changes,
             "mixed_codes_at_end": recipe.mixed_codes_at_end,
             "few_codes_first": recipe.few_codes_first,
             "text_tokenizer": shards.text_tokenizer,
@@ -152,7 +153,7 @@ def _batches(recipe: TextToImageRecipe, whole: TokenBatches) -> BatchSource:
     last = recipe.mixed_codes if recipe.mixed_codes_at_end is None else recipe.mixed_codes_at_end
     if recipe.mixed_codes or last:
         read = MixedCodeBatches(read, fading(recipe.mixed_codes, last, num_first_steps, num_steps), seed)
-    read = thinned(read, seed, recipe.masked_codes, recipe.kept_codes)
+    read = thinned(read, seed, recipe.masked_codes, recipe.kept_codes, recipe.weight_of_changes)
     if not num_first_steps:
         return read
     # As many codes a step as of whole pictures: a step then costs much the same.

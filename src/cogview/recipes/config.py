@@ -190,6 +190,7 @@ class TextToImageRecipe:
             `cogview.data.loader.MaskedCodeBatches`. Beyond the paper, off by default.
         kept_codes: codes of a picture that a sequence holds while training, drawn anew each time: texts are learnt fast
             from few; see `cogview.data.loader.FewCodeBatches`. Beyond the paper; all by default.
+        weight_of_changes: how much rather one of them is a code that differs from the one before it.
         text_case: how the model will read capitals: as they are written, or, where a word is not known so, in the
             spelling that its captions most often had.
         few_codes_first: whether and how the run begins with few codes, before what the four above say.
@@ -209,6 +210,7 @@ class TextToImageRecipe:
     mixed_codes_at_end: float | None = None
     masked_codes: float = 0.0
     kept_codes: int | None = None
+    weight_of_changes: float = 1.0
     text_case: TextCase = "as_written"
     few_codes_first: FewCodesFirstConfig = field(default_factory=FewCodesFirstConfig)
     training: TrainingConfig
