@@ -10,11 +10,30 @@ first in it.
 import random
 from collections.abc import Sequence
 
-from cogview.data.config import Language, Style
+from cogview.data.caption_words import (
+    BESIDE_WORDS,
+    CHINESE_SIDES,
+    ENGLISH_PREPOSITIONS,
+    ENGLISH_SIDES,
+    RELATION_WORDS,
+    SIZE_WORDS,
+    STYLE_WORDS,
+)
+from cogview.data.config import Language
 from cogview.data.icons import IconWords
 from cogview.data.scenes import OPPOSITES, Relation, Scene, relation_of
 from cogview.data.world import GROUNDS, SceneObject, scene_objects
 from cogview.errors import UsageError
+
+__all__ = (
+    "BESIDE_WORDS",
+    "RELATION_WORDS",
+    "SIZE_WORDS",
+    "STYLE_WORDS",
+    "caption_of",
+    "captions",
+    "english_article",
+)
 
 MAX_ATTEMPTS_PER_CAPTION = 20
 
@@ -30,17 +49,6 @@ READING_ORDER_SHARE = 0.75
 BARE_NOUN_SHARE = 0.2
 FULL_STOP_SHARE = 0.06
 CAPITAL_SHARE = 0.25
-
-# Each style by what it looks like, so that a user need not know whose art it is.
-STYLE_WORDS: dict[Style, dict[Language, tuple[str, ...]]] = {
-    "noto": {"zh": ("卡通", "卡通画"), "en": ("cartoon", "comic")},
-    "twemoji": {"zh": ("贴纸", "简洁"), "en": ("sticker", "simple")},
-    "fluent": {"zh": ("渐变", "柔和"), "en": ("gradient", "soft")},
-    "fluent-flat": {"zh": ("扁平", "平面"), "en": ("flat", "flat design")},
-    "fluent-3d": {"zh": ("立体", "3D"), "en": ("3D", "3D rendered")},
-    "openmoji": {"zh": ("线描", "描边"), "en": ("outlined", "line art")},
-    "outlined": {"zh": ("勾边", "黑边"), "en": ("inked", "black outline")},
-}
 
 
 def captions(
@@ -139,12 +147,6 @@ def _one_of(names: Sequence[str], rng: random.Random) -> str:
 # Chinese
 
 CHINESE_NUMBERS = {1: "一", 2: "两", 3: "三", 4: "四"}
-CHINESE_SIDES: dict[Relation, tuple[str, ...]] = {
-    "left": ("左边", "左侧", "左面"),
-    "right": ("右边", "右侧", "右面"),
-    "above": ("上面", "上方", "上边"),
-    "below": ("下面", "下方", "下边"),
-}
 CHINESE_RELATIONS = (
     "{first}在{second}的{side}",
     "{first}在{second}{side}",
@@ -232,18 +234,6 @@ def _chinese_sentence(
 # English
 
 ENGLISH_NUMBERS = {2: "two", 3: "three", 4: "four"}
-ENGLISH_PREPOSITIONS: dict[Relation, tuple[str, ...]] = {
-    "left": ("to the left of", "left of", "on the left of"),
-    "right": ("to the right of", "right of", "on the right of"),
-    "above": ("above", "above", "over"),
-    "below": ("below", "under", "beneath"),
-}
-ENGLISH_SIDES: dict[Relation, str] = {
-    "left": "on the left",
-    "right": "on the right",
-    "above": "at the top",
-    "below": "at the bottom",
-}
 ENGLISH_RELATION_THINGS = (
     "{first} {preposition} {second}",
     "{first} {preposition} {second}",
