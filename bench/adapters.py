@@ -19,9 +19,10 @@ import tyro
 from cogview.cli.finetune_run import new_transformer
 from cogview.files import atomic_write_json
 from cogview.generation.adapters import save_task_model
+from cogview.generation.model_folder import find_model_folder
 from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.pretrained import find_model_folder, load_pretrained
+from cogview.generation.pretrained import load_pretrained
 from cogview.recipes import style
 from cogview.recipes.config import StyleRecipe
 from cogview.sequence.template import TextToImageTemplate, TokenBatch

@@ -27,7 +27,7 @@ from cogview.data.builder import ExampleSource
 from cogview.data.config import DefaultDataConfig, Split, StyleDataConfig
 from cogview.data.style_pictures import build_style_data
 from cogview.files import atomic_write_json
-from cogview.generation.pretrained import BUNDLED_FOLDER
+from cogview.generation.model_folder import BUNDLED_FOLDER
 from cogview.image.kept import KeptPictures
 from cogview.image.picture_reading import UnusableImage, read_image, resize_and_crop
 from cogview.image.pixels import image_to_array

@@ -23,7 +23,7 @@ import cogview
 from cogview.data.image_array import ImageArray
 from cogview.evaluation.reconstruction import mean_squared_error, psnr
 from cogview.files import atomic_write_json
-from cogview.generation.pretrained import BUNDLED_FOLDER
+from cogview.generation.model_folder import BUNDLED_FOLDER
 from cogview.image.config import VQVAEConfig
 from cogview.image.pixels import as_float
 from cogview.image.tokenizer import ImageTokenizer

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from cogview.generation.parts import PretrainedModel, TaskModel, TaskName, fields_of
+from cogview.generation.model_folder import TaskName
+from cogview.generation.parts import PretrainedModel, TaskModel, fields_of
 from cogview.sequence.captioning import CaptionTemplate
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from cogview.transformer.adapter import AdaptedTransformer

@@ -11,14 +11,9 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 from cogview.errors import CogViewError, UsageError
-from cogview.generation import pretrained
-from cogview.generation.pretrained import (
-    REQUIRED_FILES,
-    PretrainedModel,
-    find_model_folder,
-    load_pretrained,
-    save_pretrained,
-)
+from cogview.generation import model_folder, pretrained
+from cogview.generation.model_folder import BUNDLED_FOLDER, find_model_folder
+from cogview.generation.pretrained import REQUIRED_FILES, PretrainedModel, load_pretrained, save_pretrained
 from cogview.image.tokenizer import load_image_tokenizer
 from cogview.transformer.model import Transformer
 from cogview.transformer.three_region import regions_for
@@ -293,7 +288,7 @@ def test_a_run_stands_for_its_exported_model(saved: Path, tmp_path: Path) -> Non
 
 
 def test_without_bundled_model_the_message_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "BUNDLED_FOLDER", tmp_path / "absent")
+    monkeypatch.setattr(model_folder, "BUNDLED_FOLDER", tmp_path / "absent")
     with pytest.raises(CogViewError, match="no bundled model"):
         find_model_folder(None)
 
@@ -304,7 +299,7 @@ def test_only_an_id_that_can_be_no_path_asks_the_hub(
     asked = []
 
     def fake_download(repo_id: str, allow_patterns: list[str]) -> str:
-        bundled = pretrained.BUNDLED_FOLDER
+        bundled = BUNDLED_FOLDER
         files = [path.relative_to(bundled).as_posix() for path in bundled.rglob("*") if path.is_file()]
         assert set(files) == set(filter_repo_objects(files, allow_patterns=allow_patterns))
         assert not list(filter_repo_objects(["model.bin", "run.py"], allow_patterns=allow_patterns))

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from cogview.generation.pretrained import BUNDLED_FOLDER
+from cogview.generation.model_folder import BUNDLED_FOLDER
 from cogview.image.fingerprint import inference_weights
 from cogview.image.vqvae import VQVAE
 from cogview.recipes import image_tokenizer, text_to_image

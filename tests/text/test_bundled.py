@@ -12,7 +12,7 @@ from cogview.data.captions import captions
 from cogview.data.config import DefaultDataConfig
 from cogview.data.scene_maker import make_scene
 from cogview.data.world import GROUNDS, scene_objects
-from cogview.generation.pretrained import BUNDLED_FOLDER, read_config
+from cogview.generation.model_folder import BUNDLED_FOLDER, read_config
 from cogview.recipes import default_data
 from cogview.recipes import text_tokenizer as recipe
 from cogview.text.config import TextTokenizerConfig

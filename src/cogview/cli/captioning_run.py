@@ -13,9 +13,10 @@ from cogview.data.loader import TokenBatches
 from cogview.data.shards import TokenShards
 from cogview.errors import UsageError
 from cogview.generation.contact_sheet import contact_sheet, save_sheet
+from cogview.generation.model_folder import find_model_folder
 from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.pretrained import find_model_folder, load_pretrained
+from cogview.generation.pretrained import load_pretrained
 from cogview.image.pixels import tensor_to_images
 from cogview.recipes.config import CaptioningRecipe
 from cogview.sequence.captioning import CaptionTemplate

@@ -164,7 +164,7 @@ def _transformer(ranks: list[Path], out: Path, flags: Mapping[str, Any]) -> _Sai
 
 def _transformer_to_released(source: Path, out: Path, num_ranks: int) -> _Said:
     """Write a transformer of ours in the release's layout."""
-    from cogview.generation.pretrained import find_model_folder
+    from cogview.generation.model_folder import find_model_folder
     from cogview.interop.released_transformer import HEAD_SIZE, write_released_transformer
 
     model = write_released_transformer(find_model_folder(source), out, num_ranks)
@@ -196,7 +196,8 @@ def _to_int8(source: Path, out: Path) -> _Said:
     """Write a model with int8 weights."""
     import torch
 
-    from cogview.generation.pretrained import find_model_folder, load_pretrained, save_pretrained
+    from cogview.generation.model_folder import find_model_folder
+    from cogview.generation.pretrained import load_pretrained, save_pretrained
 
     model = load_pretrained(find_model_folder(source), dtype=torch.int8)
     save_pretrained(model, out, torch.int8)

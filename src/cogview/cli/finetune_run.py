@@ -15,7 +15,8 @@ from cogview.cli.training_run import run_training
 from cogview.data.ranks import Ranks
 from cogview.errors import UsageError
 from cogview.generation.adapters import find_adapter_folder, load_task_model, save_task_model
-from cogview.generation.parts import PretrainedModel, TaskModel, TaskName, fields_of
+from cogview.generation.model_folder import TaskName
+from cogview.generation.parts import PretrainedModel, TaskModel, fields_of
 from cogview.generation.weights import fingerprint_of_transformer
 from cogview.recipes.config import FinetuneRecipe
 from cogview.text.known_words import KnownWords

@@ -11,9 +11,10 @@ from cogview.data.loader import TokenBatches, thinned
 from cogview.data.one_text import OneTextShards
 from cogview.data.shards import TokenShards
 from cogview.errors import UsageError
+from cogview.generation.model_folder import find_model_folder
 from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.pretrained import find_model_folder, load_pretrained
+from cogview.generation.pretrained import load_pretrained
 from cogview.recipes.config import StyleRecipe
 from cogview.text.known_words import KnownWords, count_words
 

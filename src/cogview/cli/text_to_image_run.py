@@ -27,9 +27,10 @@ from cogview.decoding.guess_table import MAX_PICTURES, GuessTable
 from cogview.errors import CogViewError, UsageError
 from cogview.files import sha256_of
 from cogview.generation.card import bare_card
+from cogview.generation.model_folder import find_model_folder
 from cogview.generation.own_sampling import measured_top_p
 from cogview.generation.parts import PretrainedModel
-from cogview.generation.pretrained import find_model_folder, load_pretrained, save_pretrained
+from cogview.generation.pretrained import load_pretrained, save_pretrained
 from cogview.recipes.config import TextToImageRecipe
 from cogview.sequence.template import Codes, Pieces, TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary

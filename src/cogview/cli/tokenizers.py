@@ -26,7 +26,7 @@ def open_text_tokenizer(path: Path | None) -> "TextTokenizer":
         path: a SentencePiece file, or a model folder, the run of a model, or tokens, which hold one; None for the
             bundled one.
     """
-    from cogview.generation.pretrained import BUNDLED_FOLDER
+    from cogview.generation.model_folder import BUNDLED_FOLDER
     from cogview.text.tokenizer import TextTokenizer
 
     path = path or BUNDLED_FOLDER
@@ -51,7 +51,7 @@ def open_image_tokenizer(
     Raises:
         CogViewError: there is none.
     """
-    from cogview.generation.pretrained import BUNDLED_FOLDER
+    from cogview.generation.model_folder import BUNDLED_FOLDER
     from cogview.image.tokenizer import load_image_tokenizer
 
     if path is None:

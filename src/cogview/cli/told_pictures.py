@@ -12,7 +12,7 @@ from cogview.errors import CogViewError, UsageError, printable
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cogview.generation.parts import TaskName
+    from cogview.generation.model_folder import TaskName
     from cogview.generation.pipeline import Pipeline
     from cogview.sequence.template import Codes
 

@@ -12,15 +12,22 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_write_json, atomic_write_text, read_card, read_json
+from cogview.files import atomic_write_json, atomic_write_text, read_card
 from cogview.folders import atomic_folder, is_part, refuse_unlike
-from cogview.generation.parts import MODEL_FORMAT, Adapters, PretrainedModel, TaskModel, TaskName
+from cogview.generation.model_folder import (
+    ADAPTER_FORMAT,
+    ADAPTER_VERSION,
+    ADAPTERS_FOLDER,
+    DRAWING_TASKS,
+    read_adapter_config,
+)
+from cogview.generation.parts import Adapters, PretrainedModel, TaskModel
 from cogview.generation.weights import misfit, stored_transformer, write_weights
 from cogview.plain_json import section_from_json
 from cogview.sequence.template import TextToImageTemplate
@@ -29,12 +36,7 @@ from cogview.text.known_words import WORDS_FILE, KnownWords
 from cogview.transformer.adapter import AdaptedTransformer, adapter_shapes
 from cogview.transformer.config import AdapterConfig, TransformerConfig
 
-ADAPTER_FORMAT = "cogview-adapter"
-VERSION = 1
-ADAPTERS_FOLDER = "adapters"
 ADAPTER_FILES = ("config.json", "model.safetensors", "README.md", WORDS_FILE)
-DRAWING_TASKS: tuple[TaskName, ...] = ("text-to-image", "style")
-"""Tasks whose template is that of text to image, so that a pipeline can draw with them."""
 
 
 def save_task_model(
@@ -62,7 +64,7 @@ def save_task_model(
     transformer = task_model.transformer
     config: dict[str, Any] = {
         "format": ADAPTER_FORMAT,
-        "version": VERSION,
+        "version": ADAPTER_VERSION,
         "task": task_model.task,
         "template": dict(task_model.template),
         "licence": task_model.licence,
@@ -141,36 +143,6 @@ def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
             TextToImageTemplate, base.template.vocabulary
         )  # refused here, not when it is drawn with
     return found
-
-
-def read_adapter_config(folder: Path) -> dict[str, Any]:
-    """Return the config of a folder that holds an adapter or a whole transformer, after checking what it is.
-
-    Raises:
-        CogViewError: it is neither, or of another version.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CogViewError(f"There is no adapter in {folder}, it has no config.json: check the path.")
-    config = read_json(path, "adapter")
-    kind = config.get("format") if isinstance(config, dict) else None
-    if kind not in (ADAPTER_FORMAT, MODEL_FORMAT):
-        raise CogViewError(f"{folder} is not an adapter of this project: its config has format {kind!r}.")
-    if config.get("version") != VERSION:
-        raise CogViewError(
-            f"{folder} has version {config.get('version')!r} and this cogview reads version {VERSION}: install the "
-            "cogview that wrote it, or export it again."
-        )
-    config = {"task": "text-to-image", "licence": "", **config}
-    if config["task"] not in get_args(TaskName):
-        raise CogViewError(
-            f"{path} is for a task {config['task']!r} that this cogview does not know: check the path."
-        )
-    if not isinstance(config.get("template"), dict) or not isinstance(config["licence"], str):
-        raise CogViewError(
-            f"{path} has no valid sections 'template' and 'licence': export the adapter again."
-        )
-    return config
 
 
 def _checked_adapter(folder: Path, config: dict[str, Any], base: PretrainedModel) -> AdapterConfig:

@@ -13,10 +13,11 @@ import torch
 
 from cogview.decoding.engine import Runner
 from cogview.errors import CogViewError, UsageError
-from cogview.generation.adapters import DRAWING_TASKS, check_name, find_adapter_folder, load_task_model
+from cogview.generation.adapters import check_name, find_adapter_folder, load_task_model
 from cogview.generation.caption_model import CaptionModel
 from cogview.generation.decoded import PictureDecoder
-from cogview.generation.parts import PretrainedModel, TaskModel, TaskName
+from cogview.generation.model_folder import DRAWING_TASKS, TaskName
+from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.super_resolution import Magnifier
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.sequence.captioning import CaptionTemplate

@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from threading import RLock
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
 from cogview.decoding.config import TOP_P, Resources
 from cogview.decoding.guess_table import GUESSES_FILE, GuessTable
 from cogview.errors import CogViewError, UsageError
+from cogview.generation.model_folder import TaskName
 from cogview.generation.weights import fingerprint_of_transformer
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.plain_json import dataclass_from_json
@@ -24,10 +25,6 @@ from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
 from cogview.transformer.stored import StoredTransformer
 from cogview.transformer.three_region import regions_for
-
-MODEL_FORMAT = "cogview"
-
-TaskName = Literal["text-to-image", "style", "captioning", "super-resolution"]
 
 Template = TypeVar("Template")
 

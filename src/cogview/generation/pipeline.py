@@ -15,6 +15,7 @@ from cogview.generation.captioner import Caption, Captioner
 from cogview.generation.drawer import Drawer
 from cogview.generation.hub import HubArguments, push_to_hub
 from cogview.generation.model import LoadedModel
+from cogview.generation.model_folder import TaskName
 from cogview.generation.one_colour import is_one_coloured, warn_of_one_colour
 from cogview.generation.options import (
     CaptionArguments,
@@ -26,7 +27,7 @@ from cogview.generation.options import (
     UpscaleArguments,
     UpscaleOptions,
 )
-from cogview.generation.parts import PretrainedModel, TaskModel, TaskName
+from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.picture_events import GeneratedImage, PictureDone, PicturePreview
 from cogview.generation.picture_stream import drawn_pictures
 from cogview.generation.picture_task import PictureTask

@@ -12,7 +12,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,18 +20,19 @@ from torch import Tensor
 from cogview.decoding.config import MAX_GUIDANCE, MIN_TOP_P, TOP_P
 from cogview.decoding.guess_table import GUESSES_FILE, GuessTable
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_write_json, atomic_write_text, read_bounded, read_card, read_json
+from cogview.files import atomic_write_json, atomic_write_text, read_bounded, read_card
 from cogview.folders import atomic_folder, refuse_unlike
-from cogview.generation.adapters import (
-    ADAPTER_FILES,
-    ADAPTER_FORMAT,
-    ADAPTERS_FOLDER,
-    find_adapters,
-    refuse_lost_adapters,
-    save_task_model,
-)
+from cogview.generation.adapters import ADAPTER_FILES, find_adapters, refuse_lost_adapters, save_task_model
 from cogview.generation.card import bare_card
-from cogview.generation.parts import MODEL_FORMAT, PretrainedModel
+from cogview.generation.model_folder import (
+    ADAPTERS_FOLDER,
+    INT8_VERSION,
+    MODEL_FORMAT,
+    VERSION,
+    read_config,
+    read_text_case,
+)
+from cogview.generation.parts import PretrainedModel
 from cogview.generation.weights import (
     fingerprint_of_transformer,
     stored_transformer,
@@ -48,14 +49,10 @@ from cogview.image.tokenizer import (
 from cogview.plain_json import section_from_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
-from cogview.text.config import TextCase
 from cogview.text.known_words import WORDS_FILE, KnownWords
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.config import TransformerConfig
 
-VERSION = 1
-INT8_VERSION = 2
-"""Of folders whose weights are stored as int8, which older versions of this package cannot read."""
 REQUIRED_FILES = (
     "config.json",
     "model.safetensors",
@@ -67,7 +64,7 @@ _TOKENIZERS = {"text_tokenizer": "text.model", "image_tokenizer": FOLDER_NAME}
 CARD_FILE = "README.md"
 SAMPLES_FILE = "samples.png"
 _MAX_SAMPLES_BYTES = 64 * 2**20
-_FILES = (
+MODEL_FILES = (
     *REQUIRED_FILES,
     *(f"{FOLDER_NAME}/{name}" for name in TOKENIZER_FILES),
     *(f"{ADAPTERS_FOLDER}/*/{name}" for name in ADAPTER_FILES),
@@ -76,7 +73,6 @@ _FILES = (
     WORDS_FILE,
     GUESSES_FILE,
 )
-BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
 
 
 def save_pretrained(
@@ -108,7 +104,7 @@ def save_pretrained(
         )
 
     def refuse(taken: Path) -> None:
-        refuse_unlike(taken, read_config, _FILES, "a model folder")
+        refuse_unlike(taken, read_config, MODEL_FILES, "a model folder")
         refuse_lost_adapters(taken, list(model.adapters))
         for name, part in (
             ("text.model", model.text_tokenizer),
@@ -233,7 +229,7 @@ def load_pretrained(
         guidance=_number(config, source, "guidance", 1.0, (0.0, float(MAX_GUIDANCE))),
         top_p=_number(config, source, "top_p", TOP_P, (MIN_TOP_P, 1.0)),
         words=KnownWords.in_folder(folder),
-        text_case=_text_case(config, source),
+        text_case=read_text_case(config, source),
         guess_table=GuessTable.in_folder(folder),
         rounded_from=_rounded_from(config, source) if is_int8 else None,
     )
@@ -278,98 +274,3 @@ def _rounded_from(config: dict[str, Any], source: Path) -> str:
             f"{source} has a rounded_from of {fingerprint!r}, wanted a fingerprint: export the model again."
         )
     return fingerprint
-
-
-def _text_case(config: dict[str, Any], source: Path) -> TextCase:
-    """Return how a model's config says that it reads capitals; models written before it said so read them as written.
-
-    Raises:
-        CogViewError: in no way that is known here.
-    """
-    case: TextCase = config.get("text_case", "as_written")
-    if case not in get_args(TextCase):
-        raise CogViewError(
-            f"{source} has a text_case of {case!r}, wanted {' or '.join(get_args(TextCase))}: export the model again."
-        )
-    return case
-
-
-def find_model_folder(path_or_hub_id: str | Path | None) -> Path:
-    """Return the local folder of a model, fetching it first if it is named by a hub id.
-
-    Args:
-        path_or_hub_id: a model folder, the folder of a training run (its `model/` is meant), `OWNER/NAME` on the
-            Hugging Face hub, or None for the bundled model. What exists here, or lies in a folder that exists
-            here, is a path; only then is the hub asked.
-
-    Raises:
-        CogViewError: there is nothing of that name, or the run has not exported its model yet.
-    """
-    if path_or_hub_id is None:
-        if not (BUNDLED_FOLDER / "config.json").is_file():
-            raise CogViewError("This installation has no bundled model: give the path of a model folder.")
-        return BUNDLED_FOLDER
-    path = Path(path_or_hub_id).expanduser()
-    if not path.exists() and _is_hub_id(path_or_hub_id):
-        return _fetch(str(path_or_hub_id))
-    if (path / "model" / "config.json").is_file():
-        return path / "model"
-    if (path / "checkpoints").is_dir() or (path / "metrics.jsonl").is_file():
-        raise CogViewError(
-            f"The run {path} has not exported a model yet: let its training finish, or resume it until it does."
-        )
-    return path
-
-
-def _is_hub_id(name: str | Path) -> bool:
-    """Return whether a name can only be that of a repository on the hub."""
-    return (
-        isinstance(name, str)
-        and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
-        and not Path(name).parent.exists()  # else it is a path whose end is mistyped, and nobody's business
-    )
-
-
-def _fetch(hub_id: str) -> Path:
-    """Fetch the files of a model, and no others, from the hub into its local cache."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=list(_FILES)))
-    except Exception as error:  # the hub's own errors and those of its HTTP library have no class in common
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CogViewError(
-            f"'{hub_id}' is neither a folder here nor could it be fetched from the Hugging Face hub ({reason}): "
-            "check the path or the id."
-        ) from error
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return the config of a model folder after checking that it is one, of a version that is known here.
-
-    Raises:
-        CogViewError: it isn't.
-    """
-    if not folder.is_dir():
-        raise CogViewError(f"There is no model folder {folder}: check the path.")
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CogViewError(f"{folder} is not a model folder, it has no config.json: check the path.")
-    config = read_json(path, "model")
-    kind = config.get("format") if isinstance(config, dict) else None
-    if kind == "cogview-image-tokenizer":
-        raise CogViewError(
-            f"{folder} is an image tokenizer, not a whole model: cogview.load_image_tokenizer reads it."
-        )
-    if kind == ADAPTER_FORMAT:
-        raise CogViewError(
-            f"{folder} is an adapter, not a whole model: give it as one, beside the model it is for."
-        )
-    if kind != MODEL_FORMAT:
-        raise CogViewError(f"{folder} is not a model folder of this project: its config has format {kind!r}.")
-    if config.get("version") not in (VERSION, INT8_VERSION):
-        raise CogViewError(
-            f"The model folder {folder} has version {config.get('version')!r} and this cogview reads versions "
-            f"{VERSION} and {INT8_VERSION}: install the cogview that wrote it, or export it again."
-        )
-    return config

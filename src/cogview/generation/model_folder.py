@@ -1,0 +1,150 @@
+"""Where the folder of a model lies, and what the configs of models and adapters say; nothing here needs PyTorch."""
+
+import re
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from cogview.errors import CogViewError
+from cogview.files import read_json
+from cogview.text.config import TextCase
+
+MODEL_FORMAT = "cogview"
+VERSION = 1
+INT8_VERSION = 2
+"""Of folders whose weights are stored as int8, which older versions of this package cannot read."""
+BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
+
+ADAPTER_FORMAT = "cogview-adapter"
+ADAPTER_VERSION = 1
+ADAPTERS_FOLDER = "adapters"
+
+TaskName = Literal["text-to-image", "style", "captioning", "super-resolution"]
+DRAWING_TASKS: tuple[TaskName, ...] = ("text-to-image", "style")
+"""Tasks whose template is that of text to image, so that a pipeline can draw with them."""
+
+
+def find_model_folder(path_or_hub_id: str | Path | None) -> Path:
+    """Return the local folder of a model, fetching it first if it is named by a hub id.
+
+    Args:
+        path_or_hub_id: a model folder, the folder of a training run (its `model/` is meant), `OWNER/NAME` on the
+            Hugging Face hub, or None for the bundled model. What exists here, or lies in a folder that exists
+            here, is a path; only then is the hub asked.
+
+    Raises:
+        CogViewError: there is nothing of that name, or the run has not exported its model yet.
+    """
+    if path_or_hub_id is None:
+        if not (BUNDLED_FOLDER / "config.json").is_file():
+            raise CogViewError("This installation has no bundled model: give the path of a model folder.")
+        return BUNDLED_FOLDER
+    path = Path(path_or_hub_id).expanduser()
+    if not path.exists() and _is_hub_id(path_or_hub_id):
+        return _fetch(str(path_or_hub_id))
+    if (path / "model" / "config.json").is_file():
+        return path / "model"
+    if (path / "checkpoints").is_dir() or (path / "metrics.jsonl").is_file():
+        raise CogViewError(
+            f"The run {path} has not exported a model yet: let its training finish, or resume it until it does."
+        )
+    return path
+
+
+def _is_hub_id(name: str | Path) -> bool:
+    """Return whether a name can only be that of a repository on the hub."""
+    return (
+        isinstance(name, str)
+        and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
+        and not Path(name).parent.exists()  # else it is a path whose end is mistyped, and nobody's business
+    )
+
+
+def _fetch(hub_id: str) -> Path:
+    """Fetch the files of a model, and no others, from the hub into its local cache."""
+    from huggingface_hub import snapshot_download
+
+    from cogview.generation.pretrained import MODEL_FILES  # named by what reads them, with PyTorch
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=list(MODEL_FILES)))
+    except Exception as error:  # the hub's own errors and those of its HTTP library have no class in common
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CogViewError(
+            f"'{hub_id}' is neither a folder here nor could it be fetched from the Hugging Face hub ({reason}): "
+            "check the path or the id."
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the config of a model folder after checking that it is one, of a version that is known here.
+
+    Raises:
+        CogViewError: it isn't.
+    """
+    if not folder.is_dir():
+        raise CogViewError(f"There is no model folder {folder}: check the path.")
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CogViewError(f"{folder} is not a model folder, it has no config.json: check the path.")
+    config = read_json(path, "model")
+    kind = config.get("format") if isinstance(config, dict) else None
+    if kind == "cogview-image-tokenizer":
+        raise CogViewError(
+            f"{folder} is an image tokenizer, not a whole model: cogview.load_image_tokenizer reads it."
+        )
+    if kind == ADAPTER_FORMAT:
+        raise CogViewError(
+            f"{folder} is an adapter, not a whole model: give it as one, beside the model it is for."
+        )
+    if kind != MODEL_FORMAT:
+        raise CogViewError(f"{folder} is not a model folder of this project: its config has format {kind!r}.")
+    if config.get("version") not in (VERSION, INT8_VERSION):
+        raise CogViewError(
+            f"The model folder {folder} has version {config.get('version')!r} and this cogview reads versions "
+            f"{VERSION} and {INT8_VERSION}: install the cogview that wrote it, or export it again."
+        )
+    return config
+
+
+def read_text_case(config: dict[str, Any], source: Path) -> TextCase:
+    """Return how a model's config says that it reads capitals; models written before it said so read them as written.
+
+    Raises:
+        CogViewError: in no way that is known here.
+    """
+    case: TextCase = config.get("text_case", "as_written")
+    if case not in get_args(TextCase):
+        raise CogViewError(
+            f"{source} has a text_case of {case!r}, wanted {' or '.join(get_args(TextCase))}: export the model again."
+        )
+    return case
+
+
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """Return the config of a folder that holds an adapter or a whole transformer, after checking what it is.
+
+    Raises:
+        CogViewError: it is neither, or of another version.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CogViewError(f"There is no adapter in {folder}, it has no config.json: check the path.")
+    config = read_json(path, "adapter")
+    kind = config.get("format") if isinstance(config, dict) else None
+    if kind not in (ADAPTER_FORMAT, MODEL_FORMAT):
+        raise CogViewError(f"{folder} is not an adapter of this project: its config has format {kind!r}.")
+    if config.get("version") != ADAPTER_VERSION:
+        raise CogViewError(
+            f"{folder} has version {config.get('version')!r} and this cogview reads version {ADAPTER_VERSION}: install "
+            "the cogview that wrote it, or export it again."
+        )
+    config = {"task": "text-to-image", "licence": "", **config}
+    if config["task"] not in get_args(TaskName):
+        raise CogViewError(
+            f"{path} is for a task {config['task']!r} that this cogview does not know: check the path."
+        )
+    if not isinstance(config.get("template"), dict) or not isinstance(config["licence"], str):
+        raise CogViewError(
+            f"{path} has no valid sections 'template' and 'licence': export the adapter again."
+        )
+    return config
