@@ -30,6 +30,7 @@ VERBS = {
     "caption": ("caption", "write captions of pictures"),
     "rank": ("rank", "order pictures by how well a text fits them"),
     "upscale": ("upscale", "draw pictures again at two or four times the model's size"),
+    "words": ("words", "list what a model knows: things, colours, places, styles"),
     "serve": ("serve", "serve an images API, and a page to draw with"),
     "train text-tokenizer": ("train_text_tokenizer", "learn the pieces that texts are cut into"),
     "train image-tokenizer": ("train_image_tokenizer", "learn the codes that pictures are made of"),

@@ -31,6 +31,8 @@ from cogview.transformer.model import Transformer
 MAX_SHOWN_WORDS = 12
 """Unknown words that one warning names."""
 
+_LIST = "'cogview words' lists what a model knows"
+
 _WANTED: dict[TaskName, tuple[str, str]] = {
     "captioning": (
         "captioner",
@@ -161,8 +163,8 @@ class LoadedModel:
             never = "hardly ever, or never," if known.num_left_out else "never"
             told = f"the model has {never} seen: {shown}{more}"
             if strict:
-                raise UsageError(f"{told}; say it in words that it knows, or leave strict out")
-            warnings.warn(f"{told}; what it makes of that means nothing", stacklevel=1)
+                raise UsageError(f"{told}; say it in words that it knows, or leave strict out: {_LIST}")
+            warnings.warn(f"{told}; what it makes of that means nothing: {_LIST}", stacklevel=1)
         has_cases = self.parts.text_case != "usual"
         return {text: text if has_cases else known.in_usual_case(text) for text in texts}
 

@@ -1,0 +1,100 @@
+"""`cogview words`: lists what a model can be asked for."""
+
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from cogview.cli.report import print_result
+
+if TYPE_CHECKING:
+    from cogview.generation.known_things import KnownColour, KnownName, KnownThings
+
+_COLUMNS = 80
+_INDENT = "  "
+
+
+def run(*, model: str | None = None, all: bool = False, json: bool = False) -> None:
+    """List what a model can be asked for, in English and Chinese: things, colours, numbers, places and styles.
+
+    It is told from the words that the model has learnt. Of a model of another world than the default data's the words
+    themselves are listed, the most frequent first.
+
+    Args:
+        model: a model folder, the folder of a training run, or OWNER/NAME on the Hugging Face hub; the bundled model by
+            default.
+        all: list all words that it has learnt, whatever its world.
+        json: print the result as JSON.
+    """
+    from cogview.generation.known_things import things_known_in
+    from cogview.generation.model_folder import find_model_folder
+
+    known = things_known_in(find_model_folder(model), all)
+    print_result(asdict(known), list(_lines(known, all)), json)
+
+
+def _lines(known: "KnownThings", lists_all: bool) -> Iterator[str]:
+    """Yield the result as lines for people."""
+    if known.things:
+        yield f"{len(known.things)} things:"
+        yield from _wrapped(_usual(known.things))
+        yield from _colours(known.colours)
+        if known.numbers:
+            yield "numbers, beside one:"
+            yield from _wrapped(_usual(known.numbers))
+        for title, names in (
+            ("sizes of things", known.sizes),
+            ("places", known.places),
+            ("styles", known.styles),
+        ):
+            if names:
+                yield f"{title}:"
+            for name in names:
+                yield from _wrapped([*name.english, *name.chinese])
+    else:
+        yield "This model knows none, or hardly any, of the things of the default data."
+    for adapter, words in known.adapters.items():
+        if words:
+            yield f"words that it knows with --adapter {adapter}:"
+            yield from _wrapped(words)
+    kept = f"{known.num_words:,} words" + (" that are kept" if known.num_left_out else "")
+    if known.words:
+        shown = f"{len(known.words):,} of " if len(known.words) < known.num_words else ""
+        yield f"{shown}its {kept}, the most frequent first:"
+        yield from _wrapped(known.words)
+    if len(known.words) < known.num_words and not lists_all:
+        yield f"--all lists all of its {kept}."
+
+
+def _colours(colours: tuple["KnownColour", ...]) -> Iterator[str]:
+    """Yield lines that say what can have which colour."""
+    for title, of in (
+        ("colours, of grounds only", ("grounds",)),
+        ("colours, of things only", ("things",)),
+        ("colours, of grounds and of things", ("grounds", "things")),
+    ):
+        found = [colour for colour in colours if colour.of == of]
+        if found:
+            yield f"{title}:"
+            yield from _wrapped(_usual(found))
+
+
+def _usual(names: Iterable["KnownName"]) -> list[str]:
+    return [f"{name.english[0]} {name.chinese[0]}" for name in names]
+
+
+def _wrapped(items: Iterable[str]) -> Iterator[str]:
+    """Yield lines of no more columns than a terminal has, in which Chinese characters take two."""
+    line = ""
+    for item in items:
+        longer = f"{line}, {item}" if line else _INDENT + item
+        if line and _columns(longer) >= _COLUMNS:  # a comma may follow
+            yield f"{line},"
+            longer = _INDENT + item
+        line = longer
+    if line:
+        yield line
+
+
+def _columns(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
