@@ -16,6 +16,7 @@ import httpx
 from PIL import Image
 from starlette.types import ASGIApp, Message
 
+from cogview.generation.known_things import KnownColour, KnownName, KnownThings
 from cogview.serving.app import application
 from cogview.serving.engine_link import LinkListener
 from cogview.serving.jobs import Jobs
@@ -55,6 +56,12 @@ FACTS = ModelFacts(
     captioners=("captioner",),
     magnifiers=("magnifier",),
     words=("a", "circle", "red"),
+    known=KnownThings(
+        things=(KnownName(english=("circle",), chinese=("圆",)),),
+        colours=(KnownColour(english=("red",), chinese=("红色",), of=("grounds", "things")),),
+        adapters={"woodcut": ("engraved",)},
+        num_words=3,
+    ),
     num_parameters=1,
     device="cpu",
 )

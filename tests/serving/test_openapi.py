@@ -32,6 +32,7 @@ from cogview.serving.answers import (
     RankAnswer,
     ReadyAnswer,
     UpscaleAnswer,
+    WordsAnswer,
 )
 from cogview.serving.messages import Accepted, Broken
 from cogview.serving.openapi import document
@@ -72,6 +73,7 @@ def events_of(stream: str) -> list[dict[str, Any]]:
         ("/v1/models/fake", None, ModelAnswer),
         ("/v1/models/fake:woodcut", None, ModelAnswer),
         ("/api/facts", None, FactsAnswer),
+        ("/api/words", None, WordsAnswer),
         ("/api/jobs", {"json": TEXT}, JobAnswer),
         ("/api/jobs", {"files": PICTURE, "data": TEXT}, JobAnswer),
         ("/api/jobs?search=red&limit=1", None, JobsAnswer),
@@ -190,7 +192,14 @@ async def test_all_that_is_served_is_described(served: FakeServer) -> None:
     wanted = {
         *(f"/v1/images/{name}" for name in ("generations", "edits", "upscale", "captions", "rank")),
         *("/v1/models", "/v1/models/{name}", "/files/{name}", "/pictures/{id}/{place}.png"),
-        *("/api/facts", "/api/jobs", "/api/jobs/{id}", "/api/jobs/{id}/stop", "/api/jobs/{id}/events"),
+        *(
+            "/api/facts",
+            "/api/words",
+            "/api/jobs",
+            "/api/jobs/{id}",
+            "/api/jobs/{id}/stop",
+            "/api/jobs/{id}/events",
+        ),
         *("/livez", "/readyz", "/metrics", "/openapi.json"),
     }
     assert wanted <= set(described["paths"])
@@ -251,7 +260,7 @@ async def test_before_the_model_is_loaded_sizes_are_left_open(served: FakeServer
     size = described["components"]["schemas"]["GenerationRequest"]["properties"]["size"]
     assert {"type": "null"} in size["anyOf"]
     assert not any("enum" in each for each in size["anyOf"])
-    for path in ("/v1/models", "/api/facts"):
+    for path in ("/v1/models", "/api/facts", "/api/words"):
         response = await served.client.get(path)
         assert (response.status_code, response.headers["retry-after"]) == (503, "2")
         ErrorAnswer.model_validate(response.json())

@@ -10,7 +10,7 @@ import pytest
 from live import LiveServer
 
 import cogview
-from cogview.data.world import scene_objects
+from cogview.generation.known_things import SIZE_NAMES
 from cogview.generation.model import LoadedModel
 from cogview.serving import suggestions as module
 from cogview.serving.job_store import JobStore
@@ -21,9 +21,11 @@ from cogview.serving.page_api import PageApi, _Live
 from cogview.serving.state import ServerState
 from cogview.serving.suggestions import suggestions
 from cogview.serving.temporary_files import TemporaryFiles
+from cogview.text.known_words import KnownWords, count_words
 
 PAGE = Path(cogview.__file__).parent / "serving" / "page"
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+LARGER = module._PLANS_OF_A_LARGER_WORLD
 FILES = sorted(PAGE.iterdir())
 
 
@@ -73,11 +75,11 @@ def test_suggestions_can_be_drawn_and_seen() -> None:
     found = suggestions(model)
     assert {language: len(sentences) for language, sentences in found.items()} == {"en": 24, "zh": 24}
     assert model.unknown_words(sentence for sentences in found.values() for sentence in sentences) == []
-    things = {thing.singular[0]: thing for thing in scene_objects().values()}
-    for _, names, ground in module._PLANS:
-        for name in names.split("/"):
-            assert not things[name].held_out
-            assert ground not in {swallowing for _, swallowing in things[name].swallowed_by}
+    for _, told, ground in (*module._PLANS, *LARGER):
+        for each in module._asked(told):
+            assert not each.thing.held_out
+            assert ground not in {swallowing for _, swallowing in each.thing.swallowed_by}
+            assert ground != each.colour
     words = model.parts.words
     assert words is not None
     counts = {word: count for word, count in words.counts.items() if word not in ("panda", "熊猫", "rocket")}
@@ -88,6 +90,37 @@ def test_suggestions_can_be_drawn_and_seen() -> None:
     }
     assert set(found["zh"]) - set(fewer["zh"]) == {"绿色背景上的一只熊猫"}
     assert suggestions(LoadedModel(replace(model.parts, words=None))) == {"en": (), "zh": ()}
+
+
+def test_only_a_model_that_knows_sizes_is_asked_for_groups_colours_and_sizes() -> None:
+    model = cogview.load().model
+    words = model.parts.words
+    assert words is not None
+
+    def of_larger(*lost: str) -> dict[str, set[str]]:
+        told = [sentence for language in ("en", "zh") for sentence in module._sentences(language, LARGER)]
+        more = count_words([*told, *SIZE_NAMES], model.text_tokenizer)
+        learnt = words | KnownWords.of_counts({word: n for word, n in more.items() if word not in lost})
+        found = suggestions(LoadedModel(replace(model.parts, words=learnt)))
+        return {language: set(sentences) - set(plain[language]) for language, sentences in found.items()}
+
+    plain = suggestions(model)
+    assert "two cats and a dog on a blue background" not in plain["en"]
+    told = of_larger()
+    assert {
+        "two cats and a dog on a blue background",
+        "a small dog beside a big house on a green background",
+        "a blue apple on a white background",
+        "five stars on a black background",
+    } <= told["en"]
+    assert {
+        "蓝色背景上的两只猫和一只狗",
+        "绿色背景上，一只很小的狗在一座很大的房子的旁边",
+        "白色背景上的一个蓝色的苹果",
+        "黑色背景上的五颗星星",
+    } <= told["zh"]
+    assert told["en"] - of_larger("five")["en"] == {"five stars on a black background"}
+    assert of_larger("small") == {"en": set(), "zh": set()}
 
 
 def test_previews_of_a_job_that_was_begun_again_are_of_the_right_candidates(tmp_path: Path) -> None:

@@ -91,7 +91,9 @@ class ImagesAnswer(Made):
     created: Created
     data: list[Drawn]
     usage: Usage
-    unknown_words: list[str] = Field([], description="Words of the text that the model has never seen.")
+    unknown_words: list[str] = Field(
+        [], description="Words of the text that the model has never seen; /api/words lists what it knows."
+    )
     is_cut: bool = Field(
         False, description="Whether the text is longer than the model reads: its end is left out."
     )
@@ -216,6 +218,38 @@ class FactsAnswer(Answered):
     max_candidates: int = Field(description="Of a request.")
 
 
+class KnownName(Answered):
+    """Something that the model can be asked for."""
+
+    english: list[str] = Field(min_length=1, description="How it is called, the usual name first.")
+    chinese: list[str] = Field(min_length=1, description="The same.")
+
+
+class KnownColour(KnownName):
+    """A colour that the model can be asked for."""
+
+    of: list[Literal["grounds", "things"]] = Field(description="What can have it.")
+
+
+class WordsAnswer(Answered):
+    """What the model can be asked for, as far as the words say that it has learnt."""
+
+    things: list[KnownName] = Field(description="The commonest first.")
+    colours: list[KnownColour]
+    sizes: list[KnownName] = Field(description="Of things.")
+    numbers: list[KnownName] = Field(description="Of things of one kind.")
+    places: list[KnownName] = Field(description="Of a thing, seen from another.")
+    styles: list[KnownName] = Field(description="Of pictures.")
+    adapters: dict[str, list[str]] = Field(
+        description="Words that it knows by an adapter alone, by its name."
+    )
+    words: list[str] = Field(
+        description="The most frequent ones, if it is of another world than the default data's."
+    )
+    num_words: int = Field(ge=0, description="That it has learnt; 0 if they are not known.")
+    num_left_out: int = Field(ge=0, description="Rarer words that it has met, too.")
+
+
 class JobPicture(Answered):
     """A picture of a job."""
 
@@ -254,7 +288,9 @@ class AcceptedEvent(Answered):
 
     type: Literal["accepted"]
     text: str = Field(description="As the model reads it.")
-    unknown_words: list[str] = Field(description="That the model has never seen.")
+    unknown_words: list[str] = Field(
+        description="That the model has never seen; /api/words lists what it knows."
+    )
     is_cut: bool = Field(description="Whether the text is longer than the model reads.")
     num_pieces: int = Field(description="Of the text.")
     num_codes: int = Field(description="That are to be drawn.")

@@ -10,12 +10,14 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 
 import cogview
 from cogview.errors import CogViewError, UsageError, printable
+from cogview.generation.known_things import KnownThings, things_known_in
+from cogview.generation.model_folder import find_model_folder
 from cogview.generation.one_colour import is_one_coloured
 from cogview.generation.options import PictureOptions
 from cogview.generation.picture_events import CodesDrawn, PictureDone
@@ -139,6 +141,7 @@ class EngineProcess:
             magnifiers=tuple(pipeline.magnifier_names),
             words=tuple(common),
             suggestions=suggestions(pipeline.model),
+            known=KnownThings() if parts.words is None else things_known_in(find_model_folder(options.model)),
             num_parameters=parts.config.num_parameters,
             device=pipeline.device.type,
         )
@@ -329,8 +332,10 @@ def main() -> None:
     options: EngineOptions = connection.recv()
     warnings.simplefilter("ignore")  # what users should know is told by itself
     try:
+        folder = find_model_folder(options.model)  # a hub is asked once
+        options = replace(options, model=str(folder))
         pipeline = cogview.load(
-            options.model,
+            folder,
             options.device,
             options.dtype,
             max_batch=options.max_batch + options.num_reserved,

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from PIL import Image
 
 from cogview.generation.fair_queue import Client
+from cogview.generation.known_things import KnownThings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +159,7 @@ class ModelFacts:
         num_parameters: of the transformer.
         device: where it is computed.
         suggestions: sentences that it can draw, by language.
+        known: what it can be asked for; nothing if its words are not known.
     """
 
     name: str
@@ -174,6 +176,7 @@ class ModelFacts:
     num_parameters: int
     device: str
     suggestions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    known: KnownThings = field(default_factory=KnownThings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,10 +98,15 @@ class PageApi:
     async def facts(self, request: Request) -> Response:
         """Say what the model can do."""
         facts = asdict(self._state.facts)
+        del facts["known"]
         options = self._state.options
         return JSONResponse(
             facts | {"max_pictures": options.max_pictures, "max_candidates": options.max_candidates}
         )
+
+    async def words(self, request: Request) -> Response:
+        """List what the model can be asked for: things, colours, places and others whose words it has learnt."""
+        return JSONResponse(asdict(self._state.facts.known))
 
     async def begin(self, request: Request) -> Response:
         """Take a job."""

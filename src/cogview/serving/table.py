@@ -29,6 +29,7 @@ from cogview.serving.answers import (
     RankAnswer,
     ReadyAnswer,
     UpscaleAnswer,
+    WordsAnswer,
 )
 from cogview.serving.drawing import MEDIA_TYPES
 from cogview.serving.images_api import MAX_RANKED, ImagesApi
@@ -203,6 +204,14 @@ def _of_page(api: PageApi) -> list[Operation]:
             handler=api.facts,
             tag="jobs",
             answers={200: [Json(FactsAnswer)]},
+            errors=(503,),
+        ),
+        Operation(
+            method="GET",
+            path="/api/words",
+            handler=api.words,
+            tag="jobs",
+            answers={200: [Json(WordsAnswer)]},
             errors=(503,),
         ),
         Operation(

@@ -83,6 +83,7 @@ const posted = (path, body) => asked(path, { method: 'POST', body: form(body) })
 const atJob = (id) => `/api/jobs/${encodeURIComponent(id)}`;
 
 export const facts = () => asked('/api/facts');
+export const words = () => asked('/api/words');
 export const job = (id) => asked(atJob(id));
 export const stop = (id) => asked(`${atJob(id)}/stop`, { method: 'POST' });
 export const remove = (id) => asked(atJob(id), { method: 'DELETE' });

@@ -11,14 +11,16 @@ import * as settings from './settings.js';
 import { NoPicture, sourceOf, sourceOfFile, takeFiles } from './sources.js';
 import { Stage } from './stage.js';
 import { Viewer } from './viewer.js';
+import { Words } from './words.js';
 
 const text = byId('text');
 let facts = null;
 let chips = null;
 let viewer = null;
+let known = null;
 let isSending = false;
 
-const stage = new Stage({ open: openPicture, again: (job) => generate(job.text, againOf(job)), remove: removeJob });
+const stage = new Stage({ open: openPicture, again: (job) => generate(job.text, againOf(job)), remove: removeJob, words: () => known?.open() });
 const history = new History(
   { show: (job) => showJob(job, true), remove: removeJob },
   (job) => job === stage.job,
@@ -270,6 +272,9 @@ async function start() {
     write(words);
     text.focus();
   });
+  known = new Words(text, tell);
+  byId('known-button').addEventListener('click', () => known.open());
+  byId('known-button').hidden = !facts.words.length;
   viewer = new Viewer(facts, { begin: beginEdit, use: useSettings, write });
   showLanguage();
   takeFiles(byId('choose'), byId('file'), byId('drop'), openFile);

@@ -48,7 +48,7 @@ function drawnPart(share, [rows, columns]) {
   return `polygon(0 0, 100% 0, 100% ${top}, ${right} ${top}, ${right} ${bottom}, 0 ${bottom})`;
 }
 
-/** The stage. `actions` are what its buttons do: open, again, remove. */
+/** The stage. `actions` are what its buttons do: open, again, remove, words. */
 export class Stage {
   grid = [16, 16]; // rows and columns of codes
   #section = byId('stage');
@@ -110,7 +110,7 @@ export class Stage {
     this.status.textContent = statusOf(job) + edited + (job.isOver ? ` · ${ago(job.created)}` : '');
     this.bar.hidden = job.isOver;
     this.bar.firstChild.style.inlineSize = `${job.share * 100}%`;
-    this.notes.replaceChildren(...notesOf(job).map((words) => element('p', {}, words)));
+    this.#note();
     const tools = job.isOver ? 'over' : 'under way';
     if (this.tools.dataset.shown !== tools) {
       this.tools.dataset.shown = tools;
@@ -119,6 +119,15 @@ export class Stage {
         button(t('remove'), () => this.actions.remove(job), { kind: 'quiet', icon: 'trash' }),
       );
     }
+  }
+
+  #note() {
+    const notes = notesOf(this.#job);
+    if (this.notes.dataset.told === notes.join()) return; // a button in them may have the focus
+    this.notes.dataset.told = notes.join();
+    this.notes.replaceChildren(...notes.map((words) => element('p', {}, words)));
+    if (!this.#job.accepted.unknown_words?.length) return;
+    this.notes.firstChild.append(' ', button(t('known'), this.actions.words, { kind: 'text-button', 'aria-haspopup': 'dialog' }));
   }
 
   #announce(what) {
