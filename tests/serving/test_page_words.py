@@ -136,6 +136,10 @@ def test_axe_finds_nothing_serious(opened: Callable[..., Any]) -> None:
         page.get_by_role("button", name="Redraw a part").click()
         assert page.evaluate(run) == []
         page.keyboard.press("Escape")
+        page.locator("#known-button").click()
+        page.get_by_role("dialog", name="What it knows").wait_for()
+        assert page.evaluate(run) == []
+        page.keyboard.press("Escape")
         page.locator("#stage").get_by_role("button", name="Delete").click()
         assert page.evaluate(run) == []
         page.keyboard.press("Escape")

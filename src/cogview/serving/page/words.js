@@ -78,6 +78,7 @@ export class Words {
       none.textContent = things.some(isFound) ? '' : t('knownNothing');
     };
     const field = element('input', { id: 'known-search', type: 'search', maxlength: 100, placeholder: t('knownSearch'), on: { input: find } });
+    group.classList.add('known-many');
     group.querySelector('h3').after(
       element('div', { class: 'field' }, element('label', { class: 'visually-hidden', for: 'known-search' }, t('knownSearch')), field),
     );
