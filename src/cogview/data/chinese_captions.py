@@ -169,7 +169,7 @@ def _on_ground(rng: random.Random, content: Content, ground: str, manner: Manner
 
 def _asked(rng: random.Random, content: Content, what: str, thing: str = "") -> str:
     """Ask for something; `thing` is the same as `what` without a comma."""
-    forms = ASKED if content.form == "things" else ASKED_CLAUSES
+    forms: tuple[str, ...] = ASKED if content.form == "things" else ASKED_CLAUSES
     if what.endswith(_THANKS):  # once is enough
         forms = tuple(form for form in forms if not any(word in form for word in _THANKS))
     return rng.choice(forms).format(what=what, thing=thing)

@@ -101,6 +101,9 @@ def named(mention: Mention, noun: str, rng: random.Random) -> Named:
 def relation(rng: random.Random, first: Named, relation: Relation, second: Named, manner: Manner) -> Content:
     """Return "a cat to the left of a dog"."""
     is_clause = rng.random() < CLAUSE_SHARE
+    clauses: tuple[str, ...]
+    turned: tuple[str, ...]
+    things: tuple[str, ...]
     if manner == "free":
         clauses, turned, things = FREE_RELATION_CLAUSES, FREE_RELATION_TURNED_CLAUSES, FREE_RELATION_THINGS
     else:
@@ -123,8 +126,9 @@ def relation(rng: random.Random, first: Named, relation: Relation, second: Named
 def beside(rng: random.Random, first: Named, second: Named) -> Content:
     """Return "a cat next to a dog"."""
     form = rng.choice(BESIDE_THINGS + BESIDE_CLAUSES + BESIDE_TURNED_CLAUSES)
-    kind = "things" if form in BESIDE_THINGS else "clause" if form in BESIDE_CLAUSES else "turned clause"
-    return _of_two(rng, form, first, second, kind)
+    if form in BESIDE_THINGS:
+        return _of_two(rng, form, first, second, "things")
+    return _of_two(rng, form, first, second, "clause" if form in BESIDE_CLAUSES else "turned clause")
 
 
 def listed(rng: random.Random, things: Sequence[Named], manner: Manner) -> Content:
@@ -132,7 +136,7 @@ def listed(rng: random.Random, things: Sequence[Named], manner: Manner) -> Conte
     texts = [each.text for each in things]
     if things[-1].short is not None and rng.random() < SHORT_SHARE:
         texts[-1] = things[-1].short
-    forms = FREE_LISTS if manner == "free" else LISTS
+    forms: tuple[str, ...] = FREE_LISTS if manner == "free" else LISTS
     if len(things) > 2:  # in "a cat, a dog with a bird" the bird would be the dog's
         forms = tuple(form for form in forms if not _SINGULAR.search(form))
     form = rng.choice(forms)
@@ -226,6 +230,7 @@ def _on_ground(rng: random.Random, content: Content, ground: str, manner: Manner
         "a_colour": a_colour,
     } | _agreeing(content)
     is_thing = content.form == "things"
+    forms: tuple[str, ...]
     if manner != "free":
         forms = CLAUSES if not is_thing else THINGS_LED_IN if manner == "led-in" else THINGS
         return rng.choice(forms).format(**slots)
@@ -240,7 +245,11 @@ def _on_ground(rng: random.Random, content: Content, ground: str, manner: Manner
 
 
 def _asked(rng: random.Random, content: Content, what: str) -> str:
-    forms = {"things": ASKED, "clause": ASKED_CLAUSES, "turned clause": ASKED_TURNED_CLAUSES}[content.form]
+    forms: tuple[str, ...] = {
+        "things": ASKED,
+        "clause": ASKED_CLAUSES,
+        "turned clause": ASKED_TURNED_CLAUSES,
+    }[content.form]
     form = rng.choice(forms)
     if what.endswith(("please", "thanks")):  # once is enough
         form = rng.choice([each for each in forms if "please" not in each and "thanks" not in each])

@@ -279,6 +279,5 @@ FREE_STYLES = (
     "{sentence}, I like {style} style",
     "in {style} style, {sentence}",
     "in {style} style: {sentence}",
-    "{a_style} style: {sentence}",
     "use {style} style: {sentence}",
 )
