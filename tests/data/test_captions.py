@@ -455,6 +455,15 @@ def test_forms_tell_nothing_by_themselves(language: Language) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_captions_are_polite_once_and_ask_at_their_end(language: Language) -> None:
+    for scene in LARGER:
+        for text in captions(scene, random.Random(8), 8, language):
+            assert len(re.findall("please|thanks|谢谢|麻烦", text, re.IGNORECASE)) <= 1, text
+            assert "?" not in text[:-1], text
+            assert "？" not in text[:-1], text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_plain_forms_are_about_half_of_all(language: Language, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = scene_of(CAT, kind="single", ground="white")
     monkeypatch.setattr(captions_module, "STYLE_SHARE", 0.0)

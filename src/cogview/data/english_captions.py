@@ -57,6 +57,7 @@ SHORT_SHARE = 0.3
 # Vowels that are spoken as consonants, as in "unicorn" and "ukulele", and the other way, as in "hourglass" and "X-ray".
 _AS_CONSONANT = re.compile(r"(uni(?![dmn])|uku|eu|ewe|uti|ute|use|usu|ura|ufo|u\b|one\b)", re.IGNORECASE)
 _AS_VOWEL = re.compile(r"(hour|honest|honou?r|heir|[fhlmnrsx]\b|8|11\b|18\b)", re.IGNORECASE)
+_POLITE = re.compile(r"\b(please|thanks)\b", re.IGNORECASE)
 # In a list with these the first thing alone is what a verb speaks of: "a cat with a dog is".
 _SINGULAR = re.compile(r"\b(with|plus|as well as)\b")
 
@@ -199,7 +200,7 @@ def sentence(
         _without_ground(rng, content, manner) if ground is None else _on_ground(rng, content, ground, manner)
     )
     if style is not None:
-        form = rng.choice(FREE_STYLES if manner == "free" else STYLES)
+        form = _polite_once(rng, FREE_STYLES if manner == "free" else STYLES, text)
         mark = "?" if text.endswith("?") else ""
         a_style = f"{english_article(style)} {style}"
         text = form.format(sentence=text.removesuffix("?"), style=style, a_style=a_style) + mark
@@ -250,10 +251,14 @@ def _asked(rng: random.Random, content: Content, what: str) -> str:
         "clause": ASKED_CLAUSES,
         "turned clause": ASKED_TURNED_CLAUSES,
     }[content.form]
-    form = rng.choice(forms)
-    if what.endswith(("please", "thanks")):  # once is enough
-        form = rng.choice([each for each in forms if "please" not in each and "thanks" not in each])
-    return form.format(what=what)
+    return _polite_once(rng, forms, what).format(what=what)
+
+
+def _polite_once(rng: random.Random, forms: Sequence[str], text: str) -> str:
+    """Return one of the forms, none with "please" or "thanks" for a text that has such a word."""
+    if _POLITE.search(text):
+        forms = [form for form in forms if not _POLITE.search(form)]
+    return rng.choice(forms)
 
 
 def _agreeing(content: Content) -> dict[str, str]:
