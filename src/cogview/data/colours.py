@@ -69,7 +69,20 @@ def recoloured(raster: UInt8[np.ndarray, "y x 4"], colour: str) -> UInt8[np.ndar
         raster: RGBA with straight alpha.
         colour: a key of `COLOURS`.
     """
+    return _painted(raster, _main(raster), colour)
+
+
+def in_all_colours(raster: UInt8[np.ndarray, "y x 4"]) -> dict[str, UInt8[np.ndarray, "y x 4"]]:
+    """Return an icon in each of `COLOURS`, as `recoloured` makes them, in less time.
+
+    Args:
+        raster: RGBA with straight alpha.
+    """
     main = _main(raster)
+    return {colour: _painted(raster, main, colour) for colour in COLOURS}
+
+
+def _painted(raster: UInt8[np.ndarray, "y x 4"], main: "_Main", colour: str) -> UInt8[np.ndarray, "y x 4"]:
     weight = main.membership * raster[..., 3]
     mean = float((main.luma * weight).sum() / max(weight.sum(), 1e-6))
     ratio = main.luma[..., None] / max(mean, 1e-3)
