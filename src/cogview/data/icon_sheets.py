@@ -19,7 +19,6 @@ from cogview.plain_json import parse_json
 
 ICONS_FOLDER, INDEX = "icons", "index.json"
 FORMAT, VERSION = "cogview-icon-sheets", 1
-_ARRAY = "rasters"
 
 
 def sizes_of(config: DefaultDataConfig) -> tuple[int, ...]:
@@ -88,7 +87,7 @@ class IconSheets:
                 side = size * size_pixels // LATTICE_CELLS
                 rasters = [icons.draw(style, code, side, keep=False) for code in present]
                 sheet = np.stack(rasters) if rasters else np.empty((0, side, side, 4), np.uint8)
-                np.savez_compressed(folder / _name(style, size), **{_ARRAY: sheet})
+                np.savez_compressed(folder / _name(style, size), rasters=sheet)
         table = scene_objects()
         coloured = [code for code in codes if with_colours and table[code].has_colours]
         index = {
@@ -141,7 +140,7 @@ class IconSheets:
         wanted = (len(self.codes[style]), side, side, 4)
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                rasters: np.ndarray = arrays[_ARRAY]
+                rasters: np.ndarray = arrays["rasters"]
             if rasters.shape != wanted or rasters.dtype != np.uint8:
                 raise ValueError(f"got {rasters.dtype} {rasters.shape}, wanted uint8 {wanted}")
         except (OSError, ValueError, KeyError, EOFError, AttributeError, BadZipFile) as error:

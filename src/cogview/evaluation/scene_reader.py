@@ -1,7 +1,7 @@
-"""Reads scenes: what stands where in a picture, by comparing every place of the lattice with every look of every object.
+"""Reads scenes: what stands where in a picture, by comparing every place with every look of every object.
 
-A look is an object in a style, at a size, in its own colour or another. Of what could stand at overlapping places, that
-is taken which explains most of the picture, if enough of its own look is there.
+A place is one of the lattice, and a look an object in a style, at a size, in its own colour or another. Of what could
+stand at overlapping places, that is taken which explains most of the picture, if enough of its own look is there.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from cogview.data.colours import in_all_colours
+from cogview.data.colours import in_all_colours, own_colour
 from cogview.data.config import Style
 from cogview.data.icon_sheets import IconSheets
 from cogview.data.scenes import LATTICE_CELLS, Placement, Scene
@@ -35,23 +35,33 @@ class Shown:
         ground: a key of `world.GROUNDS`.
         placements: the things.
         style: of all of them; None if there are none, or of several styles.
+        colours: what the colour of each may be said to be; several where it looks as good as the same in them.
     """
 
     ground: str
     placements: tuple[Placement, ...]
     style: Style | None
+    colours: tuple[frozenset[str | None], ...]
 
     @staticmethod
     def of(scene: Scene) -> "Shown":
         """Return what a reader without fault would see in a scene's picture."""
-        return Shown(ground=scene.ground, placements=scene.placements, style=scene.style)
+        return Shown(
+            ground=scene.ground,
+            placements=scene.placements,
+            style=scene.style,
+            colours=tuple(frozenset({each.colour}) for each in scene.placements),
+        )
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
+@dataclass(frozen=True, kw_only=True)
 class _Look:
+    """An object in a style and a colour, and the colours that it may be said to have."""
+
     code: str
     style: Style
     colour: str | None
+    colours: frozenset[str | None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,14 +79,12 @@ class _Candidate:
     """A look at a place, and the squared difference from bare ground that it explains."""
 
     gain: float
-    style: Style
+    look: _Look
     placement: Placement
 
     def overlaps(self, other: "_Candidate") -> bool:
         one, two = self.placement, other.placement
-        return (
-            -one.size < one.column - two.column < two.size and -one.size < one.row - two.row < two.size
-        )
+        return -one.size < one.column - two.column < two.size and -one.size < one.row - two.row < two.size
 
 
 class SceneReader:
@@ -137,15 +145,13 @@ class SceneReader:
         ground = ground_of(values)
         values -= np.array(GROUNDS[ground].rgb, dtype=np.float32)
         candidates = [each for looks in self._looks_on(ground) for each in self._candidates(values, looks)]
-        chosen: list[_Candidate] = []
-        for candidate in sorted(candidates, key=lambda each: -each.gain):
-            if not any(map(candidate.overlaps, chosen)):
-                chosen.append(candidate)
-        styles = {each.style for each in chosen}
+        chosen = _explaining_most(candidates)
+        styles = {each.look.style for each in chosen}
         return Shown(
             ground=ground,
             placements=tuple(each.placement for each in chosen),
             style=styles.pop() if len(styles) == 1 else None,
+            colours=tuple(each.look.colours for each in chosen),
         )
 
     def read_all(
@@ -162,7 +168,9 @@ class SceneReader:
         while some := list(islice(rest, _AT_A_TIME)):
             grounds = [ground_of(picture.astype(np.float32)) for picture in some]
             found: dict[int, Shown] = {}
-            for number in sorted(range(len(some)), key=lambda number: (grounds[number] != self._ground, grounds[number])):
+            for number in sorted(
+                range(len(some)), key=lambda number: (grounds[number] != self._ground, grounds[number])
+            ):
                 found[number] = self.read(some[number])
                 if move is not None:
                     move(len(shown) + len(found))
@@ -188,10 +196,8 @@ class SceneReader:
         for number in np.flatnonzero(explained >= LEAST_EXPLAINED):
             look = looks.known[nearest[number]]
             row, column = map(int, places[number])
-            placement = Placement(
-                code=look.code, column=column, row=row, size=looks.size, colour=look.colour
-            )
-            found.append(_Candidate(gain=float(gain[number]), style=look.style, placement=placement))
+            placement = Placement(code=look.code, column=column, row=row, size=looks.size, colour=look.colour)
+            found.append(_Candidate(gain=float(gain[number]), look=look, placement=placement))
         return found
 
     def _looks_on(self, ground: str) -> list[_Looks]:
@@ -215,7 +221,9 @@ class SceneReader:
         pixels = np.empty((len(numbers), rasters[0, ..., :3].size), dtype=np.float32)
         for row, number in zip(pixels, numbers, strict=True):
             alpha = rasters[number, ..., 3:].astype(np.uint16)
-            drawn = (rasters[number, ..., :3] * alpha + rgb * (255 - alpha) + 127) // 255  # as in `draw_scene`
+            drawn = (
+                rasters[number, ..., :3] * alpha + rgb * (255 - alpha) + 127
+            ) // 255  # as in `draw_scene`
             row[:] = (drawn.astype(np.float32) - rgb).ravel()
         energy = np.einsum("nv,nv->n", pixels, pixels)
         return _Looks(size=size, known=[known[number] for number in numbers], pixels=pixels, energy=energy)
@@ -232,11 +240,13 @@ class SceneReader:
                 for code, raster in zip(codes, self._sheets.rasters(style, size), strict=True):
                     if code not in table:
                         continue
-                    colours: dict[str | None, UInt8[np.ndarray, "y x 4"]] = {None: raster}
-                    if code in self._sheets.coloured:
-                        colours |= in_all_colours(raster)
-                    known += [_Look(code=code, style=style, colour=colour) for colour in colours]
-                    rasters += [each[:: self._step, :: self._step] for each in colours.values()]
+                    painted = in_all_colours(raster) if code in self._sheets.coloured else {}
+                    own = own_colour(raster, painted) if painted else None
+                    for colour, each in {None: raster, **painted}.items():
+                        said = {None, own} if colour in (None, own) else {colour}
+                        look = _Look(code=code, style=style, colour=colour, colours=frozenset(said))
+                        known.append(look)
+                        rasters.append(each[:: self._step, :: self._step])
             found[size] = known, np.stack(rasters)
         return found
 
@@ -252,3 +262,27 @@ class SceneReader:
             f"the pictures of {folder} have {width} x {height} pixels, and those to be read {wanted} x {wanted}: "
             f"build the data set with --data.size-pixels {wanted}"
         )
+
+
+def _explaining_most(candidates: list[_Candidate]) -> list[_Candidate]:
+    """Return candidates that do not overlap: those that explain most, but none that several smaller ones outdo."""
+    chosen = _disjoint(candidates)
+    for each in list(chosen):
+        others = [other for other in chosen if other is not each]
+        smaller = [
+            other
+            for other in candidates
+            if other.placement.size < each.placement.size and not any(map(other.overlaps, others))
+        ]
+        instead = _disjoint(smaller)
+        if sum(other.gain for other in instead) > each.gain:
+            chosen = others + instead
+    return chosen
+
+
+def _disjoint(candidates: list[_Candidate]) -> list[_Candidate]:
+    chosen: list[_Candidate] = []
+    for candidate in sorted(candidates, key=lambda each: -each.gain):
+        if not any(map(candidate.overlaps, chosen)):
+            chosen.append(candidate)
+    return chosen
