@@ -119,6 +119,8 @@ class IconSheets:
             index: Any = parse_json(path.read_bytes())
             if (index["format"], index["version"]) != (FORMAT, VERSION):
                 raise ValueError(f"got {index['format']} {index['version']}, wanted {FORMAT} {VERSION}")
+            if not index["sizes"] or not any(index["codes"].values()):
+                raise ValueError("it names no icons")
             return IconSheets(
                 folder=folder,
                 size_pixels=int(index["size_pixels"]),
@@ -139,7 +141,7 @@ class IconSheets:
         side = size * self.size_pixels // LATTICE_CELLS
         wanted = (len(self.codes[style]), side, side, 4)
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 rasters: np.ndarray = arrays["rasters"]
             if rasters.shape != wanted or rasters.dtype != np.uint8:
                 raise ValueError(f"got {rasters.dtype} {rasters.shape}, wanted uint8 {wanted}")

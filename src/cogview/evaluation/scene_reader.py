@@ -180,22 +180,24 @@ class SceneReader:
     def _candidates(self, values: Float32[np.ndarray, "y x 3"], looks: _Looks) -> list[_Candidate]:
         """Return at each place what looks most like it, where enough of it is there."""
         side = LATTICE_CELLS - looks.size + 1
-        places = np.array(list(np.ndindex(side, side)))
+        places = [(row, column) for row in range(side) for column in range(side)]
         windows = np.stack([self._window(values, looks.size, *place) for place in places])
         seen = (windows**2).sum(1)
         # Where there is next to nothing, no look can have been explained.
-        is_filled = seen >= (1 - (1 - LEAST_EXPLAINED) ** 0.5) ** 2 * looks.energy.min(initial=np.inf)
-        places, windows, seen = places[is_filled], windows[is_filled], seen[is_filled]
-        gains = windows @ looks.pixels.T
+        least = (1 - (1 - LEAST_EXPLAINED) ** 0.5) ** 2 * looks.energy.min(initial=np.inf)
+        filled = np.flatnonzero(seen >= least)
+        if not len(filled):
+            return []
+        gains = windows[filled] @ looks.pixels.T
         gains *= 2
         gains -= looks.energy
-        nearest = gains.argmax(1) if len(places) else np.empty(0, dtype=int)
-        gain = gains[np.arange(len(places)), nearest]
-        explained = 1 - (seen - gain) / looks.energy[nearest]
+        nearest = gains.argmax(1)
+        gain = gains[np.arange(len(filled)), nearest]
+        explained = 1 - (seen[filled] - gain) / looks.energy[nearest]
         found = []
         for number in np.flatnonzero(explained >= LEAST_EXPLAINED):
             look = looks.known[nearest[number]]
-            row, column = map(int, places[number])
+            row, column = places[filled[number]]
             placement = Placement(code=look.code, column=column, row=row, size=looks.size, colour=look.colour)
             found.append(_Candidate(gain=float(gain[number]), look=look, placement=placement))
         return found
@@ -226,6 +228,10 @@ class SceneReader:
             ) // 255  # as in `draw_scene`
             row[:] = (drawn.astype(np.float32) - rgb).ravel()
         energy = np.einsum("nv,nv->n", pixels, pixels)
+        is_seen = energy > 0
+        if not is_seen.all():
+            pixels, energy = pixels[is_seen], energy[is_seen]
+            numbers = [numbers[index] for index in np.flatnonzero(is_seen)]
         return _Looks(size=size, known=[known[number] for number in numbers], pixels=pixels, energy=energy)
 
     @cached_property
@@ -274,7 +280,7 @@ def _explaining_most(candidates: list[_Candidate]) -> list[_Candidate]:
             for other in candidates
             if other.placement.size < each.placement.size and not any(map(other.overlaps, others))
         ]
-        instead = _disjoint(smaller)
+        instead = _explaining_most(smaller)
         if sum(other.gain for other in instead) > each.gain:
             chosen = others + instead
     return chosen
