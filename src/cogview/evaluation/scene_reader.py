@@ -22,8 +22,7 @@ from cogview.errors import UsageError
 from cogview.evaluation.icon_judge import LEAST_EXPLAINED, ground_of
 from cogview.image.picture_reading import read_image
 
-_STEP = 2  # every second pixel is plenty
-_SMALLEST_CELL = 4  # pixels; of smaller cells every pixel is looked at
+_SAMPLES = 4  # pixels of each side of a cell, which are plenty; of smaller cells every one
 _AT_A_TIME = 1_000  # pictures in memory
 
 
@@ -109,7 +108,7 @@ class SceneReader:
         if self._sheets.size_pixels != size_pixels:
             raise self._other_size(folder, self._sheets.size_pixels, self._sheets.size_pixels, size_pixels)
         self._size_pixels, self._cell = size_pixels, size_pixels // LATTICE_CELLS
-        self._step = _STEP if self._cell >= _SMALLEST_CELL else 1
+        self._step = max(self._cell // _SAMPLES, 1)
         self._ground: str | None = None
         self._looks: list[_Looks] = []
 
@@ -181,7 +180,7 @@ class SceneReader:
         """Return at each place what looks most like it, where enough of it is there."""
         side = LATTICE_CELLS - looks.size + 1
         places = [(row, column) for row in range(side) for column in range(side)]
-        windows = np.stack([self._window(values, looks.size, *place) for place in places])
+        windows = self._windows(values, looks.size, places)
         seen = (windows**2).sum(1)
         # Where there is next to nothing, no look can have been explained.
         least = (1 - (1 - LEAST_EXPLAINED) ** 0.5) ** 2 * looks.energy.min(initial=np.inf)
@@ -256,11 +255,13 @@ class SceneReader:
             found[size] = known, np.stack(rasters)
         return found
 
-    def _window(
-        self, values: Float32[np.ndarray, "y x 3"], size: int, row: int, column: int
-    ) -> Float32[np.ndarray, "v"]:
-        top, left, side = row * self._cell, column * self._cell, size * self._cell
-        return values[top : top + side : self._step, left : left + side : self._step].ravel()
+    def _windows(
+        self, values: Float32[np.ndarray, "y x 3"], size: int, places: list[tuple[int, int]]
+    ) -> Float32[np.ndarray, "p v"]:
+        """Return the pixels that an icon would have at each place."""
+        seen = np.arange(0, size * self._cell, self._step)
+        rows, columns = (self._cell * np.array(places).T)[..., None] + seen
+        return values[rows[:, :, None], columns[:, None, :]].reshape(len(places), -1)
 
     @staticmethod
     def _other_size(folder: Path, width: int, height: int, wanted: int) -> UsageError:
