@@ -35,7 +35,11 @@ from environment import RESULTS, describe
 def swapped(scene: Scene) -> Scene:
     """Return a scene whose two things have changed places."""
     first, second = scene.placements
-    return replace(scene, placements=(replace(first, code=second.code), replace(second, code=first.code)))
+    there, here = (
+        replace(first, code=second.code, colour=second.colour),
+        replace(second, code=first.code, colour=first.colour),
+    )
+    return replace(scene, placements=(there, here))
 
 
 def caption_pair(scene: Scene, language: Language, seed: str) -> tuple[str, str]:

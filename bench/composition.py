@@ -21,17 +21,16 @@ import cogview
 from cogview.evaluation.composition import (
     SPLIT,
     AskedScene,
-    SceneReader,
-    Shown,
     asked_scenes,
     judge,
     redrawn,
 )
+from cogview.evaluation.scene_reader import SceneReader, Shown
 from cogview.files import atomic_write_json
 from cogview.generation.pipeline import Pipeline
 from environment import RESULTS, describe
 
-QUALITIES = ("number", "objects", "ground", "relation")
+QUALITIES = ("number", "objects", "ground", "relation", "colour", "size")
 SETTINGS = (
     (1.0, 1.0, 1.0),
     (1.0, 0.9, 1.0),
@@ -44,9 +43,10 @@ SETTINGS = (
 
 
 def shares(requests: Sequence[AskedScene], shown: Sequence[Shown]) -> dict[str, float]:
-    """Return how often each thing is right among the pictures that were asked for it."""
+    """Return how often each thing is right among the pictures that were asked for it, if any was."""
     verdicts = [judge(asked, scene, QUALITIES) for asked, scene in zip(requests, shown, strict=True)]
-    return {name: float(np.mean([v[name] for v in verdicts if v[name] is not None])) for name in verdicts[0]}
+    values = {name: [v[name] for v in verdicts if v[name] is not None] for name in verdicts[0]}
+    return {name: float(np.mean(each)) for name, each in values.items() if each}
 
 
 def drawn(
@@ -81,7 +81,7 @@ def main(
     requests = asked_scenes(pictures, num_captions)
     reader = SceneReader(pictures, pipe.template.grid_rows * pipe.image_tokenizer.downsampling_factor)
     files = [reader.picture(pictures, request.file_name) for request in requests]
-    true = [reader.read(redrawn(pipe.image_tokenizer, picture)) for picture in files]
+    true = reader.read_all(redrawn(pipe.image_tokenizer, picture) for picture in files)
     rows = {
         "true scenes": shares(requests, true),
         "true scenes, another's caption": shares(requests[1:] + requests[:1], true),
@@ -92,7 +92,7 @@ def main(
     for temperature, top_p, guidance in settings:
         images = drawn(pipe, requests, temperature, top_p, guidance, seed)
         name = f"temperature {temperature:g}, top-p {top_p:g}, guidance {guidance:g}"
-        rows[name] = shares(requests, [reader.read(np.asarray(image)) for image in images])
+        rows[name] = shares(requests, reader.read_all(map(np.asarray, images)))
         print_row(name, rows[name])
     path = RESULTS / f"{out}.json"
     atomic_write_json(

@@ -18,7 +18,8 @@ import torch
 import tyro
 
 import cogview
-from cogview.evaluation.composition import SPLIT, SceneReader, asked_scenes
+from cogview.evaluation.composition import SPLIT, asked_scenes
+from cogview.evaluation.scene_reader import SceneReader
 from cogview.files import atomic_write_json
 from composition import shares
 from environment import RESULTS, describe
@@ -62,7 +63,7 @@ def main(
         first_codes = codes if first_codes is None else first_codes
         images = [pipe.model.decoder.decode(each) for each in codes]
         rows[dtype] = {
-            **shares(requests, [reader.read(np.asarray(image)) for image in images]),
+            **shares(requests, reader.read_all(map(np.asarray, images))),
             "CapLoss of what is drawn": float(np.mean(judge.caption_loss(list(codes), texts))),
             "CapLoss of true pictures": float(np.mean(true_losses)),
             "codes as in the first": float((codes == first_codes).double().mean()),

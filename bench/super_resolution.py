@@ -35,9 +35,10 @@ import cogview
 from cogview.data.image_folder import ImageFolder
 from cogview.data.pairs import CaptionedImage
 from cogview.decoding.config import SamplingConfig
-from cogview.evaluation.composition import SceneReader, asked_scenes, shares_of, verdicts_on
+from cogview.evaluation.composition import asked_scenes, shares_of, verdicts_on
 from cogview.evaluation.distances import mean_squared_error, perceptual_distance, psnr, ssim
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
+from cogview.evaluation.scene_reader import SceneReader
 from cogview.files import atomic_write_bytes, atomic_write_json
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.image.picture_reading import read_image, resize_and_crop
@@ -171,7 +172,7 @@ def main(
     )
     composition = {}
     for name, shown in enlarged.items():
-        read = [reader.read(np.asarray(image)) for image in shown]
+        read = reader.read_all(map(np.asarray, shown))
         composition[name] = shares_of(verdicts_on(asked, read))["all"]
         print(f"{name}: everything right in {composition[name]['value']:.1%} of {len(asked)} drawn pictures")
     if picture is not None:

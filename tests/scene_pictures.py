@@ -8,10 +8,11 @@ from pathlib import Path
 
 from cogview.data.captions import captions
 from cogview.data.config import DefaultDataConfig, Style
+from cogview.data.icon_sheets import IconSheets
 from cogview.data.icons import Icons
 from cogview.data.scene_maker import make_scene
 from cogview.data.scenes import Placement, Scene, draw_scene
-from cogview.data.world import GROUNDS, known_codes
+from cogview.data.world import known_codes
 
 CODES = known_codes(6)
 STYLES: tuple[Style, ...] = ("twemoji", "fluent-flat")
@@ -27,20 +28,29 @@ def scene_icons() -> Icons:
     return Icons(scene_art(CODES, STYLES), {})
 
 
+SIZES = (4, 7, 9)
+
+
 def scene_folder(folder: Path, size_pixels: int, num_held_out: int) -> Path:
-    """Write pictures that show each object on each ground in each style, and held-out scenes of several objects."""
+    """Write a picture of each object, held-out scenes of objects in all colours and sizes, and the icons."""
     singles = [
         Scene(
             kind="single",
-            ground=ground,
-            style=style,
+            ground="gray",
+            style=STYLES[0],
             placements=(Placement(code=code, column=4, row=5, size=7),),
         )
-        for ground in GROUNDS
-        for style in STYLES
         for code in CODES
     ]
-    config = DefaultDataConfig(num_objects=len(CODES), styles=STYLES, single_share=0.0)
+    config = DefaultDataConfig(
+        num_objects=len(CODES),
+        styles=STYLES,
+        single_cells=7,
+        sized_share=0.5,
+        groups_share=0.2,
+        sizes_share=0.2,
+        coloured_share=0.4,
+    )
     composed = [make_scene(config, "train", number) for number in range(num_held_out)]
     folder.mkdir(parents=True)
     icons, lines = scene_icons(), []
@@ -53,12 +63,21 @@ def scene_folder(folder: Path, size_pixels: int, num_held_out: int) -> Path:
             entry = {"file_name": name, "texts": texts, "split": split, "scene": scene.to_json()}
             lines.append(json.dumps(entry) + "\n")
     (folder / "metadata.jsonl").write_text("".join(lines))
+    IconSheets.write(folder, icons, STYLES, CODES, SIZES, size_pixels, with_colours=True)
     return folder
 
 
 def _shape(style: str, code: str) -> str:
-    colour = hashlib.sha256(f"{style}{code}".encode()).hexdigest()[:6]
+    """Return a disc of a colour of its own, with holes of its own, by which it is known in any colour."""
+    digest = hashlib.sha256(f"{style}{code}".encode()).hexdigest()
+    pattern = int(digest[6:10], 16)
+    holes = "".join(
+        f"M{2 + 4 * (number % 3)} {2 + 4 * (number // 3)}h4v4h-4z"
+        for number in range(9)
+        if pattern >> number & 1
+    )
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16" width="16" height="16">'
-        f'<circle cx="8" cy="8" r="7.5" fill="#{colour}"/></svg>'
+        f'<path fill-rule="evenodd" fill="#{digest[:6]}" d="M.5 8a7.5 7.5 0 1 0 15 0a7.5 7.5 0 1 0 -15 0z{holes}"/>'
+        "</svg>"
     )

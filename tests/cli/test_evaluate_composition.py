@@ -15,7 +15,8 @@ import cogview
 from cogview.cli.evaluation_draws import Draws
 from cogview.cli.main import main
 from cogview.evaluation import composition
-from cogview.evaluation.composition import PARTS, SceneReader, asked_scenes, judge
+from cogview.evaluation.composition import PARTS, asked_scenes, judge
+from cogview.evaluation.scene_reader import SceneReader
 from cogview.generation.parts import TaskModel
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.pretrained import save_pretrained
@@ -86,6 +87,12 @@ def test_figures_are_those_of_the_pictures_and_a_blind_checker_is_told(
             counted = [v[name] for v, f in zip(plain, first, strict=True) if f[name] is not None]
             assert share["num"] == len(counted)
             assert share["value"] == pytest.approx(np.mean(counted))
+    for number, language in enumerate(("en", "zh")):  # by turns
+        for choice, plain in (("first", first), ("random", mean), ("CapLoss", best)):
+            share = result["languages"][language][choice]["objects"]
+            assert share["num"] == NUM / 2
+            assert share["value"] == pytest.approx(np.mean([v["objects"] for v in plain[number::2]]))
+    assert "first candidate, Chinese captions" in said.out
     assert result["request"]["seed"] == 5
     assert result["environment"]["versions"]["cogview"] == cogview.__version__
     assert len(result["captioner"]) == len(result["request"]["transformer"]) == 16
@@ -124,7 +131,7 @@ def test_pictures_without_fault_are_all_right_and_nothing_is_drawn_twice(
     assert "The checker is valid: all right on 100.0% of the real pictures" in said.out
     assert "warning" not in said.err
     result = json.loads((out / "composition.json").read_text())
-    assert {share["value"] for share in result["figures"]["first"].values()} == {1.0}
+    assert {share["value"] for share in result["figures"]["first"].values() if share["num"]} == {1.0}
     assert not (out / "failures.png").exists()
     assert call(*words(home, out, "--seed", 1)) == 2
     assert "seed was 0, now 1" in capsys.readouterr().err
@@ -144,11 +151,12 @@ def test_pictures_that_cannot_be_read_are_passed_over_and_counted(
     ]
     lines = [strange[0] if first.file_name in line else line for line in lines]
     (folder / "metadata.jsonl").write_text("".join(lines))
+    (folder / "icons").symlink_to(home / "pictures" / "icons")
     assert call(*words(home, tmp_path / "run", folder, "--num-captions", 8, "--json")) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["num_left_out"] == 1
     assert result["left_out"][0]["where"] == first.file_name
-    assert "the training pictures do not show" in result["left_out"][0]["reason"]
+    assert "the data set's icons do not show" in result["left_out"][0]["reason"]
     assert result["request"]["num_captions"] == 8
 
 
@@ -159,21 +167,21 @@ def test_what_cannot_be_measured_is_one_line(
     (tmp_path / "plain" / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a red cat"}\n')
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "note").write_text("mine")
-    unknown = [
-        line
-        for line in (home / "pictures" / "metadata.jsonl").read_text().splitlines()
-        if '"train"' not in line or '"ground": "red"' in line
-    ]
-    (tmp_path / "few").mkdir()
-    for picture in (home / "pictures").glob("*.png"):
-        (tmp_path / "few" / picture.name).write_bytes(picture.read_bytes())
-    (tmp_path / "few" / "metadata.jsonl").write_text("\n".join(unknown) + "\n")
+    for name in ("old", "few"):
+        (tmp_path / name).mkdir()
+        lines = (home / "pictures" / "metadata.jsonl").read_text()
+        (tmp_path / name / "metadata.jsonl").write_text(lines)
+    icons = tmp_path / "few" / "icons"
+    icons.mkdir()
+    index = json.loads((home / "pictures" / "icons" / "index.json").read_text())
+    (icons / "index.json").write_text(json.dumps(index | {"sizes": [7]}))
     for said, more in (
         ("has no metadata.jsonl", (tmp_path,)),
         ("does not say what scenes the pictures show", (tmp_path / "plain",)),
         ("no pictures of the split 'held-out-object'; it has held-out", ("--split", "held-out-object")),
         ("have 32 x 32 pixels, and those to be read 16 x 16", (home / "large",)),
-        ("the training pictures do not show the", (tmp_path / "few",)),
+        ("has no icons/index.json", (tmp_path / "old",)),
+        ("the data set's icons do not show the", (tmp_path / "few",)),
         ("ask for --num-captions 16 or fewer", ("--num-captions", 17)),
         ("--num-captions must be 8 or more", ("--num-captions", 7)),
         ("--candidates must be 1 or more", ("--candidates", 0)),

@@ -14,6 +14,7 @@ from command import MAIN
 from PIL import Image
 from safetensors.torch import load_file
 
+import cogview
 from cogview.cli import training_run
 from cogview.cli.main import main
 from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
@@ -382,6 +383,22 @@ def test_a_finetune_goes_on_from_the_weights_of_a_model(
     assert "cogview/bundled is not that of this run" in refusal(capsys, 1, *words, *shipped)
     missing = ("--out", tmp_path / "other", "--start-from", tmp_path / "nothing")
     assert "nothing" in refusal(capsys, 1, *words, *missing)
+
+
+def test_a_finetune_may_have_room_for_longer_texts(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "text-to-image", "tiny", "--data", home / "tokens", *SHORT, "--out", tmp_path / "run"]
+    tiny_rate = ("--training.learning-rate", "1e-12", "--training.weight-decay", "0")
+    run(capsys, *words, "--start-from", home / "model", "--max-text-pieces", 20, *tiny_rate)
+    before, after = (cogview.load(folder, device="cpu") for folder in (home / "model", tmp_path / "run"))
+    assert (before.template.max_text_pieces, after.template.max_text_pieces) == (16, 20)
+    drawn = [pipe.generate("red paper", 2, seed=5) for pipe in (before, after)]
+    assert [picture.codes.tolist() for picture in drawn[0]] == [
+        picture.codes.tolist() for picture in drawn[1]
+    ]
+    shorter = ("--start-from", tmp_path / "run", "--max-text-pieces", 16, "--out", tmp_path / "other")
+    assert "The transformer of" in refusal(capsys, 1, *words[:-2], *shorter)
 
 
 def test_tokens_for_a_model_are_made_with_what_its_run_holds(

@@ -231,3 +231,21 @@ def test_what_cannot_be_is_refused_before_anything_is_made(
     assert train(pictures, model, tmp_path / "run", *flags) == 2
     assert complaint in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_from_a_decoder_of_the_same_shape(pictures, model, tmp_path, capsys):
+    assert train(pictures, model, tmp_path / "first") == 0
+    still = ["--training.learning-rate", "1e-30", "--training.num-steps", "1"]
+    assert train(pictures, model, tmp_path / "then", "--start-from", tmp_path / "first", *still) == 0
+    first, then, other = (tmp_path / each for each in ("first", "then", "other"))
+    pictures_of = [
+        cogview.load_image_tokenizer(each).decode(torch.zeros(1, 4, 4, dtype=torch.long), 32)
+        for each in (first, then)
+    ]
+    assert torch.equal(*pictures_of)
+    capsys.readouterr()
+    assert train(pictures, model, other, "--start-from", first, "--decoder.channels", "24", "8") == 2
+    assert "holds no decoder of this shape and these scales, but x1-x2" in capsys.readouterr().err
+    assert train(pictures, model, other, "--start-from", "bundled") == 2
+    assert "start from a decoder for the same codes" in capsys.readouterr().err
+    assert not other.exists()

@@ -17,11 +17,14 @@ from PIL import Image
 from cogview.cli.main import main
 from cogview.data import builder
 from cogview.data.builder import ExampleSource, build_default_data
+from cogview.data.check import check_folder
 from cogview.data.config import DefaultDataConfig
+from cogview.data.icon_sheets import IconSheets, sizes_of
 from cogview.data.icons import Icons, load_icons
 from cogview.data.packages import cache_folder
+from cogview.data.scene_maker import make_scene
 from cogview.data.scenes import Scene, draw_scene, split_of
-from cogview.data.world import scene_objects
+from cogview.data.world import held_out_codes, known_codes, scene_objects
 from cogview.errors import CogViewError, UsageError
 
 CONFIG = DefaultDataConfig(
@@ -72,6 +75,43 @@ def test_lines_hold_captions_in_both_languages_and_the_scene(built: Path, icons:
         with Image.open(built / line["file_name"]) as picture:
             assert picture.mode == "RGB"
             assert np.array_equal(np.asarray(picture), np.asarray(draw_scene(scene, icons, 32)))
+
+
+@pytest.mark.parametrize("form", ["image-folder", "webdataset"])
+def test_the_icons_lie_beside_the_pictures_and_are_no_part_of_them(
+    icons: Icons, tmp_path: Path, form: Any
+) -> None:
+    config = replace(CONFIG, format=form, single_cells=9, sized_share=0.5, coloured_share=0.5, num_train=9)
+    build_default_data(config, tmp_path / "data", icons=icons)
+    sheets = IconSheets.of(tmp_path / "data")
+    assert sheets.sizes == sizes_of(config) == (4, 7, 9)
+    assert set(sheets.codes) == {*config.styles, "openmoji"}
+    assert set(sheets.codes["noto"]) == {*known_codes(20), *held_out_codes()}  # of the table alone
+    assert sheets.coloured == {code for code in sheets.codes["noto"] if scene_objects()[code].has_colours}
+    for number, code in enumerate(sheets.codes["twemoji"]):
+        assert np.array_equal(sheets.rasters("twemoji", 9)[number], icons.draw("twemoji", code, 18))
+    assert check_folder(tmp_path / "data").num_problems == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "sizes"),
+    [
+        ({}, (7, 12)),
+        ({"single_share": 0.0, "num_held_out_drawing": 0}, (7,)),
+        ({"most_counted": 6}, (4, 7, 12)),
+        ({"groups_share": 0.1, "single_cells": 7}, (4, 7)),
+        ({"sizes_share": 0.1, "single_cells": 7}, (4, 7, 9)),
+        (dict.fromkeys(("single_share", "count_share", "relation_share", "group_share"), 0.0), ()),
+    ],
+)
+def test_the_icons_have_the_sizes_of_the_scenes(changes: dict[str, Any], sizes: tuple[int, ...]) -> None:
+    config = replace(CONFIG, **changes)
+    assert sizes_of(config) == sizes
+    if not config.icon_share or not sizes:
+        return
+    composed = replace(config, icon_share=0.0, num_held_out_style=0)
+    seen = {each.size for index in range(300) for each in make_scene(composed, "train", index).placements}
+    assert seen == set(sizes)
 
 
 def test_share_alike_art_is_in_its_own_split_alone(built: Path) -> None:

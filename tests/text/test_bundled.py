@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from cogview.cli.main import main
+from cogview.data import captions as captions_module
 from cogview.data.captions import captions
-from cogview.data.config import DefaultDataConfig
+from cogview.data.config import DefaultDataConfig, Language
 from cogview.data.scene_maker import make_scene
 from cogview.data.world import GROUNDS, scene_objects
 from cogview.generation.model_folder import BUNDLED_FOLDER, read_config
@@ -43,8 +44,16 @@ def test_english_names_are_a_piece_a_word(bundled: TextTokenizer) -> None:
     assert len(split) <= 0.02 * len(words), split
 
 
+@pytest.fixture
+def only_plain_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave captions in the forms that the bundled model has learnt."""
+    for share in ("FREE_SENTENCE_SHARE", "FREE_CONTENT_SHARE", "BESIDE_SHARE"):
+        monkeypatch.setattr(captions_module, share, 0.0)
+
+
+@pytest.mark.usefixtures("only_plain_forms")
 @pytest.mark.parametrize(("language", "most"), [("zh", 15), ("en", 13)])
-def test_captions_are_short(bundled: TextTokenizer, language: str, most: int) -> None:
+def test_plain_captions_are_short(bundled: TextTokenizer, language: str, most: int) -> None:
     config = DefaultDataConfig()
     rng = random.Random(0)
     texts = [
@@ -56,6 +65,25 @@ def test_captions_are_short(bundled: TextTokenizer, language: str, most: int) ->
     assert sum(lengths) / len(lengths) < most
     assert lengths[int(0.98 * len(lengths))] <= 24
     assert lengths[-1] <= 40
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_captions_of_the_larger_world_fit_40_pieces(bundled: TextTokenizer, language: Language) -> None:
+    config = DefaultDataConfig(
+        single_cells=7,
+        groups_share=0.18,
+        sizes_share=0.15,
+        most_counted=6,
+        sized_share=0.4,
+        coloured_share=0.35,
+    )
+    rng = random.Random(0)
+    lengths = [
+        len(bundled.encode(text))
+        for index in range(500)
+        for text in captions(make_scene(config, "train", index), rng, 2, language)
+    ]
+    assert sum(length <= 40 for length in lengths) >= 0.99 * len(lengths)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +131,7 @@ def known() -> KnownWords:
     return found
 
 
+@pytest.mark.usefixtures("only_plain_forms")
 def test_the_model_says_nothing_of_texts_of_its_world_and_reads_them_as_they_are(
     bundled: TextTokenizer, known: KnownWords
 ) -> None:

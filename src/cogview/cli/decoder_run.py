@@ -3,6 +3,7 @@
 import io
 import sys
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from cogview.data.image_array import ImageArray, JoinedArrays, splits_of
 from cogview.errors import UsageError
 from cogview.evaluation.decoders import decoder_grid, evaluate_scales
 from cogview.files import atomic_write_bytes
+from cogview.image.decoder import RefiningDecoder
 from cogview.image.tokenizer import ImageTokenizer, lossless_dtype
 from cogview.recipes.config import DecoderRecipe
 from cogview.training.decoder import DecoderTask
@@ -26,6 +28,7 @@ def train_decoder(
     out: Path,
     image_tokenizer: Path | None,
     name: str | None,
+    start_from: Path | None = None,
     *,
     perception: PerceptionName,
     backbone: Path | None,
@@ -40,6 +43,7 @@ def train_decoder(
         out: the run folder.
         image_tokenizer: whose codes are decoded; the bundled one by default.
         name: of the decoder; its scales by default.
+        start_from: holds a decoder of the same shape for the same codes, whose weights are gone on from.
         perception: what the perceptual loss is taken over.
         backbone: weights of EfficientNet-Lite0; those of the package by default.
         resume: go on with the run that lies there.
@@ -77,6 +81,7 @@ def train_decoder(
         batch_size=training.batch_size,
         perception=perception_of(perception, backbone) if needs_network else None,
     )
+    source = None if start_from is None else _start_as(task.decoder, start_from, tokenizer)
     shown_by = next(iter(held_out.values()), each_source[0])
     shown = {scale: np.array(each.pixels[:NUM_SAMPLES]) for scale, each in shown_by.items()}
 
@@ -128,6 +133,7 @@ def train_decoder(
             "size_pixels": recipe.size_pixels,
             "image_tokenizer": tokenizer.fingerprint,
             "name": name,
+            "start_from": source,
             "num_pictures": len(images[1]),
             "pictures": images[max(images)].fingerprint,
             **({"perception": seen_by(perception, backbone)} if needs_network else {}),
@@ -136,4 +142,29 @@ def train_decoder(
         export=export,
         evaluate=evaluate,
         as_json=as_json,
+    )
+
+
+def _start_as(decoder: RefiningDecoder, start_from: Path, tokenizer: ImageTokenizer) -> str:
+    """Give a decoder the weights of one of the same shape, and return the name of those.
+
+    Raises:
+        UsageError: there is none, or it is for other codes.
+    """
+    is_bundled = start_from == Path("bundled") and not start_from.exists()
+    source = open_image_tokenizer(None if is_bundled else start_from)
+    if source.fingerprint != tokenizer.fingerprint:
+        raise UsageError(
+            f"--start-from {start_from} is for the codes of the image tokenizer {source.fingerprint}, wanted "
+            f"{tokenizer.fingerprint}: start from a decoder for the same codes"
+        )
+    wanted = {key: value.shape for key, value in decoder.state_dict().items()}
+    for name, each in source.decoders.items():
+        weights = each.state_dict()
+        if each.config.scales == decoder.config.scales and wanted == {k: v.shape for k, v in weights.items()}:
+            decoder.load_state_dict(weights)
+            return f"{name} {sha256(b''.join(value.numpy().tobytes() for value in weights.values())).hexdigest()}"
+    found = ", ".join(source.decoders) or "none at all"
+    raise UsageError(
+        f"--start-from {start_from} holds no decoder of this shape and these scales, but {found}"
     )

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from cogview.cli.evaluation_draws import Draws
-    from cogview.evaluation.composition import AskedScene, SceneReader, Shown
+    from cogview.evaluation.composition import AskedScene
+    from cogview.evaluation.scene_reader import SceneReader, Shown
     from cogview.generation.pipeline import Pipeline
 
 FORMAT, VERSION = "cogview-composition-evaluation", 1
 MIN_CAPTIONS = 8
 _NUM_FAILURES = 16
+_LANGUAGES = {"zh": "Chinese", "en": "English"}
 _CHOICES = {"first": "first candidate", "random": "a random candidate", "CapLoss": "best by CapLoss"}
 
 
@@ -45,18 +47,18 @@ def run(
     dtype: DtypeName | None = None,
     json: bool = False,
 ) -> None:
-    """Count how often drawn pictures of scenes show the objects, number, ground, relation and style asked for.
+    """Count how often drawn pictures of scenes show what is asked for: objects, colours, sizes, places, ground, style.
 
-    A picture is read by comparing every place with every object that the training pictures of the data set show. The
+    A picture is read by comparing every place with every object of the data set, in each style, size and colour. The
     reader is measured in each run, on the real pictures of the same captions: as they are and as the image tokenizer
     redraws them, under their own captions and under others'. What is drawn is kept in the folder, so that a command
     that was stopped or killed goes on when it is given again. Started by torchrun, each process draws its share.
 
     Args:
-        pictures: an image folder of scenes that `cogview data build` made, with its training pictures.
-        split: of the data set, whose captions are drawn.
+        pictures: an image folder of scenes that `cogview data build` made, with the icons that it wrote there.
+        split: of the data set, whose captions are drawn; `held-out-colour` has things in colours never seen in them.
         num_captions: the first so many pictures of the split, with one caption of each, Chinese and English by turns,
-            that names the ground. Those that show what the training pictures do not are passed over and counted.
+            that names the ground. Those that show what the data set's icons do not are passed over and counted.
         model: a model folder, the folder of a training run, or OWNER/NAME on the Hugging Face hub; the bundled model by
             default.
         adapter: draw with it: the name of one that the model has, or a folder, or the run that trained it.
@@ -86,7 +88,8 @@ def run(
     from cogview.data.pairs import CaptionedImage
     from cogview.data.ranks import Ranks
     from cogview.evaluation.caption_set import AskedPicture, fingerprint_of
-    from cogview.evaluation.composition import SceneReader, asked_scenes, shares_of, validated, verdicts_on
+    from cogview.evaluation.composition import asked_scenes, shares_of, validated, verdicts_on
+    from cogview.evaluation.scene_reader import SceneReader
     from cogview.generation.options import CodeOptions
 
     ranks = Ranks.from_environment(os.environ)
@@ -146,12 +149,20 @@ def run(
         raise KeyboardInterrupt(f"Stopped. What is drawn lies in {out}; the same command goes on.") from stop
     verdicts = verdicts_on([each for each in asked for _ in range(candidates)], shown)
     verdicts = verdicts.reshape(len(asked), candidates, -1)
-    figures = {"first": shares_of(verdicts[:, 0])}
+    chosen_ones = {"first": verdicts[:, 0]}
     if candidates > 1:
-        figures["random"] = shares_of(verdicts.mean(1))  # what a random one has on average
+        chosen_ones["random"] = verdicts.mean(1)  # what a random one has on average
         if losses is not None:
             best = losses.read_all().argmin(1)
-            figures["CapLoss"] = shares_of(verdicts[range(len(asked)), best])
+            chosen_ones["CapLoss"] = verdicts[range(len(asked)), best]
+    figures = {choice: shares_of(each) for choice, each in chosen_ones.items()}
+    languages = {
+        language: {
+            choice: shares_of(each[[one.language == language for one in asked]])
+            for choice, each in chosen_ones.items()
+        }
+        for language in sorted({each.language for each in asked})
+    }
     result = {
         "pictures": pictures,
         "split": split,
@@ -166,6 +177,7 @@ def run(
         "environment": _environment(pipeline),
         "checker": checker,
         "figures": figures,
+        "languages": languages,
     }
     sheet = _failures(pictures, draws, asked, verdicts[:, 0])
     _write(out, result, sheet, json)
@@ -185,7 +197,7 @@ def _readable(
         unknown = reader.unknown_in(each.scene)
         if unknown is not None:
             left_out.append(
-                {"where": each.file_name, "reason": f"the training pictures do not show {unknown}"}
+                {"where": each.file_name, "reason": f"the data set's icons do not show {unknown}"}
             )
         elif len(asked) < num_captions:
             asked.append(each)
@@ -213,15 +225,15 @@ def _read_real(
     """Return what is read in the real pictures, as they are and redrawn by the image tokenizer."""
     from cogview.evaluation.composition import redrawn
 
-    as_they_are: list[Shown] = []
-    again: list[Shown] = []
+    pictures = [reader.picture(folder, each.file_name) for each in asked]
+    again: list[np.ndarray] = []
+    with progress_bar("redrawing real", "pictures") as move:
+        for picture in pictures:
+            again.append(redrawn(pipeline.image_tokenizer, picture))
+            move(len(again), len(pictures))
     with progress_bar("reading real", "pictures") as move:
-        for number, each in enumerate(asked, start=1):
-            picture = reader.picture(folder, each.file_name)
-            as_they_are.append(reader.read(picture))
-            again.append(reader.read(redrawn(pipeline.image_tokenizer, picture)))
-            move(number, len(asked))
-    return as_they_are, again
+        shown = reader.read_all([*pictures, *again], lambda number: move(number, 2 * len(pictures)))
+    return shown[: len(pictures)], shown[len(pictures) :]
 
 
 def _read_drawn(draws: "Draws", reader: "SceneReader") -> "list[Shown]":
@@ -229,12 +241,11 @@ def _read_drawn(draws: "Draws", reader: "SceneReader") -> "list[Shown]":
     import numpy as np
 
     captions, candidates = np.indices((len(draws.asked), draws.candidates)).reshape(2, -1)
-    shown: list[Shown] = []
     with progress_bar("reading drawn", "pictures") as move:
-        for image in draws.pictures(captions, candidates):
-            shown.append(reader.read(np.asarray(image)))
-            move(len(shown), len(captions))
-    return shown
+        return reader.read_all(
+            (np.asarray(image) for image in draws.pictures(captions, candidates)),
+            lambda number: move(number, len(captions)),
+        )
 
 
 def _failures(
@@ -329,6 +340,11 @@ def _table(result: Mapping[str, Any]) -> list[str]:
         f"| captions that ask for it | {' | '.join(str(figures['first'][name]['num']) for name in names)} |",
     ]
     rows = {_CHOICES[choice]: shares for choice, shares in figures.items()}
+    rows |= {
+        f"{_CHOICES[choice]}, {_LANGUAGES[language]} captions": shares
+        for language, of_language in result["languages"].items()
+        for choice, shares in of_language.items()
+    }
     rows |= {"real pictures": checker["pictures"], "real pictures, redrawn": checker["redrawn"]}
     for what, shares in rows.items():
         lines.append(f"| {what} | {' | '.join(_spoken(shares[name]) for name in names)} |")

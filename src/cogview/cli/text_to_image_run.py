@@ -146,6 +146,9 @@ def train_text_to_image(
     )
 
 
+_POSITIONS = "embedding.positions.weight"
+
+
 def _batches(recipe: TextToImageRecipe, whole: TokenBatches) -> BatchSource:
     """Return what a run reads, step by step: first few codes and then more, as far as its recipe says so."""
     seed, num_steps, start = recipe.training.seed, recipe.training.num_steps, recipe.few_codes_first
@@ -225,17 +228,34 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
 
 
 def _with_weights(model: PretrainedModel, folder: Path) -> PretrainedModel:
-    """Return a new model with the weights, and the words, of a folder of the same shape, template and tokenizers."""
+    """Return a new model with the weights, and the words, of a folder of the same shape, template and tokenizers.
+
+    Of a model for shorter texts, the positions of the picture move up; those of the longer texts' ends are new.
+    """
     source = load_pretrained(folder)
-    wanted_config = model.transformer.config
+    wanted_config, template = model.transformer.config, source.template
+    weights = source.transformer.state_dict()
+    longer = dataclasses.replace(template, max_text_pieces=model.template.max_text_pieces)
+    has_room = longer.max_text_pieces > template.max_text_pieces and template.image_positions == "fixed"
+    if has_room and longer == model.template:
+        positions = model.transformer.state_dict()[_POSITIONS].clone()
+        num_text, num_others = (
+            1 + template.max_text_pieces,
+            template.num_positions - 1 - template.max_text_pieces,
+        )
+        positions[:num_text] = weights[_POSITIONS][:num_text]
+        positions[-num_others:] = weights[_POSITIONS][-num_others:]
+        weights[_POSITIONS], template = positions, longer
     # How a step is computed, and regularised, may change; which function the weights stand for may not.
     free = ("attention", "embedding_gradient_scale", "dropout")
+    if template == longer:
+        free += ("num_positions",)
     config = dataclasses.replace(
         source.transformer.config, **{name: getattr(wanted_config, name) for name in free}
     )
     for what, got, wanted in (
         ("transformer", config, wanted_config),
-        ("template", source.template, model.template),
+        ("template", template, model.template),
         ("text tokenizer", source.text_fingerprint, model.text_fingerprint),
         ("image tokenizer", source.image_fingerprint, model.image_fingerprint),
     ):
@@ -244,7 +264,7 @@ def _with_weights(model: PretrainedModel, folder: Path) -> PretrainedModel:
                 f"The {what} of {folder} is not that of this run ({got}, wanted {wanted}): take the recipe and the "
                 "tokenizers that the model was trained with."
             )
-    model.transformer.load_state_dict(source.transformer.state_dict())
+    model.transformer.load_state_dict(weights)
     # Words that only one of the two knows are no more unknown; where either does not say, nothing is.
     return dataclasses.replace(model, words=model.words and source.words and model.words | source.words)
 

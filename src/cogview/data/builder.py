@@ -17,6 +17,7 @@ from PIL import Image
 
 from cogview.data.captions import captions
 from cogview.data.config import HELD_OUT_STYLES, TRAINING_STYLES, DefaultDataConfig, Language, Split, Style
+from cogview.data.icon_sheets import IconSheets, sizes_of
 from cogview.data.icons import Icons, credits_of, load_icons, packages_of
 from cogview.data.packages import CREDITS_FILE
 from cogview.data.scene_maker import make_scene
@@ -115,7 +116,7 @@ def check_config(config: DefaultDataConfig) -> None:
 
 def load_icons_for(config: DefaultDataConfig) -> Icons:
     """Return the icons that a configuration needs: all of its styles' sets, or the table's objects alone."""
-    only = None if config.icon_share else [*known_codes(config.num_objects), *held_out_codes()]
+    only = None if config.icon_share else _objects(config)
     return load_icons(_styles(config), config.packages_folder, only)
 
 
@@ -200,6 +201,15 @@ def build_default_data(
                     progress(done, total)
             if config.format == "image-folder":
                 (folder / "metadata.jsonl").write_text("".join(metadata), encoding="utf-8")
+            IconSheets.write(
+                folder,
+                icons,
+                _styles(config),
+                _objects(config),
+                sizes_of(config),
+                config.size_pixels,
+                with_colours=config.coloured_share > 0,
+            )
             atomic_write_json(folder / "data-config.json", _description(config))
             atomic_write_text(folder / CREDITS_FILE, credits_of(_styles(config)))
     except BrokenProcessPool as error:
@@ -211,6 +221,11 @@ def build_default_data(
             f"{out} cannot be written ({error}); free some space or choose another folder"
         ) from error
     return sizes
+
+
+def _objects(config: DefaultDataConfig) -> list[str]:
+    """Return the codes of the table's objects that scenes may show."""
+    return [*known_codes(config.num_objects), *held_out_codes()]
 
 
 def _styles(config: DefaultDataConfig) -> tuple[Style, ...]:

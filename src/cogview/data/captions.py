@@ -2,30 +2,29 @@
 
 A caption is drawn from independent choices: which of an object's names, how the ground is spoken of, from which side a
 relation is told, whether the style is named, what words lead in. So the same picture is told in hundreds of ways, and
-a model has to learn the words and not the sentences. What is listed is listed in the order of reading, line by line
-from the upper left, so that a list says what stands where; and a relation is mostly told from the thing that comes
-first in it.
+a model has to learn the words and not the sentences. About half of all captions are of a few plain forms; the others
+share hundreds of forms, as people really ask. What is listed is listed in the order of reading, so that a list says
+what stands where; and a relation is mostly told from the thing that comes first in it.
+
+Colours of things are always told, and so are the sizes of what is small or big by choice and not for want of room.
 """
 
 import random
-from collections.abc import Sequence
+from collections import Counter
+from dataclasses import replace
 
-from cogview.data.caption_words import (
-    BESIDE_WORDS,
-    CHINESE_SIDES,
-    ENGLISH_PREPOSITIONS,
-    ENGLISH_SIDES,
-    RELATION_WORDS,
-    SIZE_WORDS,
-    STYLE_WORDS,
-)
+from cogview.data import chinese_captions, english_captions
+from cogview.data.caption_contents import BARE_NOUN_SHARE, Content, Manner, Mention, Telling
+from cogview.data.caption_words import BESIDE_WORDS, RELATION_WORDS, SIZE_WORDS, STYLE_WORDS
 from cogview.data.config import Language
+from cogview.data.english_captions import english_article
 from cogview.data.icons import IconWords
-from cogview.data.scenes import OPPOSITES, Relation, Scene, relation_of
-from cogview.data.world import GROUNDS, SceneObject, scene_objects
+from cogview.data.scenes import OPPOSITES, TOLD_SIZES, Placement, Scene, one_of_each, relation_of
+from cogview.data.world import scene_objects
 from cogview.errors import UsageError
 
 __all__ = (
+    "BARE_NOUN_SHARE",
     "BESIDE_WORDS",
     "RELATION_WORDS",
     "SIZE_WORDS",
@@ -38,17 +37,20 @@ __all__ = (
 MAX_ATTEMPTS_PER_CAPTION = 20
 
 # How often a choice is made, of all captions that could make it.
-USUAL_NAME_SHARE = 0.75
 GROUND_SHARE = 0.93
 STYLE_SHARE = 0.4
 LEAD_IN_SHARE = 0.25
+FREE_SENTENCE_SHARE = 0.4
+FREE_CONTENT_SHARE = 0.2
 RELATION_SHARE = 0.85
+RELATION_SHARE_OF_GROUPS_AND_SIZES = 0.6
+# Of two things side by side whose relation is not told otherwise.
+BESIDE_SHARE = 0.5
 # Told from either side equally often, neither the order of the words nor the relation's word says anything of where a
 # thing stands, but only both together: a small model does not find that out.
 READING_ORDER_SHARE = 0.75
-BARE_NOUN_SHARE = 0.2
-FULL_STOP_SHARE = 0.06
-CAPITAL_SHARE = 0.25
+
+_TELLING: dict[Language, Telling] = {"zh": chinese_captions, "en": english_captions}
 
 
 def captions(
@@ -78,54 +80,99 @@ def caption_of(content: str, scene: Scene, rng: random.Random, language: Languag
     """Return a caption of a scene whose content is told already, such as "a woman firefighter: dark skin tone".
 
     Args:
-        content: the name of what the picture shows, with its article or measure word.
+        content: the name of what the picture shows, one thing, with its article or measure word.
         scene: says the ground and the style.
         rng: decides all other choices.
         language: of the content.
     """
-    ground, style, leads_in = _choices(scene, rng, language)
-    sentence = _chinese_sentence if language == "zh" else _english_sentence
-    return sentence(rng, content, False, ground, style, leads_in)
+    return _TELLING[language].sentence(rng, Content(text=content), *_choices(scene, rng, language))
 
 
 def _caption(scene: Scene, rng: random.Random, language: Language, icon_words: IconWords | None) -> str:
-    ground, style, leads_in = _choices(scene, rng, language)
-    content, is_clause = _content(scene, rng, language, icon_words)
-    sentence = _chinese_sentence if language == "zh" else _english_sentence
-    return sentence(rng, content, is_clause, ground, style, leads_in)
-
-
-def _choices(scene: Scene, rng: random.Random, language: Language) -> tuple[str | None, str | None, bool]:
-    """Return the ground and the style, where they are told, and whether words lead in."""
-    ground = scene.ground if rng.random() < GROUND_SHARE else None
-    style = rng.choice(STYLE_WORDS[scene.style][language]) if rng.random() < STYLE_SHARE else None
-    return ground, style, rng.random() < LEAD_IN_SHARE
-
-
-def _content(
-    scene: Scene, rng: random.Random, language: Language, icon_words: IconWords | None
-) -> tuple[str, bool]:
-    """Return what the scene shows, and whether that is a clause rather than a name of things."""
+    choices = _choices(scene, rng, language)
     if scene.kind == "icon":
         if icon_words is None:
             raise UsageError(
                 f"the icon {scene.placements[0].code} is not of the table; pass its words as icon_words"
             )
-        return _icon_content(icon_words, rng, language), False
-    things = [scene_objects()[placement.code] for placement in scene.placements]
-    name = _chinese_name if language == "zh" else _english_name
-    if scene.kind in ("single", "count"):
-        return name(things[0], rng, len(things)), False
-    in_order = sorted(scene.placements, key=lambda placement: (placement.row, placement.column))
-    names = [name(scene_objects()[placement.code], rng, 1) for placement in in_order]
-    if scene.kind == "relation" and rng.random() < RELATION_SHARE:
-        relation = relation_of(in_order[0], in_order[1])[0]
+        content = Content(text=_icon_content(icon_words, rng, language))
+    else:
+        content = _content(scene, rng, _TELLING[language])
+    return _TELLING[language].sentence(rng, content, *choices)
+
+
+def _choices(scene: Scene, rng: random.Random, language: Language) -> tuple[str | None, str | None, Manner]:
+    """Return the ground and the style, where they are told, and the manner of the sentence."""
+    ground = scene.ground if rng.random() < GROUND_SHARE else None
+    style = rng.choice(STYLE_WORDS[scene.style][language]) if rng.random() < STYLE_SHARE else None
+    if rng.random() < FREE_SENTENCE_SHARE:
+        return ground, style, "free"
+    return ground, style, "led-in" if rng.random() < LEAD_IN_SHARE else "plain"
+
+
+def _content(scene: Scene, rng: random.Random, telling: Telling) -> Content:
+    """Return what a scene shows."""
+    things = _in_order(scene)
+    counts = Counter(placement.code for placement in scene.placements)
+    mentions = [
+        Mention(
+            thing=scene_objects()[placement.code],
+            number=counts[placement.code] if scene.kind in ("count", "groups") else 1,
+            colour=placement.colour,
+            size=_told_size(scene, placement),
+            avoids_sizes=scene.kind == "sizes",
+        )
+        for placement in things
+    ]
+    nouns = [telling.noun(mention, rng) for mention in mentions]
+    is_same = len(counts) == 1
+    if is_same:  # of two colours or sizes: both by the same name
+        nouns = [nouns[0]] * len(nouns)
+    named = [telling.named(mention, noun, rng) for mention, noun in zip(mentions, nouns, strict=True)]
+    if not is_same:
+        named = [replace(each, short=None) for each in named]
+    if len(named) == 1:
+        return Content(
+            text=named[0].text,
+            first_number=named[0].number,
+            is_plural=named[0].number > 1,
+            num_things=named[0].number,
+        )
+    manner: Manner = "free" if rng.random() < FREE_CONTENT_SHARE else "plain"
+    if scene.kind == "group":
+        return telling.listed(rng, named, manner)
+    relation = relation_of(*things)[0]
+    if rng.random() < (RELATION_SHARE if scene.kind == "relation" else RELATION_SHARE_OF_GROUPS_AND_SIZES):
         if rng.random() >= READING_ORDER_SHARE:
-            names.reverse()
+            named.reverse()
             relation = OPPOSITES[relation]
-        tell = _chinese_relation if language == "zh" else _english_relation
-        return tell(rng, names[0], relation, names[1])
-    return (_chinese_list if language == "zh" else _english_list)(rng, names), False
+        return telling.relation(rng, named[0], relation, named[1], manner)
+    if relation == "left" and rng.random() < BESIDE_SHARE:
+        return telling.beside(rng, named[0], named[1])
+    return telling.listed(rng, named, manner)
+
+
+def _in_order(scene: Scene) -> list[Placement]:
+    """Return what a scene shows in the order of reading, from the upper left: each thing, or one for each group."""
+    if scene.kind in ("count", "groups"):
+        things = one_of_each(scene)
+    else:
+        things = sorted(scene.placements, key=lambda placement: (placement.row, placement.column))
+    # Two of different sizes stand on common ground, so that the left one may begin further below.
+    if scene.kind in ("relation", "groups", "sizes") and relation_of(*things)[0] in ("right", "below"):
+        things.reverse()
+    return things
+
+
+def _told_size(scene: Scene, placement: Placement) -> str | None:
+    """Return whether a thing is said to be small or big: one that is so for want of room, or by chance, is not."""
+    sizes = {cells: size for size, cells in TOLD_SIZES.items()}
+    if scene.kind == "sizes":
+        return sizes.get(placement.size)
+    if scene.kind == "single":
+        is_by_chance = placement.variation and placement.size == TOLD_SIZES["big"]
+        return None if is_by_chance else sizes.get(placement.size)
+    return None
 
 
 def _icon_content(words: IconWords, rng: random.Random, language: Language) -> str:
@@ -135,199 +182,3 @@ def _icon_content(words: IconWords, rng: random.Random, language: Language) -> s
     chosen = rng.sample(tags, min(len(tags), rng.randint(1, 3)))
     comma = "，" if language == "zh" else ", "
     return comma.join([label, *chosen] if rng.random() < 0.7 else [*chosen, label])
-
-
-def _one_of(names: Sequence[str], rng: random.Random) -> str:
-    """Return the usual name, which comes first, or now and then another."""
-    if len(names) == 1 or rng.random() < USUAL_NAME_SHARE:
-        return names[0]
-    return rng.choice(names[1:])
-
-
-# Chinese
-
-CHINESE_NUMBERS = {1: "一", 2: "两", 3: "三", 4: "四"}
-CHINESE_RELATIONS = (
-    "{first}在{second}的{side}",
-    "{first}在{second}{side}",
-    "{second}的{side}是{first}",
-    "{second}的{side}有{first}",
-    "{side}是{first}，{other_side}是{second}",
-    "{side}有{first}，{other_side}有{second}",
-    "{first}在{side}，{second}在{other_side}",
-)
-# What comes several times is said more often: it is how most people would ask.
-CHINESE_AND = ("和", "和", "和", "与", "还有")
-CHINESE_GROUNDS = (*("{colour}色背景",) * 4, "{colour}色的背景", "{colour}色底色", "{colour}背景")
-CHINESE_THINGS = (
-    *("{ground}上的{content}",) * 5,
-    "{ground}上有{content}",
-    "在{ground}上，有{content}",
-    "在{ground}上的{content}",
-    "{ground}，{content}",
-    "{colour}底，{content}",
-    "{content}，{ground}",
-    "{content}，{colour}底",
-    "{content}在{ground}上",
-    "{content}，背景是{colour}色的",
-)
-CHINESE_THINGS_LED_IN = (
-    "一张{colour}色背景的图片，里面有{content}",
-    "{colour}色背景的图，画的是{content}",
-    "画{content}，背景是{colour}色",
-    "画出{ground}上的{content}",
-    "请画{ground}上的{content}",
-    "图片：{ground}上的{content}",
-    "画面是{ground}，有{content}",
-)
-CHINESE_CLAUSES = (
-    "{ground}上，{content}",
-    "在{ground}上，{content}",
-    "{ground}，{content}",
-    "{colour}底，{content}",
-    "{content}，{ground}",
-    "{content}，{colour}底",
-    "{content}，背景是{colour}色的",
-)
-CHINESE_LEAD_INS = ("画一幅画：", "图片：", "一张图，", "请画：")
-CHINESE_STYLES = ("{sentence}，{style}风格", "{style}风格，{sentence}", "{sentence}（{style}风格）")
-
-
-def _chinese_name(thing: SceneObject, rng: random.Random, number: int) -> str:
-    name = _one_of(thing.chinese, rng)
-    if number == 1 and rng.random() < BARE_NOUN_SHARE:
-        return name
-    return f"{CHINESE_NUMBERS[number]}{thing.measure}{name}"
-
-
-def _chinese_list(rng: random.Random, names: list[str]) -> str:
-    return f"{'、'.join(names[:-1])}{rng.choice(CHINESE_AND)}{names[-1]}"
-
-
-def _chinese_relation(rng: random.Random, first: str, relation: Relation, second: str) -> tuple[str, bool]:
-    number = rng.randrange(len(CHINESE_SIDES[relation]))  # the same kind of word for both: 左边, 右边
-    side, other_side = CHINESE_SIDES[relation][number], CHINESE_SIDES[OPPOSITES[relation]][number]
-    form = rng.choice(CHINESE_RELATIONS)
-    return form.format(first=first, second=second, side=side, other_side=other_side), True
-
-
-def _chinese_sentence(
-    rng: random.Random, content: str, is_clause: bool, ground: str | None, style: str | None, leads_in: bool
-) -> str:
-    if ground is None:
-        sentence = f"{rng.choice(CHINESE_LEAD_INS)}{content}" if leads_in else content
-    else:
-        colour = _one_of(GROUNDS[ground].chinese, rng)
-        on = rng.choice(CHINESE_GROUNDS).format(colour=colour)
-        if is_clause:
-            form = rng.choice(CHINESE_CLAUSES)
-            if leads_in:
-                form = f"{rng.choice(CHINESE_LEAD_INS)}{form}"
-        else:
-            form = rng.choice(CHINESE_THINGS_LED_IN if leads_in else CHINESE_THINGS)
-        sentence = form.format(content=content, ground=on, colour=colour)
-    if style is not None:
-        sentence = rng.choice(CHINESE_STYLES).format(sentence=sentence, style=style)
-    return f"{sentence}。" if rng.random() < FULL_STOP_SHARE else sentence
-
-
-# English
-
-ENGLISH_NUMBERS = {2: "two", 3: "three", 4: "four"}
-ENGLISH_RELATION_THINGS = (
-    "{first} {preposition} {second}",
-    "{first} {preposition} {second}",
-    "{first} {side} and {second} {other_side}",
-)
-ENGLISH_RELATION_CLAUSES = (
-    "{first} is {preposition} {second}",
-    "{preposition} {second} is {first}",
-    "{side} is {first}, {other_side} is {second}",
-    "{side} there is {first}, {other_side} {second}",
-)
-ENGLISH_BACKGROUNDS = (*("background",) * 5, "backdrop", "ground")
-ENGLISH_THINGS = (
-    *("{content} on {a_ground}",) * 4,
-    "{content} on {colour}",
-    "{content}, {ground}",
-    "{content} against {a_ground}",
-    "on {a_ground}, {content}",
-    "{content} with {a_ground}",
-)
-ENGLISH_THINGS_LED_IN = (
-    "a picture of {content} on {a_ground}",
-    "an image with {content} on {a_ground}",
-    "draw {content} on {a_ground}",
-    "{a_colour} picture with {content}",
-    "{a_ground} with {content}",
-)
-ENGLISH_CLAUSES = (
-    "on {a_ground}, {content}",
-    "{content}, on {a_ground}",
-    "{content}, {ground}",
-    "with {a_ground}, {content}",
-)
-ENGLISH_LEAD_INS = ("a picture of ", "an image of ", "draw ")
-ENGLISH_STYLES = (
-    "{sentence}, {style} style",
-    "{style} style, {sentence}",
-    "{sentence}, in {style} style",
-    "{style} style: {sentence}",
-)
-
-
-def english_article(name: str) -> str:
-    """Return the article before a name of the table or a colour: all their vowels are spoken as vowels."""
-    return "an" if name[0].lower() in "aeiou" or name == "hourglass" else "a"
-
-
-def _english_name(thing: SceneObject, rng: random.Random, number: int) -> str:
-    if number > 1:
-        return f"{ENGLISH_NUMBERS[number]} {_one_of(thing.plural, rng)}"
-    name = _one_of(thing.singular, rng)
-    return f"{english_article(name)} {name}"
-
-
-def _english_list(_rng: random.Random, names: list[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _english_relation(rng: random.Random, first: str, relation: Relation, second: str) -> tuple[str, bool]:
-    is_clause = rng.random() < 0.4
-    form = rng.choice(ENGLISH_RELATION_CLAUSES if is_clause else ENGLISH_RELATION_THINGS)
-    told = form.format(
-        first=first,
-        second=second,
-        preposition=rng.choice(ENGLISH_PREPOSITIONS[relation]),
-        side=ENGLISH_SIDES[relation],
-        other_side=ENGLISH_SIDES[OPPOSITES[relation]],
-    )
-    return told, is_clause
-
-
-def _english_sentence(
-    rng: random.Random, content: str, is_clause: bool, ground: str | None, style: str | None, leads_in: bool
-) -> str:
-    if ground is None:
-        # "a picture of a cat is left of a dog" would be no English.
-        sentence = f"{rng.choice(ENGLISH_LEAD_INS)}{content}" if leads_in and not is_clause else content
-    else:
-        colour = _one_of(GROUNDS[ground].english, rng)
-        a_colour = f"{english_article(colour)} {colour}"
-        back = rng.choice(ENGLISH_BACKGROUNDS)
-        if is_clause:
-            form = rng.choice(ENGLISH_CLAUSES)
-        else:
-            form = rng.choice(ENGLISH_THINGS_LED_IN if leads_in else ENGLISH_THINGS)
-        sentence = form.format(
-            content=content,
-            ground=f"{colour} {back}",
-            a_ground=f"{a_colour} {back}",
-            colour=colour,
-            a_colour=a_colour,
-        )
-    if style is not None:
-        sentence = rng.choice(ENGLISH_STYLES).format(sentence=sentence, style=style)
-    if rng.random() < CAPITAL_SHARE:
-        sentence = sentence[0].upper() + sentence[1:]
-    return f"{sentence}." if rng.random() < FULL_STOP_SHARE else sentence

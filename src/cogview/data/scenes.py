@@ -168,7 +168,7 @@ def held_out_style(code: str, styles: tuple[Style, ...]) -> Style:
 
 def compositions(scene: Scene) -> Iterator[tuple[str, Relation | int, str]]:
     """Yield every (object, relation, object) and (object, number, object) that a scene shows."""
-    things = _one_of_each(scene) if scene.kind == "groups" else scene.placements
+    things = one_of_each(scene) if scene.kind == "groups" else scene.placements
     for index, first in enumerate(things):
         for second in things[index + 1 :]:
             if first.code != second.code:
@@ -180,7 +180,7 @@ def compositions(scene: Scene) -> Iterator[tuple[str, Relation | int, str]]:
                 yield code, number, code
 
 
-def _one_of_each(scene: Scene) -> list[Placement]:
+def one_of_each(scene: Scene) -> list[Placement]:
     """Return each of two groups as one placement, where its middle is."""
     found = []
     for code in dict.fromkeys(placement.code for placement in scene.placements):

@@ -1,44 +1,43 @@
 """The composition score: whether pictures show what their captions ask for, counted over scenes of the default data.
 
-A picture is read by comparing every place of the lattice with every object of the world on the picture's ground: what
-explains most of what stands there is what stands there, if it explains enough. What is read is compared with the scene
-that the caption was written for, as far as the caption tells it. The reader is itself measured on the real pictures.
+What a `SceneReader` reads in a picture is compared with the scene that the caption was written for, as far as the
+caption tells it. The reader is itself measured on the real pictures.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float64, UInt8
 from PIL import Image
 
 from cogview.data.captions import STYLE_WORDS
-from cogview.data.config import Style
+from cogview.data.colours import COLOURS, Colour
+from cogview.data.config import Language
 from cogview.data.folder_contents import METADATA
-from cogview.data.scenes import LATTICE_CELLS, SMALL_CELLS, Placement, Scene, relation_of
-from cogview.data.world import GROUNDS, scene_objects
+from cogview.data.scenes import TOLD_SIZES, Placement, Relation, Scene, relation_of
+from cogview.data.world import GROUNDS, Ground, scene_objects
 from cogview.errors import CogViewError, UsageError
-from cogview.evaluation.icon_judge import LEAST_EXPLAINED, ground_of
+from cogview.evaluation.scene_reader import Shown
 from cogview.evaluation.scores import mean_of
-from cogview.image.picture_reading import read_image
 from cogview.image.pixels import image_to_array, tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.plain_json import parse_json
 
 SPLIT = "held-out-composition"
 LEAST_RIGHT = 0.95  # of the real pictures, for the reader to be believed
-QUALITIES = ("number", "objects", "ground", "relation", "style")
+QUALITIES = ("number", "objects", "ground", "relation", "style", "colour", "size")
 PARTS = ("objects_found", *QUALITIES, "all")
 RELATION_WORDS = re.compile(
     r"\b(left|right|above|below|under|over|beneath|top|bottom)\b|[左右][边侧面]|[上下][面方边]", re.IGNORECASE
 )
-_STEP = 2  # every second pixel is plenty
+_CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _MOST_OTHERS = 50  # scenes that each caption is shuffled to
 
 
@@ -57,9 +56,28 @@ class AskedScene:
     file_name: str
 
     @cached_property
+    def language(self) -> Language:
+        """The language of the caption."""
+        return "zh" if _CHINESE.search(self.text) else "en"
+
+    @cached_property
     def tells_relation(self) -> bool:
-        """Whether the caption says how the two things of the scene lie to each other."""
-        return self.scene.kind == "relation" and bool(RELATION_WORDS.search(form_of(self.text, self.scene)))
+        """Whether the caption says how the two things or groups of the scene lie to each other."""
+        return self.scene.kind in ("relation", "sizes", "groups") and bool(
+            RELATION_WORDS.search(form_of(self.text, self.scene))
+        )
+
+    @property
+    def tells_colour(self) -> bool:
+        """Whether a thing of the scene has another colour than its own, which captions always tell."""
+        return any(placement.colour is not None for placement in self.scene.placements)
+
+    @property
+    def tells_size(self) -> bool:
+        """Whether a thing of the scene is small or big, which captions tell of one thing alone and of two."""
+        return self.scene.kind == "sizes" or (
+            self.scene.kind == "single" and self.scene.placements[0].size in TOLD_SIZES.values()
+        )
 
     @cached_property
     def tells_style(self) -> bool:
@@ -69,147 +87,6 @@ class AskedScene:
         return any(f"{word}风格".lower() in said for word in words["zh"]) or any(
             f"{word} style".lower() in said for word in words["en"]
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """What a picture shows.
-
-    Args:
-        ground: a key of `world.GROUNDS`.
-        placements: the things.
-        style: of all of them; None if there are none, or of several styles.
-    """
-
-    ground: str
-    placements: tuple[Placement, ...]
-    style: Style | None
-
-    @staticmethod
-    def of(scene: Scene) -> "Shown":
-        """Return what a reader without fault would see in a scene's picture."""
-        return Shown(ground=scene.ground, placements=scene.placements, style=scene.style)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Looks:
-    """What objects look like on one ground: code and style, and how the pixels differ from the bare ground."""
-
-    known: list[tuple[str, Style]]
-    bare: Float32[np.ndarray, "v"]
-    pixels: Float32[np.ndarray, "n v"]
-    energy: Float32[np.ndarray, "n"]
-
-
-class SceneReader:
-    """Reads which objects stand where in a picture.
-
-    Args:
-        folder: a built data set, whose training pictures show what each object looks like.
-        size_pixels: side of the pictures.
-
-    Raises:
-        UsageError: the training pictures have another size, or are no scenes.
-        CogViewError: one cannot be read.
-    """
-
-    def __init__(self, folder: Path, size_pixels: int) -> None:
-        if size_pixels % LATTICE_CELLS:
-            raise UsageError(
-                f"the pictures have {size_pixels} pixels a side, and scenes lie on a lattice of {LATTICE_CELLS} cells: "
-                f"their composition can be read only with a multiple of {LATTICE_CELLS}"
-            )
-        self._size_pixels, self._cell = size_pixels, size_pixels // LATTICE_CELLS
-        found: dict[str, dict[tuple[str, Style], Float32[np.ndarray, "v"]]] = {
-            ground: {} for ground in GROUNDS
-        }
-        for entry in entries_of(folder, "train"):
-            scene = Scene.from_json(entry["scene"])
-            for placement in scene.placements:
-                look = (placement.code, scene.style)
-                if _is_plain(placement) and look not in found[scene.ground]:
-                    picture = self.picture(folder, entry["file_name"]).astype(np.float32)
-                    found[scene.ground][look] = self._window(picture, placement.column, placement.row)
-        self._looks = {ground: self._looks_on(ground, looks) for ground, looks in found.items()}
-        self._styles: dict[str, set[Style]] = {}
-        for looks in found.values():
-            for code, style in looks:
-                self._styles.setdefault(code, set()).add(style)
-
-    def picture(self, folder: Path, file_name: str) -> UInt8[np.ndarray, "y x 3"]:
-        """Return a picture of a data set.
-
-        Raises:
-            UsageError: it has not the size that this reader is for.
-            CogViewError: it cannot be read.
-        """
-        image = read_image(folder / file_name)
-        if image.size != (self._size_pixels, self._size_pixels):
-            raise UsageError(
-                f"the pictures of {folder} have {image.width} x {image.height} pixels, and those to be read "
-                f"{self._size_pixels} x {self._size_pixels}: build the data set with --data.size-pixels "
-                f"{self._size_pixels}"
-            )
-        return np.asarray(image)
-
-    def unknown_in(self, scene: Scene) -> str | None:
-        """Return in words what of a scene the training pictures do not show; None if all of it can be read.
-
-        An object has to be known on the ground in each style that they show it in, since a model may draw any of them.
-        """
-        for placement in scene.placements:
-            if not _is_plain(placement):
-                return f"no small icon of the table of objects as it is (code {placement.code}, {placement.size} cells)"
-            thing = scene_objects()[placement.code]
-            name, styles = thing.singular[0], self._styles.get(placement.code, set())
-            if scene.style not in styles:
-                return f"the {name} in the style {scene.style}"
-            wanted = {style for style in styles if (style, scene.ground) not in thing.swallowed_by}
-            for style in sorted(wanted | {scene.style}):
-                if (placement.code, style) not in self._looks[scene.ground].known:
-                    return f"the {name} in the style {style} on {scene.ground} ground"
-        return None
-
-    def read(self, picture: UInt8[np.ndarray, "y x 3"]) -> Shown:
-        """Return what a picture shows, the ground by its four edges."""
-        values = picture.astype(np.float32)
-        ground = ground_of(values)
-        looks = self._looks[ground]
-        side = LATTICE_CELLS - SMALL_CELLS + 1
-        places = [(column, row) for row in range(side) for column in range(side)]
-        windows = np.stack([self._window(values, *place) for place in places]) - looks.bare
-        difference = (windows**2).sum(1)[:, None] - 2 * windows @ looks.pixels.T + looks.energy
-        explained = 1 - difference / looks.energy
-        placements: list[Placement] = []
-        styles: set[Style] = set()
-        for flat in np.argsort(-explained, axis=None):
-            place, look = np.unravel_index(flat, explained.shape)
-            column, row = places[place]
-            if explained[place, look] < LEAST_EXPLAINED:
-                break
-            if all(max(abs(column - p.column), abs(row - p.row)) >= SMALL_CELLS for p in placements):
-                code, style = looks.known[look]
-                placements.append(Placement(code=code, column=column, row=row, size=SMALL_CELLS))
-                styles.add(style)
-        style_seen = styles.pop() if len(styles) == 1 else None
-        return Shown(ground=ground, placements=tuple(placements), style=style_seen)
-
-    def _looks_on(self, ground: str, looks: dict[tuple[str, Style], Float32[np.ndarray, "v"]]) -> _Looks:
-        num_seen = len(range(0, SMALL_CELLS * self._cell, _STEP)) ** 2
-        bare = np.tile(np.array(GROUNDS[ground].rgb, dtype=np.float32), num_seen)
-        pixels = np.stack([*looks.values()]) - bare if looks else np.empty((0, len(bare)), dtype=np.float32)
-        return _Looks(known=[*looks], bare=bare, pixels=pixels, energy=(pixels**2).sum(1))
-
-    def _window(
-        self, values: Float32[np.ndarray, "y x 3"], column: int, row: int
-    ) -> Float32[np.ndarray, "v"]:
-        top, left, side = row * self._cell, column * self._cell, SMALL_CELLS * self._cell
-        return values[top : top + side : _STEP, left : left + side : _STEP].ravel()
-
-
-def _is_plain(placement: Placement) -> bool:
-    """Return whether an icon is an object of the world, of the size of objects in company, and not drawn otherwise."""
-    return placement.size == SMALL_CELLS and not placement.variation and placement.code in scene_objects()
 
 
 def entries_of(folder: Path, split: str) -> list[dict[str, Any]]:
@@ -264,11 +141,32 @@ def asked_scenes(folder: Path, num: int | None = None, split: str = SPLIT) -> li
         scene = Scene.from_json(entry["scene"])
         half = len(entry["texts"]) // 2
         texts = entry["texts"][:half] if len(asked) % 2 else entry["texts"][half:]
-        ground = GROUNDS[scene.ground]
-        named = [text for text in texts if any(name in text for name in ground.english + ground.chinese)]
+        named = [text for text in texts if names_ground(text, scene)]
         if named and (num is None or len(asked) < num):
             asked.append(AskedScene(text=named[0], scene=scene, file_name=entry["file_name"]))
     return asked
+
+
+def names_ground(text: str, scene: Scene) -> bool:
+    """Say whether a caption names the colour of its scene's ground.
+
+    No thing is ever told to have it. But it may lie in a thing's name ("red apple"), in a style's ("black outline") or
+    in another colour's, as 红 lies in 粉红.
+    """
+    names: dict[str, tuple[str, ...]] = {}
+    colours: list[Colour | Ground] = [*COLOURS.values(), *GROUNDS.values()]
+    for words in colours:
+        names[words.english[0]] = (*names.get(words.english[0], ()), *words.english, *words.chinese)
+    own = names[scene.ground]
+    others = [name for colour in names if colour != scene.ground for name in names[colour]]
+    styles = [word for words in STYLE_WORDS[scene.style].values() for word in words]
+    text = form_of(text, scene)
+    for other in sorted((*styles, *others), key=len, reverse=True):
+        if any(name in other for name in own):  # others may lie in the ground's own names
+            text = re.sub(re.escape(other), " ", text, flags=re.IGNORECASE)
+    return any(
+        re.search(rf"\b{name}\b" if name.isascii() else name, text, flags=re.IGNORECASE) for name in own
+    )
 
 
 def form_of(text: str, scene: Scene) -> str:
@@ -280,8 +178,8 @@ def form_of(text: str, scene: Scene) -> str:
 
 
 def _names_of(code: str) -> tuple[str, ...]:
-    thing = scene_objects()[code]
-    return (*thing.singular, *thing.plural, *thing.chinese)
+    thing = scene_objects().get(code)  # a single icon may be none of the table
+    return (*thing.singular, *thing.plural, *thing.chinese) if thing else ()
 
 
 def redrawn(tokenizer: ImageTokenizer, picture: UInt8[np.ndarray, "y x 3"]) -> UInt8[np.ndarray, "y x 3"]:
@@ -305,6 +203,8 @@ def judge(asked: AskedScene, shown: Shown, qualities: Sequence[str] = QUALITIES)
         "ground": float(shown.ground == asked.scene.ground),
         "relation": float(_is_relation_right(asked.scene, shown)) if asked.tells_relation else None,
         "style": float(shown.style == asked.scene.style) if asked.tells_style else None,
+        "colour": float(_are_colours_right(asked.scene, shown)) if asked.tells_colour else None,
+        "size": float(_sizes_of(asked.scene) == _sizes_of(shown)) if asked.tells_size else None,
     }
     return {
         "objects_found": (wanted & seen).total() / wanted.total(),
@@ -314,11 +214,58 @@ def judge(asked: AskedScene, shown: Shown, qualities: Sequence[str] = QUALITIES)
 
 
 def _is_relation_right(scene: Scene, shown: Shown) -> bool:
-    by_code = {placement.code: placement for placement in shown.placements}
-    first, second = scene.placements
-    if first.code not in by_code or second.code not in by_code:
-        return False
-    return set(relation_of(first, second)) <= set(relation_of(by_code[first.code], by_code[second.code]))
+    """Say whether two things, or the middles of two groups, lie to each other as they should.
+
+    Two of the same are told apart by their colours, and two of the same colour by their sizes.
+    """
+    has_codes = len({each.code for each in scene.placements}) > 1
+    has_colours = len({each.colour for each in scene.placements}) > 1
+
+    def is_it(thing: Placement, other: Placement, colours: frozenset[str | None]) -> bool:
+        if has_codes or other.code != thing.code:
+            return other.code == thing.code
+        return thing.colour in colours if has_colours else other.size == thing.size
+
+    first = scene.placements[0]
+    second = next(each for each in scene.placements if not is_it(first, each, frozenset({each.colour})))
+    wanted, seen = (
+        [
+            [
+                each
+                for each, colours in zip(found.placements, found.colours, strict=True)
+                if is_it(thing, each, colours)
+            ]
+            for thing in (first, second)
+        ]
+        for found in (Shown.of(scene), shown)
+    )
+    return all(seen) and set(_relation_of(*wanted)) <= set(_relation_of(*seen))
+
+
+def _relation_of(first: list[Placement], second: list[Placement]) -> tuple[Relation, ...]:
+    """Return how the middle of some things lies to that of others."""
+    return relation_of(_middle_of(first), _middle_of(second))
+
+
+def _middle_of(things: list[Placement]) -> Placement:
+    """Return one of some things, put where the middle of all is."""
+    columns, rows = zip(*((each.column, each.row) for each in things), strict=True)
+    return replace(things[0], column=sum(columns) // len(things), row=sum(rows) // len(things))
+
+
+def _are_colours_right(scene: Scene, shown: Shown) -> bool:
+    """Say whether there are the same things of the same colours; one whose own colour is told may have its own look."""
+    seen = list(zip((each.code for each in shown.placements), shown.colours, strict=True))
+    for code, colour in sorted(((each.code, each.colour) for each in scene.placements), key=str):
+        fitting = [each for each in seen if each[0] == code and colour in each[1]]
+        if not fitting:
+            return False
+        seen.remove(min(fitting, key=lambda each: len(each[1])))  # what has one colour alone fits no other
+    return not seen
+
+
+def _sizes_of(found: Scene | Shown) -> Counter[tuple[str, int]]:
+    return Counter((each.code, each.size) for each in found.placements)
 
 
 def verdicts_on(asked: Sequence[AskedScene], shown: Sequence[Shown]) -> Float64[np.ndarray, "n q"]:

@@ -43,6 +43,22 @@ def bundled() -> DecoderRecipe:
     )
 
 
+def world() -> DecoderRecipe:
+    """The decoder of the larger world, which goes on from the one of `bundled`.
+
+    Claim: as `bundled`, for the things, colours and sizes of `default_data.world`.
+    Command: cogview train decoder world --start-from bundled --data PICTURES PICTURES OTHERS --out RUN
+    Cost: to be measured.
+    Expected: to be measured.
+    """
+    recipe = bundled()
+    return replace(
+        recipe,
+        decoder=replace(recipe.decoder, perceptual_start_step=19_000),
+        training=replace(recipe.training, num_steps=20_000, learning_rate=5e-3),
+    )
+
+
 def double() -> DecoderRecipe:
     """A decoder to twice the size, for a tokenizer of one's own, a VQGAN or the release's, on a GPU.
 

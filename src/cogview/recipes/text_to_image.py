@@ -110,7 +110,9 @@ def world() -> TextToImageRecipe:
     """
     recipe = bundled()
     return replace(
-        recipe, max_text_pieces=40, training=replace(recipe.training, num_steps=16_000, sample_every_steps=2_000)
+        recipe,
+        max_text_pieces=40,
+        training=replace(recipe.training, num_steps=16_000, sample_every_steps=2_000),
     )
 
 
