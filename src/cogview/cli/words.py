@@ -69,9 +69,9 @@ def _lines(known: "KnownThings", lists_all: bool) -> Iterator[str]:
 def _colours(colours: tuple["KnownColour", ...]) -> Iterator[str]:
     """Yield lines that say what can have which colour."""
     for title, of in (
+        ("colours, of grounds and of things", ("grounds", "things")),
         ("colours, of grounds only", ("grounds",)),
         ("colours, of things only", ("things",)),
-        ("colours, of grounds and of things", ("grounds", "things")),
     ):
         found = [colour for colour in colours if colour.of == of]
         if found:

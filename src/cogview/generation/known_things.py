@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from cogview.data import chinese_captions, english_captions
 from cogview.data.caption_words import BESIDE_WORDS, RELATION_WORDS, SIZE_WORDS, STYLE_WORDS
 from cogview.data.colours import COLOURS
 from cogview.data.world import GROUNDS, scene_objects
@@ -25,7 +26,10 @@ from cogview.text.config import TextCase
 from cogview.text.known_words import WORDS_FILE, KnownWords
 from cogview.text.tokenizer import TextTokenizer
 
-NUMBERS = {2: ("two", "两"), 3: ("three", "三"), 4: ("four", "四"), 5: ("five", "五"), 6: ("six", "六")}
+NUMBERS = {
+    number: (word, chinese_captions.NUMBERS[number]) for number, word in english_captions.NUMBERS.items()
+}
+"""How many of one kind captions tell, in English and Chinese."""
 SIZE_NAMES = tuple(words[0] for names in SIZE_WORDS.values() for words in names.values())
 """The usual words of all sizes. Who knows them learnt from scenes of a larger world: of coloured things, and groups."""
 LEAST_THINGS = 5
