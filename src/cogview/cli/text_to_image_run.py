@@ -247,7 +247,7 @@ def _with_weights(model: PretrainedModel, folder: Path) -> PretrainedModel:
         positions[-num_others:] = weights[_POSITIONS][-num_others:]
         weights[_POSITIONS], template = positions, longer
     # How a step is computed, and regularised, may change; which function the weights stand for may not.
-    free = ("attention", "embedding_gradient_scale", "dropout")
+    free: tuple[str, ...] = ("attention", "embedding_gradient_scale", "dropout")
     if template == longer:
         free += ("num_positions",)
     config = dataclasses.replace(
