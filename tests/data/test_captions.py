@@ -97,8 +97,8 @@ def test_no_other_ground_is_named_and_mostly_the_right_one(language: Language) -
 
 # Relations: what is left of what, read back from the words
 
-ZH_FIRST = r"(一只)?小?猫"
-ZH_SECOND = r"一?个?红?苹果"
+ZH_FIRST = r"(一只)?猫咪?"
+ZH_SECOND = r"一?个?苹果"
 TRUE_OF_CAT_LEFT_OF_APPLE = {
     "zh": [
         rf"({ZH_FIRST})在({ZH_SECOND})的?左[边侧面]",

@@ -154,7 +154,7 @@ def bundled_gpu() -> DataRecipe:
             num_train=300_000,
             num_held_out_composition=1_000,
             num_held_out_object=500,
-            num_objects=211,
+            num_objects=288,
             styles=TRAINING_STYLES,
             single_share=0.25,
             count_share=0.15,
@@ -175,7 +175,7 @@ def bundled_gpu_image_tokenizer() -> DataRecipe:
     data = bundled_image_tokenizer().data
     assert isinstance(data, DefaultDataConfig)
     return DataRecipe(
-        data=replace(data, num_train=100_000, num_objects=211, styles=TRAINING_STYLES, num_workers=16)
+        data=replace(data, num_train=100_000, num_objects=288, styles=TRAINING_STYLES, num_workers=16)
     )
 
 
