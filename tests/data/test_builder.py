@@ -142,7 +142,7 @@ def test_icons_of_the_whole_sets_are_split_by_code_point(built: Path, icons: Ico
         CONFIG, icon_share=1.0, single_share=0.0, count_share=0.0, relation_share=0.0, group_share=0.0
     )
     source = ExampleSource(config, icons)
-    train = {source.example("train", index).scene.placements[0].code for index in range(300)}
+    train = {source.example("train", index).scene.placements[0].code for index in range(400)}
     held_out = {source.example("held-out-object", index).scene.placements[0].code for index in range(100)}
     assert train.isdisjoint(held_out)
     assert len(train - scene_objects().keys()) > 40

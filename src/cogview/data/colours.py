@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-LEAST_MAIN_SHARE = 0.4
+LEAST_MAIN_SHARE = 0.45
 """Of an icon's area that one colour must have, so that the icon in another colour is a thing of that colour."""
 
 MOST_DIFFERENCE_OF_OWN = 25.0

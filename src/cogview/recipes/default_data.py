@@ -145,7 +145,7 @@ def bundled_decoder_others() -> DataRecipe:
 def world() -> DataRecipe:
     """Scenes of a larger world, for the next transformer that ships.
 
-    Claim: 248 objects in three styles on ten grounds; counted up to six, placed, in two groups, of two sizes, and in
+    Claim: 256 objects in three styles on ten grounds; counted up to six, placed, in two groups, of two sizes, and in
     nine colours beside their own.
     Command: cogview data build world --out PICTURES
     Cost: four minutes and 0.7 GB of disk on 2 CPU cores.
@@ -156,7 +156,7 @@ def world() -> DataRecipe:
             num_held_out_composition=1_000,
             num_held_out_colour=1_000,
             num_held_out_object=500,
-            num_objects=248,
+            num_objects=256,
             styles=("twemoji", "fluent-flat", "noto"),
             single_cells=7,
             single_share=0.18,
@@ -205,7 +205,7 @@ def bundled_gpu() -> DataRecipe:
             num_train=300_000,
             num_held_out_composition=1_000,
             num_held_out_object=500,
-            num_objects=211,
+            num_objects=288,
             styles=TRAINING_STYLES,
             single_share=0.25,
             count_share=0.15,
@@ -226,7 +226,7 @@ def bundled_gpu_image_tokenizer() -> DataRecipe:
     data = bundled_image_tokenizer().data
     assert isinstance(data, DefaultDataConfig)
     return DataRecipe(
-        data=replace(data, num_train=100_000, num_objects=211, styles=TRAINING_STYLES, num_workers=16)
+        data=replace(data, num_train=100_000, num_objects=288, styles=TRAINING_STYLES, num_workers=16)
     )
 
 

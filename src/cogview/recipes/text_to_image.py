@@ -101,7 +101,7 @@ def world_start() -> TextToImageRecipe:
 def world() -> TextToImageRecipe:
     """The transformer for a larger world, on whole pictures; it goes on from `world-start`.
 
-    Claim: draws scenes of 248 things in three styles, in groups, colours and sizes.
+    Claim: draws scenes of 256 things in three styles, in groups, colours and sizes.
     Command: cogview train text-to-image world --data TOKENS --start-from START --out RUN
     Cost: to be measured.
     Expected: to be measured.
