@@ -15,10 +15,10 @@ STYLE_WORDS: dict[Style, dict[Language, tuple[str, ...]]] = {
 }
 
 SIZE_WORDS: dict[str, dict[Language, tuple[str, ...]]] = {
-    "small": {"zh": ("很小的", "小小的", "非常小的"), "en": ("small", "little", "tiny")},
+    "small": {"zh": ("小", "很小的", "小小的", "非常小的"), "en": ("small", "little", "tiny")},
     "big": {"zh": ("很大的", "大大的", "巨大的", "大"), "en": ("big", "large", "huge")},
 }
-"""By the keys of `scenes.TOLD_SIZES`, the usual word first. Names of things hold 大 and 小 as well: 大象, 小狗."""
+"""By the keys of `scenes.TOLD_SIZES`, the usual word first. Names of things hold 大 and 小 as well: 大象, 小鸡."""
 
 CHINESE_SIDES: dict[Relation, tuple[str, ...]] = {
     "left": ("左边", "左侧", "左面"),

@@ -52,7 +52,7 @@ _THANKS = ("谢谢", "麻烦")
 
 
 def noun(mention: Mention, rng: random.Random) -> str:
-    """Return one of a thing's names, none that tells another colour or sounds like a size: 红苹果, 小狗."""
+    """Return one of a thing's names, none that tells another colour or sounds like a size: 红苹果, 小熊."""
     names: Sequence[str] = mention.thing.chinese
     if mention.colour is not None:
         names = names_without(names, _colour_names())
@@ -67,13 +67,13 @@ def named(mention: Mention, noun: str, rng: random.Random) -> Named:
     text, size = noun, ""
     if mention.size is not None:
         words = SIZE_WORDS[mention.size]["zh"]
-        size = rng.choice([word for word in words if word != "大" or _is_plainly_big(noun)])
-    if size == "大":
-        text = f"大{noun}"
+        size = rng.choice([word for word in words if len(word) > 1 or _is_plain_size(word, noun)])
+    if size in _SIZE_CHARACTERS:
+        text = f"{size}{noun}"
     if mention.colour is not None:
         colour = one_of(COLOURS[mention.colour].chinese, rng)
         text = rng.choice(_coloured_forms(colour, text)).format(colour=colour, name=text)
-    if size != "大":
+    if size not in _SIZE_CHARACTERS:
         text = f"{size}{text}"
     if mention.number == 1 and rng.random() < BARE_NOUN_SHARE:
         return Named(text=text)
@@ -88,10 +88,11 @@ def _coloured_forms(colour: str, name: str) -> list[str]:
     ]
 
 
-def _is_plainly_big(noun: str) -> bool:
-    """Say whether 大 before a name is a size: not in 大树, a name, 大门, another thing, or 大红, a colour."""
+def _is_plain_size(size: str, noun: str) -> bool:
+    """Say whether 大 or 小 before a name is a size: not in 小鸡, a name, 大门, another thing, or 大红, a colour."""
     starts_otherwise = noun.startswith((*_SIZE_CHARACTERS, *_colour_names()))
-    return len(noun) > 1 and not starts_otherwise and f"大{noun}" not in _all_names()
+    is_long = len(noun) > 1 or size == "小"
+    return is_long and not starts_otherwise and f"{size}{noun}" not in _all_names()
 
 
 @cache
