@@ -173,7 +173,8 @@ def form_of(text: str, scene: Scene) -> str:
     """Return a caption with an X for each name of its things, since "top hat" is no relation."""
     names = {name for p in scene.placements for name in _names_of(p.code)}
     for name in sorted(names, key=len, reverse=True):
-        text = re.sub(re.escape(name), "X", text, flags=re.IGNORECASE)
+        bounds = (r"(?<![a-z])", r"(?![a-z])") if name.isascii() else ("", "")  # no car is in a cartoon
+        text = re.sub(re.escape(name).join(bounds), "X", text, flags=re.IGNORECASE)
     return re.sub(r"\ban? X", "a X", text, flags=re.IGNORECASE)
 
 

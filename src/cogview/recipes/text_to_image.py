@@ -95,7 +95,7 @@ def world_start() -> TextToImageRecipe:
 
     Differs from the paper: as `bundled-start` does; edges are kept four times as often as bare ground.
     """
-    return replace(_start_of(world(), num_steps=12_000, batch_size=48), weight_of_changes=4.0)
+    return replace(_start_of(world(), num_steps=6_000, batch_size=48), weight_of_changes=4.0)
 
 
 def world() -> TextToImageRecipe:
@@ -112,7 +112,7 @@ def world() -> TextToImageRecipe:
     return replace(
         recipe,
         max_text_pieces=40,
-        training=replace(recipe.training, num_steps=16_000, sample_every_steps=2_000),
+        training=replace(recipe.training, num_steps=12_000, sample_every_steps=2_000),
     )
 
 
