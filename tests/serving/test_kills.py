@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 from live import LiveServer, live_server
 
-BODY = {"prompt": "two dogs on a yellow background", "n": 8, "seed": 11, "size": "128x128"}
+BODY = {"prompt": "two dogs on a yellow background", "n": 4, "seed": 11, "size": "128x128"}
 
 
 def until(server: LiveServer, job: str, kind: str) -> list[dict[str, object]]:
