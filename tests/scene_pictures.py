@@ -14,7 +14,7 @@ from cogview.data.scene_maker import make_scene
 from cogview.data.scenes import Placement, Scene, draw_scene
 from cogview.data.world import known_codes
 
-CODES = known_codes(6)
+CODES = known_codes(8)
 STYLES: tuple[Style, ...] = ("twemoji", "fluent-flat")
 
 

@@ -150,5 +150,5 @@ def test_damaged_icons_are_one_line(tmp_path: Path) -> None:
         sheet.write_bytes(whole)
     told = json.loads(index.read_text())
     index.write_text(json.dumps(told | {"codes": dict.fromkeys(STYLES, CODES[1:])}))
-    with pytest.raises(CogViewError, match=r"got uint8 \(6, 8, 8, 4\), wanted uint8 \(5, 8, 8, 4\)"):
+    with pytest.raises(CogViewError, match=r"got uint8 \(8, 8, 8, 4\), wanted uint8 \(7, 8, 8, 4\)"):
         SceneReader(tmp_path, SIZE).read(np.zeros((SIZE, SIZE, 3), np.uint8))

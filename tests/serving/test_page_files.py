@@ -115,7 +115,7 @@ def test_only_a_model_that_knows_sizes_is_asked_for_groups_colours_and_sizes() -
     } <= told["en"]
     assert {
         "蓝色背景上的两只猫和一只狗",
-        "绿色背景上，一只很小的狗在一座很大的房子的旁边",
+        "绿色背景上，一只小狗在一座很大的房子的旁边",
         "白色背景上的一个蓝色的苹果",
         "黑色背景上的五颗星星",
     } <= told["zh"]

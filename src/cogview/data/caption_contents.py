@@ -26,7 +26,7 @@ class Mention:
         number: of it, 1 to 6.
         colour: a key of `colours.COLOURS`, or None if none is told.
         size: a key of `scenes.TOLD_SIZES`, or None if none is told.
-        avoids_sizes: names that sound like a size are passed over, as 小狗 beside "a small dog".
+        avoids_sizes: names that sound like a size are passed over, as 小熊 beside "a small dog".
     """
 
     thing: SceneObject

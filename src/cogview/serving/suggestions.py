@@ -138,4 +138,5 @@ def _chinese_name(asked: _Asked) -> str:
     number = "一" if asked.number == 1 else NUMBERS[asked.number][1]
     size = SIZE_WORDS[asked.size]["zh"][0] if asked.size else ""
     colour = f"{COLOURS[asked.colour].chinese[0]}色的" if asked.colour else ""
-    return f"{number}{asked.thing.measure}{size}{colour}{asked.thing.chinese[0]}"
+    adjectives = f"{colour}{size}" if len(size) == 1 else f"{size}{colour}"  # 绿色的小汽车, 很大的绿色的汽车
+    return f"{number}{asked.thing.measure}{adjectives}{asked.thing.chinese[0]}"
