@@ -303,7 +303,7 @@ def test_windows_draw_what_one_by_one_draws(pattern: str, dtype: torch.dtype, nu
     requests = [
         drawn_request(runner, pieces, seed, sampling)
         for sampling in SAMPLINGS
-        for pieces, seed in (([3, 1], 0), ([3, 1], 1), ([], 2))
+        for pieces, seed in (([3, 1], 0), ([], 2))
     ]
     found = runner.engine.run(requests)
     torch.set_num_threads(3 - num_threads)
