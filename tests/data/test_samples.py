@@ -104,6 +104,16 @@ data_sets = st.lists(names, min_size=1, max_size=9, unique=True).flatmap(
 @example(
     {"a.png": PICTURES[0], "a.txt": b"one\ntwo", "a.json": b'{"caption": "one\\ntwo"}'}, None, "required"
 )
+@example(
+    {
+        "a.png": PICTURES[0],
+        "a.json": b'{"text": "a", "split": "test", "exif": "{\\"Orientation\\": 12}"}',
+        "b.png": PICTURES[1],
+        "b.txt": b"b",
+    },
+    "train",
+    "required",
+)
 @example({"a.JPG": PICTURES[2], "a.TXT": b"a", "a.jfif": PICTURES[2]}, None, "required")
 @example(
     {"a.png": PICTURES[0], "a.b.png": PICTURES[1], "a.txt": b"a", "a.b.c.json": b'{"text": "x"}'},

@@ -60,8 +60,16 @@ class ImageFolder:
             listed = with_files_beside(found, captions)
             if contents is None:
                 listed += _tars_left(found)
+        # Of a picture of another split nothing is told, be it taken with doubts.
+        others = {
+            entry.name
+            for entry in listed
+            if isinstance(entry, CaptionedImage) and not belongs(entry.split, split)
+        }
         self._entries = [
-            entry for entry in listed if isinstance(entry, Problem) or belongs(entry.split, split)
+            entry
+            for entry in listed
+            if (entry.where if isinstance(entry, Problem) else entry.name) not in others
         ]
         if not any(isinstance(entry, CaptionedImage) for entry in self._entries):
             raise CogViewError(_nothing_in(folder, split, listed, self._entries, captions))
