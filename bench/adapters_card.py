@@ -93,6 +93,7 @@ ADAPTERS = {
     "caption": (("captioning",), caption_rows),
     "super-resolution": (("super-resolution-x2", "super-resolution-x4"), super_resolution_rows),
     "style-openmoji": (("styles",), style_rows),
+    "style-3d": (("styles-3d",), style_rows),
 }
 """Of each adapter, the results that measured it and what is told of each."""
 

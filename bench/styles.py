@@ -1,6 +1,6 @@
 """Does a style's adapter draw in the style, and still draw what was asked for? On objects never seen in it.
 
-    cogview data build openmoji-style --out PICTURES
+    cogview data build openmoji-style --out PICTURES      # or another recipe of a style
     python bench/styles.py --adapter RUN --pictures PICTURES
 
 The held-out split of PICTURES has objects that the model knows in other styles, drawn in a style of which it has seen
@@ -41,7 +41,7 @@ import cogview
 from cogview.data.config import Style
 from cogview.data.icons import Icons, load_icons
 from cogview.data.scenes import LATTICE_CELLS, Scene, draw_scene
-from cogview.data.style_pictures import HELD_OUT_SPLIT, STYLE, middle_of_picture
+from cogview.data.style_pictures import HELD_OUT_SPLIT, middle_of_picture
 from cogview.data.world import known_codes
 from cogview.evaluation.composition import entries_of
 from cogview.evaluation.distances import frechet_distance
@@ -55,7 +55,7 @@ from environment import RESULTS, describe
 from intervals import interval
 from pictures import BATCH, pixels_of, redrawn
 
-PICTURE = Path(__file__).parents[1] / "docs" / "images" / "style-openmoji.png"
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
 NUM_SHOWN = 8
 BETWEEN: Style = "outlined"
 SEEN_PIXELS = 224  # the side for which the backbone was made
@@ -146,13 +146,13 @@ def main(
     model_styles: tuple[Style, ...] = ("twemoji", "fluent-flat"),
     packages_folder: Path | None = None,
     out: str = "styles",
-    picture: Path = PICTURE,
+    picture: Path | None = None,
 ) -> None:
     """Measure, print a table, draw a sheet and write the figures as JSON.
 
     Args:
         adapter: what was learnt: a run or its folder.
-        pictures: what `cogview data build openmoji-style` made.
+        pictures: what `cogview data build` made of a recipe such as `openmoji-style`.
         model: a model or a run; the bundled one by default.
         seed: of the pictures.
         strengths: of the adapter, each measured.
@@ -163,7 +163,7 @@ def main(
         model_styles: those that the model knows without an adapter.
         packages_folder: the packages' archives; by default they are fetched with npm, once.
         out: name of the result.
-        picture: the sheet to draw.
+        picture: the sheet to draw; by default the one of the style in docs/images.
     """
     environment = describe(torch.device("cpu"))
     weights = find_weights()
@@ -179,11 +179,12 @@ def main(
     true = [read_image(pictures / entry["file_name"]) for entry in entries]
     built = json.loads((pictures / "data-config.json").read_text(encoding="utf-8"))["config"]
     codes = known_codes(built["num_known_objects"])
-    styles: tuple[Style, ...] = (STYLE, *dict.fromkeys((*model_styles, *built["known_styles"])))
+    new: Style = built.get("style", "openmoji")
+    styles: tuple[Style, ...] = (new, *dict.fromkeys((*model_styles, *built["known_styles"])))
     objects = StyledObjects(
         codes=codes,
         styles=styles,
-        cells={style: built["style_cells" if style == STYLE else "object_cells"] for style in styles},
+        cells={style: built["style_cells" if style == new else "object_cells"] for style in styles},
         size_pixels=true[0].width,
         icons=load_icons(styles, packages_folder, codes),
     )
@@ -217,7 +218,7 @@ def main(
         systems[name] = drawn(best_of, adapter="style", adapter_strength=strengths[-1], **options)
     reference = judge.features(redrawn(pipe, true))
     figures: dict[str, dict[str, Any]] = {}
-    print(f"| | Frechet distance ({backbone.name}) | object | {STYLE} | both |\n|---|---|---|---|---|")
+    print(f"| | Frechet distance ({backbone.name}) | object | {new} | both |\n|---|---|---|---|---|")
     for name, images in systems.items():
         features = judge.features(images)
         seen = judge.read(images, features)
@@ -226,9 +227,9 @@ def main(
             "object_recognised": interval(
                 [float(code == asked) for (code, _), asked in zip(seen, wanted, strict=True)], wanted
             ),
-            "in_style": interval([float(style == STYLE) for _, style in seen], wanted),
+            "in_style": interval([float(style == new) for _, style in seen], wanted),
             "both": interval(
-                [float(each == (asked, STYLE)) for each, asked in zip(seen, wanted, strict=True)], wanted
+                [float(each == (asked, new)) for each, asked in zip(seen, wanted, strict=True)], wanted
             ),
         }
         shares = (f"{mean:.1%} +- {half:.1%}" for mean, half in list(figures[name].values())[1:])
@@ -242,11 +243,12 @@ def main(
         for number in shown
     ]
     contact_sheet(rows, [entries[number]["texts"][0] for number in shown]).save(sheet, "PNG")
-    atomic_write_bytes(picture, sheet.getvalue())
+    atomic_write_bytes(picture or IMAGES / f"style-{new}.png", sheet.getvalue())
     path = RESULTS / f"{out}.json"
     result = {
         "benchmark": "styles",
         "environment": environment,
+        "style": new,
         "split": HELD_OUT_SPLIT,
         "num_pictures": len(entries),
         "num_objects": len(set(wanted)),

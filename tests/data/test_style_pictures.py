@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -13,11 +14,13 @@ from PIL import Image
 
 from cogview.cli.main import main
 from cogview.data import style_pictures
-from cogview.data.config import StyleDataConfig
+from cogview.data.caption_words import STYLE_WORDS
+from cogview.data.config import DefaultDataConfig, Style, StyleDataConfig
 from cogview.data.icons import Icons, IconWords
 from cogview.data.image_folder import ImageFolder
 from cogview.data.scenes import Scene, draw_scene, is_held_out_icon
 from cogview.data.style_pictures import (
+    TOLD_AS,
     build_style_data,
     middle_of_picture,
     object_texts,
@@ -27,7 +30,14 @@ from cogview.data.style_pictures import (
 )
 from cogview.data.world import GROUNDS, known_codes, scene_objects
 from cogview.errors import UsageError
-from cogview.recipes.default_data import bundled, openmoji_style
+from cogview.recipes.config import DataRecipe
+from cogview.recipes.default_data import (
+    bundled,
+    openmoji_style,
+    world,
+    world_3d_style,
+    world_openmoji_style,
+)
 
 CONFIG = StyleDataConfig(
     num_train=260,
@@ -84,9 +94,11 @@ def test_captions_name_object_and_style(built: Path) -> None:
         style = line["scene"]["style"]
         assert english.endswith(f" {thing.singular[0]} of {style} style")
         assert chinese == f"一{thing.measure}{style}风格的{thing.chinese[0]}"
-    assert object_texts(scene_objects()["1f431"]) == ("A cat of openmoji style", "一只openmoji风格的猫")
+    cat = scene_objects()["1f431"]
+    assert object_texts(cat, "openmoji") == ("A cat of openmoji style", "一只openmoji风格的猫")
+    assert object_texts(cat, "fluent-3d") == ("A cat of 3D style", "一只立体风格的猫")
     umbrella = next(thing for thing in scene_objects().values() if thing.singular[0] == "umbrella")
-    assert object_texts(umbrella)[0] == "An umbrella of openmoji style"
+    assert object_texts(umbrella, "openmoji")[0] == "An umbrella of openmoji style"
 
 
 def test_some_captions_leave_the_style_out(icons: Icons, built: Path, tmp_path: Path) -> None:
@@ -242,9 +254,67 @@ def test_the_folder_can_be_tokenized_by_split(built: Path) -> None:
     assert len(ImageFolder(built, "held-out-style")) == 40
 
 
+RECIPES = (openmoji_style, bundled), (world_openmoji_style, world), (world_3d_style, world)
+
+
+@pytest.mark.parametrize(("recipe", "base"), RECIPES)
+def test_a_recipe_shows_what_its_model_knows_in_a_style_that_it_does_not(
+    recipe: Callable[[], DataRecipe], base: Callable[[], DataRecipe]
+) -> None:
+    config, known = recipe().data, base().data
+    assert isinstance(config, StyleDataConfig)
+    assert isinstance(known, DefaultDataConfig)
+    assert config.num_known_objects == known.num_objects
+    assert config.style not in known.styles
+    assert config.object_cells == known.single_cells
+    assert set(config.known_styles) <= {*known.styles, "outlined"}
+    assert "outlined" not in config.known_styles or "twemoji" in known.styles
+    told = TOLD_AS.get(config.style, (config.style, config.style))
+    words = [word for style in known.styles for names in STYLE_WORDS[style].values() for word in names]
+    assert not [(name, word) for name in told for word in words if name in word or word in name]
+
+
+@pytest.mark.parametrize("recipe", [world_openmoji_style, world_3d_style])
+def test_a_style_of_the_larger_world_is_learnt_from_over_200_objects(
+    recipe: Callable[[], DataRecipe],
+) -> None:
+    config = recipe().data
+    assert isinstance(config, StyleDataConfig)
+    train, held_out = style_objects(config)
+    assert len(train) > 200
+    assert len(held_out) == 40
+
+
+def test_another_style_is_told_and_credited_as_its_own(icons: Icons, tmp_path: Path) -> None:
+    few = {"num_train": 240, "num_ordinary": 260, "num_held_out": 40, "size_pixels": 16}
+    config = replace(world_3d_style().data, **few)
+    assert isinstance(config, StyleDataConfig)
+    out = tmp_path / "soft"
+    assert build_style_data(config, out, icons=icons) == {"train": 500, "held-out-style": 40}
+    seen: dict[tuple[str, Style], set[str]] = {}
+    for line in read_metadata(out):
+        thing, style = scene_objects()[code_of(line)], line["scene"]["style"]
+        assert tuple(line["texts"]) in (object_texts(thing, style), object_texts(thing, None))
+        seen.setdefault((line["split"], style), set()).add(thing.code)
+    train, held_out = map(set, style_objects(config))
+    assert seen == {
+        ("train", "fluent-3d"): train,
+        ("train", "fluent-flat"): train | held_out,
+        ("held-out-style", "fluent-3d"): held_out,
+    }
+    credits = (out / "CREDITS.txt").read_text(encoding="utf-8")
+    packages = json.loads((out / "data-config.json").read_text(encoding="utf-8"))["packages"]
+    assert {package["licence"] for package in packages} == {"MIT"}
+    assert all(f"{package['name']} {package['version']}, under MIT" in credits for package in packages[1:])
+    assert "OpenMoji" not in credits
+    assert "ShareAlike" not in credits
+    assert "black lines" not in credits
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
+        ({"style": "fluent-3d", "known_styles": ("openmoji",)}, "other than fluent-3d and openmoji"),
         ({"num_train": 0}, "num_train"),
         ({"num_held_out": -1}, "num_held_out"),
         ({"num_ordinary": -1}, "num_ordinary"),

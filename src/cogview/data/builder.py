@@ -4,6 +4,7 @@ import io
 import json
 import multiprocessing
 import random
+import re
 import signal
 import tarfile
 from collections.abc import Callable, Iterator
@@ -16,13 +17,14 @@ from typing import Any, get_args
 from PIL import Image
 
 from cogview.data.captions import captions
+from cogview.data.colours import COLOURS, Colour
 from cogview.data.config import HELD_OUT_STYLES, TRAINING_STYLES, DefaultDataConfig, Language, Split, Style
 from cogview.data.icon_sheets import IconSheets, sizes_of
-from cogview.data.icons import Icons, credits_of, load_icons, packages_of
+from cogview.data.icons import Icons, IconWords, credits_of, load_icons, packages_of
 from cogview.data.packages import CREDITS_FILE
 from cogview.data.scene_maker import make_scene
 from cogview.data.scenes import LATTICE_CELLS, Scene, draw_scene
-from cogview.data.world import held_out_codes, known_codes
+from cogview.data.world import GROUNDS, Ground, held_out_codes, known_codes
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_json, atomic_write_text
 from cogview.folders import atomic_folder
@@ -135,6 +137,11 @@ class ExampleSource:
         # Only icons that all styles have, so that the style of a picture says nothing of its content.
         in_all_styles = set.intersection(*(set(self.icons.codes(style)) for style in _styles(config)))
         self._icon_codes = tuple(sorted(in_all_styles))
+        self._codes_of_colours: frozenset[str] = frozenset()
+        if config.coloured_share:
+            self._codes_of_colours = frozenset(
+                code for code in self._icon_codes if _tells_colour(self.icons.words[code])
+            )
 
     def example(self, split: Split, index: int) -> Example:
         """Return example `index` of a split: a function of the configuration, the split and the index alone."""
@@ -149,7 +156,7 @@ class ExampleSource:
 
     def scene_and_texts(self, split: Split, index: int) -> tuple[Scene, list[str]]:
         """Return what example `index` of a split shows and what is said of it, without drawing it."""
-        scene = make_scene(self.config, split, index, self._icon_codes)
+        scene = make_scene(self.config, split, index, self._icon_codes, self._codes_of_colours)
         rng = random.Random(f"{self.config.seed}/{split}/{index}/captions")
         words = self.icons.words.get(scene.placements[0].code)
         texts: list[str] = []
@@ -221,6 +228,17 @@ def build_default_data(
             f"{out} cannot be written ({error}); free some space or choose another folder"
         ) from error
     return sizes
+
+
+def _tells_colour(words: IconWords) -> bool:
+    """Say whether an icon's label or a tag of it names a colour."""
+    texts = {language: " ".join((words.labels[language], *words.tags[language])) for language in words.labels}
+    colours: list[Colour | Ground] = [*COLOURS.values(), *GROUNDS.values()]
+    return any(
+        any(name in texts["zh"] for name in colour.chinese)
+        or any(re.search(rf"\b{name}\b", texts["en"], re.IGNORECASE) for name in colour.english)
+        for colour in colours
+    )
 
 
 def _objects(config: DefaultDataConfig) -> list[str]:

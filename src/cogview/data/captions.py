@@ -166,6 +166,8 @@ def _in_order(scene: Scene) -> list[Placement]:
 
 def _told_size(scene: Scene, placement: Placement) -> str | None:
     """Return whether a thing is said to be small or big: one that is so for want of room, or by chance, is not."""
+    if placement.told_size is not None:
+        return placement.told_size
     sizes = {cells: size for size, cells in TOLD_SIZES.items()}
     if scene.kind == "sizes":
         return sizes.get(placement.size)

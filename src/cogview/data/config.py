@@ -52,7 +52,8 @@ class DefaultDataConfig:
         coloured_share: of the things in a scene that may have any colour, the share that has another than its own.
         icon_cells: side of those, in cells, 7 to 12.
         varied_share: share of the training pictures whose icons are turned, mirrored, coloured otherwise and, where
-            one is alone, smaller, so that a captioner learns the things and not their pixels.
+            one is alone, of another size, so that a captioner learns the things and not their pixels. Where captions
+            tell colours or sizes, these stay true.
         seed: the data set is a function of this and the fields above.
         format: `image-folder` (images and `metadata.jsonl`) or `webdataset` (tars).
         pictures_per_tar: pictures in each tar.
@@ -96,6 +97,8 @@ class StyleDataConfig:
     """Pictures of one style: many to learn from, and others of objects that are not among them.
 
     Args:
+        style: whose art, of those that the model to be finetuned does not draw. openmoji is under CC-BY-SA-4.0, so the
+            pictures are too; fluent-3d, soft renderings, is under MIT and told as "3D style".
         num_train: pictures of the train split in the style, each captioned with its object, "A cat of openmoji style".
         num_other_icons: so many of them show other icons, one each, captioned with their labels: what a style is shows
             in many drawings, and a few would be learnt by heart. The rest show objects that the model knows.
@@ -107,7 +110,9 @@ class StyleDataConfig:
         num_known_objects: train objects, from the top of the table, that the model to be finetuned knows in other
             styles; the train split shows those that are not held out.
         known_styles: of the ordinary pictures. "outlined" is twemoji's art with black lines, the same things in another
-            manner: what a manner is can be learnt from it, where a style's own drawings differ in all else too.
+            manner: what a manner is can be learnt from it, where a style's own drawings differ in all else too. Of a
+            style that the model knows a sister of, as fluent-flat is of fluent-3d, the sister does: its shapes are the
+            same.
         unnamed_share: share of the training pictures whose captions leave the style out, "A cat": the words for a
             style then add to what an object's name says, and do not stand for other drawings by themselves.
         varied_share: share of the training pictures whose icon is turned, mirrored and coloured otherwise.
@@ -119,6 +124,7 @@ class StyleDataConfig:
         packages_folder: a folder with the packages' archives; None fetches them with npm.
     """
 
+    style: Style = "openmoji"
     num_train: int = 1_000
     num_other_icons: int = 0
     num_ordinary: int = 1_600

@@ -1,6 +1,7 @@
 """Composes scenes: each a function of the configuration, its split and its number alone."""
 
 import random
+from collections.abc import Collection
 from dataclasses import replace
 
 from cogview.data.colours import COLOURS
@@ -23,10 +24,16 @@ SAME_THING_SHARE = 0.08
 """Of the scenes of two things that may have any colour: the same thing twice, in two colours."""
 SAME_THING_OF_SIZES_SHARE = 0.1
 """Of the scenes of two sizes: the same thing twice."""
+VARIED_SIZES = {"small": (4, 5), "big": (9, LARGE_CELLS)}
+"""The least and the largest side of a varied thing that is alone and said to be small or big, by `TOLD_SIZES`' keys."""
 
 
 def make_scene(
-    config: DefaultDataConfig, split: Split, index: int, icon_codes: tuple[str, ...] = ()
+    config: DefaultDataConfig,
+    split: Split,
+    index: int,
+    icon_codes: tuple[str, ...] = (),
+    codes_of_colours: Collection[str] = (),
 ) -> Scene:
     """Return scene `index` of a split: a function of the configuration, the split and the index alone.
 
@@ -35,6 +42,7 @@ def make_scene(
         split: the split that the scene must belong to.
         index: its number within the split, from 0.
         icon_codes: the icons for the share of single icons; those of other splits are passed over.
+        codes_of_colours: those of them that keep their colours where they are varied, since captions tell these.
 
     Raises:
         UsageError: the configuration leaves no scene for this split.
@@ -63,7 +71,9 @@ def make_scene(
         if config.coloured_share:
             scene = _coloured(scene, rng, config.coloured_share)
         if _is_of(scene, split, held_back) and not _is_swallowed(scene):
-            return _varied(scene, rng) if split == "train" and rng.random() < config.varied_share else scene
+            if split == "train" and rng.random() < config.varied_share:
+                return _varied(scene, rng, codes_of_colours, with_sizes=config.sized_share > 0)
+            return scene
     raise UsageError(
         f"no scene of split {split!r} was found in {MAX_ATTEMPTS} attempts; use more objects or styles"
     )
@@ -97,14 +107,30 @@ def _coloured(scene: Scene, rng: random.Random, share: float) -> Scene:
     )
 
 
-def _varied(scene: Scene, rng: random.Random) -> Scene:
-    """Return the same scene with each of its icons drawn otherwise; one that is alone may be smaller, too."""
-    placements = tuple(replace(each, variation=rng.randint(1, 2**31)) for each in scene.placements)
-    if len(placements) == 1 and placements[0].size > SMALL_CELLS:
-        size = rng.randint(SMALL_CELLS, placements[0].size)
-        column, row = draw_place(rng, size)
-        placements = (replace(placements[0], size=size, column=column, row=row),)
-    return replace(scene, placements=placements)
+def _varied(scene: Scene, rng: random.Random, codes_of_colours: Collection[str], with_sizes: bool) -> Scene:
+    """Return the same scene with each of its icons drawn otherwise; one that is alone may have another size, too.
+
+    What captions tell stays true: a thing keeps a colour that is told, and a small or big one stays small or big.
+    """
+    placements = []
+    for each in scene.placements:
+        variation = rng.randint(1, 2**31)
+        is_told = each.colour is not None or (scene.kind == "icon" and each.code in codes_of_colours)
+        placements.append(replace(each, variation=-variation if is_told else variation))
+    if len(placements) == 1:
+        (alone,) = placements
+        told = next((name for name, size in TOLD_SIZES.items() if size == alone.size), None)
+        if with_sizes and scene.kind == "single" and told is not None:
+            placements = [_resized(replace(alone, told_size=told), rng, *VARIED_SIZES[told])]
+        elif alone.size > SMALL_CELLS:
+            placements = [_resized(alone, rng, SMALL_CELLS, alone.size)]
+    return replace(scene, placements=tuple(placements))
+
+
+def _resized(thing: Placement, rng: random.Random, least: int, most: int) -> Placement:
+    size = rng.randint(least, most)
+    column, row = draw_place(rng, size)
+    return replace(thing, size=size, column=column, row=row)
 
 
 def _is_swallowed(scene: Scene) -> bool:

@@ -53,8 +53,9 @@ class Placement:
         column: of its left edge, 0..15.
         row: of its upper edge, 0..15.
         size: its side, 1..16.
-        variation: how it is drawn, as `cogview.data.variation` has it; 0 as it is.
+        variation: how it is drawn, as `cogview.data.variation` has it; 0 as it is, below 0 in its own colours.
         colour: a key of `colours.COLOURS`, or None for its own.
+        told_size: a key of `TOLD_SIZES` that captions tell of it whatever its side is; None leaves that to the side.
     """
 
     code: str
@@ -63,6 +64,7 @@ class Placement:
     size: int
     variation: int = 0
     colour: str | None = None
+    told_size: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,7 @@ class Scene:
                 {"code": p.code, "column": p.column, "row": p.row, "size": p.size}
                 | ({"variation": p.variation} if p.variation else {})
                 | ({"colour": p.colour} if p.colour else {})
+                | ({"told_size": p.told_size} if p.told_size else {})
                 for p in self.placements
             ],
         }

@@ -1,9 +1,9 @@
 """Pictures of a style to finetune on, and of what to measure the style by.
 
-The style is openmoji, whose art is in no training data of ours. Both splits are single objects on the grounds of the
+The style is one that the model to be finetuned has never seen. Both splits are single objects on the grounds of the
 default data, captioned with their object: "A cat of openmoji style". The held-out split shows objects that a model
-knows from other styles and whose openmoji picture is not in the train split, nor that of any icon whose label has a
-word of theirs: where a bell is held out, so is "bell with slash".
+knows from other styles and whose picture in the style is not in the train split, nor that of any icon whose label has
+a word of theirs: where a bell is held out, so is "bell with slash".
 
 Objects stand in the middle, as in most pictures of a style. Where they may stand anywhere, "the object begins here" is
 unlikely at every single place, and a nucleus of 0.9 draws bare ground to the end.
@@ -20,36 +20,48 @@ from dataclasses import asdict, replace
 from itertools import cycle, product
 from pathlib import Path
 
+from cogview.data.caption_words import STYLE_WORDS
 from cogview.data.captioned_folder import CaptionedPicture, in_turn, refuse_filled, write_captioned_folder
 from cogview.data.captions import english_article
-from cogview.data.config import Style, StyleDataConfig
-from cogview.data.icons import Icons, IconWords, load_icons, packages_of
+from cogview.data.config import HELD_OUT_STYLES, Style, StyleDataConfig
+from cogview.data.icons import PACKAGE_OF_STYLE, Icons, IconWords, load_icons, packages_of
 from cogview.data.packages import EMOJIBASE, OPENMOJI
 from cogview.data.scenes import LATTICE_CELLS, Kind, Placement, Scene, draw_scene, is_held_out_icon
 from cogview.data.world import GROUNDS, SceneObject, known_codes, scene_objects
 from cogview.errors import UsageError
 
-STYLE: Style = "openmoji"
 HELD_OUT_SPLIT = "held-out-style"
 
 # An object is seen on a ground if at least this share of its pixels differs from it by so much in some channel.
 LEAST_SEEN_SHARE, LEAST_DIFFERENCE = 0.25, 48
 
-CREDITS = f"""The pictures in this folder are made from OpenMoji, (c) the OpenMoji project, HfG Schwaebisch Gmuend,
+TOLD_AS: dict[Style, tuple[str, str]] = {
+    "fluent-3d": (STYLE_WORDS["fluent-3d"]["en"][0], STYLE_WORDS["fluent-3d"]["zh"][0])
+}
+"""What captions call a style, in English and in Chinese; the others are called by their own names in both."""
+
+OPENMOJI_CREDITS = f"""\
+The pictures in this folder are made from OpenMoji, (c) the OpenMoji project, HfG Schwaebisch Gmuend,
 under Creative Commons Attribution-ShareAlike 4.0 International, https://creativecommons.org/licenses/by-sa/4.0/
 Package {OPENMOJI.name} {OPENMOJI.version}, from https://github.com/hfg-gmuend/openmoji
 Changes: drawn as pixels, scaled, and placed on coloured grounds. The pictures are under the same licence. Weights that
 are trained on them should say so, and credit the OpenMoji project.
 """
-ORDINARY_CREDITS = """Pictures in another style, which metadata.jsonl names, are made in the same way, those of the
-style "outlined" with black lines added, from:
+CREDITS = """The pictures in this folder are made from icons of:
+{credit}
+Changes: drawn as pixels, scaled, and placed on coloured grounds. Weights that are trained on them should credit the
+same people.
 """
+ORDINARY_CREDITS = """Pictures in another style, which metadata.jsonl names, are made in the same way{outlined}, from:
+"""
+OUTLINED_CREDITS = """, those of the
+style "outlined" with black lines added"""
 LABEL_CREDITS = f"""Captions of icons that are no known objects are labels from:
 {EMOJIBASE.credit}
 """
 
 
-def object_texts(thing: SceneObject, style: Style | None = STYLE) -> tuple[str, str]:
+def object_texts(thing: SceneObject, style: Style | None) -> tuple[str, str]:
     """Return what asks for an object in a style, or in any, in English and in Chinese."""
     english, chinese = _style_words(style)
     name = thing.singular[0]
@@ -57,7 +69,7 @@ def object_texts(thing: SceneObject, style: Style | None = STYLE) -> tuple[str, 
     return f"{article} {name}{english}", f"一{thing.measure}{chinese}{thing.chinese[0]}"
 
 
-def icon_texts(words: IconWords, style: Style | None = STYLE) -> tuple[str, str]:
+def icon_texts(words: IconWords, style: Style | None) -> tuple[str, str]:
     """Return what asks for an icon of any label in a style, or in any, in English and in Chinese."""
     english, chinese = _style_words(style)
     name = words.labels["en"]
@@ -65,7 +77,10 @@ def icon_texts(words: IconWords, style: Style | None = STYLE) -> tuple[str, str]
 
 
 def _style_words(style: Style | None) -> tuple[str, str]:
-    return ("", "") if style is None else (f" of {style} style", f"{style}风格的")
+    if style is None:
+        return "", ""
+    english, chinese = TOLD_AS.get(style, (style, style))
+    return f" of {english} style", f"{chinese}风格的"
 
 
 def style_objects(config: StyleDataConfig) -> tuple[list[str], list[str]]:
@@ -79,8 +94,7 @@ def style_objects(config: StyleDataConfig) -> tuple[list[str], list[str]]:
         raise UsageError(
             f"num_held_out_objects is {config.num_held_out_objects}; wanted 1 to num_known_objects, {len(known)}"
         )
-    by_hash = sorted(known, key=lambda code: hashlib.sha256(f"{STYLE}/{code}".encode()).digest())
-    held_out = set(by_hash[: config.num_held_out_objects])
+    held_out = set(_by_hash(known, config.style)[: config.num_held_out_objects])
     return [code for code in known if code not in held_out], [code for code in known if code in held_out]
 
 
@@ -95,7 +109,7 @@ def other_icons(config: StyleDataConfig, icons: Icons, held_out: Sequence[str]) 
     """
     known = set(known_codes(config.num_known_objects))
     words = {word for code in held_out for word in _words_of(scene_objects()[code].singular[0])}
-    styles = (STYLE, *(config.known_styles if config.num_other_ordinary else ()))
+    styles = (config.style, *(config.known_styles if config.num_other_ordinary else ()))
     found = [
         code
         for code in set.intersection(*(set(icons.codes(style)) for style in styles)) - known
@@ -105,9 +119,11 @@ def other_icons(config: StyleDataConfig, icons: Icons, held_out: Sequence[str]) 
         raise UsageError(
             f"num_other_icons is {config.num_other_icons}; wanted at most {len(found)}, all that there are"
         )
-    return sorted(found, key=lambda code: hashlib.sha256(f"{STYLE}/{code}".encode()).digest())[
-        : config.num_other_icons
-    ]
+    return _by_hash(found, config.style)[: config.num_other_icons]
+
+
+def _by_hash(codes: Sequence[str], style: Style) -> list[str]:
+    return sorted(codes, key=lambda code: hashlib.sha256(f"{style}/{code}".encode()).digest())
 
 
 def _words_of(name: str) -> list[str]:
@@ -145,10 +161,13 @@ def build_style_data(
             f"num_other_ordinary is {config.num_other_ordinary}, but there are no other icons: give num_other_icons"
         )
     num_ordinary = config.num_ordinary + config.num_other_ordinary
-    if num_ordinary and (not config.known_styles or STYLE in config.known_styles):
+    unknown: dict[Style, None] = dict.fromkeys(
+        (config.style, *HELD_OUT_STYLES)
+    )  # share-alike terms are never added
+    if num_ordinary and (not config.known_styles or not unknown.keys().isdisjoint(config.known_styles)):
         raise UsageError(
-            f"known_styles are {', '.join(config.known_styles) or 'none'}; wanted styles other than {STYLE}, for the "
-            f"{num_ordinary} ordinary pictures"
+            f"known_styles are {', '.join(config.known_styles) or 'none'}; wanted styles other than "
+            f"{' and '.join(unknown)}, for the {num_ordinary} ordinary pictures"
         )
     if config.size_pixels < LATTICE_CELLS or config.size_pixels % LATTICE_CELLS:
         raise UsageError(
@@ -167,7 +186,7 @@ def build_style_data(
         if not 0 <= getattr(config, name) <= 1:
             raise UsageError(f"{name} is {getattr(config, name)}; wanted a share of 0 to 1")
     refuse_filled(out)
-    styles = (STYLE, *(config.known_styles if num_ordinary else ()))
+    styles = (config.style, *(config.known_styles if num_ordinary else ()))
     if icons is None:
         icons = load_icons(
             styles, config.packages_folder, None if config.num_other_icons else [*train, *held_out]
@@ -193,15 +212,19 @@ def build_style_data(
             "config": fields,
             "packages": [asdict(package) for package in packages_of(styles)],
         },
-        credits=CREDITS + _ordinary_credits(styles) + (LABEL_CREDITS if others else ""),
+        credits=_credits(styles) + (LABEL_CREDITS if others else ""),
         progress=progress,
     )
     return sizes
 
 
-def _ordinary_credits(styles: Sequence[Style]) -> str:
-    lines = [f"{package.credit}\n" for package in packages_of(styles) if package not in (EMOJIBASE, OPENMOJI)]
-    return ORDINARY_CREDITS + "".join(lines) if lines else ""
+def _credits(styles: Sequence[Style]) -> str:
+    """Return whom to credit for art of the first style, and of the others, which are ordinary pictures'."""
+    own = PACKAGE_OF_STYLE[styles[0]]
+    text = OPENMOJI_CREDITS if own == OPENMOJI else CREDITS.format(credit=own.credit)
+    lines = [f"{package.credit}\n" for package in packages_of(styles) if package not in (EMOJIBASE, own)]
+    outlined = OUTLINED_CREDITS if "outlined" in styles else ""
+    return text + (ORDINARY_CREDITS.format(outlined=outlined) + "".join(lines) if lines else "")
 
 
 def _pictures(
@@ -209,11 +232,11 @@ def _pictures(
 ) -> Iterator[CaptionedPicture]:
     known = known_codes(config.num_known_objects)
     kinds: tuple[tuple[str, Kind, Sequence[Style], list[str], int], ...] = (
-        ("train", "icon", (STYLE,), others, len(others)),
-        ("train", "single", (STYLE,), train, config.num_train - len(others)),
+        ("train", "icon", (config.style,), others, len(others)),
+        ("train", "single", (config.style,), train, config.num_train - len(others)),
         ("train", "single", config.known_styles, known, config.num_ordinary),
         ("train", "icon", config.known_styles, others, config.num_other_ordinary),
-        (HELD_OUT_SPLIT, "single", (STYLE,), held_out, config.num_held_out),
+        (HELD_OUT_SPLIT, "single", (config.style,), held_out, config.num_held_out),
     )
     leave_out = random.Random(f"{config.seed}/unnamed")
     for split, kind, styles, codes, number in kinds:
@@ -252,7 +275,9 @@ def _scenes(
         rng.shuffle(of_icon)
         grounds[icon] = cycle(of_icon)
     for style, code in in_turn(drawn, number, rng):
-        placement = middle_of_picture(code, config.style_cells if style == STYLE else config.object_cells)
+        placement = middle_of_picture(
+            code, config.style_cells if style == config.style else config.object_cells
+        )
         ground = next(grounds[style, code])
         if split == "train" and vary.random() < config.varied_share:
             placement = replace(placement, variation=vary.randint(1, 2**31))

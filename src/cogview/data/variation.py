@@ -16,7 +16,7 @@ def varied(raster: UInt8[np.ndarray, "y x 4"], seed: int) -> UInt8[np.ndarray, "
 
     Args:
         raster: RGBA with straight alpha.
-        seed: decides on mirroring, angle, hue, saturation and brightness.
+        seed: decides on mirroring, angle, hue, saturation and brightness; below 0, the colours stay as they are.
     """
     draw = random.Random(seed)
     image = Image.fromarray(raster, "RGBA")
@@ -25,6 +25,8 @@ def varied(raster: UInt8[np.ndarray, "y x 4"], seed: int) -> UInt8[np.ndarray, "
     # Colours are weighed by their alpha while they are mixed, or the edges would darken.
     degrees = draw.uniform(-MOST_DEGREES, MOST_DEGREES)
     turned = np.asarray(image.convert("RGBa").rotate(degrees, Image.Resampling.BILINEAR).convert("RGBA"))
+    if seed < 0:
+        return turned
     hsv = np.asarray(Image.fromarray(turned[..., :3]).convert("HSV")).astype(np.int32)
     hue = (hsv[..., 0] + draw.randint(-MOST_HUE, MOST_HUE)) % 256
     saturation = np.minimum(hsv[..., 1] * draw.randint(60, 130) // 100, 255)
