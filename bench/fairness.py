@@ -24,8 +24,8 @@ import tyro
 from PIL import Image
 
 import cogview
-from cogview.data.captions import english_article
 from cogview.data.config import PeopleDataConfig
+from cogview.data.english_captions import english_article
 from cogview.data.icons import Icons
 from cogview.data.people import (
     GENDERS,

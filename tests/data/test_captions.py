@@ -18,22 +18,17 @@ from cogview.data import (
     english_requests,
 )
 from cogview.data.caption_contents import Manner, Named, Telling
-from cogview.data.caption_words import ENGLISH_SIDES
-from cogview.data.captions import (
-    BESIDE_WORDS,
-    RELATION_WORDS,
-    SIZE_WORDS,
-    STYLE_WORDS,
-    captions,
-    english_article,
-)
+from cogview.data.caption_words import BESIDE_WORDS, ENGLISH_SIDES, RELATION_WORDS, SIZE_WORDS, STYLE_WORDS
+from cogview.data.captions import captions
 from cogview.data.colours import COLOURS
 from cogview.data.config import DefaultDataConfig, Language, Style
+from cogview.data.english_captions import english_article
 from cogview.data.icons import IconWords
 from cogview.data.scene_maker import make_scene
 from cogview.data.scenes import OPPOSITES, Kind, Placement, Relation, Scene
 from cogview.data.world import GROUNDS, scene_objects
 from cogview.errors import UsageError
+from cogview.recipes import default_data
 
 CAT, DOG, APPLE, UMBRELLA, HOURGLASS = "1f431", "1f436", "1f34e", "2602", "231b"
 HOUSE, TREE = "1f3e0", "1f333"
@@ -60,20 +55,9 @@ def many(scene: Scene, language: Language) -> list[str]:
 
 
 SAMPLE = [make_scene(DefaultDataConfig(), "train", index) for index in range(150)]
-WORLD = DefaultDataConfig(
-    styles=("twemoji", "fluent-flat", "noto"),
-    single_cells=7,
-    num_objects=200,
-    single_share=0.18,
-    count_share=0.12,
-    relation_share=0.25,
-    group_share=0.12,
-    groups_share=0.18,
-    sizes_share=0.15,
-    most_counted=6,
-    sized_share=0.4,
-    coloured_share=0.35,
-)
+_world = default_data.world().data
+assert isinstance(_world, DefaultDataConfig)
+WORLD = replace(_world, num_objects=200)
 LARGER = [make_scene(WORLD, "train", index) for index in range(250)]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from cogview.cli.image_tokenizer_run import HELD_OUT_SPLITS, MAX_EVALUATED, NUM_SAMPLES, open_images
 from cogview.cli.perception import PerceptionName, perception_of, seen_by
-from cogview.cli.tokenizers import open_image_tokenizer
+from cogview.cli.tokenizers import open_image_tokenizer, unless_bundled
 from cogview.cli.training_run import run_training
 from cogview.data.image_array import ImageArray, JoinedArrays, splits_of
 from cogview.errors import UsageError
@@ -151,8 +151,7 @@ def _start_as(decoder: RefiningDecoder, start_from: Path, tokenizer: ImageTokeni
     Raises:
         UsageError: there is none, or it is for other codes.
     """
-    is_bundled = start_from == Path("bundled") and not start_from.exists()
-    source = open_image_tokenizer(None if is_bundled else start_from)
+    source = open_image_tokenizer(unless_bundled(start_from))
     if source.fingerprint != tokenizer.fingerprint:
         raise UsageError(
             f"--start-from {start_from} is for the codes of the image tokenizer {source.fingerprint}, wanted "

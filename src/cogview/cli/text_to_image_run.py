@@ -11,7 +11,13 @@ import numpy as np
 import torch
 
 from cogview.cli.samples import captions_of, draw_samples
-from cogview.cli.tokenizers import IMAGE_TOKENIZER, TEXT_TOKENIZER, open_image_tokenizer, open_text_tokenizer
+from cogview.cli.tokenizers import (
+    IMAGE_TOKENIZER,
+    TEXT_TOKENIZER,
+    open_image_tokenizer,
+    open_text_tokenizer,
+    unless_bundled,
+)
 from cogview.cli.training_run import run_training
 from cogview.data.loader import (
     BatchSource,
@@ -79,10 +85,7 @@ def train_text_to_image(
             held_out, image_tokenizer=shards.image_tokenizer, text_tokenizer=shards.text_tokenizer
         )
     model = _new_model(recipe, shards, data)
-    if start_from == Path("bundled") and not start_from.exists():
-        source: Path | None = find_model_folder(None)
-    else:
-        source = None if start_from is None else find_model_folder(start_from)
+    source = None if start_from is None else find_model_folder(unless_bundled(start_from))
     if source is not None:
         model = _with_weights(model, source)
     texts = sample_texts or captions_of(held_out_shards or shards, model)
@@ -235,21 +238,18 @@ def _with_weights(model: PretrainedModel, folder: Path) -> PretrainedModel:
     source = load_pretrained(folder)
     wanted_config, template = model.transformer.config, source.template
     weights = source.transformer.state_dict()
+    # How a step is computed, and regularised, may change; which function the weights stand for may not.
+    free = ["attention", "embedding_gradient_scale", "dropout"]
     longer = dataclasses.replace(template, max_text_pieces=model.template.max_text_pieces)
     has_room = longer.max_text_pieces > template.max_text_pieces and template.image_positions == "fixed"
     if has_room and longer == model.template:
         positions = model.transformer.state_dict()[_POSITIONS].clone()
-        num_text, num_others = (
-            1 + template.max_text_pieces,
-            template.num_positions - 1 - template.max_text_pieces,
-        )
+        num_text = 1 + template.max_text_pieces
+        num_others = template.num_positions - num_text
         positions[:num_text] = weights[_POSITIONS][:num_text]
         positions[-num_others:] = weights[_POSITIONS][-num_others:]
         weights[_POSITIONS], template = positions, longer
-    # How a step is computed, and regularised, may change; which function the weights stand for may not.
-    free: tuple[str, ...] = ("attention", "embedding_gradient_scale", "dropout")
-    if template == longer:
-        free += ("num_positions",)
+        free.append("num_positions")
     config = dataclasses.replace(
         source.transformer.config, **{name: getattr(wanted_config, name) for name in free}
     )

@@ -36,6 +36,11 @@ def open_text_tokenizer(path: Path | None) -> "TextTokenizer":
     return TextTokenizer.from_file(path)
 
 
+def unless_bundled(path: Path) -> Path | None:
+    """Return a path, or None if it is the word `bundled` and nothing here is called so."""
+    return None if path == Path("bundled") and not path.exists() else path
+
+
 def open_image_tokenizer(
     path: Path | None,
     device: "torch.device | str | None" = None,

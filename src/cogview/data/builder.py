@@ -17,14 +17,14 @@ from typing import Any, get_args
 from PIL import Image
 
 from cogview.data.captions import captions
-from cogview.data.colours import COLOURS, Colour
+from cogview.data.colours import COLOURS
 from cogview.data.config import HELD_OUT_STYLES, TRAINING_STYLES, DefaultDataConfig, Language, Split, Style
 from cogview.data.icon_sheets import IconSheets, sizes_of
 from cogview.data.icons import Icons, IconWords, credits_of, load_icons, packages_of
 from cogview.data.packages import CREDITS_FILE
 from cogview.data.scene_maker import make_scene
 from cogview.data.scenes import LATTICE_CELLS, Scene, draw_scene
-from cogview.data.world import GROUNDS, Ground, held_out_codes, known_codes
+from cogview.data.world import GROUNDS, held_out_codes, known_codes
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_json, atomic_write_text
 from cogview.folders import atomic_folder
@@ -233,11 +233,10 @@ def build_default_data(
 def _tells_colour(words: IconWords) -> bool:
     """Say whether an icon's label or a tag of it names a colour."""
     texts = {language: " ".join((words.labels[language], *words.tags[language])) for language in words.labels}
-    colours: list[Colour | Ground] = [*COLOURS.values(), *GROUNDS.values()]
     return any(
         any(name in texts["zh"] for name in colour.chinese)
         or any(re.search(rf"\b{name}\b", texts["en"], re.IGNORECASE) for name in colour.english)
-        for colour in colours
+        for colour in (*COLOURS.values(), *GROUNDS.values())
     )
 
 

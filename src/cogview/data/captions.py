@@ -14,25 +14,13 @@ from collections import Counter
 from dataclasses import replace
 
 from cogview.data import chinese_captions, english_captions
-from cogview.data.caption_contents import BARE_NOUN_SHARE, Content, Manner, Mention, Telling
-from cogview.data.caption_words import BESIDE_WORDS, RELATION_WORDS, SIZE_WORDS, STYLE_WORDS
+from cogview.data.caption_contents import Content, Manner, Mention, Telling
+from cogview.data.caption_words import STYLE_WORDS
 from cogview.data.config import Language
-from cogview.data.english_captions import english_article
 from cogview.data.icons import IconWords
-from cogview.data.scenes import OPPOSITES, TOLD_SIZES, Placement, Scene, one_of_each, relation_of
+from cogview.data.scenes import OPPOSITES, Placement, Scene, one_of_each, relation_of, told_size
 from cogview.data.world import scene_objects
 from cogview.errors import UsageError
-
-__all__ = (
-    "BARE_NOUN_SHARE",
-    "BESIDE_WORDS",
-    "RELATION_WORDS",
-    "SIZE_WORDS",
-    "STYLE_WORDS",
-    "caption_of",
-    "captions",
-    "english_article",
-)
 
 MAX_ATTEMPTS_PER_CAPTION = 20
 
@@ -119,7 +107,7 @@ def _content(scene: Scene, rng: random.Random, telling: Telling) -> Content:
             thing=scene_objects()[placement.code],
             number=counts[placement.code] if scene.kind in ("count", "groups") else 1,
             colour=placement.colour,
-            size=_told_size(scene, placement),
+            size=told_size(scene, placement),
             avoids_sizes=scene.kind == "sizes",
         )
         for placement in things
@@ -162,19 +150,6 @@ def _in_order(scene: Scene) -> list[Placement]:
     if scene.kind in ("relation", "groups", "sizes") and relation_of(*things)[0] in ("right", "below"):
         things.reverse()
     return things
-
-
-def _told_size(scene: Scene, placement: Placement) -> str | None:
-    """Return whether a thing is said to be small or big: one that is so for want of room, or by chance, is not."""
-    if placement.told_size is not None:
-        return placement.told_size
-    sizes = {cells: size for size, cells in TOLD_SIZES.items()}
-    if scene.kind == "sizes":
-        return sizes.get(placement.size)
-    if scene.kind == "single":
-        is_by_chance = placement.variation and placement.size == TOLD_SIZES["big"]
-        return None if is_by_chance else sizes.get(placement.size)
-    return None
 
 
 def _icon_content(words: IconWords, rng: random.Random, language: Language) -> str:

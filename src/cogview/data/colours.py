@@ -23,12 +23,12 @@ _DARKEST = 0.22  # outlines and eyes stay as they are
 
 @dataclass(frozen=True, kw_only=True)
 class Colour:
-    """A colour that things are drawn in.
+    """A colour of things or of grounds.
 
     Args:
         english: its English names, the usual one first.
         chinese: its Chinese names without 色, the usual one first.
-        rgb: of what was of an icon's main colour and of mean brightness.
+        rgb: 0..255 each: of a ground, or of what was of an icon's main colour and of mean brightness.
     """
 
     english: tuple[str, ...]

@@ -18,9 +18,11 @@ from itertools import product
 from pathlib import Path
 from typing import get_args
 
+from cogview.data.caption_contents import BARE_NOUN_SHARE
 from cogview.data.captioned_folder import CaptionedPicture, in_turn, refuse_filled, write_captioned_folder
-from cogview.data.captions import BARE_NOUN_SHARE, caption_of, english_article
+from cogview.data.captions import caption_of
 from cogview.data.config import TRAINING_STYLES, Language, PeopleDataConfig, Style
+from cogview.data.english_captions import english_article
 from cogview.data.icons import Icons, credits_of, load_icons, packages_of
 from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
 from cogview.data.style_pictures import seen_grounds

@@ -7,7 +7,7 @@ in `captions`.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
@@ -188,11 +188,27 @@ def one_of_each(scene: Scene) -> list[Placement]:
     found = []
     for code in dict.fromkeys(placement.code for placement in scene.placements):
         group = [placement for placement in scene.placements if placement.code == code]
-        column, row = (
-            sum(places) // len(group) for places in zip(*((p.column, p.row) for p in group), strict=True)
-        )
-        found.append(replace(group[0], column=column, row=row))
+        found.append(middle_of(group))
     return found
+
+
+def middle_of(things: Sequence[Placement]) -> Placement:
+    """Return the first of some things, put where the middle of all is."""
+    columns, rows = zip(*((each.column, each.row) for each in things), strict=True)
+    return replace(things[0], column=sum(columns) // len(things), row=sum(rows) // len(things))
+
+
+def told_size(scene: Scene, placement: Placement) -> str | None:
+    """Return whether a thing is said to be small or big: one that is so for want of room, or by chance, is not."""
+    if placement.told_size is not None:
+        return placement.told_size
+    sizes = {cells: size for size, cells in TOLD_SIZES.items()}
+    if scene.kind == "sizes":
+        return sizes.get(placement.size)
+    if scene.kind == "single":
+        is_by_chance = placement.variation and placement.size == TOLD_SIZES["big"]
+        return None if is_by_chance else sizes.get(placement.size)
+    return None
 
 
 def split_of(scene: Scene, styles: tuple[Style, ...] = ()) -> Split:

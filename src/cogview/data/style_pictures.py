@@ -22,8 +22,8 @@ from pathlib import Path
 
 from cogview.data.caption_words import STYLE_WORDS
 from cogview.data.captioned_folder import CaptionedPicture, in_turn, refuse_filled, write_captioned_folder
-from cogview.data.captions import english_article
 from cogview.data.config import HELD_OUT_STYLES, Style, StyleDataConfig
+from cogview.data.english_captions import english_article
 from cogview.data.icons import PACKAGE_OF_STYLE, Icons, IconWords, load_icons, packages_of
 from cogview.data.packages import EMOJIBASE, OPENMOJI
 from cogview.data.scenes import LATTICE_CELLS, Kind, Placement, Scene, draw_scene, is_held_out_icon

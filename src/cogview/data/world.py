@@ -5,37 +5,22 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from cogview.data.colours import Colour
 from cogview.errors import UsageError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ground:
-    """A colour that a scene stands on.
-
-    Args:
-        english: its names in English, the usual one first.
-        chinese: its names in Chinese, without 色, the usual one first.
-        rgb: the colour, 0..255 each.
-    """
-
-    english: tuple[str, ...]
-    chinese: tuple[str, ...]
-    rgb: tuple[int, int, int]
-
 
 GROUNDS = {
     ground.english[0]: ground
     for ground in (
-        Ground(english=("white",), chinese=("白",), rgb=(255, 255, 255)),
-        Ground(english=("blue",), chinese=("蓝",), rgb=(88, 150, 228)),
-        Ground(english=("green",), chinese=("绿",), rgb=(112, 190, 112)),
-        Ground(english=("yellow",), chinese=("黄",), rgb=(252, 222, 96)),
-        Ground(english=("red",), chinese=("红",), rgb=(222, 84, 80)),
-        Ground(english=("orange",), chinese=("橙", "橘"), rgb=(246, 158, 72)),
-        Ground(english=("purple",), chinese=("紫",), rgb=(154, 112, 204)),
-        Ground(english=("pink",), chinese=("粉", "粉红"), rgb=(250, 180, 206)),
-        Ground(english=("gray", "grey"), chinese=("灰",), rgb=(158, 162, 168)),
-        Ground(english=("black",), chinese=("黑",), rgb=(36, 38, 44)),
+        Colour(english=("white",), chinese=("白",), rgb=(255, 255, 255)),
+        Colour(english=("blue",), chinese=("蓝",), rgb=(88, 150, 228)),
+        Colour(english=("green",), chinese=("绿",), rgb=(112, 190, 112)),
+        Colour(english=("yellow",), chinese=("黄",), rgb=(252, 222, 96)),
+        Colour(english=("red",), chinese=("红",), rgb=(222, 84, 80)),
+        Colour(english=("orange",), chinese=("橙", "橘"), rgb=(246, 158, 72)),
+        Colour(english=("purple",), chinese=("紫",), rgb=(154, 112, 204)),
+        Colour(english=("pink",), chinese=("粉", "粉红"), rgb=(250, 180, 206)),
+        Colour(english=("gray", "grey"), chinese=("灰",), rgb=(158, 162, 168)),
+        Colour(english=("black",), chinese=("黑",), rgb=(36, 38, 44)),
     )
 }
 

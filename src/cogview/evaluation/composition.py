@@ -7,7 +7,7 @@ caption tells it. The reader is itself measured on the real pictures.
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float64, UInt8
 from PIL import Image
 
-from cogview.data.captions import STYLE_WORDS
-from cogview.data.colours import COLOURS, Colour
+from cogview.data.caption_words import STYLE_WORDS
+from cogview.data.colours import COLOURS
 from cogview.data.config import Language
 from cogview.data.folder_contents import METADATA
-from cogview.data.scenes import TOLD_SIZES, Placement, Relation, Scene, relation_of
-from cogview.data.world import GROUNDS, Ground, scene_objects
+from cogview.data.scenes import Placement, Relation, Scene, middle_of, relation_of, told_size
+from cogview.data.world import GROUNDS, scene_objects
 from cogview.errors import CogViewError, UsageError
 from cogview.evaluation.scene_reader import Shown
 from cogview.evaluation.scores import mean_of
@@ -75,9 +75,7 @@ class AskedScene:
     @property
     def tells_size(self) -> bool:
         """Whether a thing of the scene is small or big, which captions tell of one thing alone and of two."""
-        return self.scene.kind == "sizes" or (
-            self.scene.kind == "single" and self.scene.placements[0].size in TOLD_SIZES.values()
-        )
+        return any(told_size(self.scene, placement) is not None for placement in self.scene.placements)
 
     @cached_property
     def tells_style(self) -> bool:
@@ -154,8 +152,7 @@ def names_ground(text: str, scene: Scene) -> bool:
     in another colour's, as 红 lies in 粉红.
     """
     names: dict[str, tuple[str, ...]] = {}
-    colours: list[Colour | Ground] = [*COLOURS.values(), *GROUNDS.values()]
-    for words in colours:
+    for words in (*COLOURS.values(), *GROUNDS.values()):
         names[words.english[0]] = (*names.get(words.english[0], ()), *words.english, *words.chinese)
     own = names[scene.ground]
     others = [name for colour in names if colour != scene.ground for name in names[colour]]
@@ -245,13 +242,7 @@ def _is_relation_right(scene: Scene, shown: Shown) -> bool:
 
 def _relation_of(first: list[Placement], second: list[Placement]) -> tuple[Relation, ...]:
     """Return how the middle of some things lies to that of others."""
-    return relation_of(_middle_of(first), _middle_of(second))
-
-
-def _middle_of(things: list[Placement]) -> Placement:
-    """Return one of some things, put where the middle of all is."""
-    columns, rows = zip(*((each.column, each.row) for each in things), strict=True)
-    return replace(things[0], column=sum(columns) // len(things), row=sum(rows) // len(things))
+    return relation_of(middle_of(first), middle_of(second))
 
 
 def _are_colours_right(scene: Scene, shown: Shown) -> bool:

@@ -12,6 +12,12 @@ from cogview.data.config import (
 from cogview.recipes.config import DataRecipe
 
 
+def _scenes_of(recipe: DataRecipe) -> DefaultDataConfig:
+    """Return the configuration of a recipe that others vary."""
+    assert isinstance(recipe.data, DefaultDataConfig)
+    return recipe.data
+
+
 def bundled() -> DataRecipe:
     """Scenes of a small world, for the transformer that ships.
 
@@ -45,8 +51,7 @@ def bundled_captions() -> DataRecipe:
     Command: cogview data build bundled-captions --out PICTURES
     Cost: five minutes and 1 GB of disk on 2 CPU cores.
     """
-    data = bundled().data
-    assert isinstance(data, DefaultDataConfig)
+    data = _scenes_of(bundled())
     return DataRecipe(
         data=replace(
             data,
@@ -73,8 +78,7 @@ def bundled_large() -> DataRecipe:
     Command: cogview data build bundled-large --out PICTURES
     Cost: half a minute and 0.1 GB of disk on 2 CPU cores.
     """
-    data = bundled().data
-    assert isinstance(data, DefaultDataConfig)
+    data = _scenes_of(bundled())
     return DataRecipe(
         data=replace(
             data, num_train=3_000, num_held_out_composition=200, num_held_out_object=10, size_pixels=512
@@ -112,8 +116,7 @@ def bundled_decoder() -> DataRecipe:
     Command: cogview data build bundled-decoder --out PICTURES
     Cost: a minute and 0.2 GB of disk on one CPU core; a training unpacks another 7 GB beside it.
     """
-    data = bundled().data
-    assert isinstance(data, DefaultDataConfig)
+    data = _scenes_of(bundled())
     return DataRecipe(
         data=replace(
             data, num_train=6_000, num_held_out_composition=300, num_held_out_object=300, size_pixels=512
@@ -128,8 +131,7 @@ def bundled_decoder_others() -> DataRecipe:
     Command: cogview data build bundled-decoder-others --out PICTURES
     Cost: four minutes and 0.4 GB of disk on one CPU core; a training unpacks another 13 GB beside it.
     """
-    data = bundled_image_tokenizer().data
-    assert isinstance(data, DefaultDataConfig)
+    data = _scenes_of(bundled_image_tokenizer())
     return DataRecipe(
         data=replace(
             data,
@@ -179,8 +181,7 @@ def world_decoder() -> DataRecipe:
     Command: cogview data build world-decoder --out PICTURES
     Cost: three minutes and 0.5 GB of disk on one CPU core; a training unpacks another 13 GB beside it.
     """
-    data = world().data
-    assert isinstance(data, DefaultDataConfig)
+    data = _scenes_of(world())
     return DataRecipe(
         data=replace(
             data,
@@ -202,8 +203,7 @@ def world_captions() -> DataRecipe:
     Command: cogview data build world-captions --out PICTURES
     Cost: some five minutes and 1.2 GB of disk on 2 CPU cores, by 400 of them.
     """
-    data = world().data
-    assert isinstance(data, DefaultDataConfig)
+    data = _scenes_of(world())
     return DataRecipe(
         data=replace(
             data,
@@ -250,8 +250,7 @@ def bundled_gpu_image_tokenizer() -> DataRecipe:
     Command: cogview data build bundled-gpu-image-tokenizer --out PICTURES
     Cost: about a minute and 1 GB of disk on 16 CPU cores; not measured.
     """
-    data = bundled_image_tokenizer().data
-    assert isinstance(data, DefaultDataConfig)
+    data = _scenes_of(bundled_image_tokenizer())
     return DataRecipe(
         data=replace(data, num_train=100_000, num_objects=288, styles=TRAINING_STYLES, num_workers=16)
     )

@@ -5,9 +5,9 @@ from itertools import zip_longest
 from typing import Literal, NamedTuple
 
 from cogview.data.caption_words import SIZE_WORDS
-from cogview.data.captions import english_article
 from cogview.data.colours import COLOURS
 from cogview.data.config import Language
+from cogview.data.english_captions import english_article
 from cogview.data.world import GROUNDS, SceneObject, scene_objects
 from cogview.generation.known_things import NUMBERS, SIZE_NAMES
 from cogview.generation.model import LoadedModel
