@@ -97,9 +97,7 @@ class World:
         return list(self.engine.has)
 
 
-def in_world(
-    check: Callable[[World], Awaitable[None]], turn: float = 30.0, grace: float = 30.0, silent: float = 20.0
-) -> list[str]:
+def in_world(check: Callable[[World], Awaitable[None]], turn: float = 30.0, grace: float = 30.0) -> list[str]:
     logged: list[str] = []
 
     async def run() -> None:
@@ -115,7 +113,7 @@ def in_world(
         engines[0].warm()
         await starting
         calls = Calls(replica)
-        jobs = Jobs(ServerOptions(), [lambda listener: RayLink(calls, listener, silent)], log=logged.append)
+        jobs = Jobs(ServerOptions(), [lambda listener: RayLink(calls, listener)], log=logged.append)
         jobs.start()
         (link,) = jobs.links
         assert isinstance(link, RayLink)
@@ -220,7 +218,7 @@ def test_jobs_of_a_server_that_vanished_are_stopped() -> None:
                 pass
 
         watching = asyncio.create_task(deaf())
-        await asyncio.sleep(0.01)
+        await world.until(lambda: "another" in world.calls.replica._sessions)
         working = asyncio.create_task(listen())
         await world.held()
         await watching
@@ -228,24 +226,26 @@ def test_jobs_of_a_server_that_vanished_are_stopped() -> None:
         await working
         assert not world.engine.has
 
-    assert in_world(vanish, turn=0.05, grace=0.1) == []
+    assert in_world(vanish, turn=0.2, grace=0.5) == []
 
 
 def test_a_replica_that_says_nothing_is_lost() -> None:
     async def check(world: World) -> None:
         job = world.jobs.begin(draw(), ("a",))
-        await world.held()
+        (lost,) = await world.held()
         world.calls.is_silent = True
+        world.link._max_silent_seconds = 0.05  # holds from the next call on
         await world.until(lambda: not world.jobs.is_ready)
         world.link._max_silent_seconds = 20.0  # the fake engine never says that it is alive
         world.calls.is_silent = False
         world.calls.watches[-1].lose()
-        (number,) = await world.held()
+        await world.until(lambda: bool(world.engine.has) and lost not in world.engine.has)
+        (number,) = world.engine.has
         world.engine.finish(number)
         await world.until(lambda: job.is_over)
         assert job.state == "done"
 
-    (logged,) = in_world(check, turn=0.2, silent=0.1)
+    (logged,) = in_world(check, turn=0.2)
     assert "TimeoutError" in logged
 
 
