@@ -2,9 +2,9 @@
 
     python bench/same_results.py --base COMMIT
 
-Runs the commands of `docs/every-command.md` of COMMIT with that commit's code and with today's, two steps a training,
-in two folders. Then compares all files: codes, tokens, weights, pictures, losses, figures; dates and durations are left
-out. Prints what differs, and ends with exit code 1 if something does. Fetches the icons' packages if they are not there.
+Runs the commands of `docs/every-command.md` of COMMIT with that commit's code and with today's, two steps a training.
+Then compares all files: codes, tokens, weights, pictures, losses, figures; dates and durations are left out. Prints
+what differs, and ends with exit code 1 if something does. Fetches the icons' packages if they are not there.
 
 Writes bench/results/same_results.json.
 """
