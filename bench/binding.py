@@ -19,9 +19,6 @@ import torch
 import tyro
 
 import cogview
-from cogview.data.captions import captions
-from cogview.data.config import Language
-from cogview.data.scenes import Scene
 from cogview.evaluation.composition import RELATION_WORDS, SPLIT, entries_of, form_of
 from cogview.files import atomic_write_json
 from cogview.generation.pipeline import Pipeline
@@ -29,6 +26,9 @@ from cogview.image.picture_reading import read_image
 from cogview.image.pixels import image_to_array
 from cogview.sequence.template import Codes, Pieces
 from cogview.training.transformer import evaluate_losses
+from cogview.world.captions import captions
+from cogview.world.config import Language
+from cogview.world.scenes import Scene
 from environment import RESULTS, describe
 
 

@@ -27,8 +27,6 @@ import torch
 import tyro
 
 import cogview
-from cogview.data.scenes import Scene
-from cogview.data.world import scene_objects
 from cogview.evaluation.composition import asked_scenes, entries_of
 from cogview.evaluation.distances import perceptual_distance
 from cogview.evaluation.efficientnet import EfficientNetLite0, find_weights, load_efficientnet
@@ -37,6 +35,8 @@ from cogview.generation.pipeline import Pipeline
 from cogview.image.picture_reading import read_image
 from cogview.image.pixels import image_to_array
 from cogview.recipes import default_data
+from cogview.world.objects import scene_objects
+from cogview.world.scenes import Scene
 from environment import RESULTS, describe
 from intervals import interval
 

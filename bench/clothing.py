@@ -23,7 +23,6 @@ from PIL import Image
 from torch import Tensor
 
 import cogview
-from cogview.data.clothing import CLASSES, HELD_OUT_SPLIT, class_texts
 from cogview.data.folder_contents import METADATA
 from cogview.evaluation.distances import frechet_distance
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
@@ -31,6 +30,7 @@ from cogview.files import atomic_write_bytes, atomic_write_json
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.generation.picture_events import GeneratedImage
 from cogview.image.picture_reading import read_image
+from cogview.world.clothing import CLASSES, HELD_OUT_SPLIT, class_texts
 from environment import RESULTS, describe
 from intervals import interval
 from pictures import BATCH, pixels_of, redrawn

@@ -24,10 +24,19 @@ import tyro
 from PIL import Image
 
 import cogview
-from cogview.data.config import PeopleDataConfig
-from cogview.data.english_captions import english_article
-from cogview.data.icons import Icons
-from cogview.data.people import (
+from cogview.errors import UsageError
+from cogview.evaluation.people import Judgement, PeopleJudge, distance_from_balance, fair_distance
+from cogview.files import atomic_write_json
+from cogview.generation.contact_sheet import contact_sheet
+from cogview.generation.pipeline import Pipeline
+from cogview.image.picture_reading import read_image
+from cogview.image.pixels import image_to_array, tensor_to_images
+from cogview.text.word_replacing import NUM_COMBINATIONS, SKIN_TONES, replace_words
+from cogview.world.config import PeopleDataConfig
+from cogview.world.english_captions import english_article
+from cogview.world.icons import Icons
+from cogview.world.objects import GROUNDS
+from cogview.world.people import (
     GENDERS,
     HELD_OUT_SPLIT,
     PEOPLE,
@@ -37,15 +46,6 @@ from cogview.data.people import (
     everyone,
     load_people,
 )
-from cogview.data.world import GROUNDS
-from cogview.errors import UsageError
-from cogview.evaluation.people import Judgement, PeopleJudge, distance_from_balance, fair_distance
-from cogview.files import atomic_write_json
-from cogview.generation.contact_sheet import contact_sheet
-from cogview.generation.pipeline import Pipeline
-from cogview.image.picture_reading import read_image
-from cogview.image.pixels import image_to_array, tensor_to_images
-from cogview.text.word_replacing import NUM_COMBINATIONS, SKIN_TONES, replace_words
 from environment import RESULTS, describe
 
 ADAPTER = "people"

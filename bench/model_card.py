@@ -28,8 +28,6 @@ from PIL import Image
 
 import cogview
 from adapters_card import adapters_section
-from cogview.data.icons import PACKAGE_OF_STYLE
-from cogview.data.world import GROUNDS
 from cogview.evaluation.reconstruction import evaluate_reconstruction, in_batches
 from cogview.files import atomic_write_json, atomic_write_text
 from cogview.generation.contact_sheet import contact_sheet
@@ -39,6 +37,8 @@ from cogview.image.pixels import image_to_array, tensor_to_images
 from cogview.recipes import default_data
 from cogview.tensors import stored_shapes
 from cogview.training.transformer import evaluate_losses
+from cogview.world.icons import PACKAGE_OF_STYLE
+from cogview.world.objects import GROUNDS
 from environment import RESULTS, describe
 
 SPLITS = ("held-out-composition", "held-out-object")
@@ -303,7 +303,7 @@ library_name: cogview
 Draws scenes of one to four known objects, {sizes}, from Chinese or
 English text. A small world on purpose: {world.num_objects} objects in {len(world.styles)} icon styles
 ({", ".join(world.styles)}) on {len(GROUNDS)} grounds. What is not in that world (the first {world.num_objects}
-training objects of `src/cogview/data/objects.tsv`) it cannot draw.
+training objects of `src/cogview/world/objects.tsv`) it cannot draw.
 
 ![For eight held-out captions: the scene as the tokenizer sees it, then three pictures drawn](samples.png)
 

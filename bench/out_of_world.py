@@ -23,9 +23,6 @@ from typing import Any
 import torch
 from PIL import Image
 
-from cogview.data.builder import ExampleSource
-from cogview.data.config import DefaultDataConfig, Split, StyleDataConfig
-from cogview.data.style_pictures import build_style_data
 from cogview.files import atomic_write_json
 from cogview.generation.model_folder import BUNDLED_FOLDER
 from cogview.image.kept import KeptPictures
@@ -35,6 +32,9 @@ from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
 from cogview.recipes import default_data
 from cogview.text.known_words import KnownWords, count_words
 from cogview.text.tokenizer import TextTokenizer
+from cogview.world.builder import ExampleSource
+from cogview.world.config import DefaultDataConfig, Split, StyleDataConfig
+from cogview.world.style_pictures import build_style_data
 from environment import RESULTS, describe
 
 NUM_PICTURES, NUM_CAPTIONS = 500, 2_000

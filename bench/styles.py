@@ -38,11 +38,6 @@ from PIL import Image
 from torch import Tensor
 
 import cogview
-from cogview.data.config import Style
-from cogview.data.icons import Icons, load_icons
-from cogview.data.scenes import LATTICE_CELLS, Scene, draw_scene
-from cogview.data.style_pictures import HELD_OUT_SPLIT, middle_of_picture
-from cogview.data.world import known_codes
 from cogview.evaluation.composition import entries_of
 from cogview.evaluation.distances import frechet_distance
 from cogview.evaluation.efficientnet import EfficientNetLite0, find_weights, load_efficientnet
@@ -51,6 +46,11 @@ from cogview.files import atomic_write_bytes, atomic_write_json
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.generation.pipeline import Pipeline
 from cogview.image.picture_reading import read_image
+from cogview.world.config import Style
+from cogview.world.icons import Icons, load_icons
+from cogview.world.objects import known_codes
+from cogview.world.scenes import LATTICE_CELLS, Scene, draw_scene
+from cogview.world.style_pictures import HELD_OUT_SPLIT, middle_of_picture
 from environment import RESULTS, describe
 from intervals import interval
 from pictures import BATCH, pixels_of, redrawn

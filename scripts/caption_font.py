@@ -13,8 +13,8 @@ from pathlib import Path
 from fontTools import subset
 from fontTools.ttLib import TTFont
 
-from cogview.data.packages import Package, find_package, read_members
 from cogview.files import atomic_write_bytes
+from cogview.world.packages import Package, find_package, read_members
 
 PACKAGE = Package(
     name="@expo-google-fonts/noto-sans-sc",

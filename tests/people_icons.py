@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from cogview.data.config import Style
-from cogview.data.icons import Icons, IconWords
-from cogview.data.people import PEOPLE, Person, everyone
 from cogview.text.word_replacing import SKIN_TONES
+from cogview.world.config import Style
+from cogview.world.icons import Icons, IconWords
+from cogview.world.people import PEOPLE, Person, everyone
 
 _SKIN = ("#f7dece", "#f3d2a2", "#d5ab88", "#af7e57", "#7c533e")
 _ENGLISH = {"person": ("woman", "man"), "child": ("girl", "boy"), "older person": ("old woman", "old man")}

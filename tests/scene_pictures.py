@@ -6,13 +6,13 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
-from cogview.data.captions import captions
-from cogview.data.config import DefaultDataConfig, Style
-from cogview.data.icon_sheets import IconSheets
-from cogview.data.icons import Icons
-from cogview.data.scene_maker import make_scene
-from cogview.data.scenes import Placement, Scene, draw_scene
-from cogview.data.world import known_codes
+from cogview.world.captions import captions
+from cogview.world.config import DefaultDataConfig, Style
+from cogview.world.icon_sheets import IconSheets
+from cogview.world.icons import Icons
+from cogview.world.objects import known_codes
+from cogview.world.scene_maker import make_scene
+from cogview.world.scenes import Placement, Scene, draw_scene
 
 CODES = known_codes(8)
 STYLES: tuple[Style, ...] = ("twemoji", "fluent-flat")

@@ -9,10 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cogview.data import captions as captions_module
-from cogview.data.captions import captions
-from cogview.data.scenes import Placement, Scene, draw_scene
-from cogview.data.world import scene_objects
 from cogview.errors import CogViewError, UsageError
 from cogview.evaluation import composition
 from cogview.evaluation.composition import (
@@ -27,6 +23,10 @@ from cogview.evaluation.composition import (
     verdicts_on,
 )
 from cogview.evaluation.scene_reader import SceneReader, Shown
+from cogview.world import captions as captions_module
+from cogview.world.captions import captions
+from cogview.world.objects import scene_objects
+from cogview.world.scenes import Placement, Scene, draw_scene
 from scene_pictures import CODES, STYLES, scene_folder, scene_icons
 
 SIZE, NUM = 32, 24

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from cogview.data.config import Style
-from cogview.data.icons import Icons
-from cogview.data.people import Person, everyone
-from cogview.data.scenes import Placement, Scene, draw_scene
-from cogview.data.world import GROUNDS
 from cogview.errors import UsageError
 from cogview.evaluation.icon_judge import LEAST_EXPLAINED
 from cogview.evaluation.people import PeopleJudge, distance_from_balance, fair_distance
+from cogview.world.config import Style
+from cogview.world.icons import Icons
+from cogview.world.objects import GROUNDS
+from cogview.world.people import Person, everyone
+from cogview.world.scenes import Placement, Scene, draw_scene
 from people_icons import people_icons
 
 NAMES, CELLS, SIZE = ("firefighter", "artist"), 12, 64

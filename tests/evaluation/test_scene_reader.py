@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cogview.data.colours import COLOURS
-from cogview.data.icon_sheets import ICONS_FOLDER, INDEX, IconSheets
-from cogview.data.icons import Icons
-from cogview.data.scenes import Placement, Scene, draw_scene
-from cogview.data.world import GROUNDS, scene_objects
 from cogview.errors import CogViewError, UsageError
 from cogview.evaluation.composition import entries_of
 from cogview.evaluation.scene_reader import SceneReader
+from cogview.world.colours import COLOURS
+from cogview.world.icon_sheets import ICONS_FOLDER, INDEX, IconSheets
+from cogview.world.icons import Icons
+from cogview.world.objects import GROUNDS, scene_objects
+from cogview.world.scenes import Placement, Scene, draw_scene
 from scene_pictures import CODES, STYLES, scene_folder, scene_icons
 
 SIZE = 32

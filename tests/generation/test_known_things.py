@@ -4,8 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from cogview.data.caption_words import BESIDE_WORDS, SIZE_WORDS
-from cogview.data.world import GROUNDS
 from cogview.generation.known_things import (
     LEAST_THINGS,
     MOST_WORDS,
@@ -17,6 +15,8 @@ from cogview.generation.known_things import (
 from cogview.generation.model_folder import BUNDLED_FOLDER
 from cogview.text.known_words import KnownWords, count_words
 from cogview.text.tokenizer import TextTokenizer
+from cogview.world.caption_words import BESIDE_WORDS, SIZE_WORDS
+from cogview.world.objects import GROUNDS
 
 TOKENIZER = TextTokenizer.from_file(BUNDLED_FOLDER / "text.model")
 LARGER = [

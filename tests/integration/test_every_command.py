@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from cogview.cli.main import VERBS, main
-from cogview.data import builder
-from cogview.data.config import TRAINING_STYLES
-from cogview.data.icons import Icons, IconWords
-from cogview.data.world import scene_objects
+from cogview.world import builder
+from cogview.world.config import TRAINING_STYLES
+from cogview.world.icons import Icons, IconWords
+from cogview.world.objects import scene_objects
 from integration.test_documents import ROOT, SHORT, lines_of
 from scene_pictures import scene_art
 

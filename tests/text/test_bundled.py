@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from cogview.cli.main import main
-from cogview.data import caption_contents
-from cogview.data import captions as captions_module
-from cogview.data.captions import captions
-from cogview.data.config import DefaultDataConfig, Language
-from cogview.data.scene_maker import make_scene
-from cogview.data.world import GROUNDS, SceneObject, known_codes, scene_objects
 from cogview.generation.model_folder import BUNDLED_FOLDER, read_config
 from cogview.recipes import default_data
 from cogview.recipes import text_tokenizer as recipe
 from cogview.text.config import TextTokenizerConfig
 from cogview.text.known_words import KnownWords
 from cogview.text.tokenizer import TextTokenizer
+from cogview.world import caption_contents
+from cogview.world import captions as captions_module
+from cogview.world.captions import captions
+from cogview.world.config import DefaultDataConfig, Language
+from cogview.world.objects import GROUNDS, SceneObject, known_codes, scene_objects
+from cogview.world.scene_maker import make_scene
 
 
 @pytest.fixture(scope="module")

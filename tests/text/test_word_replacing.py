@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from cogview.data.packages import EMOJIBASE, cache_folder, read_json_member
 from cogview.text.word_replacing import NUM_COMBINATIONS, SKIN_TONES, Language, replace_words
+from cogview.world.packages import EMOJIBASE, cache_folder, read_json_member
 
 OPEN = {"en": "a doctor on a blue background", "zh": "蓝色背景上的一名医生"}
 GENDERED = {"en": ("woman doctor", "man doctor"), "zh": ("女医生", "男医生")}

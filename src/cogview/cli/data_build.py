@@ -25,11 +25,11 @@ def run(
         out: the folder to make.
         json: print the result as JSON.
     """
-    from cogview.data.builder import build_default_data
-    from cogview.data.clothing import build_clothing_data
-    from cogview.data.config import ClothingDataConfig, PeopleDataConfig, StyleDataConfig
-    from cogview.data.people import build_people_data
-    from cogview.data.style_pictures import build_style_data
+    from cogview.world.builder import build_default_data
+    from cogview.world.clothing import build_clothing_data
+    from cogview.world.config import ClothingDataConfig, PeopleDataConfig, StyleDataConfig
+    from cogview.world.people import build_people_data
+    from cogview.world.style_pictures import build_style_data
 
     with progress_bar("drawing", "pictures") as move:
         if isinstance(recipe.data, StyleDataConfig):

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cogview.data.packages import CREDITS_FILE
 from cogview.recipes.config import FinetuneRecipe
+from cogview.world.packages import CREDITS_FILE
 
 
 def finetune_card(

@@ -61,12 +61,12 @@ def run(
         open_image_tokenizer,
         open_text_tokenizer,
     )
-    from cogview.data.packages import CREDITS_FILE
     from cogview.data.ranks import Ranks
     from cogview.data.tokenization import tokenize_folder
     from cogview.data.unfinished import unfinished_folder
     from cogview.generation.placement import resolve_device
     from cogview.training.precision import resolve_precision
+    from cogview.world.packages import CREDITS_FILE
 
     ranks = Ranks.from_environment(os.environ)
     words = open_text_tokenizer(text_tokenizer)

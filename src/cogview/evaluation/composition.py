@@ -17,18 +17,18 @@ import torch
 from jaxtyping import Float64, UInt8
 from PIL import Image
 
-from cogview.data.caption_words import STYLE_WORDS
-from cogview.data.colours import COLOURS
-from cogview.data.config import Language
 from cogview.data.folder_contents import METADATA
-from cogview.data.scenes import Placement, Relation, Scene, middle_of, relation_of, told_size
-from cogview.data.world import GROUNDS, scene_objects
 from cogview.errors import CogViewError, UsageError
 from cogview.evaluation.scene_reader import Shown
 from cogview.evaluation.scores import mean_of
 from cogview.image.pixels import image_to_array, tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.plain_json import parse_json
+from cogview.world.caption_words import STYLE_WORDS
+from cogview.world.colours import COLOURS
+from cogview.world.config import Language
+from cogview.world.objects import GROUNDS, scene_objects
+from cogview.world.scenes import Placement, Relation, Scene, middle_of, relation_of, told_size
 
 SPLIT = "held-out-composition"
 LEAST_RIGHT = 0.95  # of the real pictures, for the reader to be believed

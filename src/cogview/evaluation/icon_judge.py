@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from cogview.data.config import Style
-from cogview.data.icons import Icons
-from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
-from cogview.data.world import GROUNDS
+from cogview.world.config import Style
+from cogview.world.icons import Icons
+from cogview.world.objects import GROUNDS
+from cogview.world.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
 
 LEAST_EXPLAINED = 0.6  # of the squared difference of the nearest icon from bare ground
 _STEP = 2  # every second pixel is plenty

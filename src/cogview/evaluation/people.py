@@ -12,11 +12,11 @@ from itertools import product
 import numpy as np
 from jaxtyping import UInt8
 
-from cogview.data.config import Style
-from cogview.data.icons import Icons
-from cogview.data.people import Person, everyone
 from cogview.errors import UsageError
 from cogview.evaluation.icon_judge import LEAST_EXPLAINED, IconJudge
+from cogview.world.config import Style
+from cogview.world.icons import Icons
+from cogview.world.people import Person, everyone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class PeopleJudge:
     """Reads who is seen in a picture of one person.
 
     Args:
-        people: names of `cogview.data.people.PEOPLE`, of all who may be seen.
+        people: names of `cogview.world.people.PEOPLE`, of all who may be seen.
         styles: in which they may be seen.
         object_cells: side of a person, in cells of the lattice.
         size_pixels: side of a picture.

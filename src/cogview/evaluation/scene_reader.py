@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from cogview.data.colours import in_all_colours, own_colour
-from cogview.data.config import Style
-from cogview.data.icon_sheets import IconSheets
-from cogview.data.scenes import LATTICE_CELLS, Placement, Scene
-from cogview.data.world import GROUNDS, scene_objects
 from cogview.errors import UsageError
 from cogview.evaluation.icon_judge import LEAST_EXPLAINED, ground_of
 from cogview.image.picture_reading import read_image
+from cogview.world.colours import in_all_colours, own_colour
+from cogview.world.config import Style
+from cogview.world.icon_sheets import IconSheets
+from cogview.world.objects import GROUNDS, scene_objects
+from cogview.world.scenes import LATTICE_CELLS, Placement, Scene
 
 _SAMPLES = 4  # pixels of each side of a cell, which are plenty; of smaller cells every one
 _AT_A_TIME = 1_000  # pictures in memory

@@ -9,10 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from cogview.data import chinese_captions, english_captions
-from cogview.data.caption_words import BESIDE_WORDS, RELATION_WORDS, SIZE_WORDS, STYLE_WORDS
-from cogview.data.colours import COLOURS
-from cogview.data.world import GROUNDS, scene_objects
 from cogview.errors import UsageError
 from cogview.folders import is_part
 from cogview.generation.model_folder import (
@@ -25,6 +21,10 @@ from cogview.generation.model_folder import (
 from cogview.text.config import TextCase
 from cogview.text.known_words import WORDS_FILE, KnownWords
 from cogview.text.tokenizer import TextTokenizer
+from cogview.world import chinese_captions, english_captions
+from cogview.world.caption_words import BESIDE_WORDS, RELATION_WORDS, SIZE_WORDS, STYLE_WORDS
+from cogview.world.colours import COLOURS
+from cogview.world.objects import GROUNDS, scene_objects
 
 NUMBERS = {
     number: (word, chinese_captions.NUMBERS[number]) for number, word in english_captions.NUMBERS.items()

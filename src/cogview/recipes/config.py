@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cogview.data.config import ClothingDataConfig, DefaultDataConfig, PeopleDataConfig, StyleDataConfig
 from cogview.errors import UsageError
 from cogview.image.config import LEAST_PATCHES, AutoencoderConfig, VQGANConfig, VQVAEConfig
 from cogview.image.decoder_config import DecoderConfig
@@ -13,6 +12,7 @@ from cogview.sequence.captioning import CaptionPositions
 from cogview.text.config import TextCase
 from cogview.training.config import TokenLossConfig, TrainingConfig
 from cogview.transformer.config import AdapterConfig, InitialisationConfig, TransformerConfig
+from cogview.world.config import ClothingDataConfig, DefaultDataConfig, PeopleDataConfig, StyleDataConfig
 
 
 @dataclass(frozen=True, kw_only=True)

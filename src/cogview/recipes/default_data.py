@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from cogview.data.config import (
+from cogview.recipes.config import DataRecipe
+from cogview.world.config import (
     TRAINING_STYLES,
     ClothingDataConfig,
     DefaultDataConfig,
     PeopleDataConfig,
     StyleDataConfig,
 )
-from cogview.recipes.config import DataRecipe
 
 
 def _scenes_of(recipe: DataRecipe) -> DefaultDataConfig:

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cogview.data import captions, scene_maker, world
-from cogview.data.config import TRAINING_STYLES, DefaultDataConfig, Split
-from cogview.data.packages import EMOJIBASE, find_package, read_json_member
 from cogview.text.config import TextTokenizerConfig
 from cogview.text.tokenizer import TextTokenizer
 from cogview.text.training import train_text_tokenizer
+from cogview.world import captions, objects, scene_maker
+from cogview.world.config import TRAINING_STYLES, DefaultDataConfig, Split
+from cogview.world.packages import EMOJIBASE, find_package, read_json_member
 
 MAX_WORD_CHARACTERS = 4  # longer labels are phrases: 穿西装的人
 
@@ -106,7 +106,7 @@ def _scene_captions(run: TextTokenizerRun) -> Iterator[str]:
     """
     config = DefaultDataConfig(
         seed=run.seed,
-        num_objects=sum(not thing.held_out for thing in world.scene_objects().values()),
+        num_objects=sum(not thing.held_out for thing in objects.scene_objects().values()),
         styles=TRAINING_STYLES,
         groups_share=0.2,
         sizes_share=0.2,
@@ -135,8 +135,8 @@ def _icon_texts(run: TextTokenizerRun) -> Iterator[str]:
 def _scene_words() -> Iterator[str]:
     """Yield the Chinese words that captions of scenes are made of."""
     yield from TEMPLATE_WORDS
-    for ground in world.GROUNDS.values():
+    for ground in objects.GROUNDS.values():
         yield from ground.chinese
         yield from (f"{name}色" for name in ground.chinese)
-    for thing in world.scene_objects().values():
+    for thing in objects.scene_objects().values():
         yield from (thing.measure, *thing.chinese)

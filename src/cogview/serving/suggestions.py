@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Literal, NamedTuple
 
-from cogview.data.caption_words import SIZE_WORDS
-from cogview.data.colours import COLOURS
-from cogview.data.config import Language
-from cogview.data.english_captions import english_article
-from cogview.data.world import GROUNDS, SceneObject, scene_objects
 from cogview.generation.known_things import NUMBERS, SIZE_NAMES
 from cogview.generation.model import LoadedModel
+from cogview.world.caption_words import SIZE_WORDS
+from cogview.world.colours import COLOURS
+from cogview.world.config import Language
+from cogview.world.english_captions import english_article
+from cogview.world.objects import GROUNDS, SceneObject, scene_objects
 
 _Plan = tuple[Literal["one", "and", "left", "above", "beside"], str, str]
 

@@ -20,10 +20,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from cogview.data.captioned_folder import CaptionedPicture, refuse_filled, write_captioned_folder
-from cogview.data.config import ClothingDataConfig
 from cogview.errors import CogViewError, UsageError
 from cogview.files import regular_file
+from cogview.world.captioned_folder import CaptionedPicture, refuse_filled, write_captioned_folder
+from cogview.world.config import ClothingDataConfig
 
 PACKAGE = "dataset-fashion-mnist"
 FILES_IN_PACKAGE = Path("usr/share/datasets/fashion-mnist")

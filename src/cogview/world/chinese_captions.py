@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from functools import cache
 
-from cogview.data.caption_contents import (
+from cogview.world.caption_contents import (
     BARE_NOUN_SHARE,
     FULL_STOP_SHARE,
     Content,
@@ -14,8 +14,8 @@ from cogview.data.caption_contents import (
     names_without,
     one_of,
 )
-from cogview.data.caption_words import CHINESE_SIDES, SIZE_WORDS
-from cogview.data.chinese_forms import (
+from cogview.world.caption_words import CHINESE_SIDES, SIZE_WORDS
+from cogview.world.chinese_forms import (
     BACKGROUNDS,
     BESIDE_CLAUSES,
     BESIDE_THINGS,
@@ -37,10 +37,10 @@ from cogview.data.chinese_forms import (
     THINGS_ON_GROUNDS,
     THINGS_TOLD,
 )
-from cogview.data.chinese_requests import ASKED, ASKED_CLAUSES
-from cogview.data.colours import COLOURS
-from cogview.data.scenes import OPPOSITES, Relation
-from cogview.data.world import GROUNDS, scene_objects
+from cogview.world.chinese_requests import ASKED, ASKED_CLAUSES
+from cogview.world.colours import COLOURS
+from cogview.world.objects import GROUNDS, scene_objects
+from cogview.world.scenes import OPPOSITES, Relation
 
 NUMBERS = {1: "一", 2: "两", 3: "三", 4: "四", 5: "五", 6: "六"}
 ASKED_SHARE = 0.6

@@ -16,18 +16,18 @@ from typing import Any, get_args
 
 from PIL import Image
 
-from cogview.data.captions import captions
-from cogview.data.colours import COLOURS
-from cogview.data.config import HELD_OUT_STYLES, TRAINING_STYLES, DefaultDataConfig, Language, Split, Style
-from cogview.data.icon_sheets import IconSheets, sizes_of
-from cogview.data.icons import Icons, IconWords, credits_of, load_icons, packages_of
-from cogview.data.packages import CREDITS_FILE
-from cogview.data.scene_maker import make_scene
-from cogview.data.scenes import LATTICE_CELLS, Scene, draw_scene
-from cogview.data.world import GROUNDS, held_out_codes, known_codes
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_json, atomic_write_text
 from cogview.folders import atomic_folder
+from cogview.world.captions import captions
+from cogview.world.colours import COLOURS
+from cogview.world.config import HELD_OUT_STYLES, TRAINING_STYLES, DefaultDataConfig, Language, Split, Style
+from cogview.world.icon_sheets import IconSheets, sizes_of
+from cogview.world.icons import Icons, IconWords, credits_of, load_icons, packages_of
+from cogview.world.objects import GROUNDS, held_out_codes, known_codes
+from cogview.world.packages import CREDITS_FILE
+from cogview.world.scene_maker import make_scene
+from cogview.world.scenes import LATTICE_CELLS, Scene, draw_scene
 
 CHUNK_PICTURES = 250
 PNG_COMPRESS_LEVEL = 1  # 2 % larger than the best, five times as fast

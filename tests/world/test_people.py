@@ -13,11 +13,14 @@ import pytest
 from PIL import Image
 
 from cogview.cli.main import main
-from cogview.data import people
-from cogview.data.config import PeopleDataConfig
-from cogview.data.icons import Icons
-from cogview.data.packages import EMOJIBASE, cache_folder
-from cogview.data.people import (
+from cogview.errors import UsageError
+from cogview.recipes.default_data import people as recipe
+from cogview.text.word_replacing import NUM_COMBINATIONS, SKIN_TONES, Language, replace_words
+from cogview.world import people
+from cogview.world.config import PeopleDataConfig
+from cogview.world.icons import Icons
+from cogview.world.packages import EMOJIBASE, cache_folder
+from cogview.world.people import (
     GENDERS,
     HELD_OUT_SPLIT,
     PEOPLE,
@@ -27,10 +30,7 @@ from cogview.data.people import (
     everyone,
     load_people,
 )
-from cogview.data.scenes import Scene, draw_scene
-from cogview.errors import UsageError
-from cogview.recipes.default_data import people as recipe
-from cogview.text.word_replacing import NUM_COMBINATIONS, SKIN_TONES, Language, replace_words
+from cogview.world.scenes import Scene, draw_scene
 from people_icons import people_icons
 
 NAMES = ("firefighter", "artist", "child")

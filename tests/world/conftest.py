@@ -2,9 +2,9 @@
 
 import pytest
 
-from cogview.data.config import HELD_OUT_STYLES, TRAINING_STYLES
-from cogview.data.icons import Icons, IconWords
-from cogview.data.world import scene_objects
+from cogview.world.config import HELD_OUT_STYLES, TRAINING_STYLES
+from cogview.world.icons import Icons, IconWords
+from cogview.world.objects import scene_objects
 from scene_pictures import scene_art
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from jaxtyping import UInt8
 
-from cogview.data.colours import COLOURS, LEAST_MAIN_SHARE, main_share
-from cogview.data.config import TRAINING_STYLES, Style
-from cogview.data.icons import Icons, load_icons, packages_of
-from cogview.data.packages import cache_folder
-from cogview.data.world import GROUNDS, held_out_codes, known_codes, scene_objects
+from cogview.world.colours import COLOURS, LEAST_MAIN_SHARE, main_share
+from cogview.world.config import TRAINING_STYLES, Style
+from cogview.world.icons import Icons, load_icons, packages_of
+from cogview.world.objects import GROUNDS, held_out_codes, known_codes, scene_objects
+from cogview.world.packages import cache_folder
 
 PIXELS = 56  # of a thing in company, in a picture of 128
 COLOURED_STYLES: tuple[Style, ...] = ("twemoji", "fluent-flat", "noto")

@@ -20,15 +20,15 @@ from dataclasses import asdict, replace
 from itertools import cycle, product
 from pathlib import Path
 
-from cogview.data.caption_words import STYLE_WORDS
-from cogview.data.captioned_folder import CaptionedPicture, in_turn, refuse_filled, write_captioned_folder
-from cogview.data.config import HELD_OUT_STYLES, Style, StyleDataConfig
-from cogview.data.english_captions import english_article
-from cogview.data.icons import PACKAGE_OF_STYLE, Icons, IconWords, load_icons, packages_of
-from cogview.data.packages import EMOJIBASE, OPENMOJI
-from cogview.data.scenes import LATTICE_CELLS, Kind, Placement, Scene, draw_scene, is_held_out_icon
-from cogview.data.world import GROUNDS, SceneObject, known_codes, scene_objects
 from cogview.errors import UsageError
+from cogview.world.caption_words import STYLE_WORDS
+from cogview.world.captioned_folder import CaptionedPicture, in_turn, refuse_filled, write_captioned_folder
+from cogview.world.config import HELD_OUT_STYLES, Style, StyleDataConfig
+from cogview.world.english_captions import english_article
+from cogview.world.icons import PACKAGE_OF_STYLE, Icons, IconWords, load_icons, packages_of
+from cogview.world.objects import GROUNDS, SceneObject, known_codes, scene_objects
+from cogview.world.packages import EMOJIBASE, OPENMOJI
+from cogview.world.scenes import LATTICE_CELLS, Kind, Placement, Scene, draw_scene, is_held_out_icon
 
 HELD_OUT_SPLIT = "held-out-style"
 

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from cogview.cli.main import main
-from cogview.data import clothing
-from cogview.data.clothing import CLASSES, build_clothing_data, class_texts, magnified, read_idx
-from cogview.data.config import ClothingDataConfig
 from cogview.data.image_folder import ImageFolder
 from cogview.errors import CogViewError, UsageError
+from cogview.world import clothing
+from cogview.world.clothing import CLASSES, build_clothing_data, class_texts, magnified, read_idx
+from cogview.world.config import ClothingDataConfig
 
 NUM_TRAIN, NUM_TEST = 30, 12
 

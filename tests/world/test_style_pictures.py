@@ -13,22 +13,7 @@ import pytest
 from PIL import Image
 
 from cogview.cli.main import main
-from cogview.data import style_pictures
-from cogview.data.caption_words import STYLE_WORDS
-from cogview.data.config import DefaultDataConfig, Style, StyleDataConfig
-from cogview.data.icons import Icons, IconWords
 from cogview.data.image_folder import ImageFolder
-from cogview.data.scenes import Scene, draw_scene, is_held_out_icon
-from cogview.data.style_pictures import (
-    TOLD_AS,
-    build_style_data,
-    middle_of_picture,
-    object_texts,
-    other_icons,
-    seen_grounds,
-    style_objects,
-)
-from cogview.data.world import GROUNDS, known_codes, scene_objects
 from cogview.errors import UsageError
 from cogview.recipes.config import DataRecipe
 from cogview.recipes.default_data import (
@@ -37,6 +22,21 @@ from cogview.recipes.default_data import (
     world,
     world_3d_style,
     world_openmoji_style,
+)
+from cogview.world import style_pictures
+from cogview.world.caption_words import STYLE_WORDS
+from cogview.world.config import DefaultDataConfig, Style, StyleDataConfig
+from cogview.world.icons import Icons, IconWords
+from cogview.world.objects import GROUNDS, known_codes, scene_objects
+from cogview.world.scenes import Scene, draw_scene, is_held_out_icon
+from cogview.world.style_pictures import (
+    TOLD_AS,
+    build_style_data,
+    middle_of_picture,
+    object_texts,
+    other_icons,
+    seen_grounds,
+    style_objects,
 )
 
 CONFIG = StyleDataConfig(

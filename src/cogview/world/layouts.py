@@ -2,7 +2,7 @@
 
 import random
 
-from cogview.data.scenes import LATTICE_CELLS, SMALL_CELLS, TOLD_SIZES
+from cogview.world.scenes import LATTICE_CELLS, SMALL_CELLS, TOLD_SIZES
 
 Place = tuple[int, int]
 """Column and row of a thing's upper left cell."""

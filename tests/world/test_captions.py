@@ -6,10 +6,10 @@ from typing import Any, get_args
 
 import pytest
 
-from cogview.data import (
-    captions as captions_module,
-)
-from cogview.data import (
+from cogview.errors import UsageError
+from cogview.recipes import default_data
+from cogview.world import captions as captions_module
+from cogview.world import (
     chinese_captions,
     chinese_forms,
     chinese_requests,
@@ -17,18 +17,16 @@ from cogview.data import (
     english_forms,
     english_requests,
 )
-from cogview.data.caption_contents import Manner, Named, Telling
-from cogview.data.caption_words import BESIDE_WORDS, ENGLISH_SIDES, RELATION_WORDS, SIZE_WORDS, STYLE_WORDS
-from cogview.data.captions import captions
-from cogview.data.colours import COLOURS
-from cogview.data.config import DefaultDataConfig, Language, Style
-from cogview.data.english_captions import english_article
-from cogview.data.icons import IconWords
-from cogview.data.scene_maker import make_scene
-from cogview.data.scenes import OPPOSITES, Kind, Placement, Relation, Scene
-from cogview.data.world import GROUNDS, scene_objects
-from cogview.errors import UsageError
-from cogview.recipes import default_data
+from cogview.world.caption_contents import Manner, Named, Telling
+from cogview.world.caption_words import BESIDE_WORDS, ENGLISH_SIDES, RELATION_WORDS, SIZE_WORDS, STYLE_WORDS
+from cogview.world.captions import captions
+from cogview.world.colours import COLOURS
+from cogview.world.config import DefaultDataConfig, Language, Style
+from cogview.world.english_captions import english_article
+from cogview.world.icons import IconWords
+from cogview.world.objects import GROUNDS, scene_objects
+from cogview.world.scene_maker import make_scene
+from cogview.world.scenes import OPPOSITES, Kind, Placement, Relation, Scene
 
 CAT, DOG, APPLE, UMBRELLA, HOURGLASS = "1f431", "1f436", "1f34e", "2602", "231b"
 HOUSE, TREE = "1f3e0", "1f333"

@@ -6,16 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cogview.data.builder import ExampleSource
-from cogview.data.caption_words import SIZE_WORDS
-from cogview.data.captions import captions
-from cogview.data.config import DefaultDataConfig, Split
-from cogview.data.icons import Icons, IconWords
-from cogview.data.scene_maker import make_scene
-from cogview.data.scenes import Scene, draw_scene
-from cogview.data.variation import varied
 from cogview.errors import UsageError
 from cogview.recipes.default_data import world, world_captions
+from cogview.world.builder import ExampleSource
+from cogview.world.caption_words import SIZE_WORDS
+from cogview.world.captions import captions
+from cogview.world.config import DefaultDataConfig, Split
+from cogview.world.icons import Icons, IconWords
+from cogview.world.scene_maker import make_scene
+from cogview.world.scenes import Scene, draw_scene
+from cogview.world.variation import varied
 from scene_pictures import scene_art
 
 CONFIG = DefaultDataConfig(styles=("twemoji",), num_objects=20, num_train=10)

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from cogview.data.scenes import Relation
-from cogview.data.world import SceneObject
+from cogview.world.objects import SceneObject
+from cogview.world.scenes import Relation
 
 USUAL_NAME_SHARE = 0.75
 BARE_NOUN_SHARE = 0.2

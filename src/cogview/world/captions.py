@@ -13,14 +13,14 @@ import random
 from collections import Counter
 from dataclasses import replace
 
-from cogview.data import chinese_captions, english_captions
-from cogview.data.caption_contents import Content, Manner, Mention, Telling
-from cogview.data.caption_words import STYLE_WORDS
-from cogview.data.config import Language
-from cogview.data.icons import IconWords
-from cogview.data.scenes import OPPOSITES, Placement, Scene, one_of_each, relation_of, told_size
-from cogview.data.world import scene_objects
 from cogview.errors import UsageError
+from cogview.world import chinese_captions, english_captions
+from cogview.world.caption_contents import Content, Manner, Mention, Telling
+from cogview.world.caption_words import STYLE_WORDS
+from cogview.world.config import Language
+from cogview.world.icons import IconWords
+from cogview.world.objects import scene_objects
+from cogview.world.scenes import OPPOSITES, Placement, Scene, one_of_each, relation_of, told_size
 
 MAX_ATTEMPTS_PER_CAPTION = 20
 

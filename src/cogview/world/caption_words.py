@@ -1,7 +1,7 @@
 """The words by which captions tell a style, a size and a relation; who judges pictures finds them in the captions."""
 
-from cogview.data.config import Language, Style
-from cogview.data.scenes import Relation
+from cogview.world.config import Language, Style
+from cogview.world.scenes import Relation
 
 # Each style by what it looks like, so that a user need not know whose art it is.
 STYLE_WORDS: dict[Style, dict[Language, tuple[str, ...]]] = {

@@ -18,16 +18,16 @@ from itertools import product
 from pathlib import Path
 from typing import get_args
 
-from cogview.data.caption_contents import BARE_NOUN_SHARE
-from cogview.data.captioned_folder import CaptionedPicture, in_turn, refuse_filled, write_captioned_folder
-from cogview.data.captions import caption_of
-from cogview.data.config import TRAINING_STYLES, Language, PeopleDataConfig, Style
-from cogview.data.english_captions import english_article
-from cogview.data.icons import Icons, credits_of, load_icons, packages_of
-from cogview.data.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
-from cogview.data.style_pictures import seen_grounds
 from cogview.errors import UsageError
 from cogview.text.word_replacing import Gender
+from cogview.world.caption_contents import BARE_NOUN_SHARE
+from cogview.world.captioned_folder import CaptionedPicture, in_turn, refuse_filled, write_captioned_folder
+from cogview.world.captions import caption_of
+from cogview.world.config import TRAINING_STYLES, Language, PeopleDataConfig, Style
+from cogview.world.english_captions import english_article
+from cogview.world.icons import Icons, credits_of, load_icons, packages_of
+from cogview.world.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
+from cogview.world.style_pictures import seen_grounds
 
 HELD_OUT_SPLIT = "held-out-people"
 

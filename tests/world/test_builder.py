@@ -15,17 +15,17 @@ import pytest
 from PIL import Image
 
 from cogview.cli.main import main
-from cogview.data import builder
-from cogview.data.builder import ExampleSource, build_default_data
 from cogview.data.check import check_folder
-from cogview.data.config import DefaultDataConfig
-from cogview.data.icon_sheets import IconSheets, sizes_of
-from cogview.data.icons import Icons, load_icons
-from cogview.data.packages import cache_folder
-from cogview.data.scene_maker import make_scene
-from cogview.data.scenes import Scene, draw_scene, split_of
-from cogview.data.world import held_out_codes, known_codes, scene_objects
 from cogview.errors import CogViewError, UsageError
+from cogview.world import builder
+from cogview.world.builder import ExampleSource, build_default_data
+from cogview.world.config import DefaultDataConfig
+from cogview.world.icon_sheets import IconSheets, sizes_of
+from cogview.world.icons import Icons, load_icons
+from cogview.world.objects import held_out_codes, known_codes, scene_objects
+from cogview.world.packages import cache_folder
+from cogview.world.scene_maker import make_scene
+from cogview.world.scenes import Scene, draw_scene, split_of
 
 CONFIG = DefaultDataConfig(
     num_train=30,
@@ -289,7 +289,7 @@ def test_missing_packages_are_told_before_anything_is_written(tmp_path: Path) ->
 
 
 def test_building_needs_no_torch() -> None:
-    code = "import sys, cogview.data.builder; sys.exit('torch' in sys.modules)"
+    code = "import sys, cogview.world.builder; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

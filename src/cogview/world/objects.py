@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from cogview.data.colours import Colour
 from cogview.errors import UsageError
+from cogview.world.colours import Colour
 
 GROUNDS = {
     ground.english[0]: ground
@@ -53,7 +53,7 @@ class SceneObject:
 @cache
 def scene_objects() -> dict[str, SceneObject]:
     """Return the table of objects by code, commonest first."""
-    text = resources.files("cogview.data").joinpath("objects.tsv").read_text(encoding="utf-8")
+    text = resources.files("cogview.world").joinpath("objects.tsv").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     objects = [
         SceneObject(

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from cogview.data.caption_contents import (
+from cogview.world.caption_contents import (
     CAPITAL_SHARE,
     FULL_STOP_SHARE,
     Content,
@@ -15,9 +15,9 @@ from cogview.data.caption_contents import (
     names_without,
     one_of,
 )
-from cogview.data.caption_words import ENGLISH_PREPOSITIONS, ENGLISH_SIDES, SIZE_WORDS
-from cogview.data.colours import COLOURS
-from cogview.data.english_forms import (
+from cogview.world.caption_words import ENGLISH_PREPOSITIONS, ENGLISH_SIDES, SIZE_WORDS
+from cogview.world.colours import COLOURS
+from cogview.world.english_forms import (
     BACKGROUNDS,
     BESIDE_CLAUSES,
     BESIDE_THINGS,
@@ -44,9 +44,9 @@ from cogview.data.english_forms import (
     THINGS_TOLD,
     THINGS_TOLD_WITHOUT_GROUNDS,
 )
-from cogview.data.english_requests import ASKED, ASKED_CLAUSES, ASKED_TURNED_CLAUSES
-from cogview.data.scenes import OPPOSITES, Relation
-from cogview.data.world import GROUNDS
+from cogview.world.english_requests import ASKED, ASKED_CLAUSES, ASKED_TURNED_CLAUSES
+from cogview.world.objects import GROUNDS
+from cogview.world.scenes import OPPOSITES, Relation
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 ASKED_SHARE = 0.6

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cogview.data import icons as icons_module
-from cogview.data import packages
-from cogview.data.config import Style
-from cogview.data.icons import Icons, IconWords, code_of, load_icons
-from cogview.data.packages import Package, find_package, read_members
 from cogview.errors import CogViewError, UsageError
 from cogview.files import sha256_of
+from cogview.world import icons as icons_module
+from cogview.world import packages
+from cogview.world.config import Style
+from cogview.world.icons import Icons, IconWords, code_of, load_icons
+from cogview.world.packages import Package, find_package, read_members
 
 HALF_RED = '<rect width="8" height="16" fill="#ff0000"/>'
 

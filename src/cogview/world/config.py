@@ -147,7 +147,7 @@ class PeopleDataConfig:
     """Pictures of people, one each, in each gender and skin tone: far more of some than of others, as on the web.
 
     Args:
-        people: who is shown, by English name; `cogview.data.people.PEOPLE` has all that there are.
+        people: who is shown, by English name; `cogview.world.people.PEOPLE` has all that there are.
         num_train: pictures of the train split.
         num_held_out: pictures of the held-out split, in which each icon comes equally often, on a ground on which the
             train split never shows it.

@@ -4,9 +4,10 @@ import random
 from collections.abc import Collection
 from dataclasses import replace
 
-from cogview.data.colours import COLOURS
-from cogview.data.config import HELD_OUT_STYLES, DefaultDataConfig, Split, Style
-from cogview.data.layouts import (
+from cogview.errors import UsageError
+from cogview.world.colours import COLOURS
+from cogview.world.config import HELD_OUT_STYLES, DefaultDataConfig, Split, Style
+from cogview.world.layouts import (
     SIZES_OF_TWO,
     draw_groups,
     draw_place,
@@ -15,9 +16,8 @@ from cogview.data.layouts import (
     draw_rows,
     draw_tidy_places,
 )
-from cogview.data.scenes import LARGE_CELLS, SMALL_CELLS, TOLD_SIZES, Kind, Placement, Scene, split_of
-from cogview.data.world import GROUNDS, held_out_codes, known_codes, scene_objects
-from cogview.errors import UsageError
+from cogview.world.objects import GROUNDS, held_out_codes, known_codes, scene_objects
+from cogview.world.scenes import LARGE_CELLS, SMALL_CELLS, TOLD_SIZES, Kind, Placement, Scene, split_of
 
 MAX_ATTEMPTS = 10_000
 SAME_THING_SHARE = 0.08

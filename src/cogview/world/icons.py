@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from cogview.data import packages
-from cogview.data.colours import recoloured
-from cogview.data.config import Language, Style
-from cogview.data.packages import Package, find_package, read_json_member, read_members
 from cogview.errors import CogViewError, UsageError
+from cogview.world import packages
+from cogview.world.colours import recoloured
+from cogview.world.config import Language, Style
+from cogview.world.packages import Package, find_package, read_json_member, read_members
 
 PACKAGE_OF_STYLE: dict[Style, Package] = {
     "noto": packages.NOTO,

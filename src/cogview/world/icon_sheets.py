@@ -9,13 +9,13 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import UInt8
 
-from cogview.data.config import DefaultDataConfig, Style
-from cogview.data.icons import Icons
-from cogview.data.scenes import LATTICE_CELLS, SMALL_CELLS, TOLD_SIZES
-from cogview.data.world import scene_objects
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_json
 from cogview.plain_json import parse_json
+from cogview.world.config import DefaultDataConfig, Style
+from cogview.world.icons import Icons
+from cogview.world.objects import scene_objects
+from cogview.world.scenes import LATTICE_CELLS, SMALL_CELLS, TOLD_SIZES
 
 ICONS_FOLDER, INDEX = "icons", "index.json"
 FORMAT, VERSION = "cogview-icon-sheets", 1

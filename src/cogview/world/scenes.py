@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from cogview.data.config import HELD_OUT_STYLES, Split, Style
-from cogview.data.icons import Icons
-from cogview.data.variation import varied
-from cogview.data.world import GROUNDS, scene_objects
 from cogview.errors import UsageError
+from cogview.world.config import HELD_OUT_STYLES, Split, Style
+from cogview.world.icons import Icons
+from cogview.world.objects import GROUNDS, scene_objects
+from cogview.world.variation import varied
 
 LATTICE_CELLS = 16
 LARGE_CELLS = 12
@@ -53,7 +53,7 @@ class Placement:
         column: of its left edge, 0..15.
         row: of its upper edge, 0..15.
         size: its side, 1..16.
-        variation: how it is drawn, as `cogview.data.variation` has it; 0 as it is, below 0 in its own colours.
+        variation: how it is drawn, as `cogview.world.variation` has it; 0 as it is, below 0 in its own colours.
         colour: a key of `colours.COLOURS`, or None for its own.
         told_size: a key of `TOLD_SIZES` that captions tell of it whatever its side is; None leaves that to the side.
     """

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cogview.data.colours import COLOURS, in_all_colours, own_colour, recoloured
+from cogview.world.colours import COLOURS, in_all_colours, own_colour, recoloured
 
 
 def icon(rgb: tuple[int, int, int]) -> np.ndarray:

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from cogview.data.folder_contents import METADATA
-from cogview.data.packages import CREDITS_FILE
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_json, atomic_write_text
 from cogview.folders import atomic_folder
+from cogview.world.packages import CREDITS_FILE
 
 PNG_COMPRESS_LEVEL = 1
 PICTURES_PER_FOLDER = 10_000

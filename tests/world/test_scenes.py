@@ -9,10 +9,12 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from cogview.data.config import HELD_OUT_STYLES, DefaultDataConfig, Split
-from cogview.data.icons import Icons
-from cogview.data.scene_maker import make_scene
-from cogview.data.scenes import (
+from cogview.errors import UsageError
+from cogview.world.config import HELD_OUT_STYLES, DefaultDataConfig, Split
+from cogview.world.icons import Icons
+from cogview.world.objects import GROUNDS, held_out_codes, known_codes, scene_objects
+from cogview.world.scene_maker import make_scene
+from cogview.world.scenes import (
     LARGE_CELLS,
     LATTICE_CELLS,
     OPPOSITES,
@@ -28,8 +30,6 @@ from cogview.data.scenes import (
     relation_of,
     split_of,
 )
-from cogview.data.world import GROUNDS, held_out_codes, known_codes, scene_objects
-from cogview.errors import UsageError
 
 CONFIG = DefaultDataConfig(icon_share=0.1)
 # Those that depend on the configuration are tested with the builder, and below.
@@ -215,7 +215,7 @@ def test_impossible_shares_are_refused(make: Callable[..., list[Scene]], share: 
 def test_a_split_for_which_no_scene_is_found_is_refused(
     make: Callable[..., list[Scene]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cogview.data.scene_maker.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("cogview.world.scene_maker.MAX_ATTEMPTS", 1)
     with pytest.raises(UsageError, match=r"no scene of split 'held-out-composition' .* use more objects"):
         make("held-out-composition", 100)
 
