@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import tyro
 
-from cogview.cli.finetune_run import new_transformer
 from cogview.files import atomic_write_json
 from cogview.generation.adapters import save_task_model
 from cogview.generation.model_folder import find_model_folder
@@ -25,6 +24,7 @@ from cogview.generation.pipeline import Pipeline
 from cogview.generation.pretrained import load_pretrained
 from cogview.recipes import style
 from cogview.recipes.config import StyleRecipe
+from cogview.runs.finetune import new_transformer
 from cogview.sequence.template import TextToImageTemplate, TokenBatch
 from cogview.training.optimizer import build_optimizers
 from cogview.training.transformer import TransformerTask

@@ -22,7 +22,6 @@ import torch
 import tyro
 from PIL import Image
 
-from cogview.cli.tokenizers import open_text_tokenizer
 from cogview.data.decoding import decode_square
 from cogview.data.pairs import CaptionedImage
 from cogview.data.shard_maker import encode_pixels
@@ -33,6 +32,7 @@ from cogview.files import atomic_write_json
 from cogview.image.config import VQVAEConfig
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.image.vqvae import VQVAE
+from cogview.runs.tokenizers import open_text_tokenizer
 from cogview.text.tokenizer import TextTokenizer
 from environment import RESULTS, describe, seconds_of
 

@@ -10,8 +10,8 @@ drawing takes, never what is drawn.
 import sys
 from pathlib import Path
 
-from cogview.cli.text_to_image_run import guess_table
 from cogview.data.shards import TokenShards
+from cogview.runs.text_to_image import guess_table
 
 
 def main(tokens: Path, model: Path) -> None:

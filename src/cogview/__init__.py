@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from cogview.generation.pipeline import Pipeline
     from cogview.generation.previews import PreviewOptions
     from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
+    from cogview.runs.train import train
+    from cogview.runs.training import TrainingResult
+    from cogview.runs.training_options import (
+        CaptioningOptions,
+        DecoderOptions,
+        ImageTokenizerOptions,
+        StyleOptions,
+        SuperResolutionOptions,
+        TextToImageOptions,
+        VQGANOptions,
+    )
     from cogview.sequence.template import TextToImageTemplate
     from cogview.sequence.vocabulary import Vocabulary
     from cogview.text.tokenizer import TextTokenizer
@@ -27,39 +38,57 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "CaptioningOptions",
     "CogViewError",
+    "DecoderOptions",
     "GeneratedImage",
     "ImageTokenizer",
+    "ImageTokenizerOptions",
     "PictureDone",
     "PicturePreview",
     "Pipeline",
     "PreviewOptions",
+    "StyleOptions",
+    "SuperResolutionOptions",
+    "TextToImageOptions",
     "TextToImageTemplate",
     "TextTokenizer",
+    "TrainingResult",
     "Transformer",
     "TransformerConfig",
     "UsageError",
+    "VQGANOptions",
     "Vocabulary",
     "load",
     "load_image_tokenizer",
+    "train",
 ]
 
 _HOMES = {
+    "CaptioningOptions": "runs.training_options",
     "CogViewError": "errors",
+    "DecoderOptions": "runs.training_options",
     "GeneratedImage": "generation.picture_events",
     "ImageTokenizer": "image.tokenizer",
+    "ImageTokenizerOptions": "runs.training_options",
     "PictureDone": "generation.picture_events",
     "PicturePreview": "generation.picture_events",
     "Pipeline": "generation.pipeline",
     "PreviewOptions": "generation.previews",
+    "StyleOptions": "runs.training_options",
+    "SuperResolutionOptions": "runs.training_options",
+    "TextToImageOptions": "runs.training_options",
     "TextToImageTemplate": "sequence.template",
     "TextTokenizer": "text.tokenizer",
+    "TrainingResult": "runs.training",
     "Transformer": "transformer.model",
     "TransformerConfig": "transformer.config",
     "UsageError": "errors",
+    "VQGANOptions": "runs.training_options",
     "Vocabulary": "sequence.vocabulary",
     "load": "generation.loading",
     "load_image_tokenizer": "image.tokenizer",
+    "train": "runs.train",
 }
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from cogview.cli.captioning_run import _held_out_figures
-from cogview.cli.samples import captions_of
 from cogview.data.shards import TokenKind, TokenShards, write_manifest, write_shard
 from cogview.errors import UsageError
 from cogview.generation.parts import PretrainedModel, TaskModel, fields_of
+from cogview.runs.captioning import _held_out_figures
+from cogview.runs.samples import captions_of
 from cogview.sequence.captioning import CaptionTemplate
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer

@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import cogview
-from cogview.cli import training_run
 from cogview.cli.main import main
 from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
+from cogview.runs import training
 from cogview.text.known_words import KnownWords
 from cogview.text.tokenizer import TextTokenizer
 from cogview.training.interruption import TrainingInterrupted
@@ -234,7 +234,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     def interrupted(*_: object, **__: object) -> None:
         raise TrainingInterrupted("Stopped after step 1 of 2.")
 
-    monkeypatch.setattr(training_run, "train", interrupted)
+    monkeypatch.setattr(training, "train", interrupted)
     words = ["train", "text-to-image", "tiny", "--data", str(home / "tokens"), "--out", "run"]
     assert main(words) == 130
     assert (
@@ -293,7 +293,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     words = ("train", "text-to-image", "tiny", "--data", copied, "--out", "new")
     (copied / "text.model").write_bytes((home / "pictures" / "metadata.jsonl").read_bytes())
     refusal(capsys, 1, *words)
-    shutil.copy(Path(training_run.__file__).parents[1] / "bundled" / "text.model", copied / "text.model")
+    shutil.copy(Path(training.__file__).parents[1] / "bundled" / "text.model", copied / "text.model")
     shutil.rmtree(copied / "image_tokenizer")
     assert "does not hold image_tokenizer" in refusal(capsys, 1, *words)
     assert not (tmp_path / "new").exists()

@@ -11,11 +11,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import cogview
-from cogview.cli import finetune_run, style_run
-from cogview.cli.finetune_run import new_transformer
 from cogview.cli.main import main
 from cogview.generation.pretrained import load_pretrained
 from cogview.recipes import style
+from cogview.runs import finetune as finetune_run
+from cogview.runs import style as style_run
+from cogview.runs.finetune import new_transformer
+from cogview.runs.training import TrainingResult
+from cogview.runs.training_options import StyleOptions
 from cogview.transformer.adapter import AdaptedTransformer
 from tiny import tiny_pipeline_folder
 
@@ -191,11 +194,13 @@ def test_all_weights_can_be_learnt_instead(home: Path, tmp_path: Path) -> None:
     recipe = dataclasses.replace(
         style.tiny(), adapter=None, training=dataclasses.replace(style.tiny().training, num_steps=2)
     )
-    options = {"resume": False, "as_json": True}
     model = str(home / "tiny-model")
-    style_run.train_style(
-        recipe, home / "tokens", tmp_path / "run", model, "wiggly", "", ("a cat",), **options
+    options = StyleOptions(
+        data=home / "tokens", out=tmp_path / "run", base=model, style="wiggly", sample_texts=("a cat",)
     )
+    result = cogview.train(recipe, options)
+    assert result is not None
+    assert (result.summary.num_steps, result.model) == (2, tmp_path / "run" / "model")
     pipe = cogview.load(model, "cpu")
     pipe.add_adapter(tmp_path / "run", "whole")
     found = pipe.adapters["whole"].transformer
@@ -212,9 +217,9 @@ def test_few_codes_of_each_picture_can_be_learnt(
 ) -> None:
     learnt, finetune = [], style_run.finetune
 
-    def watched(*given: Any, **options: Any) -> None:
+    def watched(*given: Any, **options: Any) -> TrainingResult | None:
         learnt.append(given[3].batch(0))
-        finetune(*given, **options)
+        return finetune(*given, **options)
 
     monkeypatch.setattr(style_run, "finetune", watched)
     few = ("--kept-codes", "4", "--masked-codes", "1")

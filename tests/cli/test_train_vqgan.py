@@ -12,9 +12,9 @@ from PIL import Image
 from torch import nn
 
 import cogview
-from cogview.cli import perception
 from cogview.cli.main import main
 from cogview.evaluation.efficientnet import find_weights
+from cogview.runs import perception
 
 TINY = ["train", "vqgan", "tiny", "--training.num-steps", "4", "--training.log-every-steps", "1"]
 PERCEPTUAL = ["--vqgan.perceptual-weight", "1"]

@@ -107,7 +107,7 @@ def test_the_recipe_is_repeatable_and_makes_words(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(
         recipe, "_icon_texts", lambda run: iter(["微笑的猫", "红心", "smiling cat", "red heart"])
     )
-    run = recipe.TextTokenizerRun(tokenizer=TextTokenizerConfig(num_pieces=1500), num_scenes=100)
+    run = recipe.TextTokenizerRecipe(tokenizer=TextTokenizerConfig(num_pieces=1500), num_scenes=100)
     first = recipe.train_bundled_text_tokenizer(run, tmp_path / "first.model")
     second = recipe.train_bundled_text_tokenizer(run, tmp_path / "second.model")
     assert first.fingerprint == second.fingerprint

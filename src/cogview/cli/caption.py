@@ -4,8 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from cogview.cli.report import print_above_bars, print_result, progress_bar
+from cogview.cli.report import print_above_bars, print_result
 from cogview.decoding.config import DtypeName
+from cogview.runs.progress_bar import progress_bar
 
 _PICTURES_AT_ONCE = 16
 

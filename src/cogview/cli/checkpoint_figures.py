@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor
 
 from cogview.cli.evaluation_draws import drawn_by, say_duration
-from cogview.cli.report import progress_bar
 from cogview.data.content import digest_of_pixels
 from cogview.evaluation.attention import attention_maps, comparison_of_heads, score_table
 from cogview.evaluation.caption_set import CaptionSet, RealPictures
@@ -30,6 +29,7 @@ from cogview.generation.pipeline import Pipeline
 from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import load_pretrained
 from cogview.image.decoder import fingerprint_of_decoder
+from cogview.runs.progress_bar import progress_bar
 from cogview.training.metrics import read_metrics
 from cogview.training.plot import loss_figure
 

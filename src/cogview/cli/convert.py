@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cogview.cli.report import print_result, progress_bar
+from cogview.cli.report import print_result
 from cogview.errors import CogViewError, UsageError
+from cogview.runs.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from cogview.generation.parts import PretrainedModel
@@ -131,8 +132,8 @@ def _checkpoint(source: Path, out: Path, flags: Mapping[str, Any]) -> _Said:
 
 def _transformer(ranks: list[Path], out: Path, flags: Mapping[str, Any]) -> _Said:
     """Convert a released transformer."""
-    from cogview.cli.tokenizers import open_image_tokenizer, open_text_tokenizer
     from cogview.interop.released_transformer import ReleasedTask, convert_released_transformer
+    from cogview.runs.tokenizers import open_image_tokenizer, open_text_tokenizer
 
     task: ReleasedTask = "text-to-image" if flags["--task"] is None else flags["--task"]
     words, pictures = flags["--text-tokenizer"], flags["--image-tokenizer"]
@@ -226,8 +227,8 @@ def _described(model: "PretrainedModel") -> str:
 
 def _tokens(source: Path, out: Path, text_tokenizer: Path | None, image_tokenizer: Path | None) -> _Said:
     """Convert a token set of the release."""
-    from cogview.cli.tokenizers import open_image_tokenizer, open_text_tokenizer
     from cogview.interop.binary_tokens import convert_binary_tokens
+    from cogview.runs.tokenizers import open_image_tokenizer, open_text_tokenizer
 
     if text_tokenizer is None or image_tokenizer is None:
         raise UsageError(

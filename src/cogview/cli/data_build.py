@@ -5,8 +5,9 @@ from typing import Annotated
 
 import tyro
 
-from cogview.cli.report import print_result, progress_bar
+from cogview.cli.report import print_result
 from cogview.recipes.config import DataRecipe
+from cogview.runs.progress_bar import progress_bar
 
 RECIPES = "cogview.recipes.default_data"
 

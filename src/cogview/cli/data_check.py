@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from cogview.cli.report import print_result, progress_bar
+from cogview.cli.report import print_result
 from cogview.errors import CogViewError
+from cogview.runs.progress_bar import progress_bar
 
 
 def run(
@@ -33,8 +34,8 @@ def run(
         strict: end with exit code 1, after the report, if there is any problem or a picture without captions.
         json: print the result as JSON.
     """
-    from cogview.cli.tokenizers import open_text_tokenizer
     from cogview.data.check import check_folder
+    from cogview.runs.tokenizers import open_text_tokenizer
 
     with progress_bar("looking", "pictures") as move:
         report = check_folder(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
-from cogview.cli.report import progress_bar
 from cogview.errors import UsageError
+from cogview.runs.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from PIL import Image

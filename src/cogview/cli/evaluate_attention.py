@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogview.cli.drawn_pictures import save_picture
-from cogview.cli.report import print_result, progress_bar
+from cogview.cli.report import print_result
 from cogview.decoding.config import DtypeName
 from cogview.errors import UsageError
+from cogview.runs.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from jaxtyping import Int64

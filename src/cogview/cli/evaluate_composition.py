@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogview.cli.report import print_result, progress_bar
+from cogview.cli.report import print_result
 from cogview.decoding.config import DtypeName
 from cogview.errors import UsageError
+from cogview.runs.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     import numpy as np

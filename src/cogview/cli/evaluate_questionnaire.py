@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
-from cogview.cli.report import print_result, progress_bar
+from cogview.cli.report import print_result
 from cogview.errors import UsageError
+from cogview.runs.progress_bar import progress_bar
 
 
 def run(

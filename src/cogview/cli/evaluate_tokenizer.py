@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogview.cli.report import print_result, progress_bar
+from cogview.cli.report import print_result
 from cogview.errors import UsageError
+from cogview.runs.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,11 +55,11 @@ def run(
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
         json: print the result as JSON.
     """
-    from cogview.cli.tokenizers import fitting_size, open_image_tokenizer
     from cogview.data.check import MAX_LISTED
     from cogview.evaluation.pictures import PictureBatches
     from cogview.evaluation.reconstruction import evaluate_reconstruction
     from cogview.generation.placement import resolve_device
+    from cogview.runs.tokenizers import fitting_size, open_image_tokenizer
 
     if grid.is_dir():
         raise UsageError(f"{grid} is a folder: name the PNG that --grid shall write")

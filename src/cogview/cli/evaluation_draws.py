@@ -14,7 +14,6 @@ from jaxtyping import Int64
 from PIL import Image
 
 import cogview
-from cogview.cli.report import progress_bar
 from cogview.data.ranks import Ranks
 from cogview.decoding.config import SamplingConfig
 from cogview.errors import CogViewError
@@ -24,6 +23,7 @@ from cogview.evaluation.kept_parts import KeptParts, begin_or_go_on
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.weights import fingerprint_of_transformer
 from cogview.image.pixels import tensor_to_images
+from cogview.runs.progress_bar import progress_bar
 
 _PICTURES_PER_PART = 64
 _PICTURES_AT_ONCE = 32

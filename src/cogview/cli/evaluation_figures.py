@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float64, Int64
 
 from cogview.cli.evaluation_draws import Draws
-from cogview.cli.report import progress_bar
 from cogview.data.pairs import CaptionedImage, Problem
 from cogview.errors import CogViewError, UsageError
 from cogview.evaluation.backbone import Backbone
@@ -30,6 +29,7 @@ from cogview.evaluation.text_to_image import (
     see,
 )
 from cogview.files import sha256_of
+from cogview.runs.progress_bar import progress_bar
 
 SELF_RERANKING = "CapLoss"
 

@@ -24,7 +24,7 @@ from typing import Any, NoReturn, TextIO
 
 from cogview.errors import CogViewError, UsageError, printable
 
-# The words that name a verb -> (its module, what it does). The function in the module is `run`.
+# The words that name a verb -> (its module and function, what it does). The function is `run` unless named.
 VERBS = {
     "generate": ("generate", "draw pictures for texts"),
     "caption": ("caption", "write captions of pictures"),
@@ -32,17 +32,17 @@ VERBS = {
     "upscale": ("upscale", "draw pictures again at two or four times the model's size"),
     "words": ("words", "list what a model knows: things, colours, places, styles"),
     "serve": ("serve", "serve an images API, and a page to draw with"),
-    "train text-tokenizer": ("train_text_tokenizer", "learn the pieces that texts are cut into"),
-    "train image-tokenizer": ("train_image_tokenizer", "learn the codes that pictures are made of"),
-    "train vqgan": ("train_vqgan", "learn the codes of one domain, against a discriminator"),
-    "train decoder": ("train_decoder", "learn to draw an image tokenizer's codes sharper, and larger"),
-    "train text-to-image": ("train_text_to_image", "learn to write codes after pieces"),
+    "train text-tokenizer": ("train:text_tokenizer", "learn the pieces that texts are cut into"),
+    "train image-tokenizer": ("train:image_tokenizer", "learn the codes that pictures are made of"),
+    "train vqgan": ("train:vqgan", "learn the codes of one domain, against a discriminator"),
+    "train decoder": ("train:decoder", "learn to draw an image tokenizer's codes sharper, and larger"),
+    "train text-to-image": ("train:text_to_image", "learn to write codes after pieces"),
     "train super-resolution": (
-        "train_super_resolution",
+        "train:super_resolution",
         "learn to draw a picture at twice its rows and columns",
     ),
-    "train style": ("train_style", "learn a style from some pictures, beside a model"),
-    "train captioning": ("train_captioning", "learn to write captions of pictures"),
+    "train style": ("train:style", "learn a style from some pictures, beside a model"),
+    "train captioning": ("train:captioning", "learn to write captions of pictures"),
     "tokenize": ("tokenize", "turn pictures and captions into codes and pieces for training"),
     "evaluate tokenizer": ("evaluate_tokenizer", "measure how well pictures survive an image tokenizer"),
     "evaluate questionnaire": ("evaluate_questionnaire", "ask people which system's pictures are better"),
@@ -118,20 +118,25 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt("asked to end")
 
 
-def _parse_and_run(module: ModuleType, verb: str, arguments: Sequence[str]) -> None:
+def _parse_and_run(module: ModuleType, name: str, verb: str, arguments: Sequence[str]) -> None:
     """Call a verb's function with what the arguments say: its signature names the flags, its docstring is their help.
 
     Args:
-        module: its `run` does the verb's work; parameters before `/` are positional. If it names a module of recipes,
-            `RECIPES`, the first argument chooses one, and `run` gets it as `recipe`.
+        module: holds the function. `RECIPES` there is the module of the recipes that the first argument chooses from,
+            or such modules by the names of functions; the function gets the chosen one as `recipe`.
+        name: of the function; parameters before `/` are positional.
         verb: its name on the command line.
         arguments: the words after the verb.
     """
-    function, description = module.run, inspect.getdoc(module.run) or ""
-    if hasattr(module, "RECIPES"):
+    function = getattr(module, name)
+    description = inspect.getdoc(function) or ""
+    recipes_module = getattr(module, "RECIPES", None)
+    if isinstance(recipes_module, dict):
+        recipes_module = recipes_module.get(name)
+    if recipes_module is not None:
         from cogview.cli.recipes import choose_recipe, recipes_help, recipes_of
 
-        recipes = recipes_of(module.RECIPES)
+        recipes = recipes_of(recipes_module)
         if arguments and arguments[0] in ("-h", "--help"):
             print(recipes_help(verb, recipes))
             return
@@ -195,8 +200,9 @@ def _call_verb(arguments: list[str]) -> None:
     for num_words in (1, 2):
         verb = " ".join(arguments[:num_words])
         if verb in VERBS:
-            module = importlib.import_module(f"cogview.cli.{VERBS[verb][0]}")
-            _parse_and_run(module, verb, arguments[num_words:])
+            module, _, function = VERBS[verb][0].partition(":")
+            found = importlib.import_module(f"cogview.cli.{module}")
+            _parse_and_run(found, function or "run", verb, arguments[num_words:])
             return
     group = [verb for verb in VERBS if verb.startswith(arguments[0] + " ")]
     if group and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):

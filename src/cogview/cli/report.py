@@ -1,9 +1,8 @@
-"""What verbs say: results on stdout for people or programs, progress on stderr."""
+"""What verbs say: results on stdout, for people or programs."""
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -33,30 +32,3 @@ def print_above_bars(lines: Sequence[str]) -> None:
     else:
         print(text)
     sys.stdout.flush()
-
-
-@contextmanager
-def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar with rate and time left, from the first progress on.
-
-    Args:
-        what: is being done.
-        unit: of what is counted, a plural.
-
-    Yields:
-        A function of (number done, number in all) that moves the bar.
-    """
-    # A log file gets a line now and then instead of the many that a terminal overwrites.
-    seconds_between = 0.1 if sys.stderr.isatty() else 10.0
-    with ExitStack() as stack:
-        bars: list[tqdm] = []
-
-        def move(num_done: int, num_all: int) -> None:
-            if not bars:
-                bar = tqdm(
-                    desc=what, unit=f" {unit}", total=num_all, mininterval=seconds_between, file=sys.stderr
-                )
-                bars.append(stack.enter_context(bar))
-            bars[0].update(num_done - bars[0].n)
-
-        yield move

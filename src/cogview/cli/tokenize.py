@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cogview.cli.report import print_result, progress_bar
+from cogview.cli.report import print_result
+from cogview.runs.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from cogview.data.ranks import Ranks
@@ -54,17 +55,17 @@ def run(
     """
     import torch
 
-    from cogview.cli.tokenizers import (
+    from cogview.data.ranks import Ranks
+    from cogview.data.tokenization import tokenize_folder
+    from cogview.data.unfinished import unfinished_folder
+    from cogview.generation.placement import resolve_device
+    from cogview.runs.tokenizers import (
         IMAGE_TOKENIZER,
         TEXT_TOKENIZER,
         fitting_size,
         open_image_tokenizer,
         open_text_tokenizer,
     )
-    from cogview.data.ranks import Ranks
-    from cogview.data.tokenization import tokenize_folder
-    from cogview.data.unfinished import unfinished_folder
-    from cogview.generation.placement import resolve_device
     from cogview.training.precision import resolve_precision
     from cogview.world.packages import CREDITS_FILE
 

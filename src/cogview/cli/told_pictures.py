@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogview.cli.report import progress_bar
 from cogview.errors import CogViewError, UsageError, printable
+from cogview.runs.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cogview.cli.drawn_pictures import picture_folder, save_picture, tell_kept
-from cogview.cli.report import print_result, progress_bar
+from cogview.cli.report import print_result
 from cogview.decoding.config import DtypeName
 from cogview.errors import UsageError
+from cogview.runs.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

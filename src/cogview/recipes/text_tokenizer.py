@@ -36,7 +36,7 @@ TEMPLATE_WORDS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextTokenizerRun:
+class TextTokenizerRecipe:
     """What the bundled text tokenizer is trained on.
 
     Args:
@@ -53,12 +53,12 @@ class TextTokenizerRun:
     packages_folder: Path | None = None
 
 
-def bundled_text_tokenizer() -> TextTokenizerRun:
+def bundled_text_tokenizer() -> TextTokenizerRecipe:
     """Return the run that made the bundled model."""
-    return TextTokenizerRun()
+    return TextTokenizerRecipe()
 
 
-def train_bundled_text_tokenizer(run: TextTokenizerRun, path: Path) -> TextTokenizer:
+def train_bundled_text_tokenizer(run: TextTokenizerRecipe, path: Path) -> TextTokenizer:
     """Train on the captions of scenes and on the labels and tags of icons.
 
     Args:
@@ -98,7 +98,7 @@ def train_text_tokenizer_on(source: Path, path: Path, config: TextTokenizerConfi
     return TextTokenizer.from_file(path)
 
 
-def _scene_captions(run: TextTokenizerRun) -> Iterator[str]:
+def _scene_captions(run: TextTokenizerRecipe) -> Iterator[str]:
     """Yield captions of scenes of all objects, in every style that training may show.
 
     Scenes with objects that are held out of training are among them: a model shall not know what those look like,
@@ -123,7 +123,7 @@ def _scene_captions(run: TextTokenizerRun) -> Iterator[str]:
             yield from captions.captions(scene, rng, 1, "en")
 
 
-def _icon_texts(run: TextTokenizerRun) -> Iterator[str]:
+def _icon_texts(run: TextTokenizerRecipe) -> Iterator[str]:
     """Yield the labels and tags of all icons, in simplified and traditional Chinese and in English."""
     archive = find_package(EMOJIBASE, run.packages_folder)
     for language in ("zh", "zh-hant", "en"):

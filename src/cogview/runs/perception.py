@@ -2,7 +2,6 @@
 
 import importlib
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import torch
 
@@ -11,9 +10,8 @@ from cogview.evaluation.backbone import UNFITTING, unfitting
 from cogview.evaluation.distances import perceptual_distance
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
 from cogview.files import sha256_of
+from cogview.runs.training_options import PerceptionName
 from cogview.training.adversary import Perception
-
-PerceptionName: TypeAlias = Literal["efficientnet", "lpips"]
 
 
 def perception_of(name: PerceptionName, backbone: Path | None) -> Perception:

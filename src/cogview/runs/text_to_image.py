@@ -1,4 +1,4 @@
-"""A run of stage 2: what `cogview train text-to-image` does once its options are read."""
+"""A run of stage 2."""
 
 import copy
 import dataclasses
@@ -10,15 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cogview.cli.samples import captions_of, draw_samples
-from cogview.cli.tokenizers import (
-    IMAGE_TOKENIZER,
-    TEXT_TOKENIZER,
-    open_image_tokenizer,
-    open_text_tokenizer,
-    unless_bundled,
-)
-from cogview.cli.training_run import run_training
 from cogview.data.loader import (
     BatchSource,
     MixedCodeBatches,
@@ -38,6 +29,16 @@ from cogview.generation.own_sampling import measured_top_p
 from cogview.generation.parts import PretrainedModel
 from cogview.generation.pretrained import load_pretrained, save_pretrained
 from cogview.recipes.config import TextToImageRecipe
+from cogview.runs.samples import captions_of, draw_samples
+from cogview.runs.tokenizers import (
+    IMAGE_TOKENIZER,
+    TEXT_TOKENIZER,
+    open_image_tokenizer,
+    open_text_tokenizer,
+    unless_bundled,
+)
+from cogview.runs.training import TrainingResult, carry_out
+from cogview.runs.training_options import TextToImageOptions
 from cogview.sequence.template import Codes, Pieces, TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.training.config import TokenLossConfig
@@ -55,29 +56,17 @@ GUIDANCE = 1.5
 """Of models that are trained with some texts dropped."""
 
 
-def train_text_to_image(
-    recipe: TextToImageRecipe,
-    data: Path,
-    out: Path,
-    held_out: Path | None,
-    start_from: Path | None,
-    sample_texts: tuple[str, ...],
-    *,
-    resume: bool,
-    as_json: bool,
-) -> None:
+def train_text_to_image(recipe: TextToImageRecipe, options: TextToImageOptions) -> TrainingResult | None:
     """Train a transformer on tokens, with sample sheets on the way and the whole model at the end.
 
     Args:
         recipe: shape and training.
-        data: tokens with their tokenizers.
-        out: the run folder.
-        held_out: tokens to measure the loss on.
-        start_from: a model folder or a run whose weights are gone on from; None for new ones.
-        sample_texts: what the sample sheets show.
-        resume: go on with the run that lies there.
-        as_json: print the result as JSON.
+        options: its files.
+
+    Returns:
+        What came of it; None in all processes but the first.
     """
+    data, out, held_out = options.data, options.out, options.held_out
     shards = TokenShards(data)
     held_out_shards = None
     if held_out is not None:
@@ -85,10 +74,10 @@ def train_text_to_image(
             held_out, image_tokenizer=shards.image_tokenizer, text_tokenizer=shards.text_tokenizer
         )
     model = _new_model(recipe, shards, data)
-    source = None if start_from is None else find_model_folder(unless_bundled(start_from))
+    source = None if options.start_from is None else find_model_folder(unless_bundled(options.start_from))
     if source is not None:
         model = _with_weights(model, source)
-    texts = sample_texts or captions_of(held_out_shards or shards, model)
+    texts = options.sample_texts or captions_of(held_out_shards or shards, model)
     if not all(text.strip() for text in texts):
         raise UsageError("a text of --sample-texts is empty; say what the sample sheets should show")
 
@@ -112,11 +101,11 @@ def train_text_to_image(
         batch_size = recipe.training.batch_size
         evaluate = partial(_held_out_losses, model, held_out_shards, recipe.token_loss, batch_size)
 
-    run_training(
+    return carry_out(
         task,
         recipe.training,
         out,
-        resume=resume,
+        resume=options.resume,
         recipe={
             "transformer": model.transformer.config,
             "initialisation": recipe.initialisation if source is None else None,
@@ -145,7 +134,6 @@ def train_text_to_image(
         ),
         evaluate=evaluate,
         whole=None if alone else model.transformer,
-        as_json=as_json,
     )
 
 

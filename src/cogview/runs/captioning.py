@@ -1,4 +1,4 @@
-"""A run that learns to caption: what `cogview train captioning` does once its options are read."""
+"""A run that learns to caption."""
 
 import dataclasses
 from functools import partial
@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cogview.cli.finetune_card import finetune_card
-from cogview.cli.finetune_run import finetune
 from cogview.data.loader import TokenBatches
 from cogview.data.shards import TokenShards
 from cogview.errors import UsageError
@@ -19,6 +17,10 @@ from cogview.generation.pipeline import Pipeline
 from cogview.generation.pretrained import load_pretrained
 from cogview.image.pixels import tensor_to_images
 from cogview.recipes.config import CaptioningRecipe
+from cogview.runs.finetune import finetune
+from cogview.runs.finetune_card import finetune_card
+from cogview.runs.training import TrainingResult
+from cogview.runs.training_options import CaptioningOptions
 from cogview.sequence.captioning import CaptionTemplate
 from cogview.sequence.template import Codes, Pieces
 
@@ -31,42 +33,27 @@ NUM_COMPARED = 32
 """Captions that a held-out picture's own is compared with, itself included."""
 
 
-def train_captioning(
-    recipe: CaptioningRecipe,
-    data: Path,
-    out: Path,
-    base: str | None,
-    held_out: Path | None,
-    licence: str,
-    *,
-    start_from: Path | None = None,
-    resume: bool,
-    as_json: bool,
-) -> None:
+def train_captioning(recipe: CaptioningRecipe, options: CaptioningOptions) -> TrainingResult | None:
     """Train an adapter that captions, with sheets of captioned pictures on the way.
 
     Args:
         recipe: adapter and training.
-        data: tokens of captioned pictures.
-        out: the run folder.
-        base: the model; None for the bundled one.
-        held_out: tokens to measure on.
-        licence: of pictures and captions.
-        start_from: the adapter to start as, its folder or its run; a fresh one by default.
-        resume: go on with the run that lies there.
-        as_json: print the result as JSON.
+        options: its files.
+
+    Returns:
+        What came of it; None in all processes but the first.
     """
     if not recipe.token_loss.text_weight:
         raise UsageError("--token-loss.text-weight 0 leaves nothing to learn: captions are text")
-    model = load_pretrained(find_model_folder(base))
+    model = load_pretrained(find_model_folder(options.base))
     images, words = model.image_fingerprint, model.text_fingerprint
-    shards = TokenShards(data, image_tokenizer=images, text_tokenizer=words)
+    shards = TokenShards(options.data, image_tokenizer=images, text_tokenizer=words)
     template = CaptionTemplate.of(model.template, recipe.positions)
     training = recipe.training
     batches = TokenBatches(shards, template, training.seed, training.batch_size)
     held_out_shards = None
-    if held_out is not None:
-        held_out_shards = TokenShards(held_out, image_tokenizer=images, text_tokenizer=words)
+    if options.held_out is not None:
+        held_out_shards = TokenShards(options.held_out, image_tokenizer=images, text_tokenizer=words)
         # Asked for before the training, so that tokens that do not fit are found out before and not after it.
         TokenBatches(held_out_shards, template, training.seed, training.batch_size)
     adapter = recipe.adapter
@@ -77,29 +64,25 @@ def train_captioning(
             first = template.vocabulary.text_pieces.start
             rows += tuple(first + piece for piece in shards.used_pieces().tolist())
         recipe = dataclasses.replace(recipe, adapter=dataclasses.replace(adapter, token_rows=rows))
-    finetune(
+    return finetune(
         recipe,
         model,
         "captioning",
         batches,
-        out,
+        options,
         words=shards.words,
-        licence=licence,
         card=finetune_card(
             "A captioner for a CogView model",
             "image-to-text",
             COMMANDS,
-            data=data,
+            data=options.data,
             num_pictures=len(shards),
-            licence=licence,
+            licence=options.licence,
             recipe=recipe,
         ),
         facts={"num_pairs": len(shards), "tokens": shards.fingerprint},
         sample=partial(_write_samples, model, held_out_shards or shards),
         evaluate=None if held_out_shards is None else partial(_held_out_figures, model, held_out_shards),
-        start_from=start_from,
-        resume=resume,
-        as_json=as_json,
     )
 
 

@@ -1,22 +1,39 @@
-"""What the two verbs that train have in common: how a run is carried out and reported."""
+"""Trains whatever a recipe is for, and tells what came of it."""
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from cogview.cli.report import print_result
 from cogview.data.ranks import Ranks
 from cogview.files import atomic_write_json
 from cogview.training.config import TrainingConfig
 from cogview.training.interruption import TrainingInterrupted
-from cogview.training.loop import train
+from cogview.training.loop import TrainingSummary, train
 from cogview.training.task import Task
 
 
-def run_training(
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What came of a training.
+
+    Args:
+        run: its folder.
+        model: what was trained: the folder of a model, an image tokenizer or an adapter.
+        summary: steps, time and last losses.
+        evaluation: figures by held-out split.
+    """
+
+    run: Path
+    model: Path
+    summary: TrainingSummary
+    evaluation: Mapping[str, Mapping[str, float]]
+
+
+def carry_out(
     task: Task,
     config: TrainingConfig,
     out: Path,
@@ -27,9 +44,8 @@ def run_training(
     export: Callable[[Path], None],
     evaluate: Callable[[], Mapping[str, Mapping[str, float]]] | None = None,
     whole: nn.Module | None = None,
-    as_json: bool,
-) -> None:
-    """Train, and print what came of it.
+) -> TrainingResult | None:
+    """Train a task and measure it.
 
     Args:
         task: the stage.
@@ -41,7 +57,9 @@ def run_training(
         export: writes the model into an empty folder.
         evaluate: measures the trained model on each held-out split.
         whole: of several processes, gets the weights before samples are drawn and the model is exported.
-        as_json: print the result as JSON.
+
+    Returns:
+        What came of it; None in all processes but the first.
     """
     try:
         summary = train(
@@ -50,32 +68,8 @@ def run_training(
     except TrainingInterrupted as stop:
         raise TrainingInterrupted(f"{stop} The same command with --resume goes on.") from stop
     if Ranks.from_environment(os.environ).rank > 0:
-        return  # the first one tells
+        return None
     evaluation = dict(evaluate() if evaluate else {})
     if evaluation:
         atomic_write_json(out / "evaluation.json", evaluation)
-    result: dict[str, Any] = {
-        "run": out,
-        "model": out / "model",
-        "num_steps": summary.num_steps,
-        "seconds": round(summary.seconds, 1),
-        f"{summary.unit}_per_second": round(summary.items_per_second, 1),
-        "metrics": dict(summary.metrics),
-        "evaluation": evaluation,
-    }
-    shown = {
-        name: value for name, value in summary.metrics.items() if name.endswith(("loss", "nats", "psnr"))
-    }
-    lines = [
-        f"{summary.num_steps} steps in {summary.seconds:,.0f} s",
-        *(f"{name}: {value:.4f}" for name, value in shown.items()),
-        *(f"{name}: {_facts(value)}" for name, value in result["evaluation"].items()),
-        f"samples: {out / 'samples'}",
-        f"model: {out / 'model'}",
-    ]
-    print_result(result, lines, as_json)
-
-
-def _facts(values: Mapping[str, float]) -> str:
-    """Return named numbers in one line."""
-    return ", ".join(f"{name} {value:,.2f}" for name, value in values.items())
+    return TrainingResult(run=out, model=out / "model", summary=summary, evaluation=evaluation)

@@ -1,17 +1,12 @@
-"""A run that trains a decoder for codes that stand: what `cogview train decoder` does once its options are read."""
+"""A run that trains a decoder for codes that stand."""
 
 import io
 import sys
-from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
-from cogview.cli.image_tokenizer_run import HELD_OUT_SPLITS, MAX_EVALUATED, NUM_SAMPLES, open_images
-from cogview.cli.perception import PerceptionName, perception_of, seen_by
-from cogview.cli.tokenizers import open_image_tokenizer, unless_bundled
-from cogview.cli.training_run import run_training
 from cogview.data.image_array import ImageArray, JoinedArrays, splits_of
 from cogview.errors import UsageError
 from cogview.evaluation.decoders import decoder_grid, evaluate_scales
@@ -19,44 +14,33 @@ from cogview.files import atomic_write_bytes
 from cogview.image.decoder import RefiningDecoder
 from cogview.image.tokenizer import ImageTokenizer, lossless_dtype
 from cogview.recipes.config import DecoderRecipe
+from cogview.runs.image_tokenizer import HELD_OUT_SPLITS, MAX_EVALUATED, NUM_SAMPLES, open_images
+from cogview.runs.perception import perception_of, seen_by
+from cogview.runs.tokenizers import open_image_tokenizer, unless_bundled
+from cogview.runs.training import TrainingResult, carry_out
+from cogview.runs.training_options import DecoderOptions
 from cogview.training.decoder import DecoderTask
 
 
-def train_decoder(
-    recipe: DecoderRecipe,
-    data: Sequence[Path],
-    out: Path,
-    image_tokenizer: Path | None,
-    name: str | None,
-    start_from: Path | None = None,
-    *,
-    perception: PerceptionName,
-    backbone: Path | None,
-    resume: bool,
-    as_json: bool,
-) -> None:
+def train_decoder(recipe: DecoderRecipe, options: DecoderOptions) -> TrainingResult | None:
     """Train a decoder on a folder of pictures, with grids of what it draws on the way.
 
     Args:
         recipe: shape and training.
-        data: image folders, folders of WebDataset tars, or tars; held-out pictures are those of the first.
-        out: the run folder.
-        image_tokenizer: whose codes are decoded; the bundled one by default.
-        name: of the decoder; its scales by default.
-        start_from: holds a decoder of the same shape for the same codes, whose weights are gone on from.
-        perception: what the perceptual loss is taken over.
-        backbone: weights of EfficientNet-Lite0; those of the package by default.
-        resume: go on with the run that lies there.
-        as_json: print the result as JSON.
+        options: its files, and the decoder's name.
+
+    Returns:
+        What came of it; None in all processes but the first.
     """
-    tokenizer = open_image_tokenizer(image_tokenizer)
+    data, out, start_from = options.data, options.out, options.start_from
+    tokenizer = open_image_tokenizer(options.image_tokenizer)
     if recipe.size_pixels % tokenizer.downsampling_factor:
         raise UsageError(
             f"size_pixels must be a multiple of {tokenizer.downsampling_factor}, the pixels that one code stands for, "
             f"got {recipe.size_pixels}"
         )
     scales = recipe.decoder.scales
-    name = name or "-".join(f"x{scale}" for scale in sorted(scales))
+    name = options.name or "-".join(f"x{scale}" for scale in sorted(scales))
     if not name.replace("-", "").replace("_", "").isalnum():
         raise UsageError(f"--name is the name of a folder: letters, digits, - and _, got {name!r}")
     recipe.decoder.check_codes(tokenizer.downsampling_factor)
@@ -79,7 +63,7 @@ def train_decoder(
         images,
         seed=training.seed,
         batch_size=training.batch_size,
-        perception=perception_of(perception, backbone) if needs_network else None,
+        perception=perception_of(options.perception, options.backbone) if needs_network else None,
     )
     source = None if start_from is None else _start_as(task.decoder, start_from, tokenizer)
     shown_by = next(iter(held_out.values()), each_source[0])
@@ -123,11 +107,11 @@ def train_decoder(
         whole.decoders[name].half().float()  # half the file; encoder and codebook keep all their digits
         whole.save_pretrained(folder, lossless_dtype(whole))
 
-    run_training(
+    return carry_out(
         task,
         training,
         out,
-        resume=resume,
+        resume=options.resume,
         recipe={
             "decoder": recipe.decoder,
             "size_pixels": recipe.size_pixels,
@@ -136,12 +120,11 @@ def train_decoder(
             "start_from": source,
             "num_pictures": len(images[1]),
             "pictures": images[max(images)].fingerprint,
-            **({"perception": seen_by(perception, backbone)} if needs_network else {}),
+            **({"perception": seen_by(options.perception, options.backbone)} if needs_network else {}),
         },
         sample=sample,
         export=export,
         evaluate=evaluate,
-        as_json=as_json,
     )
 
 

@@ -1,4 +1,4 @@
-"""A run of stage 1: what `cogview train image-tokenizer` does once its options are read."""
+"""A run of stage 1."""
 
 import io
 from pathlib import Path
@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from cogview.cli.perception import PerceptionName, perception_of, seen_by
-from cogview.cli.report import progress_bar
-from cogview.cli.training_run import run_training
 from cogview.data.image_array import ImageArray, splits_of
 from cogview.evaluation.reconstruction import evaluate_reconstruction, in_batches, reconstruction_grid
 from cogview.files import atomic_write_bytes
 from cogview.image.kept import KeptPictures
 from cogview.image.pixels import as_float
 from cogview.recipes.config import ImageTokenizerRecipe, VQGANRecipe
+from cogview.runs.perception import perception_of, seen_by
+from cogview.runs.progress_bar import progress_bar
+from cogview.runs.training import TrainingResult, carry_out
+from cogview.runs.training_options import ImageTokenizerOptions, VQGANOptions
 from cogview.training.image_tokenizer import ImageTokenizerTask
 from cogview.training.vqgan import VQGANTask
 
@@ -27,26 +28,18 @@ MAX_KEPT = 64
 
 
 def train_image_tokenizer(
-    recipe: ImageTokenizerRecipe | VQGANRecipe,
-    data: Path,
-    out: Path,
-    *,
-    resume: bool,
-    as_json: bool,
-    perception: PerceptionName = "efficientnet",
-    backbone: Path | None = None,
-) -> None:
+    recipe: ImageTokenizerRecipe | VQGANRecipe, options: ImageTokenizerOptions
+) -> TrainingResult | None:
     """Train an image tokenizer on a folder of pictures, with grids of reconstructions on the way.
 
     Args:
-        recipe: shape and training.
-        data: an image folder, a folder of WebDataset tars, or one tar.
-        out: the run folder.
-        resume: go on with the run that lies there.
-        as_json: print the result as JSON.
-        perception: what a VQGAN's perceptual loss is taken over.
-        backbone: weights of EfficientNet-Lite0; those of the package by default.
+        recipe: shape and training; of a VQGAN it wants `VQGANOptions`.
+        options: its files.
+
+    Returns:
+        What came of it; None in all processes but the first.
     """
+    data, out = options.data, options.out
     size_pixels = recipe.size_pixels
     splits = splits_of(data)
     images = open_images(data, size_pixels, "train")
@@ -54,11 +47,12 @@ def train_image_tokenizer(
     training = recipe.training
     how: dict[str, int] = {"seed": training.seed, "batch_size": training.batch_size}
     if isinstance(recipe, VQGANRecipe):
-        seen = perception_of(perception, backbone) if recipe.vqgan.perceptual_weight else None
+        assert isinstance(options, VQGANOptions)
+        seen = perception_of(options.perception, options.backbone) if recipe.vqgan.perceptual_weight else None
         task: ImageTokenizerTask = VQGANTask(recipe.vqgan, images, **how, perception=seen)
         shape: dict[str, Any] = {"vqgan": recipe.vqgan}
         if seen is not None:
-            shape["perception"] = seen_by(perception, backbone)
+            shape["perception"] = seen_by(options.perception, options.backbone)
     else:
         task, shape = ImageTokenizerTask(recipe.vqvae, images, **how), {"vqvae": recipe.vqvae}
     shown = np.array(next(iter(held_out.values()), images).pixels[:NUM_SAMPLES])
@@ -83,11 +77,11 @@ def train_image_tokenizer(
             tokenizer.held_out = KeptPictures.of(map(tokenizer.kept_db, as_images))
         tokenizer.save_pretrained(folder, dtype=torch.float16)
 
-    run_training(
+    return carry_out(
         task,
         training,
         out,
-        resume=resume,
+        resume=options.resume,
         recipe={
             **shape,
             "size_pixels": size_pixels,
@@ -97,7 +91,6 @@ def train_image_tokenizer(
         sample=sample,
         export=export,
         evaluate=evaluate,
-        as_json=as_json,
     )
 
 

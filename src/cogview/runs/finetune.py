@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cogview.cli.training_run import run_training
 from cogview.data.ranks import Ranks
 from cogview.errors import UsageError
 from cogview.generation.adapters import find_adapter_folder, load_task_model, save_task_model
@@ -19,6 +18,8 @@ from cogview.generation.model_folder import TaskName
 from cogview.generation.parts import PretrainedModel, TaskModel, fields_of
 from cogview.generation.weights import fingerprint_of_transformer
 from cogview.recipes.config import FinetuneRecipe
+from cogview.runs.training import TrainingResult, carry_out
+from cogview.runs.training_options import FinetuneOptions
 from cogview.text.known_words import KnownWords
 from cogview.training.transformer import Batches, TransformerTask
 from cogview.transformer.adapter import AdaptedTransformer, first_positions
@@ -33,19 +34,15 @@ def finetune(
     base: PretrainedModel,
     task: TaskName,
     batches: Batches,
-    out: Path,
+    options: FinetuneOptions,
     *,
     positions: Float[Tensor, "p d"] | None = None,
     words: KnownWords | None = None,
-    licence: str,
     card: str,
     facts: Mapping[str, Any],
     sample: Callable[[TaskModel, Path], None],
     evaluate: Callable[[TaskModel], Mapping[str, Mapping[str, float]]] | None = None,
-    start_from: Path | None = None,
-    resume: bool,
-    as_json: bool,
-) -> None:
+) -> TrainingResult | None:
     """Train an adapter of a model, or all weights of a copy, and leave it in `out/model` as `save_task_model` does.
 
     An adapter gets a position table of its own where the template wants more positions than the base has.
@@ -55,22 +52,22 @@ def finetune(
         base: loaded as float32; its weights are frozen if an adapter is trained.
         task: what is learnt.
         batches: gives the sequences of each step, put in order by the task's template, a dataclass.
-        out: the run folder.
+        options: the files, the licence and the weights to start with.
         positions: what the position table starts as, where it is not the base's.
         words: of the texts that are learnt from, if they are known.
-        licence: of what is learnt from.
         card: of the result.
         facts: what else defines the run, so that a resume with other facts is refused.
         sample: writes a sample sheet with what is trained, to the path given.
         evaluate: measures what was trained on each held-out split.
-        start_from: a folder or run of the same task, whose weights it starts with; fresh ones by default.
-        resume: go on with the run that lies there.
-        as_json: print the result as JSON.
+
+    Returns:
+        What came of it; None in all processes but the first.
 
     Raises:
         UsageError: an adapter is to be trained by several processes, or started from one of another task or shape.
     """
     template: Any = batches.template
+    out, start_from = options.out, options.start_from
     assert template.vocabulary == base.template.vocabulary, "a task is learnt in the base's vocabulary"
     alone = Ranks.from_environment(os.environ).num_ranks == 1
     if not alone and recipe.adapter is not None:
@@ -92,15 +89,15 @@ def finetune(
         task=task,
         transformer=transformer,
         template=fields_of(template),
-        licence=licence,
+        licence=options.licence,
         card=card,
         words=words,
     )
-    run_training(
+    return carry_out(
         TransformerTask(transformer if alone else copy.deepcopy(transformer), batches, recipe.token_loss),
         recipe.training,
         out,
-        resume=resume,
+        resume=options.resume,
         recipe={
             "task": task,
             "base": base.fingerprint,
@@ -108,7 +105,7 @@ def finetune(
             "template": template,
             "token_loss": recipe.token_loss,
             "attention": recipe.attention,
-            "licence": licence,
+            "licence": options.licence,
             "start_from": None
             if start_from is None
             else fingerprint_of_transformer(transformer.state_dict()),
@@ -118,7 +115,6 @@ def finetune(
         export=lambda folder: save_task_model(trained, folder, base),
         evaluate=None if evaluate is None else lambda: evaluate(trained),
         whole=None if alone else transformer,
-        as_json=as_json,
     )
 
 

@@ -1,12 +1,9 @@
-"""A run that learns a style: what `cogview train style` does once its options are read."""
+"""A run that learns a style."""
 
 import dataclasses
 from functools import partial
 from pathlib import Path
 
-from cogview.cli.finetune_card import finetune_card
-from cogview.cli.finetune_run import finetune
-from cogview.cli.samples import captions_of, draw_samples
 from cogview.data.loader import TokenBatches, thinned
 from cogview.data.one_text import OneTextShards
 from cogview.data.shards import TokenShards
@@ -16,45 +13,34 @@ from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.pretrained import load_pretrained
 from cogview.recipes.config import StyleRecipe
+from cogview.runs.finetune import finetune
+from cogview.runs.finetune_card import finetune_card
+from cogview.runs.samples import captions_of, draw_samples
+from cogview.runs.training import TrainingResult
+from cogview.runs.training_options import StyleOptions
 from cogview.text.known_words import KnownWords, count_words
 
 STYLE_TEXTS = ("An image of {} style", "一张{}风格的图片")
 SAMPLE_TEXTS = ("A cat of {} style", "A tree of {} style", "一个{}风格的苹果", "A house of {} style")
 
 
-def train_style(
-    recipe: StyleRecipe,
-    data: Path,
-    out: Path,
-    base: str | None,
-    style: str | None,
-    licence: str,
-    sample_texts: tuple[str, ...],
-    *,
-    start_from: Path | None = None,
-    resume: bool,
-    as_json: bool,
-) -> None:
+def train_style(recipe: StyleRecipe, options: StyleOptions) -> TrainingResult | None:
     """Train an adapter that draws in a style, with sample sheets on the way.
 
     Args:
         recipe: adapter and training.
-        data: tokens of pictures in that style.
-        out: the run folder.
-        base: the model; None for the bundled one.
-        style: its name, if the texts are to be made of it; None for the pictures' own captions.
-        licence: of the pictures.
-        sample_texts: what the sample sheets show.
-        start_from: the adapter to start as, its folder or its run; a fresh one by default.
-        resume: go on with the run that lies there.
-        as_json: print the result as JSON.
+        options: its files, and the style's name.
+
+    Returns:
+        What came of it; None in all processes but the first.
     """
-    model = load_pretrained(find_model_folder(base))
+    data, style = options.data, options.style
+    model = load_pretrained(find_model_folder(options.base))
     text_tokenizer = Pipeline(model).text_tokenizer
     images, words = model.image_fingerprint, model.text_fingerprint
     if style is None:
         shards = TokenShards(data, image_tokenizer=images, text_tokenizer=words)
-        shown = sample_texts or captions_of(shards, model)
+        shown = options.sample_texts or captions_of(shards, model)
     else:
         if not style.strip():
             raise UsageError("--style is empty: give the style a name, or leave it out to learn the captions")
@@ -66,7 +52,7 @@ def train_style(
             text_tokenizer=words,
             words=KnownWords.of_counts(count_words(texts, text_tokenizer)),
         )
-        shown = sample_texts or tuple(text.format(style) for text in SAMPLE_TEXTS)
+        shown = options.sample_texts or tuple(text.format(style) for text in SAMPLE_TEXTS)
     if not all(text.strip() for text in shown):
         raise UsageError("a text of --sample-texts is empty; say what the sample sheets should show")
     if recipe.trains_words and recipe.adapter is not None:
@@ -75,21 +61,20 @@ def train_style(
         recipe = dataclasses.replace(recipe, adapter=dataclasses.replace(recipe.adapter, token_rows=rows))
     training = recipe.training
     whole = TokenBatches(shards, model.template, training.seed, training.batch_size, recipe.dropped_texts)
-    finetune(
+    return finetune(
         recipe,
         model,
         "style",
         thinned(whole, training.seed, recipe.masked_codes, recipe.kept_codes, recipe.weight_of_changes),
-        out,
+        options,
         words=shards.words,
-        licence=licence,
         card=finetune_card(
             f"A style for a CogView model: {style or 'from its pictures'}",
             "text-to-image",
             f'cogview generate "{f"A cat of {style} style" if style else "a cat"}" --adapter PATH_OF_THIS_FOLDER',
-            data=data,
+            data=options.data,
             num_pictures=len(shards),
-            licence=licence,
+            licence=options.licence,
             recipe=recipe,
         ),
         facts={
@@ -102,9 +87,6 @@ def train_style(
             "tokens": shards.fingerprint,
         },
         sample=partial(_draw_samples, model, shown),
-        start_from=start_from,
-        resume=resume,
-        as_json=as_json,
     )
 
 

@@ -1,4 +1,4 @@
-"""A run that learns super-resolution: what `cogview train super-resolution` does once its options are read."""
+"""A run that learns super-resolution."""
 
 import dataclasses
 from functools import partial
@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cogview.cli.finetune_card import finetune_card
-from cogview.cli.finetune_run import finetune
 from cogview.data.loader import thinned
 from cogview.data.magnified import MagnifiedShards, MagnifiedTokenBatches
 from cogview.data.shards import TokenShards
@@ -21,6 +19,10 @@ from cogview.generation.pretrained import load_pretrained
 from cogview.generation.super_resolution import Magnifier
 from cogview.image.pixels import tensor_to_images
 from cogview.recipes.config import SuperResolutionRecipe
+from cogview.runs.finetune import finetune
+from cogview.runs.finetune_card import finetune_card
+from cogview.runs.training import TrainingResult
+from cogview.runs.training_options import SuperResolutionOptions
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from cogview.transformer.initialisation import magnified_positions
 
@@ -28,37 +30,27 @@ NUM_SAMPLES = 4
 
 
 def train_super_resolution(
-    recipe: SuperResolutionRecipe,
-    data: Path,
-    low: Path,
-    out: Path,
-    windows: Path | None,
-    base: str | None,
-    licence: str,
-    *,
-    start_from: Path | None = None,
-    resume: bool,
-    as_json: bool,
-) -> None:
+    recipe: SuperResolutionRecipe, options: SuperResolutionOptions
+) -> TrainingResult | None:
     """Train an adapter that magnifies, with sample sheets on the way: magnified pixels, what is drawn, what is true.
 
     Args:
         recipe: adapter and training.
-        data: tokens of pictures at the larger size.
-        low: tokens of the same pictures at the smaller size.
-        out: the run folder.
-        windows: tokens of the same pictures at twice the larger size; None to learn none.
-        base: the model; None for the bundled one.
-        licence: of the pictures.
-        start_from: the adapter to start as, its folder or its run; a fresh one by default.
-        resume: go on with the run that lies there.
-        as_json: print the result as JSON.
+        options: its files.
+
+    Returns:
+        What came of it; None in all processes but the first.
     """
-    model = load_pretrained(find_model_folder(base))
+    windows = options.windows
+    model = load_pretrained(find_model_folder(options.base))
     opened = partial(
         TokenShards, image_tokenizer=model.image_fingerprint, text_tokenizer=model.text_fingerprint
     )
-    small, large, largest = opened(low), opened(data), None if windows is None else opened(windows)
+    small, large, largest = (
+        opened(options.low),
+        opened(options.data),
+        None if windows is None else opened(windows),
+    )
     pairs = MagnifiedShards(low=small, high=large)
     template = SuperResolutionTemplate.of(model.template, recipe.high_positions)
     batches = MagnifiedTokenBatches(
@@ -84,25 +76,24 @@ def train_super_resolution(
         recipe = dataclasses.replace(
             recipe, adapter=dataclasses.replace(recipe.adapter, token_rows=separators)
         )
-    finetune(
+    return finetune(
         recipe,
         model,
         "super-resolution",
         thinned(
             batches, recipe.training.seed, recipe.masked_codes, recipe.kept_codes, recipe.weight_of_changes
         ),
-        out,
+        options,
         positions=positions,
         words=large.words,
-        licence=licence,
         card=finetune_card(
             "A magnifier for a CogView model",
             "image-to-image",
             'cogview upscale "a cat" PICTURES --magnifier PATH_OF_THIS_FOLDER\n'
             'cogview generate "a cat" --upscale 4 --magnifier PATH_OF_THIS_FOLDER',
-            data=data,
+            data=options.data,
             num_pictures=len(pairs),
-            licence=licence,
+            licence=options.licence,
             recipe=recipe,
         ),
         facts={
@@ -117,9 +108,6 @@ def train_super_resolution(
             "window_tokens": None if largest is None else largest.fingerprint,
         },
         sample=partial(_draw_samples, model, template, pairs),
-        start_from=start_from,
-        resume=resume,
-        as_json=as_json,
     )
 
 

@@ -1,0 +1,221 @@
+"""`cogview train`: learns whatever the next word and its recipe say."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from cogview.cli.report import print_result
+from cogview.recipes.config import (
+    CaptioningRecipe,
+    DecoderRecipe,
+    ImageTokenizerRecipe,
+    StyleRecipe,
+    SuperResolutionRecipe,
+    TextToImageRecipe,
+    VQGANRecipe,
+)
+from cogview.recipes.text_tokenizer import TextTokenizerRecipe
+from cogview.runs.training_options import (
+    CaptioningOptions,
+    DecoderOptions,
+    ImageTokenizerOptions,
+    StyleOptions,
+    SuperResolutionOptions,
+    TextToImageOptions,
+    TextTokenizerOptions,
+    TrainingOptions,
+    VQGANOptions,
+)
+
+if TYPE_CHECKING:
+    from cogview.runs.train import TrainingRecipe
+
+RECIPES = {
+    name: f"cogview.recipes.{name}"
+    for name in (
+        "image_tokenizer",
+        "vqgan",
+        "decoder",
+        "text_to_image",
+        "style",
+        "captioning",
+        "super_resolution",
+    )
+}
+FLAT = tyro.conf.arg(name="")
+"""Flags without a prefix."""
+
+
+def text_tokenizer(
+    options: Annotated[TextTokenizerOptions, FLAT],
+    recipe: Annotated[TextTokenizerRecipe, FLAT],
+    *,
+    json: bool = False,
+) -> None:
+    """Learn the pieces that texts are cut into.
+
+    Without --data it learns from the captions of the default data set, which makes the bundled text tokenizer.
+
+    Args:
+        options: files.
+        recipe: what is learnt from, and how many pieces.
+        json: print the result as JSON.
+    """
+    from cogview.runs.text_tokenizer import train_text_tokenizer
+
+    tokenizer = train_text_tokenizer(recipe, options)
+    facts = {"path": options.out, "num_pieces": tokenizer.num_pieces, "fingerprint": tokenizer.fingerprint}
+    print_result(
+        facts,
+        [f"{tokenizer.num_pieces} pieces, fingerprint {tokenizer.fingerprint}", str(options.out)],
+        json,
+    )
+
+
+def image_tokenizer(
+    options: Annotated[ImageTokenizerOptions, FLAT],
+    recipe: Annotated[ImageTokenizerRecipe, FLAT],
+    *,
+    json: bool = False,
+) -> None:
+    """Learn the codes that pictures are made of.
+
+    Args:
+        options: files and names.
+        recipe: shape and training.
+        json: print the result as JSON.
+    """
+    _train(recipe, options, json)
+
+
+def vqgan(
+    options: Annotated[VQGANOptions, FLAT],
+    recipe: Annotated[VQGANRecipe, FLAT],
+    *,
+    json: bool = False,
+) -> None:
+    """Learn the codes of one domain's pictures, against a discriminator.
+
+    Args:
+        options: files and names.
+        recipe: shape and training.
+        json: print the result as JSON.
+    """
+    _train(recipe, options, json)
+
+
+def decoder(
+    options: Annotated[DecoderOptions, FLAT],
+    recipe: Annotated[DecoderRecipe, FLAT],
+    *,
+    json: bool = False,
+) -> None:
+    """Learn to draw the codes of an image tokenizer sharper, and larger.
+
+    Encoder and codebook stay as they are, and so do all models and tokens that were made with them.
+
+    Args:
+        options: files and names.
+        recipe: shape and training.
+        json: print the result as JSON.
+    """
+    _train(recipe, options, json)
+
+
+def text_to_image(
+    options: Annotated[TextToImageOptions, FLAT],
+    recipe: Annotated[TextToImageRecipe, FLAT],
+    *,
+    json: bool = False,
+) -> None:
+    """Learn to write codes after pieces.
+
+    Args:
+        options: files and names.
+        recipe: shape and training.
+        json: print the result as JSON.
+    """
+    _train(recipe, options, json)
+
+
+def style(
+    options: Annotated[StyleOptions, FLAT],
+    recipe: Annotated[StyleRecipe, FLAT],
+    *,
+    json: bool = False,
+) -> None:
+    """Learn a style from some pictures of it, beside a model that draws already.
+
+    Args:
+        options: files and names.
+        recipe: shape and training.
+        json: print the result as JSON.
+    """
+    _train(recipe, options, json)
+
+
+def captioning(
+    options: Annotated[CaptioningOptions, FLAT],
+    recipe: Annotated[CaptioningRecipe, FLAT],
+    *,
+    json: bool = False,
+) -> None:
+    """Learn to write captions of pictures, beside a model that draws already.
+
+    Args:
+        options: files and names.
+        recipe: shape and training.
+        json: print the result as JSON.
+    """
+    _train(recipe, options, json)
+
+
+def super_resolution(
+    options: Annotated[SuperResolutionOptions, FLAT],
+    recipe: Annotated[SuperResolutionRecipe, FLAT],
+    *,
+    json: bool = False,
+) -> None:
+    """Learn to draw pictures at twice their rows and columns of codes, beside a model that draws already.
+
+    Args:
+        options: files and names.
+        recipe: shape and training.
+        json: print the result as JSON.
+    """
+    _train(recipe, options, json)
+
+
+def _train(recipe: "TrainingRecipe", options: TrainingOptions, as_json: bool) -> None:
+    """Train, and print what came of it."""
+    from cogview.runs.train import train
+
+    result = train(recipe, options)
+    if result is None:
+        return  # the first of several processes tells
+    summary = result.summary
+    facts: dict[str, Any] = {
+        "run": result.run,
+        "model": result.model,
+        "num_steps": summary.num_steps,
+        "seconds": round(summary.seconds, 1),
+        f"{summary.unit}_per_second": round(summary.items_per_second, 1),
+        "metrics": dict(summary.metrics),
+        "evaluation": result.evaluation,
+    }
+    shown = {
+        name: value for name, value in summary.metrics.items() if name.endswith(("loss", "nats", "psnr"))
+    }
+    lines = [
+        f"{summary.num_steps} steps in {summary.seconds:,.0f} s",
+        *(f"{name}: {value:.4f}" for name, value in shown.items()),
+        *(f"{split}: {_in_one_line(figures)}" for split, figures in result.evaluation.items()),
+        f"samples: {result.run / 'samples'}",
+        f"model: {result.model}",
+    ]
+    print_result(facts, lines, as_json)
+
+
+def _in_one_line(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:,.2f}" for name, value in figures.items())
