@@ -3,7 +3,7 @@
     python scripts/soften_attention.py MODEL OUT --factor 0.3
 
 Attention scores shrink by the square of the factor. It is for going on with a model whose attention has saturated, each
-token seeing one other, so that hardly a gradient comes through: see "Why nothing was bound" in the decisions log.
+token seeing one other, so that hardly a gradient comes through: see `docs/decisions/muon-weight-decay.md`.
 """
 
 from dataclasses import replace

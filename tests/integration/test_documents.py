@@ -21,6 +21,12 @@ from cogview.generation.model_folder import BUNDLED_FOLDER
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+LINKED = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(path for name in ("docs", "bench", "findings") for path in (ROOT / name).rglob("*.md")),
+    ]
+)
 SHORT = ["--training.num-steps", "2", "--training.batch-size", "2", "--training.log-every-steps", "1"]
 
 
@@ -35,6 +41,34 @@ def lines_of(page: Path) -> Iterator[list[str]]:
 def commands_of(page: Path) -> list[list[str]]:
     """Return the words after `cogview` of each of a page's commands."""
     return [words[1:] for words in lines_of(page) if words[0] in ("cogview", ".venv/bin/cogview")]
+
+
+def links_of(page: Path) -> list[str]:
+    """Return what a page's links point to, code left out."""
+    text = re.sub(r"```.*?```|`[^`\n]+`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.findall(r"\]\(([^)\s]+)\)", text)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_of_the_pages_resolves(page: Path) -> None:
+    for link in links_of(page):
+        name, _, anchor = link.partition("#")
+        if not name.startswith(("https:", "http:", "mailto:")):
+            target = page.parent / name if name else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors_of(target), link
+
+
+def test_the_index_of_decisions_lists_every_page_once() -> None:
+    folder = ROOT / "docs" / "decisions"
+    pages = sorted(path.name for path in folder.glob("*.md") if path.name != "README.md")
+    assert sorted(links_of(folder / "README.md")) == pages
 
 
 def test_the_pages_have_commands() -> None:

@@ -18,7 +18,7 @@ class VQGAN(Autoencoder):
     """A deep convolutional autoencoder around a codebook; with an adversary it keeps textures that blur otherwise.
 
     Differs from the usual way, PyTorch's own start: all that is added on the way starts at zero and the rest keeps the
-    size of what passes through, so that colours arrive at once. See "Where a VQGAN starts" in the decisions log.
+    size of what passes through, so that colours arrive at once. See `docs/decisions/vqgan-initialisation.md`.
 
     Args:
         config: shapes and training constants.

@@ -36,7 +36,7 @@ def bundled() -> StyleRecipe:
     Claim: draws things that the model knows in a style that it has not seen.
     Command: cogview train style bundled --data TOKENS --licence LICENCE --start-from START --out RUN
     Cost: 400 steps of 8 pictures, five minutes of a CPU core; START is a run of `bundled-start`.
-    Expected: see "The style ships" in the decisions log, and `bench/styles.py`.
+    Expected: see `docs/decisions/style-adapter.md` and `bench/styles.py`.
 
     Stopped early: in a trial, fewer things were recognised after 681 steps than after 200.
 

@@ -31,7 +31,7 @@ def bundled_start() -> TextToImageRecipe:
     Claim: a caption is told from the same one with its two things exchanged (`bench/binding.py`).
     Command: cogview train text-to-image bundled-start --data TOKENS --out RUN
     Cost: 52 minutes on 2 CPU cores with bfloat16, beside other work; four times that without.
-    Expected: the true caption is preferred in 100 % of 200 ("The bundled model from nothing" in the decisions log).
+    Expected: the true caption is preferred in 100 % of 200 (`docs/decisions/bundled-model-from-scratch.md`).
 
     Differs from the paper: as `bundled` does; and a sequence holds a quarter of a picture's codes, on average half of
     them hidden, so that much has to be taken from the text.
@@ -48,9 +48,9 @@ def bundled() -> TextToImageRecipe:
     Expected: see the model card in `src/cogview/bundled/README.md`.
 
     Differs from the paper: the embedding's gradient is not shrunk, since bfloat16 needs no loss scale; branches start
-    small, positions as rows and columns, and Muon turns the matrices ("Where the transformer starts" in the decisions
-    log); text weighs a tenth, a tenth of the texts is dropped and up to 15 % of a picture's codes are hidden ("Why
-    nothing was bound").
+    small, positions as rows and columns, and Muon turns the matrices (`docs/decisions/transformer-initialisation.md`);
+    text weighs a tenth, a tenth of the texts is dropped and up to 15 % of a picture's codes are hidden
+    (`docs/decisions/few-masked-codes.md`).
     """
     return TextToImageRecipe(
         # Compiled, the paper's formula is 1.1 times as fast on CPU as the fused kernel at this length.
@@ -173,8 +173,7 @@ def small() -> TextToImageRecipe:
 
     Differs from the paper: as `bundled` does, and it has the shape of the model that `bundled` makes, so that it can
     start from it. Three steps of five see few codes, where texts are learnt; then codes are mixed, less and less,
-    without which the model recites its pictures and does not look at the words ("From text to things" in the decisions
-    log).
+    without which the model recites its pictures and does not look at the words (`docs/decisions/mixed-codes.md`).
     """
     recipe = bundled()
     return replace(

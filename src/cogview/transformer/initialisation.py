@@ -1,8 +1,8 @@
 """Where the weights of a new transformer start.
 
 Differs from the paper, which draws all matrices from N(0, 0.02) and starts all norms at one: that is the default here
-too, but it is slow to learn from for a small model on a small budget. See "Where the transformer starts" in the
-decisions log for what was measured.
+too, but it is slow to learn from for a small model on a small budget. What was measured stands in
+`docs/decisions/transformer-initialisation.md`.
 """
 
 import math
