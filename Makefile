@@ -3,6 +3,7 @@
 # make test    run the tests
 # make lint    check format, lint, types and layers
 # make check   lint, then test
+# make wheel   build the wheel, and draw with it from an environment and a folder of its own
 # make clean   remove what the others made, pictures and runs excepted
 #
 # Each sets up what it needs in .venv, and again only when pyproject.toml or constraints.txt changed.
@@ -23,7 +24,7 @@ BIN := .venv/bin
 CODE := src tests bench scripts launch
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help demo serve test lint check clean
+.PHONY: help demo serve test lint check wheel clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -46,8 +47,17 @@ lint: .venv/ready-to-develop
 
 check: lint test
 
+# What users install: nothing of the checkout is seen, but for the pins of constraints.txt.
+wheel: .venv/ready-to-develop
+	rm -rf dist build .venv-wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --constraint constraints.txt $(PIP_FLAGS) dist/*.whl
+	cd dist && ../.venv-wheel/bin/cogview generate "a cat on a blue background" --num-candidates 1 --out drawn
+	rm -rf .venv-wheel build
+
 clean:
-	rm -rf .venv build dist src/cogview.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-wheel build dist src/cogview.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # setuptools is installed first and used as it is, so that the build, too, runs on the pinned version.
