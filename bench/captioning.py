@@ -34,7 +34,7 @@ from cogview.files import atomic_write_json
 from cogview.generation.pipeline import Pipeline
 from cogview.image.picture_reading import read_image
 from cogview.image.pixels import image_to_array
-from cogview.recipes import default_data
+from cogview.world.config import Style
 from cogview.world.objects import scene_objects
 from cogview.world.scenes import Scene
 from environment import RESULTS, describe
@@ -108,12 +108,16 @@ def telling(pipe: Pipeline, pictures: Path, split: str, num: int) -> dict[str, A
 
 
 def ranking(
-    pipe: Pipeline, backbone: EfficientNetLite0, pictures: Path, num: int, way: dict[str, float]
+    pipe: Pipeline,
+    backbone: EfficientNetLite0,
+    pictures: Path,
+    styles: Sequence[Style],
+    num: int,
+    way: dict[str, float],
 ) -> dict[str, Any]:
     """Return how far the best of 16 and a random one of them are from the true picture."""
     best: dict[str, list[float]] = {kind: [] for kind in DISTANCES}
     random: dict[str, list[float]] = {kind: [] for kind in DISTANCES}
-    styles = default_data.bundled().data.styles
     asked = [each for each in asked_scenes(pictures) if each.tells_style and each.scene.style in styles]
     for number, request in enumerate(asked[:num]):
         drawn = pipe.generate(request.text, NUM_CANDIDATES, keep=NUM_CANDIDATES, seed=100 * number, **way)
@@ -152,6 +156,7 @@ def main(
     adapter: Path | None = None,
     pictures: Path,
     model: Path | None = None,
+    model_styles: tuple[Style, ...] = ("twemoji", "fluent-flat"),
     num_pictures: int = 300,
     num_ranked: int = 200,
     out: str = "captioning",
@@ -162,6 +167,7 @@ def main(
         adapter: what was learnt: a run or its folder; the model's own captioner by default.
         pictures: a built default data set with drawings held back.
         model: a model or a run; the bundled one by default.
+        model_styles: those that the model draws without an adapter.
         num_pictures: of each split for naming and telling.
         num_ranked: captions for which candidates are ranked.
         out: name of the result.
@@ -181,7 +187,7 @@ def main(
         print(f"{name}: {mean:.1%} +- {half:.1%} of {found['num']}", flush=True)
     backbone = load_efficientnet(weights)
     for title, way in WAYS_TO_DRAW.items():
-        figures[title] = ranking(pipe, backbone, pictures, num_ranked, way)
+        figures[title] = ranking(pipe, backbone, pictures, model_styles, num_ranked, way)
         for kind in DISTANCES:
             told = (f"{name} {mean:.3f} +- {half:.3f}" for name, (mean, half) in figures[title][kind].items())
             print(f"{title}, {kind} distance: {', '.join(told)}", flush=True)
