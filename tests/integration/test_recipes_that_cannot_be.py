@@ -1,10 +1,12 @@
 """A recipe whose numbers contradict each other is refused before anything is read or written."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 
+from cogview.data.config import ThinningConfig
 from cogview.errors import UsageError
 from cogview.image.adversary import PatchDiscriminator
 from cogview.image.config import LEAST_PATCHES
@@ -12,11 +14,21 @@ from cogview.recipes import image_tokenizer, text_to_image, vqgan
 from cogview.recipes.config import FewCodesFirstConfig
 
 
-@pytest.mark.parametrize("name", ["dropped_texts", "mixed_codes", "mixed_codes_at_end", "masked_codes"])
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        (ThinningConfig(), "dropped_texts"),
+        (ThinningConfig(), "masked_codes"),
+        (text_to_image.tiny(), "mixed_codes"),
+        (text_to_image.tiny(), "mixed_codes_at_end"),
+    ],
+)
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_texts_are_dropped_and_codes_mixed_and_masked_by_a_share(name: str, share: float) -> None:
+def test_texts_are_dropped_and_codes_mixed_and_masked_by_a_share(
+    settings: Any, name: str, share: float
+) -> None:
     with pytest.raises(UsageError, match=f"{name} must be a share"):
-        dataclasses.replace(text_to_image.tiny(), **{name: share})
+        dataclasses.replace(settings, **{name: share})
 
 
 @pytest.mark.parametrize("name", ["fraction", "masked_codes"])

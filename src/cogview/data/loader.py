@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int64
 
+from cogview.data.config import ThinningConfig
 from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
 from cogview.sequence.template import PairTemplate, TokenBatch
@@ -337,13 +338,17 @@ def fading(first: float, last: float, start_step: int, num_steps: int) -> Callab
 def thinned(
     batches: BatchSource,
     seed: int,
-    masked_codes: float,
-    kept_codes: int | None,
-    weight_of_changes: float = 1.0,
+    thinning: ThinningConfig,
 ) -> BatchSource:
-    """Return batches with codes hidden, up to a share, and all but a few left out, where a recipe says so."""
-    if masked_codes:
-        batches = MaskedCodeBatches(batches, masked_codes, seed)
-    if kept_codes is not None:
-        batches = FewCodeBatches(batches, kept_codes, seed, weight_of_changes)
+    """Mask codes of batches, and keep but a few of them, where a recipe says so; texts are dropped before.
+
+    Args:
+        batches: of whole pictures.
+        seed: of what is masked and kept.
+        thinning: how much.
+    """
+    if thinning.masked_codes:
+        batches = MaskedCodeBatches(batches, thinning.masked_codes, seed)
+    if thinning.kept_codes is not None:
+        batches = FewCodeBatches(batches, thinning.kept_codes, seed, thinning.weight_of_changes)
     return batches

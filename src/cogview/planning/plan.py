@@ -61,7 +61,9 @@ def plan_run(
         "device": dataclasses.asdict(device),
         "num_devices": num_devices,
         "training": _training(recipe, config, template, device, num_devices, mfu),
-        "generation": _generation(config, template, device, dtype, recipe.dropped_texts > 0, batch, cache),
+        "generation": _generation(
+            config, template, device, dtype, recipe.thinning.dropped_texts > 0, batch, cache
+        ),
     }
 
 

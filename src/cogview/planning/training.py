@@ -288,14 +288,14 @@ def training_template(recipe: TextToImageRecipe, template: TextToImageTemplate) 
     Raises:
         UsageError: a picture has not so many.
     """
-    if recipe.kept_codes is None:
+    if recipe.thinning.kept_codes is None:
         return template
-    if not 1 <= recipe.kept_codes <= template.num_codes_per_image:
+    if not 1 <= recipe.thinning.kept_codes <= template.num_codes_per_image:
         raise UsageError(
             f"kept_codes must be between 1 and the {template.num_codes_per_image} codes of a picture, got "
-            f"{recipe.kept_codes}"
+            f"{recipe.thinning.kept_codes}"
         )
-    return replace(template, grid_rows=1, grid_columns=recipe.kept_codes)
+    return replace(template, grid_rows=1, grid_columns=recipe.thinning.kept_codes)
 
 
 def work_of_a_sequence(

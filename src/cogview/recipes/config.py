@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from cogview.data.config import ThinningConfig, check_share
 from cogview.errors import UsageError
 from cogview.image.config import LEAST_PATCHES, AutoencoderConfig, VQGANConfig, VQVAEConfig
 from cogview.image.decoder_config import DecoderConfig
@@ -167,7 +168,8 @@ class FewCodesFirstConfig:
     masked_codes: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_shares(self, "fraction", "masked_codes", prefix="few_codes_first.")
+        for name in ("fraction", "masked_codes"):
+            check_share(f"few_codes_first.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,19 +183,13 @@ class TextToImageRecipe:
         max_text_pieces: longer texts are clipped and counted.
         image_positions: position of the first code: right after the text, as in the paper, or at a fixed place.
         token_loss: weights and normaliser of the loss.
-        dropped_texts: the share of sequences that are learnt without their text, so that the model can also draw
-            whatever there is: what guidance compares with. Beyond the paper, off by default.
+        thinning: what sequences leave out.
         mixed_codes: the largest share of a picture's codes that are read as another picture's while training, so that
             the text is looked at; see `cogview.data.loader.MixedCodeBatches`. Beyond the paper, off by default.
         mixed_codes_at_end: what that share has become, evenly, at the last step; the same by default.
-        masked_codes: the largest share of a picture's codes that are read as [MASK] while training; see
-            `cogview.data.loader.MaskedCodeBatches`. Beyond the paper, off by default.
-        kept_codes: codes of a picture that a sequence holds while training, drawn anew each time: texts are learnt fast
-            from few; see `cogview.data.loader.FewCodeBatches`. Beyond the paper; all by default.
-        weight_of_changes: how much rather one of them is a code that differs from the one before it.
         text_case: how the model will read capitals: as they are written, or, where a word is not known so, in the
             spelling that its captions most often had.
-        few_codes_first: whether and how the run begins with few codes, before what the four above say.
+        few_codes_first: whether and how the run begins with few codes, before what `thinning` says.
         training: how it is trained.
         made_for: the tokens that the recipe has in mind; nothing is trained by it.
 
@@ -205,12 +201,9 @@ class TextToImageRecipe:
     max_text_pieces: int
     image_positions: Literal["after_text", "fixed"]
     token_loss: TokenLossConfig
-    dropped_texts: float = 0.0
+    thinning: Annotated[ThinningConfig, tyro.conf.arg(name="")] = field(default_factory=ThinningConfig)
     mixed_codes: float = 0.0
     mixed_codes_at_end: float | None = None
-    masked_codes: float = 0.0
-    kept_codes: int | None = None
-    weight_of_changes: float = 1.0
     text_case: TextCase = "as_written"
     few_codes_first: FewCodesFirstConfig = field(default_factory=FewCodesFirstConfig)
     training: TrainingConfig
@@ -223,21 +216,14 @@ class TextToImageRecipe:
                 "initialisation.positions rows_and_columns needs image_positions fixed: after a text of any length, "
                 f"a position is that of many rows and columns; got {self.image_positions}"
             )
-        _check_shares(self, "dropped_texts", "mixed_codes", "masked_codes")
+        check_share("mixed_codes", self.mixed_codes)
         if self.mixed_codes_at_end is not None:
-            _check_shares(self, "mixed_codes_at_end")
+            check_share("mixed_codes_at_end", self.mixed_codes_at_end)
         if (self.mixed_codes or self.mixed_codes_at_end) and self.training.batch_size < 2:
             raise UsageError(
                 f"mixed_codes takes codes of the batch's other pictures, and training.batch_size is "
                 f"{self.training.batch_size}: give 2 or more, or mixed_codes 0"
             )
-
-
-def _check_shares(recipe: object, *names: str, prefix: str = "") -> None:
-    """Refuse shares that are none."""
-    for name in names:
-        if not 0 <= getattr(recipe, name) <= 1:
-            raise UsageError(f"{prefix}{name} must be a share of 0 to 1, got {getattr(recipe, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,27 +251,16 @@ class StyleRecipe(FinetuneRecipe):
     """Text to image in one style.
 
     Args:
-        dropped_texts: the share of sequences that are learnt without their text, as in `TextToImageRecipe`.
-        masked_codes: the largest share of a picture's codes that are read as [MASK] while training, as there.
+        thinning: what sequences leave out.
         trains_words: whether an adapter has its own rows of the embedding for the pieces of the texts that it learns
             from. Words that the base never saw need it: all their rows have drifted the same way and are hardly to be
             told apart. It overrides `adapter.token_rows`.
-        kept_codes: codes of a picture that a sequence holds while training, drawn anew each time; all by default. See
-            `cogview.data.loader.FewCodeBatches`.
-        weight_of_changes: how much rather one of them is a code that differs from the one before it.
 
     Paper: 3.3.
     """
 
-    dropped_texts: float = 0.0
-    masked_codes: float = 0.0
+    thinning: Annotated[ThinningConfig, tyro.conf.arg(name="")] = field(default_factory=ThinningConfig)
     trains_words: bool = False
-    kept_codes: int | None = None
-    weight_of_changes: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse shares that are none."""
-        _check_shares(self, "dropped_texts", "masked_codes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,26 +286,19 @@ class SuperResolutionRecipe(FinetuneRecipe):
     Args:
         high_positions: where the positions of the high codes start; see `SuperResolutionTemplate`.
         window_share: the share of sequences that are windows of larger pictures, where there are such.
-        dropped_texts: the share of sequences that are learnt without their text, as in `TextToImageRecipe`.
-        masked_codes: the largest share of the high codes that are read as [MASK] while training, as there. High codes
-            foretell each other, and where they are hidden the low ones have to be read. Beyond the paper.
-        kept_codes: high codes that a sequence holds while training, drawn anew each time; all by default. See
-            `cogview.data.loader.FewCodeBatches`.
-        weight_of_changes: how much rather one of them is a code that differs from the one before it.
+        thinning: what sequences leave out of the high codes: these foretell each other, and where they are masked the
+            low ones have to be read.
 
     Paper: 3.1.
     """
 
     high_positions: Literal["restart", "after_low"] = "restart"
     window_share: float = 0.5
-    dropped_texts: float = 0.0
-    masked_codes: float = 0.0
-    kept_codes: int | None = None
-    weight_of_changes: float = 1.0
+    thinning: Annotated[ThinningConfig, tyro.conf.arg(name="")] = field(default_factory=ThinningConfig)
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none."""
-        _check_shares(self, "window_share", "dropped_texts", "masked_codes")
+        """Refuse a share that is none."""
+        check_share("window_share", self.window_share)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,12 +60,14 @@ def train_style(recipe: StyleRecipe, options: StyleOptions) -> TrainingResult | 
         rows = tuple(first + piece for piece in shards.used_pieces().tolist())
         recipe = dataclasses.replace(recipe, adapter=dataclasses.replace(recipe.adapter, token_rows=rows))
     training = recipe.training
-    whole = TokenBatches(shards, model.template, training.seed, training.batch_size, recipe.dropped_texts)
+    whole = TokenBatches(
+        shards, model.template, training.seed, training.batch_size, recipe.thinning.dropped_texts
+    )
     return finetune(
         recipe,
         model,
         "style",
-        thinned(whole, training.seed, recipe.masked_codes, recipe.kept_codes, recipe.weight_of_changes),
+        thinned(whole, training.seed, recipe.thinning),
         options,
         words=shards.words,
         card=finetune_card(
@@ -79,10 +81,7 @@ def train_style(recipe: StyleRecipe, options: StyleOptions) -> TrainingResult | 
         ),
         facts={
             "style": style,
-            "dropped_texts": recipe.dropped_texts,
-            "masked_codes": recipe.masked_codes,
-            "kept_codes": recipe.kept_codes,
-            "weight_of_changes": recipe.weight_of_changes,
+            **dataclasses.asdict(recipe.thinning),
             "num_pairs": len(shards),
             "tokens": shards.fingerprint,
         },

@@ -60,7 +60,7 @@ def train_super_resolution(
         recipe.training.batch_size,
         windows=None if largest is None else MagnifiedShards(low=large, high=largest),
         window_share=recipe.window_share,
-        dropped_texts=recipe.dropped_texts,
+        dropped_texts=recipe.thinning.dropped_texts,
     )
     positions = None
     if recipe.high_positions == "after_low":
@@ -80,9 +80,7 @@ def train_super_resolution(
         recipe,
         model,
         "super-resolution",
-        thinned(
-            batches, recipe.training.seed, recipe.masked_codes, recipe.kept_codes, recipe.weight_of_changes
-        ),
+        thinned(batches, recipe.training.seed, recipe.thinning),
         options,
         positions=positions,
         words=large.words,
@@ -98,10 +96,7 @@ def train_super_resolution(
         ),
         facts={
             "window_share": recipe.window_share,
-            "dropped_texts": recipe.dropped_texts,
-            "masked_codes": recipe.masked_codes,
-            "kept_codes": recipe.kept_codes,
-            "weight_of_changes": recipe.weight_of_changes,
+            **dataclasses.asdict(recipe.thinning),
             "num_pairs": len(pairs),
             "tokens": large.fingerprint,
             "low_tokens": small.fingerprint,

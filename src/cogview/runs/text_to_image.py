@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cogview.data.config import ThinningConfig
 from cogview.data.loader import (
     BatchSource,
     MixedCodeBatches,
@@ -86,7 +87,7 @@ def train_text_to_image(recipe: TextToImageRecipe, options: TextToImageOptions) 
     def whole_pictures(tokens: TokenShards, dropped_texts: float = 0.0) -> TokenBatches:
         return TokenBatches(tokens, model.template, seed, recipe.training.batch_size, dropped_texts)
 
-    read = _batches(recipe, whole_pictures(shards, recipe.dropped_texts))
+    read = _batches(recipe, whole_pictures(shards, recipe.thinning.dropped_texts))
     # Of several processes each trains its part of a transformer; the model gets the whole of it to draw and to export.
     alone = Ranks.from_environment(os.environ).num_ranks == 1
     trained = model.transformer if alone else copy.deepcopy(model.transformer)
@@ -112,11 +113,8 @@ def train_text_to_image(recipe: TextToImageRecipe, options: TextToImageOptions) 
             "start_from": source and sha256_of(source / "model.safetensors"),
             "template": model.template,
             "token_loss": recipe.token_loss,
-            "dropped_texts": recipe.dropped_texts,
+            **dataclasses.asdict(recipe.thinning),
             "mixed_codes": recipe.mixed_codes,
-            "masked_codes": recipe.masked_codes,
-            "kept_codes": recipe.kept_codes,
-            "weight_of_changes": recipe.weight_of_changes,
             "mixed_codes_at_end": recipe.mixed_codes_at_end,
             "few_codes_first": recipe.few_codes_first,
             "text_tokenizer": shards.text_tokenizer,
@@ -148,12 +146,13 @@ def _batches(recipe: TextToImageRecipe, whole: TokenBatches) -> BatchSource:
     last = recipe.mixed_codes if recipe.mixed_codes_at_end is None else recipe.mixed_codes_at_end
     if recipe.mixed_codes or last:
         read = MixedCodeBatches(read, fading(recipe.mixed_codes, last, num_first_steps, num_steps), seed)
-    read = thinned(read, seed, recipe.masked_codes, recipe.kept_codes, recipe.weight_of_changes)
+    read = thinned(read, seed, recipe.thinning)
     if not num_first_steps:
         return read
     # As many codes a step as of whole pictures: a step then costs much the same.
     num_pictures = recipe.training.batch_size * max(1, whole.template.num_codes_per_image // start.kept_codes)
-    first = thinned(whole.of_size(num_pictures), seed, start.masked_codes, start.kept_codes)
+    few = ThinningConfig(masked_codes=start.masked_codes, kept_codes=start.kept_codes)
+    first = thinned(whole.of_size(num_pictures), seed, few)
     return TwoPhaseBatches(first, read, num_first_steps)
 
 
@@ -212,7 +211,7 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
         template=template,
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
-        guidance=GUIDANCE if recipe.dropped_texts else 1.0,
+        guidance=GUIDANCE if recipe.thinning.dropped_texts else 1.0,
         words=shards.words,
         text_case=recipe.text_case,
     )
