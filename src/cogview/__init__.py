@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from cogview.generation.pipeline import Pipeline
     from cogview.generation.previews import PreviewOptions
     from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
+    from cogview.runs.evaluate import evaluate
+    from cogview.runs.evaluation import EvaluationResult
+    from cogview.runs.evaluation_options import (
+        AnswersOptions,
+        AttentionEvaluationOptions,
+        CompositionEvaluationOptions,
+        ModelEvaluationOptions,
+        QuestionnaireOptions,
+        TextToImageEvaluationOptions,
+        TokenizerEvaluationOptions,
+    )
     from cogview.runs.train import train
     from cogview.runs.training import TrainingResult
     from cogview.runs.training_options import (
@@ -38,54 +49,72 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AnswersOptions",
+    "AttentionEvaluationOptions",
     "CaptioningOptions",
     "CogViewError",
+    "CompositionEvaluationOptions",
     "DecoderOptions",
+    "EvaluationResult",
     "GeneratedImage",
     "ImageTokenizer",
     "ImageTokenizerOptions",
+    "ModelEvaluationOptions",
     "PictureDone",
     "PicturePreview",
     "Pipeline",
     "PreviewOptions",
+    "QuestionnaireOptions",
     "StyleOptions",
     "SuperResolutionOptions",
+    "TextToImageEvaluationOptions",
     "TextToImageOptions",
     "TextToImageTemplate",
     "TextTokenizer",
+    "TokenizerEvaluationOptions",
     "TrainingResult",
     "Transformer",
     "TransformerConfig",
     "UsageError",
     "VQGANOptions",
     "Vocabulary",
+    "evaluate",
     "load",
     "load_image_tokenizer",
     "train",
 ]
 
 _HOMES = {
+    "AnswersOptions": "runs.evaluation_options",
+    "AttentionEvaluationOptions": "runs.evaluation_options",
     "CaptioningOptions": "runs.training_options",
     "CogViewError": "errors",
+    "CompositionEvaluationOptions": "runs.evaluation_options",
     "DecoderOptions": "runs.training_options",
+    "EvaluationResult": "runs.evaluation",
     "GeneratedImage": "generation.picture_events",
     "ImageTokenizer": "image.tokenizer",
     "ImageTokenizerOptions": "runs.training_options",
+    "ModelEvaluationOptions": "runs.evaluation_options",
     "PictureDone": "generation.picture_events",
     "PicturePreview": "generation.picture_events",
     "Pipeline": "generation.pipeline",
     "PreviewOptions": "generation.previews",
+    "QuestionnaireOptions": "runs.evaluation_options",
     "StyleOptions": "runs.training_options",
     "SuperResolutionOptions": "runs.training_options",
+    "TextToImageEvaluationOptions": "runs.evaluation_options",
     "TextToImageOptions": "runs.training_options",
     "TextToImageTemplate": "sequence.template",
     "TextTokenizer": "text.tokenizer",
+    "TokenizerEvaluationOptions": "runs.evaluation_options",
     "TrainingResult": "runs.training",
     "Transformer": "transformer.model",
     "TransformerConfig": "transformer.config",
     "UsageError": "errors",
     "VQGANOptions": "runs.training_options",
     "Vocabulary": "sequence.vocabulary",
+    "evaluate": "runs.evaluate",
     "load": "generation.loading",
     "load_image_tokenizer": "image.tokenizer",
     "train": "runs.train",

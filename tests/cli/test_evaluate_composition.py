@@ -12,15 +12,15 @@ from PIL import Image
 from tests.tiny import tiny_model
 
 import cogview
-from cogview.cli.evaluation_draws import Draws
 from cogview.cli.main import main
-from cogview.evaluation import composition
 from cogview.evaluation.composition import PARTS, asked_scenes, judge
 from cogview.evaluation.scene_reader import SceneReader
 from cogview.generation.parts import TaskModel
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.pretrained import save_pretrained
 from cogview.image.picture_reading import read_image
+from cogview.runs import evaluate_composition
+from cogview.runs.evaluation_draws import Draws
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.config import AdapterConfig
 from scene_pictures import scene_folder
@@ -125,7 +125,7 @@ def test_pictures_without_fault_are_all_right_and_nothing_is_drawn_twice(
             yield read_image(home / "pictures" / draws.asked[caption].picture.name)
 
     monkeypatch.setattr(Draws, "pictures", real)
-    monkeypatch.setattr(composition, "redrawn", lambda _, picture: picture)
+    monkeypatch.setattr(evaluate_composition, "redrawn", lambda _, picture: picture)
     assert call(*words(home, out)) == 0
     said = capsys.readouterr()
     assert "The checker is valid: all right on 100.0% of the real pictures" in said.out

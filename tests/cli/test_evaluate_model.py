@@ -14,14 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from cogview.cli import checkpoint_figures, evaluation_figures
 from cogview.cli.main import main
 from cogview.evaluation.backbone import Features
-from cogview.evaluation.caption_set import CaptionSet
 from cogview.generation.loading import load
 from cogview.generation.parts import TaskModel
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.pretrained import save_pretrained
+from cogview.runs import checkpoint_figures, evaluate_text_to_image
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.config import AdapterConfig
 from scene_pictures import scene_folder
@@ -119,7 +118,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def small_eyes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a network of no weights see."""
-    monkeypatch.setattr(evaluation_figures, "open_backbone", lambda *_: (Eye(), {"name": "eye"}))
+    monkeypatch.setattr(evaluate_text_to_image, "open_backbone", lambda *_: (Eye(), {"name": "eye"}))
     monkeypatch.setattr(checkpoint_figures, "find_weights", lambda: None)
 
 
@@ -221,7 +220,7 @@ def test_a_run_with_pictures_has_all_figures(
     assert len(report["lacking"]) == 1  # the composition
     # Once the pictures are measured, the same comes of what is kept.
     refuse_drawing(monkeypatch)
-    monkeypatch.setattr(checkpoint_figures, "evaluate_reconstruction", None)
+    monkeypatch.setattr(checkpoint_figures, "evaluate_with_grid", None)
     (tmp_path / "out" / "composition").mkdir()
     request = {"request": {"transformer": report["samples"]["transformer"]}, "share": 0.5}
     (tmp_path / "out" / "composition" / "composition.json").write_text(json.dumps(request))
@@ -240,11 +239,12 @@ def test_a_run_with_pictures_has_all_figures(
 def test_scenes_add_the_composition_score(home: Path, tmp_path: Path) -> None:
     scene_folder(tmp_path / "scenes", 16, 16)
     words = ["--model", home / "mute", "--scenes", tmp_path / "scenes", "--num-captions", 12]
+    words += ["--top-p", 0.9]
     assert call(home, tmp_path / "out", *words) == 0
     report, page = made(tmp_path / "out")
     found = json.loads((tmp_path / "out" / "composition" / "composition.json").read_text())
     assert report["composition"]["figures"] == found
-    assert found["request"]["num_captions"] == 12
+    assert (found["request"]["num_captions"], found["request"]["top_p"]) == (12, 0.9)
     assert page.rows["composition"]
     assert not any("--scenes" in line for line in report["lacking"])
 
@@ -329,23 +329,3 @@ def test_samples_and_figures_of_something_else_are_refused(
         path.write_text(content)
         assert call(home, tmp_path / "out", "--model", home / "mute") == exit_code
         assert said in capsys.readouterr().err
-
-
-def test_the_tokenizer_is_measured_anew_where_a_picture_has_other_bytes(home: Path, tmp_path: Path) -> None:
-    for number, color in enumerate(("red", "green")):
-        Image.new("RGB", (16, 16), color).save(tmp_path / f"{number}.png")
-        (tmp_path / f"{number}.txt").write_text("a colour")
-    checkpoint = checkpoint_figures.Checkpoint(str(home / "mute"), "cpu", None)
-
-    def measured(pictures: Path | None) -> dict[str, Any] | None:
-        real = CaptionSet(pictures) if pictures else None
-        return checkpoint_figures.measure_tokenizer(checkpoint, real, tmp_path / "kept", 2, 0)[0]
-
-    first = measured(tmp_path)
-    assert measured(tmp_path) == measured(None) == first
-    Image.new("RGB", (16, 16), "blue").save(tmp_path / "1.png")
-    second = measured(tmp_path)
-    assert first is not None
-    assert second is not None
-    assert second["figures"] != first["figures"]
-    assert measured(None) == second

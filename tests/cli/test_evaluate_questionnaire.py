@@ -14,8 +14,8 @@ import pytest
 from command import MAIN
 
 from cogview.cli.main import main
-from cogview.evaluation.questionnaire import charts
 from cogview.evaluation.questionnaire.folder import read_questionnaire
+from cogview.runs import questionnaire
 from questionnaire_folder import CAPTIONS, COLOURS, questionnaire_in, record_of, systems_in
 
 
@@ -65,7 +65,7 @@ def test_without_matplotlib_figures_are_told(
 ) -> None:
     asked = questionnaire_in(tmp_path)
     (asked.folder / "answers.jsonl").write_text(json.dumps(record_of(asked)) + "\n")
-    monkeypatch.setattr(charts, "draw_charts", lambda figures, path: False)
+    monkeypatch.setattr(questionnaire, "draw_charts", lambda figures, path: False)
     assert call("answers", asked.folder, "--json") == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["charts"] is None

@@ -13,13 +13,13 @@ from PIL import Image
 from tests.tiny import CAPTIONS, tiny_model
 
 import cogview
-from cogview.cli import evaluation_draws, evaluation_figures
 from cogview.cli.main import main
 from cogview.evaluation.backbone import Features
 from cogview.evaluation.caption_set import CaptionSet
 from cogview.generation.parts import TaskModel
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.pretrained import save_pretrained
+from cogview.runs import evaluate_text_to_image, evaluation_draws
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.config import AdapterConfig
 
@@ -62,7 +62,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make parts of 8 captions, and let a network of no weights see."""
     monkeypatch.setattr(evaluation_draws, "_PICTURES_PER_PART", 16)
-    monkeypatch.setattr(evaluation_figures, "open_backbone", lambda *_: (Eye(), {"name": "eye"}))
+    monkeypatch.setattr(evaluate_text_to_image, "open_backbone", lambda *_: (Eye(), {"name": "eye"}))
 
 
 def words(home: Path, out: Path, *more: object) -> list[str]:
@@ -172,7 +172,7 @@ def test_another_judge_chooses_beside_caploss(
         def __call__(self, text: str, pictures: list[Image.Image]) -> np.ndarray:
             return np.array([np.asarray(each).mean() for each in pictures])
 
-    monkeypatch.setattr("cogview.evaluation.clip.load_clip", lambda *_: Brightness())
+    monkeypatch.setattr(evaluate_text_to_image, "load_clip", lambda *_: Brightness())
     (tmp_path / "clip.pt").write_bytes(b"weights")
     more = ("--clip", "ViT-B-32", "--clip-weights", tmp_path / "clip.pt", "--model", home / "mute")
     result = result_of(capsys, *words(home, tmp_path / "run", *more))
@@ -187,7 +187,7 @@ def test_another_judge_chooses_beside_caploss(
             return -super().__call__(text, pictures)
 
     # The same file for another architecture is another judge.
-    monkeypatch.setattr("cogview.evaluation.clip.load_clip", lambda *_: Darkness())
+    monkeypatch.setattr(evaluate_text_to_image, "load_clip", lambda *_: Darkness())
     dark = result_of(capsys, *words(home, tmp_path / "run", "--clip", "ViT-B-32-quickgelu", *more[2:]))
     assert dark["figures"] != result["figures"]
 

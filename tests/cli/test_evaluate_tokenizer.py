@@ -11,7 +11,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from cogview.cli.main import main
-from cogview.evaluation import efficientnet
+from cogview.evaluation.efficientnet import EfficientNetLite0
+from cogview.runs import evaluate_tokenizer
 from tiny import packaged_weights, tiny_image_tokenizer
 
 
@@ -42,7 +43,7 @@ def call(*words: object) -> int:
 def test_figures_and_a_grid_come_of_it(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_file(packaged_weights(efficientnet.EfficientNetLite0()), tmp_path / "weights.safetensors")
+    save_file(packaged_weights(EfficientNetLite0()), tmp_path / "weights.safetensors")
     words = [pictures, "--image-tokenizer", tmp_path / "tokenizer", "--size-pixels", 16]
     words += ["--backbone", tmp_path / "weights.safetensors", "--grid", tmp_path / "new" / "grid.png"]
     assert call(*words, "--json") == 0
@@ -67,7 +68,7 @@ def test_figures_and_a_grid_come_of_it(
 def test_without_a_network_that_sees_the_rest_is_measured(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(efficientnet, "find_weights", lambda: None)
+    monkeypatch.setattr(evaluate_tokenizer, "find_weights", lambda: None)
     monkeypatch.chdir(tmp_path)
     words = ["pictures", "--image-tokenizer", "tokenizer", "--size-pixels", 16, "--split", "held-out"]
     assert call(*words, "--max-pictures", 1, "--json") == 0
@@ -88,7 +89,7 @@ def test_without_a_network_that_sees_the_rest_is_measured(
 def test_what_is_wrong_is_one_line_and_writes_nothing(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(efficientnet, "find_weights", lambda: None)
+    monkeypatch.setattr(evaluate_tokenizer, "find_weights", lambda: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     torch.save({"other": torch.ones(1)}, tmp_path / "other.pth")

@@ -17,6 +17,7 @@ from cogview.cli import main as command
 from cogview.cli.main import VERBS, main
 from cogview.cli.recipes import recipes_of
 from cogview.errors import CogViewError, UsageError
+from cogview.runs.environment import REQUIRED_PACKAGES
 
 RECIPES = {
     "data build": "cogview.recipes.default_data",
@@ -211,7 +212,7 @@ def test_the_doctor_reports_to_people_and_programs(capsys: pytest.CaptureFixture
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["devices"]["cpu"]["threads"] >= 1
-    assert set(report["packages"]) == set(doctor.REQUIRED_PACKAGES)
+    assert set(report["packages"]) == set(REQUIRED_PACKAGES)
 
 
 def test_the_doctor_knows_every_package_and_extra(tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_the_doctor_knows_every_package_and_extra(tmp_path: Path) -> None:
 
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     names = {requirement.split(">=")[0] for requirement in project["dependencies"]}
-    assert names == set(doctor.REQUIRED_PACKAGES)
+    assert names == set(REQUIRED_PACKAGES)
     extras = {
         extra: tuple(requirement.split(">=")[0] for requirement in requirements)
         for extra, requirements in project["optional-dependencies"].items()

@@ -57,9 +57,10 @@ def run(
         json: print the result as JSON.
     """
     import cogview
-    from cogview.cli.told_pictures import ToldPictures, take_adapter
+    from cogview.cli.told_pictures import ToldPictures
     from cogview.generation.options import CaptionOptions
     from cogview.generation.pictures import codes_of
+    from cogview.runs.chosen_adapters import take_adapter
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "captioner", captioner)

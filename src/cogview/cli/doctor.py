@@ -1,20 +1,14 @@
 """`cogview doctor`: what is installed here and what works, for oneself or for a report of a problem."""
 
 import os
-import platform
 import shutil
 import sysconfig
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from cogview.cli.report import print_result
 from cogview.errors import CogViewError
 
-REQUIRED_PACKAGES = (
-    *("torch", "numpy", "pillow", "sentencepiece", "safetensors"),
-    *("huggingface_hub", "jaxtyping", "tyro", "tqdm"),
-)
 EXTRAS = {
     "data": (("resvg-py",), "cogview data build"),
     "track": (("tensorboard",), "TensorBoard curves of training"),
@@ -36,62 +30,19 @@ def run(*, json: bool = False) -> None:
     Args:
         json: print the result as JSON.
     """
+    from cogview.runs.environment import environment, version_of
+
     result = {
         **environment(),
         "compiler": _compiler(),
         "bundled_model": _bundled_model(),
         "chinese_captions": _chinese_captions(),
         "extras": {
-            extra: {"installed": all(_version_of(name) for name in names), "for": purpose, "packages": names}
+            extra: {"installed": all(version_of(name) for name in names), "for": purpose, "packages": names}
             for extra, (names, purpose) in EXTRAS.items()
         },
     }
     print_result(result, _lines(result), json)
-
-
-def environment() -> dict[str, Any]:
-    """Return what a figure depends on beside the code: versions, system and devices."""
-    import torch
-
-    return {
-        "cogview": _version_of("cogview"),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "packages": {name: _version_of(name) for name in REQUIRED_PACKAGES},
-        "devices": {
-            "cpu": _cpu(),
-            **{
-                f"cuda:{index}": {
-                    "name": torch.cuda.get_device_name(index),
-                    "memory_gib": round(torch.cuda.get_device_properties(index).total_memory / 2**30, 1),
-                    "bfloat16": torch.cuda.is_bf16_supported(),
-                }
-                for index in range(torch.cuda.device_count())
-            },
-        },
-    }
-
-
-def _version_of(package: str) -> str | None:
-    """Return an installed package's version, or None."""
-    try:
-        return version(package.partition("[")[0])
-    except PackageNotFoundError:
-        return None
-
-
-def _cpu() -> dict[str, Any]:
-    """Return what matters of the CPU for speed."""
-    import torch
-
-    from cogview.training.precision import computes_bfloat16
-
-    return {
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "kernels": torch.backends.cpu.get_cpu_capability(),
-        "bfloat16": computes_bfloat16(torch.device("cpu")),
-    }
 
 
 def _compiler() -> dict[str, Any]:

@@ -114,10 +114,11 @@ def run(
         import torch
 
         import cogview
-        from cogview.cli.told_pictures import take_adapter, tell_decoded, weights_of
+        from cogview.cli.told_pictures import tell_decoded
         from cogview.generation.options import PictureOptions
         from cogview.generation.picture_task import PictureTask
         from cogview.generation.previews import PreviewOptions
+        from cogview.runs.chosen_adapters import take_adapter, weights_of
 
         options = PictureOptions(
             temperature=temperature,

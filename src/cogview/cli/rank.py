@@ -41,8 +41,9 @@ def run(
         raise UsageError("the text is empty; say what the pictures are to show")
     text = text.encode(errors="replace").decode()
     import cogview
-    from cogview.cli.told_pictures import ToldPictures, take_adapter
+    from cogview.cli.told_pictures import ToldPictures
     from cogview.generation.pictures import codes_of
+    from cogview.runs.chosen_adapters import take_adapter
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "captioner", captioner)

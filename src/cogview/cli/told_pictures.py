@@ -1,4 +1,4 @@
-"""What the verbs that look at pictures share: the adapter they look with, and the codes of the pictures."""
+"""What the verbs that look at pictures share: the codes of the pictures."""
 
 import sys
 import warnings
@@ -12,47 +12,8 @@ from cogview.runs.progress_bar import progress_bar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cogview.generation.model_folder import TaskName
     from cogview.generation.pipeline import Pipeline
     from cogview.sequence.template import Codes
-
-TASKS: dict[str, tuple["TaskName", ...]] = {
-    "adapter": ("style", "text-to-image"),
-    "captioner": ("captioning",),
-    "magnifier": ("super-resolution",),
-}
-"""Options that name adapters, and the tasks that these are for."""
-
-
-def take_adapter(pipeline: "Pipeline", option: str, given: str | None) -> str | None:
-    """Return the name of an adapter that is named or given as a path; it is added in the latter case.
-
-    Args:
-        pipeline: the model.
-        option: one of `TASKS`.
-        given: what the option says; None to leave the choice to the pipeline.
-
-    Raises:
-        UsageError: it is an adapter for another task, or nothing.
-    """
-    if given is None:
-        return None
-    name = given if given in pipeline.adapters else f"given-{option}"
-    is_new = name != given
-    if is_new and not Path(given).expanduser().exists():
-        fitting = [known for known, each in pipeline.adapters.items() if each.task in TASKS[option]]
-        raise UsageError(
-            f"--{option} {given} is neither an adapter of this model nor a folder: the model has "
-            f"{', '.join(fitting) or 'none'} for it"
-        )
-    task = pipeline.add_adapter(given, name).task if is_new else pipeline.adapters[name].task
-    if task not in TASKS[option]:
-        (owner,) = (other for other, tasks in TASKS.items() if task in tasks)
-        raise UsageError(
-            f"--{option} {given} is an adapter for {task}, which is for --{owner}: "
-            f"give one for {' or '.join(TASKS[option])}"
-        )
-    return name
 
 
 def tell_decoded(pipeline: "Pipeline") -> None:
@@ -60,34 +21,6 @@ def tell_decoded(pipeline: "Pipeline") -> None:
     names = ", ".join(pipeline.magnifier_names)
     other = f"; --magnifier {names} draws more codes instead" if names else ""
     print(f"cogview: enlarged by the image tokenizer's decoder{other}", file=sys.stderr)
-
-
-def weights_of(pipeline: "Pipeline", *adapters: str | None) -> dict[str, str]:
-    """Return the fingerprints of all weights that a run uses.
-
-    Args:
-        pipeline: the model.
-        adapters: names of those that are used; None counts for nothing.
-    """
-    from cogview.generation.weights import fingerprint_of_transformer
-    from cogview.image.decoder import fingerprint_of_decoder
-
-    return (
-        {
-            "transformer": pipeline.fingerprint,
-            "text_tokenizer": pipeline.text_tokenizer.fingerprint,
-            "image_tokenizer": pipeline.image_tokenizer.fingerprint,
-        }
-        | {
-            f"decoder {name}": fingerprint_of_decoder(decoder)
-            for name, decoder in pipeline.image_tokenizer.decoders.items()
-        }
-        | {
-            f"adapter {name}": fingerprint_of_transformer(pipeline.adapters[name].transformer.state_dict())
-            for name in adapters
-            if name is not None
-        }
-    )
 
 
 class ToldPictures:

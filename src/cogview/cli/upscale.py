@@ -75,9 +75,10 @@ def run(
     import torch
 
     import cogview
-    from cogview.cli.told_pictures import ToldPictures, take_adapter, tell_decoded, weights_of
+    from cogview.cli.told_pictures import ToldPictures, tell_decoded
     from cogview.generation.options import UpscaleOptions
     from cogview.generation.upscaler import TOP_P
+    from cogview.runs.chosen_adapters import take_adapter, weights_of
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "magnifier", magnifier)

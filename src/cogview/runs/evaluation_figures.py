@@ -1,16 +1,15 @@
-"""The figures of `cogview evaluate text-to-image`, once the pictures are drawn: what sees them, and what is chosen."""
+"""The figures of pictures beside real ones, once they are drawn: what sees them, and what is chosen."""
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
-from cogview.cli.evaluation_draws import Draws
 from cogview.data.pairs import CaptionedImage, Problem
 from cogview.errors import CogViewError, UsageError
 from cogview.evaluation.backbone import Backbone
@@ -29,6 +28,8 @@ from cogview.evaluation.text_to_image import (
     see,
 )
 from cogview.files import sha256_of
+from cogview.runs.evaluation_draws import Draws
+from cogview.runs.evaluation_options import FeatureName, TextToImageEvaluationOptions
 from cogview.runs.progress_bar import progress_bar
 
 SELF_RERANKING = "CapLoss"
@@ -56,18 +57,14 @@ class Protocol:
     """How pictures are looked at.
 
     Args:
+        options: contrast, and how many at once.
         backbone: sees them.
-        contrast: of drawn ones.
-        batch_size: pictures seen at once.
-        num_workers: processes that decode real ones.
         size_pixels: side of a picture.
         device: of the backbone.
     """
 
+    options: TextToImageEvaluationOptions
     backbone: Backbone
-    contrast: float
-    batch_size: int
-    num_workers: int
     size_pixels: int
     device: torch.device
 
@@ -78,12 +75,12 @@ class Protocol:
             CogViewError: fewer can be read than figures need, which shall be known before any is drawn.
         """
         start = time.monotonic()
-        real = RealPictures(pictures, self.size_pixels, self.num_workers)
+        real = RealPictures(pictures, self.size_pixels, self.options.num_workers)
         with progress_bar("seeing real", "pictures") as move:
             seen = see(
                 self.backbone,
                 real,
-                batch_size=self.batch_size,
+                batch_size=self.options.batch_size,
                 device=self.device,
                 progress=lambda num_done: move(num_done, len(pictures)),
             )
@@ -112,15 +109,15 @@ class Protocol:
                 self.backbone,
                 draws.pictures(captions, candidates),
                 radii,
-                contrast=self.contrast,
-                batch_size=self.batch_size,
+                contrast=self.options.contrast,
+                batch_size=self.options.batch_size,
                 device=self.device,
                 progress=lambda num_done: move(num_done, len(captions)),
             )
 
 
 def open_backbone(
-    feature: Literal["efficientnet_lite0", "inception"], weights: Path | None, device: torch.device
+    feature: FeatureName, weights: Path | None, device: torch.device
 ) -> tuple[Backbone, dict[str, Any]]:
     """Return what sees the pictures, and what to report of it.
 
@@ -162,16 +159,16 @@ def figures_of(
     costs |= {name: -scores for name, scores in (fits or {}).items()}
     captions = np.arange(len(draws.asked))
     chosen_by, best = "nothing", np.zeros_like(captions)
-    if draws.candidates > 1:
+    if draws.options.candidates > 1:
         chosen_by = next(iter(costs))
-        (best,) = choose_best(costs[chosen_by], [draws.candidates])
+        (best,) = choose_best(costs[chosen_by], [draws.options.candidates])
     seen = protocol.see_drawn(draws, captions, best, RADII)
     of_best = None if caption_losses is None else caption_losses[captions, best]
     name = protocol.backbone.name
     figures = compare(real.seen, seen, name, of_best)
     curve: list[dict[str, Any]] = []
-    if draws.candidates > 1:
-        points = candidate_points(draws.candidates)
+    if draws.options.candidates > 1:
+        points = candidate_points(draws.options.candidates)
         choices = {judge: choose_best(each, points) for judge, each in costs.items()}
         choices["random"] = choose_at_random(len(captions), points)
         curve = candidates_curve(

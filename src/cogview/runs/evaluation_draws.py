@@ -1,10 +1,11 @@
 """The sampling run of an evaluation: draws and scores candidates, part by part, and keeps them."""
 
-import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,35 @@ import torch
 from jaxtyping import Int64
 from PIL import Image
 
-import cogview
 from cogview.data.ranks import Ranks
-from cogview.decoding.config import SamplingConfig
 from cogview.errors import CogViewError
-from cogview.evaluation.caption_set import AskedPicture
+from cogview.evaluation.caption_set import AskedPicture, fingerprint_of
 from cogview.evaluation.clip import FitScorer
 from cogview.evaluation.kept_parts import KeptParts, begin_or_go_on
+from cogview.generation.loading import load
+from cogview.generation.options import CodeOptions
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.weights import fingerprint_of_transformer
 from cogview.image.pixels import tensor_to_images
+from cogview.runs.chosen_adapters import take_adapter
+from cogview.runs.evaluation_options import AdaptedCandidateOptions
 from cogview.runs.progress_bar import progress_bar
 
 _PICTURES_PER_PART = 64
 _PICTURES_AT_ONCE = 32
+
+
+def open_model(options: AdaptedCandidateOptions, ranks: Ranks) -> tuple[Pipeline, str | None, str | None]:
+    """Return the model that was asked for, and the names of the adapter and the captioner that were.
+
+    Of several processes on a machine, each takes a GPU of its own.
+    """
+    device = options.device
+    if ranks.num_ranks > 1 and device in (None, "cuda") and torch.cuda.is_available():
+        device = f"cuda:{ranks.local_rank}"
+    pipeline = load(options.model, device, options.dtype)
+    adapter = take_adapter(pipeline, "adapter", options.adapter)
+    return pipeline, adapter, take_adapter(pipeline, "captioner", options.captioner)
 
 
 def drawn_by(pipeline: Pipeline, adapter: str | None) -> dict[str, Any]:
@@ -45,15 +61,6 @@ def _fingerprint(pipeline: Pipeline, adapter: str | None) -> str:
     return fingerprint_of_transformer(transformer.state_dict())
 
 
-def versions() -> dict[str, str]:
-    """Return what an evaluation was computed by."""
-    return {
-        "cogview": cogview.__version__,
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-    }
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Draws:
     """Candidates of each caption, drawn and scored in parts that are kept in a folder.
@@ -61,55 +68,60 @@ class Draws:
     Candidate j of caption i has the seed `seed + i * candidates + j`: no two pictures share their random numbers.
 
     Args:
+        options: how many, how boldly, and the folder.
         pipeline: draws.
         adapter: to draw with; None for the model itself.
         asked: the captions.
-        candidates: pictures of each.
-        seed: of the first.
-        sampling: how boldly.
-        folder: of the run.
         ranks: this process among those that share the work.
     """
 
+    options: AdaptedCandidateOptions
     pipeline: Pipeline
     adapter: str | None
     asked: Sequence[AskedPicture]
-    candidates: int
-    seed: int
-    sampling: SamplingConfig
-    folder: Path
     ranks: Ranks
 
-    def request(self) -> dict[str, Any]:
-        """Return all that the codes depend on but the captions, as plain data."""
-        return {
-            "num_captions": len(self.asked),
-            "candidates": self.candidates,
-            "seed": self.seed,
-            **asdict(self.sampling),
-            **drawn_by(self.pipeline, self.adapter),
-        }
+    @cached_property
+    def sampling(self) -> dict[str, Any]:
+        """How boldly, with the model's own numbers where none were asked for."""
+        return asdict(self.pipeline.drawer.sampling(CodeOptions(**self.options.sampling())))
 
     def fingerprint(self, adapter: str | None) -> str:
         """Return what names the weights of the model, or of one of its adapters."""
         return _fingerprint(self.pipeline, adapter)
 
-    def begin_or_go_on(self, request: Mapping[str, Any]) -> None:
+    def begin_or_go_on(self, kind: str, version: int) -> dict[str, Any]:
         """Make the folder, or make sure that what it holds was begun for the same.
 
         Args:
-            request: all that the work depends on, as plain data.
+            kind: of evaluation.
+            version: of its files.
+
+        Returns:
+            All that the codes depend on, as plain data.
 
         Raises:
-            UsageError: the folder holds something else.
+            UsageError: the folder holds something else, or there is no such sampling.
             CogViewError: it cannot be written.
         """
+        request = {
+            "format": kind,
+            "version": version,
+            "captions": fingerprint_of(self.asked),
+            "num_captions": len(self.asked),
+            "candidates": self.options.candidates,
+            "seed": self.options.seed,
+            **self.sampling,  # what cannot be drawn with is refused before the folder keeps it
+            **drawn_by(self.pipeline, self.adapter),
+        }
+        folder = self.options.out
         try:
-            begin_or_go_on(self.folder, request)
+            begin_or_go_on(folder, request)
         except OSError as error:
             raise CogViewError(
-                f"{self.folder} cannot be written ({error.strerror}): give another with --out"
+                f"{folder} cannot be written ({error.strerror}): give another with --out"
             ) from error
+        return request
 
     def draw(self, estimated: Callable[[float], None]) -> None:
         """Draw what is this process's share and not there yet.
@@ -117,27 +129,22 @@ class Draws:
         Args:
             estimated: called once with the seconds that the rest will take, when the first part is done.
         """
-        parts = self._parts("codes")
+        parts, num = self._parts("codes"), self.options.candidates
 
         def codes_of(items: range) -> np.ndarray:
             codes = self.pipeline.generate_codes(
                 [self.asked[item].text for item in items],
-                self.candidates,
-                [self.seed + item * self.candidates for item in items],
+                num,
+                [self.options.seed + item * num for item in items],
                 adapter=self.adapter,
-                **asdict(self.sampling),
+                **self.sampling,
             )
             return codes.numpy().astype(np.int32)
 
         self._work_on(parts, "drawing", codes_of, estimated)
 
-    def caption_losses(self, captioner: str, fingerprint: str) -> KeptParts:
-        """Compute CapLoss of what this process has drawn; return where that of all candidates is kept.
-
-        Args:
-            captioner: name of the adapter.
-            fingerprint: of its weights.
-        """
+    def caption_losses(self, captioner: str) -> KeptParts:
+        """Compute CapLoss of what this process has drawn; return where that of all candidates is kept."""
         chosen = self.pipeline.model.caption_model(captioner)
         tokenizer = self.pipeline.text_tokenizer
         codes = self._parts("codes")
@@ -146,9 +153,9 @@ class Draws:
             drawn = codes.read(items.start // codes.items_per_part).astype(np.int64)
             pieces = [np.asarray(tokenizer.encode(self.asked[item].text), dtype=np.int64) for item in items]
             pairs = [(said, each) for said, row in zip(pieces, drawn, strict=True) for each in row]
-            return chosen.losses(pairs).reshape(len(items), self.candidates)
+            return chosen.losses(pairs).reshape(len(items), self.options.candidates)
 
-        return self._scored(f"caption_loss-{fingerprint}", "ranking", losses_of)
+        return self._scored(f"caption_loss-{self.fingerprint(captioner)}", "ranking", losses_of)
 
     def fits(self, scorer: FitScorer, fingerprint: str) -> KeptParts:
         """Score what this process has drawn by another judge; return where the scores of all candidates are kept.
@@ -205,9 +212,9 @@ class Draws:
 
     def _parts(self, name: str) -> KeptParts:
         return KeptParts(
-            folder=self.folder / name,
+            folder=self.options.out / name,
             num_items=len(self.asked),
-            items_per_part=max(4, _PICTURES_PER_PART // self.candidates),
+            items_per_part=max(4, _PICTURES_PER_PART // self.options.candidates),
         )
 
     def _scored(self, name: str, what: str, scores_of: Callable[[range], np.ndarray]) -> KeptParts:
@@ -224,24 +231,28 @@ class Draws:
     ) -> None:
         """Make the parts that are this process's and not there yet."""
         lacking = parts.lacking(self.ranks)
-        num_all = sum(len(parts.items(part)) for part in lacking) * self.candidates
+        num_all = sum(len(parts.items(part)) for part in lacking) * self.options.candidates
         num_done = 0
         start = time.monotonic()
         with progress_bar(what, "pictures") as move:
             for part in lacking:
                 items = parts.items(part)
                 parts.write(part, rows_of(items))
-                num_done += len(items) * self.candidates
+                num_done += len(items) * self.options.candidates
                 if part == lacking[0] and estimated is not None:
                     estimated((time.monotonic() - start) * (num_all - num_done) / num_done)
                 move(num_done, num_all)
 
 
-def device_of(device: str | None, ranks: Ranks) -> str | None:
-    """Return the device that was asked for; of several processes on a machine each takes a GPU of its own."""
-    if ranks.num_ranks > 1 and device in (None, "cuda") and torch.cuda.is_available():
-        return f"cuda:{ranks.local_rank}"
-    return device
+@contextmanager
+def goes_on(folder: Path) -> Iterator[None]:
+    """Say, when the work within is stopped, where what is done of it lies."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(
+            f"Stopped. What is drawn lies in {folder}; the same command goes on."
+        ) from stop
 
 
 def say_duration(what: str, seconds: float) -> None:

@@ -1,0 +1,54 @@
+"""What a figure depends on beside the code: versions, system and devices."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from cogview.training.precision import computes_bfloat16
+
+REQUIRED_PACKAGES = (
+    *("torch", "numpy", "pillow", "sentencepiece", "safetensors"),
+    *("huggingface_hub", "jaxtyping", "tyro", "tqdm"),
+)
+
+
+def version_of(package: str) -> str | None:
+    """Return an installed package's version, or None."""
+    try:
+        return version(package.partition("[")[0])
+    except PackageNotFoundError:
+        return None
+
+
+def environment() -> dict[str, Any]:
+    """Return versions of all that is required, the system and the devices."""
+    return {
+        "cogview": version_of("cogview"),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": {name: version_of(name) for name in REQUIRED_PACKAGES},
+        "devices": {
+            "cpu": _cpu(),
+            **{
+                f"cuda:{index}": {
+                    "name": torch.cuda.get_device_name(index),
+                    "memory_gib": round(torch.cuda.get_device_properties(index).total_memory / 2**30, 1),
+                    "bfloat16": torch.cuda.is_bf16_supported(),
+                }
+                for index in range(torch.cuda.device_count())
+            },
+        },
+    }
+
+
+def _cpu() -> dict[str, Any]:
+    """Return what matters of the CPU for speed."""
+    return {
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "kernels": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": computes_bfloat16(torch.device("cpu")),
+    }
