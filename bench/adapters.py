@@ -17,11 +17,11 @@ import torch
 import tyro
 
 from cogview.files import atomic_write_json
-from cogview.generation.adapters import save_task_model
-from cogview.generation.model_folder import find_model_folder
-from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.pretrained import load_pretrained
+from cogview.models.adapters import save_task_model
+from cogview.models.config import find_model_folder
+from cogview.models.folder import load_pretrained
+from cogview.models.pretrained import PretrainedModel, TaskModel
 from cogview.recipes import style
 from cogview.recipes.config import StyleRecipe
 from cogview.runs.finetune import new_transformer

@@ -24,11 +24,11 @@ import torch
 from PIL import Image
 
 from cogview.files import atomic_write_json
-from cogview.generation.model_folder import BUNDLED_FOLDER
 from cogview.image.kept import KeptPictures
 from cogview.image.picture_reading import UnusableImage, read_image, resize_and_crop
 from cogview.image.pixels import image_to_array
 from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
+from cogview.models.config import BUNDLED_FOLDER
 from cogview.recipes import default_data
 from cogview.text.known_words import KnownWords, count_words
 from cogview.text.tokenizer import TextTokenizer

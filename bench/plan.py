@@ -33,7 +33,7 @@ from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
 from cogview.files import atomic_write_json
 from cogview.generation.text_to_image import draw, picture_request
-from cogview.generation.weights import write_transformer
+from cogview.models.weights import write_transformer
 from cogview.planning.devices import find_device
 from cogview.planning.generation import generation_memory
 from cogview.planning.training import TrainingPlanner

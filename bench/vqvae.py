@@ -23,11 +23,11 @@ import cogview
 from cogview.data.image_array import ImageArray
 from cogview.evaluation.reconstruction import mean_squared_error, psnr
 from cogview.files import atomic_write_json
-from cogview.generation.model_folder import BUNDLED_FOLDER
 from cogview.image.config import VQVAEConfig
 from cogview.image.pixels import as_float
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.image.vqvae import VQVAE
+from cogview.models.config import BUNDLED_FOLDER
 from environment import RESULTS, describe, seconds_of
 
 WANTED = {"encode": 2.5, "decode": 1.8}

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from cogview.generation.pretrained import load_pretrained, save_pretrained
+from cogview.models.folder import load_pretrained, save_pretrained
 
 
 def main(model: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path], *, factor: float) -> None:

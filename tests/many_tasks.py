@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from cogview.generation.model_folder import TaskName
-from cogview.generation.parts import PretrainedModel, TaskModel, fields_of
+from cogview.models.config import TaskName
+from cogview.models.pretrained import PretrainedModel, TaskModel, fields_of
 from cogview.sequence.captioning import CaptionTemplate
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from cogview.transformer.adapter import AdaptedTransformer

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 
 from cogview.evaluation.efficientnet import _NAMES, _NAMES_IN_A_BLOCK, EfficientNetLite0
-from cogview.generation.parts import PretrainedModel
-from cogview.generation.pretrained import save_pretrained
 from cogview.image.config import VQVAEConfig
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.image.vqvae import VQVAE
+from cogview.models.folder import save_pretrained
+from cogview.models.pretrained import PretrainedModel
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.text.config import TextTokenizerConfig

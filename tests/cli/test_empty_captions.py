@@ -9,7 +9,7 @@ import torch
 
 from cogview.data.shards import TokenKind, TokenShards, write_manifest, write_shard
 from cogview.errors import UsageError
-from cogview.generation.parts import PretrainedModel, TaskModel, fields_of
+from cogview.models.pretrained import PretrainedModel, TaskModel, fields_of
 from cogview.runs.captioning import _held_out_figures
 from cogview.runs.samples import captions_of
 from cogview.sequence.captioning import CaptionTemplate

@@ -15,10 +15,10 @@ import cogview
 from cogview.cli.main import main
 from cogview.evaluation.composition import PARTS, asked_scenes, judge
 from cogview.evaluation.scene_reader import SceneReader
-from cogview.generation.parts import TaskModel
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.pretrained import save_pretrained
 from cogview.image.picture_reading import read_image
+from cogview.models.folder import save_pretrained
+from cogview.models.pretrained import TaskModel
 from cogview.runs import evaluate_composition
 from cogview.runs.evaluation_draws import Draws
 from cogview.transformer.adapter import AdaptedTransformer

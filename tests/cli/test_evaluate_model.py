@@ -17,9 +17,9 @@ from PIL import Image
 from cogview.cli.main import main
 from cogview.evaluation.backbone import Features
 from cogview.generation.loading import load
-from cogview.generation.parts import TaskModel
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.pretrained import save_pretrained
+from cogview.models.folder import save_pretrained
+from cogview.models.pretrained import TaskModel
 from cogview.runs import checkpoint_figures, evaluate_text_to_image
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.config import AdapterConfig

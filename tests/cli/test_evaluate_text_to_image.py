@@ -16,9 +16,9 @@ import cogview
 from cogview.cli.main import main
 from cogview.evaluation.backbone import Features
 from cogview.evaluation.caption_set import CaptionSet
-from cogview.generation.parts import TaskModel
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.pretrained import save_pretrained
+from cogview.models.folder import save_pretrained
+from cogview.models.pretrained import TaskModel
 from cogview.runs import evaluate_text_to_image, evaluation_draws
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.config import AdapterConfig

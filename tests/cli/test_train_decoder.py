@@ -16,8 +16,8 @@ from PIL import Image
 import cogview
 from cogview.cli.main import main
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.pretrained import save_pretrained
 from cogview.image.kept import KeptPictures
+from cogview.models.folder import save_pretrained
 from tiny import tiny_model
 
 TINY = ["train", "decoder", "tiny", "--training.num-steps", "4", "--training.log-every-steps", "1"]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import cogview
 from cogview.cli.main import main
-from cogview.generation.pretrained import load_pretrained
+from cogview.models.folder import load_pretrained
 from cogview.recipes import style
 from cogview.runs import finetune as finetune_run
 from cogview.runs import style as style_run

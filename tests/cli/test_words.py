@@ -11,7 +11,7 @@ import pytest
 from command import MAIN
 
 from cogview.cli.main import main
-from cogview.generation.model_folder import BUNDLED_FOLDER
+from cogview.models.config import BUNDLED_FOLDER
 from cogview.text.known_words import KnownWords
 
 

@@ -20,8 +20,8 @@ from cogview.decoding.request import Drawn, Event, Failed, Finished, Request
 from cogview.decoding.threads import ThreadChoice
 from cogview.errors import UsageError
 from cogview.generation import text_to_image as drawing
-from cogview.generation.parts import regions_for
 from cogview.generation.text_to_image import picture_request
+from cogview.models.pretrained import regions_for
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.transformer.config import ThreeRegionConfig, TransformerConfig

@@ -9,8 +9,8 @@ import torch
 import cogview
 from cogview.generation import decoded
 from cogview.generation.decoded import PictureDecoder
-from cogview.generation.model_folder import BUNDLED_FOLDER
 from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
+from cogview.models.config import BUNDLED_FOLDER
 from tiny import tiny_image_tokenizer
 
 

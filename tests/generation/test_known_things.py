@@ -12,7 +12,7 @@ from cogview.generation.known_things import (
     known_things,
     things_known_in,
 )
-from cogview.generation.model_folder import BUNDLED_FOLDER
+from cogview.models.config import BUNDLED_FOLDER
 from cogview.text.known_words import KnownWords, count_words
 from cogview.text.tokenizer import TextTokenizer
 from cogview.world.caption_words import BESIDE_WORDS, SIZE_WORDS

@@ -13,10 +13,10 @@ from PIL import Image
 import cogview
 from cogview.cli.main import main
 from cogview.errors import CogViewError, UsageError
-from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.pretrained import load_pretrained, save_pretrained
 from cogview.image.kept import KeptPictures
+from cogview.models.folder import load_pretrained, save_pretrained
+from cogview.models.pretrained import PretrainedModel, TaskModel
 from cogview.text.known_words import KnownWords, count_words
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.config import AdapterConfig

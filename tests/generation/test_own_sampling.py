@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from cogview.generation.own_sampling import MIN_VARIETY, TOP_PS, entropy, measured_top_p
-from cogview.generation.parts import PretrainedModel
 from cogview.generation.pipeline import Pipeline
+from cogview.models.pretrained import PretrainedModel
 from cogview.sequence.template import Codes, Pieces
 from tiny import CAPTIONS, tiny_model
 

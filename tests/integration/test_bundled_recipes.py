@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from cogview.generation.model_folder import BUNDLED_FOLDER
 from cogview.image.fingerprint import inference_weights
 from cogview.image.vqvae import VQVAE
+from cogview.models.config import BUNDLED_FOLDER
 from cogview.recipes import image_tokenizer, text_to_image
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary

@@ -17,7 +17,7 @@ from PIL import Image
 import cogview
 from cogview.cli import main as command_line
 from cogview.cli.main import main
-from cogview.generation.model_folder import BUNDLED_FOLDER
+from cogview.models.config import BUNDLED_FOLDER
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 import cogview
 from cogview.cli.main import main
 from cogview.errors import CogViewError
-from cogview.generation.pretrained import load_pretrained, save_pretrained
 from cogview.interop.checkpoint_file import read_state_dict
+from cogview.models.folder import load_pretrained, save_pretrained
 from cogview.transformer.model import Transformer
 from cogview.transformer.three_region import regions_for
 from released import (

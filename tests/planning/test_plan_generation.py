@@ -8,7 +8,7 @@ import torch
 from cogview.decoding.config import CacheName
 from cogview.decoding.pool import PagePool, Row, cache_dtype
 from cogview.decoding.weights import Weights
-from cogview.generation.weights import write_transformer
+from cogview.models.weights import write_transformer
 from cogview.planning.devices import GPUS, find_device
 from cogview.planning.generation import generation_memory
 from cogview.planning.plan import tokens_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cogview.cli.main import main
-from cogview.generation.model_folder import BUNDLED_FOLDER, read_config
+from cogview.models.config import BUNDLED_FOLDER, read_config
 from cogview.recipes import default_data
 from cogview.recipes import text_tokenizer as recipe
 from cogview.text.config import TextTokenizerConfig

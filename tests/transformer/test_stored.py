@@ -7,7 +7,7 @@ import torch
 
 from cogview.decoding.weights import Weights
 from cogview.errors import CogViewError
-from cogview.generation.weights import write_transformer
+from cogview.models.weights import write_transformer
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
 from cogview.transformer.quantized import QuantizedRows, is_quantized

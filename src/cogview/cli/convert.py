@@ -9,7 +9,7 @@ from cogview.errors import CogViewError, UsageError
 from cogview.runs.progress_bar import progress_bar
 
 if TYPE_CHECKING:
-    from cogview.generation.parts import PretrainedModel
+    from cogview.models.pretrained import PretrainedModel
 
 
 def run(
@@ -165,8 +165,8 @@ def _transformer(ranks: list[Path], out: Path, flags: Mapping[str, Any]) -> _Sai
 
 def _transformer_to_released(source: Path, out: Path, num_ranks: int) -> _Said:
     """Write a transformer of ours in the release's layout."""
-    from cogview.generation.model_folder import find_model_folder
     from cogview.interop.released_transformer import HEAD_SIZE, write_released_transformer
+    from cogview.models.config import find_model_folder
 
     model = write_released_transformer(find_model_folder(source), out, num_ranks)
     config = model.config
@@ -197,8 +197,8 @@ def _to_int8(source: Path, out: Path) -> _Said:
     """Write a model with int8 weights."""
     import torch
 
-    from cogview.generation.model_folder import find_model_folder
-    from cogview.generation.pretrained import load_pretrained, save_pretrained
+    from cogview.models.config import find_model_folder
+    from cogview.models.folder import load_pretrained, save_pretrained
 
     model = load_pretrained(find_model_folder(source), dtype=torch.int8)
     save_pretrained(model, out, torch.int8)

@@ -55,7 +55,7 @@ def _compiler() -> dict[str, Any]:
 
 def _bundled_model() -> dict[str, Any]:
     """Return the size of the bundled model, or what is wrong with it."""
-    from cogview.generation.model_folder import find_model_folder, read_config
+    from cogview.models.config import find_model_folder, read_config
 
     try:
         folder = find_model_folder(None)

@@ -87,7 +87,7 @@ def run(
     if peak_tflops is not None:
         found = dataclasses.replace(found, half_tflops=peak_tflops, float32_tflops=peak_tflops)
     if generate:
-        from cogview.generation.model_folder import find_model_folder
+        from cogview.models.config import find_model_folder
         from cogview.planning.plan import plan_drawing
         from cogview.recipes.text_to_image import bundled
 

@@ -27,7 +27,7 @@ def run(*, model: str | None = None, all: bool = False, json: bool = False) -> N
         json: print the result as JSON.
     """
     from cogview.generation.known_things import things_known_in
-    from cogview.generation.model_folder import find_model_folder
+    from cogview.models.config import find_model_folder
 
     known = things_known_in(find_model_folder(model), all)
     print_result(asdict(known), list(_lines(known, all)), json)

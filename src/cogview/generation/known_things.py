@@ -11,7 +11,7 @@ from typing import Literal
 
 from cogview.errors import UsageError
 from cogview.folders import is_part
-from cogview.generation.model_folder import (
+from cogview.models.config import (
     ADAPTERS_FOLDER,
     DRAWING_TASKS,
     read_adapter_config,

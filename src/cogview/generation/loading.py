@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 
 from cogview.decoding.config import CacheName, Resources, bytes_of
-from cogview.generation.model_folder import find_model_folder
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.placement import resolve_device, resolve_dtype
-from cogview.generation.pretrained import load_pretrained
+from cogview.models.config import find_model_folder
+from cogview.models.folder import load_pretrained
 
 
 def load(

@@ -13,13 +13,13 @@ import torch
 
 from cogview.decoding.engine import Runner
 from cogview.errors import CogViewError, UsageError
-from cogview.generation.adapters import check_name, find_adapter_folder, load_task_model
 from cogview.generation.caption_model import CaptionModel
 from cogview.generation.decoded import PictureDecoder
-from cogview.generation.model_folder import DRAWING_TASKS, TaskName
-from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.super_resolution import Magnifier
 from cogview.image.tokenizer import ImageTokenizer
+from cogview.models.adapters import check_name, find_adapter_folder, load_task_model
+from cogview.models.config import DRAWING_TASKS, TaskName
+from cogview.models.pretrained import PretrainedModel, TaskModel
 from cogview.sequence.captioning import CaptionTemplate
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from cogview.sequence.template import TextToImageTemplate

@@ -14,8 +14,8 @@ from jaxtyping import Integer
 
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
-from cogview.generation.parts import PretrainedModel
 from cogview.generation.text_to_image import draw, picture_request
+from cogview.models.pretrained import PretrainedModel
 from cogview.sequence.template import Codes, Pieces
 
 TOP_PS = (0.8, 0.9, 0.95, 1.0)

@@ -13,9 +13,7 @@ from torch import Tensor
 from cogview.errors import UsageError
 from cogview.generation.captioner import Caption, Captioner
 from cogview.generation.drawer import Drawer
-from cogview.generation.hub import HubArguments, push_to_hub
 from cogview.generation.model import LoadedModel
-from cogview.generation.model_folder import TaskName
 from cogview.generation.one_colour import is_one_coloured, warn_of_one_colour
 from cogview.generation.options import (
     CaptionArguments,
@@ -27,18 +25,20 @@ from cogview.generation.options import (
     UpscaleArguments,
     UpscaleOptions,
 )
-from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.picture_events import GeneratedImage, PictureDone, PicturePreview
 from cogview.generation.picture_stream import drawn_pictures
 from cogview.generation.picture_task import PictureTask
 from cogview.generation.pictures import Picture
-from cogview.generation.pretrained import save_pretrained
 from cogview.generation.previews import PreviewOptions
 from cogview.generation.ranker import RankedImage, Ranker
 from cogview.generation.request import checked_texts
 from cogview.generation.text_to_image import Progress
 from cogview.generation.upscaler import MagnifiedImage, Upscaler
 from cogview.image.tokenizer import ImageTokenizer
+from cogview.models.config import TaskName
+from cogview.models.folder import save_pretrained
+from cogview.models.hub import HubArguments, push_to_hub
+from cogview.models.pretrained import PretrainedModel, TaskModel
 from cogview.numbers import whole_number
 from cogview.sequence.template import TextToImageTemplate
 from cogview.text.tokenizer import TextTokenizer

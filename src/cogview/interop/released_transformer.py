@@ -12,9 +12,6 @@ from torch import Tensor
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_text, read_bounded
 from cogview.folders import atomic_folder, refuse_taken
-from cogview.generation.adapters import save_task_model
-from cogview.generation.parts import PretrainedModel, TaskModel, fields_of
-from cogview.generation.pretrained import load_pretrained, save_pretrained
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.interop.checkpoint_file import read_state_dict
 from cogview.interop.released_layout import (
@@ -31,6 +28,9 @@ from cogview.interop.released_layout import (
     layer_number,
     their_name,
 )
+from cogview.models.adapters import save_task_model
+from cogview.models.folder import load_pretrained, save_pretrained
+from cogview.models.pretrained import PretrainedModel, TaskModel, fields_of
 from cogview.tensors import as_weights, weights_dtype
 from cogview.text.tokenizer import TextTokenizer
 from cogview.transformer.config import TransformerConfig

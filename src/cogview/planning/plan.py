@@ -8,7 +8,7 @@ import torch
 
 from cogview.decoding.config import CacheName
 from cogview.errors import UsageError
-from cogview.generation.pretrained import load_pretrained
+from cogview.models.folder import load_pretrained
 from cogview.planning.devices import Device
 from cogview.planning.generation import generation_memory
 from cogview.planning.training import MAX_MICRO_BATCH, TrainingPlanner, training_template, work_of_a_sequence

@@ -11,11 +11,11 @@ from cogview.data.loader import TokenBatches
 from cogview.data.shards import TokenShards
 from cogview.errors import UsageError
 from cogview.generation.contact_sheet import contact_sheet, save_sheet
-from cogview.generation.model_folder import find_model_folder
-from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.pretrained import load_pretrained
 from cogview.image.pixels import tensor_to_images
+from cogview.models.config import find_model_folder
+from cogview.models.folder import load_pretrained
+from cogview.models.pretrained import PretrainedModel, TaskModel
 from cogview.recipes.config import CaptioningRecipe
 from cogview.runs.finetune import finetune
 from cogview.runs.finetune_card import finetune_card

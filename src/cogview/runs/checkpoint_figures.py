@@ -23,12 +23,12 @@ from cogview.evaluation.kept_parts import KeptParts, begin_or_go_on
 from cogview.evaluation.reconstruction import evaluate_with_grid
 from cogview.evaluation.report.sections import training_table
 from cogview.files import atomic_file, atomic_write_json, read_json, sha256_of
-from cogview.generation.model_folder import find_model_folder, read_config
 from cogview.generation.options import CodeOptions
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.placement import resolve_device, resolve_dtype
-from cogview.generation.pretrained import load_pretrained
 from cogview.image.decoder import fingerprint_of_decoder
+from cogview.models.config import find_model_folder, read_config
+from cogview.models.folder import load_pretrained
 from cogview.runs.evaluation_draws import drawn_by, say_duration
 from cogview.runs.model_options import ModelOptions, SamplingOptions
 from cogview.runs.progress_bar import progress_bar

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from cogview.errors import UsageError
-from cogview.generation.model_folder import TaskName
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.weights import fingerprint_of_transformer
 from cogview.image.decoder import fingerprint_of_decoder
+from cogview.models.config import TaskName
+from cogview.models.weights import fingerprint_of_transformer
 
 TASKS: dict[str, tuple[TaskName, ...]] = {
     "adapter": ("style", "text-to-image"),

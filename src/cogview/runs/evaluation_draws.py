@@ -22,8 +22,8 @@ from cogview.evaluation.kept_parts import KeptParts, begin_or_go_on
 from cogview.generation.loading import load
 from cogview.generation.options import CodeOptions
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.weights import fingerprint_of_transformer
 from cogview.image.pixels import tensor_to_images
+from cogview.models.weights import fingerprint_of_transformer
 from cogview.runs.chosen_adapters import take_adapter
 from cogview.runs.evaluation_options import AdaptedCandidateOptions
 from cogview.runs.progress_bar import progress_bar

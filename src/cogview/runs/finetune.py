@@ -13,10 +13,10 @@ from torch import Tensor
 
 from cogview.data.ranks import Ranks
 from cogview.errors import UsageError
-from cogview.generation.adapters import find_adapter_folder, load_task_model, save_task_model
-from cogview.generation.model_folder import TaskName
-from cogview.generation.parts import PretrainedModel, TaskModel, fields_of
-from cogview.generation.weights import fingerprint_of_transformer
+from cogview.models.adapters import find_adapter_folder, load_task_model, save_task_model
+from cogview.models.config import TaskName
+from cogview.models.pretrained import PretrainedModel, TaskModel, fields_of
+from cogview.models.weights import fingerprint_of_transformer
 from cogview.recipes.config import FinetuneRecipe
 from cogview.runs.training import TrainingResult, carry_out
 from cogview.runs.training_options import FinetuneOptions

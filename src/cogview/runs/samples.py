@@ -6,8 +6,8 @@ from pathlib import Path
 from cogview.data.shards import TokenShards
 from cogview.errors import UsageError
 from cogview.generation.contact_sheet import contact_sheet, save_sheet
-from cogview.generation.parts import PretrainedModel
 from cogview.generation.pipeline import Pipeline
+from cogview.models.pretrained import PretrainedModel
 
 NUM_SAMPLE_TEXTS = 4
 NUM_SAMPLE_CANDIDATES = 2

@@ -8,10 +8,10 @@ from cogview.data.loader import TokenBatches, thinned
 from cogview.data.one_text import OneTextShards
 from cogview.data.shards import TokenShards
 from cogview.errors import UsageError
-from cogview.generation.model_folder import find_model_folder
-from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.pretrained import load_pretrained
+from cogview.models.config import find_model_folder
+from cogview.models.folder import load_pretrained
+from cogview.models.pretrained import PretrainedModel, TaskModel
 from cogview.recipes.config import StyleRecipe
 from cogview.runs.finetune import finetune
 from cogview.runs.finetune_card import finetune_card

@@ -12,12 +12,12 @@ from cogview.data.loader import thinned
 from cogview.data.magnified import MagnifiedShards, MagnifiedTokenBatches
 from cogview.data.shards import TokenShards
 from cogview.generation.contact_sheet import contact_sheet, save_sheet
-from cogview.generation.model_folder import find_model_folder
-from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.pretrained import load_pretrained
 from cogview.generation.super_resolution import Magnifier
 from cogview.image.pixels import tensor_to_images
+from cogview.models.config import find_model_folder
+from cogview.models.folder import load_pretrained
+from cogview.models.pretrained import PretrainedModel, TaskModel
 from cogview.recipes.config import SuperResolutionRecipe
 from cogview.runs.finetune import finetune
 from cogview.runs.finetune_card import finetune_card

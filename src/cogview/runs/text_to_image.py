@@ -24,11 +24,11 @@ from cogview.data.shards import TokenShards
 from cogview.decoding.guess_table import MAX_PICTURES, GuessTable
 from cogview.errors import CogViewError, UsageError
 from cogview.files import sha256_of
-from cogview.generation.card import bare_card
-from cogview.generation.model_folder import find_model_folder
 from cogview.generation.own_sampling import measured_top_p
-from cogview.generation.parts import PretrainedModel
-from cogview.generation.pretrained import load_pretrained, save_pretrained
+from cogview.models.card import bare_card
+from cogview.models.config import find_model_folder
+from cogview.models.folder import load_pretrained, save_pretrained
+from cogview.models.pretrained import PretrainedModel
 from cogview.recipes.config import TextToImageRecipe
 from cogview.runs.samples import captions_of, draw_samples
 from cogview.runs.tokenizers import (

@@ -26,7 +26,7 @@ def open_text_tokenizer(path: Path | None) -> "TextTokenizer":
         path: a SentencePiece file, or a model folder, the run of a model, or tokens, which hold one; None for the
             bundled one.
     """
-    from cogview.generation.model_folder import BUNDLED_FOLDER
+    from cogview.models.config import BUNDLED_FOLDER
     from cogview.text.tokenizer import TextTokenizer
 
     path = path or BUNDLED_FOLDER
@@ -56,8 +56,8 @@ def open_image_tokenizer(
     Raises:
         CogViewError: there is none.
     """
-    from cogview.generation.model_folder import BUNDLED_FOLDER
     from cogview.image.tokenizer import load_image_tokenizer
+    from cogview.models.config import BUNDLED_FOLDER
 
     if path is None:
         path = BUNDLED_FOLDER

@@ -17,7 +17,6 @@ from queue import Empty, SimpleQueue
 import cogview
 from cogview.errors import CogViewError, UsageError, printable
 from cogview.generation.known_things import KnownThings, things_known_in
-from cogview.generation.model_folder import find_model_folder
 from cogview.generation.one_colour import is_one_coloured
 from cogview.generation.options import PictureOptions
 from cogview.generation.picture_events import CodesDrawn, PictureDone
@@ -26,6 +25,7 @@ from cogview.generation.pipeline import Pipeline
 from cogview.generation.previews import PreviewOptions
 from cogview.generation.studio import Order, OrderDone, OrderFailed, Studio
 from cogview.generation.studio import Told as StudioTold
+from cogview.models.config import find_model_folder
 from cogview.serving.messages import (
     Accepted,
     Alive,

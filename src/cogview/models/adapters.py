@@ -20,15 +20,15 @@ from torch import Tensor
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_json, atomic_write_text, read_card
 from cogview.folders import atomic_folder, is_part, refuse_unlike
-from cogview.generation.model_folder import (
+from cogview.models.config import (
     ADAPTER_FORMAT,
     ADAPTER_VERSION,
     ADAPTERS_FOLDER,
     DRAWING_TASKS,
     read_adapter_config,
 )
-from cogview.generation.parts import Adapters, PretrainedModel, TaskModel
-from cogview.generation.weights import misfit, stored_transformer, write_weights
+from cogview.models.pretrained import Adapters, PretrainedModel, TaskModel
+from cogview.models.weights import misfit, stored_transformer, write_weights
 from cogview.plain_json import section_from_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.tensors import MisfitError, UnreadableError, compare_shapes, read_tensors, stored_shapes

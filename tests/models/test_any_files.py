@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 import cogview
 from cogview.errors import CogViewError
-from cogview.generation.adapters import save_task_model
-from cogview.generation.parts import TaskModel, fields_of
-from cogview.generation.pretrained import load_pretrained
+from cogview.models.adapters import save_task_model
+from cogview.models.folder import load_pretrained
+from cogview.models.pretrained import TaskModel, fields_of
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.config import AdapterConfig
 from tiny import tiny_pipeline_folder

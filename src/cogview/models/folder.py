@@ -22,9 +22,16 @@ from cogview.decoding.guess_table import GUESSES_FILE, GuessTable
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_json, atomic_write_text, read_bounded, read_card
 from cogview.folders import atomic_folder, refuse_unlike
-from cogview.generation.adapters import ADAPTER_FILES, find_adapters, refuse_lost_adapters, save_task_model
-from cogview.generation.card import bare_card
-from cogview.generation.model_folder import (
+from cogview.image.config import FOLDER_NAME
+from cogview.image.decoder_folder import DECODERS_NAME, refuse_lost_decoders
+from cogview.image.tokenizer import (
+    TOKENIZER_FILES,
+    load_image_tokenizer,
+    lossless_dtype,
+)
+from cogview.models.adapters import ADAPTER_FILES, find_adapters, refuse_lost_adapters, save_task_model
+from cogview.models.card import bare_card
+from cogview.models.config import (
     ADAPTERS_FOLDER,
     INT8_VERSION,
     MODEL_FORMAT,
@@ -32,19 +39,12 @@ from cogview.generation.model_folder import (
     read_config,
     read_text_case,
 )
-from cogview.generation.parts import PretrainedModel
-from cogview.generation.weights import (
+from cogview.models.pretrained import PretrainedModel
+from cogview.models.weights import (
     fingerprint_of_transformer,
     stored_transformer,
     weights_of,
     write_transformer,
-)
-from cogview.image.config import FOLDER_NAME
-from cogview.image.decoder_folder import DECODERS_NAME, refuse_lost_decoders
-from cogview.image.tokenizer import (
-    TOKENIZER_FILES,
-    load_image_tokenizer,
-    lossless_dtype,
 )
 from cogview.plain_json import section_from_json
 from cogview.sequence.template import TextToImageTemplate

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 import cogview
 from cogview.errors import CogViewError, UsageError
-from cogview.generation.adapters import load_task_model, save_task_model
-from cogview.generation.parts import PretrainedModel, TaskModel
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.pretrained import load_pretrained, save_pretrained
+from cogview.models.adapters import load_task_model, save_task_model
+from cogview.models.folder import load_pretrained, save_pretrained
+from cogview.models.pretrained import PretrainedModel, TaskModel
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.config import AdapterConfig
 from cogview.transformer.model import Transformer
@@ -337,7 +337,7 @@ def test_an_adapter_is_read_once_and_not_before_it_is_asked_for(
         read.append(folder.name)
         return load_task_model(folder, base)
 
-    monkeypatch.setattr("cogview.generation.adapters.load_task_model", reading)
+    monkeypatch.setattr("cogview.models.adapters.load_task_model", reading)
     pipe = cogview.load(tmp_path / "model", device="cpu")
     pipe.generate_codes("a", num_candidates=1)
     assert read == []

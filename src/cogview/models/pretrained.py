@@ -12,9 +12,9 @@ import torch
 from cogview.decoding.config import TOP_P, Resources
 from cogview.decoding.guess_table import GUESSES_FILE, GuessTable
 from cogview.errors import CogViewError, UsageError
-from cogview.generation.model_folder import TaskName
-from cogview.generation.weights import fingerprint_of_transformer
 from cogview.image.tokenizer import ImageTokenizer
+from cogview.models.config import TaskName
+from cogview.models.weights import fingerprint_of_transformer
 from cogview.plain_json import dataclass_from_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary

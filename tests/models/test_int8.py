@@ -10,10 +10,10 @@ import torch
 import cogview
 from cogview.cli.main import main
 from cogview.errors import UsageError
-from cogview.generation.adapters import save_task_model
-from cogview.generation.parts import TaskModel
 from cogview.generation.placement import resolve_dtype
-from cogview.generation.pretrained import load_pretrained
+from cogview.models.adapters import save_task_model
+from cogview.models.folder import load_pretrained
+from cogview.models.pretrained import TaskModel
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.config import AdapterConfig
 from tiny import tiny_pipeline_folder

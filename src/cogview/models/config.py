@@ -63,7 +63,7 @@ def _fetch(hub_id: str) -> Path:
     """Fetch the files of a model, and no others, from the hub into its local cache."""
     from huggingface_hub import snapshot_download
 
-    from cogview.generation.pretrained import MODEL_FILES  # named by what reads them, with PyTorch
+    from cogview.models.folder import MODEL_FILES  # named by what reads them, with PyTorch
 
     try:
         return Path(snapshot_download(hub_id, allow_patterns=list(MODEL_FILES)))

@@ -6,8 +6,8 @@ from typing import TypedDict
 
 import torch
 
-from cogview.generation.parts import PretrainedModel
-from cogview.generation.pretrained import save_pretrained
+from cogview.models.folder import save_pretrained
+from cogview.models.pretrained import PretrainedModel
 
 
 class HubArguments(TypedDict, total=False):

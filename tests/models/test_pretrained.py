@@ -11,10 +11,11 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 from cogview.errors import CogViewError, UsageError
-from cogview.generation import model_folder, pretrained
-from cogview.generation.model_folder import BUNDLED_FOLDER, find_model_folder
-from cogview.generation.pretrained import REQUIRED_FILES, PretrainedModel, load_pretrained, save_pretrained
 from cogview.image.tokenizer import load_image_tokenizer
+from cogview.models import config as model_folder
+from cogview.models import folder as pretrained
+from cogview.models.config import BUNDLED_FOLDER, find_model_folder
+from cogview.models.folder import REQUIRED_FILES, PretrainedModel, load_pretrained, save_pretrained
 from cogview.transformer.model import Transformer
 from cogview.transformer.three_region import regions_for
 from tiny import tiny_image_tokenizer, tiny_model, tiny_pipeline_folder, tiny_text_tokenizer
