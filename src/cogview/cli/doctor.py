@@ -13,7 +13,7 @@ from cogview.errors import CogViewError
 
 REQUIRED_PACKAGES = (
     *("torch", "numpy", "pillow", "sentencepiece", "safetensors"),
-    *("huggingface_hub", "jaxtyping", "tyro", "tqdm"),
+    *("huggingface_hub", "jaxtyping", "jinja2", "tyro", "tqdm"),
 )
 EXTRAS = {
     "data": (("resvg-py",), "cogview data build"),
