@@ -1,11 +1,9 @@
 """A whole model so small that a test makes it: random weights, and a text tokenizer trained on a few captions."""
 
-import re
 from pathlib import Path
 
 import torch
 
-from cogview.evaluation.efficientnet import _NAMES, _NAMES_IN_A_BLOCK, EfficientNetLite0
 from cogview.image.config import VQVAEConfig
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.image.vqvae import VQVAE
@@ -91,17 +89,3 @@ def tiny_pipeline_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "tiny-model"
     save_pretrained(tiny_model(tmp_path, card="# Tiny\n"), folder)
     return folder
-
-
-def packaged_weights(network: EfficientNetLite0) -> dict[str, torch.Tensor]:
-    """Return the weights of a network with the names of the package's file, its classifier among them."""
-    theirs = {ours: name for name, ours in _NAMES.items()}
-    theirs_in_a_block = {ours: name for name, ours in _NAMES_IN_A_BLOCK.items()}
-    weights: dict[str, torch.Tensor] = {}
-    for name, value in network.state_dict().items():
-        if match := re.fullmatch(r"blocks\.(\d+)\.(\w+\.\w+)\.(\w+)", name):
-            weights[f"_blocks.{match[1]}.{theirs_in_a_block[match[2]]}.{match[3]}"] = value
-        else:
-            layer, _, last = name.rpartition(".")
-            weights[f"{theirs[layer]}.{last}"] = value
-    return weights

@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from cogview.cli.main import main
-from cogview.evaluation.efficientnet import EfficientNetLite0
+from cogview.evaluation import efficientnet
 from cogview.runs import evaluate_tokenizer
-from tiny import packaged_weights, tiny_image_tokenizer
+from tiny import tiny_image_tokenizer
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def call(*words: object) -> int:
 def test_figures_and_a_grid_come_of_it(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_file(packaged_weights(EfficientNetLite0()), tmp_path / "weights.safetensors")
+    save_file(efficientnet.EfficientNetLite0().network.state_dict(), tmp_path / "weights.safetensors")
     words = [pictures, "--image-tokenizer", tmp_path / "tokenizer", "--size-pixels", 16]
     words += ["--backbone", tmp_path / "weights.safetensors", "--grid", tmp_path / "new" / "grid.png"]
     assert call(*words, "--json") == 0

