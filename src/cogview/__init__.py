@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cogview.generation.pipeline import Pipeline
     from cogview.generation.previews import PreviewOptions
     from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
+    from cogview.runs.data_options import TokenizeOptions
+    from cogview.runs.tokenize import TokenizeResult, tokenize
     from cogview.runs.train import train
     from cogview.runs.training import TrainingResult
     from cogview.runs.training_options import (
@@ -53,6 +55,8 @@ __all__ = [
     "TextToImageOptions",
     "TextToImageTemplate",
     "TextTokenizer",
+    "TokenizeOptions",
+    "TokenizeResult",
     "TrainingResult",
     "Transformer",
     "TransformerConfig",
@@ -61,6 +65,7 @@ __all__ = [
     "Vocabulary",
     "load",
     "load_image_tokenizer",
+    "tokenize",
     "train",
 ]
 
@@ -80,6 +85,8 @@ _HOMES = {
     "TextToImageOptions": "runs.training_options",
     "TextToImageTemplate": "sequence.template",
     "TextTokenizer": "text.tokenizer",
+    "TokenizeOptions": "runs.data_options",
+    "TokenizeResult": "runs.tokenize",
     "TrainingResult": "runs.training",
     "Transformer": "transformer.model",
     "TransformerConfig": "transformer.config",
@@ -88,6 +95,7 @@ _HOMES = {
     "Vocabulary": "sequence.vocabulary",
     "load": "generation.loading",
     "load_image_tokenizer": "image.tokenizer",
+    "tokenize": "runs.tokenize",
     "train": "runs.train",
 }
 

@@ -3,21 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from cogview.cli.report import print_result
 from cogview.recipes.config import DataRecipe
-from cogview.runs.progress_bar import progress_bar
+from cogview.runs.flags import FLAT
 
 RECIPES = "cogview.recipes.default_data"
 
 
-def run(
-    recipe: Annotated[DataRecipe, tyro.conf.arg(name="")],
-    *,
-    out: Path,
-    json: bool = False,
-) -> None:
+def run(recipe: Annotated[DataRecipe, FLAT], *, out: Path, json: bool = False) -> None:
     """Make a data set: icons and composed scenes with captions in Chinese and English, or what else the recipe says.
 
     Args:
@@ -26,22 +19,8 @@ def run(
         out: the folder to make.
         json: print the result as JSON.
     """
-    from cogview.world.builder import build_default_data
-    from cogview.world.clothing import build_clothing_data
-    from cogview.world.config import ClothingDataConfig, PeopleDataConfig, StyleDataConfig
-    from cogview.world.people import build_people_data
-    from cogview.world.style_pictures import build_style_data
+    from cogview.runs.data_sets import build_data
 
-    with progress_bar("drawing", "pictures") as move:
-        if isinstance(recipe.data, StyleDataConfig):
-            sizes = build_style_data(recipe.data, out, move)
-        elif isinstance(recipe.data, PeopleDataConfig):
-            sizes = build_people_data(recipe.data, out, move)
-        elif isinstance(recipe.data, ClothingDataConfig):
-            sizes = build_clothing_data(recipe.data, out, move)
-        else:
-            sizes = {
-                str(split): number for split, number in build_default_data(recipe.data, out, move).items()
-            }
+    sizes = build_data(recipe, out)
     lines = [f"{number} pictures of {split}" for split, number in sizes.items()]
     print_result({"folder": out, "num_pictures": sizes}, [*lines, str(out)], json)

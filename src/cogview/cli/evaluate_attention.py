@@ -4,7 +4,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogview.cli.drawn_pictures import save_picture
 from cogview.cli.report import print_result
 from cogview.decoding.config import DtypeName
 from cogview.errors import UsageError
@@ -71,10 +70,11 @@ def run(
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: name the folder that --out shall be")
     import cogview
-    from cogview.cli.told_pictures import take_adapter
     from cogview.evaluation.attention import attention_maps, check_places, comparison_of_heads, score_table
     from cogview.evaluation.attention_figures import text_figure, token_figure
     from cogview.generation.options import CodeOptions
+    from cogview.runs.chosen_adapters import take_adapter
+    from cogview.runs.drawn_pictures import save_picture
 
     pipeline = cogview.load(model, device, dtype)
     name = take_adapter(pipeline, "adapter", adapter)

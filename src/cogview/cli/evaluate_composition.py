@@ -84,7 +84,6 @@ def run(
         raise UsageError(f"--seed must not be negative, got {seed}")
     import cogview
     from cogview.cli.evaluation_draws import Draws, device_of, say_duration
-    from cogview.cli.told_pictures import take_adapter
     from cogview.data.check import MAX_LISTED
     from cogview.data.pairs import CaptionedImage
     from cogview.data.ranks import Ranks
@@ -92,6 +91,7 @@ def run(
     from cogview.evaluation.composition import asked_scenes, shares_of, validated, verdicts_on
     from cogview.evaluation.scene_reader import SceneReader
     from cogview.generation.options import CodeOptions
+    from cogview.runs.chosen_adapters import take_adapter
 
     ranks = Ranks.from_environment(os.environ)
     possible = asked_scenes(pictures, split=split)

@@ -100,13 +100,13 @@ def run(
     import cogview
     from cogview.cli.evaluation_draws import Draws, device_of, say_duration, versions
     from cogview.cli.evaluation_figures import Protocol, figures_of, open_backbone
-    from cogview.cli.told_pictures import take_adapter
     from cogview.data.ranks import Ranks
     from cogview.evaluation.caption_set import CaptionSet
     from cogview.evaluation.clip import load_clip
     from cogview.evaluation.scores import MIN_PICTURES
     from cogview.files import sha256_of
     from cogview.generation.options import CodeOptions
+    from cogview.runs.chosen_adapters import take_adapter
 
     ranks = Ranks.from_environment(os.environ)
     captions_and_pictures = CaptionSet(

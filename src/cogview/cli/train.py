@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-
 from cogview.cli.report import print_result
 from cogview.recipes.config import (
     CaptioningRecipe,
@@ -16,6 +14,7 @@ from cogview.recipes.config import (
     VQGANRecipe,
 )
 from cogview.recipes.text_tokenizer import TextTokenizerRecipe
+from cogview.runs.flags import FLAT
 from cogview.runs.training_options import (
     CaptioningOptions,
     DecoderOptions,
@@ -43,8 +42,6 @@ RECIPES = {
         "super_resolution",
     )
 }
-FLAT = tyro.conf.arg(name="")
-"""Flags without a prefix."""
 
 
 def text_tokenizer(

@@ -1,4 +1,4 @@
-"""What `cogview generate` shows while it draws: a bar for each picture, and a contact sheet that grows."""
+"""What is shown while pictures are drawn: a bar for each, and a contact sheet that grows."""
 
 import sys
 import time
@@ -6,18 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from PIL import Image
 from tqdm import tqdm
 
 from cogview.errors import UsageError
+from cogview.generation.contact_sheet import contact_sheet, is_contact_sheet, save_sheet
+from cogview.generation.picture_events import CodesDrawn, PictureDone, PictureEvent, PicturePreview
+from cogview.generation.picture_task import AskedText
+from cogview.generation.previews import GREY
 from cogview.runs.progress_bar import progress_bar
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from cogview.generation.picture_events import PictureEvent
-    from cogview.generation.picture_task import AskedText
 
 _MAX_NAME = 24  # characters of a text beside its bar
 _MAX_TEXTS = 16  # on a sheet that grows
@@ -29,10 +28,10 @@ _MAX_SHARE = 0.03  # of the time, for writing it
 class Display(Protocol):
     """Is told what is being drawn."""
 
-    def begin(self, asked: "AskedText") -> None:
+    def begin(self, asked: AskedText) -> None:
         """Learn that a text's candidates are drawn from now on."""
 
-    def told(self, event: "PictureEvent") -> None:
+    def told(self, event: PictureEvent) -> None:
         """Learn what was drawn."""
 
 
@@ -65,13 +64,11 @@ class CodeCount:
         self._num_codes = num_codes
         self._num_done = 0
 
-    def begin(self, asked: "AskedText") -> None:
+    def begin(self, asked: AskedText) -> None:
         """Learn that a text's candidates are drawn from now on."""
 
-    def told(self, event: "PictureEvent") -> None:
+    def told(self, event: PictureEvent) -> None:
         """Learn what was drawn."""
-        from cogview.generation.picture_events import CodesDrawn
-
         if isinstance(event, CodesDrawn):
             self._num_done += event.num_codes
             self._move(self._num_done, max(self._num_done, self._num_codes))
@@ -107,16 +104,14 @@ class PictureBars:
             bar.close()
         self._all.close()
 
-    def begin(self, asked: "AskedText") -> None:
+    def begin(self, asked: AskedText) -> None:
         """Learn that a text's candidates are drawn from now on."""
         text = " ".join(asked.text.split())
         shown = text if len(text) <= _MAX_NAME else f"{text[: _MAX_NAME - 1]}…"
         self._names[asked.index] = f"{asked.index + 1}. {shown}"
 
-    def told(self, event: "PictureEvent") -> None:
+    def told(self, event: PictureEvent) -> None:
         """Learn what was drawn."""
-        from cogview.generation.picture_events import CodesDrawn, PictureDone
-
         if isinstance(event, CodesDrawn):
             key = event.text_index, event.seed
             num = self._nums[key] = self._nums.get(key, 0) + event.num_codes
@@ -163,24 +158,16 @@ class PreviewSheet:
         self._is_new = False
         self._next = 0.0
 
-    def begin(self, asked: "AskedText") -> None:
+    def begin(self, asked: AskedText) -> None:
         """Learn that a text's candidates are drawn from now on."""
-        from PIL import Image
-
-        from cogview.generation.previews import GREY
-
         self._texts[asked.index] = asked.text
         blank = Image.new("RGB", self._size, (GREY,) * 3)
         self._images[asked.index] = dict.fromkeys(asked.seeds, blank)
         for index in list(islice(self._texts, max(len(self._texts) - _MAX_TEXTS, 0))):
             del self._texts[index], self._images[index]
 
-    def told(self, event: "PictureEvent") -> None:
+    def told(self, event: PictureEvent) -> None:
         """Learn what was drawn; a preview is shown at once, and so is what is done."""
-        from PIL import Image
-
-        from cogview.generation.picture_events import PictureDone, PicturePreview
-
         if isinstance(event, PicturePreview):
             seed, image = event.seed, event.image
         elif isinstance(event, PictureDone):
@@ -195,8 +182,6 @@ class PreviewSheet:
 
     def write(self) -> None:
         """Write the sheet, if there is anything new on it."""
-        from cogview.generation.contact_sheet import contact_sheet, save_sheet
-
         if not self._is_new:
             return
         start = time.monotonic()
@@ -219,8 +204,6 @@ def check_preview(path: Path) -> None:
     Raises:
         UsageError: the file is no PNG by its name, or another than such a sheet lies there, or its folder is missing.
     """
-    from cogview.generation.contact_sheet import is_contact_sheet
-
     if path.suffix.lower() != ".png":
         raise UsageError(f"--preview {path} is to be a PNG: give a name that ends in .png")
     if not path.parent.is_dir():

@@ -11,12 +11,9 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from cogview.errors import CogViewError, UsageError, printable
-
-if TYPE_CHECKING:
-    from cogview.text.tokenizer import TextTokenizer
+from cogview.text.tokenizer import TextTokenizer
 
 _MAX_LINE_BYTES = 1_000_000
 _BYTES_AT_ONCE = 2**16
@@ -78,7 +75,7 @@ class Prompts:
         for _, text in self._read():
             yield text
 
-    def check(self, tokenizer: "TextTokenizer", max_text_pieces: int) -> None:
+    def check(self, tokenizer: TextTokenizer, max_text_pieces: int) -> None:
         """Refuse texts of which the model reads nothing, and warn once of all that are longer than it reads.
 
         Raises:

@@ -9,13 +9,14 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
+from PIL import Image
+
+import cogview
 from cogview.errors import CogViewError, printable
-from cogview.files import try_lock
-
-if TYPE_CHECKING:
-    from PIL import Image
+from cogview.files import atomic_write_bytes, try_lock
+from cogview.image.picture_file import picture_file
 
 JOURNAL = "unfinished.jsonl"
 """In a folder that is being filled: a line with the request, and one for each share of the pictures that is there."""
@@ -224,7 +225,7 @@ def tell_kept(folder: PictureFolder, num_pictures: int) -> None:
         print(f"cogview: {printable(told)}", file=sys.stderr)
 
 
-def save_picture(image: "Image.Image", path: Path, text: str, facts: Mapping[str, Any]) -> None:
+def save_picture(image: Image.Image, path: Path, text: str, facts: Mapping[str, Any]) -> None:
     """Write a picture as PNG, with what it was drawn for and with.
 
     Args:
@@ -236,10 +237,6 @@ def save_picture(image: "Image.Image", path: Path, text: str, facts: Mapping[str
     Raises:
         CogViewError: it cannot be written.
     """
-    import cogview
-    from cogview.files import atomic_write_bytes
-    from cogview.image.picture_file import picture_file
-
     data = picture_file(image, text=text, facts=facts, software=f"cogview {cogview.__version__}")
     try:
         atomic_write_bytes(path, data)

@@ -1,0 +1,90 @@
+"""What runs share that look at pictures: the codes of pictures, and what is told of those that cannot be read."""
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cogview.errors import CogViewError, UsageError, printable
+from cogview.generation.contact_sheet import is_contact_sheet
+from cogview.generation.pipeline import Pipeline
+from cogview.image.picture_reading import UnusableImage
+from cogview.runs.progress_bar import progress_bar
+from cogview.sequence.template import Codes
+
+
+def tell_decoded(pipeline: Pipeline) -> None:
+    """Say on stderr that a decoder enlarges the pictures, and what else can."""
+    names = ", ".join(pipeline.magnifier_names)
+    other = f"; --magnifier {names} draws more codes instead" if names else ""
+    print(f"cogview: enlarged by the image tokenizer's decoder{other}", file=sys.stderr)
+
+
+class ToldPictures:
+    """The codes of pictures by their paths; what cannot be read is warned of, one line each.
+
+    Contact sheets of ours, which `out/001/*.png` names too, are passed over and told in one line on stderr.
+
+    Args:
+        paths: of the pictures.
+        codes_of: returns the codes of one, or refuses it.
+
+    Attributes:
+        codes: of those that can be read, in the order of the paths.
+        problems: where and reason of the others.
+        sheets: contact sheets that were passed over.
+
+    Raises:
+        UsageError: no picture was named, or contact sheets alone, or one is refused.
+        CogViewError: none can be read.
+    """
+
+    def __init__(self, paths: Sequence[Path], codes_of: Callable[[Path], list[Codes]]) -> None:
+        if not paths:
+            raise UsageError(
+                "there is no picture; give the path of at least one, after the text where there is one"
+            )
+        self.sheets = [path for path in paths if is_contact_sheet(path)]
+        paths = [path for path in paths if path not in set(self.sheets)]
+        if not paths:
+            raise UsageError(
+                f"{self.sheets[0]} is a contact sheet: give the paths of the pictures themselves"
+            )
+        if self.sheets:
+            num, shown = len(self.sheets), printable(", ".join(map(str, self.sheets[:3])))
+            print(
+                f"cogview: {num} contact sheet{'s' * (num > 1)} passed over: {shown}{', ...' * (num > 3)}",
+                file=sys.stderr,
+            )
+        self.codes: dict[Path, Tensor] = {}
+        self.problems: list[dict[str, Any]] = []
+        with progress_bar("reading", "pictures") as move:
+            for number, path in enumerate(paths, start=1):
+                try:
+                    self.codes[path] = torch.from_numpy(codes_of(path)[0])
+                except UnusableImage as error:
+                    warnings.warn(str(error), stacklevel=1)
+                    self.problems.append({"where": path, "reason": str(error)})
+                move(number, len(paths))
+        self._num_named = len(paths)
+        if not self.codes:
+            raise CogViewError(f"none of the {len(paths)} pictures can be read: {self.problems[0]['reason']}")
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is told, for programs."""
+        return {"contact_sheets": self.sheets, "problems": self.problems}
+
+    def refuse_problems(self) -> None:
+        """End with an error, once all else is done, if a picture could not be read.
+
+        Raises:
+            CogViewError: so it is.
+        """
+        if self.problems:
+            raise CogViewError(
+                f"{len(self.problems)} of {self._num_named} pictures cannot be read; the warnings say why"
+            )
