@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cogview.data.token_report import TokenizeReport
     from cogview.errors import CogViewError, UsageError
     from cogview.generation.loading import load
     from cogview.generation.picture_events import GeneratedImage, PictureDone, PicturePreview
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from cogview.generation.previews import PreviewOptions
     from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
     from cogview.runs.data_options import TokenizeOptions
-    from cogview.runs.tokenize import TokenizeResult, tokenize
+    from cogview.runs.tokenize import tokenize
     from cogview.runs.train import train
     from cogview.runs.training import TrainingResult
     from cogview.runs.training_options import (
@@ -56,7 +57,7 @@ __all__ = [
     "TextToImageTemplate",
     "TextTokenizer",
     "TokenizeOptions",
-    "TokenizeResult",
+    "TokenizeReport",
     "TrainingResult",
     "Transformer",
     "TransformerConfig",
@@ -86,7 +87,7 @@ _HOMES = {
     "TextToImageTemplate": "sequence.template",
     "TextTokenizer": "text.tokenizer",
     "TokenizeOptions": "runs.data_options",
-    "TokenizeResult": "runs.tokenize",
+    "TokenizeReport": "data.token_report",
     "TrainingResult": "runs.training",
     "Transformer": "transformer.model",
     "TransformerConfig": "transformer.config",

@@ -21,7 +21,7 @@ from cogview.generation.pictures import codes_of
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.ranker import best_of
 from cogview.image.pixels import image_to_array
-from cogview.runs import caption_pictures, drawing_run
+from cogview.runs import caption_and_rank, drawing_run
 
 TEXTS = {
     "red": "a red cat",
@@ -156,7 +156,7 @@ def test_contact_sheets_are_passed_over(
 def test_captions_are_printed_as_they_are_written(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(caption_pictures, "_PICTURES_AT_ONCE", 1)
+    monkeypatch.setattr(caption_and_rank, "_PICTURES_AT_ONCE", 1)
     really, done = Captioner.caption, []
 
     def stopped(self: Captioner, *arguments: object) -> object:

@@ -31,15 +31,15 @@ def test_python_and_the_command_line_make_the_same_tokens(
         device="cpu",
     )
     with pytest.warns(UserWarning, match="pictures left out: 1"):
-        result = cogview.tokenize(options)
-    assert result is not None
-    assert (result.folder, result.report.num_pairs, result.report.num_problems) == (tmp_path / "tokens", 2, 1)
+        report = cogview.tokenize(options)
+    assert report is not None
+    assert (report.num_pairs, report.num_problems) == (2, 1)
     words = ["tokenize", pictures, "--image-tokenizer", model, "--text-tokenizer", model]
     words += ["--size-pixels", 16, "--device", "cpu", "--json", "--out", tmp_path / "others"]
     assert main([str(word) for word in words]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told == {"folder": str(tmp_path / "others"), **json.loads(json.dumps(result.report.to_json()))}
-    made = {path.relative_to(result.folder) for path in result.folder.rglob("*") if path.is_file()}
+    assert told == {"folder": str(tmp_path / "others"), **json.loads(json.dumps(report.to_json()))}
+    made = {path.relative_to(options.out) for path in options.out.rglob("*") if path.is_file()}
     assert made
     for path in made:
-        assert (result.folder / path).read_bytes() == (tmp_path / "others" / path).read_bytes()
+        assert (options.out / path).read_bytes() == (tmp_path / "others" / path).read_bytes()

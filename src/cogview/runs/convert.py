@@ -1,8 +1,7 @@
 """A run that makes others' checkpoints and token sets ours, and ours the authors'."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -10,21 +9,9 @@ from cogview.errors import CogViewError, UsageError
 from cogview.generation.model_folder import find_model_folder
 from cogview.generation.parts import PretrainedModel
 from cogview.generation.pretrained import load_pretrained, save_pretrained
-from cogview.interop.binary_tokens import (
-    NUM_TEXT_TOKENS,
-    convert_binary_tokens,
-    is_binary_tokens,
-    write_binary_tokens,
-)
+from cogview.interop import binary_tokens, released_transformer
 from cogview.interop.checkpoint_file import read_state_dict
 from cogview.interop.other_projects import project_of, refuse_other_formats
-from cogview.interop.released_transformer import (
-    HEAD_SIZE,
-    convert_released_transformer,
-    find_ranks,
-    is_released_transformer,
-    write_released_transformer,
-)
 from cogview.interop.released_vqvae import convert_released_vqvae, is_released_vqvae
 from cogview.interop.taming import convert_taming_vqgan, is_taming_vqgan
 from cogview.runs.data_options import ConvertOptions
@@ -32,17 +19,11 @@ from cogview.runs.progress_bar import progress_bar
 from cogview.runs.tokenizers import open_image_tokenizer, open_text_tokenizer
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conversion:
-    """What was made of a checkpoint or token set.
-
-    Args:
-        facts: plain data, and where it lies.
-        remarks: the same in lines, and what is to be known of it.
-    """
+class Conversion(NamedTuple):
+    """What was made: plain facts, and in lines for people what it is and what is to be known of it."""
 
     facts: dict[str, Any]
-    remarks: list[str]
+    lines: list[str]
 
 
 def convert(options: ConvertOptions) -> Conversion:
@@ -69,7 +50,7 @@ def convert(options: ConvertOptions) -> Conversion:
         return _transformer_to_released(
             source, options.out, 1 if options.num_ranks is None else options.num_ranks
         )
-    if source.is_file() and is_binary_tokens(source):
+    if source.is_file() and binary_tokens.is_binary_tokens(source):
         _refuse_others(options, "text_tokenizer", "image_tokenizer")
         return _tokens(options)
     return _checkpoint(options)
@@ -86,9 +67,9 @@ def _checkpoint(options: ConvertOptions) -> Conversion:
     """Convert weights of any known layout."""
     source, out = options.source, options.out
     refuse_other_formats(source)
-    ranks = find_ranks(source)
+    ranks = released_transformer.find_ranks(source)
     tensors = read_state_dict(ranks[0])
-    if source.is_dir() or is_released_transformer(tensors):
+    if source.is_dir() or released_transformer.is_released_transformer(tensors):
         _refuse_others(options, "task", "text_tokenizer", "image_tokenizer", "num_heads")
         return _transformer(ranks, options)
     _refuse_others(options)
@@ -117,7 +98,7 @@ def _checkpoint(options: ConvertOptions) -> Conversion:
         f"an image tokenizer of {tokenizer.num_codes:,} codes, each for {tokenizer.downsampling_factor} x "
         f"{tokenizer.downsampling_factor} pixels"
     )
-    return Conversion(facts=facts, remarks=[line])
+    return Conversion(facts, [line])
 
 
 def _transformer(ranks: list[Path], options: ConvertOptions) -> Conversion:
@@ -125,7 +106,7 @@ def _transformer(ranks: list[Path], options: ConvertOptions) -> Conversion:
     task = options.task or "text-to-image"
     words, pictures = options.text_tokenizer, options.image_tokenizer
     with progress_bar("converting", "tensors") as move:
-        model = convert_released_transformer(
+        model = released_transformer.convert_released_transformer(
             ranks,
             options.out,
             task=task,
@@ -148,12 +129,12 @@ def _transformer(ranks: list[Path], options: ConvertOptions) -> Conversion:
         "num_ranks": len(ranks),
         **_facts(model),
     }
-    return Conversion(facts=facts, remarks=lines)
+    return Conversion(facts, lines)
 
 
 def _transformer_to_released(source: Path, out: Path, num_ranks: int) -> Conversion:
     """Write a transformer of ours in the release's layout."""
-    model = write_released_transformer(find_model_folder(source), out, num_ranks)
+    model = released_transformer.write_released_transformer(find_model_folder(source), out, num_ranks)
     config = model.config
     lines = [f"{_described(model)}, as {num_ranks} {'rank' if num_ranks == 1 else 'ranks'}"]
     if model.rounded_to:
@@ -165,7 +146,7 @@ def _transformer_to_released(source: Path, out: Path, num_ranks: int) -> Convers
         )
     if config.attention_pattern != "dense":
         lines.append("the layout does not tell that its attention is sparse, nor by which numbers")
-    if config.head_size != HEAD_SIZE:
+    if config.head_size != released_transformer.HEAD_SIZE:
         lines.append(f"the layout does not tell its number of heads, {config.num_heads}")
     is_rounded = model.rounded_to is not None
     facts = {
@@ -175,7 +156,7 @@ def _transformer_to_released(source: Path, out: Path, num_ranks: int) -> Convers
         "rounded": is_rounded,
         **_facts(model),
     }
-    return Conversion(facts=facts, remarks=lines)
+    return Conversion(facts, lines)
 
 
 def _to_int8(source: Path, out: Path) -> Conversion:
@@ -183,7 +164,7 @@ def _to_int8(source: Path, out: Path) -> Conversion:
     model = load_pretrained(find_model_folder(source), dtype=torch.int8)
     save_pretrained(model, out, torch.int8)
     facts = {"folder": out, "kind": "model in int8", **_facts(model)}
-    return Conversion(facts=facts, remarks=[f"{_described(model)}, in int8"])
+    return Conversion(facts, [f"{_described(model)}, in int8"])
 
 
 def _facts(model: PretrainedModel) -> dict[str, Any]:
@@ -214,18 +195,20 @@ def _tokens(options: ConvertOptions) -> Conversion:
             f"{options.source} is a token set, which names no tokenizers: give those that made it with "
             "--text-tokenizer and --image-tokenizer"
         )
-    num_pairs = convert_binary_tokens(
+    num_pairs = binary_tokens.convert_binary_tokens(
         options.source, options.out, open_image_tokenizer(pictures), open_text_tokenizer(words)
     )
     facts = {"folder": options.out, "kind": "tokens", "num_pairs": num_pairs}
-    return Conversion(facts=facts, remarks=[f"tokens of {num_pairs:,} pairs"])
+    return Conversion(facts, [f"tokens of {num_pairs:,} pairs"])
 
 
 def _tokens_to_released(source: Path, out: Path) -> Conversion:
     """Write tokens of ours as a token set of the release."""
-    num_rows, num_clipped = write_binary_tokens(source, out)
+    num_rows, num_clipped = binary_tokens.write_binary_tokens(source, out)
     lines = [f"a token set of {num_rows:,} rows"]
     if num_clipped:
-        lines.append(f"{num_clipped:,} texts lost what follows their first {NUM_TEXT_TOKENS} pieces")
+        lines.append(
+            f"{num_clipped:,} texts lost what follows their first {binary_tokens.NUM_TEXT_TOKENS} pieces"
+        )
     facts = {"file": out, "kind": "released tokens", "num_rows": num_rows, "num_clipped": num_clipped}
-    return Conversion(facts=facts, remarks=lines)
+    return Conversion(facts, lines)

@@ -12,17 +12,18 @@ from typing import Any
 import torch
 
 import cogview
+from cogview.errors import UsageError
 from cogview.files import sha256_of
 from cogview.generation.loading import load
 from cogview.generation.options import PictureOptions
 from cogview.generation.picture_task import PictureTask
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.previews import PreviewOptions
-from cogview.runs.chosen_adapters import take_adapter, weights_of
+from cogview.runs.chosen_adapters import TASKS, take_adapter, weights_of
 from cogview.runs.drawing_display import PreviewSheet, check_preview, progress_display
-from cogview.runs.drawing_options import DrawPicturesOptions
+from cogview.runs.drawing_options import DrawPicturesOptions, shared_fields
 from cogview.runs.drawing_run import DrawingRun
-from cogview.runs.drawn_pictures import picture_folder, tell_kept
+from cogview.runs.drawn_pictures import picture_folder
 from cogview.runs.prompts import Prompts
 from cogview.runs.told_pictures import tell_decoded
 
@@ -44,17 +45,18 @@ def draw_pictures(options: DrawPicturesOptions) -> Iterator[DrawingRun]:
         CogViewError: a file cannot be read or written.
         KeyboardInterrupt: it was stopped; what is done is kept, and the same call goes on.
     """
+    if not 1 <= options.sheet_scale <= 8:
+        raise UsageError(f"--sheet-scale must be 1 to 8, got {options.sheet_scale}")
     if options.preview is not None:
         check_preview(options.preview)
     with Prompts(options.texts, options.prompts) as prompts:
-        how = options.pictures
-        seed = random_seed() if options.seed == "random" else options.seed
+        seed = secrets.randbelow(2**31) if options.seed == "random" else options.seed
         # What cannot be drawn is found out before a folder is made.
         pipeline, task = _loaded(options, seed)
-        if not how.balance_words:  # else the texts that are drawn are others
+        if not options.balance_words:  # else the texts that are drawn are others
             prompts.check(pipeline.text_tokenizer, task.max_text_pieces)
             prompts.tell_unknown(
-                lambda texts: pipeline.model.reading(texts, task.options.adapter, how.strict)
+                lambda texts: pipeline.model.reading(texts, task.options.adapter, options.strict)
             )
         settings = _settings(options, pipeline, task)
         request = {
@@ -64,11 +66,13 @@ def draw_pictures(options: DrawPicturesOptions) -> Iterator[DrawingRun]:
             "keep": options.keep,
             "seed": options.seed,
             **settings,
-            "weights": weights_of(pipeline, *_adapters(pipeline, task)),
-            "captioner": how.captioner,
-            "rank_by": how.rank_by,
+            "weights": _weights(pipeline, task),
+            "captioner": options.captioner,
+            "rank_by": options.rank_by,
             "files": [
-                sha256_of(Path(path)) for path in (how.image, how.mask) if path and Path(path).is_file()
+                sha256_of(Path(path))
+                for path in (options.image, options.mask)
+                if path and Path(path).is_file()
             ],
             "sheet_scale": options.sheet_scale,  # which says what is on which sheet
             "versions": [cogview.__version__, torch.__version__],
@@ -82,7 +86,7 @@ def draw_pictures(options: DrawPicturesOptions) -> Iterator[DrawingRun]:
                 settings=settings,
                 folder=folder,
             )
-            tell_kept(folder, len(prompts) * run.num_kept)
+            folder.tell_kept(len(prompts) * run.num_kept)
             if options.seed == "random":
                 print(f"cogview: seed {run.seed}", file=sys.stderr)
             _draw(run, pipeline.image_tokenizer.downsampling_factor)
@@ -93,7 +97,7 @@ def draw_pictures(options: DrawPicturesOptions) -> Iterator[DrawingRun]:
 
 def _loaded(options: DrawPicturesOptions, seed: int) -> tuple[Pipeline, PictureTask]:
     """Return the model, and what draws with it as asked."""
-    asked = PictureOptions(**vars(options.pictures))
+    asked = PictureOptions(**shared_fields(options, PictureOptions))
     pipeline = load(
         options.model,
         options.device,
@@ -102,12 +106,8 @@ def _loaded(options: DrawPicturesOptions, seed: int) -> tuple[Pipeline, PictureT
         memory=options.memory,
         cache=options.cache,
     )
-    asked = replace(
-        asked,
-        adapter=take_adapter(pipeline, "adapter", asked.adapter),
-        captioner=take_adapter(pipeline, "captioner", asked.captioner),
-        magnifier=take_adapter(pipeline, "magnifier", asked.magnifier),
-    )
+    chosen: dict[str, Any] = {each: take_adapter(pipeline, each, getattr(asked, each)) for each in TASKS}
+    asked = replace(asked, **chosen)
     task = PictureTask.of(pipeline.model, asked, options.num_candidates, options.keep, seed)
     if asked.upscale > 1 and task.magnifier is None:
         tell_decoded(pipeline)
@@ -116,20 +116,24 @@ def _loaded(options: DrawPicturesOptions, seed: int) -> tuple[Pipeline, PictureT
 
 def _settings(options: DrawPicturesOptions, pipeline: Pipeline, task: PictureTask) -> dict[str, Any]:
     """Return what a picture's file says beside its text and seed."""
-    how, sampling = options.pictures, task.codes.sampling
-    drawn_anew = {"image": str(how.image), "mask": how.mask, "keeps_pixels": how.keeps_pixels}
+    sampling = task.codes.sampling
+    drawn_anew = {"image": str(options.image), "mask": options.mask, "keeps_pixels": options.keeps_pixels}
     return {
-        "temperature": how.temperature,
-        "top_k": how.top_k,
+        "temperature": options.temperature,
+        "top_k": options.top_k,
         "top_p": sampling.top_p,
         "guidance": sampling.guidance,
-        "sampler": how.sampler,
-        "balance_words": how.balance_words,
+        "sampler": options.sampler,
+        "balance_words": options.balance_words,
         "model": options.model or "bundled",
-        **({} if how.adapter is None else {"adapter": how.adapter, "adapter_strength": how.adapter_strength}),
-        **({} if how.upscale == 1 else {"upscale": how.upscale}),
-        **({} if how.magnifier is None else {"magnifier": how.magnifier}),
-        **({} if how.image is None else drawn_anew),
+        **(
+            {}
+            if options.adapter is None
+            else {"adapter": options.adapter, "adapter_strength": options.adapter_strength}
+        ),
+        **({} if options.upscale == 1 else {"upscale": options.upscale}),
+        **({} if options.magnifier is None else {"magnifier": options.magnifier}),
+        **({} if options.image is None else drawn_anew),
         "size_pixels": task.size_pixels,
         "device": str(pipeline.device),
         "dtype": str(pipeline.dtype).removeprefix("torch."),
@@ -137,15 +141,14 @@ def _settings(options: DrawPicturesOptions, pipeline: Pipeline, task: PictureTas
     }
 
 
-def _adapters(pipeline: Pipeline, task: PictureTask) -> list[str | None]:
-    """Return the names of the adapters that draw, rank and magnify."""
-    asked = task.options
-    by_captioner = task.ranking is not None and asked.rank_by == "caption"
-    return [
-        asked.adapter,
-        *([asked.captioner or pipeline.captioner_names[0]] if by_captioner else []),
-        *([asked.magnifier or pipeline.magnifier_names[0]] if task.magnifier else []),
-    ]
+def _weights(pipeline: Pipeline, task: PictureTask) -> dict[str, str]:
+    """Return the fingerprints of what draws, ranks and magnifies."""
+    asked, ranker, enlarger = task.options, None, None
+    if task.ranking is not None and asked.rank_by == "caption":
+        ranker = asked.captioner or pipeline.captioner_names[0]
+    if task.magnifier is not None:
+        enlarger = asked.magnifier or pipeline.magnifier_names[0]
+    return weights_of(pipeline, asked.adapter, ranker, enlarger)
 
 
 def _draw(run: DrawingRun, downsampling_factor: int) -> None:
@@ -158,14 +161,9 @@ def _draw(run: DrawingRun, downsampling_factor: int) -> None:
             size = template.grid_columns * downsampling_factor, template.grid_rows * downsampling_factor
             sheet = PreviewSheet(preview, size)
             stack.callback(sheet.write)
-            displays.append(sheet)
+            displays.append(sheet.told)
         stack.enter_context(warnings.catch_warnings())
-        if not run.options.pictures.balance_words:  # told before
+        if not run.options.balance_words:  # told before
             warnings.filterwarnings("ignore", r"\d+ of \d+ texts have more than")
             warnings.filterwarnings("ignore", "the model has (hardly ever, or )?never")
         run.draw(displays, None if preview is None else PreviewOptions())
-
-
-def random_seed() -> int:
-    """Return a seed that nobody can foretell, short enough to be typed."""
-    return secrets.randbelow(2**31)

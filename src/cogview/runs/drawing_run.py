@@ -125,7 +125,7 @@ class DrawingRun:
         with closing(picture_events(self.task, self._asked(displays), previews)) as events:
             for event in events:
                 for display in displays:
-                    display.told(event)
+                    display(event)
                 if isinstance(event, CodesDrawn):
                     self.work.num_codes += event.num_codes
                 elif isinstance(event, PictureDone):
@@ -180,7 +180,7 @@ class DrawingRun:
             if lacking:
                 (asked,) = self.task.asked([text], lacking, index)
                 for display in displays:
-                    display.begin(asked)
+                    display(asked)
                 yield asked
 
     def _sheets(self) -> Iterator[None]:
@@ -207,12 +207,9 @@ class DrawingRun:
     def _saved(self, picture: GeneratedImage, number: int) -> dict[str, Any]:
         """Write one picture with the settings that draw it again from the same weights; return what to report of it."""
         facts: dict[str, Any] = {"text": picture.text, "seed": picture.seed}
-        if picture.caption_loss is not None:
-            facts["caption_loss"] = picture.caption_loss
-        if picture.fit_loss is not None:
-            facts["fit_loss"] = picture.fit_loss
-        if picture.drawn_text is not None:
-            facts["drawn_text"] = picture.drawn_text
+        for name in ("caption_loss", "fit_loss", "drawn_text"):
+            if (value := getattr(picture, name)) is not None:
+                facts[name] = value
         width = max(2, len(str(len(self.prompts))))
         path = self.folder.path / f"{number:0{width}d}-{_slug(picture.text)}-seed{picture.seed}.png"
         save_picture(picture.image, path, picture.text, facts | self.settings)

@@ -87,6 +87,12 @@ class PictureFolder:
         for share in range(len(self._places)):
             yield from self.pictures(share) or ()
 
+    def tell_kept(self, num_pictures: int) -> None:
+        """Say on stderr how many of the pictures there will be an earlier process has drawn, if any."""
+        if self.num_kept:
+            told = f"{min(self.num_kept, num_pictures):,} of {num_pictures:,} pictures are there"
+            print(f"cogview: going on in {printable(str(self.path))}: {told}", file=sys.stderr)
+
     def finish(self) -> None:
         """Remove the journal, since all pictures are there; what it notes can be read on."""
         with suppress(PermissionError):  # Windows removes no open file
@@ -210,19 +216,6 @@ def _new(parent: Path, numbers: Sequence[int], header: Mapping[str, Any]) -> Pic
     journal.write(json.dumps(header).encode() + b"\n")
     journal.flush()
     return PictureFolder(path, journal, header["chosen"])
-
-
-def tell_kept(folder: PictureFolder, num_pictures: int) -> None:
-    """Say on stderr that a command goes on, if it does.
-
-    Args:
-        folder: in which.
-        num_pictures: that there will be.
-    """
-    if folder.num_kept:
-        num_there = min(folder.num_kept, num_pictures)
-        told = f"going on in {folder.path}: {num_there:,} of {num_pictures:,} pictures are there"
-        print(f"cogview: {printable(told)}", file=sys.stderr)
 
 
 def save_picture(image: Image.Image, path: Path, text: str, facts: Mapping[str, Any]) -> None:

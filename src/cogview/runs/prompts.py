@@ -188,5 +188,9 @@ def _numbered(texts: Sequence[str]) -> Iterator[tuple[int, str]]:
     for number, text in enumerate(texts, start=1):
         if not text.strip():
             raise UsageError(f"text {number} of {len(texts)} is empty; say what to draw")
-        # An argument that is not UTF-8 arrives with half surrogates, which no file of ours could hold.
-        yield number, text.encode(errors="replace").decode()
+        yield number, as_text(text)
+
+
+def as_text(argument: str) -> str:
+    """Return an argument as text: if it is not UTF-8 it has half surrogates, which no file of ours could hold."""
+    return argument.encode(errors="replace").decode()

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,20 +24,7 @@ from cogview.training.precision import resolve_precision
 from cogview.world.packages import CREDITS_FILE
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenizeResult:
-    """What came of pictures and captions.
-
-    Args:
-        folder: the tokens, with their tokenizers.
-        report: what was met.
-    """
-
-    folder: Path
-    report: TokenizeReport
-
-
-def tokenize(options: TokenizeOptions) -> TokenizeResult | None:
+def tokenize(options: TokenizeOptions) -> TokenizeReport | None:
     """Turn pictures and captions into tokens for training: `cogview tokenize` does it.
 
         cogview.tokenize(TokenizeOptions(data=pictures, out=tokens))
@@ -47,7 +33,7 @@ def tokenize(options: TokenizeOptions) -> TokenizeResult | None:
         options: which, and how.
 
     Returns:
-        What came of it; of several processes that `torchrun` started, None in all but the last to finish.
+        What was met; of several processes that `torchrun` started, None in all but the last to finish.
 
     Raises:
         UsageError: the options cannot be carried out, or `out` holds something else.
@@ -91,7 +77,7 @@ def tokenize(options: TokenizeOptions) -> TokenizeResult | None:
         raise KeyboardInterrupt(
             f"Stopped. What is done lies in {unfinished_folder(options.out)}; the same command goes on."
         ) from stop
-    return None if report is None else TokenizeResult(folder=options.out, report=report)
+    return report
 
 
 def _device_of(device: str | None, ranks: Ranks) -> str | None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +15,23 @@ from cogview.generation.loading import load
 from cogview.generation.options import UpscaleOptions
 from cogview.generation.upscaler import TOP_P
 from cogview.runs.chosen_adapters import take_adapter, weights_of
-from cogview.runs.drawing_options import UpscalePicturesOptions
-from cogview.runs.drawn_pictures import picture_folder, save_picture, tell_kept
+from cogview.runs.drawing_options import UpscalePicturesOptions, shared_fields
+from cogview.runs.drawn_pictures import picture_folder, save_picture
 from cogview.runs.progress_bar import progress_bar
+from cogview.runs.prompts import as_text
 from cogview.runs.told_pictures import ToldPictures, tell_decoded
 
 _PICTURES_AT_ONCE = 16  # which the engine draws together
 
 
-@dataclass(frozen=True, kw_only=True)
-class UpscaledPictures:
-    """Pictures that were drawn again, larger.
-
-    Args:
-        folder: where they are.
-        pictures: path, source and seed of each.
-        told: what is told of those that cannot be read.
-    """
-
-    folder: Path
-    pictures: list[dict[str, Any]]
-    told: ToldPictures
-
-
-def upscale_pictures(options: UpscalePicturesOptions) -> UpscaledPictures:
+def upscale_pictures(options: UpscalePicturesOptions) -> tuple[list[dict[str, Any]], ToldPictures]:
     """Draw pictures again, larger, into a numbered folder.
 
     Args:
         options: which pictures, how, and where to.
+
+    Returns:
+        Path, source and seed of each picture, and what is told of those that cannot be read.
 
     Raises:
         UsageError: something that is asked for is impossible or refused.
@@ -51,15 +40,16 @@ def upscale_pictures(options: UpscalePicturesOptions) -> UpscaledPictures:
     """
     if not options.text.strip():
         raise UsageError("the text is empty; say what the pictures show")
-    text, factor = options.text.encode(errors="replace").decode(), options.factor
-    pipeline, how = load(options.model, options.device, options.dtype), options.upscaling
-    name = take_adapter(pipeline, "magnifier", how.magnifier)
-    upscaler, asked = pipeline.upscaler, replace(UpscaleOptions(**vars(how)), magnifier=name)
+    text, factor = as_text(options.text), options.factor
+    pipeline = load(options.model, options.device, options.dtype)
+    name = take_adapter(pipeline, "magnifier", options.magnifier)
+    upscaler = pipeline.upscaler
+    asked = replace(UpscaleOptions(**shared_fields(options, UpscaleOptions)), magnifier=name)
     is_decoded = upscaler.is_decoded(factor, name)
     if is_decoded:
         upscaler.refuse_sampling(asked)
     told = ToldPictures(
-        options.pictures, lambda path: upscaler.codes_to_upscale(path, factor, name, how.force)
+        options.pictures, lambda path: upscaler.codes_to_upscale(path, factor, name, options.force)
     )
     if is_decoded:
         tell_decoded(pipeline)
@@ -67,10 +57,10 @@ def upscale_pictures(options: UpscalePicturesOptions) -> UpscaledPictures:
     settings: dict[str, Any] = {"text": text, "factor": factor, "model": options.model or "bundled"}
     if not is_decoded:
         settings |= {
-            "temperature": how.temperature,
-            "top_k": how.top_k,
-            "top_p": TOP_P if how.top_p is None else how.top_p,
-            "magnifier": how.magnifier,
+            "temperature": options.temperature,
+            "top_k": options.top_k,
+            "top_p": TOP_P if options.top_p is None else options.top_p,
+            "magnifier": options.magnifier,
         }
     names = [] if is_decoded else [name] if name else pipeline.magnifier_names
     request = {
@@ -84,7 +74,7 @@ def upscale_pictures(options: UpscalePicturesOptions) -> UpscaledPictures:
         "versions": [cogview.__version__, torch.__version__],
     }
     with picture_folder(options.out, request) as folder:
-        tell_kept(folder, len(given))
+        folder.tell_kept(len(given))
         num_left, num_done = len(given) - folder.num_kept, 0
         with progress_bar("upscaling", "codes") as move:
             for share, start in enumerate(range(0, len(given), _PICTURES_AT_ONCE)):
@@ -110,7 +100,7 @@ def upscale_pictures(options: UpscalePicturesOptions) -> UpscaledPictures:
                 folder.keep(share, drawn)
                 num_done += len(part)
         folder.finish()
-        return UpscaledPictures(folder=folder.path, pictures=list(folder.all_pictures()), told=told)
+        return list(folder.all_pictures()), told
 
 
 def _fingerprint(codes: Mapping[Path, Tensor]) -> str:
