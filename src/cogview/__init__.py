@@ -12,12 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cogview.data.token_report import TokenizeReport
     from cogview.errors import CogViewError, UsageError
     from cogview.generation.loading import load
     from cogview.generation.picture_events import GeneratedImage, PictureDone, PicturePreview
     from cogview.generation.pipeline import Pipeline
     from cogview.generation.previews import PreviewOptions
     from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
+    from cogview.runs.data_options import TokenizeOptions
     from cogview.runs.evaluate import evaluate
     from cogview.runs.evaluation import EvaluationResult
     from cogview.runs.evaluation_options import (
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         TextToImageEvaluationOptions,
         TokenizerEvaluationOptions,
     )
+    from cogview.runs.tokenize import tokenize
     from cogview.runs.train import train
     from cogview.runs.training import TrainingResult
     from cogview.runs.training_options import (
@@ -71,6 +74,8 @@ __all__ = [
     "TextToImageOptions",
     "TextToImageTemplate",
     "TextTokenizer",
+    "TokenizeOptions",
+    "TokenizeReport",
     "TokenizerEvaluationOptions",
     "TrainingResult",
     "Transformer",
@@ -81,6 +86,7 @@ __all__ = [
     "evaluate",
     "load",
     "load_image_tokenizer",
+    "tokenize",
     "train",
 ]
 
@@ -107,6 +113,8 @@ _HOMES = {
     "TextToImageOptions": "runs.training_options",
     "TextToImageTemplate": "sequence.template",
     "TextTokenizer": "text.tokenizer",
+    "TokenizeOptions": "runs.data_options",
+    "TokenizeReport": "data.token_report",
     "TokenizerEvaluationOptions": "runs.evaluation_options",
     "TrainingResult": "runs.training",
     "Transformer": "transformer.model",
@@ -117,6 +125,7 @@ _HOMES = {
     "evaluate": "runs.evaluate",
     "load": "generation.loading",
     "load_image_tokenizer": "image.tokenizer",
+    "tokenize": "runs.tokenize",
     "train": "runs.train",
 }
 

@@ -13,9 +13,7 @@ from PIL import Image
 from tests.tiny import tiny_pipeline_folder
 
 import cogview
-from cogview.cli import caption
 from cogview.cli.main import main
-from cogview.generation import picture_stream
 from cogview.generation.captioner import Captioner
 from cogview.generation.contact_sheet import contact_sheet, save_sheet
 from cogview.generation.picture_task import AskedText, PictureTask
@@ -23,6 +21,7 @@ from cogview.generation.pictures import codes_of
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.ranker import best_of
 from cogview.image.pixels import image_to_array
+from cogview.runs import caption_and_rank, drawing_run
 
 TEXTS = {
     "red": "a red cat",
@@ -157,7 +156,7 @@ def test_contact_sheets_are_passed_over(
 def test_captions_are_printed_as_they_are_written(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(caption, "_PICTURES_AT_ONCE", 1)
+    monkeypatch.setattr(caption_and_rank, "_PICTURES_AT_ONCE", 1)
     really, done = Captioner.caption, []
 
     def stopped(self: Captioner, *arguments: object) -> object:
@@ -251,7 +250,7 @@ def test_ranking_goes_on_where_it_was_stopped(
 ) -> None:
     words = ("generate", *TEXTS.values(), "--num-candidates", 9, "--keep", 2, "--out")
     whole = said(capsys, home, *words, tmp_path / "whole")
-    really, drawn = picture_stream.picture_events, []
+    really, drawn = drawing_run.picture_events, []
 
     def stopped(task: PictureTask, asked: Iterable[AskedText], previews: None = None) -> Iterator[object]:
         for event in really(task, (drawn.append(each) or each for each in asked)):  # type: ignore[func-returns-value]
@@ -260,7 +259,7 @@ def test_ranking_goes_on_where_it_was_stopped(
                 raise KeyboardInterrupt
 
     is_stopped = True
-    monkeypatch.setattr(picture_stream, "picture_events", stopped)
+    monkeypatch.setattr(drawing_run, "picture_events", stopped)
     stop = [*words, tmp_path / "out", "--model", home / "tiny-model", "--captioner", home / "run"]
     assert main([*(str(word) for word in stop), "--device", "cpu"]) == 130
     assert len(list((tmp_path / "out" / "001").glob("*.png"))) == 4

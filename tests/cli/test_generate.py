@@ -252,3 +252,27 @@ def test_as_a_process_it_keeps_results_and_progress_apart(model: Path, tmp_path:
     assert len(warned) == 1
     assert warned[0].startswith("cogview: warning: 1 of 1 texts have more than the 12 pieces")
     assert "drawing: 100%" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["a cat", "--seed", "rand"], "seed"),
+        (["a cat", "--seed", "1.5"], "seed"),
+        (["a cat", "--promts", "x"], "--promts"),
+        (["--prompts", "absent"], "absent cannot be read"),
+        ([], "there is no text to draw"),
+    ],
+)
+def test_a_mistyped_flag_is_one_line(
+    words: list[str],
+    named: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", *words]) in (1, 2)
+    error = capsys.readouterr().err
+    assert named in error
+    assert error.count("\n") == 1

@@ -6,17 +6,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from cogview.cli.drawn_pictures import JOURNAL, picture_folder
 from cogview.cli.main import main
-from cogview.generation import picture_stream
 from cogview.generation.picture_events import PictureDone, PictureEvent
 from cogview.generation.picture_task import AskedText, PictureTask
+from cogview.runs import drawing_run
+from cogview.runs.drawn_pictures import JOURNAL
 from tiny import tiny_pipeline_folder
 
 TEXTS = ("a red cat", "一只猫", "two dogs", "a dog", "一个苹果")
@@ -24,9 +23,9 @@ KILLED_AFTER_THE_THIRD_PICTURE = """
 import os, signal, sys
 from cogview.cli.main import main
 from cogview.generation.picture_events import PictureDone
-from cogview.generation import picture_stream
+from cogview.runs import drawing_run
 
-really = picture_stream.picture_events
+really = drawing_run.picture_events
 
 def stream(task, asked, previews=None):
     num_done = 0
@@ -36,7 +35,7 @@ def stream(task, asked, previews=None):
         if num_done == 3:
             os.kill(os.getpid(), signal.SIGKILL)
 
-picture_stream.picture_events = stream
+drawing_run.picture_events = stream
 sys.exit(main())
 """
 
@@ -54,7 +53,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def stopped_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[tuple[int, int]]]:
     """Return what stops the drawing after some pictures, and tells which are drawn."""
-    really = picture_stream.picture_events
+    really = drawing_run.picture_events
 
     def stop(num_pictures: int) -> list[tuple[int, int]]:
         drawn: list[tuple[int, int]] = []
@@ -69,7 +68,7 @@ def stopped_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[tuple[in
                     drawn.append((event.text_index, event.picture.seed))
                 yield event
 
-        monkeypatch.setattr(picture_stream, "picture_events", stream)
+        monkeypatch.setattr(drawing_run, "picture_events", stream)
         return drawn
 
     return stop
@@ -214,45 +213,3 @@ def test_a_random_seed_is_told_and_kept(
     for one, other in pairs:
         with Image.open(one["path"]) as first, Image.open(other["path"]) as second:
             assert first.tobytes() == second.tobytes()
-
-
-def test_two_processes_never_fill_one_folder(tmp_path: Path) -> None:
-    with (
-        picture_folder(tmp_path / "out", {"verb": "test"}) as one,
-        picture_folder(tmp_path / "out", {"verb": "test"}) as other,
-    ):
-        assert one.path != other.path
-        (one.path / "a.png").touch()
-    assert one.path.exists()
-    assert not other.path.exists()
-
-
-@pytest.mark.parametrize("tail", [b'{"share": 1, "pic', b"\0\0\0\n", b'{"share": 1}\n', b"null\n"])
-def test_what_was_being_noted_when_it_was_killed_is_cut_off(tmp_path: Path, tail: bytes) -> None:
-    request = {"verb": "test", "texts": "猫"}
-    with suppress(KeyboardInterrupt), picture_folder(tmp_path, request) as folder:
-        for share in range(2):
-            path = folder.path / f"{share}.png"
-            path.touch()
-            folder.keep(share, [{"path": path, "number": share}])
-        raise KeyboardInterrupt
-    journal = tmp_path / "001" / JOURNAL
-    whole = journal.read_bytes()
-    journal.write_bytes(whole[: whole.rindex(b'{"share"')] + tail)
-    with picture_folder(tmp_path, request) as folder:
-        assert folder.pictures(0) == [{"path": tmp_path / "001" / "0.png", "number": 0}]
-        assert folder.pictures(1) is None
-        folder.keep(1, [{"path": tmp_path / "001" / "1.png", "number": 1}])
-        folder.finish()
-        assert [each["number"] for each in folder.all_pictures()] == [0, 1]
-    assert not journal.exists()
-
-
-@pytest.mark.parametrize("first_line", [b"", b"\xff\n", b"null\n", b"[]\n", b'{"format": 1}\n'])
-def test_a_folder_with_a_damaged_journal_is_left_alone(tmp_path: Path, first_line: bytes) -> None:
-    (tmp_path / "007").mkdir()
-    (tmp_path / "007" / JOURNAL).write_bytes(first_line)
-    with picture_folder(tmp_path, {}) as folder:
-        assert folder.path.name == "008"
-        (folder.path / "a.png").touch()
-    assert (tmp_path / "007" / JOURNAL).read_bytes() == first_line

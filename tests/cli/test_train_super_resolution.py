@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 import cogview
-from cogview.cli import upscale
 from cogview.cli.main import main
 from cogview.decoding.config import SamplingConfig
 from cogview.errors import UsageError
 from cogview.generation.super_resolution import Magnifier
 from cogview.generation.upscaler import Upscaler
+from cogview.runs import upscale_pictures
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from tiny import tiny_pipeline_folder
 
@@ -124,7 +124,7 @@ def test_pictures_are_magnified_from_the_command_line(
         with Image.open(each["path"]) as picture:
             assert picture.size == (32, 32)
             assert json.loads(picture.text["cogview"])["factor"] == 2
-    monkeypatch.setattr(upscale, "_PICTURES_AT_ONCE", 1)
+    monkeypatch.setattr(upscale_pictures, "_PICTURES_AT_ONCE", 1)
     really, magnified = Upscaler.upscale, []
 
     def stopped(self: Upscaler, *arguments: object, **named: object) -> object:

@@ -19,8 +19,9 @@ _SCRIPT = """
 import ctypes, gc, os, sys
 from pathlib import Path
 import torch
-from cogview.cli.convert import run
 from cogview.generation.loading import load
+from cogview.runs.convert import convert
+from cogview.runs.data_options import ConvertOptions
 
 def kilobytes(what):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -41,11 +42,14 @@ def plainly():
     ranks = [torch.load(path, weights_only=True)["module"] for path in sorted(Path("large").rglob("*.pt"))]
     return {name: torch.cat([rank[name] for rank in ranks]) for name in ranks[0]}
 
+def run(source, out, **options):
+    convert(ConvertOptions(source=Path(source), out=Path(out), **options))
+
 os.chdir(sys.argv[1])
-run(Path("small"), Path("small-ours"))
-print(peak(lambda: run(Path("large"), Path("ours"))))
+run("small", "small-ours")
+print(peak(lambda: run("large", "ours")))
 print(peak(read_all))
-print(peak(lambda: run(Path("ours"), Path("back"), to="released")))
+print(peak(lambda: run("ours", "back", to="released")))
 print(peak(plainly))
 """
 

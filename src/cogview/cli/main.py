@@ -26,10 +26,10 @@ from cogview.errors import CogViewError, UsageError, printable
 
 # The words that name a verb -> (its module and function, what it does). The function is `run` unless named.
 VERBS = {
-    "generate": ("generate", "draw pictures for texts"),
-    "caption": ("caption", "write captions of pictures"),
-    "rank": ("rank", "order pictures by how well a text fits them"),
-    "upscale": ("upscale", "draw pictures again at two or four times the model's size"),
+    "generate": ("pictures:generate", "draw pictures for texts"),
+    "caption": ("pictures:caption", "write captions of pictures"),
+    "rank": ("pictures:rank", "order pictures by how well a text fits them"),
+    "upscale": ("pictures:upscale", "draw pictures again at two or four times the model's size"),
     "words": ("words", "list what a model knows: things, colours, places, styles"),
     "serve": ("serve", "serve an images API, and a page to draw with"),
     "train text-tokenizer": ("train:text_tokenizer", "learn the pieces that texts are cut into"),
@@ -43,7 +43,7 @@ VERBS = {
     ),
     "train style": ("train:style", "learn a style from some pictures, beside a model"),
     "train captioning": ("train:captioning", "learn to write captions of pictures"),
-    "tokenize": ("tokenize", "turn pictures and captions into codes and pieces for training"),
+    "tokenize": ("data:tokenize", "turn pictures and captions into codes and pieces for training"),
     "evaluate tokenizer": ("evaluate:tokenizer", "measure how well pictures survive an image tokenizer"),
     "evaluate questionnaire": ("evaluate:questionnaire", "ask people which system's pictures are better"),
     "evaluate answers": ("evaluate:answers", "tell what people answered to a questionnaire"),
@@ -57,9 +57,9 @@ VERBS = {
         "count how often pictures of scenes show what their captions ask for",
     ),
     "evaluate model": ("evaluate:model", "make the report of a checkpoint: samples, figures, loss curves"),
-    "data build": ("data_build", "make the default data set, or another of the recipes'"),
-    "data check": ("data_check", "look through a folder of pictures and captions"),
-    "convert": ("convert", "make others' checkpoints ours, and back"),
+    "data build": ("data:build", "make the default data set, or another of the recipes'"),
+    "data check": ("data:check", "look through a folder of pictures and captions"),
+    "convert": ("data:convert", "make others' checkpoints ours, and back"),
     "plan": ("plan", "tell what a run will need before it is launched"),
     "doctor": ("doctor", "say what is installed here and what works"),
 }

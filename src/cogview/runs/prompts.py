@@ -11,12 +11,9 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from cogview.errors import CogViewError, UsageError, printable
-
-if TYPE_CHECKING:
-    from cogview.text.tokenizer import TextTokenizer
+from cogview.text.tokenizer import TextTokenizer
 
 _MAX_LINE_BYTES = 1_000_000
 _BYTES_AT_ONCE = 2**16
@@ -78,7 +75,7 @@ class Prompts:
         for _, text in self._read():
             yield text
 
-    def check(self, tokenizer: "TextTokenizer", max_text_pieces: int) -> None:
+    def check(self, tokenizer: TextTokenizer, max_text_pieces: int) -> None:
         """Refuse texts of which the model reads nothing, and warn once of all that are longer than it reads.
 
         Raises:
@@ -191,5 +188,9 @@ def _numbered(texts: Sequence[str]) -> Iterator[tuple[int, str]]:
     for number, text in enumerate(texts, start=1):
         if not text.strip():
             raise UsageError(f"text {number} of {len(texts)} is empty; say what to draw")
-        # An argument that is not UTF-8 arrives with half surrogates, which no file of ours could hold.
-        yield number, text.encode(errors="replace").decode()
+        yield number, as_text(text)
+
+
+def as_text(argument: str) -> str:
+    """Return an argument as text: if it is not UTF-8 it has half surrogates, which no file of ours could hold."""
+    return argument.encode(errors="replace").decode()

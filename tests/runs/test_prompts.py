@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cogview.cli.main import main
-from cogview.cli.prompts import Prompts
 from cogview.data.records import lines_of as cut_as_captions
 from cogview.errors import CogViewError, UsageError
+from cogview.runs.prompts import Prompts
 from cogview.text.tokenizer import TextTokenizer
 from tiny import tiny_pipeline_folder, tiny_text_tokenizer
 
@@ -44,7 +44,7 @@ def is_text(text: str) -> bool:
 def test_a_file_gives_its_lines_and_nothing_else_ends_one(
     texts: list[str], end: str, bytes_at_once: int
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder, patch("cogview.cli.prompts._BYTES_AT_ONCE", bytes_at_once):
+    with tempfile.TemporaryDirectory() as folder, patch("cogview.runs.prompts._BYTES_AT_ONCE", bytes_at_once):
         path = Path(folder) / "texts.txt"
         path.write_bytes("".join(text + end for text in texts).encode())
         wanted = [text.strip() for text in texts]
@@ -141,27 +141,3 @@ def test_a_fault_in_the_last_text_is_found_before_the_first_is_drawn(
     assert main(["generate", *texts, "--model", str(model), "--device", "cpu"]) == 2
     assert "text 41 of 41" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        (["a cat", "--seed", "rand"], "seed"),
-        (["a cat", "--seed", "1.5"], "seed"),
-        (["a cat", "--promts", "x"], "--promts"),
-        (["--prompts", "absent"], "absent cannot be read"),
-        ([], "there is no text to draw"),
-    ],
-)
-def test_a_mistyped_flag_is_one_line(
-    words: list[str],
-    named: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["generate", *words]) in (1, 2)
-    error = capsys.readouterr().err
-    assert named in error
-    assert error.count("\n") == 1

@@ -1,6 +1,5 @@
-"""The run of `cogview generate`: each picture is written as soon as it is done."""
+"""What draws many texts into a folder: each picture is written as soon as it is done."""
 
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,19 +7,19 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import cycle, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cogview.cli.drawing_display import Display
-from cogview.cli.drawn_pictures import PictureFolder, save_picture
-from cogview.cli.prompts import Prompts
-from cogview.errors import printable
-
-if TYPE_CHECKING:
-    from cogview.generation.picture_events import GeneratedImage, PictureDone
-    from cogview.generation.picture_task import AskedText, PictureTask
-    from cogview.generation.previews import PreviewOptions
-
-_MAX_SHOWN = 300  # characters of a text, to people
+from cogview.generation.contact_sheet import Pages, contact_sheet, save_sheet
+from cogview.generation.one_colour import is_one_coloured, warn_of_one_colour
+from cogview.generation.picture_events import CodesDrawn, GeneratedImage, PictureDone
+from cogview.generation.picture_stream import picture_events
+from cogview.generation.picture_task import AskedText, PictureTask
+from cogview.generation.previews import PreviewOptions
+from cogview.image.picture_reading import enlarged, read_image
+from cogview.runs.drawing_display import Display
+from cogview.runs.drawing_options import DrawPicturesOptions
+from cogview.runs.drawn_pictures import PictureFolder, save_picture
+from cogview.runs.prompts import Prompts
 
 
 @dataclass(kw_only=True)
@@ -41,7 +40,7 @@ class Work:
     _num_kept_codes: int = 0
     _num_own_passes: int = 0
 
-    def add(self, picture: "GeneratedImage") -> None:
+    def add(self, picture: GeneratedImage) -> None:
         """Count a picture."""
         self.num_pictures += 1
         self._num_kept_codes += picture.codes.numel()
@@ -74,35 +73,29 @@ class Work:
 
 @dataclass(kw_only=True, eq=False)
 class DrawingRun:
-    """What `cogview generate` was asked for.
+    """Texts that are drawn into a folder.
 
     What is noted as done at once is a single picture, or the pictures of a text that are kept if they are ranked.
 
     Args:
+        options: what was asked for.
         task: draws.
         prompts: the texts.
-        num_candidates: of each text.
-        keep: how many of them are kept; all if None.
         seed: of the first candidate of each text.
         settings: what a picture's file says beside its text and seed.
         folder: where the pictures go.
-        picture_height: in pixels.
-        sheet_scale: how many times as large pictures are shown on contact sheets.
 
     Attributes:
         sheets: the contact sheets, as far as they are written.
         work: what the drawing took.
     """
 
-    task: "PictureTask"
+    options: DrawPicturesOptions
+    task: PictureTask
     prompts: Prompts
-    num_candidates: int
-    keep: int | None
     seed: int
     settings: dict[str, Any]
     folder: PictureFolder
-    picture_height: int
-    sheet_scale: int = 1
     sheets: list[Path] = field(default_factory=list)
     work: Work = field(default_factory=Work)
     _is_plain: dict[str, list[bool]] = field(default_factory=dict)
@@ -110,24 +103,20 @@ class DrawingRun:
     @property
     def num_kept(self) -> int:
         """Pictures that are kept of each text."""
-        return self.num_candidates if self.keep is None else self.keep
+        return self.task.num_kept(self.options.num_candidates)
 
     @property
     def is_ranked(self) -> bool:
         """Whether the candidates of a text are ranked."""
         return self.task.ranking is not None
 
-    def draw(self, displays: Sequence[Display], previews: "PreviewOptions | None" = None) -> None:
+    def draw(self, displays: Sequence[Display], previews: PreviewOptions | None = None) -> None:
         """Draw what is not there yet.
 
         Args:
             displays: are told of it.
             previews: how often pictures are shown that are still drawn.
         """
-        from cogview.generation.one_colour import is_one_coloured
-        from cogview.generation.picture_events import CodesDrawn, PictureDone
-        from cogview.generation.picture_stream import picture_events
-
         engine = self.task.codes.runner.engine
         start, num_before = time.monotonic(), engine.num_passes
         ranked: dict[int, dict[int, dict[str, Any]]] = {}
@@ -136,7 +125,7 @@ class DrawingRun:
         with closing(picture_events(self.task, self._asked(displays), previews)) as events:
             for event in events:
                 for display in displays:
-                    display.told(event)
+                    display(event)
                 if isinstance(event, CodesDrawn):
                     self.work.num_codes += event.num_codes
                 elif isinstance(event, PictureDone):
@@ -151,12 +140,10 @@ class DrawingRun:
 
     def warn(self) -> None:
         """Say of which texts all that was drawn is of one colour."""
-        from cogview.generation.one_colour import warn_of_one_colour
-
         texts = [text for text, are_plain in self._is_plain.items() if all(are_plain)]
         warn_of_one_colour(texts, self.task.codes.sampling.top_p)
 
-    def _keep(self, event: "PictureDone", ranked: dict[int, dict[int, dict[str, Any]]]) -> None:
+    def _keep(self, event: PictureDone, ranked: dict[int, dict[int, dict[str, Any]]]) -> None:
         """Write a picture, and note it, or note all of its text once they are there."""
         picture, index = self._saved(event.picture, event.text_index + 1), event.text_index
         if not self.is_ranked:
@@ -170,7 +157,7 @@ class DrawingRun:
 
     def _unit(self, text_index: int, seed: int) -> int:
         """Return the number under which a picture is noted as done."""
-        return text_index if self.is_ranked else text_index * self.num_candidates + seed - self.seed
+        return text_index if self.is_ranked else text_index * self.options.num_candidates + seed - self.seed
 
     @property
     def num_left(self) -> int:
@@ -180,12 +167,12 @@ class DrawingRun:
     @property
     def num_codes_left(self) -> int:
         """Codes that are drawn for them."""
-        return self.task.num_codes(self.num_candidates) * self.num_left // self.num_kept
+        return self.task.num_codes(self.options.num_candidates) * self.num_left // self.num_kept
 
-    def _asked(self, displays: Sequence[Display]) -> Iterator["AskedText"]:
+    def _asked(self, displays: Sequence[Display]) -> Iterator[AskedText]:
         """Yield the texts of which something is to be drawn."""
         for index, text in enumerate(self.prompts):
-            seeds: Sequence[int] = range(self.seed, self.seed + self.num_candidates)
+            seeds: Sequence[int] = range(self.seed, self.seed + self.options.num_candidates)
             if self.is_ranked:
                 lacking = seeds if self.folder.pictures(index) is None else ()
             else:
@@ -193,19 +180,19 @@ class DrawingRun:
             if lacking:
                 (asked,) = self.task.asked([text], lacking, index)
                 for display in displays:
-                    display.begin(asked)
+                    display(asked)
                 yield asked
 
     def _sheets(self) -> Iterator[None]:
         """Write contact sheets as far as all is there that is on them, each time that the next is asked for."""
-        from cogview.generation.contact_sheet import Pages
-
-        pages = Pages.of(self.num_kept, self.picture_height * self.sheet_scale, noted=self.is_ranked)
+        template = self.task.codes.template
+        height = self.task.size_pixels * template.grid_rows // max(template.grid_rows, template.grid_columns)
+        pages = Pages.of(self.num_kept, height * self.options.sheet_scale, noted=self.is_ranked)
         num_pages = -(-len(self.prompts) // pages.texts_per_page) * len(pages.sizes)
         sizes = cycle(pages.sizes)
         size = next(sizes)
         waiting: list[dict[str, Any]] = []
-        for unit in range(len(self.prompts) * (1 if self.is_ranked else self.num_candidates)):
+        for unit in range(len(self.prompts) * (1 if self.is_ranked else self.options.num_candidates)):
             while (pictures := self.folder.pictures(unit)) is None:
                 yield
             waiting += pictures
@@ -217,15 +204,12 @@ class DrawingRun:
         while True:
             yield
 
-    def _saved(self, picture: "GeneratedImage", number: int) -> dict[str, Any]:
+    def _saved(self, picture: GeneratedImage, number: int) -> dict[str, Any]:
         """Write one picture with the settings that draw it again from the same weights; return what to report of it."""
         facts: dict[str, Any] = {"text": picture.text, "seed": picture.seed}
-        if picture.caption_loss is not None:
-            facts["caption_loss"] = picture.caption_loss
-        if picture.fit_loss is not None:
-            facts["fit_loss"] = picture.fit_loss
-        if picture.drawn_text is not None:
-            facts["drawn_text"] = picture.drawn_text
+        for name in ("caption_loss", "fit_loss", "drawn_text"):
+            if (value := getattr(picture, name)) is not None:
+                facts[name] = value
         width = max(2, len(str(len(self.prompts))))
         path = self.folder.path / f"{number:0{width}d}-{_slug(picture.text)}-seed{picture.seed}.png"
         save_picture(picture.image, path, picture.text, facts | self.settings)
@@ -233,9 +217,6 @@ class DrawingRun:
 
     def _add_sheet(self, pictures: Sequence[dict[str, Any]], num_pages: int) -> None:
         """Write the next contact sheet, unless it is there."""
-        from cogview.generation.contact_sheet import contact_sheet, save_sheet
-        from cogview.image.picture_reading import enlarged, read_image
-
         name = "contact-sheet.png" if num_pages == 1 else f"contact-sheet-{len(self.sheets) + 1}.png"
         path = self.folder.path / name
         self.sheets.append(path)
@@ -243,50 +224,17 @@ class DrawingRun:
             return
         rows = [list(row) for _, row in groupby(pictures, key=lambda picture: picture["number"])]
         images = [
-            [enlarged(read_image(picture["path"]), self.sheet_scale) for picture in row] for row in rows
+            [enlarged(read_image(picture["path"]), self.options.sheet_scale) for picture in row]
+            for row in rows
         ]
         notes = None
         if self.is_ranked:
-            notes = [[f"{_loss_of(picture)[1]:.3f}" for picture in row] for row in rows]
+            notes = [[f"{loss_of(picture)[1]:.3f}" for picture in row] for row in rows]
         captions = [row[0]["text"] for row in rows]
         save_sheet(contact_sheet(images, captions, rows[0][0]["number"], notes), path)
 
 
-def print_pictures(run: DrawingRun, as_json: bool) -> None:
-    """Print the result, picture by picture.
-
-    Args:
-        run: that is done.
-        as_json: for programs instead of people.
-    """
-    folder = run.folder
-    if as_json:
-        head = {
-            "folder": folder.path,
-            "seed": run.seed,
-            "contact_sheets": run.sheets,
-            "drawing": run.work.facts(),
-        }
-        print(json.dumps(head, ensure_ascii=False, default=str)[:-1], end=', "pictures": [')
-        for index, picture in enumerate(folder.all_pictures()):
-            print(", " * (index > 0) + json.dumps(picture, ensure_ascii=False, default=str), end="")
-        print("]}")
-        return
-    for number, row in groupby(folder.all_pictures(), key=lambda picture: picture["number"]):
-        for index, picture in enumerate(row):
-            if not index:
-                text = picture["text"]
-                shown = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
-                print(f"{number}. {printable(shown)}")
-            drawn = f" ({picture['drawn_text']})" if "drawn_text" in picture else ""
-            name, loss = _loss_of(picture)
-            told = f"  {name} {loss:.3f}" if name else ""
-            print(printable(f"   {picture['path']}{drawn}{told}"))
-    for sheet in run.sheets:
-        print(printable(f"contact sheet: {sheet}"))
-
-
-def _loss_of(picture: Mapping[str, Any]) -> tuple[str, float]:
+def loss_of(picture: Mapping[str, Any]) -> tuple[str, float]:
     """Return the name and the value of what a picture was ranked by; no name if it was not."""
     for name, key in (("CapLoss", "caption_loss"), ("fit", "fit_loss")):
         if key in picture:

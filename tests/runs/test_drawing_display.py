@@ -13,21 +13,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cogview.cli import drawing_display
 from cogview.cli.main import main
-from cogview.generation import contact_sheet
 from cogview.generation.contact_sheet import is_contact_sheet
 from cogview.generation.decoded import PictureDecoder
 from cogview.generation.previews import GREY, PreviewOptions
+from cogview.runs import drawing_display
 from tiny import tiny_pipeline_folder
 
 STOPPED_AFTER_TWO_PICTURES = """
 import os, signal, sys
 from cogview.cli.main import main
 from cogview.generation.picture_events import PictureDone
-from cogview.generation import picture_stream
+from cogview.runs import drawing_run
 
-really = picture_stream.picture_events
+really = drawing_run.picture_events
 
 def stream(task, asked, previews=None):
     num_done = 0
@@ -38,7 +37,7 @@ def stream(task, asked, previews=None):
             os.kill(os.getpid(), signal.SIGINT)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts tests may ignore it
-picture_stream.picture_events = stream
+drawing_run.picture_events = stream
 sys.exit(main())
 """
 
@@ -172,7 +171,7 @@ def test_a_preview_that_cannot_be_written_is_told(
     def failing(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(contact_sheet, "save_sheet", failing)
+    monkeypatch.setattr(drawing_display, "save_sheet", failing)
     assert main(words(model, "--preview", "growing.png")) == 2
     told = capsys.readouterr().err.splitlines()[-1]
     assert told == (

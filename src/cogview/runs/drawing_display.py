@@ -1,23 +1,22 @@
-"""What `cogview generate` shows while it draws: a bar for each picture, and a contact sheet that grows."""
+"""What is shown while pictures are drawn: a bar for each, and a contact sheet that grows."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TypeAlias
 
+from PIL import Image
 from tqdm import tqdm
 
 from cogview.errors import UsageError
+from cogview.generation.contact_sheet import contact_sheet, is_contact_sheet, save_sheet
+from cogview.generation.picture_events import CodesDrawn, PictureDone, PictureEvent, PicturePreview
+from cogview.generation.picture_task import AskedText
+from cogview.generation.previews import GREY
 from cogview.runs.progress_bar import progress_bar
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from cogview.generation.picture_events import PictureEvent
-    from cogview.generation.picture_task import AskedText
 
 _MAX_NAME = 24  # characters of a text beside its bar
 _MAX_TEXTS = 16  # on a sheet that grows
@@ -25,15 +24,8 @@ _SECONDS_BETWEEN = 0.1  # two pictures of a bar
 _MAX_SHARE = 0.03  # of the time, for writing it
 
 
-@runtime_checkable
-class Display(Protocol):
-    """Is told what is being drawn."""
-
-    def begin(self, asked: "AskedText") -> None:
-        """Learn that a text's candidates are drawn from now on."""
-
-    def told(self, event: "PictureEvent") -> None:
-        """Learn what was drawn."""
+Display: TypeAlias = Callable[[AskedText | PictureEvent], None]
+"""Is told of each text whose candidates are drawn from now on, and of what was drawn."""
 
 
 @contextmanager
@@ -45,36 +37,20 @@ def progress_display(num_pictures: int, num_codes: int, codes_per_picture: int) 
         num_codes: that are drawn for them.
         codes_per_picture: that are drawn of a candidate before any is ranked or magnified.
     """
-    with ExitStack() as stack:
-        if sys.stderr.isatty():
-            yield stack.enter_context(PictureBars(num_pictures, codes_per_picture))
-        else:
-            yield CodeCount(stack.enter_context(progress_bar("drawing", "codes")), num_codes)
+    if sys.stderr.isatty():
+        with closing(PictureBars(num_pictures, codes_per_picture)) as bars:
+            yield bars.told
+        return
+    num_done = 0
+    with progress_bar("drawing", "codes") as move:
 
+        def told(event: AskedText | PictureEvent) -> None:
+            nonlocal num_done
+            if isinstance(event, CodesDrawn):
+                num_done += event.num_codes
+                move(num_done, max(num_done, num_codes))
 
-class CodeCount:
-    """A bar for all codes.
-
-    Args:
-        move: the bar, by the numbers of codes drawn and to be drawn.
-        num_codes: to be drawn.
-    """
-
-    def __init__(self, move: Callable[[int, int], None], num_codes: int) -> None:
-        self._move = move
-        self._num_codes = num_codes
-        self._num_done = 0
-
-    def begin(self, asked: "AskedText") -> None:
-        """Learn that a text's candidates are drawn from now on."""
-
-    def told(self, event: "PictureEvent") -> None:
-        """Learn what was drawn."""
-        from cogview.generation.picture_events import CodesDrawn
-
-        if isinstance(event, CodesDrawn):
-            self._num_done += event.num_codes
-            self._move(self._num_done, max(self._num_done, self._num_codes))
+        yield told
 
 
 class PictureBars:
@@ -99,25 +75,19 @@ class PictureBars:
             mininterval=_SECONDS_BETWEEN,
         )
 
-    def __enter__(self) -> "PictureBars":
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """Leave the last state on the terminal."""
         for bar in self._bars.values():
             bar.close()
         self._all.close()
 
-    def begin(self, asked: "AskedText") -> None:
-        """Learn that a text's candidates are drawn from now on."""
-        text = " ".join(asked.text.split())
-        shown = text if len(text) <= _MAX_NAME else f"{text[: _MAX_NAME - 1]}…"
-        self._names[asked.index] = f"{asked.index + 1}. {shown}"
-
-    def told(self, event: "PictureEvent") -> None:
-        """Learn what was drawn."""
-        from cogview.generation.picture_events import CodesDrawn, PictureDone
-
-        if isinstance(event, CodesDrawn):
+    def told(self, event: AskedText | PictureEvent) -> None:
+        """Learn what is drawn and was drawn."""
+        if isinstance(event, AskedText):
+            text = " ".join(event.text.split())
+            shown = text if len(text) <= _MAX_NAME else f"{text[: _MAX_NAME - 1]}…"
+            self._names[event.index] = f"{event.index + 1}. {shown}"
+        elif isinstance(event, CodesDrawn):
             key = event.text_index, event.seed
             num = self._nums[key] = self._nums.get(key, 0) + event.num_codes
             if num <= self._codes_per_picture:
@@ -149,13 +119,9 @@ class PreviewSheet:
     Args:
         path: of its file, which is replaced whole each time.
         size: width and height of a picture on it.
-
-    Raises:
-        UsageError: the file is no PNG by its name, or another than such a sheet lies there, or its folder is missing.
     """
 
     def __init__(self, path: Path, size: tuple[int, int]) -> None:
-        check_preview(path)
         self._path = path
         self._size = size
         self._texts: dict[int, str] = {}
@@ -163,40 +129,32 @@ class PreviewSheet:
         self._is_new = False
         self._next = 0.0
 
-    def begin(self, asked: "AskedText") -> None:
-        """Learn that a text's candidates are drawn from now on."""
-        from PIL import Image
-
-        from cogview.generation.previews import GREY
-
+    def _begin(self, asked: AskedText) -> None:
+        """Show the candidates of a text as blanks, and the first texts no longer if there are many."""
         self._texts[asked.index] = asked.text
         blank = Image.new("RGB", self._size, (GREY,) * 3)
         self._images[asked.index] = dict.fromkeys(asked.seeds, blank)
         for index in list(islice(self._texts, max(len(self._texts) - _MAX_TEXTS, 0))):
             del self._texts[index], self._images[index]
 
-    def told(self, event: "PictureEvent") -> None:
-        """Learn what was drawn; a preview is shown at once, and so is what is done."""
-        from PIL import Image
-
-        from cogview.generation.picture_events import PictureDone, PicturePreview
-
-        if isinstance(event, PicturePreview):
-            seed, image = event.seed, event.image
-        elif isinstance(event, PictureDone):
-            seed, image = event.picture.seed, event.picture.image
-        else:
-            if time.monotonic() >= self._next:
-                self.write()
-            return
-        if event.text_index in self._images:
-            self._images[event.text_index][seed] = image.resize(self._size, Image.Resampling.LANCZOS)
+    def _show(self, text_index: int, seed: int, image: Image.Image) -> None:
+        if text_index in self._images:
+            self._images[text_index][seed] = image.resize(self._size, Image.Resampling.LANCZOS)
             self._is_new = True
+
+    def told(self, event: AskedText | PictureEvent) -> None:
+        """Learn what is drawn and was drawn; a preview is shown at once, and so is what is done."""
+        if isinstance(event, AskedText):
+            self._begin(event)
+        elif isinstance(event, PicturePreview):
+            self._show(event.text_index, event.seed, event.image)
+        elif isinstance(event, PictureDone):
+            self._show(event.text_index, event.picture.seed, event.picture.image)
+        elif time.monotonic() >= self._next:
+            self.write()
 
     def write(self) -> None:
         """Write the sheet, if there is anything new on it."""
-        from cogview.generation.contact_sheet import contact_sheet, save_sheet
-
         if not self._is_new:
             return
         start = time.monotonic()
@@ -219,8 +177,6 @@ def check_preview(path: Path) -> None:
     Raises:
         UsageError: the file is no PNG by its name, or another than such a sheet lies there, or its folder is missing.
     """
-    from cogview.generation.contact_sheet import is_contact_sheet
-
     if path.suffix.lower() != ".png":
         raise UsageError(f"--preview {path} is to be a PNG: give a name that ends in .png")
     if not path.parent.is_dir():

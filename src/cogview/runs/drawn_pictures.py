@@ -9,13 +9,14 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
+from PIL import Image
+
+import cogview
 from cogview.errors import CogViewError, printable
-from cogview.files import try_lock
-
-if TYPE_CHECKING:
-    from PIL import Image
+from cogview.files import atomic_write_bytes, try_lock
+from cogview.image.picture_file import picture_file
 
 JOURNAL = "unfinished.jsonl"
 """In a folder that is being filled: a line with the request, and one for each share of the pictures that is there."""
@@ -85,6 +86,12 @@ class PictureFolder:
         self._num_earlier = 0  # what was there a moment ago is not looked for again
         for share in range(len(self._places)):
             yield from self.pictures(share) or ()
+
+    def tell_kept(self, num_pictures: int) -> None:
+        """Say on stderr how many of the pictures there will be an earlier process has drawn, if any."""
+        if self.num_kept:
+            told = f"{min(self.num_kept, num_pictures):,} of {num_pictures:,} pictures are there"
+            print(f"cogview: going on in {printable(str(self.path))}: {told}", file=sys.stderr)
 
     def finish(self) -> None:
         """Remove the journal, since all pictures are there; what it notes can be read on."""
@@ -211,20 +218,7 @@ def _new(parent: Path, numbers: Sequence[int], header: Mapping[str, Any]) -> Pic
     return PictureFolder(path, journal, header["chosen"])
 
 
-def tell_kept(folder: PictureFolder, num_pictures: int) -> None:
-    """Say on stderr that a command goes on, if it does.
-
-    Args:
-        folder: in which.
-        num_pictures: that there will be.
-    """
-    if folder.num_kept:
-        num_there = min(folder.num_kept, num_pictures)
-        told = f"going on in {folder.path}: {num_there:,} of {num_pictures:,} pictures are there"
-        print(f"cogview: {printable(told)}", file=sys.stderr)
-
-
-def save_picture(image: "Image.Image", path: Path, text: str, facts: Mapping[str, Any]) -> None:
+def save_picture(image: Image.Image, path: Path, text: str, facts: Mapping[str, Any]) -> None:
     """Write a picture as PNG, with what it was drawn for and with.
 
     Args:
@@ -236,10 +230,6 @@ def save_picture(image: "Image.Image", path: Path, text: str, facts: Mapping[str
     Raises:
         CogViewError: it cannot be written.
     """
-    import cogview
-    from cogview.files import atomic_write_bytes
-    from cogview.image.picture_file import picture_file
-
     data = picture_file(image, text=text, facts=facts, software=f"cogview {cogview.__version__}")
     try:
         atomic_write_bytes(path, data)

@@ -1,22 +1,23 @@
-"""What the verbs that look at pictures share: the codes of the pictures."""
+"""What runs share that look at pictures: the codes of pictures, and what is told of those that cannot be read."""
 
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError, printable
+from cogview.generation.contact_sheet import is_contact_sheet
+from cogview.generation.pipeline import Pipeline
+from cogview.image.picture_reading import UnusableImage
 from cogview.runs.progress_bar import progress_bar
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from cogview.generation.pipeline import Pipeline
-    from cogview.sequence.template import Codes
+from cogview.sequence.template import Codes
 
 
-def tell_decoded(pipeline: "Pipeline") -> None:
+def tell_decoded(pipeline: Pipeline) -> None:
     """Say on stderr that a decoder enlarges the pictures, and what else can."""
     names = ", ".join(pipeline.magnifier_names)
     other = f"; --magnifier {names} draws more codes instead" if names else ""
@@ -42,12 +43,7 @@ class ToldPictures:
         CogViewError: none can be read.
     """
 
-    def __init__(self, paths: Sequence[Path], codes_of: "Callable[[Path], list[Codes]]") -> None:
-        import torch
-
-        from cogview.generation.contact_sheet import is_contact_sheet
-        from cogview.image.picture_reading import UnusableImage
-
+    def __init__(self, paths: Sequence[Path], codes_of: Callable[[Path], list[Codes]]) -> None:
         if not paths:
             raise UsageError(
                 "there is no picture; give the path of at least one, after the text where there is one"
@@ -77,6 +73,10 @@ class ToldPictures:
         self._num_named = len(paths)
         if not self.codes:
             raise CogViewError(f"none of the {len(paths)} pictures can be read: {self.problems[0]['reason']}")
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is told, for programs."""
+        return {"contact_sheets": self.sheets, "problems": self.problems}
 
     def refuse_problems(self) -> None:
         """End with an error, once all else is done, if a picture could not be read.

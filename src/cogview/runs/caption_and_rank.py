@@ -1,0 +1,80 @@
+"""Runs that write captions of pictures, and order pictures by how well a text fits them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from cogview.errors import UsageError
+from cogview.generation.captioner import Caption
+from cogview.generation.loading import load
+from cogview.generation.options import CaptionOptions
+from cogview.generation.pictures import codes_of
+from cogview.generation.pipeline import Pipeline
+from cogview.runs.chosen_adapters import take_adapter
+from cogview.runs.drawing_options import CaptionPicturesOptions, RankPicturesOptions, shared_fields
+from cogview.runs.progress_bar import progress_bar
+from cogview.runs.prompts import as_text
+from cogview.runs.told_pictures import ToldPictures
+
+_PICTURES_AT_ONCE = 16
+
+
+def caption_pictures(
+    options: CaptionPicturesOptions, written: Callable[[Path, list[Caption]], None] | None = None
+) -> tuple[dict[Path, list[Caption]], ToldPictures]:
+    """Return captions of pictures by their paths, and what is told of those that cannot be read.
+
+    Args:
+        options: which pictures, and how.
+        written: called with each picture and its captions as soon as they are written.
+
+    Raises:
+        UsageError: something that is asked for is impossible or refused.
+        CogViewError: no picture can be read.
+    """
+    pipeline, name, told = _opened(options)
+    asked = replace(CaptionOptions(**shared_fields(options, CaptionOptions)), captioner=name)
+    codes, captions = list(told.codes.items()), {}
+    with progress_bar("captioning", "pictures") as move:
+        for start in range(0, len(codes), _PICTURES_AT_ONCE):
+            paths, pictures = zip(*codes[start : start + _PICTURES_AT_ONCE], strict=True)
+            of_each = pipeline.captioner.caption(
+                pictures, options.num_captions, options.num_beams, options.seed, asked
+            )
+            for path, found in zip(paths, of_each, strict=True):
+                captions[path] = found
+                if written is not None:
+                    written(path, found)
+            move(len(captions), len(codes))
+    return captions, told
+
+
+def rank_pictures(options: RankPicturesOptions) -> tuple[dict[Path, float], ToldPictures]:
+    """Return CapLoss of pictures by their paths, the best first, and what is told of those that cannot be read.
+
+    Args:
+        options: which pictures, and the text.
+
+    Raises:
+        UsageError: something that is asked for is impossible or refused.
+        CogViewError: no picture can be read.
+    """
+    if not options.text.strip():
+        raise UsageError("the text is empty; say what the pictures are to show")
+    pipeline, name, told = _opened(options)
+    paths = list(told.codes)
+    ranked = pipeline.rank(as_text(options.text), list(told.codes.values()), name, options.strict)
+    return {paths[each.index]: each.caption_loss for each in ranked}, told
+
+
+def _opened(
+    options: CaptionPicturesOptions | RankPicturesOptions,
+) -> tuple[Pipeline, str | None, ToldPictures]:
+    """Return the model, the name of the captioner that was asked for, and the pictures as it reads them."""
+    pipeline = load(options.model, options.device, options.dtype)
+    name = take_adapter(pipeline, "captioner", options.captioner)
+    template = pipeline.model.caption_model(name).template
+    told = ToldPictures(
+        options.pictures, lambda path: codes_of(pipeline.model, path, template, options.strict)
+    )
+    return pipeline, name, told

@@ -1,0 +1,214 @@
+"""A run that makes others' checkpoints and token sets ours, and ours the authors'."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from cogview.errors import CogViewError, UsageError
+from cogview.interop import binary_tokens, released_transformer
+from cogview.interop.checkpoint_file import read_state_dict
+from cogview.interop.other_projects import project_of, refuse_other_formats
+from cogview.interop.released_vqvae import convert_released_vqvae, is_released_vqvae
+from cogview.interop.taming import convert_taming_vqgan, is_taming_vqgan
+from cogview.models.config import find_model_folder
+from cogview.models.folder import load_pretrained, save_pretrained
+from cogview.models.pretrained import PretrainedModel
+from cogview.runs.data_options import ConvertOptions
+from cogview.runs.progress_bar import progress_bar
+from cogview.runs.tokenizers import open_image_tokenizer, open_text_tokenizer
+
+
+class Conversion(NamedTuple):
+    """What was made: plain facts, and in lines for people what it is and what is to be known of it."""
+
+    facts: dict[str, Any]
+    lines: list[str]
+
+
+def convert(options: ConvertOptions) -> Conversion:
+    """Make a folder of ours of another project's checkpoint, or one for others of ours.
+
+    Args:
+        options: what, and into what.
+
+    Raises:
+        UsageError: an option means nothing for what is converted, or one is missing.
+        CogViewError: the source is not there, damaged or of an unknown layout.
+    """
+    source, to = options.source, options.to
+    if not source.exists():
+        raise CogViewError(f"{source}: no such file or folder; check the path")
+    if to == "released" and (source / "manifest.json").is_file():
+        _refuse_others(options)
+        return _tokens_to_released(source, options.out)
+    if to == "int8":
+        _refuse_others(options)
+        return _to_int8(source, options.out)
+    if to == "released":
+        _refuse_others(options, "num_ranks")
+        return _transformer_to_released(
+            source, options.out, 1 if options.num_ranks is None else options.num_ranks
+        )
+    if source.is_file() and binary_tokens.is_binary_tokens(source):
+        _refuse_others(options, "text_tokenizer", "image_tokenizer")
+        return _tokens(options)
+    return _checkpoint(options)
+
+
+def _refuse_others(options: ConvertOptions, *used: str) -> None:
+    """Refuse options that mean nothing for what is converted."""
+    for name in ("task", "text_tokenizer", "image_tokenizer", "num_heads", "num_ranks"):
+        if getattr(options, name) is not None and name not in used:
+            raise UsageError(f"--{name.replace('_', '-')} means nothing for this source: leave it out")
+
+
+def _checkpoint(options: ConvertOptions) -> Conversion:
+    """Convert weights of any known layout."""
+    source, out = options.source, options.out
+    refuse_other_formats(source)
+    ranks = released_transformer.find_ranks(source)
+    tensors = read_state_dict(ranks[0])
+    if source.is_dir() or released_transformer.is_released_transformer(tensors):
+        _refuse_others(options, "task", "text_tokenizer", "image_tokenizer", "num_heads")
+        return _transformer(ranks, options)
+    _refuse_others(options)
+    layouts = ((is_released_vqvae, convert_released_vqvae), (is_taming_vqgan, convert_taming_vqgan))
+    convert = next((convert for is_this, convert in layouts if is_this(tensors)), None)
+    if convert is None:
+        project = project_of(tensors.keys())
+        what = f"{project}, which cannot be converted yet" if project else "a checkpoint of an unknown layout"
+        raise CogViewError(
+            f"{source}: {what} ({len(tensors)} tensors: {', '.join(list(tensors)[:3])}, ...); "
+            "'cogview convert --help' lists those that are known"
+        )
+    try:
+        tokenizer = convert(tensors)
+    except CogViewError as error:
+        raise CogViewError(f"{source}: {error}") from error
+    tokenizer.save_pretrained(out)
+    facts = {
+        "folder": out,
+        "kind": "image tokenizer",
+        "num_codes": tokenizer.num_codes,
+        "downsampling_factor": tokenizer.downsampling_factor,
+        "fingerprint": tokenizer.fingerprint,
+    }
+    line = (
+        f"an image tokenizer of {tokenizer.num_codes:,} codes, each for {tokenizer.downsampling_factor} x "
+        f"{tokenizer.downsampling_factor} pixels"
+    )
+    return Conversion(facts, [line])
+
+
+def _transformer(ranks: list[Path], options: ConvertOptions) -> Conversion:
+    """Convert a released transformer."""
+    task = options.task or "text-to-image"
+    words, pictures = options.text_tokenizer, options.image_tokenizer
+    with progress_bar("converting", "tensors") as move:
+        model = released_transformer.convert_released_transformer(
+            ranks,
+            options.out,
+            task=task,
+            num_heads=options.num_heads,
+            text_tokenizer=None if words is None else open_text_tokenizer(words),
+            image_tokenizer=None if pictures is None else open_image_tokenizer(pictures),
+            progress=move,
+        )
+    lines = [f"{_described(model)}, for {task}"]
+    if task == "text-to-image" and not words:
+        lines.append("no text tokenizer: it reads no words until text.model is put there (--text-tokenizer)")
+    if task == "text-to-image" and not pictures:
+        lines.append(
+            "no image tokenizer: it draws codes, no pixels, until image_tokenizer is put there (--image-tokenizer)"
+        )
+    facts = {
+        "folder": options.out,
+        "kind": "transformer",
+        "task": task,
+        "num_ranks": len(ranks),
+        **_facts(model),
+    }
+    return Conversion(facts, lines)
+
+
+def _transformer_to_released(source: Path, out: Path, num_ranks: int) -> Conversion:
+    """Write a transformer of ours in the release's layout."""
+    model = released_transformer.write_released_transformer(find_model_folder(source), out, num_ranks)
+    config = model.config
+    lines = [f"{_described(model)}, as {num_ranks} {'rank' if num_ranks == 1 else 'ranks'}"]
+    if model.rounded_to:
+        lines.append("its weights were rounded to float16")
+    if config.norm_scope != "tensor":
+        lines.append(
+            f"it learnt with the norm scope {config.norm_scope}, the authors' code computes that of the tensor: the "
+            "results differ a little"
+        )
+    if config.attention_pattern != "dense":
+        lines.append("the layout does not tell that its attention is sparse, nor by which numbers")
+    if config.head_size != released_transformer.HEAD_SIZE:
+        lines.append(f"the layout does not tell its number of heads, {config.num_heads}")
+    is_rounded = model.rounded_to is not None
+    facts = {
+        "folder": out,
+        "kind": "released transformer",
+        "num_ranks": num_ranks,
+        "rounded": is_rounded,
+        **_facts(model),
+    }
+    return Conversion(facts, lines)
+
+
+def _to_int8(source: Path, out: Path) -> Conversion:
+    """Write a model with int8 weights."""
+    model = load_pretrained(find_model_folder(source), dtype=torch.int8)
+    save_pretrained(model, out, torch.int8)
+    facts = {"folder": out, "kind": "model in int8", **_facts(model)}
+    return Conversion(facts, [f"{_described(model)}, in int8"])
+
+
+def _facts(model: PretrainedModel) -> dict[str, Any]:
+    config = model.config
+    return {
+        "num_layers": config.num_layers,
+        "hidden_size": config.hidden_size,
+        "num_heads": config.num_heads,
+        "num_parameters": config.num_parameters,
+        "text_tokenizer": model.text_fingerprint,
+        "image_tokenizer": model.image_fingerprint,
+    }
+
+
+def _described(model: PretrainedModel) -> str:
+    config = model.config
+    return (
+        f"a transformer of {config.num_layers} layers, width {config.hidden_size:,}, {config.num_heads} heads and "
+        f"{config.num_parameters:,} parameters"
+    )
+
+
+def _tokens(options: ConvertOptions) -> Conversion:
+    """Convert a token set of the release."""
+    words, pictures = options.text_tokenizer, options.image_tokenizer
+    if words is None or pictures is None:
+        raise UsageError(
+            f"{options.source} is a token set, which names no tokenizers: give those that made it with "
+            "--text-tokenizer and --image-tokenizer"
+        )
+    num_pairs = binary_tokens.convert_binary_tokens(
+        options.source, options.out, open_image_tokenizer(pictures), open_text_tokenizer(words)
+    )
+    facts = {"folder": options.out, "kind": "tokens", "num_pairs": num_pairs}
+    return Conversion(facts, [f"tokens of {num_pairs:,} pairs"])
+
+
+def _tokens_to_released(source: Path, out: Path) -> Conversion:
+    """Write tokens of ours as a token set of the release."""
+    num_rows, num_clipped = binary_tokens.write_binary_tokens(source, out)
+    lines = [f"a token set of {num_rows:,} rows"]
+    if num_clipped:
+        lines.append(
+            f"{num_clipped:,} texts lost what follows their first {binary_tokens.NUM_TEXT_TOKENS} pieces"
+        )
+    facts = {"file": out, "kind": "released tokens", "num_rows": num_rows, "num_clipped": num_clipped}
+    return Conversion(facts, lines)

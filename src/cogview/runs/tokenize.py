@@ -1,0 +1,87 @@
+"""A run that turns pictures and captions into codes and pieces for training."""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from cogview.data.ranks import Ranks
+from cogview.data.token_report import TokenizeReport
+from cogview.data.tokenization import tokenize_folder
+from cogview.data.unfinished import unfinished_folder
+from cogview.generation.placement import resolve_device
+from cogview.runs.data_options import TokenizeOptions
+from cogview.runs.progress_bar import progress_bar
+from cogview.runs.tokenizers import (
+    IMAGE_TOKENIZER,
+    TEXT_TOKENIZER,
+    fitting_size,
+    open_image_tokenizer,
+    open_text_tokenizer,
+)
+from cogview.training.precision import resolve_precision
+from cogview.world.packages import CREDITS_FILE
+
+
+def tokenize(options: TokenizeOptions) -> TokenizeReport | None:
+    """Turn pictures and captions into tokens for training: `cogview tokenize` does it.
+
+        cogview.tokenize(TokenizeOptions(data=pictures, out=tokens))
+
+    Args:
+        options: which, and how.
+
+    Returns:
+        What was met; of several processes that `torchrun` started, None in all but the last to finish.
+
+    Raises:
+        UsageError: the options cannot be carried out, or `out` holds something else.
+        CogViewError: there is nothing there, or nothing that can be used.
+        KeyboardInterrupt: it was stopped; what is done is kept, and the same call goes on.
+    """
+    ranks = Ranks.from_environment(os.environ)
+    words = open_text_tokenizer(options.text_tokenizer)
+    place = resolve_device(_device_of(options.device, ranks))
+    dtype = torch.bfloat16 if resolve_precision(options.precision, place) == "bfloat16" else torch.float32
+    pictures = open_image_tokenizer(options.image_tokenizer, place, dtype)
+    # A run that was killed and one that was not give the same codes.
+    torch.backends.cudnn.deterministic = True
+
+    def add_tokenizers(folder: Path) -> None:
+        words.save(folder / TEXT_TOKENIZER)
+        pictures.save_pretrained(folder / IMAGE_TOKENIZER)
+        if (options.data / CREDITS_FILE).is_file():
+            shutil.copyfile(options.data / CREDITS_FILE, folder / CREDITS_FILE)
+
+    try:
+        with progress_bar("tokenizing", "pictures") as move:
+            report = tokenize_folder(
+                options.data,
+                options.out,
+                pictures,
+                words,
+                size_pixels=fitting_size(options.size_pixels, pictures, options.image_tokenizer),
+                split=options.split,
+                max_text_pieces=options.max_text_pieces,
+                batch_size=options.batch_size,
+                num_workers=options.num_workers,
+                pairs_per_shard=options.pairs_per_shard,
+                ranks=ranks,
+                progress=move if ranks.rank == 0 else None,
+                complete=add_tokenizers,
+            )
+    except KeyboardInterrupt as stop:
+        if not unfinished_folder(options.out).exists():
+            raise
+        raise KeyboardInterrupt(
+            f"Stopped. What is done lies in {unfinished_folder(options.out)}; the same command goes on."
+        ) from stop
+    return report
+
+
+def _device_of(device: str | None, ranks: Ranks) -> str | None:
+    """Return the device that was asked for; of several processes on a machine each takes a GPU of its own."""
+    if ranks.num_ranks > 1 and device in (None, "cuda") and torch.cuda.is_available():
+        return f"cuda:{ranks.local_rank}"
+    return device
