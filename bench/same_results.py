@@ -76,7 +76,7 @@ def digest_of(path: Path) -> str:
             if path.suffix == ".jsonl"
             else [path.read_text("utf-8")]
         )
-        data = json.dumps([plain(json.loads(line)) for line in lines]).encode()
+        data = json.dumps([plain(json.loads(line)) for line in lines], sort_keys=True).encode()
     elif path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}

@@ -117,6 +117,7 @@ def _loaded(options: DrawPicturesOptions, seed: int) -> tuple[Pipeline, PictureT
 def _settings(options: DrawPicturesOptions, pipeline: Pipeline, task: PictureTask) -> dict[str, Any]:
     """Return what a picture's file says beside its text and seed."""
     sampling = task.codes.sampling
+    adapted = {"adapter": options.adapter, "adapter_strength": options.adapter_strength}
     drawn_anew = {"image": str(options.image), "mask": options.mask, "keeps_pixels": options.keeps_pixels}
     return {
         "temperature": options.temperature,
@@ -126,11 +127,7 @@ def _settings(options: DrawPicturesOptions, pipeline: Pipeline, task: PictureTas
         "sampler": options.sampler,
         "balance_words": options.balance_words,
         "model": options.model or "bundled",
-        **(
-            {}
-            if options.adapter is None
-            else {"adapter": options.adapter, "adapter_strength": options.adapter_strength}
-        ),
+        **({} if options.adapter is None else adapted),
         **({} if options.upscale == 1 else {"upscale": options.upscale}),
         **({} if options.magnifier is None else {"magnifier": options.magnifier}),
         **({} if options.image is None else drawn_anew),

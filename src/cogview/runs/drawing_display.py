@@ -23,7 +23,6 @@ _MAX_TEXTS = 16  # on a sheet that grows
 _SECONDS_BETWEEN = 0.1  # two pictures of a bar
 _MAX_SHARE = 0.03  # of the time, for writing it
 
-
 Display: TypeAlias = Callable[[AskedText | PictureEvent], None]
 """Is told of each text whose candidates are drawn from now on, and of what was drawn."""
 
