@@ -65,6 +65,15 @@ def test_every_link_of_the_pages_resolves(page: Path) -> None:
             assert not anchor or anchor in anchors_of(target), link
 
 
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+    named = re.findall(
+        r"\b(?:src|tests|bench|scripts|docs|launch)/[\w/.-]+\.(?:py|sh|md|yaml|sbatch|toml)\b",
+        page.read_text(),
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_the_index_of_decisions_lists_every_page_once() -> None:
     folder = ROOT / "docs" / "decisions"
     pages = sorted(path.name for path in folder.glob("*.md") if path.name != "README.md")
