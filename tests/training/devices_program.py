@@ -108,6 +108,9 @@ def config_of(**changes: object) -> TrainingConfig:
         "num_steps": 10,
         "batch_size": BATCH_SIZE,
         "learning_rate": 1e-2,
+        # Key biases shift all scores of a query alike, so their gradients are rounding and nothing else. An epsilon
+        # above that keeps AdamW from making steps of it, which largest scores would show.
+        "epsilon": 1e-6,
         "gradient_clip": 0.5,
         "log_every_steps": 1,
         "checkpoint_every_steps": 3,
