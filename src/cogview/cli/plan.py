@@ -9,6 +9,7 @@ import tyro
 from cogview.cli.report import print_result
 from cogview.decoding.config import CacheName, DtypeName
 from cogview.errors import UsageError
+from cogview.planning import MFU
 from cogview.recipes.config import TextToImageRecipe, TokenShape
 
 RECIPES = "cogview.recipes.text_to_image"
@@ -37,7 +38,7 @@ def run(
     num_devices: int = 1,
     device_memory_gb: float | None = None,
     peak_tflops: float | None = None,
-    mfu: float = 0.4,
+    mfu: float = MFU,
     data: Path | None = None,
     grid: tuple[int, int] | None = None,
     image_codes: int | None = None,
@@ -53,7 +54,8 @@ def run(
 
     Args:
         recipe: shape and training of the transformer.
-        device: cpu, for this machine, or the name of a GPU: h100, a100-80, v100, rtx4090, ...
+        device: cpu, for this machine, or the name of a GPU: h100, a100-80, v100, rtx4090, ... What a run takes on this
+            machine, `cogview train ... --dry-run` measures.
         num_devices: so many of them train together and share weights, gradients and optimizer state.
         device_memory_gb: memory of one, in 10^9 bytes, in the place of what is known of it.
         peak_tflops: what one computes at most in the run's precision, in 10^12 operations a second, likewise; of this
@@ -180,7 +182,7 @@ def _shape_lines(result: dict[str, Any], num_devices: int) -> list[str]:
     return [
         f"transformer: {shape['num_layers']} layers of {shape['hidden_size']:,}, {shape['num_heads']} heads, "
         f"{_number(result['num_parameters'])} parameters",
-        f"device: {many}{device['name']}, {_gigabytes(device['memory_bytes'])}",
+        f"device: {many}{device['name']}, {gigabytes(device['memory_bytes'])}",
     ]
 
 
@@ -195,7 +197,7 @@ def _training_lines(training: dict[str, Any], device: dict[str, Any], num_device
         if not training["fits"]:
             advice += f", --training.num-micro-batches {training['fewest_micro_batches_that_fit']}"
     else:
-        least = _gigabytes(training["bytes_at_micro_batch_1"])
+        least = gigabytes(training["bytes_at_micro_batch_1"])
         advice = f"does not fit {device['name']} at all: even one sequence at a time needs {least}"
         devices, tensor_parallel = training["fewest_devices_that_fit"], training["tensor_parallel"]
         if devices:
@@ -215,7 +217,7 @@ def _training_lines(training: dict[str, Any], device: dict[str, Any], num_device
     return [
         f"training in {training['precision']} with {training['optimizer']}, {sequences} at a time{each}:",
         *_memory_lines(training["bytes_by_kind"]),
-        f"  {'together':<34}{_gigabytes(training['bytes']):>10}{compiled}",
+        f"  {'together':<34}{gigabytes(training['bytes']):>10}{compiled}",
         f"  {advice}",
         f"  a step: {_number(training['tokens_per_step'])} tokens, {training['flops_per_step']:.3g} FLOPs "
         f"({training['flops_per_token']:.3g} a token)",
@@ -228,16 +230,16 @@ def _generation_lines(generation: dict[str, Any], device: dict[str, Any]) -> lis
     largest = generation["largest_batch"]
     fits = f"largest that fits: {largest:,} pictures at once"
     if not largest:
-        needed = _gigabytes(generation["bytes_for_one_picture"])
+        needed = gigabytes(generation["bytes_for_one_picture"])
         fits = f"does not fit {device['name']} at all: one picture needs {needed}"
     together, batch = [], generation["batch"]
     if batch > 1:
-        together = [f"  {f'{batch:,} pictures at once together':<34}{_gigabytes(generation['bytes']):>10}"]
+        together = [f"  {f'{batch:,} pictures at once together':<34}{gigabytes(generation['bytes']):>10}"]
     return [
         f"drawing in {generation['dtype']}{' with guidance' if generation['guided'] else ''}:",
         *_memory_lines(generation["bytes_by_kind"]),
-        f"  {'cache of a picture':<34}{_gigabytes(generation['cache_bytes_per_picture']):>10}",
-        f"  {'one picture together':<34}{_gigabytes(generation['bytes_for_one_picture']):>10}",
+        f"  {'cache of a picture':<34}{gigabytes(generation['cache_bytes_per_picture']):>10}",
+        f"  {'one picture together':<34}{gigabytes(generation['bytes_for_one_picture']):>10}",
         *together,
         f"  {fits}",
         f"  a picture: {generation['codes_per_picture']:,} codes of {generation['flops_per_code']:.3g} FLOPs",
@@ -246,10 +248,10 @@ def _generation_lines(generation: dict[str, Any], device: dict[str, Any]) -> lis
 
 def _memory_lines(bytes_by_kind: dict[str, float | int]) -> list[str]:
     """Return a line for each kind that there is any of."""
-    return [f"  {_TITLES[kind]:<34}{_gigabytes(each):>10}" for kind, each in bytes_by_kind.items() if each]
+    return [f"  {_TITLES[kind]:<34}{gigabytes(each):>10}" for kind, each in bytes_by_kind.items() if each]
 
 
-def _gigabytes(num_bytes: float | int) -> str:
+def gigabytes(num_bytes: float | int) -> str:
     """Return bytes in 10^9; those of tiny models in 10^6."""
     if num_bytes < 1e8:
         return f"{num_bytes / 1e6:.3g} MB"

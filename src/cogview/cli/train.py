@@ -1,8 +1,10 @@
 """`cogview train`: learns whatever the next word and its recipe say."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
+from cogview.cli.plan import gigabytes
 from cogview.cli.report import print_result
 from cogview.recipes.config import (
     CaptioningRecipe,
@@ -29,6 +31,7 @@ from cogview.runs.training_options import (
 
 if TYPE_CHECKING:
     from cogview.runs.train import TrainingRecipe
+    from cogview.runs.training import DryRunResult
 
 RECIPES = {
     name: f"cogview.recipes.{name}"
@@ -187,10 +190,14 @@ def super_resolution(
 def _train(recipe: "TrainingRecipe", options: TrainingOptions, as_json: bool) -> None:
     """Train, and print what came of it."""
     from cogview.runs.train import train
+    from cogview.runs.training import DryRunResult
 
     result = train(recipe, options)
     if result is None:
         return  # the first of several processes tells
+    if isinstance(result, DryRunResult):
+        _tell_dry_run(result, as_json)
+        return
     summary = result.summary
     facts: dict[str, Any] = {
         "run": result.run,
@@ -212,6 +219,28 @@ def _train(recipe: "TrainingRecipe", options: TrainingOptions, as_json: bool) ->
         f"model: {result.model}",
     ]
     print_result(facts, lines, as_json)
+
+
+def _tell_dry_run(result: "DryRunResult", as_json: bool) -> None:
+    """Print what two steps took, beside what is foretold."""
+    taken, planned = result.taken, result.planned
+    where = "allocated on the GPU" if taken.device.type == "cuda" else "resident of the process"
+    lines = [
+        "two steps were taken and nothing was written",
+        f"memory: {gigabytes(taken.peak_bytes)} {where}, {gigabytes(taken.peak_bytes - taken.bytes_before)} of it by "
+        "training",
+        f"a step: {taken.step_seconds:.3g} s; the first one {taken.first_step_seconds:.3g} s",
+        f"the run: {taken.num_steps:,} steps, {taken.hours:,.2g} hours, and what samples and checkpoints take",
+    ]
+    if planned is None:
+        lines.append("foretold: nothing, for only text-to-image recipes are planned")
+    else:
+        share = f"{planned['mfu']:.0%} of {planned['peak_tflops'] or 0:.3g} TFLOP/s"
+        hours = "" if planned["hours"] is None else f"; {planned['hours']:,.2g} hours, if {share} are reached"
+        lines.append(f"foretold: {gigabytes(planned['bytes'])} by training{hours}")
+        planned = {name: planned[name] for name in ("bytes", "hours", "mfu", "peak_tflops")}
+    measured = asdict(taken) | {"device": taken.device.type, "hours": taken.hours}
+    print_result({"dry_run": measured, "planned": planned}, lines, as_json)
 
 
 def _in_one_line(figures: Mapping[str, float]) -> str:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
+
 from cogview.errors import UsageError
-from cogview.training.flops import PEAK_TFLOPS
+from cogview.training.flops import PEAK_TFLOPS, peak_flops
+from cogview.training.precision import computes_bfloat16
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 """Where Linux tells the limits of a group of processes; a container sees its own group there."""
@@ -82,10 +85,6 @@ def find_device(name: str) -> Device:
         UsageError: there is no such name.
     """
     if name == "cpu":
-        import torch
-
-        from cogview.training.precision import computes_bfloat16
-
         return Device(
             name="cpu",
             memory_bytes=_memory_bytes(),
@@ -99,6 +98,20 @@ def find_device(name: str) -> Device:
             "give --device-memory-gb and --peak-tflops"
         )
     return GPUS[name]
+
+
+def own_device(device: torch.device) -> Device:
+    """Return what a device of this machine holds and computes; what a GPU computes in float32 is not known."""
+    if device.type == "cpu":
+        return find_device("cpu")
+    flops = peak_flops("auto", device, "bfloat16")
+    return Device(
+        name=torch.cuda.get_device_name(device),
+        memory_bytes=float(torch.cuda.get_device_properties(device).total_memory),
+        half_tflops=flops and flops / 1e12,
+        float32_tflops=None,
+        has_bfloat16=computes_bfloat16(device),
+    )
 
 
 def _memory_bytes() -> float:

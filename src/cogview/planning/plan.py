@@ -60,7 +60,7 @@ def plan_run(
         "made_for": dataclasses.asdict(recipe.made_for),
         "device": dataclasses.asdict(device),
         "num_devices": num_devices,
-        "training": _training(recipe, config, template, device, num_devices, mfu),
+        "training": plan_training(TrainingPlanner(recipe, config, template, device, num_devices), mfu),
         "generation": _generation(
             config, template, device, dtype, recipe.thinning.dropped_texts > 0, batch, cache
         ),
@@ -127,17 +127,18 @@ def tokens_of(recipe: TextToImageRecipe) -> tuple[TransformerConfig, TextToImage
     return config, template
 
 
-def _training(
-    recipe: TextToImageRecipe,
-    config: TransformerConfig,
-    template: TextToImageTemplate,
-    device: Device,
-    num_devices: int,
-    mfu: float,
-) -> dict[str, Any]:
-    """Tell what training needs."""
+def plan_training(planner: TrainingPlanner, mfu: float) -> dict[str, Any]:
+    """Tell what training needs, without doing it.
+
+    Args:
+        planner: of a recipe on some devices.
+        mfu: the share of the devices' operations that the model's are assumed to be.
+
+    Raises:
+        UsageError: numbers that contradict each other.
+    """
+    recipe, device, num_devices = planner.recipe, planner.device, planner.num_devices
     training = recipe.training
-    planner = TrainingPlanner(recipe, config, template, device, num_devices)
     per_device = training.batch_size // (num_devices // training.tensor_parallel)
     micro_batch = per_device // training.num_micro_batches
     if micro_batch > MAX_MICRO_BATCH:
@@ -150,9 +151,9 @@ def _training(
     fitting = max(
         (part for part in range(1, min(largest, per_device) + 1) if per_device % part == 0), default=0
     )
-    sequence = training_template(recipe, template)
+    sequence = training_template(recipe, planner.template)
     tokens_per_step = training.batch_size * sequence.max_tokens
-    flops_per_step = training.batch_size * work_of_a_sequence(recipe, config, sequence)
+    flops_per_step = training.batch_size * work_of_a_sequence(recipe, planner.config, sequence)
     tflops = device.float32_tflops if planner.precision == "float32" else device.half_tflops
     is_timed = tflops is None and device.is_cpu
     if is_timed:
@@ -179,7 +180,7 @@ def _training(
         "largest_micro_batch_is_a_bound": largest == MAX_MICRO_BATCH,
         "fewest_micro_batches_that_fit": per_device // fitting if fitting else None,
         "bytes_at_micro_batch_1": planner.memory(1).total,
-        "fewest_devices_that_fit": num_devices if largest else _fewest_devices(planner, device, num_devices),
+        "fewest_devices_that_fit": num_devices if largest else _fewest_devices(planner),
         "num_steps": training.num_steps,
         "tokens_per_step": tokens_per_step,
         "tokens": tokens_per_step * training.num_steps,
@@ -192,8 +193,9 @@ def _training(
     }
 
 
-def _fewest_devices(planner: TrainingPlanner, device: Device, num_devices: int) -> int | None:
+def _fewest_devices(planner: TrainingPlanner) -> int | None:
     """Return by how many devices, doubled and doubled again, one sequence at a time fits, or None if by none."""
+    num_devices, limit = planner.num_devices, planner.device.memory_bytes
     if planner.num_shards < num_devices // planner.tensor_parallel:
         return None  # `shard_over` keeps more of them from sharing more
     while num_devices < _MAX_SUGGESTED_DEVICES:
@@ -202,11 +204,11 @@ def _fewest_devices(planner: TrainingPlanner, device: Device, num_devices: int) 
             kinds = planner.one_at_a_time_on(num_devices).memory(1).bytes_by_kind
         except UsageError:  # the batch has too few sequences for so many
             return None
-        if sum(kinds.values()) <= device.memory_bytes:
+        if sum(kinds.values()) <= limit:
             return num_devices
         # What is not shared does not shrink: where that alone is too much, no number of devices helps.
         shared = sum(kinds[kind] for kind in ("weights", "gradients", "optimizer"))
-        if sum(kinds.values()) - shared > device.memory_bytes:
+        if sum(kinds.values()) - shared > limit:
             return None
     return None
 

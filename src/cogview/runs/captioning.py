@@ -19,7 +19,7 @@ from cogview.models.pretrained import PretrainedModel, TaskModel
 from cogview.recipes.config import CaptioningRecipe
 from cogview.runs.finetune import finetune
 from cogview.runs.finetune_card import finetune_card
-from cogview.runs.training import TrainingResult
+from cogview.runs.training import DryRunResult, TrainingResult
 from cogview.runs.training_options import CaptioningOptions
 from cogview.sequence.captioning import CaptionTemplate
 from cogview.sequence.template import Codes, Pieces
@@ -33,7 +33,9 @@ NUM_COMPARED = 32
 """Captions that a held-out picture's own is compared with, itself included."""
 
 
-def train_captioning(recipe: CaptioningRecipe, options: CaptioningOptions) -> TrainingResult | None:
+def train_captioning(
+    recipe: CaptioningRecipe, options: CaptioningOptions
+) -> TrainingResult | DryRunResult | None:
     """Train an adapter that captions, with sheets of captioned pictures on the way.
 
     Args:

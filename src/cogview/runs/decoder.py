@@ -17,12 +17,12 @@ from cogview.recipes.config import DecoderRecipe
 from cogview.runs.image_tokenizer import HELD_OUT_SPLITS, MAX_EVALUATED, NUM_SAMPLES, open_images
 from cogview.runs.perception import perception_of, seen_by
 from cogview.runs.tokenizers import open_image_tokenizer, unless_bundled
-from cogview.runs.training import TrainingResult, carry_out
+from cogview.runs.training import DryRunResult, TrainingResult, carry_out
 from cogview.runs.training_options import DecoderOptions
 from cogview.training.decoder import DecoderTask
 
 
-def train_decoder(recipe: DecoderRecipe, options: DecoderOptions) -> TrainingResult | None:
+def train_decoder(recipe: DecoderRecipe, options: DecoderOptions) -> TrainingResult | DryRunResult | None:
     """Train a decoder on a folder of pictures, with grids of what it draws on the way.
 
     Args:
@@ -110,8 +110,7 @@ def train_decoder(recipe: DecoderRecipe, options: DecoderOptions) -> TrainingRes
     return carry_out(
         task,
         training,
-        out,
-        resume=options.resume,
+        options,
         recipe={
             "decoder": recipe.decoder,
             "size_pixels": recipe.size_pixels,

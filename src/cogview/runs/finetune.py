@@ -18,7 +18,7 @@ from cogview.models.config import TaskName
 from cogview.models.pretrained import PretrainedModel, TaskModel, fields_of
 from cogview.models.weights import fingerprint_of_transformer
 from cogview.recipes.config import FinetuneRecipe
-from cogview.runs.training import TrainingResult, carry_out
+from cogview.runs.training import DryRunResult, TrainingResult, carry_out
 from cogview.runs.training_options import FinetuneOptions
 from cogview.text.known_words import KnownWords
 from cogview.training.transformer import Batches, TransformerTask
@@ -42,7 +42,7 @@ def finetune(
     facts: Mapping[str, Any],
     sample: Callable[[TaskModel, Path], None],
     evaluate: Callable[[TaskModel], Mapping[str, Mapping[str, float]]] | None = None,
-) -> TrainingResult | None:
+) -> TrainingResult | DryRunResult | None:
     """Train an adapter of a model, or all weights of a copy, and leave it in `out/model` as `save_task_model` does.
 
     An adapter gets a position table of its own where the template wants more positions than the base has.
@@ -96,8 +96,7 @@ def finetune(
     return carry_out(
         TransformerTask(transformer if alone else copy.deepcopy(transformer), batches, recipe.token_loss),
         recipe.training,
-        out,
-        resume=options.resume,
+        options,
         recipe={
             "task": task,
             "base": base.fingerprint,

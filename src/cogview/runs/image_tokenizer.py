@@ -15,7 +15,7 @@ from cogview.image.pixels import as_float
 from cogview.recipes.config import ImageTokenizerRecipe, VQGANRecipe
 from cogview.runs.perception import perception_of, seen_by
 from cogview.runs.progress_bar import progress_bar
-from cogview.runs.training import TrainingResult, carry_out
+from cogview.runs.training import DryRunResult, TrainingResult, carry_out
 from cogview.runs.training_options import ImageTokenizerOptions, VQGANOptions
 from cogview.training.image_tokenizer import ImageTokenizerTask
 from cogview.training.vqgan import VQGANTask
@@ -29,7 +29,7 @@ MAX_KEPT = 64
 
 def train_image_tokenizer(
     recipe: ImageTokenizerRecipe | VQGANRecipe, options: ImageTokenizerOptions
-) -> TrainingResult | None:
+) -> TrainingResult | DryRunResult | None:
     """Train an image tokenizer on a folder of pictures, with grids of reconstructions on the way.
 
     Args:
@@ -80,8 +80,7 @@ def train_image_tokenizer(
     return carry_out(
         task,
         training,
-        out,
-        resume=options.resume,
+        options,
         recipe={
             **shape,
             "size_pixels": size_pixels,

@@ -16,7 +16,7 @@ from cogview.recipes.config import StyleRecipe
 from cogview.runs.finetune import finetune
 from cogview.runs.finetune_card import finetune_card
 from cogview.runs.samples import captions_of, draw_samples
-from cogview.runs.training import TrainingResult
+from cogview.runs.training import DryRunResult, TrainingResult
 from cogview.runs.training_options import StyleOptions
 from cogview.text.known_words import KnownWords, count_words
 
@@ -24,7 +24,7 @@ STYLE_TEXTS = ("An image of {} style", "一张{}风格的图片")
 SAMPLE_TEXTS = ("A cat of {} style", "A tree of {} style", "一个{}风格的苹果", "A house of {} style")
 
 
-def train_style(recipe: StyleRecipe, options: StyleOptions) -> TrainingResult | None:
+def train_style(recipe: StyleRecipe, options: StyleOptions) -> TrainingResult | DryRunResult | None:
     """Train an adapter that draws in a style, with sample sheets on the way.
 
     Args:

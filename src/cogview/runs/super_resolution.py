@@ -21,7 +21,7 @@ from cogview.models.pretrained import PretrainedModel, TaskModel
 from cogview.recipes.config import SuperResolutionRecipe
 from cogview.runs.finetune import finetune
 from cogview.runs.finetune_card import finetune_card
-from cogview.runs.training import TrainingResult
+from cogview.runs.training import DryRunResult, TrainingResult
 from cogview.runs.training_options import SuperResolutionOptions
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from cogview.transformer.initialisation import magnified_positions
@@ -31,7 +31,7 @@ NUM_SAMPLES = 4
 
 def train_super_resolution(
     recipe: SuperResolutionRecipe, options: SuperResolutionOptions
-) -> TrainingResult | None:
+) -> TrainingResult | DryRunResult | None:
     """Train an adapter that magnifies, with sample sheets on the way: magnified pixels, what is drawn, what is true.
 
     Args:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,10 @@ from cogview.models.card import bare_card
 from cogview.models.config import find_model_folder
 from cogview.models.folder import load_pretrained, save_pretrained
 from cogview.models.pretrained import PretrainedModel
+from cogview.planning import MFU
+from cogview.planning.devices import own_device
+from cogview.planning.plan import plan_training
+from cogview.planning.training import TrainingPlanner
 from cogview.recipes.config import TextToImageRecipe
 from cogview.runs.samples import captions_of, draw_samples
 from cogview.runs.tokenizers import (
@@ -38,7 +43,7 @@ from cogview.runs.tokenizers import (
     open_text_tokenizer,
     unless_bundled,
 )
-from cogview.runs.training import TrainingResult, carry_out
+from cogview.runs.training import DryRunResult, TrainingResult, carry_out
 from cogview.runs.training_options import TextToImageOptions
 from cogview.sequence.template import Codes, Pieces, TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
@@ -57,7 +62,9 @@ GUIDANCE = 1.5
 """Of models that are trained with some texts dropped."""
 
 
-def train_text_to_image(recipe: TextToImageRecipe, options: TextToImageOptions) -> TrainingResult | None:
+def train_text_to_image(
+    recipe: TextToImageRecipe, options: TextToImageOptions
+) -> TrainingResult | DryRunResult | None:
     """Train a transformer on tokens, with sample sheets on the way and the whole model at the end.
 
     Args:
@@ -105,8 +112,7 @@ def train_text_to_image(recipe: TextToImageRecipe, options: TextToImageOptions) 
     return carry_out(
         task,
         recipe.training,
-        out,
-        resume=options.resume,
+        options,
         recipe={
             "transformer": model.transformer.config,
             "initialisation": recipe.initialisation if source is None else None,
@@ -132,7 +138,15 @@ def train_text_to_image(recipe: TextToImageRecipe, options: TextToImageOptions) 
         ),
         evaluate=evaluate,
         whole=None if alone else model.transformer,
+        foretell=partial(_planned, recipe, model),
     )
+
+
+def _planned(recipe: TextToImageRecipe, model: PretrainedModel, device: torch.device) -> dict[str, Any]:
+    """Return what the plan foretells of training on a device."""
+    config, num_devices = model.transformer.config, Ranks.from_environment(os.environ).num_ranks
+    planner = TrainingPlanner(recipe, config, model.template, own_device(device), num_devices)
+    return plan_training(planner, MFU)
 
 
 _POSITIONS = "embedding.positions.weight"

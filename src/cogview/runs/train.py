@@ -12,7 +12,7 @@ from cogview.recipes.config import (
     TextToImageRecipe,
     VQGANRecipe,
 )
-from cogview.runs.training import TrainingResult
+from cogview.runs.training import DryRunResult, TrainingResult
 from cogview.runs.training_options import (
     CaptioningOptions,
     DecoderOptions,
@@ -46,7 +46,7 @@ OPTIONS_OF: dict[type, type[TrainingOptions]] = {
 """What goes with which recipe."""
 
 
-def train(recipe: TrainingRecipe, options: TrainingOptions) -> TrainingResult | None:
+def train(recipe: TrainingRecipe, options: TrainingOptions) -> TrainingResult | DryRunResult | None:
     """Train what a recipe is for: `cogview train` does it.
 
         cogview.train(text_to_image.small(), TextToImageOptions(data=tokens, out=run, start_from=Path("bundled")))
@@ -58,7 +58,7 @@ def train(recipe: TrainingRecipe, options: TrainingOptions) -> TrainingResult | 
         options: files and names, of the class that goes with the recipe.
 
     Returns:
-        What came of it; None in all processes but the first that `torchrun` started.
+        What came of it, or what two steps took; None in all processes but the first that `torchrun` started.
 
     Raises:
         UsageError: the options are for another recipe, or cannot be carried out.
@@ -84,5 +84,5 @@ def train(recipe: TrainingRecipe, options: TrainingOptions) -> TrainingResult | 
             from cogview.runs.decoder import train_decoder as run
         case _:
             from cogview.runs.image_tokenizer import train_image_tokenizer as run
-    result: TrainingResult | None = run(recipe, options)
+    result: TrainingResult | DryRunResult | None = run(recipe, options)
     return result

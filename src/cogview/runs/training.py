@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from cogview.data.ranks import Ranks
 from cogview.files import atomic_write_json
+from cogview.runs.training_options import TrainingOptions
 from cogview.training.config import TrainingConfig
+from cogview.training.dry_run import DryRun, take_two_steps
 from cogview.training.interruption import TrainingInterrupted
 from cogview.training.loop import TrainingSummary, train
 from cogview.training.task import Task
@@ -33,41 +36,60 @@ class TrainingResult:
     evaluation: Mapping[str, Mapping[str, float]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class DryRunResult:
+    """What a run would take.
+
+    Args:
+        taken: measured in two steps on this machine.
+        planned: what is foretold of it, as `cogview.planning.plan.plan_training` does; None of what is not planned.
+    """
+
+    taken: DryRun
+    planned: Mapping[str, Any] | None
+
+
 def carry_out(
     task: Task,
     config: TrainingConfig,
-    out: Path,
+    options: TrainingOptions,
     *,
-    resume: bool,
     recipe: Mapping[str, Any],
     sample: Callable[[int], None],
     export: Callable[[Path], None],
     evaluate: Callable[[], Mapping[str, Mapping[str, float]]] | None = None,
     whole: nn.Module | None = None,
-) -> TrainingResult | None:
-    """Train a task and measure it.
+    foretell: Callable[[torch.device], Mapping[str, Any]] | None = None,
+) -> TrainingResult | DryRunResult | None:
+    """Train a task and measure it, or try what that takes.
 
     Args:
         task: the stage.
         config: how to train.
-        out: the run folder.
-        resume: go on with the run that lies there.
+        options: the run folder, and whether it is gone on with, or only tried.
         recipe: what else defines the run.
         sample: draws a sample sheet, given the number of steps done.
         export: writes the model into an empty folder.
         evaluate: measures the trained model on each held-out split.
         whole: of several processes, gets the weights before samples are drawn and the model is exported.
+        foretell: plans the same training on a device, as `cogview.planning.plan.plan_training` does.
 
     Returns:
         What came of it; None in all processes but the first.
     """
+    is_first = Ranks.from_environment(os.environ).rank == 0
+    if options.dry_run:
+        taken = take_two_steps(task, config)
+        planned = foretell(taken.device) if foretell is not None and is_first else None
+        return DryRunResult(taken=taken, planned=planned) if is_first else None
+    out = options.out
     try:
         summary = train(
-            task, config, out, resume=resume, recipe=recipe, sample=sample, export=export, whole=whole
+            task, config, out, resume=options.resume, recipe=recipe, sample=sample, export=export, whole=whole
         )
     except TrainingInterrupted as stop:
         raise TrainingInterrupted(f"{stop} The same command with --resume goes on.") from stop
-    if Ranks.from_environment(os.environ).rank > 0:
+    if not is_first:
         return None
     evaluation = dict(evaluate() if evaluate else {})
     if evaluation:

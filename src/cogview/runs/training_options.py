@@ -14,10 +14,12 @@ class TrainingOptions:
     Args:
         out: the run folder to make.
         resume: go on with the run that lies in the run folder.
+        dry_run: take two steps and tell what memory and time the run will take, and write nothing, not even its folder.
     """
 
     out: Path
     resume: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,15 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import nn
 
 from cogview.errors import CogViewError
 from cogview.folders import atomic_folder
-from cogview.image.exact import exact_convolutions
 from cogview.training.batches import MicroBatch, prefetched_batches
 from cogview.training.checkpoint import load_latest_checkpoint, save_checkpoint
 from cogview.training.config import TrainingConfig
@@ -26,14 +23,14 @@ from cogview.training.flops import peak_flops
 from cogview.training.interruption import StopRequest, TrainingInterrupted
 from cogview.training.metrics import MetricMeans, MetricsLog, read_metrics, read_scalars
 from cogview.training.optimizer import describe_new_schedule
-from cogview.training.parallel import check_module, copy_whole, forget_gathered, parallelise
+from cogview.training.parallel import copy_whole, forget_gathered
 from cogview.training.plot import plot_losses
-from cogview.training.precision import autocast, compiler_failure, resolve_precision
-from cogview.training.processes import Processes, joined_processes
+from cogview.training.precision import autocast
+from cogview.training.processes import Processes
 from cogview.training.progress import Pace, Progress, say
 from cogview.training.run_folder import carry_over, claimed_run_folder, describe_run
-from cogview.training.stepper import Stepper
-from cogview.training.task import Batch, Mean, Metrics, Task
+from cogview.training.steps import Steps, joined
+from cogview.training.task import Mean, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,21 +94,14 @@ def train(
         TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
     with ExitStack() as stack:
-        processes = stack.enter_context(joined_processes(config))
+        processes, precision = stack.enter_context(joined(task, config))  # while the folder is nobody's yet
         device = processes.device
-        precision = resolve_precision(config.precision, device)
-        check_module(task.module, config, processes)  # while the folder is nobody's yet
-        if precision == "float32":
-            stack.enter_context(exact_convolutions())
         description = describe_run(config, recipe or {}, device, precision, processes.ranks.num_ranks)
         stack.enter_context(processes.first_alone(claimed_run_folder(run_folder, description, resume)))
 
-        parallelise(task.module, config, processes, precision)
-        memory_format = torch.channels_last if task.channels_last else torch.preserve_format
-        module = task.module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-        stepper = Stepper(module, config, precision, processes)
+        steps = Steps(task, config, precision, processes)
+        module, stepper = steps.module, steps.stepper
         stack.callback(stepper.close)
-        loss_of = _compiled(task.loss, device) if config.compile and processes.mesh is None else task.loss
         tell = say if processes.is_first else _keep_quiet
         means = MetricMeans()
         watch = LossWatch(config.spike_threshold if config.max_rollbacks else None)
@@ -144,9 +134,9 @@ def train(
                 save_checkpoint(checkpoints, step, module, stepper.optimizers, run_state, keep, processes)
 
         def batches_from(step: int) -> Generator[list[MicroBatch], None, None]:
-            steps = range(step + detours.skipped_batches, config.num_steps + detours.skipped_batches)
+            numbers = range(step + detours.skipped_batches, config.num_steps + detours.skipped_batches)
             rows = processes.row_part, processes.num_row_parts
-            return prefetched_batches(task, steps, config.num_micro_batches, device, *rows)
+            return prefetched_batches(task, numbers, config.num_micro_batches, device, *rows)
 
         state = load() if resume else None
         first_step = step = saved_steps = state["step"] if state else 0
@@ -173,23 +163,16 @@ def train(
         while step < config.num_steps:
             micro_batches = next(batches)
             # ---------------------------------- a single step ----------------------------------
-            torch.manual_seed(_step_seed(config.seed, step + detours.skipped_batches, processes.row_part))
-            learning_rate = stepper.set_learning_rates()
-            results = []
-            for micro_batch in micro_batches:
-                with autocast(precision, device):
-                    loss, metrics = loss_of(micro_batch.tensors)
-                # Gradients become the mean over the row parts, and are to be the sum.
-                stepper.backward(loss, micro_batch.weight * processes.num_row_parts)
-                results.append((loss.detach(), metrics))
-            gradient_norm = stepper.step()
-            if gradient_norm is not None:  # else it overflowed: the step was skipped and counts for nothing
-                for part, (loss, metrics) in zip(micro_batches, results, strict=True):
+            taken = steps.take(step + detours.skipped_batches, micro_batches)
+            if (
+                taken.gradient_norm is not None
+            ):  # else it overflowed: the step was skipped and counts for nothing
+                for part, (loss, metrics) in zip(micro_batches, taken.losses, strict=True):
                     means.add({"loss": Mean(loss * part.num_own_items, part.num_own_items), **metrics})
-                means.add_common({"gradient_norm": gradient_norm, **task.after_step(step)}, processes)
-                shares = zip(micro_batches, results, strict=True)
+                means.add_common({"gradient_norm": taken.gradient_norm, **task.after_step(step)}, processes)
+                shares = zip(micro_batches, taken.losses, strict=True)
                 loss_of_step = torch.stack([loss * part.weight for part, (loss, _) in shares]).sum()
-                watch.add(step, loss_of_step, gradient_norm)
+                watch.add(step, loss_of_step, taken.gradient_norm)
             # -------------------------------- the step is done ---------------------------------
             for part in micro_batches:
                 pace.count(part.num_items, part.unit, part.work)
@@ -222,7 +205,7 @@ def train(
                 line = {
                     "loss": math.nan,  # if all steps since the last line were skipped
                     **means.read(processes),
-                    "learning_rate": learning_rate,
+                    "learning_rate": taken.learning_rate,
                     **stepper.read(),
                     **detours.state(),
                     **processes.largest(read_scalars(inside)),
@@ -289,12 +272,6 @@ def train(
     )
 
 
-def _step_seed(seed: int, step: int, row_part: int) -> int:
-    """Mix the numbers into one, so that neither two steps, nor two runs, nor two parts of the rows share randomness."""
-    numbers = (seed, step, row_part) if row_part else (seed, step)
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
-
-
 def _keep_quiet(line: str) -> None:
     """Leave it to the first process to say."""
 
@@ -340,19 +317,6 @@ def _on_device(action: Callable[[], None], whole: nn.Module | None, device: torc
 
 def _is_due(completed_steps: int, every_steps: int) -> bool:
     return every_steps > 0 and completed_steps % every_steps == 0
-
-
-def _compiled(
-    loss: Callable[[Batch], tuple[Float[torch.Tensor, ""], Metrics]],
-    device: torch.device,
-) -> Callable[[Batch], tuple[Float[torch.Tensor, ""], Metrics]]:
-    """Compile the loss, or return it as it is where nothing can be compiled, and say so."""
-    failure = compiler_failure(device)
-    if failure is not None:
-        say(f"Not compiling, so slower: torch.compile needs a C++ compiler, and here it says: {failure}")
-        return loss
-    say("Compiling the loss: the first step takes longer.")
-    return torch.compile(loss, dynamic=False)
 
 
 @contextmanager

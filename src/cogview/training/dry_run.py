@@ -1,0 +1,106 @@
+"""A dry run: two steps of a run, to learn what memory and time it takes, without a trace."""
+
+import sys
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cogview.decoding.memory import resident_bytes
+from cogview.training.batches import prefetched_batches
+from cogview.training.config import TrainingConfig
+from cogview.training.steps import Steps, joined
+from cogview.training.task import Task
+
+NUM_STEPS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """What two steps of a run took on this machine; of many processes, in the one that took most memory.
+
+    Args:
+        device: where they were taken.
+        peak_bytes: the most that PyTorch had allocated on the GPU, or, on a CPU, that was resident of the process.
+        bytes_before: that were there already, without the module: of a CPU's process, libraries and data.
+        first_step_seconds: of the first step, which also compiles and makes the optimizers' state.
+        step_seconds: of the last step, with the wait for its batch.
+        num_steps: of the whole run.
+    """
+
+    device: torch.device
+    peak_bytes: int
+    bytes_before: int
+    first_step_seconds: float
+    step_seconds: float
+    num_steps: int
+
+    @property
+    def hours(self) -> float:
+        """All steps at this pace, without what comes between them: sample sheets, checkpoints, evaluation."""
+        return self.num_steps * self.step_seconds / 3600
+
+
+def take_two_steps(task: Task, config: TrainingConfig) -> DryRun:
+    """Take the last two steps of a run, from the weights that the task has now, and write nothing.
+
+    The last ones, since what a run begins later, whole pictures or a discriminator, needs more.
+
+    Args:
+        task: the stage; its weights change.
+        config: how it trains.
+
+    Raises:
+        UsageError: the device, or so many processes, cannot train it so.
+    """
+    with joined(task, config) as (processes, precision):
+        device = processes.device
+        bytes_before = _start_peak(device)
+        if device.type == "cpu":  # else the module is not yet where it will be
+            module_bytes = sum(tensor.nbytes for tensor in task.module.state_dict().values())
+            bytes_before = max(0, bytes_before - module_bytes)
+        steps = Steps(task, config, precision, processes)
+        steps.module.train()
+        numbers = range(max(0, config.num_steps - NUM_STEPS), config.num_steps)
+        rows = processes.row_part, processes.num_row_parts
+        seconds = []
+        with closing(prefetched_batches(task, numbers, config.num_micro_batches, device, *rows)) as batches:
+            for number in numbers:
+                start = time.perf_counter()
+                if steps.take(number, next(batches)).gradient_norm is not None:
+                    task.after_step(number)
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                seconds.append(time.perf_counter() - start)
+        mine = DryRun(
+            device=device,
+            peak_bytes=max(bytes_before, _peak_bytes(device)),  # Linux counts some pages late
+            bytes_before=bytes_before,
+            first_step_seconds=seconds[0],
+            step_seconds=seconds[-1],
+            num_steps=config.num_steps,
+        )
+        steps.stepper.close()
+        return max(processes.gather(mine), key=lambda each: each.peak_bytes - each.bytes_before)
+
+
+def _start_peak(device: torch.device) -> int:
+    """Look for the peak from here on, and return what there is now."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    with suppress(OSError):  # only Linux knows how; elsewhere the peak is of all that the process did
+        Path("/proc/self/clear_refs").write_text("5")
+    return resident_bytes()
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows tells only what there is now
+        return resident_bytes()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
