@@ -11,6 +11,7 @@ from cogview.cli.main import main
 from cogview.models.config import BUNDLED_FOLDER, read_config
 from cogview.recipes import default_data
 from cogview.recipes import text_tokenizer as recipe
+from cogview.recipes.config import TextTokenizerRecipe
 from cogview.text.config import TextTokenizerConfig
 from cogview.text.known_words import KnownWords
 from cogview.text.tokenizer import TextTokenizer
@@ -107,7 +108,7 @@ def test_the_recipe_is_repeatable_and_makes_words(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(
         recipe, "_icon_texts", lambda run: iter(["微笑的猫", "红心", "smiling cat", "red heart"])
     )
-    run = recipe.TextTokenizerRecipe(tokenizer=TextTokenizerConfig(num_pieces=1500), num_scenes=100)
+    run = TextTokenizerRecipe(tokenizer=TextTokenizerConfig(num_pieces=1500), num_scenes=100)
     first = recipe.train_bundled_text_tokenizer(run, tmp_path / "first.model")
     second = recipe.train_bundled_text_tokenizer(run, tmp_path / "second.model")
     assert first.fingerprint == second.fingerprint

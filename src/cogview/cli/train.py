@@ -13,9 +13,9 @@ from cogview.recipes.config import (
     StyleRecipe,
     SuperResolutionRecipe,
     TextToImageRecipe,
+    TextTokenizerRecipe,
     VQGANRecipe,
 )
-from cogview.recipes.text_tokenizer import TextTokenizerRecipe
 from cogview.runs.flags import FLAT
 from cogview.runs.training_options import (
     CaptioningOptions,

@@ -1,6 +1,7 @@
 """What a recipe returns: the whole of a run, as frozen dataclasses that the command line can override."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -9,8 +10,8 @@ from cogview.data.config import ThinningConfig, check_share
 from cogview.errors import UsageError
 from cogview.image.config import LEAST_PATCHES, AutoencoderConfig, VQGANConfig, VQVAEConfig
 from cogview.image.decoder_config import DecoderConfig
-from cogview.sequence.captioning import CaptionPositions
-from cogview.text.config import TextCase
+from cogview.sequence.config import CaptionPositions
+from cogview.text.config import TextCase, TextTokenizerConfig
 from cogview.training.config import TokenLossConfig, TrainingConfig
 from cogview.transformer.config import AdapterConfig, InitialisationConfig, TransformerConfig
 from cogview.world.config import ClothingDataConfig, DefaultDataConfig, PeopleDataConfig, StyleDataConfig
@@ -312,3 +313,21 @@ class DataRecipe:
     data: tyro.conf.AvoidSubcommands[
         DefaultDataConfig | StyleDataConfig | PeopleDataConfig | ClothingDataConfig
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTokenizerRecipe:
+    """What the bundled text tokenizer is trained on.
+
+    Args:
+        tokenizer: size and coverage.
+        num_scenes: scenes whose captions are learnt from, each once in Chinese and once in English; a tenth as many
+            with held-out objects come on top.
+        seed: of the scenes and captions.
+        packages_folder: a folder with the archive of emojibase; None fetches it with npm.
+    """
+
+    tokenizer: TextTokenizerConfig = field(default_factory=TextTokenizerConfig)
+    num_scenes: int = 6_000
+    seed: int = 0
+    packages_folder: Path | None = None

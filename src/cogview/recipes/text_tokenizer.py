@@ -11,9 +11,9 @@ Cost: 20 seconds on one core and 200 MB of memory; the words of emojibase are fe
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from cogview.recipes.config import TextTokenizerRecipe
 from cogview.text.config import TextTokenizerConfig
 from cogview.text.tokenizer import TextTokenizer
 from cogview.text.training import train_text_tokenizer
@@ -33,24 +33,6 @@ TEMPLATE_WORDS = (
     *("上方", "下方", "左侧", "右侧", "旁边", "小", "大", "很小的", "很大的"),
     *("卡通", "贴纸", "简洁", "渐变", "柔和", "扁平", "平面", "立体", "线描", "描边"),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextTokenizerRecipe:
-    """What the bundled text tokenizer is trained on.
-
-    Args:
-        tokenizer: size and coverage.
-        num_scenes: scenes whose captions are learnt from, each once in Chinese and once in English; a tenth as many
-            with held-out objects come on top.
-        seed: of the scenes and captions.
-        packages_folder: a folder with the archive of emojibase; None fetches it with npm.
-    """
-
-    tokenizer: TextTokenizerConfig = field(default_factory=TextTokenizerConfig)
-    num_scenes: int = 6_000
-    seed: int = 0
-    packages_folder: Path | None = None
 
 
 def bundled_text_tokenizer() -> TextTokenizerRecipe:

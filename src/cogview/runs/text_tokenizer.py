@@ -1,11 +1,8 @@
 """A run that learns the pieces of texts."""
 
 from cogview.errors import UsageError
-from cogview.recipes.text_tokenizer import (
-    TextTokenizerRecipe,
-    train_bundled_text_tokenizer,
-    train_text_tokenizer_on,
-)
+from cogview.recipes.config import TextTokenizerRecipe
+from cogview.recipes.text_tokenizer import train_bundled_text_tokenizer, train_text_tokenizer_on
 from cogview.runs.training_options import TextTokenizerOptions
 from cogview.text.tokenizer import TextTokenizer
 

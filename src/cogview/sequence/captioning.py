@@ -3,12 +3,13 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Int64
 
 from cogview.errors import UsageError
+from cogview.sequence.config import CaptionPositions
 from cogview.sequence.template import (
     Codes,
     Pieces,
@@ -19,8 +20,6 @@ from cogview.sequence.template import (
     side_by_side,
 )
 from cogview.sequence.vocabulary import Vocabulary
-
-CaptionPositions = Literal["from_zero", "as_drawn"]
 
 
 @dataclass(frozen=True, kw_only=True)
