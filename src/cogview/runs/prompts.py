@@ -1,8 +1,8 @@
 """Texts to draw: words of the command line, or the lines of a file, of which few are held in memory."""
 
 import hashlib
+import io
 import json
-import re
 import sys
 import tempfile
 import warnings
@@ -16,9 +16,6 @@ from cogview.errors import CogViewError, UsageError, printable
 from cogview.text.tokenizer import TextTokenizer
 
 _MAX_LINE_BYTES = 1_000_000
-_BYTES_AT_ONCE = 2**16
-_NEWLINE_WITHIN = re.compile(rb"\r\n|\r(?!\Z)|\n")
-"""A newline of any system; a return at the very end may be the first half of one."""
 _MAX_LISTED = 5
 _TEXTS_AT_ONCE = 4096
 
@@ -129,9 +126,12 @@ class Prompts:
         num_empty = 0
         try:
             with ExitStack() as stack:
-                file = sys.stdin.buffer if source == "-" else stack.enter_context(Path(source).open("rb"))
-                for number, line in enumerate(_lines_of(file.read), start=1):
-                    text = self._text_of(line, number)
+                data = sys.stdin.buffer if source == "-" else stack.enter_context(Path(source).open("rb"))
+                # Newlines of any system end a line; of one that is too long, no more is read than shows that.
+                file = io.TextIOWrapper(data, "utf-8-sig", errors="surrogateescape")
+                stack.callback(file.detach)
+                for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_BYTES + 2), ""), start=1):
+                    text = self._text_of(line.removesuffix("\n"), number)
                     if text:
                         yield number, text
                     else:
@@ -147,36 +147,22 @@ class Prompts:
             source = printable(str(self._source))
             print(f"cogview: passing over {num_empty:,} {lines} of {source}: {listed}", file=sys.stderr)
 
-    def _text_of(self, line: bytes, number: int) -> str:
+    def _text_of(self, line: str, number: int) -> str:
         """Return the text of a line without the spaces around it.
 
         Raises:
             CogViewError: it is too long, or no UTF-8.
         """
         problem = ""
-        if len(line) > _MAX_LINE_BYTES:
+        if len(line.encode(errors="surrogateescape")) > _MAX_LINE_BYTES:
             problem = f"has more than {_MAX_LINE_BYTES:,} bytes: give one text on each line"
-        elif b"\0" in line:
+        elif "\0" in line:
             problem = "holds NUL characters, which no text does: save the file as UTF-8"
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            problem = problem or "is not UTF-8: save the file as UTF-8, one text on each line"
+        elif as_text(line) != line:
+            problem = "is not UTF-8: save the file as UTF-8, one text on each line"
         if problem:
             raise CogViewError(f"line {number} of {self._source} {problem}")
-        return text.strip()
-
-
-def _lines_of(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    """Yield the lines of a file, cut where captions are cut; of one that is too long, no more than shows that."""
-    rest = b""
-    while part := read(_BYTES_AT_ONCE):
-        *lines, rest = _NEWLINE_WITHIN.split(rest + part)
-        yield from lines
-        if len(rest) > _MAX_LINE_BYTES:
-            break
-    if rest:
-        yield rest.removesuffix(b"\r")
+        return line.strip()
 
 
 def _numbered(texts: Sequence[str]) -> Iterator[tuple[int, str]]:
