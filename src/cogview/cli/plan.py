@@ -4,13 +4,12 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-
-from cogview.cli.report import print_result
+from cogview.cli.report import gigabytes, print_result
 from cogview.decoding.config import CacheName, DtypeName
 from cogview.errors import UsageError
 from cogview.planning import MFU
 from cogview.recipes.config import TextToImageRecipe, TokenShape
+from cogview.runs.flags import FLAT
 
 RECIPES = "cogview.recipes.text_to_image"
 
@@ -32,7 +31,7 @@ _TITLES = {
 
 
 def run(
-    recipe: Annotated[TextToImageRecipe, tyro.conf.arg(name="")],
+    recipe: Annotated[TextToImageRecipe, FLAT],
     *,
     device: str = "cpu",
     num_devices: int = 1,
@@ -249,13 +248,6 @@ def _generation_lines(generation: dict[str, Any], device: dict[str, Any]) -> lis
 def _memory_lines(bytes_by_kind: dict[str, float | int]) -> list[str]:
     """Return a line for each kind that there is any of."""
     return [f"  {_TITLES[kind]:<34}{gigabytes(each):>10}" for kind, each in bytes_by_kind.items() if each]
-
-
-def gigabytes(num_bytes: float | int) -> str:
-    """Return bytes in 10^9; those of tiny models in 10^6."""
-    if num_bytes < 1e8:
-        return f"{num_bytes / 1e6:.3g} MB"
-    return f"{num_bytes / 1e9:,.2f} GB" if num_bytes < 1e11 else f"{num_bytes / 1e9:,.0f} GB"
 
 
 def _number(number: float | int) -> str:

@@ -32,3 +32,10 @@ def print_above_bars(lines: Sequence[str]) -> None:
     else:
         print(text)
     sys.stdout.flush()
+
+
+def gigabytes(num_bytes: float | int) -> str:
+    """Return bytes in 10^9; those of tiny models in 10^6."""
+    if num_bytes < 1e8:
+        return f"{num_bytes / 1e6:.3g} MB"
+    return f"{num_bytes / 1e9:,.2f} GB" if num_bytes < 1e11 else f"{num_bytes / 1e9:,.0f} GB"

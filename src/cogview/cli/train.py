@@ -1,11 +1,10 @@
 """`cogview train`: learns whatever the next word and its recipe say."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cogview.cli.plan import gigabytes
-from cogview.cli.report import print_result
+from cogview.cli.report import gigabytes, print_result
 from cogview.recipes.config import (
     CaptioningRecipe,
     DecoderRecipe,
@@ -73,118 +72,34 @@ def text_tokenizer(
     )
 
 
-def image_tokenizer(
-    options: Annotated[ImageTokenizerOptions, FLAT],
-    recipe: Annotated[ImageTokenizerRecipe, FLAT],
-    *,
-    json: bool = False,
-) -> None:
-    """Learn the codes that pictures are made of.
+def _verb(recipe_type: type, options_type: type[TrainingOptions]) -> Callable[..., None]:
+    """Return a verb's function: its flags are the fields of both classes, its help is that of the chosen recipe."""
 
-    Args:
-        options: files and names.
-        recipe: shape and training.
-        json: print the result as JSON.
-    """
-    _train(recipe, options, json)
+    def run(
+        options: Annotated[options_type, FLAT],
+        recipe: Annotated[recipe_type, FLAT],
+        *,
+        json: bool = False,
+    ) -> None:
+        """Train what a recipe is for.
 
+        Args:
+            options: files and names.
+            recipe: shape and training.
+            json: print the result as JSON.
+        """
+        _train(recipe, options, json)
 
-def vqgan(
-    options: Annotated[VQGANOptions, FLAT],
-    recipe: Annotated[VQGANRecipe, FLAT],
-    *,
-    json: bool = False,
-) -> None:
-    """Learn the codes of one domain's pictures, against a discriminator.
-
-    Args:
-        options: files and names.
-        recipe: shape and training.
-        json: print the result as JSON.
-    """
-    _train(recipe, options, json)
+    return run
 
 
-def decoder(
-    options: Annotated[DecoderOptions, FLAT],
-    recipe: Annotated[DecoderRecipe, FLAT],
-    *,
-    json: bool = False,
-) -> None:
-    """Learn to draw the codes of an image tokenizer sharper, and larger.
-
-    Encoder and codebook stay as they are, and so do all models and tokens that were made with them.
-
-    Args:
-        options: files and names.
-        recipe: shape and training.
-        json: print the result as JSON.
-    """
-    _train(recipe, options, json)
-
-
-def text_to_image(
-    options: Annotated[TextToImageOptions, FLAT],
-    recipe: Annotated[TextToImageRecipe, FLAT],
-    *,
-    json: bool = False,
-) -> None:
-    """Learn to write codes after pieces.
-
-    Args:
-        options: files and names.
-        recipe: shape and training.
-        json: print the result as JSON.
-    """
-    _train(recipe, options, json)
-
-
-def style(
-    options: Annotated[StyleOptions, FLAT],
-    recipe: Annotated[StyleRecipe, FLAT],
-    *,
-    json: bool = False,
-) -> None:
-    """Learn a style from some pictures of it, beside a model that draws already.
-
-    Args:
-        options: files and names.
-        recipe: shape and training.
-        json: print the result as JSON.
-    """
-    _train(recipe, options, json)
-
-
-def captioning(
-    options: Annotated[CaptioningOptions, FLAT],
-    recipe: Annotated[CaptioningRecipe, FLAT],
-    *,
-    json: bool = False,
-) -> None:
-    """Learn to write captions of pictures, beside a model that draws already.
-
-    Args:
-        options: files and names.
-        recipe: shape and training.
-        json: print the result as JSON.
-    """
-    _train(recipe, options, json)
-
-
-def super_resolution(
-    options: Annotated[SuperResolutionOptions, FLAT],
-    recipe: Annotated[SuperResolutionRecipe, FLAT],
-    *,
-    json: bool = False,
-) -> None:
-    """Learn to draw pictures at twice their rows and columns of codes, beside a model that draws already.
-
-    Args:
-        options: files and names.
-        recipe: shape and training.
-        json: print the result as JSON.
-    """
-    _train(recipe, options, json)
+image_tokenizer = _verb(ImageTokenizerRecipe, ImageTokenizerOptions)
+vqgan = _verb(VQGANRecipe, VQGANOptions)
+decoder = _verb(DecoderRecipe, DecoderOptions)
+text_to_image = _verb(TextToImageRecipe, TextToImageOptions)
+style = _verb(StyleRecipe, StyleOptions)
+captioning = _verb(CaptioningRecipe, CaptioningOptions)
+super_resolution = _verb(SuperResolutionRecipe, SuperResolutionOptions)
 
 
 def _train(recipe: "TrainingRecipe", options: TrainingOptions, as_json: bool) -> None:

@@ -2,7 +2,15 @@
 
 import torch
 
+from cogview.data.ranks import Ranks
 from cogview.errors import UsageError
+
+
+def device_of_rank(device: str | None, ranks: Ranks) -> str | None:
+    """Return the device that was asked for; of several processes on a machine, each takes a GPU of its own."""
+    if ranks.num_ranks > 1 and device in (None, "cuda") and torch.cuda.is_available():
+        return f"cuda:{ranks.local_rank}"
+    return device
 
 
 def resolve_device(device: torch.device | str | None) -> torch.device:

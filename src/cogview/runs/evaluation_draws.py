@@ -22,6 +22,7 @@ from cogview.evaluation.kept_parts import KeptParts, begin_or_go_on
 from cogview.generation.loading import load
 from cogview.generation.options import CodeOptions
 from cogview.generation.pipeline import Pipeline
+from cogview.generation.placement import device_of_rank
 from cogview.image.pixels import tensor_to_images
 from cogview.models.weights import fingerprint_of_transformer
 from cogview.runs.chosen_adapters import take_adapter
@@ -37,10 +38,7 @@ def open_model(options: AdaptedCandidateOptions, ranks: Ranks) -> tuple[Pipeline
 
     Of several processes on a machine, each takes a GPU of its own.
     """
-    device = options.device
-    if ranks.num_ranks > 1 and device in (None, "cuda") and torch.cuda.is_available():
-        device = f"cuda:{ranks.local_rank}"
-    pipeline = load(options.model, device, options.dtype)
+    pipeline = load(options.model, device_of_rank(options.device, ranks), options.dtype)
     adapter = take_adapter(pipeline, "adapter", options.adapter)
     return pipeline, adapter, take_adapter(pipeline, "captioner", options.captioner)
 

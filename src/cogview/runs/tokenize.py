@@ -10,7 +10,7 @@ from cogview.data.ranks import Ranks
 from cogview.data.token_report import TokenizeReport
 from cogview.data.tokenization import tokenize_folder
 from cogview.data.unfinished import unfinished_folder
-from cogview.generation.placement import resolve_device
+from cogview.generation.placement import device_of_rank, resolve_device
 from cogview.runs.data_options import TokenizeOptions
 from cogview.runs.progress_bar import progress_bar
 from cogview.runs.tokenizers import (
@@ -42,7 +42,7 @@ def tokenize(options: TokenizeOptions) -> TokenizeReport | None:
     """
     ranks = Ranks.from_environment(os.environ)
     words = open_text_tokenizer(options.text_tokenizer)
-    place = resolve_device(_device_of(options.device, ranks))
+    place = resolve_device(device_of_rank(options.device, ranks))
     dtype = torch.bfloat16 if resolve_precision(options.precision, place) == "bfloat16" else torch.float32
     pictures = open_image_tokenizer(options.image_tokenizer, place, dtype)
     # A run that was killed and one that was not give the same codes.
@@ -78,10 +78,3 @@ def tokenize(options: TokenizeOptions) -> TokenizeReport | None:
             f"Stopped. What is done lies in {unfinished_folder(options.out)}; the same command goes on."
         ) from stop
     return report
-
-
-def _device_of(device: str | None, ranks: Ranks) -> str | None:
-    """Return the device that was asked for; of several processes on a machine each takes a GPU of its own."""
-    if ranks.num_ranks > 1 and device in (None, "cuda") and torch.cuda.is_available():
-        return f"cuda:{ranks.local_rank}"
-    return device
