@@ -9,24 +9,30 @@ const TOAST_SECONDS = 8;
 function asked(title, content, agree, kind = 'primary') {
   const dialog = byId('question');
   return new Promise((resolve) => {
+    let isAgreed = false;
     const form = element(
       'form',
       { method: 'dialog', on: { submit: (event) => {
         event.preventDefault();
-        dialog.close('yes');
+        isAgreed = true;
+        dialog.close();
       } } },
       element('h2', { id: 'question-title' }, title),
       content,
       element(
         'div',
         { class: 'dialog-buttons' },
-        button(t('cancel'), () => dialog.close('no')),
+        button(t('cancel'), () => dialog.close()),
         element('button', { type: 'submit', class: kind }, element('span', {}, agree)),
       ),
     );
     dialog.replaceChildren(form);
-    dialog.returnValue = 'no';
-    dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes'), { once: true });
+    const answer = () => {
+      if (dialog.open && form.isConnected) return; // the event of an earlier question comes a frame late
+      dialog.removeEventListener('close', answer);
+      resolve(isAgreed);
+    };
+    dialog.addEventListener('close', answer);
     dialog.showModal();
   });
 }

@@ -26,7 +26,9 @@ export class Viewer {
 
   constructor(facts, actions) {
     Object.assign(this, { facts, actions });
-    this.#dialog.addEventListener('close', () => this.#closed());
+    this.#dialog.addEventListener('close', () => {
+      if (!this.#dialog.open) this.#closed(); // the event comes a frame later, when another picture may be shown
+    });
     this.#dialog.addEventListener('click', (event) => {
       if (event.target === this.#dialog) this.#dialog.close();
     });
