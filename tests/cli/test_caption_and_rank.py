@@ -310,7 +310,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(
 def test_an_adapter_given_to_the_wrong_option_is_told_which_it_is_for(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for option in ("--adapter", "--magnifier"):
+    for option in ("--adapter", "--upscaler"):
         words = ("generate", "a cat", "--out", tmp_path / "out", option, home / "run", "--upscale", 2)
         error = said(capsys, home, *words, code=2)["error"]
         assert f"{option} {home / 'run'} is an adapter for captioning, which is for --captioner" in error

@@ -165,7 +165,7 @@ def test_texts_of_any_kind_make_file_names(model: Path, tmp_path: Path) -> None:
         (["a cat", "--guidance", "-1"], "guidance"),
         (["a cat", "--seed", "-1"], "seed"),
         (["a cat", "--keep", "1"], "ranking"),
-        (["a cat", "--magnifier", "anything"], "add --upscale 2"),
+        (["a cat", "--upscaler", "anything"], "add --upscale 2"),
         (["a cat", " "], "text 2 of 2 is empty"),
         (["a cat", "--device", "abacus"], "device abacus"),
     ],

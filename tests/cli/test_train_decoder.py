@@ -131,7 +131,7 @@ def test_a_report_shows_what_is_drawn_by_default_and_with_what(pictures, model, 
     assert (32, 32) in shown
 
 
-def test_pictures_are_enlarged_by_the_decoder_unless_a_magnifier_is_named(pictures, model, tmp_path, capsys):
+def test_pictures_are_enlarged_by_the_decoder_unless_an_upscaler_is_named(pictures, model, tmp_path, capsys):
     assert train(pictures, model, tmp_path / "run") == 0
     shutil.copytree(tmp_path / "run" / "model" / "decoders", model / "image_tokenizer" / "decoders")
     pipe = cogview.load(model, device="cpu")
@@ -162,8 +162,8 @@ def test_pictures_are_enlarged_by_the_decoder_unless_a_magnifier_is_named(pictur
     with Image.open(written["path"]) as image:
         assert image.size == (32, 32)
     assert main([*words, "--top-p", "0.5"]) == 2
-    assert "top-p is for a magnifier" in capsys.readouterr().err
-    with pytest.raises(cogview.UsageError, match="temperature is for a magnifier"):
+    assert "top-p is for an upscaler" in capsys.readouterr().err
+    with pytest.raises(cogview.UsageError, match="temperature is for an upscaler"):
         pipe.upscale(plain.codes, "a red cat", temperature=0.5)
     assert main([words[0], words[1], written["path"], *words[3:]]) == 2
     assert "has 32 pixels a side, and would be drawn again with 32" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import cogview
 from cogview.cli.main import main
 from cogview.decoding.config import SamplingConfig
 from cogview.errors import UsageError
-from cogview.generation.super_resolution import Magnifier
+from cogview.generation.super_resolution import SuperResolution
 from cogview.generation.upscaler import Upscaler
 from cogview.runs import upscale_pictures
 from cogview.sequence.super_resolution import SuperResolutionTemplate
@@ -45,7 +45,7 @@ def training(home: Path, out: Path, *more: object, low: int = 16, high: int = 32
     return [str(word) for word in [*words, *STEPS, *more]]
 
 
-def test_an_adapter_is_learnt_that_magnifies_what_its_model_draws(home: Path) -> None:
+def test_an_adapter_is_learnt_that_upscales_what_its_model_draws(home: Path) -> None:
     losses = [json.loads(line)["loss"] for line in (home / "run" / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0]
     with Image.open(home / "run" / "samples" / "step-00000006.png") as sheet:
@@ -56,10 +56,10 @@ def test_an_adapter_is_learnt_that_magnifies_what_its_model_draws(home: Path) ->
     assert template == SuperResolutionTemplate.of(pipe.template, "after_low")
     codes = pipe.generate_codes("a red cat", 2)[0]
     pieces = pipe.text_tokenizer.encode("a red cat")
-    magnifier = Magnifier(pipe.model.runner_of(adapter), template)
-    magnified = magnifier.magnify(codes, [pieces] * 2, [0, 1], SamplingConfig(), factor=4)
-    assert magnified.shape == (2, 16, 16)
-    assert not torch.equal(magnified[0], magnified[1])
+    upscaler = SuperResolution(pipe.model.runner_of(adapter), template)
+    upscaled = upscaler.upscale(codes, [pieces] * 2, [0, 1], SamplingConfig(), factor=4)
+    assert upscaled.shape == (2, 16, 16)
+    assert not torch.equal(upscaled[0], upscaled[1])
 
 
 def test_the_two_ways_of_attention_learn_the_same(home: Path) -> None:
@@ -83,7 +83,7 @@ def test_tokens_that_are_no_pair_are_refused_before_anything_is_made(
     assert not (home / "other").exists()
 
 
-def test_what_is_generated_can_be_magnified_in_the_same_call(home: Path) -> None:
+def test_what_is_generated_can_be_upscaled_in_the_same_call(home: Path) -> None:
     pipe = cogview.load(home / "tiny-model", "cpu")
     with pytest.raises(UsageError, match="no adapter for super-resolution"):
         pipe.generate("a red cat", 1, upscale=2)
@@ -103,10 +103,10 @@ def test_what_is_generated_can_be_magnified_in_the_same_call(home: Path) -> None
 
 
 @pytest.mark.filterwarnings("ignore:.*not a picture that can be read:UserWarning")
-def test_pictures_are_magnified_from_the_command_line(
+def test_pictures_are_upscaled_from_the_command_line(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = ["--model", str(home / "tiny-model"), "--magnifier", str(home / "run"), "--device", "cpu"]
+    model = ["--model", str(home / "tiny-model"), "--upscaler", str(home / "run"), "--device", "cpu"]
     out = ["--out", str(home / "out"), "--json"]
     assert main(["generate", "a red cat", "--num-candidates", "1", "--upscale", "4", *model, *out]) == 0
     drawn = json.loads(capsys.readouterr().out)["pictures"]
@@ -125,11 +125,11 @@ def test_pictures_are_magnified_from_the_command_line(
             assert picture.size == (32, 32)
             assert json.loads(picture.text["cogview"])["factor"] == 2
     monkeypatch.setattr(upscale_pictures, "_PICTURES_AT_ONCE", 1)
-    really, magnified = Upscaler.upscale, []
+    really, upscaled = Upscaler.upscale, []
 
     def stopped(self: Upscaler, *arguments: object, **named: object) -> object:
-        magnified.append(arguments)
-        if len(magnified) == 2:
+        upscaled.append(arguments)
+        if len(upscaled) == 2:
             raise KeyboardInterrupt
         return really(self, *arguments, **named)
 
@@ -150,9 +150,9 @@ def test_pictures_are_magnified_from_the_command_line(
     printed = capsys.readouterr()
     assert "going on in" in printed.err
     assert "1 of 2 pictures" in printed.err
-    assert len(magnified) == 3
+    assert len(upscaled) == 3
     for one, other in zip(json.loads(printed.out)["pictures"], result["pictures"], strict=True):
         assert Path(one["path"]).read_bytes() == Path(other["path"]).read_bytes()
-    wrong = ["--magnifier", str(home / "tiny-model"), "--model", str(home / "tiny-model")]
+    wrong = ["--upscaler", str(home / "tiny-model"), "--model", str(home / "tiny-model")]
     assert main(["upscale", "a red cat", given[0], *wrong]) != 0
     assert "Traceback" not in capsys.readouterr().err

@@ -46,7 +46,7 @@ TEMPLATE = TextToImageTemplate(
 )
 WIDE = dataclasses.replace(TEMPLATE, grid_rows=2, grid_columns=7, max_text_pieces=4)
 CAPTIONS = CaptionTemplate.of(TEMPLATE)
-MAGNIFIED = SuperResolutionTemplate.of(dataclasses.replace(TEMPLATE, grid_rows=2, grid_columns=2))
+UPSCALED = SuperResolutionTemplate.of(dataclasses.replace(TEMPLATE, grid_rows=2, grid_columns=2))
 REGIONS = ThreeRegionConfig(
     block_tokens=2,
     key_window_blocks=2,
@@ -59,7 +59,7 @@ CONFIG = TransformerConfig(
     hidden_size=64,
     num_heads=2,
     vocabulary_size=VOCABULARY.size,
-    num_positions=max(each.num_positions for each in (TEMPLATE, CAPTIONS, MAGNIFIED)),
+    num_positions=max(each.num_positions for each in (TEMPLATE, CAPTIONS, UPSCALED)),
 )
 SAMPLINGS = [
     SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, guidance=guidance, sampler=sampler)
@@ -168,10 +168,10 @@ def searched_request(runner: Runner, codes: np.ndarray, num_beams: int) -> BeamR
     )
 
 
-def magnified_request(runner: Runner, codes: np.ndarray, seed: int, sampling: SamplingConfig) -> Request:
-    prefix = MAGNIFIED.prefix([1, 2], codes)
+def upscaled_request(runner: Runner, codes: np.ndarray, seed: int, sampling: SamplingConfig) -> Request:
+    prefix = UPSCALED.prefix([1, 2], codes)
     context = Context(
-        tokens=prefix.tokens, positions=prefix.positions, next_positions=MAGNIFIED.high_code_positions()
+        tokens=prefix.tokens, positions=prefix.positions, next_positions=UPSCALED.high_code_positions()
     )
     return Request(
         context=context,
@@ -184,7 +184,7 @@ def magnified_request(runner: Runner, codes: np.ndarray, seed: int, sampling: Sa
     )
 
 
-KINDS = ("drawn", "wide", "given", "written", "scored", "searched", "magnified")
+KINDS = ("drawn", "wide", "given", "written", "scored", "searched", "upscaled")
 ANY = st.tuples(
     st.sampled_from(KINDS),
     st.booleans(),
@@ -213,8 +213,8 @@ def any_request(
             return scored_request(runner, codes, np.array([*pieces, 40]))
         case "searched":
             return searched_request(runner, codes, seed + 1)
-        case "magnified":
-            return magnified_request(runner, codes[:4], seed, sampling)
+        case "upscaled":
+            return upscaled_request(runner, codes[:4], seed, sampling)
     return drawn_request(runner, pieces, seed, sampling)
 
 

@@ -1,4 +1,4 @@
-"""Magnifying with windows, guesses and a cache draws what a plain loop over pictures, windows and codes draws."""
+"""Upscaling with windows, guesses and a cache draws what a plain loop over pictures, windows and codes draws."""
 
 import dataclasses
 from functools import cache
@@ -12,7 +12,7 @@ from cogview.decoding.engine import Runner
 from cogview.decoding.proposer import Proposer
 from cogview.decoding.sampling import sample, seeded_uniforms
 from cogview.errors import CogViewError, UsageError
-from cogview.generation.super_resolution import Magnifier, window_seed
+from cogview.generation.super_resolution import SuperResolution, window_seed
 from cogview.generation.windows import center_continuous_windows
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from cogview.sequence.template import TextToImageTemplate
@@ -53,9 +53,11 @@ def random_transformer(template: SuperResolutionTemplate) -> Transformer:
     return transformer
 
 
-def magnifier(template: SuperResolutionTemplate, max_batch: int = 16) -> Magnifier:
+def upscaler(template: SuperResolutionTemplate, max_batch: int = 16) -> SuperResolution:
     transformer = random_transformer(template)
-    return Magnifier(Runner.of(transformer, max_batch=max_batch, proposer=Proposer(is_eager=True)), template)
+    return SuperResolution(
+        Runner.of(transformer, max_batch=max_batch, proposer=Proposer(is_eager=True)), template
+    )
 
 
 def pictures(rows: int, columns: int) -> torch.Tensor:
@@ -110,7 +112,7 @@ def test_codes_are_those_of_a_plain_loop(
     grid: tuple[int, int], template: SuperResolutionTemplate, config: SamplingConfig
 ) -> None:
     codes = pictures(*grid)[:2]
-    drawn = magnifier(template).magnify(codes, TEXTS[:2], SEEDS[:2], config)
+    drawn = upscaler(template).upscale(codes, TEXTS[:2], SEEDS[:2], config)
     expected = [
         plainly_doubled(template, picture, pieces, seed, config)
         for picture, pieces, seed in zip(codes.numpy(), TEXTS, SEEDS, strict=False)
@@ -121,7 +123,7 @@ def test_codes_are_those_of_a_plain_loop(
 
 def test_a_factor_of_four_is_two_doublings_with_seeds_of_their_own() -> None:
     codes, low = (
-        magnifier(OWN).magnify(pictures(4, 4)[:1], TEXTS[:1], SEEDS[:1], SEEDED, factor=4),
+        upscaler(OWN).upscale(pictures(4, 4)[:1], TEXTS[:1], SEEDS[:1], SEEDED, factor=4),
         pictures(4, 4),
     )
     middle = plainly_doubled(OWN, low[0].numpy(), TEXTS[0], SEEDS[0], SEEDED)
@@ -132,11 +134,11 @@ def test_a_factor_of_four_is_two_doublings_with_seeds_of_their_own() -> None:
 @pytest.mark.parametrize("grid", [(4, 4), (6, 8)], ids=str)
 def test_a_picture_comes_out_the_same_in_any_company(grid: tuple[int, int]) -> None:
     codes = pictures(*grid)
-    together = magnifier(OWN).magnify(codes, TEXTS, SEEDS, SEEDED)
-    in_turn = magnifier(OWN, max_batch=3)
-    assert torch.equal(in_turn.magnify(codes, TEXTS, SEEDS, SEEDED), together)
+    together = upscaler(OWN).upscale(codes, TEXTS, SEEDS, SEEDED)
+    in_turn = upscaler(OWN, max_batch=3)
+    assert torch.equal(in_turn.upscale(codes, TEXTS, SEEDS, SEEDED), together)
     for number in (0, 3):
-        alone = in_turn.magnify(
+        alone = in_turn.upscale(
             codes[[number]], TEXTS[number : number + 1], SEEDS[number : number + 1], SEEDED
         )
         assert torch.equal(alone[0], together[number])
@@ -144,7 +146,7 @@ def test_a_picture_comes_out_the_same_in_any_company(grid: tuple[int, int]) -> N
 
 
 def test_text_seed_and_picture_each_change_what_is_drawn() -> None:
-    codes, of = pictures(4, 4)[:1], magnifier(OWN).magnify
+    codes, of = pictures(4, 4)[:1], upscaler(OWN).upscale
     drawn = of(codes, [TEXTS[0]], [1], SEEDED)
     assert not torch.equal(of(codes, [TEXTS[1]], [1], SEEDED), drawn)
     assert not torch.equal(of(codes, [TEXTS[0]], [2], SEEDED), drawn)
@@ -152,18 +154,18 @@ def test_text_seed_and_picture_each_change_what_is_drawn() -> None:
 
 
 def test_guidance_goes_further_in_the_text_s_direction_and_leaves_given_codes_alone() -> None:
-    codes, of = pictures(4, 6)[:2], magnifier(OWN).magnify
+    codes, of = pictures(4, 6)[:2], upscaler(OWN).upscale
     guided = of(codes, TEXTS[:2], [1, 2], dataclasses.replace(SEEDED, guidance=3.0))
     level = of(codes, TEXTS[:2], [1, 2], dataclasses.replace(SEEDED, guidance=0.0))
-    textless = of(codes, [TEXTS[0][:0]] * 2, [1, 2], SEEDED)
-    assert torch.equal(level, textless)
+    unconditional = of(codes, [TEXTS[0][:0]] * 2, [1, 2], SEEDED)
+    assert torch.equal(level, unconditional)
     assert not torch.equal(guided, of(codes, TEXTS[:2], [1, 2], SEEDED))
     assert guided.min() >= 0
 
 
 def test_progress_counts_through_all_windows_and_both_stages() -> None:
     seen: list[tuple[int, int]] = []
-    magnifier(OWN).magnify(
+    upscaler(OWN).upscale(
         pictures(4, 4)[:2], TEXTS[:2], [0, 1], GREEDY, factor=4, progress=lambda *counts: seen.append(counts)
     )
     done, total = zip(*seen, strict=True)
@@ -174,21 +176,21 @@ def test_progress_counts_through_all_windows_and_both_stages() -> None:
 
 
 def test_released_weights_are_drawn_from_a_little_more_boldly() -> None:
-    assert magnifier(RESTARTING).default_sampling == SamplingConfig(temperature=1.02)
-    assert magnifier(OWN).default_sampling == SamplingConfig(temperature=0.0)
+    assert upscaler(RESTARTING).default_sampling == SamplingConfig(temperature=1.02)
+    assert upscaler(OWN).default_sampling == SamplingConfig(temperature=0.0)
 
 
-def test_what_cannot_be_magnified_is_refused_in_one_line() -> None:
-    codes, of = pictures(4, 4)[:1], magnifier(OWN).magnify
+def test_what_cannot_be_upscaled_is_refused_in_one_line() -> None:
+    codes, of = pictures(4, 4)[:1], upscaler(OWN).upscale
     with pytest.raises(UsageError, match="factor of 2 or 4, got 3"):
         of(codes, [[1]], [0], factor=3)
-    with pytest.raises(UsageError, match="there is no picture to magnify"):
+    with pytest.raises(UsageError, match="there is no picture to upscale"):
         of(codes[:0], [], [])
     with pytest.raises(UsageError, match="got 1 pictures, 1 texts and 2 seeds"):
         of(codes, [[1]], [0, 1])
     with pytest.raises(UsageError, match="seeds must not be negative, got -1"):
         of(codes, [[1]], [-1])
-    with pytest.raises(UsageError, match="3x4 codes cannot be magnified by a model that reads 4x4"):
+    with pytest.raises(UsageError, match="3x4 codes cannot be upscaled by a model that reads 4x4"):
         of(codes[:, :3], [[1]], [0])
     with pytest.raises(CogViewError, match="no image code 140 in a vocabulary of 40"):
         of(codes % 2 + 139, [[1]], [0])
@@ -201,7 +203,7 @@ def test_a_transformer_that_was_not_trained_for_it_is_refused() -> None:
     wide = dataclasses.replace(OWN, grid_columns=5)
     runner = Runner.of(transformer)
     with pytest.raises(CogViewError, match=r"4x5 codes needs \d+ positions, and this transformer has \d+"):
-        Magnifier(runner, wide)
+        SuperResolution(runner, wide)
     sparse = Transformer(dataclasses.replace(transformer.config, attention_pattern="three_region"))
     with pytest.raises(CogViewError, match="needs a transformer with dense attention"):
-        Magnifier(Runner.of(sparse), OWN)
+        SuperResolution(Runner.of(sparse), OWN)

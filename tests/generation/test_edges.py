@@ -31,7 +31,7 @@ with tempfile.TemporaryDirectory() as folder:
 runner, template = pipe.model.drawing()
 codes, wide = torch.arange(16).view(4, 4), torch.zeros(4, 8, dtype=torch.int64)
 nan, big = float("nan"), 2**70
-large = {"magnifier": "magnify"}
+large = {"upscaler": "upscale"}
 
 
 def request(template, given=None, seed=0):
@@ -62,7 +62,7 @@ asked = {
         torch.equal(one.codes, other.codes) for one, other in zip(*pipe.generate(["a dog", "a dog"], 2))
     ),
     "one text twice, ranked": lambda: len({each.seed for each in pipe.generate(["a", "a"], 3, 1)[0]}) == 1,
-    "one text twice, magnified": lambda: len(pipe.upscale([codes, codes], ["a", "a"], 2, **large)) == 2,
+    "one text twice, upscaled": lambda: len(pipe.upscale([codes, codes], ["a", "a"], 2, **large)) == 2,
     "a number of numpy": lambda: pipe.generate_codes("a", np.int64(2), np.int64(3)).shape == (1, 2, 4, 4),
     "a small number of numpy": lambda: [each.seed for each in pipe.generate("a", 2, seed=np.uint8(255))] == [255, 256],
     "no requests": lambda: len(draw(runner, [])) == 0,
@@ -76,7 +76,7 @@ asked = {
     "!no text at all": lambda: pipe.generate(None),
     "!a number for a text": lambda: pipe.generate(["a", 3]),
     "!two grids in one tensor": lambda: draw(runner, [request(template), request(small())]),
-    "!two grids to magnify": lambda: pipe.upscale([codes, wide], "a", 2, **large),
+    "!two grids to upscale": lambda: pipe.upscale([codes, wide], "a", 2, **large),
     "!num_candidates 2.5": lambda: pipe.generate("a", 2.5),
     "!num_candidates nan": lambda: pipe.generate_codes("a", nan),
     "!num_candidates '2'": lambda: pipe.generate("a", "2"),

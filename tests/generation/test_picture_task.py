@@ -1,4 +1,4 @@
-"""Drawing, ranking and magnifying side by side gives what they give one after the other, to the bit."""
+"""Drawing, ranking and upscaling side by side gives what they give one after the other, to the bit."""
 
 from collections import Counter
 from pathlib import Path
@@ -53,9 +53,9 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> list[Counter[str]]:
 
 
 def in_turn(
-    pipe: Pipeline, num: int, keep: int | None, seed: int, factor: int, magnifier: str
+    pipe: Pipeline, num: int, keep: int | None, seed: int, factor: int, upscaler: str
 ) -> list[list[tuple[int, float | None, bytes]]]:
-    """Draw all, then rank all, then magnify all, one by one: (seed, loss, codes) of what is kept."""
+    """Draw all, then rank all, then upscale all, one by one: (seed, loss, codes) of what is kept."""
     model = pipe.model
     made = []
     for text in TEXTS:
@@ -71,35 +71,35 @@ def in_turn(
         for number in order:
             high = codes[number]
             if factor > 1:
-                chosen = model.magnifier(magnifier)
+                chosen = model.super_resolution(upscaler)
                 pieces = model.text_tokenizer.encode(text)
                 task = PictureTask.of(
-                    model, PictureOptions(upscale=factor, magnifier=magnifier), num, keep, seed
+                    model, PictureOptions(upscale=factor, upscaler=upscaler), num, keep, seed
                 )
-                high = chosen.magnify(high[None], [pieces], [seed + number], task.magnifying, factor=factor)[
-                    0
-                ]
+                high = chosen.upscale(
+                    high[None], [pieces], [seed + number], task.upscale_sampling, factor=factor
+                )[0]
             row.append((seed + number, losses[number], high.numpy().tobytes()))
         made.append(row)
     return made
 
 
 @pytest.mark.parametrize(
-    ("keep", "factor", "magnifier"),
-    [(None, 1, "magnify"), (2, 1, "magnify"), (None, 4, "magnify"), (2, 2, "magnify"), (2, 2, "other")],
+    ("keep", "factor", "upscaler"),
+    [(None, 1, "upscale"), (2, 1, "upscale"), (None, 4, "upscale"), (2, 2, "upscale"), (2, 2, "other")],
 )
 def test_side_by_side_as_in_turn(
-    pipe: Pipeline, kinds: list[Counter[str]], keep: int | None, factor: int, magnifier: str
+    pipe: Pipeline, kinds: list[Counter[str]], keep: int | None, factor: int, upscaler: str
 ) -> None:
-    options = {"upscale": factor, "magnifier": magnifier} if factor > 1 else {}
+    options = {"upscale": factor, "upscaler": upscaler} if factor > 1 else {}
     if keep is not None:
         options["captioner"] = "caption"
     num = 2 if factor == 4 else 3
     drawn = pipe.generate(TEXTS, num, keep, 7, **options)  # type: ignore[arg-type]
     together = sum(bool(each["candidate"]) and len(each) > 1 for each in kinds)
-    assert bool(together) == (keep is not None or factor > 1)  # ranks and magnifies while others are drawn
+    assert bool(together) == (keep is not None or factor > 1)  # ranks and upscales while others are drawn
     got = [[(each.seed, each.caption_loss, each.codes.numpy().tobytes()) for each in row] for row in drawn]
-    assert got == in_turn(pipe, num, keep, 7, factor, magnifier)
+    assert got == in_turn(pipe, num, keep, 7, factor, upscaler)
     for row in drawn:
         for each in row:
             wanted = pipe.model.decoder.decode(each.codes, 16 * factor)
@@ -131,7 +131,7 @@ def test_each_part_works_by_itself(pipe: Pipeline) -> None:
     images = list(codes[0])
     assert Captioner(model).caption(images, 2) == pipe.caption(images, 2)
     assert Ranker(model).rank("a dog", images) == pipe.rank("a dog", images)
-    with pytest.raises(UsageError, match="several magnifiers"):
+    with pytest.raises(UsageError, match="several upscalers"):
         Upscaler(model).upscale(images, "a dog")
 
 

@@ -91,7 +91,7 @@ def test_previews_cost_no_more_than_their_share(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"keep": 2}, {"keep": 2, "upscale": 2, "magnifier": "magnify"}], ids=str
+    "options", [{}, {"keep": 2}, {"keep": 2, "upscale": 2, "upscaler": "upscale"}], ids=str
 )
 def test_a_stream_gives_what_generate_gives_and_growing_pictures_before(
     pipe: Pipeline, options: dict
@@ -137,7 +137,7 @@ def test_a_stream_gives_what_generate_gives_and_growing_pictures_before(
     assert any((pictures[-1] >= 0).all() for pictures in shown.values())
 
 
-@pytest.mark.parametrize("options", [{}, {"keep": 1}, {"upscale": 4, "magnifier": "magnify"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"keep": 1}, {"upscale": 4, "upscaler": "upscale"}], ids=str)
 @pytest.mark.parametrize("num_events", [0, 1, 4])
 def test_a_stream_that_is_closed_leaves_nothing_behind(
     pipe: Pipeline, options: dict, num_events: int

@@ -23,7 +23,7 @@ ALWAYS = PreviewOptions(per_second=1e6, max_share=1)
 KINDS = (
     {"num": 2},
     {"num": 3, "keep": 2},
-    {"num": 1, "upscale": 2, "magnifier": "magnify"},
+    {"num": 1, "upscale": 2, "upscaler": "upscale"},
     {"num": 2, "adapter": "style", "temperature": 0.7},
     {"num": 2, "guidance": 2.0, "top_k": 5},
 )

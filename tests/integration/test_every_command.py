@@ -60,6 +60,6 @@ def test_every_command_of_the_page_works(
             assert words[0] == "printf", words
             arguments = " ".join(word if word == ">" else shlex.quote(word) for word in words)
             subprocess.run(["bash", "-c", arguments], check=True)
-    assert {"pictures", "tokens-32", "model", "captioner", "magnifier", "style", "released"} <= {
+    assert {"pictures", "tokens-32", "model", "captioner", "upscaler", "style", "released"} <= {
         path.name for path in Path("tour").iterdir()
     }

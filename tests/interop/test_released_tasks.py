@@ -10,7 +10,7 @@ import cogview
 from cogview.cli.main import main
 from cogview.decoding.config import SamplingConfig
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.super_resolution import Magnifier
+from cogview.generation.super_resolution import SuperResolution
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from released import State, released_logits, released_state, text_model_of_50_000_pieces, write_released
 from tiny import tiny_image_tokenizer
@@ -61,15 +61,15 @@ def test_caption_losses_are_those_of_the_plain_computation(pipe: Pipeline, state
 
 
 @torch.no_grad()
-def test_codes_magnified_greedily_are_the_likeliest_of_the_plain_computation(
+def test_codes_upscaled_greedily_are_the_likeliest_of_the_plain_computation(
     pipe: Pipeline, state: State
 ) -> None:
     low = torch.randint(8192, (1, 16, 16), generator=torch.Generator().manual_seed(3))
     learnt = pipe.adapters["super-resolution"]
     template = learnt.template_of(SuperResolutionTemplate, pipe.template.vocabulary)
     pieces = pipe.text_tokenizer.encode("a cat")
-    magnifier = Magnifier(pipe.model.runner_of(learnt), template)
-    high = magnifier.magnify(low, [pieces], [0], SamplingConfig(temperature=0.0))
+    upscaler = SuperResolution(pipe.model.runner_of(learnt), template)
+    high = upscaler.upscale(low, [pieces], [0], SamplingConfig(temperature=0.0))
     assert high.shape == (1, 32, 32)
     before = torch.cat(
         [

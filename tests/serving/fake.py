@@ -54,7 +54,7 @@ FACTS = ModelFacts(
     max_batch=4,
     styles=("woodcut",),
     captioners=("captioner",),
-    magnifiers=("magnifier",),
+    upscalers=("upscaler",),
     words=("a", "circle", "red"),
     known=KnownThings(
         things=(KnownName(english=("circle",), chinese=("圆",)),),

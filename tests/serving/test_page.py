@@ -80,7 +80,7 @@ def test_a_job_goes_on_behind_a_reload_and_is_stopped(opened: Callable[..., Any]
     assert newest(page, server)["state"] == "cancelled"
 
 
-def test_a_picture_is_magnified_described_varied_and_shared(
+def test_a_picture_is_upscaled_described_varied_and_shared(
     opened: Callable[..., Any], server: LiveServer
 ) -> None:
     page = opened()
@@ -93,8 +93,8 @@ def test_a_picture_is_magnified_described_varied_and_shared(
     page.keyboard.press("ArrowRight")
     playwright.expect(viewer.locator(".frame img")).to_have_attribute("alt", f"{TEXT}: picture 2 of 2")
     page.keyboard.press("ArrowLeft")
-    viewer.get_by_role("button", name="Magnify to 512").click()
-    viewer.get_by_text("Magnified: 512 × 512").wait_for()
+    viewer.get_by_role("button", name="Upscale to 512").click()
+    viewer.get_by_text("Upscaled: 512 × 512").wait_for()
     shown = viewer.locator(".frame img[src^='blob:']")
     assert shown.evaluate("async (image) => { await image.decode(); return image.naturalWidth }") == 512
     viewer.get_by_role("button", name="Show the original").click()

@@ -6,7 +6,7 @@ import torch
 
 from cogview.errors import UsageError
 from cogview.transformer.config import InitialisationConfig, TransformerConfig
-from cogview.transformer.initialisation import magnified_positions, start_branches, start_positions
+from cogview.transformer.initialisation import start_branches, start_positions, super_resolution_positions
 from cogview.transformer.model import Transformer
 
 
@@ -76,17 +76,17 @@ def test_a_gain_of_zero_is_refused() -> None:
         InitialisationConfig(branch_gain=0.0)
 
 
-def test_positions_of_a_magnified_picture_start_between_those_of_its_low_codes() -> None:
+def test_positions_of_an_upscaled_picture_start_between_those_of_its_low_codes() -> None:
     base = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
     low, high = np.arange(3, 9), np.arange(15, 39)  # 2x3 and 4x6
-    table = magnified_positions(base, low, high, (2, 3), 40)
+    table = super_resolution_positions(base, low, high, (2, 3), 40)
     assert torch.equal(table[:12], base)
     assert not table[12:15].any()
     assert not table[39].any()
-    grid, magnified = base[3:9].view(2, 3, 8), table[15:39].view(4, 6, 8)
+    grid, upscaled = base[3:9].view(2, 3, 8), table[15:39].view(4, 6, 8)
     # The centre of high code (y, x) lies at ((y - 0.5) / 2, (x - 0.5) / 2) of the low ones.
     upper = 0.75 * grid[0, 1] + 0.25 * grid[0, 2]
     lower = 0.75 * grid[1, 1] + 0.25 * grid[1, 2]
-    assert torch.allclose(magnified[1, 3], 0.75 * upper + 0.25 * lower, atol=1e-6)
-    assert torch.allclose(magnified[0, 0], grid[0, 0], atol=1e-6)
-    assert len(torch.unique(magnified.flatten(0, 1), dim=0)) == 24
+    assert torch.allclose(upscaled[1, 3], 0.75 * upper + 0.25 * lower, atol=1e-6)
+    assert torch.allclose(upscaled[0, 0], grid[0, 0], atol=1e-6)
+    assert len(torch.unique(upscaled.flatten(0, 1), dim=0)) == 24

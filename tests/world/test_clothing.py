@@ -13,7 +13,7 @@ from cogview.cli.main import main
 from cogview.data.image_folder import ImageFolder
 from cogview.errors import CogViewError, UsageError
 from cogview.world import clothing
-from cogview.world.clothing import CLASSES, build_clothing_data, class_texts, magnified, read_idx
+from cogview.world.clothing import CLASSES, build_clothing_data, class_texts, enlarged, read_idx
 from cogview.world.config import ClothingDataConfig
 
 NUM_TRAIN, NUM_TEST = 30, 12
@@ -49,7 +49,7 @@ def test_every_picture_has_the_captions_of_its_class(source: Path, tmp_path: Pat
         assert line["texts"] == class_texts(number % 10)
         with Image.open(tmp_path / "out" / line["file_name"]) as picture:
             assert (picture.size, picture.mode) == ((64, 64), "RGB")
-            assert np.array_equal(np.asarray(picture), np.asarray(magnified(pictures[number], 64)))
+            assert np.array_equal(np.asarray(picture), np.asarray(enlarged(pictures[number], 64)))
     assert len(ImageFolder(tmp_path / "out", "train")) == 25
     assert len(ImageFolder(tmp_path / "out", "held-out")) == 10
     assert "MIT" in (tmp_path / "out" / "CREDITS.txt").read_text(encoding="utf-8")
@@ -64,12 +64,12 @@ def test_captions_are_in_both_languages_and_tell_the_classes_apart() -> None:
 def test_pictures_are_turned_to_white_ground_and_centred() -> None:
     picture = np.zeros((28, 28), np.uint8)
     picture[:, 13:15] = 255
-    drawn = np.asarray(magnified(picture, 64)).astype(int)
+    drawn = np.asarray(enlarged(picture, 64)).astype(int)
     assert (drawn[:2] == 255).all()  # the margin
     assert (drawn[:, :20] == 255).all()
     assert drawn[32, 31:33].max() < 40
     assert np.array_equal(drawn, drawn[:, ::-1])
-    plain = np.asarray(magnified(picture, 32))[2:-2, 2:-2, 0]
+    plain = np.asarray(enlarged(picture, 32))[2:-2, 2:-2, 0]
     assert np.array_equal(plain, 255 - picture)  # at the native size nothing is lost
 
 

@@ -89,7 +89,7 @@ def rank(options: Annotated[RankPicturesOptions, FLAT], *, json: bool = False) -
 def upscale(options: Annotated[UpscalePicturesOptions, FLAT], *, json: bool = False) -> None:
     """Draw pictures again at twice or four times the size that the model encodes.
 
-    The image tokenizer's decoder for that size draws them, if it has one; a magnifier, if one is named or there is no
+    The image tokenizer's decoder for that size draws them, if it has one; an upscaler, if one is named or there is no
     such decoder. Pictures of another world than the model's, photographs for instance, are refused: either draws only
     what the image tokenizer keeps of them.
 

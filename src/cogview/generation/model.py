@@ -15,7 +15,7 @@ from cogview.decoding.engine import Runner
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.caption_model import CaptionModel
 from cogview.generation.decoded import PictureDecoder
-from cogview.generation.super_resolution import Magnifier
+from cogview.generation.super_resolution import SuperResolution
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.models.adapters import check_name, find_adapter_folder, load_task_model
 from cogview.models.config import DRAWING_TASKS, TaskName
@@ -40,9 +40,9 @@ _WANTED: dict[TaskName, tuple[str, str]] = {
         "its run as --captioner, or to add_adapter",
     ),
     "super-resolution": (
-        "magnifier",
-        "this model has no adapter for super-resolution, so it cannot magnify: train one with cogview train "
-        "super-resolution, and give its run as --magnifier, or to add_adapter",
+        "upscaler",
+        "this model has no adapter for super-resolution, so it cannot upscale: train one with cogview train "
+        "super-resolution, and give its run as --upscaler, or to add_adapter",
     ),
 }
 """What an adapter for a task is called, and what is said where there is none."""
@@ -221,7 +221,7 @@ class LoadedModel:
         template = chosen.template_of(CaptionTemplate, self.template.vocabulary)
         return CaptionModel(self.runner_of(chosen), template)
 
-    def magnifier(self, name: str | None = None) -> Magnifier:
+    def super_resolution(self, name: str | None = None) -> SuperResolution:
         """Return what draws more codes of pictures; it shares what can be shared with the model.
 
         Raises:
@@ -229,7 +229,7 @@ class LoadedModel:
         """
         chosen = self.adapter_for("super-resolution", name)
         template = chosen.template_of(SuperResolutionTemplate, self.template.vocabulary)
-        return Magnifier(self.runner_of(chosen), template)
+        return SuperResolution(self.runner_of(chosen), template)
 
     @property
     def _runner(self) -> Runner:

@@ -70,9 +70,9 @@ class PictureOptions(CodeOptions):
     Args:
         captioner: the name of the adapter to rank with, if there are several; if given, all are ranked by default.
         upscale: 2 or 4 draws those that are kept at so many times the size that is encoded: by the image tokenizer's
-            decoder, if there is one for it and no magnifier is named; else an adapter for super-resolution draws more
+            decoder, if there is one for it and no upscaler is named; else an adapter for super-resolution draws more
             codes, with the same `top_k` and `top_p`.
-        magnifier: the name of the adapter to magnify with.
+        upscaler: the name of the adapter to upscale with.
         size_pixels: of the pictures' longer side; of the sizes that the image tokenizer's decoders draw, by default the
             model's own, `Pipeline.size_pixels`, or that times `upscale`.
         balance_words: give each word for people a gender and a skin tone, in turn from seed to seed; see
@@ -84,7 +84,7 @@ class PictureOptions(CodeOptions):
 
     captioner: str | None = None
     upscale: int = 1
-    magnifier: str | None = None
+    upscaler: str | None = None
     size_pixels: int | None = None
     balance_words: bool = False
     keeps_pixels: bool = False
@@ -96,8 +96,8 @@ class PictureOptions(CodeOptions):
             raise UsageError(f"rank_by must be caption or fit, got {self.rank_by!r}")
         if whole_number("upscale", self.upscale) not in (1, *FACTORS):
             raise UsageError(f"upscale must be 1, 2 or 4, got {self.upscale}")
-        if self.upscale == 1 and self.magnifier is not None:
-            raise UsageError("a magnifier has nothing to magnify: add --upscale 2, or 4 (upscale=2)")
+        if self.upscale == 1 and self.upscaler is not None:
+            raise UsageError("an upscaler has nothing to upscale: add --upscale 2, or 4 (upscale=2)")
         if self.image is None and (self.keeps_pixels or self.rank_by == "fit"):
             raise UsageError(
                 "keeping pixels and ranking by fit are for an image of which a part is drawn anew: give one"
@@ -134,14 +134,14 @@ class CaptionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class UpscaleOptions:
-    """How pictures are upscaled; all but `magnifier` and `force` are for a magnifier alone.
+    """How pictures are upscaled; all but `upscaler` and `force` are for an upscaler alone.
 
     Args:
         temperature: below 1 prefers probable codes, above 1 levels them, 0 takes the most probable; 0 by default, and
             1.02 for released weights.
         top_k: draw from the most probable codes only; from all if None.
         top_p: draw from the fewest codes that hold this share of the probability; 0.8 by default, 1 draws from all.
-        magnifier: the name of the adapter to magnify with.
+        upscaler: the name of the adapter to upscale with.
         strict: refuse unknown words, rather than warn of them.
         force: take pictures that the image tokenizer hardly keeps, photographs for instance, with a warning, and those
             that have as many pixels already.
@@ -150,7 +150,7 @@ class UpscaleOptions:
     temperature: float | int | None = None
     top_k: int | None = None
     top_p: float | int | None = None
-    magnifier: str | None = None
+    upscaler: str | None = None
     strict: bool = False
     force: bool = False
 
@@ -175,7 +175,7 @@ class PictureArguments(CodeArguments, total=False):
 
     captioner: str | None
     upscale: int
-    magnifier: str | None
+    upscaler: str | None
     size_pixels: int | None
     balance_words: bool
     keeps_pixels: bool
@@ -201,6 +201,6 @@ class UpscaleArguments(TypedDict, total=False):
     temperature: float | int | None
     top_k: int | None
     top_p: float | int | None
-    magnifier: str | None
+    upscaler: str | None
     strict: bool
     force: bool

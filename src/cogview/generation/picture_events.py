@@ -55,7 +55,7 @@ class CodesDrawn:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PicturePreview:
-    """A picture that is still drawn, or that was drawn and is still to be ranked or magnified.
+    """A picture that is still drawn, or that was drawn and is still to be ranked or upscaled.
 
     Args:
         text_index: which of the texts it is for, from 0.

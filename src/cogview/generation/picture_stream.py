@@ -16,7 +16,7 @@ def picture_events(
     """Yield what is drawn, as it comes.
 
     A text is taken when there is room for it: texts may be many. A candidate is scored as soon as it is drawn, and what
-    is kept is magnified as soon as all candidates of its text are scored. Closing the iterator stops the work.
+    is kept is upscaled as soon as all candidates of its text are scored. Closing the iterator stops the work.
 
     Args:
         task: how.

@@ -1,4 +1,4 @@
-"""Pictures from texts: candidates are drawn, ranked and magnified side by side, each as soon as it is possible."""
+"""Pictures from texts: candidates are drawn, ranked and upscaled side by side, each as soon as it is possible."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from cogview.generation.model import LoadedModel
 from cogview.generation.options import PictureOptions
 from cogview.generation.ranker import CaptionRanking, FitRanking, Ranking
 from cogview.generation.request import check_request, texts_of_candidates
-from cogview.generation.super_resolution import Magnifier
-from cogview.generation.upscaler import Upscaler, magnifying_config
+from cogview.generation.super_resolution import SuperResolution
+from cogview.generation.upscaler import Upscaler, upscale_sampling_config
 from cogview.sequence.template import Pieces
 
 
@@ -44,8 +44,8 @@ class PictureTask:
         codes: what draws candidates.
         keep: how many of each text are kept; all if None.
         ranking: what they are ranked by, if they are.
-        magnifier: draws those that are kept again, if they are.
-        magnifying: how.
+        super_resolution: draws those that are kept again, if they are.
+        upscale_sampling: how.
         size_pixels: of the longer side of the pictures.
     """
 
@@ -54,8 +54,8 @@ class PictureTask:
     codes: CodeTask
     keep: int | None
     ranking: Ranking | None
-    magnifier: Magnifier | None
-    magnifying: SamplingConfig
+    super_resolution: SuperResolution | None
+    upscale_sampling: SamplingConfig
     size_pixels: int
 
     @classmethod
@@ -81,9 +81,9 @@ class PictureTask:
         check_request(num_candidates, keep, seed, is_ranked)
         upscaler = Upscaler(model)
         captions = model.caption_model(options.captioner) if is_ranked and not by_fit else None
-        is_decoded = upscaler.is_decoded(options.upscale, options.magnifier)
-        magnifier = None if is_decoded else model.magnifier(options.magnifier)
-        size_pixels = upscaler.checked_size(options.size_pixels, options.upscale, options.magnifier)
+        is_decoded = upscaler.is_decoded(options.upscale, options.upscaler)
+        super_resolution = None if is_decoded else model.super_resolution(options.upscaler)
+        size_pixels = upscaler.checked_size(options.size_pixels, options.upscale, options.upscaler)
         codes = Drawer(model).task(options)
         ranking: Ranking | None = None if captions is None else CaptionRanking(captions)
         if by_fit:
@@ -91,18 +91,20 @@ class PictureTask:
             for each in range(seed, seed + num_candidates):
                 places_behind(codes.inpainting.places.of(each))
             ranking = FitRanking(codes.runner, codes.template, codes.inpainting.places)
-        magnifying = codes.sampling
-        if magnifier is not None:
+        upscale_sampling = codes.sampling
+        if super_resolution is not None:
             temperature = 0.0 if options.temperature == 0 else None
-            magnifying = magnifying_config(magnifier, temperature, options.top_k, codes.sampling.top_p)
+            upscale_sampling = upscale_sampling_config(
+                super_resolution, temperature, options.top_k, codes.sampling.top_p
+            )
         return cls(
             model=model,
             options=options,
             codes=codes,
             keep=keep,
             ranking=ranking,
-            magnifier=magnifier,
-            magnifying=magnifying,
+            super_resolution=super_resolution,
+            upscale_sampling=upscale_sampling,
             size_pixels=size_pixels,
         )
 
@@ -110,16 +112,16 @@ class PictureTask:
     def max_text_pieces(self) -> int:
         """So many pieces of a text are read, by all that reads it."""
         rooms = [self.codes.template.max_text_pieces]
-        if self.magnifier is not None:
-            rooms.append(self.magnifier.template.low.max_text_pieces)
+        if self.super_resolution is not None:
+            rooms.append(self.super_resolution.template.low.max_text_pieces)
         return min(rooms)
 
     def num_codes(self, num_candidates: int) -> int:
-        """Return how many codes a text's candidates take, those of magnifying among them."""
+        """Return how many codes a text's candidates take, those of upscaling among them."""
         grid = self.codes.template.grid_rows, self.codes.template.grid_columns
         num = num_candidates * self.codes.template.num_codes_per_image
-        if self.magnifier is not None:
-            num += self.magnifier.num_codes(self.num_kept(num_candidates), grid, self.options.upscale)
+        if self.super_resolution is not None:
+            num += self.super_resolution.num_codes(self.num_kept(num_candidates), grid, self.options.upscale)
         return num
 
     def num_kept(self, num_candidates: int) -> int:

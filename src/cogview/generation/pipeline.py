@@ -33,7 +33,7 @@ from cogview.generation.previews import PreviewOptions
 from cogview.generation.ranker import RankedImage, Ranker
 from cogview.generation.request import checked_texts
 from cogview.generation.text_to_image import Progress
-from cogview.generation.upscaler import MagnifiedImage, Upscaler
+from cogview.generation.upscaler import UpscaledImage, Upscaler
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.models.config import TaskName
 from cogview.models.folder import save_pretrained
@@ -144,8 +144,8 @@ class Pipeline:
         return self.model.parts.names_for("captioning")
 
     @property
-    def magnifier_names(self) -> list[str]:
-        """The names of the adapters that magnify."""
+    def upscaler_names(self) -> list[str]:
+        """The names of the adapters that upscale."""
         return self.model.parts.names_for("super-resolution")
 
     def add_adapter(self, path: str | Path, name: str) -> TaskModel:
@@ -203,10 +203,10 @@ class Pipeline:
             keep: how many of them to return, the best ones by CapLoss; all, without ranking them, if None. Needs a
                 captioner, unless it is all of them.
             seed: of the first candidate; not negative.
-            progress: called with the numbers of codes drawn and to be drawn, those of magnifying among them.
+            progress: called with the numbers of codes drawn and to be drawn, those of upscaling among them.
             on_preview: called with pictures that are still drawn, now and then; see `stream`.
             options: those of `PictureOptions`: temperature, top_k, top_p, guidance, sampler, adapter, adapter_strength,
-                strict, image, mask, captioner, upscale, magnifier, size_pixels, balance_words, keeps_pixels and
+                strict, image, mask, captioner, upscale, upscaler, size_pixels, balance_words, keeps_pixels and
                 rank_by.
 
         Returns:
@@ -344,7 +344,7 @@ class Pipeline:
         *,
         progress: Progress | None = None,
         **options: Unpack[UpscaleArguments],
-    ) -> list[MagnifiedImage]:
+    ) -> list[UpscaledImage]:
         """Draw pictures again at twice or four times the size that the model encodes.
 
         Arguments and errors are those of `Upscaler.upscale`, with the options of `UpscaleOptions`.

@@ -1,6 +1,6 @@
 """Codes to more codes: pictures at twice or four times their rows and columns, drawn anew in detail.
 
-Letters of the shapes: b pictures, r s rows and columns of their codes, R S those of the magnified
+Letters of the shapes: b pictures, r s rows and columns of their codes, R S those of the upscaled
 ones; h w and H W the same of one picture.
 """
 
@@ -38,7 +38,7 @@ def window_seed(seed: int, stage: int, window: int) -> int:
     return int(np.random.SeedSequence([seed, stage, window]).generate_state(1, np.uint64)[0])
 
 
-class Magnifier:
+class SuperResolution:
     """Draws pictures of more codes that show what pictures of fewer codes show.
 
     A picture as large as the model reads is one sequence. A larger one is drawn window by window, each as soon as all
@@ -61,7 +61,7 @@ class Magnifier:
         if config.attention_pattern != "dense":
             raise CogViewError(
                 "Super-resolution needs a transformer with dense attention: in three regions, a code would not see "
-                "all of the picture that is magnified."
+                "all of the picture that is upscaled."
             )
         self.runner = runner
         self.template = template
@@ -74,7 +74,7 @@ class Magnifier:
         """
         return SamplingConfig(temperature=RELEASED_TEMPERATURE if self.template.released else 0.0)
 
-    def magnify(
+    def upscale(
         self,
         codes: Int64[Tensor, "b r s"],
         texts: Sequence[Pieces],
@@ -84,7 +84,7 @@ class Magnifier:
         factor: int = 2,
         progress: Progress | None = None,
     ) -> Int64[Tensor, "b R S"]:
-        """Return the codes of magnified pictures, on the CPU.
+        """Return the codes of upscaled pictures, on the CPU.
 
         Args:
             codes: the pictures, at least as large as the model reads.
@@ -100,9 +100,9 @@ class Magnifier:
             CogViewError: codes or pieces that the vocabulary does not have, or logits that are not finite.
         """
         if factor not in FACTORS:
-            raise UsageError(f"pictures can be magnified by a factor of 2 or 4, got {factor}")
+            raise UsageError(f"pictures can be upscaled by a factor of 2 or 4, got {factor}")
         if not len(codes):
-            raise UsageError("there is no picture to magnify; give at least one")
+            raise UsageError("there is no picture to upscale; give at least one")
         if not len(codes) == len(texts) == len(seeds):
             raise UsageError(
                 f"each picture needs a text and a seed, got {len(codes)} pictures, {len(texts)} texts and "
@@ -117,9 +117,9 @@ class Magnifier:
         ]
         num_done, num_all = 0, self.num_codes(len(pictures), (codes.shape[1], codes.shape[2]), factor)
         with self.runner.engine.session() as session:
-            window_of: dict[int, tuple[Magnification, StageWindow]] = {}
+            window_of: dict[int, tuple[PictureInWindows, StageWindow]] = {}
 
-            def add(picture: Magnification) -> None:
+            def add(picture: PictureInWindows) -> None:
                 for part, request in picture.new_requests():
                     window_of[session.add(request)] = picture, part
 
@@ -139,14 +139,14 @@ class Magnifier:
 
     def begin(
         self, low: Int64[np.ndarray, "h w"], pieces: Pieces, seed: int, config: SamplingConfig, factor: int
-    ) -> "Magnification":
-        """Return a picture that is to be magnified, of which nothing is drawn yet.
+    ) -> "PictureInWindows":
+        """Return a picture that is to be upscaled, of which nothing is drawn yet.
 
         Raises:
             UsageError: the picture is smaller than the model reads.
         """
         rows, columns = low.shape
-        return Magnification(
+        return PictureInWindows(
             stages=[
                 low,
                 *(
@@ -159,7 +159,7 @@ class Magnifier:
         )
 
     def num_codes(self, num_pictures: int, grid: tuple[int, int], factor: int) -> int:
-        """Return how many codes are read or drawn to magnify pictures: the number that `progress` ends with.
+        """Return how many codes are read or drawn to upscale pictures: the number that `progress` ends with.
 
         Args:
             num_pictures: of one size.
@@ -172,7 +172,12 @@ class Magnifier:
         )
 
     def _request(
-        self, part: "StageWindow", picture: "Magnification", text: Pieces, seed: int, config: SamplingConfig
+        self,
+        part: "StageWindow",
+        picture: "PictureInWindows",
+        text: Pieces,
+        seed: int,
+        config: SamplingConfig,
     ) -> Request:
         """Return what draws a window: text, low codes and the codes given before the first drawn are its context."""
         planned = part.planned
@@ -219,8 +224,8 @@ class StageWindow:
     number: int
 
 
-class Magnification:
-    """A picture while it is magnified: its windows are drawn as soon as all that they read is there.
+class PictureInWindows:
+    """A picture while it is upscaled: its windows are drawn as soon as all that they read is there.
 
     Args:
         stages: codes of each doubling, the given ones first; -1 where none is written yet.
@@ -232,7 +237,7 @@ class Magnification:
         self,
         stages: Sequence[Int64[np.ndarray, "_ _"]],
         plan: Sequence[StageWindow],
-        new_request: Callable[[StageWindow, "Magnification"], Request],
+        new_request: Callable[[StageWindow, "PictureInWindows"], Request],
     ) -> None:
         self.stages = stages
         self._new_request = new_request
@@ -242,7 +247,7 @@ class Magnification:
 
     @property
     def codes(self) -> Int64[np.ndarray, "H W"]:
-        """The magnified picture's."""
+        """The upscaled picture's."""
         return self.stages[-1]
 
     @property

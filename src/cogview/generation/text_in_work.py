@@ -83,7 +83,7 @@ class TextInWork:
             self._codes[number] = event.tokens
             self._nums_passes[number] += event.num_passes
             if self._previews is not None:
-                is_shown = self._task.ranking is None and self._task.magnifier is None
+                is_shown = self._task.ranking is None and self._task.super_resolution is None
                 self._previews.end((self._asked, seed), is_shown=is_shown)
             if self._task.ranking is None:
                 self._keep(number, number)
@@ -110,16 +110,18 @@ class TextInWork:
                 self._keep(number, place)
 
     def _keep(self, number: int, place: int) -> None:
-        """Decode a picture, or have it magnified first."""
+        """Decode a picture, or have it upscaled first."""
         task, template, drawn = self._task, self._task.codes.template, self._codes[number]
         assert drawn is not None, "it was drawn"
         codes = drawn.reshape(template.grid_rows, template.grid_columns)
-        if task.magnifier is None:
+        if task.super_resolution is None:
             self._end(number, place, codes)
             return
         pieces, seed = self._asked.pieces[number], self._asked.seeds[number]
-        picture = task.magnifier.begin(codes, pieces, seed, task.magnifying, task.options.upscale)
-        runner = task.magnifier.runner
+        picture = task.super_resolution.begin(
+            codes, pieces, seed, task.upscale_sampling, task.options.upscale
+        )
+        runner = task.super_resolution.runner
 
         def add_windows() -> None:
             for window, request in picture.new_requests():

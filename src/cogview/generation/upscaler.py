@@ -1,4 +1,4 @@
-"""Pictures at twice or four times their size: by a decoder of the codes that there are, or by a magnifier of more."""
+"""Pictures at twice or four times their size: by a decoder of the codes that there are, or by an upscaler of more."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,17 +14,17 @@ from cogview.generation.model import LoadedModel
 from cogview.generation.options import UpscaleOptions
 from cogview.generation.pictures import Picture, codes_of
 from cogview.generation.request import check_pieces
-from cogview.generation.super_resolution import FACTORS, Magnifier
+from cogview.generation.super_resolution import FACTORS, SuperResolution
 from cogview.generation.text_to_image import Progress
 from cogview.numbers import real_number, whole_number
 from cogview.sequence.template import Codes
 
 TOP_P = 0.8
-"""Share of the probability that a magnifier draws from by default."""
+"""Share of the probability that an upscaler draws from by default."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MagnifiedImage:
+class UpscaledImage:
     """A picture that was drawn again, larger.
 
     Args:
@@ -64,11 +64,11 @@ class Upscaler:
         seed: int = 0,
         options: UpscaleOptions = UpscaleOptions(),  # noqa: B008 - frozen
         progress: Progress | None = None,
-    ) -> list[MagnifiedImage]:
+    ) -> list[UpscaledImage]:
         """Draw pictures again at twice or four times the size that the model encodes.
 
-        The image tokenizer's decoder for that size draws the pictures' own codes, if there is one and no magnifier is
-        named; a magnifier draws more codes, for which alone `seed` and the options for sampling are.
+        The image tokenizer's decoder for that size draws the pictures' own codes, if there is one and no upscaler is
+        named; an upscaler draws more codes, for which alone `seed` and the options for sampling are.
 
         Args:
             images: pictures, their paths or their codes, of one grid; other sizes are scaled to the model's and the
@@ -77,7 +77,7 @@ class Upscaler:
             factor: 2 or 4.
             seed: of the first picture; the next has the next.
             options: how.
-            progress: called with the numbers of codes read or drawn, and of all, by a magnifier.
+            progress: called with the numbers of codes read or drawn, and of all, by an upscaler.
 
         Raises:
             UsageError: an empty text, an impossible number, no picture, other numbers of texts than of pictures, or
@@ -89,13 +89,13 @@ class Upscaler:
         if whole_number("factor", factor) not in FACTORS:
             raise UsageError(f"factor must be {' or '.join(map(str, FACTORS))}, got {factor}")
         model, chosen = self._model, None
-        if self.is_decoded(factor, options.magnifier):
+        if self.is_decoded(factor, options.upscaler):
             self.refuse_sampling(options)
         else:
-            chosen = model.magnifier(options.magnifier)
+            chosen = model.super_resolution(options.upscaler)
         codes = [
             torch.from_numpy(each)
-            for each in self.codes_to_upscale(images, factor, options.magnifier, options.force)
+            for each in self.codes_to_upscale(images, factor, options.upscaler, options.force)
         ]
         grids = {tuple(each.shape) for each in codes}
         if len(grids) > 1:
@@ -114,22 +114,22 @@ class Upscaler:
         seeds = range(seed, seed + len(codes))
         read, high = {text: text for text in told}, torch.stack(codes)
         if chosen is not None:
-            adapter = model.adapter_for("super-resolution", options.magnifier)
+            adapter = model.adapter_for("super-resolution", options.upscaler)
             read = model.reading(told, adapter, options.strict)
             pieces = {text: model.text_tokenizer.encode(read[text]) for text in told}
             check_pieces(pieces, chosen.template.low.max_text_pieces)
-            high = chosen.magnify(
+            high = chosen.upscale(
                 high,
                 [pieces[text] for text in told],
                 seeds,
-                magnifying_config(chosen, options.temperature, options.top_k, options.top_p),
+                upscale_sampling_config(chosen, options.temperature, options.top_k, options.top_p),
                 factor=factor,
                 progress=progress,
             )
         size_pixels = max(codes[0].shape) * model.image_tokenizer.downsampling_factor * factor
         drawn = model.decoder.decode_each(high, size_pixels)
         return [
-            MagnifiedImage(
+            UpscaledImage(
                 image=image,
                 codes=each,
                 seed=number,
@@ -139,17 +139,17 @@ class Upscaler:
             for each, image, number, text in zip(high, drawn, seeds, told, strict=True)
         ]
 
-    def is_decoded(self, factor: int, magnifier: str | None) -> bool:
-        """Return whether a decoder draws the codes that there are, and no magnifier draws more.
+    def is_decoded(self, factor: int, upscaler: str | None) -> bool:
+        """Return whether a decoder draws the codes that there are, and no upscaler draws more.
 
         Args:
             factor: 1, 2 or 4.
-            magnifier: that was asked for; a model with a decoder for the size has it magnify only then.
+            upscaler: that was asked for; a model with a decoder for the size has it upscale only then.
         """
-        return factor == 1 or (magnifier is None and factor in self._model.image_tokenizer.scales)
+        return factor == 1 or (upscaler is None and factor in self._model.image_tokenizer.scales)
 
     def codes_to_upscale(
-        self, images: Picture | Sequence[Picture], factor: int, magnifier: str | None, force: bool = False
+        self, images: Picture | Sequence[Picture], factor: int, upscaler: str | None, force: bool = False
     ) -> list[Codes]:
         """Return the codes of pictures that are to be upscaled; the arguments are those of `upscale`.
 
@@ -159,11 +159,11 @@ class Upscaler:
             UnusableImage: a file is no picture that can be read.
         """
         model = self._model
-        is_decoded = self.is_decoded(factor, magnifier)
+        is_decoded = self.is_decoded(factor, upscaler)
         return codes_of(
             model,
             images,
-            model.template if is_decoded else model.magnifier(magnifier).template.low,
+            model.template if is_decoded else model.super_resolution(upscaler).template.low,
             not force,
             "force it (--force, force=True)",
             below_pixels=None if force else model.encoded_pixels * factor,
@@ -171,7 +171,7 @@ class Upscaler:
 
     @staticmethod
     def refuse_sampling(options: UpscaleOptions) -> None:
-        """Refuse what only a magnifier could follow, where a decoder enlarges.
+        """Refuse what only an upscaler could follow, where a decoder enlarges.
 
         Raises:
             UsageError: it was given.
@@ -180,7 +180,7 @@ class Upscaler:
         if given:
             name = given[0].replace("_", "-")
             raise UsageError(
-                f"{name} is for a magnifier, and the image tokenizer's decoder enlarges here: name a magnifier, or "
+                f"{name} is for an upscaler, and the image tokenizer's decoder enlarges here: name an upscaler, or "
                 f"leave {name} out"
             )
 
@@ -193,14 +193,14 @@ class Upscaler:
         model = self._model
         return model.encoded_pixels * max(scale for scale in model.image_tokenizer.scales if scale <= 2)
 
-    def checked_size(self, size_pixels: int | None, upscale: int = 1, magnifier: str | None = None) -> int:
+    def checked_size(self, size_pixels: int | None, upscale: int = 1, upscaler: str | None = None) -> int:
         """Return the longer side of pictures that are to be drawn.
 
         Args:
             size_pixels: what is asked for; by default the model's own `size_pixels`, or so many times what it encodes
                 as `upscale` says.
             upscale: 1, 2 or 4.
-            magnifier: that was asked for.
+            upscaler: that was asked for.
 
         Raises:
             UsageError: no decoder draws that size, or it is another than `upscale` says.
@@ -211,7 +211,7 @@ class Upscaler:
         upscaled = model.encoded_pixels * upscale
         if size_pixels is None:
             return self.size_pixels if upscale == 1 else upscaled
-        if upscale > 1 and self.is_decoded(upscale, magnifier):
+        if upscale > 1 and self.is_decoded(upscale, upscaler):
             if size_pixels != upscaled:
                 raise UsageError(
                     f"size {size_pixels} and upscale {upscale}, which makes {upscaled} pixels, contradict each other: "
@@ -223,15 +223,15 @@ class Upscaler:
         return size_pixels
 
 
-def magnifying_config(
-    magnifier: Magnifier, temperature: float | int | None, top_k: int | None, top_p: float | int | None
+def upscale_sampling_config(
+    upscaler: SuperResolution, temperature: float | int | None, top_k: int | None, top_p: float | int | None
 ) -> SamplingConfig:
-    """Return how to draw with a magnifier: at its own temperature and from 80 %, unless told otherwise.
+    """Return how to draw with an upscaler: at its own temperature and from 80 %, unless told otherwise.
 
     Raises:
         UsageError: an impossible number.
     """
-    own = magnifier.default_sampling
+    own = upscaler.default_sampling
     return replace(
         own,
         temperature=own.temperature if temperature is None else real_number("temperature", temperature),

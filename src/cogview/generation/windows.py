@@ -1,4 +1,4 @@
-"""Where a picture too large for one sequence is magnified: windows, their order, and what each of them reads.
+"""Where a picture too large for one sequence is upscaled: windows, their order, and what each of them reads.
 
 Nothing here knows of tokens or of a transformer. Letters of the shapes: h w rows and columns of a window's high codes.
 """
@@ -15,7 +15,7 @@ from cogview.sequence.super_resolution import FACTOR
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """A part of the picture that one sequence magnifies.
+    """A part of the picture that one sequence upscales.
 
     Args:
         row: first row of its low codes.
@@ -97,7 +97,7 @@ def center_continuous_windows(grid: tuple[int, int], size: tuple[int, int]) -> I
     """
     if min(size) < 1 or grid[0] < size[0] or grid[1] < size[1]:
         raise UsageError(
-            f"A picture of {grid[0]}x{grid[1]} codes cannot be magnified by a model that reads {size[0]}x{size[1]}: "
+            f"A picture of {grid[0]}x{grid[1]} codes cannot be upscaled by a model that reads {size[0]}x{size[1]}: "
             f"give one of {size[0]}x{size[1]} codes or more."
         )
     rows, columns = (_starts(*sides) for sides in zip(grid, size, strict=True))

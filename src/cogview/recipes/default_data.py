@@ -328,7 +328,7 @@ def people() -> DataRecipe:
 def clothing() -> DataRecipe:
     """Real pictures of clothing in ten classes, for the small fashion model.
 
-    Claim: 21,000 of Fashion-MNIST's grey pictures (MIT), magnified to 64 pixels, with captions in both languages.
+    Claim: 21,000 of Fashion-MNIST's grey pictures (MIT), upscaled to 64 pixels, with captions in both languages.
     Command: cogview data build clothing --out PICTURES --data.fetch
     Cost: seconds, and 31 MB to fetch; without --data.fetch, Debian's package dataset-fashion-mnist has to be there.
 

@@ -15,7 +15,7 @@ def bundled_start() -> SuperResolutionRecipe:
     Command: cogview train super-resolution bundled-start --data TOKENS-256 --low TOKENS-128 --windows TOKENS-512 --out
         START
     Cost: 3,000 steps of 12 pictures, some two hours of one CPU core.
-    Expected: 0.49 nats a code of those kept; it is no magnifier before `bundled` goes on from it.
+    Expected: 0.49 nats a code of those kept; it is no upscaler before `bundled` goes on from it.
 
     Differs from the paper: as `bundled` does, and sequences leave out most high codes.
     """
@@ -30,12 +30,12 @@ def bundled_start() -> SuperResolutionRecipe:
 def bundled() -> SuperResolutionRecipe:
     """Super-resolution for the bundled model: 16x16 to 32x32 codes, and by windows to 64x64.
 
-    Claim: draws a picture again at twice its rows and columns, sharper than magnified pixels.
+    Claim: draws a picture again at twice its rows and columns, sharper than upscaled pixels.
     Command: cogview train super-resolution bundled --data TOKENS-256 --low TOKENS-128 --windows TOKENS-512 --start-from
         START --out RUN
     Cost: 1,200 steps of 4 pictures, some 75 minutes of one CPU core.
-    Expected: perceptual distance 0.35, bicubic magnification 0.45 (`bench/super_resolution.py`); without a start and
-    without hidden codes it was worse than magnified pixels.
+    Expected: perceptual distance 0.35, bicubic upscaling 0.45 (`bench/super_resolution.py`); without a start and
+    without hidden codes it was worse than upscaled pixels.
 
     Differs from the paper: an adapter is learnt instead of all weights, and the high codes have positions of their own.
     """

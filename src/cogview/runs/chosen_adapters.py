@@ -11,7 +11,7 @@ from cogview.models.weights import fingerprint_of_transformer
 TASKS: dict[str, tuple[TaskName, ...]] = {
     "adapter": ("style", "text-to-image"),
     "captioner": ("captioning",),
-    "magnifier": ("super-resolution",),
+    "upscaler": ("super-resolution",),
 }
 """Options that name adapters, and the tasks that these are for."""
 

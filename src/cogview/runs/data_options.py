@@ -76,7 +76,7 @@ class ConvertOptions:
         to: cogview for folders of ours; released for the layout of the authors' release, in float16; int8 for a model
             folder of ours at a quarter of float32's bytes, whose matrices are rounded to 8 bits by rows.
         task: what a released transformer has learnt, which its weights do not tell: text-to-image by default. Of the
-            others a folder is made that --captioner and --magnifier take beside the model.
+            others a folder is made that --captioner and --upscaler take beside the model.
         text_tokenizer: to put beside a released transformer or its tokens: the authors' SentencePiece file of 50,000
             pieces.
         image_tokenizer: to put beside them: the converted image tokenizer of 8,192 codes.

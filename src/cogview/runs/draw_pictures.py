@@ -109,7 +109,7 @@ def _loaded(options: DrawPicturesOptions, seed: int) -> tuple[Pipeline, PictureT
     chosen: dict[str, Any] = {each: take_adapter(pipeline, each, getattr(asked, each)) for each in TASKS}
     asked = replace(asked, **chosen)
     task = PictureTask.of(pipeline.model, asked, options.num_candidates, options.keep, seed)
-    if asked.upscale > 1 and task.magnifier is None:
+    if asked.upscale > 1 and task.super_resolution is None:
         tell_decoded(pipeline)
     return pipeline, task
 
@@ -129,7 +129,7 @@ def _settings(options: DrawPicturesOptions, pipeline: Pipeline, task: PictureTas
         "model": options.model or "bundled",
         **({} if options.adapter is None else adapted),
         **({} if options.upscale == 1 else {"upscale": options.upscale}),
-        **({} if options.magnifier is None else {"magnifier": options.magnifier}),
+        **({} if options.upscaler is None else {"upscaler": options.upscaler}),
         **({} if options.image is None else drawn_anew),
         "size_pixels": task.size_pixels,
         "device": str(pipeline.device),
@@ -139,12 +139,12 @@ def _settings(options: DrawPicturesOptions, pipeline: Pipeline, task: PictureTas
 
 
 def _weights(pipeline: Pipeline, task: PictureTask) -> dict[str, str]:
-    """Return the fingerprints of what draws, ranks and magnifies."""
+    """Return the fingerprints of what draws, ranks and upscales."""
     asked, ranker, enlarger = task.options, None, None
     if task.ranking is not None and asked.rank_by == "caption":
         ranker = asked.captioner or pipeline.captioner_names[0]
-    if task.magnifier is not None:
-        enlarger = asked.magnifier or pipeline.magnifier_names[0]
+    if task.super_resolution is not None:
+        enlarger = asked.upscaler or pipeline.upscaler_names[0]
     return weights_of(pipeline, asked.adapter, ranker, enlarger)
 
 

@@ -34,7 +34,7 @@ def progress_display(num_pictures: int, num_codes: int, codes_per_picture: int) 
     Args:
         num_pictures: that will be done.
         num_codes: that are drawn for them.
-        codes_per_picture: that are drawn of a candidate before any is ranked or magnified.
+        codes_per_picture: that are drawn of a candidate before any is ranked or upscaled.
     """
     if sys.stderr.isatty():
         with closing(PictureBars(num_pictures, codes_per_picture)) as bars:
@@ -57,7 +57,7 @@ class PictureBars:
 
     Args:
         num_pictures: that will be done.
-        codes_per_picture: that are drawn of a candidate; what comes behind them is magnifying.
+        codes_per_picture: that are drawn of a candidate; what comes behind them is upscaling.
     """
 
     def __init__(self, num_pictures: int, codes_per_picture: int) -> None:

@@ -34,8 +34,8 @@ class DrawPicturesOptions(ModelOptions, SamplingOptions):
             model's own by default. If it is given, all candidates are ranked by default.
         rank_by: keep the best by CapLoss, or by how well the given codes behind what was drawn fit it.
         upscale: draw those that are kept at 2 or 4 times the size that is encoded, by the image tokenizer's decoder, or
-            by a magnifier if there is no decoder for that size.
-        magnifier: upscale with it: the name of one that the model has, or a folder, or the run that trained it.
+            by an upscaler if there is no decoder for that size.
+        upscaler: upscale with it: the name of one that the model has, or a folder, or the run that trained it.
         size_pixels: of the pictures in pixels a side: 128, 256 or 512 for the bundled model, 256 by default; other
             models have the sizes that their image tokenizer's decoders draw. The codes are the same.
         sampler: how random numbers become codes. A picture's file names it; those that name none are drawn again by
@@ -67,7 +67,7 @@ class DrawPicturesOptions(ModelOptions, SamplingOptions):
     captioner: str | None = None
     rank_by: Literal["caption", "fit"] = "caption"
     upscale: Literal[1, 2, 4] = 1
-    magnifier: str | None = None
+    upscaler: str | None = None
     size_pixels: Annotated[int | None, tyro.conf.arg(name="size")] = None
     sampler: Sampler = "gumbel"
     balance_words: bool = False
@@ -138,21 +138,21 @@ class RankPicturesOptions(ModelOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class UpscalePicturesOptions(ModelOptions):
-    """Which pictures are upscaled, how, and where they go: all of `UpscaleOptions`, with the magnifier by name or path.
+    """Which pictures are upscaled, how, and where they go: all of `UpscaleOptions`, with the upscaler by name or path.
 
     Args:
-        text: what the pictures show, in quotation marks; a magnifier reads it.
+        text: what the pictures show, in quotation marks; an upscaler reads it.
         pictures: their files; other sizes than the model's are scaled to it and the middle square is cut out.
-        magnifier: the name of one that the model has, or a folder, or the run that trained it.
+        upscaler: the name of one that the model has, or a folder, or the run that trained it.
         factor: so many times the size that the model encodes.
         seed: of the first picture, the next has the next seed.
-        temperature: of a magnifier: below 1 prefers probable codes, above 1 levels them, 0 takes the most probable; its
+        temperature: of an upscaler: below 1 prefers probable codes, above 1 levels them, 0 takes the most probable; its
             own by default.
-        top_k: of a magnifier: draw from so many most probable codes only.
-        top_p: of a magnifier: draw from the fewest codes that hold this share of the probability; 0.8 by default, 1
+        top_k: of an upscaler: draw from so many most probable codes only.
+        top_p: of an upscaler: draw from the fewest codes that hold this share of the probability; 0.8 by default, 1
             draws from all.
         out: the folder in which the numbered folder is made.
-        strict: end with an error, rather than a warning, for words that the model has never seen, if a magnifier reads
+        strict: end with an error, rather than a warning, for words that the model has never seen, if an upscaler reads
             them.
         force: take pictures that the image tokenizer hardly keeps, with a warning, and those that have as many pixels
             already.
@@ -160,7 +160,7 @@ class UpscalePicturesOptions(ModelOptions):
 
     text: tyro.conf.Positional[str]
     pictures: tyro.conf.Positional[tuple[Path, ...]]
-    magnifier: str | None = None
+    upscaler: str | None = None
     factor: Literal[2, 4] = 2
     seed: int = 0
     temperature: float | None = None

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from cogview.data.loader import thinned
-from cogview.data.magnified import MagnifiedShards, MagnifiedTokenBatches
 from cogview.data.shards import TokenShards
+from cogview.data.super_resolution import SuperResolutionBatches, SuperResolutionShards
 from cogview.generation.contact_sheet import contact_sheet, save_sheet
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.super_resolution import Magnifier
+from cogview.generation.super_resolution import SuperResolution
 from cogview.image.pixels import tensor_to_images
 from cogview.models.config import find_model_folder
 from cogview.models.folder import load_pretrained
@@ -24,7 +24,7 @@ from cogview.runs.finetune_card import finetune_card
 from cogview.runs.training import DryRunResult, TrainingResult
 from cogview.runs.training_options import SuperResolutionOptions
 from cogview.sequence.super_resolution import SuperResolutionTemplate
-from cogview.transformer.initialisation import magnified_positions
+from cogview.transformer.initialisation import super_resolution_positions
 
 NUM_SAMPLES = 4
 
@@ -32,7 +32,7 @@ NUM_SAMPLES = 4
 def train_super_resolution(
     recipe: SuperResolutionRecipe, options: SuperResolutionOptions
 ) -> TrainingResult | DryRunResult | None:
-    """Train an adapter that magnifies, with sample sheets on the way: magnified pixels, what is drawn, what is true.
+    """Train an adapter that upscales, with sample sheets on the way: upscaled pixels, what is drawn, what is true.
 
     Args:
         recipe: adapter and training.
@@ -51,20 +51,20 @@ def train_super_resolution(
         opened(options.data),
         None if windows is None else opened(windows),
     )
-    pairs = MagnifiedShards(low=small, high=large)
+    pairs = SuperResolutionShards(low=small, high=large)
     template = SuperResolutionTemplate.of(model.template, recipe.high_positions)
-    batches = MagnifiedTokenBatches(
+    batches = SuperResolutionBatches(
         pairs,
         template,
         recipe.training.seed,
         recipe.training.batch_size,
-        windows=None if largest is None else MagnifiedShards(low=large, high=largest),
+        windows=None if largest is None else SuperResolutionShards(low=large, high=largest),
         window_share=recipe.window_share,
         dropped_texts=recipe.thinning.dropped_texts,
     )
     positions = None
     if recipe.high_positions == "after_low":
-        positions = magnified_positions(
+        positions = super_resolution_positions(
             model.transformer.embedding.positions.weight.detach()[: template.low.num_positions],
             template.low.code_positions(0),
             template.high_code_positions(),
@@ -85,10 +85,10 @@ def train_super_resolution(
         positions=positions,
         words=large.words,
         card=finetune_card(
-            "A magnifier for a CogView model",
+            "An upscaler for a CogView model",
             "image-to-image",
-            'cogview upscale "a cat" PICTURES --magnifier PATH_OF_THIS_FOLDER\n'
-            'cogview generate "a cat" --upscale 4 --magnifier PATH_OF_THIS_FOLDER',
+            'cogview upscale "a cat" PICTURES --upscaler PATH_OF_THIS_FOLDER\n'
+            'cogview generate "a cat" --upscale 4 --upscaler PATH_OF_THIS_FOLDER',
             data=options.data,
             num_pictures=len(pairs),
             licence=options.licence,
@@ -109,7 +109,7 @@ def train_super_resolution(
 def _draw_samples(
     base: PretrainedModel,
     template: SuperResolutionTemplate,
-    pairs: MagnifiedShards,
+    pairs: SuperResolutionShards,
     trained: TaskModel,
     path: Path,
 ) -> None:
@@ -119,7 +119,7 @@ def _draw_samples(
     texts = [pairs.low.pieces(index, 0) for index in indices]
     crops = [pairs.crop(index, 0, 0, template.low_grid) for index in indices]
     low, true = (torch.from_numpy(np.stack(codes).astype(np.int64)) for codes in zip(*crops, strict=True))
-    drawn = Magnifier(pipeline.model.runner_of(trained), template).magnify(low, texts, list(indices))
+    drawn = SuperResolution(pipeline.model.runner_of(trained), template).upscale(low, texts, list(indices))
     columns = [
         tensor_to_images(pipeline.image_tokenizer.decode(codes.to(pipeline.device)))
         for codes in (low, drawn, true)

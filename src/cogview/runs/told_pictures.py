@@ -19,8 +19,8 @@ from cogview.sequence.template import Codes
 
 def tell_decoded(pipeline: Pipeline) -> None:
     """Say on stderr that a decoder enlarges the pictures, and what else can."""
-    names = ", ".join(pipeline.magnifier_names)
-    other = f"; --magnifier {names} draws more codes instead" if names else ""
+    names = ", ".join(pipeline.upscaler_names)
+    other = f"; --upscaler {names} draws more codes instead" if names else ""
     print(f"cogview: enlarged by the image tokenizer's decoder{other}", file=sys.stderr)
 
 

@@ -42,9 +42,9 @@ def upscale_pictures(options: UpscalePicturesOptions) -> tuple[list[dict[str, An
         raise UsageError("the text is empty; say what the pictures show")
     text, factor = as_text(options.text), options.factor
     pipeline = load(options.model, options.device, options.dtype)
-    name = take_adapter(pipeline, "magnifier", options.magnifier)
+    name = take_adapter(pipeline, "upscaler", options.upscaler)
     upscaler = pipeline.upscaler
-    asked = replace(UpscaleOptions(**shared_fields(options, UpscaleOptions)), magnifier=name)
+    asked = replace(UpscaleOptions(**shared_fields(options, UpscaleOptions)), upscaler=name)
     is_decoded = upscaler.is_decoded(factor, name)
     if is_decoded:
         upscaler.refuse_sampling(asked)
@@ -60,9 +60,9 @@ def upscale_pictures(options: UpscalePicturesOptions) -> tuple[list[dict[str, An
             "temperature": options.temperature,
             "top_k": options.top_k,
             "top_p": TOP_P if options.top_p is None else options.top_p,
-            "magnifier": options.magnifier,
+            "upscaler": options.upscaler,
         }
-    names = [] if is_decoded else [name] if name else pipeline.magnifier_names
+    names = [] if is_decoded else [name] if name else pipeline.upscaler_names
     request = {
         "verb": "upscale",
         **settings,

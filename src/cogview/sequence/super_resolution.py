@@ -1,6 +1,6 @@
 """The sequence of super-resolution: a text, a picture's codes, and its codes at twice the rows and columns.
 
-Letters of the shapes: t tokens, n codes of the magnified picture.
+Letters of the shapes: t tokens, n codes of the upscaled picture.
 """
 
 import dataclasses
@@ -136,7 +136,7 @@ class SuperResolutionTemplate:
 
         Args:
             pieces: the text, numbered as the text tokenizer does; clipped if too long.
-            low_codes: the picture to magnify, [r s] or flat.
+            low_codes: the picture to upscale, [r s] or flat.
 
         Raises:
             CogViewError: another number of codes than the low grid has, or ids that the vocabulary does not have.

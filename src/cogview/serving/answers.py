@@ -209,7 +209,7 @@ class FactsAnswer(Answered):
     max_batch: int = Field(description="Pictures drawn at once.")
     styles: list[str] = Field(description="Adapters that draw.")
     captioners: list[str] = Field(description="Adapters that caption and rank.")
-    magnifiers: list[str] = Field(description="Adapters that magnify.")
+    upscalers: list[str] = Field(description="Adapters that upscale.")
     words: list[str] = Field(description="That it has learnt, the most frequent first.")
     suggestions: dict[str, list[str]] = Field(description="Sentences that it can draw, by language.")
     num_parameters: int = Field(description="Of the transformer.")

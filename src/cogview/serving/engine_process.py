@@ -138,7 +138,7 @@ class EngineProcess:
             max_batch=self._options.max_batch,
             styles=tuple(parts.names_for("style", "text-to-image")),
             captioners=tuple(pipeline.captioner_names),
-            magnifiers=tuple(pipeline.magnifier_names),
+            upscalers=tuple(pipeline.upscaler_names),
             words=tuple(common),
             suggestions=suggestions(pipeline.model),
             known=KnownThings() if parts.words is None else things_known_in(find_model_folder(options.model)),

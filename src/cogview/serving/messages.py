@@ -154,7 +154,7 @@ class ModelFacts:
         max_batch: pictures drawn at once.
         styles: adapters that draw.
         captioners: adapters that caption and rank.
-        magnifiers: adapters that magnify.
+        upscalers: adapters that upscale.
         words: that the captions had which it learnt; none if they are not known.
         num_parameters: of the transformer.
         device: where it is computed.
@@ -171,7 +171,7 @@ class ModelFacts:
     max_batch: int
     styles: tuple[str, ...]
     captioners: tuple[str, ...]
-    magnifiers: tuple[str, ...]
+    upscalers: tuple[str, ...]
     words: tuple[str, ...]
     num_parameters: int
     device: str

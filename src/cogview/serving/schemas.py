@@ -233,7 +233,7 @@ class UpscaleRequest(Written):
     """How to draw a picture larger."""
 
     prompt: Annotated[str, StringConstraints(max_length=MAX_TEXT)] | None = Field(
-        None, description="What the picture shows; a magnifier that reads draws by it."
+        None, description="What the picture shows; an upscaler that reads draws by it."
     )
     factor: Literal[2, 4] | None = Field(None, description="Times as large. 2 by default.")
     force: Flag | None = Field(

@@ -75,14 +75,14 @@ def _waves(num: int, width: int) -> Float[Tensor, "n d"]:
 
 
 @torch.no_grad()
-def magnified_positions(
+def super_resolution_positions(
     table: Float[Tensor, "p d"],
     low_positions: Int64[np.ndarray, "n"],
     high_positions: Int64[np.ndarray, "m"],
     low_grid: tuple[int, int],
     num_positions: int,
 ) -> Float[Tensor, "q d"]:
-    """Return a position table that goes on for the codes of a magnified picture.
+    """Return a position table that goes on for the codes of an upscaled picture.
 
     A high code starts where low codes around its place are, between them by bilinear interpolation: what the base has
     learnt of rows, columns and neighbourhood then holds for the high codes too, and the low code to copy from is found
@@ -99,7 +99,7 @@ def magnified_positions(
     factor = math.isqrt(len(high_positions) // len(low_positions))
     low = table[torch.from_numpy(low_positions)].T.reshape(1, -1, rows, columns)
     high = F.interpolate(low.float(), scale_factor=factor, mode="bilinear").flatten(2)[0].T
-    magnified = table.new_zeros(num_positions, table.shape[1])
-    magnified[: len(table)] = table
-    magnified[torch.from_numpy(high_positions)] = high.to(table)
-    return magnified
+    upscaled = table.new_zeros(num_positions, table.shape[1])
+    upscaled[: len(table)] = table
+    upscaled[torch.from_numpy(high_positions)] = high.to(table)
+    return upscaled

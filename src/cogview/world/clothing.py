@@ -47,7 +47,7 @@ CLASSES: tuple[tuple[str, str, str], ...] = (
 )
 
 CREDITS = """The pictures in this folder are made from Fashion-MNIST, (c) 2017 Zalando SE, https://tech.zalando.com,
-under the MIT licence: https://github.com/zalandoresearch/fashion-mnist. Changes: negated, padded and magnified.
+under the MIT licence: https://github.com/zalandoresearch/fashion-mnist. Changes: negated, padded and enlarged.
 """
 
 
@@ -111,7 +111,7 @@ def build_clothing_data(
         out,
         (
             CaptionedPicture(
-                image=magnified(picture, config.size_pixels),
+                image=enlarged(picture, config.size_pixels),
                 texts=class_texts(int(label)),
                 split=split,
                 facts={"class": int(label)},
@@ -132,7 +132,7 @@ def build_clothing_data(
     return {split: number for split, number in sizes.items() if number}
 
 
-def magnified(picture: UInt8[np.ndarray, "28 28"], size_pixels: int) -> Image.Image:
+def enlarged(picture: UInt8[np.ndarray, "28 28"], size_pixels: int) -> Image.Image:
     """Return a picture on white at another size, with the same margin all around.
 
     Args:

@@ -195,7 +195,7 @@ class ClothingDataConfig:
         fetch: fetch the package dataset-fashion-mnist with apt-get into a temporary folder, and ignore `source`.
         num_train: pictures of the train split, at most 60,000.
         num_held_out: pictures of the held-out split, from the package's own test pictures, at most 10,000.
-        size_pixels: side of a picture; a multiple of 32 magnifies by a whole number.
+        size_pixels: side of a picture; a multiple of 32 upscales by a whole number.
     """
 
     source: Path = Path("/usr/share/datasets/fashion-mnist")

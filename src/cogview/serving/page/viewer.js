@@ -118,7 +118,7 @@ export class Viewer {
       this.text = element('input', { id: 'source-text', maxlength: 32_000, placeholder: t('textHint') });
     }
     this.results = element('div', { class: 'results', role: 'status' });
-    this.magnifiers = element('div', { class: 'row magnifiers' });
+    this.upscalers = element('div', { class: 'row upscalers' });
     this.side.replaceChildren(
       ...eyebrow,
       element('h2', { id: 'viewer-title', lang: '' }, source.title),
@@ -128,7 +128,7 @@ export class Viewer {
       element(
         'div',
         { class: 'actions' },
-        this.magnifiers,
+        this.upscalers,
         element(
           'div',
           { class: 'row' },
@@ -194,43 +194,43 @@ export class Viewer {
   /** Offer the factors that make this picture larger than it is. */
   #offerLarger() {
     const side = this.image.naturalWidth;
-    if (this.#larger || !this.facts.magnifiers.length || !this.magnifiers) return;
+    if (this.#larger || !this.facts.upscalers.length || !this.upscalers) return;
     const coded = Math.min(...this.facts.sizes);
     const isSquare = side === this.image.naturalHeight;
     const factors = FACTORS.filter((factor) => !isSquare || coded * factor > side);
-    this.magnifiers.replaceChildren(
+    this.upscalers.replaceChildren(
       ...factors.map((factor) => {
-        const words = isSquare ? t('magnify', coded * factor) : t('magnifyBy', factor);
-        return button(words, (event) => this.#magnify(factor, event.currentTarget), { kind: 'primary', icon: 'larger' });
+        const words = isSquare ? t('upscale', coded * factor) : t('upscaleBy', factor);
+        return button(words, (event) => this.#upscale(factor, event.currentTarget), { kind: 'primary', icon: 'larger' });
       }),
     );
   }
 
-  async #magnify(factor, pressed, force = false) {
+  async #upscale(factor, pressed, force = false) {
     const { source } = this;
-    const done = busy(pressed, t('magnifying'));
+    const done = busy(pressed, t('upscaling'));
     try {
       const found = await api.upscale({ image: await source.blob(), prompt: source.text, factor, force: force || null });
       if (source !== this.source) return;
       const blob = api.png(found.data[0].b64_json);
       this.#larger = { url: URL.createObjectURL(blob), side: found.size.split('x')[0] };
       this.#compare(true);
-      announce(t('magnified', this.#larger.side));
+      announce(t('upscaled', this.#larger.side));
     } catch (error) {
       const again = error.code === 'refused' && !force;
-      this.#fail(error, again ? { words: t('magnifyAnyway'), do: () => this.#magnify(factor, pressed, true) } : null);
+      this.#fail(error, again ? { words: t('upscaleAnyway'), do: () => this.#upscale(factor, pressed, true) } : null);
     } finally {
       done();
     }
   }
 
-  /** Show the magnified picture, or the original. */
+  /** Show the upscaled picture, or the original. */
   #compare(isLarger) {
     const { url, side } = this.#larger;
     this.image.src = isLarger ? url : this.source.url;
     this.download.href = this.image.src;
     const toggle = button(t('before'), () => this.#compare(!isLarger), { kind: 'plain toggle', icon: 'larger', 'aria-pressed': String(!isLarger) });
-    this.magnifiers.replaceChildren(element('span', { class: 'hint' }, t('magnified', side)), toggle);
+    this.upscalers.replaceChildren(element('span', { class: 'hint' }, t('upscaled', side)), toggle);
     toggle.focus();
   }
 

@@ -16,7 +16,7 @@ _CROP_STREAM = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MagnifiedShards:
+class SuperResolutionShards:
     """Token sets of the same pictures, of which one has twice the rows and columns of codes.
 
     Args:
@@ -81,7 +81,7 @@ class MagnifiedShards:
         return crops[0], crops[1]
 
 
-class MagnifiedTokenBatches:
+class SuperResolutionBatches:
     """The batch of each step, a picture at both sizes for each sequence: a function of the seed and the step alone.
 
     Pictures larger than the template's are windows: a crop at a place drawn anew each epoch, with the whole picture's
@@ -106,12 +106,12 @@ class MagnifiedTokenBatches:
 
     def __init__(
         self,
-        shards: MagnifiedShards,
+        shards: SuperResolutionShards,
         template: SuperResolutionTemplate,
         seed: int,
         batch_size: int,
         *,
-        windows: MagnifiedShards | None = None,
+        windows: SuperResolutionShards | None = None,
         window_share: float = 0.5,
         dropped_texts: float = 0.0,
     ) -> None:
@@ -147,7 +147,7 @@ class MagnifiedTokenBatches:
             examples.append(self._example(shards, int(epochs[place]), int(indices[place])))
         return self.template.batch(examples)
 
-    def _example(self, shards: MagnifiedShards, epoch: int, index: int) -> tuple[Pieces, Codes, Codes]:
+    def _example(self, shards: SuperResolutionShards, epoch: int, index: int) -> tuple[Pieces, Codes, Codes]:
         """Return a caption and a crop of a picture at both sizes, as they are drawn for an epoch."""
         draw = np.random.Generator(np.random.PCG64([self._seed, epoch, index, _CROP_STREAM]))
         pieces = shards.low.pieces(index, int(draw.integers(shards.low.num_captions(index))))
@@ -172,6 +172,6 @@ def _check(low: TokenShards, template: SuperResolutionTemplate) -> None:
         )
     if low.grid[0] < rows or low.grid[1] < columns:
         raise CogViewError(
-            f"{low.folder} has pictures of {low.grid[0]}x{low.grid[1]} codes, but the model magnifies "
+            f"{low.folder} has pictures of {low.grid[0]}x{low.grid[1]} codes, but the model upscales "
             f"{rows}x{columns}: tokenize with a larger --size-pixels."
         )

@@ -8,8 +8,8 @@ import pytest
 from picture_folders import write_tokens
 
 from cogview.data.loader import FewCodeBatches, MaskedCodeBatches, batch_indices
-from cogview.data.magnified import MagnifiedShards, MagnifiedTokenBatches
 from cogview.data.shards import TokenShards
+from cogview.data.super_resolution import SuperResolutionBatches, SuperResolutionShards
 from cogview.errors import CogViewError, UsageError
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from cogview.sequence.template import TextToImageTemplate, TokenBatch
@@ -70,16 +70,16 @@ def examples_in(batch: TokenBatch) -> list[tuple[int, int, int]]:
 
 
 def test_a_sequence_is_one_picture_at_both_sizes_in_the_order_of_batch_indices(write_set: WriteSet) -> None:
-    shards = MagnifiedShards(low=write_set(2), high=write_set(4, pairs_per_shard=3))
-    batches = MagnifiedTokenBatches(shards, TEMPLATE, seed=3, batch_size=4)
+    shards = SuperResolutionShards(low=write_set(2), high=write_set(4, pairs_per_shard=3))
+    batches = SuperResolutionBatches(shards, TEMPLATE, seed=3, batch_size=4)
     for step in range(5):
         expected = batch_indices(3, step, 4, NUM_PICTURES).tolist()
         assert examples_in(batches.batch(step)) == [(picture, 0, 0) for picture in expected]
 
 
 def test_larger_pictures_are_cropped_at_every_place(write_set: WriteSet) -> None:
-    shards = MagnifiedShards(low=write_set(4), high=write_set(8))
-    batches = MagnifiedTokenBatches(shards, TEMPLATE, seed=0, batch_size=NUM_PICTURES)
+    shards = SuperResolutionShards(low=write_set(4), high=write_set(8))
+    batches = SuperResolutionBatches(shards, TEMPLATE, seed=0, batch_size=NUM_PICTURES)
     seen = [example for step in range(60) for example in examples_in(batches.batch(step))]
     # A low code covers 2 of the 8 rows.
     assert {(row, column) for _, row, column in seen} == {(2 * r, 2 * c) for r in range(3) for c in range(3)}
@@ -88,12 +88,12 @@ def test_larger_pictures_are_cropped_at_every_place(write_set: WriteSet) -> None
 
 def test_windows_of_larger_pictures_make_up_their_share(write_set: WriteSet) -> None:
     whole, windows = (
-        MagnifiedShards(low=write_set(2), high=write_set(4)),
-        MagnifiedShards(low=write_set(4, num_pictures=3), high=write_set(8, num_pictures=3)),
+        SuperResolutionShards(low=write_set(2), high=write_set(4)),
+        SuperResolutionShards(low=write_set(4, num_pictures=3), high=write_set(8, num_pictures=3)),
     )
 
     def num_windows(share: float) -> int:
-        batches = MagnifiedTokenBatches(whole, TEMPLATE, 0, 100, windows=windows, window_share=share)
+        batches = SuperResolutionBatches(whole, TEMPLATE, 0, 100, windows=windows, window_share=share)
         batch = batches.batch(1)
         examples_in(batch)
         start = np.argmax(batch.image_mask, axis=1)
@@ -105,10 +105,10 @@ def test_windows_of_larger_pictures_make_up_their_share(write_set: WriteSet) -> 
 
 
 def test_steps_are_functions_of_the_seed_and_the_step(write_set: WriteSet) -> None:
-    shards = MagnifiedShards(low=write_set(4), high=write_set(8))
+    shards = SuperResolutionShards(low=write_set(4), high=write_set(8))
 
     def tokens(seed: int, step: int) -> np.ndarray:
-        return MagnifiedTokenBatches(shards, TEMPLATE, seed, 6, dropped_texts=0.5).batch(step).tokens
+        return SuperResolutionBatches(shards, TEMPLATE, seed, 6, dropped_texts=0.5).batch(step).tokens
 
     np.testing.assert_array_equal(tokens(1, 7), tokens(1, 7))
     assert not np.array_equal(tokens(1, 7), tokens(2, 7))
@@ -116,15 +116,15 @@ def test_steps_are_functions_of_the_seed_and_the_step(write_set: WriteSet) -> No
 
 
 def test_texts_are_dropped_as_often_as_asked(write_set: WriteSet) -> None:
-    shards = MagnifiedShards(low=write_set(2), high=write_set(4))
-    batches = MagnifiedTokenBatches(shards, TEMPLATE, 0, 200, dropped_texts=0.3)
-    textless = batches.batch(0).tokens[:, 1] >= VOCABULARY.text_pieces.stop
-    assert 30 < np.count_nonzero(textless) < 90
+    shards = SuperResolutionShards(low=write_set(2), high=write_set(4))
+    batches = SuperResolutionBatches(shards, TEMPLATE, 0, 200, dropped_texts=0.3)
+    unconditional = batches.batch(0).tokens[:, 1] >= VOCABULARY.text_pieces.stop
+    assert 30 < np.count_nonzero(unconditional) < 90
 
 
 def test_only_high_codes_are_hidden(write_set: WriteSet) -> None:
-    shards = MagnifiedShards(low=write_set(2), high=write_set(4))
-    whole = MagnifiedTokenBatches(shards, TEMPLATE, 0, 3)
+    shards = SuperResolutionShards(low=write_set(2), high=write_set(4))
+    whole = SuperResolutionBatches(shards, TEMPLATE, 0, 3)
     plain, masked = whole.batch(0), MaskedCodeBatches(whole, 1.0, seed=0).batch(0)
     is_hidden = masked.tokens != plain.tokens
     assert set(masked.tokens[is_hidden]) == {VOCABULARY.separator("MASK")}
@@ -135,8 +135,8 @@ def test_only_high_codes_are_hidden(write_set: WriteSet) -> None:
 
 
 def test_few_high_codes_are_kept_after_the_whole_low_picture(write_set: WriteSet) -> None:
-    shards = MagnifiedShards(low=write_set(2), high=write_set(4))
-    whole = MagnifiedTokenBatches(shards, TEMPLATE, 0, 3)
+    shards = SuperResolutionShards(low=write_set(2), high=write_set(4))
+    whole = SuperResolutionBatches(shards, TEMPLATE, 0, 3)
     plain, few = whole.batch(0), FewCodeBatches(whole, 5, seed=0).batch(0)
     assert few.tokens.shape[1] == plain.tokens.shape[1] - 11
     for row in range(3):
@@ -154,15 +154,15 @@ def test_few_high_codes_are_kept_after_the_whole_low_picture(write_set: WriteSet
 def test_sets_that_do_not_belong_together_are_refused(write_set: WriteSet) -> None:
     low = write_set(2)
     with pytest.raises(CogViewError, match=r"pictures of 8x8 codes, but twice those of .* are 4x4: tokenize"):
-        MagnifiedShards(low=low, high=write_set(8))
+        SuperResolutionShards(low=low, high=write_set(8))
     with pytest.raises(CogViewError, match="not of the same pictures, 5 and 4: tokenize the same data set"):
-        MagnifiedShards(low=low, high=write_set(4, num_pictures=4))
+        SuperResolutionShards(low=low, high=write_set(4, num_pictures=4))
     with pytest.raises(CogViewError, match=r"other image tokenizers \(i and j\): make both with the same"):
-        MagnifiedShards(low=low, high=write_set(4, image_tokenizer="j"))
+        SuperResolutionShards(low=low, high=write_set(4, image_tokenizer="j"))
     with pytest.raises(
         CogViewError, match="not of the same pictures in the same order, their captions differ"
     ):
-        MagnifiedShards(low=low, high=write_set(4, first=1))
+        SuperResolutionShards(low=low, high=write_set(4, first=1))
 
 
 def test_the_captions_fingerprint_knows_what_belongs_to_whom_and_no_shards(tmp_path: Path) -> None:
@@ -180,16 +180,16 @@ def test_the_captions_fingerprint_knows_what_belongs_to_whom_and_no_shards(tmp_p
 
 
 def test_pictures_that_the_model_cannot_learn_from_are_refused(write_set: WriteSet) -> None:
-    shards = MagnifiedShards(low=write_set(2), high=write_set(4))
+    shards = SuperResolutionShards(low=write_set(2), high=write_set(4))
     with pytest.raises(UsageError, match="batch of 0 sequences"):
-        MagnifiedTokenBatches(shards, TEMPLATE, 0, 0)
+        SuperResolutionBatches(shards, TEMPLATE, 0, 0)
     with pytest.raises(UsageError, match="window_share must be a share of 0 to 1, got 2"):
-        MagnifiedTokenBatches(shards, TEMPLATE, 0, 1, window_share=2.0)
+        SuperResolutionBatches(shards, TEMPLATE, 0, 1, window_share=2.0)
     other = SuperResolutionTemplate.of(
         TextToImageTemplate(vocabulary=VOCABULARY, grid_rows=2, grid_columns=3, max_text_pieces=4)
     )
-    with pytest.raises(CogViewError, match="pictures of 2x2 codes, but the model magnifies 2x3: tokenize"):
-        MagnifiedTokenBatches(shards, other, 0, 1)
+    with pytest.raises(CogViewError, match="pictures of 2x2 codes, but the model upscales 2x3: tokenize"):
+        SuperResolutionBatches(shards, other, 0, 1)
     few = Vocabulary(num_image_codes=99, num_text_pieces=50)
     small = SuperResolutionTemplate.of(
         TextToImageTemplate(vocabulary=few, grid_rows=2, grid_columns=2, max_text_pieces=4)
@@ -197,4 +197,4 @@ def test_pictures_that_the_model_cannot_learn_from_are_refused(write_set: WriteS
     with pytest.raises(
         CogViewError, match="with 4096 codes and 50 text pieces, but the model reads 99 and 50"
     ):
-        MagnifiedTokenBatches(shards, small, 0, 1)
+        SuperResolutionBatches(shards, small, 0, 1)
