@@ -5,8 +5,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from cogview.errors import printable
 
 
@@ -28,6 +26,8 @@ def print_above_bars(lines: Sequence[str]) -> None:
     """Print lines at once, without spoiling a progress bar that stands on the same terminal."""
     text = printable("\n".join(lines))
     if sys.stderr.isatty():
+        from tqdm import tqdm  # slow to import, and help never needs it
+
         tqdm.write(text, file=sys.stdout)
     else:
         print(text)
