@@ -25,7 +25,6 @@ from PIL import Image
 
 import cogview
 from cogview.errors import UsageError
-from cogview.evaluation.people import Judgement, PeopleJudge, distance_from_balance, fair_distance
 from cogview.files import atomic_write_json
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.generation.pipeline import Pipeline
@@ -47,6 +46,7 @@ from cogview.world.people import (
     load_people,
 )
 from environment import RESULTS, describe
+from people_judge import Judgement, PeopleJudge, distance_from_balance, fair_distance
 
 ADAPTER = "people"
 LEAST_JUDGED_RIGHT = 0.9

@@ -7,7 +7,7 @@
 64 layers, batches of 4, learning rates of 0.1 and 0.01 without a warm-up; Pre-LN, Post-LN and Sandwich-LN, each with
 and without PB-Relax (its LayerNorm and its attention; without it the plain LayerNorm and the usual order of
 operations), and, beyond the paper, with normalised queries and keys (QK-norm). Three seeds each. Everything is computed
-in fp16, on a CPU emulated (`cogview.training.emulated_half`), over fp32 master weights with a dynamic loss scale.
+in fp16, on a CPU emulated (`emulated_half.py`), over fp32 master weights with a dynamic loss scale.
 TOKENS is what `cogview tokenize` makes of the default data.
 
 A run has overflowed at the first step whose forward pass gives a loss that isn't finite. It may come back, when
@@ -39,10 +39,10 @@ from cogview.files import atomic_write_bytes, atomic_write_json
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.training.config import LossScaleConfig
-from cogview.training.emulated_half import EmulatedHalf, round_to_half
 from cogview.training.loss_scale import LossScale
 from cogview.transformer.config import LayerNormPlacement, TransformerConfig
 from cogview.transformer.model import Transformer
+from emulated_half import EmulatedHalf, round_to_half
 from environment import RESULTS, describe
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "stability.png"

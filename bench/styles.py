@@ -41,7 +41,7 @@ import cogview
 from cogview.evaluation.composition import entries_of
 from cogview.evaluation.distances import frechet_distance
 from cogview.evaluation.efficientnet import EfficientNetLite0, find_weights, load_efficientnet
-from cogview.evaluation.icon_judge import ground_of
+from cogview.evaluation.scene_reader import ground_of
 from cogview.files import atomic_write_bytes, atomic_write_json
 from cogview.generation.contact_sheet import contact_sheet
 from cogview.generation.pipeline import Pipeline

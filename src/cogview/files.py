@@ -175,26 +175,27 @@ def atomic_write_json(path: Path, value: Any) -> None:
     atomic_write_bytes(path, text.encode(errors="backslashreplace"))
 
 
-def try_lock(file: BinaryIO) -> bool:
+def try_lock(descriptor: int) -> bool:
     """Lock an open file until it is closed, and return False if another process holds it.
 
-    Where files cannot be locked, everyone gets it.
-    """
-    try:
-        import fcntl
+    The system lets go for a process that ends, however it ends. Where files cannot be locked, everyone gets it.
 
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
-        pass
-    return True
+    Args:
+        descriptor: of the file; on Windows nobody else can read its first byte meanwhile.
+    """
+    from filelock import lock_descriptor  # here, since help answers at once
+
+    try:
+        return lock_descriptor(descriptor, blocking=False)
+    except OSError:
+        return True
 
 
 class SharedLock:
     """A lock on a file that many processes hold together, and that one of them can hold once the others let go.
 
-    The system lets go for a process that ends, however it ends. Where files cannot be locked, everyone gets it at once.
+    Where files cannot be locked, everyone gets it at once. Not filelock's lock of many readers: that is a database of
+    SQLite, which makes a missing file anew and does not tell whether the file has its path still.
 
     Args:
         path: a file.
@@ -220,16 +221,11 @@ class SharedLock:
 
     def try_alone(self) -> bool:
         """Let go, and hold the lock alone if nobody else holds it: of those who let go, the last succeeds."""
-        try:
-            import fcntl
+        from filelock import unlock_descriptor
 
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except (ImportError, OSError):
-            pass
-        return True
+        with suppress(OSError):
+            unlock_descriptor(self._descriptor)
+        return try_lock(self._descriptor)
 
     def close(self) -> None:
         """Let go."""

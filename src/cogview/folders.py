@@ -193,7 +193,7 @@ def _remove_leftovers(path: Path, prefix: str) -> None:
     for workplace in list(path.parent.glob(f"{glob.escape(prefix)}*")):
         try:
             lock = _lock(workplace)
-        except (ImportError, OSError):
+        except OSError:
             continue
         try:
             _remove_workplace(workplace, path)
@@ -221,7 +221,7 @@ def _locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
             lock = _lock(folder)
         except (BlockingIOError, FileNotFoundError):
             continue  # another process saw it before it was locked, and took it for a leftover
-        except (ImportError, OSError):
+        except OSError:
             break
         if not folder.exists():  # likewise, and was faster
             os.close(lock)
@@ -238,14 +238,14 @@ def _lock(folder: Path) -> int:
 
     Raises:
         BlockingIOError: another process holds the lock.
-        OSError: this file system has no locks, or not for folders.
-        ImportError: this operating system has none.
+        OSError: this system has no locks, or not for folders.
     """
-    import fcntl
+    from filelock import lock_descriptor
 
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not lock_descriptor(descriptor, blocking=False):
+            raise BlockingIOError
     except OSError:
         os.close(descriptor)
         raise

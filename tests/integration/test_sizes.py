@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from cogview.planning.plan import tokens_of
 from cogview.recipes import image_tokenizer, text_to_image, vqgan
 from cogview.recipes.default_data import clothing
+from cogview.recipes.resolved import resolved
 from cogview.transformer.model import Transformer
 
 
@@ -20,7 +20,7 @@ from cogview.transformer.model import Transformer
     ],
 )
 def test_a_size_has_its_parameters(name: str, least: float, most: float) -> None:
-    config, _ = tokens_of(getattr(text_to_image, name)())
+    config, _ = resolved(getattr(text_to_image, name)())
     with torch.device("meta"):
         transformer = Transformer(config)
     num_parameters = sum(parameter.numel() for parameter in transformer.parameters())
@@ -29,7 +29,7 @@ def test_a_size_has_its_parameters(name: str, least: float, most: float) -> None
 
 
 def test_fashion_has_the_codes_of_its_vqgan() -> None:
-    assert tokens_of(text_to_image.fashion_3b())[1].num_codes_per_image == 2_500
+    assert resolved(text_to_image.fashion_3b())[1].num_codes_per_image == 2_500
 
 
 def test_small_fashion_has_the_codes_of_its_vqgan_and_attention_that_is_sparse() -> None:
@@ -39,7 +39,7 @@ def test_small_fashion_has_the_codes_of_its_vqgan_and_attention_that_is_sparse()
     assert tokens.num_image_codes == images.vqgan.num_codes
     assert tokens.grid_rows == tokens.grid_columns == images.size_pixels // images.vqgan.downsampling_factor
     assert clothing().data.size_pixels == images.size_pixels
-    num_tokens = tokens_of(recipe)[1].num_positions
+    num_tokens = resolved(recipe)[1].num_positions
     assert regions.block_tokens * regions.key_window_blocks < num_tokens / 2
     assert recipe.max_text_pieces < regions.num_text_and_pivot_tokens < num_tokens / 2
 

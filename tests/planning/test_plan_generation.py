@@ -11,13 +11,13 @@ from cogview.decoding.weights import Weights
 from cogview.models.weights import write_transformer
 from cogview.planning.devices import GPUS, find_device
 from cogview.planning.generation import generation_memory
-from cogview.planning.plan import tokens_of
 from cogview.recipes import text_to_image
+from cogview.recipes.resolved import resolved
 from cogview.transformer.model import Transformer
 from cogview.transformer.quantized import is_quantized
 from cogview.transformer.stored import StoredTransformer
 
-CONFIG, TEMPLATE = tokens_of(text_to_image.tiny())
+CONFIG, TEMPLATE = resolved(text_to_image.tiny())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int8])

@@ -16,10 +16,11 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from cogview.errors import UsageError
 from cogview.planning import devices
 from cogview.planning.devices import GPUS, find_device
-from cogview.planning.plan import plan_run, tokens_of
+from cogview.planning.plan import plan_run
 from cogview.planning.training import TrainingPlanner, work_of_a_sequence
 from cogview.recipes import text_to_image
 from cogview.recipes.config import TextToImageRecipe
+from cogview.recipes.resolved import resolved
 from cogview.training.parallel import local, parallelise
 from cogview.training.processes import Processes
 from cogview.transformer.config import ThreeRegionConfig
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def planner(recipe: TextToImageRecipe, device: str = "h100", num_devices: int = 1) -> TrainingPlanner:
-    return TrainingPlanner(recipe, *tokens_of(recipe), find_device(device), num_devices)
+    return TrainingPlanner(recipe, *resolved(recipe), find_device(device), num_devices)
 
 
 def with_training(recipe: TextToImageRecipe, **changes: object) -> TextToImageRecipe:
@@ -38,7 +39,7 @@ def with_training(recipe: TextToImageRecipe, **changes: object) -> TextToImageRe
 
 def test_kinds_have_the_bytes_of_their_formulas() -> None:
     recipe = with_training(text_to_image.tiny(), precision="bfloat16", num_micro_batches=2)
-    num_parameters = tokens_of(recipe)[0].num_parameters
+    num_parameters = resolved(recipe)[0].num_parameters
     kinds = planner(recipe).memory(2).bytes_by_kind
     assert kinds["weights"] == 4 * num_parameters
     assert (
@@ -71,7 +72,7 @@ def test_a_training_is_counted_as_it_is_done() -> None:
     device = dataclasses.replace(GPUS["h100"], memory_bytes=1e7)
     plan = plan_run(recipe, device, num_devices=4, mfu=0.5, dtype=torch.bfloat16)["training"]
     assert plan["micro_batch_per_device"] == 4
-    assert plan["tokens"] == 20 * 48 * tokens_of(recipe)[1].max_tokens
+    assert plan["tokens"] == 20 * 48 * resolved(recipe)[1].max_tokens
     assert plan["hours"] == pytest.approx(plan["flops_per_step"] * 20 / (4 * 989e12 * 0.5) / 3600)
     # The plan says that so many micro-batches fit; then they do, and no fewer.
     largest, fewest = plan["largest_micro_batch"], plan["fewest_micro_batches_that_fit"]
@@ -134,7 +135,7 @@ def test_devices_hold_the_parts_that_training_cuts(tensor_parallel: int, shard_o
     rows = 4 // tensor_parallel
     shape = (rows // (shard_over or rows), shard_over or rows, tensor_parallel)
     mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replica", "shard", "tensor"))
-    module = Transformer(tokens_of(recipe)[0])
+    module = Transformer(resolved(recipe)[0])
     parallelise(module, recipe.training, Processes(device=torch.device("cpu"), mesh=mesh))
     held = sum(local(parameter).nbytes for parameter in module.parameters())
     # Rows that do not divide go to the first.
@@ -146,7 +147,7 @@ def test_queries_and_keys_that_are_normalised_are_not_shared_out() -> None:
     recipe = with_training(text_to_image.tiny(), tensor_parallel=2)
     recipe = dataclasses.replace(recipe, transformer=dataclasses.replace(recipe.transformer, qk_norm=True))
     mesh = init_device_mesh("cpu", (1, 2, 2), mesh_dim_names=("replica", "shard", "tensor"))
-    module = Transformer(tokens_of(recipe)[0])
+    module = Transformer(resolved(recipe)[0])
     with pytest.raises(UsageError, match="qk_norm does not go with tensor_parallel"):
         parallelise(module, recipe.training, Processes(device=torch.device("cpu"), mesh=mesh))
     with pytest.raises(UsageError, match="qk_norm does not go with tensor_parallel"):
@@ -174,7 +175,7 @@ def test_sparse_attention_is_planned(device: str) -> None:
     kinds = planner(sparse, device).memory(2).bytes_by_kind
     assert kinds["weights"] == planner(recipe, device).memory(2).bytes_by_kind["weights"]
     assert kinds["activations"] > 0
-    works = [work_of_a_sequence(each, *tokens_of(each)) for each in (recipe, sparse)]
+    works = [work_of_a_sequence(each, *resolved(each)) for each in (recipe, sparse)]
     assert works[1] < works[0]
 
 

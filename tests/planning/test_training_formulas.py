@@ -14,10 +14,10 @@ from cogview.planning.activations import PassShape, block_activations, end_activ
 from cogview.planning.devices import find_device
 from cogview.planning.moments import softmaxes
 from cogview.planning.parameters import block_shapes, held_parameters, matrices_of, other_shapes
-from cogview.planning.plan import tokens_of
 from cogview.planning.training import TrainingPlanner, work_of_a_sequence
 from cogview.recipes import text_to_image
 from cogview.recipes.config import TextToImageRecipe, TokenShape
+from cogview.recipes.resolved import resolved
 from cogview.sequence.template import TextToImageTemplate, TokenBatch
 from cogview.training.config import LossScaleConfig, TokenLossConfig
 from cogview.training.precision import autocast
@@ -61,7 +61,7 @@ def recipe_of(shape: dict[str, Any], training: dict[str, Any]) -> TextToImageRec
 
 def started(recipe: TextToImageRecipe) -> tuple[TransformerTask, Stepper]:
     """Return what a run takes its steps with."""
-    config, template = tokens_of(recipe)
+    config, template = resolved(recipe)
     training = recipe.training
     transformer = Transformer(config)
     for block in transformer.modules():
@@ -76,7 +76,7 @@ def started(recipe: TextToImageRecipe) -> tuple[TransformerTask, Stepper]:
     "shape", [{}, {"layer_norm": "pre"}, {"layer_norm": "post", "mlp_factor": 3}, {"qk_norm": True}]
 )
 def test_parameters_have_the_shapes_of_the_models(shape: dict[str, Any]) -> None:
-    config, _ = tokens_of(recipe_of(shape, {}))
+    config, _ = resolved(recipe_of(shape, {}))
     with torch.device("meta"):
         transformer = Transformer(config)
     real = Counter(tuple(parameter.shape) for parameter in transformer.parameters())
@@ -94,7 +94,7 @@ def test_an_optimizer_holds_what_the_formula_says(optimizer: str) -> None:
     states = [state for each in stepper.optimizers for state in each.state.values()]
     held = sum(tensor.nbytes for state in states for tensor in state.values())
     assert (
-        sum(held_parameters(tokens_of(recipe)[0], "float32", recipe.training.optimizer)["optimizer"]) == held
+        sum(held_parameters(resolved(recipe)[0], "float32", recipe.training.optimizer)["optimizer"]) == held
     )
 
 
@@ -120,7 +120,7 @@ def test_an_optimizer_holds_what_the_formula_says(optimizer: str) -> None:
 )  # of norms in fp32 (torch 2.13)
 def test_a_pass_keeps_what_the_formula_says(shape: dict[str, Any], precision: str) -> None:
     recipe = recipe_of(shape, {"precision": precision})
-    config, template = tokens_of(recipe)
+    config, template = resolved(recipe)
     task, _ = started(recipe)
     parameters = {each.untyped_storage().data_ptr() for each in task.module.parameters()}
     kept: dict[int, int] = {}
@@ -161,7 +161,7 @@ def test_the_largest_moment_is_that_of_pytorchs_own_tracker(
     shape: dict[str, Any], training: dict[str, Any]
 ) -> None:
     recipe = recipe_of(shape, training)
-    config, template = tokens_of(recipe)
+    config, template = resolved(recipe)
     task, stepper = started(recipe)
     num_micro_batches, batch = recipe.training.num_micro_batches, task.batch(0)
     tracker = MemTracker()
@@ -192,4 +192,4 @@ def test_work_is_what_a_run_counts(shape: dict[str, Any], loss: TokenLossConfig)
     recipe = replace(recipe_of(shape, {}), token_loss=loss)
     task, _ = started(recipe)
     batch = task.batch(0)
-    assert 4 * work_of_a_sequence(recipe, *tokens_of(recipe)) == pytest.approx(task.work(batch)["flops"])
+    assert 4 * work_of_a_sequence(recipe, *resolved(recipe)) == pytest.approx(task.work(batch)["flops"])

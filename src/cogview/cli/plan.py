@@ -79,8 +79,10 @@ def run(
         raise UsageError(f"num-devices must be at least 1, got {num_devices}")
     import torch
 
+    from cogview.data.shards import TokenShards
     from cogview.planning.devices import find_device
     from cogview.planning.plan import plan_run
+    from cogview.recipes.resolved import shape_of_tokens
 
     found = find_device(device)
     if device_memory_gb is not None:
@@ -120,7 +122,8 @@ def run(
                 f"--transformer.{name.replace('_', '-')} follows from the tokens: give --grid, --image-codes or "
                 "--text-pieces"
             )
-    tokens = _tokens(recipe.made_for if data is None else _shape_of(data), grid, image_codes, text_pieces)
+    made_for = recipe.made_for if data is None else shape_of_tokens(TokenShards(data))
+    tokens = _tokens(made_for, grid, image_codes, text_pieces)
     result = plan_run(
         dataclasses.replace(recipe, made_for=tokens),
         found,
@@ -144,19 +147,6 @@ def _tokens(
         "num_text_pieces": text_pieces,
     }
     return dataclasses.replace(tokens, **{name: each for name, each in given.items() if each is not None})
-
-
-def _shape_of(data: Path) -> TokenShape:
-    """Return the shape of tokens that there are."""
-    from cogview.data.shards import TokenShards
-
-    shards = TokenShards(data)
-    return TokenShape(
-        num_image_codes=shards.num_codes,
-        num_text_pieces=shards.num_pieces,
-        grid_rows=shards.grid[0],
-        grid_columns=shards.grid[1],
-    )
 
 
 def _lines(result: dict[str, Any]) -> list[str]:

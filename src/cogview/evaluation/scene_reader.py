@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from cogview.errors import UsageError
-from cogview.evaluation.icon_judge import LEAST_EXPLAINED, ground_of
 from cogview.image.picture_reading import read_image
 from cogview.world.colours import in_all_colours, own_colour
 from cogview.world.config import Style
@@ -22,6 +21,7 @@ from cogview.world.icon_sheets import IconSheets
 from cogview.world.objects import GROUNDS, scene_objects
 from cogview.world.scenes import LATTICE_CELLS, Placement, Scene
 
+LEAST_EXPLAINED = 0.6  # of the squared difference of the nearest look from bare ground
 _SAMPLES = 4  # pixels of each side of a cell, which are plenty; of smaller cells every one
 _AT_A_TIME = 1_000  # pictures in memory
 
@@ -293,3 +293,10 @@ def _disjoint(candidates: list[_Candidate]) -> list[_Candidate]:
         if not any(map(candidate.overlaps, chosen)):
             chosen.append(candidate)
     return chosen
+
+
+def ground_of(picture: Float32[np.ndarray, "y x 3"]) -> str:
+    """Return the ground that a picture stands on, by its four edges."""
+    edges = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    colour = np.median(edges, axis=0)
+    return min(GROUNDS, key=lambda name: float(np.abs(colour - GROUNDS[name].rgb).sum()))

@@ -23,7 +23,6 @@ from cogview.evaluation.scores import NUM_SPLITS, inception_score, kernel_distan
 from cogview.image.pixels import image_to_array
 
 RADII = (0, 1, 2, 4, 8)
-CONTRAST = 1.5
 _MOST_POINTS = 12  # of the curves over candidates
 
 

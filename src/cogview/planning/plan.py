@@ -13,11 +13,11 @@ from cogview.planning.devices import Device
 from cogview.planning.generation import generation_memory
 from cogview.planning.training import MAX_MICRO_BATCH, TrainingPlanner, training_template, work_of_a_sequence
 from cogview.recipes.config import TextToImageRecipe
+from cogview.recipes.resolved import resolved
 from cogview.sequence.template import TextToImageTemplate
-from cogview.sequence.vocabulary import Vocabulary
 from cogview.training.flops import measured_flops
 from cogview.transformer.config import TransformerConfig
-from cogview.transformer.three_region import keys_seen, regions_for
+from cogview.transformer.three_region import keys_seen
 
 _MAX_SUGGESTED_DEVICES = 4096
 _TIMED_SIZE = 1024
@@ -53,7 +53,7 @@ def plan_run(
         raise UsageError(f"num-devices must be at least 1, got {num_devices}")
     if not 0 < mfu <= 1:
         raise UsageError(f"mfu must be a share over 0 and at most 1, got {mfu}")
-    config, template = tokens_of(recipe)
+    config, template = resolved(recipe)
     return {
         "transformer": dataclasses.asdict(config),
         "num_parameters": config.num_parameters,
@@ -103,28 +103,6 @@ def plan_drawing(
             model.config, model.template, device, dtype, model.guidance != 1, batch, cache, num_bytes
         ),
     }
-
-
-def tokens_of(recipe: TextToImageRecipe) -> tuple[TransformerConfig, TextToImageTemplate]:
-    """Return the transformer and the template that a recipe comes to on the tokens that it is made for."""
-    tokens = recipe.made_for
-    template = TextToImageTemplate(
-        vocabulary=Vocabulary(num_image_codes=tokens.num_image_codes, num_text_pieces=tokens.num_text_pieces),
-        grid_rows=tokens.grid_rows,
-        grid_columns=tokens.grid_columns,
-        max_text_pieces=recipe.max_text_pieces,
-        image_positions=recipe.image_positions,
-    )
-    regions = recipe.transformer.three_region
-    if recipe.transformer.attention_pattern == "three_region":
-        regions = regions_for(template, regions)
-    config = dataclasses.replace(
-        recipe.transformer,
-        three_region=regions,
-        vocabulary_size=template.vocabulary.size,
-        num_positions=template.num_positions,
-    )
-    return config, template
 
 
 def plan_training(planner: TrainingPlanner, mfu: float) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def _left_unfinished(parent: Path, numbers: Sequence[int], header: Mapping[str, 
             journal = (path / JOURNAL).open("r+b")
         except OSError:
             continue
-        if try_lock(journal):
+        if try_lock(journal.fileno()):
             chosen = _same_request(journal.readline(), wanted)
             if chosen is not None and (path / JOURNAL).exists():  # whoever held the lock may have finished
                 return PictureFolder(path, journal, chosen)
@@ -211,7 +211,7 @@ def _new(parent: Path, numbers: Sequence[int], header: Mapping[str, Any]) -> Pic
             path.mkdir()
             break
     journal = (path / JOURNAL).open("x+b")
-    while not try_lock(journal):  # somebody looks whether this is his, which is soon done
+    while not try_lock(journal.fileno()):  # somebody looks whether this is his, which is soon done
         pass
     journal.write(json.dumps(header).encode() + b"\n")
     journal.flush()

@@ -35,6 +35,7 @@ from cogview.planning.devices import own_device
 from cogview.planning.plan import plan_training
 from cogview.planning.training import TrainingPlanner
 from cogview.recipes.config import TextToImageRecipe
+from cogview.recipes.resolved import resolved, shape_of_tokens
 from cogview.runs.samples import captions_of, draw_samples
 from cogview.runs.tokenizers import (
     IMAGE_TOKENIZER,
@@ -45,15 +46,14 @@ from cogview.runs.tokenizers import (
 )
 from cogview.runs.training import DryRunResult, TrainingResult, carry_out
 from cogview.runs.training_options import TextToImageOptions
-from cogview.sequence.template import Codes, Pieces, TextToImageTemplate
-from cogview.sequence.vocabulary import Vocabulary
+from cogview.sequence.template import Codes, Pieces
 from cogview.training.config import TokenLossConfig
 from cogview.training.progress import say
 from cogview.training.transformer import TransformerTask, evaluate_losses
 from cogview.transformer.config import ThreeRegionConfig, TransformerConfig
 from cogview.transformer.initialisation import start_branches, start_positions
 from cogview.transformer.model import Transformer
-from cogview.transformer.three_region import regions_for, sees_all
+from cogview.transformer.three_region import sees_all
 
 MAX_EVALUATED = 512
 NUM_MEASURED = 16
@@ -185,13 +185,6 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
                 f"The {what} tokenizer in {data} has fingerprint {got}, but the tokens were made by {wanted}: make "
                 "them again with `cogview tokenize`."
             )
-    template = TextToImageTemplate(
-        vocabulary=Vocabulary(num_image_codes=shards.num_codes, num_text_pieces=shards.num_pieces),
-        grid_rows=shards.grid[0],
-        grid_columns=shards.grid[1],
-        max_text_pieces=recipe.max_text_pieces,
-        image_positions=recipe.image_positions,
-    )
     for name in ("vocabulary_size", "num_positions"):
         if getattr(recipe.transformer, name) != getattr(TransformerConfig, name):
             raise UsageError(f"--transformer.{name.replace('_', '-')} follows from the tokens: leave it out")
@@ -200,20 +193,14 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
         if getattr(regions, name) != getattr(ThreeRegionConfig, name):
             flag = f"--transformer.three-region.{name.replace('_', '-')}"
             raise UsageError(f"{flag} follows from the tokens: leave it out")
-    if recipe.transformer.attention_pattern == "three_region":
-        regions = regions_for(template, regions)
+    config, template = resolved(dataclasses.replace(recipe, made_for=shape_of_tokens(shards)))
+    if config.attention_pattern == "three_region":
         is_first = Ranks.from_environment(os.environ).rank == 0
-        if is_first and sees_all(template.max_prefix_tokens, regions):
+        if is_first and sees_all(template.max_prefix_tokens, config.three_region):
             say(
                 f"Sequences of {template.max_tokens} tokens are so short that three-region attention sees all of them, "
                 "like dense attention and slower: give smaller numbers of --transformer.three-region."
             )
-    config = dataclasses.replace(
-        recipe.transformer,
-        three_region=regions,
-        vocabulary_size=template.vocabulary.size,
-        num_positions=template.num_positions,
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         transformer = Transformer(config)

@@ -1,6 +1,5 @@
 """What the page asked for and got, on the disk: jobs in SQLite, pictures as files."""
 
-import fcntl
 import json
 import secrets
 import sqlite3
@@ -10,8 +9,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from filelock import lock_descriptor
 from PIL import Image
 
 from cogview.errors import CogViewError
@@ -78,25 +78,6 @@ class KeptJob:
     pictures: tuple[KeptPicture, ...] = ()
 
 
-def _hold(folder: Path) -> IO[str]:
-    """Return a file that keeps other servers from a folder: they would draw each other's jobs, and delete pictures.
-
-    The system lets go of it when the process ends, however it ends.
-
-    Raises:
-        CogViewError: another server uses the folder.
-    """
-    file = (folder / "lock").open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        if not isinstance(error, BlockingIOError):
-            raise
-        raise CogViewError(f"another server uses {folder}: end it, or give another --data") from error
-    return file
-
-
 class JobStore:
     """Jobs and pictures in a folder. A picture is whole on the disk before it is told of; what is told is not lost.
 
@@ -117,7 +98,10 @@ class JobStore:
         with ExitStack() as held:
             try:
                 (folder / "pictures").mkdir(parents=True, exist_ok=True)
-                held.enter_context(_hold(folder))
+                # Two servers would draw each other's jobs, and delete pictures.
+                lock = held.enter_context((folder / "lock").open("a"))
+                if not lock_descriptor(lock.fileno(), blocking=False):
+                    raise CogViewError(f"another server uses {folder}: end it, or give another --data")
                 self._database = sqlite3.connect(folder / "jobs.sqlite3", check_same_thread=False)
                 held.callback(self._database.close)
                 self._database.execute("PRAGMA journal_mode = WAL")

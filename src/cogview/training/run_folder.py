@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_write_json, read_bounded
+from cogview.files import atomic_write_json, read_bounded, try_lock
 from cogview.plain_json import parse_json
 from cogview.training.config import OPERATIONAL_FIELDS, TrainingConfig
 from cogview.training.progress import say
@@ -103,7 +103,10 @@ def claimed_run_folder(run_folder: Path, description: Mapping[str, Any], resume:
             )
     run_folder.mkdir(parents=True, exist_ok=True)
     with (run_folder / ".lock").open("w") as lock:
-        _lock(lock.fileno(), run_folder)
+        if not try_lock(lock.fileno()):
+            raise UsageError(
+                f"Another process is training in {run_folder}; let it end or choose another folder."
+            )
         _remove_leftovers(run_folder)
         atomic_write_json(path, description)
         yield
@@ -144,20 +147,6 @@ def _remove_leftovers(run_folder: Path) -> None:
         for leftover in run_folder.glob(f".{name}.*"):
             if written.fullmatch(leftover.name) and leftover.is_file():
                 leftover.unlink()
-
-
-def _lock(descriptor: int, run_folder: Path) -> None:
-    """Lock an open file for this process; the system lets go of it whichever way the process ends."""
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(
-            f"Another process is training in {run_folder}; let it end or choose another folder."
-        ) from None
-    except (ImportError, OSError):
-        return  # not on this system, or not on this file system
 
 
 def _read_config(path: Path) -> dict[str, Any]:

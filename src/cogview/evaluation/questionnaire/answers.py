@@ -12,6 +12,7 @@ from typing import Any
 
 from cogview.errors import CogViewError, UsageError
 from cogview.evaluation.questionnaire.folder import Questionnaire
+from cogview.files import try_lock
 
 SCALES = {"clarity": 5, "texture": 5, "relevance": 5, "overall": 10}
 """What raters score, and the best score; the worst is 1.
@@ -152,7 +153,9 @@ class AnswerFile:
                 f"{path} cannot be written ({error.strerror}): copy the folder elsewhere"
             ) from error
         try:
-            self._hold(path)
+            # Windows would keep everyone from reading the file as well.
+            if os.name == "posix" and not try_lock(self._descriptor):
+                raise UsageError(f"{path.parent} is being served already: stop that server, or use it")
             self._answers = {
                 (each.rater, each.question): each for each in read_answers([path], questionnaire)
             }
@@ -193,18 +196,6 @@ class AnswerFile:
     def close(self) -> None:
         """Let go of the file."""
         os.close(self._descriptor)
-
-    def _hold(self, path: Path) -> None:
-        """Keep other processes from adding; where files cannot be locked, nothing does."""
-        with suppress(ImportError, OSError):
-            import fcntl
-
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UsageError(
-                    f"{path.parent} is being served already: stop that server, or use it"
-                ) from error
 
     def _mend_last_line(self, path: Path, questionnaire: Questionnaire) -> None:
         """End the last line, or cut it off if a kill in the middle of writing left no more than a part of it."""

@@ -7,14 +7,14 @@ import pytest
 from PIL import Image, ImageFilter
 
 from cogview.errors import UsageError
-from cogview.evaluation.icon_judge import LEAST_EXPLAINED
-from cogview.evaluation.people import PeopleJudge, distance_from_balance, fair_distance
+from cogview.evaluation.scene_reader import LEAST_EXPLAINED
 from cogview.world.config import Style
 from cogview.world.icons import Icons
 from cogview.world.objects import GROUNDS
 from cogview.world.people import Person, everyone
 from cogview.world.scenes import Placement, Scene, draw_scene
 from people_icons import people_icons
+from people_judge import PeopleJudge, distance_from_balance, fair_distance
 
 NAMES, CELLS, SIZE = ("firefighter", "artist"), 12, 64
 STYLES: tuple[Style, ...] = ("twemoji", "fluent-flat")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cogview.training.emulated_half import EmulatedHalf, round_to_half
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
+from emulated_half import EmulatedHalf, round_to_half
 
 
 def values(*shape: int, scale: float = 1.0, seed: int = 0) -> torch.Tensor:

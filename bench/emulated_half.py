@@ -47,7 +47,7 @@ def _doubled(value: Any) -> Any:
     return value.double() if isinstance(value, Tensor) else value
 
 
-class EmulatedHalf(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class EmulatedHalf(TorchDispatchMode):
     """Round the result of each operation in the block to fp16, forward and backward.
 
     Parameters are not results: round them before. A loss that would be computed in fp32 belongs outside of the block.
@@ -56,16 +56,16 @@ class EmulatedHalf(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._within = ExitStack()
 
     def __enter__(self) -> "EmulatedHalf":
         self._within.enter_context(_FusedNorms())
-        super().__enter__()  # type: ignore[no-untyped-call]
+        super().__enter__()
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        super().__exit__(*exception)
         self._within.close()
 
     def __torch_dispatch__(
