@@ -8,7 +8,7 @@ shift 3
 cd "$(dirname "$0")/.."
 if [ ! -e "$folder/ready" ]; then
   "$python" -m venv "$folder"
-  grep -vE '^(torch|triton|nvidia-|cuda-)' constraints.txt > "$folder/constraints.txt"
+  grep -vE '^(torch|triton|nvidia-|cuda-|setuptools|sympy)' constraints.txt > "$folder/constraints.txt"
   echo "torch==$torch" >> "$folder/constraints.txt"
   "$folder/bin/python" -m pip install --quiet --constraint "$folder/constraints.txt" setuptools
   "$folder/bin/python" -m pip install --quiet --constraint "$folder/constraints.txt" --no-build-isolation \
