@@ -11,8 +11,8 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from cogview.data.content import digest_of
-from cogview.data.decoding import decode_bytes, read_bytes
-from cogview.data.pairs import Problem
+from cogview.data.decoding import decode_image, read_bytes
+from cogview.data.pairs import CaptionedImage, Problem
 from cogview.data.shard_records import ShardRecord
 from cogview.data.shards import write_shard
 from cogview.data.shares import Batch, Share
@@ -98,17 +98,15 @@ def prepare(batch: Batch, size_pixels: int, text_tokenizer: TextTokenizer) -> Pr
     num_empty, words = 0, Counter[str]()
     digest = hashlib.sha256()
     for image in batch.entries:
-        data = b"" if isinstance(image, Problem) else read_bytes(image)
+        data = read_bytes(image)
         digest.update(digest_of(image, data))
         if batch.made is not None:
             continue
-        if isinstance(image, Problem):
-            left_out.append(image)
-            continue
-        read = data if isinstance(data, Problem) else decode_bytes(image, data)
+        read = decode_image(image, data)
         if isinstance(read, Problem):
             left_out.append(read)
             continue
+        assert isinstance(image, CaptionedImage)  # else it would be read as a problem
         texts = [pieces for text in image.texts if (pieces := text_tokenizer.encode(text))]
         num_empty += len(image.texts) - len(texts)
         if not texts:
