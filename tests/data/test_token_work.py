@@ -425,6 +425,7 @@ def test_work_that_does_not_say_what_it_is_for_is_refused(home: Path, tmp_path: 
         tokenize(home / "pictures", tmp_path / "tokens")
 
 
+@pytest.mark.filterwarnings("ignore:.*left out")
 def test_work_whose_lock_was_lost_goes_on(home: Path, out: Path) -> None:
     (stop_after(home, out) / "lock").unlink()
     tokenize(home / "pictures", out)
