@@ -165,11 +165,12 @@ class ResumableWork:
             ) from error
         names = [name for name in wanted | kept if kept.get(name) != wanted.get(name)]
         names = [name for name in names if name in ("format", "version")] or names
-        values = {
-            name: f"{name.rpartition('.')[2]} was {kept.get(name)}, now {wanted.get(name)}" for name in names
-        }
-        if differing := [told for told in dict.fromkeys((values | said_of)[name] for name in names) if told]:
-            raise self.refusal("; ".join(differing))
+        differing = dict.fromkeys(
+            said_of.get(name, f"{name.rpartition('.')[2]} was {kept.get(name)}, now {wanted.get(name)}")
+            for name in names
+        )
+        if told := [each for each in differing if each]:
+            raise self.refusal("; ".join(told))
 
 
 def _flat(settings: Any) -> dict[str, Any]:
