@@ -25,7 +25,7 @@ from cogview.evaluation.composition import (
     judge,
     redrawn,
 )
-from cogview.evaluation.scene_reader import SceneReader, Shown
+from cogview.evaluation.scene_reader import SceneReader, SceneReading
 from cogview.files import atomic_write_json
 from cogview.generation.pipeline import Pipeline
 from environment import RESULTS, describe
@@ -42,7 +42,7 @@ SETTINGS = (
 """(temperature, top-p, guidance)."""
 
 
-def shares(requests: Sequence[AskedScene], shown: Sequence[Shown]) -> dict[str, float]:
+def shares(requests: Sequence[AskedScene], shown: Sequence[SceneReading]) -> dict[str, float]:
     """Return how often each thing is right among the pictures that were asked for it, if any was."""
     verdicts = [judge(asked, scene, QUALITIES) for asked, scene in zip(requests, shown, strict=True)]
     values = {name: [v[name] for v in verdicts if v[name] is not None] for name in verdicts[0]}

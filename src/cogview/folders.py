@@ -38,9 +38,8 @@ def atomic_folder(path: Path, refuse: Callable[[Path], object] | None = None) ->
     if path.exists():
         refuse(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = _workplace_prefix(path)
-    _remove_leftovers(path, prefix)
-    with _locked_folder(path.parent, prefix) as workplace:
+    remove_leftovers(path)
+    with _locked_folder(path.parent, _workplace_prefix(path)) as workplace:
         try:
             new = workplace / "new"
             new.mkdir()
@@ -62,9 +61,8 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     Args:
         path: the file to be, or the beginning of its name.
     """
-    prefix = _workplace_prefix(path)
-    _remove_leftovers(path, prefix)
-    with _locked_folder(path.parent, prefix) as workplace:
+    remove_leftovers(path)
+    with _locked_folder(path.parent, _workplace_prefix(path)) as workplace:
         try:
             yield workplace
         finally:
@@ -188,9 +186,9 @@ def _first_unlike(folder: Path, files: Collection[str]) -> str | None:
     return None
 
 
-def _remove_leftovers(path: Path, prefix: str) -> None:
+def remove_leftovers(path: Path) -> None:
     """Remove the workplaces for `path` whose processes are gone; who still works holds a lock on its own."""
-    for workplace in list(path.parent.glob(f"{glob.escape(prefix)}*")):
+    for workplace in list(path.parent.glob(f"{glob.escape(_workplace_prefix(path))}*")):
         try:
             lock = _lock(workplace)
         except OSError:

@@ -185,7 +185,7 @@ def test_what_cannot_be_measured_is_one_line(
         ("ask for --num-captions 16 or fewer", ("--num-captions", 17)),
         ("--num-captions must be 8 or more", ("--num-captions", 7)),
         ("--candidates must be 1 or more", ("--candidates", 0)),
-        ("holds something else than an evaluation", ("--out", tmp_path / "taken")),
+        ("holds something else", ("--out", tmp_path / "taken")),
     ):
         assert call(*words(home, tmp_path / "run", *more)) == 2, said
         error = capsys.readouterr().err.splitlines()[-1]

@@ -61,7 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make parts of 8 captions, and let a network of no weights see."""
-    monkeypatch.setattr(evaluation_draws, "_PICTURES_PER_PART", 16)
+    monkeypatch.setattr(evaluation_draws, "_PICTURES_PER_SHARD", 16)
     monkeypatch.setattr(evaluate_text_to_image, "open_backbone", lambda *_: (Eye(), {"name": "eye"}))
 
 

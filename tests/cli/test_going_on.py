@@ -15,7 +15,7 @@ from cogview.cli.main import main
 from cogview.generation.picture_events import PictureDone, PictureEvent
 from cogview.generation.picture_task import AskedText, PictureTask
 from cogview.runs import drawing_run
-from cogview.runs.drawn_pictures import JOURNAL
+from cogview.runs.picture_folder import JOURNAL
 from tiny import tiny_pipeline_folder
 
 TEXTS = ("a red cat", "一只猫", "two dogs", "a dog", "一个苹果")

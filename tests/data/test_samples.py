@@ -15,7 +15,7 @@ from PIL import Image
 
 from cogview.data.image_folder import ImageFolder
 from cogview.data.pairs import CaptionedImage, Captions, Entry, Problem
-from cogview.data.records import lines_of, told_beside
+from cogview.data.records import lines_of, read_sidecars
 from cogview.data.samples import FileName
 from cogview.data.tars import Tars
 from cogview.errors import CogViewError
@@ -142,7 +142,7 @@ def test_a_folder_and_a_tar_of_the_same_files_are_read_alike(
 
 @pytest.mark.parametrize("separator", SEPARATORS)
 def test_a_caption_is_cut_at_newlines_only(separator: str) -> None:
-    told = told_beside(None, f"a red boat{separator}at sea\r\ntwo\rthree\n".encode())
+    told = read_sidecars(None, f"a red boat{separator}at sea\r\ntwo\rthree\n".encode())
     assert told.texts == (f"a red boat{separator}at sea", "two", "three")
     assert lines_of(separator) == [separator]
 
@@ -161,9 +161,9 @@ def test_a_caption_is_cut_at_newlines_only(separator: str) -> None:
 def test_captions_in_another_form_are_told_by_what_they_are(record: dict[str, object], reason: str) -> None:
     data = json.dumps(record).encode()
     with pytest.raises(ValueError, match="cannot be used") as refusal:
-        told_beside(data, None)
+        read_sidecars(data, None)
     assert reason in str(refusal.value)
-    assert told_beside(data, b"a").texts == ("a",), "beside a .txt it may hold anything"
+    assert read_sidecars(data, b"a").texts == ("a",), "beside a .txt it may hold anything"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_captions_in_another_form_are_told_by_what_they_are(record: dict[str, ob
 def test_where_captions_are_empty_the_next_count(
     record: dict[str, object], text: str | None, wanted: tuple[str, ...]
 ) -> None:
-    told = told_beside(json.dumps(record).encode(), None if text is None else text.encode())
+    told = read_sidecars(json.dumps(record).encode(), None if text is None else text.encode())
     assert told.texts == wanted
 
 

@@ -22,7 +22,7 @@ from cogview.evaluation.composition import (
     validated,
     verdicts_on,
 )
-from cogview.evaluation.scene_reader import SceneReader, Shown
+from cogview.evaluation.scene_reader import SceneReader, SceneReading
 from cogview.world import captions as captions_module
 from cogview.world.captions import captions
 from cogview.world.objects import scene_objects
@@ -137,7 +137,7 @@ def test_captions_name_the_ground_in_both_languages_by_turns(folder: Path) -> No
 
 def test_a_reader_without_fault_is_valid_and_finds_chance(folder: Path) -> None:
     asked = asked_scenes(folder)
-    true = [Shown.of(each.scene) for each in asked]
+    true = [SceneReading.of(each.scene) for each in asked]
     found = validated(asked, true, true)
     assert found["is_valid"]
     assert {share["value"] for share in found["pictures"].values() if share["num"]} == {1.0}
@@ -151,14 +151,14 @@ def test_a_reader_without_fault_is_valid_and_finds_chance(folder: Path) -> None:
     assert found["chance"]["ground"] < 0.3 > found["chance"]["all"]
 
 
-def _others(asked: list[AskedScene], shown: list[Shown]) -> list[tuple[AskedScene, Shown]]:
+def _others(asked: list[AskedScene], shown: list[SceneReading]) -> list[tuple[AskedScene, SceneReading]]:
     return [(asked[i], shown[j]) for i, j in permutations(range(len(asked)), 2)]
 
 
 def test_a_reader_that_errs_is_not_valid(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(composition, "_MOST_OTHERS", 8)
     asked = asked_scenes(folder)
-    true = [Shown.of(each.scene) for each in asked]
+    true = [SceneReading.of(each.scene) for each in asked]
     other = "blue" if true[0].ground != "blue" else "red"
     blind = [replace(shown, ground=other) for shown in true]
     for pictures, redrawn in ((true, blind), (blind, true)):
@@ -172,7 +172,7 @@ def test_a_reader_that_errs_is_not_valid(folder: Path, monkeypatch: pytest.Monke
 
 def test_a_reader_that_is_far_from_chance_under_others_captions_is_not_valid(folder: Path) -> None:
     asked = asked_scenes(folder)
-    true = [Shown.of(each.scene) for each in asked]
+    true = [SceneReading.of(each.scene) for each in asked]
     # Right wherever it is asked, and blind elsewhere: it knows more of the captions than it should.
     told = [
         shown if each.tells_style else replace(shown, style=None)
@@ -187,8 +187,10 @@ def test_a_reader_that_is_far_from_chance_under_others_captions_is_not_valid(fol
 def test_shares_count_those_that_were_asked() -> None:
     scene = replace(SCENE, kind="group")
     silent = AskedScene(text=f"a {NAMES[0]} and a {NAMES[1]} on red", scene=scene, file_name="")
-    half = replace(Shown.of(SCENE), ground="blue")
-    shares = shares_of(verdicts_on([silent, ASKED, silent, silent], [half, half, *[Shown.of(SCENE)] * 2]))
+    half = replace(SceneReading.of(SCENE), ground="blue")
+    shares = shares_of(
+        verdicts_on([silent, ASKED, silent, silent], [half, half, *[SceneReading.of(SCENE)] * 2])
+    )
     assert shares["ground"]["num"] == 4
     assert shares["ground"]["value"] == 0.5
     assert (shares["ground"]["low"], shares["ground"]["high"]) == (0.0, 1.0)
@@ -250,11 +252,13 @@ def test_a_thing_that_has_the_colour_by_itself_may_look_as_it_does() -> None:
     asked = replace(ASKED, scene=replace(SCENE, placements=(replace(LEFT, colour="blue"), RIGHT)))
     either, own = frozenset({None, "blue"}), frozenset({None})
     for colours, verdict in (((either, own), 1.0), ((own, own), 0.0), ((either, either), 1.0)):
-        assert judge(asked, replace(Shown.of(SCENE), colours=colours))["colour"] == verdict
+        assert judge(asked, replace(SceneReading.of(SCENE), colours=colours))["colour"] == verdict
     # What has one colour alone is counted first.
     two = replace(SCENE, kind="count", placements=(LEFT, replace(LEFT, column=8, colour="blue")))
     for colours in ((either, own), (own, either), (either, frozenset({"blue"})), (either, either)):
-        assert judge(replace(asked, scene=two), replace(Shown.of(two), colours=colours))["colour"] == 1.0
+        assert (
+            judge(replace(asked, scene=two), replace(SceneReading.of(two), colours=colours))["colour"] == 1.0
+        )
 
 
 @pytest.mark.parametrize(
@@ -272,17 +276,17 @@ def test_sizes_are_judged_where_they_are_told(kind: Any, sizes: tuple[int, ...],
     scene = replace(SCENE, kind=kind, placements=placements)
     other = replace(placements[0], size=5)
     asked = AskedScene(text="red", scene=scene, file_name="")
-    assert judge(asked, Shown.of(scene))["size"] == (1.0 if is_asked else None)
-    wrong = Shown.of(replace(scene, placements=(other, *placements[1:])))
+    assert judge(asked, SceneReading.of(scene))["size"] == (1.0 if is_asked else None)
+    wrong = SceneReading.of(replace(scene, placements=(other, *placements[1:])))
     assert judge(asked, wrong)["size"] == (0.0 if is_asked else None)
 
 
 def test_groups_lie_as_their_middles_do() -> None:
-    def groups(rows: tuple[int, int], text: str = "above") -> tuple[AskedScene, Shown]:
+    def groups(rows: tuple[int, int], text: str = "above") -> tuple[AskedScene, SceneReading]:
         cats = [Placement(code=CODES[0], column=column, row=rows[0], size=4) for column in (0, 5, 10)]
         dog = Placement(code=CODES[1], column=0, row=rows[1], size=4)
         scene = replace(SCENE, kind="groups", placements=(*cats, dog))
-        return AskedScene(text=f"{text}, on red", scene=scene, file_name=""), Shown.of(scene)
+        return AskedScene(text=f"{text}, on red", scene=scene, file_name=""), SceneReading.of(scene)
 
     asked, shown = groups((2, 10))
     assert judge(asked, shown)["relation"] == 1.0
@@ -302,8 +306,8 @@ def test_the_same_thing_twice_is_told_apart_by_what_differs(change: dict[str, An
     swapped = replace(scene, placements=(replace(first, column=8), replace(second, column=1)))
     asked = replace(ASKED, scene=scene)
     assert asked.tells_relation
-    assert judge(asked, Shown.of(scene))["relation"] == 1.0
-    assert judge(asked, Shown.of(swapped))["relation"] == 0.0
+    assert judge(asked, SceneReading.of(scene))["relation"] == 1.0
+    assert judge(asked, SceneReading.of(swapped))["relation"] == 0.0
 
 
 @pytest.mark.parametrize(

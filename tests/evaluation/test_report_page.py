@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from cogview.evaluation.report.sections import Shown, report_page
+from cogview.evaluation.report.sections import ReportImages, report_page
 from cogview.evaluation.text_to_image import RADII, figure_name
 
 EVIL = '<script>alert("1")</script>'
@@ -102,7 +102,7 @@ def report() -> dict[str, Any]:
 def test_no_text_of_a_report_becomes_markup() -> None:
     picture = Image.new("RGB", (4, 4))
     told = report()
-    read = Read(report_page(told, Shown(samples=[[picture]], reconstructions=picture)))
+    read = Read(report_page(told, ReportImages(samples=[[picture]], reconstructions=picture)))
     assert "script" not in read.tags
     text = " ".join(read.texts)
     # In JSON, quotes are escaped a second time.

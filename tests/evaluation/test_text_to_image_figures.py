@@ -15,7 +15,7 @@ from cogview.evaluation.plots import plot_figures
 from cogview.evaluation.scores import inception_score
 from cogview.evaluation.text_to_image import (
     RADII,
-    Seen,
+    SetFeatures,
     candidate_points,
     candidates_curve,
     choose_at_random,
@@ -102,7 +102,7 @@ def test_only_inceptions_figures_have_the_published_names() -> None:
 
 
 def test_too_few_pictures_for_the_features_are_told_once() -> None:
-    seen = {radius: Seen(pooled=torch.randn(24, 24), logits=None) for radius in RADII}
+    seen = {radius: SetFeatures(pooled=torch.randn(24, 24), logits=None) for radius in RADII}
     with pytest.warns(UserWarning, match="24 pictures are too few for 24 features") as warned:
         compare(seen, seen, "eye")
     assert len(warned) == 1
@@ -134,15 +134,15 @@ def test_the_best_and_a_random_one_of_the_first_candidates_are_chosen() -> None:
 def test_the_curve_looks_at_each_chosen_picture_once_and_is_what_it_is_by_hand() -> None:
     draw = torch.Generator().manual_seed(0)
     pooled, logits = torch.randn(30, 4, 6, generator=draw), torch.randn(30, 4, 5, generator=draw)
-    real = Seen(pooled=torch.randn(30, 6, generator=draw), logits=None)
+    real = SetFeatures(pooled=torch.randn(30, 6, generator=draw), logits=None)
     losses = np.random.default_rng(0).random((30, 4))
     points = [1, 2, 4]
     choices = {"CapLoss": choose_best(losses, points), "random": choose_at_random(30, points)}
     looked: list[tuple[int, int]] = []
 
-    def look_at(captions: np.ndarray, candidates: np.ndarray) -> Seen:
+    def look_at(captions: np.ndarray, candidates: np.ndarray) -> SetFeatures:
         looked.extend(zip(captions.tolist(), candidates.tolist(), strict=True))
-        return Seen(pooled=pooled[captions, candidates], logits=logits[captions, candidates])
+        return SetFeatures(pooled=pooled[captions, candidates], logits=logits[captions, candidates])
 
     curve = candidates_curve(choices, points, look_at, real, "eye", losses)
     assert len(looked) == len(set(looked)) < 30 * 4

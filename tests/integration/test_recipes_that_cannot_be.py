@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from cogview.data.config import ThinningConfig
+from cogview.data.config import MaskingConfig
 from cogview.errors import UsageError
 from cogview.image.adversary import PatchDiscriminator
 from cogview.image.config import LEAST_PATCHES
@@ -17,8 +17,8 @@ from cogview.recipes.config import FewCodesFirstConfig
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        (ThinningConfig(), "dropped_texts"),
-        (ThinningConfig(), "masked_codes"),
+        (MaskingConfig(), "dropped_texts"),
+        (MaskingConfig(), "masked_codes"),
         (text_to_image.tiny(), "mixed_codes"),
         (text_to_image.tiny(), "mixed_codes_at_end"),
     ],

@@ -11,7 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from cogview.data.decoding import decode_bytes, map_in_chunks, read_bytes
+from cogview.data.decoding import decode_image, map_in_chunks, read_bytes
 from cogview.data.pairs import CaptionedImage, Problem
 from cogview.data.sources import open_pairs
 from cogview.text.tokenizer import TextTokenizer, is_blank
@@ -183,12 +183,10 @@ class _Inspected:
 
 def _inspect(image: CaptionedImage | Problem) -> _Inspected | Problem:
     """Return what a picture's file says of it; a problem stays one."""
-    if isinstance(image, Problem):
-        return image
     data = read_bytes(image)
     if isinstance(data, Problem):
         return data
-    read = decode_bytes(image, data)
+    read = decode_image(image, data)
     if isinstance(read, Problem):
         return read
     return _Inspected(size=read.rgb.size, digest=hashlib.sha256(data).digest())

@@ -6,7 +6,7 @@ from cogview.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThinningConfig:
+class MaskingConfig:
     """What training sequences leave out, so that the rest is learnt from the text. Beyond the paper; off by default.
 
     Args:

@@ -6,11 +6,11 @@ of it again takes a small part of the time that decoding and encoding take, so r
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from cogview.data.decoding import in_chunks, read_bytes
-from cogview.data.pairs import CaptionedImage, Entry, Problem
+from cogview.data.pairs import Entry, Problem
 
 _CHUNK_PICTURES = 256
 
@@ -38,8 +38,10 @@ def digest_of_pixels(entries: Iterable[Entry]) -> str:
         entries: pictures and problems, of which only the pictures count.
     """
     digest = hashlib.sha256()
-    for each in _digests(entries):
-        digest.update(each)
+    with ThreadPoolExecutor() as threads:
+        for chunk in in_chunks(entries, _CHUNK_PICTURES):
+            for each in threads.map(lambda entry: pixels_digest(entry, read_bytes(entry)), chunk):
+                digest.update(each)
     return digest.hexdigest()[:16]
 
 
@@ -54,12 +56,3 @@ def pixels_digest(entry: Entry, data: bytes | Problem) -> bytes:
         return b""
     content = data.reason.encode() if isinstance(data, Problem) else data
     return hashlib.sha256(content).digest() + bytes([entry.orientation or 0])
-
-
-def _digests(entries: Iterable[Entry]) -> Iterator[bytes]:
-    def digest(entry: Entry) -> bytes:
-        return pixels_digest(entry, read_bytes(entry) if isinstance(entry, CaptionedImage) else b"")
-
-    with ThreadPoolExecutor() as threads:
-        for chunk in in_chunks(entries, _CHUNK_PICTURES):
-            yield from threads.map(digest, chunk)

@@ -43,8 +43,10 @@ class _NamedBytes(io.BytesIO):
         return repr(self.name)
 
 
-def read_bytes(image: CaptionedImage) -> bytes | Problem:
-    """Return the bytes of a picture's file, or why they cannot be read."""
+def read_bytes(image: Entry) -> bytes | Problem:
+    """Return the bytes of a picture's file, or why they cannot be read; a problem stays one."""
+    if isinstance(image, Problem):
+        return image
     if not isinstance(image.source, Path):
         return image.source
     try:
@@ -65,13 +67,18 @@ def read_bytes(image: CaptionedImage) -> bytes | Problem:
         return Problem(where=image.name, kind="unreadable", reason=f"cannot be read ({error})")
 
 
-def decode_bytes(image: CaptionedImage, data: bytes) -> ReadImage | Problem:
-    """Return a picture as upright RGB, or what is wrong with it.
+def decode_image(image: Entry, data: bytes | Problem | None = None) -> ReadImage | Problem:
+    """Return a picture as upright RGB, or what is wrong with it; a problem stays one.
 
     Args:
         image: the picture.
-        data: the bytes of its file.
+        data: the bytes of its file, or why they cannot be read, if that is known already.
     """
+    if isinstance(image, Problem):
+        return image
+    data = read_bytes(image) if data is None else data
+    if isinstance(data, Problem):
+        return data
     try:
         return read_image_and_changes(_NamedBytes(data, image.name), orientation=image.orientation)
     except UnusableImage as error:
@@ -79,25 +86,18 @@ def decode_bytes(image: CaptionedImage, data: bytes) -> ReadImage | Problem:
         return Problem(where=image.name, kind=error.fault, reason=reason)
 
 
-def decode_image(image: CaptionedImage) -> ReadImage | Problem:
-    """Return a picture as upright RGB, or what is wrong with it."""
-    data = read_bytes(image)
-    return data if isinstance(data, Problem) else decode_bytes(image, data)
-
-
-def decode_square(image: CaptionedImage | Problem, size_pixels: int) -> UInt8[np.ndarray, "y x c"] | Problem:
+def decode_square(
+    image: Entry, size_pixels: int, data: bytes | Problem | None = None
+) -> UInt8[np.ndarray, "y x c"] | Problem:
     """Return a picture as a square of pixels, or what is wrong with it; a problem stays one.
 
     Args:
         image: the picture.
         size_pixels: side of the square.
+        data: as `decode_image` takes it.
     """
-    if isinstance(image, Problem):
-        return image
-    decoded = decode_image(image)
-    if isinstance(decoded, Problem):
-        return decoded
-    return np.asarray(resize_and_crop(decoded.rgb, size_pixels))
+    decoded = decode_image(image, data)
+    return decoded if isinstance(decoded, Problem) else np.asarray(resize_and_crop(decoded.rgb, size_pixels))
 
 
 def map_in_chunks(

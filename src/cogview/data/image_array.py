@@ -12,13 +12,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cogview.data.content import digest_of_pixels, pixels_digest
-from cogview.data.decoding import decode_bytes, in_chunks, read_bytes
+from cogview.data.decoding import decode_square, in_chunks, read_bytes
 from cogview.data.pairs import CaptionedImage, Entry, PairSource, Problem
 from cogview.data.sources import open_pairs
 from cogview.errors import CogViewError
 from cogview.files import atomic_write_json, read_bounded
 from cogview.folders import temporary_folder
-from cogview.image.picture_reading import resize_and_crop
 from cogview.plain_json import parse_json
 
 # Pictures that a fingerprint looks at.
@@ -242,12 +241,8 @@ def squares(
     """
 
     def decode(entry: Entry) -> tuple[bytes, UInt8[np.ndarray, "y x c"] | Problem]:
-        if isinstance(entry, Problem):
-            return pixels_digest(entry, b""), entry
         data = read_bytes(entry)
-        read = data if isinstance(data, Problem) else decode_bytes(entry, data)
-        square = read if isinstance(read, Problem) else np.asarray(resize_and_crop(read.rgb, size_pixels))
-        return pixels_digest(entry, data), square
+        return pixels_digest(entry, data), decode_square(entry, size_pixels, data)
 
     with ThreadPoolExecutor() as threads:
         for chunk in in_chunks(pairs, CHUNK_PICTURES):

@@ -56,10 +56,7 @@ class ImageFolder:
             if metadata is None:
                 listed += _unlisted(listed, contents or FolderContents.of(folder))
         else:
-            found = contents or FolderContents.of(folder)
-            listed = with_files_beside(found, captions)
-            if contents is None:
-                listed += _tars_left(found)
+            listed = with_files_beside(contents or FolderContents.of(folder), captions)
         # Of a picture of another split nothing is told, be it taken with doubts.
         others = {
             entry.name
@@ -217,13 +214,9 @@ def _unlisted(listed: Iterable[Entry], contents: FolderContents) -> list[Entry]:
         endings = " and ".join(sorted({path.suffix.lower() for path in beside}, reverse=True))
         reason = f"{len(beside):,} {endings} beside pictures are not read, since there is a {METADATA}; "
         told.append(passed_over(METADATA, f"{reason}the first is {first}"))
-    return [*told, *_tars_left(contents), *contents.problems]
-
-
-def _tars_left(contents: FolderContents) -> list[Entry]:
-    """Return what tells of tars that the pictures of a folder do not come from."""
-    reason = f"a tar beside {METADATA} or loose pictures is not read here: give it by itself"
-    return [passed_over(path.relative_to(contents.folder).as_posix(), reason) for path in contents.tars]
+    reason = f"a tar beside {METADATA} is not read here: give it by itself"
+    told += [passed_over(path.relative_to(folder).as_posix(), reason) for path in contents.tars]
+    return [*told, *contents.problems]
 
 
 def with_files_beside(contents: FolderContents, captions: Captions) -> list[Entry]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int64
 
-from cogview.data.config import ThinningConfig
+from cogview.data.config import MaskingConfig
 from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
 from cogview.sequence.template import PairTemplate, TokenBatch
@@ -335,20 +335,20 @@ def fading(first: float, last: float, start_step: int, num_steps: int) -> Callab
     return value
 
 
-def thinned(
+def mask_batches(
     batches: BatchSource,
     seed: int,
-    thinning: ThinningConfig,
+    masking: MaskingConfig,
 ) -> BatchSource:
     """Mask codes of batches, and keep but a few of them, where a recipe says so; texts are dropped before.
 
     Args:
         batches: of whole pictures.
         seed: of what is masked and kept.
-        thinning: how much.
+        masking: how much.
     """
-    if thinning.masked_codes:
-        batches = MaskedCodeBatches(batches, thinning.masked_codes, seed)
-    if thinning.kept_codes is not None:
-        batches = FewCodeBatches(batches, thinning.kept_codes, seed, thinning.weight_of_changes)
+    if masking.masked_codes:
+        batches = MaskedCodeBatches(batches, masking.masked_codes, seed)
+    if masking.kept_codes is not None:
+        batches = FewCodeBatches(batches, masking.kept_codes, seed, masking.weight_of_changes)
     return batches

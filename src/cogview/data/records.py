@@ -17,7 +17,7 @@ _CAPTION_FIELDS = ("texts", "text", "caption")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class ImageMetadata:
     """What the files beside a picture say.
 
     Args:
@@ -96,7 +96,7 @@ def split_in(record: dict[str, Any]) -> str | None:
     return split
 
 
-def told_beside(json_data: bytes | None, text_data: bytes | None) -> Told:
+def read_sidecars(json_data: bytes | None, text_data: bytes | None) -> ImageMetadata:
     """Return what the files beside a picture say.
 
     `texts` or `text` of the .json come first, then the lines of the .txt, then `caption` of the .json, as img2dataset
@@ -110,14 +110,14 @@ def told_beside(json_data: bytes | None, text_data: bytes | None) -> Told:
     Raises:
         ValueError: they cannot be read.
     """
-    told, caption = Told(), None
+    told, caption = ImageMetadata(), None
     if json_data is not None:
         try:
-            told, caption = _told_in(json_data, text_data is not None)
+            told, caption = _read_json_sidecar(json_data, text_data is not None)
         except ValueError as error:
             if text_data is None:
                 raise
-            told = Told(doubts=(f"{error}; its .txt is read",))
+            told = ImageMetadata(doubts=(f"{error}; its .txt is read",))
     if not _say_anything(told.texts) and text_data is not None:
         try:
             lines = texts_of_lines(text_data)
@@ -137,7 +137,7 @@ def told_beside(json_data: bytes | None, text_data: bytes | None) -> Told:
     return told
 
 
-def _told_in(json_data: bytes, may_be_anything: bool) -> tuple[Told, object]:
+def _read_json_sidecar(json_data: bytes, may_be_anything: bool) -> tuple[ImageMetadata, object]:
     """Return what a .json says, without the captions that count last, and those.
 
     Raises:
@@ -147,15 +147,15 @@ def _told_in(json_data: bytes, may_be_anything: bool) -> tuple[Told, object]:
         record = json.loads(json_data)
         if not isinstance(record, dict):
             if may_be_anything:
-                return Told(), None
+                return ImageMetadata(), None
             raise ValueError("not an object")
         texts, split = texts_of(record), split_in(record)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"its .json cannot be used ({error})") from error
     try:
-        told = Told(texts=texts, split=split, orientation=orientation_told(record.get("exif")))
+        told = ImageMetadata(texts=texts, split=split, orientation=orientation_told(record.get("exif")))
     except ValueError as error:
-        told = Told(
+        told = ImageMetadata(
             texts=texts, split=split, doubts=(f"its .json: {error}; the picture is taken as it lies",)
         )
     return told, record.get("caption")

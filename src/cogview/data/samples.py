@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cogview.data.pairs import CaptionedImage, Captions, Entry, Problem, belongs, passed_over
-from cogview.data.records import MAX_RECORD_BYTES, Told, holds_captions, told_beside
+from cogview.data.records import MAX_RECORD_BYTES, ImageMetadata, holds_captions, read_sidecars
 from cogview.files import regular_file
 
 CAPTION_ENDINGS = (".json", ".txt")
@@ -108,10 +108,10 @@ def entries_of_group(
                 yield passed_over(told_name(member.name), "a caption without a picture of its name")
         return
     try:
-        told = told_beside(_content(beside.get(".json")), _content(beside.get(".txt")))
+        told = read_sidecars(_content(beside.get(".json")), _content(beside.get(".txt")))
         problem = None
     except ValueError as error:
-        told, problem = Told(), str(error)
+        told, problem = ImageMetadata(), str(error)
     for name, member in pictures:
         where = told_name(member.name)
         if captions == "required" and problem is not None:

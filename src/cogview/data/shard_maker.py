@@ -11,14 +11,13 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from cogview.data.content import digest_of
-from cogview.data.decoding import decode_bytes, read_bytes
-from cogview.data.pairs import Problem
+from cogview.data.decoding import decode_image, read_bytes
+from cogview.data.pairs import CaptionedImage, Problem
 from cogview.data.shard_records import ShardRecord
 from cogview.data.shards import write_shard
 from cogview.data.shares import Batch, Share
-from cogview.data.token_report import Tally
-from cogview.data.unfinished import UnfinishedTokens
-from cogview.errors import UsageError
+from cogview.data.token_report import ShardStatistics
+from cogview.data.token_work import CHANGED, TokenWork
 from cogview.image.picture_reading import CHANGES, resize_and_crop
 from cogview.image.pixels import as_float
 from cogview.text.known_words import count_words
@@ -98,17 +97,15 @@ def prepare(batch: Batch, size_pixels: int, text_tokenizer: TextTokenizer) -> Pr
     num_empty, words = 0, Counter[str]()
     digest = hashlib.sha256()
     for image in batch.entries:
-        data = b"" if isinstance(image, Problem) else read_bytes(image)
+        data = read_bytes(image)
         digest.update(digest_of(image, data))
         if batch.made is not None:
             continue
-        if isinstance(image, Problem):
-            left_out.append(image)
-            continue
-        read = data if isinstance(data, Problem) else decode_bytes(image, data)
+        read = decode_image(image, data)
         if isinstance(read, Problem):
             left_out.append(read)
             continue
+        assert isinstance(image, CaptionedImage)  # else it would be read as a problem
         texts = [pieces for text in image.texts if (pieces := text_tokenizer.encode(text))]
         num_empty += len(image.texts) - len(texts)
         if not texts:
@@ -147,7 +144,7 @@ class ShardMaker:
         share: names the files.
     """
 
-    def __init__(self, work: UnfinishedTokens, image_tokenizer: ImageEncoder, share: Share) -> None:
+    def __init__(self, work: TokenWork, image_tokenizer: ImageEncoder, share: Share) -> None:
         self._work, self._image_tokenizer, self._share = work, image_tokenizer, share
         self._has_failed = False
         self._begin()
@@ -156,7 +153,7 @@ class ShardMaker:
         self._codes: list[Int64[np.ndarray, "b r s"]] = []
         self._captions: list[list[list[int]]] = []
         self._content = hashlib.sha256()
-        self._tally = Tally(codes_used=np.zeros(self._image_tokenizer.num_codes, dtype=np.bool_))
+        self._tally = ShardStatistics(codes_used=np.zeros(self._image_tokenizer.num_codes, dtype=np.bool_))
 
     def take(self, batch: Batch, prepared: Prepared) -> int:
         """Encode a batch, and write its shard if it is complete; return how many entries were done.
@@ -173,7 +170,7 @@ class ShardMaker:
             if batch.made is None:
                 self._write(batch)
             elif not batch.made.is_of(self._content.hexdigest(), batch.ends_part):
-                raise UsageError(self._work.refusal("the data set is another, or was changed"))
+                raise self._work.refusal(CHANGED)
             self._begin()
         self._has_failed = False
         return batch.num_counted if batch.made is None else 0

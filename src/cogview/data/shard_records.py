@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cogview.data.shards import ShardFile
-from cogview.data.token_report import Tally
+from cogview.data.token_report import ShardStatistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class ShardNumber:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class ShardDigest:
     """What is known of a shard that is there, to tell whether the data set is still the one that it was made of.
 
     Args:
@@ -99,7 +99,7 @@ class ShardRecord:
     shard: ShardFile | None
     num_bytes: int
     grid: tuple[int, int] | None
-    tally: Tally
+    tally: ShardStatistics
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -120,6 +120,6 @@ class ShardRecord:
         read = {
             "shard": values["shard"] and ShardFile(**values["shard"]),
             "grid": values["grid"] and tuple(values["grid"]),
-            "tally": Tally.from_json(values["tally"]),
+            "tally": ShardStatistics.from_json(values["tally"]),
         }
         return cls(**values | read)

@@ -11,7 +11,7 @@ from itertools import count
 from cogview.data.decoding import MAX_CHUNK_BYTES, num_bytes_held
 from cogview.data.pairs import Entry, PairSource, Problem
 from cogview.data.ranks import Ranks
-from cogview.data.shard_records import Made, Request, ShardNumber
+from cogview.data.shard_records import Request, ShardDigest, ShardNumber
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Batch:
     num_counted: int
     ends_shard: bool
     ends_part: bool
-    made: Made | None
+    made: ShardDigest | None
 
 
 class Share:
@@ -49,7 +49,7 @@ class Share:
     """
 
     def __init__(
-        self, pairs: PairSource, made: Mapping[ShardNumber, Made], ranks: Ranks, request: Request
+        self, pairs: PairSource, made: Mapping[ShardNumber, ShardDigest], ranks: Ranks, request: Request
     ) -> None:
         self._pairs, self._made, self._ranks, self._request = pairs, made, ranks, request
 

@@ -64,24 +64,30 @@ class Joined:
         return first
 
 
-def open_pairs(source: Path, split: str | None = None, captions: Captions = "required") -> PairSource:
+def open_pairs(
+    source: Path,
+    split: str | None = None,
+    captions: Captions = "required",
+    metadata: Path | None = None,
+) -> PairSource:
     """Return the pictures of a data set, in whatever of the known forms it comes.
 
     Args:
         source: a folder of pictures or of WebDataset tars or both, or one tar.
         split: give only the pictures that name this split or none; None gives all.
         captions: whether pictures need them.
+        metadata: of a folder, a file as `metadata.jsonl` that lies elsewhere; what it does not list is left aside.
 
     Raises:
         CogViewError: there is nothing there, or no pictures (with captions).
     """
     if not source.exists():
         raise CogViewError(f"{source} does not exist: give a folder of pictures, or WebDataset tars.")
+    if metadata is not None or (source / METADATA).is_file():
+        return ImageFolder(source, split, metadata, captions)
     if not source.is_dir():
         _refuse_other_files(source)
         return Tars(source, split, captions)
-    if (source / METADATA).is_file():
-        return ImageFolder(source, split, captions=captions)
     contents = FolderContents.of(source)
     if not contents.tars:
         return ImageFolder(source, split, captions=captions, contents=contents)

@@ -32,7 +32,7 @@ class Tars:
         source: a tar, or a folder that holds tars.
         split: give only the pictures that name this split or none; None gives all.
         captions: whether pictures need them.
-        contents: what lies in the folder, if somebody has looked; all but its tars is left to others then.
+        contents: what lies in the folder, if somebody has looked; all but its tars is left to others.
         beside: what else is to be told of, after the last tar.
 
     Raises:
@@ -52,10 +52,6 @@ class Tars:
             found = contents or FolderContents.of(source)
             self._paths = list(found.tars)
             self._names = [path.relative_to(source).as_posix() for path in self._paths]
-            if contents is None:
-                reason = "a loose picture beside tars is not read here: give the folder"
-                self._beside += [passed_over(path.name, reason) for path in found.pictures]
-                self._beside += found.problems
         else:
             self._paths, self._names = [source], [source.name]
         if not self._paths:

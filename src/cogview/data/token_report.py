@@ -114,7 +114,7 @@ class TokenizeReport:
 
 
 @dataclass(kw_only=True)
-class Tally:
+class ShardStatistics:
     """What was met in a shard.
 
     Args:
@@ -146,7 +146,7 @@ class Tally:
         }
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Tally":
+    def from_json(cls, values: dict[str, Any]) -> "ShardStatistics":
         """Return what `to_json` gave.
 
         Raises:
@@ -166,7 +166,7 @@ class Tally:
         return cls(**values | read)
 
 
-def sum_up(tallies: Iterable[Tally], max_text_pieces: int, listing: Path) -> TokenizeReport:
+def sum_up(tallies: Iterable[ShardStatistics], max_text_pieces: int, listing: Path) -> TokenizeReport:
     """Return the report on all shards, and write a line for every single problem and change, and beside them the words.
 
     Args:

@@ -22,12 +22,12 @@ from cogview.data.decoding import map_in_order, num_bytes_held
 from cogview.data.pairs import PairSource
 from cogview.data.ranks import Ranks
 from cogview.data.shard_maker import ImageEncoder, Prepared, ShardMaker, digest_of_batch, prepare
-from cogview.data.shard_records import Made, Request, ShardNumber
+from cogview.data.shard_records import Request, ShardDigest, ShardNumber
 from cogview.data.shards import TokenKind, read_manifest, refuse_large_codebook, write_manifest
 from cogview.data.shares import Batch, Share
 from cogview.data.sources import open_pairs
 from cogview.data.token_report import PROBLEMS, TokenizeReport, sum_up
-from cogview.data.unfinished import UnfinishedTokens, work_on
+from cogview.data.token_work import TokenWork, token_work
 from cogview.errors import CogViewError, UsageError
 from cogview.text.tokenizer import TextTokenizer
 
@@ -96,12 +96,12 @@ def tokenize_folder(
         image_tokenizer=image_tokenizer.fingerprint,
         text_tokenizer=text_tokenizer.fingerprint,
     )
-    with work_on(out, source, request, state) as work:
+    with token_work(out, source, request, state) as work:
         if work is None:
             manifest = read_manifest(out)
             _refuse_changed(out, manifest, pairs, ranks, request, num_workers, progress)
             return TokenizeReport.from_json(manifest["report"])
-        share = Share(pairs, work.made, ranks, request)
+        share = Share(pairs, work.made(), ranks, request)
         maker = ShardMaker(work, image_tokenizer, share)
         preparing = partial(prepare, size_pixels=size_pixels, text_tokenizer=text_tokenizer)
         num_done, num_expected = share.num_done, max(1, pairs.expected() // ranks.num_ranks)
@@ -144,7 +144,7 @@ def _refuse_changed(
         ) from error
     last = {number.part: number for number in sorted(contents)}
     made = {
-        number: Made(content=content, ends_part=last[number.part] == number)
+        number: ShardDigest(content=content, ends_part=last[number.part] == number)
         for number, content in contents.items()
     }
     share, digest = Share(pairs, made, ranks, request), hashlib.sha256()
@@ -187,7 +187,7 @@ def _one_thread(
 
 
 def _finish(
-    work: UnfinishedTokens,
+    work: TokenWork,
     source: Path,
     request: Request,
     image_tokenizer: ImageEncoder,
@@ -218,5 +218,5 @@ def _finish(
     content = {str(number): record.content for number, record in work.records()}
     shards = [shard for shard, _ in made]
     write_manifest(work.tokens, kind, shards, report.to_json(), request=asdict(request), content=content)
-    work.deliver()
+    work.finish(work.tokens)
     return report

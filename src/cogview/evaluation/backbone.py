@@ -1,13 +1,18 @@
 """What sees pictures for the distances that are about more than pixels."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
+from safetensors.torch import load_file
 from torch import Tensor
 
-from cogview.errors import UsageError
+from cogview.errors import CogViewError, UsageError
+from cogview.files import regular_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,3 +62,32 @@ def unfitting(need: str, package: str, error: Exception) -> UsageError:
         f"{need}, and that a torchvision made for torch {release} ({reason}): "
         f"pip install torch=={release} torchvision {package}"
     )
+
+
+def weights_in(path: Path) -> Any:
+    """Return the content of a file of weights, of safetensors by its ending and else of PyTorch."""
+    if path.suffix == ".safetensors":
+        return load_file(regular_file(path))
+    return torch.load(regular_file(path), map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def reading_weights(path: Path, network: str, wanted: str) -> Iterator[None]:
+    """Tell whatever is raised within, where damaged files raise nearly anything, as an error of the file.
+
+    Args:
+        path: the file.
+        network: whose weights they should be.
+        wanted: the file to give instead.
+
+    Raises:
+        CogViewError: it is missing, or something was raised.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CogViewError(f"{path}: no such file; check the path") from error
+    except Exception as error:
+        raise CogViewError(
+            f"{path}: not the weights of {network} ({type(error).__name__}); give {wanted}"
+        ) from error

@@ -11,8 +11,8 @@ from PIL import Image
 
 from cogview.data.coco import Coco, TranslationIds
 from cogview.data.decoding import decode_image, map_in_order
-from cogview.data.image_folder import ImageFolder
 from cogview.data.pairs import CaptionedImage, Problem
+from cogview.data.sources import open_pairs
 from cogview.errors import CogViewError, UsageError
 from cogview.image.picture_reading import resize_and_crop
 from cogview.text.tokenizer import is_blank, valid_text
@@ -39,7 +39,7 @@ class CaptionSet:
     Args:
         images: the folder of pictures.
         captions: an annotation file of MS COCO (`.json`), or lines as those of `metadata.jsonl`; by default what the
-            folder itself has, as `ImageFolder` reads it.
+            folder itself has, as `open_pairs` reads it.
         split: take the pictures that name this split or none; all by default.
         translations: captions to take in place of MS COCO's, as `Coco` reads them.
         translation_ids: whose ids these are.
@@ -81,7 +81,7 @@ class CaptionSet:
             coco = Coco(captions, images, translations, translation_ids)
             entries, originals = coco.entries, coco.originals
         else:
-            entries = list(ImageFolder(images, split, captions))
+            entries = list(open_pairs(images, split, metadata=captions))
         self.problems = [entry for entry in entries if isinstance(entry, Problem)]
         usable: list[tuple[CaptionedImage, list[str]]] = []
         for entry in entries:

@@ -8,11 +8,9 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 from PIL import Image
-from safetensors.torch import load_file
 
-from cogview.errors import CogViewError, UsageError
-from cogview.evaluation.backbone import UNFITTING, unfitting
-from cogview.files import regular_file
+from cogview.errors import UsageError
+from cogview.evaluation.backbone import UNFITTING, reading_weights, unfitting, weights_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,18 +75,8 @@ def load_clip(name: str, weights: Path, device: torch.device | str = "cpu") -> C
     if name not in open_clip.list_models():
         raise UsageError(f"open_clip knows no {name!r}: give --clip one of its names, ViT-B-32 for instance")
     model, _, transform = open_clip.create_model_and_transforms(name, pretrained=None)
-    try:
-        if weights.suffix == ".safetensors":
-            found = load_file(regular_file(weights))
-        else:
-            found = torch.load(regular_file(weights), map_location="cpu", weights_only=True)
-            found = found.get("state_dict", found)
+    with reading_weights(weights, f"CLIP's {name}", "a file of open_clip's for it"):
+        found = weights_in(weights)
+        found = found.get("state_dict", found)
         model.load_state_dict({key.removeprefix("module."): value for key, value in found.items()})
-    except FileNotFoundError as error:
-        raise CogViewError(f"{weights}: no such file; check the path") from error
-    # Damaged files raise nearly anything.
-    except Exception as error:
-        raise CogViewError(
-            f"{weights}: not the weights of CLIP's {name} ({type(error).__name__}); give a file of open_clip's for it"
-        ) from error
     return Clip(model.eval().to(device), transform, open_clip.get_tokenizer(name), device)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from cogview.data.folder_contents import METADATA
 from cogview.errors import CogViewError, UsageError
-from cogview.evaluation.scene_reader import Shown
+from cogview.evaluation.scene_reader import SceneReading
 from cogview.evaluation.scores import mean_of
 from cogview.image.pixels import image_to_array, tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
@@ -186,7 +186,9 @@ def redrawn(tokenizer: ImageTokenizer, picture: UInt8[np.ndarray, "y x 3"]) -> U
     return np.asarray(tensor_to_images(tokenizer.decode(tokenizer.encode(pixels)))[0])
 
 
-def judge(asked: AskedScene, shown: Shown, qualities: Sequence[str] = QUALITIES) -> dict[str, float | None]:
+def judge(
+    asked: AskedScene, shown: SceneReading, qualities: Sequence[str] = QUALITIES
+) -> dict[str, float | None]:
     """Return what is right, 0 or 1, with the share of the objects that are found; None where nothing was asked.
 
     Args:
@@ -211,7 +213,7 @@ def judge(asked: AskedScene, shown: Shown, qualities: Sequence[str] = QUALITIES)
     }
 
 
-def _is_relation_right(scene: Scene, shown: Shown) -> bool:
+def _is_relation_right(scene: Scene, shown: SceneReading) -> bool:
     """Say whether two things, or the middles of two groups, lie to each other as they should.
 
     Two of the same are told apart by their colours, and two of the same colour by their sizes.
@@ -235,7 +237,7 @@ def _is_relation_right(scene: Scene, shown: Shown) -> bool:
             ]
             for thing in (first, second)
         ]
-        for found in (Shown.of(scene), shown)
+        for found in (SceneReading.of(scene), shown)
     )
     return all(seen) and set(_relation_of(*wanted)) <= set(_relation_of(*seen))
 
@@ -245,7 +247,7 @@ def _relation_of(first: list[Placement], second: list[Placement]) -> tuple[Relat
     return relation_of(middle_of(first), middle_of(second))
 
 
-def _are_colours_right(scene: Scene, shown: Shown) -> bool:
+def _are_colours_right(scene: Scene, shown: SceneReading) -> bool:
     """Say whether there are the same things of the same colours; one whose own colour is told may have its own look."""
     seen = list(zip((each.code for each in shown.placements), shown.colours, strict=True))
     for code, colour in sorted(((each.code, each.colour) for each in scene.placements), key=str):
@@ -256,11 +258,11 @@ def _are_colours_right(scene: Scene, shown: Shown) -> bool:
     return not seen
 
 
-def _sizes_of(found: Scene | Shown) -> Counter[tuple[str, int]]:
+def _sizes_of(found: Scene | SceneReading) -> Counter[tuple[str, int]]:
     return Counter((each.code, each.size) for each in found.placements)
 
 
-def verdicts_on(asked: Sequence[AskedScene], shown: Sequence[Shown]) -> Float64[np.ndarray, "n q"]:
+def verdicts_on(asked: Sequence[AskedScene], shown: Sequence[SceneReading]) -> Float64[np.ndarray, "n q"]:
     """Return the verdicts of `judge` in the order of `PARTS`, NaN where nothing was asked."""
     rows = [judge(*pair).values() for pair in zip(asked, shown, strict=True)]
     return np.array([[np.nan if each is None else each for each in row] for row in rows], dtype=np.float64)
@@ -286,14 +288,14 @@ def _with_others(asked: Sequence[AskedScene]) -> Iterator[list[AskedScene]]:
         yield [*asked[offset:], *asked[:offset]]
 
 
-def shuffled_shares(asked: Sequence[AskedScene], shown: Sequence[Shown]) -> dict[str, float | None]:
+def shuffled_shares(asked: Sequence[AskedScene], shown: Sequence[SceneReading]) -> dict[str, float | None]:
     """Return by name of `PARTS` the share that is right under the captions of up to 50 other scenes each."""
     verdicts = np.concatenate([verdicts_on(others, shown) for others in _with_others(asked)])
     return {name: share["value"] for name, share in shares_of(verdicts).items()}
 
 
 def validated(
-    asked: Sequence[AskedScene], pictures: Sequence[Shown], redrawn_pictures: Sequence[Shown]
+    asked: Sequence[AskedScene], pictures: Sequence[SceneReading], redrawn_pictures: Sequence[SceneReading]
 ) -> dict[str, Any]:
     """Return how good the reader is on the real pictures, under their own captions and under others'.
 
@@ -307,7 +309,7 @@ def validated(
         right as often as `chance`, what a reader without fault finds on the same pairings; and whether it `is_valid`:
         95 % are right in all that is asked for, and no share is further from chance than the other 5 %.
     """
-    chance = shuffled_shares(asked, [Shown.of(each.scene) for each in asked])
+    chance = shuffled_shares(asked, [SceneReading.of(each.scene) for each in asked])
     found: dict[str, Any] = {"least_right": LEAST_RIGHT, "chance": chance}
     is_valid = True
     for name, shown in (("pictures", pictures), ("redrawn", redrawn_pictures)):

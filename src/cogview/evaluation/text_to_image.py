@@ -27,7 +27,7 @@ _MOST_POINTS = 12  # of the curves over candidates
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Seen:
+class SetFeatures:
     """What a backbone sees in a set of pictures.
 
     Args:
@@ -38,11 +38,11 @@ class Seen:
     pooled: Float[Tensor, "n d"]
     logits: Float[Tensor, "n v"] | None
 
-    def take(self, rows: Int64[np.ndarray, "m"]) -> "Seen":
+    def take(self, rows: Int64[np.ndarray, "m"]) -> "SetFeatures":
         """Return what is seen in some of the pictures."""
         chosen = torch.from_numpy(rows)
         logits = None if self.logits is None else self.logits[chosen]
-        return Seen(pooled=self.pooled[chosen], logits=logits)
+        return SetFeatures(pooled=self.pooled[chosen], logits=logits)
 
 
 def figure_name(kind: str, backbone: str, radius: int = 0) -> str:
@@ -75,7 +75,7 @@ def see(
     batch_size: int = 32,
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
-) -> dict[int, Seen]:
+) -> dict[int, SetFeatures]:
     """Return what a backbone sees in pictures at each blur; nothing but the features is kept.
 
     Args:
@@ -107,7 +107,7 @@ def see(
     if not num_done:
         raise CogViewError("There are no pictures to measure: give some.")
     return {
-        radius: Seen(
+        radius: SetFeatures(
             pooled=torch.cat(pooled[radius]), logits=torch.cat(logits[radius]) if logits[radius] else None
         )
         for radius in radii
@@ -121,8 +121,8 @@ def _batches(pictures: Iterable[Image.Image], batch_size: int) -> Iterator[list[
 
 
 def compare(
-    real: Mapping[int, Seen],
-    drawn: Mapping[int, Seen],
+    real: Mapping[int, SetFeatures],
+    drawn: Mapping[int, SetFeatures],
     backbone: str,
     caption_losses: Float[np.ndarray, "n"] | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -200,8 +200,8 @@ def choose_at_random(num_captions: int, points: Sequence[int], seed: int = 0) ->
 def candidates_curve(
     choices: Mapping[str, Int64[np.ndarray, "p n"]],
     points: Sequence[int],
-    look_at: Callable[[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]], Seen],
-    real: Seen,
+    look_at: Callable[[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]], SetFeatures],
+    real: SetFeatures,
     backbone: str,
     caption_losses: Float[np.ndarray, "n c"] | None = None,
 ) -> list[dict[str, Any]]:

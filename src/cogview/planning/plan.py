@@ -62,7 +62,7 @@ def plan_run(
         "num_devices": num_devices,
         "training": plan_training(TrainingPlanner(recipe, config, template, device, num_devices), mfu),
         "generation": _generation(
-            config, template, device, dtype, recipe.thinning.dropped_texts > 0, batch, cache
+            config, template, device, dtype, recipe.masking.dropped_texts > 0, batch, cache
         ),
     }
 

@@ -162,14 +162,14 @@ def training_template(recipe: TextToImageRecipe, template: TextToImageTemplate) 
     Raises:
         UsageError: a picture has not so many.
     """
-    if recipe.thinning.kept_codes is None:
+    if recipe.masking.kept_codes is None:
         return template
-    if not 1 <= recipe.thinning.kept_codes <= template.num_codes_per_image:
+    if not 1 <= recipe.masking.kept_codes <= template.num_codes_per_image:
         raise UsageError(
             f"kept_codes must be between 1 and the {template.num_codes_per_image} codes of a picture, got "
-            f"{recipe.thinning.kept_codes}"
+            f"{recipe.masking.kept_codes}"
         )
-    return replace(template, grid_rows=1, grid_columns=recipe.thinning.kept_codes)
+    return replace(template, grid_rows=1, grid_columns=recipe.masking.kept_codes)
 
 
 def work_of_a_sequence(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cogview.data.config import ThinningConfig, check_share
+from cogview.data.config import MaskingConfig, check_share
 from cogview.errors import UsageError
 from cogview.image.config import LEAST_PATCHES, AutoencoderConfig, VQGANConfig, VQVAEConfig
 from cogview.image.decoder_config import DecoderConfig
@@ -184,13 +184,13 @@ class TextToImageRecipe:
         max_text_pieces: longer texts are clipped and counted.
         image_positions: position of the first code: right after the text, as in the paper, or at a fixed place.
         token_loss: weights and normaliser of the loss.
-        thinning: what sequences leave out.
+        masking: what sequences leave out.
         mixed_codes: the largest share of a picture's codes that are read as another picture's while training, so that
             the text is looked at; see `cogview.data.loader.MixedCodeBatches`. Beyond the paper, off by default.
         mixed_codes_at_end: what that share has become, evenly, at the last step; the same by default.
         text_case: how the model will read capitals: as they are written, or, where a word is not known so, in the
             spelling that its captions most often had.
-        few_codes_first: whether and how the run begins with few codes, before what `thinning` says.
+        few_codes_first: whether and how the run begins with few codes, before what `masking` says.
         training: how it is trained.
         made_for: the tokens that the recipe has in mind; nothing is trained by it.
 
@@ -202,7 +202,7 @@ class TextToImageRecipe:
     max_text_pieces: int
     image_positions: Literal["after_text", "fixed"]
     token_loss: TokenLossConfig
-    thinning: Annotated[ThinningConfig, tyro.conf.arg(name="")] = field(default_factory=ThinningConfig)
+    masking: Annotated[MaskingConfig, tyro.conf.arg(name="")] = field(default_factory=MaskingConfig)
     mixed_codes: float = 0.0
     mixed_codes_at_end: float | None = None
     text_case: TextCase = "as_written"
@@ -252,7 +252,7 @@ class StyleRecipe(FinetuneRecipe):
     """Text to image in one style.
 
     Args:
-        thinning: what sequences leave out.
+        masking: what sequences leave out.
         trains_words: whether an adapter has its own rows of the embedding for the pieces of the texts that it learns
             from. Words that the base never saw need it: all their rows have drifted the same way and are hardly to be
             told apart. It overrides `adapter.token_rows`.
@@ -260,7 +260,7 @@ class StyleRecipe(FinetuneRecipe):
     Paper: 3.3.
     """
 
-    thinning: Annotated[ThinningConfig, tyro.conf.arg(name="")] = field(default_factory=ThinningConfig)
+    masking: Annotated[MaskingConfig, tyro.conf.arg(name="")] = field(default_factory=MaskingConfig)
     trains_words: bool = False
 
 
@@ -287,7 +287,7 @@ class SuperResolutionRecipe(FinetuneRecipe):
     Args:
         high_positions: where the positions of the high codes start; see `SuperResolutionTemplate`.
         window_share: the share of sequences that are windows of larger pictures, where there are such.
-        thinning: what sequences leave out of the high codes: these foretell each other, and where they are masked the
+        masking: what sequences leave out of the high codes: these foretell each other, and where they are masked the
             low ones have to be read.
 
     Paper: 3.1.
@@ -295,7 +295,7 @@ class SuperResolutionRecipe(FinetuneRecipe):
 
     high_positions: Literal["restart", "after_low"] = "restart"
     window_share: float = 0.5
-    thinning: Annotated[ThinningConfig, tyro.conf.arg(name="")] = field(default_factory=ThinningConfig)
+    masking: Annotated[MaskingConfig, tyro.conf.arg(name="")] = field(default_factory=MaskingConfig)
 
     def __post_init__(self) -> None:
         """Refuse a share that is none."""

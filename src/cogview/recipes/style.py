@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cogview.data.config import ThinningConfig
+from cogview.data.config import MaskingConfig
 from cogview.recipes.config import StyleRecipe
 from cogview.training.config import TokenLossConfig, TrainingConfig
 from cogview.transformer.config import AdapterConfig
@@ -22,7 +22,7 @@ def bundled_start() -> StyleRecipe:
     recipe = bundled()
     return replace(
         recipe,
-        thinning=replace(recipe.thinning, masked_codes=1.0, kept_codes=64, weight_of_changes=6.0),
+        masking=replace(recipe.masking, masked_codes=1.0, kept_codes=64, weight_of_changes=6.0),
         training=replace(
             recipe.training, num_steps=1_200, batch_size=32, learning_rate=1e-3, sample_every_steps=400
         ),
@@ -47,7 +47,7 @@ def bundled() -> StyleRecipe:
     return StyleRecipe(
         adapter=AdapterConfig(rank=32, alpha=64.0),
         token_loss=TokenLossConfig(normaliser="legal", text_weight=0.1),
-        thinning=ThinningConfig(dropped_texts=0.1, masked_codes=0.4),
+        masking=MaskingConfig(dropped_texts=0.1, masked_codes=0.4),
         trains_words=True,
         training=TrainingConfig(
             num_steps=400,
@@ -78,7 +78,7 @@ def people() -> StyleRecipe:
     return StyleRecipe(
         adapter=AdapterConfig(rank=64, alpha=64.0, trains_norms=True),
         token_loss=TokenLossConfig(normaliser="legal", text_weight=0.1),
-        thinning=ThinningConfig(dropped_texts=0.1, masked_codes=0.15),
+        masking=MaskingConfig(dropped_texts=0.1, masked_codes=0.15),
         trains_words=True,
         training=TrainingConfig(
             num_steps=4_000,

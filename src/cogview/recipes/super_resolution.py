@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cogview.data.config import ThinningConfig
+from cogview.data.config import MaskingConfig
 from cogview.recipes.config import SuperResolutionRecipe
 from cogview.training.config import TokenLossConfig, TrainingConfig
 from cogview.transformer.config import AdapterConfig
@@ -22,7 +22,7 @@ def bundled_start() -> SuperResolutionRecipe:
     recipe = bundled()
     return replace(
         recipe,
-        thinning=replace(recipe.thinning, masked_codes=0.5, kept_codes=192, weight_of_changes=8.0),
+        masking=replace(recipe.masking, masked_codes=0.5, kept_codes=192, weight_of_changes=8.0),
         training=replace(recipe.training, num_steps=3_000, batch_size=12, sample_every_steps=1_000),
     )
 
@@ -42,7 +42,7 @@ def bundled() -> SuperResolutionRecipe:
     return SuperResolutionRecipe(
         adapter=AdapterConfig(rank=64, alpha=64.0, trains_norms=True),
         high_positions="after_low",
-        thinning=ThinningConfig(masked_codes=0.8),
+        masking=MaskingConfig(masked_codes=0.8),
         token_loss=TokenLossConfig(normaliser="legal"),
         attention="fused",
         training=TrainingConfig(

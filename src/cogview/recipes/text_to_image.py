@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cogview.data.config import ThinningConfig
+from cogview.data.config import MaskingConfig
 from cogview.recipes.config import FewCodesFirstConfig, TextToImageRecipe, TokenShape
 from cogview.training.config import TokenLossConfig, TrainingConfig
 from cogview.transformer.config import InitialisationConfig, ThreeRegionConfig, TransformerConfig
@@ -12,7 +12,7 @@ def _start_of(recipe: TextToImageRecipe, *, num_steps: int, batch_size: int) -> 
     """Return the first half of a recipe: sequences of few codes, from none hidden to all."""
     return replace(
         recipe,
-        thinning=replace(recipe.thinning, masked_codes=1.0, kept_codes=64),
+        masking=replace(recipe.masking, masked_codes=1.0, kept_codes=64),
         training=replace(
             recipe.training,
             num_steps=num_steps,
@@ -65,7 +65,7 @@ def bundled() -> TextToImageRecipe:
         max_text_pieces=32,
         image_positions="fixed",
         token_loss=TokenLossConfig(normaliser="legal", text_weight=0.1),
-        thinning=ThinningConfig(dropped_texts=0.1, masked_codes=0.15),
+        masking=MaskingConfig(dropped_texts=0.1, masked_codes=0.15),
         text_case="usual",
         training=TrainingConfig(
             num_steps=6_000,
@@ -95,7 +95,7 @@ def world_start() -> TextToImageRecipe:
     Differs from the paper: as `bundled-start` does; edges are kept four times as often as bare ground.
     """
     recipe = _start_of(world(), num_steps=6_000, batch_size=48)
-    return replace(recipe, thinning=replace(recipe.thinning, weight_of_changes=4.0))
+    return replace(recipe, masking=replace(recipe.masking, weight_of_changes=4.0))
 
 
 def world() -> TextToImageRecipe:
@@ -141,7 +141,7 @@ def bundled_gpu() -> TextToImageRecipe:
         max_text_pieces=32,
         image_positions="fixed",
         token_loss=TokenLossConfig(normaliser="legal", text_weight=0.1),
-        thinning=ThinningConfig(dropped_texts=0.1, masked_codes=0.5),
+        masking=MaskingConfig(dropped_texts=0.1, masked_codes=0.5),
         text_case="usual",
         training=TrainingConfig(
             num_steps=20_000,
@@ -178,7 +178,7 @@ def small() -> TextToImageRecipe:
     return replace(
         recipe,
         few_codes_first=FewCodesFirstConfig(fraction=0.6),
-        thinning=replace(recipe.thinning, masked_codes=0.0),
+        masking=replace(recipe.masking, masked_codes=0.0),
         mixed_codes=0.5,
         mixed_codes_at_end=0.1,
         training=replace(
@@ -330,7 +330,7 @@ def fashion_small() -> TextToImageRecipe:
         max_text_pieces=16,
         image_positions="fixed",
         token_loss=TokenLossConfig(normaliser="legal", text_weight=0.1),
-        thinning=ThinningConfig(dropped_texts=0.1, masked_codes=0.15),
+        masking=MaskingConfig(dropped_texts=0.1, masked_codes=0.15),
         training=TrainingConfig(
             num_steps=2_000,
             batch_size=8,

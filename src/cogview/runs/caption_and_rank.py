@@ -12,16 +12,16 @@ from cogview.generation.pictures import codes_of
 from cogview.generation.pipeline import Pipeline
 from cogview.runs.chosen_adapters import take_adapter
 from cogview.runs.drawing_options import CaptionPicturesOptions, RankPicturesOptions, shared_fields
+from cogview.runs.picture_codes import PictureCodes
 from cogview.runs.progress_bar import progress_bar
 from cogview.runs.prompts import as_text
-from cogview.runs.told_pictures import ToldPictures
 
 _PICTURES_AT_ONCE = 16
 
 
 def caption_pictures(
     options: CaptionPicturesOptions, written: Callable[[Path, list[Caption]], None] | None = None
-) -> tuple[dict[Path, list[Caption]], ToldPictures]:
+) -> tuple[dict[Path, list[Caption]], PictureCodes]:
     """Return captions of pictures by their paths, and what is told of those that cannot be read.
 
     Args:
@@ -49,7 +49,7 @@ def caption_pictures(
     return captions, told
 
 
-def rank_pictures(options: RankPicturesOptions) -> tuple[dict[Path, float], ToldPictures]:
+def rank_pictures(options: RankPicturesOptions) -> tuple[dict[Path, float], PictureCodes]:
     """Return CapLoss of pictures by their paths, the best first, and what is told of those that cannot be read.
 
     Args:
@@ -69,12 +69,12 @@ def rank_pictures(options: RankPicturesOptions) -> tuple[dict[Path, float], Told
 
 def _opened(
     options: CaptionPicturesOptions | RankPicturesOptions,
-) -> tuple[Pipeline, str | None, ToldPictures]:
+) -> tuple[Pipeline, str | None, PictureCodes]:
     """Return the model, the name of the captioner that was asked for, and the pictures as it reads them."""
     pipeline = load(options.model, options.device, options.dtype)
     name = take_adapter(pipeline, "captioner", options.captioner)
     template = pipeline.model.caption_model(name).template
-    told = ToldPictures(
+    told = PictureCodes(
         options.pictures, lambda path: codes_of(pipeline.model, path, template, options.strict)
     )
     return pipeline, name, told

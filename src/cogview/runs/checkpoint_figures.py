@@ -2,7 +2,6 @@
 
 import math
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -19,9 +18,9 @@ from cogview.data.content import digest_of_pixels
 from cogview.evaluation.attention import attention_maps, comparison_of_heads, score_table
 from cogview.evaluation.caption_set import CaptionSet, RealPictures
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
-from cogview.evaluation.kept_parts import KeptParts, begin_or_go_on
 from cogview.evaluation.reconstruction import evaluate_with_grid
 from cogview.evaluation.report.sections import training_table
+from cogview.evaluation.sharded_array import ShardedArray
 from cogview.files import atomic_file, atomic_write_json, read_json, sha256_of
 from cogview.generation.options import CodeOptions
 from cogview.generation.pipeline import Pipeline
@@ -29,6 +28,7 @@ from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.image.decoder import fingerprint_of_decoder
 from cogview.models.config import find_model_folder, read_config
 from cogview.models.folder import load_pretrained
+from cogview.resumable import ResumableWork
 from cogview.runs.evaluation_draws import drawn_by, say_duration
 from cogview.runs.model_options import ModelOptions, SamplingOptions
 from cogview.runs.progress_bar import progress_bar
@@ -137,37 +137,33 @@ class Checkpoint:
         pipeline = self.pipeline
         # What cannot be drawn with is refused before the folder keeps it as what was asked for.
         chosen = asdict(pipeline.drawer.sampling(CodeOptions(**options.sampling())))
-        request = {
-            "prompts": list(prompts),
-            "seeds": list(seeds),
-            **chosen,
-            **drawn_by(pipeline, None),
-        }
-        begin_or_go_on(folder, request)
-        kept = KeptParts(
-            folder=folder / "codes",
-            num_items=len(prompts),
-            items_per_part=max(1, _PICTURES_AT_ONCE // len(seeds)),
+        work = ResumableWork(
+            folder,
+            {"prompts": list(prompts), "seeds": list(seeds), **chosen, **drawn_by(pipeline, None)},
         )
-        lacking = kept.lacking()
-        num_all, num_done = sum(len(kept.items(part)) for part in lacking) * len(seeds), 0
-        start = time.monotonic()
+        kept = ShardedArray(
+            work=work,
+            name="codes",
+            num_rows=len(prompts),
+            rows_per_shard=max(1, _PICTURES_AT_ONCE // len(seeds)),
+        )
+
+        def codes_of(rows: range) -> np.ndarray:
+            texts = [text for row in rows for text in [prompts[row]] * len(seeds)]
+            codes = pipeline.generate_codes(texts, 1, list(seeds) * len(rows), **chosen).numpy()
+            return codes.reshape(len(rows), len(seeds), *codes.shape[2:]).astype(np.int32)
+
+        def estimated(seconds: float) -> None:
+            if seconds:
+                say_duration("drawing the other samples", seconds)
+
         with progress_bar("drawing samples", "pictures") as move:
-            for part in lacking:
-                texts = [prompts[item] for item in kept.items(part)]
-                codes = pipeline.generate_codes(
-                    [text for text in texts for _ in seeds],
-                    1,
-                    [seed for _ in texts for seed in seeds],
-                    **chosen,
-                ).numpy()
-                kept.write(part, codes.reshape(len(texts), len(seeds), *codes.shape[2:]).astype(np.int32))
-                num_done += len(texts) * len(seeds)
-                if part == lacking[0] and num_done < num_all:
-                    seconds = time.monotonic() - start
-                    say_duration("drawing the other samples", seconds * (num_all - num_done) / num_done)
-                move(num_done, num_all)
-        return request, kept.read_all().astype(np.int64)
+            kept.fill(
+                codes_of,
+                progress=lambda done, num_rows: move(done * len(seeds), num_rows * len(seeds)),
+                estimated=estimated,
+            )
+        return work.settings, kept.read_all().astype(np.int64)
 
     def pictures(self, codes: Int64[np.ndarray, "n k r s"]) -> list[list[Image.Image]]:
         """Return the pictures of codes, as large as the model draws by default."""

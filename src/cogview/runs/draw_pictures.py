@@ -23,9 +23,9 @@ from cogview.runs.chosen_adapters import TASKS, take_adapter, weights_of
 from cogview.runs.drawing_display import PreviewSheet, check_preview, progress_display
 from cogview.runs.drawing_options import DrawPicturesOptions, shared_fields
 from cogview.runs.drawing_run import DrawingRun
-from cogview.runs.drawn_pictures import picture_folder
+from cogview.runs.picture_codes import tell_decoded
+from cogview.runs.picture_folder import picture_folder
 from cogview.runs.prompts import Prompts
-from cogview.runs.told_pictures import tell_decoded
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from cogview.generation.previews import PreviewOptions
 from cogview.image.picture_reading import enlarged, read_image
 from cogview.runs.drawing_display import Display
 from cogview.runs.drawing_options import DrawPicturesOptions
-from cogview.runs.drawn_pictures import PictureFolder, save_picture
+from cogview.runs.picture_folder import PictureFolder, save_picture
 from cogview.runs.prompts import Prompts
 
 

@@ -27,7 +27,7 @@ from cogview.evaluation.composition import (
     verdicts_on,
 )
 from cogview.evaluation.composition_table import composition_table
-from cogview.evaluation.scene_reader import SceneReader, Shown
+from cogview.evaluation.scene_reader import SceneReader, SceneReading
 from cogview.files import atomic_write_json, atomic_write_text
 from cogview.generation.contact_sheet import contact_sheet, save_sheet
 from cogview.generation.pipeline import Pipeline
@@ -38,7 +38,7 @@ from cogview.runs.evaluation_options import CompositionEvaluationOptions
 from cogview.runs.progress_bar import progress_bar
 from cogview.training.run_folder import command_line, versions
 
-FORMAT, VERSION = "cogview-composition-evaluation", 1
+KIND = {"format": "cogview-composition-evaluation", "version": 1}
 MIN_CAPTIONS = 8
 _NUM_FAILURES = 16
 
@@ -67,8 +67,10 @@ def evaluate_composition(options: CompositionEvaluationOptions) -> EvaluationRes
     asked, left_out = _readable(possible, reader, options.num_captions, options.split)
     lengths = [len(pipeline.text_tokenizer.encode(each.text)) for each in asked]
     drawn_for = [_asked_picture(pictures, each) for each in asked]
-    draws = Draws(options=options, pipeline=pipeline, adapter=adapter, asked=drawn_for, ranks=ranks)
-    request = draws.begin_or_go_on(FORMAT, VERSION)
+    draws = Draws(
+        kind=KIND, options=options, pipeline=pipeline, adapter=adapter, asked=drawn_for, ranks=ranks
+    )
+    request = draws.work.settings
     with goes_on(out):
         # The real pictures first: if they cannot be read, that is known before hours of drawing.
         checker = validated(asked, *_read_real(pictures, asked, reader, pipeline)) if ranks.rank == 0 else {}
@@ -76,8 +78,8 @@ def evaluate_composition(options: CompositionEvaluationOptions) -> EvaluationRes
         losses = None if ranker is None else draws.caption_losses(ranker)
         if ranks.rank:
             return None
-        for parts in (None, losses):
-            draws.await_all(parts)
+        for array in (None, losses):
+            draws.await_all(array)
         shown = _read_drawn(draws, reader)
     verdicts = verdicts_on([each for each in asked for _ in range(candidates)], shown)
     verdicts = verdicts.reshape(len(asked), candidates, -1)
@@ -157,7 +159,7 @@ def _readable(
 
 def _read_real(
     folder: Path, asked: Sequence[AskedScene], reader: SceneReader, pipeline: Pipeline
-) -> tuple[list[Shown], list[Shown]]:
+) -> tuple[list[SceneReading], list[SceneReading]]:
     """Return what is read in the real pictures, as they are and redrawn by the image tokenizer."""
     pictures = [reader.picture(folder, each.file_name) for each in asked]
     again: list[np.ndarray] = []
@@ -170,7 +172,7 @@ def _read_real(
     return shown[: len(pictures)], shown[len(pictures) :]
 
 
-def _read_drawn(draws: Draws, reader: SceneReader) -> list[Shown]:
+def _read_drawn(draws: Draws, reader: SceneReader) -> list[SceneReading]:
     """Return what is read in all candidates, caption by caption."""
     captions, candidates = np.indices((len(draws.asked), draws.options.candidates)).reshape(2, -1)
     with progress_bar("reading drawn", "pictures") as move:

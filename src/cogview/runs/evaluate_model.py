@@ -12,7 +12,7 @@ from cogview.data.ranks import Ranks
 from cogview.data.records import lines_of
 from cogview.errors import CogViewError, UsageError
 from cogview.evaluation.caption_set import CaptionSet
-from cogview.evaluation.report.sections import Shown, report_page
+from cogview.evaluation.report.sections import ReportImages, report_page
 from cogview.files import atomic_write_json, atomic_write_text, read_json
 from cogview.runs.checkpoint_figures import Checkpoint, measure_tokenizer
 from cogview.runs.environment import environment
@@ -96,7 +96,7 @@ def evaluate_model(options: ModelEvaluationOptions) -> EvaluationResult:
         "command": command_line(),
     }
     report["lacking"] = _lacking(report)
-    shown = Shown(samples=checkpoint.pictures(codes), reconstructions=grid, losses=losses)
+    shown = ReportImages(samples=checkpoint.pictures(codes), reconstructions=grid, losses=losses)
     files = {"html": out / HTML, "json": out / JSON}
     atomic_write_text(files["html"], report_page(report, shown))
     atomic_write_json(files["json"], report)

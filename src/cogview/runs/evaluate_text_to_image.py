@@ -19,7 +19,7 @@ from cogview.runs.evaluation_figures import Protocol, figures_of, open_backbone
 from cogview.runs.evaluation_options import TextToImageEvaluationOptions
 from cogview.training.run_folder import versions
 
-FORMAT, VERSION = "cogview-text-to-image-evaluation", 1
+KIND = {"format": "cogview-text-to-image-evaluation", "version": 1}
 
 
 def evaluate_text_to_image(options: TextToImageEvaluationOptions) -> EvaluationResult | None:
@@ -64,8 +64,8 @@ def evaluate_text_to_image(options: TextToImageEvaluationOptions) -> EvaluationR
         scorer = load_clip(options.clip, options.clip_weights, pipeline.device)
         # Architectures may share a file, as those with another activation do.
         judge = f"{options.clip}-{sha256_of(options.clip_weights)[:16]}"
-    draws = Draws(options=options, pipeline=pipeline, adapter=adapter, asked=asked, ranks=ranks)
-    request = draws.begin_or_go_on(FORMAT, VERSION)
+    draws = Draws(kind=KIND, options=options, pipeline=pipeline, adapter=adapter, asked=asked, ranks=ranks)
+    request = draws.work.settings
     protocol = Protocol(
         options=options,
         backbone=backbone,
@@ -87,8 +87,8 @@ def evaluate_text_to_image(options: TextToImageEvaluationOptions) -> EvaluationR
         fits = None if scorer is None or judge is None else draws.fits(scorer, judge)
         if real is None:
             return None
-        for parts in (None, losses, fits):
-            draws.await_all(parts)
+        for array in (None, losses, fits):
+            draws.await_all(array)
         found = figures_of(
             draws,
             protocol,

@@ -1,8 +1,7 @@
 """The sampling run of an evaluation: draws and scores candidates, part by part, and keeps them."""
 
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,21 +14,21 @@ from jaxtyping import Int64
 from PIL import Image
 
 from cogview.data.ranks import Ranks
-from cogview.errors import CogViewError
 from cogview.evaluation.caption_set import AskedPicture, fingerprint_of
 from cogview.evaluation.clip import FitScorer
-from cogview.evaluation.kept_parts import KeptParts, begin_or_go_on
+from cogview.evaluation.sharded_array import ShardedArray
 from cogview.generation.loading import load
 from cogview.generation.options import CodeOptions
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.placement import device_of_rank
 from cogview.image.pixels import tensor_to_images
 from cogview.models.weights import fingerprint_of_transformer
+from cogview.resumable import ResumableWork
 from cogview.runs.chosen_adapters import take_adapter
 from cogview.runs.evaluation_options import AdaptedCandidateOptions
 from cogview.runs.progress_bar import progress_bar
 
-_PICTURES_PER_PART = 64
+_PICTURES_PER_SHARD = 64
 _PICTURES_AT_ONCE = 32
 
 
@@ -61,11 +60,12 @@ def _fingerprint(pipeline: Pipeline, adapter: str | None) -> str:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Draws:
-    """Candidates of each caption, drawn and scored in parts that are kept in a folder.
+    """Candidates of each caption, drawn and scored in shards that a folder keeps.
 
     Candidate j of caption i has the seed `seed + i * candidates + j`: no two pictures share their random numbers.
 
     Args:
+        kind: of evaluation: format and version of its files.
         options: how many, how boldly, and the folder.
         pipeline: draws.
         adapter: to draw with; None for the model itself.
@@ -73,6 +73,7 @@ class Draws:
         ranks: this process among those that share the work.
     """
 
+    kind: Mapping[str, Any]
     options: AdaptedCandidateOptions
     pipeline: Pipeline
     adapter: str | None
@@ -88,23 +89,16 @@ class Draws:
         """Return what names the weights of the model, or of one of its adapters."""
         return _fingerprint(self.pipeline, adapter)
 
-    def begin_or_go_on(self, kind: str, version: int) -> dict[str, Any]:
-        """Make the folder, or make sure that what it holds was begun for the same.
-
-        Args:
-            kind: of evaluation.
-            version: of its files.
-
-        Returns:
-            All that the codes depend on, as plain data.
+    @cached_property
+    def work(self) -> ResumableWork:
+        """All that the codes depend on, and the folder, made or found to be begun for the same.
 
         Raises:
             UsageError: the folder holds something else, or there is no such sampling.
             CogViewError: it cannot be written.
         """
-        request = {
-            "format": kind,
-            "version": version,
+        settings = {
+            **self.kind,
             "captions": fingerprint_of(self.asked),
             "num_captions": len(self.asked),
             "candidates": self.options.candidates,
@@ -112,22 +106,15 @@ class Draws:
             **self.sampling,  # what cannot be drawn with is refused before the folder keeps it
             **drawn_by(self.pipeline, self.adapter),
         }
-        folder = self.options.out
-        try:
-            begin_or_go_on(folder, request)
-        except OSError as error:
-            raise CogViewError(
-                f"{folder} cannot be written ({error.strerror}): give another with --out"
-            ) from error
-        return request
+        return ResumableWork(self.options.out, settings)
 
     def draw(self, estimated: Callable[[float], None]) -> None:
         """Draw what is this process's share and not there yet.
 
         Args:
-            estimated: called once with the seconds that the rest will take, when the first part is done.
+            estimated: called once with the seconds that the rest will take, when the first shard is done.
         """
-        parts, num = self._parts("codes"), self.options.candidates
+        num = self.options.candidates
 
         def codes_of(items: range) -> np.ndarray:
             codes = self.pipeline.generate_codes(
@@ -139,33 +126,33 @@ class Draws:
             )
             return codes.numpy().astype(np.int32)
 
-        self._work_on(parts, "drawing", codes_of, estimated)
+        self._filled("codes", "drawing", codes_of, estimated)
 
-    def caption_losses(self, captioner: str) -> KeptParts:
+    def caption_losses(self, captioner: str) -> ShardedArray:
         """Compute CapLoss of what this process has drawn; return where that of all candidates is kept."""
         chosen = self.pipeline.model.caption_model(captioner)
         tokenizer = self.pipeline.text_tokenizer
-        codes = self._parts("codes")
+        codes = self._array("codes")
 
         def losses_of(items: range) -> np.ndarray:
-            drawn = codes.read(items.start // codes.items_per_part).astype(np.int64)
+            drawn = codes.read(items.start // codes.rows_per_shard).astype(np.int64)
             pieces = [np.asarray(tokenizer.encode(self.asked[item].text), dtype=np.int64) for item in items]
             pairs = [(said, each) for said, row in zip(pieces, drawn, strict=True) for each in row]
             return chosen.losses(pairs).reshape(len(items), self.options.candidates)
 
-        return self._scored(f"caption_loss-{self.fingerprint(captioner)}", "ranking", losses_of)
+        return self._filled(f"scores/caption_loss-{self.fingerprint(captioner)}", "ranking", losses_of)
 
-    def fits(self, scorer: FitScorer, fingerprint: str) -> KeptParts:
+    def fits(self, scorer: FitScorer, fingerprint: str) -> ShardedArray:
         """Score what this process has drawn by another judge; return where the scores of all candidates are kept.
 
         Args:
             scorer: the judge, which is asked with the captions that translations were made of.
             fingerprint: of its weights.
         """
-        codes = self._parts("codes")
+        codes = self._array("codes")
 
         def fits_of(items: range) -> np.ndarray:
-            rows = codes.read(items.start // codes.items_per_part).astype(np.int64)
+            rows = codes.read(items.start // codes.rows_per_shard).astype(np.int64)
             return np.stack(
                 [
                     scorer(self.asked[item].original, list(self._decoded(row)))
@@ -173,29 +160,29 @@ class Draws:
                 ]
             )
 
-        return self._scored(f"{scorer.name}-{fingerprint}", f"asking {scorer.name}", fits_of)
+        return self._filled(f"scores/{scorer.name}-{fingerprint}", f"asking {scorer.name}", fits_of)
 
-    def await_all(self, parts: KeptParts | None = None) -> None:
+    def await_all(self, array: ShardedArray | None = None) -> None:
         """Wait for what the other processes are at."""
-        kept = parts or self._parts("codes")
+        kept = array or self._array("codes")
         if self.ranks.num_ranks == 1:
-            assert not kept.lacking(), "nobody else is at work"
+            assert not kept.missing(), "nobody else is at work"
             return
         with progress_bar("waiting for the other processes", "parts") as move:
-            kept.await_all(lambda lacking: move(kept.num_parts - lacking, kept.num_parts))
+            kept.await_all(lambda missing: move(kept.num_shards - missing, kept.num_shards))
 
     def pictures(
         self, captions: Int64[np.ndarray, "m"], candidates: Int64[np.ndarray, "m"]
     ) -> Iterator[Image.Image]:
         """Yield candidates of captions, which all are there, in this order."""
-        kept = self._parts("codes")
-        part, rows = -1, np.empty(0)
+        kept = self._array("codes")
+        shard, rows = -1, np.empty(0)
         waiting: list[np.ndarray] = []
         for caption, candidate in zip(captions.tolist(), candidates.tolist(), strict=True):
-            if caption // kept.items_per_part != part:
-                part = caption // kept.items_per_part
-                rows = kept.read(part).astype(np.int64)
-            waiting.append(rows[caption - kept.items(part).start, candidate])
+            if caption // kept.rows_per_shard != shard:
+                shard = caption // kept.rows_per_shard
+                rows = kept.read(shard).astype(np.int64)
+            waiting.append(rows[caption - kept.rows(shard).start, candidate])
             if len(waiting) == _PICTURES_AT_ONCE:
                 yield from self._decoded(np.stack(waiting))
                 waiting = []
@@ -208,38 +195,31 @@ class Draws:
             some = torch.from_numpy(codes[start : start + _PICTURES_AT_ONCE])
             yield from tensor_to_images(tokenizer.decode(some.to(tokenizer.device)))
 
-    def _parts(self, name: str) -> KeptParts:
-        return KeptParts(
-            folder=self.options.out / name,
-            num_items=len(self.asked),
-            items_per_part=max(4, _PICTURES_PER_PART // self.options.candidates),
+    def _array(self, name: str) -> ShardedArray:
+        return ShardedArray(
+            work=self.work,
+            name=name,
+            num_rows=len(self.asked),
+            rows_per_shard=max(4, _PICTURES_PER_SHARD // self.options.candidates),
         )
 
-    def _scored(self, name: str, what: str, scores_of: Callable[[range], np.ndarray]) -> KeptParts:
-        parts = self._parts(f"scores/{name}")
-        self._work_on(parts, what, scores_of)
-        return parts
-
-    def _work_on(
+    def _filled(
         self,
-        parts: KeptParts,
+        name: str,
         what: str,
         rows_of: Callable[[range], np.ndarray],
-        estimated: Callable[[float], None] | None = None,
-    ) -> None:
-        """Make the parts that are this process's and not there yet."""
-        lacking = parts.lacking(self.ranks)
-        num_all = sum(len(parts.items(part)) for part in lacking) * self.options.candidates
-        num_done = 0
-        start = time.monotonic()
+        estimated: Callable[[float], None] = lambda seconds: None,
+    ) -> ShardedArray:
+        """Return an array with the shards of this process, and tell of how many pictures are done."""
+        array, num = self._array(name), self.options.candidates
         with progress_bar(what, "pictures") as move:
-            for part in lacking:
-                items = parts.items(part)
-                parts.write(part, rows_of(items))
-                num_done += len(items) * self.options.candidates
-                if part == lacking[0] and estimated is not None:
-                    estimated((time.monotonic() - start) * (num_all - num_done) / num_done)
-                move(num_done, num_all)
+            array.fill(
+                rows_of,
+                self.ranks,
+                progress=lambda done, num_rows: move(done * num, num_rows * num),
+                estimated=estimated,
+            )
+        return array
 
 
 @contextmanager

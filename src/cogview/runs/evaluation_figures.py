@@ -19,7 +19,7 @@ from cogview.evaluation.inception import load_inception
 from cogview.evaluation.scores import MIN_PICTURES
 from cogview.evaluation.text_to_image import (
     RADII,
-    Seen,
+    SetFeatures,
     candidate_points,
     candidates_curve,
     choose_at_random,
@@ -46,7 +46,7 @@ class SeenReal:
         seconds: that it took.
     """
 
-    seen: Mapping[int, Seen]
+    seen: Mapping[int, SetFeatures]
     problems: list[Problem]
     num_resized: int
     seconds: float
@@ -102,7 +102,7 @@ class Protocol:
         captions: Int64[np.ndarray, "m"],
         candidates: Int64[np.ndarray, "m"],
         radii: Sequence[int],
-    ) -> Mapping[int, Seen]:
+    ) -> Mapping[int, SetFeatures]:
         """Return what is seen in candidates of captions."""
         with progress_bar("seeing drawn", "pictures") as move:
             return see(

@@ -4,7 +4,7 @@ import dataclasses
 from functools import partial
 from pathlib import Path
 
-from cogview.data.loader import TokenBatches, thinned
+from cogview.data.loader import TokenBatches, mask_batches
 from cogview.data.one_text import OneTextShards
 from cogview.data.shards import TokenShards
 from cogview.errors import UsageError
@@ -61,13 +61,13 @@ def train_style(recipe: StyleRecipe, options: StyleOptions) -> TrainingResult | 
         recipe = dataclasses.replace(recipe, adapter=dataclasses.replace(recipe.adapter, token_rows=rows))
     training = recipe.training
     whole = TokenBatches(
-        shards, model.template, training.seed, training.batch_size, recipe.thinning.dropped_texts
+        shards, model.template, training.seed, training.batch_size, recipe.masking.dropped_texts
     )
     return finetune(
         recipe,
         model,
         "style",
-        thinned(whole, training.seed, recipe.thinning),
+        mask_batches(whole, training.seed, recipe.masking),
         options,
         words=shards.words,
         card=finetune_card(
@@ -81,7 +81,7 @@ def train_style(recipe: StyleRecipe, options: StyleOptions) -> TrainingResult | 
         ),
         facts={
             "style": style,
-            **dataclasses.asdict(recipe.thinning),
+            **dataclasses.asdict(recipe.masking),
             "num_pairs": len(shards),
             "tokens": shards.fingerprint,
         },

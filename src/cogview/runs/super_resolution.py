@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cogview.data.loader import thinned
+from cogview.data.loader import mask_batches
 from cogview.data.shards import TokenShards
 from cogview.data.super_resolution import SuperResolutionBatches, SuperResolutionShards
 from cogview.generation.contact_sheet import contact_sheet, save_sheet
@@ -60,7 +60,7 @@ def train_super_resolution(
         recipe.training.batch_size,
         windows=None if largest is None else SuperResolutionShards(low=large, high=largest),
         window_share=recipe.window_share,
-        dropped_texts=recipe.thinning.dropped_texts,
+        dropped_texts=recipe.masking.dropped_texts,
     )
     positions = None
     if recipe.high_positions == "after_low":
@@ -80,7 +80,7 @@ def train_super_resolution(
         recipe,
         model,
         "super-resolution",
-        thinned(batches, recipe.training.seed, recipe.thinning),
+        mask_batches(batches, recipe.training.seed, recipe.masking),
         options,
         positions=positions,
         words=large.words,
@@ -96,7 +96,7 @@ def train_super_resolution(
         ),
         facts={
             "window_share": recipe.window_share,
-            **dataclasses.asdict(recipe.thinning),
+            **dataclasses.asdict(recipe.masking),
             "num_pairs": len(pairs),
             "tokens": large.fingerprint,
             "low_tokens": small.fingerprint,

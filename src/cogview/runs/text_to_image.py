@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from cogview.data.config import ThinningConfig
+from cogview.data.config import MaskingConfig
 from cogview.data.loader import (
     BatchSource,
     MixedCodeBatches,
     TokenBatches,
     TwoPhaseBatches,
     fading,
-    thinned,
+    mask_batches,
 )
 from cogview.data.ranks import Ranks
 from cogview.data.shards import TokenShards
@@ -94,7 +94,7 @@ def train_text_to_image(
     def whole_pictures(tokens: TokenShards, dropped_texts: float = 0.0) -> TokenBatches:
         return TokenBatches(tokens, model.template, seed, recipe.training.batch_size, dropped_texts)
 
-    read = _batches(recipe, whole_pictures(shards, recipe.thinning.dropped_texts))
+    read = _batches(recipe, whole_pictures(shards, recipe.masking.dropped_texts))
     # Of several processes each trains its part of a transformer; the model gets the whole of it to draw and to export.
     alone = Ranks.from_environment(os.environ).num_ranks == 1
     trained = model.transformer if alone else copy.deepcopy(model.transformer)
@@ -119,7 +119,7 @@ def train_text_to_image(
             "start_from": source and sha256_of(source / "model.safetensors"),
             "template": model.template,
             "token_loss": recipe.token_loss,
-            **dataclasses.asdict(recipe.thinning),
+            **dataclasses.asdict(recipe.masking),
             "mixed_codes": recipe.mixed_codes,
             "mixed_codes_at_end": recipe.mixed_codes_at_end,
             "few_codes_first": recipe.few_codes_first,
@@ -160,13 +160,13 @@ def _batches(recipe: TextToImageRecipe, whole: TokenBatches) -> BatchSource:
     last = recipe.mixed_codes if recipe.mixed_codes_at_end is None else recipe.mixed_codes_at_end
     if recipe.mixed_codes or last:
         read = MixedCodeBatches(read, fading(recipe.mixed_codes, last, num_first_steps, num_steps), seed)
-    read = thinned(read, seed, recipe.thinning)
+    read = mask_batches(read, seed, recipe.masking)
     if not num_first_steps:
         return read
     # As many codes a step as of whole pictures: a step then costs much the same.
     num_pictures = recipe.training.batch_size * max(1, whole.template.num_codes_per_image // start.kept_codes)
-    few = ThinningConfig(masked_codes=start.masked_codes, kept_codes=start.kept_codes)
-    first = thinned(whole.of_size(num_pictures), seed, few)
+    few = MaskingConfig(masked_codes=start.masked_codes, kept_codes=start.kept_codes)
+    first = mask_batches(whole.of_size(num_pictures), seed, few)
     return TwoPhaseBatches(first, read, num_first_steps)
 
 
@@ -212,7 +212,7 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
         template=template,
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
-        guidance=GUIDANCE if recipe.thinning.dropped_texts else 1.0,
+        guidance=GUIDANCE if recipe.masking.dropped_texts else 1.0,
         words=shards.words,
         text_case=recipe.text_case,
     )

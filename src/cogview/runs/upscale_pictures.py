@@ -16,15 +16,15 @@ from cogview.generation.options import UpscaleOptions
 from cogview.generation.upscaler import TOP_P
 from cogview.runs.chosen_adapters import take_adapter, weights_of
 from cogview.runs.drawing_options import UpscalePicturesOptions, shared_fields
-from cogview.runs.drawn_pictures import picture_folder, save_picture
+from cogview.runs.picture_codes import PictureCodes, tell_decoded
+from cogview.runs.picture_folder import picture_folder, save_picture
 from cogview.runs.progress_bar import progress_bar
 from cogview.runs.prompts import as_text
-from cogview.runs.told_pictures import ToldPictures, tell_decoded
 
 _PICTURES_AT_ONCE = 16  # which the engine draws together
 
 
-def upscale_pictures(options: UpscalePicturesOptions) -> tuple[list[dict[str, Any]], ToldPictures]:
+def upscale_pictures(options: UpscalePicturesOptions) -> tuple[list[dict[str, Any]], PictureCodes]:
     """Draw pictures again, larger, into a numbered folder.
 
     Args:
@@ -48,7 +48,7 @@ def upscale_pictures(options: UpscalePicturesOptions) -> tuple[list[dict[str, An
     is_decoded = upscaler.is_decoded(factor, name)
     if is_decoded:
         upscaler.refuse_sampling(asked)
-    told = ToldPictures(
+    told = PictureCodes(
         options.pictures, lambda path: upscaler.codes_to_upscale(path, factor, name, options.force)
     )
     if is_decoded:

@@ -7,9 +7,9 @@ from pathlib import Path
 from PIL import Image
 
 from cogview.data.folder_contents import METADATA, FolderContents
-from cogview.data.image_folder import ImageFolder
 from cogview.data.pairs import CaptionedImage
 from cogview.data.records import texts_of
+from cogview.data.sources import open_pairs
 from cogview.errors import CogViewError, UsageError
 from cogview.image.formats import FORMATS, looks_like_picture
 from cogview.plain_json import parse_json
@@ -192,7 +192,7 @@ def _pictures_by_text(system: System, by_name: dict[str, list[Path]]) -> dict[st
     """Return the pictures of a folder by the texts that they were drawn for."""
     pictures: dict[str, list[Path]] = {}
     if (system.folder / METADATA).is_file():
-        for entry in ImageFolder(system.folder):
+        for entry in open_pairs(system.folder):
             if isinstance(entry, CaptionedImage) and isinstance(entry.source, Path):
                 for text in dict.fromkeys(" ".join(text.split()) for text in entry.texts):
                     pictures.setdefault(text, []).append(entry.source)

@@ -30,7 +30,7 @@ _BETTER = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Shown:
+class ReportImages:
     """What is seen in a report beside its figures.
 
     Args:
@@ -44,7 +44,7 @@ class Shown:
     losses: Any = None
 
 
-def report_page(report: Mapping[str, Any], shown: Shown) -> str:
+def report_page(report: Mapping[str, Any], shown: ReportImages) -> str:
     """Return the report as one page of HTML.
 
     Args:

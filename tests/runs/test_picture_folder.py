@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cogview.runs.drawn_pictures import JOURNAL, picture_folder
+from cogview.runs.picture_folder import JOURNAL, picture_folder
 
 
 def test_two_processes_never_fill_one_folder(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def tell_decoded(pipeline: Pipeline) -> None:
     print(f"cogview: enlarged by the image tokenizer's decoder{other}", file=sys.stderr)
 
 
-class ToldPictures:
+class PictureCodes:
     """The codes of pictures by their paths; what cannot be read is warned of, one line each.
 
     Contact sheets of ours, which `out/001/*.png` names too, are passed over and told in one line on stderr.
