@@ -163,7 +163,7 @@ def test_pictures_are_enlarged_by_the_decoder_unless_an_upscaler_is_named(pictur
         assert image.size == (32, 32)
     assert main([*words, "--top-p", "0.5"]) == 2
     assert "top-p is for an upscaler" in capsys.readouterr().err
-    with pytest.raises(cogview.UsageError, match="temperature is for an upscaler"):
+    with pytest.raises(cogview.UsageError, match="temperature is for super-resolution"):
         pipe.upscale(plain.codes, "a red cat", temperature=0.5)
     assert main([words[0], words[1], written["path"], *words[3:]]) == 2
     assert "has 32 pixels a side, and would be drawn again with 32" in capsys.readouterr().err

@@ -121,7 +121,7 @@ def test_a_long_list_is_cut_and_a_cut_vocabulary_said_to_be_so(told: PretrainedM
     words = [f"word{number}" for number in range(15)]
     cut = dataclasses.replace(told, words=KnownWords(counts={"a": 1}, num_left_out=1))
     with pytest.raises(UsageError, match=r"hardly ever, or never, seen: word0, .*, word11 and 3 more;"):
-        Pipeline(cut).model.reading([" ".join(words)], strict=True)
+        Pipeline(cut).model.known_spellings([" ".join(words)], strict=True)
 
 
 def test_the_words_of_an_adapter_count_and_one_that_tells_none_is_not_doubted(

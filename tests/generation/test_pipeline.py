@@ -13,10 +13,10 @@ from PIL import Image
 
 import cogview
 from cogview.errors import CogViewError, UsageError
-from cogview.generation.decoded import PictureDecoder
+from cogview.generation.devices import resolve_device, resolve_dtype
 from cogview.generation.options import CodeOptions
+from cogview.generation.picture_decoder import PictureDecoder
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.placement import resolve_device, resolve_dtype
 from tiny import tiny_model, tiny_pipeline_folder
 
 

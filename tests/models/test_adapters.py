@@ -263,7 +263,7 @@ def test_an_adapter_is_drawn_with_at_any_strength(model: PretrainedModel, tmp_pa
 
 def test_a_strength_without_an_adapter_is_refused(model: PretrainedModel, tmp_path: Path) -> None:
     pipe = Pipeline(fresh(model))
-    with pytest.raises(UsageError, match="no adapter is drawn with"):
+    with pytest.raises(UsageError, match="there is no adapter"):
         pipe.generate("a cat", adapter_strength=0.5)
     whole = dataclasses.replace(style(model), transformer=model.transformer)
     save_task_model(whole, tmp_path / "whole", model)

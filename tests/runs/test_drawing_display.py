@@ -15,7 +15,7 @@ from PIL import Image
 
 from cogview.cli.main import main
 from cogview.generation.contact_sheet import is_contact_sheet
-from cogview.generation.decoded import PictureDecoder
+from cogview.generation.picture_decoder import PictureDecoder
 from cogview.generation.previews import GREY, PreviewOptions
 from cogview.runs import drawing_display
 from tiny import tiny_pipeline_folder

@@ -19,10 +19,10 @@ from cogview.errors import CogViewError
 from cogview.evaluation.caption_set import AskedPicture, fingerprint_of
 from cogview.evaluation.clip import FitScorer
 from cogview.evaluation.kept_parts import KeptParts, begin_or_go_on
+from cogview.generation.devices import device_of_rank
 from cogview.generation.loading import load
 from cogview.generation.options import CodeOptions
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.placement import device_of_rank
 from cogview.image.pixels import tensor_to_images
 from cogview.models.weights import fingerprint_of_transformer
 from cogview.runs.chosen_adapters import take_adapter

@@ -1,4 +1,4 @@
-"""The engines that one task works with, read as one: each request has a listener that is told what comes of it."""
+"""Dispatch engine events to the listeners of their requests, across several engines."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -7,38 +7,38 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 from cogview.decoding.engine import Engine, Runner, Session
 from cogview.decoding.request import Drawn, Failed, Progressed, Request
 
-Told = TypeVar("Told")
+Output = TypeVar("Output")
 
-Listener = Callable[[Progressed | Drawn], Iterator[Told]]
-"""Is told of new tokens of a request, and at last of its result; what it yields is told further."""
+Listener = Callable[[Progressed | Drawn], Iterator[Output]]
+"""Called with each progress event of a request and with its result; `step` yields what it yields."""
 
-OnFailure = Callable[[Exception], Iterator[Told]]
-"""Is told why a request could not be carried out; what it yields is told further."""
+OnFailure = Callable[[Exception], Iterator[Output]]
+"""Called with the error of a failed request; `step` yields what it yields."""
 
 Ticket: TypeAlias = tuple[Engine, int]
-"""A request that was taken, by which it can be stopped."""
+"""Handle of a submitted request."""
 
 
 @runtime_checkable
-class TakesRequests(Protocol[Told]):
-    """Where requests can be left."""
+class RequestSink(Protocol[Output]):
+    """Accepts requests."""
 
-    def add(self, runner: Runner, request: Request, listener: Listener[Told]) -> object:
-        """Take a request, and tell a listener what comes of it."""
+    def add(self, runner: Runner, request: Request, listener: Listener[Output]) -> object:
+        """Submit a request, and call a listener with its events."""
 
 
-class Sessions(Generic[Told]):
-    """A session with each engine that is needed: adapters share the model's, other transformers have their own.
+class RequestDispatcher(Generic[Output]):
+    """One session per engine in use: adapters share the model's engine, other transformers have their own.
 
-    When the block ends, however it ends, all that is left is stopped.
+    Leaving the block stops all requests.
     """
 
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._sessions: dict[Engine, Session] = {}
-        self._listeners: dict[Ticket, tuple[Listener[Told], OnFailure[Told]]] = {}
+        self._listeners: dict[Ticket, tuple[Listener[Output], OnFailure[Output]]] = {}
 
-    def __enter__(self) -> "Sessions[Told]":
+    def __enter__(self) -> "RequestDispatcher[Output]":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -46,23 +46,23 @@ class Sessions(Generic[Told]):
 
     @property
     def num_pending(self) -> int:
-        """Return how many requests are waiting or being worked on."""
+        """Number of requests that wait or run."""
         return len(self._listeners)
 
     def add(
         self,
         runner: Runner,
         request: Request,
-        listener: Listener[Told],
-        on_failure: OnFailure[Told] | None = None,
+        listener: Listener[Output],
+        on_failure: OnFailure[Output] | None = None,
     ) -> Ticket:
-        """Take a request, also while `step` is read.
+        """Submit a request; allowed while `step` is iterated.
 
         Args:
-            runner: carries it out.
-            request: itself.
-            listener: is told what comes of it.
-            on_failure: is told if nothing does; by default `step` raises it.
+            runner: runs the request.
+            request: to run.
+            listener: called with the request's events.
+            on_failure: called if the request fails; by default `step` raises the error.
         """
         engine = runner.engine
         if engine not in self._sessions:
@@ -72,29 +72,29 @@ class Sessions(Generic[Told]):
         return ticket
 
     def abort(self, ticket: Ticket) -> None:
-        """Stop working on a request, and tell nobody more of it; one that is done is left alone."""
+        """Stop a request without another event; do nothing if it is done."""
         engine, number = ticket
         if self._listeners.pop(ticket, None) is not None:
             self._sessions[engine].abort(number)
 
     def set_urgent(self, ticket: Ticket, is_urgent: bool) -> None:
-        """Let a request be worked on before others, or no longer; one that is done is left alone."""
+        """Give a request priority over others, or take it back; do nothing if it is done."""
         engine, number = ticket
         if ticket in self._listeners:
             engine.set_urgent(number, is_urgent)
 
-    def step(self) -> Iterator[Told]:
-        """Run a pass of each engine that has work, and yield what the listeners make of it.
+    def step(self) -> Iterator[Output]:
+        """Run a pass of each engine that has work, and yield what the listeners yield.
 
         Raises:
-            CogViewError: a request failed, and nobody is to be told.
+            CogViewError: a request without `on_failure` failed.
         """
         for engine, session in list(self._sessions.items()):
             if not session.num_pending:
                 continue
             for event in session.told():
                 ticket = engine, event.number
-                if ticket not in self._listeners:  # stopped in the meantime
+                if ticket not in self._listeners:  # aborted meanwhile
                     continue
                 listener, on_failure = self._listeners[ticket]
                 if not isinstance(event, Progressed):
