@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cogview.decoding.request import Drawn, Progressed
+from cogview.decoding.request import Progressed, SequenceResult
 from cogview.errors import CogViewError
 from cogview.generation.job_scheduler import JobDone, JobEvent, JobFailed, JobScheduler, PictureJob
 from cogview.generation.options import PictureOptions
@@ -135,7 +135,7 @@ def test_one_that_fails_leaves_the_others_alone(
     assert isinstance(bad.task.ranking, CaptionRanking)
     really = CaptionRanking.loss
 
-    def loss(self: CaptionRanking, scored: Drawn, seed: int) -> float:
+    def loss(self: CaptionRanking, scored: SequenceResult, seed: int) -> float:
         if self is bad.task.ranking:
             raise CogViewError("no loss")
         return really(self, scored, seed)

@@ -95,7 +95,7 @@ def test_pictures_of_one_colour_are_told_with_what_helps(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pipe.generate(["a cat", "two dogs"], 2)  # they show something
-    monkeypatch.setattr(PictureDecoder, "_decoded", lambda *_: Image.new("RGB", (16, 16), "white"))
+    monkeypatch.setattr(PictureDecoder, "_decode_one", lambda *_: Image.new("RGB", (16, 16), "white"))
     with pytest.warns(UserWarning, match=f"'a cat' is of one colour: .*{cure}") as told:
         pipe.generate("a cat", 2, top_p=top_p)
     assert len(told) == 1

@@ -182,7 +182,7 @@ def test_a_preview_that_cannot_be_written_is_told(
 def test_pictures_of_one_colour_are_told(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(PictureDecoder, "_decoded", lambda *_: Image.new("RGB", (16, 16), "white"))
+    monkeypatch.setattr(PictureDecoder, "_decode_one", lambda *_: Image.new("RGB", (16, 16), "white"))
     told: list[str] = []
     monkeypatch.setattr(warnings, "warn", lambda message, **_: told.append(message))
     assert main(words(model)) == 0

@@ -1,8 +1,7 @@
-"""Products with weights of 8 bits: each input row is rounded to 8 bits too, by a step of its own.
+"""Products with int8 weights; each input row is quantized to int8 with a scale of its own.
 
-A product is then a sum of products of whole numbers, which is the same in any order: a row has the same bits in any
-company, with any number of threads and by any kernel. Processors that multiply bytes (VNNI) take about a quarter of the
-time that fp32 takes, and the weights a quarter of its memory.
+Sums of integer products are exact in any order, so a row has the same bits in any batch, with any number of threads and
+any kernel. Processors with VNNI take about a quarter of fp32's time, and the weights a quarter of its memory.
 """
 
 from functools import cache
@@ -15,13 +14,13 @@ from cogview.decoding.linear import DecodingLinear, gelu_of, in_blocks
 from cogview.transformer.quantized import LARGEST, QuantizedRows
 
 _EXACT_COLUMNS = 2**24 // LARGEST**2
-"""So many products of two such numbers have a sum that fp32 holds exactly."""
+"""Products of two such numbers whose sum fp32 holds exactly."""
 
 _CHUNK = 2**20
 
 
 def int8_product(rows: QuantizedRows, bias: Float[Tensor, "o"] | None = None) -> DecodingLinear:
-    """Return the product with quantized weights, whose result is fp32.
+    """Return the product with quantized weights; the result is fp32.
 
     Args:
         rows: the weight.
@@ -47,7 +46,7 @@ def int8_product(rows: QuantizedRows, bias: Float[Tensor, "o"] | None = None) ->
 
 @cache
 def has_int8_kernel() -> bool:
-    """Return whether PyTorch multiplies bytes here without an error, the largest ones among them.
+    """Return whether PyTorch's int8 product works here, also for the largest values.
 
     Processors without VNNI add pairs of products in 16 bits, where the largest overflow.
     """
@@ -62,7 +61,7 @@ def has_int8_kernel() -> bool:
 
 
 def plain_sums(x: Int8[Tensor, "n i"], weight: Int8[Tensor, "i o"]) -> Int32[Tensor, "n o"]:
-    """Return x weight by products in fp32, a part of the weight at a time, each so narrow that its sums are exact."""
+    """Return x weight by fp32 products of parts so narrow that their sums are exact."""
     sums = torch.zeros(x.shape[0], weight.shape[1], dtype=torch.int32)
     num_outputs = max(1, _CHUNK // _EXACT_COLUMNS)
     for first in range(0, x.shape[1], _EXACT_COLUMNS):

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from cogview.decoding.engine import Runner
-from cogview.decoding.request import Context, Drawn, Request
+from cogview.decoding.request import Context, Request, SequenceResult
 from cogview.errors import UsageError
 from cogview.sequence.captioning import CaptionTemplate
 from cogview.sequence.template import Codes, Pieces
@@ -44,7 +44,9 @@ def caption_losses(
     results = runner.engine.run(
         [loss_request(runner, template, pair, counts_end=counts_end) for pair in pairs]
     )
-    nats = [result.nats for result in results if isinstance(result, Drawn) and result.nats is not None]
+    nats = [
+        result.nats for result in results if isinstance(result, SequenceResult) and result.nats is not None
+    ]
     return np.array([each.mean() for each in nats], dtype=np.float64)
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float64
 
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
-from cogview.decoding.request import BeamRequest, Context, Drawn, Request, WrittenText
+from cogview.decoding.request import BeamRequest, Context, Request, SequenceResult, WrittenText
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.caption_loss import caption_losses
 from cogview.numbers import whole_number
@@ -88,7 +88,7 @@ class CaptionModel:
                 for seed in seeds
             ]
         )
-        texts = iter([_written(result) for result in results if isinstance(result, Drawn)])
+        texts = iter([_written(result) for result in results if isinstance(result, SequenceResult)])
         return [[next(texts) for _ in seeds] for _ in pictures]
 
     def beam_search(
@@ -154,7 +154,7 @@ class CaptionModel:
         )
 
 
-def _written(drawn: Drawn) -> WrittenText:
+def _written(drawn: SequenceResult) -> WrittenText:
     """Convert sampled tokens, the last of which is the end token, to a text."""
     assert drawn.nats is not None, "texts are scored"
     return WrittenText(

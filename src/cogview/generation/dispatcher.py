@@ -5,11 +5,11 @@ from contextlib import ExitStack
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from cogview.decoding.engine import Engine, Runner, Session
-from cogview.decoding.request import Drawn, Failed, Progressed, Request
+from cogview.decoding.request import Failed, Progressed, Request, SequenceResult
 
 Output = TypeVar("Output")
 
-Listener = Callable[[Progressed | Drawn], Iterator[Output]]
+Listener = Callable[[Progressed | SequenceResult], Iterator[Output]]
 """Called with each progress event of a request and with its result; `step` yields what it yields."""
 
 OnFailure = Callable[[Exception], Iterator[Output]]
@@ -92,7 +92,7 @@ class RequestDispatcher(Generic[Output]):
         for engine, session in list(self._sessions.items()):
             if not session.num_pending:
                 continue
-            for event in session.told():
+            for event in session.poll():
                 ticket = engine, event.number
                 if ticket not in self._listeners:  # aborted meanwhile
                     continue
@@ -104,7 +104,7 @@ class RequestDispatcher(Generic[Output]):
                 elif isinstance(event, Progressed):
                     yield from listener(event)
                 else:
-                    assert isinstance(event.result, Drawn), "nothing is searched"
+                    assert isinstance(event.result, SequenceResult), "nothing is searched"
                     yield from listener(event.result)
 
 

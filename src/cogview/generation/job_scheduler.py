@@ -7,7 +7,7 @@ from typing import TypeAlias
 import torch
 
 from cogview.decoding.engine import Runner
-from cogview.decoding.request import Drawn, Progressed, Request
+from cogview.decoding.request import Progressed, Request, SequenceResult
 from cogview.generation.dispatcher import Listener, RequestDispatcher, Ticket
 from cogview.generation.fair_queue import Client, FairQueue
 from cogview.generation.picture_events import GeneratedImage, PictureDone, PictureEvent, PicturePreview
@@ -282,9 +282,9 @@ class _QueuedRequest:
     listener: Listener[PictureEvent]
     ticket: Ticket | None = None
 
-    def on_event(self, event: Progressed | Drawn) -> "Iterator[_PromptEvent]":
+    def on_event(self, event: Progressed | SequenceResult) -> "Iterator[_PromptEvent]":
         prompt = self.job.job.prompt
-        if isinstance(event, Drawn):
+        if isinstance(event, SequenceResult):
             self._end()
         try:
             for picture_event in self.listener(event):

@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor, nn
 
-from cogview.decoding.threads import side_by_side, threads
+from cogview.decoding.threads import run_concurrently, threads
 from cogview.image.pixels import tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
 
@@ -68,9 +68,9 @@ class PictureDecoder:
                 self._is_small[key] = False
             else:
                 self._is_small[key] = True
-                return chain([first], side_by_side(decodings[1:]))
+                return chain([first], run_concurrently(decodings[1:]))
         if decodings and self._is_small[key]:
-            return side_by_side(decodings)
+            return run_concurrently(decodings)
         return (decode() for decode in decodings)
 
     def _decode_one(self, codes: Int64[Tensor, "r s"], size_pixels: int | None) -> Image.Image:

@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from cogview.decoding.request import Drawn, Progressed
+from cogview.decoding.request import Progressed, SequenceResult
 from cogview.generation.dispatcher import RequestSink
 from cogview.generation.drawer import CodeTask
 from cogview.generation.picture_events import CodesDrawn, GeneratedImage, PictureEvent
@@ -74,7 +74,7 @@ class PromptWorkflow:
             self._add_candidate(number, self._task.codes, seed, pieces)
 
     def _add_candidate(self, number: int, codes: CodeTask, seed: int, pieces: Pieces) -> None:
-        def on_event(event: Progressed | Drawn) -> Iterator[PictureEvent]:
+        def on_event(event: Progressed | SequenceResult) -> Iterator[PictureEvent]:
             if isinstance(event, Progressed):
                 if self._previews is not None:
                     self._previews.take((self._prompt, seed), event.first, event.tokens)
@@ -93,8 +93,8 @@ class PromptWorkflow:
         self._requests.add(codes.runner, codes.request(pieces, seed), on_event)
 
     def _add_score(self, number: int, ranking: Ranking, codes: Int64[np.ndarray, "n"]) -> None:
-        def on_event(event: Progressed | Drawn) -> Iterator[PictureEvent]:
-            if isinstance(event, Drawn):
+        def on_event(event: Progressed | SequenceResult) -> Iterator[PictureEvent]:
+            if isinstance(event, SequenceResult):
                 self._losses[number] = ranking.loss(event, self._prompt.seeds[number])
                 self._rank()
             return iter(())
@@ -127,8 +127,8 @@ class PromptWorkflow:
             for window, request in picture.new_requests():
                 self._requests.add(runner, request, listener(window))
 
-        def listener(window: StageWindow) -> Callable[[Progressed | Drawn], Iterator[PictureEvent]]:
-            def on_event(event: Progressed | Drawn) -> Iterator[PictureEvent]:
+        def listener(window: StageWindow) -> Callable[[Progressed | SequenceResult], Iterator[PictureEvent]]:
+            def on_event(event: Progressed | SequenceResult) -> Iterator[PictureEvent]:
                 if isinstance(event, Progressed):
                     yield self._codes_drawn(number, len(event.tokens))
                     return

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from cogview.decoding.engine import Runner
-from cogview.decoding.request import Drawn, Request
+from cogview.decoding.request import Request, SequenceResult
 from cogview.errors import UsageError
 from cogview.generation.caption_loss import loss_request
 from cogview.generation.caption_model import CaptionModel
@@ -121,7 +121,7 @@ class CaptionRanking:
         """Return the request that scores a text after a picture."""
         return loss_request(self.runner, self._template, (pieces, codes))
 
-    def loss(self, scored: Drawn, seed: int) -> float:
+    def loss(self, scored: SequenceResult, seed: int) -> float:
         """Return CapLoss."""
         return float(_nats(scored).mean())
 
@@ -150,7 +150,7 @@ class FitRanking:
             is_scored=True,
         )
 
-    def loss(self, scored: Drawn, seed: int) -> float:
+    def loss(self, scored: SequenceResult, seed: int) -> float:
         """Return the mean over the given codes after the first drawn one."""
         return fit_loss(_nats(scored), self._mask.of(seed))
 
@@ -159,7 +159,7 @@ Ranking = CaptionRanking | FitRanking
 """How candidates are ranked: a request that scores one, and the loss from its result."""
 
 
-def _nats(scored: Drawn) -> Float64[np.ndarray, "n"]:
+def _nats(scored: SequenceResult) -> Float64[np.ndarray, "n"]:
     assert scored.nats is not None, "it was asked to be scored"
     return scored.nats
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
-from cogview.decoding.request import Context, Drawn, Finished, Progressed, Request
+from cogview.decoding.request import Context, Finished, Progressed, Request, SequenceResult
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.text_to_image import Progress
 from cogview.generation.windows import PlannedWindow, plan_windows
@@ -130,7 +130,7 @@ class SuperResolution:
                     if progress is not None:
                         progress(num_done, num_all)
                 elif isinstance(event, Finished):
-                    assert isinstance(event.result, Drawn), "windows are drawn"
+                    assert isinstance(event.result, SequenceResult), "windows are drawn"
                     picture, part = window_of.pop(event.number)
                     picture.take(part, event.result.tokens)
                     add(picture)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
-from cogview.decoding.request import Context, Drawn, Finished, Progressed, Request
+from cogview.decoding.request import Context, Finished, Progressed, Request, SequenceResult
 from cogview.errors import UsageError
 from cogview.sequence.template import Pieces, TextToImageTemplate
 
@@ -79,7 +79,7 @@ def draw(
             if isinstance(event, Progressed):
                 num_done += len(event.tokens)
             elif isinstance(event, Finished):
-                assert isinstance(event.result, Drawn), "pictures are drawn"
+                assert isinstance(event.result, SequenceResult), "pictures are drawn"
                 codes[row_of[event.number]] = torch.from_numpy(event.result.tokens)
             if progress is not None:
                 progress(num_done, codes.numel())
