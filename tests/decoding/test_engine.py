@@ -278,7 +278,7 @@ def test_impossible_requests_are_refused(transformer: Transformer) -> None:
     runner = Runner.of(transformer)
     with pytest.raises(UsageError, match="seeds must not be negative, got -1"):
         picture_request(runner, TEMPLATE, [1], -1, SAMPLING)
-    with pytest.raises(UsageError, match="a request of 16 tokens has 5 of something else"):
+    with pytest.raises(UsageError, match="a request of 16 tokens has 5"):
         picture_request(runner, TEMPLATE, [1], 0, SAMPLING, given=np.zeros(5, dtype=np.int64))
     with pytest.raises(UsageError, match="max_batch"):
         Runner.of(transformer, max_batch=0)

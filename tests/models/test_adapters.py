@@ -147,7 +147,7 @@ def test_an_adapter_of_another_base_is_refused(model: PretrainedModel, tmp_path:
     with pytest.raises(
         CogViewError, match=r"trained beside other weights \(\w{16}\) than those of this model"
     ):
-        Pipeline(dataclasses.replace(model, held=other, adapters={})).add_adapter(
+        Pipeline(dataclasses.replace(model, source=other, adapters={})).add_adapter(
             tmp_path / "wiggly", "wiggly"
         )
 
@@ -159,10 +159,10 @@ def test_a_whole_transformer_can_take_the_place_of_an_adapter(model: PretrainedM
     pipe = Pipeline(fresh(model))
     pipe.add_adapter(tmp_path / "whole", "whole")
     assert torch.equal(logits(pipe.adapters["whole"].transformer), logits(whole))
-    expected = Pipeline(dataclasses.replace(model, held=whole)).generate_codes("a cat", seed=1)
+    expected = Pipeline(dataclasses.replace(model, source=whole)).generate_codes("a cat", seed=1)
     assert torch.equal(pipe.generate_codes("a cat", seed=1, adapter="whole"), expected)
     # So can the folder of another model.
-    save_pretrained(dataclasses.replace(fresh(model), held=whole), tmp_path / "model")
+    save_pretrained(dataclasses.replace(fresh(model), source=whole), tmp_path / "model")
     pipe.add_adapter(tmp_path / "model", "other-model")
     assert torch.equal(pipe.generate_codes("a cat", seed=1, adapter="other-model"), expected)
     pipe.save_pretrained(tmp_path / "both")

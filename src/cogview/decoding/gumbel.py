@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt32
 from torch import Tensor
 
 from cogview.decoding.config import SamplingConfig
-from cogview.transformer.three_region import mixed_bits
+from cogview.transformer.three_region import hash_bits
 
 _BITS_32 = (1 << 32) - 1
 
@@ -57,14 +57,14 @@ def gumbel_numbers(
     if tokens.device.type == "cpu":
         hashed = _hashed_on_cpu(tokens.numpy(), first.numpy(), second.numpy())
         return torch.from_numpy(-np.log(-np.log((hashed + 0.5) / (1 << 32))))
-    bits = mixed_bits(mixed_bits((tokens * 0x9E3779B1 + first) & _BITS_32) ^ second)
+    bits = hash_bits(hash_bits((tokens * 0x9E3779B1 + first) & _BITS_32) ^ second)
     return -torch.log(-torch.log((bits.double() + 0.5) / (1 << 32)))
 
 
 def _hashed_on_cpu(
     tokens: Int64[np.ndarray, "..."], first: Int64[np.ndarray, "..."], second: Int64[np.ndarray, "..."]
 ) -> UInt32[np.ndarray, "..."]:
-    """Compute `mixed_bits` with 32-bit integers, several times faster with vector instructions."""
+    """Compute `hash_bits` with 32-bit integers, several times faster with vector instructions."""
     x = tokens.astype(np.uint32) * np.uint32(0x9E3779B1) + first.astype(np.uint32)
     for after in (second, None):
         x ^= x >> np.uint32(16)

@@ -1,4 +1,4 @@
-"""Products with int8 weights; each input row is quantized to int8 with a scale of its own.
+"""Products with int8 weights; each input row is quantized to int8 with a scale of its input_scales.
 
 Sums of integer products are exact in any order, so a row has the same bits in any batch, with any number of threads and
 any kernel. Processors with VNNI take about a quarter of fp32's time, and the weights a quarter of its memory.
@@ -26,17 +26,19 @@ def int8_product(rows: QuantizedRows, bias: Float[Tensor, "o"] | None = None) ->
         rows: the weight.
         bias: none if None.
     """
-    numbers, steps = rows.numbers, rows.steps[None]
+    values, scales = rows.values, rows.scales[None]
     bias = None if bias is None else bias.detach().float()
     sums_of = torch._int_mm if has_int8_kernel() else plain_sums
 
     def product(x: Tensor, gelu: bool = False) -> Tensor:
         if not len(x):
-            return x.new_empty(0, len(numbers), dtype=torch.float32)
+            return x.new_empty(0, len(values), dtype=torch.float32)
         x = x.float()
-        own = (x.abs().amax(dim=1, keepdim=True) / LARGEST).clamp_(min=torch.finfo(torch.float32).tiny)
-        sums = sums_of((x / own).round_().to(torch.int8), numbers.t())
-        result = sums.float().mul_(own).mul_(steps)
+        input_scales = (x.abs().amax(dim=1, keepdim=True) / LARGEST).clamp_(
+            min=torch.finfo(torch.float32).tiny
+        )
+        sums = sums_of((x / input_scales).round_().to(torch.int8), values.t())
+        result = sums.float().mul_(input_scales).mul_(scales)
         if bias is not None:
             result += bias
         return gelu_of(result) if gelu else result

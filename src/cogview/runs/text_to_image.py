@@ -208,7 +208,7 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
     if recipe.initialisation.positions == "rows_and_columns":
         start_positions(transformer, template.code_positions(0), template.grid_rows, template.grid_columns)
     return PretrainedModel(
-        held=transformer,
+        source=transformer,
         template=template,
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
