@@ -111,9 +111,9 @@ def test_unknown_words_are_told_in_one_line_or_refused(told: PretrainedModel) ->
         drawn = pipe.generate(["a Sun", "a zebra"], num_candidates=1)
     assert len(caught) == 1
     assert len(drawn) == 2
-    with pytest.raises(UsageError, match=r"never seen: zebra; say it .*: 'cogview words' lists"):
+    with pytest.raises(UsageError, match=r"never seen: zebra; use words .*: 'cogview words' lists"):
         pipe.generate("a zebra", strict=True)
-    with pytest.raises(UsageError, match="never seen: zebra; say it"):
+    with pytest.raises(UsageError, match="never seen: zebra; use words"):
         pipe.generate_codes("a zebra", strict=True)
 
 

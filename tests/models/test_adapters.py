@@ -109,7 +109,7 @@ def test_adapters_are_not_lost_by_replacing_their_model(model: PretrainedModel, 
     pipe.add_adapter(tmp_path / "wiggly", "wiggly")
     pipe.save_pretrained(tmp_path / "model")
     pipe.save_pretrained(tmp_path / "model")
-    with pytest.raises(CogViewError, match=r"holds adapters that this model does not have \(wiggly\)"):
+    with pytest.raises(CogViewError, match=r"has adapters that this model lacks \(wiggly\)"):
         save_pretrained(fresh(model), tmp_path / "model")
 
 
@@ -145,7 +145,7 @@ def test_an_adapter_of_another_base_is_refused(model: PretrainedModel, tmp_path:
     save_task_model(style(model), tmp_path / "wiggly", model)
     other = Transformer(model.transformer.config)
     with pytest.raises(
-        CogViewError, match=r"trained beside other weights \(\w{16}\) than those of this model"
+        CogViewError, match=r"trained with other weights \(\w{16}\) than those of this model"
     ):
         Pipeline(dataclasses.replace(model, source=other, adapters={})).add_adapter(
             tmp_path / "wiggly", "wiggly"
@@ -174,12 +174,12 @@ def test_a_whole_transformer_can_take_the_place_of_an_adapter(model: PretrainedM
     [
         ({"format": "other"}, "is not an adapter of this project"),
         ({"version": 2}, "has version 2 and this cogview reads version 1"),
-        ({"task": "juggling"}, "for a task 'juggling' that this cogview does not know"),
+        ({"task": "juggling"}, "for an unknown task 'juggling'"),
         ({"template": 3}, "no valid sections 'template' and 'licence'"),
         ({"template": {"grid_rows": 4}}, "The template for style is not valid"),
         ({"adapter": {"rank": 0}}, "no valid section 'adapter'"),
         ({"adapter": {"rank": 2}}, "are not those of its config"),
-        ({"base": None}, "trained beside other weights"),
+        ({"base": None}, "trained with other weights"),
     ],
     ids=str,
 )

@@ -52,7 +52,7 @@ class InpaintingMask:
         elif (share := _share(mask)) is not None:
             if not 0 < share <= 1:
                 raise UsageError(
-                    f"a mask that is a share of the codes must be over 0 and at most 1, got {share:g}"
+                    f"a mask that is a share of the codes must lie over 0 and be at most 1, got {share:g}"
                 )
             self._share = share
         else:
