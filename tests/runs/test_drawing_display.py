@@ -187,7 +187,7 @@ def test_pictures_of_one_colour_are_told(
     monkeypatch.setattr(warnings, "warn", lambda message, **_: told.append(message))
     assert main(words(model)) == 0
     assert len(told) == 1
-    assert told[0].startswith("all that was drawn for 'a red cat' is of one colour: if that is not asked for")
+    assert told[0].startswith("all pictures of 'a red cat' are of one colour")
     assert told[0].endswith("; there are 2 such texts")
 
 

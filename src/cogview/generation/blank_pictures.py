@@ -41,6 +41,6 @@ def warn_of_blank_pictures(texts: Sequence[str], top_p: float) -> None:
             f"draw with top-p 1 (--top-p 1), not {top_p:g}, or train longer" if top_p < 1 else "train longer"
         )
         warnings.warn(
-            f"all that was drawn for {texts[0]!r} is of one colour: if that is not asked for, {cure}{more}",
+            f"all pictures of {texts[0]!r} are of one colour: unless that is wanted, {cure}{more}",
             stacklevel=3,
         )
