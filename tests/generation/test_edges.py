@@ -151,7 +151,10 @@ def test_edges_work_or_are_refused_in_one_line(answers: dict[str, bool | str]) -
         ("!temperature 'hot'", "temperature must be a number, got 'hot'"),
         ("!top_k 2.5", "top_k must be a whole number, got 2.5"),
         ("!no texts", "no text given; give at least one"),
-        ("!two grids in one tensor", "pictures of 8 and of 16 codes cannot be one tensor: draw them separately"),
+        (
+            "!two grids in one tensor",
+            "pictures of 8 and of 16 codes cannot be one tensor: draw them separately",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(answers: dict[str, bool | str], edge: str, problem: str) -> None:

@@ -144,9 +144,7 @@ def test_saved_in_another_precision_the_adapters_go_with_what_is_written(
 def test_an_adapter_of_another_base_is_refused(model: PretrainedModel, tmp_path: Path) -> None:
     save_task_model(style(model), tmp_path / "wiggly", model)
     other = Transformer(model.transformer.config)
-    with pytest.raises(
-        CogViewError, match=r"trained with other weights \(\w{16}\) than those of this model"
-    ):
+    with pytest.raises(CogViewError, match=r"trained with other weights \(\w{16}\) than those of this model"):
         Pipeline(dataclasses.replace(model, source=other, adapters={})).add_adapter(
             tmp_path / "wiggly", "wiggly"
         )

@@ -54,9 +54,7 @@ class CaptionTemplate:
 
     def __post_init__(self) -> None:
         if self.positions not in get_args(CaptionPositions):
-            raise UsageError(
-                f"positions must be from_zero or as_drawn, got {self.positions!r}."
-            )
+            raise UsageError(f"positions must be from_zero or as_drawn, got {self.positions!r}.")
         _ = self._text_to_image  # validates the fields
 
     @classmethod
