@@ -170,7 +170,7 @@ def test_pictures_are_enlarged_by_the_decoder_unless_an_upscaler_is_named(pictur
     wide = torch.cat([plain.codes, plain.codes], dim=1)
     [larger] = pipe.upscale(wide, "two red cats")
     assert larger.image.size == (64, 32)
-    with pytest.raises(cogview.UsageError, match="codes of unlike grids"):
+    with pytest.raises(cogview.UsageError, match="different grids"):
         pipe.upscale([wide, plain.codes], "red cats")
     none = pipe.image_tokenizer.decode(plain.codes[None][:0], 32)
     assert none.shape == (0, 3, 32, 32)

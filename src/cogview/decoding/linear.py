@@ -3,8 +3,8 @@
 On CPU the weights are reordered once into the layout that the kernels read fastest: oneDNN's for fp32 and bf16,
 FBGEMM's for fp16, which stays fp16 in memory and is computed with in fp32. PyTorch's own choice for fp32, MKL, is much
 slower on AMD processors, and where oneDNN is used it reorders the weights anew for every product. The operators
-that do it are not part of PyTorch's documented interface, so whether they exist and work is found by trial, and
-plain products take over where they don't.
+that do it are not part of PyTorch's documented interface. So whether they exist and work is found by trial; if not,
+products are plain.
 """
 
 from functools import cache

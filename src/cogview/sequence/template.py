@@ -162,8 +162,8 @@ class TextToImageTemplate:
     """`[ROI1] text [SIZE] [BOI1] codes [EOI1]`: the sequence of pretraining and of text-to-image generation.
 
     Differs from the paper: with `image_positions="fixed"` the size token's position is always
-    `1 + max_text_pieces`, so that a code's position does not depend on the text's length, which a small model would
-    have to learn to subtract. "after_text" is the paper's.
+    `1 + max_text_pieces`, so that a code's position does not depend on the text's length. A small model need not
+    learn to subtract that. "after_text" is the paper's.
 
     Args:
         vocabulary: ids of codes, pieces and separators.

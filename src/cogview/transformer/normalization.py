@@ -15,8 +15,8 @@ class RelaxedLayerNorm(nn.LayerNorm):
     LayerNorm does not change when its input is scaled, but the sums of squares inside it overflow fp16 for
     large inputs; after the division they cannot. With scope `token` every token is divided by its own
     maximum, so that no token's value depends on another's. A row's variance may then be as small as
-    1 / width, against which an epsilon of 1e-5 is no longer negligible (1.3 % at width 2,560), so that scope
-    divides epsilon by the width. With scope `tensor` one maximum over the whole tensor / 8 is used and
+    1 / width, against which an epsilon of 1e-5 counts (1.3 % at width 2,560). So that scope divides epsilon by
+    the width. With scope `tensor` one maximum over the whole tensor / 8 is used and
     epsilon is left alone: that is what the released weights were trained with.
 
     Args:

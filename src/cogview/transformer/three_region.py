@@ -12,18 +12,18 @@ attends, in one softmax, to
 
 So each key is seen once at most: text and pivots that lie in the window are seen as part of it. Before w lie F tokens
 of the picture, of which P are pivots, and each of those P stands for F / P tokens: log(F / P) is added to its score.
-Text and window stand for themselves, and nothing is added. Where all tokens of the picture are pivots this is dense
-attention exactly, and so it is for any query whose window reaches back to the picture's first token. Where no pivot
-lies before w (P = 0, near the picture's beginning) the F tokens there are not represented.
+Text and window stand for themselves, and nothing is added. Where all tokens of the picture are pivots, or where a
+window reaches back to the picture's first token, this is dense attention exactly. Where no pivot lies before w (P = 0,
+near the picture's beginning) the F tokens there are not represented.
 
 Slots are the places of a sequence's text, in order, and then those of its pivots, in order. There are
 `num_text_and_pivot_tokens`, and those left over are empty. A token of the picture is a pivot if its priority is among
-the smallest, and its priority is a hash of a seed, the layer and its place after the text. So pivots need not be
-kept to be known again: a recomputation, a cache or another device finds the same ones, whatever else is in the batch.
+the smallest. Its priority is a hash of a seed, the layer and its place after the text. So pivots need not be kept to be
+known again: a recomputation, a cache or another device finds the same ones, whatever else is in the batch.
 
 Differs from the paper: the release adds log(length of the sequence / number of pivots) for every query. That is F / P
-on average, but before one window lie more, before another fewer pivots than their share, and with F and P nothing of
-the sequence's future has to be known.
+on average, but the number of pivots before a window varies. And with F and P nothing of the sequence's future has to
+be known.
 
 This module has the definition and a plain implementation; `three_region_kernels` has the fast ones.
 
