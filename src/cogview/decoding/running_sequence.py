@@ -117,7 +117,7 @@ class RunningSequence:
         return min(start + self.num_final, row.max_tokens, start + self._most(which))
 
     def _most(self, which: int) -> int:
-        """Return the end of a row's tokens in the next pass with as many guesses as possible."""
+        """Return the end of the places that a row may run in the next pass, guesses included."""
         return max(self.rows[which].length - len(self.contexts[which].tokens), 0) + self._max_new
 
     def propose(self, proposer: Proposer) -> Float64[np.ndarray, "w"]:
@@ -136,10 +136,10 @@ class RunningSequence:
         guesses, kinds = self._later[first:stop].tolist(), self._later_kinds[first:stop].tolist()
         given, codes = self._given[first:stop].tolist(), self._codes
         acceptance_rates = proposer.acceptance_rates
-        rates, reach = acceptance_rates.tolist(), 1.0
+        rates, reach, min_reach = acceptance_rates.tolist(), 1.0, proposer.min_reach
         for index, earlier in enumerate(guesses):
             place = before + first + index
-            if reach < proposer.min_reach:
+            if reach < min_reach:
                 stop = first + index
                 break
             if given[index] >= 0:
