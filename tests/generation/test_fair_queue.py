@@ -60,7 +60,7 @@ def test_what_goes_on_is_before_what_begins() -> None:
     queue.add(ANN, "a1")
     assert taken(queue) == ["a1"]
     queue.add(ANN, "a2")
-    queue.add(ANN, "score of a1", goes_on=True)
+    queue.add(ANN, "score of a1", is_continuation=True)
     queue.release(ANN)
     assert taken(queue) == ["score of a1"]
 

@@ -44,13 +44,13 @@ class FairQueue(Generic[Item]):
         """Return the number of slots that a client has."""
         return self._slots[client]
 
-    def add(self, client: Client, item: Item, *, goes_on: bool = False) -> None:
-        """Queue an item; before the client's others if it continues work already begun (`goes_on`)."""
+    def add(self, client: Client, item: Item, *, is_continuation: bool = False) -> None:
+        """Queue an item; a continuation of begun work goes before the client's other items."""
         waiting = self._waiting.setdefault(client, deque())
         for level in _levels(client):
             self._num_waiting[level] += 1
             self._turns.setdefault(level, next(self._numbers))
-        if goes_on:
+        if is_continuation:
             waiting.appendleft(item)
         else:
             waiting.append(item)

@@ -244,7 +244,7 @@ class _RunningJob:
     def add(self, runner: Runner, request: Request, listener: Listener[PictureEvent]) -> None:
         """Queue a request."""
         queued = _QueuedRequest(job=self, runner=runner, request=request, listener=listener)
-        self.queue.add(self.job.client, queued, goes_on=self.has_begun)
+        self.queue.add(self.job.client, queued, is_continuation=self.has_begun)
 
     def done(self, undecoded: UndecodedPicture, picture: GeneratedImage) -> "_PromptEvent":
         """Count a finished picture, and return its event."""
