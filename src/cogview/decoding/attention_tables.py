@@ -89,7 +89,6 @@ def attend_to_tables(pool: PagePool, layout: AttentionLayout) -> Attend:
 def _group(
     tokens: Int64[np.ndarray, "g"], num_pages: int, layout: AttentionLayout, num_heads: int, channels: int
 ) -> _Group:
-    """Look up the table rows for a group of new tokens."""
     pages = torch.from_numpy(layout.pages[layout.row_of[tokens], :num_pages].astype(np.int32))
     of_heads = pages[:, None] * num_heads + torch.arange(num_heads, dtype=torch.int32)[:, None]  # [g h j]
     key_rows = of_heads[..., None] * channels + torch.arange(channels, dtype=torch.int32)
@@ -119,7 +118,6 @@ def _group(
 def _attended(
     group: _Group, layer: int, key_table: Tensor, value_table: Tensor, query: Tensor
 ) -> Float[Tensor, "g c"]:
-    """Attend for a group."""
     if group.tokens is not None:
         query = query[group.tokens]
     num_heads = query.shape[1]

@@ -145,7 +145,6 @@ class Batch:
 
 
 def _search(members: Sequence[JobShare], logits: Float[Tensor, "w v"]) -> list[Event]:
-    """Give each beam search the logits of its beams."""
     events: list[Event] = []
     start = 0
     for share in members:

@@ -238,7 +238,6 @@ class Engine:
         return self._threads.setdefault(most, ThreadChoice(most))
 
     def _plan(self, jobs: Sequence[Job]) -> Batch:
-        """Return the batch of a pass."""
         works = [job.work for job in jobs]
         windows = self.proposer.windows(
             [work.propose(self.proposer) for work in works],

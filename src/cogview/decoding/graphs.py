@@ -155,7 +155,6 @@ class StaticSteps:
         return results
 
     def _step_of(self, bucket: Bucket) -> tuple[Step, bool]:
-        """Return a bucket's step, and whether it is new."""
         if self._keys is not self._pool.keys:  # the pool has grown, to another place
             self._steps.clear()
             self._keys = self._pool.keys

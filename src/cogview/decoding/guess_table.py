@@ -159,7 +159,6 @@ class GuessTable:
 
 
 def _mixed(total: _Number) -> _Number:
-    """Return a hash of 32 bits."""
     mixed = (total & _MASK) * 0x9E3779B1 & _MASK
     return (mixed ^ mixed >> 15) * 0x85EBCA77 & _MASK
 

@@ -150,7 +150,6 @@ def padded_rows(num_rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
 
 @cache
 def _run_rows(num_rows: int, multiple: int) -> int:
-    """Return how many rows a packed product runs for some."""
     run = int(padded_rows(np.array([num_rows]))[0])
     return run + -run % multiple
 
@@ -201,7 +200,6 @@ def row_multiple(
 
 
 def _packed_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
-    """Return the product with a packed weight."""
     return (_fbgemm_product if weight.dtype == torch.float16 else _onednn_product)(weight, bias)
 
 
@@ -243,7 +241,6 @@ def _onednn_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
 
 
 def _plain_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
-    """Return PyTorch's own product."""
 
     def product(x: Tensor, gelu: bool = False) -> Tensor:
         result = F.linear(x.to(weight.dtype), weight, bias)

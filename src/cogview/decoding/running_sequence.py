@@ -283,7 +283,6 @@ class RunningSequence:
         self._make_final(self._given[self.num_final : stop])
 
     def _make_final(self, tokens: Int64[np.ndarray, "n"]) -> None:
-        """Append final tokens."""
         first, stop = self.num_final, self.num_final + len(tokens)
         self.tokens[first:stop] = tokens
         self._codes[self._num_before + first : self._num_before + stop] = tokens.tolist()

@@ -195,7 +195,6 @@ class Scheduler:
                 self.failed.append((queued.number, error))
 
     def _start(self, queued: _QueuedRequest) -> Job:
-        """Return the job of a queued request."""
         request, variant = queued.request, queued.variant
         if self._pool is None:
             self._pool = self._new_pool(request)
@@ -212,7 +211,6 @@ class Scheduler:
         return request.cost <= room and self._budget.has_room(self._bytes_of([*running, request]))
 
     def _bytes_of(self, requests: Sequence[AnyRequest]) -> int:
-        """Return the memory that requests need if they run together."""
         contexts = [
             context
             for request in requests

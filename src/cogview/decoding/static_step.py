@@ -258,7 +258,6 @@ class Step:
         self._sampled.copy_(torch.stack([tokens.double(), confidence.double(), is_finite.double()]))
 
     def _attend_by(self, counts: Mapping[str, Tensor]) -> Callable[[int, Tensor], Tensor]:
-        """Return the attention of all rows to their pages."""
         bucket, pool = self.bucket, self._pool
         config, dtype, device = pool.config, pool.keys.dtype, pool.keys.device
         num_rows, num_new, width = bucket.num_rows, bucket.num_new, bucket.num_pages * PAGE

@@ -146,7 +146,6 @@ class CaptionModel:
         return max_pieces or room
 
     def _context(self, codes: Codes, num_tokens: int) -> Context:
-        """Return the context of a caption: a picture."""
         prefix = self.template.prefix(codes)
         positions = np.append(self.template.text_positions, 0)  # END is never read, so it has no position
         return Context(

@@ -149,7 +149,6 @@ def _warn_of_missing(missing: str) -> None:
 
 
 def _row_pixels(picture_height: int, noted: bool) -> int:
-    """Return the height of a row of pictures with its notes."""
     return picture_height + (_NOTE_PIXELS + _GAP_PIXELS // 2 if noted else 0) + _GAP_PIXELS
 
 
