@@ -95,7 +95,7 @@ class PictureOptions(CodeOptions):
         if self.upscale == 1 and self.upscaler is not None:
             raise UsageError("an upscaler has nothing to upscale: add --upscale 2, or 4 (upscale=2)")
         if self.image is None and (self.keeps_pixels or self.rank_by == "fit"):
-            raise UsageError("keeping pixels and ranking by fit are for inpainting: give an image and a mask")
+            raise UsageError("keeping pixels and ranking by fit are for an image with a mask: give both")
         if self.keeps_pixels and isinstance(self.image, Tensor):
             raise UsageError("codes have no pixels to keep: give the picture itself")
 

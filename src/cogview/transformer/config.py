@@ -208,4 +208,4 @@ class AdapterConfig:
                 f"adapter.token_rows must be ids of tokens, each once, got {list(self.token_rows)}"
             )
         if not (self.maps or self.trains_norms or self.num_positions or self.token_rows):
-            raise UsageError("the adapter has no maps, norms, positions or tokens: give it some")
+            raise UsageError("an adapter without maps, norms, positions and tokens adds nothing: give it some")
