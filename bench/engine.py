@@ -30,7 +30,7 @@ from bundled import run_once
 from cogview.decoding.config import StepKind
 from cogview.decoding.engine import Engine
 from cogview.decoding.proposer import Proposer
-from cogview.decoding.request import AnyRequest, Drawn
+from cogview.decoding.request import AnyRequest, SequenceResult
 from cogview.files import atomic_write_json
 from cogview.generation.options import CodeOptions
 from cogview.generation.text_to_image import picture_request
@@ -233,7 +233,7 @@ def measure_windows(
             results = engine.run(requests(batch, number))
             seconds.append(time.perf_counter() - start)
             passes.append(engine.num_passes - before)
-            assert all(isinstance(result, Drawn) for result in results)
+            assert all(isinstance(result, SequenceResult) for result in results)
         figure = {
             "steps": kind,
             "window": width or "chosen",

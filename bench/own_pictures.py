@@ -27,8 +27,8 @@ from cogview.data.shards import TokenShards
 from cogview.evaluation.efficientnet import EfficientNetLite0, find_weights, load_efficientnet
 from cogview.evaluation.pictures import PictureBatches
 from cogview.files import atomic_write_json
+from cogview.generation.blank_pictures import is_blank
 from cogview.generation.contact_sheet import contact_sheet
-from cogview.generation.one_colour import is_one_coloured
 from cogview.generation.options import CodeOptions
 from cogview.image.config import FOLDER_NAME
 from cogview.image.pixels import tensor_to_images
@@ -125,7 +125,7 @@ def main(
     others = known[torch.tensor([min(own) for own in wanted]).roll(1)]
     rows = {
         "another caption's picture": shares(found(others, known, wanted)),
-        "training pictures": {"one-coloured": interval([float(is_one_coloured(image)) for image in true])},
+        "training pictures": {"one-coloured": interval([float(is_blank(image)) for image in true])},
     }
     if pictures is not None:
         size = shards.grid[0] * tokenizer.downsampling_factor
@@ -145,7 +145,7 @@ def main(
         drawn_codes = pipe.generate_codes(texts, 1, seeds, **asked)  # type: ignore[arg-type]
         drawn = images_of(pipe.image_tokenizer, drawn_codes[:, 0])
         hits = found(features_of(eye, drawn), known, wanted)
-        hits["one-coloured"] = [float(is_one_coloured(image)) for image in drawn]
+        hits["one-coloured"] = [float(is_blank(image)) for image in drawn]
         row = f"{model.name}, top-p {pipe.drawer.sampling(CodeOptions(**asked)).top_p:g}"  # type: ignore[arg-type]
         rows[row] = shares(hits)
         print_row(row, rows[row])

@@ -92,8 +92,8 @@ async def _speed(rounds: int) -> dict[str, Any]:
 
         task = PictureTask.of(pipe.model, PictureOptions(), 1, None, 0)
         started = time.perf_counter()
-        orders = [task.asked([text], [seed], index)[0] for index, (text, seed) in enumerate(asked)]
-        for _ in picture_events(task, orders):
+        prompts = [task.prompts([text], [seed], index)[0] for index, (text, seed) in enumerate(asked)]
+        for _ in picture_events(task, prompts):
             pass
         return time.perf_counter() - started
 

@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cogview.decoding.attention_fused import attend_by_fused_kernel
+from cogview.decoding.attention_layout import plan_layout
 from cogview.decoding.attention_tables import attend_to_tables
 from cogview.decoding.config import LinearBackend, SamplingConfig, StepKind
-from cogview.decoding.drawing import Run
 from cogview.decoding.engine import Runner
 from cogview.decoding.forward import Part, extend
 from cogview.decoding.graphs import CudaRecorder, StaticSteps
 from cogview.decoding.gumbel import draw_by_gumbel, key_of
 from cogview.decoding.linear import prepare_linear
-from cogview.decoding.places import find_places
 from cogview.decoding.pool import PagePool, Row, cache_dtype
 from cogview.decoding.proposer import Proposer
 from cogview.decoding.request import Context, Request
-from cogview.decoding.static_step import Share, bucket_of
+from cogview.decoding.running_sequence import Run
+from cogview.decoding.static_step import StepInput, bucket_of
 from cogview.transformer.model import Transformer
 
 Product = Callable[[Tensor], Tensor]
@@ -255,7 +255,7 @@ class Ours:
     def read(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Read one token of each sequence and return the logits of the legal codes."""
         engine, batch = self.runner.engine, len(self.rows)
-        places = find_places(self.shape, self.rows, [1] * batch, self.pool.keys.device)
+        places = plan_layout(self.shape, self.rows, [1] * batch, self.pool.keys.device)
         attend = (attend_to_tables if engine.weights.device.type == "cpu" else attend_by_fused_kernel)(
             self.pool, places
         )
@@ -336,7 +336,7 @@ class OursInGraphs(Ours):
     def step(self) -> None:
         """Read one token of each sequence and draw the next."""
         shares = [
-            Share(
+            StepInput(
                 runs=[Run(row=row, tokens=self.codes[each, None], positions=np.array([row.length]))],
                 places=np.array([row.length]),
                 states=[np.array([0])],

@@ -43,7 +43,7 @@ def model_of_many_tasks(folder: Path, guidance: float = 1.5) -> PretrainedModel:
         "upscale": adapter("super-resolution", larger, 6),
         "other": TaskModel(task="super-resolution", transformer=other, template=fields_of(larger)),
     }
-    return dataclasses.replace(model, held=transformer, adapters=adapters)
+    return dataclasses.replace(model, source=transformer, adapters=adapters)
 
 
 def _random(config: object, seed: int) -> Transformer:

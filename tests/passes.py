@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from cogview.decoding.attention_fused import attend_by_fused_kernel
+from cogview.decoding.attention_layout import plan_layout
 from cogview.decoding.attention_tables import attend_to_tables
 from cogview.decoding.engine import Runner
 from cogview.decoding.forward import Part, extend
-from cogview.decoding.places import find_places
 from cogview.decoding.pool import PagePool, Row, cache_dtype
 
 
@@ -35,7 +35,7 @@ def run(
 ) -> torch.Tensor:
     """Put tokens [b t] behind those of rows and return their states [b t d]."""
     num_rows, num = tokens.shape
-    places = find_places(pool.config, rows, [num] * num_rows, pool.keys.device)
+    places = plan_layout(pool.config, rows, [num] * num_rows, pool.keys.device)
     attend = (attend_by_fused_kernel if is_fused else attend_to_tables)(pool, places)
     parts = [Part(variant=runner.variant, start=0, stop=num_rows * num)]
     every = np.arange(num_rows * num)

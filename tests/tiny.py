@@ -75,7 +75,7 @@ def tiny_model(folder: Path, card: str = "", guidance: float = 1.0) -> Pretraine
         # Random weights of the usual size give nearly the same distribution everywhere; these do not.
         torch.nn.init.normal_(parameter, std=0.3)
     return PretrainedModel(
-        held=transformer.eval(),
+        source=transformer.eval(),
         template=template,
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,

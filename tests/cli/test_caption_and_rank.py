@@ -16,7 +16,7 @@ import cogview
 from cogview.cli.main import main
 from cogview.generation.captioner import Captioner
 from cogview.generation.contact_sheet import contact_sheet, save_sheet
-from cogview.generation.picture_task import AskedText, PictureTask
+from cogview.generation.picture_task import PictureTask, Prompt
 from cogview.generation.pictures import codes_of
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.ranker import best_of
@@ -252,7 +252,7 @@ def test_ranking_goes_on_where_it_was_stopped(
     whole = said(capsys, home, *words, tmp_path / "whole")
     really, drawn = drawing_run.picture_events, []
 
-    def stopped(task: PictureTask, asked: Iterable[AskedText], previews: None = None) -> Iterator[object]:
+    def stopped(task: PictureTask, asked: Iterable[Prompt], previews: None = None) -> Iterator[object]:
         for event in really(task, (drawn.append(each) or each for each in asked)):  # type: ignore[func-returns-value]
             yield event
             if is_stopped and len(list((tmp_path / "out" / "001").glob("*.png"))) == 4:

@@ -187,8 +187,8 @@ def test_an_impossible_request_is_one_line_and_writes_nothing(
     [
         (["--mask", "loer"], "there is no mask loer"),
         (["--mask", "black.png"], "the mask has no white"),
-        (["--mask", "lower", "--rank-by", "fit"], "no given code stands behind"),
-        (["--mask", "lower", "--adapter-strength", "0.5"], "no adapter is drawn with"),
+        (["--mask", "lower", "--rank-by", "fit"], "no given code comes after"),
+        (["--mask", "lower", "--adapter-strength", "0.5"], "there is no adapter"),
         ([], "an image needs a mask"),
     ],
 )

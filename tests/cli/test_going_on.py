@@ -13,7 +13,7 @@ from PIL import Image
 
 from cogview.cli.main import main
 from cogview.generation.picture_events import PictureDone, PictureEvent
-from cogview.generation.picture_task import AskedText, PictureTask
+from cogview.generation.picture_task import PictureTask, Prompt
 from cogview.runs import drawing_run
 from cogview.runs.picture_folder import JOURNAL
 from tiny import tiny_pipeline_folder
@@ -59,7 +59,7 @@ def stopped_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[tuple[in
         drawn: list[tuple[int, int]] = []
 
         def stream(
-            task: PictureTask, asked: Iterable[AskedText], previews: None = None
+            task: PictureTask, asked: Iterable[Prompt], previews: None = None
         ) -> Iterator[PictureEvent]:
             for event in really(task, asked, previews):
                 if isinstance(event, PictureDone):

@@ -162,15 +162,15 @@ def test_pictures_are_enlarged_by_the_decoder_unless_an_upscaler_is_named(pictur
     with Image.open(written["path"]) as image:
         assert image.size == (32, 32)
     assert main([*words, "--top-p", "0.5"]) == 2
-    assert "top-p is for an upscaler" in capsys.readouterr().err
-    with pytest.raises(cogview.UsageError, match="temperature is for an upscaler"):
+    assert "top-p is for super-resolution" in capsys.readouterr().err
+    with pytest.raises(cogview.UsageError, match="temperature is for super-resolution"):
         pipe.upscale(plain.codes, "a red cat", temperature=0.5)
     assert main([words[0], words[1], written["path"], *words[3:]]) == 2
-    assert "has 32 pixels a side, and would be drawn again with 32" in capsys.readouterr().err
+    assert "has 32 pixels a side, and would be upscaled to 32" in capsys.readouterr().err
     wide = torch.cat([plain.codes, plain.codes], dim=1)
     [larger] = pipe.upscale(wide, "two red cats")
     assert larger.image.size == (64, 32)
-    with pytest.raises(cogview.UsageError, match="codes of unlike grids"):
+    with pytest.raises(cogview.UsageError, match="different grids"):
         pipe.upscale([wide, plain.codes], "red cats")
     none = pipe.image_tokenizer.decode(plain.codes[None][:0], 32)
     assert none.shape == (0, 3, 32, 32)
@@ -193,7 +193,7 @@ def test_what_the_tokenizer_hardly_keeps_is_upscaled_by_force_alone(pictures, mo
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert main([*words, "--force"]) == 0
-    assert "what is made of it means little" in capsys.readouterr().err
+    assert "the result means little" in capsys.readouterr().err
     assert len(list((tmp_path / "out").rglob("*.png"))) == 1
 
 

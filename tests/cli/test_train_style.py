@@ -271,13 +271,13 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert "is an adapter, not a whole model" in refusal(
         capsys, ["generate", "a cat", "--model", str(home / "run")]
     )
-    assert "adapter_strength is 0.5, but no adapter is drawn with: name one (--adapter)" in refusal(
+    assert "adapter_strength is 0.5, but there is no adapter: name one (--adapter)" in refusal(
         capsys, ["generate", "a cat", "--adapter-strength", "0.5", "--out", str(tmp_path / "pictures")]
     )
     assert "is neither an adapter of this model nor a folder" in refusal(
         capsys, ["generate", "a cat", "--model", str(home / "tiny-model"), "--adapter", "nothing"]
     )
-    assert "trained beside other weights" in refusal(
+    assert "trained with other weights" in refusal(
         capsys, ["generate", "a cat", "--adapter", str(home / "run"), "--out", str(tmp_path / "pictures")]
     )
     monkeypatch.setattr(finetune_run.os, "environ", {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"})

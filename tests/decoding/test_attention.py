@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from cogview.decoding.attention_fused import attend_by_fused_kernel
+from cogview.decoding.attention_layout import plan_layout
 from cogview.decoding.attention_tables import attend_to_tables
-from cogview.decoding.places import find_places
 from cogview.decoding.pool import PagePool, Row
 from cogview.transformer.config import TransformerConfig
 
@@ -43,8 +43,8 @@ def test_sums_of_rows_are_the_fused_kernel_s_attention(
     pool, rows = filled(lengths, dtype)
     exact, others = filled(lengths)
     heads = random_heads(sum(nums))
-    by_sums = attend_to_tables(pool, find_places(CONFIG, rows, nums, pool.keys.device))
-    fused = attend_by_fused_kernel(exact, find_places(CONFIG, others, nums, pool.keys.device))
+    by_sums = attend_to_tables(pool, plan_layout(CONFIG, rows, nums, pool.keys.device))
+    fused = attend_by_fused_kernel(exact, plan_layout(CONFIG, others, nums, pool.keys.device))
     for layer in range(CONFIG.num_layers):
         found, wanted = by_sums(layer, heads), fused(layer, heads)
         assert found.shape == wanted.shape == (sum(nums), CONFIG.hidden_size)
@@ -57,10 +57,10 @@ def test_a_row_attends_to_its_own_tokens_only() -> None:
     lengths, nums = [140, 3, 200], [2, 5, 1]
     pool, rows = filled(lengths)
     heads = random_heads(sum(nums))
-    together = attend_to_tables(pool, find_places(CONFIG, rows, nums, pool.keys.device))(1, heads)
+    together = attend_to_tables(pool, plan_layout(CONFIG, rows, nums, pool.keys.device))(1, heads)
     start = 0
     for row, num in zip(rows, nums, strict=True):
-        alone = attend_to_tables(pool, find_places(CONFIG, [row], [num], pool.keys.device))
+        alone = attend_to_tables(pool, plan_layout(CONFIG, [row], [num], pool.keys.device))
         assert torch.equal(alone(1, heads[start : start + num]), together[start : start + num])
         start += num
 
@@ -72,7 +72,7 @@ def test_scores_too_large_for_an_exponential_or_for_fp16_do_no_harm(dtype: torch
     row = Row(pool, CAPACITY)
     row.reserve()
     ones = torch.ones(1, CONFIG.hidden_size)
-    attend = attend_to_tables(pool, find_places(CONFIG, [row], [1], pool.keys.device))
+    attend = attend_to_tables(pool, plan_layout(CONFIG, [row], [1], pool.keys.device))
     attended = attend(0, torch.cat([100 * ones, 100 * ones, ones], dim=1))
     assert torch.equal(attended.float(), ones)
 
@@ -88,5 +88,5 @@ def test_what_a_freed_row_left_behind_is_not_seen() -> None:
     left.free()
     row = Row(pool, CAPACITY)
     row.reserve()
-    attended = attend_to_tables(pool, find_places(CONFIG, [row], [2], pool.keys.device))(0, random_heads(2))
+    attended = attend_to_tables(pool, plan_layout(CONFIG, [row], [2], pool.keys.device))(0, random_heads(2))
     assert torch.isfinite(attended).all()

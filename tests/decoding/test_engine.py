@@ -11,12 +11,12 @@ import torch
 
 from cogview.decoding import engine, scheduler
 from cogview.decoding.config import SamplingConfig
-from cogview.decoding.drawing import Drawing
 from cogview.decoding.engine import Runner
 from cogview.decoding.forward import extend
 from cogview.decoding.linear import can_pack
 from cogview.decoding.proposer import Proposer
-from cogview.decoding.request import Drawn, Event, Failed, Finished, Request
+from cogview.decoding.request import Event, Failed, Finished, Request, SequenceResult
+from cogview.decoding.running_sequence import RunningSequence
 from cogview.decoding.threads import ThreadChoice
 from cogview.errors import UsageError
 from cogview.generation import text_to_image as drawing
@@ -278,7 +278,7 @@ def test_impossible_requests_are_refused(transformer: Transformer) -> None:
     runner = Runner.of(transformer)
     with pytest.raises(UsageError, match="seeds must not be negative, got -1"):
         picture_request(runner, TEMPLATE, [1], -1, SAMPLING)
-    with pytest.raises(UsageError, match="a request of 16 tokens has 5 of something else"):
+    with pytest.raises(UsageError, match="a request of 16 tokens has 5"):
         picture_request(runner, TEMPLATE, [1], 0, SAMPLING, given=np.zeros(5, dtype=np.int64))
     with pytest.raises(UsageError, match="max_batch"):
         Runner.of(transformer, max_batch=0)
@@ -299,12 +299,12 @@ def test_a_request_that_cannot_be_begun_fails_alone(
 ) -> None:
     """Whoever waits for it is told, and the others go on."""
 
-    def begun(request: Request, *rest: object) -> Drawing:
+    def begun(request: Request, *rest: object) -> RunningSequence:
         if request.seed == 1:
             raise MemoryError("no room")
-        return Drawing(request, *rest)  # type: ignore[arg-type]
+        return RunningSequence(request, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(scheduler, "Drawing", begun)
+    monkeypatch.setattr(scheduler, "RunningSequence", begun)
     runner = Runner.of(transformer)
     requests = [picture_request(runner, TEMPLATE, [1, 2], seed, SAMPLING) for seed in range(3)]
     numbers = [runner.engine.add(request) for request in requests]
@@ -317,12 +317,12 @@ def test_a_request_that_cannot_be_begun_fails_alone(
     assert runner.engine._scheduler.num_held_pages == 0
     with pytest.raises(MemoryError, match="no room"):
         runner.engine.run(requests)
-    monkeypatch.setattr(scheduler, "Drawing", Drawing)
+    monkeypatch.setattr(scheduler, "RunningSequence", RunningSequence)
     again = runner.engine.run(requests)
     for end, result in zip(ends[::2], again[::2], strict=True):
         assert isinstance(end, Finished)
-        assert isinstance(end.result, Drawn)
-        assert isinstance(result, Drawn)
+        assert isinstance(end.result, SequenceResult)
+        assert isinstance(result, SequenceResult)
         np.testing.assert_array_equal(end.result.tokens, result.tokens)
 
 
@@ -361,13 +361,13 @@ def test_scores_and_codes_are_those_of_one_by_one_whatever_is_given(
     generator = np.random.default_rng(num_given)
     given = np.where(generator.random(144) < 0.4, generator.integers(0, 100, 144), -1)
     given[:num_given] = generator.integers(0, 100, num_given)
-    results: list[Drawn] = []
+    results: list[SequenceResult] = []
     for proposer in (Proposer(1), Proposer(is_eager=True), Proposer()):
         runner = Runner.of(large, proposer=proposer)
         request = picture_request(runner, template, [3, 1], 0, SAMPLING, given)
         for is_scored in (True, False):
             (result,) = runner.engine.run([dataclasses.replace(request, is_scored=is_scored)])
-            assert isinstance(result, Drawn)
+            assert isinstance(result, SequenceResult)
             results.append(result)
     for result in results[1:]:
         assert np.array_equal(result.tokens, results[0].tokens)
@@ -388,4 +388,4 @@ def test_what_is_counted_of_contexts_goes_with_their_requests(transformer: Trans
     for _ in range(60):  # never idle
         if sum(isinstance(event, Finished) for event in engine_.step()):
             add()
-    assert len(engine_._scheduler._num_to_begin) <= 8
+    assert len(engine_._scheduler._prefix_uses) <= 8

@@ -19,13 +19,13 @@ from torch.utils._pytree import tree_leaves
 
 from cogview.decoding import graphs
 from cogview.decoding.config import SamplingConfig
-from cogview.decoding.drawing import Run
 from cogview.decoding.engine import Engine, Runner
 from cogview.decoding.graphs import StaticSteps
 from cogview.decoding.pool import PAGE, PagePool, Row
 from cogview.decoding.proposer import Proposer
-from cogview.decoding.request import Context, Drawn, Failed, Request
-from cogview.decoding.static_step import Bucket, Share, Step, bucket_of
+from cogview.decoding.request import Context, Failed, Request, SequenceResult
+from cogview.decoding.running_sequence import Run
+from cogview.decoding.static_step import Bucket, Step, StepInput, bucket_of
 from cogview.decoding.weights import Weights
 from cogview.errors import UsageError
 from cogview.transformer.adapter import AdaptedTransformer
@@ -111,8 +111,8 @@ def plainly(requests: list[Request]) -> list[np.ndarray]:
 
 def codes_of(engine: Engine, requests: list[Request]) -> list[np.ndarray]:
     results = engine.run(requests)
-    assert all(isinstance(result, Drawn) for result in results)
-    return [result.tokens for result in results if isinstance(result, Drawn)]
+    assert all(isinstance(result, SequenceResult) for result in results)
+    return [result.tokens for result in results if isinstance(result, SequenceResult)]
 
 
 def assert_same(found: list[np.ndarray], wanted: list[np.ndarray]) -> None:
@@ -189,8 +189,8 @@ def test_what_no_step_can_run_goes_the_plain_way() -> None:
     for request in odd:
         engine = static_engine()
         (found,), (wanted,) = engine.run([request]), Engine(RUNNER.engine.weights).run([request])
-        assert isinstance(found, Drawn)
-        assert isinstance(wanted, Drawn)
+        assert isinstance(found, SequenceResult)
+        assert isinstance(wanted, SequenceResult)
         np.testing.assert_array_equal(found.tokens, wanted.tokens)
         if wanted.nats is not None:
             np.testing.assert_array_equal(found.nats, wanted.nats)
@@ -332,7 +332,7 @@ def test_graphs_without_cuda_are_refused() -> None:
         Engine(RUNNER.engine.weights, steps="graphs")
 
 
-def shares_for(nums: list[tuple[int, int, int]], is_guided: bool) -> list[Share]:
+def shares_for(nums: list[tuple[int, int, int]], is_guided: bool) -> list[StepInput]:
     """Return requests of rows that hold so many tokens, of so many pages, and run so many more."""
     shares = []
     for num_held, num_pages, num_new in nums:
@@ -340,7 +340,7 @@ def shares_for(nums: list[tuple[int, int, int]], is_guided: bool) -> list[Share]
         row.length, row.pages = min(num_held, num_pages * PAGE - num_new), list(range(num_pages))
         run = Run(row=row, tokens=np.zeros(num_new, dtype=np.int64), positions=np.arange(num_new))
         shares.append(
-            Share(
+            StepInput(
                 runs=[run, run] if is_guided else [run],
                 places=np.arange(num_new),
                 states=[np.arange(num_new)] * (1 + is_guided),

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
+from cogview.decoding.code_guesser import CodeGuesser, GuessKind
 from cogview.decoding.guess_table import GUESSES_FILE, GuessTable, neighbours
-from cogview.decoding.guesses import GuessKind, GuessMemory
 from cogview.errors import CogViewError, UsageError
 
 LEVELS = ((0, 1, 2, 3, 4, 5), (0, 1, 2, 3), (0, 2, 3), (0, 2))
@@ -84,7 +84,7 @@ def test_what_always_follows_has_the_highest_grade_and_what_was_never_seen_none(
     assert table.guess(neighbours([7] * 16, 9, 4)) == (7, 7)
     assert table.guess((5, 5, 5, 5, 5, 5)) is None
     assert table.num_codes == 8
-    memory = GuessMemory(table)
+    memory = CodeGuesser(table)
     assert memory.guess([7] * 16, 9, 4) == (7, GuessKind.LEARNT_7)
 
 
@@ -109,7 +109,7 @@ def test_a_table_comes_back_from_a_folder_as_it_was(tmp_path: Path) -> None:
 )
 def test_damaged_tables_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / GUESSES_FILE).write_bytes(content)
-    with pytest.raises(CogViewError, match=f"{GUESSES_FILE} holds no table of guesses"):
+    with pytest.raises(CogViewError, match=f"{GUESSES_FILE} is not a guess table"):
         GuessTable.in_folder(tmp_path)
 
 

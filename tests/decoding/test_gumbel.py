@@ -16,7 +16,7 @@ from cogview.decoding.gumbel import (
     gumbel_numbers,
     key_of,
 )
-from cogview.transformer.three_region import mixed_bits
+from cogview.transformer.three_region import hash_bits
 
 NUM_DRAWS = 20_000
 
@@ -103,7 +103,7 @@ def test_a_gpu_and_a_cpu_have_the_same_numbers() -> None:
     tokens, first, second = rng.integers(0, [[2**14], [2**32], [2**32]], size=(3, 1000))
     hashed = _hashed_on_cpu(tokens, first, second)
     x = (torch.from_numpy(tokens) * 0x9E3779B1 + torch.from_numpy(first)) & 0xFFFFFFFF
-    assert np.array_equal(mixed_bits(mixed_bits(x) ^ torch.from_numpy(second)).numpy(), hashed)
+    assert np.array_equal(hash_bits(hash_bits(x) ^ torch.from_numpy(second)).numpy(), hashed)
 
 
 def test_of_equal_logits_the_lower_tokens_are_kept() -> None:

@@ -41,17 +41,17 @@ def test_prepared_agrees_with_the_exact_product(
     linear = prepare_linear(weight, bias, dtype=dtype, backend=backend)
     for num_rows in (1, 2, 5, 16):
         x = rows(num_rows, num_inputs)
-        computed_in = torch.float32 if (backend, dtype) == ("packed", torch.float16) else dtype
-        product = F.linear(x.to(computed_in).double(), weight.to(dtype).double(), bias.to(dtype).double())
+        compute_dtype = torch.float32 if (backend, dtype) == ("packed", torch.float16) else dtype
+        product = F.linear(x.to(compute_dtype).double(), weight.to(dtype).double(), bias.to(dtype).double())
         exact = F.gelu(product, approximate="tanh") if gelu else product
         found = linear(x, gelu)
-        assert found.dtype == computed_in
+        assert found.dtype == compute_dtype
         assert found.shape == (num_rows, num_outputs)
         # Sums are made in fp32; bf16 rounds the result to 8 places (fp16 to 11), and what goes into a GELU that isn't
         # fused, whose slope is at most 1.13.
         bound = torch.full_like(exact, 1e-4)
-        if computed_in != torch.float32:
-            places = {torch.bfloat16: 8, torch.float16: 11}[computed_in]
+        if compute_dtype != torch.float32:
+            places = {torch.bfloat16: 8, torch.float16: 11}[compute_dtype]
             bound += 2.0**-places * (exact.abs() + 1.13 * product.abs() * gelu)
         assert ((found.double() - exact).abs() <= bound).all()
 

@@ -31,11 +31,11 @@ def test_rounding_is_to_the_nearest_and_rounding_again_changes_nothing(
     quantized = QuantizedRows.of(weight)
     floats = quantized.floats()
     # Half a step, and what rounding the quotient adds.
-    assert ((floats - weight).abs() <= 0.5001 * quantized.steps[:, None]).all()
-    assert (quantized.numbers.abs().amax(dim=1) == 127).all()
+    assert ((floats - weight).abs() <= 0.5001 * quantized.scales[:, None]).all()
+    assert (quantized.values.abs().amax(dim=1) == 127).all()
     again = QuantizedRows.of(floats)
-    assert torch.equal(again.numbers, quantized.numbers)
-    assert torch.equal(again.steps, quantized.steps)
+    assert torch.equal(again.values, quantized.values)
+    assert torch.equal(again.scales, quantized.scales)
 
 
 def test_rows_of_zeros_and_of_no_numbers_stay_what_they_are() -> None:

@@ -195,7 +195,7 @@ def test_rows_begin_as_others_and_leave_them_alone(num_shared: int) -> None:
     rows = [first]
     for _ in range(2):
         row = Row(pool, num_tokens)
-        row.begin_as(first, num_shared)
+        row.share_prefix(first, num_shared)
         rows.append(row)
     states = run(runner, pool, rows, tokens[:, num_shared:], positions[:, num_shared:])
     assert torch.equal(runner.variant.head(LEGAL)(states.flatten(0, 1)).view_as(wanted), wanted)

@@ -23,12 +23,12 @@ from cogview.decoding.request import (
     AnyRequest,
     BeamRequest,
     Context,
-    Drawn,
     Failed,
     Finished,
     Progressed,
     Request,
     Result,
+    SequenceResult,
 )
 from cogview.errors import CogViewError
 from cogview.generation.text_to_image import text_context
@@ -226,7 +226,7 @@ def one_by_one(request: AnyRequest, engine: Engine = RUNNER.engine) -> Result:
 
 def assert_same(found: Result, wanted: Result) -> None:
     assert type(found) is type(wanted)
-    if isinstance(found, Drawn) and isinstance(wanted, Drawn):
+    if isinstance(found, SequenceResult) and isinstance(wanted, SequenceResult):
         np.testing.assert_array_equal(found.tokens, wanted.tokens)
         if wanted.nats is None:
             assert found.nats is None
@@ -279,7 +279,7 @@ def test_any_schedule_gives_each_request_what_it_gives_alone(data: st.DataObject
     assert set(results) | stopped == set(range(len(requests)))
     for index, result in results.items():
         assert_same(result, one_by_one(requests[index]))
-        if isinstance(result, Drawn):
+        if isinstance(result, SequenceResult):
             assert result.tokens.tolist() == codes[index]
     assert engine._scheduler.num_held_pages == 0
 
@@ -322,15 +322,15 @@ def test_windows_draw_what_one_by_one_draws(pattern: str, dtype: torch.dtype, nu
     wanted = [one_by_one(request, runner.engine) for request in requests]
     for each, alone in zip(found, wanted, strict=True):
         assert_same(each, alone)
-    passes = [each.num_passes for each in found if isinstance(each, Drawn)]
+    passes = [each.num_passes for each in found if isinstance(each, SequenceResult)]
     assert min(passes) < 0.7 * TEMPLATE.num_codes_per_image
-    assert len({tuple(each.tokens) for each in found if isinstance(each, Drawn)}) > len(requests) / 2
+    assert len({tuple(each.tokens) for each in found if isinstance(each, SequenceResult)}) > len(requests) / 2
 
 
 def test_given_codes_cost_no_pass_of_their_own() -> None:
     sampling = SAMPLINGS[1]
     whole = one_by_one(drawn_request(RUNNER, [5], 3, sampling))
-    assert isinstance(whole, Drawn)
+    assert isinstance(whole, SequenceResult)
     given_all = drawn_request(RUNNER, [5], 3, sampling, whole.tokens)
     upper = drawn_request(RUNNER, [5], 3, sampling, np.where(np.arange(20) < 12, whole.tokens, -1))
     hole = drawn_request(RUNNER, [5], 3, sampling, np.where(np.arange(20) == 4, -1, whole.tokens))
@@ -381,9 +381,9 @@ def take_many_steps(num_steps: int) -> None:
     assert engine._scheduler.num_held_pages == 0
     assert engine._scheduler.pool.num_pages < 2 * most_pages, (engine._scheduler.pool.num_pages, most_pages)
     assert not engine._listeners
-    assert not engine._silenced
-    assert not +engine._scheduler._num_to_begin
-    assert not engine._scheduler._kept
+    assert not engine._aborted
+    assert not +engine._scheduler._prefix_uses
+    assert not engine._scheduler._cached_prefixes
     assert _peak_kilobytes() < most_kilobytes + 2**15, (_peak_kilobytes(), most_kilobytes)
 
 

@@ -184,7 +184,7 @@ def test_what_cannot_be_upscaled_is_refused_in_one_line() -> None:
     codes, of = pictures(4, 4)[:1], upscaler(OWN).upscale
     with pytest.raises(UsageError, match="factor of 2 or 4, got 3"):
         of(codes, [[1]], [0], factor=3)
-    with pytest.raises(UsageError, match="there is no picture to upscale"):
+    with pytest.raises(UsageError, match="no picture given"):
         of(codes[:0], [], [])
     with pytest.raises(UsageError, match="got 1 pictures, 1 texts and 2 seeds"):
         of(codes, [[1]], [0, 1])

@@ -83,7 +83,7 @@ def test_a_chinese_caption_is_drawn_with_the_shipped_font(monkeypatch: pytest.Mo
 
 def test_a_character_that_no_font_has_is_a_box_and_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts, "_known_files", tuple)
-    monkeypatch.setattr(sheets, "_told", set())
+    monkeypatch.setattr(sheets, "_warned", set())
     row = [picture("white")] * 4
     with pytest.warns(UserWarning, match=r"no font here has 💥 \(U\+1F4A5\): the contact sheet shows boxes"):
         boxed = contact_sheet([row], ["💥"])

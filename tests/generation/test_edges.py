@@ -150,8 +150,11 @@ def test_edges_work_or_are_refused_in_one_line(answers: dict[str, bool | str]) -
         ("!temperature nan", "temperature must be 0 or more, got nan"),
         ("!temperature 'hot'", "temperature must be a number, got 'hot'"),
         ("!top_k 2.5", "top_k must be a whole number, got 2.5"),
-        ("!no texts", "there is no text to draw pictures for; give at least one"),
-        ("!two grids in one tensor", "pictures of 8 and of 16 codes cannot be one tensor: draw them apart"),
+        ("!no texts", "no text given; give at least one"),
+        (
+            "!two grids in one tensor",
+            "pictures of 8 and of 16 codes cannot be one tensor: draw them separately",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(answers: dict[str, bool | str], edge: str, problem: str) -> None:

@@ -60,7 +60,7 @@ def test_what_goes_on_is_before_what_begins() -> None:
     queue.add(ANN, "a1")
     assert taken(queue) == ["a1"]
     queue.add(ANN, "a2")
-    queue.add(ANN, "score of a1", goes_on=True)
+    queue.add(ANN, "score of a1", is_continuation=True)
     queue.release(ANN)
     assert taken(queue) == ["score of a1"]
 
@@ -104,9 +104,9 @@ def test_an_account_with_many_users_leaves_places_for_others() -> None:
     st.lists(st.one_of(st.tuples(st.sampled_from("abc"), st.sampled_from("xy")), st.none())),
 )
 def test_places_are_never_more_than_there_are_and_everything_begins_once(
-    places: tuple[int, int], schedule: list[tuple[str, str] | None]
+    slots: tuple[int, int], schedule: list[tuple[str, str] | None]
 ) -> None:
-    queue = FairQueue[int](*places)
+    queue = FairQueue[int](*slots)
     held: list[tuple[str, ...]] = []
     client_of: dict[int, tuple[str, ...]] = {}
     begun: list[int] = []
@@ -123,7 +123,7 @@ def test_places_are_never_more_than_there_are_and_everything_begins_once(
         elif held:
             queue.release(held.pop(0))
         begin()
-        assert queue.num_held == len(held) <= places[0]
+        assert queue.num_held == len(held) <= slots[0]
     while held:
         queue.release(held.pop(0))
         begin()

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from cogview.errors import UsageError
-from cogview.generation.inpainting import DrawnPlaces
+from cogview.generation.inpainting import InpaintingMask
 from cogview.generation.pictures import codes_of
 from cogview.generation.pipeline import Pipeline
 from tiny import tiny_model
@@ -41,7 +41,7 @@ def test_a_half_is_drawn_and_the_other_stands(
 ) -> None:
     wanted = np.zeros((4, 4), dtype=bool)
     wanted[is_drawn] = True
-    np.testing.assert_array_equal(DrawnPlaces(mask, (4, 4), 4).of(0), wanted)
+    np.testing.assert_array_equal(InpaintingMask(mask, (4, 4), 4).of(0), wanted)
     given = codes_of(pipe.model, picture, pipe.template)[0]
     drawn = pipe.generate_codes(TEXT, 5, image=picture, mask=mask)[0].numpy()
     assert (drawn[:, ~wanted] == given[~wanted]).all()
@@ -55,12 +55,12 @@ def test_a_half_is_drawn_and_the_other_stands(
 def test_a_share_is_drawn_elsewhere_for_each_seed(pipe: Pipeline, picture: Image.Image) -> None:
     given = codes_of(pipe.model, picture, pipe.template)[0]
     drawn = pipe.generate_codes(TEXT, 6, image=picture, mask=0.25)[0].numpy()
-    places = [DrawnPlaces("0.25", (4, 4), 4).of(seed) for seed in range(6)]
+    places = [InpaintingMask("0.25", (4, 4), 4).of(seed) for seed in range(6)]
     assert all(each.sum() == 4 for each in places)
     assert len({each.tobytes() for each in places}) > 1
     for each, is_drawn in zip(drawn, places, strict=True):
         assert (each[~is_drawn] == given[~is_drawn]).all()
-    assert DrawnPlaces(1.0, (4, 4), 4).of(0).all()
+    assert InpaintingMask(1.0, (4, 4), 4).of(0).all()
 
 
 def test_a_code_is_drawn_where_the_mask_is_white_and_other_pixels_are_kept(
@@ -70,7 +70,7 @@ def test_a_code_is_drawn_where_the_mask_is_white_and_other_pixels_are_kept(
     white[5, 9] = 255
     Image.fromarray(white).save(tmp_path / "mask.png")
     picture.save(tmp_path / "picture.png")
-    places = DrawnPlaces(tmp_path / "mask.png", (4, 4), 4).of(0)
+    places = InpaintingMask(tmp_path / "mask.png", (4, 4), 4).of(0)
     assert np.argwhere(places).tolist() == [[1, 2]]
     options = {"image": tmp_path / "picture.png", "mask": str(tmp_path / "mask.png")}
     kept = pipe.generate(TEXT, 3, keeps_pixels=True, **options)  # type: ignore[arg-type]
@@ -125,7 +125,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(
             {"image": torch.zeros(4, 4, dtype=torch.int64), "mask": "lower", "keeps_pixels": True},
             "no pixels to keep",
         ),
-        ({"image": picture, "mask": "lower", "rank_by": "fit"}, "no given code stands behind"),
+        ({"image": picture, "mask": "lower", "rank_by": "fit"}, "no given code comes after"),
     ):
         with pytest.raises(UsageError, match=problem):
             pipe.generate(TEXT, 2, **options)  # type: ignore[arg-type]

@@ -111,9 +111,9 @@ def test_unknown_words_are_told_in_one_line_or_refused(told: PretrainedModel) ->
         drawn = pipe.generate(["a Sun", "a zebra"], num_candidates=1)
     assert len(caught) == 1
     assert len(drawn) == 2
-    with pytest.raises(UsageError, match=r"never seen: zebra; say it .*: 'cogview words' lists"):
+    with pytest.raises(UsageError, match=r"never seen: zebra; use words .*: 'cogview words' lists"):
         pipe.generate("a zebra", strict=True)
-    with pytest.raises(UsageError, match="never seen: zebra; say it"):
+    with pytest.raises(UsageError, match="never seen: zebra; use words"):
         pipe.generate_codes("a zebra", strict=True)
 
 
@@ -121,7 +121,7 @@ def test_a_long_list_is_cut_and_a_cut_vocabulary_said_to_be_so(told: PretrainedM
     words = [f"word{number}" for number in range(15)]
     cut = dataclasses.replace(told, words=KnownWords(counts={"a": 1}, num_left_out=1))
     with pytest.raises(UsageError, match=r"hardly ever, or never, seen: word0, .*, word11 and 3 more;"):
-        Pipeline(cut).model.reading([" ".join(words)], strict=True)
+        Pipeline(cut).model.known_spellings([" ".join(words)], strict=True)
 
 
 def test_the_words_of_an_adapter_count_and_one_that_tells_none_is_not_doubted(

@@ -113,7 +113,7 @@ def test_texts_are_taken_as_there_is_room_and_come_as_they_are_done(pipe: Pipeli
     def asked():
         for index in range(6):
             taken.append(index)
-            yield from task.asked([TEXTS[index % 3]], range(8), index)
+            yield from task.prompts([TEXTS[index % 3]], range(8), index)
 
     done: list[tuple[int, int]] = []
     for event in picture_events(task, asked()):
@@ -162,8 +162,8 @@ def test_what_cannot_be_ranked_by_fit_is_told_before_anything_is_drawn(
     pipe: Pipeline, kinds: list[Counter[str]]
 ) -> None:
     codes = torch.zeros(4, 4, dtype=torch.int64)
-    with pytest.raises(UsageError, match="no given code stands behind what is drawn"):
+    with pytest.raises(UsageError, match="no given code comes after"):
         pipe.generate("a dog", 4, image=codes, mask="lower", rank_by="fit")
-    with pytest.raises(UsageError, match="no given code stands behind what is drawn"):
+    with pytest.raises(UsageError, match="no given code comes after"):
         pipe.generate("a dog", 4, image=codes, mask=1.0, rank_by="fit")
     assert not kinds

@@ -13,10 +13,10 @@ from PIL import Image
 
 import cogview
 from cogview.errors import CogViewError, UsageError
-from cogview.generation.decoded import PictureDecoder
+from cogview.generation.devices import resolve_device, resolve_dtype
 from cogview.generation.options import CodeOptions
+from cogview.generation.picture_decoder import PictureDecoder
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.placement import resolve_device, resolve_dtype
 from tiny import tiny_model, tiny_pipeline_folder
 
 
@@ -70,7 +70,7 @@ def test_a_model_draws_with_its_own_guidance_unless_told_otherwise(pipe: Pipelin
         return pipe.generate(text, num_candidates=1, **settings)[0].codes.flatten().tolist()
 
     assert guided.guidance == 2.5
-    with pytest.warns(UserWarning, match="guidance 2.5 .* this model does not say it was trained for"):
+    with pytest.warns(UserWarning, match="guidance 2.5 needs a model that was trained with dropped texts"):
         assert codes(guided) == codes(pipe, guidance=2.5)
     assert codes(guided, guidance=1) == codes(pipe)
     assert codes(guided) != codes(pipe)
@@ -95,8 +95,8 @@ def test_pictures_of_one_colour_are_told_with_what_helps(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pipe.generate(["a cat", "two dogs"], 2)  # they show something
-    monkeypatch.setattr(PictureDecoder, "_decoded", lambda *_: Image.new("RGB", (16, 16), "white"))
-    with pytest.warns(UserWarning, match=f"'a cat' is of one colour: .*{cure}") as told:
+    monkeypatch.setattr(PictureDecoder, "_decode_one", lambda *_: Image.new("RGB", (16, 16), "white"))
+    with pytest.warns(UserWarning, match=f"'a cat' are of one colour: .*{cure}") as told:
         pipe.generate("a cat", 2, top_p=top_p)
     assert len(told) == 1
     with pytest.warns(UserWarning, match="there are 2 such texts"):

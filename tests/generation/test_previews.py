@@ -209,5 +209,5 @@ def test_what_makes_no_sense_is_told_at_once(pipe: Pipeline, tmp_path: Path) -> 
     with pytest.raises(UsageError, match="num_candidates"):
         pipe.stream("a dog", 0)
     for wrong in ({"per_second": 0.0}, {"max_share": 0.0}, {"max_share": 1.5}, {"per_second": float("nan")}):
-        with pytest.raises(UsageError, match="previews"):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
             PreviewOptions(**wrong)

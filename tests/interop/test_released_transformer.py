@@ -171,7 +171,7 @@ def test_a_model_of_ours_goes_to_the_release_and_what_is_lost_is_said(
     config = dataclasses.replace(
         model.transformer.config, attention_pattern="three_region", three_region=regions
     )
-    save_pretrained(dataclasses.replace(model, held=Transformer(config)), folder)
+    save_pretrained(dataclasses.replace(model, source=Transformer(config)), folder)
     assert main(["convert", str(folder), str(tmp_path / "released"), "--to", "released"]) == 0
     said = capsys.readouterr().out
     for words in ("rounded to float16", "norm scope token", "number of heads, 2", "its attention is sparse"):
@@ -188,7 +188,7 @@ def test_gains_of_normalised_queries_have_no_place_in_the_release(
 ) -> None:
     model = tiny_model(tmp_path)
     config = dataclasses.replace(model.transformer.config, qk_norm=True)
-    save_pretrained(dataclasses.replace(model, held=Transformer(config)), tmp_path / "ours")
+    save_pretrained(dataclasses.replace(model, source=Transformer(config)), tmp_path / "ours")
     assert main(["convert", str(tmp_path / "ours"), str(tmp_path / "out"), "--to", "released"]) == 2
     assert "no place for the gains of qk_norm" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -109,7 +109,7 @@ def test_adapters_are_not_lost_by_replacing_their_model(model: PretrainedModel, 
     pipe.add_adapter(tmp_path / "wiggly", "wiggly")
     pipe.save_pretrained(tmp_path / "model")
     pipe.save_pretrained(tmp_path / "model")
-    with pytest.raises(CogViewError, match=r"holds adapters that this model does not have \(wiggly\)"):
+    with pytest.raises(CogViewError, match=r"has adapters that this model lacks \(wiggly\)"):
         save_pretrained(fresh(model), tmp_path / "model")
 
 
@@ -144,10 +144,8 @@ def test_saved_in_another_precision_the_adapters_go_with_what_is_written(
 def test_an_adapter_of_another_base_is_refused(model: PretrainedModel, tmp_path: Path) -> None:
     save_task_model(style(model), tmp_path / "wiggly", model)
     other = Transformer(model.transformer.config)
-    with pytest.raises(
-        CogViewError, match=r"trained beside other weights \(\w{16}\) than those of this model"
-    ):
-        Pipeline(dataclasses.replace(model, held=other, adapters={})).add_adapter(
+    with pytest.raises(CogViewError, match=r"trained with other weights \(\w{16}\) than those of this model"):
+        Pipeline(dataclasses.replace(model, source=other, adapters={})).add_adapter(
             tmp_path / "wiggly", "wiggly"
         )
 
@@ -159,10 +157,10 @@ def test_a_whole_transformer_can_take_the_place_of_an_adapter(model: PretrainedM
     pipe = Pipeline(fresh(model))
     pipe.add_adapter(tmp_path / "whole", "whole")
     assert torch.equal(logits(pipe.adapters["whole"].transformer), logits(whole))
-    expected = Pipeline(dataclasses.replace(model, held=whole)).generate_codes("a cat", seed=1)
+    expected = Pipeline(dataclasses.replace(model, source=whole)).generate_codes("a cat", seed=1)
     assert torch.equal(pipe.generate_codes("a cat", seed=1, adapter="whole"), expected)
     # So can the folder of another model.
-    save_pretrained(dataclasses.replace(fresh(model), held=whole), tmp_path / "model")
+    save_pretrained(dataclasses.replace(fresh(model), source=whole), tmp_path / "model")
     pipe.add_adapter(tmp_path / "model", "other-model")
     assert torch.equal(pipe.generate_codes("a cat", seed=1, adapter="other-model"), expected)
     pipe.save_pretrained(tmp_path / "both")
@@ -174,12 +172,12 @@ def test_a_whole_transformer_can_take_the_place_of_an_adapter(model: PretrainedM
     [
         ({"format": "other"}, "is not an adapter of this project"),
         ({"version": 2}, "has version 2 and this cogview reads version 1"),
-        ({"task": "juggling"}, "for a task 'juggling' that this cogview does not know"),
+        ({"task": "juggling"}, "for an unknown task 'juggling'"),
         ({"template": 3}, "no valid sections 'template' and 'licence'"),
         ({"template": {"grid_rows": 4}}, "The template for style is not valid"),
         ({"adapter": {"rank": 0}}, "no valid section 'adapter'"),
         ({"adapter": {"rank": 2}}, "are not those of its config"),
-        ({"base": None}, "trained beside other weights"),
+        ({"base": None}, "trained with other weights"),
     ],
     ids=str,
 )
@@ -263,7 +261,7 @@ def test_an_adapter_is_drawn_with_at_any_strength(model: PretrainedModel, tmp_pa
 
 def test_a_strength_without_an_adapter_is_refused(model: PretrainedModel, tmp_path: Path) -> None:
     pipe = Pipeline(fresh(model))
-    with pytest.raises(UsageError, match="no adapter is drawn with"):
+    with pytest.raises(UsageError, match="there is no adapter"):
         pipe.generate("a cat", adapter_strength=0.5)
     whole = dataclasses.replace(style(model), transformer=model.transformer)
     save_task_model(whole, tmp_path / "whole", model)

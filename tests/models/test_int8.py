@@ -10,7 +10,7 @@ import torch
 import cogview
 from cogview.cli.main import main
 from cogview.errors import UsageError
-from cogview.generation.placement import resolve_dtype
+from cogview.generation.devices import resolve_dtype
 from cogview.models.adapters import save_task_model
 from cogview.models.folder import load_pretrained
 from cogview.models.pretrained import TaskModel

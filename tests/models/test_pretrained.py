@@ -262,7 +262,7 @@ def test_parts_that_do_not_fit_together_are_refused(saved: Path) -> None:
     model = load_pretrained(saved)
     with pytest.raises(CogViewError, match="wants 32 image codes, got 16"):
         PretrainedModel(
-            held=model.transformer,
+            source=model.transformer,
             template=model.template,
             text_tokenizer=model.text_tokenizer,
             image_tokenizer=tiny_image_tokenizer(num_codes=16),
@@ -273,10 +273,10 @@ def test_regions_of_another_template_are_refused(saved: Path) -> None:
     model = load_pretrained(saved)
     config = dataclasses.replace(model.transformer.config, attention_pattern="three_region")
     with pytest.raises(CogViewError, match=r"the template wants ThreeRegionConfig.*num_image_tokens=16"):
-        dataclasses.replace(model, held=Transformer(config))
+        dataclasses.replace(model, source=Transformer(config))
     regions = regions_for(model.template, config.three_region)
     fitting = Transformer(dataclasses.replace(config, three_region=regions))
-    assert dataclasses.replace(model, held=fitting).transformer is fitting
+    assert dataclasses.replace(model, source=fitting).transformer is fitting
 
 
 def test_a_run_stands_for_its_exported_model(saved: Path, tmp_path: Path) -> None:

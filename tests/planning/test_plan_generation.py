@@ -36,7 +36,7 @@ def test_weights_are_as_large_as_what_is_prepared(tmp_path: Path) -> None:
         weights = Weights(StoredTransformer(tmp_path / "a.safetensors", CONFIG, "cpu", dtype), dtype=dtype)
         memory = generation_memory(CONFIG, TEMPLATE, find_device("cpu"), dtype)
         table = weights.table
-        held = table.nbytes if isinstance(table, torch.Tensor) else table.numbers.nbytes
+        held = table.nbytes if isinstance(table, torch.Tensor) else table.values.nbytes
         outside = [each for name, each in Transformer(CONFIG).state_dict().items() if not is_quantized(name)]
         assert memory.fixed["weights"] == held + sum(each.nbytes for each in outside)
         matrices = sum(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cogview.cli.main import main
 from cogview.generation.contact_sheet import is_contact_sheet
-from cogview.generation.decoded import PictureDecoder
+from cogview.generation.picture_decoder import PictureDecoder
 from cogview.generation.previews import GREY, PreviewOptions
 from cogview.runs import drawing_display
 from tiny import tiny_pipeline_folder
@@ -182,12 +182,12 @@ def test_a_preview_that_cannot_be_written_is_told(
 def test_pictures_of_one_colour_are_told(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(PictureDecoder, "_decoded", lambda *_: Image.new("RGB", (16, 16), "white"))
+    monkeypatch.setattr(PictureDecoder, "_decode_one", lambda *_: Image.new("RGB", (16, 16), "white"))
     told: list[str] = []
     monkeypatch.setattr(warnings, "warn", lambda message, **_: told.append(message))
     assert main(words(model)) == 0
     assert len(told) == 1
-    assert told[0].startswith("all that was drawn for 'a red cat' is of one colour: if that is not asked for")
+    assert told[0].startswith("all pictures of 'a red cat' are of one colour")
     assert told[0].endswith("; there are 2 such texts")
 
 

@@ -98,5 +98,5 @@ def test_what_does_not_fit_is_refused() -> None:
         TEMPLATE.build([1], np.arange(5))
     with pytest.raises(CogViewError, match="text piece 20"):
         TEMPLATE.build([20], np.arange(6))
-    with pytest.raises(UsageError, match="grid_rows=0"):
+    with pytest.raises(UsageError, match="grid_rows must be at least 1"):
         dataclasses.replace(TEMPLATE, grid_rows=0)

@@ -159,7 +159,7 @@ def test_a_code_of_another_codebook_is_refused(code: int) -> None:
 
 @pytest.mark.parametrize("name", ["grid_rows", "grid_columns", "max_text_pieces"])
 def test_an_empty_template_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name}=0"):
+    with pytest.raises(UsageError, match=f"{name} must be at least 1"):
         dataclasses.replace(SMALL, **{name: 0})
 
 

@@ -16,7 +16,7 @@ import httpx
 from PIL import Image
 from starlette.types import ASGIApp, Message
 
-from cogview.generation.known_things import KnownColour, KnownName, KnownThings
+from cogview.generation.known_concepts import ColourConcept, Concept, KnownConcepts
 from cogview.serving.app import application
 from cogview.serving.engine_link import LinkListener
 from cogview.serving.jobs import Jobs
@@ -56,9 +56,9 @@ FACTS = ModelFacts(
     captioners=("captioner",),
     upscalers=("upscaler",),
     words=("a", "circle", "red"),
-    known=KnownThings(
-        things=(KnownName(english=("circle",), chinese=("圆",)),),
-        colours=(KnownColour(english=("red",), chinese=("红色",), of=("grounds", "things")),),
+    known=KnownConcepts(
+        things=(Concept(english=("circle",), chinese=("圆",)),),
+        colours=(ColourConcept(english=("red",), chinese=("红色",), of=("grounds", "things")),),
         adapters={"woodcut": ("engraved",)},
         num_words=3,
     ),

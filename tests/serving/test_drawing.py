@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from cogview.generation.inpainting import DrawnPlaces
+from cogview.generation.inpainting import InpaintingMask
 from cogview.serving.drawing import varied
 from cogview.serving.messages import Pixels
 
@@ -12,7 +12,7 @@ from cogview.serving.messages import Pixels
 @pytest.mark.parametrize("share", [5e-324, 0.001, 0.5, 1.0])
 def test_a_variation_always_draws_something(size: tuple[int, int], share: float) -> None:
     mask = varied(Pixels.of(Image.new("RGB", size)), share).image()
-    places = DrawnPlaces(mask, (16, 16), 8).of(0)
+    places = InpaintingMask(mask, (16, 16), 8).of(0)
     assert places[-1].all()
     assert places.all() == (share == 1.0 or size[1] == 1)
     assert places.mean() == pytest.approx(max(share, 1 / 16), abs=1.5 / 16) or size[1] < 16

@@ -10,7 +10,7 @@ import pytest
 from live import LiveServer
 
 import cogview
-from cogview.generation.known_things import SIZE_NAMES
+from cogview.generation.known_concepts import SIZE_NAMES
 from cogview.generation.model import LoadedModel
 from cogview.serving import suggestions as module
 from cogview.serving.job_store import JobStore

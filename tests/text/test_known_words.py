@@ -95,7 +95,7 @@ def test_the_usual_spelling_is_the_commonest_and_small_letters_win_a_draw() -> N
 
 
 def test_the_rarest_words_are_left_out_and_both_sets_can_be_joined() -> None:
-    known = KnownWords.of_counts({"a": 3, "b": 1, "c": 2}, most=2)
+    known = KnownWords.of_counts({"a": 3, "b": 1, "c": 2}, max_words=2)
     assert (dict(known.counts), known.num_left_out) == ({"a": 3, "c": 2}, 1)
     both = known | KnownWords.of_counts({"a": 1, "d": 1})
     assert (dict(both.counts), both.num_left_out) == ({"a": 4, "c": 2, "d": 1}, 1)
@@ -128,7 +128,7 @@ def test_a_damaged_file_is_refused_in_one_line(
     known.save(tmp_path)
     content = json.loads((tmp_path / WORDS_FILE).read_text(encoding="utf-8"))
     (tmp_path / WORDS_FILE).write_text(json.dumps(content | change))
-    with pytest.raises(CogViewError, match=r"words\.json holds no words") as refused:
+    with pytest.raises(CogViewError, match=r"words\.json is not a valid") as refused:
         KnownWords.in_folder(tmp_path)
     assert "\n" not in str(refused.value)
     for text in ("", "[]", "[" * 100_000, "1" * 5_000):

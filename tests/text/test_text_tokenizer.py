@@ -105,14 +105,14 @@ def test_the_fingerprint_is_of_the_file_and_survives_saving(model_file: Path, tm
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other.model"
     path.write_bytes(content)
-    with pytest.raises(CogViewError, match=r"other\.model is no SentencePiece model"):
+    with pytest.raises(CogViewError, match=r"other\.model is not a SentencePiece model"):
         TextTokenizer.from_file(path)
 
 
 def test_a_cut_off_model_is_refused(model_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.model"
     path.write_bytes(model_file.read_bytes()[:-100])
-    with pytest.raises(CogViewError, match="is no SentencePiece model"):
+    with pytest.raises(CogViewError, match="is not a SentencePiece model"):
         TextTokenizer.from_file(path)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cogview.cli.report import print_result
 
 if TYPE_CHECKING:
-    from cogview.generation.known_things import KnownColour, KnownName, KnownThings
+    from cogview.generation.known_concepts import ColourConcept, Concept, KnownConcepts
 
 _COLUMNS = 80
 _INDENT = "  "
@@ -26,14 +26,14 @@ def run(*, model: str | None = None, all: bool = False, json: bool = False) -> N
         all: list all words that it has learnt, whatever its world.
         json: print the result as JSON.
     """
-    from cogview.generation.known_things import things_known_in
+    from cogview.generation.known_concepts import read_known_concepts
     from cogview.models.config import find_model_folder
 
-    known = things_known_in(find_model_folder(model), all)
+    known = read_known_concepts(find_model_folder(model), all)
     print_result(asdict(known), list(_lines(known, all)), json)
 
 
-def _lines(known: "KnownThings", lists_all: bool) -> Iterator[str]:
+def _lines(known: "KnownConcepts", lists_all: bool) -> Iterator[str]:
     """Yield the result as lines for people."""
     if known.things:
         yield f"{len(known.things)} things:"
@@ -66,7 +66,7 @@ def _lines(known: "KnownThings", lists_all: bool) -> Iterator[str]:
         yield f"--all lists all of its {kept}."
 
 
-def _colours(colours: tuple["KnownColour", ...]) -> Iterator[str]:
+def _colours(colours: tuple["ColourConcept", ...]) -> Iterator[str]:
     """Yield lines that say what can have which colour."""
     for title, of in (
         ("colours, of grounds and of things", ("grounds", "things")),
@@ -79,7 +79,7 @@ def _colours(colours: tuple["KnownColour", ...]) -> Iterator[str]:
             yield from _wrapped(_usual(found))
 
 
-def _usual(names: Iterable["KnownName"]) -> list[str]:
+def _usual(names: Iterable["Concept"]) -> list[str]:
     return [f"{name.english[0]} {name.chinese[0]}" for name in names]
 
 

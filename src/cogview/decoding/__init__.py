@@ -1,1 +1,1 @@
-"""Decoding: one forward pass over prepared weights and a pool of keys and values, and the engine that schedules it."""
+"""Decoding engine: batched forward passes over prepared weights and a paged key/value pool."""

@@ -1,7 +1,9 @@
-"""Attention by PyTorch's fused kernel, elsewhere than on CPU: the pages of each row side by side, and a mask.
+"""Attention by PyTorch's fused kernel, on devices other than the CPU.
 
-Letters of the shapes: r rows, t new tokens of the row that has most, h heads, j pages of
-a row, n of the pool, p entries of a page, k of a row's pages, e channels, d width.
+The pages of each row are gathered side by side, and a mask hides the rest.
+
+Letters of the shapes: r rows, t new tokens of the row that has most, h heads, j pages of a row, n of the pool, p
+entries of a page, k of a row's pages, e channels, d width.
 """
 
 import numpy as np
@@ -10,36 +12,36 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from cogview.decoding.attention_layout import AttentionLayout
 from cogview.decoding.forward import Attend
-from cogview.decoding.places import Places
 from cogview.decoding.pool import PAGE, PagePool
 
 
-def attend_by_fused_kernel(pool: PagePool, places: Places) -> Attend:
-    """Return what stores new tokens in a pool and attends to all that each sees.
+def attend_by_fused_kernel(pool: PagePool, layout: AttentionLayout) -> Attend:
+    """Return the attention of a pass: it stores the new tokens in the pool and attends.
 
     Args:
         pool: on any device.
-        places: of a pass.
+        layout: of the pass.
     """
     config, device, dtype = pool.config, pool.keys.device, pool.keys.dtype
-    num_heads, channels, num = config.num_heads, config.head_size, len(places.row_of)
-    num_rows = len(places.pages)
-    counts = np.bincount(places.row_of, minlength=num_rows)
+    num_heads, channels, num = config.num_heads, config.head_size, len(layout.row_of)
+    num_rows = len(layout.pages)
+    counts = np.bincount(layout.row_of, minlength=num_rows)
     column = np.arange(num) - np.repeat(np.cumsum(counts) - counts, counts)
-    most_new, most_pages = int(counts.max()), int(places.num_seen.max())
-    pages = torch.from_numpy(places.pages[:, :most_pages]).to(device)
+    most_new, most_pages = int(counts.max()), int(layout.num_seen.max())
+    pages = torch.from_numpy(layout.pages[:, :most_pages]).to(device)
     width = most_pages * PAGE
-    at = torch.from_numpy(places.row_of * most_new + column).to(device)
+    at = torch.from_numpy(layout.row_of * most_new + column).to(device)
     # What fills rows up sees one entry, so that its softmax is a number.
     biases = torch.full((num_rows * most_new, width), -torch.inf, device=device)
     biases[:, 0] = 0
-    if places.last_entry is not None:
-        last = torch.from_numpy(places.last_entry).to(device)
+    if layout.last_entry is not None:
+        last = torch.from_numpy(layout.last_entry).to(device)
         seen = torch.where(torch.arange(width, device=device) <= last[:, None], 0.0, -torch.inf)[None]
     else:
-        assert places.biases is not None, "three regions have biases"
-        seen = places.biases[:, :, :width]
+        assert layout.biases is not None, "three regions have biases"
+        seen = layout.biases[:, :, :width]
     of_layers = [
         biases.index_copy(0, at, each).view(num_rows, 1, most_new, width).to(dtype) for each in seen.unbind(0)
     ]
@@ -47,7 +49,7 @@ def attend_by_fused_kernel(pool: PagePool, places: Places) -> Attend:
     def attend(layer: int, query_key_value: Tensor) -> Tensor:
         heads = query_key_value.to(dtype).view(num, 3, num_heads, channels)
         query, key, value = heads.unbind(1)
-        places.store(layer, pool.keys[layer], pool.values[layer], key, value)
+        layout.store(layer, pool.keys[layer], pool.values[layer], key, value)
         queries = query.new_zeros(num_rows * most_new, num_heads, channels).index_copy(0, at, query)
         queries = queries.view(num_rows, most_new, num_heads, channels).transpose(1, 2)
         attended = attend_to_pages(
@@ -68,9 +70,9 @@ def attend_to_pages(
     """Attend to the entries of pages.
 
     Args:
-        queries: divided by the square root of the head's size.
-        keys: a layer's of the pool.
-        values: a layer's of the pool.
+        queries: divided by sqrt(head_size).
+        keys: of one layer of the pool.
+        values: of one layer of the pool.
         pages: of each row.
         biases: added to the scores.
     """

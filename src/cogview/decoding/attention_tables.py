@@ -1,9 +1,8 @@
-"""Attention on CPU: two weighted sums of rows of tables.
+"""Attention on CPU, as two weighted sums of table rows (`embedding_bag`).
 
-A head's values are rows of `e` channels, of which its softmax weighs one for each entry. Its keys stand transposed, in
-pages: a page has a row for each channel, and the query weighs these. PyTorch's operator for such sums, made for
-embedding tables, reads memory on x86 CPUs at about twice the speed of batched products with few rows; the bits of a sum
-do not depend on what else is summed in the same call; and rows of a table may lie anywhere, as pages do.
+A head's values are rows of `e` channels, weighted by the softmax. Its keys are stored transposed, page by page: a page
+has a row for each channel, weighted by the query. On x86 CPUs this operator reads memory at about twice the speed of
+batched products with few rows. The bits of a sum do not depend on the batch, and rows may lie anywhere, as pages do.
 
 Letters of the shapes: n new tokens, g of them that see equally many pages, j pages, h heads, e channels, k entries.
 """
@@ -15,29 +14,29 @@ import torch
 from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
+from cogview.decoding.attention_layout import AttentionLayout
 from cogview.decoding.forward import Attend
-from cogview.decoding.places import Places
 from cogview.decoding.pool import PAGE, PagePool
 
 _MAX_SCORES = 1 << 22
-"""Scores that are held at a time."""
+"""Scores computed at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Group:
-    """New tokens that see equally many pages; each sees as many as its own place needs, whatever else is run.
+    """New tokens that see equally many pages.
 
     Args:
-        tokens: which of the new ones; None for all.
-        num: of them.
-        num_pages: that each sees.
-        key_rows: of the keys' table, for each token, head and page one for each channel.
-        key_starts: where each sum of them begins.
-        num_entries: of which the values are summed; what stands behind them no token sees.
-        value_rows: of the values' table, for each token and head one for each of these.
-        value_starts: where each sum of them begins.
-        is_unseen: which entries of its last page a token does not see, [g 1 p].
-        biases: what is added to the scores instead, for each layer, [l g 1 k].
+        tokens: indices of the new tokens; None for all.
+        num: number of tokens.
+        num_pages: pages that each sees.
+        key_rows: rows of the key table: for each token, head and page one per channel.
+        key_starts: start of each sum of keys.
+        num_entries: entries whose values are summed; no token of the group sees later ones.
+        value_rows: rows of the value table: for each token and head one per entry.
+        value_starts: start of each sum of values.
+        is_unseen: entries of the last page that a token does not see, [g 1 p].
+        biases: added to the scores of each layer instead, [l g 1 k].
     """
 
     tokens: Tensor | None
@@ -52,30 +51,30 @@ class _Group:
     biases: Tensor | None
 
 
-def attend_to_tables(pool: PagePool, places: Places) -> Attend:
-    """Return what stores new tokens in a pool and attends to all that each sees.
+def attend_to_tables(pool: PagePool, layout: AttentionLayout) -> Attend:
+    """Return the attention of a pass: it stores the new tokens in the pool and attends.
 
     Args:
         pool: on the CPU.
-        places: of a pass.
+        layout: of the pass.
     """
     config = pool.config
-    num_heads, channels, num = config.num_heads, config.head_size, len(places.row_of)
+    num_heads, channels, num = config.num_heads, config.head_size, len(layout.row_of)
     groups = []
-    for num_pages in np.unique(places.num_seen).tolist():
-        members = np.flatnonzero(places.num_seen == num_pages)
+    for num_pages in np.unique(layout.num_seen).tolist():
+        members = np.flatnonzero(layout.num_seen == num_pages)
         at_once = max(1, _MAX_SCORES // (num_heads * num_pages * PAGE))
         groups += [
-            _group(members[first : first + at_once], num_pages, places, num_heads, channels)
+            _group(members[first : first + at_once], num_pages, layout, num_heads, channels)
             for first in range(0, len(members), at_once)
         ]
-    key_tables, value_tables = (held.flatten(1, 3).unbind(0) for held in (pool.keys, pool.values))
+    key_tables, value_tables = (each.flatten(1, 3).unbind(0) for each in (pool.keys, pool.values))
     keys, values = pool.keys.unbind(0), pool.values.unbind(0)
     dtype = pool.keys.dtype
 
     def attend(layer: int, query_key_value: Tensor) -> Tensor:
         query, key, value = query_key_value.to(dtype).view(num, 3, num_heads, channels).unbind(1)
-        places.store(layer, keys[layer], values[layer], key, value)
+        layout.store(layer, keys[layer], values[layer], key, value)
         parts = [_attended(group, layer, key_tables[layer], value_tables[layer], query) for group in groups]
         if len(parts) == 1:
             return parts[0]
@@ -88,23 +87,22 @@ def attend_to_tables(pool: PagePool, places: Places) -> Attend:
 
 
 def _group(
-    tokens: Int64[np.ndarray, "g"], num_pages: int, places: Places, num_heads: int, channels: int
+    tokens: Int64[np.ndarray, "g"], num_pages: int, layout: AttentionLayout, num_heads: int, channels: int
 ) -> _Group:
-    """Return which rows of the tables some new tokens weigh."""
-    pages = torch.from_numpy(places.pages[places.row_of[tokens], :num_pages].astype(np.int32))
+    pages = torch.from_numpy(layout.pages[layout.row_of[tokens], :num_pages].astype(np.int32))
     of_heads = pages[:, None] * num_heads + torch.arange(num_heads, dtype=torch.int32)[:, None]  # [g h j]
     key_rows = of_heads[..., None] * channels + torch.arange(channels, dtype=torch.int32)
     value_rows = of_heads[..., None] * PAGE + torch.arange(PAGE, dtype=torch.int32)
     num_entries = num_pages * PAGE
     is_unseen = biases = None
-    if places.last_entry is not None:
-        num_entries = int(places.last_entry[tokens].max()) + 1
-        last = torch.from_numpy(places.last_entry[tokens] % PAGE)
+    if layout.last_entry is not None:
+        num_entries = int(layout.last_entry[tokens].max()) + 1
+        last = torch.from_numpy(layout.last_entry[tokens] % PAGE)
         is_unseen = (torch.arange(PAGE) > last[:, None])[:, None]
-    if places.biases is not None:
-        biases = places.biases[:, tokens, None]
+    if layout.biases is not None:
+        biases = layout.biases[:, tokens, None]
     return _Group(
-        tokens=None if len(tokens) == len(places.row_of) else torch.from_numpy(tokens),
+        tokens=None if len(tokens) == len(layout.row_of) else torch.from_numpy(tokens),
         num=len(tokens),
         num_pages=num_pages,
         key_rows=key_rows.flatten(),
@@ -120,7 +118,6 @@ def _group(
 def _attended(
     group: _Group, layer: int, key_table: Tensor, value_table: Tensor, query: Tensor
 ) -> Float[Tensor, "g c"]:
-    """Return what each token of a group attends to."""
     if group.tokens is not None:
         query = query[group.tokens]
     num_heads = query.shape[1]
@@ -145,7 +142,7 @@ def _sums_of_rows(
     starts: Int32[Tensor, "s"],
     weights: Float[Tensor, "i"],
 ) -> Float[Tensor, "s c"]:
-    """Return sums of weighted rows of a table; the rows of sum `s` are `rows[starts[s] : starts[s + 1]]`."""
+    """Return weighted sums of table rows; sum `s` has the rows `rows[starts[s] : starts[s + 1]]`."""
     # Mode 0 sums.
     sums, *_ = torch.embedding_bag(table, rows, starts, mode=0, per_sample_weights=weights)
     return sums

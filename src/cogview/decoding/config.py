@@ -1,4 +1,4 @@
-"""How codes are drawn from the transformer's distribution, and with which matrix kernels."""
+"""Settings of decoding: sampling, kernels, memory."""
 
 import math
 import re
@@ -9,63 +9,63 @@ from cogview.errors import UsageError
 from cogview.numbers import whole_number
 
 LinearBackend = Literal["auto", "packed", "plain"]
-"""Kernels of the linear maps: `packed` has weights in the layout that oneDNN or FBGEMM prefers (CPU only), `plain` is
-what PyTorch runs by itself, `auto` is packed wherever that is possible."""
+"""Kernels of the linear maps: `packed` uses the layout of oneDNN or FBGEMM (CPU only), `plain` is PyTorch's default,
+`auto` is packed where possible.
+"""
 
 DtypeName = Literal["float32", "bfloat16", "float16", "int8"]
-"""What weights are rounded to: floats, or whole numbers of 8 bits with a step for each row (CPU only)."""
+"""Dtype of the weights; int8 has a scale for each row (CPU only)."""
 
 CacheName = Literal["auto", "float32", "float16"]
-"""What keys and values are held in: on a CPU, by default as the weights are computed in, but never in bfloat16."""
+"""Dtype of keys and values; `auto` on a CPU is that of the computation, but never bfloat16."""
 
 StepKind = Literal["auto", "graphs", "static", "plain"]
 """How the engine runs a pass.
 
-`plain` launches what the pass needs, one kernel after the other. `static` pads it to one of a few shapes, and reads
-nothing from the device before its end. `graphs` captures such a step in a CUDA graph as well, and replays it. `auto` is
-plain: graphs have not been measured on a GPU yet. Passes that no such step fits go the plain way in all of them.
+`plain` launches kernels one by one. `static` pads a pass to one of a few shapes and reads nothing from the device
+before its end. `graphs` also captures such a step in a CUDA graph and replays it. `auto` is plain, until graphs
+have been measured on a GPU. Passes that fit no such step run plainly.
 """
 
 Sampler = Literal["gumbel", "inversion"]
-"""How the random number of a place becomes a code.
+"""How the random numbers of a place become a code.
 
-`gumbel` takes the code with the largest sum of its logit and a number fixed by seed, place and code; `inversion`
-looks up a single number, fixed by seed and place, in the cumulative distribution. Both draw from the same distribution.
-A small change of the logits seldom changes what `gumbel` draws, so guesses hold more often. What was drawn before
-there was a choice was drawn by `inversion`.
+`gumbel` takes the code with the largest sum of logit and a number fixed by seed, place and code; `inversion`
+looks up one number, fixed by seed and place, in the cumulative distribution. Both sample the same distribution.
+Small changes of the logits rarely change the choice of `gumbel`, so guesses are right more often. `inversion`
+reproduces pictures from before there was a choice.
 """
 
 MIN_TEMPERATURE = 1e-6
-"""The least above 0: logits divided by less leave the range of float32."""
+"""Smallest above 0: logits divided by less overflow float32."""
 
 MAX_GUIDANCE = 100
-"""Far beyond what is of use; logits that are guided by much more leave the range of float32."""
+"""Far beyond what is useful; much more overflows float32."""
 
 MIN_TOP_P = 1e-6
-"""The least that a model's config may name."""
+"""Smallest that a model's config may have."""
 
 TOP_P = 0.8
-"""What models draw with that name nothing else; found best for the bundled one."""
+"""Default of models without their own; found best for the bundled one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """Which of the legal codes may be drawn, and how boldly.
+    """How to sample codes.
 
-    They are applied in the order of the fields: logits are guided, then divided by the temperature, the `top_k` most
-    probable codes are kept, and of these the fewest whose share of the kept probability reaches `top_p`.
+    Applied in the order of the fields: logits are guided, then divided by the temperature; the `top_k` most probable
+    codes are kept, and of these the fewest whose share of the kept probability reaches `top_p`.
 
     Args:
-        guidance: with 1 logits are the text's; above, they go further in the direction in which the text moves them
-            away from those without a text: without + guidance * (with - without). Beyond the paper; it needs a model
-            that was trained with some texts dropped, and computes twice the rows.
-        temperature: below 1 prefers probable codes, above 1 levels them; 0 always takes the most probable.
-        top_k: codes to draw from; all if None.
-        top_p: share of the probability to draw from, over 0 and up to 1; all if 1.
+        guidance: unconditional + guidance * (conditional - unconditional); 1 is no guidance. Beyond the paper; needs a
+            model trained with dropped texts, and computes twice the rows.
+        temperature: below 1 prefers probable codes, above 1 flattens the distribution; 0 is greedy.
+        top_k: number of codes to sample from; all if None.
+        top_p: share of the probability to sample from, over 0 and up to 1; all if 1.
         sampler: how random numbers become codes.
 
     Raises:
-        UsageError: a number outside its range.
+        UsageError: a number is out of range.
     """
 
     guidance: float = 1.0
@@ -96,16 +96,15 @@ class SamplingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What drawing may take of the machine; none of it changes what is drawn, but for the rounding of `cache`.
+    """Limits of decoding; results do not depend on them, except for the rounding by `cache`.
 
     Args:
-        max_batch: pictures, or other requests, that are worked on at once; more wait.
-        memory_bytes: of the whole process, with all that it holds already. Fewer pictures are worked on at once where
-            more would need more; nothing is limited if None.
-        cache: float16 halves keys and values.
+        max_batch: maximum number of pictures, or other requests, that run at once.
+        memory_bytes: limit for the whole process; batches get smaller to keep it. Unlimited if None.
+        cache: dtype of keys and values; float16 halves their memory.
 
     Raises:
-        UsageError: an impossible number.
+        UsageError: a number is out of range.
     """
 
     max_batch: int = 16
@@ -135,20 +134,20 @@ _UNITS = {
 
 
 def bytes_of(size: str | int) -> int:
-    """Return an amount of memory in bytes.
+    """Parse an amount of memory.
 
     Args:
         size: bytes, or a number with a unit: 6GiB is 6 * 2^30, 6GB is 6 * 10^9.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is no amount of memory.
     """
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?\s*", str(size).lower())
-    if found is None or found[2] not in _UNITS or not math.isfinite(float(found[1])):
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?\s*", str(size).lower())
+    if match is None or match[2] not in _UNITS or not math.isfinite(float(match[1])):
         raise UsageError(f"an amount of memory is a number with a unit, like 6GiB or 800MB, got {size!r}")
-    return int(float(found[1]) * _UNITS[found[2]])
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def shown_bytes(num_bytes: int) -> str:
-    """Return bytes as people read them, in units of 2^20 or 2^30."""
+    """Format bytes in units of 2^20 or 2^30."""
     return f"{num_bytes / 2**30:.2f}GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f}MiB"

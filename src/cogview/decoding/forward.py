@@ -1,7 +1,7 @@
-"""The one forward pass of decoding: new tokens of any rows, each row at a length of its own.
+"""Forward pass of decoding: new tokens of any rows, each row with its own length.
 
-It computes what `Transformer.extend` computes, which is the plain form to read and the one it is tested against. It
-is faster because weights are prepared once, nothing is a module call, and only the states that are wanted are kept.
+Computes the same as `Transformer.extend`, the plain version that it is tested against. It is faster: weights are
+prepared once, there are no module calls, and only the needed states are kept.
 
 Letters of the shapes: n new tokens of all rows together, d width.
 """
@@ -17,24 +17,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cogview.decoding.linear import DecodingLinear, gelu_of
-from cogview.decoding.weights import Addition, Maps, Norm, Own, Variant, Weights
+from cogview.decoding.weights import Addition, BlockMaps, BlockVariant, Norm, Variant, Weights
 from cogview.transformer.block import add_branches
 
 Attend = Callable[[int, Tensor], Tensor]
-"""Takes a layer's number and the new tokens' Q, K and V, [n 3d]; stores K and V and gives what was attended to, [n d].
+"""Takes a layer's number and the new tokens' Q, K and V, [n 3d]; stores K and V, and returns the attention's output,
+[n d].
 
-The query comes divided by the square root of the head's size.
+Q comes divided by sqrt(head_size).
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """New tokens that stand together and belong to one variant.
+    """Adjacent new tokens of one variant.
 
     Args:
-        variant: whose embeddings, norms and additions they take.
-        start: the first of them.
-        stop: the one after the last.
+        variant: that runs them.
+        start: index of the first.
+        stop: index after the last.
     """
 
     variant: Variant
@@ -50,23 +51,23 @@ def extend(
     attend: Attend,
     wanted: Int64[np.ndarray, "w"],
 ) -> Float[Tensor, "w d"]:
-    """Run new tokens and return the normalised states of some of them.
+    """Run new tokens, and return the normalised states of some of them.
 
-    Prefill, decoding, the checking of guesses, scoring and the writing of texts are all this call. Activations of the
-    main branch and norms are fp32 whatever the dtype of the weights.
+    Prefill, decoding, verification of guesses, scoring and captioning are all this call. The main branch and norms are
+    computed in fp32, whatever the dtype of the weights.
 
     Args:
         weights: of the base.
         parts: cover all tokens, in their order.
-        tokens: ids of the vocabulary, row after row.
+        tokens: ids of all rows' tokens.
         positions: their positions.
-        attend: of the pool that holds the rows.
-        wanted: whose states are returned, ascending.
+        attend: attention to the pool of the rows.
+        wanted: indices of the tokens whose states to return, ascending.
     """
     x = run_blocks(weights, parts, tokens, positions, attend)
     cuts = [np.flatnonzero((wanted >= start) & (wanted < stop)) for start, stop in _bounds(parts)]
-    chosen = [torch.from_numpy(wanted[cut]).to(x.device) for cut in cuts]
-    return _joined([part.variant.final_norm(x[rows]) for part, rows in zip(parts, chosen, strict=True)])
+    indices = [torch.from_numpy(wanted[cut]).to(x.device) for cut in cuts]
+    return _joined([part.variant.final_norm(x[rows]) for part, rows in zip(parts, indices, strict=True)])
 
 
 def run_blocks(
@@ -76,7 +77,7 @@ def run_blocks(
     positions: Int64[Tensor, "n"],
     attend: Attend,
 ) -> Float[Tensor, "n d"]:
-    """Run new tokens and return the states of all, not normalised yet; the arguments are those of `extend`."""
+    """Run new tokens through all blocks, without the final norm; arguments as for `extend`."""
     bounds = _bounds(parts)
     embedded = [
         _embed(part.variant, tokens[start:stop], positions[start:stop])
@@ -105,9 +106,11 @@ def _embed(variant: Variant, tokens: Tensor, positions: Tensor) -> Tensor:
 
 
 class _Block:
-    """A block over tokens of one or several variants: maps are the base's, norms and additions each part's own."""
+    """Block over tokens of one or more variants: linear maps of the base, norms and additions of each part."""
 
-    def __init__(self, maps: Maps, owns: Sequence[Own], bounds: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self, maps: BlockMaps, owns: Sequence[BlockVariant], bounds: Sequence[tuple[int, int]]
+    ) -> None:
         self._maps = maps
         self._owns = owns
         self._bounds = bounds
@@ -117,7 +120,7 @@ class _Block:
         self.mlp_output_norm = self._norm([own.mlp_output_norm for own in owns])
 
     def attention(self, layer: int, attend: Attend, x: Tensor) -> Tensor:
-        """Attend to all that a token sees."""
+        """Compute the attention branch."""
         heads = self._map(self._maps.query_key_value, [own.query_key_value for own in self._owns], x)
         heads = self._norm([own.heads_norm for own in self._owns])(heads)
         return self._map(
@@ -125,7 +128,7 @@ class _Block:
         )
 
     def mlp(self, x: Tensor) -> Tensor:
-        """Map every token by itself."""
+        """Compute the MLP branch."""
         inner = self._map(self._maps.mlp_inner, [own.mlp_inner for own in self._owns], x, gelu=True)
         return self._map(self._maps.mlp_output, [own.mlp_output for own in self._owns], inner)
 
@@ -139,7 +142,7 @@ class _Block:
     def _map(
         self, linear: DecodingLinear, additions: Sequence[Addition | None], x: Tensor, gelu: bool = False
     ) -> Tensor:
-        """Apply a map of the base and what each part adds to it, then GELU if asked."""
+        """Apply a linear map with each part's addition, then GELU if asked."""
         if not any(additions):
             return linear(x, gelu)
         if gelu:

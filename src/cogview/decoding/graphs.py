@@ -1,10 +1,10 @@
-"""Steps of static shapes that CUDA graphs replay: one launch for all kernels of a pass.
+"""Passes of static shapes, replayed by CUDA graphs: one launch for all kernels of a pass.
 
-A small pass is little work and many kernels, each of which the host has to launch, and a host that reads a value waits
-for all of them. So a graph is captured once for a bucket of passes (`static_step.py`), and replayed from then on.
+A small pass has little work and many kernels, each launched by the host. So a graph is captured once for each bucket of
+passes (`static_step.py`) and replayed from then on.
 
-Steps draw pictures' codes, by Gumbel numbers, with dense attention. All else, and what would be padded too much, goes
-the plain way (`Batch.draw`), which is the slow twin of this one.
+Such passes sample pictures' codes by Gumbel numbers, with dense attention. All others, and those that would be padded
+too much, run plainly (`Batch.draw`), the slow twin of this module.
 """
 
 import warnings
@@ -16,19 +16,19 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from cogview.decoding.batch import Batch, Chosen, Planned
+from cogview.decoding.batch import Batch, JobShare, Sampled
 from cogview.decoding.config import StepKind
-from cogview.decoding.drawing import Drawing
 from cogview.decoding.pool import PagePool
-from cogview.decoding.static_step import Bucket, Graph, Share, Step, bucket_of
+from cogview.decoding.running_sequence import RunningSequence
+from cogview.decoding.static_step import Bucket, Graph, Step, StepInput, bucket_of
 from cogview.decoding.weights import Variant, Weights
 from cogview.errors import UsageError
 
 MAX_STEPS = 64
-"""Buckets whose buffers and graphs are kept: those that were met last."""
+"""Buckets whose buffers and graphs are cached, least recently used dropped first."""
 
 _MAX_GROUPS = 2
-"""Steps that a pass is made of at most: each reads the weights anew, for requests of one variant and one head."""
+"""Maximum steps in a pass, one per variant and head: each reads the weights anew."""
 
 _CAPTURING = Lock()
 """PyTorch captures one graph at a time in a process."""
@@ -36,18 +36,18 @@ _CAPTURING = Lock()
 
 @runtime_checkable
 class Recorder(Protocol):
-    """What captures work."""
+    """Captures graphs."""
 
     def record(self, work: Callable[[], None]) -> Graph:
-        """Return what repeats some work; the work is done at least once before."""
+        """Return a graph that repeats some work; the work is done at least once before."""
         ...
 
 
 class CudaRecorder:
-    """Captures CUDA graphs, all in one pool of memory: one runs at a time, and what it gives is copied out.
+    """Captures CUDA graphs in one memory pool: only one runs at a time, and its results are copied out.
 
     Args:
-        device: on which they run.
+        device: to run on.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -56,10 +56,10 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, work: Callable[[], None]) -> Graph:
-        """Return a graph of some work, which must read nothing from the device.
+        """Capture some work, which must read nothing from the device.
 
         Raises:
-            RuntimeError: it cannot be captured.
+            RuntimeError: the capture failed.
         """
         # The outer context puts the stream back where the capture fails, which `torch.cuda.graph` does not (2.13).
         with _CAPTURING, torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.current_stream()):
@@ -78,17 +78,17 @@ class CudaRecorder:
 
 
 class StaticSteps:
-    """Runs passes as steps of static shapes, and by graphs from the second time that a bucket is met.
+    """Runs passes as steps of static shapes, by graphs from the second time that a bucket occurs.
 
     Args:
         weights: of the base.
-        pool: of the rows; a page of it is taken.
-        recorder: captures steps; they are computed anew each time without one.
+        pool: of the rows; one of its pages is reserved.
+        recorder: captures steps; without one they are computed each time.
 
     Attributes:
-        num_passes: that went this way.
-        num_captured: graphs that were captured.
-        is_warming: whether the last pass was one of those that take longer since their bucket is new.
+        num_passes: passes run this way.
+        num_captured: graphs captured.
+        is_warming: whether the last pass was slower since its bucket is new.
     """
 
     def __init__(self, weights: Weights, pool: PagePool, recorder: Recorder | None) -> None:
@@ -99,41 +99,41 @@ class StaticSteps:
         self.num_passes = self.num_captured = 0
         self.is_warming = False
 
-    def draw_batch(self, batch: Batch) -> list[Chosen] | None:
-        """Draw for all requests of a pass, in their order; None if it is not one for steps."""
+    def draw_batch(self, batch: Batch) -> list[Sampled] | None:
+        """Sample for all requests of a pass, in order; None if the pass does not fit."""
         self.is_warming = False
         groups: dict[tuple[Variant, range], list[int]] = {}
-        shares = []
-        for number, planned in enumerate(batch.jobs):
-            work = planned.job.work
-            if not isinstance(work, Drawing) or not _is_plain_picture(work):
+        inputs = []
+        for number, share in enumerate(batch.jobs):
+            work = share.job.work
+            if not isinstance(work, RunningSequence) or not _is_plain_picture(work):
                 return None
-            groups.setdefault((planned.job.variant, work.request.legal), []).append(number)
-            shares.append(_share_of(planned, work))
+            groups.setdefault((share.job.variant, work.request.legal), []).append(number)
+            inputs.append(_step_input(share, work))
         if len(groups) > _MAX_GROUPS:
             return None
         buckets = [
-            bucket_of(variant, legal, [shares[number] for number in members])
+            bucket_of(variant, legal, [inputs[number] for number in members])
             for (variant, legal), members in groups.items()
         ]
-        found: dict[int, Chosen] = {}
+        results: dict[int, Sampled] = {}
         for bucket, members in zip(buckets, groups.values(), strict=True):
             if bucket is None or None in buckets:
                 return None
-            chosen = self.draw(bucket, [shares[number] for number in members])
-            found |= zip(members, chosen, strict=True)
+            sampled = self.draw(bucket, [inputs[number] for number in members])
+            results |= zip(members, sampled, strict=True)
         self.num_passes += 1
-        return [found[number] for number in range(len(shares))]
+        return [results[number] for number in range(len(inputs))]
 
-    def draw(self, bucket: Bucket, shares: Sequence[Share]) -> list[Chosen]:
-        """Run the tokens of some requests, and draw at the places that they ask for.
+    def draw(self, bucket: Bucket, inputs: Sequence[StepInput]) -> list[Sampled]:
+        """Run and sample requests of one bucket.
 
         Args:
-            bucket: that has room for them.
-            shares: of the requests.
+            bucket: large enough for them.
+            inputs: of the requests.
         """
         step, is_new = self._step_of(bucket)
-        step.fill(shares, self._spare_page)
+        step.fill(inputs, self._spare_page)
         if self._recorder is not None and step.graph is None:
             self.is_warming = True
             if not is_new:
@@ -142,18 +142,19 @@ class StaticSteps:
             step.compute()
         else:
             step.graph.replay()
-        drawn = step.drawn
-        chosen = []
-        for number, share in enumerate(shares):
+        sampled = step.sampled
+        results = []
+        for number, request in enumerate(inputs):
             start = number * bucket.num_new
-            tokens, confidence, is_finite = drawn[:, start : start + len(share.places)]
-            chosen.append(
-                Chosen(tokens=tokens.astype(np.int64), confidence=confidence, is_finite=bool(is_finite.all()))
+            tokens, confidence, is_finite = sampled[:, start : start + len(request.places)]
+            results.append(
+                Sampled(
+                    tokens=tokens.astype(np.int64), confidence=confidence, is_finite=bool(is_finite.all())
+                )
             )
-        return chosen
+        return results
 
     def _step_of(self, bucket: Bucket) -> tuple[Step, bool]:
-        """Return a bucket's step, and whether it is new."""
         if self._keys is not self._pool.keys:  # the pool has grown, to another place
             self._steps.clear()
             self._keys = self._pool.keys
@@ -166,7 +167,7 @@ class StaticSteps:
         return self._steps[bucket], is_new
 
     def _capture(self, step: Step, recorder: Recorder) -> None:
-        """Give a step a graph; where that cannot be, steps are computed from now on."""
+        """Capture a step; if that fails, stop capturing."""
         try:
             step.graph = recorder.record(step.compute)
             self.num_captured += 1
@@ -178,32 +179,32 @@ class StaticSteps:
             )
 
 
-def _share_of(planned: Planned, work: Drawing) -> Share:
-    return Share(
-        runs=planned.runs,
-        places=planned.places,
-        states=[work.states_of(planned.places, which) for which in range(len(planned.runs))],
+def _step_input(share: JobShare, work: RunningSequence) -> StepInput:
+    return StepInput(
+        runs=share.runs,
+        places=share.places,
+        states=[work.states_of(share.places, which) for which in range(len(share.runs))],
         sampling=work.request.sampling,
         key=work.key,
     )
 
 
-def _is_plain_picture(work: Drawing) -> bool:
-    """Return whether a request asks for nothing that a step leaves out."""
+def _is_plain_picture(work: RunningSequence) -> bool:
+    """Return whether a request needs nothing that a static step lacks."""
     request = work.request
     is_free = request.allowed is None and request.end is None
     return is_free and not request.is_scored and work.uniforms is None
 
 
 def takes_steps(kind: StepKind, weights: Weights) -> bool:
-    """Return whether passes are run as steps of static shapes where they can be.
+    """Return whether passes run as static steps where possible.
 
     Args:
         kind: `auto` is plain, until graphs have been measured on a GPU.
         weights: of the base.
 
     Raises:
-        UsageError: graphs are asked for where there is no CUDA.
+        UsageError: graphs were requested without CUDA.
     """
     device = weights.device.type
     if kind == "graphs" and device != "cuda":
@@ -212,10 +213,10 @@ def takes_steps(kind: StepKind, weights: Weights) -> bool:
 
 
 def static_steps(kind: StepKind, weights: Weights, pool: PagePool) -> StaticSteps | None:
-    """Return what runs steps of static shapes, or None where none are to be run.
+    """Return the runner of static steps, or None if disabled.
 
     Args:
-        kind: `static` computes them, others capture them.
+        kind: `static` computes steps, `graphs` captures them.
         weights: of the base.
         pool: of the rows, with a spare page.
     """

@@ -1,7 +1,7 @@
-"""What usually follows which neighbours: counted in pictures that a model has learnt, kept in a megabyte.
+"""Guess table: the most frequent code after each neighbourhood, counted in a model's pictures.
 
-A code is guessed from the most neighbours that were seen together: six, four, three or two. The table is a hash table
-of pairs of slots. The least useful of three contexts that share a pair is left out.
+A code is guessed from as many neighbours as were seen together: six, four, three or two. The table is a hash table of
+pairs of slots, a megabyte; of three contexts with the same pair the least useful is dropped.
 
 Letters of the shapes: b pictures, r s rows and columns of codes, n places or contexts, m slots.
 """
@@ -22,7 +22,7 @@ from cogview.files import read_bounded
 GUESSES_FILE = "guesses.safetensors"
 
 MAX_PICTURES = 20_000
-"""Pictures that are counted; more hardly add to what is known."""
+"""Pictures to count; more hardly improve the guesses."""
 
 _MIN_SHARES = (0.35, 0.5, 0.7, 0.85, 0.95, 0.985, 0.997)
 _MAX_SLOT_BITS = 18
@@ -39,11 +39,11 @@ _Number = TypeVar("_Number", int, UInt64[np.ndarray, "n"])
 
 
 def neighbours(codes: Sequence[int], place: int, columns: int) -> tuple[int, int, int, int, int, int]:
-    """Return the codes to the left, above left, above, above right, two to the left and two above; -1 for none.
+    """Return the codes left, above left, above, above right, two left and two above; -1 for none.
 
     Args:
         codes: of a picture, row by row.
-        place: of the code.
+        place: index of the code.
         columns: of the picture.
     """
     column, above = place % columns, place - columns
@@ -59,14 +59,13 @@ def neighbours(codes: Sequence[int], place: int, columns: int) -> tuple[int, int
 
 @dataclass(frozen=True, eq=False)
 class GuessTable:
-    """What usually follows which neighbours.
+    """Most frequent code after each neighbourhood.
 
     Args:
-        slots: of the hash table, a power of two of them, pair by pair: 13 bits of a context's hash, the code in 16, its
-            grade in 3.
+        slots: hash table of 2^n slots in pairs: 13 bits of a context's hash, 16 of the code, 3 of its grade.
 
     Raises:
-        CogViewError: it is no such table.
+        CogViewError: the array is no such table.
     """
 
     slots: Shaped[np.ndarray, "..."]
@@ -75,8 +74,7 @@ class GuessTable:
         slots = self.slots
         if slots.ndim != 1 or slots.dtype != np.int32 or len(slots) < 4 or len(slots) & (len(slots) - 1):
             raise CogViewError(
-                f"a table of guesses is a power of two of whole numbers of 32 bits, got {slots.dtype} of "
-                f"{list(slots.shape)}"
+                f"a guess table has a power of two of int32 slots, got {slots.dtype} of {list(slots.shape)}"
             )
         object.__setattr__(self, "_view", np.ascontiguousarray(slots).view(np.uint32).data)
 
@@ -85,7 +83,7 @@ class GuessTable:
         """Read the table of a model folder, if it has one.
 
         Raises:
-            CogViewError: it is damaged.
+            CogViewError: the table is damaged.
         """
         path = folder / GUESSES_FILE
         if not path.exists():
@@ -94,7 +92,7 @@ class GuessTable:
             return cls(load(read_bounded(path, _MAX_BYTES))["slots"])
         except (OSError, ValueError, KeyError, SafetensorError, CogViewError) as error:
             raise CogViewError(
-                f"{path} holds no table of guesses ({error}): copy or export the folder again, or delete the file, and "
+                f"{path} is not a guess table ({error}): copy or export the folder again, or delete the file; then "
                 "the same pictures take longer."
             ) from error
 
@@ -104,14 +102,14 @@ class GuessTable:
 
     @property
     def num_codes(self) -> int:
-        """Return how many codes a picture's vocabulary needs for all guesses to be of it."""
+        """Smallest size of a codebook that has all guessed codes."""
         return int((self.slots.view(np.uint32) >> _TAG_BITS & (1 << _CODE_BITS) - 1).max()) + 1
 
     def guess(self, around: Sequence[int]) -> tuple[int, int] | None:
-        """Return what usually follows, and its grade, 7 for the surest; None if the neighbours are unknown.
+        """Return the guess and its grade, up to 7 for the surest; None for unknown neighbours.
 
         Args:
-            around: the `neighbours` of a place.
+            around: `neighbours` of the place.
         """
         view: memoryview = self._view  # type: ignore[attr-defined]
         shift = 34 - len(view).bit_length()
@@ -124,32 +122,30 @@ class GuessTable:
         for total, salt in zip((six, four, three, two), _SALTS, strict=True):
             mixed = _mixed(total + salt)
             pair = mixed >> shift << 1
-            for held in (view[pair], view[pair + 1]):
-                if held and not (held ^ mixed) & (1 << _TAG_BITS) - 1:
-                    return held >> _TAG_BITS & (1 << _CODE_BITS) - 1, held >> _TAG_BITS + _CODE_BITS
+            for slot in (view[pair], view[pair + 1]):
+                if slot and not (slot ^ mixed) & (1 << _TAG_BITS) - 1:
+                    return slot >> _TAG_BITS & (1 << _CODE_BITS) - 1, slot >> _TAG_BITS + _CODE_BITS
         return None
 
     @classmethod
     def of(cls, codes: Integer[np.ndarray, "b r s"]) -> "GuessTable":
-        """Count what follows what in pictures.
+        """Count a table from pictures.
 
         Args:
-            codes: of pictures as the model draws them; of many, `MAX_PICTURES` are counted.
+            codes: of pictures that the model drew; at most `MAX_PICTURES` are counted.
 
         Raises:
-            UsageError: there are no codes, or some of more than 16 bits.
+            UsageError: no codes, or codes of more than 16 bits.
         """
-        chosen = codes[:: -(-len(codes) // MAX_PICTURES) or 1].astype(np.int32)
-        if not chosen.size or not 0 <= chosen.min() <= chosen.max() < 1 << _CODE_BITS:
-            raise UsageError(
-                "a table of guesses is counted in pictures of codes below 65,536; there are none"
-            )
-        around, next_codes = _places(chosen)
+        counted = codes[:: -(-len(codes) // MAX_PICTURES) or 1].astype(np.int32)
+        if not counted.size or not 0 <= counted.min() <= counted.max() < 1 << _CODE_BITS:
+            raise UsageError("a guess table needs pictures with codes below 65,536; there are none")
+        around, next_codes = _places(counted)
         guessed = np.full(len(next_codes), -1, dtype=np.int32)
-        found: list[_Level] = []
+        levels: list[_Level] = []
         for level, salt in reversed(list(zip(_LEVELS, _SALTS, strict=True))):
-            found.append(_counted(around, next_codes, guessed, level, salt))
-        hashes, values, gains = (np.concatenate(each) for each in zip(*found, strict=True))
+            levels.append(_counted(around, next_codes, guessed, level, salt))
+        hashes, values, gains = (np.concatenate(each) for each in zip(*levels, strict=True))
         order = np.argsort(-gains, kind="stable")  # the most useful context has the slot
         hashes, values = hashes[order], values[order]
         num_bits = min(_MAX_SLOT_BITS, max(2, int(_SLOTS_PER_CONTEXT * len(hashes)).bit_length()))
@@ -163,7 +159,6 @@ class GuessTable:
 
 
 def _mixed(total: _Number) -> _Number:
-    """Return a hash of 32 bits."""
     mixed = (total & _MASK) * 0x9E3779B1 & _MASK
     return (mixed ^ mixed >> 15) * 0x85EBCA77 & _MASK
 
@@ -171,7 +166,7 @@ def _mixed(total: _Number) -> _Number:
 def _places(
     codes: Int32[np.ndarray, "b r s"],
 ) -> tuple[Int32[np.ndarray, "n 6"], Int32[np.ndarray, "n"]]:
-    """Return the neighbours of all places but the first of each picture, and the codes there."""
+    """Return neighbours and code of all places but the first of each picture."""
     num, rows, columns = codes.shape
     wide = np.full((num, rows + 2, columns + 3), -1, dtype=np.int32)
     wide[:, 2:, 2:-1] = codes
@@ -184,7 +179,7 @@ def _places(
 
 
 class _Level(NamedTuple):
-    """Contexts of a level that are worth a slot: their hashes, code and grade, and how many guesses they mend."""
+    """Contexts of a level that are worth a slot: hash, code and grade, and number of guesses corrected."""
 
     hashes: UInt64[np.ndarray, "n"]
     values: UInt64[np.ndarray, "n"]
@@ -198,7 +193,7 @@ def _counted(
     level: tuple[int, ...],
     salt: int,
 ) -> _Level:
-    """Count what follows each context of a level; `guessed`, what fewer neighbours say, is brought up to date."""
+    """Count the codes after each context of a level; update `guessed`, the guesses from fewer neighbours."""
     keys = np.full(len(around), salt, dtype=np.uint64)
     for which in level:
         keys += around[:, which].astype(np.uint64) * np.uint64(_FACTORS[which])

@@ -1,11 +1,11 @@
-"""Drawing by Gumbel numbers: the largest sum of logit and a number that seed, place and code fix.
+"""Gumbel-max sampling with numbers fixed by seed, place and code.
 
-With numbers -log(-log u) for independent uniform u the largest sum falls on each code as often as its probability says.
-Only codes that top-k and top-p keep need a number. The numbers come from a hash, so that a place has the same ones
-on every device, in any order and in any company. Of equally probable tokens the lower one stands first.
+With numbers -log(-log u) for independent uniform u, the largest sum of logit and number falls on each code as often as
+its probability says. The numbers come from a hash, so a place has the same ones on every device, in any order and
+batch. Among equally probable tokens the lower one comes first.
 
-`draw_by_gumbel` looks at what it draws from, and does no more than that needs. `draw_by_sorting` draws the same without
-a look from the host, in tensors whose shapes its input's fix, as a CUDA graph needs it.
+`draw_by_gumbel` inspects its input and does no more than needed. `draw_by_sorting` samples the same without reading
+from the device, in tensors of fixed shapes, as CUDA graphs need.
 
 Letters of the shapes: b places, v legal tokens, k of them that are kept.
 """
@@ -19,17 +19,17 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt32
 from torch import Tensor
 
 from cogview.decoding.config import SamplingConfig
-from cogview.transformer.three_region import mixed_bits
+from cogview.transformer.three_region import hash_bits
 
 _BITS_32 = (1 << 32) - 1
 
 
 class Draw(NamedTuple):
-    """What was drawn at each place.
+    """Tokens sampled at each place.
 
     Attributes:
-        tokens: counted from the first legal one.
-        confidence: their probability before anything was cut off.
+        tokens: relative to the first legal token.
+        confidence: probability before top-k and top-p.
     """
 
     tokens: Int64[Tensor, "b"]
@@ -37,7 +37,7 @@ class Draw(NamedTuple):
 
 
 def key_of(seed: int) -> tuple[int, int]:
-    """Return the two words of 32 bits that stand for a seed of any size in the hash."""
+    """Return the two words of 32 bits that represent a seed of any size in the hash."""
     first, second = np.random.SeedSequence(seed).generate_state(2, np.uint32).tolist()
     return first, second
 
@@ -45,26 +45,26 @@ def key_of(seed: int) -> tuple[int, int]:
 def gumbel_numbers(
     keys: Int64[Tensor, "... 2"], places: Int64[Tensor, "..."], tokens: Int64[Tensor, "..."]
 ) -> Float64[Tensor, "..."]:
-    """Return the number of each of some tokens at a place; the shapes are broadcast.
+    """Return the Gumbel number of each token at its place; shapes are broadcast.
 
     Args:
         keys: of each place's seed.
-        places: in the sequence of what is drawn, from 0.
-        tokens: counted from the first legal one.
+        places: index in the sampled sequence, from 0.
+        tokens: relative to the first legal token.
     """
     first = (places * 0x85EBCA77 + keys[..., 0]) & _BITS_32
     second = (places * 0xC2B2AE3D + keys[..., 1]) & _BITS_32
     if tokens.device.type == "cpu":
         hashed = _hashed_on_cpu(tokens.numpy(), first.numpy(), second.numpy())
         return torch.from_numpy(-np.log(-np.log((hashed + 0.5) / (1 << 32))))
-    bits = mixed_bits(mixed_bits((tokens * 0x9E3779B1 + first) & _BITS_32) ^ second)
+    bits = hash_bits(hash_bits((tokens * 0x9E3779B1 + first) & _BITS_32) ^ second)
     return -torch.log(-torch.log((bits.double() + 0.5) / (1 << 32)))
 
 
 def _hashed_on_cpu(
     tokens: Int64[np.ndarray, "..."], first: Int64[np.ndarray, "..."], second: Int64[np.ndarray, "..."]
 ) -> UInt32[np.ndarray, "..."]:
-    """Return what `mixed_bits` does, in numbers of 32 bits, which vector instructions multiply several times faster."""
+    """Compute `hash_bits` with 32-bit integers, several times faster with vector instructions."""
     x = tokens.astype(np.uint32) * np.uint32(0x9E3779B1) + first.astype(np.uint32)
     for after in (second, None):
         x ^= x >> np.uint32(16)
@@ -83,13 +83,13 @@ def draw_by_gumbel(
     keys: Int64[Tensor, "b 2"],
     places: Int64[Tensor, "b"],
 ) -> Draw:
-    """Draw a token at each place; a row depends on nothing but itself.
+    """Sample a token at each place; rows are independent.
 
     Args:
-        logits: of the legal tokens, guided already.
-        configs: of each place: temperature, top-k and top-p.
+        logits: of the legal tokens, guided.
+        configs: temperature, top-k and top-p of each place.
         keys: of each place's seed.
-        places: in the sequence of what is drawn, from 0.
+        places: index in the sampled sequence, from 0.
     """
     num, device = logits.shape[1], logits.device
     temperature = np.array([config.temperature for config in configs], dtype=np.float32)
@@ -107,11 +107,11 @@ def draw_by_gumbel(
         rows = np.flatnonzero(~is_sure & (top_k == width))
         some, limit = torch.from_numpy(rows).to(device), torch.from_numpy(top_p[rows]).to(device)
         if width < num:
-            drawn = _draw_from_top_k(scaled[some], width, limit, keys[some], places[some])
+            chosen = _draw_from_top_k(scaled[some], width, limit, keys[some], places[some])
         else:
-            drawn = _draw_from_top_p(scaled[some], shares[some], limit, keys[some], places[some])
-        tokens[some] = drawn
-        confidence[some] = shares[some, drawn]
+            chosen = _draw_from_top_p(scaled[some], shares[some], limit, keys[some], places[some])
+        tokens[some] = chosen
+        confidence[some] = shares[some, chosen]
     return Draw(tokens, confidence)
 
 
@@ -122,11 +122,11 @@ def _draw_from_top_p(
     keys: Int64[Tensor, "b 2"],
     places: Int64[Tensor, "b"],
 ) -> Int64[Tensor, "b"]:
-    """Draw from the fewest tokens that hold a share of the probability, without sorting them.
+    """Sample from the fewest tokens that hold a share of the probability, without sorting.
 
-    A token is kept if those before it, the more probable ones, do not hold the share yet. Of `v` tokens one with less
-    than 1 / v of what may be left out is never kept, so few need a number. The largest sum of all is what is drawn if
-    its token is kept, else the next largest is looked at.
+    A token is kept if the more probable ones before it do not hold the share yet. Of `v` tokens one with less than 1 /
+    v of what may be left out is never kept, so few need a number. The largest sum wins if its token is kept, else the
+    next largest is tried.
     """
     num, device = scaled.shape[1], scaled.device
     order = torch.arange(num, device=device)
@@ -136,16 +136,16 @@ def _draw_from_top_p(
     numbers = gumbel_numbers(keys[rows], places[rows], columns)
     sums = torch.full(scaled.shape, -torch.inf, dtype=torch.float64, device=device)
     sums[rows, columns] = scaled[rows, columns].double() + numbers
-    drawn = sums.argmax(dim=1)
+    chosen = sums.argmax(dim=1)
     left = torch.nonzero(limit < 1)[:, 0]
     while len(left):
-        own = shares[left].gather(1, drawn[left, None])
-        is_before = (shares[left] > own) | ((shares[left] == own) & (order < drawn[left, None]))
+        own = shares[left].gather(1, chosen[left, None])
+        is_before = (shares[left] > own) | ((shares[left] == own) & (order < chosen[left, None]))
         before = torch.where(is_before, shares[left].double(), 0.0).sum(dim=1)
         left = left[before >= limit[left]]
-        sums[left, drawn[left]] = -torch.inf
-        drawn[left] = sums[left].argmax(dim=1)
-    return drawn
+        sums[left, chosen[left]] = -torch.inf
+        chosen[left] = sums[left].argmax(dim=1)
+    return chosen
 
 
 def _draw_from_top_k(
@@ -155,16 +155,16 @@ def _draw_from_top_k(
     keys: Int64[Tensor, "b 2"],
     places: Int64[Tensor, "b"],
 ) -> Int64[Tensor, "b"]:
-    """Draw from the `top_k` most probable tokens, of these from the fewest that hold a share of their probability."""
+    """Sample from the `top_k` most probable tokens, then from the fewest of these that hold the top-p share."""
     values, columns = _first(scaled, top_k)
-    held = torch.softmax(values.double(), dim=1)
+    probabilities = torch.softmax(values.double(), dim=1)
     sums = values.double() + gumbel_numbers(keys[:, None], places[:, None], columns)
-    sums = sums.masked_fill_(_is_cut(held, limit), -torch.inf)
+    sums = sums.masked_fill_(_is_cut(probabilities, limit), -torch.inf)
     return columns.gather(1, sums.argmax(dim=1, keepdim=True))[:, 0]
 
 
 def _first(scaled: Float[Tensor, "b v"], num: int) -> tuple[Float[Tensor, "b k"], Int64[Tensor, "b k"]]:
-    """Return the `num` largest in falling order, and their columns; of equal ones the lower column is first."""
+    """Return the `num` largest values in falling order with their columns; ties go to the lower column."""
     values, columns = scaled.topk(num)
     least = values[:, -1:]
     is_first = scaled >= least
@@ -180,14 +180,14 @@ def _first(scaled: Float[Tensor, "b v"], num: int) -> tuple[Float[Tensor, "b k"]
     return values, columns.gather(1, order)
 
 
-def _is_cut(held: Float64[Tensor, "b k"], limit: Float64[Tensor, "b"]) -> Bool[Tensor, "b k"]:
-    """Return what top-p leaves out of tokens that stand in the order of their probability."""
-    before = held.cumsum(dim=1) - held
+def _is_cut(probabilities: Float64[Tensor, "b k"], limit: Float64[Tensor, "b"]) -> Bool[Tensor, "b k"]:
+    """Return which tokens top-p drops, given probabilities in falling order."""
+    before = probabilities.cumsum(dim=1) - probabilities
     return (before >= limit[:, None]) & (limit[:, None] < 1)
 
 
 def _least(limit: Float64[Tensor, "b"], num: int) -> Float32[Tensor, "b"]:
-    """Return the probability that one of `num` tokens has to be above for top-p to keep it."""
+    """Return the probability that a token needs for top-p to keep it, among `num` tokens."""
     return ((1 - limit) / num).float() * 0.999
 
 
@@ -201,16 +201,16 @@ def draw_by_sorting(
     *,
     is_cut: bool = True,
 ) -> Draw:
-    """Draw what `draw_by_gumbel` draws: no shape depends on values, and nothing is read by the host.
+    """Sample the same as `draw_by_gumbel`, with shapes that do not depend on values and no read by the host.
 
     Args:
-        logits: of the legal tokens, guided already.
+        logits: of the legal tokens, guided.
         temperature: of each place.
-        top_k: of each place, at most `v`, which keeps all.
+        top_k: of each place; `v` keeps all.
         top_p: of each place.
         keys: of each place's seed.
-        places: in the sequence of what is drawn, from 0.
-        is_cut: whether a place has a top-k or top-p that leaves something out; without, nothing has to be sorted.
+        places: index in the sampled sequence, from 0.
+        is_cut: whether a place has a top-k or top-p that drops something; if not, sorting is skipped.
     """
     num = logits.shape[1]
     # Not `torch.where`, which may send a number of Python from the host to the device.
@@ -223,15 +223,15 @@ def draw_by_sorting(
     if is_cut:
         by_share = (top_k == num)[:, None]
         _, columns = torch.where(by_share, shares, scaled).sort(dim=1, descending=True, stable=True)
-        values, held = scaled.gather(1, columns), shares.gather(1, columns)
+        values, sorted_shares = scaled.gather(1, columns), shares.gather(1, columns)
         is_out = order >= top_k[:, None]
         of_kept = torch.softmax(values.double().masked_fill(is_out, -torch.inf), dim=1)
-        is_out |= _is_cut(torch.where(by_share, held.double(), of_kept), top_p)
-        is_out |= by_share & (held <= _least(top_p, num)[:, None])
+        is_out |= _is_cut(torch.where(by_share, sorted_shares.double(), of_kept), top_p)
+        is_out |= by_share & (sorted_shares <= _least(top_p, num)[:, None])
         sums = values.double() + gumbel_numbers(keys[:, None], places[:, None], columns)
-        drawn = columns.gather(1, sums.masked_fill(is_out, -torch.inf).argmax(dim=1, keepdim=True))
+        chosen = columns.gather(1, sums.masked_fill(is_out, -torch.inf).argmax(dim=1, keepdim=True))
     else:
         sums = scaled.double() + gumbel_numbers(keys[:, None], places[:, None], order)
-        drawn = sums.argmax(dim=1, keepdim=True)
-    tokens = torch.where(is_sure[:, None], best, drawn)
+        chosen = sums.argmax(dim=1, keepdim=True)
+    tokens = torch.where(is_sure[:, None], best, chosen)
     return Draw(tokens[:, 0], shares.gather(1, tokens)[:, 0])

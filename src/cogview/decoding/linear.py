@@ -3,8 +3,8 @@
 On CPU the weights are reordered once into the layout that the kernels read fastest: oneDNN's for fp32 and bf16,
 FBGEMM's for fp16, which stays fp16 in memory and is computed with in fp32. PyTorch's own choice for fp32, MKL, is much
 slower on AMD processors, and where oneDNN is used it reorders the weights anew for every product. The operators
-that do it are not part of PyTorch's documented interface, so whether they are there and work is found by trying, and
-plain products take over where they don't.
+that do it are not part of PyTorch's documented interface. So whether they exist and work is found by trial; if not,
+products are plain.
 """
 
 from functools import cache
@@ -24,12 +24,12 @@ from cogview.errors import UsageError
 
 @runtime_checkable
 class DecodingLinear(Protocol):
-    """A linear map that is ready to be called many times."""
+    """Linear map prepared for many calls."""
 
     def __call__(self, x: Float[Tensor, "n i"], gelu: bool = False) -> Float[Tensor, "n o"]:
         """Map rows of any floating dtype, then apply GELU (tanh form) if asked.
 
-        The result has the dtype of the weights, with packed fp16 that of the sums, fp32.
+        The result has the dtype of the weights; with packed fp16, fp32.
         """
         ...
 
@@ -38,7 +38,7 @@ _PACKED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 BLOCKS = (8, 16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512)
 """Numbers of rows that packed kernels run.
 
-For each number of rows and shape of weights oneDNN writes code of its own, half a megabyte, and keeps it (torch 2.13,
+For each number of rows and shape of weights, oneDNN generates and keeps half a megabyte of code (torch 2.13,
 `findings/memory-for-each-number-of-rows.sh`). Up to 16 rows take no longer than one.
 """
 _ROW_MULTIPLES = (1, 2, 3, 4, 6, 8)
@@ -48,7 +48,7 @@ _NUM_TRIED_ROWS = 48  # a multiple of them all
 
 @cache
 def can_pack(device_type: str, dtype: torch.dtype) -> bool:
-    """Return whether weights of this kind can be packed here.
+    """Return whether weights of a dtype can be packed here.
 
     Args:
         device_type: "cpu" or "cuda".
@@ -75,17 +75,17 @@ def prepare_linear(
     backend: LinearBackend = "auto",
     batch_invariant: bool = True,
 ) -> DecodingLinear:
-    """Return x -> x weight^T + bias, ready to be called many times.
+    """Prepare x -> x weight^T + bias for many calls.
 
     Args:
-        weight: left as it is; later changes to it may or may not be seen.
+        weight: unchanged; later changes to it may or may not take effect.
         bias: none if None.
-        dtype: to compute in; the weight's by default.
+        dtype: of the computation; the weight's by default.
         backend: `packed`, `plain`, or `auto` for packed where possible.
-        batch_invariant: add rows where a row's bits would otherwise depend on the number of rows.
+        batch_invariant: pad rows where a row's bits would otherwise depend on the number of rows.
 
     Raises:
-        UsageError: packed weights were asked for, and this machine or PyTorch cannot pack them.
+        UsageError: packed weights were requested, and this machine or PyTorch cannot pack them.
     """
     dtype = dtype or weight.dtype
     weight = weight.detach().to(dtype)
@@ -107,18 +107,18 @@ def prepare_linear(
 
 
 def in_blocks(product: DecodingLinear, multiple: int = 1) -> DecodingLinear:
-    """Return a product that only ever runs few numbers of rows.
+    """Restrict a product to a few numbers of rows.
 
     Args:
-        product: of any number.
-        multiple: that the numbers of rows have to have.
+        product: for any number of rows.
+        multiple: of the number of rows.
     """
-    most = _run_rows(BLOCKS[-1], multiple)
+    max_rows = _run_rows(BLOCKS[-1], multiple)
 
     def in_some_blocks(x: Tensor, gelu: bool = False) -> Tensor:
-        if len(x) > most:
-            starts = range(0, len(x), most)
-            return torch.cat([in_some_blocks(x[start : start + most], gelu) for start in starts])
+        if len(x) > max_rows:
+            starts = range(0, len(x), max_rows)
+            return torch.cat([in_some_blocks(x[start : start + max_rows], gelu) for start in starts])
         return _padded_product(product, x, gelu, _run_rows(len(x), multiple))
 
     return in_some_blocks
@@ -132,12 +132,12 @@ def _padded_product(product: DecodingLinear, x: Tensor, gelu: bool, num_run: int
     num_rows = len(x)
     if num_run == num_rows or not num_rows:
         return product(x, gelu)
-    # Any rows do, and joining costs less than filling with zeros.
+    # Rows of any content do; joining costs less than filling with zeros.
     return product(torch.cat([x, x[:1].expand(num_run - num_rows, -1)]), gelu)[:num_rows]
 
 
 def padded_rows(num_rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """Return how many rows packed kernels run for some: whole blocks of the largest kind, and one that holds the rest.
+    """Return how many rows packed kernels run for some: blocks of the largest size, and one for the rest.
 
     Args:
         num_rows: 0 counts as 1.
@@ -150,7 +150,6 @@ def padded_rows(num_rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
 
 @cache
 def _run_rows(num_rows: int, multiple: int) -> int:
-    """Return how many rows a packed product runs for some."""
     run = int(padded_rows(np.array([num_rows]))[0])
     return run + -run % multiple
 
@@ -164,19 +163,19 @@ def row_multiple(
     num_threads: int,
     has_bias: bool = False,
 ) -> int:
-    """Return to which multiple the rows have to be padded so that each has the same bits in any company.
+    """Find the multiple to pad rows to so that a row's bits do not depend on the batch.
 
-    Kernels sum in another order when there is a single row, or at the ragged end of a block of rows. Which do
-    depends on the processor and the shape, so it is found by trying. With torch 2.13 half precision, packed, keeps its
-    bits where fp32 does not (`findings/bits-of-a-row.sh`).
+    Kernels sum in another order for a single row, or at the ragged end of a block of rows. Which ones do depends on
+    processor and shape, so it is found by trial. With torch 2.13, packed half precision keeps its bits where fp32 does
+    not (`findings/bits-of-a-row.sh`).
 
     Args:
         num_inputs: columns of the weight.
         num_outputs: rows of the weight.
         dtype: of weight and input.
         packed: whether the weight is packed.
-        num_threads: that PyTorch computes with at most; what is found holds for all that `ThreadChoice` may take.
-        has_bias: of the map; without, oneDNN writes and keeps other code.
+        num_threads: PyTorch's maximum; the result holds for all counts of `ThreadChoice`.
+        has_bias: of the map; without, oneDNN generates other code.
     """
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(num_outputs, num_inputs, generator=generator).to(dtype)
@@ -201,12 +200,11 @@ def row_multiple(
 
 
 def _packed_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
-    """Return the product with the weight in its library's layout."""
     return (_fbgemm_product if weight.dtype == torch.float16 else _onednn_product)(weight, bias)
 
 
 def _fbgemm_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
-    """Return the product with the fp16 weight in FBGEMM's layout; input, sums and result are fp32."""
+    """Return the product with an fp16 weight packed by FBGEMM; input, sums and result are fp32."""
     bias = None if bias is None else bias.float()
     packed = torch.ops.quantized.linear_prepack_fp16.default(weight.float(), bias)
     operator = torch.ops.quantized.linear_dynamic_fp16.default
@@ -219,9 +217,9 @@ def _fbgemm_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
 
 
 def gelu_of(x: Float[Tensor, "n o"]) -> Float[Tensor, "n o"]:
-    """Return GELU (tanh form) of rows, the same bits on any number of threads.
+    """Apply GELU (tanh form), with the same bits on any number of threads.
 
-    PyTorch parts 32,768 values and more among threads, at places where vector instructions give other bits.
+    PyTorch splits 32,768 values or more among threads, at places where vector instructions give other bits.
     """
     if x.device.type != "cpu" or x.numel() <= _MAX_GELU:
         return F.gelu(x, approximate="tanh")
@@ -230,7 +228,7 @@ def gelu_of(x: Float[Tensor, "n o"]) -> Float[Tensor, "n o"]:
 
 
 def _onednn_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
-    """Return the product with the weight in oneDNN's layout, into which GELU is fused where it is asked for."""
+    """Return the product with a weight packed by oneDNN, with GELU fused."""
     packed, dtype = torch.ops.mkldnn._reorder_linear_weight.default(weight), weight.dtype
     operator = torch.ops.mkldnn._linear_pointwise.default
 
@@ -243,7 +241,6 @@ def _onednn_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
 
 
 def _plain_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
-    """Return the product as PyTorch computes it by itself."""
 
     def product(x: Tensor, gelu: bool = False) -> Tensor:
         result = F.linear(x.to(weight.dtype), weight, bias)
@@ -255,7 +252,7 @@ def _plain_product(weight: Tensor, bias: Tensor | None) -> DecodingLinear:
 def with_replaced_columns(
     linear: DecodingLinear, columns: Int64[Tensor, "k"], replacement: DecodingLinear
 ) -> DecodingLinear:
-    """Return a map whose outputs are another's, but for some columns."""
+    """Replace some output columns of a map by those of another."""
 
     def replaced(x: Tensor, gelu: bool = False) -> Tensor:
         return linear(x, gelu).index_copy(1, columns, replacement(x, gelu))

@@ -1,8 +1,7 @@
-"""Products with weights of 8 bits: each input row is rounded to 8 bits too, by a step of its own.
+"""Products with int8 weights; each input row is quantized to int8 with a scale of its input_scales.
 
-A product is then a sum of products of whole numbers, which is the same in any order: a row has the same bits in any
-company, with any number of threads and by any kernel. Processors that multiply bytes (VNNI) take about a quarter of the
-time that fp32 takes, and the weights a quarter of its memory.
+Sums of integer products are exact in any order, so a row has the same bits in any batch, with any number of threads and
+any kernel. Processors with VNNI take about a quarter of fp32's time, and the weights a quarter of its memory.
 """
 
 from functools import cache
@@ -15,29 +14,31 @@ from cogview.decoding.linear import DecodingLinear, gelu_of, in_blocks
 from cogview.transformer.quantized import LARGEST, QuantizedRows
 
 _EXACT_COLUMNS = 2**24 // LARGEST**2
-"""So many products of two such numbers have a sum that fp32 holds exactly."""
+"""Products of two such numbers whose sum fp32 holds exactly."""
 
 _CHUNK = 2**20
 
 
 def int8_product(rows: QuantizedRows, bias: Float[Tensor, "o"] | None = None) -> DecodingLinear:
-    """Return the product with quantized weights, whose result is fp32.
+    """Return the product with quantized weights; the result is fp32.
 
     Args:
         rows: the weight.
         bias: none if None.
     """
-    numbers, steps = rows.numbers, rows.steps[None]
+    values, scales = rows.values, rows.scales[None]
     bias = None if bias is None else bias.detach().float()
     sums_of = torch._int_mm if has_int8_kernel() else plain_sums
 
     def product(x: Tensor, gelu: bool = False) -> Tensor:
         if not len(x):
-            return x.new_empty(0, len(numbers), dtype=torch.float32)
+            return x.new_empty(0, len(values), dtype=torch.float32)
         x = x.float()
-        own = (x.abs().amax(dim=1, keepdim=True) / LARGEST).clamp_(min=torch.finfo(torch.float32).tiny)
-        sums = sums_of((x / own).round_().to(torch.int8), numbers.t())
-        result = sums.float().mul_(own).mul_(steps)
+        input_scales = (x.abs().amax(dim=1, keepdim=True) / LARGEST).clamp_(
+            min=torch.finfo(torch.float32).tiny
+        )
+        sums = sums_of((x / input_scales).round_().to(torch.int8), values.t())
+        result = sums.float().mul_(input_scales).mul_(scales)
         if bias is not None:
             result += bias
         return gelu_of(result) if gelu else result
@@ -47,7 +48,7 @@ def int8_product(rows: QuantizedRows, bias: Float[Tensor, "o"] | None = None) ->
 
 @cache
 def has_int8_kernel() -> bool:
-    """Return whether PyTorch multiplies bytes here without an error, the largest ones among them.
+    """Return whether PyTorch's int8 product works here, also for the largest values.
 
     Processors without VNNI add pairs of products in 16 bits, where the largest overflow.
     """
@@ -62,7 +63,7 @@ def has_int8_kernel() -> bool:
 
 
 def plain_sums(x: Int8[Tensor, "n i"], weight: Int8[Tensor, "i o"]) -> Int32[Tensor, "n o"]:
-    """Return x weight by products in fp32, a part of the weight at a time, each so narrow that its sums are exact."""
+    """Return x weight by fp32 products of parts so narrow that their sums are exact."""
     sums = torch.zeros(x.shape[0], weight.shape[1], dtype=torch.int32)
     num_outputs = max(1, _CHUNK // _EXACT_COLUMNS)
     for first in range(0, x.shape[1], _EXACT_COLUMNS):

@@ -1,4 +1,4 @@
-"""How much memory drawing takes, by the sizes of what is held; `--memory` and `cogview plan` go by it."""
+"""Memory that drawing takes, estimated from sizes; used by `--memory` and `cogview plan`."""
 
 import ctypes
 import os
@@ -15,24 +15,24 @@ from cogview.errors import UsageError
 from cogview.transformer.config import TransformerConfig
 
 MAX_TOKENS = 4096
-"""New tokens that one pass runs at most, unless a single request needs more."""
+"""Maximum of new tokens in a pass, unless a single request needs more."""
 
 PICTURE_BYTES = 24 * 2**20
-"""What turning codes into a picture takes, and writing it; as many at a time as there are cores."""
+"""Decoding a picture to pixels and writing it; as many run at a time as there are cores."""
 
 _TOKENS_A_PASS = 128
-"""That a pass runs, at most, whatever the number of rows: guesses fill it up."""
+"""Maximum of tokens in a pass of few rows, filled up by guesses."""
 
 _BYTES_A_LOGIT = 36
-"""Logits, shares, what is drawn of them: bytes for each token that may be drawn."""
+"""Logits, probabilities and Gumbel numbers: bytes for each legal token."""
 
 
 def rows_bytes(config: TransformerConfig, lengths: Sequence[int], dtype: torch.dtype) -> int:
-    """Return the bytes of keys and values of rows, which lie in whole pages.
+    """Return the bytes of keys and values of rows, in whole pages.
 
     Args:
         config: of the transformer.
-        lengths: tokens that each row may come to have.
+        lengths: maximum tokens of each row.
         dtype: of the cache.
     """
     return page_bytes(config, dtype) * sum(num_pages_for(config, length) for length in lengths)
@@ -41,13 +41,13 @@ def rows_bytes(config: TransformerConfig, lengths: Sequence[int], dtype: torch.d
 def pass_bytes(
     config: TransformerConfig, num_legal: int, num_rows: int, num_new: int, max_tokens: int
 ) -> int:
-    """Return the bytes that a pass takes for a while, on a CPU.
+    """Return the temporary bytes of a pass on a CPU.
 
     Args:
         config: of the transformer.
-        num_legal: tokens that may be drawn.
-        num_rows: that draw.
-        num_new: tokens that the first pass of all runs.
+        num_legal: legal tokens.
+        num_rows: rows that sample.
+        num_new: tokens of the first pass.
         max_tokens: of a row.
     """
     d, num_pages = config.hidden_size, num_pages_for(config, max_tokens)
@@ -58,15 +58,15 @@ def pass_bytes(
 
 
 def decoding_bytes(num_pictures: int) -> int:
-    """Return what decoding so many pictures side by side takes, on a CPU."""
+    """Return the bytes for decoding pictures to pixels concurrently, on a CPU."""
     return PICTURE_BYTES * min(num_pictures, os.cpu_count() or 1)
 
 
 def code_bytes(dtype: torch.dtype) -> int:
-    """Return the bytes of the code that oneDNN writes for a transformer's maps, on a CPU, at most.
+    """Return the maximum bytes of code that oneDNN generates for a transformer's maps, on a CPU.
 
     For five shapes, one of them with and without GELU, and each number of rows: two buffers of 2^18 bytes, and more for
-    many rows and outputs. FBGEMM's products, of float16, and those of int8 take next to none.
+    many rows and outputs. FBGEMM's float16 products and those of int8 take next to none.
 
     Args:
         dtype: of the maps.
@@ -75,7 +75,7 @@ def code_bytes(dtype: torch.dtype) -> int:
 
 
 def resident_bytes() -> int:
-    """Return the memory that this process has now, and 0 where the system does not tell."""
+    """Return the memory of this process, or 0 where the system does not report it."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
@@ -83,17 +83,17 @@ def resident_bytes() -> int:
 
 
 def return_freed_memory() -> None:
-    """Give the system back what was freed and lies between what is held, where the C library can (glibc)."""
+    """Return freed memory to the system, where the C library can (glibc)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 class Budget:
-    """How much of the memory that a user gives is left for what is being drawn.
+    """Memory limit of a process.
 
     Args:
-        resources: with the memory of the whole process; nothing is limited without.
-        held_bytes: what the process has and will have whatever is drawn.
+        resources: with the limit; no limit if it has none.
+        held_bytes: memory of the process apart from requests.
     """
 
     def __init__(self, resources: Resources, held_bytes: int) -> None:
@@ -101,21 +101,21 @@ class Budget:
         self._held_bytes = held_bytes
 
     def has_room(self, num_bytes: int) -> bool:
-        """Return whether so much fits beside what the process holds."""
+        """Return whether so many bytes fit beside the process."""
         limit = self._resources.memory_bytes
         return limit is None or self._held_bytes + num_bytes <= limit
 
     def check(self, num_bytes: int) -> None:
-        """Refuse what does not fit even alone.
+        """Refuse a request that does not fit even alone.
 
         Raises:
-            UsageError: saying what would.
+            UsageError: it does not fit; says which limit it needs.
         """
         limit = self._resources.memory_bytes
         if limit is not None and not self.has_room(num_bytes):
-            least = self._held_bytes + num_bytes
+            min_bytes = self._held_bytes + num_bytes
             raise UsageError(
                 f"{shown_bytes(limit)} of memory are too little: the process and its weights take "
                 f"{shown_bytes(self._held_bytes)}, and this request {shown_bytes(num_bytes)} more; give "
-                f"{shown_bytes(least + 2**20)}, or try int8 weights or a float16 cache"
+                f"{shown_bytes(min_bytes + 2**20)}, or try int8 weights or a float16 cache"
             )

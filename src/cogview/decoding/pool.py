@@ -1,7 +1,7 @@
-"""A pool of pages for keys and values: rows take pages, share what begins alike, are cut back, and give them back.
+"""Paged key/value pool with shared prefixes.
 
-A page holds the keys and values of `PAGE` places of one row, of all layers. Values stand as rows of `e` channels; keys
-stand transposed, so that a page has a row of `PAGE` scores' worth for each channel.
+A page holds the keys and values of `PAGE` places of one row, of all layers. Values are rows of `e` channels; keys are
+stored transposed, a row of `PAGE` entries for each channel.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from cogview.transformer.config import ThreeRegionConfig, TransformerConfig
 PAGE = 128
 
 MAX_NEW_CODES = 64
-"""Codes of a row that a pass may run, where attention has three regions."""
+"""Maximum of new codes of a row in a pass, with three-region attention."""
 
 
 def num_ring_entries(regions: ThreeRegionConfig) -> int:
-    """Return how many codes three-region attention keeps: the longest window, and a pass's new codes beside it."""
+    """Return the ring size of three-region attention: the longest window and a pass's new codes."""
     return regions.block_tokens * regions.key_window_blocks + MAX_NEW_CODES
 
 
 def num_pages_for(config: TransformerConfig, max_tokens: int) -> int:
-    """Return how many pages a row of so many tokens needs."""
+    """Return the number of pages that a row needs."""
     if config.attention_pattern == "dense":
         return -(-max_tokens // PAGE)
     regions = config.three_region
@@ -34,28 +34,28 @@ def num_pages_for(config: TransformerConfig, max_tokens: int) -> int:
 
 
 def cache_dtype(
-    config: TransformerConfig, dtype: torch.dtype, device_type: str, asked: CacheName = "auto"
+    config: TransformerConfig, dtype: torch.dtype, device_type: str, requested: CacheName = "auto"
 ) -> torch.dtype:
-    """Return what keys and values are held in: the one place that says it.
+    """Choose the dtype of keys and values.
 
     Args:
         config: of the transformer.
         dtype: of the linear maps.
         device_type: "cpu" or "cuda".
-        asked: by the user.
+        requested: by the user.
 
     Raises:
-        UsageError: attention with three regions is asked for float16 on a CPU.
+        UsageError: float16 was requested for three-region attention on a CPU.
     """
     is_whole = dtype in (torch.float32, torch.int8)
     if device_type == "cpu" and config.attention_pattern == "three_region":
-        if asked == "float16":
+        if requested == "float16":
             raise UsageError(
-                "three_region attention has its cache in float32 on a CPU: leave the cache's dtype out"
+                "three_region attention needs a float32 cache on a CPU: leave the cache's dtype out"
             )
         return torch.float32
-    if asked != "auto":
-        return torch.float32 if asked == "float32" else torch.float16
+    if requested != "auto":
+        return torch.float32 if requested == "float32" else torch.float16
     if device_type == "cpu":
         # bf16 would round scores to three digits.
         return torch.float32 if is_whole else torch.float16
@@ -70,11 +70,11 @@ def page_bytes(config: TransformerConfig, dtype: torch.dtype) -> int:
 class PagePool:
     """Keys and values of all rows.
 
-    Memory of pages that no row has had yet is reserved but not used.
+    Memory of pages that no row has used yet is reserved but not touched.
 
     Args:
-        config: of the transformer that fills it.
-        num_pages: at first; it grows where rows need more.
+        config: of the transformer.
+        num_pages: initial number; the pool grows as needed.
         dtype: of keys and values.
         device: where they lie.
     """
@@ -104,12 +104,12 @@ class PagePool:
 
     @property
     def num_pages(self) -> int:
-        """Pages, whether free or not."""
+        """Number of pages, free or not."""
         return len(self._num_holders)
 
     @property
     def num_free(self) -> int:
-        """Pages that no row holds."""
+        """Number of free pages."""
         return len(self._free)
 
     @property
@@ -123,9 +123,9 @@ class PagePool:
         return self.num_pages * self.page_bytes
 
     def allocate(self, num: int) -> list[int]:
-        """Return pages of zeros, for one holder each; the pool grows if it has to.
+        """Allocate zeroed pages, each with one reference; grow if needed.
 
-        Zeros, since what lies behind a row's end is multiplied by zero, which would not end what is not a number.
+        Zeroed, since entries after a row's end are multiplied by zero, which does not remove NaN.
         """
         if num > len(self._free):
             self._grow(max(num - len(self._free), self.num_pages // 2))
@@ -137,41 +137,41 @@ class PagePool:
         return pages
 
     def share(self, page: int) -> None:
-        """Give a page one more holder."""
+        """Add a reference to a page."""
         self._num_holders[page] += 1
 
     def free(self, pages: Sequence[int]) -> None:
-        """Take pages from a holder each."""
+        """Drop a reference to each page."""
         for page in pages:
             self._num_holders[page] -= 1
             if not self._num_holders[page]:
                 self._free.append(page)
 
     def copy(self, source: int, target: int, first: int, stop: int) -> None:
-        """Copy some places of a page to another."""
+        """Copy some entries of a page to another."""
         self.keys[:, target, :, :, first:stop] = self.keys[:, source, :, :, first:stop]
         self.values[:, target, :, first:stop] = self.values[:, source, :, first:stop]
 
     def _grow(self, num: int) -> None:
-        held, before = self.num_pages, (self.keys, self.values)
-        after = self._empty(held + num, self.keys.dtype, self.keys.device)
+        num_before, before = self.num_pages, (self.keys, self.values)
+        after = self._empty(num_before + num, self.keys.dtype, self.keys.device)
         for old, new in zip(before, after, strict=True):
-            new[:, :held] = old
+            new[:, :num_before] = old
         self.keys, self.values = after
-        self._free = [*range(held, held + num)][::-1] + self._free
+        self._free = [*range(num_before, num_before + num)][::-1] + self._free
         self._num_holders += [0] * num
 
 
 class Row:
-    """A sequence whose keys and values a pool holds.
+    """Sequence in a pool.
 
     Args:
         pool: that holds it.
-        max_tokens: it may come to have.
-        num_text: tokens up to the one that begins a picture, which three-region attention has to know.
+        max_tokens: maximum length.
+        num_text: tokens up to the one that begins a picture; needed by three-region attention.
 
     Attributes:
-        length: tokens that are held; those behind are as good as gone, so cutting back is setting it.
+        length: number of stored tokens; decrease it to cut the row back.
     """
 
     def __init__(self, pool: PagePool, max_tokens: int, num_text: int = 0) -> None:
@@ -183,15 +183,15 @@ class Row:
         self.pages: list[int] = []
 
     def reserve(self) -> None:
-        """Take all pages that the row may need."""
+        """Allocate all pages that the row may need."""
         self.pages += self._pool.allocate(self.num_pages - len(self.pages))
 
-    def begin_as(self, other: "Row", num_tokens: int) -> None:
-        """Begin with the first tokens of another row: whole pages are shared, the rest is copied.
+    def share_prefix(self, other: "Row", num_tokens: int) -> None:
+        """Start with the first tokens of another row: share whole pages, copy the rest.
 
         Args:
-            other: holds them.
-            num_tokens: neither row changes those any more; of text only, where attention has three regions.
+            other: row to start from.
+            num_tokens: that neither row changes any more; only text, with three-region attention.
         """
         assert not self.pages, "an empty row begins"
         num_shared, rest = divmod(num_tokens, PAGE)

@@ -1,4 +1,4 @@
-"""What can be asked of the engine, and what it tells of it."""
+"""Requests to the engine, their results and events."""
 
 from dataclasses import dataclass, field
 
@@ -14,12 +14,12 @@ from cogview.numbers import whole_number
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Context:
-    """What stands before the tokens that are drawn, and where these stand.
+    """Tokens before those to sample.
 
     Args:
         tokens: ids of the vocabulary, at least one.
-        positions: of each.
-        next_positions: of each token that is drawn or given after them.
+        positions: of each token.
+        next_positions: of each token to sample or given after the context.
     """
 
     tokens: Int64[np.ndarray, "p"]
@@ -29,25 +29,25 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Request:
-    """A sequence to go on with: a picture's codes after a text, a text after a picture, or tokens to be scored.
+    """Sequence to continue or score: codes after a text, a text after a picture.
 
     Args:
-        context: what it goes on from.
-        legal: the tokens of the vocabulary that may follow; tokens that are drawn are counted from the first of them.
-        seed: draws the same tokens alone or in any company.
+        context: tokens before.
+        legal: range of token ids that may follow; sampled tokens are relative to its start.
+        seed: draws the same tokens in any batch.
         sampling: guidance, temperature, top-k, top-p and sampler.
-        unconditional: the same context without a text, which guidance compares with; only needed for guidance.
-        given: tokens that stand already, and -1 where one is to be drawn; all are drawn if None. Whatever is given, a
-            token is drawn with the random numbers of its place.
-        num_columns: of the picture whose codes are drawn row by row, from which codes are guessed; 0 for a text.
-        variant: whose weights; the engine's base if None.
-        end: the token that ends the sequence, if one does; never the first that is drawn.
-        allowed: which legal tokens may be drawn; all if None. `nats` are those of the whole distribution.
-        is_scored: whether -log p of each token is told.
-        guess_table: of what the model has learnt, for better guesses.
+        unconditional: the same context without a text; needed for guidance.
+        given: given tokens, with -1 where one is to be sampled; all are sampled if None. A place has the same random
+            numbers whatever is given.
+        num_columns: of the picture, for guesses of codes row by row; 0 for a text.
+        variant: to run with; the engine's base if None.
+        end: token that ends the sequence, if any; never sampled first.
+        allowed: legal tokens that may be sampled; all if None. `nats` are those of the whole distribution.
+        is_scored: whether to return -log p of each token.
+        guess_table: of the model, for better guesses.
 
     Raises:
-        UsageError: a negative seed, nothing to draw, tokens outside the legal ones, or parts that do not fit.
+        UsageError: a negative seed, nothing to sample, tokens outside the legal ones, or parts that do not fit.
     """
 
     context: Context
@@ -79,29 +79,27 @@ class Request:
         if not len(self.context.tokens) or not self.num_tokens:
             raise UsageError("a request needs a context, and at least one token to draw or to score after it")
         if self.sampling.guidance != 1 and self.unconditional is None:
+            raise UsageError("guidance needs an unconditional context: give the request one")
+        lengths = [] if self.unconditional is None else [len(self.unconditional.next_positions)]
+        lengths += [] if self.given is None else [len(self.given)]
+        if any(length != self.num_tokens for length in lengths):
             raise UsageError(
-                "guidance compares with a context without a text; give each request its unconditional one"
-            )
-        others = [] if self.unconditional is None else [len(self.unconditional.next_positions)]
-        others += [] if self.given is None else [len(self.given)]
-        if any(each != self.num_tokens for each in others):
-            raise UsageError(
-                f"a request of {self.num_tokens} tokens has {', '.join(map(str, others))} of something else"
+                f"a request of {self.num_tokens} tokens has {', '.join(map(str, lengths))} unconditional or given ones"
             )
 
     @property
     def cost(self) -> int:
-        """Return how many of the engine's `max_batch` it takes up."""
+        """Share of `max_batch` that the request takes."""
         return 1
 
     @property
     def num_tokens(self) -> int:
-        """Return how many tokens follow the context at most."""
+        """Maximum number of tokens after the context."""
         return len(self.context.next_positions)
 
     @property
     def contexts(self) -> list[Context]:
-        """Return what takes a row of the pool each: the context, and the unconditional one if it is compared with."""
+        """Contexts that need a row each: the conditional and, with guidance, the unconditional one."""
         if self.sampling.guidance == 1 or self.unconditional is None:
             return [self.context]
         return [self.context, self.unconditional]
@@ -109,18 +107,18 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BeamRequest:
-    """A search for the most probable texts after a context.
+    """Beam search for the most probable texts after a context.
 
-    In each step every beam may end, and the best `num_beams` of all their continuations go on. The texts that
-    ended are ranked by `score`, until none that goes on can overtake them.
+    In each step every beam may end, and the best `num_beams` continuations go on. Finished texts are ranked by `score`,
+    until no running beam can overtake them.
 
     Args:
-        context: what the texts go on from; `next_positions` are those of the pieces.
-        legal: the tokens that may follow, the last of which ends a text.
-        num_beams: texts that go on at the same time.
+        context: tokens before; `next_positions` are those of the pieces.
+        legal: range of token ids that may follow, the last of which ends a text.
+        num_beams: beam width.
         length_penalty: 0 prefers short texts, 1 ranks by the mean of log p.
         allowed: which legal tokens may be written; all if None.
-        variant: whose weights; the engine's base if None.
+        variant: to run with; the engine's base if None.
 
     Raises:
         UsageError: no beams, no context, or no legal tokens.
@@ -142,23 +140,23 @@ class BeamRequest:
 
     @property
     def cost(self) -> int:
-        """Return how many of the engine's `max_batch` it takes up."""
+        """Share of `max_batch` that the request takes."""
         return self.num_beams
 
     @property
     def contexts(self) -> list[Context]:
-        """Return what takes a row of the pool."""
+        """Contexts that need a row each."""
         return [self.context]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Drawn:
-    """A sequence that is finished.
+class SequenceResult:
+    """Finished sequence.
 
     Args:
-        tokens: counted from the first legal one; the end, if there is one, among them.
-        nats: -log p of each, before temperature, top-k and top-p; None if it was not asked for.
-        num_passes: of the transformer that it took part in.
+        tokens: relative to the first legal token, including the end token if there is one.
+        nats: -log p of each token, before temperature, top-k and top-p; None if not scored.
+        num_passes: passes of the transformer.
     """
 
     tokens: Int64[np.ndarray, "n"]
@@ -168,12 +166,12 @@ class Drawn:
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenText:
-    """A text that was written for a picture.
+    """Text written for a picture.
 
     Args:
-        pieces: numbered as the text tokenizer does; at least one.
+        pieces: at least one.
         pieces_nats: -log p of the pieces.
-        end_nats: -log p of the text's end after them.
+        end_nats: -log p of the end token.
     """
 
     pieces: tuple[int, ...]
@@ -182,16 +180,16 @@ class WrittenText:
 
     @property
     def caption_loss(self) -> float:
-        """CapLoss of the picture and the text, in nats per piece."""
+        """CapLoss of picture and text, in nats per piece."""
         return self.pieces_nats / len(self.pieces)
 
     def score(self, length_penalty: float = 1.0) -> float:
-        """Return log p of pieces and end, divided by their number to the power of `length_penalty`."""
+        """Return log p of pieces and end token, divided by their number to the power of `length_penalty`."""
         return -(self.pieces_nats + self.end_nats) / (len(self.pieces) + 1) ** length_penalty
 
 
 def _check_legal(legal: range, allowed: Bool[np.ndarray, "v"] | None) -> None:
-    """Refuse tokens that nothing can be drawn from."""
+    """Validate the legal and allowed tokens."""
     if not len(legal) or legal.step != 1 or legal.start < 0:
         raise UsageError(
             f"legal tokens must be a range of at least one, from 0 on and without gaps, got {legal}"
@@ -200,23 +198,23 @@ def _check_legal(legal: range, allowed: Bool[np.ndarray, "v"] | None) -> None:
         return
     if len(allowed) != len(legal) or not allowed.any():
         raise UsageError(
-            f"allowed must say of each of {len(legal)} legal tokens whether it may be drawn, and allow one at least, "
+            f"allowed must be a mask of {len(legal)} legal tokens with at least one allowed, "
             f"got {len(allowed)}, {int(allowed.sum())} of them allowed"
         )
 
 
 AnyRequest = Request | BeamRequest
-Result = Drawn | list[WrittenText]
+Result = SequenceResult | list[WrittenText]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Progressed:
-    """More tokens of a request are final.
+    """Tokens of a request became final.
 
     Args:
         number: of the request.
-        first: the place of the first of them.
-        tokens: counted from the first legal one.
+        first: place of the first token.
+        tokens: relative to the first legal token.
     """
 
     number: int
@@ -230,7 +228,7 @@ class Finished:
 
     Args:
         number: of the request.
-        result: a `Drawn`, or the texts of a search, best first.
+        result: the sequence, or the texts of a beam search, best first.
     """
 
     number: int
@@ -239,7 +237,7 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Failed:
-    """A request could not be carried out.
+    """A request failed.
 
     Args:
         number: of the request.

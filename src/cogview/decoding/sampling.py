@@ -1,4 +1,4 @@
-"""Drawing codes from logits: each row by itself, with its own seeded random numbers."""
+"""Sampling by inversion of the cumulative distribution, with seeded random numbers per row."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,7 @@ from cogview.decoding.config import SamplingConfig
 
 
 def seeded_uniforms(seeds: Sequence[int], num: int) -> Float64[Tensor, "b n"]:
-    """Return `num` numbers of [0, 1) for each seed, from a generator of its own.
-
-    A row depends on its seed alone, so a seed draws the same picture in whatever company.
+    """Return `num` numbers in [0, 1) for each seed, independent of the batch.
 
     Args:
         seeds: not negative.
@@ -26,15 +24,15 @@ def seeded_uniforms(seeds: Sequence[int], num: int) -> Float64[Tensor, "b n"]:
 def sample(
     logits: Shaped[Tensor, "b v"], config: SamplingConfig, uniforms: Float64[Tensor, "b"]
 ) -> Int64[Tensor, "b"]:
-    """Draw one column of each row of `logits`.
+    """Sample one column of each row of `logits`.
 
-    The distribution is inverted: the column drawn is the one whose stretch of the cumulative distribution
-    holds the row's number. Sorting, and everything after it, is done for the `top_k` columns only.
+    The sampled column is the one whose stretch of the cumulative distribution contains the row's number. Only the
+    `top_k` columns are sorted.
 
     Args:
         logits: of the legal codes.
         config: temperature, top-k and top-p.
-        uniforms: a number of [0, 1) for each row.
+        uniforms: a number in [0, 1) for each row.
     """
     if config.temperature == 0:
         return logits.argmax(dim=-1)
@@ -53,7 +51,7 @@ def sample(
 
 
 def _cumulative(logits: Shaped[Tensor, "b k"], temperature: float) -> Float64[Tensor, "b k"]:
-    """Return the cumulative probabilities, summed in double precision so that rare columns keep their share."""
+    """Return cumulative probabilities, summed in double precision so that rare columns keep their share."""
     probabilities: Float32[Tensor, "b k"] = torch.softmax(logits.float() / temperature, dim=-1)
     return probabilities.cumsum(dim=-1, dtype=torch.float64)
 
@@ -61,7 +59,7 @@ def _cumulative(logits: Shaped[Tensor, "b k"], temperature: float) -> Float64[Te
 def _invert(
     cumulative: Float64[Tensor, "b k"], uniforms: Float64[Tensor, "b"], last: int | Int64[Tensor, "b 1"]
 ) -> Int64[Tensor, "b"]:
-    """Return where each row's number falls among its columns up to `last`."""
+    """Return the column of each row's number, up to `last`."""
     total = cumulative[:, last, None] if isinstance(last, int) else cumulative.gather(1, last)
     choice = torch.searchsorted(cumulative, uniforms[:, None] * total, right=True)
     # Rounding may put a number close to 1 onto the total itself, beyond the last column.

@@ -1,8 +1,7 @@
-"""A step of static shapes: a small pass, padded to a bucket, that reads and draws without a look from the host.
+"""Step of static shapes: a small pass padded to a bucket, without a read by the host.
 
-A bucket has powers of two of requests, of a row's new tokens and of its pages. What a step reads is copied to buffers
-that stay where they are, and what it drew is read once, after it. Rows and tokens that fill a step up store into a
-page that no row has, and what they give is dropped.
+Buckets are powers of two of requests, of a row's new tokens and of its pages. Inputs are copied to fixed buffers, and
+results are read once, at the end. Padding is stored in a spare page, and its results are dropped.
 
 Letters of the shapes: q requests, r rows, t new tokens of a row, j pages of a row, a places, w states.
 """
@@ -17,33 +16,33 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from cogview.decoding.attention_fused import attend_to_pages
+from cogview.decoding.attention_layout import SlotMapping
 from cogview.decoding.config import SamplingConfig
-from cogview.decoding.drawing import Run
 from cogview.decoding.forward import Part, run_blocks
 from cogview.decoding.gumbel import draw_by_sorting
-from cogview.decoding.places import Stored
 from cogview.decoding.pool import PAGE, PagePool
 from cogview.decoding.proposer import MAX_WINDOW
+from cogview.decoding.running_sequence import Run
 from cogview.decoding.weights import Variant, Weights
 
 MAX_STEP_TOKENS = 1024
-"""A pass of more is much work for each kernel, so that launching them costs little."""
+"""Tokens above which kernels have so much work that launching them costs little."""
 
 _FEW_TOKENS = 256
-"""So many cost a GPU no more than one: the weights have to be read for each."""
+"""Tokens that cost a GPU no more than one, since the weights have to be read anyway."""
 
 _MOST_PADDED = 4
-"""Tokens that a step of more than a few runs at most for each that is asked for."""
+"""Maximum ratio of padded to requested tokens, above `_FEW_TOKENS`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Share:
-    """A request's share of a step.
+class StepInput:
+    """Input of one request to a step.
 
     Args:
-        runs: of its row, and with guidance of its unconditional one.
-        places: to draw.
-        states: for each run, which of its tokens has the state that each place is drawn from.
+        runs: tokens of its row and, with guidance, of its unconditional row.
+        places: to sample.
+        states: for each row, index of the token with the state of each place.
         sampling: guidance, temperature, top-k and top-p.
         key: of its seed.
     """
@@ -57,15 +56,15 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """What passes have in common that one step can run.
+    """Shapes and weights of the passes that one step can run.
 
     Args:
-        variant: whose weights.
-        legal: tokens to draw from.
-        num_requests: at most.
-        num_new: tokens of a row at most.
-        num_pages: of a row that its tokens see at most.
-        is_guided: whether each request has a second row.
+        variant: to run with.
+        legal: tokens to sample from.
+        num_requests: maximum requests.
+        num_new: maximum new tokens of a row.
+        num_pages: maximum pages of a row that its tokens see.
+        is_guided: whether requests have an unconditional row.
         is_cut: whether a request has a top-k or top-p.
     """
 
@@ -79,29 +78,29 @@ class Bucket:
 
     @property
     def num_rows(self) -> int:
-        """Return how many rows a step runs: those with guidance behind all others."""
+        """Number of rows of a step: the unconditional ones come last."""
         return self.num_requests * (2 if self.is_guided else 1)
 
     @property
     def num_places(self) -> int:
-        """Return how many places a step draws."""
+        """Number of places that a step samples."""
         return self.num_requests * self.num_new
 
 
-def bucket_of(variant: Variant, legal: range, shares: Sequence[Share]) -> Bucket | None:
-    """Return the smallest bucket for a pass, or None if there is no work for a step or too much of it is padding."""
-    runs = [run for share in shares for run in share.runs]
+def bucket_of(variant: Variant, legal: range, inputs: Sequence[StepInput]) -> Bucket | None:
+    """Return the smallest bucket for a pass; None if it is too large or would be mostly padding."""
+    runs = [run for request in inputs for run in request.runs]
     num_tokens = sum(len(run.tokens) for run in runs)
     num_new = _power_of_two(max(len(run.tokens) for run in runs))
     num_seen = max(-(-(run.row.length + len(run.tokens)) // PAGE) for run in runs)
-    samplings = [share.sampling for share in shares]
+    samplings = [request.sampling for request in inputs]
     bucket = Bucket(
         variant=variant,
         legal=legal,
-        num_requests=_power_of_two(len(shares)),
+        num_requests=_power_of_two(len(inputs)),
         num_new=num_new,
         num_pages=min(_power_of_two(num_seen), max(len(run.row.pages) for run in runs)),
-        is_guided=any(len(share.runs) == 2 for share in shares),
+        is_guided=any(len(request.runs) == 2 for request in inputs),
         is_cut=any(
             each.temperature > 0 and (each.top_p < 1 or (each.top_k or len(legal)) < len(legal))
             for each in samplings
@@ -119,11 +118,11 @@ def _power_of_two(num: int) -> int:
 
 
 class _Buffers:
-    """Arrays that the host fills and their twins on a device, which stay where they are and take one copy.
+    """Host arrays and their device twins, with fixed addresses and one copy for all.
 
     Args:
-        shapes: of each.
-        dtype: of all.
+        shapes: of each array.
+        dtype: of all arrays.
         device: of the twins.
     """
 
@@ -143,24 +142,24 @@ class _Buffers:
             start = stop
 
     def send(self) -> None:
-        """Copy what the host has filled; it must not fill it anew before the device has read it."""
+        """Copy the host's arrays to the device; do not refill them before the device has read them."""
         self._device.copy_(self._host, non_blocking=True)
 
 
 @runtime_checkable
 class Graph(Protocol):
-    """What was captured."""
+    """Captured graph."""
 
     def replay(self) -> None:
-        """Run it once more."""
+        """Run the graph again."""
         ...
 
 
 class Step:
-    """A bucket's step: buffers, what it computes from them, and its graph once that is captured.
+    """Buffers, computation and graph of a bucket.
 
     Args:
-        bucket: fixes its shapes.
+        bucket: fixes the shapes.
         weights: of the base.
         pool: of the rows.
     """
@@ -178,36 +177,36 @@ class Step:
         numbers = dict.fromkeys(("temperature", "top_p", "guidance"), (places,))
         self._counts = _Buffers(counts, torch.int64, weights.device)
         self._numbers = _Buffers(numbers, torch.float64, weights.device)
-        self._drawn = torch.zeros(3, places, dtype=torch.float64, device=weights.device)
+        self._sampled = torch.zeros(3, places, dtype=torch.float64, device=weights.device)
 
-    def fill(self, shares: Sequence[Share], spare_page: int) -> None:
-        """Send what a step is to run.
+    def fill(self, inputs: Sequence[StepInput], spare_page: int) -> None:
+        """Send the inputs of requests.
 
         Args:
-            shares: of the requests.
-            spare_page: of the pool, for what fills the step up.
+            inputs: of the requests.
+            spare_page: page of the pool for padding.
         """
         bucket, counts, numbers = self.bucket, self._counts.host, self._numbers.host
         for array in (*counts.values(), *numbers.values()):
             array.fill(0)  # at temperature 0 nothing is drawn
         counts["pages"].fill(spare_page)
         counts["seen_pages"].fill(spare_page)
-        for number, share in enumerate(shares):
+        for number, request in enumerate(inputs):
             first = number * bucket.num_new
-            asked = slice(first, first + len(share.places))
-            for which, (run, states) in enumerate(zip(share.runs, share.states, strict=True)):
+            span = slice(first, first + len(request.places))
+            for which, (run, states) in enumerate(zip(request.runs, request.states, strict=True)):
                 row = number + which * bucket.num_requests
                 self._fill_row(row, run)
                 behind = which * bucket.num_places
-                counts["wanted"][behind + asked.start : behind + asked.stop] = row * bucket.num_new + states
-            sampling, num_legal = share.sampling, len(bucket.legal)
-            counts["places"][asked] = share.places
-            counts["keys"][asked] = share.key
-            counts["top_k"][asked] = min(sampling.top_k or num_legal, num_legal)
-            counts["is_guided"][asked] = len(share.runs) - 1
-            numbers["temperature"][asked] = sampling.temperature
-            numbers["top_p"][asked] = sampling.top_p
-            numbers["guidance"][asked] = sampling.guidance
+                counts["wanted"][behind + span.start : behind + span.stop] = row * bucket.num_new + states
+            sampling, num_legal = request.sampling, len(bucket.legal)
+            counts["places"][span] = request.places
+            counts["keys"][span] = request.key
+            counts["top_k"][span] = min(sampling.top_k or num_legal, num_legal)
+            counts["is_guided"][span] = len(request.runs) - 1
+            numbers["temperature"][span] = sampling.temperature
+            numbers["top_p"][span] = sampling.top_p
+            numbers["guidance"][span] = sampling.guidance
         self._counts.send()
         self._numbers.send()
 
@@ -226,12 +225,12 @@ class Step:
         counts["seen_pages"][row, :num_pages] = pages[:num_pages]
 
     @property
-    def drawn(self) -> Float[np.ndarray, "3 a"]:
-        """Read what was drawn at each place, its confidence, and whether its logits are numbers."""
-        return self._drawn.cpu().numpy()
+    def sampled(self) -> Float[np.ndarray, "3 a"]:
+        """Tokens at each place, their confidence, and whether their logits are finite."""
+        return self._sampled.cpu().numpy()
 
     def compute(self) -> None:
-        """Compute what the buffers ask for; nothing is read by the host, and no shape depends on a value."""
+        """Compute from the buffers, without a read by the host and with shapes independent of values."""
         bucket, counts, numbers = self.bucket, self._counts.device, self._numbers.device
         variant, num_tokens = bucket.variant, bucket.num_rows * bucket.num_new
         x = run_blocks(
@@ -243,9 +242,9 @@ class Step:
         )
         logits = variant.head(bucket.legal)(variant.final_norm(x[counts["wanted"]]))
         if bucket.is_guided:
-            own, other = logits.float().chunk(2)
-            moved = (own - other) * numbers["guidance"].float()[:, None] + other
-            logits = torch.where((counts["is_guided"] > 0)[:, None], moved, own)
+            conditional, unconditional = logits.float().chunk(2)
+            guided = (conditional - unconditional) * numbers["guidance"].float()[:, None] + unconditional
+            logits = torch.where((counts["is_guided"] > 0)[:, None], guided, conditional)
         is_finite = torch.isfinite(logits.sum(dim=1, dtype=torch.float32))
         tokens, confidence = draw_by_sorting(
             logits.masked_fill(~is_finite[:, None], 0.0),
@@ -256,14 +255,15 @@ class Step:
             counts["places"],
             is_cut=bucket.is_cut,
         )
-        self._drawn.copy_(torch.stack([tokens.double(), confidence.double(), is_finite.double()]))
+        self._sampled.copy_(torch.stack([tokens.double(), confidence.double(), is_finite.double()]))
 
     def _attend_by(self, counts: Mapping[str, Tensor]) -> Callable[[int, Tensor], Tensor]:
-        """Return attention of all rows to the entries of their pages."""
         bucket, pool = self.bucket, self._pool
         config, dtype, device = pool.config, pool.keys.dtype, pool.keys.device
         num_rows, num_new, width = bucket.num_rows, bucket.num_new, bucket.num_pages * PAGE
-        stored = Stored(tokens=None, pages=counts["pages"].view(-1), offsets=counts["offsets"].view(-1))
+        slot_mapping = SlotMapping(
+            tokens=None, pages=counts["pages"].view(-1), offsets=counts["offsets"].view(-1)
+        )
         is_unseen = torch.arange(width, device=device) > counts["last"][:, None, :, None]
         biases = torch.zeros(num_rows, 1, num_new, width, dtype=dtype, device=device)
         biases.masked_fill_(is_unseen, -torch.inf)
@@ -271,7 +271,7 @@ class Step:
         def attend(layer: int, query_key_value: Tensor) -> Tensor:
             heads = query_key_value.to(dtype).view(-1, 3, config.num_heads, config.head_size)
             query, key, value = heads.unbind(1)
-            stored.put(pool.keys[layer], pool.values[layer], key, value)
+            slot_mapping.write(pool.keys[layer], pool.values[layer], key, value)
             queries = query.view(num_rows, num_new, config.num_heads, config.head_size).transpose(1, 2)
             attended = attend_to_pages(
                 queries, pool.keys[layer], pool.values[layer], counts["seen_pages"], biases

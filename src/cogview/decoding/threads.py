@@ -1,7 +1,7 @@
-"""How many threads a pass runs on: found by trying, since cores that other processes use are worse than none.
+"""Choice of the number of threads of a pass, by trial: cores that other processes use slow all threads down.
 
-PyTorch's threads wait for each other many times a pass. Where one of them has to wait for its core, all do: beside a
-process for each core, two threads took ten times as long for a picture as on the idle machine, and one thread twice.
+PyTorch's threads wait for each other many times in a pass. Beside one busy process per core, two threads took ten times
+as long for a picture as on an idle machine, and one thread twice.
 """
 
 import os
@@ -16,23 +16,23 @@ import torch
 Result = TypeVar("Result")
 
 _FIRST_TRY = 4
-"""Passes before another number is first tried; that of the machine is tried first."""
+"""Passes before another number is first tried; the machine's number comes first."""
 
 _MAX_INTERVAL = 512
-"""Passes between two tries at most; a number that turned out worse is tried half as often the next time."""
+"""Maximum of passes between two trials; a number that was worse is tried half as often next time."""
 
 _MEMORY = 0.9
-"""Of a pass's weight in a number's cost is left after the next one, so that old ones hardly count beside a new try."""
+"""Decay per pass of a pass's weight in a number's cost."""
 
 _TRY_SHARE = 0.05
-"""Of the time of passes that tries of more threads may take: beside busy cores one took fifty times a usual pass."""
+"""Share of the time that trials of more threads may take: beside busy cores one took fifty usual passes."""
 
 _CHANGE = 2.0
-"""Times its usual cost at which a pass makes fewer threads worth a try soon; as much below it, more of them."""
+"""Factor of the usual cost above which a pass triggers a trial of fewer threads, or below 1 / it of more."""
 
 
 def thread_counts(most: int) -> tuple[int, ...]:
-    """Return the numbers of threads that may be tried: all, half as many, and so on down to one."""
+    """Return the numbers of threads to try: all, half as many, and so on down to one."""
     counts = [most]
     while counts[-1] > 1:
         counts.append(counts[-1] // 2)
@@ -41,7 +41,7 @@ def thread_counts(most: int) -> tuple[int, ...]:
 
 @contextmanager
 def threads(num: int) -> Iterator[None]:
-    """Let PyTorch compute with so many threads, called from this one."""
+    """Set PyTorch's number of threads for this thread."""
     before = torch.get_num_threads()
     if num == before:
         yield
@@ -53,38 +53,38 @@ def threads(num: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def side_by_side(works: Sequence[Callable[[], Result]]) -> Iterator[Result]:
-    """Do works at the same time, each on one of PyTorch's threads, and yield their results in order.
+def run_concurrently(works: Sequence[Callable[[], Result]]) -> Iterator[Result]:
+    """Run functions concurrently, each on one of PyTorch's threads, and yield results in order.
 
-    One alone is done by the caller's thread, whose memory is used again.
+    A single one runs on the caller's thread, where memory is reused.
     """
     before = torch.get_num_threads()
 
-    def done(work: Callable[[], Result]) -> Result:
+    def run(work: Callable[[], Result]) -> Result:
         torch.set_num_threads(1)
         try:
             return work()
         finally:
-            torch.set_num_threads(before)  # also what new threads take for theirs
+            torch.set_num_threads(before)  # new threads inherit it
 
     if len(works) < 2:
-        return map(done, works)
-    return _workers(os.getpid()).map(done, works)
+        return map(run, works)
+    return _workers(os.getpid()).map(run, works)
 
 
 @cache
 def _workers(process: int) -> ThreadPoolExecutor:
-    """Return the threads of this process; after a fork those of its parent are not there."""
+    """Return the thread pool of this process; threads do not survive a fork."""
     return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="cogview")
 
 
 class ThreadChoice:
-    """Learns what a pass costs on each number of threads, and says on how many the next one runs.
+    """Learns the cost of a pass on each number of threads, and chooses the number for the next.
 
-    It decides how long drawing takes, never what is drawn.
+    It changes the time that drawing takes, never the result.
 
     Args:
-        most: threads that PyTorch computes with.
+        most: PyTorch's number of threads.
     """
 
     def __init__(self, most: int) -> None:
@@ -100,25 +100,25 @@ class ThreadChoice:
 
     @property
     def best(self) -> int:
-        """Return the number that costs least, as far as is known."""
+        """The cheapest number so far."""
         return self.counts[self._best]
 
     def next(self) -> int:
-        """Return how many threads the next pass runs on."""
+        """Return the number of threads for the next pass."""
         if len(self.counts) == 1:
             return self.best
         self._until_try -= 1
         if self._until_try > 0:
             return self.best
-        return self.counts[self._tried]
+        return self.counts[self._trial]
 
     def learn(self, num_threads: int, work: float, seconds: float) -> None:
-        """Learn what a pass cost.
+        """Learn the cost of a pass.
 
         Args:
-            num_threads: that it ran on.
-            work: any measure of what it computed.
-            seconds: that it took.
+            num_threads: of the pass.
+            work: any measure of the computation.
+            seconds: duration of the pass.
         """
         index, cost = self.counts.index(num_threads), seconds / work
         is_try, usual = index != self._best, self._cost(index)
@@ -149,12 +149,12 @@ class ThreadChoice:
             self._until_try = self._interval
 
     @property
-    def _tried(self) -> int:
-        """Return which number is tried next: the one above or below the best, or the best if there is none."""
+    def _trial(self) -> int:
+        """The next number to try: above or below the best, or the best if there is none."""
         others = [self._best - 1] if self._until_more <= 0 else []
         others.insert(0 if not self._takes_more else 1, self._best + 1)
         return next((each for each in others if 0 <= each < len(self.counts)), self._best)
 
     def _cost(self, index: int) -> float:
-        """Return seconds of a measure of work; 0 if nothing is known."""
+        """Return seconds per unit of work; 0 if unknown."""
         return self._seconds[index] / self._work[index] if self._work[index] else 0.0

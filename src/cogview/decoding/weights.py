@@ -1,4 +1,4 @@
-"""Weights prepared for decoding: those of a base once, and beside them what adapters add."""
+"""Weights prepared for decoding: those of a base once, and the additions of its adapters."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ Addition = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Maps:
-    """A block's linear maps; the query comes divided by the square root of the head's size, unless a norm follows."""
+class BlockMaps:
+    """Linear maps of a block; Q comes divided by sqrt(head_size), unless a norm follows."""
 
     query_key_value: DecodingLinear
     attention_output: DecodingLinear
@@ -39,8 +39,8 @@ class Maps:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Own:
-    """What a block has of a variant's own: its norms, and what is added to its maps, None where nothing is."""
+class BlockVariant:
+    """What a variant has of its own in a block: norms, and additions to linear maps, None for none."""
 
     attention_input_norm: Norm
     heads_norm: Norm
@@ -54,16 +54,16 @@ class Own:
 
 
 class Variant:
-    """A base, or one of its adapters at one strength: all that decoding reads beside the base's maps.
+    """A base, or one of its adapters at one strength: all that decoding needs beside the base's maps.
 
     Args:
         weights: of the base.
         config: of the transformer.
-        embed_tokens: tokens [n] to rows [n d].
-        own_rows: the table, if some of its rows are an adapter's.
-        positions: the table of positions, [p d].
-        final_norm: the last norm.
-        blocks: what each block has of its own.
+        embed_tokens: maps tokens [n] to rows [n d].
+        own_rows: token table, if an adapter replaces some of its rows.
+        positions: position table, [p d].
+        final_norm: norm after the last block.
+        blocks: own part of each block.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Variant:
         own_rows: TokenTable | None = None,
         positions: Float[Tensor, "p d"],
         final_norm: nn.Module,
-        blocks: Sequence[Own],
+        blocks: Sequence[BlockVariant],
     ) -> None:
         self.config = config
         self.embed_tokens = embed_tokens
@@ -87,7 +87,7 @@ class Variant:
         self._heads: dict[range, DecodingLinear] = {}
 
     def head(self, legal: range) -> DecodingLinear:
-        """Return the map from states to the logits of the legal tokens; the base's rows are prepared once for all."""
+        """Return the map from states to the logits of the legal tokens, cached."""
         if legal not in self._heads:
             head = self._weights.head(legal)
             if self._own_rows is not None:
@@ -99,14 +99,14 @@ class Variant:
 
 
 class Weights:
-    """A transformer's weights, prepared once; they are taken as they are now.
+    """Weights of a transformer, prepared once from their current values.
 
     Args:
-        transformer: whole, not adapted. One in a file is read block by block, so that no second copy is ever held.
-        dtype: of the linear maps; the transformer's by default. x86 CPUs are faster with fp16 weights, those with bf16
-            instructions also with bf16 weights, and those that multiply bytes (VNNI) most of all with int8.
+        transformer: without adapter. A stored one is read block by block, so that no second copy is in memory.
+        dtype: of the linear maps; the transformer's by default. x86 CPUs are faster with fp16, those with bf16
+            instructions also with bf16, and those with VNNI most of all with int8.
         backend: kernels of the linear maps.
-        batch_invariant: on CPU, make a row's bits the same in any company; next to free with packed weights.
+        batch_invariant: on CPU, make a row's bits independent of the batch; next to free with packed weights.
     """
 
     def __init__(
@@ -127,18 +127,18 @@ class Weights:
         self.dtype = dtype or table.dtype
         self.config = transformer.config
         self.prepare_own = partial(
-            prepare_linear, dtype=self.computed_in, backend=backend, batch_invariant=batch_invariant
+            prepare_linear, dtype=self.compute_dtype, backend=backend, batch_invariant=batch_invariant
         )
         self.table = QuantizedRows.of(table) if self.dtype == torch.int8 else table
         del table
         self._heads: dict[range, DecodingLinear] = {}
         self._lock = Lock()
-        self.maps: list[Maps] = []
-        owns: list[Own] = []
+        self.maps: list[BlockMaps] = []
+        owns: list[BlockVariant] = []
         for block in blocks:
             self.maps.append(self._prepare_block(block))
             owns.append(self._own(block))
-        return_freed_memory()  # of copies for preparing int8: 120 MB at 12 x 768, for as long as the process lives
+        return_freed_memory()  # of copies for int8: 120 MB at 12 x 768
         embed = self.table.embedded if isinstance(self.table, QuantizedRows) else self._embedded
         self.base = Variant(
             self,
@@ -150,12 +150,12 @@ class Weights:
         )
 
     @property
-    def computed_in(self) -> torch.dtype:
-        """Return the dtype of what is not a map of the base: the maps', or float32 beside int8."""
+    def compute_dtype(self) -> torch.dtype:
+        """Dtype of all but the base's maps: theirs, or float32 beside int8."""
         return torch.float32 if self.dtype == torch.int8 else self.dtype
 
     def variant(self, transformer: AdaptedTransformer) -> Variant:
-        """Return what an adapter of this base adds, prepared; nothing of the base is copied."""
+        """Prepare an adapter of this base; nothing of the base is copied."""
         table = transformer.embedding.tokens
         return Variant(
             self,
@@ -168,13 +168,13 @@ class Weights:
         )
 
     def prepare(self, weight: Float[Tensor, "o i"], bias: Float[Tensor, "o"] | None = None) -> DecodingLinear:
-        """Return a map of the base, ready to be called many times."""
+        """Prepare a map of the base."""
         if self.dtype == torch.int8:
             return int8_product(QuantizedRows.of(weight), bias)
         return self.prepare_own(weight, bias)
 
     def head(self, legal: range) -> DecodingLinear:
-        """Return the map from states to the logits of the legal tokens: the only rows of the head that are computed."""
+        """Return the map from states to the logits of the legal tokens; only their rows are computed."""
         with self._lock:
             if legal not in self._heads:
                 if isinstance(self.table, QuantizedRows):
@@ -187,10 +187,10 @@ class Weights:
         assert isinstance(self.table, Tensor), "rows of floats"
         return F.embedding(tokens, self.table)
 
-    def _prepare_block(self, block: SandwichBlock) -> Maps:
-        """Prepare a block's linear maps, without what an adapter may add."""
+    def _prepare_block(self, block: SandwichBlock) -> BlockMaps:
+        """Prepare a block's linear maps, without additions."""
         attention, mlp = block.attention, block.mlp
-        return Maps(
+        return BlockMaps(
             query_key_value=self.prepare(
                 _with_scaled_query(attention.query_key_value.weight, self.config),
                 _with_scaled_query(attention.query_key_value.bias, self.config),
@@ -200,9 +200,9 @@ class Weights:
             mlp_output=self.prepare(mlp.output.weight, mlp.output.bias),
         )
 
-    def _own(self, block: SandwichBlock) -> Own:
+    def _own(self, block: SandwichBlock) -> BlockVariant:
         attention, mlp = block.attention, block.mlp
-        return Own(
+        return BlockVariant(
             attention_input_norm=rowwise_norm(block.attention_input_norm),
             heads_norm=_heads_norm(attention),
             attention_output_norm=rowwise_norm(block.attention_output_norm),
@@ -215,7 +215,7 @@ class Weights:
         )
 
     def _addition(self, module: nn.Linear, is_query_key_value: bool = False) -> Addition | None:
-        """Return what an adapter adds to a map, if one does."""
+        """Return an adapter's addition to a map, if there is one."""
         if not isinstance(module, LowRankLinear):
             return None
         up = module.up.weight.detach().float() * module.scale
@@ -226,10 +226,10 @@ class Weights:
 
 
 def _with_scaled_query(part: Float[Tensor, "o *i"], config: TransformerConfig) -> Float[Tensor, "o *i"]:
-    """Return weight or bias of a map to Q, K and V with Q / sqrt(head_size), in fp32, unless a norm follows.
+    """Return weight or bias of the map to Q, K and V with Q / sqrt(head_size), in fp32, unless a norm follows.
 
-    For heads of 16, 64 or 256 channels this loses nothing; for others, weights that are rounded to fewer bits than
-    fp32 are rounded once more than they were.
+    For heads of 16, 64 or 256 channels this is exact; for others, weights with fewer bits than fp32 are rounded once
+    more.
     """
     scaled = part.detach().to(torch.float32, copy=True)
     if not config.qk_norm:
@@ -238,7 +238,7 @@ def _with_scaled_query(part: Float[Tensor, "o *i"], config: TransformerConfig) -
 
 
 def _heads_norm(attention: CausalSelfAttention) -> Norm:
-    """Return what normalises stacked Q, K and V where they are, and divides Q by sqrt(head_size), if anything does."""
+    """Return the function that normalises stacked Q, K and V and divides Q by sqrt(head_size), if the model has one."""
     query_norm, key_norm = attention.query_norm, attention.key_norm
     if not (isinstance(query_norm, nn.RMSNorm) and isinstance(key_norm, nn.RMSNorm)):
         return lambda heads: heads

@@ -1,1 +1,1 @@
-"""Sampling pictures with a key/value cache, and the pipeline that users call."""
+"""Generation of pictures and captions, and the pipeline that users call."""

@@ -1,4 +1,4 @@
-"""Codes to pieces: sampling, beam search and CapLoss with a transformer that writes texts after pictures."""
+"""Sampling, beam search and CapLoss with a captioning transformer."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float64
 
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
-from cogview.decoding.request import BeamRequest, Context, Drawn, Request, WrittenText
+from cogview.decoding.request import BeamRequest, Context, Request, SequenceResult, WrittenText
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.caption_loss import caption_losses
 from cogview.numbers import whole_number
@@ -16,17 +16,17 @@ from cogview.sequence.template import Codes, Pieces
 
 
 class CaptionModel:
-    """Writes texts after pictures, and says how well texts fit them.
+    """Writes texts for pictures, and scores texts against pictures.
 
-    Only pieces and the end of a text are ever written. A text has at least one piece, and one that has no room left
-    is ended. As in `Engine`, on CPU the texts of a seed are the same whatever else is written at the same time.
+    Only pieces and the end token are written. A text has at least one piece and ends at the latest when the template is
+    full. On CPU the texts of a seed do not depend on the batch, as in `Engine`.
 
     Args:
-        runner: of a transformer that has learnt `template`.
+        runner: of a captioning transformer.
         template: picture first, then text.
 
     Raises:
-        CogViewError: the transformer's attention is sparse, which is made for a text before a picture.
+        CogViewError: the transformer's attention is sparse, which is for text before picture.
     """
 
     def __init__(self, runner: Runner, template: CaptionTemplate) -> None:
@@ -41,7 +41,7 @@ class CaptionModel:
     def losses(
         self, pairs: Sequence[tuple[Pieces, Codes]], *, counts_end: bool = False
     ) -> Float64[np.ndarray, "n"]:
-        """Return CapLoss of each (pieces, codes), as `caption_losses` does."""
+        """Compute CapLoss of each (pieces, codes); see `caption_losses`."""
         return caption_losses(self.runner, self.template, pairs, counts_end=counts_end)
 
     def sample(
@@ -52,17 +52,17 @@ class CaptionModel:
         max_pieces: int | None = None,
         allowed: Bool[np.ndarray, "v"] | None = None,
     ) -> list[list[WrittenText]]:
-        """Draw a text for each seed for each picture; with temperature 0 it is the greedy one.
+        """Sample a text for each seed and picture; with temperature 0 the greedy text.
 
         Args:
-            pictures: codes of each.
-            seeds: not negative; each draws the same text again.
+            pictures: codes of each picture.
+            seeds: not negative.
             config: temperature, top-k and top-p; there is no guidance.
-            max_pieces: of a text; as many as the template has room for by default.
-            allowed: which pieces may be written; all by default. Probabilities stay those of the model.
+            max_pieces: maximum of a text; by default what the template has room for.
+            allowed: pieces that may be written; all by default. Probabilities stay those of the model.
 
         Raises:
-            UsageError: `max_pieces` is impossible.
+            UsageError: `max_pieces` is out of range.
             CogViewError: the transformer's logits are not finite.
         """
         max_pieces = self._max_pieces(max_pieces)
@@ -88,7 +88,7 @@ class CaptionModel:
                 for seed in seeds
             ]
         )
-        texts = iter([_written(result) for result in results if isinstance(result, Drawn)])
+        texts = iter([_written(result) for result in results if isinstance(result, SequenceResult)])
         return [[next(texts) for _ in seeds] for _ in pictures]
 
     def beam_search(
@@ -99,20 +99,20 @@ class CaptionModel:
         length_penalty: float = 1.0,
         allowed: Bool[np.ndarray, "v"] | None = None,
     ) -> list[list[WrittenText]]:
-        """Return the `num_beams` best texts that were found for each picture, best first.
+        """Return the `num_beams` best texts of each picture, best first.
 
-        In each step every beam may end, and the best `num_beams` of all their continuations go on. The texts that
-        ended are ranked by `WrittenText.score`, until none that goes on can overtake them.
+        In each step every beam may end, and the best `num_beams` continuations go on. Finished texts are ranked by
+        `WrittenText.score`, until no running beam can overtake them.
 
         Args:
-            pictures: codes of each.
-            num_beams: texts that go on at the same time.
-            max_pieces: of a text; as many as the template has room for by default.
+            pictures: codes of each picture.
+            num_beams: beam width.
+            max_pieces: maximum of a text; by default what the template has room for.
             length_penalty: 0 or more; 0 prefers short texts, 1 ranks by the mean of log p.
-            allowed: which pieces may be written; all by default. Probabilities stay those of the model.
+            allowed: pieces that may be written; all by default. Probabilities stay those of the model.
 
         Raises:
-            UsageError: a number is impossible.
+            UsageError: a number is out of range.
             CogViewError: the transformer's logits are not finite.
         """
         max_pieces = self._max_pieces(max_pieces)
@@ -146,7 +146,6 @@ class CaptionModel:
         return max_pieces or room
 
     def _context(self, codes: Codes, num_tokens: int) -> Context:
-        """Return what a text is written after: a picture."""
         prefix = self.template.prefix(codes)
         positions = np.append(self.template.text_positions, 0)  # END is never read, so it has no position
         return Context(
@@ -154,8 +153,8 @@ class CaptionModel:
         )
 
 
-def _written(drawn: Drawn) -> WrittenText:
-    """Return the text of drawn tokens, the last of which is its end."""
+def _written(drawn: SequenceResult) -> WrittenText:
+    """Convert sampled tokens, the last of which is the end token, to a text."""
     assert drawn.nats is not None, "texts are scored"
     return WrittenText(
         pieces=tuple(drawn.tokens[:-1].tolist()),

@@ -1,4 +1,4 @@
-"""Captions: what a model with an adapter for it writes of pictures."""
+"""Captioning of pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from cogview.text.word_replacing import Language
 
 @dataclass(frozen=True, kw_only=True)
 class Caption:
-    """A text that was written for a picture.
+    """Caption of a picture.
 
     Args:
-        text: the text.
+        text: the caption.
         caption_loss: CapLoss of picture and text, in nats per piece.
-        score: log p of the text and its end, divided by the number of its pieces and 1; beam search ranks by it.
-        seed: draws the same text again; None if it was not drawn.
+        score: log p of text and end token, divided by the number of pieces plus 1; beam search ranks by it.
+        seed: of the sample; None from beam search.
     """
 
     text: str
@@ -55,19 +55,18 @@ class Captioner:
         """Write captions of pictures.
 
         Args:
-            images: pictures, their paths or their codes; other sizes are scaled and the middle square is cut out.
-            num_captions: of each picture.
-            num_beams: with temperature 0 the best texts of a beam search of this width are given, or of the width
-                `num_captions`, if that is more; a width of 1 is the greedy text.
-            seed: of the first text drawn of each picture; the next has the next.
-            options: how.
+            images: pictures, paths or codes; other sizes are scaled, and the middle square is cut out.
+            num_captions: captions of each picture.
+            num_beams: width of the beam search with temperature 0, at least `num_captions`; 1 is greedy.
+            seed: of the first sample of each picture; the next has the next.
+            options: how to write.
 
         Returns:
-            A list for each picture; captions of a beam search best first, others in the order of their seeds.
+            A list for each picture: captions of a beam search best first, samples in the order of their seeds.
 
         Raises:
-            UsageError: an impossible number, no picture, or one that is refused.
-            UnusableImage: a file is no picture that can be read.
+            UsageError: an impossible number, no picture, or a picture that is refused.
+            UnusableImage: a picture file cannot be read.
         """
         for name, value in (("num_captions", num_captions), ("num_beams", num_beams), ("seed", seed)):
             whole_number(name, value)
@@ -82,17 +81,17 @@ class Captioner:
             top_k=options.top_k,
             top_p=real_number("top_p", options.top_p),
         )
-        chosen, tokenizer = self._model.caption_model(options.captioner), self._model.text_tokenizer
+        caption_model, tokenizer = self._model.caption_model(options.captioner), self._model.text_tokenizer
         allowed = None if options.language is None else _pieces_of(tokenizer, options.language)
-        codes = codes_of(self._model, images, chosen.template, options.strict)
+        codes = codes_of(self._model, images, caption_model.template, options.strict)
         width = max(num_beams, num_captions)
         seeds: Sequence[int | None] = range(seed, seed + num_captions)
         if config.temperature or width == 1:
-            written = chosen.sample(
+            captions = caption_model.sample(
                 codes, range(seed, seed + num_captions), config, options.max_pieces, allowed
             )
         else:
-            written = chosen.beam_search(
+            captions = caption_model.beam_search(
                 codes,
                 width,
                 options.max_pieces,
@@ -107,16 +106,16 @@ class Captioner:
                     text=tokenizer.decode(text.pieces),
                     caption_loss=text.caption_loss,
                     score=text.score(),
-                    seed=drawn_with,
+                    seed=text_seed,
                 )
-                for text, drawn_with in zip(texts, seeds, strict=False)
+                for text, text_seed in zip(texts, seeds, strict=False)
             ]
-            for texts in written
+            for texts in captions
         ]
 
 
 def _pieces_of(tokenizer: TextTokenizer, language: str) -> Bool[np.ndarray, "n"]:
-    """Return which pieces may be written in a language.
+    """Return a mask of the pieces that are used in a language.
 
     Raises:
         UsageError: the language is unknown, or the text tokenizer has no words of it.

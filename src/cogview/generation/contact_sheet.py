@@ -1,4 +1,4 @@
-"""Contact sheets: the candidates of several texts on one picture, each text below its candidates."""
+"""Contact sheets: the candidates of several texts on one page, each text below its candidates."""
 
 import io
 import math
@@ -17,7 +17,7 @@ from cogview.image.fonts import TEXT_PIXELS, Font, nearest_font
 MAX_PAGE_PIXELS = 4096
 """Height of a page, unless one row of pictures is higher."""
 MAX_TEXTS = 16
-"""Of a page."""
+"""Texts on a page."""
 _GAP_PIXELS = 8
 _NOTE_PIXELS = 12
 _MAX_COLUMNS = 8
@@ -27,16 +27,16 @@ _LINE_PIXELS = TEXT_PIXELS + _GAP_PIXELS // 2
 _MAX_CHARACTERS = 300  # a line never holds more
 _BACKGROUND, _INK = (255, 255, 255), (32, 32, 32)
 _KEYWORD = "cogview-sheet"
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pages:
-    """How contact sheets of many texts are cut into pages of bounded height.
+    """Division of a contact sheet into pages of limited height.
 
     Args:
-        texts_per_page: that stand together on one page, or 1 where a text needs several.
-        sizes: numbers of pictures on the pages that these texts take.
+        texts_per_page: texts on a page; 1 where a text needs several pages.
+        sizes: pictures on each page that these texts take.
     """
 
     texts_per_page: int
@@ -44,12 +44,12 @@ class Pages:
 
     @classmethod
     def of(cls, num_pictures: int, picture_height: int, *, noted: bool) -> "Pages":
-        """Return the pages for texts that have so many pictures each.
+        """Divide texts of equally many pictures into pages.
 
         Args:
-            num_pictures: of a text.
+            num_pictures: pictures of each text.
             picture_height: in pixels.
-            noted: whether notes stand below the pictures.
+            noted: whether there are notes below the pictures.
         """
         row = _row_pixels(picture_height, noted)
         around = _MAX_LINES * _LINE_PIXELS + 2 * _GAP_PIXELS
@@ -68,15 +68,15 @@ def contact_sheet(
     first_number: int = 1,
     notes: Sequence[Sequence[str]] | None = None,
 ) -> Image.Image:
-    """Lay pictures out in rows, with a numbered caption below each row's pictures.
+    """Lay out pictures in rows, with a numbered caption below each row.
 
-    A character that no font at hand can show is drawn as a box, with a warning.
+    Characters that no installed font has are drawn as boxes, with a warning.
 
     Args:
-        rows: the pictures of each caption, all of one size; more than eight are wrapped.
-        captions: one a row, of any length; what does not fit in two lines ends in an ellipsis.
-        first_number: of the captions.
-        notes: a few ASCII characters to stand below each picture, if anything is to.
+        rows: the pictures of each caption, all of one size; rows of more than eight are wrapped.
+        captions: one for each row; what does not fit in two lines ends in an ellipsis.
+        first_number: number of the first caption.
+        notes: a few ASCII characters to write below each picture.
     """
     width, height = rows[0][0].size
     note_font = ImageFont.load_default(_NOTE_PIXELS)
@@ -87,7 +87,7 @@ def contact_sheet(
     for number, (row, caption) in enumerate(zip(rows, captions, strict=True), start=first_number):
         text = f"{number}. {' '.join(caption.split())}"[: (_MAX_LINES + 1) * _MAX_CHARACTERS]
         font, missing = nearest_font(text)
-        _tell_missing(missing)
+        _warn_of_missing(missing)
         blocks.append((row, _wrap(text, font, sheet_width - 2 * _GAP_PIXELS), font))
     heights = [
         -(-len(row) // num_columns) * row_pixels + len(lines) * _LINE_PIXELS + 2 * _GAP_PIXELS
@@ -113,7 +113,7 @@ def contact_sheet(
 
 
 def save_sheet(sheet: Image.Image, path: Path) -> None:
-    """Write a contact sheet as PNG, whole or not at all, with a mark by which `is_contact_sheet` knows it."""
+    """Write a contact sheet as PNG, whole or not at all, with a mark for `is_contact_sheet`."""
     mark, data = PngInfo(), io.BytesIO()
     mark.add_text(_KEYWORD, "contact sheet")
     sheet.save(data, "PNG", pnginfo=mark)
@@ -121,7 +121,7 @@ def save_sheet(sheet: Image.Image, path: Path) -> None:
 
 
 def is_contact_sheet(path: Path) -> bool:
-    """Return whether a file is a contact sheet of ours, by its mark; older ones have their name alone."""
+    """Return whether a file is one of our contact sheets, by its mark, or by its name if it is older."""
     if not path.is_file():
         return False  # whoever reads the picture says what is wrong with it
     if path.name.startswith("contact-sheet") and path.suffix == ".png":
@@ -134,13 +134,13 @@ def is_contact_sheet(path: Path) -> bool:
         return False
 
 
-def _tell_missing(missing: str) -> None:
-    """Warn of characters that are drawn as boxes, of each once."""
-    new = [each for each in missing if each not in _told]
-    if new:
-        _told.update(new)
-        shown = " ".join(f"{each} (U+{ord(each):04X})" for each in new[:3])
-        more = f" and {len(new) - 3} more" if len(new) > 3 else ""
+def _warn_of_missing(missing: str) -> None:
+    """Warn of characters that no font has, once for each."""
+    characters = [each for each in missing if each not in _warned]
+    if characters:
+        _warned.update(characters)
+        shown = " ".join(f"{each} (U+{ord(each):04X})" for each in characters[:3])
+        more = f" and {len(characters) - 3} more" if len(characters) > 3 else ""
         warnings.warn(
             f"no font here has {shown}{more}: the contact sheet shows boxes. Install a font with them, for instance "
             "Debian's fonts-noto-cjk for rare Chinese characters, or fonts-unifont",
@@ -149,12 +149,11 @@ def _tell_missing(missing: str) -> None:
 
 
 def _row_pixels(picture_height: int, noted: bool) -> int:
-    """Return the height of a row of pictures, with what stands below them."""
     return picture_height + (_NOTE_PIXELS + _GAP_PIXELS // 2 if noted else 0) + _GAP_PIXELS
 
 
 def _wrap(text: str, font: Font, max_width_pixels: int) -> list[str]:
-    """Break a text into lines that fit: at a space where there is one, and between characters otherwise."""
+    """Break a text into lines that fit, at spaces where possible."""
     lines: list[str] = []
     rest = text
     while rest and len(lines) <= _MAX_LINES:

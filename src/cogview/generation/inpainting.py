@@ -1,8 +1,7 @@
-"""Inpainting: a part of a picture is drawn anew, and its other codes stand, and its pixels if asked.
+"""Inpainting: draw a part of a picture anew.
 
-Codes are drawn from left to right and from top to bottom, each from what stands before it. So a lower half goes on from
-a given upper one, while a hole is filled without a look at what stands below it; drawing several candidates and
-ranking them by their fit helps there.
+Codes are drawn row by row, each from those before it. So a lower half continues the upper one, but a hole is filled
+without regard to what follows; there it helps to draw several candidates and rank them by fit.
 
 Letters of the shapes: r s rows and columns of codes, n codes.
 """
@@ -21,23 +20,23 @@ from cogview.image.picture_reading import as_rgb, read_image, resize_and_crop
 Half = Literal["upper", "lower", "left", "right"]
 
 Mask: TypeAlias = Image.Image | Path | str | float
-"""What is drawn anew: a half, a share of the codes that each seed takes elsewhere, or a picture that is white there."""
+"""What to draw anew: a half, a share of the codes (other ones for each seed), or a picture that is white there."""
 
 _WHITE = 128
-"""Of 255; what is lighter is drawn anew."""
+"""Level, of 255, from which a mask's pixel counts as white."""
 
 
-class DrawnPlaces:
-    """Which codes of a picture are drawn anew; the mask is read once.
+class InpaintingMask:
+    """Mask of the codes to draw anew.
 
     Args:
-        mask: what is.
+        mask: what to draw anew.
         grid: rows and columns of codes.
         downsampling_factor: pixels of a code's side; a code is drawn if any of its pixels is white.
 
     Raises:
-        UsageError: the mask says nothing, or nothing is to be drawn.
-        UnusableImage: a file is no picture that can be read.
+        UsageError: the mask is invalid or empty.
+        UnusableImage: the mask's file cannot be read.
     """
 
     def __init__(self, mask: Mask, grid: tuple[int, int], downsampling_factor: int) -> None:
@@ -63,17 +62,17 @@ class DrawnPlaces:
             self._fixed = np.logical_or.reduce(cells, axis=(1, 3))
         if self._fixed is not None and not self._fixed.any():
             raise UsageError(
-                "the mask has no white, so nothing would be drawn: paint what is to be drawn anew white"
+                "the mask has no white, so nothing would be drawn: paint the part to draw anew white"
             )
 
     def check_shape(self, size: tuple[int, int]) -> None:
-        """Refuse a picture of another shape than the mask's, if that is one too.
+        """Refuse a picture of another aspect ratio than the mask's, if the mask is a picture.
 
         Args:
             size: width and height of the picture.
 
         Raises:
-            UsageError: one is wider for its height than the other.
+            UsageError: the aspect ratios differ.
         """
         if self._picture is None:
             return
@@ -82,11 +81,11 @@ class DrawnPlaces:
         if abs(width * mask_height - mask_width * height) > 0.01 * width * mask_height:
             raise UsageError(
                 f"the mask is {mask_width} x {mask_height} pixels and the picture {width} x {height}: give a mask of "
-                "the picture's shape; its size may be another"
+                "the same aspect ratio"
             )
 
     def of(self, seed: int) -> Bool[np.ndarray, "r s"]:
-        """Return which codes a candidate draws; only of a share does its seed decide which."""
+        """Return which codes a candidate draws; they depend on the seed if the mask is a share."""
         if self._fixed is not None:
             return self._fixed
         assert self._share is not None, "a mask is fixed or a share"
@@ -96,10 +95,10 @@ class DrawnPlaces:
         return is_drawn
 
     def area(self, size: tuple[int, int], seed: int) -> Image.Image:
-        """Return which pixels of a drawn picture are new, as grey levels: 255 where they are.
+        """Return the new pixels of a drawn picture as grey levels: 255 where they are new.
 
         Args:
-            size: of the picture in pixels. A mask that is a picture decides by the pixel, any other by the code.
+            size: of the picture in pixels. A picture as mask is exact to the pixel, other masks to the code.
             seed: of the candidate.
         """
         if self._picture is not None:
@@ -107,75 +106,75 @@ class DrawnPlaces:
         return Image.fromarray(self.of(seed).astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)
 
     def _white_pixels(self, size_pixels: int) -> Bool[np.ndarray, "y x"]:
-        """Return where the mask is white, cut as the picture that it belongs to is."""
+        """Return where the mask is white, cropped as its picture is."""
         assert self._picture is not None, "the mask is a picture"
         return np.asarray(resize_and_crop(self._picture, size_pixels).convert("L")) >= _WHITE
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inpainting:
-    """A picture of which a part is drawn anew, read once for all candidates.
+    """Picture to inpaint.
 
     Args:
         codes: of the picture.
-        places: which of them are drawn.
+        mask: codes to draw.
         image: the picture; None if its codes were given.
     """
 
     codes: Int64[np.ndarray, "n"]
-    places: DrawnPlaces
+    mask: InpaintingMask
     image: Image.Image | None = None
 
     def given(self, seed: int) -> Int64[np.ndarray, "n"]:
-        """Return the codes that stand for a candidate, and -1 where one is drawn."""
-        return np.where(self.places.of(seed).ravel(), -1, self.codes)
+        """Return the codes of a candidate, with -1 where one is to be drawn."""
+        return np.where(self.mask.of(seed).ravel(), -1, self.codes)
 
     def with_given_pixels(self, drawn: Image.Image, seed: int) -> Image.Image:
-        """Return a drawn picture that has exactly the given pixels where nothing was to be drawn."""
+        """Restore the given pixels of a drawn picture outside of the mask."""
         assert self.image is not None, "codes have no pixels to keep"
         given = resize_and_crop(self.image, min(drawn.size))
-        return Image.composite(drawn, given, self.places.area(drawn.size, seed))
+        return Image.composite(drawn, given, self.mask.area(drawn.size, seed))
 
 
-def places_behind(is_drawn: Bool[np.ndarray, "r s"]) -> Int64[np.ndarray, "_"]:
-    """Return the places of given codes behind the first that is drawn, row by row.
+def given_after_drawn(is_drawn: Bool[np.ndarray, "r s"]) -> Int64[np.ndarray, "_"]:
+    """Return the indices of given codes after the first drawn one, row by row.
 
     Raises:
-        UsageError: there is none, so that nothing can be ranked by its fit.
+        UsageError: there is none, so nothing can be ranked by fit.
     """
     first = int(np.flatnonzero(is_drawn)[0])
-    behind: Int64[np.ndarray, "_"] = first + np.flatnonzero(~is_drawn.ravel()[first:])
-    if not len(behind):
+    indices: Int64[np.ndarray, "_"] = first + np.flatnonzero(~is_drawn.ravel()[first:])
+    if not len(indices):
         raise UsageError(
-            "no given code stands behind what is drawn, so nothing can be ranked by fit: rank by the captioner"
+            "no given code comes after the drawn ones, so there is nothing to rank by fit: rank by caption instead"
         )
-    return behind
+    return indices
 
 
 def fit_loss(nats: Float64[np.ndarray, "n"], is_drawn: Bool[np.ndarray, "r s"]) -> float:
-    """Return how badly what stands behind the drawn codes fits them, in nats per given code; the lower, the better.
+    """Return the mean loss of the given codes after the first drawn one, in nats per code.
 
     Args:
         nats: -log p of each code of the picture.
-        is_drawn: which of them were drawn.
+        is_drawn: which codes were drawn.
 
     Raises:
-        UsageError: as `places_behind` does.
+        UsageError: as `given_after_drawn` does.
     """
-    return float(nats[places_behind(is_drawn)].mean())
+    return float(nats[given_after_drawn(is_drawn)].mean())
 
 
 def _mask_picture(mask: Mask) -> Image.Image:
-    """Return a mask that is a picture.
+    """Read a mask that is a picture.
 
     Raises:
-        UsageError: it is nothing of what a mask can be.
-        UnusableImage: a file is no picture that can be read.
+        UsageError: it is no mask.
+        UnusableImage: the file cannot be read.
     """
     if isinstance(mask, str) and not _exists(mask):
         raise UsageError(
             f"there is no mask {mask[:80]}: give {', '.join(get_args(Half))}, a share such as 0.3, or a picture that "
-            "is white where it is to be drawn anew"
+            "is white where to draw"
         )
     if not isinstance(mask, Image.Image | Path | str):
         raise UsageError(f"a mask must be a half, a share, a picture or a path, got {type(mask).__name__}")
@@ -190,7 +189,7 @@ def _exists(path: str) -> bool:
 
 
 def _share(mask: Mask) -> float | None:
-    """Return a mask that is a number."""
+    """Return a mask as a number, if it is one."""
     if isinstance(mask, float | int) and not isinstance(mask, bool):
         return float(mask)
     try:

@@ -1,4 +1,4 @@
-"""From a path, a hub id or nothing to what draws."""
+"""Loading of a pipeline from a path, a hub id or the bundled model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from cogview.decoding.config import CacheName, Resources, bytes_of
+from cogview.generation.devices import resolve_device, resolve_dtype
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.models.config import find_model_folder
 from cogview.models.folder import load_pretrained
 
@@ -25,20 +25,19 @@ def load(
 
     Args:
         path_or_hub_id: a model folder, the folder of a training run, `OWNER/NAME` on the Hugging Face hub (the only
-            case in which the network is used), or None for the bundled model.
+            case that uses the network), or None for the bundled model.
         device: "cpu", "cuda", "cuda:1", ...; a GPU if there is one by default.
-        dtype: of the transformer's weights: float32, bfloat16, float16, or int8 on a CPU, as torch's dtype or as a
-            name. By default float32 on CPU, or int8 if they are stored so, and bfloat16 on a GPU that computes it. A
-            model that is to be saved again should be loaded as float32, which holds every stored dtype exactly.
-        max_batch: pictures that are worked on at once, at most.
-        memory: of the whole process, such as "6GiB": fewer pictures are worked on at once where more would need more,
-            and what does not fit even alone is refused. As much as there is by default.
-        cache: what keys and values are held in; "float16" halves them.
+        dtype: of the transformer's weights, as torch's dtype or as a name: float32, bfloat16, float16, or int8 on a
+            CPU. Default: on CPU float32, or int8 if stored so; on a GPU bfloat16 if it computes that. To save a model
+            again, load it as float32, which holds every stored dtype exactly.
+        max_batch: maximum batch size, in pictures.
+        memory: limit for the whole process, such as "6GiB": batches get smaller to keep it, and a picture that needs
+            more by itself is refused. Unlimited by default.
+        cache: dtype of keys and values; "float16" halves their memory.
 
     Raises:
-        UsageError: an impossible number; the device or the dtype is unknown or not to be had here.
-        CogViewError: there is no such model, it is incomplete, of another version, or its parts do not belong
-            together.
+        UsageError: an impossible number, or a device or dtype that is unknown or not available here.
+        CogViewError: the model is missing, incomplete, of another version, or its parts do not fit together.
     """
     place = resolve_device(device)
     resources = Resources(

@@ -1,4 +1,4 @@
-"""A loaded model: its parts and adapters, what runs them, and how it reads what users give."""
+"""A loaded model: its parts, its adapters and what runs them."""
 
 import threading
 import warnings
@@ -14,7 +14,7 @@ import torch
 from cogview.decoding.engine import Runner
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.caption_model import CaptionModel
-from cogview.generation.decoded import PictureDecoder
+from cogview.generation.picture_decoder import PictureDecoder
 from cogview.generation.super_resolution import SuperResolution
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.models.adapters import check_name, find_adapter_folder, load_task_model
@@ -29,7 +29,7 @@ from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.model import Transformer
 
 MAX_SHOWN_WORDS = 12
-"""Unknown words that one warning names."""
+"""Unknown words to name in one warning."""
 
 _LIST = "'cogview words' lists what a model knows"
 
@@ -45,40 +45,40 @@ _WANTED: dict[TaskName, tuple[str, str]] = {
         "super-resolution, and give its run as --upscaler, or to add_adapter",
     ),
 }
-"""What an adapter for a task is called, and what is said where there is none."""
+"""Noun for an adapter of each task, and the error if there is none."""
 
 
 class LoadedModel:
-    """A model in memory, with any number of adapters beside it that share its weights, as they are or prepared.
+    """Model in memory, with adapters that share its weights.
 
     Args:
-        parts: what its folder holds.
+        parts: of the model folder.
     """
 
     def __init__(self, parts: PretrainedModel) -> None:
         self.parts = parts
-        # Of what is made when it is first asked for, perhaps by several threads.
+        # Guards what is created on first use, perhaps by several threads.
         self._lock = threading.RLock()
         self._base_runner: Runner | None = None
         self._runners: dict[TaskModel, Runner] = {}
-        self._weakened: tuple[TaskModel, float, TaskModel] | None = None
+        self._scaled: tuple[TaskModel, float, TaskModel] | None = None
 
     @property
     def transformer(self) -> Transformer:
-        """Tokens and positions, both [b t], to logits [b t v]."""
+        """Maps tokens and positions, both [b t], to logits [b t v]."""
         return self.parts.transformer
 
     @property
     def template(self) -> TextToImageTemplate:
-        """The order of the tokens."""
+        """Token order."""
         return self.parts.template
 
     @property
     def text_tokenizer(self) -> TextTokenizer:
-        """Words to pieces.
+        """Maps text to pieces.
 
         Raises:
-            CogViewError: the model was converted without.
+            CogViewError: the model has none.
         """
         if self.parts.text_tokenizer is None:
             raise CogViewError(
@@ -89,10 +89,10 @@ class LoadedModel:
 
     @property
     def image_tokenizer(self) -> ImageTokenizer:
-        """Codes to pixels and back.
+        """Maps pixels to codes and back.
 
         Raises:
-            CogViewError: the model was converted without.
+            CogViewError: the model has none.
         """
         if self.parts.image_tokenizer is None:
             raise CogViewError(
@@ -103,53 +103,51 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the transformer lies."""
+        """Device of the transformer."""
         return self.parts.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the transformer's weights were rounded to; with int8, the module has the rounded ones in float32."""
+        """Dtype that the transformer's weights were rounded to; with int8, the module holds them as float32."""
         return self.parts.prepared_dtype
 
     @property
     def adapters(self) -> MappingProxyType[str, TaskModel]:
-        """What the model can do beside its own task, by name; each is read when it is first asked for."""
+        """Adapters by name, each read when it is first used."""
         return MappingProxyType(self.parts.adapters)
 
     def add_adapter(self, path: str | Path, name: str) -> TaskModel:
-        """Load an adapter, or a whole transformer for another task and the same tokenizers.
+        """Load an adapter, or a whole transformer for another task with the same tokenizers.
 
         Args:
-            path: its folder, or that of the run which trained it.
-            name: it can be asked for by; one of that name is replaced.
+            path: adapter folder, or folder of the run that trained it.
+            name: of the adapter; replaces one of that name.
 
         Raises:
-            UsageError: the name cannot be that of a folder.
-            CogViewError: there is no adapter, it is incomplete, of another version, or not for this model.
+            UsageError: the name cannot be a folder's name.
+            CogViewError: the adapter is missing, incomplete, of another version, or not for this model.
         """
         check_name(name)
-        added = load_task_model(find_adapter_folder(path), self.parts)
+        adapter = load_task_model(find_adapter_folder(path), self.parts)
         with self._lock:
             replaced = self.parts.adapters.get(name)
-            self.parts.adapters[name] = added
+            self.parts.adapters[name] = adapter
             if replaced is not None:
                 self._runners.pop(replaced, None)
-        return added
+        return adapter
 
-    def reading(
+    def known_spellings(
         self,
         texts: Iterable[str],
         adapter: TaskModel | str | None = None,
         strict: bool = False,
     ) -> dict[str, str]:
-        """Return what is read for each text: itself, or its words in the spelling that the model knows.
-
-        Words that the model has never seen are warned of, if it is known which it has.
+        """Return each text in the spelling that the model knows, and warn of unknown words.
 
         Args:
-            texts: as a user writes them.
-            adapter: what reads them, or its name; the model itself by default.
-            strict: refuse unknown words instead.
+            texts: as the user wrote them.
+            adapter: adapter, or its name, that reads the texts; the model itself by default.
+            strict: refuse unknown words.
 
         Raises:
             UsageError: a word is unknown, and `strict`.
@@ -161,20 +159,20 @@ class LoadedModel:
             shown = ", ".join(unknown[:MAX_SHOWN_WORDS])
             more = f" and {len(unknown) - MAX_SHOWN_WORDS} more" if len(unknown) > MAX_SHOWN_WORDS else ""
             never = "hardly ever, or never," if known.num_left_out else "never"
-            told = f"the model has {never} seen: {shown}{more}"
+            problem = f"the model has {never} seen: {shown}{more}"
             if strict:
-                raise UsageError(f"{told}; say it in words that it knows, or leave strict out: {_LIST}")
-            warnings.warn(f"{told}; what it makes of that means nothing: {_LIST}", stacklevel=1)
+                raise UsageError(f"{problem}; use words that it knows, or leave strict out: {_LIST}")
+            warnings.warn(f"{problem}; what it draws for that means nothing: {_LIST}", stacklevel=1)
         has_cases = self.parts.text_case != "usual"
         return {text: text if has_cases else known.in_usual_case(text) for text in texts}
 
     def unknown_words(self, texts: Iterable[str], adapter: TaskModel | str | None = None) -> list[str]:
-        """Return the words of texts that the model has never seen, each once; none if it is not known which it has.
+        """Return the words of texts that are known to be new to the model, each once.
 
         Args:
-            texts: as a user writes them.
-            adapter: what reads them, or its name; the model itself by default. Of one that does not say which words it
-                learnt, none can be called unknown.
+            texts: as the user wrote them.
+            adapter: adapter, or its name, that reads the texts; the model itself by default. No word is unknown to an
+                adapter without a list of words.
         """
         task, known = self._adapter(adapter), self._known_words(adapter)
         if known is None or (task is not None and task.words is None):
@@ -186,21 +184,21 @@ class LoadedModel:
         return self.adapters.get(adapter) if isinstance(adapter, str) else adapter
 
     def _known_words(self, adapter: TaskModel | str | None) -> KnownWords | None:
-        """Return the words that the model has learnt, with or without an adapter; None if they are not known."""
+        """Return the words that the model and an adapter have learnt; None if they are not listed."""
         task, words = self._adapter(adapter), self.parts.words
         if words is None or self.parts.text_tokenizer is None:
             return None
         return words if task is None else words | task.words
 
     def adapter_for(self, task: Literal["captioning", "super-resolution"], name: str | None) -> TaskModel:
-        """Return the adapter for a task that is named, or the only one.
+        """Return the named adapter for a task, or the only one.
 
         Args:
-            task: what it has to be for.
-            name: of the adapter; only needed if there are several for the task.
+            task: of the adapter.
+            name: of the adapter; needed only if there are several for the task.
 
         Raises:
-            UsageError: there is none of that name, or none at all, or several and none was named.
+            UsageError: there is none, none of that name, or several and no name.
         """
         noun, absent = _WANTED[task]
         known = self.parts.names_for(task)
@@ -212,7 +210,7 @@ class LoadedModel:
         return self.adapters[name or known[0]]
 
     def caption_model(self, name: str | None = None) -> CaptionModel:
-        """Return what writes texts after pictures; it shares what can be shared with the model.
+        """Return the model that writes captions.
 
         Raises:
             UsageError: as `adapter_for` does.
@@ -222,7 +220,7 @@ class LoadedModel:
         return CaptionModel(self.runner_of(chosen), template)
 
     def super_resolution(self, name: str | None = None) -> SuperResolution:
-        """Return what draws more codes of pictures; it shares what can be shared with the model.
+        """Return the model that upscales codes.
 
         Raises:
             UsageError: as `adapter_for` does.
@@ -233,7 +231,7 @@ class LoadedModel:
 
     @property
     def _runner(self) -> Runner:
-        """What runs the model itself; the weights are prepared when it is first needed."""
+        """Runner of the model itself; the weights are prepared on first use."""
         with self._lock:
             if self._base_runner is None:
                 self._base_runner = Runner.of(
@@ -245,7 +243,7 @@ class LoadedModel:
             return self._base_runner
 
     def runner_of(self, adapter: TaskModel) -> Runner:
-        """Return what runs an adapter; made once, it shares what can be shared with the model's."""
+        """Return the runner of an adapter, cached; it shares what it can with the model's."""
         with self._lock:
             if adapter not in self._runners:
                 transformer = adapter.transformer
@@ -259,38 +257,40 @@ class LoadedModel:
             return self._runners[adapter]
 
     def _at_strength(self, adapter: TaskModel, strength: float) -> TaskModel:
-        """Return an adapter as strong as asked; the last one that was asked for is kept, and no engine of others.
+        """Return an adapter scaled by a strength.
 
-        Called with the lock held, so that the engine is that of the one which is kept.
+        Caches the last one, and drops the runner of the one before. Call with the lock held.
         """
         if strength == 1:
             return adapter
         if not isinstance(adapter.transformer, AdaptedTransformer):
-            raise UsageError("a whole transformer in an adapter's place has no strength: leave it out")
-        kept = self._weakened
-        if kept is not None and kept[:2] == (adapter, strength):
-            return kept[2]
-        other = replace(adapter, transformer=adapter.transformer.at_strength(strength))
-        self._weakened = adapter, strength, other
-        if kept is not None:
-            self._runners.pop(kept[2], None)
-        return other
+            raise UsageError(
+                "this adapter is a whole transformer and has no strength: leave adapter_strength out"
+            )
+        cached = self._scaled
+        if cached is not None and cached[:2] == (adapter, strength):
+            return cached[2]
+        scaled = replace(adapter, transformer=adapter.transformer.at_strength(strength))
+        self._scaled = adapter, strength, scaled
+        if cached is not None:
+            self._runners.pop(cached[2], None)
+        return scaled
 
     def drawing(
         self, adapter: str | None = None, strength: float | int = 1.0
     ) -> tuple[Runner, TextToImageTemplate]:
-        """Return what draws, the model or one of its adapters by name, and the sequence that it draws in.
+        """Return the runner and the token order to draw with, of the model or an adapter.
 
         Args:
-            adapter: its name; None for the model itself.
-            strength: the adapter adds so many times what it learnt to add.
+            adapter: name of an adapter; None for the model itself.
+            strength: factor of the adapter's weights.
 
         Raises:
-            UsageError: there is no such adapter, or it is for another task, or there is none that could be stronger.
+            UsageError: the adapter is missing, for another task, or has no strength.
         """
         if adapter is None:
             if strength != 1:
-                raise UsageError(f"adapter_strength is {strength:g}, but no adapter is drawn with: name one")
+                raise UsageError(f"adapter_strength is {strength:g}, but there is no adapter: name one")
             return self._runner, self.template
         drawing = self.parts.names_for(*DRAWING_TASKS)
         if adapter not in drawing:
@@ -304,11 +304,11 @@ class LoadedModel:
 
     @property
     def encoded_pixels(self) -> int:
-        """The longer side of the pictures whose codes the model draws."""
+        """Longer side of the pictures whose codes the model draws."""
         template = self.template
         return max(template.grid_rows, template.grid_columns) * self.image_tokenizer.downsampling_factor
 
     @cached_property
     def decoder(self) -> PictureDecoder:
-        """What makes pictures of codes; `CogViewError` if the model was converted without an image tokenizer."""
+        """Decoder of codes; raises `CogViewError` if the model has no image tokenizer."""
         return PictureDecoder(self.image_tokenizer)

@@ -1,4 +1,4 @@
-"""How pictures are drawn, captioned and upscaled: one frozen object each, from the user's call to the engine."""
+"""Options of drawing, captioning and upscaling."""
 
 from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args
@@ -18,24 +18,22 @@ RankBy = Literal["caption", "fit"]
 
 @dataclass(frozen=True, kw_only=True)
 class CodeOptions:
-    """How codes are drawn.
+    """How to draw codes.
 
     Args:
-        temperature: below 1 prefers probable codes, above 1 levels them; 0 always takes the most probable, so that all
+        temperature: below 1 prefers probable codes, above 1 flattens the distribution; 0 is greedy, so that all
             candidates are one picture.
         top_k: draw from the most probable codes only; from all if None.
-        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all. The model's own by
-            default.
-        guidance: above 1, what the text says is followed more closely than it was learnt, with twice the rows to
-            compute; for models that were trained with some texts dropped. The model's own by default.
-        sampler: how random numbers become codes; "inversion" draws what was drawn before there was a choice.
-        adapter: the name of the one to draw with (see `Pipeline.adapters`); none by default.
-        adapter_strength: how many times what it learnt to add it adds; below 1 a style is weaker, and things are more
-            as the model draws them without.
-        strict: refuse words that the model has never seen, rather than warn of them.
-        image: draw a part of this picture anew, one that was generated among others; its path, or its codes.
-        mask: which part: "upper", "lower", "left" or "right", a share of the codes such as 0.3, elsewhere for each
-            seed, or a picture that is white there.
+        top_p: draw from the fewest codes that hold this share of the probability; the model's own by default.
+        guidance: above 1 follows the text more closely than trained, at twice the computation; for models trained with
+            dropped texts. The model's own by default.
+        sampler: how random numbers become codes; "inversion" reproduces pictures from before there was a choice.
+        adapter: name of the adapter to draw with (see `Pipeline.adapters`); none by default.
+        adapter_strength: factor of the adapter's weights; below 1 a style is weaker.
+        strict: refuse words that the model has never seen, instead of warning.
+        image: picture to inpaint: a generated one, a picture, a path, or codes.
+        mask: part to draw anew: "upper", "lower", "left" or "right", a share of the codes such as 0.3 (other ones for
+            each seed), or a picture that is white there.
     """
 
     temperature: float | int = 1.0
@@ -52,34 +50,32 @@ class CodeOptions:
     def __post_init__(self) -> None:
         if (self.image is None) != (self.mask is None):
             raise UsageError(
-                "an image needs a mask that says what of it is to be drawn anew, and a mask an image: give both"
+                "an image needs a mask of the part to draw anew, and a mask needs an image: give both"
             )
         if self.adapter is not None and not isinstance(self.adapter, str):
-            raise UsageError(f"adapter must be the name of one, got {self.adapter!r}")
+            raise UsageError(f"adapter must be the name of an adapter, got {self.adapter!r}")
         real_number("adapter_strength", self.adapter_strength)
         if self.adapter is None and self.adapter_strength != 1:
             raise UsageError(
-                f"adapter_strength is {self.adapter_strength:g}, but no adapter is drawn with: name one (--adapter)"
+                f"adapter_strength is {self.adapter_strength:g}, but there is no adapter: name one (--adapter)"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureOptions(CodeOptions):
-    """How pictures are drawn, ranked and enlarged.
+    """How to draw, rank and upscale pictures.
 
     Args:
-        captioner: the name of the adapter to rank with, if there are several; if given, all are ranked by default.
-        upscale: 2 or 4 draws those that are kept at so many times the size that is encoded: by the image tokenizer's
-            decoder, if there is one for it and no upscaler is named; else an adapter for super-resolution draws more
-            codes, with the same `top_k` and `top_p`.
-        upscaler: the name of the adapter to upscale with.
-        size_pixels: of the pictures' longer side; of the sizes that the image tokenizer's decoders draw, by default the
-            model's own, `Pipeline.size_pixels`, or that times `upscale`.
+        captioner: name of the adapter to rank with, if there are several; if given, candidates are ranked by default.
+        upscale: 2 or 4 upscales the pictures that are kept: by the image tokenizer's decoder, if it has one for the
+            size and no upscaler is named; else by super-resolution, with the same `top_k` and `top_p`.
+        upscaler: name of the adapter to upscale with.
+        size_pixels: longer side of the pictures, a size that the image tokenizer decodes; by default
+            `Pipeline.size_pixels`, or `upscale` times the encoded size.
         balance_words: give each word for people a gender and a skin tone, in turn from seed to seed; see
             `cogview.text.word_replacing`.
-        keeps_pixels: give back exactly the pixels of `image` outside of `mask`.
-        rank_by: what decides which candidates are kept: "caption" is CapLoss, "fit" how probable the codes of `image`
-            are that stand behind what was drawn.
+        keeps_pixels: restore the exact pixels of `image` outside of `mask`.
+        rank_by: "caption" is CapLoss, "fit" the loss of the codes of `image` after the drawn ones.
     """
 
     captioner: str | None = None
@@ -99,27 +95,24 @@ class PictureOptions(CodeOptions):
         if self.upscale == 1 and self.upscaler is not None:
             raise UsageError("an upscaler has nothing to upscale: add --upscale 2, or 4 (upscale=2)")
         if self.image is None and (self.keeps_pixels or self.rank_by == "fit"):
-            raise UsageError(
-                "keeping pixels and ranking by fit are for an image of which a part is drawn anew: give one"
-            )
+            raise UsageError("keeping pixels and ranking by fit are for an image with a mask: give both")
         if self.keeps_pixels and isinstance(self.image, Tensor):
             raise UsageError("codes have no pixels to keep: give the picture itself")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionOptions:
-    """How captions are written.
+    """How to write captions.
 
     Args:
-        temperature: with 0, the best texts of a beam search are given; over 0, texts are drawn, and the beams are
-            without effect.
+        temperature: 0 is beam search; above 0, captions are sampled, without beams.
         top_k: draw from the most probable pieces only; from all if None.
         top_p: draw from the fewest pieces that hold this share of the probability.
-        max_pieces: of a text; as many as the model has room for by default.
+        max_pieces: maximum of a caption; by default what the model has room for.
         length_penalty: of the beam search: 0 prefers short texts, 1 ranks by the mean log p of a piece.
-        captioner: the name of the adapter, if there are several.
-        language: "zh" or "en": pieces with letters of other scripts are not written; as the model likes by default.
-        strict: refuse a picture that the image tokenizer hardly keeps, rather than warn of it.
+        captioner: name of the adapter, if there are several.
+        language: "zh" or "en" excludes pieces with letters of other scripts; any language by default.
+        strict: refuse pictures that the image tokenizer reconstructs badly, instead of warning.
     """
 
     temperature: float | int = 0.0
@@ -134,17 +127,17 @@ class CaptionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class UpscaleOptions:
-    """How pictures are upscaled; all but `upscaler` and `force` are for an upscaler alone.
+    """How to upscale pictures; all but `upscaler` and `force` are for super-resolution alone.
 
     Args:
-        temperature: below 1 prefers probable codes, above 1 levels them, 0 takes the most probable; 0 by default, and
+        temperature: below 1 prefers probable codes, above 1 flattens the distribution, 0 is greedy; 0 by default, and
             1.02 for released weights.
         top_k: draw from the most probable codes only; from all if None.
-        top_p: draw from the fewest codes that hold this share of the probability; 0.8 by default, 1 draws from all.
-        upscaler: the name of the adapter to upscale with.
-        strict: refuse unknown words, rather than warn of them.
-        force: take pictures that the image tokenizer hardly keeps, photographs for instance, with a warning, and those
-            that have as many pixels already.
+        top_p: draw from the fewest codes that hold this share of the probability; 0.8 by default.
+        upscaler: name of the adapter to upscale with.
+        strict: refuse unknown words, instead of warning.
+        force: accept pictures that the image tokenizer reconstructs badly, such as photographs, with a warning, and
+            pictures that are large enough already.
     """
 
     temperature: float | int | None = None

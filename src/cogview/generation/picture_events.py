@@ -1,4 +1,4 @@
-"""What is told while pictures are drawn, and the pictures themselves."""
+"""Events of a drawing, and the pictures themselves."""
 
 from dataclasses import dataclass, field
 
@@ -9,19 +9,18 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GeneratedImage:
-    """One picture that was drawn.
+    """Generated picture.
 
     Args:
         image: the picture, RGB.
-        codes: what it was decoded from.
-        seed: draws the same picture again, alone or in any company.
-        text: what it was drawn for.
-        caption_loss: how badly the text fits the picture, in nats per piece; None if the pictures were not ranked.
-        fit_loss: how badly the given codes behind what was drawn fit it, in nats per code; None if the pictures were
-            not ranked by it.
-        drawn_text: what was drawn for the text, where `balance_words` replaced words in it or the model reads words in
-            another spelling; None elsewhere.
-        num_passes: of the transformer that its codes were drawn in.
+        codes: that the picture was decoded from.
+        seed: draws the same picture again, in any batch.
+        text: as the user wrote it.
+        caption_loss: CapLoss of picture and text, in nats per piece; None if pictures were not ranked by it.
+        fit_loss: loss of the given codes after the first drawn one, in nats per code; None if pictures were not ranked
+            by it.
+        drawn_text: what the model read, if it differs: words replaced by `balance_words`, or other spellings.
+        num_passes: passes of the transformer that its codes took.
     """
 
     image: Image.Image
@@ -40,12 +39,12 @@ class GeneratedImage:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CodesDrawn:
-    """More codes are drawn, or read where they are given.
+    """Codes were drawn, or read where they are given.
 
     Args:
-        text_index: which of the texts it is for, from 0.
+        text_index: index of the text.
         seed: of the candidate.
-        num_codes: that came.
+        num_codes: new codes.
     """
 
     text_index: int
@@ -55,14 +54,14 @@ class CodesDrawn:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PicturePreview:
-    """A picture that is still drawn, or that was drawn and is still to be ranked or upscaled.
+    """Preview of a picture that is being drawn, ranked or upscaled.
 
     Args:
-        text_index: which of the texts it is for, from 0.
-        text: that it is drawn for.
+        text_index: index of the text.
+        text: as the user wrote it.
         seed: of the candidate.
-        codes: as far as they are drawn, row by row; -1 where one is not.
-        image: the picture, RGB, as large as it is encoded; light grey where nothing is drawn yet.
+        codes: so far, row by row; -1 where none is drawn yet.
+        image: RGB, in the size that is encoded; light grey where nothing is drawn yet.
     """
 
     text_index: int
@@ -78,12 +77,12 @@ class PicturePreview:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PictureDone:
-    """A picture is done.
+    """Finished picture.
 
     Args:
-        text_index: which of the texts it is for, from 0.
-        place: among the pictures of its text in what `generate` returns.
-        picture: itself.
+        text_index: index of the text.
+        place: index among the pictures of its text in what `generate` returns.
+        picture: the picture.
     """
 
     text_index: int

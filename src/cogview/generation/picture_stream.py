@@ -1,64 +1,64 @@
-"""Pictures of one caller, as they come."""
+"""Stream of the pictures of one caller."""
 
 from collections.abc import Generator, Iterable
 from contextlib import closing
 
+from cogview.generation.job_scheduler import JobDone, JobFailed, JobScheduler, PictureJob
 from cogview.generation.picture_events import CodesDrawn, PictureDone, PictureEvent, PicturePreview
-from cogview.generation.picture_task import AskedText, PictureTask
+from cogview.generation.picture_task import PictureTask, Prompt
 from cogview.generation.previews import PreviewOptions
-from cogview.generation.studio import Order, OrderDone, OrderFailed, Studio
 from cogview.generation.text_to_image import Progress
 
 
 def picture_events(
-    task: PictureTask, asked: Iterable[AskedText], previews: PreviewOptions | None = None
+    task: PictureTask, prompts: Iterable[Prompt], previews: PreviewOptions | None = None
 ) -> Generator[PictureEvent, None, None]:
-    """Yield what is drawn, as it comes.
+    """Draw prompts, and yield events as they come.
 
-    A text is taken when there is room for it: texts may be many. A candidate is scored as soon as it is drawn, and what
-    is kept is upscaled as soon as all candidates of its text are scored. Closing the iterator stops the work.
+    A prompt is taken when there is room for it, so there may be many. A candidate is scored as soon as it is drawn;
+    candidates are upscaled as soon as all of their prompt are scored. Closing the iterator stops the work.
 
     Args:
-        task: how.
-        asked: the texts.
-        previews: how often pictures are shown that are still drawn; never if None.
+        task: how to draw.
+        prompts: to draw.
+        previews: how often to yield previews; never if None.
 
     Raises:
         CogViewError: the transformer's logits are not finite.
     """
-    waiting = iter(asked)
+    waiting = iter(prompts)
     room = task.codes.runner.engine.max_batch
-    with Studio(previews=previews) as studio:
+    with JobScheduler(previews=previews) as scheduler:
         while True:
-            while studio.num_pending < room and (text := next(waiting, None)) is not None:
-                studio.add(Order(task=task, asked=text))
-            if studio.is_idle:
+            while scheduler.num_pending < room and (prompt := next(waiting, None)) is not None:
+                scheduler.add(PictureJob(task=task, prompt=prompt))
+            if scheduler.is_idle:
                 break
-            for _, told in studio.step():
-                if isinstance(told, OrderFailed):
-                    raise told.error
-                if not isinstance(told, OrderDone):
-                    yield told
+            for _, event in scheduler.step():
+                if isinstance(event, JobFailed):
+                    raise event.error
+                if not isinstance(event, JobDone):
+                    yield event
 
 
 def drawn_pictures(
     task: PictureTask,
-    asked: Iterable[AskedText],
+    prompts: Iterable[Prompt],
     num_codes: int,
     progress: Progress | None = None,
     previews: PreviewOptions | None = None,
 ) -> Generator[PicturePreview | PictureDone, None, None]:
-    """Yield pictures alone, and tell of codes by a callback.
+    """Yield pictures alone, and report codes to a callback.
 
     Args:
-        task: how.
-        asked: the texts.
-        num_codes: that they take, all together.
-        progress: called with the numbers of codes drawn and to be drawn.
-        previews: how often pictures are shown that are still drawn.
+        task: how to draw.
+        prompts: to draw.
+        num_codes: of all prompts.
+        progress: called with the number of codes drawn so far, and `num_codes`.
+        previews: how often to yield previews; never if None.
     """
     num_done = 0
-    with closing(picture_events(task, asked, previews)) as events:
+    with closing(picture_events(task, prompts, previews)) as events:
         for event in events:
             if not isinstance(event, CodesDrawn):
                 yield event

@@ -1,52 +1,52 @@
-"""Pictures from texts: candidates are drawn, ranked and upscaled side by side, each as soon as it is possible."""
+"""Settings of a drawing, resolved against a model, and the prompts to draw."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cogview.decoding.config import SamplingConfig
 from cogview.generation.drawer import CodeTask, Drawer
-from cogview.generation.inpainting import places_behind
+from cogview.generation.inpainting import given_after_drawn
 from cogview.generation.model import LoadedModel
 from cogview.generation.options import PictureOptions
 from cogview.generation.ranker import CaptionRanking, FitRanking, Ranking
-from cogview.generation.request import check_request, texts_of_candidates
 from cogview.generation.super_resolution import SuperResolution
 from cogview.generation.upscaler import Upscaler, upscale_sampling_config
+from cogview.generation.validation import check_request, texts_of_candidates
 from cogview.sequence.template import Pieces
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AskedText:
-    """A text, and the candidates that are drawn for it; they are ranked among each other.
+class Prompt:
+    """A text with its candidates, which are ranked among each other.
 
     Args:
-        index: of the text, which tells what is made of it from all else.
+        index: number of the text among all texts of the caller, from 0.
         text: as the user wrote it.
         seeds: of the candidates.
-        words: what is drawn for each.
-        pieces: of these.
+        drawn_texts: what the model reads for each candidate.
+        pieces: of each drawn text.
     """
 
     index: int
     text: str
     seeds: Sequence[int]
-    words: Sequence[str]
+    drawn_texts: Sequence[str]
     pieces: Sequence[Pieces]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PictureTask:
-    """`PictureOptions` with all that they name at hand, checked before anything is drawn.
+    """`PictureOptions` checked and resolved against a model.
 
     Args:
-        model: draws.
-        options: as they were asked for.
-        codes: what draws candidates.
-        keep: how many of each text are kept; all if None.
-        ranking: what they are ranked by, if they are.
-        super_resolution: draws those that are kept again, if they are.
-        upscale_sampling: how.
-        size_pixels: of the longer side of the pictures.
+        model: to draw with.
+        options: as the user gave them.
+        codes: settings of the candidates' codes.
+        keep: candidates to keep of each text; all if None.
+        ranking: of the candidates; None if they are not ranked.
+        super_resolution: upscales those that are kept; None if they are not.
+        upscale_sampling: for `super_resolution`.
+        size_pixels: longer side of the pictures.
     """
 
     model: LoadedModel
@@ -62,18 +62,18 @@ class PictureTask:
     def of(
         cls, model: LoadedModel, options: PictureOptions, num_candidates: int, keep: int | None, seed: int
     ) -> "PictureTask":
-        """Return what draws as asked.
+        """Check options, and resolve the names in them.
 
         Args:
-            model: draws.
-            options: how.
+            model: to draw with.
+            options: as the user gave them.
             num_candidates: pictures of each text.
-            keep: how many of them are kept; all, and unranked unless the options name a captioner, if None.
+            keep: candidates to keep; if None all, unranked unless the options name a captioner.
             seed: of the first candidate.
 
         Raises:
-            UsageError: something is impossible, not there or refused.
-            UnusableImage: a file is no picture that can be read.
+            UsageError: an option is impossible, or names something that the model does not have.
+            UnusableImage: a picture file cannot be read.
         """
         by_fit = options.rank_by == "fit"
         has_captioner = bool(model.parts.names_for("captioning"))
@@ -88,9 +88,9 @@ class PictureTask:
         ranking: Ranking | None = None if captions is None else CaptionRanking(captions)
         if by_fit:
             assert codes.inpainting is not None, "the options say so"
-            for each in range(seed, seed + num_candidates):
-                places_behind(codes.inpainting.places.of(each))
-            ranking = FitRanking(codes.runner, codes.template, codes.inpainting.places)
+            for candidate_seed in range(seed, seed + num_candidates):
+                given_after_drawn(codes.inpainting.mask.of(candidate_seed))
+            ranking = FitRanking(codes.runner, codes.template, codes.inpainting.mask)
         upscale_sampling = codes.sampling
         if super_resolution is not None:
             temperature = 0.0 if options.temperature == 0 else None
@@ -110,14 +110,14 @@ class PictureTask:
 
     @property
     def max_text_pieces(self) -> int:
-        """So many pieces of a text are read, by all that reads it."""
-        rooms = [self.codes.template.max_text_pieces]
+        """Pieces of a text that the model and the upscaler both read."""
+        limits = [self.codes.template.max_text_pieces]
         if self.super_resolution is not None:
-            rooms.append(self.super_resolution.template.low.max_text_pieces)
-        return min(rooms)
+            limits.append(self.super_resolution.template.low.max_text_pieces)
+        return min(limits)
 
     def num_codes(self, num_candidates: int) -> int:
-        """Return how many codes a text's candidates take, those of upscaling among them."""
+        """Return the number of codes to draw for a text, including those of upscaling."""
         grid = self.codes.template.grid_rows, self.codes.template.grid_columns
         num = num_candidates * self.codes.template.num_codes_per_image
         if self.super_resolution is not None:
@@ -125,32 +125,32 @@ class PictureTask:
         return num
 
     def num_kept(self, num_candidates: int) -> int:
-        """Return how many of a text's candidates are kept."""
+        """Return the number of candidates to keep."""
         return num_candidates if self.keep is None else self.keep
 
-    def asked(self, texts: Sequence[str], seeds: Sequence[int], first_index: int = 0) -> list[AskedText]:
-        """Return what is drawn for texts, after a look at their words.
+    def prompts(self, texts: Sequence[str], seeds: Sequence[int], first_index: int = 0) -> list[Prompt]:
+        """Tokenize texts, and warn of unknown words.
 
         Args:
-            texts: as a user writes them.
-            seeds: of the candidates of each.
-            first_index: of the first text.
+            texts: as the user wrote them.
+            seeds: of the candidates of each text.
+            first_index: index of the first text.
 
         Raises:
-            UsageError: a text holds nothing that the model reads, or an unknown word and `strict`.
+            UsageError: a text has no piece, or an unknown word with `strict`.
         """
         options = self.options
         rows = texts_of_candidates(texts, seeds, options.balance_words)
-        every = [text for row in rows for text in row]
-        read = self.model.reading(every, options.adapter, options.strict)
-        pieces = Drawer(self.model).pieces_of([read[text] for text in every], self.max_text_pieces)
+        all_texts = [text for row in rows for text in row]
+        spellings = self.model.known_spellings(all_texts, options.adapter, options.strict)
+        pieces = Drawer(self.model).pieces_of([spellings[text] for text in all_texts], self.max_text_pieces)
         return [
-            AskedText(
+            Prompt(
                 index=index,
                 text=text,
                 seeds=seeds,
-                words=[read[each] for each in row],
-                pieces=[pieces[read[each]] for each in row],
+                drawn_texts=[spellings[each] for each in row],
+                pieces=[pieces[spellings[each]] for each in row],
             )
             for index, (text, row) in enumerate(zip(texts, rows, strict=True), start=first_index)
         ]

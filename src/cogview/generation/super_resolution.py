@@ -1,7 +1,7 @@
-"""Codes to more codes: pictures at twice or four times their rows and columns, drawn anew in detail.
+"""Super-resolution: pictures of two or four times the rows and columns of codes.
 
-Letters of the shapes: b pictures, r s rows and columns of their codes, R S those of the upscaled
-ones; h w and H W the same of one picture.
+Letters of the shapes: b pictures, r s rows and columns of their codes, R S those of the upscaled ones; h w and H W the
+same of one picture.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
-from cogview.decoding.request import Context, Drawn, Finished, Progressed, Request
+from cogview.decoding.request import Context, Finished, Progressed, Request, SequenceResult
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.text_to_image import Progress
 from cogview.generation.windows import PlannedWindow, plan_windows
@@ -28,26 +28,25 @@ FACTORS = (2, 4)
 
 
 def window_seed(seed: int, stage: int, window: int) -> int:
-    """Return the seed of a window: a function of the picture's and of where it is, so that no company changes it.
+    """Return the seed of a window, from the picture's seed and the window's position alone.
 
     Args:
         seed: of the picture, not negative.
         stage: 0 for the first doubling, 1 for the second.
-        window: its number in the order of the windows.
+        window: its index in the order of the windows.
     """
     return int(np.random.SeedSequence([seed, stage, window]).generate_state(1, np.uint64)[0])
 
 
 class SuperResolution:
-    """Draws pictures of more codes that show what pictures of fewer codes show.
+    """Upscales codes with a super-resolution transformer.
 
-    A picture as large as the model reads is one sequence. A larger one is drawn window by window, each as soon as all
-    that it reads is there. What a seed gives does not depend on the company of its picture, as far as `Engine` holds
-    that.
+    A picture of the size that the model reads is one sequence. A larger one is drawn window by window, each as soon as
+    the windows that it reads are done. Results do not depend on the batch, as far as `Engine` ensures that.
 
     Args:
-        runner: of the transformer that has learnt the template's sequences.
-        template: the order of tokens.
+        runner: of a super-resolution transformer.
+        template: token order.
     """
 
     def __init__(self, runner: Runner, template: SuperResolutionTemplate) -> None:
@@ -68,9 +67,9 @@ class SuperResolution:
 
     @property
     def default_sampling(self) -> SamplingConfig:
-        """How codes are drawn unless told otherwise: the most probable, or as the release does, with temperature 1.02.
+        """Default settings: the most probable codes, or temperature 1.02 for released weights.
 
-        Whatever is drawn less probably than it could be shows as a broken edge in an otherwise given picture.
+        A less probable code shows as a broken edge, since the rest of the picture is given.
         """
         return SamplingConfig(temperature=RELEASED_TEMPERATURE if self.template.released else 0.0)
 
@@ -87,22 +86,22 @@ class SuperResolution:
         """Return the codes of upscaled pictures, on the CPU.
 
         Args:
-            codes: the pictures, at least as large as the model reads.
-            texts: the pieces of each, numbered as the text tokenizer does; clipped if too long.
-            seeds: one for each picture, not negative.
+            codes: of pictures at least as large as the model reads.
+            texts: pieces of each picture's text; clipped if too long.
+            seeds: of each picture, not negative.
             config: guidance, temperature, top-k and top-p; `default_sampling` if None.
             factor: 2, or 4 for a second doubling by windows.
-            progress: called with the numbers of codes drawn or given so far and in all.
+            progress: called with the number of codes drawn or given so far, and of all.
 
         Raises:
-            UsageError: another factor, other numbers of texts or seeds than of pictures, a negative seed, or pictures
+            UsageError: another factor, unequal numbers of pictures, texts and seeds, a negative seed, or pictures
                 smaller than the model reads.
-            CogViewError: codes or pieces that the vocabulary does not have, or logits that are not finite.
+            CogViewError: codes or pieces outside the vocabulary, or logits that are not finite.
         """
         if factor not in FACTORS:
             raise UsageError(f"pictures can be upscaled by a factor of 2 or 4, got {factor}")
         if not len(codes):
-            raise UsageError("there is no picture to upscale; give at least one")
+            raise UsageError("no picture given; give at least one")
         if not len(codes) == len(texts) == len(seeds):
             raise UsageError(
                 f"each picture needs a text and a seed, got {len(codes)} pictures, {len(texts)} texts and "
@@ -131,7 +130,7 @@ class SuperResolution:
                     if progress is not None:
                         progress(num_done, num_all)
                 elif isinstance(event, Finished):
-                    assert isinstance(event.result, Drawn), "windows are drawn"
+                    assert isinstance(event.result, SequenceResult), "windows are drawn"
                     picture, part = window_of.pop(event.number)
                     picture.take(part, event.result.tokens)
                     add(picture)
@@ -140,7 +139,7 @@ class SuperResolution:
     def begin(
         self, low: Int64[np.ndarray, "h w"], pieces: Pieces, seed: int, config: SamplingConfig, factor: int
     ) -> "PictureInWindows":
-        """Return a picture that is to be upscaled, of which nothing is drawn yet.
+        """Return the state of a picture to upscale.
 
         Raises:
             UsageError: the picture is smaller than the model reads.
@@ -159,10 +158,10 @@ class SuperResolution:
         )
 
     def num_codes(self, num_pictures: int, grid: tuple[int, int], factor: int) -> int:
-        """Return how many codes are read or drawn to upscale pictures: the number that `progress` ends with.
+        """Return the number of codes to read or draw: the total that `progress` reports.
 
         Args:
-            num_pictures: of one size.
+            num_pictures: of equal size.
             grid: rows and columns of their codes.
             factor: 2 or 4.
         """
@@ -179,7 +178,7 @@ class SuperResolution:
         seed: int,
         config: SamplingConfig,
     ) -> Request:
-        """Return what draws a window: text, low codes and the codes given before the first drawn are its context."""
+        """Return the request for a window: its context is the text, the low codes and the given first codes."""
         planned = part.planned
         low = picture.stages[part.stage][planned.low_region]
         high = picture.stages[part.stage + 1][planned.high_region]
@@ -209,13 +208,13 @@ class SuperResolution:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StageWindow:
-    """A window of a doubling.
+    """Window of one doubling.
 
     Args:
         stage: 0 for the first doubling, 1 for the second.
-        planned: the window.
-        needs: the numbers, in the whole plan, of those that have to be drawn before it.
-        number: its own.
+        planned: where it lies and what it draws.
+        needs: numbers, in the whole plan, of the windows to draw before it.
+        number: its number in the whole plan.
     """
 
     stage: int
@@ -225,12 +224,12 @@ class StageWindow:
 
 
 class PictureInWindows:
-    """A picture while it is upscaled: its windows are drawn as soon as all that they read is there.
+    """Picture that is being upscaled window by window.
 
     Args:
-        stages: codes of each doubling, the given ones first; -1 where none is written yet.
-        plan: the windows of all doublings.
-        new_request: returns what draws one of them.
+        stages: codes before and after each doubling; -1 where none is drawn yet.
+        plan: windows of all doublings.
+        new_request: returns the request for a window.
     """
 
     def __init__(
@@ -247,34 +246,34 @@ class PictureInWindows:
 
     @property
     def codes(self) -> Int64[np.ndarray, "H W"]:
-        """The upscaled picture's."""
+        """Codes of the upscaled picture."""
         return self.stages[-1]
 
     @property
     def is_done(self) -> bool:
-        """Return whether all windows are drawn."""
+        """Whether all windows are drawn."""
         return not self._num_left
 
     def new_requests(self) -> list[tuple[StageWindow, Request]]:
-        """Return the windows that nothing keeps from being drawn any more, each once, with what draws them."""
+        """Return the windows that can be drawn now, each once, with their requests."""
         possible = [part for part in self._waiting if part.needs <= self._drawn]
         self._waiting = [part for part in self._waiting if not part.needs <= self._drawn]
         return [(part, self._new_request(part, self)) for part in possible]
 
-    def take(self, part: StageWindow, drawn: Int64[np.ndarray, "n"]) -> None:
-        """Write what a window drew where it belongs."""
+    def take(self, part: StageWindow, codes: Int64[np.ndarray, "n"]) -> None:
+        """Store the codes that a window drew."""
         planned = part.planned
         whole = np.zeros(planned.is_drawn.size, dtype=np.int64)
-        whole[planned.first_drawn : planned.stop] = drawn
-        there = self.stages[part.stage + 1][planned.high_region]  # a view
-        there[planned.is_drawn] = whole[planned.is_drawn.ravel()]
+        whole[planned.first_drawn : planned.stop] = codes
+        region = self.stages[part.stage + 1][planned.high_region]  # a view
+        region[planned.is_drawn] = whole[planned.is_drawn.ravel()]
         self._drawn.add(part.number)
         self._num_left -= 1
 
 
 @lru_cache(maxsize=16)
 def _plan(grid: tuple[int, int], factor: int, low_grid: tuple[int, int]) -> tuple[StageWindow, ...]:
-    """Return the windows of all doublings, each with those that have to be drawn before it."""
+    """Return the windows of all doublings, each with the windows to draw before it."""
     rows, columns = grid
     parts: list[StageWindow] = []
     for stage in range(FACTORS.index(factor) + 1):

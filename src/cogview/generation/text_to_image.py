@@ -1,4 +1,4 @@
-"""Texts to codes: the sequence of text to image as requests."""
+"""Text-to-image sequences as engine requests."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,16 +9,16 @@ from torch import Tensor
 
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
-from cogview.decoding.request import Context, Drawn, Finished, Progressed, Request
+from cogview.decoding.request import Context, Finished, Progressed, Request, SequenceResult
 from cogview.errors import UsageError
 from cogview.sequence.template import Pieces, TextToImageTemplate
 
 Progress = Callable[[int, int], None]
-"""Called with the numbers of codes drawn so far and to be drawn, over all pictures."""
+"""Called with the number of codes so far, and of all pictures."""
 
 
 def text_context(template: TextToImageTemplate, pieces: Pieces) -> Context:
-    """Return what a picture's codes are drawn after: a text; of no pieces, the unconditional context."""
+    """Return the context of a picture: its text, or with no pieces the unconditional context."""
     prefix = template.prefix(pieces)
     return Context(
         tokens=prefix.tokens, positions=prefix.positions, next_positions=template.code_positions(len(pieces))
@@ -33,15 +33,15 @@ def picture_request(
     config: SamplingConfig,
     given: Int64[np.ndarray, "n"] | None = None,
 ) -> Request:
-    """Return what draws a picture.
+    """Return the request that draws a picture.
 
     Args:
-        runner: of the transformer that has learnt the template.
-        template: the order of tokens.
-        pieces: of the text, numbered as the text tokenizer does.
-        seed: draws the same picture alone or in any company.
+        runner: of a text-to-image transformer.
+        template: token order.
+        pieces: of the text.
+        seed: draws the same picture in any batch.
         config: guidance, temperature, top-k, top-p and sampler.
-        given: codes that stand already, row by row, and -1 where one is to be drawn; all are drawn if None.
+        given: codes row by row, with -1 where one is to be drawn; all are drawn if None.
     """
     unconditional = None if config.guidance == 1 else text_context(template, np.empty(0, dtype=np.int64))
     return Request(
@@ -60,16 +60,16 @@ def picture_request(
 def draw(
     runner: Runner, requests: Sequence[Request], progress: Progress | None = None
 ) -> Int64[Tensor, "b n"]:
-    """Carry out requests of one number of codes, and return these, on the CPU.
+    """Run requests of equally many codes, and return their codes, on the CPU.
 
     Raises:
-        UsageError: they are of unlike numbers.
+        UsageError: the numbers of codes differ.
         CogViewError: the transformer's logits are not finite.
     """
     nums = sorted({request.num_tokens for request in requests})
     if len(nums) > 1:
         raise UsageError(
-            f"pictures of {nums[0]} and of {nums[1]} codes cannot be one tensor: draw them apart"
+            f"pictures of {nums[0]} and of {nums[1]} codes cannot be one tensor: draw them separately"
         )
     codes = torch.empty(len(requests), *nums or [0], dtype=torch.int64)
     num_done = 0
@@ -79,7 +79,7 @@ def draw(
             if isinstance(event, Progressed):
                 num_done += len(event.tokens)
             elif isinstance(event, Finished):
-                assert isinstance(event.result, Drawn), "pictures are drawn"
+                assert isinstance(event.result, SequenceResult), "pictures are drawn"
                 codes[row_of[event.number]] = torch.from_numpy(event.result.tokens)
             if progress is not None:
                 progress(num_done, codes.numel())

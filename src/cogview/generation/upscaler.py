@@ -1,4 +1,4 @@
-"""Pictures at twice or four times their size: by a decoder of the codes that there are, or by an upscaler of more."""
+"""Upscaling of pictures: by a larger decoder of the same codes, or by super-resolution."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,26 +13,26 @@ from cogview.errors import UsageError
 from cogview.generation.model import LoadedModel
 from cogview.generation.options import UpscaleOptions
 from cogview.generation.pictures import Picture, codes_of
-from cogview.generation.request import check_pieces
 from cogview.generation.super_resolution import FACTORS, SuperResolution
 from cogview.generation.text_to_image import Progress
+from cogview.generation.validation import check_pieces
 from cogview.numbers import real_number, whole_number
 from cogview.sequence.template import Codes
 
 TOP_P = 0.8
-"""Share of the probability that an upscaler draws from by default."""
+"""Default top-p of super-resolution."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class UpscaledImage:
-    """A picture that was drawn again, larger.
+    """Upscaled picture.
 
     Args:
         image: the picture, RGB.
-        codes: what it was decoded from.
-        seed: draws the same picture again from the same one, alone or in any company.
-        text: what the picture was said to show.
-        drawn_text: what was read for the text, if that is another; None elsewhere.
+        codes: that the picture was decoded from.
+        seed: draws the same picture again from the same input, in any batch.
+        text: as the user wrote it.
+        drawn_text: what the model read, if it differs.
     """
 
     image: Image.Image
@@ -47,10 +47,10 @@ class UpscaledImage:
 
 
 class Upscaler:
-    """Upscales pictures, and knows in which sizes a model draws.
+    """Upscales pictures, and knows the sizes that a model draws.
 
     Args:
-        model: with a decoder for the size, or an adapter, or a whole transformer, for super-resolution.
+        model: with a decoder for the size, or an adapter or transformer for super-resolution.
     """
 
     def __init__(self, model: LoadedModel) -> None:
@@ -65,34 +65,33 @@ class Upscaler:
         options: UpscaleOptions = UpscaleOptions(),  # noqa: B008 - frozen
         progress: Progress | None = None,
     ) -> list[UpscaledImage]:
-        """Draw pictures again at twice or four times the size that the model encodes.
+        """Draw pictures again at two or four times the size that the model encodes.
 
-        The image tokenizer's decoder for that size draws the pictures' own codes, if there is one and no upscaler is
-        named; an upscaler draws more codes, for which alone `seed` and the options for sampling are.
+        Without a named upscaler, the image tokenizer's decoder for that size draws the pictures' own codes, if there is
+        one. An upscaler draws more codes; only then `seed` and the sampling options count.
 
         Args:
-            images: pictures, their paths or their codes, of one grid; other sizes are scaled to the model's and the
-                middle square is cut out.
-            texts: what each shows, or a single one for all.
+            images: pictures, paths or codes, of one grid; other sizes are scaled, and the middle square is cut out.
+            texts: for each picture, or one for all.
             factor: 2 or 4.
             seed: of the first picture; the next has the next.
-            options: how.
-            progress: called with the numbers of codes read or drawn, and of all, by an upscaler.
+            options: how to upscale.
+            progress: called with the number of codes so far, and of all, by an upscaler.
 
         Raises:
-            UsageError: an empty text, an impossible number, no picture, other numbers of texts than of pictures, or
+            UsageError: an empty text, an impossible number, no picture, unequal numbers of texts and pictures, or
                 something that is refused.
-            UnusableImage: a file is no picture that can be read.
+            UnusableImage: a picture file cannot be read.
 
         Paper: section 3.1.
         """
         if whole_number("factor", factor) not in FACTORS:
             raise UsageError(f"factor must be {' or '.join(map(str, FACTORS))}, got {factor}")
-        model, chosen = self._model, None
+        model, super_resolution = self._model, None
         if self.is_decoded(factor, options.upscaler):
             self.refuse_sampling(options)
         else:
-            chosen = model.super_resolution(options.upscaler)
+            super_resolution = model.super_resolution(options.upscaler)
         codes = [
             torch.from_numpy(each)
             for each in self.codes_to_upscale(images, factor, options.upscaler, options.force)
@@ -100,63 +99,63 @@ class Upscaler:
         grids = {tuple(each.shape) for each in codes}
         if len(grids) > 1:
             raise UsageError(
-                f"the pictures have codes of unlike grids, {sorted(grids)}: give those of one at a time"
+                f"the pictures' codes have different grids, {sorted(grids)}: upscale those of one grid at a time"
             )
-        told = [texts] * len(codes) if isinstance(texts, str) else list(texts)
-        if len(told) != len(codes):
+        texts = [texts] * len(codes) if isinstance(texts, str) else list(texts)
+        if len(texts) != len(codes):
             raise UsageError(
-                f"there are {len(codes)} pictures and {len(told)} texts: give as many, or a single text"
+                f"there are {len(codes)} pictures and {len(texts)} texts: give equally many, or one text"
             )
-        if not all(text.strip() for text in told):
+        if not all(text.strip() for text in texts):
             raise UsageError("a text is empty; say what the pictures show")
         if whole_number("seed", seed) < 0:
             raise UsageError(f"seed must not be negative, got {seed}")
         seeds = range(seed, seed + len(codes))
-        read, high = {text: text for text in told}, torch.stack(codes)
-        if chosen is not None:
+        spellings, high = {text: text for text in texts}, torch.stack(codes)
+        if super_resolution is not None:
             adapter = model.adapter_for("super-resolution", options.upscaler)
-            read = model.reading(told, adapter, options.strict)
-            pieces = {text: model.text_tokenizer.encode(read[text]) for text in told}
-            check_pieces(pieces, chosen.template.low.max_text_pieces)
-            high = chosen.upscale(
+            spellings = model.known_spellings(texts, adapter, options.strict)
+            pieces = {text: model.text_tokenizer.encode(spellings[text]) for text in texts}
+            check_pieces(pieces, super_resolution.template.low.max_text_pieces)
+            high = super_resolution.upscale(
                 high,
-                [pieces[text] for text in told],
+                [pieces[text] for text in texts],
                 seeds,
-                upscale_sampling_config(chosen, options.temperature, options.top_k, options.top_p),
+                upscale_sampling_config(super_resolution, options.temperature, options.top_k, options.top_p),
                 factor=factor,
                 progress=progress,
             )
         size_pixels = max(codes[0].shape) * model.image_tokenizer.downsampling_factor * factor
-        drawn = model.decoder.decode_each(high, size_pixels)
+        upscaled = model.decoder.decode_each(high, size_pixels)
         return [
             UpscaledImage(
                 image=image,
                 codes=each,
                 seed=number,
                 text=text,
-                drawn_text=read[text] if read[text] != text else None,
+                drawn_text=spellings[text] if spellings[text] != text else None,
             )
-            for each, image, number, text in zip(high, drawn, seeds, told, strict=True)
+            for each, image, number, text in zip(high, upscaled, seeds, texts, strict=True)
         ]
 
     def is_decoded(self, factor: int, upscaler: str | None) -> bool:
-        """Return whether a decoder draws the codes that there are, and no upscaler draws more.
+        """Return whether a decoder upscales the codes that there are, without super-resolution.
 
         Args:
             factor: 1, 2 or 4.
-            upscaler: that was asked for; a model with a decoder for the size has it upscale only then.
+            upscaler: name that the user gave; None prefers a decoder.
         """
         return factor == 1 or (upscaler is None and factor in self._model.image_tokenizer.scales)
 
     def codes_to_upscale(
         self, images: Picture | Sequence[Picture], factor: int, upscaler: str | None, force: bool = False
     ) -> list[Codes]:
-        """Return the codes of pictures that are to be upscaled; the arguments are those of `upscale`.
+        """Return the codes of pictures to upscale; arguments are those of `upscale`.
 
         Raises:
-            UsageError: there is no picture, or without `force` one that the image tokenizer hardly keeps or that has as
-                many pixels already.
-            UnusableImage: a file is no picture that can be read.
+            UsageError: no picture, or without `force` one that the image tokenizer reconstructs badly or that is large
+                enough already.
+            UnusableImage: a picture file cannot be read.
         """
         model = self._model
         is_decoded = self.is_decoded(factor, upscaler)
@@ -171,39 +170,35 @@ class Upscaler:
 
     @staticmethod
     def refuse_sampling(options: UpscaleOptions) -> None:
-        """Refuse what only an upscaler could follow, where a decoder enlarges.
+        """Refuse sampling options where a decoder upscales.
 
         Raises:
-            UsageError: it was given.
+            UsageError: one was given.
         """
         given = [name for name in ("temperature", "top_k", "top_p") if getattr(options, name) is not None]
         if given:
             name = given[0].replace("_", "-")
             raise UsageError(
-                f"{name} is for an upscaler, and the image tokenizer's decoder enlarges here: name an upscaler, or "
-                f"leave {name} out"
+                f"{name} is for super-resolution, but the image tokenizer's decoder upscales here: name an upscaler, "
+                f"or leave {name} out"
             )
 
     @property
     def size_pixels(self) -> int:
-        """The longer side of the pictures that are drawn by default.
-
-        It is twice that of the encoded picture if there is a decoder for it, else the same.
-        """
+        """Default longer side of pictures: twice the encoded size if there is a decoder for it."""
         model = self._model
         return model.encoded_pixels * max(scale for scale in model.image_tokenizer.scales if scale <= 2)
 
     def checked_size(self, size_pixels: int | None, upscale: int = 1, upscaler: str | None = None) -> int:
-        """Return the longer side of pictures that are to be drawn.
+        """Return the longer side of the pictures to draw.
 
         Args:
-            size_pixels: what is asked for; by default the model's own `size_pixels`, or so many times what it encodes
-                as `upscale` says.
+            size_pixels: requested size; by default `self.size_pixels`, or `upscale` times the encoded size.
             upscale: 1, 2 or 4.
-            upscaler: that was asked for.
+            upscaler: name that the user gave.
 
         Raises:
-            UsageError: no decoder draws that size, or it is another than `upscale` says.
+            UsageError: no decoder has that size, or `upscale` contradicts it.
         """
         model = self._model
         if size_pixels is not None:
@@ -226,10 +221,10 @@ class Upscaler:
 def upscale_sampling_config(
     upscaler: SuperResolution, temperature: float | int | None, top_k: int | None, top_p: float | int | None
 ) -> SamplingConfig:
-    """Return how to draw with an upscaler: at its own temperature and from 80 %, unless told otherwise.
+    """Return the sampling settings of super-resolution, with its defaults for None.
 
     Raises:
-        UsageError: an impossible number.
+        UsageError: a number is out of range.
     """
     own = upscaler.default_sampling
     return replace(

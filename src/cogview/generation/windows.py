@@ -1,6 +1,6 @@
-"""Where a picture too large for one sequence is upscaled: windows, their order, and what each of them reads.
+"""Windows over a picture that is too large for one sequence: their order and what each reads.
 
-Nothing here knows of tokens or of a transformer. Letters of the shapes: h w rows and columns of a window's high codes.
+Independent of tokens and transformers. Letters of the shapes: h w rows and columns of a window's high codes.
 """
 
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ from cogview.sequence.super_resolution import FACTOR
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """A part of the picture that one sequence upscales.
+    """Part of a picture that one sequence upscales.
 
     Args:
         row: first row of its low codes.
         column: first column of its low codes.
-        num_rows: rows of its high codes, from its first, that are whole once it is drawn. The others are left to the
-            windows below, in which what is to their left and right is known too.
+        num_rows: rows of its high codes, from its first, that it completes. The rest is left to the windows below,
+            which also see what is to the left and right.
     """
 
     row: int
@@ -31,14 +31,13 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlannedWindow:
-    """A window and what it draws.
+    """Window with the codes that it draws.
 
     Args:
-        window: where it lies.
-        number: in the order of the windows.
-        is_drawn: which of its high codes it draws. What stands before the last of them, row by row, and is not drawn
-            was by earlier windows.
-        reads: the numbers of the windows that drew what stands before its last and is not drawn by it.
+        window: position.
+        number: index in the order of the windows.
+        is_drawn: high codes that it draws. Earlier windows drew the others, up to the last of these row by row.
+        reads: numbers of the windows whose codes it reads.
     """
 
     window: Window
@@ -55,12 +54,12 @@ class PlannedWindow:
 
     @property
     def first_drawn(self) -> int:
-        """How many given codes there are before the first that is drawn, row by row."""
+        """Number of given codes before the first drawn one, row by row."""
         return int(np.flatnonzero(self.is_drawn)[0])
 
     @property
     def stop(self) -> int:
-        """The place after the last code that is drawn, row by row; what follows need not be read."""
+        """Index after the last drawn code, row by row; later codes need not be read."""
         return int(np.flatnonzero(self.is_drawn)[-1]) + 1
 
     @property
@@ -79,16 +78,16 @@ class PlannedWindow:
 
 
 def center_continuous_windows(grid: tuple[int, int], size: tuple[int, int]) -> Iterator[Window]:
-    """Give the windows over a picture in their order.
+    """Yield the windows over a picture in order.
 
-    They overlap by half. The top row of windows goes from left to right, and those left of the centre draw little more
-    than the half that no window below sees, so that the centre is drawn as one; each row of windows between begins
-    with its centre and goes on to the left and then to the right; the last goes from left to right and draws to the
-    end. For 32x32 codes and windows of 16x16 these are the order and the rows of the release.
+    They overlap by half. The top row goes from left to right; its windows left of the centre draw little more than the
+    half that no window below sees, so that the centre is drawn as one. Each row between starts at its centre and goes
+    on to the left, then to the right. The last row goes from left to right and draws to the end. For 32x32 codes and
+    windows of 16x16 this is the order of the release.
 
     Args:
         grid: rows and columns of the low codes.
-        size: rows and columns of a window's low codes, those that the model reads.
+        size: rows and columns of a window's low codes.
 
     Raises:
         UsageError: a window is empty or does not fit in the picture.
@@ -120,9 +119,9 @@ def center_continuous_windows(grid: tuple[int, int], size: tuple[int, int]) -> I
 
 
 def plan_windows(grid: tuple[int, int], size: tuple[int, int]) -> list[PlannedWindow]:
-    """Return the windows over a picture in their order, each with those that it reads.
+    """Return the windows over a picture in order, with the codes that each draws and reads.
 
-    Every high code is drawn by one window, the first in order that reaches it, and never again.
+    Each high code is drawn once, by the first window that reaches it.
 
     Args:
         grid: rows and columns of the low codes.
@@ -136,17 +135,17 @@ def plan_windows(grid: tuple[int, int], size: tuple[int, int]) -> list[PlannedWi
     windows: list[PlannedWindow] = []
     for number, window in enumerate(center_continuous_windows(grid, size)):
         row, column = FACTOR * window.row, FACTOR * window.column
-        there = window_of_code[row : row + height, column : column + width]  # a view
+        region = window_of_code[row : row + height, column : column + width]  # a view
         is_drawn = np.zeros((height, width), dtype=np.bool_)
-        is_drawn[: window.num_rows] = there[: window.num_rows] < 0
+        is_drawn[: window.num_rows] = region[: window.num_rows] < 0
         assert is_drawn.any(), "each window reaches further than those before it"
         stop = int(np.flatnonzero(is_drawn)[-1]) + 1
-        reads = frozenset(there.ravel()[:stop].tolist()) - {-1}
-        there[is_drawn] = number
+        reads = frozenset(region.ravel()[:stop].tolist()) - {-1}
+        region[is_drawn] = number
         windows.append(PlannedWindow(window=window, number=number, is_drawn=is_drawn, reads=reads))
     return windows
 
 
 def _starts(grid: int, size: int) -> list[int]:
-    """Return where windows of a size begin along a side, half a window apart, the last at the end of the side."""
+    """Return the starts of windows along a side: half a window apart, the last flush with the end."""
     return [*range(0, grid - size, max(size // 2, 1)), grid - size]

@@ -144,7 +144,7 @@ def convert_released_transformer(
     state = transformer.state_dict()
     checkpoint.check({their_name(name): tuple(tensor.shape) for name, tensor in state.items()})
     model = PretrainedModel(
-        held=transformer.eval(),
+        source=transformer.eval(),
         template=TEMPLATE,
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,

@@ -1,1 +1,1 @@
-"""Models as people share them: transformers, tokenizers and adapters in folders, with their cards."""
+"""Model folders: transformers, tokenizers and adapters, with their cards."""

@@ -1,9 +1,9 @@
-"""Folders of adapters: what a model can do beside its own task, in files of a few megabytes.
+"""Adapter folders: weights of a few megabytes for a further task of a model.
 
-A folder `adapters/NAME` inside a model's, or one that stands alone, holds `config.json`, `model.safetensors` and a card
-of its own, `README.md`, with the licence of what it learnt from. An adapter only fits the weights that it was trained
-beside, so their fingerprint is part of its config, and others are refused. A whole finetuned transformer may take the
-place of an adapter: its folder then names the tokenizers instead, and a model's own folder serves as one too.
+A folder, `adapters/NAME` in a model's or on its own, holds `config.json`, `model.safetensors` and a card, `README.md`,
+with the licence of its training data. An adapter fits only the weights that it was trained with, so their fingerprint
+is in its config, and others are refused. A whole finetuned transformer can take an adapter's place: its folder names
+the tokenizers instead, and a model folder serves as one too.
 """
 
 import dataclasses
@@ -48,18 +48,18 @@ def save_task_model(
     fingerprint: str | None = None,
     read: Callable[[str], Iterable[Tensor]] | None = None,
 ) -> None:
-    """Write an adapter, or a whole transformer in place of one, as a folder; whole or not at all.
+    """Write an adapter, or a whole transformer in its place, as a folder, whole or not at all.
 
     Args:
-        task_model: what to write.
-        folder: made, or replaced if it holds one.
-        base: the model that it is for.
+        task_model: to write.
+        folder: created, or replaced if it holds an adapter.
+        base: model of the adapter.
         dtype: of the weights on disk.
-        fingerprint: of the base's weights, where it is known to be another than `base.fingerprint`.
-        read: gives each of the transformer's tensors, as for `save_pretrained`.
+        fingerprint: of the base's weights, if it differs from `base.fingerprint`.
+        read: returns each of the transformer's tensors, as for `save_pretrained`.
 
     Raises:
-        CogViewError: the folder holds something else, which replacing it would delete.
+        CogViewError: the folder holds something other than an adapter.
     """
     transformer = task_model.transformer
     config: dict[str, Any] = {
@@ -88,20 +88,20 @@ def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
     """Read an adapter of a model, or a whole transformer for the same tokenizers.
 
     Args:
-        folder: as `save_task_model` writes it, or that of another model.
-        base: the model that it is for; its weights are shared with an adapter, and frozen.
+        folder: from `save_task_model`, or a model folder.
+        base: model of the adapter; its weights are shared, and frozen.
 
     Raises:
-        CogViewError: the folder is missing, incomplete, of another kind or version, or does not belong to this model.
+        CogViewError: the folder is missing, incomplete, of another kind or version, or not for this model.
     """
     config = read_adapter_config(folder)
     source, weights_path = folder / "config.json", folder / "model.safetensors"
-    place, dtype = base.device, base.dtype
+    device, dtype = base.device, base.dtype
     transformer: Any
     if "adapter" in config:
         if config.get("base") != base.fingerprint:
             raise CogViewError(
-                f"The adapter {folder} was trained beside other weights ({config.get('base')}) than those of this "
+                f"The adapter {folder} was trained with other weights ({config.get('base')}) than those of this "
                 f"model ({base.fingerprint}): use it with the model that it was made for."
             )
         adapter = _checked_adapter(folder, config, base)
@@ -111,17 +111,17 @@ def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
             raise misfit(weights_path, error) from error
         weights = read_tensors(weights_path)
         transformer.load_state_dict(
-            {name: tensor.to(place, dtype) for name, tensor in weights.items()}, strict=False
+            {name: tensor.to(device, dtype) for name, tensor in weights.items()}, strict=False
         )
     else:
-        for what, wanted in (
+        for what, expected in (
             ("text_tokenizer", base.text_fingerprint),
             ("image_tokenizer", base.image_fingerprint),
         ):
-            if config.get(what) not in (wanted, None):
+            if config.get(what) not in (expected, None):
                 raise CogViewError(
                     f"The model {folder} learnt with another {what.replace('_', ' ')} ({config.get(what)}) than this "
-                    f"model's ({wanted}): use it with a model of its own tokenizers."
+                    f"model's ({expected}): use it with a model of its own tokenizers."
                 )
         shape = section_from_json(TransformerConfig, config, "transformer", source)
         if shape.vocabulary_size != base.config.vocabulary_size:
@@ -129,8 +129,8 @@ def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
                 f"The model {folder} has {shape.vocabulary_size} rows of the embedding, and this one "
                 f"{base.config.vocabulary_size}: use it with a model of its own tokenizers."
             )
-        transformer = stored_transformer(weights_path, shape, place, dtype).module
-    found = TaskModel(
+        transformer = stored_transformer(weights_path, shape, device, dtype).module
+    task_model = TaskModel(
         task=config["task"],
         transformer=transformer,
         template=config["template"],
@@ -138,23 +138,23 @@ def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
         card=read_card(folder / "README.md"),
         words=KnownWords.in_folder(folder),
     )
-    if found.task in DRAWING_TASKS:
-        found.template_of(
+    if task_model.task in DRAWING_TASKS:
+        task_model.template_of(
             TextToImageTemplate, base.template.vocabulary
-        )  # refused here, not when it is drawn with
-    return found
+        )  # validate now, not on first use
+    return task_model
 
 
 def _checked_adapter(folder: Path, config: dict[str, Any], base: PretrainedModel) -> AdapterConfig:
-    """Return what an adapter's config says that it adds, after comparing it with the header of its file.
+    """Read an adapter's config, and compare it with the shapes in its file.
 
     Raises:
-        CogViewError: it isn't valid, or the file holds something else.
+        CogViewError: the config is invalid, or the shapes differ.
     """
     adapter = section_from_json(AdapterConfig, config, "adapter", folder / "config.json")
     weights_path = folder / "model.safetensors"
     try:
-        compare_shapes(stored_shapes(weights_path), adapter_shapes(base.described, adapter))
+        compare_shapes(stored_shapes(weights_path), adapter_shapes(base.meta_transformer, adapter))
     except MisfitError as error:
         raise misfit(weights_path, error) from error
     return adapter
@@ -165,28 +165,26 @@ def _refuse_unlike_adapter(folder: Path) -> None:
 
 
 def find_adapters(folder: Path, base: PretrainedModel) -> Adapters:
-    """Return all adapters of a model's folder `adapters`, of which no weights are read yet; none without a folder.
-
-    Of a folder that holds none, warn.
+    """Return the adapters in a folder, to be read on first use; warn of other subfolders.
 
     Raises:
-        CogViewError: one of them is incomplete, of another kind or version, or not what its config says.
+        CogViewError: an adapter is incomplete, of another kind or version, or not what its config says.
     """
     adapters = Adapters()
     if folder.is_dir():
-        base = dataclasses.replace(base, adapters=Adapters())  # else both would hold each other in memory
+        base = dataclasses.replace(base, adapters=Adapters())  # avoids a reference cycle
         for path in sorted(folder.iterdir()):
             if is_part(path, "adapter"):
                 config = read_adapter_config(path)
                 if "adapter" in config:
-                    with suppress(UnreadableError):  # that is told of when the adapter is asked for
+                    with suppress(UnreadableError):  # raised on first use instead
                         _checked_adapter(path, config, base)
                 adapters.add_unread(path.name, config["task"], partial(load_task_model, path, base))
     return adapters
 
 
 def find_adapter_folder(path: str | Path) -> Path:
-    """Return the folder of an adapter that is named by its path, or by that of the run which trained it.
+    """Return the adapter folder of a path to it or to its training run.
 
     Raises:
         CogViewError: the run has not exported its adapter yet.
@@ -202,34 +200,36 @@ def find_adapter_folder(path: str | Path) -> Path:
 
 
 def check_name(name: str) -> str:
-    """Return the name of an adapter, which becomes that of a folder.
+    """Validate the name of an adapter, which becomes a folder's name.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: the name is invalid.
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
-        raise UsageError(f"an adapter's name is made of letters, digits, - and _, got {name!r}: give another")
+        raise UsageError(
+            f"an adapter's name is made of letters, digits, -, . and _, got {name!r}: give another"
+        )
     return name
 
 
-def refuse_lost_adapters(folder: Path, kept: Iterable[str]) -> None:
-    """Refuse to replace a model's folder that holds adapters which the new one does not have.
+def refuse_lost_adapters(folder: Path, names: Iterable[str]) -> None:
+    """Refuse to replace a model folder that has adapters which the new one lacks.
 
     Raises:
-        CogViewError: naming them.
+        CogViewError: adapters would be lost.
     """
     adapters = folder / ADAPTERS_FOLDER
-    held = {path.name for path in adapters.iterdir()} if adapters.is_dir() else set()
-    lost = sorted(held - set(kept))
+    existing = {path.name for path in adapters.iterdir()} if adapters.is_dir() else set()
+    lost = sorted(existing - set(names))
     if lost:
         raise CogViewError(
-            f"{folder} holds adapters that this model does not have ({', '.join(lost)}), so it is not replaced: choose "
+            f"{folder} has adapters that this model lacks ({', '.join(lost)}), so it is not replaced: choose "
             "another path."
         )
 
 
 def _bare_card(task_model: TaskModel) -> str:
-    """Return a card that says no more than the files do, with the header that the hub reads."""
+    """Return a minimal card, with the header that the hub reads."""
     transformer = task_model.transformer
     num = sum(tensor.numel() for tensor in transformer.state_dict().values())
     kind = "adapter" if isinstance(transformer, AdaptedTransformer) else "transformer"

@@ -1,4 +1,4 @@
-"""The model card of a model that brings none."""
+"""Minimal model card."""
 
 from cogview.image.tokenizer import ImageTokenizer
 from cogview.sequence.template import TextToImageTemplate
@@ -12,13 +12,13 @@ def bare_card(
     text_tokenizer: TextTokenizer | None,
     image_tokenizer: ImageTokenizer | None,
 ) -> str:
-    """Return a model card that says no more than the files do, with the header that the hub reads.
+    """Return a minimal model card, with the header that the hub reads.
 
     Args:
         config: of the transformer.
-        template: the order of its tokens.
-        text_tokenizer: words to pieces, if the model has it.
-        image_tokenizer: codes to pixels, if the model has it.
+        template: token order.
+        text_tokenizer: of the model, if any.
+        image_tokenizer: of the model, if any.
     """
     codes = f"{template.grid_rows}x{template.grid_columns} codes"
     pieces = images = "not in this folder"

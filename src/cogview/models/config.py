@@ -1,4 +1,4 @@
-"""Where the folder of a model lies, and what the configs of models and adapters say; nothing here needs PyTorch."""
+"""Location of model folders, and configs of models and adapters. Does not import PyTorch."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from cogview.text.config import TextCase
 MODEL_FORMAT = "cogview"
 VERSION = 1
 INT8_VERSION = 2
-"""Of folders whose weights are stored as int8, which older versions of this package cannot read."""
+"""Of folders with int8 weights, which older versions of this package cannot read."""
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
 
 ADAPTER_FORMAT = "cogview-adapter"
@@ -20,19 +20,18 @@ ADAPTERS_FOLDER = "adapters"
 
 TaskName = Literal["text-to-image", "style", "captioning", "super-resolution"]
 DRAWING_TASKS: tuple[TaskName, ...] = ("text-to-image", "style")
-"""Tasks whose template is that of text to image, so that a pipeline can draw with them."""
+"""Tasks with a text-to-image template."""
 
 
 def find_model_folder(path_or_hub_id: str | Path | None) -> Path:
-    """Return the local folder of a model, fetching it first if it is named by a hub id.
+    """Return the local folder of a model; download it if it is named by a hub id.
 
     Args:
-        path_or_hub_id: a model folder, the folder of a training run (its `model/` is meant), `OWNER/NAME` on the
-            Hugging Face hub, or None for the bundled model. What exists here, or lies in a folder that exists
-            here, is a path; only then is the hub asked.
+        path_or_hub_id: a model folder, the folder of a training run (for its `model/`), `OWNER/NAME` on the Hugging
+            Face hub, or None for the bundled model. A name that exists here, or whose parent folder does, is a path.
 
     Raises:
-        CogViewError: there is nothing of that name, or the run has not exported its model yet.
+        CogViewError: there is no such model, or the run has not exported it yet.
     """
     if path_or_hub_id is None:
         if not (BUNDLED_FOLDER / "config.json").is_file():
@@ -51,35 +50,35 @@ def find_model_folder(path_or_hub_id: str | Path | None) -> Path:
 
 
 def _is_hub_id(name: str | Path) -> bool:
-    """Return whether a name can only be that of a repository on the hub."""
+    """Return whether a name can only be a repository on the hub."""
     return (
         isinstance(name, str)
         and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
-        and not Path(name).parent.exists()  # else it is a path whose end is mistyped, and nobody's business
+        and not Path(name).parent.exists()  # else it is a mistyped path, which the hub need not know
     )
 
 
 def _fetch(hub_id: str) -> Path:
-    """Fetch the files of a model, and no others, from the hub into its local cache."""
+    """Download the files of a model from the hub into its local cache."""
     from huggingface_hub import snapshot_download
 
-    from cogview.models.folder import MODEL_FILES  # named by what reads them, with PyTorch
+    from cogview.models.folder import MODEL_FILES  # imports PyTorch
 
     try:
         return Path(snapshot_download(hub_id, allow_patterns=list(MODEL_FILES)))
-    except Exception as error:  # the hub's own errors and those of its HTTP library have no class in common
+    except Exception as error:  # hub and HTTP library have no common base class of errors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CogViewError(
-            f"'{hub_id}' is neither a folder here nor could it be fetched from the Hugging Face hub ({reason}): "
+            f"'{hub_id}' is no folder here, and downloading it from the Hugging Face hub failed ({reason}): "
             "check the path or the id."
         ) from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the config of a model folder after checking that it is one, of a version that is known here.
+    """Read and validate the config of a model folder.
 
     Raises:
-        CogViewError: it isn't.
+        CogViewError: it is no model folder of a known version.
     """
     if not folder.is_dir():
         raise CogViewError(f"There is no model folder {folder}: check the path.")
@@ -107,10 +106,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_text_case(config: dict[str, Any], source: Path) -> TextCase:
-    """Return how a model's config says that it reads capitals; models written before it said so read them as written.
+    """Return how a model reads capitals, by its config; "as_written" in older configs.
 
     Raises:
-        CogViewError: in no way that is known here.
+        CogViewError: the value is unknown.
     """
     case: TextCase = config.get("text_case", "as_written")
     if case not in get_args(TextCase):
@@ -121,7 +120,7 @@ def read_text_case(config: dict[str, Any], source: Path) -> TextCase:
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
-    """Return the config of a folder that holds an adapter or a whole transformer, after checking what it is.
+    """Read and validate the config of an adapter, or of a whole transformer in its place.
 
     Raises:
         CogViewError: it is neither, or of another version.
@@ -140,9 +139,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         )
     config = {"task": "text-to-image", "licence": "", **config}
     if config["task"] not in get_args(TaskName):
-        raise CogViewError(
-            f"{path} is for a task {config['task']!r} that this cogview does not know: check the path."
-        )
+        raise CogViewError(f"{path} is for an unknown task {config['task']!r}: check the path.")
     if not isinstance(config.get("template"), dict) or not isinstance(config["licence"], str):
         raise CogViewError(
             f"{path} has no valid sections 'template' and 'licence': export the adapter again."

@@ -1,11 +1,10 @@
-"""Model folders: everything that draws pictures from words, in files that people can share.
+"""Model folders: all files that a model needs to draw pictures from text.
 
-A folder holds `config.json`, `model.safetensors` (the transformer), `text.model`, `image_tokenizer/`, a model card,
-`README.md`, and perhaps `words.json`, the words that it learnt, `guesses.safetensors`, what usually follows which codes
-(see `cogview.decoding.guess_table`), and `adapters/NAME/` for further tasks. A transformer
-only speaks the codes and pieces of the tokenizers that it learnt with, so the fingerprints of both are part of its
-config and others are refused. A converted transformer may lack either tokenizer: its config then has no fingerprint,
-and the first that is put beside it and fits in size is taken.
+A folder holds `config.json`, `model.safetensors` (the transformer), `text.model`, `image_tokenizer/` and a card,
+`README.md`; optionally `words.json` (known words), `guesses.safetensors` (see `cogview.decoding.guess_table`) and
+`adapters/NAME/`. A transformer understands only the codes and pieces of its own tokenizers, so their fingerprints are
+in its config, and others are refused. A converted transformer may lack a tokenizer: its config then has no fingerprint,
+and any that fits in size is accepted.
 """
 
 import dataclasses
@@ -84,17 +83,16 @@ def save_pretrained(
     """Write a model folder, whole or not at all.
 
     Args:
-        model: what to write.
-        folder: made, or replaced if it exists.
-        dtype: of the transformer's weights on disk, for instance `torch.float16` at half the size, or `torch.int8` at a
-            quarter; as they are by default. Adapters that were made for the weights belong to their int8 form as well.
-        read: gives each of the transformer's tensors, by name and in parts along its first axis, to one that lies
-            elsewhere than in memory; the model's own transformer may then be on the meta device.
+        model: to write.
+        folder: created, or replaced if it is a model folder.
+        dtype: of the transformer's weights on disk, for instance `torch.float16` for half the size, or `torch.int8` for
+            a quarter; unchanged by default. Adapters remain valid for the int8 form.
+        read: returns each of the transformer's tensors, by name and in parts along its first axis, if they are not in
+            memory; the model's own transformer may then be on the meta device.
 
     Raises:
-        CogViewError: the folder holds something else, which replacing it would delete.
-        UsageError: the weights were rounded when they were loaded, so that others than those of the source would be
-            written; to write the rounded ones, name their dtype.
+        CogViewError: the folder holds something other than a model.
+        UsageError: the weights were rounded on loading, and `dtype` does not ask for the rounded ones.
     """
     if model.rounded_to is not None and dtype != model.rounded_to:
         name = str(model.rounded_to).removeprefix("torch.")
@@ -103,20 +101,20 @@ def save_pretrained(
             f"load it with dtype='float32' to save it as it was, or save it with dtype=torch.{name}"
         )
 
-    def refuse(taken: Path) -> None:
-        refuse_unlike(taken, read_config, MODEL_FILES, "a model folder")
-        refuse_lost_adapters(taken, list(model.adapters))
+    def refuse(existing: Path) -> None:
+        refuse_unlike(existing, read_config, MODEL_FILES, "a model folder")
+        refuse_lost_adapters(existing, list(model.adapters))
         for name, part in (
             ("text.model", model.text_tokenizer),
             (FOLDER_NAME, model.image_tokenizer),
             (SAMPLES_FILE, model.samples),
         ):
-            if not part and (taken / name).exists():
+            if not part and (existing / name).exists():
                 raise CogViewError(
-                    f"{taken} holds {name}, and this model has none, so it is not replaced: choose another path."
+                    f"{existing} has {name}, and this model has none, so it is not replaced: choose another path."
                 )
-        kept = model.image_tokenizer.decoders if model.image_tokenizer else ()
-        refuse_lost_decoders(taken / FOLDER_NAME / DECODERS_NAME, kept)
+        decoders = model.image_tokenizer.decoders if model.image_tokenizer else ()
+        refuse_lost_decoders(existing / FOLDER_NAME / DECODERS_NAME, decoders)
 
     template = dataclasses.asdict(model.template)
     vocabulary = template.pop("vocabulary")
@@ -154,16 +152,16 @@ def save_pretrained(
         if model.samples:
             (unfinished / SAMPLES_FILE).write_bytes(model.samples)
         if model.adapters:
-            written = model.fingerprint
+            fingerprint = model.fingerprint
             if not is_int8:
-                written = fingerprint_of_transformer(weights_of(model.latest), dtype)
+                fingerprint = fingerprint_of_transformer(weights_of(model.latest), dtype)
             for name, adapter in model.adapters.items():
                 save_task_model(
                     adapter,
                     unfinished / ADAPTERS_FOLDER / name,
                     model,
                     dtype if dtype and not is_int8 else torch.float16,
-                    fingerprint=written,
+                    fingerprint=fingerprint,
                 )
 
 
@@ -173,17 +171,16 @@ def load_pretrained(
     """Read a model folder.
 
     Args:
-        folder: as `save_pretrained` writes it.
-        device: where the parts will lie.
-        dtype: of the transformer's weights in memory; by default float32, or int8 if they are stored so. The image
-            tokenizer stays float32, since half precision shows in its pictures.
+        folder: from `save_pretrained`.
+        device: of all parts.
+        dtype: of the transformer's weights; by default float32, or int8 if stored so. The image tokenizer stays
+            float32, since half precision shows in its pictures.
 
     Raises:
-        CogViewError: the folder is missing, incomplete, of another kind or version, or its parts do not belong
-            together.
+        CogViewError: the folder is missing, incomplete, of another kind or version, or its parts do not fit together.
     """
     config = read_config(folder)
-    # Null stands for a tokenizer that nobody named: then none need be there, and any that fits is taken.
+    # Null means that the tokenizer is optional, and any that fits is accepted.
     absent = tuple(
         path
         for what, path in _TOKENIZERS.items()
@@ -213,14 +210,14 @@ def load_pretrained(
                 f"{config.get(what)}: put back the tokenizer that the model was trained with."
             )
     is_int8 = config["version"] == INT8_VERSION
-    held = stored_transformer(
+    transformer = stored_transformer(
         folder / "model.safetensors",
         transformer_config,
         device,
         dtype or (torch.int8 if is_int8 else torch.float32),
     )
     model = PretrainedModel(
-        held=held,
+        source=transformer,
         template=template,
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
@@ -237,10 +234,10 @@ def load_pretrained(
 
 
 def _read_samples(path: Path) -> bytes:
-    """Return the picture of a model's card as it lies there, b"" if there is none.
+    """Return the bytes of the card's picture, b"" if there is none.
 
     Raises:
-        CogViewError: it cannot be read, or is far too large.
+        CogViewError: the picture cannot be read, or is far too large.
     """
     if not path.exists():
         return b""
@@ -253,7 +250,7 @@ def _read_samples(path: Path) -> bytes:
 def _number(
     config: dict[str, Any], source: Path, name: str, absent: float, bounds: tuple[float, float]
 ) -> float:
-    """Return a number that a model's config names, or what models draw with that were written before it did."""
+    """Return a number from a config, or the default of older configs."""
     number = config.get(name, absent)
     if (
         not isinstance(number, int | float)

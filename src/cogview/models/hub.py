@@ -1,4 +1,4 @@
-"""The Hugging Face hub: a model's folder is uploaded."""
+"""Upload to the Hugging Face hub."""
 
 import tempfile
 from pathlib import Path
@@ -11,15 +11,15 @@ from cogview.models.pretrained import PretrainedModel
 
 
 class HubArguments(TypedDict, total=False):
-    """How a model is uploaded.
+    """Options of an upload.
 
     Args:
-        commit_message: of the upload; "Upload a CogView model" by default.
-        private: whether a repository that has to be made is private; the owner's default if None.
-        token: of the account; the one that is logged in by default.
-        branch: to upload to; the main one by default.
+        commit_message: "Upload a CogView model" by default.
+        private: whether a new repository is private; the owner's default if None.
+        token: of the account; the logged-in one by default.
+        branch: to upload to; the main branch by default.
         create_pr: upload as a pull request instead.
-        dtype: of the transformer's weights; as they are by default.
+        dtype: of the transformer's weights; unchanged by default.
     """
 
     commit_message: str
@@ -41,7 +41,7 @@ def push_to_hub(
     create_pr: bool | None = None,
     dtype: torch.dtype | None = None,
 ) -> str:
-    """Upload a model, and return the address of the commit; the arguments are those of `HubArguments`."""
+    """Upload a model, and return the URL of the commit; arguments are those of `HubArguments`."""
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)

@@ -1,4 +1,4 @@
-"""The parts that belong together: those of a model, and the transformers of further tasks that it can hold."""
+"""Models and their adapters in memory."""
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import asdict, dataclass, field
@@ -30,21 +30,21 @@ Template = TypeVar("Template")
 
 
 def fields_of(template: Any) -> dict[str, Any]:
-    """Return what a template is, as plain data, but its vocabulary, which is the model's."""
+    """Return the fields of a template as plain data, without the vocabulary, which is the model's."""
     return {name: value for name, value in asdict(template).items() if name != "vocabulary"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaskModel:
-    """A transformer to run for a task: a model's own with an adapter, or a whole other one for the same tokenizers.
+    """Transformer for a task: the model's own with an adapter, or another one with the same tokenizers.
 
     Args:
-        task: what it does.
+        task: of the transformer.
         transformer: an `AdaptedTransformer` of the model's, or another transformer.
-        template: the sequence that it learnt: the fields of the task's template, but the vocabulary.
-        licence: of the weights, if it is known.
-        card: its own card in Markdown; an empty one is replaced by the bare facts when saved.
-        words: of the captions that it learnt, beside the model's; None if they are not known.
+        template: fields of the task's template, without the vocabulary.
+        licence: of the weights, if known.
+        card: in Markdown; if empty, a minimal one is saved.
+        words: of the training captions, beside the model's; None if unknown.
     """
 
     task: TaskName
@@ -55,14 +55,14 @@ class TaskModel:
     words: KnownWords | None = field(default=None, repr=False)
 
     def template_of(self, cls: type[Template], vocabulary: Vocabulary) -> Template:
-        """Return the template as what it is.
+        """Return the template as an object.
 
         Args:
-            cls: the class of this task's templates.
+            cls: class of the task's templates.
             vocabulary: of the model.
 
         Raises:
-            CogViewError: it is no template of this kind, or has more positions than the transformer.
+            CogViewError: the fields are invalid, or need more positions than the transformer has.
         """
         try:
             template = dataclass_from_json(cls, self.template, vocabulary=vocabulary)
@@ -81,63 +81,63 @@ class TaskModel:
 if TYPE_CHECKING:
     _AdaptersByName = MutableMapping[str, TaskModel]
 else:
-    _AdaptersByName = MutableMapping  # a check of its items at run time would read them
+    _AdaptersByName = MutableMapping  # checking its items at run time would read them
 
 
 class Adapters(_AdaptersByName):
-    """A model's adapters by name; one that lies in a file is read when it is first asked for.
+    """Adapters of a model by name, each read from its file on first use.
 
-    Listing them reads them all, so that a broken one is told of then.
+    Iterating reads all, so a broken one raises then.
 
     Args:
-        held: those in memory.
+        adapters: adapters in memory.
     """
 
-    def __init__(self, held: Mapping[str, TaskModel] = MappingProxyType({})) -> None:
-        self._held: dict[str, TaskModel | _Unread] = dict(held)
+    def __init__(self, adapters: Mapping[str, TaskModel] = MappingProxyType({})) -> None:
+        self._adapters: dict[str, TaskModel | _Unread] = dict(adapters)
         self._lock = RLock()
 
     def add_unread(self, name: str, task: TaskName, read: Callable[[], TaskModel]) -> None:
-        """Add an adapter of which only the task is known, and what reads it."""
-        self._held[name] = _Unread(task, read)
+        """Add an adapter that `read` reads on first use."""
+        self._adapters[name] = _Unread(task, read)
 
     def names_for(self, *tasks: TaskName) -> list[str]:
-        """Return the names of those for some tasks, without reading any."""
-        return [name for name, each in self._held.items() if each.task in tasks]
+        """Return the names of the adapters for some tasks, without reading any."""
+        return [name for name, each in self._adapters.items() if each.task in tasks]
 
     def __getitem__(self, name: str) -> TaskModel:
         with self._lock:
-            found = self._held[name]
-            if isinstance(found, _Unread):
-                found = self._held[name] = found.read()
-            return found
+            adapter = self._adapters[name]
+            if isinstance(adapter, _Unread):
+                adapter = self._adapters[name] = adapter.read()
+            return adapter
 
     def __setitem__(self, name: str, adapter: TaskModel) -> None:
         with self._lock:
-            self._held[name] = adapter
+            self._adapters[name] = adapter
 
     def __delitem__(self, name: str) -> None:
         with self._lock:
-            del self._held[name]
+            del self._adapters[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._held
+        return name in self._adapters
 
     def __iter__(self) -> Iterator[str]:
-        names = list(self._held)
+        names = list(self._adapters)
         for name in names:
             _ = self[name]
         return iter(names)
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._adapters)
 
     def __bool__(self) -> bool:
-        return bool(self._held)
+        return bool(self._adapters)
 
 
 class _Unread(NamedTuple):
-    """An adapter in a file: its task, and what reads it."""
+    """Adapter in a file."""
 
     task: TaskName
     read: Callable[[], TaskModel]
@@ -145,30 +145,29 @@ class _Unread(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedModel:
-    """The parts that belong together: what a model folder holds.
+    """Contents of a model folder.
 
     Args:
-        held: the transformer, which writes codes after pieces, or what reads it from its file when it is asked for.
-        template: the sequence that it learnt.
-        text_tokenizer: words to pieces; None if only the transformer is at hand.
-        image_tokenizer: codes to pixels; None likewise.
-        card: the model card in Markdown; an empty one is replaced by the bare facts when saved.
-        samples: the PNG that the card shows; empty if there is none.
-        guidance: what to draw with unless told otherwise; other than 1 only for models that were trained with some
-            texts dropped.
-        top_p: what to draw with unless told otherwise.
-        words: of the captions that it learnt; None if they are not known, and then no word is called unknown.
-        text_case: how it reads capitals; in their usual spelling only words that are known can be read.
-        guess_table: what usually follows which codes in the pictures that it learnt; drawing takes longer without.
-        rounded_from: the fingerprint of the weights that these were rounded from before they were stored, if they were.
-        adapters: transformers for further tasks by name; more may be put here.
-        resources: what drawing with it may take of the machine.
+        source: the transformer, or the file that it is read from on first use.
+        template: token order.
+        text_tokenizer: None if the model has none.
+        image_tokenizer: None if the model has none.
+        card: in Markdown; if empty, a minimal one is saved.
+        samples: PNG shown on the card; empty if none.
+        guidance: default; other than 1 only for models trained with dropped texts.
+        top_p: default.
+        words: of the training captions; None if unknown, and then no word is reported as unknown.
+        text_case: how the model reads capitals; "usual" needs known words.
+        guess_table: speeds drawing up.
+        rounded_from: fingerprint of the weights that these were rounded from before they were stored, if any.
+        adapters: for further tasks, by name; may be added to.
+        resources: limits of decoding.
 
     Raises:
         CogViewError: the parts do not fit together.
     """
 
-    held: Transformer | StoredTransformer = field(repr=False)
+    source: Transformer | StoredTransformer = field(repr=False)
     template: TextToImageTemplate
     text_tokenizer: TextTokenizer | None
     image_tokenizer: ImageTokenizer | None
@@ -206,7 +205,7 @@ class PretrainedModel:
                 )
         if self.guess_table is not None and self.guess_table.num_codes > vocabulary.num_image_codes:
             raise CogViewError(
-                f"The parts of the model do not fit together: the table of guesses has {self.guess_table.num_codes} "
+                f"The parts of the model do not fit together: the guess table has {self.guess_table.num_codes} "
                 f"codes, wanted {vocabulary.num_image_codes}: export the model again, or delete {GUESSES_FILE}."
             )
         if config.attention_pattern == "three_region":
@@ -229,64 +228,66 @@ class PretrainedModel:
 
     @property
     def text_fingerprint(self) -> str | None:
-        """Of the text tokenizer, if there is one."""
+        """Fingerprint of the text tokenizer, if there is one."""
         return self.text_tokenizer.fingerprint if self.text_tokenizer else None
 
     @property
     def image_fingerprint(self) -> str | None:
-        """Of the image tokenizer, if there is one."""
+        """Fingerprint of the image tokenizer, if there is one."""
         return self.image_tokenizer.fingerprint if self.image_tokenizer else None
 
     @property
     def transformer(self) -> Transformer:
-        """The transformer as a module, which is read from its file when it is first asked for."""
-        return self.held if isinstance(self.held, Transformer) else self.held.module
+        """The transformer as a module, read on first use."""
+        return self.source if isinstance(self.source, Transformer) else self.source.module
 
     @property
     def latest(self) -> Transformer | StoredTransformer:
-        """The module if it is in memory, where it may have been changed, and else what reads it."""
-        return self.held if isinstance(self.held, Transformer) else self.held.latest
+        """The module if it is in memory, where it may have changed, else the stored transformer."""
+        return self.source if isinstance(self.source, Transformer) else self.source.latest
 
     @property
-    def described(self) -> Transformer:
-        """The transformer's shape; of its tensors nothing may be asked."""
-        return self.held if isinstance(self.held, Transformer) else self.held.described
+    def meta_transformer(self) -> Transformer:
+        """The transformer's structure; its tensors must not be used."""
+        return self.source if isinstance(self.source, Transformer) else self.source.meta_transformer
 
     @property
     def prepared_dtype(self) -> torch.dtype:
-        """What the linear maps are prepared in for decoding."""
-        return self.dtype if isinstance(self.held, Transformer) else self.held.prepared_dtype
+        """Dtype of the linear maps in decoding."""
+        return self.dtype if isinstance(self.source, Transformer) else self.source.prepared_dtype
 
     @property
     def config(self) -> TransformerConfig:
-        """Of the transformer."""
-        return self.held.config
+        """Config of the transformer."""
+        return self.source.config
 
     @property
     def device(self) -> torch.device:
-        """Where the transformer lies."""
-        return self.held.device
+        """Device of the transformer."""
+        return self.source.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the transformer as a module."""
+        """Dtype of the transformer as a module."""
         return (
-            self.held.embedding.tokens.weight.dtype if isinstance(self.held, Transformer) else self.held.dtype
+            self.source.embedding.tokens.weight.dtype
+            if isinstance(self.source, Transformer)
+            else self.source.dtype
         )
 
     @property
     def rounded_to(self) -> torch.dtype | None:
-        """The dtype for which the weights lost digits when they were loaded; None if they were not rounded."""
-        return None if isinstance(self.held, Transformer) else self.held.rounded_to
+        """Dtype that the weights were rounded to on loading; None if exact."""
+        return None if isinstance(self.source, Transformer) else self.source.rounded_to
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the transformer's weights, as they were before they were rounded; adapters are made for one."""
+        """Hash of the transformer's weights before any rounding; adapters are bound to it."""
         if self.rounded_from is not None:
             return self.rounded_from
         latest = self.latest
         if isinstance(latest, StoredTransformer):
             return fingerprint_of_transformer(latest.weights)
-        if isinstance(self.held, StoredTransformer) and self.rounded_to is not None:
-            return fingerprint_of_transformer(self.held.weights)
+        if isinstance(self.source, StoredTransformer) and self.rounded_to is not None:
+            return fingerprint_of_transformer(self.source.weights)
         return fingerprint_of_transformer(latest.state_dict())

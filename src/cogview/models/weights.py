@@ -1,4 +1,4 @@
-"""The tensors of a model's file: do they fit its config, how are they read and written, and which are they?"""
+"""Weight files: validation, reading, writing and fingerprints."""
 
 import hashlib
 import json
@@ -22,8 +22,7 @@ _KINDS = {
     torch.float32: "F32",
     torch.float64: "F64",
 }
-"""What the format calls the dtypes of weights; the last come first in a file, so that all lie at multiples of their
-size."""
+"""Names of dtypes in the format. Later ones come first in a file, so that all are aligned to their size."""
 
 
 def write_weights(
@@ -34,14 +33,14 @@ def write_weights(
 ) -> None:
     """Write a safetensors file, one tensor after the other.
 
-    The library's own way (`safetensors.torch.save`, which gives the same bytes) first holds all of the file in
-    memory: of a model of 8 GB, 8 GB more.
+    `safetensors.torch.save`, which gives the same bytes, first holds the whole file in memory: 8 GB more for a model of
+    8 GB.
 
     Args:
-        path: the file.
-        weights: by name; with `read`, their shapes and dtypes alone matter.
-        dtype: that they are stored in; each in its own by default.
-        read: gives the values of a tensor by its name, in one part or in several along its first axis.
+        path: to write.
+        weights: by name; with `read`, only their shapes and dtypes matter.
+        dtype: on disk; unchanged by default.
+        read: returns the values of a tensor by its name, in parts along its first axis.
     """
     kinds = {name: _KINDS[dtype or tensor.dtype] for name, tensor in weights.items()}
     order = sorted(weights, key=lambda name: (-list(_KINDS.values()).index(kinds[name]), name))
@@ -63,18 +62,18 @@ def write_weights(
             for part in read(name) if read else [weights[name]]:
                 stored = part.detach().to("cpu", dtype or weights[name].dtype).contiguous()
                 file.write(stored.view(-1).view(torch.uint8).numpy().data)
-        assert file.tell() == start + end, "the parts are not the tensors that were announced"
+        assert file.tell() == start + end, "the parts are those of the header"
 
 
 def weights_of(transformer: Transformer | StoredTransformer) -> Mapping[str, Tensor]:
-    """Return the weights by name; those in a file are read when they are asked for."""
+    """Return the weights by name; those in a file are read on access."""
     if isinstance(transformer, Transformer):
         return transformer.state_dict()
     return _Read(transformer)
 
 
 class _Read(Mapping[str, Tensor]):
-    """The weights of a transformer in a file, in its dtype."""
+    """Weights of a stored transformer, in its dtype."""
 
     def __init__(self, stored: StoredTransformer) -> None:
         self._stored = stored
@@ -98,40 +97,40 @@ def write_transformer(
     """Write a transformer's weights, one after the other.
 
     Args:
-        path: the file.
+        path: to write.
         transformer: in memory or in another file.
-        dtype: that they are stored in: their own if None; as int8, matrices are rounded by a step for each row.
+        dtype: on disk; unchanged if None; int8 rounds matrices with a scale for each row.
         read: as for `write_weights`.
     """
     values = weights_of(transformer)
-    described = values if isinstance(transformer, Transformer) else transformer.described_weights()
+    shapes = values if isinstance(transformer, Transformer) else transformer.meta_weights()
 
-    def as_held(name: str) -> Iterable[Tensor]:
+    def read_values(name: str) -> Iterable[Tensor]:
         return read(name) if read else [values[name]]
 
     if dtype != torch.int8:
-        write_weights(path, described, dtype, as_held)
+        write_weights(path, shapes, dtype, read_values)
         return
-    quantized = [name for name in described if is_quantized(name)]
-    written = {name: torch.empty_like(each, device="meta") for name, each in described.items()}
+    quantized = [name for name in shapes if is_quantized(name)]
+    written = {name: torch.empty_like(each, device="meta") for name, each in shapes.items()}
     written |= {name: written[name].new_empty(written[name].shape, dtype=torch.int8) for name in quantized}
     written |= {name + SCALE_SUFFIX: torch.empty(len(written[name]), device="meta") for name in quantized}
 
-    def as_written(name: str) -> Iterable[Tensor]:
-        if name not in described:
-            return (QuantizedRows.of(part).steps for part in as_held(name.removesuffix(SCALE_SUFFIX)))
-        return (QuantizedRows.of(part).numbers if name in quantized else part for part in as_held(name))
+    def read_stored(name: str) -> Iterable[Tensor]:
+        if name not in shapes:
+            return (QuantizedRows.of(part).scales for part in read_values(name.removesuffix(SCALE_SUFFIX)))
+        return (QuantizedRows.of(part).values if name in quantized else part for part in read_values(name))
 
-    write_weights(path, written, read=as_written)
+    write_weights(path, written, read=read_stored)
 
 
 def stored_transformer(
     path: Path, config: TransformerConfig, device: torch.device | str, dtype: torch.dtype
 ) -> StoredTransformer:
-    """Return a transformer whose weights stay in a file until they are needed.
+    """Open a transformer whose weights are read from a file when needed.
 
     Raises:
-        CogViewError: the file cannot be read, or is not of that config.
+        CogViewError: the file cannot be read, or does not fit the config.
     """
     try:
         return StoredTransformer(path, config, device, dtype)
@@ -140,19 +139,19 @@ def stored_transformer(
 
 
 def misfit(path: Path, error: Exception) -> CogViewError:
-    """Return what is said of a model's or an adapter's file that does not fit its config."""
+    """Return the error for a weight file that does not fit its config."""
     return CogViewError(f"The tensors in {path} are not those of its config: {error}.")
 
 
 def fingerprint_of_transformer(weights: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> str:
-    """Return 16 hexadecimal digits that name the weights of a transformer, to tell for which one an adapter was made.
+    """Return 16 hexadecimal digits that identify the weights of a transformer.
 
-    Values count as float16 rounds them, so that weights have one name in memory, as float32 and as the float16 that
-    models are exported in. Rounded to bfloat16, they are others.
+    Values count as rounded to float16, so that weights have one fingerprint as float32 and as exported. Rounded to
+    bfloat16, they have another.
 
     Args:
         weights: by name.
-        dtype: that they are first rounded to, as a file of it would.
+        dtype: to round to first, as a file of that dtype would.
     """
     digest = hashlib.sha256()
     for name in sorted(weights):  # read one by one, if they lie in a file

@@ -22,9 +22,9 @@ from cogview.evaluation.reconstruction import evaluate_with_grid
 from cogview.evaluation.report.sections import training_table
 from cogview.evaluation.sharded_array import ShardedArray
 from cogview.files import atomic_file, atomic_write_json, read_json, sha256_of
+from cogview.generation.devices import resolve_device, resolve_dtype
 from cogview.generation.options import CodeOptions
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.placement import resolve_device, resolve_dtype
 from cogview.image.decoder import fingerprint_of_decoder
 from cogview.models.config import find_model_folder, read_config
 from cogview.models.folder import load_pretrained

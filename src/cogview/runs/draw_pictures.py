@@ -56,7 +56,7 @@ def draw_pictures(options: DrawPicturesOptions) -> Iterator[DrawingRun]:
         if not options.balance_words:  # else the texts that are drawn are others
             prompts.check(pipeline.text_tokenizer, task.max_text_pieces)
             prompts.tell_unknown(
-                lambda texts: pipeline.model.reading(texts, task.options.adapter, options.strict)
+                lambda texts: pipeline.model.known_spellings(texts, task.options.adapter, options.strict)
             )
         settings = _settings(options, pipeline, task)
         request = {

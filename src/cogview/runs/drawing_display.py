@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cogview.errors import UsageError
 from cogview.generation.contact_sheet import contact_sheet, is_contact_sheet, save_sheet
 from cogview.generation.picture_events import CodesDrawn, PictureDone, PictureEvent, PicturePreview
-from cogview.generation.picture_task import AskedText
+from cogview.generation.picture_task import Prompt
 from cogview.generation.previews import GREY
 from cogview.runs.progress_bar import progress_bar
 
@@ -23,7 +23,7 @@ _MAX_TEXTS = 16  # on a sheet that grows
 _SECONDS_BETWEEN = 0.1  # two pictures of a bar
 _MAX_SHARE = 0.03  # of the time, for writing it
 
-Display: TypeAlias = Callable[[AskedText | PictureEvent], None]
+Display: TypeAlias = Callable[[Prompt | PictureEvent], None]
 """Is told of each text whose candidates are drawn from now on, and of what was drawn."""
 
 
@@ -43,7 +43,7 @@ def progress_display(num_pictures: int, num_codes: int, codes_per_picture: int) 
     num_done = 0
     with progress_bar("drawing", "codes") as move:
 
-        def told(event: AskedText | PictureEvent) -> None:
+        def told(event: Prompt | PictureEvent) -> None:
             nonlocal num_done
             if isinstance(event, CodesDrawn):
                 num_done += event.num_codes
@@ -80,9 +80,9 @@ class PictureBars:
             bar.close()
         self._all.close()
 
-    def told(self, event: AskedText | PictureEvent) -> None:
+    def told(self, event: Prompt | PictureEvent) -> None:
         """Learn what is drawn and was drawn."""
-        if isinstance(event, AskedText):
+        if isinstance(event, Prompt):
             text = " ".join(event.text.split())
             shown = text if len(text) <= _MAX_NAME else f"{text[: _MAX_NAME - 1]}…"
             self._names[event.index] = f"{event.index + 1}. {shown}"
@@ -128,11 +128,11 @@ class PreviewSheet:
         self._is_new = False
         self._next = 0.0
 
-    def _begin(self, asked: AskedText) -> None:
+    def _begin(self, prompt: Prompt) -> None:
         """Show the candidates of a text as blanks, and the first texts no longer if there are many."""
-        self._texts[asked.index] = asked.text
+        self._texts[prompt.index] = prompt.text
         blank = Image.new("RGB", self._size, (GREY,) * 3)
-        self._images[asked.index] = dict.fromkeys(asked.seeds, blank)
+        self._images[prompt.index] = dict.fromkeys(prompt.seeds, blank)
         for index in list(islice(self._texts, max(len(self._texts) - _MAX_TEXTS, 0))):
             del self._texts[index], self._images[index]
 
@@ -141,9 +141,9 @@ class PreviewSheet:
             self._images[text_index][seed] = image.resize(self._size, Image.Resampling.LANCZOS)
             self._is_new = True
 
-    def told(self, event: AskedText | PictureEvent) -> None:
+    def told(self, event: Prompt | PictureEvent) -> None:
         """Learn what is drawn and was drawn; a preview is shown at once, and so is what is done."""
-        if isinstance(event, AskedText):
+        if isinstance(event, Prompt):
             self._begin(event)
         elif isinstance(event, PicturePreview):
             self._show(event.text_index, event.seed, event.image)

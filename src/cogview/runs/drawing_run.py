@@ -9,11 +9,11 @@ from itertools import cycle, groupby
 from pathlib import Path
 from typing import Any
 
+from cogview.generation.blank_pictures import is_blank, warn_of_blank_pictures
 from cogview.generation.contact_sheet import Pages, contact_sheet, save_sheet
-from cogview.generation.one_colour import is_one_coloured, warn_of_one_colour
 from cogview.generation.picture_events import CodesDrawn, GeneratedImage, PictureDone
 from cogview.generation.picture_stream import picture_events
-from cogview.generation.picture_task import AskedText, PictureTask
+from cogview.generation.picture_task import PictureTask, Prompt
 from cogview.generation.previews import PreviewOptions
 from cogview.image.picture_reading import enlarged, read_image
 from cogview.runs.drawing_display import Display
@@ -122,7 +122,7 @@ class DrawingRun:
         ranked: dict[int, dict[int, dict[str, Any]]] = {}
         sheets = self._sheets()
         next(sheets)
-        with closing(picture_events(self.task, self._asked(displays), previews)) as events:
+        with closing(picture_events(self.task, self._prompts(displays), previews)) as events:
             for event in events:
                 for display in displays:
                     display(event)
@@ -130,9 +130,7 @@ class DrawingRun:
                     self.work.num_codes += event.num_codes
                 elif isinstance(event, PictureDone):
                     self.work.add(event.picture)
-                    self._is_plain.setdefault(event.picture.text, []).append(
-                        is_one_coloured(event.picture.image)
-                    )
+                    self._is_plain.setdefault(event.picture.text, []).append(is_blank(event.picture.image))
                     self._keep(event, ranked)
                     next(sheets)
         self.work.seconds = time.monotonic() - start
@@ -141,7 +139,7 @@ class DrawingRun:
     def warn(self) -> None:
         """Say of which texts all that was drawn is of one colour."""
         texts = [text for text, are_plain in self._is_plain.items() if all(are_plain)]
-        warn_of_one_colour(texts, self.task.codes.sampling.top_p)
+        warn_of_blank_pictures(texts, self.task.codes.sampling.top_p)
 
     def _keep(self, event: PictureDone, ranked: dict[int, dict[int, dict[str, Any]]]) -> None:
         """Write a picture, and note it, or note all of its text once they are there."""
@@ -169,7 +167,7 @@ class DrawingRun:
         """Codes that are drawn for them."""
         return self.task.num_codes(self.options.num_candidates) * self.num_left // self.num_kept
 
-    def _asked(self, displays: Sequence[Display]) -> Iterator[AskedText]:
+    def _prompts(self, displays: Sequence[Display]) -> Iterator[Prompt]:
         """Yield the texts of which something is to be drawn."""
         for index, text in enumerate(self.prompts):
             seeds: Sequence[int] = range(self.seed, self.seed + self.options.num_candidates)
@@ -178,10 +176,10 @@ class DrawingRun:
             else:
                 lacking = [seed for seed in seeds if self.folder.pictures(self._unit(index, seed)) is None]
             if lacking:
-                (asked,) = self.task.asked([text], lacking, index)
+                (prompt,) = self.task.prompts([text], lacking, index)
                 for display in displays:
-                    display(asked)
-                yield asked
+                    display(prompt)
+                yield prompt
 
     def _sheets(self) -> Iterator[None]:
         """Write contact sheets as far as all is there that is on them, each time that the next is asked for."""

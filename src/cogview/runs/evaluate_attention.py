@@ -64,7 +64,7 @@ def evaluate_attention(options: AttentionEvaluationOptions) -> EvaluationResult:
         sampling = pipeline.drawer.sampling(CodeOptions(adapter=name, **options.sampling()))
         told |= {"seed": options.seed, **asdict(sampling)}
     else:
-        read = pipeline.model.reading([text], name)[text]
+        read = pipeline.model.known_spellings([text], name)[text]
         codes = _codes_of(pipeline, read, given, name)
         image = pipeline.model.decoder.decode(codes)
         told["picture"] = str(given)

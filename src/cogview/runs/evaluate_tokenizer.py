@@ -8,7 +8,7 @@ from cogview.evaluation.efficientnet import find_weights
 from cogview.evaluation.pictures import PictureBatches
 from cogview.evaluation.reconstruction import evaluate_with_grid
 from cogview.files import atomic_file
-from cogview.generation.placement import resolve_device
+from cogview.generation.devices import resolve_device
 from cogview.runs.evaluation import EvaluationResult
 from cogview.runs.evaluation_figures import open_backbone
 from cogview.runs.evaluation_options import TokenizerEvaluationOptions

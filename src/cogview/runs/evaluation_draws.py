@@ -17,10 +17,10 @@ from cogview.data.ranks import Ranks
 from cogview.evaluation.caption_set import AskedPicture, fingerprint_of
 from cogview.evaluation.clip import FitScorer
 from cogview.evaluation.sharded_array import ShardedArray
+from cogview.generation.devices import device_of_rank
 from cogview.generation.loading import load
 from cogview.generation.options import CodeOptions
 from cogview.generation.pipeline import Pipeline
-from cogview.generation.placement import device_of_rank
 from cogview.image.pixels import tensor_to_images
 from cogview.models.weights import fingerprint_of_transformer
 from cogview.resumable import ResumableWork

@@ -25,7 +25,7 @@ from cogview.data.shards import TokenShards
 from cogview.decoding.guess_table import MAX_PICTURES, GuessTable
 from cogview.errors import CogViewError, UsageError
 from cogview.files import sha256_of
-from cogview.generation.own_sampling import measured_top_p
+from cogview.generation.top_p_calibration import calibrate_top_p
 from cogview.models.card import bare_card
 from cogview.models.config import find_model_folder
 from cogview.models.folder import load_pretrained, save_pretrained
@@ -208,7 +208,7 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
     if recipe.initialisation.positions == "rows_and_columns":
         start_positions(transformer, template.code_positions(0), template.grid_rows, template.grid_columns)
     return PretrainedModel(
-        held=transformer,
+        source=transformer,
         template=template,
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
@@ -275,7 +275,7 @@ def _drawing_well(model: PretrainedModel, pairs: Sequence[tuple[Pieces, Codes]])
     """Return the model with the top-p that it draws best with as it is now, and a card that says what was measured."""
     if not pairs:
         return model
-    measured = measured_top_p(model, pairs)
+    measured = calibrate_top_p(model, pairs)
     card = bare_card(model.transformer.config, model.template, model.text_tokenizer, model.image_tokenizer)
     card += f"\nDraws with top-p {measured.top_p:g} unless told otherwise ({measured.line}).\n"
     return dataclasses.replace(model, top_p=measured.top_p, card=card)

@@ -10,7 +10,7 @@ from cogview.data.ranks import Ranks
 from cogview.data.token_report import TokenizeReport
 from cogview.data.token_work import unfinished_folder
 from cogview.data.tokenization import tokenize_folder
-from cogview.generation.placement import device_of_rank, resolve_device
+from cogview.generation.devices import device_of_rank, resolve_device
 from cogview.runs.data_options import TokenizeOptions
 from cogview.runs.progress_bar import progress_bar
 from cogview.runs.tokenizers import (

@@ -1,1 +1,1 @@
-"""Pieces and codes to tokens: the only code that knows the order of tokens."""
+"""Token sequences: the only code that knows the order of tokens."""

@@ -1,4 +1,4 @@
-"""The sequence of captioning: a picture's codes first, and then the text that they are told by."""
+"""Token order of captioning: a picture's codes, then its text."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,32 +17,31 @@ from cogview.sequence.template import (
     TokenBatch,
     TokenKind,
     TokenSequence,
-    side_by_side,
+    pad_sequences,
 )
 from cogview.sequence.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionTemplate:
-    """`[SIZE] [BOI1] codes [EOI1] [ROI1] text`, after which END is to be written; END is [PAD], as in the release.
+    """`[SIZE] [BOI1] codes [EOI1] [ROI1] text`, followed by END, which is [PAD], as in the release.
 
-    It is the sequence of text to image with its two halves exchanged. Only the pieces and END are learnt. END is a
-    target and never read, so it has no position, and a sequence is as long as one of text to image.
+    This is the text-to-image sequence with its halves exchanged. Only the pieces and END are learnt. END is a target
+    and never read, so it has no position, and a sequence is as long as one of text to image.
 
-    Differs from the paper: with `positions="as_drawn"` each token has the position at which a text-to-image template
-    with `image_positions="fixed"` has it: the picture those behind the longest text, and the text those from 0. A model
-    that learnt that template then meets its codes and pieces where it knows them, and an adapter of it need not learn a
-    table of positions anew. "from_zero" counts on from 0, which is the paper's.
+    Differs from the paper: with `positions="as_drawn"` each token has its position of a text-to-image template with
+    `image_positions="fixed"`: the picture after the longest text, the text from 0. So an adapter of a model that learnt
+    that template need not learn positions anew. "from_zero" is the paper's.
 
     Args:
-        vocabulary: the ids of codes, pieces and separators.
+        vocabulary: ids of codes, pieces and separators.
         grid_rows: rows of codes.
         grid_columns: columns of codes.
-        max_text_pieces: longer texts lose their end.
-        positions: where the positions of picture and text start.
+        max_text_pieces: maximum; longer texts are cut.
+        positions: how to count positions.
 
     Raises:
-        UsageError: an empty grid, no room for text, or another kind of positions.
+        UsageError: an empty grid, no room for text, or an unknown kind of positions.
 
     Paper: section 3.2.
     """
@@ -55,19 +54,18 @@ class CaptionTemplate:
 
     def __post_init__(self) -> None:
         if self.positions not in get_args(CaptionPositions):
-            raise UsageError(f"There are no positions {self.positions!r}: give from_zero or as_drawn.")
-        _ = self._drawn  # refuses what no picture or text can have
+            raise UsageError(f"positions must be from_zero or as_drawn, got {self.positions!r}.")
+        _ = self._text_to_image  # validates the fields
 
     @classmethod
     def of(
         cls, template: TextToImageTemplate, positions: CaptionPositions | None = None
     ) -> "CaptionTemplate":
-        """Return the template for the pictures and texts of another one.
+        """Return the caption template for a text-to-image template.
 
         Args:
-            template: that of text to image.
-            positions: by default those that help a model which learnt `template` most: `as_drawn` if codes have fixed
-                positions in it, else the paper's.
+            template: of text to image.
+            positions: by default `as_drawn` if codes have fixed positions in `template`, else the paper's.
         """
         if positions is None:
             positions = "as_drawn" if template.image_positions == "fixed" else "from_zero"
@@ -82,16 +80,16 @@ class CaptionTemplate:
     @property
     def num_codes_per_image(self) -> int:
         """Codes of one picture."""
-        return self._drawn.num_codes_per_image
+        return self._text_to_image.num_codes_per_image
 
     @property
     def num_prefix_tokens(self) -> int:
-        """Tokens before the text, `[SIZE] [BOI1] codes [EOI1] [ROI1]`: as many for every picture."""
+        """Tokens before the text, `[SIZE] [BOI1] codes [EOI1] [ROI1]`."""
         return self.num_codes_per_image + 4
 
     @property
     def max_tokens(self) -> int:
-        """Tokens of a sequence whose text is as long as can be: the width of a batch."""
+        """Tokens of a sequence with the longest text: the width of a batch."""
         return self.num_prefix_tokens + self.max_text_pieces
 
     @property
@@ -101,9 +99,9 @@ class CaptionTemplate:
 
     @property
     def text_positions(self) -> Int64[np.ndarray, "n"]:
-        """The position index of each piece of a text as long as can be."""
-        nothing = np.zeros(self.num_codes_per_image, dtype=np.int64)
-        longest = self.build([0] * self.max_text_pieces, nothing)
+        """Position of each piece of the longest text."""
+        codes = np.zeros(self.num_codes_per_image, dtype=np.int64)
+        longest = self.build([0] * self.max_text_pieces, codes)
         return longest.positions[self.num_prefix_tokens :]
 
     @property
@@ -113,57 +111,57 @@ class CaptionTemplate:
 
     @property
     def end_token(self) -> int:
-        """The id of END, which a text ends with."""
+        """The id of END, which ends a text."""
         return self.vocabulary.separator("PAD")
 
     @property
     def legal_tokens(self) -> range:
-        """The ids that may be written: all pieces, and END after them."""
+        """Ids that may be written: all pieces, and END after them."""
         start = self.vocabulary.text_pieces.start
         assert self.end_token == self.vocabulary.text_pieces.stop, "END follows the pieces"
         return range(start, self.end_token + 1)
 
     def clip(self, pieces: Pieces) -> Int64[np.ndarray, "n"]:
-        """Return the pieces that there is room for: all, or the first `max_text_pieces`."""
-        return self._drawn.clip(pieces)
+        """Return the first `max_text_pieces` pieces."""
+        return self._text_to_image.clip(pieces)
 
     def prefix(self, codes: Codes) -> TokenSequence:
-        """Return what comes before the text, `[SIZE] [BOI1] codes [EOI1] [ROI1]`: all that a caption is made from.
+        """Return the tokens before the text, `[SIZE] [BOI1] codes [EOI1] [ROI1]`.
 
         Args:
             codes: the picture, [r s] or flat.
 
         Raises:
-            CogViewError: another number of codes than the grid has, or ids that the vocabulary does not have.
+            CogViewError: another number of codes than the grid has, or ids outside the vocabulary.
         """
         return self.build(np.empty(0, dtype=np.int64), codes)
 
     def build(self, pieces: Pieces, codes: Codes) -> TokenSequence:
-        """Return the whole sequence of a picture and its text, without END.
+        """Return the sequence of a picture and its text, without END.
 
         Args:
-            pieces: the text, numbered as the text tokenizer does; clipped if too long.
+            pieces: of the text; clipped if too long.
             codes: the picture, [r s] or flat.
 
         Raises:
-            CogViewError: another number of codes than the grid has, or ids that the vocabulary does not have.
+            CogViewError: another number of codes than the grid has, or ids outside the vocabulary.
         """
-        drawn = self._drawn.build(pieces, codes)
-        num_before_picture = 1 + int(np.count_nonzero(drawn.kind == TokenKind.TEXT))
+        sequence = self._text_to_image.build(pieces, codes)
+        num_before_picture = 1 + int(np.count_nonzero(sequence.kind == TokenKind.TEXT))
 
-        def exchanged(array: np.ndarray) -> np.ndarray:
+        def rotate(array: np.ndarray) -> np.ndarray:
             return np.roll(array, -num_before_picture)
 
-        counted = np.arange(len(drawn.tokens), dtype=np.int64)
+        from_zero = np.arange(len(sequence.tokens), dtype=np.int64)
         return TokenSequence(
-            tokens=exchanged(drawn.tokens),
-            positions=counted if self.positions == "from_zero" else exchanged(drawn.positions),
-            kind=exchanged(drawn.kind),
-            num_clipped_pieces=drawn.num_clipped_pieces,
+            tokens=rotate(sequence.tokens),
+            positions=from_zero if self.positions == "from_zero" else rotate(sequence.positions),
+            kind=rotate(sequence.kind),
+            num_clipped_pieces=sequence.num_clipped_pieces,
         )
 
     def batch(self, pairs: Sequence[tuple[Pieces, Codes]]) -> TokenBatch:
-        """Return sequences padded to `max_tokens`, whose only targets are the pieces and END.
+        """Return sequences padded to `max_tokens`, with the pieces and END as targets.
 
         Args:
             pairs: (pieces, codes) of each sequence; at least one.
@@ -172,13 +170,13 @@ class CaptionTemplate:
             CogViewError: as `build` does.
         """
         sequences = [self.build(pieces, codes) for pieces, codes in pairs]
-        # Padding and END are one token, so what follows the last piece is END already.
-        batch = side_by_side(sequences, self.vocabulary, self.max_tokens)
+        # Padding and END are the same token, so END already follows the last piece.
+        batch = pad_sequences(sequences, self.vocabulary, self.max_tokens)
         return dataclasses.replace(batch, image_mask=np.zeros_like(batch.image_mask))
 
     @property
-    def _drawn(self) -> TextToImageTemplate:
-        """The same pictures and texts in the order of text to image."""
+    def _text_to_image(self) -> TextToImageTemplate:
+        """Text-to-image template of the same pictures and texts."""
         return TextToImageTemplate(
             vocabulary=self.vocabulary,
             grid_rows=self.grid_rows,

@@ -1,6 +1,6 @@
-"""Choices of sequences. Neither torch nor numpy is imported here."""
+"""Options of token sequences. Imports neither torch nor numpy."""
 
 from typing import Literal, TypeAlias
 
 CaptionPositions: TypeAlias = Literal["from_zero", "as_drawn"]
-"""Positions of a picture that is captioned: counted from zero, or those that it is drawn with."""
+"""Positions of a picture to caption: from zero, or as it is drawn."""

@@ -1,4 +1,4 @@
-"""The sequence of super-resolution: a text, a picture's codes, and its codes at twice the rows and columns.
+"""Token order of super-resolution: text, a picture's codes, then its codes at twice the rows and columns.
 
 Letters of the shapes: t tokens, n codes of the upscaled picture.
 """
@@ -20,7 +20,7 @@ from cogview.sequence.template import (
     TokenBatch,
     TokenKind,
     TokenSequence,
-    side_by_side,
+    pad_sequences,
 )
 from cogview.sequence.vocabulary import Vocabulary, size_token
 
@@ -32,19 +32,19 @@ FACTOR = 2
 class SuperResolutionTemplate:
     """`[ROI1] text [SIZE] [BOI1] low codes [EOI1] [ROI2] [SIZE2] [BOI2] high codes [EOI2]`.
 
-    What stands before [ROI2] is, tokens and positions, the whole sequence of a text-to-image template, so a transformer
-    that has learnt that one knows it. Only the high codes are learnt.
+    The part before [ROI2] is, tokens and positions, a text-to-image sequence, so a text-to-image transformer knows it.
+    Only the high codes are learnt.
 
-    Differs from the paper: with `high_positions="after_low"` the part from [ROI2] on has positions of its own behind
-    those of the low part. A small model learns where each code stands from its position alone; were low codes and high
-    ones to share positions, one row of the table would have to mean two places of the picture. And with
-    `released=False` the size token of the low grid is its own: [SMALL] for 16x16, where the paper has [BASE].
+    Differs from the paper: with `high_positions="after_low"` the part from [ROI2] on has positions after those of the
+    low part. A small model learns a code's place from its position alone; if low and high codes shared positions, one
+    row of the table would mean two places. And with `released=False` the low grid has its own size token: [SMALL] for
+    16x16, where the paper has [BASE].
 
     Args:
-        vocabulary: the ids of codes, pieces and separators.
+        vocabulary: ids of codes, pieces and separators.
         grid_rows: rows of low codes.
         grid_columns: columns of low codes.
-        max_text_pieces: longer texts lose their end.
+        max_text_pieces: maximum; longer texts are cut.
         image_positions: where the positions of the low codes start, as in `TextToImageTemplate`.
         high_positions: `restart` counts from 0 again at [ROI2], as the paper does; `after_low` counts on from
             `low.num_positions`.
@@ -52,7 +52,7 @@ class SuperResolutionTemplate:
             [ROI2].
 
     Raises:
-        UsageError: an empty grid, no room for text, or another kind of positions.
+        UsageError: an empty grid, no room for text, or an unknown kind of positions.
 
     Paper: section 3.1.
     """
@@ -66,11 +66,9 @@ class SuperResolutionTemplate:
     released: bool = False
 
     def __post_init__(self) -> None:
-        _ = self.low  # which refuses what it cannot be
+        _ = self.low  # validates the fields
         if self.high_positions not in ("restart", "after_low"):
-            raise UsageError(
-                f"There are no high_positions {self.high_positions!r}: give restart or after_low."
-            )
+            raise UsageError(f"high_positions must be restart or after_low, got {self.high_positions!r}.")
 
     @classmethod
     def of(
@@ -80,13 +78,13 @@ class SuperResolutionTemplate:
         *,
         released: bool = False,
     ) -> "SuperResolutionTemplate":
-        """Return the template that goes on where that of a text-to-image model ends."""
+        """Return the template that continues a text-to-image template."""
         fields = {field.name: getattr(low, field.name) for field in dataclasses.fields(low)}
         return cls(**fields, high_positions=high_positions, released=released)
 
     @cached_property
     def low(self) -> TextToImageTemplate:
-        """The sequence up to [ROI2]."""
+        """Template of the part before [ROI2]."""
         return TextToImageTemplate(
             vocabulary=self.vocabulary,
             grid_rows=self.grid_rows,
@@ -97,27 +95,27 @@ class SuperResolutionTemplate:
 
     @property
     def low_grid(self) -> tuple[int, int]:
-        """Rows and columns of the codes that are read."""
+        """Rows and columns of the low codes."""
         return self.grid_rows, self.grid_columns
 
     @property
     def high_grid(self) -> tuple[int, int]:
-        """Rows and columns of the codes that are written."""
+        """Rows and columns of the high codes."""
         return FACTOR * self.grid_rows, FACTOR * self.grid_columns
 
     @property
     def num_high_codes(self) -> int:
-        """Codes that are written."""
+        """Number of high codes."""
         return FACTOR**2 * self.low.num_codes_per_image
 
     @property
     def max_prefix_tokens(self) -> int:
-        """Tokens before the high codes, of a text as long as can be."""
+        """Tokens before the high codes, with the longest text."""
         return self.low.max_tokens + len(self.opening)
 
     @property
     def max_tokens(self) -> int:
-        """Tokens of a sequence whose text is as long as can be: the width of a batch."""
+        """Tokens of a sequence with the longest text: the width of a batch."""
         return self.max_prefix_tokens + self.num_high_codes + 1
 
     @property
@@ -128,18 +126,18 @@ class SuperResolutionTemplate:
 
     @property
     def max_text_targets(self) -> int:
-        """None: the text is read and not learnt."""
+        """None: texts are no targets."""
         return 0
 
     def prefix(self, pieces: Pieces, low_codes: Codes) -> TokenSequence:
-        """Return what comes before the high codes, up to [BOI2].
+        """Return the tokens before the high codes, up to [BOI2].
 
         Args:
-            pieces: the text, numbered as the text tokenizer does; clipped if too long.
+            pieces: of the text; clipped if too long.
             low_codes: the picture to upscale, [r s] or flat.
 
         Raises:
-            CogViewError: another number of codes than the low grid has, or ids that the vocabulary does not have.
+            CogViewError: another number of codes than the grid has, or ids outside the vocabulary.
         """
         low = self.low.build(pieces, low_codes)
         tokens = np.concatenate([low.tokens, self.opening])
@@ -153,15 +151,15 @@ class SuperResolutionTemplate:
         )
 
     def build(self, pieces: Pieces, low_codes: Codes, high_codes: Codes) -> TokenSequence:
-        """Return the whole sequence of a text and a picture at both sizes.
+        """Return the sequence of a text and a picture at both sizes.
 
         Args:
-            pieces: the text, numbered as the text tokenizer does; clipped if too long.
+            pieces: of the text; clipped if too long.
             low_codes: the picture, [r s] or flat.
             high_codes: the same picture at twice the rows and columns, [2r 2s] or flat.
 
         Raises:
-            CogViewError: another number of codes than a grid has, or ids that the vocabulary does not have.
+            CogViewError: another number of codes than a grid has, or ids outside the vocabulary.
         """
         prefix = self.prefix(pieces, low_codes)
         high = self._high.checked_codes(high_codes)
@@ -177,12 +175,12 @@ class SuperResolutionTemplate:
         )
 
     def high_code_positions(self) -> Int64[np.ndarray, "n"]:
-        """Return the position index of each high code; it does not depend on the text."""
+        """Return the position of each high code; it does not depend on the text."""
         opening = len(self.opening)
         return self._high_positions(opening + self.num_high_codes)[opening:]
 
     def batch(self, examples: Sequence[tuple[Pieces, Codes, Codes]]) -> TokenBatch:
-        """Return sequences padded to `max_tokens`, whose only targets are the high codes.
+        """Return sequences padded to `max_tokens`, with the high codes as targets.
 
         Args:
             examples: (pieces, low codes, high codes) of each sequence; at least one.
@@ -191,7 +189,7 @@ class SuperResolutionTemplate:
             CogViewError: as `build` does.
         """
         sequences = [self.build(*example) for example in examples]
-        batch = side_by_side(sequences, self.vocabulary, self.max_tokens)
+        batch = pad_sequences(sequences, self.vocabulary, self.max_tokens)
         is_high = np.cumsum(batch.tokens == self.vocabulary.separator("ROI2"), axis=1) > 0
         return dataclasses.replace(
             batch, text_mask=np.zeros_like(batch.text_mask), image_mask=batch.image_mask & is_high
@@ -199,13 +197,13 @@ class SuperResolutionTemplate:
 
     @property
     def _high(self) -> TextToImageTemplate:
-        """The grid and vocabulary of the high codes, which checks them."""
+        """Template that validates the high codes."""
         rows, columns = self.high_grid
         return dataclasses.replace(self.low, grid_rows=rows, grid_columns=columns)
 
     @property
     def opening(self) -> Int64[np.ndarray, "t"]:
-        """The separators between the low codes and the high ones, from [ROI2] on: a base has not learnt them."""
+        """Separators between low and high codes, from [ROI2] on; new to a text-to-image model."""
         size = "BASE" if self.released else size_token(*self.high_grid)
         names = ("ROI2", "POS0", size, "BOI2") if self.released else ("ROI2", size, "BOI2")
         return np.array([self.vocabulary.separator(name) for name in names], dtype=np.int64)

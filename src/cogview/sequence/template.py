@@ -1,4 +1,4 @@
-"""Sequence templates: the order in which pieces, codes and separators stand, and where each is positioned.
+"""Sequence templates: order and positions of pieces, codes and separators.
 
 Letters of the shapes: b batch, t tokens, n pieces of one text, k codes of one picture, r s rows and columns.
 """
@@ -17,14 +17,14 @@ from cogview.errors import CogViewError, UsageError
 from cogview.sequence.vocabulary import Vocabulary, size_token
 
 Pieces = Sequence[int] | npt.NDArray[np.integer]
-"""Text pieces, numbered from 0 as the text tokenizer numbers them."""
+"""Text pieces, numbered by the text tokenizer."""
 
 Codes = npt.NDArray[np.integer]
 """Image codes of one picture, [r s] or flattened row by row."""
 
 
 class TokenKind(IntEnum):
-    """What a token stands for."""
+    """Kind of a token."""
 
     SEPARATOR = 0
     TEXT = 1
@@ -33,13 +33,13 @@ class TokenKind(IntEnum):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenSequence:
-    """One sequence of tokens as the transformer reads it.
+    """Tokens of one sequence.
 
     Args:
         tokens: ids of the vocabulary.
         positions: index of each token's position embedding.
         kind: `TokenKind` of each token.
-        num_clipped_pieces: pieces that were left out because the text was too long.
+        num_clipped_pieces: pieces cut off because the text was too long.
     """
 
     tokens: Int64[np.ndarray, "t"]
@@ -50,16 +50,16 @@ class TokenSequence:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenBatch:
-    """Sequences side by side, padded at the end, with what the transformer has to predict.
+    """Padded sequences with their targets.
 
     Args:
-        tokens: ids of the vocabulary, [PAD] where a sequence has ended.
+        tokens: ids, [PAD] at the end.
         positions: index of each token's position embedding, 0 for padding.
-        targets: the token that follows each token, [PAD] where none does.
-        text_mask: which targets are text: the pieces and the separator that ends them.
-        image_mask: which targets are image codes. The other separators follow from the template, so neither
-            mask holds them and nothing is learnt from them.
-        num_clipped: texts of the batch that were too long and lost their end.
+        targets: next token of each, [PAD] where there is none.
+        text_mask: targets that are text: the pieces and the separator that ends them.
+        image_mask: targets that are image codes. Other separators follow from the template, so they are in neither mask
+            and are not learnt.
+        num_clipped: texts that were cut.
     """
 
     tokens: Int64[np.ndarray, "b t"]
@@ -72,71 +72,71 @@ class TokenBatch:
 
 @runtime_checkable
 class SequenceTemplate(Protocol):
-    """What the training of a transformer has to know of an order of tokens; each task of the paper has one."""
+    """What training needs to know about a token order; each task of the paper has one."""
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Return the ids of codes, pieces and separators."""
+        """Ids of codes, pieces and separators."""
         ...
 
     @property
     def max_tokens(self) -> int:
-        """Return the width of a batch: the tokens of the longest sequence."""
+        """Tokens of the longest sequence: the width of a batch."""
         ...
 
     @property
     def num_positions(self) -> int:
-        """Return how many position embeddings the transformer needs."""
+        """Position embeddings that the transformer needs."""
         ...
 
     @property
     def max_text_targets(self) -> int:
-        """Return how many targets of a sequence can be text; 0 if none is learnt."""
+        """Text targets of the longest sequence; 0 if texts are not learnt."""
         ...
 
 
 @runtime_checkable
 class PairTemplate(SequenceTemplate, Protocol):
-    """A template of sequences that a text and a picture's codes make, in whichever order."""
+    """Template for a text and a picture's codes, in either order."""
 
     @property
     def grid_rows(self) -> int:
-        """Return the rows of codes."""
+        """Rows of codes."""
         ...
 
     @property
     def grid_columns(self) -> int:
-        """Return the columns of codes."""
+        """Columns of codes."""
         ...
 
     @property
     def num_codes_per_image(self) -> int:
-        """Return the codes of one picture."""
+        """Codes of one picture."""
         ...
 
     @property
     def max_text_pieces(self) -> int:
-        """Return how many pieces of a text there is room for."""
+        """Pieces of the longest text."""
         ...
 
     def batch(self, pairs: Sequence[tuple[Pieces, Codes]]) -> TokenBatch:
-        """Return the sequences of (pieces, codes), padded to `max_tokens`, with their targets."""
+        """Return sequences of (pieces, codes), padded to `max_tokens`, with their targets."""
         ...
 
 
-def side_by_side(sequences: Sequence[TokenSequence], vocabulary: Vocabulary, max_tokens: int) -> TokenBatch:
-    """Return sequences padded to one width, with the token after each as its target.
+def pad_sequences(sequences: Sequence[TokenSequence], vocabulary: Vocabulary, max_tokens: int) -> TokenBatch:
+    """Pad sequences to one width, with each token's successor as its target.
 
-    Targets are what `TokenBatch` says: all codes, and the pieces with the separator that ends them, which follow
-    [ROI1]. A template of which less is to be learnt clears the masks.
+    Targets are all codes, and the pieces with the separator that ends them, after [ROI1]; see `TokenBatch`. A template
+    with fewer targets clears the masks.
 
     Args:
         sequences: at least one, none longer than `max_tokens`.
         vocabulary: of their tokens.
-        max_tokens: the width.
+        max_tokens: width.
     """
     padding, text_start = vocabulary.separator("PAD"), vocabulary.separator("ROI1")
-    # One column more than a sequence has: what follows the last token is a target too.
+    # One more column: the successor of the last token is a target too.
     tokens = np.full((len(sequences), max_tokens + 1), padding, dtype=np.int64)
     positions = np.zeros((len(sequences), max_tokens), dtype=np.int64)
     text_mask = np.zeros((len(sequences), max_tokens), dtype=np.bool_)
@@ -162,14 +162,14 @@ class TextToImageTemplate:
     """`[ROI1] text [SIZE] [BOI1] codes [EOI1]`: the sequence of pretraining and of text-to-image generation.
 
     Differs from the paper: with `image_positions="fixed"` the size token's position is always
-    `1 + max_text_pieces`, so that a code of the grid has the same position whatever the text's length, and a
-    small model need not learn to subtract that length. "after_text" is the paper's.
+    `1 + max_text_pieces`, so that a code's position does not depend on the text's length. A small model need not
+    learn to subtract that. "after_text" is the paper's.
 
     Args:
-        vocabulary: the ids of codes, pieces and separators.
+        vocabulary: ids of codes, pieces and separators.
         grid_rows: rows of codes.
         grid_columns: columns of codes.
-        max_text_pieces: longer texts lose their end; the paper's 1,088 tokens leave 60 beside 32x32 codes.
+        max_text_pieces: maximum; longer texts are cut. The paper's 1,088 tokens leave 60 beside 32x32 codes.
         image_positions: where the positions of the picture start.
 
     Raises:
@@ -187,11 +187,9 @@ class TextToImageTemplate:
     def __post_init__(self) -> None:
         for name in ("grid_rows", "grid_columns", "max_text_pieces"):
             if getattr(self, name) < 1:
-                raise UsageError(f"A sequence of {name}={getattr(self, name)} is impossible: give 1 or more.")
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.image_positions not in ("after_text", "fixed"):
-            raise UsageError(
-                f"There are no image_positions {self.image_positions!r}: give after_text or fixed."
-            )
+            raise UsageError(f"image_positions must be after_text or fixed, got {self.image_positions!r}.")
 
     @property
     def num_codes_per_image(self) -> int:
@@ -200,12 +198,12 @@ class TextToImageTemplate:
 
     @property
     def max_prefix_tokens(self) -> int:
-        """Tokens before the codes, `[ROI1] text [SIZE] [BOI1]`, of a text as long as can be."""
+        """Tokens before the codes, `[ROI1] text [SIZE] [BOI1]`, with the longest text."""
         return 3 + self.max_text_pieces
 
     @property
     def max_tokens(self) -> int:
-        """Tokens of a sequence whose text is as long as can be: the width of a batch."""
+        """Tokens of a sequence with the longest text: the width of a batch."""
         return self.max_prefix_tokens + self.num_codes_per_image + 1
 
     @property
@@ -219,17 +217,17 @@ class TextToImageTemplate:
         return self.max_text_pieces + 1
 
     def clip(self, pieces: Pieces) -> Int64[np.ndarray, "n"]:
-        """Return the pieces that there is room for: all, or the first `max_text_pieces`."""
+        """Return the first `max_text_pieces` pieces."""
         return np.asarray(pieces[: self.max_text_pieces], dtype=np.int64)
 
     def prefix(self, pieces: Pieces) -> TokenSequence:
-        """Return what comes before the codes, `[ROI1] text [SIZE] [BOI1]`: all that generation starts from.
+        """Return the tokens before the codes, `[ROI1] text [SIZE] [BOI1]`.
 
         Args:
-            pieces: the text, numbered as the text tokenizer does; clipped if too long.
+            pieces: of the text; clipped if too long.
 
         Raises:
-            CogViewError: a piece that the vocabulary does not have.
+            CogViewError: a piece is not in the vocabulary.
         """
         text = self.clip(pieces)
         _check_range(text, self.vocabulary.num_text_pieces, "text piece")
@@ -251,14 +249,14 @@ class TextToImageTemplate:
         )
 
     def build(self, pieces: Pieces, codes: Codes) -> TokenSequence:
-        """Return the whole sequence of a text and its picture.
+        """Return the sequence of a text and its picture.
 
         Args:
-            pieces: the text, numbered as the text tokenizer does; clipped if too long.
+            pieces: of the text; clipped if too long.
             codes: the picture, [r s] or flat.
 
         Raises:
-            CogViewError: another number of codes than the grid has, or ids that the vocabulary does not have.
+            CogViewError: another number of codes than the grid has, or ids outside the vocabulary.
         """
         prefix = self.prefix(pieces)
         picture = self.checked_codes(codes)
@@ -275,7 +273,7 @@ class TextToImageTemplate:
         )
 
     def code_positions(self, num_pieces: int) -> Int64[np.ndarray, "k"]:
-        """Return the position index of each code after a text.
+        """Return the position of each code after a text.
 
         Args:
             num_pieces: pieces of the text before clipping.
@@ -294,14 +292,14 @@ class TextToImageTemplate:
             CogViewError: as `build` does.
         """
         sequences = [self.build(pieces, codes) for pieces, codes in pairs]
-        return side_by_side(sequences, self.vocabulary, self.max_tokens)
+        return pad_sequences(sequences, self.vocabulary, self.max_tokens)
 
     @cached_property
     def _counting(self) -> Int64[np.ndarray, "t"]:
         return np.arange(self.max_tokens, dtype=np.int64)
 
     def _positions(self, num_pieces: int, num_tokens: int) -> Int64[np.ndarray, "t"]:
-        """Return the positions of the first `num_tokens` tokens of a sequence whose text has `num_pieces`."""
+        """Return the positions of the first `num_tokens` tokens, after a text of `num_pieces`."""
         if self.image_positions == "after_text":
             return self._counting[:num_tokens].copy()
         num_before_size = 1 + num_pieces
@@ -311,7 +309,7 @@ class TextToImageTemplate:
         return positions
 
     def checked_codes(self, codes: Codes) -> Int64[np.ndarray, "k"]:
-        """Return the codes row by row after checking that they fit the grid and the vocabulary."""
+        """Return codes row by row, checked against grid and vocabulary."""
         if codes.shape not in ((self.grid_rows, self.grid_columns), (self.num_codes_per_image,)):
             raise CogViewError(
                 f"The picture has codes of shape {list(codes.shape)}, but the sequence is for "
@@ -323,7 +321,7 @@ class TextToImageTemplate:
 
 
 def _check_range(ids: Int64[np.ndarray, "n"], limit: int, noun: str) -> None:
-    """Refuse ids outside 0..limit-1, which a tokenizer of another vocabulary would give."""
+    """Refuse ids outside 0..limit-1, which come from another tokenizer."""
     if len(ids) and not 0 <= ids.min() <= ids.max() < limit:
         wrong = ids.min() if ids.min() < 0 else ids.max()
         raise CogViewError(

@@ -1,4 +1,4 @@
-"""The id of every token: image codes first, text pieces after them, separators last."""
+"""Token ids: image codes first, then text pieces, then separators."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ SEPARATORS: tuple[str, ...] = (
     *("TINY", "SMALL", "BASE", "BIG"),
     *(f"POS{number}" for number in range(9)),
 )
-"""The separators' names in the order of their ids, which is that of the released checkpoints."""
+"""Separators in the order of their ids in the released checkpoints."""
 
 SIZE_TOKENS: Mapping[str, int] = MappingProxyType({"TINY": 8, "SMALL": 16, "BASE": 32, "BIG": 64})
-"""The separators that announce how large the coming grid of codes is, with the side each stands for."""
+"""Separators that announce the size of a grid, with the side that each stands for."""
 
 _PADDING_MULTIPLE = 128
 
 
 def size_token(grid_rows: int, grid_columns: int) -> str:
-    """Return the name of the size token that announces a grid of codes.
+    """Return the name of the size token of a grid.
 
-    The four names stand for squares of 8, 16, 32 and 64 codes a side. A grid between two of them takes the
-    name of the smallest square that holds it, and one beyond 64 takes BIG.
+    The four names stand for squares of 8, 16, 32 and 64 codes a side. A grid between takes the smallest square that
+    holds it; one beyond 64 takes BIG.
 
     Args:
         grid_rows: rows of codes, at least 1.
@@ -40,14 +40,14 @@ def size_token(grid_rows: int, grid_columns: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """Ranges of token ids that image codes, text pieces and separators share one embedding by.
+    """Token ids of image codes, text pieces and separators, which share one embedding.
 
     Args:
         num_image_codes: entries of the image tokenizer's codebook; code `i` is token `i`.
         num_text_pieces: pieces of the text tokenizer; piece `i` is token `num_image_codes + i`.
 
     Raises:
-        UsageError: one of the numbers isn't positive.
+        UsageError: a number is not positive.
 
     Paper: section 2.2; the order of the separators is that of the released code.
     """
@@ -59,8 +59,7 @@ class Vocabulary:
         for name in ("num_image_codes", "num_text_pieces"):
             if getattr(self, name) < 1:
                 raise UsageError(
-                    f"A vocabulary of {name}={getattr(self, name)} is impossible: give 1 or more; "
-                    "both numbers are those of the trained tokenizers."
+                    f"{name} must be at least 1, got {getattr(self, name)}: give the size of the trained tokenizer."
                 )
 
     @property
@@ -95,5 +94,5 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """Rows of the embedding: the ids in use, padded to a multiple of 128 for the matrix kernels."""
+        """Rows of the embedding: ids in use, padded to a multiple of 128 for the matrix kernels."""
         return -(-self.num_tokens // _PADDING_MULTIPLE) * _PADDING_MULTIPLE

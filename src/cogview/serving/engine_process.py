@@ -16,15 +16,15 @@ from queue import Empty, SimpleQueue
 
 import cogview
 from cogview.errors import CogViewError, UsageError, printable
-from cogview.generation.known_things import KnownThings, things_known_in
-from cogview.generation.one_colour import is_one_coloured
+from cogview.generation.blank_pictures import is_blank
+from cogview.generation.job_scheduler import JobDone, JobFailed, JobScheduler, PictureJob
+from cogview.generation.job_scheduler import JobEvent as SchedulerEvent
+from cogview.generation.known_concepts import KnownConcepts, read_known_concepts
 from cogview.generation.options import PictureOptions
 from cogview.generation.picture_events import CodesDrawn, PictureDone
 from cogview.generation.picture_task import PictureTask
 from cogview.generation.pipeline import Pipeline
 from cogview.generation.previews import PreviewOptions
-from cogview.generation.studio import Order, OrderDone, OrderFailed, Studio
-from cogview.generation.studio import Told as StudioTold
 from cogview.models.config import find_model_folder
 from cogview.serving.messages import (
     Accepted,
@@ -75,15 +75,15 @@ class EngineProcess:
         self._options = options
         self._connection = connection
         self._sending = threading.Lock()
-        self._inbox: SimpleQueue[tuple[int, Order] | int] = SimpleQueue()
+        self._inbox: SimpleQueue[tuple[int, PictureJob] | int] = SimpleQueue()
         self._side_jobs = SideJobs[JobEvent]()
         self._engine = pipeline.model.drawing()[0].engine
         self._num_codes = 0
         self._seconds_per_code = 0.0
         self._ticked = time.monotonic()
-        self._studio: Studio | None = None
-        self._number_of: dict[Order, int] = {}
-        self._order_of: dict[int, Order] = {}
+        self._studio: JobScheduler | None = None
+        self._number_of: dict[PictureJob, int] = {}
+        self._order_of: dict[int, PictureJob] = {}
 
     def run(self) -> None:
         """Draw until the server goes away; `warm_up` comes first."""
@@ -141,7 +141,9 @@ class EngineProcess:
             upscalers=tuple(pipeline.upscaler_names),
             words=tuple(common),
             suggestions=suggestions(pipeline.model),
-            known=KnownThings() if parts.words is None else things_known_in(find_model_folder(options.model)),
+            known=KnownConcepts()
+            if parts.words is None
+            else read_known_concepts(find_model_folder(options.model)),
             num_parameters=parts.config.num_parameters,
             device=pipeline.device.type,
         )
@@ -171,23 +173,25 @@ class EngineProcess:
     def _failures_of(self, number: int) -> "_Failures":
         return _Failures(lambda event: self._tell(number, event))
 
-    def _order(self, command: Begin, job: DrawJob) -> tuple[Order, Accepted]:
+    def _order(self, command: Begin, job: DrawJob) -> tuple[PictureJob, Accepted]:
         """Return what draws a job, and what is told of it."""
         mask = job.mask.image() if isinstance(job.mask, Pixels) else job.mask
         image = None if job.image is None else job.image.image()
         options = PictureOptions(**job.options, image=image, mask=mask)
         model = self._pipeline.model
         task = PictureTask.of(model, options, len(job.seeds), job.keep, min(job.seeds))
-        (asked,) = task.asked([job.text], job.seeds)
-        num_pieces, most = len(asked.pieces[0]), task.max_text_pieces
+        (prompt,) = task.prompts([job.text], job.seeds)
+        num_pieces, most = len(prompt.pieces[0]), task.max_text_pieces
         accepted = Accepted(
-            text=asked.words[0],
+            text=prompt.drawn_texts[0],
             unknown_words=tuple(model.unknown_words([job.text], options.adapter)),
             is_cut=num_pieces > most,
             num_pieces=min(num_pieces, most),
             num_codes=task.num_codes(len(job.seeds)),
         )
-        return Order(task=task, asked=asked, client=command.client, is_previewed=job.is_previewed), accepted
+        return PictureJob(
+            task=task, prompt=prompt, client=command.client, is_previewed=job.is_previewed
+        ), accepted
 
     def _answered(self, job: CaptionJob | RankJob | UpscaleJob) -> JobEvent:
         """Carry out a job that is done at once."""
@@ -211,9 +215,9 @@ class EngineProcess:
     def _draw(self) -> None:
         """Run passes while there is something to draw."""
         max_batch = self._engine.max_batch
-        with Studio(
+        with JobScheduler(
             previews=PREVIEWS,
-            num_places=max_batch,
+            num_slots=max_batch,
             num_reserved=self._options.num_reserved,
             max_decoded=os.cpu_count() if self._pipeline.device.type == "cpu" else None,
             shows_rest=False,
@@ -235,7 +239,7 @@ class EngineProcess:
             lately = seconds / num_codes
             self._seconds_per_code += 0.05 * (lately - self._seconds_per_code)
 
-    def _read_inbox(self, studio: Studio) -> None:
+    def _read_inbox(self, studio: JobScheduler) -> None:
         """Take what came; wait for something if there is nothing to draw."""
         while True:
             try:
@@ -255,9 +259,9 @@ class EngineProcess:
             self._number_of[order], self._order_of[number] = number, order
             studio.add(order)
 
-    def _tell_of(self, order: Order, told: StudioTold) -> None:
+    def _tell_of(self, order: PictureJob, told: SchedulerEvent) -> None:
         """Tell the server what is told of an order."""
-        number, seeds = self._number_of[order], order.asked.seeds
+        number, seeds = self._number_of[order], order.prompt.seeds
         if isinstance(told, CodesDrawn):
             return
         if isinstance(told, PictureDone):
@@ -270,13 +274,13 @@ class EngineProcess:
                     pixels=Pixels.of(picture.image),
                     caption_loss=picture.caption_loss,
                     drawn_text=picture.drawn_text,
-                    is_plain=is_one_coloured(picture.image),
+                    is_plain=is_blank(picture.image),
                     num_passes=picture.num_passes,
                 ),
             )
-        elif isinstance(told, OrderDone | OrderFailed):
+        elif isinstance(told, JobDone | JobFailed):
             del self._number_of[order], self._order_of[number]
-            self._tell(number, Ended() if isinstance(told, OrderDone) else _failure(told.error))
+            self._tell(number, Ended() if isinstance(told, JobDone) else _failure(told.error))
         else:
             share = float((told.codes >= 0).double().mean())
             self._tell(

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from PIL import Image
 
 from cogview.generation.fair_queue import Client
-from cogview.generation.known_things import KnownThings
+from cogview.generation.known_concepts import KnownConcepts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,7 @@ class ModelFacts:
     num_parameters: int
     device: str
     suggestions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    known: KnownThings = field(default_factory=KnownThings)
+    known: KnownConcepts = field(default_factory=KnownConcepts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Literal, NamedTuple
 
-from cogview.generation.known_things import NUMBERS, SIZE_NAMES
+from cogview.generation.known_concepts import NUMBERS, SIZE_NAMES
 from cogview.generation.model import LoadedModel
 from cogview.world.caption_words import SIZE_WORDS
 from cogview.world.colours import COLOURS

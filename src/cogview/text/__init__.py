@@ -1,1 +1,1 @@
-"""Words to pieces and back."""
+"""Text tokenizer, known words and word replacing."""

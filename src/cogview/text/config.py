@@ -1,4 +1,4 @@
-"""What a text tokenizer is trained to be."""
+"""Config of text tokenizers."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,24 +6,24 @@ from typing import Literal
 from cogview.errors import UsageError
 
 NUM_RESERVED_PIECES = 257
-"""Pieces that every trained model has: one for each of the 256 bytes, and the one for the unknown."""
+"""Pieces of every trained model: 256 bytes, and the unknown piece."""
 
 TextCase = Literal["as_written", "usual"]
-"""How a model reads capitals: as they are, or, where a word is not known so, in its usual spelling."""
+"""How a model reads capitals: as written, or, for words not known so, in their usual spelling."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextTokenizerConfig:
-    """How a SentencePiece model is trained.
+    """Training settings of a SentencePiece model.
 
     Args:
-        num_pieces: pieces at most, the 256 bytes among them; a small corpus gives fewer.
-        character_coverage: share of the corpus's characters that get a piece of their own, 0.98 to 1; the rest are
-            spelt in bytes.
-        max_piece_characters: no piece is longer.
+        num_pieces: maximum, including the 256 bytes; a small corpus gives fewer.
+        character_coverage: share of the corpus's characters with a piece of their own, 0.98 to 1; the rest are spelt in
+            bytes.
+        max_piece_characters: maximum length of a piece.
 
     Raises:
-        UsageError: a number out of its range.
+        UsageError: a number is out of range.
     """
 
     num_pieces: int = 8000
@@ -37,8 +37,6 @@ class TextTokenizerConfig:
                 f"{NUM_RESERVED_PIECES} pieces; give more."
             )
         if not 0.98 <= self.character_coverage <= 1.0:
-            raise UsageError(f"character_coverage={self.character_coverage} is out of range: give 0.98 to 1.")
+            raise UsageError(f"character_coverage must be 0.98 to 1, got {self.character_coverage}.")
         if self.max_piece_characters < 1:
-            raise UsageError(
-                f"max_piece_characters={self.max_piece_characters} is impossible: give 1 or more."
-            )
+            raise UsageError(f"max_piece_characters must be at least 1, got {self.max_piece_characters}.")

@@ -1,8 +1,8 @@
-"""The words that a model has learnt from: which words of a text it has never seen, and how it reads capitals.
+"""Known words: which words a model has learnt from, and in which spelling.
 
-A word is a run of letters and digits. Where a script writes no spaces, as Chinese does, it is a piece of the text
-tokenizer, and a symbol such as an emoji is one by itself. Words are compared as Unicode's NFKC has them, so that
-full-width letters are letters.
+A word is a run of letters and digits. In scripts without spaces, such as Chinese, it is a piece of the text tokenizer,
+and a symbol such as an emoji is a word by itself. Words are compared after NFKC, so that full-width letters are
+letters.
 """
 
 import json
@@ -35,7 +35,7 @@ _Kind = Literal["spaced", "unspaced", "mark", "between"]
 
 @lru_cache(maxsize=1 << 14)
 def _kind(char: str) -> _Kind:
-    """Return what a character is a part of."""
+    """Return the kind of word that a character belongs to."""
     category = unicodedata.category(char)
     if category[0] == "M":
         return "mark"
@@ -49,7 +49,7 @@ def _kind(char: str) -> _Kind:
 
 
 def _runs(text: str) -> list[tuple[_Kind, str]]:
-    """Return a text cut where the kind of its characters changes; a mark belongs to what is before it."""
+    """Split a text where the kind of its characters changes; a mark belongs to the character before it."""
     kinds: list[_Kind] = []
     for char in text:
         kind = _kind(char)
@@ -63,28 +63,28 @@ def _runs(text: str) -> list[tuple[_Kind, str]]:
 
 
 def _surfaces(pieces: Iterable[str]) -> list[str]:
-    """Return what pieces stand for in a text; characters that are spelt in bytes are put together, each by itself."""
-    found: list[str] = []
+    """Return the text of pieces; characters spelt in bytes are joined, one string for each."""
+    surfaces: list[str] = []
     spelt = bytearray()
     for piece in [*pieces, ""]:
         if match := _BYTE_PIECE.fullmatch(piece):
             spelt.append(int(match[1], 16))
             continue
-        found += spelt.decode(errors="replace")
+        surfaces += spelt.decode(errors="replace")
         spelt.clear()
-        found.append(piece.replace("▁", " "))
-    return found
+        surfaces.append(piece.replace("▁", " "))
+    return surfaces
 
 
 def word_runs(text: str, tokenizer: TextTokenizer) -> list[list[str]]:
-    """Return the words of a text, those together between which there is nothing.
+    """Return the words of a text; adjacent words without a gap are in one list.
 
     Args:
-        text: any.
-        tokenizer: cuts what is written without spaces.
+        text: any text.
+        tokenizer: splits scripts without spaces.
     """
     runs = _runs(text)
-    found = [[unicodedata.normalize("NFKC", run)] for kind, run in runs if kind == "spaced"]
+    words = [[unicodedata.normalize("NFKC", run)] for kind, run in runs if kind == "spaced"]
     if any(kind == "unspaced" for kind, _ in runs):
         together: list[str] = []
         for surface in _surfaces(tokenizer.words(text)):
@@ -92,68 +92,68 @@ def word_runs(text: str, tokenizer: TextTokenizer) -> list[list[str]]:
                 if kind == "unspaced":
                     together.append(unicodedata.normalize("NFKC", run))
                 else:
-                    found, together = [*found, together], []
-        found.append(together)
-    return [run for run in found if run]
+                    words, together = [*words, together], []
+        words.append(together)
+    return [run for run in words if run]
 
 
 def count_words(texts: Iterable[str], tokenizer: TextTokenizer) -> Counter[str]:
-    """Return how often each word occurs in some texts."""
+    """Count the words of some texts."""
     return Counter(word for text in texts for run in word_runs(text, tokenizer) for word in run)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class KnownWords:
-    """The words of the captions that a model has learnt.
+    """Words of the captions that a model has learnt.
 
     Args:
-        counts: how often each was met, in each spelling.
-        num_left_out: rarer words that were met too, but are not kept.
+        counts: occurrences of each spelling.
+        num_left_out: rarer words, without counts.
     """
 
     counts: Mapping[str, int]
     num_left_out: int = 0
 
     @classmethod
-    def of_counts(cls, counts: Mapping[str, int], most: int = MAX_WORDS) -> "KnownWords":
-        """Keep the commonest of some words."""
-        kept = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
-        return cls(counts=dict(kept), num_left_out=len(counts) - len(kept))
+    def of_counts(cls, counts: Mapping[str, int], max_words: int = MAX_WORDS) -> "KnownWords":
+        """Keep the most frequent of some words."""
+        common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:max_words]
+        return cls(counts=dict(common), num_left_out=len(counts) - len(common))
 
     @cached_property
     def _usual(self) -> dict[str, str]:
-        """The usual spelling of each word, by the word without its capitals."""
+        """Usual spelling of each word, by the case-folded word."""
         usual: dict[str, str] = {}
         for word, count in self.counts.items():
             other = usual.get(word.casefold())
-            # Of two that are as common the later one in the order of code points, in which capitals are first.
+            # Ties go to the later in code points, where capitals come first.
             if other is None or (count, word) > (self.counts[other], other):
                 usual[word.casefold()] = word
         return usual
 
     def unknown(self, text: str, tokenizer: TextTokenizer, case: TextCase) -> list[str]:
-        """Return the words of a text that are none of these, each once.
+        """Return the words of a text that are not known, each once.
 
         Args:
-            text: as a user writes it.
-            tokenizer: the model's.
-            case: how the model reads it: with "usual", another spelling is no other word.
+            text: as the user wrote it.
+            tokenizer: of the model.
+            case: how the model reads capitals; with "usual", other spellings count as known.
         """
-        found: dict[str, None] = {}
+        unknown: dict[str, None] = {}
         for run in word_runs(text, tokenizer):
             for is_known, words in groupby(run, key=lambda word: self._knows(word, case)):
                 if not is_known:
-                    found["".join(words)] = None
-        return list(found)
+                    unknown["".join(words)] = None
+        return list(unknown)
 
     def _knows(self, word: str, case: TextCase) -> bool:
         return word in self.counts or (case == "usual" and word.casefold() in self._usual)
 
     def in_usual_case(self, text: str) -> str:
-        """Return a text in which all words are spelt as the model knows them.
+        """Return a text with all words spelt as the model knows them.
 
-        A text of which no word is known in other spellings only is returned as it is: "A cat" stays so if captions
-        begin in that way, and "A Red CAT" becomes "a red cat".
+        Unchanged unless a word is known in other spellings only: "A cat" stays if captions begin so, and "A Red CAT"
+        becomes "a red cat".
         """
         runs = _runs(text)
         words = [(unicodedata.normalize("NFKC", run) if kind == "spaced" else "") for kind, run in runs]
@@ -165,7 +165,7 @@ class KnownWords:
         )
 
     def __or__(self, other: "KnownWords | None") -> "KnownWords":
-        """Return the words of both."""
+        """Return the union of both."""
         if other is None:
             return self
         counts = Counter(self.counts)
@@ -173,14 +173,14 @@ class KnownWords:
         return KnownWords(counts=counts, num_left_out=self.num_left_out + other.num_left_out)
 
     def save(self, folder: Path) -> None:
-        """Write them into a folder, whole or not at all."""
+        """Write the words into a folder, whole or not at all."""
         content = {"format": FORMAT, "version": VERSION, "num_left_out": self.num_left_out}
         lines = json.dumps(content | {"words": dict(self.counts)}, ensure_ascii=False, separators=(",", ":"))
         atomic_write_text(folder / WORDS_FILE, lines + "\n")
 
     @classmethod
     def in_folder(cls, folder: Path) -> "KnownWords | None":
-        """Return the words that lie in the folder of a model, an adapter or tokens; None if there are none.
+        """Read the words of a folder of a model, an adapter or tokens; None if it has none.
 
         Raises:
             CogViewError: the file is damaged, of another kind or version, or far too large.
@@ -198,12 +198,12 @@ class KnownWords:
             if not (
                 isinstance(counts, dict) and all(type(each) is int for each in [*counts.values(), left_out])
             ):
-                raise ValueError("a count is no whole number")
+                raise ValueError("a count is not an integer")
             if min(counts.values(), default=1) < 1 or left_out < 0:
                 raise ValueError("a count is not positive")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CogViewError(
-                f"{path} holds no words that this cogview reads ({error}): copy or export the folder again, or delete "
-                "the file, and unknown words are not told any more."
+                f"{path} is not a valid list of words ({error}): copy or export the folder again, or delete the file; "
+                "then there are no warnings of unknown words."
             ) from error
         return cls(counts=counts, num_left_out=left_out)

@@ -1,6 +1,6 @@
-"""The authors' 50,000-piece model, taken out of a wheel that the user downloaded.
+"""Extraction of the authors' 50,000-piece model from a downloaded wheel.
 
-The model is Apache-2.0 and lies inside the wheel of another project, whose code is not needed:
+The model is Apache-2.0, in the wheel of another project, whose code is not needed:
 
     pip download --no-deps swissarmytransformer==0.1.10
     python -m cogview.text.released SwissArmyTransformer-0.1.10-py3-none-any.whl cog-pretrain.model
@@ -26,25 +26,25 @@ def extract_released_model(wheel: Path, path: Path) -> None:
         path: the model file to write.
 
     Raises:
-        CogViewError: the wheel cannot be read, or holds no model or another one.
+        CogViewError: the wheel cannot be read, or has no such model.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
             model = archive.read(MEMBER)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise CogViewError(
-            f"{wheel} holds no released text tokenizer: give the file that "
+            f"{wheel} has no released text tokenizer: give the file that "
             "`pip download --no-deps swissarmytransformer==0.1.10` fetches."
         ) from error
-    if (found := hashlib.sha256(model).hexdigest()) != SHA256:
+    if (digest := hashlib.sha256(model).hexdigest()) != SHA256:
         raise CogViewError(
-            f"The text tokenizer in {wheel} has SHA-256 {found[:16]}, not {SHA256[:16]}: download the wheel again."
+            f"The text tokenizer in {wheel} has SHA-256 {digest[:16]}, not {SHA256[:16]}: download the wheel again."
         )
     atomic_write_bytes(path, model)
 
 
 def main(arguments: list[str]) -> None:
-    """Extract from the wheel named first to the file named second."""
+    """Extract from the first path to the second."""
     if len(arguments) != 2:
         raise UsageError("Give the wheel and the file to write: python -m cogview.text.released WHEEL MODEL")
     extract_released_model(Path(arguments[0]), Path(arguments[1]))

@@ -1,4 +1,4 @@
-"""Words to pieces and back, by a SentencePiece model."""
+"""Text tokenizer: text to pieces and back, by a SentencePiece model."""
 
 import hashlib
 import unicodedata
@@ -15,19 +15,19 @@ from cogview.files import atomic_write_bytes, read_bounded
 from cogview.text.word_replacing import Language
 
 NORMALIZATION = "nmt_nfkc"
-"""SentencePiece's name for how our text tokenizers normalise: Unicode's NFKC, with whitespace drawn together."""
+"""SentencePiece's name for Unicode's NFKC with whitespace collapsed."""
 
 
 def valid_text(text: str) -> str:
-    """Return a text with question marks for what is not valid Unicode: halves of surrogate pairs.
+    """Replace invalid Unicode (lone surrogates) by question marks.
 
-    JSON that was cut in the middle of an emoji holds them.
+    JSON cut in the middle of an emoji has such halves.
     """
     return text.encode("utf-8", errors="replace").decode()
 
 
 def is_blank(text: str) -> bool:
-    """Return whether nothing is left of a text once it is normalised: spaces, and characters that nobody sees."""
+    """Return whether a text is empty after normalisation: spaces and invisible characters."""
     normalized: str = _normalizer().normalize(valid_text(text))
     return not normalized.strip()
 
@@ -40,20 +40,20 @@ def _normalizer() -> SentencePieceNormalizer:
 
 
 class TextTokenizer:
-    """A SentencePiece model: ours, the authors' or any other.
+    """SentencePiece model: ours, the authors' or any other.
 
     Args:
-        model: the model file's bytes.
-        name: what messages call the file.
+        model: bytes of the model file.
+        name: of the file, for messages.
 
     Attributes:
         num_pieces: size of the vocabulary; pieces are numbered from 0.
-        unknown_piece: stands for characters that no other piece holds; ours spell these as bytes instead.
-        fingerprint: first 16 hexadecimal digits of the SHA-256 of the model file. Token shards and models carry it,
-            so that they are never used with another vocabulary.
+        unknown_piece: for characters that no other piece has; our models spell these as bytes instead.
+        fingerprint: first 16 hexadecimal digits of the SHA-256 of the model file, stored in token shards and models so
+            that they are never used with another vocabulary.
 
     Raises:
-        CogViewError: the bytes are no SentencePiece model.
+        CogViewError: the bytes are not a SentencePiece model.
 
     Paper: section 2.2.
     """
@@ -73,7 +73,7 @@ class TextTokenizer:
         """Read a model file.
 
         Raises:
-            CogViewError: the file cannot be read or is no SentencePiece model.
+            CogViewError: the file cannot be read or is not a SentencePiece model.
         """
         try:
             model = read_bounded(Path(path))
@@ -87,30 +87,30 @@ class TextTokenizer:
     def encode(self, text: str) -> list[int]:
         """Return the pieces of a text.
 
-        Texts are normalised as the model says, ours by Unicode's NFKC with whitespace drawn together.
+        The model's own normalisation applies; ours is NFKC with whitespace collapsed.
 
         Args:
-            text: any text; what is not valid Unicode (half a surrogate pair) is read as a question mark.
+            text: any text; invalid Unicode is read as question marks.
         """
         pieces: list[int] = self._processor.encode(valid_text(text))
         return pieces
 
     def decode(self, pieces: Iterable[int]) -> str:
-        """Return the text of pieces; bytes that make no character become U+FFFD."""
+        """Return the text of pieces; invalid bytes become U+FFFD."""
         text: str = self._processor.decode([int(piece) for piece in pieces])
         return text
 
     def words(self, text: str) -> list[str]:
-        """Return the pieces of a text as strings, to look at; a space is shown as "▁"."""
+        """Return the pieces of a text as strings, with "▁" for a space."""
         words: list[str] = self._processor.encode(valid_text(text), out_type=str)
         return words
 
     def writes(self, language: Language) -> Bool[np.ndarray, "n"]:
-        """Return which pieces a text in a language may have: all whose letters are of its script, and those without.
+        """Return a mask of the pieces that a text in a language may have: those without letters of other scripts.
 
         Args:
-            language: "en" for Latin letters alone; "zh" for Chinese characters, with letters only beside one in the
-                same piece.
+            language: "en" for Latin letters alone; "zh" for Chinese characters, and letters only beside one in the same
+                piece.
         """
         return np.array([self._is_of(language, piece) for piece in range(self.num_pieces)])
 
@@ -132,9 +132,9 @@ class TextTokenizer:
 
 
 def _load(model: bytes, name: str) -> SentencePieceProcessor:
-    """Load a model, or say in one line that it is none.
+    """Load a model; raise a one-line error if it is none.
 
-    SentencePiece itself accepts an empty file and then fails at the first use.
+    SentencePiece itself accepts an empty file and fails at the first use.
     """
     try:
         if not model:
@@ -142,6 +142,6 @@ def _load(model: bytes, name: str) -> SentencePieceProcessor:
         processor = SentencePieceProcessor(model_proto=model)
     except (RuntimeError, ValueError) as error:
         raise CogViewError(
-            f"{name} is no SentencePiece model: give a .model file that was trained by SentencePiece or by us."
+            f"{name} is not a SentencePiece model: give a .model file trained by SentencePiece or by this project."
         ) from error
     return processor

@@ -1,4 +1,4 @@
-"""Training of a SentencePiece model in which nothing is unknown."""
+"""Training of a SentencePiece model with byte fallback."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from cogview.files import atomic_write_bytes
 from cogview.text.config import TextTokenizerConfig
 from cogview.text.tokenizer import NORMALIZATION, valid_text
 
-_BOUNDARY = "‖"  # no piece crosses it; it is taken out of the texts before they are learnt from
+_BOUNDARY = "‖"  # no piece crosses it; removed from the texts first
 _HAN = re.compile("[㐀-鿿豈-﫿]+")
 _SPACED_WORD = re.compile(r"[^\W\d_㐀-鿿豈-﫿]+")
 
@@ -32,29 +32,28 @@ def train_text_tokenizer(
         texts: training texts; empty ones are skipped, and what is not valid Unicode is read as a question mark.
         path: the model file to write.
         config: size and coverage.
-        words: Chinese words that shall become pieces, as far as the texts have them, and whose borders no piece
-            crosses. Captions made from templates repeat whole phrases, and Chinese has no spaces that would keep a
-            phrase from becoming one piece; a model would then know "blue ground with" as one thing and learn each
-            ground anew.
+        words: Chinese words to become pieces, if the texts have them; no piece crosses their borders. Captions from
+            templates repeat whole phrases, and Chinese has no spaces that would keep a phrase from becoming one piece.
+            A model would then know "blue ground with" as one thing, and learn each ground anew.
 
     Raises:
         CogViewError: there is no text to train on.
-        UsageError: the pieces are fewer than the texts' characters.
+        UsageError: there are fewer pieces than characters in the texts.
 
     Paper: section 2.2.
     """
-    known = {valid_text(word) for word in words if word}
+    chinese_words = {valid_text(word) for word in words if word}
     lines = [
-        _mark_words(line, known)
+        _mark_words(line, chinese_words)
         for text in texts
         if (line := " ".join(valid_text(text).replace("\0", "").split()))
     ]
     if not lines:
         raise CogViewError(
-            "There are no texts to train a text tokenizer on: give captions that aren't empty."
+            "There are no texts to train a text tokenizer on: give captions that are not empty."
         )
     counts = Counter(word for line in lines for word in _SPACED_WORD.findall(line))
-    seen = known.intersection(part for line in lines for part in line.split(_BOUNDARY))
+    seen = chinese_words.intersection(part for line in lines for part in line.split(_BOUNDARY))
     candidates = seen.union(word for word, count in counts.items() if count > 1)
     model = io.BytesIO()
     try:
@@ -76,7 +75,7 @@ def train_text_tokenizer(
             eos_id=-1,
             pad_id=-1,
             shuffle_input_sentence=False,
-            num_threads=1,  # sums of floats depend on how the work is shared
+            num_threads=1,  # sums of floats depend on the split
             minloglevel=2,
         )
     except RuntimeError as error:
@@ -92,19 +91,18 @@ def train_text_tokenizer(
 def _presentation(word: str) -> str:
     """Return a training line that makes SentencePiece consider a word, and each of its characters.
 
-    Its candidates are the strings that are seen before different characters, and the end of a word that is always
-    marked counts as none. A digit is always a piece by itself, so the word is shown before two of them. And it
-    drops a word as superfluous whose characters it has not kept, as happens to those that no other word has; so
-    they are shown alone.
+    Its candidates are strings seen before different characters; the end of a word that is always marked does not count.
+    A digit is always a piece by itself, so the word is shown before two of them. SentencePiece also drops a word if it
+    has not kept its characters, so these are shown alone.
     """
     space = "" if _HAN.match(word) else " "
     return "".join(f"1{space}{part}" for part in (*word, word, word)) + "2"
 
 
 def _mark_words(text: str, words: Collection[str]) -> str:
-    """Put a boundary around the known words among a text's Chinese characters.
+    """Put boundaries around the known words among a text's Chinese characters.
 
-    At each place the longest known word is taken; what is between known words stays together.
+    The longest known word is taken at each place; the rest stays together.
     """
     longest = max(map(len, words), default=0)
 

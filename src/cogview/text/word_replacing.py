@@ -1,11 +1,11 @@
-"""Word replacing: words for people get a gender and a skin tone from a balanced draw, before pictures are drawn.
+"""Word replacing: give words for people a balanced gender and skin tone before drawing.
 
-Asked for a doctor, a model draws whom its training data shows most. Asked for "a woman doctor: dark skin tone" it draws
-her; so those who want all of them alike ask for each of them equally often. The wording is that of emojibase's labels
-(女消防员: 中等肤色), which are the captions of this project's single icons.
+For "a doctor" a model draws whom its training data shows most. For "a woman doctor: dark skin tone" it draws her, so
+this asks for all combinations equally often. The wording is that of emojibase's labels (女消防员: 中等肤色), which are
+the captions of this project's single icons.
 
-What is drawn is a function of the text, of the number of the word in it and of the seed: two consecutive seeds have
-both genders, five have all skin tones, ten have each pair of both exactly once, wherever they start.
+The choice is a function of the text, the word's number in it and the seed: two consecutive seeds have both genders,
+five all skin tones, ten each pair exactly once, wherever they start.
 
 Words and their forms are in `people/`: `english.tsv`, `chinese.tsv`, and `named.tsv` for what leaves a word alone.
 
@@ -38,25 +38,25 @@ SKIN_TONES: Mapping[Language, tuple[str, ...]] = {
     "zh": ("较浅肤色", "中等-浅肤色", "中等肤色", "中等-深肤色", "较深肤色"),
 }
 NUM_COMBINATIONS = len(get_args(Gender)) * len(SKIN_TONES["en"])
-"""So many consecutive seeds have each gender with each skin tone once."""
+"""Consecutive seeds that have each gender with each skin tone once."""
 
 _LANGUAGES: tuple[Language, ...] = get_args(Language)
 _BEFORE: frozenset[Where] = frozenset({"before"})
 _ELSEWHERE: frozenset[Where] = frozenset({"clause", "text", "never"})
 _LETTER = "[A-Za-z0-9_À-ɏ]"
-# A word ends where no letter follows, be it after a hyphen or an apostrophe: a doctor's hat is no doctor.
+# No letter may follow, even after a hyphen or an apostrophe: a doctor's hat is no doctor.
 _ENGLISH_START, _ENGLISH_END = rf"(?<!{_LETTER})(?<!{_LETTER}['’-])", rf"(?!['’-]?{_LETTER})"
 _CLAUSE_END = re.compile(r"[.;!?\n。；！？、]|\band\b|\bor\b|和|与|跟|或|还有", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Word:
-    """A word for people.
+    """Word for people.
 
     Args:
-        language: whose word it is.
-        kind: what it says of gender by itself, or that it is not to be replaced.
-        forms: itself with each gender.
+        language: of the word.
+        kind: gender that it names, or `keep` if it is not replaced.
+        forms: the word with each gender.
     """
 
     language: Language
@@ -66,14 +66,14 @@ class _Word:
 
 @dataclass(frozen=True, kw_only=True)
 class _Person:
-    """A word for people in a text.
+    """Word for people in a text.
 
     Args:
-        word: which one.
-        span: where it begins and ends, without what stands before it.
-        start: where what the text says of it right before it begins.
-        article: where the a or an right before it begins and ends, if there is one.
-        named: what the text says of it.
+        word: the word.
+        span: of the word alone.
+        start: of the attributes right before the word.
+        article: span of the a or an right before it, if any.
+        named: attributes that the text names.
     """
 
     word: _Word
@@ -86,11 +86,11 @@ class _Person:
 def replace_words(text: str, seed: int) -> str:
     """Return a text in which each word for people names a gender and a skin tone.
 
-    What the text names already is left alone, and so is a text without people. A plural gets one pair for all of them.
+    What the text names already is kept, and so is a text without people. A plural gets one pair.
 
     Args:
         text: in English, Chinese or both.
-        seed: of the picture that it is for; not negative.
+        seed: of the picture; not negative.
 
     Paper: appendix D.
     """
@@ -113,24 +113,24 @@ def replace_words(text: str, seed: int) -> str:
 
 
 def _draw(key: str, seed: int, language: Language) -> tuple[Gender, str]:
-    """Return the gender and the skin tone of a seed: in turn, in an order that belongs to the key."""
-    rng = random.Random(key)  # by a string: the same on every machine
+    """Return the gender and skin tone of a seed: in turn, in an order that depends on the key."""
+    rng = random.Random(key)  # seeded by a string, the same on every machine
     genders, tones = list(get_args(Gender)), list(SKIN_TONES[language])
     rng.shuffle(genders)
     rng.shuffle(tones)
-    # Two and five have no common factor, so that ten consecutive seeds have all pairs.
+    # Two and five are coprime, so ten consecutive seeds have all pairs.
     return genders[seed % len(genders)], tones[seed % len(tones)]
 
 
 def _people(text: str) -> list[_Person]:
-    """Return the words of a text that are to be replaced, in their order."""
-    found = [
+    """Return the words of a text to replace, in order."""
+    matches = [
         _person(text, match, language)
         for language in _LANGUAGES
         for match in _pattern(language).finditer(text)
     ]
     people: list[_Person] = []
-    for person in sorted(found, key=lambda person: person.span):
+    for person in sorted(matches, key=lambda person: person.span):
         # "An old woman doctor" is one person; Chinese writes no space there, and 老师学生 are two.
         is_english = person.word.language == "en"
         if is_english and people and text[people[-1].span[1] : person.start].isspace():
@@ -157,7 +157,7 @@ def _person(text: str, match: re.Match[str], language: Language) -> _Person:
 
 
 def _is_named(attribute: Attribute, text: str, match: re.Match[str], language: Language) -> bool:
-    """Say whether a text names an attribute of the person that was found in it."""
+    """Return whether a text names an attribute of a person in it."""
     if match["before"] and _naming(language, attribute, _BEFORE).search(match["before"]):
         return True
     ends = [end.span() for end in _CLAUSE_END.finditer(text)]
@@ -165,9 +165,9 @@ def _is_named(attribute: Attribute, text: str, match: re.Match[str], language: L
     clause_end = min((start for start, _ in ends if start >= match.end("word")), default=len(text))
     for spoken in _LANGUAGES:
         where_of = _named(spoken, attribute, _ELSEWHERE)
-        for found in _naming(spoken, attribute, _ELSEWHERE).finditer(text):
-            where = where_of[found[0].lower()]
-            if where == "text" or (where == "clause" and clause_start <= found.start() < clause_end):
+        for naming in _naming(spoken, attribute, _ELSEWHERE).finditer(text):
+            where = where_of[naming[0].lower()]
+            if where == "text" or (where == "clause" and clause_start <= naming.start() < clause_end):
                 return True
     return False
 
@@ -180,7 +180,7 @@ def _cased_as(model: str, word: str) -> str:
 
 
 def _rows(name: str) -> list[dict[str, str]]:
-    """Return the lines of a table in `people/`."""
+    """Return the rows of a table in `people/`."""
     text = resources.files("cogview.text").joinpath("people", name).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return list(csv.DictReader(lines, delimiter="\t"))
@@ -188,7 +188,7 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 @cache
 def _words(language: Language) -> dict[str, _Word]:
-    """Return the words for people of a language, in lower case; of English, plurals too."""
+    """Return the words for people of a language, in lower case, including English plurals."""
     words: dict[str, _Word] = {}
     for row in _rows("english.tsv" if language == "en" else "chinese.tsv"):
         kind = cast(Kind, row["kind"])
@@ -211,7 +211,7 @@ def _words(language: Language) -> dict[str, _Word]:
 
 @cache
 def _named(language: Language, attribute: Attribute, wheres: frozenset[Where]) -> dict[str, Where]:
-    """Return the words, in lower case, that name an attribute in some places, and in which."""
+    """Return the lower-case words that name an attribute, with where they do, for some places."""
     return {
         word.lower(): row["where"]
         for row in _rows("named.tsv")
@@ -221,13 +221,13 @@ def _named(language: Language, attribute: Attribute, wheres: frozenset[Where]) -
 
 
 def _alternatives(words: Iterable[str]) -> str:
-    """Return an expression for any of some words, the longest first."""
+    """Return a pattern for any of some words, the longest first."""
     return "|".join(map(re.escape, sorted(words, key=len, reverse=True))) or "(?!)"
 
 
 @cache
 def _pattern(language: Language) -> re.Pattern[str]:
-    """Return the expression that finds the words for people, with what says something of them right before."""
+    """Return the pattern of words for people, with the attributes right before them."""
     before = [word for attribute in get_args(Attribute) for word in _named(language, attribute, _BEFORE)]
     people = _alternatives(_words(language))
     if language == "zh":
@@ -241,7 +241,7 @@ def _pattern(language: Language) -> re.Pattern[str]:
 
 @cache
 def _naming(language: Language, attribute: Attribute, wheres: frozenset[Where]) -> re.Pattern[str]:
-    """Return the expression that finds the words which name an attribute in some places."""
+    """Return the pattern of words that name an attribute, for some places."""
     words = _alternatives(_named(language, attribute, wheres))
     if language == "zh":
         return re.compile(words)

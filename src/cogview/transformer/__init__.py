@@ -1,1 +1,1 @@
-"""Tokens to logits."""
+"""The transformer: tokens to logits."""

@@ -1,8 +1,7 @@
-"""Low-rank adapters: one resident base, and a little beside it for each further task.
+"""Low-rank adapters (LoRA) beside a shared base.
 
-An adapted transformer is a transformer whose modules hold the base's own weights, not copies of them, beside those of
-the adapter. Nothing of the base is changed, so that any number of adapters can be at hand at the same time, in several
-threads too: switching from one to the other is taking the other object.
+An adapted transformer's modules hold the base's own weights, not copies, beside those of the adapter. The base is
+unchanged, so any number of adapters can be used at the same time, in several threads too.
 
 Beyond the paper, which finetunes a whole transformer for each task.
 """
@@ -27,14 +26,14 @@ _NORMS = (RelaxedLayerNorm, nn.RMSNorm)
 
 
 class LowRankLinear(nn.Linear):
-    """y = W x + b + (alpha / rank) up(down(x)), where W and b are another map's.
+    """y = W x + b + (alpha / rank) up(down(x)), where W and b are the base's.
 
-    `down` starts at random and `up` at zero, so that at first nothing is added.
+    `down` starts at random and `up` at zero, so that the initial map is the base's.
 
     Args:
-        base: the other map.
+        base: map to adapt.
         config: rank and alpha.
-        generator: draws `down`, on the CPU.
+        generator: for `down`, on the CPU.
     """
 
     def __init__(self, base: nn.Linear, config: AdapterConfig, generator: torch.Generator) -> None:
@@ -47,30 +46,30 @@ class LowRankLinear(nn.Linear):
             )
         self.weight, self.bias = base.weight, base.bias
         self.scale = config.alpha / config.rank
-        drawn = torch.randn(config.rank, base.in_features, generator=generator)
-        self.down.weight.data.copy_(drawn * base.in_features**-0.5)
+        down = torch.randn(config.rank, base.in_features, generator=generator)
+        self.down.weight.data.copy_(down * base.in_features**-0.5)
         self.up.weight.data.zero_()
 
     def forward(self, input: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
-        """Map, and add what the adapter adds."""
+        """Apply the base's map and the adapter's."""
         return super().forward(input) + self.scale * self.up(self.down(input))
 
     def merged_weight(self) -> Float[Tensor, "o i"]:
-        """Return the weight of the one map that computes the same."""
-        added = self.up.weight.detach().float() @ self.down.weight.detach().float()
-        return (self.weight.detach() + self.scale * added).to(self.weight.dtype)
+        """Return the weight of a single map that computes the same."""
+        delta = self.up.weight.detach().float() @ self.down.weight.detach().float()
+        return (self.weight.detach() + self.scale * delta).to(self.weight.dtype)
 
 
 class TokenTable(nn.Embedding):
-    """An embedding some of whose rows are its own, where they start; all others are another's.
+    """Embedding with some rows of its own, initially copies; all others are the base's.
 
     Args:
-        base: the other one.
-        ids: of the rows that are its own.
+        base: embedding to adapt.
+        ids: of its own rows.
     """
 
     ids: Int64[Tensor, "n"]
-    place_of: Int64[Tensor, "v"]
+    index_of: Int64[Tensor, "v"]
 
     def __init__(self, base: nn.Embedding, ids: tuple[int, ...]) -> None:
         with uninitialised("meta"):
@@ -78,46 +77,45 @@ class TokenTable(nn.Embedding):
         self.weight = base.weight
         self.rows = nn.Parameter(base.weight.detach()[list(ids)].clone())
         self.register_buffer("ids", torch.tensor(ids, device=base.weight.device), persistent=False)
-        place_of = torch.full((base.num_embeddings,), -1, device=base.weight.device)
-        place_of[self.ids] = torch.arange(len(ids), device=base.weight.device)
-        self.register_buffer("place_of", place_of, persistent=False)
+        index_of = torch.full((base.num_embeddings,), -1, device=base.weight.device)
+        index_of[self.ids] = torch.arange(len(ids), device=base.weight.device)
+        self.register_buffer("index_of", index_of, persistent=False)
         self._ids = ids
 
     def forward(self, input: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
         """Embed tokens."""
-        places = self.place_of[input]
-        own = F.embedding(places.clamp(min=0), self.rows)
-        return torch.where(places[..., None] >= 0, own, super().forward(input))
+        indices = self.index_of[input]
+        own = F.embedding(indices.clamp(min=0), self.rows)
+        return torch.where(indices[..., None] >= 0, own, super().forward(input))
 
     def part(self, rows: range) -> Float[Tensor, "v d"]:
-        """Return the rows of some ids."""
-        places, own = self.own_in(rows)
-        held = self.weight[rows.start : rows.stop]
-        return held.index_copy(0, places, own) if len(places) else held
+        """Return the rows of a range of ids."""
+        indices, own = self.own_in(rows)
+        base = self.weight[rows.start : rows.stop]
+        return base.index_copy(0, indices, own) if len(indices) else base
 
     def own_in(self, rows: range) -> tuple[Int64[Tensor, "k"], Float[Tensor, "k d"]]:
-        """Return which of some rows are its own, counted from the first of them, and what they are."""
-        numbers = [number for number, token in enumerate(self._ids) if token in rows]
-        return self.ids[numbers] - rows.start, self.rows[numbers]
+        """Return the indices, within a range of ids, of its own rows, and these rows."""
+        indices = [index for index, token in enumerate(self._ids) if token in rows]
+        return self.ids[indices] - rows.start, self.rows[indices]
 
 
 class AdaptedTransformer(Transformer):
-    """A transformer that shares the weights of its base, and adds an adapter to them.
+    """Transformer that shares the weights of its base and adds an adapter.
 
-    The base's weights are frozen by this: what trains here is the adapter alone. Its tensors alone are in the state
-    dict as well, under the names that they have in this module.
+    This freezes the base's weights. The state dict has the adapter's tensors alone, under their names in this module.
 
     Args:
-        base: stays as it is; must not be adapted itself.
-        adapter: what is added. A fresh adapter changes nothing, to the bit, where the base has the positions.
-        seed: of what starts at random.
-        positions: what the adapter's own position table starts as; by default the base's rows, as far as there are.
+        base: must not be adapted itself.
+        adapter: to add. A fresh adapter changes no bit of the output at the base's positions.
+        seed: of the random start.
+        positions: initial position table of the adapter; by default the base's rows as far as they go.
 
     Attributes:
         base: stays as it is.
 
     Raises:
-        UsageError: the adapter has rows of tokens that the base does not have.
+        UsageError: the adapter has token rows that the base lacks.
     """
 
     base: Transformer
@@ -129,7 +127,7 @@ class AdaptedTransformer(Transformer):
         seed: int = 0,
         positions: Float[Tensor, "p d"] | None = None,
     ) -> None:
-        assert not isinstance(base, AdaptedTransformer), "an adapter belongs to a base"
+        assert not isinstance(base, AdaptedTransformer), "the base is not adapted"
         if max(adapter.token_rows, default=0) >= base.config.vocabulary_size:
             raise UsageError(
                 f"adapter.token_rows must be below {base.config.vocabulary_size}, got {list(adapter.token_rows)}"
@@ -137,19 +135,19 @@ class AdaptedTransformer(Transformer):
         config = base.config
         if adapter.num_positions is not None:
             config = replace(config, num_positions=adapter.num_positions)
-        with uninitialised("meta"):  # the base's weights take their places
+        with uninitialised("meta"):  # replaced by the base's weights
             super().__init__(config)
         self.adapter = adapter
-        object.__setattr__(self, "base", base)  # not a submodule: its weights are this one's already
+        object.__setattr__(self, "base", base)  # not as a submodule: its weights are already here
         base.requires_grad_(False)
         for name, parameter in base.named_parameters():
-            place, _, leaf = name.rpartition(".")
-            setattr(self.get_submodule(place), leaf, parameter)
+            path, _, leaf = name.rpartition(".")
+            setattr(self.get_submodule(path), leaf, parameter)
         generator = torch.Generator().manual_seed(seed)
         for block in self.blocks:
             for name in adapter.maps:
-                place, _, leaf = name.rpartition(".")
-                parent = block.get_submodule(place)
+                path, _, leaf = name.rpartition(".")
+                parent = block.get_submodule(path)
                 setattr(parent, leaf, LowRankLinear(getattr(parent, leaf), adapter, generator))
         if adapter.trains_norms:
             for norm in [child for child in self.modules() if isinstance(child, _NORMS)]:
@@ -169,19 +167,19 @@ class AdaptedTransformer(Transformer):
         self.train(base.training)
 
     def head(self, rows: range | None = None) -> Float[Tensor, "v d"]:
-        """Return the rows of the head, which is tied to the embedding: all, or those of the tokens in `rows`."""
+        """Return the rows of the head, tied to the embedding: all, or those of the tokens in `rows`."""
         table = self.embedding.tokens
         if not isinstance(table, TokenTable):
             return super().head(rows)
         return table.part(range(table.num_embeddings) if rows is None else rows)
 
     def at_strength(self, strength: float) -> "AdaptedTransformer":
-        """Return one of the same weights whose maps add so many times as much; all else of the adapter stays whole.
+        """Return a copy that shares all weights and scales the low-rank maps by a factor.
 
-        Below 1 a style is less of itself and things are more as the base draws them.
+        Below 1, a style is weaker.
 
         Raises:
-            UsageError: the strength isn't greater than 0.
+            UsageError: the strength is not greater than 0.
         """
         if not 0 < strength < float("inf"):
             raise UsageError(f"an adapter's strength must be greater than 0 and finite, got {strength:g}")
@@ -195,7 +193,7 @@ class AdaptedTransformer(Transformer):
 
     @torch.no_grad()
     def merged(self) -> Transformer:
-        """Return a whole transformer of its own weights that computes the same, with nothing beside its maps."""
+        """Return a plain transformer with weights of its own that computes the same."""
         with uninitialised("meta"):
             whole = Transformer(self.config)
         weights = {name: self._merged(name).detach().clone() for name in whole.state_dict()}
@@ -204,8 +202,8 @@ class AdaptedTransformer(Transformer):
 
     def _merged(self, name: str) -> Tensor:
         """Return a weight of the merged transformer."""
-        place, _, leaf = name.rpartition(".")
-        module = self.get_submodule(place)
+        path, _, leaf = name.rpartition(".")
+        module = self.get_submodule(path)
         if isinstance(module, LowRankLinear) and leaf == "weight":
             return module.merged_weight()
         if isinstance(module, TokenTable):
@@ -214,7 +212,7 @@ class AdaptedTransformer(Transformer):
 
 
 def adapter_shapes(base: Transformer, adapter: AdapterConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of what an adapter adds to a base, by name, before any of it is made."""
+    """Return the shapes of an adapter's tensors by name, without creating them."""
     shapes: dict[str, tuple[int, ...]] = {}
     for index, block in enumerate(base.blocks):
         for name in adapter.maps:
@@ -238,14 +236,14 @@ def adapter_shapes(base: Transformer, adapter: AdapterConfig) -> dict[str, tuple
 def first_positions(
     base: Transformer, num_positions: int, generator: torch.Generator
 ) -> Float[Tensor, "p d"]:
-    """Return a position table that is the base's as far as that goes, and drawn like a new transformer's beyond."""
-    held = base.embedding.positions.weight.detach()[:num_positions]
-    drawn = torch.randn(num_positions - len(held), held.shape[1], generator=generator) * 0.02
-    return torch.cat([held, drawn.to(held)])
+    """Return a position table: the base's rows, then random ones as in a new transformer."""
+    first = base.embedding.positions.weight.detach()[:num_positions]
+    new = torch.randn(num_positions - len(first), first.shape[1], generator=generator) * 0.02
+    return torch.cat([first, new.to(first)])
 
 
 def _keep_own(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
-    """Drop from a state dict what is the base's."""
+    """Drop the base's tensors from a state dict."""
     assert isinstance(module, AdaptedTransformer)
     own = {f"{prefix}{name}" for name in module._own}
     for name in [name for name in state if name.startswith(prefix) and name not in own]:

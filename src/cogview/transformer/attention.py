@@ -1,4 +1,4 @@
-"""Causal self-attention, to all or to three regions, with and without a cache."""
+"""Causal self-attention, dense or three-region, with and without a cache."""
 
 import math
 
@@ -19,10 +19,13 @@ def relaxed_attention(
     alpha: float = 32.0,
     dropout: float = 0.0,
 ) -> Float[Tensor, "b h t e"]:
-    """Causal attention in the paper's order of operations, which cannot overflow in fp16.
+    """Attend causally in the paper's order of operations, which cannot overflow in fp16.
 
-    Keys are divided by alpha * sqrt(e) before the product; the largest score is subtracted before alpha is
-    multiplied back, so that every argument of the exponential is at most 0.
+    Keys are divided by alpha * sqrt(e) before the product; the largest score is subtracted before alpha is multiplied
+    back, so every argument of the exponential is at most 0.
+
+    Differs from the paper: the maximum is taken for each query, not for each head. With one maximum for a head, a query
+    whose scores all lie far below it overflows to minus infinity, and its softmax to NaN.
 
     Differs from the paper: the maximum is taken for each query, not for each head. With one maximum for a head, a
     query whose scores all lie far below it overflows to minus infinity, and its softmax to NaN.
@@ -31,7 +34,7 @@ def relaxed_attention(
         query: the last `t` of the `k` positions.
         key: all `k` positions.
         value: all `k` positions.
-        alpha: the factor by which scores are kept small.
+        alpha: factor that keeps scores small.
         dropout: probability of dropping an attention weight.
 
     Paper: 2.4, softmax((Q^T K / (alpha sqrt d) - max) * alpha) with alpha = 32.
@@ -48,9 +51,9 @@ def plain_attention(
     value: Float[Tensor, "b h k e"],
     dropout: float = 0.0,
 ) -> Float[Tensor, "b h t e"]:
-    """Causal attention in the usual order of operations, each rounded to the dtype of its operands.
+    """Attend causally in the usual order of operations, each rounded to the operands' dtype.
 
-    In fp16 the product overflows where a score exceeds 65,504 sqrt(e): what the other two are there to avoid.
+    In fp16 the product overflows where a score exceeds 65,504 sqrt(e), which the other two avoid.
 
     Args:
         query: the last `t` of the `k` positions.
@@ -63,7 +66,7 @@ def plain_attention(
 
 
 def _without_future(scores: Float[Tensor, "b h t k"]) -> Float[Tensor, "b h t k"]:
-    """Return the scores of the last `t` of `k` places, minus infinity where a key comes after its query."""
+    """Set scores of keys after their query to minus infinity, for the last `t` of `k` places."""
     t, k = scores.shape[-2:]
     if t == 1:
         return scores
@@ -77,9 +80,9 @@ def fused_attention(
     value: Float[Tensor, "b h k e"],
     dropout: float = 0.0,
 ) -> Float[Tensor, "b h t e"]:
-    """Causal attention by PyTorch's fused kernels, which accumulate in fp32.
+    """Attend causally by PyTorch's fused kernels, which accumulate in fp32.
 
-    On CPU dropout leaves them (torch 2.13): all t x k weights are held then.
+    With dropout on CPU, PyTorch does not fuse (torch 2.13): all t x k weights are in memory.
 
     Args:
         query: the last `t` of the `k` positions.
@@ -98,7 +101,7 @@ class CausalSelfAttention(nn.Module):
     """Multi-head causal self-attention; `query_key_value` stacks Q, K and V, each split into heads.
 
     Attributes:
-        by_head: whether its rows stand in `rows_by_head` instead, as they do while several processes train.
+        by_head: whether its rows are ordered by `rows_by_head` instead, as in tensor-parallel training.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -118,9 +121,9 @@ class CausalSelfAttention(nn.Module):
         """Attend to all earlier tokens, or to those of three regions.
 
         Args:
-            x: what follows the tokens of the cache, if there is one.
-            cache: is attended to as well, and gets the keys and values of `x`.
-            regions: what can be seen beyond the window, if attention is not dense.
+            x: tokens after those of the cache, if there is one.
+            cache: attended to as well; the keys and values of `x` are appended.
+            regions: beyond the window; None if attention is dense.
         """
         b, t, _ = x.shape
         query, key, value = self.heads(x)
@@ -137,17 +140,17 @@ class CausalSelfAttention(nn.Module):
         value: Float[Tensor, "b h k e"],
         regions: Regions | None = None,
     ) -> Float[Tensor, "b h t e"]:
-        """Return each query's mean of the values, weighted by attention, computed in the way that the config names.
+        """Compute attention in the way that the config names.
 
         Args:
             query: the last `t` of the `k` positions.
             key: all `k` positions.
             value: all `k` positions.
-            regions: what can be seen beyond the window, if attention is not dense.
+            regions: beyond the window; None if attention is dense.
         """
         dropout = self.config.dropout if self.training else 0.0
         if regions is not None:
-            # Here, since it imports PyTorch's compiler, which takes longer than to draw a picture.
+            # Imported late: PyTorch's compiler takes longer to import than a picture to draw.
             from cogview.transformer.three_region_kernels import three_region_attention
 
             return three_region_attention(query, key, value, regions, self.config.three_region, dropout)
@@ -158,7 +161,7 @@ class CausalSelfAttention(nn.Module):
         return fused_attention(query, key, value, dropout)
 
     def heads(self, x: Float[Tensor, "b t d"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values [b h t e]: of all heads, or of this process's where several share them."""
+        """Return queries, keys and values [b h t e] of all heads, or of this process's share."""
         b, t, _ = x.shape
         projected = self.query_key_value(x)
         if self.by_head:
@@ -167,14 +170,14 @@ class CausalSelfAttention(nn.Module):
             stacked = projected.view(b, t, 3, self.config.num_heads, self.config.head_size)
             heads = stacked.permute(2, 0, 3, 1, 4)
         query, key, value = heads
-        # Norms are computed in fp32 under autocast, and a product wants all of one kind.
+        # Autocast computes norms in fp32, and a product needs one dtype.
         return self.query_norm(query).to(value.dtype), self.key_norm(key).to(value.dtype), value
 
 
 def rows_by_head(config: TransformerConfig) -> Int64[Tensor, "r"]:
-    """Return the rows of a stacked `query_key_value` head by head: those of a head's Q, of its K and of its V.
+    """Return the rows of a stacked `query_key_value` head by head: Q, K and V of each.
 
-    In this order a cut between two heads is a cut between two rows, however many processes share the heads.
+    In this order, processes that share heads share contiguous rows.
     """
     stacked = torch.arange(3 * config.hidden_size).view(3, config.num_heads, config.head_size)
     return stacked.transpose(0, 1).flatten()

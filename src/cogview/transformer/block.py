@@ -1,4 +1,4 @@
-"""One transformer block: attention and MLP, each a residual branch between two LayerNorms."""
+"""Transformer block: attention and MLP, each a residual branch between two LayerNorms."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -17,32 +17,32 @@ from cogview.transformer.three_region import Regions
 
 
 def layer_norm(config: TransformerConfig) -> RelaxedLayerNorm:
-    """Return one LayerNorm of the model's width."""
+    """Return a LayerNorm of the model's width."""
     return RelaxedLayerNorm(config.hidden_size, config.norm_scope, config.layer_norm_epsilon)
 
 
 @runtime_checkable
 class BlockNorms(Protocol):
-    """The norms around a block's two branches; one that its placement leaves out returns its input."""
+    """Norms around a block's two branches; identities where the placement has none."""
 
     @property
     def attention_input_norm(self) -> Callable[[Tensor], Tensor]:
-        """Return the norm before attention."""
+        """Norm before attention."""
         ...
 
     @property
     def attention_output_norm(self) -> Callable[[Tensor], Tensor]:
-        """Return the norm after attention."""
+        """Norm after attention."""
         ...
 
     @property
     def mlp_input_norm(self) -> Callable[[Tensor], Tensor]:
-        """Return the norm before the MLP."""
+        """Norm before the MLP."""
         ...
 
     @property
     def mlp_output_norm(self) -> Callable[[Tensor], Tensor]:
-        """Return the norm after the MLP."""
+        """Norm after the MLP."""
         ...
 
 
@@ -53,11 +53,11 @@ def add_branches(
     attention: Callable[[Tensor], Tensor],
     mlp: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Add a block's two branches to the main branch: the one place where their order is written.
+    """Add a block's two branches to the main branch.
 
     Args:
         x: the main branch, [... d].
-        placement: which of the norms there are.
+        placement: which of the norms exist.
         norms: around the branches.
         attention: the first branch without its norms.
         mlp: the second branch without its norms.
@@ -85,12 +85,11 @@ class MLP(nn.Module):
 class SandwichBlock(nn.Module):
     """x + LN(attention(LN(x))), then the same with the MLP.
 
-    The second LayerNorm bounds what a branch adds to the main branch, whatever the branch's scale. The rivals
-    `pre` and `post` of `config.layer_norm` drop one of the two, and exist to be compared with.
+    The second LayerNorm bounds what a branch adds to the main branch, whatever the branch's scale. The alternatives
+    `pre` and `post` of `config.layer_norm` drop one of the two, for comparison.
 
     Attributes:
-        checkpointing: whether the backward pass computes what lies within the block again, to the same bits, instead of
-            keeping it from the forward pass.
+        checkpointing: whether the backward pass recomputes activations inside the block, to the same bits.
 
     Paper: 2.4, "Sandwich LayerNorm", figure 3.
     """
@@ -111,7 +110,7 @@ class SandwichBlock(nn.Module):
         self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None, regions: Regions | None = None
     ) -> Float[Tensor, "b t d"]:
         """Apply both residual branches; cache and regions are the attention's."""
-        # Within the block and not around it: what shards a block hooks its call, and is not to be called again.
+        # Inside the block: sharding hooks the block's call, which must not happen twice.
         if self.checkpointing and cache is None and torch.is_grad_enabled():
             return checkpoint(self._apply_branches, x, None, regions, use_reentrant=False)
         return self._apply_branches(x, cache, regions)

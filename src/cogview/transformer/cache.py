@@ -1,4 +1,4 @@
-"""A static key/value cache: allocated once, sliced to its length."""
+"""Static key/value cache: allocated once, sliced to its length."""
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +18,7 @@ class LayerCache:
     def append(
         self, key: Float[Tensor, "b h t e"], value: Float[Tensor, "b h t e"]
     ) -> tuple[Float[Tensor, "b h k e"], Float[Tensor, "b h k e"]]:
-        """Store `t` new positions behind those held and return all of them, the new ones included."""
+        """Append `t` positions, and return all, the new ones included."""
         start, stop = self._cache.length, self._cache.length + key.shape[2]
         self._pairs[:, :, :, start:stop] = torch.stack([key, value])
         keys, values = self._pairs[:, :, :, :stop].unbind(0)
@@ -30,7 +30,7 @@ class KeyValueCache:
 
     Args:
         config: of the transformer that fills it.
-        batch: sequences.
+        batch: number of sequences.
         max_tokens: capacity in positions.
         dtype: of the stored values.
         device: where it lies.
@@ -45,7 +45,7 @@ class KeyValueCache:
         device: torch.device | str = "cpu",
     ) -> None:
         shape = (config.num_layers, 2, batch, config.num_heads, max_tokens, config.head_size)
-        # A layer's keys and values lie side by side, so that one copy can put away both.
+        # A layer's keys and values are adjacent, so that one copy stores both.
         self.pairs: Float[Tensor, "l 2 b h k e"] = torch.zeros(shape, dtype=dtype, device=device)
         self.keys: Float[Tensor, "l b h k e"] = self.pairs[:, 0]
         self.values: Float[Tensor, "l b h k e"] = self.pairs[:, 1]
@@ -56,9 +56,9 @@ class KeyValueCache:
         self._regions: list[Regions] = []
 
     def regions_with(self, tokens: Int[Tensor, "b t"]) -> list[Regions | None]:
-        """Return what each layer sees beyond the window once tokens follow those held; None if attention is dense.
+        """Return each layer's regions beyond the window with new tokens; None if attention is dense.
 
-        The pivots are those of the evaluating transformer, so that sequences are what they would be uncached.
+        The pivots are those of evaluation, so that cached and uncached results agree.
         """
         if self._config.attention_pattern == "dense":
             return [None] * self._config.num_layers
@@ -79,5 +79,5 @@ class KeyValueCache:
         return self.keys.shape[3]
 
     def layer(self, index: int) -> LayerCache:
-        """Return the view that one layer appends to."""
+        """Return the view of one layer."""
         return LayerCache(self, index)

@@ -1,4 +1,4 @@
-"""The shape of a transformer, its stabilisers, and what an adapter adds to it."""
+"""Configs of the transformer, its initialisation and its adapters."""
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -11,23 +11,22 @@ AttentionKind = Literal["fused", "relaxed", "plain"]
 AttentionPattern = Literal["dense", "three_region"]
 PositionStart = Literal["random", "rows_and_columns"]
 AdaptedMap = Literal["attention.query_key_value", "attention.output", "mlp.inner", "mlp.output"]
-"""A linear map of a block, by its place in it."""
+"""Linear map of a block, by its name in it."""
 
 MOST_TOKENS = 2**20
-"""More than any sequence has; what is made for so many tokens fits into memory."""
+"""More than any sequence has, and few enough to allocate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThreeRegionConfig:
-    """Which tokens three-region sparse attention looks at; see `cogview.transformer.three_region`.
+    """Regions of three-region sparse attention; see `cogview.transformer.three_region`.
 
     Args:
-        block_tokens: a window moves by blocks of so many tokens; a GPU is fast with multiples of 128.
-        key_window_blocks: blocks of a window, the query's own included.
-        num_text_and_pivot_tokens: tokens that can be seen beyond the window: all of the text, and as many pivots as
-            that leaves room for.
-        image_start_token: the id that ends the text; the released models' [BOI1] by default.
-        num_image_tokens: tokens after it that pivots are drawn from, whether a sequence goes on so far or not.
+        block_tokens: step of the window, in tokens; multiples of 128 are fast on a GPU.
+        key_window_blocks: size of the window, in blocks, including the query's own.
+        num_text_and_pivot_tokens: tokens seen beyond the window: all of the text, and pivots in the rest.
+        image_start_token: id of the token that ends the text; the released models' [BOI1] by default.
+        num_image_tokens: tokens after it that pivots are drawn from, even if a sequence is shorter.
 
     Raises:
         UsageError: a number below 1 or above `MOST_TOKENS`, or a negative id.
@@ -65,12 +64,12 @@ class TransformerConfig:
         norm_scope: over what PB-Relax takes max|x| before a LayerNorm: each `token`, the whole `tensor`
             (as the released weights expect), or `none` for a plain LayerNorm.
         attention: `fused` for PyTorch's kernels with fp32 accumulation, `relaxed` for the paper's formula, `plain` for
-            the usual order of operations, which overflows in fp16 and exists to be compared with.
+            the usual order of operations, which overflows in fp16, for comparison.
         attention_pattern: whether a token attends to all earlier ones (`dense`) or to the text, to pivots and to a
             window (`three_region`), which needs `fused` attention.
-        three_region: of that pattern; without effect on the dense one.
+        three_region: settings of that pattern.
         qk_norm: whether each head's queries and keys are RMS-normalised, with learned gains, before their product.
-            Beyond the paper: a later way to keep attention scores from growing, to be compared with PB-Relax.
+            Beyond the paper: a later way to bound attention scores, to compare with PB-Relax.
         relax_alpha: alpha of the relaxed attention.
         embedding_gradient_scale: a of emb * a + emb.detach() * (1 - a).
         dropout: probability, in training, on embeddings, attention and residual branches.
@@ -110,7 +109,7 @@ class TransformerConfig:
         ):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        # A config file may say anything, and each of these would be taken for another one in silence.
+        # From a config file, an unknown choice would silently act like another one.
         choices = {
             "layer_norm": LayerNormPlacement,
             "norm_scope": NormScope,
@@ -151,12 +150,11 @@ class TransformerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class InitialisationConfig:
-    """Where a new transformer's weights start; the defaults are the paper's.
+    """Initial weights of a new transformer; the defaults are the paper's.
 
     Args:
-        branch_gain: weight of the norms that end the residual branches of a Sandwich-LN transformer.
-        positions: embeddings of the codes' positions: drawn at `random` like all others, or waves over
-            `rows_and_columns`.
+        branch_gain: weight of the norms that end the residual branches, with Sandwich-LN.
+        positions: initial embeddings of the codes' positions: `random`, or waves over `rows_and_columns`.
     """
 
     branch_gain: float = 1.0
@@ -172,17 +170,16 @@ class AdapterConfig:
     """What an adapter adds to its base.
 
     Args:
-        rank: inner width of what is added to a map.
-        alpha: what is added is multiplied by alpha / rank.
-        maps: which linear maps of each block are added to.
-        trains_norms: whether the gains and biases of all norms are the adapter's own too.
-        num_positions: rows of the adapter's own position table, for a task whose positions mean something else or go
-            further than the base's; None to use the base's.
-        token_rows: ids of the tokens whose rows of the embedding, and of the head, are the adapter's own: separators
-            that the base never saw.
+        rank: of the low-rank maps.
+        alpha: low-rank maps are multiplied by alpha / rank.
+        maps: linear maps of each block to adapt.
+        trains_norms: whether the adapter has all norms of its own.
+        num_positions: rows of the adapter's own position table, for a task with other or more positions; None to use
+            the base's.
+        token_rows: tokens whose embedding and head rows are the adapter's own: separators new to the base.
 
     Raises:
-        UsageError: a number out of range, or a map that no block has.
+        UsageError: a number is out of range, or a map is unknown.
     """
 
     rank: int = 8

@@ -1,4 +1,4 @@
-"""Token and position embeddings, with a smaller gradient."""
+"""Token and position embeddings, with a scaled gradient."""
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn

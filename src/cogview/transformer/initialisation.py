@@ -1,4 +1,8 @@
-"""Where the weights of a new transformer start.
+"""Initial weights of a new transformer.
+
+Differs from the paper, which draws all matrices from N(0, 0.02) and starts all norms at one: that is the default here
+too, but a small model with a small budget learns slowly from it. Measurements are in
+`docs/decisions/transformer-initialisation.md`.
 
 Differs from the paper, which draws all matrices from N(0, 0.02) and starts all norms at one: that is the default here
 too, but it is slow to learn from for a small model on a small budget. What was measured stands in
@@ -22,12 +26,12 @@ _SHORTEST_PERIOD, _LONGEST_PERIOD = 4.0, 256.0
 def start_branches(transformer: Transformer, gain: float) -> None:
     """Set the weights of the norms that end the residual branches.
 
-    At 1, what a Sandwich-LN branch adds is fifty times a token's own embedding, so that early on a layer sees the
-    mean of all earlier tokens and hardly the token itself; at the scale of the embeddings it sees both.
+    At 1, a Sandwich-LN branch adds fifty times a token's own embedding, so that early layers see the mean of all
+    earlier tokens and hardly the token itself. At the scale of the embeddings they see both.
 
     Args:
-        transformer: of layer norm placement `sandwich`; in the others no norm ends a branch.
-        gain: the weight of every channel.
+        transformer: of layer norm placement `sandwich`; with others no norm ends a branch.
+        gain: weight of every channel.
     """
     if gain != 1 and transformer.config.layer_norm != "sandwich":
         raise UsageError(
@@ -42,14 +46,13 @@ def start_branches(transformer: Transformer, gain: float) -> None:
 def start_positions(
     transformer: Transformer, code_positions: Int64[np.ndarray, "n"], grid_rows: int, grid_columns: int
 ) -> None:
-    """Start the embeddings of the codes' positions as waves over their row and their column.
+    """Initialise the embeddings of the codes' positions as waves over row and column.
 
-    Positions drawn at random say nothing of neighbourhood: which position lies above which has to be learned for
-    each one by itself. Of these waves, one linear map finds the code above from anywhere. They are trained on from
-    there like any others, and no larger than those drawn at random.
+    Random positions say nothing about neighbourhood: the position above has to be learned for each one. Of these waves,
+    one linear map finds the code above anywhere. They are trained like any others, and are no larger than random ones.
 
     Args:
-        transformer: its position table is changed.
+        transformer: whose position table to change.
         code_positions: position of each code of a picture, row after row.
         grid_rows: rows of codes.
         grid_columns: codes of a row.
@@ -61,9 +64,9 @@ def start_positions(
             f"positions rows_and_columns need a hidden_size that is a multiple of 4, got {width}"
         )
     rows, columns = _waves(grid_rows, width // 2), _waves(grid_columns, width // 2)
-    places = torch.cat([rows.repeat_interleave(grid_columns, dim=0), columns.repeat(grid_rows, 1)], dim=1)
-    # Sines and cosines have a mean square of 1/2; the table's is 0.02 squared.
-    table[torch.from_numpy(code_positions)] = (0.02 * math.sqrt(2) * places).to(table)
+    waves = torch.cat([rows.repeat_interleave(grid_columns, dim=0), columns.repeat(grid_rows, 1)], dim=1)
+    # Sines and cosines have a mean square of 1/2, the table 0.02 squared.
+    table[torch.from_numpy(code_positions)] = (0.02 * math.sqrt(2) * waves).to(table)
 
 
 def _waves(num: int, width: int) -> Float[Tensor, "n d"]:
@@ -82,11 +85,11 @@ def super_resolution_positions(
     low_grid: tuple[int, int],
     num_positions: int,
 ) -> Float[Tensor, "q d"]:
-    """Return a position table that goes on for the codes of an upscaled picture.
+    """Return a position table extended for the codes of an upscaled picture.
 
-    A high code starts where low codes around its place are, between them by bilinear interpolation: what the base has
-    learnt of rows, columns and neighbourhood then holds for the high codes too, and the low code to copy from is found
-    from the first step on. All other new rows start at zero.
+    A high code starts between the low codes around its place, by bilinear interpolation. So what the base has learnt of
+    rows, columns and neighbourhood holds for it, and it finds the low code to copy from the first step on. All other
+    new rows start at zero.
 
     Args:
         table: the base's.

@@ -17,7 +17,7 @@ from cogview.transformer.three_region import Regions, count_text, draw_regions
 
 
 class Transformer(nn.Module):
-    """A unidirectional transformer over text pieces and image codes.
+    """Unidirectional transformer over text pieces and image codes.
 
     Letters: b sequences, t tokens, d width, v vocabulary.
 
@@ -36,7 +36,7 @@ class Transformer(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Draw weights from N(0, 0.02), and what is added to the main branch smaller with depth."""
+        """Draw weights from N(0, 0.02), with residual outputs scaled down by depth."""
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
@@ -46,11 +46,11 @@ class Transformer(nn.Module):
                 nn.init.normal_(parameter, std=0.02 * depth_factor)
 
     def forward(self, tokens: Int[Tensor, "b t"], positions: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
-        """Return for each token the logits of its successor, over the whole (padded) vocabulary.
+        """Return the logits of each token's successor, over the whole (padded) vocabulary.
 
         Args:
             tokens: ids below `config.vocabulary_size`.
-            positions: ids below `config.num_positions`; a template gives them, they need not be 0, 1, 2, ...
+            positions: ids below `config.num_positions`, from a template; not necessarily 0, 1, 2, ...
         """
         return self.logits(self.hidden_states(tokens, positions))
 
@@ -65,10 +65,10 @@ class Transformer(nn.Module):
         Args:
             tokens: ids below `config.vocabulary_size`.
             positions: ids below `config.num_positions`.
-            pivot_seeds: of each sequence's pivots, if attention is sparse; drawn anew in training by default, and
-                always the same in evaluation.
+            pivot_seeds: of each sequence, if attention is sparse; by default random in training and fixed in
+                evaluation.
         """
-        # Drawn here for all layers, so that a block that is computed again in the backward pass sees the same pivots.
+        # Drawn here for all layers, so that a block recomputed in the backward pass sees the same pivots.
         regions = self._draw_regions(tokens, pivot_seeds)
         x = self.embedding(tokens, positions)
         for block, seen in zip(self.blocks, regions, strict=True):
@@ -78,7 +78,7 @@ class Transformer(nn.Module):
     def _draw_regions(
         self, tokens: Int[Tensor, "b t"], seeds: Int64[Tensor, "b"] | None
     ) -> list[Regions] | list[None]:
-        """Return what each layer sees beyond the window; None if attention is dense."""
+        """Return each layer's regions beyond the window; None if attention is dense."""
         if self.config.attention_pattern == "dense":
             return [None] * self.config.num_layers
         config = self.config.three_region
@@ -91,25 +91,25 @@ class Transformer(nn.Module):
         """Return logits of all tokens, or of the tokens in `rows` only.
 
         Args:
-            hidden: what `hidden_states` or `extend` returned.
-            rows: the legal tokens, where others need not be computed.
+            hidden: from `hidden_states` or `extend`.
+            rows: legal tokens, to skip the others.
         """
         return F.linear(hidden, self.head(rows))
 
     def head(self, rows: range | None = None) -> Float[Tensor, "v d"]:
-        """Return the rows of the head, which is tied to the embedding: all, or those of the tokens in `rows`."""
+        """Return the rows of the head, tied to the embedding: all, or those of the tokens in `rows`."""
         table = self.embedding.tokens.weight
         return table if rows is None else table[rows.start : rows.stop]
 
     def extend(
         self, tokens: Int[Tensor, "b t"], positions: Int[Tensor, "b t"], cache: KeyValueCache
     ) -> Float[Tensor, "b t d"]:
-        """Append tokens to the sequences in `cache` and return the new tokens' normalised states.
+        """Append tokens to the sequences in `cache`, and return the new tokens' normalised states.
 
         Args:
             tokens: one or more tokens of each sequence.
             positions: their positions.
-            cache: holds what came before, and afterwards these too.
+            cache: earlier tokens; these are appended.
         """
         assert cache.length + tokens.shape[1] <= cache.max_tokens, "the cache is full"
         x = self.embedding(tokens, positions)
@@ -119,7 +119,7 @@ class Transformer(nn.Module):
         return self.final_norm(x)
 
     def compute_attention(self, kind: AttentionKind) -> None:
-        """Compute attention another way from now on; only rounding tells them apart."""
+        """Switch the computation of attention; results differ only by rounding."""
         self.config = replace(self.config, attention=kind)
         for module in self.modules():
             if isinstance(module, CausalSelfAttention):
@@ -127,5 +127,5 @@ class Transformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Device of the weights."""
         return self.embedding.tokens.weight.device

@@ -1,4 +1,4 @@
-"""PB-Relax for LayerNorm: divide by the largest magnitude first, so that nothing overflows in fp16."""
+"""LayerNorm with PB-Relax: divide by the largest magnitude first, so that nothing overflows in fp16."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -15,8 +15,8 @@ class RelaxedLayerNorm(nn.LayerNorm):
     LayerNorm does not change when its input is scaled, but the sums of squares inside it overflow fp16 for
     large inputs; after the division they cannot. With scope `token` every token is divided by its own
     maximum, so that no token's value depends on another's. A row's variance may then be as small as
-    1 / width, against which an epsilon of 1e-5 is no longer negligible (1.3 % at width 2,560), so that scope
-    divides epsilon by the width. With scope `tensor` one maximum over the whole tensor / 8 is used and
+    1 / width, against which an epsilon of 1e-5 counts (1.3 % at width 2,560). So that scope divides epsilon by
+    the width. With scope `tensor` one maximum over the whole tensor / 8 is used and
     epsilon is left alone: that is what the released weights were trained with.
 
     Args:
@@ -45,15 +45,15 @@ class RelaxedLayerNorm(nn.LayerNorm):
 
 
 def rowwise_norm(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return a norm as a function of rows [n d] of any floating dtype to fp32, none of which depends on another.
+    """Return a norm as a function of rows [n d] of any floating dtype to fp32, each row independent.
 
     In fp32 nothing overflows, so the division by the largest magnitude m can be left out: with scope `token`
-    LayerNorm(x / m) with epsilon / width is LayerNorm(x) with epsilon m^2 / width, at most half of epsilon away
-    from LayerNorm(x) without one. With scope `tensor` epsilon is too large for that; its maximum is then taken
-    over each row, which is the whole tensor when one sequence is decoded, and does not couple sequences.
+    LayerNorm(x / m) with epsilon / width is LayerNorm(x) with epsilon m^2 / width, at most half of epsilon away from
+    LayerNorm(x) without one. With scope `tensor` epsilon is too large for that; the maximum is then taken over each
+    row, which is the whole tensor when one sequence is decoded, and does not couple sequences.
 
     Args:
-        module: a `RelaxedLayerNorm`, whose weights are taken as they are now; anything else returns its input.
+        module: a `RelaxedLayerNorm`, with its current weights; anything else becomes the identity.
     """
     if not isinstance(module, RelaxedLayerNorm):
         return lambda x: x.float()

@@ -1,4 +1,4 @@
-"""A transformer in a file, of which no more is in memory than is asked for."""
+"""Transformer in a file, read only as far as needed."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,28 +15,28 @@ from cogview.transformer.model import Transformer
 from cogview.transformer.quantized import SCALE_SUFFIX, QuantizedRows, is_quantized
 from cogview.uninitialised import uninitialised
 
-Filled = TypeVar("Filled", bound=nn.Module)
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class StoredWeights(Mapping[str, Tensor]):
-    """A transformer's tensors in a file, by name and as they were stored, each read when it is asked for.
+    """Tensors of a transformer in a file, by name and as stored, each read on access.
 
     Args:
         path: a safetensors file.
 
     Raises:
-        CogViewError: it cannot be read, or holds no weights: a quantized matrix that has no steps is none.
+        CogViewError: the file cannot be read, or lacks the scales of a quantized matrix.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = TensorFile(path)
-        found = self._file.shapes
+        shapes = self._file.shapes
         self._quantized = {name for name, dtype in self._file.dtypes.items() if dtype == torch.int8}
-        self.shapes = {name: shape for name, shape in found.items() if not self._is_steps(name)}
+        self.shapes = {name: shape for name, shape in shapes.items() if not self._is_scale(name)}
         for name in self._quantized:
-            as_read, steps = found[name], found.get(name + SCALE_SUFFIX)
-            if not is_quantized(name) or len(as_read) != 2 or steps is None or list(steps) != [as_read[0]]:
-                read_tensors(path)  # says that whole numbers without steps mean nothing
+            shape, scales = shapes[name], shapes.get(name + SCALE_SUFFIX)
+            if not is_quantized(name) or len(shape) != 2 or scales is None or list(scales) != [shape[0]]:
+                read_tensors(path)  # raises: int8 without scales
 
     @property
     def is_quantized(self) -> bool:
@@ -44,17 +44,17 @@ class StoredWeights(Mapping[str, Tensor]):
         return bool(self._quantized)
 
     def dtype_of(self, name: str) -> torch.dtype:
-        """Return what holds a tensor exactly; fp32 for a quantized one."""
+        """Return a dtype that holds a tensor exactly; fp32 for a quantized one."""
         stored = self._file.dtypes[name]
         return torch.float32 if stored == torch.int8 else torch.float16 if stored.itemsize == 1 else stored
 
     def quantized(self, name: str) -> QuantizedRows | None:
-        """Return a matrix that is stored as int8; None if it is not."""
+        """Return a matrix stored as int8; None if it is not."""
         if name not in self._quantized:
             return None
         return QuantizedRows(self._file.read(name), self._file.read(name + SCALE_SUFFIX).float())
 
-    def _is_steps(self, name: str) -> bool:
+    def _is_scale(self, name: str) -> bool:
         return name.endswith(SCALE_SUFFIX) and name.removesuffix(SCALE_SUFFIX) in self._quantized
 
     def __getitem__(self, name: str) -> Tensor:
@@ -69,25 +69,24 @@ class StoredWeights(Mapping[str, Tensor]):
 
 
 class StoredTransformer:
-    """A transformer whose weights lie in a safetensors file.
+    """Transformer whose weights lie in a safetensors file.
 
-    Decoding reads it block by block into its prepared form. Whoever wants the module makes it be read as a whole, once,
-    and from then on that is what counts: it may be changed.
+    Decoding reads it block by block into its prepared form. Accessing `module` reads it whole, once; from then on the
+    module counts, since it may be changed.
 
     Args:
-        path: the file.
-        config: its shape.
-        device: where weights go.
-        dtype: that they are rounded to: a floating one, or int8 by rows. Then the module has the rounded weights in
-            fp32.
+        path: of the file.
+        config: of the transformer.
+        device: of the weights.
+        dtype: to round to: a floating one, or int8 by rows. The module then has the rounded weights in fp32.
 
     Attributes:
-        weights: as they were stored.
-        rounded_to: the dtype, if it does not hold all of them exactly; else None.
+        weights: as stored.
+        rounded_to: the dtype, if it does not hold all weights exactly; else None.
 
     Raises:
-        CogViewError: the file cannot be read, or holds no weights.
-        MisfitError: it is not of that config.
+        CogViewError: the file cannot be read.
+        MisfitError: the file does not fit the config.
     """
 
     def __init__(
@@ -119,15 +118,15 @@ class StoredTransformer:
 
     @property
     def latest(self) -> "Transformer | StoredTransformer":
-        """The module, if it was asked for, and else this."""
+        """The module if it was read, else this."""
         return self if self._module is None else self._module
 
     @property
-    def described(self) -> Transformer:
-        """The transformer's shape; of its tensors nothing may be asked."""
+    def meta_transformer(self) -> Transformer:
+        """The transformer's structure; its tensors must not be used."""
         return self._shell
 
-    def described_weights(self) -> dict[str, Tensor]:
+    def meta_weights(self) -> dict[str, Tensor]:
         """Return the module's tensors by name, on the meta device."""
         return {
             name: torch.empty(tuple(shape), dtype=self.dtype, device="meta")
@@ -142,21 +141,21 @@ class StoredTransformer:
         return tensor.to(self.device, self.dtype)
 
     def table(self) -> Tensor:
-        """Return the rows of the embedding in the narrowest dtype that holds what the module has."""
+        """Return the embedding's rows in the narrowest dtype that holds the module's values."""
         name = "embedding.tokens.weight"
         stored = self.weights[name]
-        is_held = torch.promote_types(stored.dtype, self.dtype) == self.dtype
-        return stored.to(self.device, stored.dtype if is_held else self.dtype)
+        is_exact = torch.promote_types(stored.dtype, self.dtype) == self.dtype
+        return stored.to(self.device, stored.dtype if is_exact else self.dtype)
 
     def blocks(self) -> Iterator[SandwichBlock]:
-        """Yield the blocks, each read when it is its turn."""
+        """Yield the blocks, read one at a time."""
         for index in range(self.config.num_layers):
             with uninitialised("meta"):
                 block = SandwichBlock(self.config)
-            yield self._filled(block, f"blocks.{index}.")
+            yield self._load(block, f"blocks.{index}.")
 
     def outside_blocks(self) -> Transformer:
-        """Return a transformer of which only the positions and the last norm are read; the rest has shapes alone."""
+        """Return a transformer with only positions and final norm read; the rest is on the meta device."""
         with uninitialised("meta"):
             whole = Transformer(self.config)
         names = [
@@ -165,7 +164,7 @@ class StoredTransformer:
         whole.load_state_dict({name: self.tensor(name) for name in names}, strict=False, assign=True)
         return whole.eval()
 
-    def _filled(self, module: Filled, prefix: str) -> Filled:
+    def _load(self, module: Module, prefix: str) -> Module:
         state = {name: self.tensor(prefix + name) for name in module.state_dict()}
         module.load_state_dict(state, assign=True)
         return module.eval()

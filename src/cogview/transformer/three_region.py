@@ -12,20 +12,20 @@ attends, in one softmax, to
 
 So each key is seen once at most: text and pivots that lie in the window are seen as part of it. Before w lie F tokens
 of the picture, of which P are pivots, and each of those P stands for F / P tokens: log(F / P) is added to its score.
-Text and window stand for themselves, and nothing is added. Where all tokens of the picture are pivots this is dense
-attention exactly, and so it is for any query whose window reaches back to the picture's first token. Where no pivot
-lies before w (P = 0, near the picture's beginning) the F tokens there are not represented.
+Text and window stand for themselves, and nothing is added. Where all tokens of the picture are pivots, or where a
+window reaches back to the picture's first token, this is dense attention exactly. Where no pivot lies before w (P = 0,
+near the picture's beginning) the F tokens there are not represented.
 
 Slots are the places of a sequence's text, in order, and then those of its pivots, in order. There are
 `num_text_and_pivot_tokens`, and those left over are empty. A token of the picture is a pivot if its priority is among
-the smallest, and its priority is a hash of a seed, the layer and its place after the text. So pivots need not be
-kept to be known again: a recomputation, a cache or another device finds the same ones, whatever else is in the batch.
+the smallest. Its priority is a hash of a seed, the layer and its place after the text. So pivots need not be kept to be
+known again: a recomputation, a cache or another device finds the same ones, whatever else is in the batch.
 
 Differs from the paper: the release adds log(length of the sequence / number of pivots) for every query. That is F / P
-on average, but before one window lie more, before another fewer pivots than their share, and with F and P nothing of
-the sequence's future has to be known.
+on average, but the number of pivots before a window varies. And with F and P nothing of the sequence's future has to
+be known.
 
-Here is what is attended to, and the plain way to do it; `three_region_kernels` has the fast ways.
+This module has the definition and a plain implementation; `three_region_kernels` has the fast ones.
 
 Paper: appendix B.
 """
@@ -43,19 +43,19 @@ from cogview.sequence.template import TextToImageTemplate
 from cogview.transformer.config import ThreeRegionConfig
 
 _NOWHERE = 1 << 40
-"""The place of an empty slot: behind all others."""
+"""Place of an empty slot, after all others."""
 
 _BITS_32 = (1 << 32) - 1
 
 
 class Regions(NamedTuple):
-    """What the sequences of a batch can see beyond the window, in one layer.
+    """What the sequences of a batch see beyond the window, in one layer.
 
     Attributes:
-        places: of the text and of the pivots, ascending; empty slots lie nowhere.
-        num_text: tokens of each sequence's text; the slots behind them are pivots.
-        num_visible: for each block, how many slots lie before its window: the first ones.
-        log_weight: for each block, what is added to the scores of the pivots before its window.
+        places: of text and pivots, ascending; `_NOWHERE` for empty slots.
+        num_text: tokens of each sequence's text; later slots are pivots.
+        num_visible: for each block, number of slots before its window.
+        log_weight: for each block, added to the scores of the pivots before its window.
     """
 
     places: Int64[Tensor, "b s"]
@@ -65,7 +65,7 @@ class Regions(NamedTuple):
 
 
 def regions_for(template: TextToImageTemplate, config: ThreeRegionConfig) -> ThreeRegionConfig:
-    """Return a config whose text and picture are those of a template.
+    """Return a config for the text and picture of a template.
 
     Raises:
         UsageError: the longest text has more tokens than there are slots.
@@ -83,13 +83,13 @@ def regions_for(template: TextToImageTemplate, config: ThreeRegionConfig) -> Thr
 
 
 def sees_all(num_text: int, config: ThreeRegionConfig) -> bool:
-    """Return whether every token behind a text sees all before it: then attention is dense, only slower."""
+    """Return whether every token after a text sees all before it, so that attention is dense, only slower."""
     num_tokens = num_text + config.num_image_tokens
     return num_tokens <= max(config.num_text_and_pivot_tokens, config.block_tokens * config.key_window_blocks)
 
 
 def count_text(tokens: Int[Tensor, "b t"], image_start_token: int) -> Int64[Tensor, "b"]:
-    """Return how many tokens each sequence has up to and including the one that ends its text; all if none does."""
+    """Return each sequence's number of tokens up to and including the end of its text; all if it has none."""
     is_start = tokens == image_start_token
     return torch.where(is_start.any(1), is_start.int().argmax(1) + 1, tokens.shape[1])
 
@@ -104,11 +104,10 @@ def draw_regions(
     """Draw the pivots of each layer.
 
     Args:
-        num_text: tokens of each sequence's text; of one that is longer than there are slots, the end is only seen from
-            windows that it lies in.
+        num_text: tokens of each sequence's text; the end of a text longer than the slots is seen only in windows.
         seeds: of each sequence, at least 0 and below 2^32.
-        num_tokens: of a sequence; only decides for how many blocks the counts are made.
-        num_layers: each has pivots of its own.
+        num_tokens: of a sequence; sets the number of blocks.
+        num_layers: each has its own pivots.
         config: of the regions.
     """
     num_slots = config.num_text_and_pivot_tokens
@@ -123,23 +122,23 @@ def draw_regions(
     num_visible = torch.searchsorted(places, starts.expand(*places.shape[:2], -1).contiguous())
     num_far = (starts - num_text[:, None]).clamp(0, config.num_image_tokens)
     num_far_pivots = num_visible - num_text[:, None]
-    # Without a pivot the number is used by no score.
+    # Without a pivot the weight is not used.
     weight = torch.where(num_far_pivots > 0, num_far / num_far_pivots.clamp(min=1), 1.0)
     layers = zip(places.unbind(0), num_visible.unbind(0), weight.log().unbind(0), strict=True)
     return [Regions(at, num_text, visible, log_weight) for at, visible, log_weight in layers]
 
 
 def window_start(block: Int64[Tensor, "*n"], config: ThreeRegionConfig) -> Int64[Tensor, "*n"]:
-    """Return the first place of the window that the queries of a block share."""
+    """Return the first place of a block's window."""
     return ((block - config.key_window_blocks + 1) * config.block_tokens).clamp(min=0)
 
 
 def keys_seen(
     places: Int64[Tensor, "q"], num_text: Int64[Tensor, "b"], config: ThreeRegionConfig
 ) -> Float[Tensor, "b q"]:
-    """Return how many keys a query at each place sees, on average over the draws of pivots.
+    """Return how many keys a query at each place sees, on average over draws of pivots.
 
-    A query's own key counts as a half, as in the count of dense attention, by which a query of `t` tokens sees t / 2.
+    A query's own key counts as a half, as in dense attention, where a query of `t` tokens sees t / 2.
 
     Args:
         places: of queries.
@@ -162,7 +161,7 @@ def sees(
     Args:
         places: of queries.
         num_keys: the keys are those of the first places.
-        regions: only its places are read.
+        regions: only `places` is used.
         config: of the regions.
     """
     keys = torch.arange(num_keys, device=places.device)
@@ -179,16 +178,15 @@ def masked_dense_attention(
     regions: Regions,
     config: ThreeRegionConfig,
 ) -> Float[Tensor, "b h t e"]:
-    """Attend to the three regions the slow and plain way: all scores are made, and those of other keys dropped.
+    """Attend to the three regions by masking dense scores.
 
-    It follows the definition key by key, takes nothing but the places of the slots, and is what the fast ways are
-    tested against.
+    Slow: follows the definition key by key; the fast implementations are tested against it.
 
     Args:
         query: the last `t` of the `k` places.
         key: all places.
         value: all places.
-        regions: only its places and the length of the text are read.
+        regions: only `places` and `num_text` are used.
         config: of the regions.
     """
     t, k = query.shape[2], key.shape[2]
@@ -213,21 +211,21 @@ def masked_dense_attention(
 def _draw_pivots(
     num_pivots: Int64[Tensor, "b"], seeds: Int64[Tensor, "b"], num_layers: int, config: ThreeRegionConfig
 ) -> Int64[Tensor, "l b p"]:
-    """Return the places, counted from the text's end, of each layer's pivots; those left over lie nowhere."""
+    """Return the places of each layer's pivots, relative to the text's end; `_NOWHERE` for the rest."""
     device = seeds.device
-    layers = mixed_bits(torch.arange(1, num_layers + 1, device=device))
+    layers = hash_bits(torch.arange(1, num_layers + 1, device=device))
     index = torch.arange(config.num_image_tokens, device=device)
-    priority = mixed_bits(mixed_bits(layers[:, None] ^ mixed_bits(seeds))[:, :, None] ^ index)
-    # The place itself settles who comes first of two with one priority, on every device.
+    priority = hash_bits(hash_bits(layers[:, None] ^ hash_bits(seeds))[:, :, None] ^ index)
+    # Of two with one priority the lower place comes first, on every device.
     ranked = (priority << 24) | index
-    most = min(config.num_text_and_pivot_tokens, config.num_image_tokens)
-    first = ranked.topk(most, dim=2, largest=False, sorted=True).values & ((1 << 24) - 1)
-    is_wanted: Bool[Tensor, "b p"] = torch.arange(most, device=device) < num_pivots[:, None]
+    max_pivots = min(config.num_text_and_pivot_tokens, config.num_image_tokens)
+    first = ranked.topk(max_pivots, dim=2, largest=False, sorted=True).values & ((1 << 24) - 1)
+    is_wanted: Bool[Tensor, "b p"] = torch.arange(max_pivots, device=device) < num_pivots[:, None]
     return first.where(is_wanted, _NOWHERE)
 
 
-def mixed_bits(x: Int64[Tensor, "*n"]) -> Int64[Tensor, "*n"]:
-    """Return a hash of numbers of 32 bits, the same on every device; its products stay below 2^63."""
+def hash_bits(x: Int64[Tensor, "*n"]) -> Int64[Tensor, "*n"]:
+    """Return a hash of 32-bit numbers, the same on every device; products stay below 2^63."""
     x = x ^ (x >> 16)
     x = (x * 0x7FEB352D) & _BITS_32
     x = x ^ (x >> 15)

@@ -1,6 +1,6 @@
-"""How three-region attention is computed: by FlexAttention's block masks, or one block of queries after the other.
+"""Kernels of three-region attention: FlexAttention's block masks, or one block of queries after the other.
 
-What is computed is said, and letters are explained, in `three_region`.
+See `three_region` for the definition and the letters.
 """
 
 from functools import cache
@@ -27,10 +27,10 @@ def three_region_attention(
     config: ThreeRegionConfig,
     dropout: float = 0.0,
 ) -> Float[Tensor, "b h t e"]:
-    """Attend to the three regions in the way that is fastest here.
+    """Attend to the three regions with the fastest available kernel.
 
-    That is FlexAttention on a GPU. It drops no weights and works in blocks of 128, so dropout, blocks of another size
-    and queries that continue a cache go block by block there too.
+    That is FlexAttention on a GPU. It has no dropout and works in blocks of 128, so dropout, blocks of other sizes and
+    queries that continue a cache go block by block there too.
 
     Args:
         query: the last `t` of the `k` places.
@@ -47,7 +47,7 @@ def three_region_attention(
 
 
 def fits_flexible_attention(config: ThreeRegionConfig, head_size: int, dropout: float) -> bool:
-    """Return whether FlexAttention can attend on a GPU."""
+    """Return whether FlexAttention supports a config on a GPU."""
     return config.block_tokens % _FLEX_BLOCK == 0 and head_size >= _FLEX_LEAST_CHANNELS and dropout == 0
 
 
@@ -58,10 +58,9 @@ def flexible_attention(
     regions: Regions,
     config: ThreeRegionConfig,
 ) -> Float[Tensor, "b h t e"]:
-    """Attend by FlexAttention, whose keys are the slots and then all places.
+    """Attend by FlexAttention, over the slots followed by all places.
 
-    Slots are in order, so those before a window are the first ones, and blocks of 128 slots that lie behind it are
-    never read.
+    Slots are in order, so those before a window come first, and blocks of 128 slots after it are never read.
 
     Args:
         query: of all places.
@@ -71,12 +70,12 @@ def flexible_attention(
         config: of the regions; its blocks are multiples of 128.
     """
     t = query.shape[2]
-    keys, values = behind_slots(key, regions), behind_slots(value, regions)
+    keys, values = with_slots_first(key, regions), with_slots_first(value, regions)
     num_slots = keys.shape[2] - t
     _, num_text, num_visible, log_weight = regions
     block_tokens, window_tokens = config.block_tokens, config.block_tokens * config.key_window_blocks
 
-    @no_type_check  # both are traced, and a check at run time cannot be
+    @no_type_check  # traced, so no checks at run time
     def is_seen(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         block, place = q // block_tokens, k - num_slots
         in_window = (place <= q) & (place >= (block + 1) * block_tokens - window_tokens)
@@ -95,16 +94,16 @@ def flexible_attention(
         mask_mod=is_seen,
         seq_lengths=(t, num_slots + t),
     )
-    # A compiled loss compiles it as well. On a CPU it is only tested, and compiling takes longer than the test.
+    # A compiled loss compiles it anyway. On a CPU it is only tested, and compiling takes longer.
     is_plain = torch.compiler.is_compiling() or not query.is_cuda
     attend = flex_attention if is_plain else _compiled_flex_attention()
     return attend(query, keys, values, score_mod=weigh_pivots, block_mask=mask)
 
 
-def behind_slots(x: Float[Tensor, "b h t e"], regions: Regions) -> Float[Tensor, "b h k e"]:
-    """Return keys or values of the slots, filled up to a multiple of 128, and then of all places."""
+def with_slots_first(x: Float[Tensor, "b h t e"], regions: Regions) -> Float[Tensor, "b h k e"]:
+    """Return keys or values of the slots, padded to a multiple of 128, followed by all places."""
     num_slots = -(-regions.places.shape[1] // _FLEX_BLOCK) * _FLEX_BLOCK
-    places = F.pad(regions.places, (0, num_slots - regions.places.shape[1]))  # never looked at
+    places = F.pad(regions.places, (0, num_slots - regions.places.shape[1]))  # never read
     return torch.cat([_rows_at(x, places), x], dim=2)
 
 
@@ -135,13 +134,13 @@ def _flex_blocks(
 
 
 def _in_order(is_read: Bool[Tensor, "b q k"]) -> tuple[Int32[Tensor, "b 1 q"], Int32[Tensor, "b 1 q k"]]:
-    """Return how many blocks of keys are read for each of queries, and their numbers before those of the others."""
+    """Return the number of key blocks that each query block reads, and the blocks' indices, read ones first."""
     order = is_read.int().argsort(dim=2, descending=True, stable=True)
     return is_read.sum(2, dtype=torch.int32)[:, None], order.int()[:, None]
 
 
 class _Part(NamedTuple):
-    """Queries of one block, how many slots they see, their window's places, and what is added to their scores."""
+    """Queries of one block, number of slots they see, places of their window, and biases of their scores."""
 
     queries: slice
     num_slots: int
@@ -149,7 +148,7 @@ class _Part(NamedTuple):
     bias: Tensor
 
 
-# How many slots a block sees is read back: a number of Python's, which no graph can hold.
+# Reads the number of visible slots from the device, which no graph can hold.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def block_attention(
     query: Float[Tensor, "b h t e"],
@@ -159,7 +158,7 @@ def block_attention(
     config: ThreeRegionConfig,
     dropout: float = 0.0,
 ) -> Float[Tensor, "b h t e"]:
-    """Attend block by block: to the slots before a window and to the window, side by side, with the fused kernel.
+    """Attend block by block, to the slots before a window and the window itself, with the fused kernel.
 
     Args:
         query: the last `t` of the `k` places.
@@ -178,8 +177,8 @@ def block_attention(
         [
             F.scaled_dot_product_attention(
                 query[:, :, part.queries],
-                _side_by_side(slot_keys, key, part),
-                _side_by_side(slot_values, value, part),
+                _slots_and_window(slot_keys, key, part),
+                _slots_and_window(slot_values, value, part),
                 attn_mask=part.bias.to(query.dtype),
                 dropout_p=dropout,
             )
@@ -190,20 +189,20 @@ def block_attention(
 
 
 def keeps_keys_once(device: torch.device, dropout: float) -> bool:
-    """Return whether attention block by block keeps no key and no value twice for the backward pass."""
+    """Return whether block-by-block attention keeps no key or value twice for the backward pass."""
     return device.type == "cpu" and dropout == 0
 
 
 def most_visible(regions: Regions) -> list[int]:
-    """Return how many slots the sequence that sees most sees before the window of each block."""
+    """Return the largest number of slots before the window of each block, over sequences."""
     return regions.num_visible.amax(0).tolist()
 
 
 class _BlockAttention(torch.autograd.Function):
-    """Block by block on a CPU, keeping for the backward pass what dense attention keeps and no key twice.
+    """Block-by-block attention on a CPU that keeps no key twice for the backward pass.
 
-    Autograd would keep the keys and values of every block's window and slots, eight copies of each at the release's
-    numbers. Here they are put side by side again, and the kernel's own backward pass adds to their gradients.
+    Autograd would keep the keys and values of every block's window and slots: eight copies of each at the release's
+    sizes. Here they are gathered again, and the kernel's own backward pass adds to their gradients.
     """
 
     @staticmethod
@@ -222,8 +221,8 @@ class _BlockAttention(torch.autograd.Function):
             attended[:, :, part.queries], log_sum = (
                 torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                     query[:, :, part.queries],
-                    _side_by_side(slot_keys, key, part),
-                    _side_by_side(slot_values, value, part),
+                    _slots_and_window(slot_keys, key, part),
+                    _slots_and_window(slot_values, value, part),
                     attn_mask=part.bias.to(query.dtype),
                 )
             )
@@ -245,8 +244,8 @@ class _BlockAttention(torch.autograd.Function):
                 torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                     gradient[:, :, part.queries],
                     query[:, :, part.queries],
-                    _side_by_side(slot_keys, key, part),
-                    _side_by_side(slot_values, value, part),
+                    _slots_and_window(slot_keys, key, part),
+                    _slots_and_window(slot_values, value, part),
                     attended[:, :, part.queries],
                     log_sum,
                     0.0,
@@ -263,7 +262,7 @@ class _BlockAttention(torch.autograd.Function):
 
 
 def _parts(t: int, k: int, regions: Regions, config: ThreeRegionConfig) -> list[_Part]:
-    """Return the parts that the last `t` of `k` places are attended for in."""
+    """Return the blocks of the last `t` of `k` places."""
     parts = []
     device, block_tokens = regions.places.device, config.block_tokens
     num_visible = most_visible(regions)
@@ -283,14 +282,14 @@ def _parts(t: int, k: int, regions: Regions, config: ThreeRegionConfig) -> list[
     return parts
 
 
-def _side_by_side(
+def _slots_and_window(
     slots: Float[Tensor, "b h s e"], places: Float[Tensor, "b h k e"], part: _Part
 ) -> Float[Tensor, "b h n e"]:
-    """Return what a part sees: the first slots, and then its window."""
+    """Return the keys or values that a block sees: the first slots, then its window."""
     return torch.cat([slots[:, :, : part.num_slots], places[:, :, part.window]], dim=2)
 
 
 def _rows_at(x: Float[Tensor, "b h k e"], places: Int64[Tensor, "b s"]) -> Float[Tensor, "b h s e"]:
-    """Return the keys or values of given places; those of empty slots may be any."""
+    """Return the keys or values at given places; arbitrary ones for empty slots."""
     index = places.clamp(max=x.shape[2] - 1)[:, None, :, None]
     return x.gather(2, index.expand(-1, x.shape[1], -1, x.shape[3]))

@@ -1,7 +1,7 @@
-"""Codes to pixels, those of several pictures side by side: a picture has the same pixels on any number of threads.
+"""Decoding of codes to pixels, the same for any number of threads.
 
-Convolutions round differently with another number of threads. So a picture is decoded on one, whatever there are,
-unless its decoder is so large that this would be waited for; several pictures are decoded at the same time.
+Convolutions round differently with another number of threads. So each picture is decoded on one thread, and several at
+a time, unless the decoder is so large that one thread would take too long.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor, nn
 
-from cogview.decoding.threads import side_by_side, threads
+from cogview.decoding.threads import run_concurrently, threads
 from cogview.image.pixels import tensor_to_images
 from cogview.image.tokenizer import ImageTokenizer
 
@@ -23,10 +23,10 @@ MAX_SINGLE = 20 * 10**9
 
 
 class PictureDecoder:
-    """Decodes pictures each by itself, with as many threads as the image tokenizer's work asks for.
+    """Decodes each picture by itself, on one thread if that is fast enough.
 
     Args:
-        image_tokenizer: decodes.
+        image_tokenizer: has the decoders.
     """
 
     def __init__(self, image_tokenizer: ImageTokenizer) -> None:
@@ -34,30 +34,30 @@ class PictureDecoder:
         self._is_small: dict[tuple[int | None, int, int], bool] = {}
 
     def decode(self, codes: Int64[Tensor, "r s"], size_pixels: int | None = None) -> Image.Image:
-        """Return the picture of some codes, decoded by itself: convolutions round differently in other batches.
+        """Decode a picture.
 
         Args:
             codes: of any grid.
-            size_pixels: of its longer side; as large as it was encoded, by the tokenizer's own decoder, by default.
+            size_pixels: longer side of the picture; by default the size that the tokenizer encodes.
 
         Raises:
-            UsageError: no decoder draws that size, or a code is none of the tokenizer's.
+            UsageError: no decoder has that size, or a code is not in the codebook.
         """
         return next(self.decode_each(codes[None], size_pixels))
 
     def decode_each(
         self, codes: Int64[Tensor, "b r s"], size_pixels: int | None = None
     ) -> Iterator[Image.Image]:
-        """Yield the picture of each, several at the same time where one thread is enough for a picture.
+        """Decode pictures each by itself, several at a time if one thread suffices for a picture.
 
         Args:
-            codes: of pictures.
+            codes: of the pictures.
             size_pixels: as for `decode`.
 
         Raises:
             UsageError: as `decode` does.
         """
-        decodings = [partial(self._decoded, each, size_pixels) for each in codes]
+        decodings = [partial(self._decode_one, each, size_pixels) for each in codes]
         rows, columns = codes.shape[1:]
         key = (size_pixels, rows, columns)
         if decodings and key not in self._is_small:
@@ -68,26 +68,26 @@ class PictureDecoder:
                 self._is_small[key] = False
             else:
                 self._is_small[key] = True
-                return chain([first], side_by_side(decodings[1:]))
+                return chain([first], run_concurrently(decodings[1:]))
         if decodings and self._is_small[key]:
-            return side_by_side(decodings)
+            return run_concurrently(decodings)
         return (decode() for decode in decodings)
 
-    def _decoded(self, codes: Int64[Tensor, "r s"], size_pixels: int | None) -> Image.Image:
+    def _decode_one(self, codes: Int64[Tensor, "r s"], size_pixels: int | None) -> Image.Image:
         tokenizer = self._image_tokenizer
         return tensor_to_images(tokenizer.decode(codes[None].to(tokenizer.device), size_pixels))[0]
 
 
 class _TooMuch(Exception):
-    """A picture takes so much work that one thread should not do it."""
+    """Decoding a picture is too much work for one thread."""
 
 
 @contextmanager
-def _limited(tokenizer: ImageTokenizer, most: int) -> Iterator[None]:
-    """Stop decodings of this thread whose convolutions and linear maps do too many multiplications; on a GPU, all.
+def _limited(tokenizer: ImageTokenizer, max_multiplications: int) -> Iterator[None]:
+    """Stop decoding in this thread after too many multiplications; on a GPU, at once.
 
     Raises:
-        _TooMuch: they do.
+        _TooMuch: there were too many.
     """
     if tokenizer.device.type != "cpu":
         raise _TooMuch
@@ -98,10 +98,10 @@ def _limited(tokenizer: ImageTokenizer, most: int) -> Iterator[None]:
         assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
         if get_ident() != owner:
             return
-        places = output if not isinstance(module, nn.ConvTranspose2d) else inputs[0]
-        channels = places.shape[-1] if isinstance(module, nn.Linear) else places.shape[1]
-        total += module.weight.numel() * places.numel() // channels
-        if total > most:
+        pixels = output if not isinstance(module, nn.ConvTranspose2d) else inputs[0]
+        channels = pixels.shape[-1] if isinstance(module, nn.Linear) else pixels.shape[1]
+        total += module.weight.numel() * pixels.numel() // channels
+        if total > max_multiplications:
             raise _TooMuch
 
     hooks = [

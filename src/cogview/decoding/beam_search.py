@@ -1,23 +1,23 @@
-"""A beam search while the engine works on it: its beams are rows of the pool that fork."""
+"""State of a running beam search: its beams are rows of the pool that fork."""
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from cogview.decoding.drawing import Run
 from cogview.decoding.pool import PagePool, Row
 from cogview.decoding.proposer import Proposer
 from cogview.decoding.request import BeamRequest, WrittenText
+from cogview.decoding.running_sequence import Run
 from cogview.decoding.weights import Variant
 
 
-class Searching:
-    """A search's beams.
+class BeamSearch:
+    """Beams of a search.
 
     Args:
-        request: what is asked for.
-        variant: whose weights.
+        request: to run.
+        variant: to run with.
         pool: for its rows.
     """
 
@@ -30,34 +30,34 @@ class Searching:
         self.rows = [Row(pool, self._max_tokens)]
         self._totals = np.zeros(1)
         self._pieces: list[tuple[int, ...]] = [()]
-        self._ended: list[WrittenText] = []
+        self._finished: list[WrittenText] = []
         self.is_done = False
 
     @property
     def num_known(self) -> int:
-        """Return how many tokens the next pass runs, over all rows."""
+        """Number of tokens that the next pass computes, over all rows."""
         return sum(len(run.tokens) for run in self.plan())
 
     @property
     def result(self) -> list[WrittenText]:
-        """Return the best texts, best first."""
-        return self._ended
+        """The best texts, best first."""
+        return self._finished
 
-    def reach(self, proposer: Proposer) -> Float64[np.ndarray, "w"]:
-        """Return how probably each guess holds; of what a beam goes on with, nothing is guessed."""
+    def propose(self, proposer: Proposer) -> Float64[np.ndarray, "w"]:
+        """Return no guesses: beams are not decoded speculatively."""
         return np.empty(0)
 
     @property
-    def asked(self) -> Int64[np.ndarray, "a"]:
-        """Return the places of which the planned pass has to give logits: the next one, of each row."""
+    def logit_places(self) -> Int64[np.ndarray, "a"]:
+        """Places that need logits from the planned pass: the next of each row."""
         return np.array([len(self._pieces[0])])
 
     def states_of(self, places: Int64[np.ndarray, "a"], which: int) -> Int64[np.ndarray, "a"]:
-        """Return which tokens of a row's run have the states of places: the last."""
+        """Return the indices, in a row's run, of the states of places: the last."""
         return np.array([len(self.plan()[which].tokens) - 1])
 
     def plan(self, num_guesses: int = 0) -> list[Run]:
-        """Return what to run of each row: the context, or each beam's last piece."""
+        """Return the tokens to run of each row: the context, or each beam's last piece."""
         context, step = self.request.context, len(self._pieces[0])
         if not step:
             start = self.rows[0].length
@@ -72,36 +72,38 @@ class Searching:
         ]
 
     def take(self, logits: Float[Tensor, "w v"]) -> None:
-        """Take over the logits of all beams: end them, and let the best of their continuations go on."""
+        """End beams, and continue the best, given the logits of all beams."""
         request = self.request
         step, max_pieces = len(self._pieces[0]), len(request.context.next_positions)
         for row, run in zip(self.rows, self.plan(), strict=True):
             row.length += len(run.tokens)
         log_p = torch.log_softmax(logits.double(), dim=-1).cpu()
         if step:
-            ended = [
+            texts = [
                 WrittenText(pieces=pieces, pieces_nats=-float(total), end_nats=-float(log_end))
                 for pieces, total, log_end in zip(self._pieces, self._totals, log_p[:, -1], strict=True)
             ]
-            self._ended = sorted([*self._ended, *ended], key=lambda text: -text.score(request.length_penalty))
-            self._ended = self._ended[: request.num_beams]
+            self._finished = sorted(
+                [*self._finished, *texts], key=lambda text: -text.score(request.length_penalty)
+            )
+            self._finished = self._finished[: request.num_beams]
         if step == max_pieces:
             self.is_done = True
             return
-        going_on = log_p[:, :-1]
+        continuations = log_p[:, :-1]
         if request.allowed is not None:
-            going_on = going_on.masked_fill(torch.from_numpy(~request.allowed[:-1]), -torch.inf)
-        sums = (torch.from_numpy(self._totals)[:, None] + going_on).flatten()
+            continuations = continuations.masked_fill(torch.from_numpy(~request.allowed[:-1]), -torch.inf)
+        sums = (torch.from_numpy(self._totals)[:, None] + continuations).flatten()
         totals, choice = sums.topk(min(request.num_beams, len(sums)))
         is_possible = totals > -torch.inf
         totals, choice = totals[is_possible], choice[is_possible]
         # A total only falls, so the longest text is the best that a beam can hope for.
         hope = float(totals.max()) / (max_pieces + 1) ** request.length_penalty if len(totals) else -np.inf
-        worst = self._ended[-1].score(request.length_penalty) if self._ended else -np.inf
-        if not len(totals) or (len(self._ended) == request.num_beams and worst >= hope):
+        worst = self._finished[-1].score(request.length_penalty) if self._finished else -np.inf
+        if not len(totals) or (len(self._finished) == request.num_beams and worst >= hope):
             self.is_done = True
             return
-        num = going_on.shape[1]
+        num = continuations.shape[1]
         self._fork((choice // num).tolist())
         self._totals = totals.numpy()
         self._pieces = [
@@ -110,17 +112,17 @@ class Searching:
         ]
 
     def _fork(self, parents: list[int]) -> None:
-        """Let each beam go on from the row of its parent: the first takes it over, others begin as it."""
+        """Continue each beam from its parent's row: the first child takes it over, others share its prefix."""
         rows: list[Row] = []
-        taken: set[int] = set()
+        used: set[int] = set()
         for parent in parents:
             row = self.rows[parent]
-            if parent in taken:
+            if parent in used:
                 row = Row(self._pool, self._max_tokens)
-                row.begin_as(self.rows[parent], self.rows[parent].length)
-            taken.add(parent)
+                row.share_prefix(self.rows[parent], self.rows[parent].length)
+            used.add(parent)
             rows.append(row)
         for number, row in enumerate(self.rows):
-            if number not in taken:
+            if number not in used:
                 row.free()
         self.rows = rows

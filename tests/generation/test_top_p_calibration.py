@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from cogview.generation.own_sampling import MIN_VARIETY, TOP_PS, entropy, measured_top_p
 from cogview.generation.pipeline import Pipeline
+from cogview.generation.top_p_calibration import MIN_VARIETY, TOP_PS, calibrate_top_p, entropy
 from cogview.models.pretrained import PretrainedModel
 from cogview.sequence.template import Codes, Pieces
 from tiny import CAPTIONS, tiny_model
@@ -30,7 +30,7 @@ def test_entropy_is_that_of_the_shares() -> None:
 
 
 def test_what_is_measured_is_what_the_pipeline_draws(model: PretrainedModel) -> None:
-    measured = measured_top_p(model, pairs_of(model, np.arange(64)))  # more various than any draw
+    measured = calibrate_top_p(model, pairs_of(model, np.arange(64)))  # more various than any draw
     pipe = Pipeline(model)
     assert measured.true_entropy_nats == pytest.approx(math.log(64))
     assert list(measured.entropy_nats) == list(TOP_PS)
@@ -42,7 +42,7 @@ def test_what_is_measured_is_what_the_pipeline_draws(model: PretrainedModel) -> 
 
 
 def test_the_least_that_leaves_enough_is_chosen_and_no_further_one_tried(model: PretrainedModel) -> None:
-    all_alike = measured_top_p(model, pairs_of(model, np.zeros(64, dtype=np.int64)))
+    all_alike = calibrate_top_p(model, pairs_of(model, np.zeros(64, dtype=np.int64)))
     assert all_alike.top_p == 0.8
     assert list(all_alike.entropy_nats) == [0.8]
 
@@ -60,7 +60,7 @@ def test_a_model_that_is_unsure_of_a_ground_draws_from_all_codes(model: Pretrain
         rows[vocabulary.image_codes.start, 0] = math.log(share / ((1 - share) / 31))
     draw = np.random.Generator(np.random.PCG64(0))
     true = np.where(draw.random(64) < share, 0, draw.integers(1, 32, 64))
-    measured = measured_top_p(model, pairs_of(model, true))
+    measured = calibrate_top_p(model, pairs_of(model, true))
     assert measured.entropy_nats[0.8] == 0
     assert measured.top_p > share
     *too_few, _ = measured.entropy_nats.values()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cogview.generation.one_colour import MAX_LEVELS, is_one_coloured
+from cogview.generation.blank_pictures import MAX_LEVELS, is_blank
 
 COLOUR = st.tuples(*[st.integers(0, 255)] * 3)
 
@@ -19,7 +19,7 @@ def test_a_ground_with_noise_and_specks_is_one_colour(
     draw = np.random.Generator(np.random.PCG64(0))
     pixels = np.array(colour) + draw.integers(-noise, noise + 1, (16, 16, 3))
     pixels[0, :num_specks] = 255 - np.array(colour)
-    assert is_one_coloured(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
+    assert is_blank(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
 
 
 @settings(max_examples=25, deadline=None)
@@ -27,9 +27,9 @@ def test_a_ground_with_noise_and_specks_is_one_colour(
 def test_a_ground_with_a_thing_on_it_is_not(colour: tuple[int, int, int], place: tuple[int, int]) -> None:
     pixels = np.full((16, 16, 3), colour, dtype=np.uint8)
     pixels[place[0] : place[0] + 4, place[1] : place[1] + 4, 0] ^= 128  # in one channel
-    assert not is_one_coloured(Image.fromarray(pixels))
+    assert not is_blank(Image.fromarray(pixels))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA"])
 def test_pictures_of_any_mode_are_seen(mode: str) -> None:
-    assert is_one_coloured(Image.new(mode, (5, 3), "white"))
+    assert is_blank(Image.new(mode, (5, 3), "white"))

@@ -1,4 +1,4 @@
-"""Where a model lies and what it is computed in."""
+"""Choice of device and dtype."""
 
 import torch
 
@@ -7,17 +7,17 @@ from cogview.errors import UsageError
 
 
 def device_of_rank(device: str | None, ranks: Ranks) -> str | None:
-    """Return the device that was asked for; of several processes on a machine, each takes a GPU of its own."""
+    """Return the requested device, or the rank's own GPU if several processes share a machine."""
     if ranks.num_ranks > 1 and device in (None, "cuda") and torch.cuda.is_available():
         return f"cuda:{ranks.local_rank}"
     return device
 
 
 def resolve_device(device: torch.device | str | None) -> torch.device:
-    """Return the device that was asked for, or the best one here.
+    """Return the requested device, or the best available.
 
     Raises:
-        UsageError: it is unknown or not to be had here.
+        UsageError: the device is unknown or not available.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -35,12 +35,12 @@ def resolve_device(device: torch.device | str | None) -> torch.device:
 
 
 def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype | None:
-    """Return the dtype that was asked for, or the one that fits the device.
+    """Return the requested dtype, or the default of the device; None on a CPU.
 
-    On a CPU that is None unless one was asked for: float32, or int8 for weights that are stored as such.
+    None means float32, or int8 for weights that are stored as int8.
 
     Raises:
-        UsageError: it isn't one that the transformer computes with, or not on this device.
+        UsageError: the transformer cannot compute in that dtype, or not on that device.
     """
     if dtype is None:
         is_fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -51,9 +51,9 @@ def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torc
         "float16": torch.float16,
         "int8": torch.int8,
     }
-    found = known.get(dtype) if isinstance(dtype, str) else dtype
-    if found not in known.values():
+    resolved = known.get(dtype) if isinstance(dtype, str) else dtype
+    if resolved not in known.values():
         raise UsageError(f"dtype {dtype} is not one of {', '.join(known)}")
-    if found == torch.int8 and device.type != "cpu":
-        raise UsageError(f"int8 weights are for the CPU, got device {device}: leave the dtype out there")
-    return found
+    if resolved == torch.int8 and device.type != "cpu":
+        raise UsageError(f"int8 weights are for the CPU, got device {device}: leave the dtype out")
+    return resolved

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import cogview
-from cogview.generation import decoded
-from cogview.generation.decoded import PictureDecoder
+from cogview.generation import picture_decoder
+from cogview.generation.picture_decoder import PictureDecoder
 from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
 from cogview.models.config import BUNDLED_FOLDER
 from tiny import tiny_image_tokenizer
@@ -56,7 +56,7 @@ def test_a_large_decoder_gets_all_threads(monkeypatch: pytest.MonkeyPatch) -> No
         return plain(codes, size_pixels)
 
     monkeypatch.setattr(tokenizer, "decode", decode)
-    monkeypatch.setattr(decoded, "MAX_SINGLE", 0)
+    monkeypatch.setattr(picture_decoder, "MAX_SINGLE", 0)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -71,7 +71,7 @@ def test_the_work_of_a_decoder_is_counted(
     bundled: ImageTokenizer, alone: list[bytes], monkeypatch: pytest.MonkeyPatch, most: int, is_small: bool
 ) -> None:
     decoder = PictureDecoder(bundled)
-    monkeypatch.setattr(decoded, "MAX_SINGLE", most)
+    monkeypatch.setattr(picture_decoder, "MAX_SINGLE", most)
     drawn = [each.tobytes() for each in decoder.decode_each(some_codes(4), 256)]
     assert decoder._is_small == {(256, 16, 16): is_small}
     if is_small:
@@ -82,7 +82,7 @@ def test_the_work_of_a_decoder_is_counted(
 def test_what_other_threads_decode_is_not_counted(
     bundled: ImageTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoded, "MAX_SINGLE", 1_310_000_000)
+    monkeypatch.setattr(picture_decoder, "MAX_SINGLE", 1_310_000_000)
     plain = bundled.decode
 
     def beside_another(codes: torch.Tensor, size_pixels: int | None = None) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What can be asked of a pipeline, and the texts that are drawn for it."""
+"""Validation of the arguments of a drawing."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,17 +9,17 @@ from cogview.text.word_replacing import replace_words
 
 
 def checked_texts(text: str | Sequence[str]) -> list[str]:
-    """Return the texts to draw: one, or several.
+    """Return the texts to draw as a list.
 
     Raises:
-        UsageError: there is none, an empty one, or something that is no text.
+        UsageError: there is none, an empty one, or something other than a text.
     """
     texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else [text]
     if not texts:
-        raise UsageError("there is no text to draw pictures for; give at least one")
+        raise UsageError("no text given; give at least one")
     for number, each in enumerate(texts, start=1):
         if not isinstance(each, str):
-            raise UsageError(f"text {number} of {len(texts)} must be a text, got {each!r}")
+            raise UsageError(f"text {number} of {len(texts)} must be a string, got {each!r}")
     empty = [number for number, text in enumerate(texts, start=1) if not text.strip()]
     if empty:
         raise UsageError(f"text {empty[0]} of {len(texts)} is empty; say what to draw")
@@ -27,16 +27,16 @@ def checked_texts(text: str | Sequence[str]) -> list[str]:
 
 
 def check_request(num_candidates: int, keep: int | None, seed: int, can_rank: bool = False) -> None:
-    """Refuse numbers of pictures that cannot be drawn.
+    """Validate the numbers of pictures and the seed.
 
     Args:
         num_candidates: pictures of each text.
-        keep: how many of them to return; None for all.
-        seed: of the first.
-        can_rank: whether there is something to choose the best by.
+        keep: pictures to return; None for all.
+        seed: of the first picture.
+        can_rank: whether pictures can be ranked.
 
     Raises:
-        UsageError: a number is impossible.
+        UsageError: a number is out of range.
     """
     for name, value in (("num_candidates", num_candidates), ("keep", keep), ("seed", seed)):
         if value is not None or name != "keep":
@@ -58,25 +58,25 @@ def check_request(num_candidates: int, keep: int | None, seed: int, can_rank: bo
 def texts_of_candidates(
     texts: Sequence[str], seeds: Sequence[int], balance_words: bool = False
 ) -> list[list[str]]:
-    """Return what is drawn for each candidate of each text.
+    """Return the text of each candidate of each text.
 
     Args:
-        texts: what the user asks for.
+        texts: as the user wrote them.
         seeds: of the candidates.
-        balance_words: replace words for people, for each seed in its own way.
+        balance_words: replace words for people, differently for each seed.
     """
     return [[replace_words(text, seed) if balance_words else text for seed in seeds] for text in texts]
 
 
 def check_pieces(pieces_of: Mapping[str, Sequence[int]], max_text_pieces: int) -> None:
-    """Refuse texts without a piece, and warn once of those that are longer than the model reads.
+    """Refuse texts without a piece, and warn once of texts that will be cut.
 
     Args:
-        pieces_of: the pieces of each text.
-        max_text_pieces: so many the model reads.
+        pieces_of: pieces by text.
+        max_text_pieces: limit of the model.
 
     Raises:
-        UsageError: a text holds nothing that the model reads.
+        UsageError: a text has no piece.
     """
     for number, (text, pieces) in enumerate(pieces_of.items(), start=1):
         if not len(pieces):
@@ -88,6 +88,6 @@ def check_pieces(pieces_of: Mapping[str, Sequence[int]], max_text_pieces: int) -
     if num_clipped:
         warnings.warn(
             f"{num_clipped} of {len(lengths)} texts have more than the {max_text_pieces} pieces that this model reads "
-            f"(up to {max(lengths)}); the rest of them is left out",
+            f"(up to {max(lengths)}); the rest is cut off",
             stacklevel=4,
         )

@@ -1,7 +1,7 @@
-"""What a model can be asked for, told from the words that it has learnt; nothing here needs PyTorch.
+"""Concepts of the default data that a model knows. Does not import PyTorch.
 
-A thing, a colour, a place or a style of the default data is known if the model has learnt all words of its names.
-Words are met singly, so nothing is said of what the pictures showed together.
+A thing, a colour, a place or a style is known if the model has learnt all words of its names. Words are looked up
+singly, so nothing is known about combinations.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,24 +29,24 @@ from cogview.world.objects import GROUNDS, scene_objects
 NUMBERS = {
     number: (word, chinese_captions.NUMBERS[number]) for number, word in english_captions.NUMBERS.items()
 }
-"""How many of one kind captions tell, in English and Chinese."""
+"""Number words of captions, in English and Chinese."""
 SIZE_NAMES = tuple(words[0] for names in SIZE_WORDS.values() for words in names.values())
-"""The usual words of all sizes. Who knows them learnt from scenes of a larger world: of coloured things, and groups."""
-LEAST_THINGS = 5
-"""A model that knows fewer of the table's things is of another world than the default data's."""
-MOST_WORDS = 200
-"""Words that are listed of a model of another world, and those that are listed of an adapter."""
+"""The usual words of all sizes; only models of a larger world, with coloured things and groups, know them."""
+MIN_KNOWN_THINGS = 5
+"""Known things below which a model's world is not that of the default data."""
+MAX_LISTED_WORDS = 200
+"""Words to list of a model of another world, or of an adapter."""
 
 Coloured = Literal["grounds", "things"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnownName:
-    """Something that a model can be asked for.
+class Concept:
+    """Something that a model can draw, by its known names.
 
     Args:
-        english: how it is called, the usual name first; only names that are known.
-        chinese: the same.
+        english: English names, the usual one first.
+        chinese: Chinese names, the usual one first.
     """
 
     english: tuple[str, ...]
@@ -54,8 +54,8 @@ class KnownName:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnownColour(KnownName):
-    """A colour that a model can be asked for.
+class ColourConcept(Concept):
+    """Colour that a model can draw.
 
     Args:
         of: what can have it.
@@ -65,60 +65,60 @@ class KnownColour(KnownName):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnownThings:
-    """What a model can be asked for; all is empty but `words` if it is of another world than the default data's.
+class KnownConcepts:
+    """Concepts that a model can draw; for a world other than the default data's, only `words`.
 
     Args:
         things: commonest first.
-        colours: of grounds, and of things if the words of sizes are known.
+        colours: of grounds, and of things if the model knows the words of sizes.
         sizes: of things.
         numbers: of things of one kind.
-        places: of a thing, seen from another.
+        places: of a thing relative to another.
         styles: of pictures.
-        adapters: words that the model knows by an adapter alone, by its name and most frequent first.
-        words: the most frequent first; those of a model of another world, or all if they are asked for.
-        num_words: that it has learnt, and of which a count is kept.
-        num_left_out: rarer words that it has met, too.
+        adapters: words that only an adapter knows, by its name, most frequent first.
+        words: most frequent first; only for a model of another world, or with `lists_all`.
+        num_words: words that the model has learnt and that were counted.
+        num_left_out: rarer words, without counts.
     """
 
-    things: tuple[KnownName, ...] = ()
-    colours: tuple[KnownColour, ...] = ()
-    sizes: tuple[KnownName, ...] = ()
-    numbers: tuple[KnownName, ...] = ()
-    places: tuple[KnownName, ...] = ()
-    styles: tuple[KnownName, ...] = ()
+    things: tuple[Concept, ...] = ()
+    colours: tuple[ColourConcept, ...] = ()
+    sizes: tuple[Concept, ...] = ()
+    numbers: tuple[Concept, ...] = ()
+    places: tuple[Concept, ...] = ()
+    styles: tuple[Concept, ...] = ()
     adapters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     words: tuple[str, ...] = ()
     num_words: int = 0
     num_left_out: int = 0
 
 
-def known_things(
+def known_concepts(
     words: KnownWords,
     tokenizer: TextTokenizer,
     case: TextCase,
     adapters: Mapping[str, KnownWords],
     lists_all: bool = False,
-) -> KnownThings:
-    """Return what a model can be asked for.
+) -> KnownConcepts:
+    """Return the concepts that a model knows.
 
     Args:
-        words: that it has learnt.
-        tokenizer: its own.
-        case: how it reads capitals.
+        words: that the model has learnt.
+        tokenizer: of the model.
+        case: how the model reads capitals.
         adapters: words of the adapters that draw, by name.
-        lists_all: return all its words, too.
+        lists_all: also return all words.
     """
     known = _Known(words, tokenizer, case)
     things = known.names(
         (thing.singular, thing.chinese, thing.plural[:1]) for thing in scene_objects().values()
     )
-    added = {name: known.added_by(each) for name, each in adapters.items()}
+    adapter_words = {name: known.added_by(each) for name, each in adapters.items()}
     common = known.common(words)
-    if len(things) < LEAST_THINGS:
-        return KnownThings(
-            adapters=added,
-            words=common if lists_all else common[:MOST_WORDS],
+    if len(things) < MIN_KNOWN_THINGS:
+        return KnownConcepts(
+            adapters=adapter_words,
+            words=common if lists_all else common[:MAX_LISTED_WORDS],
             num_words=len(common),
             num_left_out=words.num_left_out,
         )
@@ -127,53 +127,53 @@ def known_things(
         ([f"{name} style" for name in names["en"]], [f"{name}风格" for name in names["zh"]])
         for names in STYLE_WORDS.values()
     )
-    return KnownThings(
+    return KnownConcepts(
         things=things,
         colours=_colours(known, of_things=known.all_of(SIZE_NAMES)),
         sizes=sizes,
         numbers=known.names(([english], [chinese]) for english, chinese in NUMBERS.values()),
         places=known.names((names["en"], names["zh"]) for names in [*RELATION_WORDS.values(), BESIDE_WORDS]),
         styles=known.names(style_names),
-        adapters=added,
+        adapters=adapter_words,
         words=common if lists_all else (),
         num_words=len(common),
         num_left_out=words.num_left_out,
     )
 
 
-def things_known_in(folder: Path, lists_all: bool = False) -> KnownThings:
-    """Return what the model in a folder can be asked for; of its weights nothing is read.
+def read_known_concepts(folder: Path, lists_all: bool = False) -> KnownConcepts:
+    """Return the concepts that the model in a folder knows, without reading its weights.
 
     Args:
-        folder: of the model, as `find_model_folder` returns it.
-        lists_all: return all its words, too.
+        folder: a model folder, as `find_model_folder` returns it.
+        lists_all: also return all words.
 
     Raises:
-        UsageError: it does not say which words it has learnt.
-        CogViewError: it holds no model, or a damaged one.
+        UsageError: the folder does not list the words that its model has learnt.
+        CogViewError: the folder has no model, or a damaged one.
     """
     case = read_text_case(read_config(folder), folder / "config.json")
     words = KnownWords.in_folder(folder)
     path = folder / "text.model"
     if words is None or not path.is_file():
         raise UsageError(
-            f"{folder} does not say which words its model has learnt, it has no "
+            f"{folder} does not list the words that its model has learnt, it has no "
             f"{WORDS_FILE if words is None else path.name}: read its card, README.md, or train it on tokens that have "
             f"a {WORDS_FILE} (cogview tokenize writes it)"
         )
     adapters: dict[str, KnownWords] = {}
-    held = folder / ADAPTERS_FOLDER
-    for each in sorted(held.iterdir()) if held.is_dir() else ():
-        if is_part(each, "adapter") and read_adapter_config(each)["task"] in DRAWING_TASKS:
-            learnt = KnownWords.in_folder(each)
-            if learnt is not None:
-                adapters[each.name] = learnt
-    return known_things(words, TextTokenizer.from_file(path), case, adapters, lists_all)
+    adapters_folder = folder / ADAPTERS_FOLDER
+    for adapter in sorted(adapters_folder.iterdir()) if adapters_folder.is_dir() else ():
+        if is_part(adapter, "adapter") and read_adapter_config(adapter)["task"] in DRAWING_TASKS:
+            adapter_words = KnownWords.in_folder(adapter)
+            if adapter_words is not None:
+                adapters[adapter.name] = adapter_words
+    return known_concepts(words, TextTokenizer.from_file(path), case, adapters, lists_all)
 
 
 @dataclass(frozen=True)
 class _Known:
-    """The words of a model, and how it reads them."""
+    """Words of a model, and how it reads them."""
 
     words: KnownWords
     tokenizer: TextTokenizer
@@ -183,11 +183,11 @@ class _Known:
         """Return whether all words of some texts are known."""
         return not any(self.words.unknown(text, self.tokenizer, self.case) for text in texts)
 
-    def names(self, told: Iterable[Sequence[Sequence[str]]]) -> tuple[KnownName, ...]:
-        """Return what is known by its usual names: English and Chinese ones, and perhaps more that must be known."""
+    def names(self, concepts: Iterable[Sequence[Sequence[str]]]) -> tuple[Concept, ...]:
+        """Return the concepts whose usual English and Chinese names, and any further lists of names, are known."""
         return tuple(
-            KnownName(english=self._known(english), chinese=self._known(chinese))
-            for english, chinese, *more in told
+            Concept(english=self._known(english), chinese=self._known(chinese))
+            for english, chinese, *more in concepts
             if self.all_of([english[0], chinese[0], *(name for names in more for name in names)])
         )
 
@@ -195,20 +195,20 @@ class _Known:
         return tuple(name for name in names if self.all_of([name]))
 
     def common(self, words: KnownWords) -> tuple[str, ...]:
-        """Return words, the most frequent first; of spellings that are read alike the most frequent one."""
-        found: dict[str, str] = {}
+        """Return words, most frequent first; of spellings that are read alike, the most frequent one."""
+        spellings: dict[str, str] = {}
         for word in sorted(words.counts, key=lambda word: -words.counts[word]):
-            found.setdefault(word.casefold() if self.case == "usual" else word, word)
-        return tuple(found.values())
+            spellings.setdefault(word.casefold() if self.case == "usual" else word, word)
+        return tuple(spellings.values())
 
     def added_by(self, words: KnownWords) -> tuple[str, ...]:
-        """Return the commonest of an adapter's words that the model does not know."""
-        return tuple(word for word in self.common(words) if not self.all_of([word]))[:MOST_WORDS]
+        """Return the most frequent words of an adapter that the model does not know."""
+        return tuple(word for word in self.common(words) if not self.all_of([word]))[:MAX_LISTED_WORDS]
 
 
-def _colours(known: _Known, of_things: bool) -> tuple[KnownColour, ...]:
-    """Return the colours that are known: their words are the same, whatever they are said of."""
-    found = []
+def _colours(known: _Known, of_things: bool) -> tuple[ColourConcept, ...]:
+    """Return the known colours; their words are the same for grounds and things."""
+    colours = []
     for name in dict.fromkeys([*GROUNDS, *(COLOURS if of_things else ())]):
         tables: list[tuple[Coloured, bool]] = [
             ("grounds", name in GROUNDS),
@@ -216,8 +216,10 @@ def _colours(known: _Known, of_things: bool) -> tuple[KnownColour, ...]:
         ]
         colour = GROUNDS.get(name) or COLOURS[name]
         chinese = [f"{each}色" for each in colour.chinese]
-        found += [
-            KnownColour(english=each.english, chinese=each.chinese, of=tuple(of for of, has in tables if has))
+        colours += [
+            ColourConcept(
+                english=each.english, chinese=each.chinese, of=tuple(of for of, has in tables if has)
+            )
             for each in known.names([(colour.english, chinese)])
         ]
-    return tuple(found)
+    return tuple(colours)

@@ -1,4 +1,4 @@
-"""Pictures that show nothing: one colour from edge to edge, or nearly so."""
+"""Detection of blank pictures: one colour from edge to edge, or nearly so."""
 
 import warnings
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ import numpy as np
 from PIL import Image
 
 MAX_LEVELS = 24
-"""Of 255; image tokenizers redraw a white ground with less than that of noise."""
+"""Tolerance per channel, of 255; image tokenizers add less noise than that to a white ground."""
 MIN_SHARE = 0.98
 
 
-def is_one_coloured(image: Image.Image) -> bool:
+def is_blank(image: Image.Image) -> bool:
     """Return whether nearly all pixels of a picture have nearly its median colour.
 
     Args:
-        image: of any size; a pixel counts if each channel is at most 24 of 255 away, and 98 % of them have to.
+        image: of any size; 98 % of its pixels must be within 24 levels of 255 in each channel.
     """
     rgb = image.convert("RGB")
     counts = np.array(rgb.histogram()).reshape(3, 256)
@@ -28,12 +28,12 @@ def is_one_coloured(image: Image.Image) -> bool:
     return bool(np.mean(distances <= MAX_LEVELS) >= MIN_SHARE)
 
 
-def warn_of_one_colour(texts: Sequence[str], top_p: float) -> None:
-    """Say of which texts all pictures are all but one colour, and what helps.
+def warn_of_blank_pictures(texts: Sequence[str], top_p: float) -> None:
+    """Warn that all pictures of some texts are blank, and say what helps.
 
     Args:
-        texts: whose pictures are; maybe none.
-        top_p: that they were drawn with.
+        texts: whose pictures are all blank; may be empty.
+        top_p: that the pictures were drawn with.
     """
     if texts:
         more = f"; there are {len(texts):,} such texts" if len(texts) > 1 else ""
@@ -41,6 +41,6 @@ def warn_of_one_colour(texts: Sequence[str], top_p: float) -> None:
             f"draw with top-p 1 (--top-p 1), not {top_p:g}, or train longer" if top_p < 1 else "train longer"
         )
         warnings.warn(
-            f"all that was drawn for {texts[0]!r} is of one colour: if that is not asked for, {cure}{more}",
+            f"all pictures of {texts[0]!r} are of one colour: unless that is wanted, {cure}{more}",
             stacklevel=3,
         )

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from cogview.generation.known_things import (
-    LEAST_THINGS,
-    MOST_WORDS,
+from cogview.generation.known_concepts import (
+    MAX_LISTED_WORDS,
+    MIN_KNOWN_THINGS,
     NUMBERS,
-    KnownThings,
-    known_things,
-    things_known_in,
+    KnownConcepts,
+    known_concepts,
+    read_known_concepts,
 )
 from cogview.models.config import BUNDLED_FOLDER
 from cogview.text.known_words import KnownWords, count_words
@@ -31,8 +31,8 @@ def bundled() -> KnownWords:
     return found
 
 
-def known(words: KnownWords, lists_all: bool = False, **adapters: KnownWords) -> KnownThings:
-    return known_things(words, TOKENIZER, "usual", adapters, lists_all)
+def known(words: KnownWords, lists_all: bool = False, **adapters: KnownWords) -> KnownConcepts:
+    return known_concepts(words, TOKENIZER, "usual", adapters, lists_all)
 
 
 def test_a_thing_is_known_by_all_of_its_usual_names_or_not_at_all(bundled: KnownWords) -> None:
@@ -77,17 +77,17 @@ def test_numbers_are_those_that_are_known(bundled: KnownWords) -> None:
 
 def test_a_model_of_another_world_has_words_the_most_frequent_first() -> None:
     words = KnownWords.of_counts(
-        {f"word{number}": 1 + number for number in range(MOST_WORDS + 10)} | {"Word7": 1}
+        {f"word{number}": 1 + number for number in range(MAX_LISTED_WORDS + 10)} | {"Word7": 1}
     )
     found = known(words)
-    assert len(found.words) == MOST_WORDS
-    assert found.words[0] == f"word{MOST_WORDS + 9}"
-    assert found == KnownThings(words=found.words, num_words=MOST_WORDS + 10)
-    assert len(known(words, lists_all=True).words) == MOST_WORDS + 10
+    assert len(found.words) == MAX_LISTED_WORDS
+    assert found.words[0] == f"word{MAX_LISTED_WORDS + 9}"
+    assert found == KnownConcepts(words=found.words, num_words=MAX_LISTED_WORDS + 10)
+    assert len(known(words, lists_all=True).words) == MAX_LISTED_WORDS + 10
 
 
 def test_a_few_things_of_the_table_do_not_make_its_world(bundled: KnownWords) -> None:
-    first = known(bundled).things[: LEAST_THINGS - 1]
+    first = known(bundled).things[: MIN_KNOWN_THINGS - 1]
     names = [name for thing in first for name in (*thing.english, f"{thing.english[0]}s", *thing.chinese)]
     found = known(KnownWords.of_counts(count_words(names, TOKENIZER)))
     assert found.things == ()
@@ -107,7 +107,7 @@ def test_an_adapter_adds_the_words_that_the_model_does_not_know(bundled: KnownWo
 
 
 def test_the_bundled_folder_tells_eighty_things_and_the_words_of_its_style() -> None:
-    found = things_known_in(BUNDLED_FOLDER)
+    found = read_known_concepts(BUNDLED_FOLDER)
     assert len(found.things) == 80
     assert found.adapters.keys() == {"style-openmoji"}
     assert "openmoji" in found.adapters["style-openmoji"]

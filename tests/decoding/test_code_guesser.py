@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cogview.decoding.guesses import _MAX_CONTEXTS, GuessKind, GuessMemory, drawn_kinds
+from cogview.decoding.code_guesser import _MAX_CONTEXTS, CodeGuesser, GuessKind, sampled_kinds
 from cogview.decoding.proposer import Proposer
 
 ROW = [5, 5, 5, 7]
@@ -21,11 +21,11 @@ ROW = [5, 5, 5, 7]
     ],
 )
 def test_edges_go_on_as_they_do_above_or_to_the_left(codes: list[int], code: int, kind: GuessKind) -> None:
-    assert GuessMemory().guess([*codes, -1], len(codes), 4) == (code, kind)
+    assert CodeGuesser().guess([*codes, -1], len(codes), 4) == (code, kind)
 
 
 def test_what_followed_the_same_neighbours_is_remembered_by_majority() -> None:
-    memory = GuessMemory()
+    memory = CodeGuesser()
     picture = [1, 2, 3, 4, 9]
     for code, wanted in ((9, (9, GuessKind.REMEMBERED_ONCE)), (9, (9, GuessKind.REMEMBERED)), (8, (9, None))):
         memory.learn([*picture[:4], code], 0, 5, 4)
@@ -38,14 +38,14 @@ def test_what_followed_the_same_neighbours_is_remembered_by_majority() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    memory = GuessMemory()
+    memory = CodeGuesser()
     codes = np.random.default_rng(0).integers(0, 2**20, size=_MAX_CONTEXTS + 10).tolist()
     memory.learn(codes, 0, len(codes), 16)
-    assert len(memory._after) < 20
+    assert len(memory._next_codes) < 20
 
 
 def test_earlier_draws_are_told_apart_by_confidence_and_by_having_been_drawn_before() -> None:
-    kinds = drawn_kinds(np.array([0.1, 0.6, 0.99, 0.1, 0.99]), np.array([0, 0, 0, 1, 1]))
+    kinds = sampled_kinds(np.array([0.1, 0.6, 0.99, 0.1, 0.99]), np.array([0, 0, 0, 1, 1]))
     assert kinds.tolist() == [
         GuessKind.DRAWN_UNSURE,
         GuessKind.DRAWN_LIKELY,
@@ -58,13 +58,13 @@ def test_earlier_draws_are_told_apart_by_confidence_and_by_having_been_drawn_bef
 def test_guesses_that_hold_are_believed_and_others_are_not() -> None:
     proposer = Proposer()
     kinds = np.array([GuessKind.EDGE] * 3 + [GuessKind.LEFT] * 2)
-    before = proposer.beliefs
+    before = proposer.acceptance_rates
     for _ in range(100):
         proposer.learn_guesses(kinds, 3)
-    assert proposer.beliefs[GuessKind.EDGE] > 0.95
-    assert proposer.beliefs[GuessKind.LEFT] < 0.1
+    assert proposer.acceptance_rates[GuessKind.EDGE] > 0.95
+    assert proposer.acceptance_rates[GuessKind.LEFT] < 0.1
     unseen = GuessKind.AGAIN_SURE
-    assert proposer.beliefs[unseen] == before[unseen]
+    assert proposer.acceptance_rates[unseen] == before[unseen]
 
 
 def test_windows_are_wider_where_guesses_are_surer_and_passes_cost_more_by_themselves() -> None:
@@ -93,11 +93,11 @@ def test_guesses_that_are_not_worth_checking_are_not_made_the_next_time() -> Non
         proposer.learn_pass(tokens, 1e-3 * (30 + tokens))
     reaches = [0.9 ** np.arange(1, 64)] * 16
     first = proposer.windows(reaches, [2] * 16, 32)
-    least = proposer.least_reach
+    least = proposer.min_reach
     assert 0.02 < least < 0.9 ** max(first)
     made = [reach[reach >= least] for reach in reaches]
     assert len(made[0]) < 63
     assert proposer.windows(made, [2] * 16, 32) == first
     proposer.windows([0.99 ** np.arange(1, 64)], [1], 1)  # all are worth it
-    assert proposer.least_reach < 0.99**63
-    assert Proposer(is_eager=True).least_reach == 0
+    assert proposer.min_reach < 0.99**63
+    assert Proposer(is_eager=True).min_reach == 0
