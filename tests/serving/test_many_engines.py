@@ -284,7 +284,7 @@ def test_each_device_has_its_engines_and_they_share_the_cores(monkeypatch: pytes
     ("device", "devices", "num_engines", "complaint"),
     [
         ("cpu", ("cuda:0",), 1, "--device or --devices, not both"),
-        (None, ("cuda:0", "cuda:0"), 1, "names one twice"),
+        (None, ("cuda:0", "cuda:0"), 1, "names a device twice"),
         (None, (), 0, "--engines must be at least 1, got 0"),
     ],
 )
