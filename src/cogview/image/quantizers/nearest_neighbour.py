@@ -1,4 +1,4 @@
-"""Method (a): the codebook follows a gradient of its own."""
+"""Method (a): codebook trained by gradient."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,7 +11,7 @@ class NearestNeighbourQuantizer(Codebook):
     """Nearest-neighbour codes whose vectors the optimizer moves towards the encoder outputs assigned to them.
 
     Args:
-        config: the codebook's part of a tokenizer's configuration.
+        config: of the codebook.
 
     Paper: section 2.1, method (a): straight-through gradient, codebook loss and commitment loss.
     """
