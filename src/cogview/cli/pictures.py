@@ -130,8 +130,8 @@ def _print_lines(drawing: "DrawingRun") -> None:
         for index, picture in enumerate(row):
             if not index:
                 text = picture["text"]
-                shown = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
-                print(f"{number}. {printable(shown)}")
+                short_text = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+                print(f"{number}. {printable(short_text)}")
             drawn_text = f" ({picture['drawn_text']})" if "drawn_text" in picture else ""
             name, loss = loss_of(picture)
             score = f"  {name} {loss:.3f}" if name else ""

@@ -123,12 +123,12 @@ def _train(recipe: "TrainingRecipe", options: TrainingOptions, as_json: bool) ->
         "metrics": dict(summary.metrics),
         "evaluation": result.evaluation,
     }
-    shown = {
+    main_metrics = {
         name: value for name, value in summary.metrics.items() if name.endswith(("loss", "nats", "psnr"))
     }
     lines = [
         f"{summary.num_steps} steps in {summary.seconds:,.0f} s",
-        *(f"{name}: {value:.4f}" for name, value in shown.items()),
+        *(f"{name}: {value:.4f}" for name, value in main_metrics.items()),
         *(f"{split}: {_in_one_line(figures)}" for split, figures in result.evaluation.items()),
         f"samples: {result.run / 'samples'}",
         f"model: {result.model}",

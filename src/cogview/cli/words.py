@@ -59,8 +59,8 @@ def _lines(known: "KnownThings", lists_all: bool) -> Iterator[str]:
             yield from _wrapped(words)
     count = f"{known.num_words:,} words" + (" that are kept" if known.num_left_out else "")
     if known.words:
-        shown = f"{len(known.words):,} of " if len(known.words) < known.num_words else ""
-        yield f"{shown}its {count}, the most frequent first:"
+        listed = f"{len(known.words):,} of " if len(known.words) < known.num_words else ""
+        yield f"{listed}its {count}, the most frequent first:"
         yield from _wrapped(known.words)
     if len(known.words) < known.num_words and not lists_all:
         yield f"--all lists all of its {count}."

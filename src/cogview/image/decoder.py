@@ -97,13 +97,13 @@ class RefiningDecoder(nn.Module):
                 x = x + self.from_drawing[doublings](F.pixel_unshuffle(drawing, factor // 2**doublings))
             x = blocks(x)
         x = _normalise(x)
-        drawn = {
+        pictures = {
             scale: _enlarge(drawing, scale) + self._pixels(x, scale)
             for scale in (self.config.scales if scales is None else scales)
         }
         if not even_ground:
-            return drawn
-        return {scale: self.with_even_ground(each, drawing) for scale, each in drawn.items()}
+            return pictures
+        return {scale: self.with_even_ground(each, drawing) for scale, each in pictures.items()}
 
     def with_even_ground(
         self, pictures: Float[Tensor, "b c _ _"], drawing: Float[Tensor, "b c y x"]
@@ -117,19 +117,19 @@ class RefiningDecoder(nn.Module):
         levels = self.config.ground_levels
         if not levels:
             return pictures
-        shown = drawing.float().clamp(-1, 1)
+        clamped = drawing.float().clamp(-1, 1)
         shifts = torch.tensor([16, 8, 0], device=drawing.device)
-        colours = ((shown + 1) * 127.5).round().long() << shifts[:, None, None]
+        colours = ((clamped + 1) * 127.5).round().long() << shifts[:, None, None]
         commonest = colours.sum(1).flatten(1).mode(1, keepdim=True).values
         ground = ((commonest >> shifts & 255) / 127.5 - 1)[:, :, None, None]
 
         def away(values: Float[Tensor, "b c _ _"]) -> Float[Tensor, "b 1 _ _"]:
             return (values - ground).abs().amax(1, keepdim=True) * 127.5
 
-        is_ground = (away(shown) <= levels).float().mean((1, 2, 3), keepdim=True) >= _LEAST_GROUND
+        is_ground = (away(clamped) <= levels).float().mean((1, 2, 3), keepdim=True) >= _LEAST_GROUND
         distance = away(pictures)
-        kept = (distance / levels - 1).clamp(0, 1)
-        return torch.where(is_ground, ground + kept * (pictures - ground), pictures)
+        deviation = (distance / levels - 1).clamp(0, 1)
+        return torch.where(is_ground, ground + deviation * (pictures - ground), pictures)
 
     @property
     def last_layer(self) -> Tensor:

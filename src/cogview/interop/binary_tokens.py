@@ -113,11 +113,11 @@ def write_binary_tokens(folder: Path, out: Path) -> tuple[int, int]:
     if out.exists():
         raise UsageError(f"{out} exists: choose another path")
     shards = TokenShards(folder)
-    found = (*shards.grid, shards.num_codes, shards.num_pieces)
+    actual = (*shards.grid, shards.num_codes, shards.num_pieces)
     wanted = (*GRID, VOCABULARY.num_image_codes, VOCABULARY.num_text_pieces)
-    if found != wanted:
+    if actual != wanted:
         kind = "{}x{} codes of {:,} and {:,} text pieces"
-        raise UsageError(f"{folder} has {kind.format(*found)}; a token set is of {kind.format(*wanted)}")
+        raise UsageError(f"{folder} has {kind.format(*actual)}; a token set is of {kind.format(*wanted)}")
     num_rows = num_clipped = 0
     row = np.empty(_NUM_COLUMNS, dtype=_ROW)
     with atomic_file(out, existing="refuse") as file:

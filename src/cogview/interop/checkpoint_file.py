@@ -183,9 +183,9 @@ def _check_sizes(tensors: dict[str, Tensor], num_bytes: int) -> dict[str, Tensor
         if tensor.layout != torch.strided or tensor.is_meta:
             continue  # refused when its values are used
         claimed = tensor.numel() * tensor.element_size()
-        held = tensor.untyped_storage().nbytes()
+        num_stored = tensor.untyped_storage().nbytes()
         total += claimed
-        if claimed > held or total > _MAX_SIZE_RATIO * num_bytes:
+        if claimed > num_stored or total > _MAX_SIZE_RATIO * num_bytes:
             raise CogViewError(
                 f"{name} claims {tensor.numel():,} numbers, more than the file holds; have its owner save the tensors "
                 "themselves"

@@ -224,18 +224,18 @@ class _Checkpoint:
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """Check the shapes against the configuration."""
         num_ranks = len(self._ranks)
-        found = {
+        shapes = {
             name: Sharding.of(name).whole_shape(tensor.shape, num_ranks)
             for name, tensor in self._ranks[0].items()
         }
         multiple = _PADDING_MULTIPLE * num_ranks
-        if found[EMBEDDING][:1] == (-(-VOCABULARY.num_tokens // multiple) * multiple,):
+        if shapes[EMBEDDING][:1] == (-(-VOCABULARY.num_tokens // multiple) * multiple,):
             # Trainers pad the vocabulary, so that each rank's shard is a multiple of 128; the padding is unused.
-            found[EMBEDDING] = (VOCABULARY.size, *found[EMBEDDING][1:])
-        if differing := sorted(name for name, _ in expected.items() ^ found.items()):
+            shapes[EMBEDDING] = (VOCABULARY.size, *shapes[EMBEDDING][1:])
+        if differing := sorted(name for name, _ in expected.items() ^ shapes.items()):
             name = differing[0]
             raise CogViewError(
-                f"{self._paths[0]}: {name} is {_shape(found.get(name))}, wanted {_shape(expected.get(name))}; the "
+                f"{self._paths[0]}: {name} is {_shape(shapes.get(name))}, wanted {_shape(expected.get(name))}; the "
                 "checkpoint is incomplete or of another layout"
             )
 

@@ -100,22 +100,22 @@ def to_generation_request(
         raise ApiError(
             400, f"batch_size x n_iter may be at most {max_pictures}, got {num}", param="batch_size"
         )
-    given = fields.model_dump(include=set(Sampling.model_fields), exclude_none=True)
-    if given.get("seed", -1) < 0:
-        given.pop("seed", None)
-    given["prompt"], styles = split_styles(fields.prompt)
+    settings = fields.model_dump(include=set(Sampling.model_fields), exclude_none=True)
+    if settings.get("seed", -1) < 0:
+        settings.pop("seed", None)
+    settings["prompt"], styles = split_styles(fields.prompt)
     styles = [each for each in styles if each[1]]  # 0 turns a style off
     if len(styles) > 1:
         raise ApiError(
             400, f"only one style is possible, got {len(styles)}: give one <lora:...>", param="prompt"
         )
     for name, strength in styles:
-        given["adapter"], given["adapter_strength"] = name, strength
+        settings["adapter"], settings["adapter_strength"] = name, strength
     checkpoint = (fields.override_settings or {}).get("sd_model_checkpoint")
     side = nearest_side(facts, fields)
     return parse_fields(
         GenerationRequest,
-        given
+        settings
         | {"n": num, "size": f"{side}x{side}", "model": checkpoint if isinstance(checkpoint, str) else None},
     )
 
@@ -146,29 +146,31 @@ def split_styles(prompt: str) -> tuple[str, list[tuple[str, float]]]:
     return (" ".join(_LORA.sub(" ", prompt).split()) if styles else prompt), styles
 
 
-def generation_info(fields: TextToImageRequest, work: DrawJob, drawn: list[dict[str, Any]]) -> dict[str, Any]:
+def generation_info(
+    fields: TextToImageRequest, work: DrawJob, pictures: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Return the `info` of a response.
 
     Args:
         fields: of the request.
         work: its job.
-        drawn: metadata of the pictures.
+        pictures: their metadata.
     """
     side = work.options["size_pixels"]
-    seeds = [each["seed"] for each in drawn]
+    seeds = [each["seed"] for each in pictures]
     return {
         "prompt": work.text,
-        "all_prompts": [work.text for _ in drawn],
+        "all_prompts": [work.text for _ in pictures],
         "negative_prompt": "",
-        "all_negative_prompts": ["" for _ in drawn],
+        "all_negative_prompts": ["" for _ in pictures],
         "seed": work.seeds[0],
         "all_seeds": seeds,
         "width": side,
         "height": side,
         "sampler_name": SAMPLER,
-        "batch_size": len(drawn),
+        "batch_size": len(pictures),
         "index_of_first_image": 0,
-        "infotexts": [infotext(each) for each in drawn],
+        "infotexts": [infotext(each) for each in pictures],
         "styles": [],
         "extra_generation_params": {},
         "ignored": list(fields.model_extra or {}),

@@ -49,12 +49,12 @@ class EnginePool:
         self.links = [self._make_link(new) for new in new_links]
 
     def _make_link(self, new_link: Callable[[LinkListener], Link]) -> Link:
-        def take(told: JobReport) -> None:
-            if self._link_of.get(told.number) is link:  # otherwise it was reassigned
-                self._on_event(self._jobs[told.number], told.event)
+        def forward(report: JobReport) -> None:
+            if self._link_of.get(report.number) is link:  # otherwise it was reassigned
+                self._on_event(self._jobs[report.number], report.event)
 
         listener = LinkListener(
-            on_report=take,
+            on_report=forward,
             on_ready=lambda: self._on_engine_ready(link),
             on_lost=lambda: self._on_engine_lost(link),
             on_start_failed=self._on_start_failed,

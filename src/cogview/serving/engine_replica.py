@@ -110,10 +110,10 @@ class EngineReplica:
         if not self._start_result.done():
             self._start_result.set_result(failure)
 
-    def _forward(self, told: JobReport) -> None:
+    def _forward(self, report: JobReport) -> None:
         for session in self._sessions.values():
-            if told.number in session.events_of:
-                session.events_of[told.number].put_nowait(told.event)
+            if report.number in session.events_of:
+                session.events_of[report.number].put_nowait(report.event)
 
     async def watch(self, name: str) -> AsyncGenerator[ReplicaReport, None]:
         """Yield the engine's reports for a while; another call with the same name continues.

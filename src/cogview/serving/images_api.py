@@ -90,12 +90,12 @@ class ImagesApi:
         )
         picture = await self._answer(request, job, Picture, fields.user)
         data = await encoder.encode(picture.pixels, fields.prompt or "")
-        shown = self._image_data(request, data, encoder, fields.response_format)
+        image_fields = self._image_data(request, data, encoder, fields.response_format)
         width, height = picture.pixels.size
         return JSONResponse(
             {
                 "created": int(time.time()),
-                "data": [shown],
+                "data": [image_fields],
                 "size": f"{width}x{height}",
                 "output_format": encoder.name,
             }
@@ -271,12 +271,14 @@ class _ImagesResponse:
             picture.pixels, self.work.text, picture_facts(self.facts, self.work, picture)
         )
         accepted = self.job.accepted
-        shown = self.state.image_data(self.request, file, MEDIA_TYPES[self.encoder.name], response_format)
+        image_fields = self.state.image_data(
+            self.request, file, MEDIA_TYPES[self.encoder.name], response_format
+        )
         read = picture.drawn_text or (self.work.text if accepted is None else accepted.text)
-        found = {**shown, "revised_prompt": read, "seed": picture.seed}
+        entry = {**image_fields, "revised_prompt": read, "seed": picture.seed}
         if picture.caption_loss is not None:
-            found["caption_loss"] = picture.caption_loss
-        return found
+            entry["caption_loss"] = picture.caption_loss
+        return entry
 
     async def json_content(self) -> dict[str, Any]:
         """Wait for all pictures and return the JSON body."""

@@ -133,15 +133,15 @@ class JobStore:
         )
         folder = self._folder_of(job.id)
         folder.mkdir()
-        given: dict[str, Any] = {}
+        inputs: dict[str, Any] = {}
         for name in _GIVEN:
             value = getattr(work, name)
             if isinstance(value, Pixels):
                 atomic_write_bytes(folder / f"{name}.png", picture_file(value.image()))
-                given[name] = "file"
+                inputs[name] = "file"
             else:
-                given[name] = value
-        plain = asdict(replace(work, image=None, mask=None)) | given
+                inputs[name] = value
+        plain = asdict(replace(work, image=None, mask=None)) | inputs
         with self._lock, self._database:
             (last,) = self._database.execute("SELECT coalesce(max(number), 0) FROM jobs").fetchone()
             job = replace(job, number=max(job.number, last + 1))
@@ -294,5 +294,5 @@ _ABSENT = Pixels(mode="L", size=(0, 0), data=b"")
 def _work(plain: dict[str, Any]) -> DrawJob:
     """Decode a stored job, with placeholders for its input pictures."""
     seeds = tuple(plain["seeds"])
-    given = {name: _ABSENT if plain[name] == "file" else plain[name] for name in ("image", "mask")}
-    return DrawJob(**plain | {"seeds": seeds} | given)
+    inputs = {name: _ABSENT if plain[name] == "file" else plain[name] for name in ("image", "mask")}
+    return DrawJob(**plain | {"seeds": seeds} | inputs)

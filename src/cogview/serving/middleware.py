@@ -181,12 +181,12 @@ class GuardMiddleware:
         if not self._keys or is_open(scope["path"]) or scope["method"] == "OPTIONS":
             return (address,)
         key = _key_of(headers)
-        given = hashlib.sha256(key.encode(errors="replace")).digest()
-        matches = [hmac.compare_digest(given, each) for each in self._keys]
+        digest = hashlib.sha256(key.encode(errors="replace")).digest()
+        matches = [hmac.compare_digest(digest, each) for each in self._keys]
         if not any(matches):
             message = "that is none of the server's API keys" if key else "give the server's API key"
             raise ApiError(401, f"{message}: Authorization: Bearer KEY", code="invalid_api_key")
-        return (f"{given.hex()[:12]}@{address}",)
+        return (f"{digest.hex()[:12]}@{address}",)
 
     def _limit_body(self, headers: Headers, receive: Receive, memory: RequestMemory) -> Receive:
         """Wrap `receive` with the limits on a body's size and time."""

@@ -88,8 +88,8 @@ class LenientModel(BaseModel):
         model = handler(data)
         if isinstance(data, dict):
             names = (name for name in data if name not in cls.model_fields and data[name] is not None)
-            shown = (name[:_IGNORED_CHARACTERS].encode(errors="replace").decode() for name in names)
-            model._ignored = tuple(islice(shown, _MOST_IGNORED))
+            ignored_names = (name[:_IGNORED_CHARACTERS].encode(errors="replace").decode() for name in names)
+            model._ignored = tuple(islice(ignored_names, _MOST_IGNORED))
         return model
 
 

@@ -139,13 +139,13 @@ async def _serve(sock: socket.socket, options: ServerOptions, engines: list[Engi
     failure: asyncio.Future[StartFailed] = loop.create_future()
     asked_to_end = asyncio.Event()
     host, port = sock.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
+    shown_host = f"[{host}]" if ":" in host else host
     is_told = False
 
     def tell_ready() -> None:
         nonlocal is_told
         if not is_told:
-            print(f"cogview: ready at http://{shown}:{port}/", flush=True)
+            print(f"cogview: ready at http://{shown_host}:{port}/", flush=True)
         is_told = True
 
     def set_failure(event: StartFailed) -> None:

@@ -100,7 +100,7 @@ def decode_image(
         raise ApiError(400, f"{name}: {message}", param=name, code="invalid_image") from error
 
 
-def _as_mask(data: bytes, max_pixels: int, drawn: Literal["transparent", "opaque"]) -> Image.Image:
+def _as_mask(data: bytes, max_pixels: int, inpainted: Literal["transparent", "opaque"]) -> Image.Image:
     """Return a mask that is white where to inpaint, by its alpha channel or else its lightness.
 
     Raises:
@@ -111,5 +111,5 @@ def _as_mask(data: bytes, max_pixels: int, drawn: Literal["transparent", "opaque
         if opened.has_transparency_data:
             alpha = opened.convert("RGBA").getchannel("A")
             if np.asarray(alpha).min() < 255:
-                return ImageChops.invert(alpha) if drawn == "transparent" else alpha
+                return ImageChops.invert(alpha) if inpainted == "transparent" else alpha
     return lightness

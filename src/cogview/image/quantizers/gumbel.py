@@ -47,8 +47,8 @@ class GumbelQuantizer(Codebook):
             ]
             codes = torch.cat([codes for codes, _ in parts]).view(vectors[:, 0].shape)
             soft = as_grid(torch.cat([soft for _, soft in parts]), vectors)
-            drawn = soft + (self.look_up(codes) - soft).detach()
-            passed = torch.where(self.is_initialised, drawn, vectors)
+            sampled = soft + (self.look_up(codes) - soft).detach()
+            passed = torch.where(self.is_initialised, sampled, vectors)
             return Quantized(vectors=passed, codes=codes, loss=vectors.new_zeros(()))
 
     @torch.no_grad()

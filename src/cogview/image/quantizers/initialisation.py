@@ -44,14 +44,14 @@ def sample_spread_rows(rows: Float[Tensor, "n d"], num_codes: int) -> Float[Tens
     With fewer rows than codes, rows are repeated with noise of a hundredth of the standard deviation, so that all codes
     differ.
     """
-    num_drawn = min(num_codes, len(rows))
-    per_round = -(-num_drawn // SEEDING_ROUNDS)
+    num_chosen = min(num_codes, len(rows))
+    per_round = -(-num_chosen // SEEDING_ROUNDS)
     distances = (rows - rows.mean(0)).square().sum(1)
-    drawn = rows[:0]
-    while len(drawn) < num_drawn:
-        indices = sample_indices(distances, min(per_round, num_drawn - len(drawn)))
-        drawn = torch.cat([drawn, rows[indices]])
-        distances = (rows - drawn[nearest_codes(rows, drawn)]).square().sum(1)
-    repeated = drawn[torch.arange(num_codes - num_drawn, device=rows.device) % num_drawn]
+    chosen = rows[:0]
+    while len(chosen) < num_chosen:
+        indices = sample_indices(distances, min(per_round, num_chosen - len(chosen)))
+        chosen = torch.cat([chosen, rows[indices]])
+        distances = (rows - chosen[nearest_codes(rows, chosen)]).square().sum(1)
+    repeated = chosen[torch.arange(num_codes - num_chosen, device=rows.device) % num_chosen]
     noise = torch.randn_like(repeated) * (0.01 * rows.std() + 1e-6)
-    return torch.cat([drawn, repeated + noise])
+    return torch.cat([chosen, repeated + noise])
