@@ -48,11 +48,7 @@ class VQGAN(Autoencoder):
 
 
 class VQGANEncoder(nn.Module):
-    """Encoder: residual blocks and a halving at each grid; attention at the bottom.
-
-    Args:
-        config: of the VQGAN.
-    """
+    """Encoder: residual blocks and a halving at each grid; attention at the bottom."""
 
     def __init__(self, config: VQGANConfig):
         super().__init__()
@@ -81,11 +77,7 @@ class VQGANEncoder(nn.Module):
 
 
 class VQGANDecoder(nn.Module):
-    """Decoder: the mirrored encoder with one more block at each grid.
-
-    Args:
-        config: of the VQGAN.
-    """
+    """Decoder: the mirrored encoder with one more block at each grid."""
 
     def __init__(self, config: VQGANConfig):
         super().__init__()
@@ -165,12 +157,7 @@ class VQGANBlock(nn.Module):
 
 
 class GridAttention(nn.Module):
-    """Residual self-attention over a grid, with one head.
-
-    Args:
-        width: channels.
-        config: of the VQGAN.
-    """
+    """Residual self-attention over a grid, with one head."""
 
     def __init__(self, width: int, config: VQGANConfig):
         super().__init__()
@@ -191,11 +178,7 @@ class GridAttention(nn.Module):
 
 
 class Halving(nn.Module):
-    """Halve a grid by a 3x3 convolution of stride 2, padded below and on the right like the published weights.
-
-    Args:
-        width: channels.
-    """
+    """Halve a grid by a 3x3 convolution of stride 2, padded below and on the right like the published weights."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -207,11 +190,7 @@ class Halving(nn.Module):
 
 
 class Doubling(nn.Module):
-    """Double a grid by repeating each place, then a 3x3 convolution.
-
-    Args:
-        width: channels.
-    """
+    """Double a grid by repeating each place, then a 3x3 convolution."""
 
     def __init__(self, width: int):
         super().__init__()

@@ -13,9 +13,6 @@ class VQVAE(Autoencoder):
     Differs from the paper: a configuration may fold pixels into patches, add residual blocks and add an L1 loss. The
     defaults do not.
 
-    Args:
-        config: shapes and training constants.
-
     Paper: section 2.1.
     """
 

@@ -66,11 +66,7 @@ class _DrawTask:
 
 
 class A1111Api:
-    """Request handlers.
-
-    Args:
-        state: state that all handlers share.
-    """
+    """Request handlers of Automatic1111's API."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state

@@ -57,11 +57,7 @@ MAX_RANKED = 16
 
 
 class ImagesApi:
-    """Request handlers.
-
-    Args:
-        state: state that all handlers share.
-    """
+    """Request handlers of the images API."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state

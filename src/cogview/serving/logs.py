@@ -12,11 +12,7 @@ _FIELDS = ("request_id", "method", "path", "status", "seconds", "job", "state", 
 
 
 class _LineFormatter(logging.Formatter):
-    """Formats a record as one line with its extra fields.
-
-    Args:
-        kind: of the lines.
-    """
+    """Formats a record as one line with its extra fields."""
 
     def __init__(self, kind: LogFormat) -> None:
         super().__init__()

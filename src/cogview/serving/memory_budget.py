@@ -7,11 +7,7 @@ from cogview.serving.http import ApiError
 
 
 class MemoryBudget:
-    """Bytes of bodies and decoded pictures of all open requests.
-
-    Args:
-        max_bytes: limit for all requests together.
-    """
+    """Bytes of bodies and decoded pictures of all open requests."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -28,11 +24,7 @@ class MemoryBudget:
 
 
 class RequestMemory:
-    """Bytes that one request holds.
-
-    Args:
-        budget: of all requests.
-    """
+    """Bytes that one request holds."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget

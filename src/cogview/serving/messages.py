@@ -239,11 +239,7 @@ class Accepted:
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """A job's request is invalid.
-
-    Args:
-        message: one line.
-    """
+    """A job's request is invalid."""
 
     message: str
 
@@ -325,11 +321,7 @@ Report: TypeAlias = Ready | StartFailed | Heartbeat | JobReport
 
 @dataclass(frozen=True, kw_only=True)
 class EngineLost:
-    """A replica's engine died and is restarted.
-
-    Args:
-        message: why, if known.
-    """
+    """A replica's engine died and is restarted."""
 
     message: str
 

@@ -15,11 +15,7 @@ _SECONDS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
 
 
 class Metrics:
-    """Counters of answers, jobs and pictures, and gauges of queue and engines.
-
-    Args:
-        jobs: all unfinished jobs.
-    """
+    """Counters of answers, jobs and pictures, and gauges of queue and engines."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._registry = CollectorRegistry()

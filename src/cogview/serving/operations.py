@@ -21,11 +21,7 @@ Method: TypeAlias = Literal["GET", "POST", "DELETE"]
 
 @dataclass(frozen=True)
 class Json:
-    """JSON body.
-
-    Args:
-        model: schema of its fields.
-    """
+    """JSON body."""
 
     model: type[BaseModel]
 
@@ -49,22 +45,14 @@ class Form:
 
 @dataclass(frozen=True)
 class Events:
-    """Stream of server-sent events with JSON data.
-
-    Args:
-        models: possible schemas of the data.
-    """
+    """Stream of server-sent events with JSON data."""
 
     models: tuple[type[BaseModel], ...]
 
 
 @dataclass(frozen=True)
 class File:
-    """File body.
-
-    Args:
-        media_types: possible media types.
-    """
+    """File body."""
 
     media_types: tuple[str, ...]
 

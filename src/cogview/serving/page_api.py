@@ -76,12 +76,7 @@ class _LiveJob:
 
 
 class PageApi:
-    """Request handlers, and the tasks that store finished pictures.
-
-    Args:
-        state: state that all handlers share.
-        store: of jobs and pictures.
-    """
+    """Request handlers, and the tasks that store finished pictures."""
 
     def __init__(self, state: ServerState, store: JobStore) -> None:
         self._state = state

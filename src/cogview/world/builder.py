@@ -123,12 +123,7 @@ def load_icons_for(config: DefaultDataConfig) -> Icons:
 
 
 class ExampleSource:
-    """Random access to the examples of a configuration.
-
-    Args:
-        config: of the data set.
-        icons: the art, or None to load it.
-    """
+    """Random access to the examples of a configuration."""
 
     def __init__(self, config: DefaultDataConfig, icons: Icons | None = None) -> None:
         check_config(config)

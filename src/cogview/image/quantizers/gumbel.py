@@ -18,9 +18,6 @@ class GumbelQuantizer(Codebook):
     of all vectors, weighted by the softmax of the same noisy logits, and reaches the encoder and the whole codebook.
     Outside training the nearest code is used, the most probable one.
 
-    Args:
-        config: of the codebook.
-
     Paper: section 2.1, method (b): z = argmax_k g_k - |v_k - E(x)|^2 / tau, tau -> 0.
     """
 

@@ -11,9 +11,6 @@ from cogview.image.quantizers.nearest_code import cluster_sums
 class MovingAverageQuantizer(Codebook):
     """Nearest-neighbour codes whose vectors are moving averages of the encoder outputs assigned to them.
 
-    Args:
-        config: of the codebook.
-
     Paper: section 2.1, method (c), which pretraining uses.
     """
 

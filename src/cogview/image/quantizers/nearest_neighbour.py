@@ -10,9 +10,6 @@ from cogview.image.quantizers.codebook import Codebook
 class NearestNeighbourQuantizer(Codebook):
     """Nearest-neighbour codes whose vectors the optimizer moves towards the encoder outputs assigned to them.
 
-    Args:
-        config: of the codebook.
-
     Paper: section 2.1, method (a): straight-through gradient, codebook loss and commitment loss.
     """
 

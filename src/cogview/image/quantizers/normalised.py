@@ -13,9 +13,6 @@ class NormalisedQuantizer(NearestNeighbourQuantizer):
     Distances become cosine distances, and with a `code_size` of about 8 nearly all codes are used. Trained by gradient
     like `NearestNeighbourQuantizer`.
 
-    Args:
-        config: of the codebook.
-
     Differs from the paper: from ViT-VQGAN and LlamaGen.
     """
 
