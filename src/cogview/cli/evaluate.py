@@ -55,9 +55,9 @@ def composition(options: Annotated[CompositionEvaluationOptions, FLAT], *, json:
     """Count how often pictures of scenes show what their captions ask for: objects, colours, sizes, places, style.
 
     A picture is read by comparing every place with every object of the data set, in each style, size and colour. Each
-    run also measures this reader on the real pictures of the captions, as they are and as reconstructed by the image
-    tokenizer, with their own captions and with others'. Pictures are stored in the folder: a stopped or killed command
-    is resumed by the same command. Under torchrun, each process draws its share.
+    run also measures this reader on real pictures and their reconstructions by the image tokenizer, with right and
+    wrong captions. Pictures are stored in the folder: a stopped or killed command is resumed by the same command. Under
+    torchrun, each process draws its share.
 
     Args:
         options: scenes, model and sampling.

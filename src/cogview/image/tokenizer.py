@@ -50,9 +50,9 @@ class ImageTokenizer:
 
     Args:
         autoencoder: the trained model; it is switched to evaluation.
-        dtype: precision of the convolutions: exact float32, or bfloat16, which is twice as fast on CPUs that support
-            it, changes pixels by one or two levels of 255, and replaces some codes by near neighbours, one in 700 or
-            one in 15 depending on the codebook (measured: `bench/README.md`).
+        dtype: of the convolutions: exact float32, or bfloat16, which is twice as fast on CPUs that support it. It
+            changes pixels by one or two levels of 255, and replaces some codes by near neighbours: one in 700 or one
+            in 15, depending on the codebook (measured: `bench/README.md`).
         held_out: quality of its reconstructions of held-out pictures, if measured.
         decoders: further decoders of its codes, by name; see `add_decoder`.
 

@@ -294,9 +294,9 @@ def world_openmoji_style() -> DataRecipe:
 def world_3d_style() -> DataRecipe:
     """Pictures in soft 3D renderings, of the objects of `world`, whose transformer has not seen them.
 
-    Claim: 1,500 single icons of 216 objects, "A cat of 3D style", and 2,400 of all 256 in the flat style that `world`
-    draws, "A cat of fluent-flat style"; the other 40 objects are in the split held-out-style alone. The two styles have
-    the same shapes, so that the rendering alone is to be learnt. Under MIT.
+    Claim: 1,500 single icons of 216 objects, "A cat of 3D style"; 2,400 of all 256 in the flat style of `world`, "A cat
+    of fluent-flat style"; the other 40 objects are in the split held-out-style alone. The two styles have the same
+    shapes, so that the rendering alone is to be learnt. Under MIT.
     Command: cogview data build world-3d-style --out PICTURES
     Cost: half a minute, once the packages are there.
 

@@ -16,8 +16,8 @@ def bundled_start() -> StyleRecipe:
     Cost: 1,200 steps of 64 codes of 32 pictures, a quarter of an hour of a CPU core.
     Expected: begins `bundled`.
 
-    Two thirds of a picture are ground. With a few codes, mostly at edges, and up to all of them masked, a step has four
-    times as many pictures, and the model has to rely on the text.
+    Two thirds of a picture are ground. With a few codes, mostly at edges, a step has four times as many pictures. Up to
+    all codes are masked, so that the model has to rely on the text.
     """
     recipe = bundled()
     return replace(
@@ -39,7 +39,7 @@ def bundled() -> StyleRecipe:
 
     Stopped early: in a trial, fewer things were recognised after 681 steps than after 200.
 
-    Captions that name the thing work better than one text for all (`--style NAME`), and pictures of the same things in
+    Captions that name the thing work better than one text for all (`--style NAME`). Pictures of the same things in
     another style separate style from content: see `cogview data build openmoji-style`.
 
     Differs from the paper: an adapter is trained instead of all weights.

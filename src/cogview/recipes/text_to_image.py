@@ -33,8 +33,8 @@ def bundled_start() -> TextToImageRecipe:
     Cost: 52 minutes on 2 CPU cores with bfloat16, beside other work; four times that without.
     Expected: the true caption is preferred in 100 % of 200 (`docs/decisions/bundled-model-from-scratch.md`).
 
-    Differs from the paper: as `bundled` does; and a sequence has a quarter of a picture's codes, on average half of
-    them masked, so that the model has to rely on the text.
+    Differs from the paper: as `bundled` does; and a sequence has a quarter of a picture's codes. On average half of
+    them are masked, so that the model has to rely on the text.
     """
     return _start_of(bundled(), num_steps=5_000, batch_size=24)
 
@@ -311,8 +311,8 @@ def fashion_small() -> TextToImageRecipe:
     Claim: the whole chain of section 3.4, sparse attention included; draws clothing of the class that a text names.
     Command: cogview train text-to-image fashion-small --data TOKENS --out RUN
     Cost: 2,000 steps of 2,200 tokens, 23 minutes of a CPU core. `docs/fashion.md` has the chain before it.
-    Expected: with the bundled image tokenizer three quarters of the pictures are told to be of the class asked for,
-    where four fifths of real ones are (`bench/clothing.py`).
+    Expected: with the bundled image tokenizer three quarters of the pictures are classified as the class of the text,
+    and four fifths of real ones (`bench/clothing.py`).
 
     Differs from the paper: as `bundled` does, at a smaller size; the regions of attention are cut down to 276 tokens.
     """

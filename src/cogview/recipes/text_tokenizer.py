@@ -1,8 +1,9 @@
 """The bundled text tokenizer.
 
-Claim: 8,000 pieces tell the captions of the default data set in 16 pieces in the mean, 99 of 100 in 28 and each in 32,
-with nearly every name of a thing and a colour one piece; any other text is spelt in words, characters and bytes, so
-that nothing is unknown. The one that ships learnt from earlier, shorter captions: 17 in the mean, 99 of 100 in 33.
+Claim: with 8,000 pieces, captions of the default data set have 16 pieces on average, 99 of 100 at most 28 and all at
+most 32. Nearly every name of a thing or colour is one piece; any other text is written in words, characters and bytes,
+so that nothing is unknown. The bundled one was trained on earlier, shorter captions: 17 on average, 99 of 100 at most
+33.
 
 Command: `cogview train text-tokenizer --out text.model`
 

@@ -1,7 +1,7 @@
 """Forms of Chinese captions. Repeated forms are more frequent.
 
-Slots: `content` of the scene, `what` the same with its ground, `thing` the same without a comma, `first` and `second`
-of two things, `start` and `last` of a list. Positions, numbers, colours and sizes are mentioned in slots only.
+Slots: `content` of the scene; `what`, the same with its ground; `thing`, the same without a comma; `first` and `second`
+of two things; `start` and `last` of a list. Positions, numbers, colours and sizes are mentioned in slots only.
 """
 
 # Things

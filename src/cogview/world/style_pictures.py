@@ -4,8 +4,8 @@ Both splits show single objects on the grounds of the default data, captioned "A
 split shows objects that a model knows from other styles. The train split has neither these nor icons whose label has a
 word of their names: if a bell is held out, so is "bell with slash".
 
-Objects are in the middle. If they could be anywhere, the start of the object would be improbable at every place, and
-sampling with top-p 0.9 would draw bare ground to the end.
+Objects are in the middle. If they could be anywhere, the start of the object would be improbable at every place.
+Sampling with top-p 0.9 would then draw bare ground to the end.
 
 Differs from the paper: 3.3 trains with one text for all pictures, "An image of openmoji style", as
 `cogview train style --style openmoji` does with these pictures.

@@ -16,9 +16,9 @@ class Codebook(nn.Module):
     Runs in fp32 even under autocast: differences of squared distances are too small for bf16. Subclasses train the
     codebook by `_learn` from each step's vectors, by a loss, or both.
 
-    Differs from the paper: by default the codebook starts from a few Lloyd steps on encoder outputs, and rarely used
-    codes move to encoder outputs with large errors at a fixed interval. The paper calls initialisation decisive, but
-    does not specify it.
+    Differs from the paper: by default the codebook starts from a few Lloyd steps on encoder outputs. Rarely used codes
+    move to encoder outputs with large errors at a fixed interval. The paper calls initialisation decisive, but does not
+    specify it.
 
     Args:
         config: the codebook's part of a tokenizer's configuration.

@@ -14,8 +14,8 @@ from cogview.image.quantizers.protocol import Quantized
 class GumbelQuantizer(Codebook):
     """Codes sampled with probabilities proportional to exp(-|v_k - E(x)|^2 / tau), with decreasing tau.
 
-    Sampled by the Gumbel-max trick. The decoder gets the vector of the sampled code; the gradient is that of the mean
-    of all vectors, weighted by the softmax of the same noisy logits, and reaches the encoder and the whole codebook.
+    Sampled by the Gumbel-max trick. The decoder gets the vector of the sampled code. The gradient is that of the mean
+    of all vectors, weighted by the softmax of the same noisy logits. It reaches the encoder and the whole codebook.
     Outside training the nearest code is used, the most probable one.
 
     Paper: section 2.1, method (b): z = argmax_k g_k - |v_k - E(x)|^2 / tau, tau -> 0.
