@@ -46,7 +46,7 @@ _KINDS: dict[str, type[AutoencoderConfig]] = {"vqvae": VQVAEConfig, "vqgan": VQG
 
 
 class ImageTokenizer:
-    """Encodes images as codes and decodes them.
+    """Encoder of images as codes, and decoder.
 
     Args:
         autoencoder: the trained model; it is switched to evaluation.

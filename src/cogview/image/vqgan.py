@@ -178,7 +178,7 @@ class GridAttention(nn.Module):
 
 
 class Halving(nn.Module):
-    """Halve a grid by a 3x3 convolution of stride 2, padded below and on the right like the published weights."""
+    """Halving of a grid by a 3x3 convolution of stride 2, padded below and on the right as published."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -190,7 +190,7 @@ class Halving(nn.Module):
 
 
 class Doubling(nn.Module):
-    """Double a grid by repeating each place, then a 3x3 convolution."""
+    """Doubling of a grid by repeating each place, then a 3x3 convolution."""
 
     def __init__(self, width: int):
         super().__init__()

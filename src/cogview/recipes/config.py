@@ -249,7 +249,7 @@ class FinetuneRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class StyleRecipe(FinetuneRecipe):
-    """Text to image in one style.
+    """Finetuning on a style.
 
     Args:
         thinning: what sequences leave out.
@@ -265,7 +265,7 @@ class StyleRecipe(FinetuneRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class CaptioningRecipe(FinetuneRecipe):
-    """Captioning: codes to text.
+    """Finetuning for captioning, from codes to text.
 
     Args:
         positions: of codes and pieces, see `CaptionTemplate`; by default those that suit the base.
@@ -281,7 +281,7 @@ class CaptioningRecipe(FinetuneRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class SuperResolutionRecipe(FinetuneRecipe):
-    """Super-resolution: codes to codes of twice the rows and columns.
+    """Finetuning for super-resolution, from codes to twice their rows and columns.
 
     Args:
         high_positions: where the positions of the high codes start; see `SuperResolutionTemplate`.

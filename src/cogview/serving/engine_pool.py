@@ -17,7 +17,7 @@ MAX_DEATHS = 3
 
 
 class EnginePool:
-    """Distributes jobs over engines.
+    """Distributor of jobs over engines.
 
     Args:
         new_links: create the links to the engines.

@@ -59,7 +59,7 @@ _MOST_WORDS = 500
 
 
 class EngineProcess:
-    """Runs jobs for a web server.
+    """Engine that runs jobs for a web server.
 
     The main thread runs the passes, one thread reads and checks commands, and one runs the side jobs, which share the
     engine with the passes.

@@ -41,7 +41,7 @@ class _Session:
 
 
 class EngineReplica:
-    """Runs an engine's process and streams reports and job events to servers.
+    """Engine's process whose reports and job events are streamed to servers.
 
     Args:
         options: of the engine.

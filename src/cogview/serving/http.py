@@ -255,7 +255,7 @@ async def form_body(request: Request, max_files: int, max_bytes: int) -> FormDat
 
 
 class _FormParts:
-    """Collects the parts of a form from the parser's callbacks."""
+    """Parts of a form, collected by the parser's callbacks."""
 
     def __init__(self, max_files: int) -> None:
         self._max_files = max_files

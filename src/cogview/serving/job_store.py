@@ -79,7 +79,7 @@ class StoredJob:
 
 
 class JobStore:
-    """Jobs and pictures in a folder. A picture is whole on the disk before it is told of; what is told is not lost.
+    """Jobs and pictures in a folder. Pictures are complete on disk before their events are sent.
 
     It may be used by several threads.
 

@@ -12,7 +12,7 @@ _FIELDS = ("request_id", "method", "path", "status", "seconds", "job", "state", 
 
 
 class _LineFormatter(logging.Formatter):
-    """Formats a record as one line with its extra fields."""
+    """Formatter of records as single lines with their extra fields."""
 
     def __init__(self, kind: LogFormat) -> None:
         super().__init__()

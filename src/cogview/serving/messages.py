@@ -36,7 +36,7 @@ class Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class DrawJob:
-    """Draw pictures of a text.
+    """Job: pictures of a text.
 
     Args:
         text: prompt.
@@ -59,7 +59,7 @@ class DrawJob:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionJob:
-    """Caption a picture.
+    """Job: captions of a picture.
 
     Args:
         image: the picture.
@@ -76,7 +76,7 @@ class CaptionJob:
 
 @dataclass(frozen=True, kw_only=True)
 class RankJob:
-    """Rank pictures by the CapLoss of a text.
+    """Job: ranking of pictures by the CapLoss of a text.
 
     Args:
         text: caption to score.
@@ -89,7 +89,7 @@ class RankJob:
 
 @dataclass(frozen=True, kw_only=True)
 class UpscaleJob:
-    """Upscale a picture.
+    """Job: an upscaled picture.
 
     Args:
         image: the picture.

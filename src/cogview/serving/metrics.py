@@ -83,7 +83,7 @@ class Metrics:
 
 
 class _StateCollector(Collector):
-    """Reads the state of jobs and engines at each scrape."""
+    """Collector of the state of jobs and engines at each scrape."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs

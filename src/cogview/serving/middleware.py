@@ -47,7 +47,7 @@ def is_open(path: str) -> bool:
 
 
 class GuardMiddleware:
-    """Rejects forbidden and oversized requests, and gives each request an id.
+    """Middleware that rejects forbidden and oversized requests, and gives each request an id.
 
     Args:
         app: wrapped application.

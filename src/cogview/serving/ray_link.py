@@ -208,7 +208,7 @@ class RayLink:
 
 
 class _Canceller:
-    """Cancels a call on close, unless it has ended."""
+    """Cancellation of a call on close, unless it has ended."""
 
     def __init__(self, stream: Stream[object]) -> None:
         self._stream = stream

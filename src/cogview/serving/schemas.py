@@ -184,11 +184,11 @@ class ImageRequest(Sampling, Written):
 
 
 class GenerationRequest(ImageRequest):
-    """Draw pictures of a text."""
+    """Request for pictures of a text."""
 
 
 class EditRequest(ImageRequest):
-    """Inpaint a mask or region of a picture; without either, draw a variation."""
+    """Request to inpaint a mask or region of a picture; without either, for a variation."""
 
     region: Annotated[str, Field(json_schema_extra={"pattern": _REGION})] | None = Field(
         None,
@@ -208,7 +208,7 @@ class EditRequest(ImageRequest):
 
 
 class CaptionRequest(LenientModel):
-    """Caption a picture."""
+    """Request for captions of a picture."""
 
     n: int | None = Field(None, ge=1, le=4, description="Number of captions, best first. 1 by default.")
     language: Literal["en", "zh"] | None = Field(
@@ -218,7 +218,7 @@ class CaptionRequest(LenientModel):
 
 
 class RankRequest(LenientModel):
-    """Rank pictures by a text."""
+    """Request to rank pictures by a text."""
 
     prompt: Text
     user: Name | None = Field(None, description="Name of the end user: slots are shared fairly among users.")
@@ -227,7 +227,7 @@ class RankRequest(LenientModel):
 
 
 class UpscaleRequest(Written):
-    """Upscale a picture."""
+    """Request to upscale a picture."""
 
     prompt: Annotated[str, StringConstraints(max_length=MAX_TEXT)] | None = Field(
         None, description="What the picture shows; used by upscalers that read text."
