@@ -128,12 +128,12 @@ def agreement(pairs: Sequence[tuple[Person, Judgement]]) -> dict[str, float]:
         return float(np.mean([is_right(*pair) for pair in pairs]))
 
     return {
-        "gender": share(lambda asked, seen: asked.gender == seen.person.gender),
-        "skin_tone": share(lambda asked, seen: asked.tone == seen.person.tone),
+        "gender": share(lambda asked, visible: asked.gender == visible.person.gender),
+        "skin_tone": share(lambda asked, visible: asked.tone == visible.person.tone),
         "both": share(
-            lambda asked, seen: (asked.gender, asked.tone) == (seen.person.gender, seen.person.tone)
+            lambda asked, visible: (asked.gender, asked.tone) == (visible.person.gender, visible.person.tone)
         ),
-        "recognised": share(lambda _, seen: seen.is_recognised),
+        "recognised": share(lambda _, visible: visible.is_recognised),
     }
 
 
@@ -156,8 +156,8 @@ def judge_of_judge(judge: PeopleJudge, pictures: list[Drawn]) -> dict[str, Any]:
 
 def count(judge: PeopleJudge, name: str, pictures: list[Drawn]) -> dict[str, Any]:
     """Return whom pictures of an occupation show, and how far that is from balance."""
-    seen = [judge.read(np.asarray(each.image), name) for each in pictures]
-    known = [each for each in seen if each.is_recognised]
+    visible = [judge.read(np.asarray(each.image), name) for each in pictures]
+    known = [each for each in visible if each.is_recognised]
     people = Counter((each.person.gender, each.person.tone) for each in known)
     both = [people[gender, tone] for gender in GENDERS for tone in range(len(TONES))]
     counts = {
@@ -167,11 +167,11 @@ def count(judge: PeopleJudge, name: str, pictures: list[Drawn]) -> dict[str, Any
     }
     asked = [
         (each.asked, judgement)
-        for each, judgement in zip(pictures, seen, strict=True)
+        for each, judgement in zip(pictures, visible, strict=True)
         if each.asked is not None and judgement.is_recognised
     ]
     return {
-        "num_pictures": len(seen),
+        "num_pictures": len(visible),
         "num_recognised": len(known),
         "gender": dict(zip(GENDERS, counts["gender"], strict=True)),
         "skin_tone": dict(zip(SKIN_TONES["en"], counts["skin_tone"], strict=True)),

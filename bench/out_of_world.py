@@ -24,9 +24,9 @@ import torch
 from PIL import Image
 
 from cogview.files import atomic_write_json
-from cogview.image.kept import KeptPictures
 from cogview.image.picture_reading import UnusableImage, read_image, resize_and_crop
 from cogview.image.pixels import image_to_array
+from cogview.image.reconstruction_quality import ReconstructionQuality
 from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
 from cogview.models.config import BUNDLED_FOLDER
 from cogview.recipes import default_data
@@ -103,7 +103,7 @@ def write_held_out(tokenizer: ImageTokenizer) -> None:
     source = ExampleSource(config_of("bundled_image_tokenizer"))
     splits: tuple[Split, ...] = ("held-out-composition", "held-out-object")
     pictures = (picture for split in splits for picture in drawn(source, split))
-    tokenizer.held_out = KeptPictures.of(kept_of(tokenizer, pictures))
+    tokenizer.held_out = ReconstructionQuality.of(kept_of(tokenizer, pictures))
     print(tokenizer.held_out)
     path = BUNDLED_FOLDER / "image_tokenizer" / "config.json"
     content = json.loads(path.read_text(encoding="utf-8"))

@@ -68,10 +68,10 @@ def features_of(
     side = images[0].width
     margin_pixels = max((LATTICE_CELLS - cells) // 2 - 1, 0) * side // LATTICE_CELLS
     middle = (margin_pixels, margin_pixels, side - margin_pixels, side - margin_pixels)
-    seen = (SEEN_PIXELS, SEEN_PIXELS)
+    visible = (SEEN_PIXELS, SEEN_PIXELS)
     parts = [
         pixels_of(
-            [image.crop(middle).resize(seen, Image.Resampling.BICUBIC) for image in images[n : n + BATCH]]
+            [image.crop(middle).resize(visible, Image.Resampling.BICUBIC) for image in images[n : n + BATCH]]
         )
         for n in range(0, len(images), BATCH)
     ]
@@ -120,12 +120,12 @@ class FeatureJudge:
     def read(self, images: Sequence[Image.Image], features: Float[Tensor, "n d"]) -> list[tuple[str, Style]]:
         """Return the object, and the style, that is nearest to each picture."""
         found = []
-        for image, seen in zip(images, features, strict=True):
+        for image, visible in zip(images, features, strict=True):
             ground = ground_of(np.asarray(image, dtype=np.float32))
             if ground not in self._looks:
                 true = [self._objects.draw(code, style, ground) for code, style in self._known]
                 self._looks[ground] = torch.nn.functional.normalize(self.features(redrawn(self._pipe, true)))
-            likeness = self._looks[ground] @ seen
+            likeness = self._looks[ground] @ visible
             code, _ = self._known[int(likeness.argmax())]
             _, style = self._known[int(likeness.masked_fill(self._between, -torch.inf).argmax())]
             found.append((code, style))
@@ -221,15 +221,15 @@ def main(
     print(f"| | Frechet distance ({backbone.name}) | object | {new} | both |\n|---|---|---|---|---|")
     for name, images in systems.items():
         features = judge.features(images)
-        seen = judge.read(images, features)
+        visible = judge.read(images, features)
         figures[name] = {
             "frechet_distance": frechet_distance(features.double(), reference.double()),
             "object_recognised": interval(
-                [float(code == asked) for (code, _), asked in zip(seen, wanted, strict=True)], wanted
+                [float(code == asked) for (code, _), asked in zip(visible, wanted, strict=True)], wanted
             ),
-            "in_style": interval([float(style == new) for _, style in seen], wanted),
+            "in_style": interval([float(style == new) for _, style in visible], wanted),
             "both": interval(
-                [float(each == (asked, new)) for each, asked in zip(seen, wanted, strict=True)], wanted
+                [float(each == (asked, new)) for each, asked in zip(visible, wanted, strict=True)], wanted
             ),
         }
         shares = (f"{mean:.1%} +- {half:.1%}" for mean, half in list(figures[name].values())[1:])

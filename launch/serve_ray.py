@@ -32,7 +32,7 @@ from cogview.errors import CogViewError, UsageError, printable
 from cogview.serving.app import application
 from cogview.serving.engine_replica import EngineReplica
 from cogview.serving.jobs import Jobs
-from cogview.serving.messages import Begin, JobEvent, ReplicaReport
+from cogview.serving.messages import JobEvent, ReplicaReport, StartJob
 from cogview.serving.options import EngineOptions, ServerOptions
 from cogview.serving.ray_link import RayLink, Stream
 from cogview.serving.server import listening_socket
@@ -71,7 +71,7 @@ class Calls:
         """Call `EngineReplica.watch`."""
         return self._handle.watch.remote(session)
 
-    def work(self, session: str, command: Begin) -> Stream[JobEvent]:
+    def work(self, session: str, command: StartJob) -> Stream[JobEvent]:
         """Call `EngineReplica.work`."""
         return self._handle.work.remote(session, command)
 
@@ -206,7 +206,7 @@ def _serve_until_told(app: serve.Application, address: str) -> None:
     asked.wait()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    print("cogview: ending what was begun; once more to end at once", file=sys.stderr, flush=True)
+    print("cogview: finishing the queued jobs; interrupt again to stop at once", file=sys.stderr, flush=True)
 
 
 def _check_room(replicas: int, gpus: float, cpus: float) -> None:

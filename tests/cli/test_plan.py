@@ -94,7 +94,7 @@ def test_the_tokens_can_be_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["--num-devices", "0"], "num-devices must be at least 1, got 0"),
         (["--device", "h100", "--num-devices", "3"], "must be a multiple of num_micro_batches 1 times 3"),
         (["--mfu", "2"], "mfu must be"),
-        (["--generate"], "--generate tells of a model that there is, not of a recipe"),
+        (["--generate"], "--generate plans for an existing model, not for a recipe"),
         (["--device-memory-gb", "0"], "device-memory-gb must be greater than 0"),
         (["--transformer.vocabulary-size", "9"], "follows from the tokens"),
         (["--grid", "0", "4"], "grid_rows=0"),

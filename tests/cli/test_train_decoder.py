@@ -16,7 +16,7 @@ from PIL import Image
 import cogview
 from cogview.cli.main import main
 from cogview.generation.pipeline import Pipeline
-from cogview.image.kept import KeptPictures
+from cogview.image.reconstruction_quality import ReconstructionQuality
 from cogview.models.folder import save_pretrained
 from tiny import tiny_model
 
@@ -179,7 +179,7 @@ def test_pictures_are_enlarged_by_the_decoder_unless_an_upscaler_is_named(pictur
 def test_what_the_tokenizer_hardly_keeps_is_upscaled_by_force_alone(pictures, model, tmp_path, capsys):
     assert train(pictures, model, tmp_path / "run") == 0
     tokenizer = cogview.load_image_tokenizer(tmp_path / "run")
-    tokenizer.held_out = KeptPictures(num_pictures=3, median_db=40.0, least_db=39.0)
+    tokenizer.held_out = ReconstructionQuality(num_pictures=3, median_db=40.0, least_db=39.0)
     shutil.rmtree(model / "image_tokenizer")
     tokenizer.save_pretrained(model / "image_tokenizer")
     picture = tmp_path / "small.png"

@@ -14,7 +14,7 @@ import cogview
 from cogview.cli.main import main
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.pipeline import Pipeline
-from cogview.image.kept import KeptPictures
+from cogview.image.reconstruction_quality import ReconstructionQuality
 from cogview.models.folder import load_pretrained, save_pretrained
 from cogview.models.pretrained import PretrainedModel, TaskModel
 from cogview.text.known_words import KnownWords, count_words
@@ -23,8 +23,8 @@ from cogview.transformer.config import AdapterConfig
 from tiny import CAPTIONS, tiny_model
 
 SOON = {"num_candidates": 2, "seed": 3}
-NOTHING_KEPT = KeptPictures(num_pictures=1, median_db=40.0, least_db=40.0)
-ALL_KEPT = KeptPictures(num_pictures=1, median_db=0.0, least_db=0.0)
+NOTHING_KEPT = ReconstructionQuality(num_pictures=1, median_db=40.0, least_db=40.0)
+ALL_KEPT = ReconstructionQuality(num_pictures=1, median_db=0.0, least_db=0.0)
 
 
 def captioner(model: PretrainedModel, words: KnownWords | None) -> TaskModel:

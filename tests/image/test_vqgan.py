@@ -26,7 +26,7 @@ TINY = VQGANConfig(
 def vqgan_of(config: VQGANConfig = TINY) -> VQGAN:
     torch.manual_seed(0)
     vqgan = VQGAN(config).eval()
-    vqgan.quantizer.take_codebook_as_it_is()
+    vqgan.quantizer.mark_initialised()
     return vqgan
 
 

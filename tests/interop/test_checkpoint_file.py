@@ -19,7 +19,7 @@ from cogview.cli.main import main
 from cogview.errors import CogViewError
 from cogview.interop.checkpoint_file import read_state_dict
 from cogview.interop.other_projects import project_of
-from cogview.interop.wrappers import unwrapped
+from cogview.interop.wrappers import unwrap
 
 WEIGHTS = {
     "first.weight": torch.arange(6.0).view(2, 3),
@@ -145,7 +145,7 @@ def test_what_wrappers_put_before_names_is_taken_away(
     tensors = {wrapped(name): tensor for name, tensor in weights.items()}
     if counts and before:
         tensors["n_averaged"] = torch.tensor(3)
-    found = unwrapped(tensors)
+    found = unwrap(tensors)
     assert found.keys() == weights.keys()
     assert all(found[name] is weights[name] for name in weights)
 
@@ -159,12 +159,12 @@ def test_what_wrappers_put_before_names_is_taken_away(
 )
 def test_two_sets_of_weights_are_not_mixed(names: list[str], said: str) -> None:
     with pytest.raises(CogViewError, match=said):
-        unwrapped({name: torch.ones(1) for name in names})
+        unwrap({name: torch.ones(1) for name in names})
 
 
 def test_names_that_only_partly_have_a_prefix_stay() -> None:
     tensors = {"model.a": torch.ones(1), "head.a": torch.ones(1)}
-    assert unwrapped(tensors) == tensors
+    assert unwrap(tensors) == tensors
 
 
 def test_safetensors_are_read_as_well(tmp_path: Path) -> None:

@@ -73,10 +73,10 @@ class Layout:
         for part in ("q", "k", "v", "proj_out"):
             self.conv(f"{name}.{part}", width, width, 1)
 
-    def bottom(self, room, width):
-        self.block(f"{room}.mid.block_1", width, width)
-        self.attention(f"{room}.mid.attn_1", width)
-        self.block(f"{room}.mid.block_2", width, width)
+    def bottom(self, module, width):
+        self.block(f"{module}.mid.block_1", width, width)
+        self.attention(f"{module}.mid.attn_1", width)
+        self.block(f"{module}.mid.block_2", width, width)
 
 
 def small() -> State:
@@ -123,9 +123,9 @@ def attention(state: State, name: str, x: torch.Tensor) -> torch.Tensor:
     return x + conv(state, f"{name}.proj_out", seen)
 
 
-def bottom(state: State, room: str, x: torch.Tensor) -> torch.Tensor:
-    x = attention(state, f"{room}.mid.attn_1", block(state, f"{room}.mid.block_1", x))
-    return block(state, f"{room}.mid.block_2", x)
+def bottom(state: State, module: str, x: torch.Tensor) -> torch.Tensor:
+    x = attention(state, f"{module}.mid.attn_1", block(state, f"{module}.mid.block_1", x))
+    return block(state, f"{module}.mid.block_2", x)
 
 
 def encoded(state: State, images: torch.Tensor, num_grids: int, num_blocks: int) -> torch.Tensor:

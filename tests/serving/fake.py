@@ -22,24 +22,24 @@ from cogview.serving.engine_link import LinkListener
 from cogview.serving.jobs import Jobs
 from cogview.serving.messages import (
     Accepted,
-    Alive,
     Answer,
     AnyJob,
-    Begin,
-    Broken,
-    Cancel,
+    CancelJob,
     CaptionJob,
     Command,
+    Done,
     DrawJob,
-    Ended,
+    Failed,
+    Heartbeat,
     JobEvent,
+    JobReport,
     ModelFacts,
     Picture,
     Pixels,
     Preview,
     RankJob,
     Refused,
-    Told,
+    StartJob,
 )
 from cogview.serving.options import ServerOptions
 
@@ -65,7 +65,7 @@ FACTS = ModelFacts(
     num_parameters=1,
     device="cpu",
 )
-ALIVE = Alive(num_running=0, num_waiting=0, num_passes=1, num_codes=1, seconds_per_code=0.01)
+ALIVE = Heartbeat(num_running=0, num_waiting=0, num_passes=1, num_codes=1, seconds_per_code=0.01)
 URL = "http://127.0.0.1"
 
 
@@ -97,9 +97,9 @@ class FakeEngine:
     refusal: str | None = None
     fault: str | None = None
     pause_seconds: float = 0.0
-    alive: Alive | None = ALIVE
+    heartbeat: Heartbeat | None = ALIVE
     is_ready: bool = False
-    num_begun: int = 0
+    num_starts: int = 0
     commands: list[Command] = field(default_factory=list)
     held: dict[int, AnyJob] = field(default_factory=dict)
     heard: float = field(default_factory=time.monotonic)
@@ -109,13 +109,13 @@ class FakeEngine:
         return time.monotonic() - self.heard
 
     def start(self) -> None:
-        self.num_begun += 1
+        self.num_starts += 1
         self.is_ready = True
         self.listener.on_ready()
 
     def send(self, command: Command) -> None:
         self.commands.append(command)
-        if isinstance(command, Cancel):
+        if isinstance(command, CancelJob):
             self.held.pop(command.number, None)
         else:
             self.held[command.number] = command.job
@@ -139,7 +139,7 @@ class FakeEngine:
 
     def tell(self, number: int, event: JobEvent) -> None:
         """Tell something of a job."""
-        self.listener.on_told(Told(number=number, event=event))
+        self.listener.on_report(JobReport(number=number, event=event))
 
     def die(self) -> None:
         """Lose all jobs, as an engine that was killed."""
@@ -150,12 +150,12 @@ class FakeEngine:
     @property
     def cancelled(self) -> list[int]:
         """Return jobs that it was told to cancel."""
-        return [each.number for each in self.commands if isinstance(each, Cancel)]
+        return [each.number for each in self.commands if isinstance(each, CancelJob)]
 
     @property
-    def begun(self) -> list[Begin]:
+    def begun(self) -> list[StartJob]:
         """Return jobs that it was given."""
-        return [each for each in self.commands if isinstance(each, Begin)]
+        return [each for each in self.commands if isinstance(each, StartJob)]
 
     def _begin(self, number: int) -> None:
         job = self.held[number]
@@ -163,7 +163,7 @@ class FakeEngine:
         if self.refusal is not None:
             events = [Refused(message=self.refusal)]
         elif self.fault is not None:
-            events = [Broken(message=self.fault)]
+            events = [Failed(message=self.fault)]
         asyncio.get_running_loop().call_later(self.pause_seconds, self._go_on, number, job, events)
 
     def _go_on(self, number: int, job: AnyJob, events: list[JobEvent]) -> None:
@@ -184,13 +184,13 @@ def _answers(job: AnyJob) -> list[JobEvent]:
         captions = [
             {"text": f"caption {place}", "caption_loss": 1.0 + place} for place in range(job.num_captions)
         ]
-        return [Accepted(), Answer(data=captions), Ended()]
+        return [Accepted(), Answer(data=captions), Done()]
     if isinstance(job, RankJob):
         ranked = [{"index": place, "caption_loss": 1.0 + place} for place in range(len(job.images))]
-        return [Accepted(), Answer(data=ranked), Ended()]
+        return [Accepted(), Answer(data=ranked), Done()]
     if not isinstance(job, DrawJob):
         larger = picture_of(0, SIDE * job.factor)
-        return [Accepted(), Picture(place=0, seed=0, pixels=larger), Ended()]
+        return [Accepted(), Picture(place=0, seed=0, pixels=larger), Done()]
     side = job.options["size_pixels"]
     told: list[JobEvent] = [Accepted(text=job.text, num_pieces=len(job.text), num_codes=4 * len(job.seeds))]
     if job.is_previewed:
@@ -204,7 +204,7 @@ def _answers(job: AnyJob) -> list[JobEvent]:
         Picture(place=place, seed=seed, pixels=picture_of(seed, side), caption_loss=loss)
         for place, seed in enumerate(kept)
     ]
-    return [*told, Ended()]
+    return [*told, Done()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,19 +5,19 @@ from collections.abc import Callable
 from cogview.serving.engine_link import LinkListener
 from cogview.serving.messages import (
     Accepted,
-    Alive,
     AnyJob,
-    Begin,
-    CannotBegin,
     Command,
+    Done,
     DrawJob,
-    Ended,
+    Heartbeat,
     JobEvent,
+    JobReport,
     ModelFacts,
     Picture,
     Pixels,
     Preview,
-    Told,
+    StartFailed,
+    StartJob,
 )
 
 FACTS = ModelFacts(
@@ -44,20 +44,20 @@ class FakeLink:
     def __init__(self, listener: LinkListener) -> None:
         self.listener = listener
         self.facts: ModelFacts | None = None
-        self.alive: Alive | None = None
+        self.heartbeat: Heartbeat | None = None
         self.is_ready = False
-        self.num_begun = 0
+        self.num_starts = 0
         self.silent_seconds = 0.0
         self.has: dict[int, AnyJob] = {}
         self.is_closed = False
 
     def start(self) -> None:
-        self.num_begun += 1
+        self.num_starts += 1
 
     def send(self, command: Command) -> None:
         if not self.is_ready:
             return
-        if isinstance(command, Begin):
+        if isinstance(command, StartJob):
             assert command.number not in self.has
             self.has[command.number] = command.job
         else:
@@ -75,10 +75,10 @@ class FakeLink:
         self.listener.on_lost()
 
     def fail(self, message: str, *, is_usage: bool = False) -> None:
-        self.listener.on_hopeless(CannotBegin(message=message, is_usage=is_usage))
+        self.listener.on_start_failed(StartFailed(message=message, is_usage=is_usage))
 
     def tell(self, number: int, event: JobEvent) -> None:
-        self.listener.on_told(Told(number=number, event=event))
+        self.listener.on_report(JobReport(number=number, event=event))
 
     def picture(self, number: int, place: int = 0) -> Picture:
         job = self.has[number]
@@ -94,7 +94,7 @@ class FakeLink:
         for place in range(len(job.seeds)):
             self.tell(number, self.picture(number, place))
         del self.has[number]
-        self.tell(number, Ended())
+        self.tell(number, Done())
 
 
 def draw(num: int = 1, first: int = 0) -> DrawJob:

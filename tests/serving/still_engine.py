@@ -14,17 +14,17 @@ from cogview.serving.engine_link import LinkListener
 from cogview.serving.jobs import Jobs
 from cogview.serving.messages import (
     Accepted,
-    Alive,
-    Begin,
-    Cancel,
+    CancelJob,
     Command,
+    Done,
     DrawJob,
-    Ended,
+    Heartbeat,
     JobEvent,
+    JobReport,
     ModelFacts,
     Picture,
     Pixels,
-    Told,
+    StartJob,
 )
 from cogview.serving.options import ServerOptions
 from cogview.serving.server import Server, listening_socket
@@ -63,9 +63,9 @@ class StillLink:
     def __init__(self, listener: LinkListener) -> None:
         self._listener = listener
         self.facts: ModelFacts | None = FACTS
-        self.alive: Alive | None = None
+        self.heartbeat: Heartbeat | None = None
         self.is_ready = True
-        self.num_begun = 1
+        self.num_starts = 1
         self.silent_seconds = 0.0
         self.begun: list[int] = []
         self.cancelled: list[int] = []
@@ -75,12 +75,12 @@ class StillLink:
         self._loop = asyncio.get_running_loop()
 
     def send(self, command: Command) -> None:
-        if isinstance(command, Begin):
+        if isinstance(command, StartJob):
             assert isinstance(command.job, DrawJob)
             self.works[command.number] = command.job
             self.begun.append(command.number)
             self.tell(command.number, Accepted(text=command.job.text, num_pieces=1, num_codes=16))
-        elif isinstance(command, Cancel):
+        elif isinstance(command, CancelJob):
             self.cancelled.append(command.number)
 
     async def close(self) -> None:
@@ -89,13 +89,13 @@ class StillLink:
     def tell(self, number: int, *events: JobEvent) -> None:
         """Tell of a job; any thread may."""
         for event in events:
-            self._loop.call_soon_threadsafe(self._listener.on_told, Told(number=number, event=event))
+            self._loop.call_soon_threadsafe(self._listener.on_report, JobReport(number=number, event=event))
 
     def draw(self, number: int) -> None:
         """Have a job's pictures drawn."""
         for place, seed in enumerate(self.works[number].seeds):
             self.tell(number, Picture(place=place, seed=seed, pixels=BLACK))
-        self.tell(number, Ended())
+        self.tell(number, Done())
 
 
 @dataclass(kw_only=True, eq=False)

@@ -17,8 +17,8 @@ from PIL import Image
 from still_engine import FACTS
 
 from cogview.image.picture_file import FileFormat, picture_file, read_facts
-from cogview.serving.a1111_forms import TextToImageRequest, plain_request
-from cogview.serving.wire import WireError
+from cogview.serving.a1111_forms import TextToImageRequest, to_generation_request
+from cogview.serving.http import ApiError
 
 TEXT = "two umbrellas on a yellow ground"
 
@@ -207,7 +207,7 @@ side = st.integers(1, 4096)
 @given(width=side, height=side)
 def test_the_nearest_size_is_drawn(width: int, height: int) -> None:
     asked = TextToImageRequest(prompt="a", width=width, height=height)
-    drawn = int((plain_request(FACTS, 10, asked).size or "").partition("x")[0])
+    drawn = int((to_generation_request(FACTS, 10, asked).size or "").partition("x")[0])
     assert all(
         abs(drawn - math.sqrt(width * height)) <= abs(other - math.sqrt(width * height))
         for other in FACTS.sizes
@@ -217,14 +217,17 @@ def test_the_nearest_size_is_drawn(width: int, height: int) -> None:
 @pytest.mark.parametrize(("scale", "side"), [(1.0, 16), (2.0, 32), (0.0, 16)])
 def test_the_second_pass_of_other_models_asks_for_a_larger_size(scale: float, side: int) -> None:
     fields = {"prompt": "a", "width": 16, "height": 16, "hr_scale": scale}
-    assert plain_request(FACTS, 10, TextToImageRequest(enable_hr=True, **fields)).size == f"{side}x{side}"
-    assert plain_request(FACTS, 10, TextToImageRequest(**fields)).size == "16x16"
+    assert (
+        to_generation_request(FACTS, 10, TextToImageRequest(enable_hr=True, **fields)).size
+        == f"{side}x{side}"
+    )
+    assert to_generation_request(FACTS, 10, TextToImageRequest(**fields)).size == "16x16"
 
 
 @pytest.mark.parametrize("seed", [None, -1, -2, "-1"])
 def test_a_seed_below_zero_is_any(seed: Any) -> None:
     asked = TextToImageRequest.model_validate({"prompt": "a", "seed": seed})
-    assert plain_request(FACTS, 10, asked).seed is None
+    assert to_generation_request(FACTS, 10, asked).seed is None
 
 
 @given(
@@ -234,15 +237,15 @@ def test_a_seed_below_zero_is_any(seed: Any) -> None:
 )
 def test_styles_are_read_out_of_any_prompt(before: str, name: str, strength: int | None) -> None:
     tag = f"<lora:{name}>" if strength is None else f"<lora:{name}:{strength}>"
-    request = plain_request(FACTS, 10, TextToImageRequest(prompt=f"x {before} {tag} y"))
+    request = to_generation_request(FACTS, 10, TextToImageRequest(prompt=f"x {before} {tag} y"))
     assert request.adapter == (None if strength == 0 else name)
     assert request.adapter_strength == (1 if strength is None else strength or None)
     assert request.prompt == " ".join(f"x {before} y".split())
 
 
 def test_one_style_is_taken_at_once() -> None:
-    with pytest.raises(WireError, match="one style"):
-        plain_request(FACTS, 10, TextToImageRequest(prompt="a <lora:b:1> <lora:c:1>"))
+    with pytest.raises(ApiError, match="one style"):
+        to_generation_request(FACTS, 10, TextToImageRequest(prompt="a <lora:b:1> <lora:c:1>"))
 
 
 facts = st.dictionaries(

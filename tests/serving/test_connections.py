@@ -101,7 +101,7 @@ def test_a_reader_is_given_up_only_when_nothing_more_is_taken() -> None:
         protocol.connection_made(transport)
         given_up = []
         for transport.num_unsent in (300, 200, 100, 100):
-            protocol._look()
+            protocol._check_reader()
             given_up.append(transport.is_given_up)
         assert given_up == [False, False, False, True]
 

@@ -8,10 +8,10 @@ import pytest
 from fake import fake_server
 from PIL import Image
 
-from cogview.serving.answers import ErrorAnswer, ImagesAnswer
-from cogview.serving.engines import MAX_DEATHS
-from cogview.serving.messages import Begin, DrawJob, Pixels
+from cogview.serving.engine_pool import MAX_DEATHS
+from cogview.serving.messages import DrawJob, Pixels, StartJob
 from cogview.serving.options import ServerOptions
+from cogview.serving.responses import ErrorAnswer, ImagesAnswer
 
 pytestmark = pytest.mark.anyio
 
@@ -108,7 +108,7 @@ async def test_a_variation_goes_on_from_the_upper_rows() -> None:
             "/v1/images/edits", data=TEXT, files={"image": ("a.png", file.getvalue(), "image/png")}
         )
         assert answer.status_code == 200
-        begun = [each for each in served.engine.commands if isinstance(each, Begin)]
+        begun = [each for each in served.engine.commands if isinstance(each, StartJob)]
         work = begun[0].job
         assert isinstance(work, DrawJob)
         assert isinstance(work.mask, Pixels)

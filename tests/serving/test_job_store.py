@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cogview.errors import CogViewError
-from cogview.serving.job_store import JobStore, KeptPicture
+from cogview.serving.job_store import JobStore, StoredPicture
 from cogview.serving.messages import DrawJob, Pixels
 
 
@@ -33,7 +33,7 @@ def test_a_job_is_there_after_a_restart_with_its_pictures(store: JobStore, tmp_p
         is_previewed=True,
     )
     kept = store.add("ann", work)
-    picture = KeptPicture(place=0, seed=4, facts={"seed": 4, "text": "一只猫"})
+    picture = StoredPicture(place=0, seed=4, facts={"seed": 4, "text": "一只猫"})
     store.keep(kept.id, picture, b"png")
     store.set_accepted(kept.id, {"text": "一只猫"})
     store.close()
@@ -47,7 +47,7 @@ def test_a_job_is_there_after_a_restart_with_its_pictures(store: JobStore, tmp_p
         {"text": "一只猫"},
     )
     assert found.pictures == (picture,)
-    assert again.whole_work(found) == work
+    assert again.load_work(found) == work
     assert again.file(kept.id, 0) == b"png"
     assert again.file(kept.id, 1) is None
     again.set_state(kept.id, "done")
@@ -60,7 +60,7 @@ def test_masks_that_are_no_pictures_are_kept_as_they_are(store: JobStore) -> Non
         kept = store.add("ann", DrawJob(text="a cat", seeds=(1,), image=pixels(), mask=mask))
         found = store.job(kept.id)
         assert found is not None
-        assert store.whole_work(found).mask == mask
+        assert store.load_work(found).mask == mask
 
 
 def test_history_is_the_owners_newest_first_and_searched_by_words(store: JobStore) -> None:
@@ -77,13 +77,13 @@ def test_history_is_the_owners_newest_first_and_searched_by_words(store: JobStor
 
 def test_what_is_deleted_is_gone_from_the_disk(store: JobStore, tmp_path: Path) -> None:
     kept = store.add("ann", DrawJob(text="a cat", seeds=(1,), image=pixels(), mask=0.5))
-    store.keep(kept.id, KeptPicture(place=0, seed=1, facts={}), b"png")
+    store.keep(kept.id, StoredPicture(place=0, seed=1, facts={}), b"png")
     store.delete(kept.id)
     assert store.job(kept.id) is None
     assert store.file(kept.id, 0) is None
     assert list((tmp_path / "served" / "pictures").iterdir()) == []
     store.keep(
-        kept.id, KeptPicture(place=0, seed=1, facts={}), b"late"
+        kept.id, StoredPicture(place=0, seed=1, facts={}), b"late"
     )  # of an engine that was not told in time
     assert list((tmp_path / "served" / "pictures").iterdir()) == []
 

@@ -21,9 +21,9 @@ from cogview.cli.serve import engine_options, server_options
 from cogview.errors import UsageError
 from cogview.serving.app import application
 from cogview.serving.engine_link import EngineLink, LinkListener
-from cogview.serving.engines import MAX_DEATHS
+from cogview.serving.engine_pool import MAX_DEATHS
 from cogview.serving.jobs import Job, Jobs
-from cogview.serving.messages import Broken, CannotBegin, Ended, Picture, Preview, Ready, Report
+from cogview.serving.messages import Done, Failed, Picture, Preview, Ready, Report, StartFailed
 from cogview.serving.options import EngineOptions, ServerOptions
 
 OPTIONS = ServerOptions()
@@ -38,7 +38,7 @@ def with_engines(num: int, check: Callable[[Jobs, list[FakeLink]], Awaitable[Non
             OPTIONS,
             [FakeLink] * num,
             on_ready=lambda: told.append("ready"),
-            on_hopeless=lambda failure: told.append(failure.message),
+            on_start_failed=lambda failure: told.append(failure.message),
             log=told.append,
         )
         jobs.start()
@@ -59,7 +59,7 @@ def test_a_job_goes_to_the_engine_with_the_least_to_do() -> None:
     async def check(jobs: Jobs, links: list[FakeLink]) -> None:
         for link in links:
             link.warm()
-        first, second, third = (jobs.begin(draw(num), ("a",)) for num in (3, 1, 1))
+        first, second, third = (jobs.submit(draw(num), ("a",)) for num in (3, 1, 1))
         assert [set(link.has) for link in links] == [{first.number}, {second.number, third.number}]
 
     with_engines(2, check)
@@ -69,9 +69,9 @@ def test_a_dead_engine_gets_nothing_while_another_lives() -> None:
     async def check(jobs: Jobs, links: list[FakeLink]) -> None:
         for link in links:
             link.warm()
-        jobs.begin(draw(4), ("a",))
+        jobs.submit(draw(4), ("a",))
         links[1].die()
-        second = jobs.begin(draw(), ("a",))
+        second = jobs.submit(draw(), ("a",))
         assert second.number in links[0].has
         assert jobs.is_ready, "one engine is enough"
 
@@ -80,7 +80,7 @@ def test_a_dead_engine_gets_nothing_while_another_lives() -> None:
 
 def test_what_waits_without_any_engine_is_worked_on_by_the_first_that_is_ready() -> None:
     async def check(jobs: Jobs, links: list[FakeLink]) -> None:
-        begun = {jobs.begin(draw(), ("a",)).number for _ in range(6)}
+        begun = {jobs.submit(draw(), ("a",)).number for _ in range(6)}
         assert not jobs.is_ready
         links[1].warm()
         assert set(links[1].has) == begun
@@ -96,7 +96,7 @@ def test_an_engine_that_comes_back_takes_over_what_waits() -> None:
         for link in links:
             link.warm()
         for _ in range(20):
-            jobs.begin(draw(), ("a",))
+            jobs.submit(draw(), ("a",))
         links[0].die()
         assert len(links[1].has) == 20
         links[0].warm()
@@ -113,7 +113,7 @@ def test_every_job_is_with_one_engine_and_ends_once(num: int, moves: list[tuple[
         for move, number in moves:
             link = links[number % num]
             if move == "b":
-                begun.append(jobs.begin(draw(1 + number % 6), (str(number % 3),)))
+                begun.append(jobs.submit(draw(1 + number % 6), (str(number % 3),)))
             elif move == "w" and not link.is_ready:
                 link.warm()
             elif move == "d" and link.is_ready and all(job.num_deaths + 1 < MAX_DEATHS for job in begun):
@@ -147,12 +147,12 @@ def test_a_job_that_kills_engines_is_given_up_and_harms_no_other_engine() -> Non
     async def check(jobs: Jobs, links: list[FakeLink]) -> None:
         for link in links:
             link.warm()
-        poison = jobs.begin(draw(), ("a",))
+        poison = jobs.submit(draw(), ("a",))
         for _ in range(MAX_DEATHS):
             (holder,) = (link for link in links if poison.number in link.has)
             holder.die()
         assert poison.state == "failed"
-        assert events_of(poison) == [Broken]
+        assert events_of(poison) == [Failed]
         assert not any(link.has for link in links)
         assert jobs.is_ready
 
@@ -163,9 +163,9 @@ def test_what_an_engine_tells_of_a_job_that_another_has_by_now_is_not_heard() ->
     async def check(jobs: Jobs, links: list[FakeLink]) -> None:
         for link in links:
             link.warm()
-        job = jobs.begin(draw(), ("a",))
+        job = jobs.submit(draw(), ("a",))
         links[0].die()
-        links[0].tell(job.number, Ended())
+        links[0].tell(job.number, Done())
         assert not job.is_over
         links[1].finish(job.number)
         assert job.state == "done"
@@ -177,7 +177,7 @@ def test_a_picture_that_is_there_already_is_told_once_however_often_it_is_drawn(
     async def check(jobs: Jobs, links: list[FakeLink]) -> None:
         for link in links:
             link.warm()
-        job = jobs.begin(draw(2), ("a",))
+        job = jobs.submit(draw(2), ("a",))
         links[0].tell(job.number, links[0].picture(job.number))
         links[0].die()
         links[1].tell(job.number, Preview(candidate=0, share=0.1, pixels=PIXELS))
@@ -208,24 +208,24 @@ def test_health_is_that_of_the_server_not_of_its_worst_engine() -> None:
 def hear(link: EngineLink, report: Report) -> None:
     """Let a link hear something without a process."""
     with socket.socket() as link._socket:
-        link._take(link._socket, report)
+        link._receive(link._socket, report)
 
 
 def test_an_engine_that_ran_and_cannot_begin_again_does_not_end_the_server() -> None:
     told: list[str] = []
     listener = LinkListener(
-        on_told=lambda _: None,
+        on_report=lambda _: None,
         on_ready=lambda: told.append("ready"),
         on_lost=lambda: None,
-        on_hopeless=lambda failure: told.append(f"hopeless: {failure.message}"),
+        on_start_failed=lambda failure: told.append(f"hopeless: {failure.message}"),
         log=told.append,
     )
-    failure = CannotBegin(message="no such device", is_usage=True)
+    failure = StartFailed(message="no such device", is_usage=True)
     hear(EngineLink(EngineOptions(), listener), failure)
     link = EngineLink(EngineOptions(), listener)
     hear(link, Ready(facts=FACTS))
     hear(link, failure)
-    assert told == ["hopeless: no such device", "ready", "the engine cannot begin: no such device"]
+    assert told == ["hopeless: no such device", "ready", "the engine cannot start: no such device"]
 
 
 @pytest.mark.parametrize("site", ["example.org", "https://example.org/", "https://example.org/draw"])
@@ -248,10 +248,10 @@ def test_what_no_engine_can_begin_with_ends_the_server_with_one_line(
 
 def test_an_engine_that_loads_is_not_silent() -> None:
     listener = LinkListener(
-        on_told=lambda _: None,
+        on_report=lambda _: None,
         on_ready=lambda: None,
         on_lost=lambda: None,
-        on_hopeless=lambda _: None,
+        on_start_failed=lambda _: None,
         log=lambda _: None,
     )
     link = EngineLink(EngineOptions(), listener)
@@ -284,7 +284,7 @@ def test_each_device_has_its_engines_and_they_share_the_cores(monkeypatch: pytes
     ("device", "devices", "num_engines", "complaint"),
     [
         ("cpu", ("cuda:0",), 1, "--device or --devices, not both"),
-        (None, ("cuda:0", "cuda:0"), 1, "names one twice"),
+        (None, ("cuda:0", "cuda:0"), 1, "names a device twice"),
         (None, (), 0, "--engines must be at least 1, got 0"),
     ],
 )

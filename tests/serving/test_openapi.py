@@ -13,7 +13,10 @@ from fake import FACTS, FakeServer, fake_server
 from PIL import Image
 from pydantic import BaseModel
 
-from cogview.serving.answers import (
+from cogview.serving.messages import Accepted, Failed
+from cogview.serving.openapi import document
+from cogview.serving.options import ServerOptions
+from cogview.serving.responses import (
     AliveAnswer,
     CaptionsAnswer,
     CompletedEvent,
@@ -34,9 +37,6 @@ from cogview.serving.answers import (
     UpscaleAnswer,
     WordsAnswer,
 )
-from cogview.serving.messages import Accepted, Broken
-from cogview.serving.openapi import document
-from cogview.serving.options import ServerOptions
 
 pytestmark = pytest.mark.anyio
 
@@ -123,7 +123,7 @@ async def test_a_stream_that_fails_ends_with_the_error_that_is_described(served:
     (number,) = served.engine.held
     served.engine.tell(number, Accepted())
     await asyncio.sleep(0.05)  # the head of the answer is sent with what is told first
-    served.engine.tell(number, Broken(message="a secret of the machine"))
+    served.engine.tell(number, Failed(message="a secret of the machine"))
     response = await asking
     assert response.status_code == 200
     (event,) = events_of(response.text)

@@ -58,7 +58,7 @@ def test_the_best_come_first_and_the_newest_job_is_there_again(
     playwright.expect(page.get_by_role("heading", name=TEXT)).to_be_focused()
 
     page.locator("#stage").get_by_role("button", name="Delete").click()
-    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    page.get_by_role("dialog").get_by_role("button", name="CancelJob").click()
     assert newest(page, server)["text"] == "a balloon on a blue background"
     page.locator("#stage").get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
@@ -252,7 +252,7 @@ def test_a_picture_of_ours_says_what_drew_it(opened: Callable[..., Any], tmp_pat
     assert "blue" in viewer.get_by_label("What shall it show?").input_value()
     page.keyboard.press("Escape")
     page.locator("#file").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"})
-    playwright.expect(page.get_by_role("alert")).to_contain_text("no picture that the browser can show")
+    playwright.expect(page.get_by_role("alert")).to_contain_text("cannot show this file as a picture")
 
 
 def test_damaged_pictures_say_nothing(opened: Callable[..., Any]) -> None:

@@ -17,7 +17,7 @@ from cogview.serving.job_store import JobStore
 from cogview.serving.jobs import Job, Jobs
 from cogview.serving.messages import DrawJob, Pixels, Preview
 from cogview.serving.options import ServerOptions
-from cogview.serving.page_api import PageApi, _Live
+from cogview.serving.page_api import PageApi, _LiveJob
 from cogview.serving.state import ServerState
 from cogview.serving.suggestions import suggestions
 from cogview.serving.temporary_files import TemporaryFiles
@@ -25,7 +25,7 @@ from cogview.text.known_words import KnownWords, count_words
 
 PAGE = Path(cogview.__file__).parent / "serving" / "page"
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-LARGER = module._PLANS_OF_A_LARGER_WORLD
+LARGER = module._LARGE_WORLD_PLANS
 FILES = sorted(PAGE.iterdir())
 
 
@@ -76,7 +76,7 @@ def test_suggestions_can_be_drawn_and_seen() -> None:
     assert {language: len(sentences) for language, sentences in found.items()} == {"en": 24, "zh": 24}
     assert model.unknown_words(sentence for sentences in found.values() for sentence in sentences) == []
     for _, told, ground in (*module._PLANS, *LARGER):
-        for each in module._asked(told):
+        for each in module._parse_items(told):
             assert not each.thing.held_out
             assert ground not in {swallowing for _, swallowing in each.thing.swallowed_by}
             assert ground != each.colour
@@ -128,14 +128,14 @@ def test_previews_of_a_job_that_was_begun_again_are_of_the_right_candidates(tmp_
     store = JobStore(tmp_path)
     page = PageApi(ServerState(options=options, jobs=Jobs(options, []), files=TemporaryFiles(1.0, 1)), store)
     work = DrawJob(text="a cat", seeds=(3, 4, 5, 6))
-    live = _Live(kept=store.add("me", work), client=("page",))
+    live = _LiveJob(stored=store.add("me", work), client=("page",))
     live.job = Job(number=1, client=("page",), work=replace(work, seeds=(4, 6)))
     live.log.num_readers = 1
     grey = Pixels(mode="RGB", size=(8, 8), data=bytes(192))
 
     async def take() -> None:
         for candidate in (0, 1):
-            await page._take_preview(live, Preview(candidate=candidate, share=0.5, pixels=grey))
+            await page._handle_preview(live, Preview(candidate=candidate, share=0.5, pixels=grey))
 
     asyncio.run(take())
     store.close()

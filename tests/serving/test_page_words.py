@@ -65,7 +65,7 @@ def test_unknown_words_cut_texts_and_wrong_settings_are_told(opened: Callable[..
     assert page.get_by_label("What to draw").input_value() == "a pandas on a green"
     ask(page, "a zebra on a red background " * 40, n=1, seed=1)
     playwright.expect(page.locator(".notes")).to_contain_text("The model has never seen: zebra.")
-    playwright.expect(page.locator(".notes")).to_contain_text("The text is longer than the model reads")
+    playwright.expect(page.locator(".notes")).to_contain_text("The text is too long for the model")
     done(page, 1)
     page.get_by_label("Top-p").fill("2")
     page.get_by_role("button", name="Generate").click()
@@ -96,7 +96,7 @@ def test_a_busy_server_and_one_that_asks_for_a_key(
     page.context.route("**/api/**", guard)
     page.reload()
     dialog = page.get_by_role("dialog")
-    for key, words in (("wrong", "It is kept in this tab only"), ("right", "That key is not right.")):
+    for key, words in (("wrong", "It is kept in this tab only"), ("right", "That key is wrong.")):
         playwright.expect(dialog).to_contain_text(words)
         dialog.get_by_label("API key").fill(key)
         dialog.get_by_role("button", name="Enter").click()

@@ -190,4 +190,4 @@ def test_a_taken_port_is_refused(cluster: LiveServer, tmp_path: Path) -> None:
         text=True,
     )
     assert answer.returncode == 1
-    assert f"nothing can be served at 127.0.0.1:{port}" in answer.stderr
+    assert f"cannot listen at 127.0.0.1:{port}" in answer.stderr

@@ -11,7 +11,7 @@ from fake_link import FakeLink, draw
 from cogview.errors import CogViewError, UsageError
 from cogview.serving.engine_replica import EngineReplica
 from cogview.serving.jobs import Jobs
-from cogview.serving.messages import Begin, Picture, Preview
+from cogview.serving.messages import Picture, Preview, StartJob
 from cogview.serving.options import EngineOptions, ServerOptions
 from cogview.serving.ray_link import RayLink
 
@@ -66,7 +66,7 @@ class Calls:
         self.watches.append(Call(silence() if self.is_silent else self.replica.watch(session)))
         return self.watches[-1]
 
-    def work(self, session: str, command: Begin) -> Call:
+    def work(self, session: str, command: StartJob) -> Call:
         self.works.append(Call(self.replica.work(session, command)))
         return self.works[-1]
 
@@ -129,7 +129,7 @@ def in_world(check: Callable[[World], Awaitable[None]], turn: float = 30.0, grac
 
 def test_what_the_engine_tells_arrives_in_order_and_pictures_before_the_end() -> None:
     async def check(world: World) -> None:
-        job = world.jobs.begin(draw(3), ("a",))
+        job = world.jobs.submit(draw(3), ("a",))
         (number,) = await world.held()
         world.engine.tell(number, world.engine.picture(number))
         await world.until(lambda: any(isinstance(event, Picture) for event in job.log))
@@ -146,7 +146,7 @@ def test_what_the_engine_tells_arrives_in_order_and_pictures_before_the_end() ->
 
 def test_a_cancelled_job_is_stopped_in_the_engine_and_no_other() -> None:
     async def check(world: World) -> None:
-        first, second = (world.jobs.begin(draw(), ("a",)) for _ in range(2))
+        first, second = (world.jobs.submit(draw(), ("a",)) for _ in range(2))
         await world.held(2)
         world.jobs.cancel(first)
         (number,) = await world.held(1)
@@ -162,7 +162,7 @@ def test_a_call_that_breaks_loses_no_job(what: str) -> None:
     """All are given again in a new session; what the old one asked for is stopped, or the engine would draw twice."""
 
     async def check(world: World) -> None:
-        jobs = [world.jobs.begin(draw(), ("a",)) for _ in range(3)]
+        jobs = [world.jobs.submit(draw(), ("a",)) for _ in range(3)]
         old = await world.held(3)
         getattr(world.calls, what)[-1].lose()
         await world.until(lambda: len(world.engine.has) == 3 and not set(old) & set(world.engine.has))
@@ -179,7 +179,7 @@ def test_a_call_that_breaks_loses_no_job(what: str) -> None:
 
 def test_an_engine_that_dies_in_its_replica_gets_its_jobs_again() -> None:
     async def check(world: World) -> None:
-        job = world.jobs.begin(draw(), ("a",))
+        job = world.jobs.submit(draw(), ("a",))
         await world.held()
         world.engine.die()
         await world.until(lambda: not world.jobs.is_ready)
@@ -189,18 +189,18 @@ def test_an_engine_that_dies_in_its_replica_gets_its_jobs_again() -> None:
         await world.until(lambda: job.is_over)
         assert job.state == "done"
 
-    assert in_world(check) == ["an engine was lost (its process has ended); another is awaited"]
+    assert in_world(check) == ["an engine was lost (its process has ended); waiting for another"]
 
 
 def test_a_session_outlives_the_calls_that_tell_of_it() -> None:
     async def check(world: World) -> None:
-        job = world.jobs.begin(draw(2), ("a",))
+        job = world.jobs.submit(draw(2), ("a",))
         (number,) = await world.held()
         await world.until(lambda: len(world.calls.watches) > 3)
         world.engine.finish(number)
         await world.until(lambda: job.is_over)
         assert job.state == "done"
-        assert world.link.num_begun == 1
+        assert world.link.num_starts == 1
 
     assert in_world(check, turn=0.02, grace=5.0) == []
 
@@ -214,7 +214,7 @@ def test_jobs_of_a_server_that_vanished_are_stopped() -> None:
                 pass
 
         async def listen() -> None:
-            async for _ in world.calls.replica.work("another", Begin(number=1, client=("b",), job=draw())):
+            async for _ in world.calls.replica.work("another", StartJob(number=1, client=("b",), job=draw())):
                 pass
 
         watching = asyncio.create_task(deaf())
@@ -231,7 +231,7 @@ def test_jobs_of_a_server_that_vanished_are_stopped() -> None:
 
 def test_a_replica_that_says_nothing_is_lost() -> None:
     async def check(world: World) -> None:
-        job = world.jobs.begin(draw(), ("a",))
+        job = world.jobs.submit(draw(), ("a",))
         (lost,) = await world.held()
         world.calls.is_silent = True
         world.link._max_silent_seconds = 0.05  # holds from the next call on
@@ -312,7 +312,7 @@ def test_jobs_of_two_servers_are_told_to_the_right_one() -> None:
         others = Jobs(ServerOptions(), [lambda listener: RayLink(other, listener)], log=told.append)
         others.start()
         await world.until(lambda: others.is_ready)
-        ours, theirs = world.jobs.begin(draw(), ("a",)), others.begin(draw(2, first=7), ("a",))
+        ours, theirs = world.jobs.submit(draw(), ("a",)), others.submit(draw(2, first=7), ("a",))
         assert ours.number == theirs.number
         for number in await world.held(2):
             world.engine.finish(number)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from starlette.datastructures import FormData
 
 from cogview.serving.a1111_forms import ImageToImageRequest, TextToImageRequest
+from cogview.serving.http import ApiError, form_fields, parse_fields
 from cogview.serving.openapi import document
 from cogview.serving.options import ServerOptions
 from cogview.serving.schemas import (
@@ -23,7 +24,6 @@ from cogview.serving.schemas import (
     UpscaleRequest,
     side_of,
 )
-from cogview.serving.wire import WireError, form_fields, parsed
 
 BODIES = [GenerationRequest, EditRequest, CaptionRequest, RankRequest, UpscaleRequest]
 NEEDED = {"prompt": "a red circle"}
@@ -66,16 +66,16 @@ def test_a_form_means_what_json_means(model: type[BaseModel]) -> None:
     values = good(model)
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
     from_form = form_fields(FormData(list(texts.items())), model)
-    assert from_form == parsed(model, values)
+    assert from_form == parse_fields(model, values)
     assert from_form.model_dump() == values
 
 
 @pytest.mark.parametrize("model", BODIES)
 def test_what_is_left_out_null_or_empty_in_a_form_says_nothing(model: type[BaseModel]) -> None:
     needed = {name: value for name, value in NEEDED.items() if name in model.model_fields}
-    nothing = parsed(model, needed)
+    nothing = parse_fields(model, needed)
     optional = [name for name in model.model_fields if name not in needed]
-    assert parsed(model, needed | dict.fromkeys(optional)) == nothing
+    assert parse_fields(model, needed | dict.fromkeys(optional)) == nothing
     assert form_fields(FormData([*needed.items(), *((name, "") for name in optional)]), model) == nothing
     assert all(getattr(nothing, name) is None for name in optional)
 
@@ -100,19 +100,19 @@ def test_json_of_another_type_is_refused_and_the_field_is_named(model: type[Base
     for other in others:
         if type(other) is type(value):
             continue
-        with pytest.raises(WireError) as error:
-            parsed(model, values | {name: other})
+        with pytest.raises(ApiError) as error:
+            parse_fields(model, values | {name: other})
         assert error.value.status == 400
         assert error.value.param is not None
         assert error.value.param.partition(".")[0] == name
         str(error.value).encode()
 
 
-def read(model: type[BaseModel], fields: dict[str, Any]) -> BaseModel | WireError:
+def read(model: type[BaseModel], fields: dict[str, Any]) -> BaseModel | ApiError:
     """Return a request, or why it is none."""
     try:
-        return parsed(model, fields)
-    except WireError as error:
+        return parse_fields(model, fields)
+    except ApiError as error:
         return error
 
 
@@ -126,9 +126,9 @@ def test_whole_numbers_are_taken_however_they_are_written(number: float, name: s
     if number.is_integer():
         whole = read(GenerationRequest, NEEDED | {name: int(number)})
         assert got == whole or str(got) == str(whole)
-        assert isinstance(got, WireError) or type(getattr(got, name)) is int
+        assert isinstance(got, ApiError) or type(getattr(got, name)) is int
     else:
-        assert isinstance(got, WireError)
+        assert isinstance(got, ApiError)
         assert got.param == name
 
 
@@ -139,7 +139,7 @@ def test_a_flag_of_a_form_is_true_or_false(value: str) -> None:
         assert fields.stream is wanted
     form = FormData([*NEEDED.items(), ("stream", value)])
     if value:
-        with pytest.raises(WireError, match="true or false"):
+        with pytest.raises(ApiError, match="true or false"):
             form_fields(form, GenerationRequest)
     else:
         assert form_fields(form, GenerationRequest).stream is None
@@ -147,9 +147,9 @@ def test_a_flag_of_a_form_is_true_or_false(value: str) -> None:
 
 def test_seeds_of_all_candidates_are_exact_in_javascript() -> None:
     assert MAX_SEED + MAX_CANDIDATES < 2**53
-    assert parsed(GenerationRequest, NEEDED | {"seed": MAX_SEED}).seed == MAX_SEED
-    with pytest.raises(WireError):
-        parsed(GenerationRequest, NEEDED | {"seed": MAX_SEED + 1})
+    assert parse_fields(GenerationRequest, NEEDED | {"seed": MAX_SEED}).seed == MAX_SEED
+    with pytest.raises(ApiError):
+        parse_fields(GenerationRequest, NEEDED | {"seed": MAX_SEED + 1})
 
 
 HALVES = ("upper", "lower", "left", "right")
@@ -159,7 +159,7 @@ HALVES = ("upper", "lower", "left", "right")
 @settings(max_examples=200, deadline=None)
 def test_a_region_is_a_half_or_a_share(region: str) -> None:
     got = read(EditRequest, NEEDED | {"region": region})
-    if isinstance(got, WireError):
+    if isinstance(got, ApiError):
         assert got.param == "region"
         assert "share" in str(got)
         assert region not in HALVES
@@ -169,7 +169,7 @@ def test_a_region_is_a_half_or_a_share(region: str) -> None:
 
 @pytest.mark.parametrize("region", ["1", "1.0", "0.5", ".25", "0.30000", "0.001", "0.10"])
 def test_shares_are_taken_as_people_write_them(region: str) -> None:
-    assert parsed(EditRequest, NEEDED | {"region": region}).region == region
+    assert parse_fields(EditRequest, NEEDED | {"region": region}).region == region
 
 
 SIZES = [(None, None), ("", None), ("auto", None), ("64x64", 64), ("064x064", 64)]
@@ -189,18 +189,18 @@ def test_another_size_is_refused(size: str) -> None:
 
 
 def test_what_other_apis_send_is_lenient_where_their_clients_are() -> None:
-    told = parsed(TextToImageRequest, {"prompt": "a", "seed": "7", "width": 512.0}, is_form=True)
+    told = parse_fields(TextToImageRequest, {"prompt": "a", "seed": "7", "width": 512.0}, is_form=True)
     assert (told.seed, told.width) == (7, 512)
-    with pytest.raises(WireError) as error:
-        parsed(ImageToImageRequest, {"prompt": "a", "init_images": ["x", "y"]}, is_form=True)
+    with pytest.raises(ApiError) as error:
+        parse_fields(ImageToImageRequest, {"prompt": "a", "init_images": ["x", "y"]}, is_form=True)
     assert error.value.param == "init_images"
 
 
 @pytest.mark.parametrize("limit", ["0", "101", "x", "-1", "1e1"])
 def test_a_page_of_the_history_is_bounded(limit: str) -> None:
-    assert parsed(HistoryQuery, {"limit": "100"}, is_form=True).limit == 100
-    with pytest.raises(WireError) as error:
-        parsed(HistoryQuery, {"limit": limit}, is_form=True)
+    assert parse_fields(HistoryQuery, {"limit": "100"}, is_form=True).limit == 100
+    with pytest.raises(ApiError) as error:
+        parse_fields(HistoryQuery, {"limit": limit}, is_form=True)
     assert error.value.param == "limit"
 
 

@@ -15,10 +15,10 @@ from PIL import Image
 from pydantic import BaseModel
 
 from cogview.serving.a1111_forms import ImageToImageRequest
+from cogview.serving.http import parse_fields
 from cogview.serving.logs import set_up_logs
 from cogview.serving.options import ServerOptions
 from cogview.serving.schemas import CaptionRequest, EditRequest, GenerationRequest
-from cogview.serving.wire import parsed
 
 
 def test_methods_that_clients_make_up_are_counted_as_one() -> None:
@@ -62,7 +62,7 @@ def test_what_is_said_to_need_no_key_needs_none() -> None:
 @pytest.mark.parametrize("model", [GenerationRequest, EditRequest, CaptionRequest, ImageToImageRequest])
 def test_a_request_that_waits_keeps_nothing_that_is_not_used(model: type[BaseModel]) -> None:
     filling = [[] for _ in range(1000)]
-    fields = parsed(
+    fields = parse_fields(
         model,
         {
             "prompt": "a",

@@ -20,7 +20,7 @@ from cogview.errors import CogViewError, UsageError
 from cogview.world import builder
 from cogview.world.builder import ExampleSource, build_default_data
 from cogview.world.config import DefaultDataConfig
-from cogview.world.icon_sheets import IconSheets, sizes_of
+from cogview.world.icon_sheets import IconSheets, icon_sizes
 from cogview.world.icons import Icons, load_icons
 from cogview.world.objects import held_out_codes, known_codes, scene_objects
 from cogview.world.packages import cache_folder
@@ -84,7 +84,7 @@ def test_the_icons_lie_beside_the_pictures_and_are_no_part_of_them(
     config = replace(CONFIG, format=form, single_cells=9, sized_share=0.5, coloured_share=0.5, num_train=9)
     build_default_data(config, tmp_path / "data", icons=icons)
     sheets = IconSheets.of(tmp_path / "data")
-    assert sheets.sizes == sizes_of(config) == (4, 7, 9)
+    assert sheets.sizes == icon_sizes(config) == (4, 7, 9)
     assert set(sheets.codes) == {*config.styles, "openmoji"}
     assert set(sheets.codes["noto"]) == {*known_codes(20), *held_out_codes()}  # of the table alone
     assert sheets.coloured == {code for code in sheets.codes["noto"] if scene_objects()[code].has_colours}
@@ -106,12 +106,12 @@ def test_the_icons_lie_beside_the_pictures_and_are_no_part_of_them(
 )
 def test_the_icons_have_the_sizes_of_the_scenes(changes: dict[str, Any], sizes: tuple[int, ...]) -> None:
     config = replace(CONFIG, **changes)
-    assert sizes_of(config) == sizes
+    assert icon_sizes(config) == sizes
     if not config.icon_share or not sizes:
         return
     composed = replace(config, icon_share=0.0, num_held_out_style=0)
-    seen = {each.size for index in range(300) for each in make_scene(composed, "train", index).placements}
-    assert seen == set(sizes)
+    visible = {each.size for index in range(300) for each in make_scene(composed, "train", index).placements}
+    assert visible == set(sizes)
 
 
 def test_share_alike_art_is_in_its_own_split_alone(built: Path) -> None:

@@ -17,7 +17,7 @@ from cogview.world import (
     english_forms,
     english_requests,
 )
-from cogview.world.caption_contents import Manner, Named, Telling
+from cogview.world.caption_contents import CaptionWriter, Manner, NounPhrase
 from cogview.world.caption_words import BESIDE_WORDS, ENGLISH_SIDES, RELATION_WORDS, SIZE_WORDS, STYLE_WORDS
 from cogview.world.captions import captions
 from cogview.world.colours import COLOURS
@@ -31,7 +31,7 @@ from cogview.world.scenes import OPPOSITES, Kind, Placement, Relation, Scene
 CAT, DOG, APPLE, UMBRELLA, HOURGLASS = "1f431", "1f436", "1f34e", "2602", "231b"
 HOUSE, TREE = "1f3e0", "1f333"
 TELLS = {4: "small", 9: "big"}
-TELLING: dict[Language, Telling] = {"zh": chinese_captions, "en": english_captions}
+WRITERS: dict[Language, CaptionWriter] = {"zh": chinese_captions, "en": english_captions}
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 NUM = 400
@@ -183,13 +183,16 @@ def _lies_in_chinese(text: str) -> tuple[str, Relation] | None:
 @pytest.mark.parametrize("relation", RELATIONS)
 @pytest.mark.parametrize("manner", ["plain", "free"])
 def test_each_form_of_a_relation_is_true(relation: Relation, language: Language, manner: Manner) -> None:
-    rng, seen = random.Random(0), set()
+    rng, visible = random.Random(0), set()
     for number in range(400):
-        first, second = Named(text="XX", number=number % 2 + 1), Named(text="YY", number=number // 2 % 2 + 1)
-        content = TELLING[language].relation(rng, first, relation, second, manner)
+        first, second = (
+            NounPhrase(text="XX", number=number % 2 + 1),
+            NounPhrase(text="YY", number=number // 2 % 2 + 1),
+        )
+        content = WRITERS[language].relation(rng, first, relation, second, manner)
         assert lies(content.text, language) == relation, content.text
-        seen.add(content.text)
-    assert len(seen) > 15
+        visible.add(content.text)
+    assert len(visible) > 15
 
 
 def blanked(text: str, language: Language) -> str:
@@ -463,7 +466,7 @@ def test_plain_forms_are_about_half_of_all(language: Language, monkeypatch: pyte
 def test_english_verbs_agree(numbers: tuple[int, int]) -> None:
     rng = random.Random(0)
     first, second = (
-        Named(text=text, number=number) for text, number in zip(("XX", "YY"), numbers, strict=True)
+        NounPhrase(text=text, number=number) for text, number in zip(("XX", "YY"), numbers, strict=True)
     )
     contents = [
         english_captions.relation(rng, first, relation, second, manner)
@@ -472,7 +475,7 @@ def test_english_verbs_agree(numbers: tuple[int, int]) -> None:
         for _ in range(100)
     ]
     contents += [english_captions.beside(rng, first, second) for _ in range(100)]
-    contents += [english_captions.listed(rng, [first, second], "free") for _ in range(100)]
+    contents += [english_captions.list_things(rng, [first, second], "free") for _ in range(100)]
     by_name = {"XX": numbers[0], "YY": numbers[1]}
     for content in contents:
         text = english_captions.sentence(rng, content, "blue", None, "free")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cogview.world.colours import COLOURS, in_all_colours, own_colour, recoloured
+from cogview.world.colours import COLOURS, in_all_colours, own_colour, recolour
 
 
 def icon(rgb: tuple[int, int, int]) -> np.ndarray:
@@ -18,12 +18,12 @@ def icon(rgb: tuple[int, int, int]) -> np.ndarray:
 @pytest.mark.parametrize("colour", COLOURS)
 def test_all_colours_are_those_of_one_by_one(colour: str) -> None:
     raster = icon((200, 60, 20))
-    assert np.array_equal(in_all_colours(raster)[colour], recoloured(raster, colour))
+    assert np.array_equal(in_all_colours(raster)[colour], recolour(raster, colour))
 
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_an_icon_in_a_colour_has_it_as_its_own(colour: str) -> None:
-    raster = recoloured(icon((60, 130, 60)), colour)
+    raster = recolour(icon((60, 130, 60)), colour)
     assert own_colour(raster, in_all_colours(raster)) == colour
 
 

@@ -190,7 +190,7 @@ def test_unknown_icons_and_styles_are_refused(folder: Path) -> None:
 
 def test_memory_for_rasters_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     icons = load_icons(["noto"], folder)
-    monkeypatch.setattr(icons_module, "MAX_KEPT_BYTES", 16 * 16 * 4)
+    monkeypatch.setattr(icons_module, "MAX_CACHED_BYTES", 16 * 16 * 4)
     first, second = icons.draw("noto", "2764", 16), icons.draw("noto", "1f44b", 16)
     assert icons.draw("noto", "2764", 16) is first
     again = icons.draw("noto", "1f44b", 16)

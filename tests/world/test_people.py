@@ -26,9 +26,9 @@ from cogview.world.people import (
     PEOPLE,
     Person,
     build_people_data,
-    content_of,
     everyone,
     load_people,
+    person_phrase,
 )
 from cogview.world.scenes import Scene, draw_scene
 from people_icons import people_icons
@@ -76,7 +76,7 @@ def test_what_names_a_person_is_what_word_replacing_makes(
     for attempt in range(4):  # with and without an article
         each, plain = (
             {
-                content_of(person, icons, random.Random(attempt), language, named=named)
+                person_phrase(person, icons, random.Random(attempt), language, named=named)
                 for person in everyone([name])
             }
             for named in (True, False)

@@ -258,11 +258,11 @@ def test_held_out_object_scenes_show_one(scenes: dict[Split, list[Scene]]) -> No
 
 def test_compositions_of_training_and_held_out_scenes_are_apart(make: Callable[..., list[Scene]]) -> None:
     few = {"num_objects": 6, "icon_share": 0.0}  # so few that training sees nearly all it ever will
-    seen = {
+    visible = {
         composition for scene in make("train", 4_000, **few) for composition in canonical_compositions(scene)
     }
     unseen = make("held-out-composition", 300, **few)
-    assert all(not canonical_compositions(scene) <= seen for scene in unseen)
+    assert all(not canonical_compositions(scene) <= visible for scene in unseen)
     assert all(place.code in known_codes(6) for scene in unseen for place in scene.placements)
 
 

@@ -30,13 +30,13 @@ from cogview.world.icons import Icons, IconWords
 from cogview.world.objects import GROUNDS, known_codes, scene_objects
 from cogview.world.scenes import Scene, draw_scene, is_held_out_icon
 from cogview.world.style_pictures import (
-    TOLD_AS,
+    CAPTION_NAMES,
     build_style_data,
     middle_of_picture,
     object_texts,
-    other_icons,
-    seen_grounds,
+    select_other_icons,
     style_objects,
+    visible_grounds,
 )
 
 CONFIG = StyleDataConfig(
@@ -156,9 +156,9 @@ def test_no_other_icon_is_nearly_one_to_measure_by(icons: Icons) -> None:
     art = dict.fromkeys(words, "<svg/>")
     few = Icons({"openmoji": art}, words)
     config = replace(CONFIG, num_other_icons=2, num_ordinary=0)
-    assert set(other_icons(config, few, [bell, horse])) == set(words) - near
+    assert set(select_other_icons(config, few, [bell, horse])) == set(words) - near
     with pytest.raises(UsageError, match="wanted at most 2"):
-        other_icons(replace(config, num_other_icons=3), few, [bell, horse])
+        select_other_icons(replace(config, num_other_icons=3), few, [bell, horse])
 
 
 def test_other_icons_are_shown_once(built: Path) -> None:
@@ -228,7 +228,7 @@ def test_an_object_is_not_put_where_it_cannot_be_seen(icons: Icons) -> None:
     code = known_codes(2)[0]
     white = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><rect width="8" height="8" fill="#fff"/></svg>'
     bright = Icons({"openmoji": {code: white}}, icons.words)
-    assert set(seen_grounds(bright, "openmoji", code)) == set(GROUNDS) - {"white"}
+    assert set(visible_grounds(bright, "openmoji", code)) == set(GROUNDS) - {"white"}
 
 
 def test_the_art_is_credited_and_its_licence_named(built: Path) -> None:
@@ -269,7 +269,7 @@ def test_a_recipe_shows_what_its_model_knows_in_a_style_that_it_does_not(
     assert config.object_cells == known.single_cells
     assert set(config.known_styles) <= {*known.styles, "outlined"}
     assert "outlined" not in config.known_styles or "twemoji" in known.styles
-    told = TOLD_AS.get(config.style, (config.style, config.style))
+    told = CAPTION_NAMES.get(config.style, (config.style, config.style))
     words = [word for style in known.styles for names in STYLE_WORDS[style].values() for word in names]
     assert not [(name, word) for name in told for word in words if name in word or word in name]
 
@@ -291,13 +291,13 @@ def test_another_style_is_told_and_credited_as_its_own(icons: Icons, tmp_path: P
     assert isinstance(config, StyleDataConfig)
     out = tmp_path / "soft"
     assert build_style_data(config, out, icons=icons) == {"train": 500, "held-out-style": 40}
-    seen: dict[tuple[str, Style], set[str]] = {}
+    visible: dict[tuple[str, Style], set[str]] = {}
     for line in read_metadata(out):
         thing, style = scene_objects()[code_of(line)], line["scene"]["style"]
         assert tuple(line["texts"]) in (object_texts(thing, style), object_texts(thing, None))
-        seen.setdefault((line["split"], style), set()).add(thing.code)
+        visible.setdefault((line["split"], style), set()).add(thing.code)
     train, held_out = map(set, style_objects(config))
-    assert seen == {
+    assert visible == {
         ("train", "fluent-3d"): train,
         ("train", "fluent-flat"): train | held_out,
         ("held-out-style", "fluent-3d"): held_out,

@@ -1,1 +1,1 @@
-"""The command line, one file a verb."""
+"""Command line: verbs parse flags, call a run and print its result."""

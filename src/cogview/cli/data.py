@@ -1,4 +1,4 @@
-"""`cogview data build`, `data check`, `tokenize` and `convert`: what trainings and models are made of."""
+"""Verbs `cogview data build`, `data check`, `tokenize` and `convert`."""
 
 import os
 from pathlib import Path
@@ -14,11 +14,11 @@ RECIPES = {"build": "cogview.recipes.default_data"}
 
 
 def build(recipe: Annotated[DataRecipe, FLAT], *, out: Path, json: bool = False) -> None:
-    """Make a data set: icons and composed scenes with captions in Chinese and English, or what else the recipe says.
+    """Make a recipe's data set: icons and composed scenes with captions in Chinese and English.
 
     Args:
-        recipe: what to make; the same options give the same bytes. Icons come from npm packages that are fetched once
-            and kept, or, with --data.packages-folder, from a folder.
+        recipe: contents of the data set; the same options give the same bytes. Icons come from npm packages, which are
+            downloaded once and cached, or from the folder --data.packages-folder.
         out: the folder to make.
         json: print the result as JSON.
     """
@@ -30,13 +30,13 @@ def build(recipe: Annotated[DataRecipe, FLAT], *, out: Path, json: bool = False)
 
 
 def check(options: Annotated[CheckDataOptions, FLAT], *, strict: bool = False, json: bool = False) -> None:
-    """Look through a folder of pictures and captions: counts, sizes, lengths of captions, and what is broken.
+    """Check a folder of pictures and captions: counts, sizes, lengths of captions, and problems.
 
-    Every picture is decoded, nothing is written.
+    Decodes every picture and writes nothing.
 
     Args:
-        options: which, and what is counted.
-        strict: end with exit code 1, after the report, if there is any problem or a picture without captions.
+        options: folder, and what to count.
+        strict: after the report, fail with exit code 1 if there is a problem or a picture without captions.
         json: print the result as JSON.
     """
     from cogview.runs.data_sets import check_data
@@ -46,19 +46,19 @@ def check(options: Annotated[CheckDataOptions, FLAT], *, strict: bool = False, j
     if strict and (report.num_problems or report.num_without_caption):
         raise CogViewError(
             f"{options.data} has {report.num_problems:,} problems and {report.num_without_caption:,} pictures whose "
-            "captions are empty: mend or remove what the report lists, or leave --strict out"
+            "captions are empty: fix or remove what the report lists, or leave --strict out"
         )
 
 
 def tokenize(options: Annotated[TokenizeOptions, FLAT], *, json: bool = False) -> None:
-    """Turn pictures and captions into codes and pieces for training.
+    """Encode pictures and captions as codes and pieces for training.
 
-    The tokenizers are kept beside the tokens, so that training needs nothing else. A picture that cannot be used is
-    left out, counted and listed in problems.jsonl. A command that was stopped or killed goes on when it is given again.
-    Started by torchrun, each process does its share, on a GPU of its own if there are GPUs.
+    The tokenizers are copied beside the tokens, so that training needs nothing else. Unusable pictures are skipped,
+    counted and listed in problems.jsonl. A stopped or killed command is resumed by the same command. Under torchrun,
+    each process does its share, on its own GPU if there are GPUs.
 
     Args:
-        options: which, and how.
+        options: data, tokenizers and settings.
         json: print the result as JSON.
     """
     from cogview.data.ranks import Ranks
@@ -74,16 +74,15 @@ def tokenize(options: Annotated[TokenizeOptions, FLAT], *, json: bool = False) -
 
 
 def convert(options: Annotated[ConvertOptions, FLAT], *, json: bool = False) -> None:
-    """Make a folder of ours of another project's checkpoint, which is recognised by what it holds.
+    """Convert another project's checkpoint or tokens, whose format is detected.
 
-    Recognised are the transformers that the authors released in 2021 (a folder with latest, or with
-    mp_rank_00_model_states.pt); image tokenizers: the released one (a .pt file with enc_b, quantize_t and dec), and
-    VQGANs of the layout in which they were first published (encoder.down, decoder.up, quantize.embedding); and the
-    release's token sets. What trainers and wrappers put around weights is taken away. Nothing in a checkpoint is run,
-    whatever it names.
+    Supported are the transformers that the authors released in 2021 (a folder with latest, or with
+    mp_rank_00_model_states.pt); the released image tokenizer (a .pt file with enc_b, quantize_t and dec); VQGANs in
+    their original layout (encoder.down, decoder.up, quantize.embedding); and the release's token sets. Wrappers of
+    trainers around weights are removed. No code of a checkpoint is run.
 
     Args:
-        options: what, and into what.
+        options: input and output.
         json: print the result as JSON.
     """
     from cogview.runs import convert as run

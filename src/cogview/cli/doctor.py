@@ -1,4 +1,4 @@
-"""`cogview doctor`: what is installed here and what works, for oneself or for a report of a problem."""
+"""Verb `cogview doctor`: installed packages and features, for users and bug reports."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ EXTRAS = {
 
 
 def run(*, json: bool = False) -> None:
-    """Say what is installed here and what works.
+    """Show what is installed and what works.
 
     Args:
         json: print the result as JSON.
@@ -49,15 +49,15 @@ def run(*, json: bool = False) -> None:
 
 
 def _compiler() -> dict[str, Any]:
-    """Return what torch.compile needs on the CPU: a C++ compiler and Python's headers."""
+    """Look for what torch.compile needs on a CPU: a C++ compiler and Python's headers."""
     names = [os.environ.get("CXX", ""), "g++", "clang++", "c++", "cl"]
-    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    compiler = next((path for name in names if name and (path := shutil.which(name))), None)
     has_headers = (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file()
-    return {"path": found, "python_headers": has_headers, "usable": found is not None and has_headers}
+    return {"path": compiler, "python_headers": has_headers, "usable": compiler is not None and has_headers}
 
 
 def _bundled_model() -> dict[str, Any]:
-    """Return the size of the bundled model, or what is wrong with it."""
+    """Return the size of the bundled model, or its problem."""
     from cogview.models.config import find_model_folder, read_config
 
     try:
@@ -75,14 +75,14 @@ def _bundled_model() -> dict[str, Any]:
 
 
 def _chinese_captions() -> bool:
-    """Return whether contact sheets can show Chinese captions: whether there is a font."""
+    """Return whether there is a font for Chinese captions on contact sheets."""
     from cogview.image.fonts import caption_font
 
     return caption_font("猫") is not None
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
-    """Return the result as lines for people."""
+    """Return the result as text lines."""
     compiler, bundled = result["compiler"], result["bundled_model"]
     devices = [
         f"{name}: " + ", ".join(f"{key} {value}" for key, value in facts.items())

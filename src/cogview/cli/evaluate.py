@@ -1,4 +1,4 @@
-"""`cogview evaluate`: measures whatever the next word says."""
+"""Verbs `cogview evaluate ...`."""
 
 import os
 import sys
@@ -22,14 +22,14 @@ from cogview.runs.flags import FLAT
 
 
 def text_to_image(options: Annotated[TextToImageEvaluationOptions, FLAT], *, json: bool = False) -> None:
-    """Measure the pictures that a model draws for captions beside the real ones, as the paper does.
+    """Compare the pictures that a model draws for captions with the real ones, as in the paper.
 
-    Of each caption, some candidates are drawn and the best by CapLoss is kept. What is drawn is kept in the folder, so
-    that a command that was stopped or killed goes on when it is given again, and one with another feature draws nothing
-    again. Started by torchrun, each process draws its share and the first computes.
+    Of some candidates per caption, the best by CapLoss is kept. Pictures are stored in the folder: a stopped or killed
+    command is resumed by the same command, and one with other features reuses them. Under torchrun, each process draws
+    its share and the first one computes the figures.
 
     Args:
-        options: captions, model, and how both sides are seen.
+        options: captions, model and features.
         json: print the result as JSON.
     """
     result = evaluate(options)
@@ -52,15 +52,15 @@ def text_to_image(options: Annotated[TextToImageEvaluationOptions, FLAT], *, jso
 
 
 def composition(options: Annotated[CompositionEvaluationOptions, FLAT], *, json: bool = False) -> None:
-    """Count how often drawn pictures of scenes show what is asked for: objects, colours, sizes, places, ground, style.
+    """Count how often pictures of scenes show what their captions ask for: objects, colours, sizes, places, style.
 
-    A picture is read by comparing every place with every object of the data set, in each style, size and colour. The
-    reader is measured in each run, on the real pictures of the same captions: as they are and as the image tokenizer
-    redraws them, under their own captions and under others'. What is drawn is kept in the folder, so that a command
-    that was stopped or killed goes on when it is given again. Started by torchrun, each process draws its share.
+    A picture is read by comparing every place with every object of the data set, in each style, size and colour. Each
+    run also measures this reader on real pictures and their reconstructions by the image tokenizer, with right and
+    wrong captions. Pictures are stored in the folder: a stopped or killed command is resumed by the same command. Under
+    torchrun, each process draws its share.
 
     Args:
-        options: scenes, model, and how it draws.
+        options: scenes, model and sampling.
         json: print the result as JSON.
     """
     result = evaluate(options)
@@ -81,16 +81,16 @@ def composition(options: Annotated[CompositionEvaluationOptions, FLAT], *, json:
 
 
 def tokenizer(options: Annotated[TokenizerEvaluationOptions, FLAT], *, json: bool = False) -> None:
-    """Measure how well pictures survive an image tokenizer, and what their codes cost.
+    """Measure the reconstructions of an image tokenizer, and the use of its codes.
 
-    Nothing is written but a picture of originals with their reconstructions below. What cannot be read is left out,
-    counted and listed.
+    Writes only a picture of originals with their reconstructions below. Unreadable pictures are skipped, counted and
+    listed.
 
     Args:
         options: pictures and image tokenizer.
         json: print the result as JSON.
     """
-    result = _evaluated(options)
+    result = _evaluate_alone(options)
     facts, grid = result.facts, result.files.get("grid")
     width, size = max(map(len, facts["figures"])), facts["size_pixels"]
     lines = [
@@ -103,17 +103,17 @@ def tokenizer(options: Annotated[TokenizerEvaluationOptions, FLAT], *, json: boo
 
 
 def attention(options: Annotated[AttentionEvaluationOptions, FLAT], *, json: bool = False) -> None:
-    """Draw what each layer and head of a model looks at while it draws a picture for a text.
+    """Plot the attention of each layer and head while a model draws a picture.
 
-    Writes token.png, where one code of the picture looks in the picture drawn so far, by layer and head; text.png,
-    which piece of the text each place of the picture looks at; scores.json and scores.txt, how large the scores of each
-    head are and where its weights lie; and picture.png. Files of these names are replaced.
+    Writes token.png, the attention of one code to the earlier codes, by layer and head; text.png, the piece of the text
+    that each code attends to; scores.json and scores.txt, the sizes of each head's scores and the place of its weights;
+    and picture.png. Files of these names are replaced.
 
     Args:
-        options: text, picture and place.
+        options: text, picture and code.
         json: print the result as JSON.
     """
-    result = _evaluated(options)
+    result = _evaluate_alone(options)
     from cogview.evaluation.attention import comparison_of_heads
 
     lines = [
@@ -125,18 +125,17 @@ def attention(options: Annotated[AttentionEvaluationOptions, FLAT], *, json: boo
 
 
 def model(options: Annotated[ModelEvaluationOptions, FLAT], *, json: bool = False) -> None:
-    """Make the report of a checkpoint: what it is, what it draws, its figures, what it was made by.
+    """Write a report on a checkpoint: description, samples, figures and training.
 
-    Writes report.html, one page that needs no other file and no network, and report.json, all figures. The folder also
-    keeps what is drawn, so that a command that was stopped or killed goes on when it is given again. What `cogview
-    evaluate text-to-image --out FOLDER/text-to-image` and `cogview evaluate composition --out FOLDER/composition` left
-    there is taken in.
+    Writes report.html, a single self-contained page, and report.json with all figures. Pictures are stored in the
+    folder: a stopped or killed command is resumed by the same command. The report includes the results of `cogview
+    evaluate text-to-image --out FOLDER/text-to-image` and `cogview evaluate composition --out FOLDER/composition`.
 
     Args:
-        options: the checkpoint, and what the report has of it.
+        options: the checkpoint, and the parts of the report.
         json: print the result as JSON.
     """
-    result = _evaluated(options)
+    result = _evaluate_alone(options)
     page = result.files["html"]
     lines = [f"{page}, {page.stat().st_size / 1e6:.1f} MB", str(result.files["json"])]
     print_result({**result.facts, "files": result.files}, [*lines, *result.facts["lacking"]], json)
@@ -154,18 +153,18 @@ def questionnaire(
 
     Each question shows one caption with a picture of each system in random order; raters score all of them and pick
     the best. With --systems and --captions the folder is made; with --serve it is served until Ctrl-C, and answers are
-    appended to answers.jsonl in it. `cogview evaluate answers` tells what they say.
+    appended to its answers.jsonl. `cogview evaluate answers` summarizes them.
 
     Args:
-        options: what raters are asked.
+        options: contents of the questionnaire.
         serve: serve the questionnaire.
-        host: the address to serve at; 127.0.0.1 is seen by this machine alone, 0.0.0.0 by its network.
-        port: to serve at; 0 takes a free one.
+        host: address to listen at; 127.0.0.1 is reachable from this machine alone, 0.0.0.0 from its network.
+        port: to listen at; 0 picks a free one.
         json: print the result as JSON.
     """
     folder = options.folder
     if options.systems or not serve:
-        facts = _evaluated(options).facts
+        facts = _evaluate_alone(options).facts
         left_out = facts["pictures_left_out"]
         lines = [
             f"{folder}: {facts['num_questions']:,} questions about {len(left_out)} systems",
@@ -183,45 +182,45 @@ def questionnaire(
 
 
 def answers(options: Annotated[AnswersOptions, FLAT], *, json: bool = False) -> None:
-    """Tell what the answers to a questionnaire say: who was preferred, mean scores, how far raters agree.
+    """Summarize the answers to a questionnaire: preferences, mean scores, agreement of raters.
 
-    The figures go to figures.json and the charts to charts.png (which needs matplotlib, the extra `plot`).
+    Writes figures.json, and charts.png if matplotlib (extra `plot`) is installed.
 
     Args:
-        options: the questionnaire, and where its answers are.
+        options: the questionnaire and its answers.
         json: print the figures as JSON.
     """
-    result = _evaluated(options)
+    result = _evaluate_alone(options)
     lines = [*_answers_table(result.facts), *(f"{kind}: {path}" for kind, path in result.files.items())]
     print_result({**result.facts, "charts": result.files.get("charts")}, lines, json)
 
 
-def _evaluated(options: Any) -> EvaluationResult:
-    """Return what comes of an evaluation that one process makes."""
+def _evaluate_alone(options: Any) -> EvaluationResult:
+    """Evaluate in a single process."""
     result = evaluate(options)
     assert result is not None, "no processes share this work"
     return result
 
 
 def _print_share(out: Path, as_json: bool) -> None:
-    """Print that a process which is not the first of several has done its share."""
+    """Print that a process other than the first has done its share."""
     from cogview.data.ranks import Ranks
 
     rank = Ranks.from_environment(os.environ).rank
     print_result({"folder": out, "rank": rank}, [f"rank {rank} has done its share"], as_json)
 
 
-def _left_out(told: str, listed: Sequence[Mapping[str, str]], num: int) -> list[str]:
-    """Return a line, then what was left out, as far as it is listed."""
+def _left_out(title: str, listed: Sequence[Mapping[str, str]], num: int) -> list[str]:
+    """Return a title and the listed problems, of `num` in all."""
     return [
-        told + (":" if listed else ""),
+        title + (":" if listed else ""),
         *(f"  {each['where']}: {each['reason']}" for each in listed),
         *([f"  and {num - len(listed):,} more"] if num > len(listed) else []),
     ]
 
 
 def _serve(folder: Path, host: str, port: int) -> None:
-    """Serve a questionnaire until Ctrl-C, or until the process is asked to end."""
+    """Serve a questionnaire until Ctrl-C or SIGTERM."""
     from cogview.evaluation.questionnaire.answers import AnswerFile
     from cogview.evaluation.questionnaire.folder import ANSWERS, read_questionnaire
     from cogview.evaluation.questionnaire.server import QuestionnaireServer
@@ -235,14 +234,14 @@ def _serve(folder: Path, host: str, port: int) -> None:
                 server.serve_forever()
             except KeyboardInterrupt:
                 num_answers, num_raters = answers.counts()
-                told = f"{num_answers:,} answers of {num_raters:,} raters are in {folder / ANSWERS}"
-                print(f"\n{told}; see them: cogview evaluate answers {folder}", file=sys.stderr)
+                summary = f"{num_answers:,} answers of {num_raters:,} raters are in {folder / ANSWERS}"
+                print(f"\n{summary}; see them: cogview evaluate answers {folder}", file=sys.stderr)
     finally:
         answers.close()
 
 
 def _answers_table(figures: Mapping[str, Any]) -> list[str]:
-    """Return the figures for people: a table of systems, then how far raters agree."""
+    """Format the figures: a table of systems with the agreement of raters."""
     columns = {"best, %": (figures["preference_share"], 100.0)}
     columns |= {name: (values, 1.0) for name, values in figures["mean_scores"].items()}
     rows = [["", *columns]]
@@ -264,7 +263,7 @@ def _answers_table(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _with_interval(figure: Mapping[str, float | None], scale: float) -> str:
-    """Return a figure with its interval, if it has one."""
+    """Format a figure with its interval, if it has one."""
     value, low, high = (None if each is None else scale * each for each in figure.values())
     return f"{value:.2f}" if low is None else f"{value:.2f} [{low:.2f}, {high:.2f}]"
 

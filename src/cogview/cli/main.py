@@ -1,7 +1,6 @@
-"""The `cogview` command: finds the verb, and turns errors into one line and an exit code.
+"""The `cogview` command: dispatches to a verb, and reports errors as one line and an exit code.
 
-A verb's module is imported only when the verb is called, and torch only when the verb does its work, so that help
-answers at once.
+A verb's module is imported when the verb is called, and torch when it does its work, so that help is fast.
 """
 
 import contextlib
@@ -24,73 +23,69 @@ from typing import Any, NoReturn, TextIO
 
 from cogview.errors import CogViewError, UsageError, printable
 
-# The words that name a verb -> (its module and function, what it does). The function is `run` unless named.
+# Verb -> (module and function, summary). The function is `run` unless named.
 VERBS = {
     "generate": ("pictures:generate", "draw pictures for texts"),
     "caption": ("pictures:caption", "write captions of pictures"),
-    "rank": ("pictures:rank", "order pictures by how well a text fits them"),
-    "upscale": ("pictures:upscale", "draw pictures again at two or four times the model's size"),
+    "rank": ("pictures:rank", "rank pictures by how well a text fits them"),
+    "upscale": ("pictures:upscale", "draw pictures at two or four times the model's size"),
     "words": ("words", "list what a model knows: things, colours, places, styles"),
-    "serve": ("serve", "serve an images API, and a page to draw with"),
-    "train text-tokenizer": ("train:text_tokenizer", "learn the pieces that texts are cut into"),
-    "train image-tokenizer": ("train:image_tokenizer", "learn the codes that pictures are made of"),
-    "train vqgan": ("train:vqgan", "learn the codes of one domain, against a discriminator"),
-    "train decoder": ("train:decoder", "learn to draw an image tokenizer's codes sharper, and larger"),
-    "train text-to-image": ("train:text_to_image", "learn to write codes after pieces"),
-    "train super-resolution": (
-        "train:super_resolution",
-        "learn to draw a picture at twice its rows and columns",
-    ),
-    "train style": ("train:style", "learn a style from some pictures, beside a model"),
-    "train captioning": ("train:captioning", "learn to write captions of pictures"),
-    "tokenize": ("data:tokenize", "turn pictures and captions into codes and pieces for training"),
-    "evaluate tokenizer": ("evaluate:tokenizer", "measure how well pictures survive an image tokenizer"),
+    "serve": ("serve", "serve an images API and a web page"),
+    "train text-tokenizer": ("train:text_tokenizer", "train a text tokenizer"),
+    "train image-tokenizer": ("train:image_tokenizer", "train an image tokenizer (VQ-VAE)"),
+    "train vqgan": ("train:vqgan", "train a VQGAN image tokenizer for one domain"),
+    "train decoder": ("train:decoder", "train a sharper or larger decoder for an image tokenizer"),
+    "train text-to-image": ("train:text_to_image", "train a transformer to draw pictures from texts"),
+    "train super-resolution": ("train:super_resolution", "train an adapter for twice the rows and columns"),
+    "train style": ("train:style", "train an adapter for a style, from some pictures"),
+    "train captioning": ("train:captioning", "train an adapter that captions pictures"),
+    "tokenize": ("data:tokenize", "encode pictures and captions as codes and pieces for training"),
+    "evaluate tokenizer": ("evaluate:tokenizer", "measure the reconstructions of an image tokenizer"),
     "evaluate questionnaire": ("evaluate:questionnaire", "ask people which system's pictures are better"),
-    "evaluate answers": ("evaluate:answers", "tell what people answered to a questionnaire"),
-    "evaluate attention": ("evaluate:attention", "draw what a model attends to in text and picture"),
+    "evaluate answers": ("evaluate:answers", "summarize the answers to a questionnaire"),
+    "evaluate attention": ("evaluate:attention", "plot what a model attends to in text and picture"),
     "evaluate text-to-image": (
         "evaluate:text_to_image",
-        "measure drawn pictures beside real ones: the paper's table 1 and figure 9",
+        "compare drawn pictures with real ones: the paper's table 1 and figure 9",
     ),
     "evaluate composition": (
         "evaluate:composition",
         "count how often pictures of scenes show what their captions ask for",
     ),
-    "evaluate model": ("evaluate:model", "make the report of a checkpoint: samples, figures, loss curves"),
-    "data build": ("data:build", "make the default data set, or another of the recipes'"),
-    "data check": ("data:check", "look through a folder of pictures and captions"),
-    "convert": ("data:convert", "make others' checkpoints ours, and back"),
-    "plan": ("plan", "tell what a run will need before it is launched"),
-    "doctor": ("doctor", "say what is installed here and what works"),
+    "evaluate model": ("evaluate:model", "write a report on a checkpoint: samples, figures, loss curves"),
+    "data build": ("data:build", "make the default data set, or that of another recipe"),
+    "data check": ("data:check", "check a folder of pictures and captions"),
+    "convert": ("data:convert", "convert other projects' checkpoints"),
+    "plan": ("plan", "estimate memory and time of a run"),
+    "doctor": ("doctor", "show what is installed and what works"),
 }
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line.
+    """Run a command line.
 
     Args:
-        arguments: the words after `cogview`; those of this process by default.
+        arguments: after `cogview`; those of this process by default.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 the request was impossible, 130 interrupted.
+        The exit code: 0 done, 1 failed, 2 invalid request, 130 interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show Chinese must not keep a picture from being drawn.
+        # Chinese text must not fail on a terminal that cannot show it.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = _show_warning
-    # On Linux, large pages make training on CPU faster; torch reads this when it is imported.
+    # Huge pages make training on Linux CPUs faster; torch reads this at import.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if "OMP_WAIT_POLICY" not in os.environ:
-        # Else, beside a process of higher priority, PyTorch's threads spin for each other without end: a picture took
-        # over 45 s, not 6 (torch 2.13, libgomp; notes of a trial). Beside an equal one it does not matter:
-        # `bench/busy_core.py`.
+        # Beside a process of higher priority, PyTorch's threads otherwise spin for each other: a picture took over
+        # 45 s, not 6 (torch 2.13, libgomp). Beside one of equal priority it makes no difference: `bench/busy_core.py`.
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    # Imports make many objects that stay; looking through them for garbage took 0.1 s of a start.
+    # Imports create many lasting objects; scanning them for garbage took 0.1 s of a start.
     gc.set_threshold(50_000)
-    # What ends a process politely, `timeout` or a job's scheduler, must leave nothing half-written either.
+    # SIGTERM, from `timeout` or a job scheduler, must leave nothing half-written either.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -100,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cogview: {printable(str(error)) or 'interrupted'}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader, `head` for instance, has seen enough. Python would complain at exit when it flushes stdout.
+        # The reader, such as `head`, has exited. Prevents an error when Python flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if os.environ.get("COGVIEW_DEBUG"):
@@ -109,24 +104,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
     finally:
         if arguments is None:
-            gc.freeze()  # the process ends: what it imported need not be looked through for garbage
+            gc.freeze()  # saves a garbage collection at exit
     return 0
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """Treat a request to end as Ctrl-C."""
+    """Handle SIGTERM like Ctrl-C."""
     raise KeyboardInterrupt("asked to end")
 
 
 def _parse_and_run(module: ModuleType, name: str, verb: str, arguments: Sequence[str]) -> None:
-    """Call a verb's function with what the arguments say: its signature names the flags, its docstring is their help.
+    """Call a verb's function with parsed arguments: its signature defines the flags, its docstring their help.
 
     Args:
-        module: holds the function. `RECIPES` there is the module of the recipes that the first argument chooses from,
-            or such modules by the names of functions; the function gets the chosen one as `recipe`.
+        module: with the function. Its `RECIPES` is a module of recipes, or such modules by function name; the first
+            argument chooses a recipe, which the function gets as `recipe`.
         name: of the function; parameters before `/` are positional.
-        verb: its name on the command line.
-        arguments: the words after the verb.
+        verb: name on the command line.
+        arguments: after the verb.
     """
     function = getattr(module, name)
     description = inspect.getdoc(function) or ""
@@ -150,11 +145,11 @@ def _parse_and_run(module: ModuleType, name: str, verb: str, arguments: Sequence
 def _parse(
     function: Callable[..., None], program: str, description: str, arguments: Sequence[str]
 ) -> Callable[[], None]:
-    """Return the function with the arguments that the words give it, ready to be called.
+    """Bind a function to parsed arguments.
 
     Raises:
-        UsageError: a flag does not exist, lacks its value or has an impossible one.
-        SystemExit: help was asked for, and has been printed.
+        UsageError: a flag is unknown, or its value is missing or invalid.
+        SystemExit: after printing help.
     """
     import tyro
 
@@ -162,9 +157,9 @@ def _parse(
     def bound(*values: Any, **named: Any) -> Callable[[], None]:
         return functools.partial(function, *values, **named)
 
-    complaint = io.StringIO()
+    stderr = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(stderr):
             return tyro.cli(
                 bound,
                 prog=program,
@@ -175,18 +170,18 @@ def _parse(
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UsageError(_without_box(complaint.getvalue())) from None
+        raise UsageError(_without_box(stderr.getvalue())) from None
 
 
 def _without_box(message: str) -> str:
-    """Return in one line what tyro drew a box around."""
+    """Join tyro's boxed message in one line."""
     lines = [line.strip("│ ") for line in message.splitlines() if line.startswith("│")]
     parts = " ".join(";" if line and not line.strip("─") else line for line in lines)
     return " ".join((parts or message).split()).replace(" ;", ";")
 
 
 def _call_verb(arguments: list[str]) -> None:
-    """Import and run the verb that the first words name, or print what there is."""
+    """Import and run the verb that the first arguments name, or print the list of verbs."""
     if arguments in ([], ["-h"], ["--help"], ["help"]):
         print(_help("cogview"))
         if not arguments:
@@ -201,8 +196,8 @@ def _call_verb(arguments: list[str]) -> None:
         verb = " ".join(arguments[:num_words])
         if verb in VERBS:
             module, _, function = VERBS[verb][0].partition(":")
-            found = importlib.import_module(f"cogview.cli.{module}")
-            _parse_and_run(found, function or "run", verb, arguments[num_words:])
+            imported = importlib.import_module(f"cogview.cli.{module}")
+            _parse_and_run(imported, function or "run", verb, arguments[num_words:])
             return
     group = [verb for verb in VERBS if verb.startswith(arguments[0] + " ")]
     if group and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
@@ -215,14 +210,14 @@ def _call_verb(arguments: list[str]) -> None:
 
 
 def _closest(wanted: str) -> str:
-    """Return a hint at the verb that was probably meant, or nothing."""
+    """Return a hint at a similar verb, or nothing."""
     words = [*VERBS, *dict.fromkeys(verb.split()[0] for verb in VERBS if " " in verb)]
     close = difflib.get_close_matches(wanted, words, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _help(prefix: str) -> str:
-    """Return the list of the verbs whose command line starts with `prefix`."""
+    """Return help with the verbs whose command line starts with `prefix`."""
     verbs = {f"cogview {verb}": summary for verb, (_, summary) in VERBS.items()}
     width = max(map(len, verbs)) + 2
     lines = [f"  {verb:<{width}}{summary}" for verb, summary in verbs.items() if verb.startswith(prefix)]
@@ -240,17 +235,14 @@ def _help(prefix: str) -> str:
 
 
 def _explanation(error: Exception) -> str:
-    """Return in one line what was wrong and what to do."""
+    """Describe an error in one line."""
     message = " ".join(str(error).split())
     name = type(error).__name__
     if isinstance(error, CogViewError):
         return message
-    if (
-        isinstance(error, MemoryError) or name == "OutOfMemoryError"
-    ):  # the latter is torch's, which may not be there
+    # torch's error has a class of its own on a GPU only, and torch may not be imported.
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or "can't allocate memory" in message:
         return f"out of memory ({message or name}); do less at once: fewer candidates, a smaller batch"
-    if "can't allocate memory" in message:  # torch's error on CPU has no class of its own
-        return f"out of memory ({message}); do less at once: fewer candidates, a smaller batch"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return f"{name}: {message} (this is a bug; COGVIEW_DEBUG=1 shows where)"
@@ -264,7 +256,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning of ours in one line; those of libraries are for developers."""
+    """Print our own warnings in one line; those of libraries only with COGVIEW_DEBUG."""
     if Path(filename).is_relative_to(Path(__file__).parents[1]):
         print(f"cogview: warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)
     elif os.environ.get("COGVIEW_DEBUG"):

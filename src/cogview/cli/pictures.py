@@ -1,4 +1,4 @@
-"""`cogview generate`, `caption`, `rank` and `upscale`: pictures are drawn, looked at, and drawn again."""
+"""Verbs `cogview generate`, `caption`, `rank` and `upscale`."""
 
 import json
 import sys
@@ -28,120 +28,118 @@ _MAX_SHOWN = 300  # characters of a text, to people
 def generate(options: Annotated[DrawPicturesOptions, FLAT], *, json: bool = False) -> None:
     """Draw pictures for texts.
 
-    Each call writes its pictures, and contact sheets of them all, into a new numbered folder and prints their paths. A
-    picture is written as soon as it is done; if the command is stopped or killed, the same command goes on there. A
-    picture's file holds its text, its seed and the other settings.
+    Each call writes pictures and contact sheets into a new numbered folder and prints their paths. A picture is written
+    as soon as it is done; a stopped or killed command is resumed by the same command. Files contain text, seed and the
+    other settings.
 
     Args:
-        options: what is drawn, how, and where to.
+        options: prompts, settings and output folder.
         json: print the result as JSON.
     """
     from cogview.runs.draw_pictures import draw_pictures
 
-    with draw_pictures(options) as drawn:
-        if drawn.work.num_pictures:
-            print(f"cogview: {drawn.work.line}", file=sys.stderr)
+    with draw_pictures(options) as drawing:
+        if drawing.work.num_pictures:
+            print(f"cogview: {drawing.work.line}", file=sys.stderr)
         if json:
-            _print_json(drawn)
+            _print_json(drawing)
         else:
-            _print_lines(drawn)
+            _print_lines(drawing)
 
 
 def caption(options: Annotated[CaptionPicturesOptions, FLAT], *, json: bool = False) -> None:
     """Write captions of pictures.
 
-    Captions are printed as they are written. A picture that cannot be read is warned of and left out; the command then
-    ends with exit code 1. Contact sheets are passed over.
+    Captions are printed as they are written. Unreadable pictures are skipped with a warning, and the exit code is 1.
+    Contact sheets are skipped.
 
     Args:
-        options: which pictures, and how.
+        options: pictures and settings.
         json: print the result as JSON.
     """
     from cogview.runs.caption_and_rank import caption_pictures
 
-    captions, told = caption_pictures(options, None if json else _print_captions)
+    captions, problems = caption_pictures(options, None if json else _print_captions)
     if json:
-        pictures = [{"path": path, "captions": [*map(asdict, found)]} for path, found in captions.items()]
-        print_result({"pictures": pictures, **told.facts()}, [], json)
-    told.refuse_problems()
+        pictures = [{"path": path, "captions": [*map(asdict, texts)]} for path, texts in captions.items()]
+        print_result({"pictures": pictures, **problems.facts()}, [], json)
+    problems.refuse_problems()
 
 
 def rank(options: Annotated[RankPicturesOptions, FLAT], *, json: bool = False) -> None:
-    """Order pictures by how well a text fits them, the best first.
+    """Rank pictures by how well a text fits them, best first.
 
-    The number beside a picture is CapLoss: what the text costs after the picture, in nats per piece. A picture that
-    cannot be read is warned of and left out; the command then ends with exit code 1.
+    The number beside a picture is CapLoss: the loss of the text after the picture, in nats per piece. Unreadable
+    pictures are skipped with a warning, and the exit code is 1.
 
     Args:
-        options: which pictures, and the text.
+        options: pictures and text.
         json: print the result as JSON.
     """
     from cogview.runs.caption_and_rank import rank_pictures
     from cogview.runs.prompts import as_text
 
-    losses, told = rank_pictures(options)
+    losses, problems = rank_pictures(options)
     pictures = [{"path": path, "caption_loss": loss} for path, loss in losses.items()]
     lines = [f"{loss:.3f}  {path}" for path, loss in losses.items()]
-    print_result({"text": as_text(options.text), "pictures": pictures, **told.facts()}, lines, json)
-    told.refuse_problems()
+    print_result({"text": as_text(options.text), "pictures": pictures, **problems.facts()}, lines, json)
+    problems.refuse_problems()
 
 
 def upscale(options: Annotated[UpscalePicturesOptions, FLAT], *, json: bool = False) -> None:
-    """Draw pictures again at twice or four times the size that the model encodes.
+    """Draw pictures at twice or four times the size that the model encodes.
 
-    The image tokenizer's decoder for that size draws them, if it has one; an upscaler, if one is named or there is no
-    such decoder. Pictures of another world than the model's, photographs for instance, are refused: either draws only
-    what the image tokenizer keeps of them.
+    Uses the image tokenizer's decoder for that size; an upscaler, if one is named or there is no such decoder. Refuses
+    pictures unlike its training data, such as photographs: the image tokenizer loses most of them.
 
-    Each call writes its pictures into a new numbered folder and prints their paths; if it is stopped or killed, the
-    same command goes on there. A picture that cannot be read is warned of and left out; the command then ends with exit
-    code 1.
+    Each call writes pictures into a new numbered folder and prints their paths; a stopped or killed command is resumed
+    by the same command. Unreadable pictures are skipped with a warning, and the exit code is 1.
 
     Args:
-        options: which pictures, how, and where to.
+        options: pictures, settings and output folder.
         json: print the result as JSON.
     """
     from cogview.runs.upscale_pictures import upscale_pictures
 
-    pictures, told = upscale_pictures(options)
-    facts = {"folder": pictures[0]["path"].parent, "pictures": pictures, **told.facts()}
+    pictures, problems = upscale_pictures(options)
+    facts = {"folder": pictures[0]["path"].parent, "pictures": pictures, **problems.facts()}
     print_result(facts, [str(each["path"]) for each in pictures], json)
-    told.refuse_problems()
+    problems.refuse_problems()
 
 
-def _print_json(drawn: "DrawingRun") -> None:
-    """Print what was drawn for programs, picture by picture."""
+def _print_json(drawing: "DrawingRun") -> None:
+    """Print the result as JSON, picture by picture."""
     head = {
-        "folder": drawn.folder.path,
-        "seed": drawn.seed,
-        "contact_sheets": drawn.sheets,
-        "drawing": drawn.work.facts(),
+        "folder": drawing.folder.path,
+        "seed": drawing.seed,
+        "contact_sheets": drawing.sheets,
+        "drawing": drawing.work.facts(),
     }
     as_json = partial(json.dumps, ensure_ascii=False, default=str)
     print(as_json(head)[:-1], end=', "pictures": [')
-    for index, picture in enumerate(drawn.folder.all_pictures()):
+    for index, picture in enumerate(drawing.folder.all_pictures()):
         print(", " * (index > 0) + as_json(picture), end="")
     print("]}")
 
 
-def _print_lines(drawn: "DrawingRun") -> None:
-    """Print what was drawn for people, picture by picture."""
+def _print_lines(drawing: "DrawingRun") -> None:
+    """Print the result as text, picture by picture."""
     from cogview.runs.drawing_run import loss_of
 
-    for number, row in groupby(drawn.folder.all_pictures(), key=lambda picture: picture["number"]):
+    for number, row in groupby(drawing.folder.all_pictures(), key=lambda picture: picture["number"]):
         for index, picture in enumerate(row):
             if not index:
                 text = picture["text"]
-                shown = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
-                print(f"{number}. {printable(shown)}")
-            read = f" ({picture['drawn_text']})" if "drawn_text" in picture else ""
+                short_text = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+                print(f"{number}. {printable(short_text)}")
+            drawn_text = f" ({picture['drawn_text']})" if "drawn_text" in picture else ""
             name, loss = loss_of(picture)
-            told = f"  {name} {loss:.3f}" if name else ""
-            print(printable(f"   {picture['path']}{read}{told}"))
-    for sheet in drawn.sheets:
+            score = f"  {name} {loss:.3f}" if name else ""
+            print(printable(f"   {picture['path']}{drawn_text}{score}"))
+    for sheet in drawing.sheets:
         print(printable(f"contact sheet: {sheet}"))
 
 
 def _print_captions(path: Path, captions: "list[Caption]") -> None:
-    """Print a picture for people, and its captions with their losses."""
+    """Print a picture's path and its captions with their losses."""
     print_above_bars([str(path), *(f"   {each.caption_loss:.3f}  {each.text}" for each in captions)])

@@ -1,4 +1,4 @@
-"""`cogview plan`: tells what a run will need before it is launched."""
+"""Verb `cogview plan`."""
 
 import dataclasses
 from pathlib import Path
@@ -49,27 +49,27 @@ def run(
     cache: CacheName = "auto",
     json: bool = False,
 ) -> None:
-    """Tell what a run will need before it is launched.
+    """Estimate memory and time of a run before it is started.
 
     Args:
         recipe: shape and training of the transformer.
-        device: cpu, for this machine, or the name of a GPU: h100, a100-80, v100, rtx4090, ... What a run takes on this
-            machine, `cogview train ... --dry-run` measures.
-        num_devices: so many of them train together and share weights, gradients and optimizer state.
-        device_memory_gb: memory of one, in 10^9 bytes, in the place of what is known of it.
-        peak_tflops: what one computes at most in the run's precision, in 10^12 operations a second, likewise; of this
-            machine's CPU, what a product reaches that is timed by default.
-        mfu: the share of that which the model's operations are assumed to be.
-        data: tokens that there are already; the recipe is otherwise counted with those it is made for.
+        device: cpu, for this machine, or the name of a GPU: h100, a100-80, v100, rtx4090, ... To measure a run on this
+            machine, use `cogview train ... --dry-run`.
+        num_devices: devices that train together and share weights, gradients and optimizer state.
+        device_memory_gb: memory of a device in 10^9 bytes; the known size by default.
+        peak_tflops: peak performance of a device in the run's precision, in 10^12 operations a second; the known one,
+            or on a CPU that of a timed matrix product, by default.
+        mfu: model FLOPs utilization, the assumed share of the peak performance.
+        data: folder of tokens for which to plan; by default the tokens that the recipe is made for.
         grid: rows and columns of codes of a picture.
         image_codes: of the image tokenizer.
         text_pieces: of the text tokenizer.
         dtype: of the weights while drawing; float32 on CPU and half precision on a GPU by default.
-        generate: tell of drawing alone, with the model that --model names or the bundled one, in the place of the
-            recipe: on a CPU, the peak of the whole process.
+        generate: plan only drawing, with the model of --model or the bundled one instead of a recipe; on a CPU, this is
+            the peak of the whole process.
         model: with --generate, a model folder, the folder of a training run, or OWNER/NAME on the Hugging Face hub.
-        batch: pictures that are drawn at once.
-        cache: what keys and values are held in while drawing.
+        batch: pictures drawn at once.
+        cache: type of the KV cache while drawing.
         json: print the result as JSON.
     """
     for name, number in (("device-memory-gb", device_memory_gb), ("peak-tflops", peak_tflops)):
@@ -84,11 +84,11 @@ def run(
     from cogview.planning.plan import plan_run
     from cogview.recipes.resolved import shape_of_tokens
 
-    found = find_device(device)
+    hardware = find_device(device)
     if device_memory_gb is not None:
-        found = dataclasses.replace(found, memory_bytes=device_memory_gb * 1e9)
+        hardware = dataclasses.replace(hardware, memory_bytes=device_memory_gb * 1e9)
     if peak_tflops is not None:
-        found = dataclasses.replace(found, half_tflops=peak_tflops, float32_tflops=peak_tflops)
+        hardware = dataclasses.replace(hardware, half_tflops=peak_tflops, float32_tflops=peak_tflops)
     if generate:
         from cogview.models.config import find_model_folder
         from cogview.planning.plan import plan_drawing
@@ -96,12 +96,12 @@ def run(
 
         if model is None and recipe.transformer != bundled().transformer:
             raise UsageError(
-                "--generate tells of a model that there is, not of a recipe: name one with --model, or say "
+                "--generate plans for an existing model, not for a recipe: name one with --model, or use "
                 "'cogview plan bundled --generate' for the bundled one"
             )
         result = plan_drawing(
             find_model_folder(model),
-            found,
+            hardware,
             dtype=None if dtype is None else getattr(torch, dtype),
             batch=batch,
             cache=cache,
@@ -113,9 +113,9 @@ def run(
         )
         return
     if model is not None:
-        raise UsageError("--model is of a model that draws: add --generate")
+        raise UsageError("--model needs --generate")
     if dtype is None:
-        dtype = "float32" if found.is_cpu else "bfloat16" if found.has_bfloat16 else "float16"
+        dtype = "float32" if hardware.is_cpu else "bfloat16" if hardware.has_bfloat16 else "float16"
     for name in ("vocabulary_size", "num_positions"):
         if getattr(recipe.transformer, name) != getattr(type(recipe.transformer), name):
             raise UsageError(
@@ -126,7 +126,7 @@ def run(
     tokens = _tokens(made_for, grid, image_codes, text_pieces)
     result = plan_run(
         dataclasses.replace(recipe, made_for=tokens),
-        found,
+        hardware,
         num_devices=num_devices,
         mfu=mfu,
         dtype=getattr(torch, dtype),
@@ -139,18 +139,18 @@ def run(
 def _tokens(
     tokens: TokenShape, grid: tuple[int, int] | None, image_codes: int | None, text_pieces: int | None
 ) -> TokenShape:
-    """Return the shape of the tokens with what the flags say."""
-    given = {
+    """Override the shape of the tokens by flags."""
+    flags = {
         "grid_rows": grid and grid[0],
         "grid_columns": grid and grid[1],
         "num_image_codes": image_codes,
         "num_text_pieces": text_pieces,
     }
-    return dataclasses.replace(tokens, **{name: each for name, each in given.items() if each is not None})
+    return dataclasses.replace(tokens, **{name: each for name, each in flags.items() if each is not None})
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
-    """Return the result for people."""
+    """Return the result as text lines."""
     tokens, device, num_devices = result["made_for"], result["device"], result["num_devices"]
     transformer, on_device = _shape_lines(result, num_devices)
     return [
@@ -236,12 +236,12 @@ def _generation_lines(generation: dict[str, Any], device: dict[str, Any]) -> lis
 
 
 def _memory_lines(bytes_by_kind: dict[str, float | int]) -> list[str]:
-    """Return a line for each kind that there is any of."""
+    """Return a line for each kind that is not zero."""
     return [f"  {_TITLES[kind]:<34}{gigabytes(each):>10}" for kind, each in bytes_by_kind.items() if each]
 
 
 def _number(number: float | int) -> str:
-    """Return a large number to three digits, in words that scales have."""
+    """Format a large number with three digits and a suffix."""
     for scale, letter in ((1e12, " T"), (1e9, " B"), (1e6, " M")):
         if number >= scale:
             return f"{number / scale:.3g}{letter}"

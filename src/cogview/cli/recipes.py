@@ -1,4 +1,4 @@
-"""Recipes on the command line: the word after the verb chooses one, flags override its fields."""
+"""Choice of a recipe by the word after the verb; flags override its fields."""
 
 import difflib
 import importlib
@@ -12,11 +12,7 @@ Recipe = Callable[[], Any]
 
 
 def recipes_of(module: str) -> dict[str, Recipe]:
-    """Return the recipes of a module by their names on the command line.
-
-    Args:
-        module: its public functions without parameters are recipes; `bundled_gpu` is called `bundled-gpu`.
-    """
+    """Return a module's recipes, its public functions without parameters, by names such as `bundled-gpu`."""
     functions = inspect.getmembers(importlib.import_module(module), inspect.isfunction)
     return {
         name.replace("_", "-"): function
@@ -28,10 +24,10 @@ def recipes_of(module: str) -> dict[str, Recipe]:
 
 
 def choose_recipe(verb: str, recipes: Mapping[str, Recipe], arguments: Sequence[str]) -> Recipe:
-    """Return the recipe that the first word after the verb names.
+    """Return the recipe that the first argument names.
 
     Raises:
-        UsageError: there is no such word or no such recipe.
+        UsageError: the name is missing or unknown.
     """
     known = f"the recipes are {', '.join(recipes)}"
     if not arguments or arguments[0].startswith("-"):
@@ -44,7 +40,7 @@ def choose_recipe(verb: str, recipes: Mapping[str, Recipe], arguments: Sequence[
 
 
 def recipes_help(verb: str, recipes: Mapping[str, Recipe]) -> str:
-    """Return what a verb that takes a recipe prints for `--help` alone."""
+    """Return the help of a verb without a recipe."""
     width = max(map(len, recipes)) + 2
     lines = [f"  {name:<{width}}{_summary(recipe)}" for name, recipe in recipes.items()]
     return "\n".join(

@@ -1,4 +1,4 @@
-"""`cogview serve`: an images API and a page over the engine."""
+"""Verb `cogview serve`."""
 
 import ipaddress
 import os
@@ -37,34 +37,34 @@ def run(
     log_format: Literal["text", "json"] = "text",
     quiet: bool = False,
 ) -> None:
-    """Serve an images API, and a page to draw with.
+    """Serve an images API and a web page.
 
-    The API is OpenAI's, with more beside it; /openapi.json describes all of it. The page's address is printed once the
-    model is loaded and warm.
+    The API is OpenAI's with additions, described at /openapi.json. The page's address is printed once the model is
+    loaded and warm.
 
     Args:
         model: a model folder, the folder of a training run, or OWNER/NAME on the Hugging Face hub; the bundled model by
             default.
-        host: the address to listen at; 127.0.0.1 is seen by this machine alone. Elsewhere a key is needed.
-        port: 0 takes a free one.
-        api_key: ask clients for this key; several may be given. Others on the machine see it in the list of
-            processes: better give a file, or the variable COGVIEW_API_KEY.
-        api_key_file: a file with a key on each line.
-        allowed_host: answer to these names alone; on 127.0.0.1 without a key, to this machine's own by default.
-        cors_origin: let pages of this site use the server, such as https://example.org.
+        host: address to listen at; 127.0.0.1 is reachable from this machine alone. Other addresses need a key.
+        port: to listen at; 0 picks a free one.
+        api_key: key that clients must send; may be repeated. Other users see it in the list of processes: prefer a file
+            or the variable COGVIEW_API_KEY.
+        api_key_file: file with a key per line.
+        allowed_host: accepted host names; on 127.0.0.1 without a key, this machine's own by default.
+        cors_origin: site whose pages may use the server, such as https://example.org.
         data: folder of the page's history and pictures.
         device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
-        devices: several of them, such as cuda:0 cuda:1, with an engine on each.
-        engines: on each device; on a CPU they share its cores.
+        devices: several devices, such as cuda:0 cuda:1, with an engine on each.
+        engines: engines per device; on a CPU they share its cores.
         dtype: of the weights, as for `cogview generate`.
-        max_batch: pictures that an engine works on at once; a quarter more for clients who have none.
-        memory: of an engine's process, such as 6GiB.
-        cache: what keys and values are held in; float16 halves them.
-        max_waiting: candidates of all clients that wait or are drawn; whoever asks for more is told to come back.
-        max_connections: open at once.
-        drain_seconds: for which a server that is told to end goes on with what it has begun.
-        log_format: of the log's lines on stderr.
-        quiet: leave out of the log what is no warning.
+        max_batch: pictures that an engine draws at once; a quarter more for clients who have none in the batch.
+        memory: limit of an engine's process, such as 6GiB.
+        cache: type of the KV cache; float16 halves it.
+        max_waiting: most unfinished candidates of all clients; further requests are answered with 429.
+        max_connections: most open connections.
+        drain_seconds: time for unfinished jobs at shutdown.
+        log_format: of the log on stderr.
+        quiet: log only warnings and errors.
     """
     for name, number in (("max-waiting", max_waiting), ("max-connections", max_connections)):
         if number < 1:
@@ -76,7 +76,7 @@ def run(
         from cogview.serving.server import listening_socket, serve
     except ImportError as error:
         raise UsageError(
-            f"serving needs further packages ({error.name} is missing): pip install '.[serve]' in the checkout"
+            f"serving needs more packages ({error.name} is missing): pip install '.[serve]' in the checkout"
         ) from error
     options = replace(
         server_options(host, api_key, api_key_file, allowed_host, cors_origin, data),
@@ -100,10 +100,10 @@ def server_options(
     cors_origin: tuple[str, ...],
     data: Path | None,
 ) -> "ServerOptions":
-    """Return what is taken from clients.
+    """Build the limits for clients from flags.
 
     Raises:
-        UsageError: other machines see the server, and no key is asked for.
+        UsageError: the server is reachable from other machines without a key.
     """
     from cogview.serving.options import ServerOptions
 
@@ -114,7 +114,7 @@ def server_options(
     is_own = _is_loopback(host)
     if not is_own and not keys:
         raise UsageError(
-            f"--host {host} is seen by other machines: give --api-key or --api-key-file, or leave --host out"
+            f"--host {host} is reachable from other machines: give --api-key or --api-key-file, or leave --host out"
         )
     names = tuple(name.lower() for name in allowed_host)
     if is_own and not keys and not names:
@@ -123,7 +123,7 @@ def server_options(
         parts = urlsplit(site)
         if site != "*" and site != f"{parts.scheme}://{parts.netloc}":
             raise UsageError(
-                f"--cors-origin is a site such as https://example.org, without a path, or *, got {site}"
+                f"--cors-origin must be a site such as https://example.org, without a path, or *, got {site}"
             )
     return ServerOptions(api_keys=keys, allowed_hosts=names, cors_origins=cors_origin, data=data)
 
@@ -139,22 +139,22 @@ def engine_options(
     memory: str | None,
     cache: CacheName,
 ) -> "list[EngineOptions]":
-    """Return how each engine is begun.
+    """Build the options of each engine from flags.
 
     Raises:
-        UsageError: one device and several were given, one twice, or no engine.
+        UsageError: the devices contradict or repeat each other, or there is no engine.
     """
     from cogview.serving.options import EngineOptions
 
     if device is not None and devices:
         raise UsageError("give --device or --devices, not both")
     if len(set(devices)) < len(devices):
-        raise UsageError("--devices names one twice: --engines 2 begins two engines on each")
+        raise UsageError("--devices names a device twice: use --engines 2 for two engines on each")
     if num_engines < 1:
         raise UsageError(f"--engines must be at least 1, got {num_engines}")
     names = devices or (device,)
     num = len(names) * num_engines
-    # Engines that each take all cores are several times slower than such as share them.
+    # Engines that each use all cores are several times slower than engines that share them.
     num_threads = (
         None if num == 1 or "OMP_NUM_THREADS" in os.environ else max((os.cpu_count() or 1) // num, 1)
     )
@@ -192,5 +192,5 @@ def _is_loopback(host: str) -> bool:
 
 
 def _name_of(model: str | None) -> str:
-    """Return what the model is called in the API."""
+    """Return the model's name in the API."""
     return "cogview-bundled" if model is None else Path(model).name.replace(":", "-") or "cogview"

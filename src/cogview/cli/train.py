@@ -1,4 +1,4 @@
-"""`cogview train`: learns whatever the next word and its recipe say."""
+"""Verbs `cogview train ...`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -52,13 +52,13 @@ def text_tokenizer(
     *,
     json: bool = False,
 ) -> None:
-    """Learn the pieces that texts are cut into.
+    """Train a text tokenizer.
 
-    Without --data it learns from the captions of the default data set, which makes the bundled text tokenizer.
+    Without --data, the captions of the default data set are used, which gives the bundled text tokenizer.
 
     Args:
         options: files.
-        recipe: what is learnt from, and how many pieces.
+        recipe: captions and number of pieces.
         json: print the result as JSON.
     """
     from cogview.runs.text_tokenizer import train_text_tokenizer
@@ -73,7 +73,7 @@ def text_tokenizer(
 
 
 def _verb(recipe_type: type, options_type: type[TrainingOptions]) -> Callable[..., None]:
-    """Return a verb's function: its flags are the fields of both classes, its help is that of the chosen recipe."""
+    """Create a verb whose flags are the fields of both classes; its help is that of the chosen recipe."""
 
     def run(
         options: Annotated[options_type, FLAT],
@@ -81,11 +81,11 @@ def _verb(recipe_type: type, options_type: type[TrainingOptions]) -> Callable[..
         *,
         json: bool = False,
     ) -> None:
-        """Train what a recipe is for.
+        """Train by a recipe.
 
         Args:
             options: files and names.
-            recipe: shape and training.
+            recipe: model and training.
             json: print the result as JSON.
         """
         _train(recipe, options, json)
@@ -103,15 +103,15 @@ super_resolution = _verb(SuperResolutionRecipe, SuperResolutionOptions)
 
 
 def _train(recipe: "TrainingRecipe", options: TrainingOptions, as_json: bool) -> None:
-    """Train, and print what came of it."""
+    """Train, and print the result."""
     from cogview.runs.train import train
     from cogview.runs.training import DryRunResult
 
     result = train(recipe, options)
     if result is None:
-        return  # the first of several processes tells
+        return  # only the first of several processes prints
     if isinstance(result, DryRunResult):
-        _tell_dry_run(result, as_json)
+        _print_dry_run(result, as_json)
         return
     summary = result.summary
     facts: dict[str, Any] = {
@@ -123,12 +123,12 @@ def _train(recipe: "TrainingRecipe", options: TrainingOptions, as_json: bool) ->
         "metrics": dict(summary.metrics),
         "evaluation": result.evaluation,
     }
-    shown = {
+    main_metrics = {
         name: value for name, value in summary.metrics.items() if name.endswith(("loss", "nats", "psnr"))
     }
     lines = [
         f"{summary.num_steps} steps in {summary.seconds:,.0f} s",
-        *(f"{name}: {value:.4f}" for name, value in shown.items()),
+        *(f"{name}: {value:.4f}" for name, value in main_metrics.items()),
         *(f"{split}: {_in_one_line(figures)}" for split, figures in result.evaluation.items()),
         f"samples: {result.run / 'samples'}",
         f"model: {result.model}",
@@ -136,8 +136,8 @@ def _train(recipe: "TrainingRecipe", options: TrainingOptions, as_json: bool) ->
     print_result(facts, lines, as_json)
 
 
-def _tell_dry_run(result: "DryRunResult", as_json: bool) -> None:
-    """Print what two steps took, beside what is foretold."""
+def _print_dry_run(result: "DryRunResult", as_json: bool) -> None:
+    """Print what two steps took beside the plan."""
     taken, planned = result.taken, result.planned
     where = "allocated on the GPU" if taken.device.type == "cuda" else "resident of the process"
     lines = [

@@ -1,4 +1,4 @@
-"""`cogview words`: lists what a model can be asked for."""
+"""Verb `cogview words`."""
 
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -15,15 +15,15 @@ _INDENT = "  "
 
 
 def run(*, model: str | None = None, all: bool = False, json: bool = False) -> None:
-    """List what a model can be asked for, in English and Chinese: things, colours, numbers, places and styles.
+    """List what a model can draw, in English and Chinese: things, colours, numbers, places and styles.
 
-    It is told from the words that the model has learnt. Of a model of another world than the default data's the words
-    themselves are listed, the most frequent first.
+    The list follows from the words of the training captions. For a model that was trained on other data than the
+    default, the words themselves are listed, most frequent first.
 
     Args:
         model: a model folder, the folder of a training run, or OWNER/NAME on the Hugging Face hub; the bundled model by
             default.
-        all: list all words that it has learnt, whatever its world.
+        all: list all words of the training captions.
         json: print the result as JSON.
     """
     from cogview.generation.known_concepts import read_known_concepts
@@ -34,7 +34,7 @@ def run(*, model: str | None = None, all: bool = False, json: bool = False) -> N
 
 
 def _lines(known: "KnownConcepts", lists_all: bool) -> Iterator[str]:
-    """Yield the result as lines for people."""
+    """Yield the result as text lines."""
     if known.things:
         yield f"{len(known.things)} things:"
         yield from _wrapped(_usual(known.things))
@@ -57,26 +57,26 @@ def _lines(known: "KnownConcepts", lists_all: bool) -> Iterator[str]:
         if words:
             yield f"words that it knows with --adapter {adapter}:"
             yield from _wrapped(words)
-    kept = f"{known.num_words:,} words" + (" that are kept" if known.num_left_out else "")
+    count = f"{known.num_words:,} words" + (" that are kept" if known.num_left_out else "")
     if known.words:
-        shown = f"{len(known.words):,} of " if len(known.words) < known.num_words else ""
-        yield f"{shown}its {kept}, the most frequent first:"
+        listed = f"{len(known.words):,} of " if len(known.words) < known.num_words else ""
+        yield f"{listed}its {count}, the most frequent first:"
         yield from _wrapped(known.words)
     if len(known.words) < known.num_words and not lists_all:
-        yield f"--all lists all of its {kept}."
+        yield f"--all lists all of its {count}."
 
 
 def _colours(colours: tuple["ColourConcept", ...]) -> Iterator[str]:
-    """Yield lines that say what can have which colour."""
+    """Yield lines with the colours of grounds and things."""
     for title, of in (
         ("colours, of grounds and of things", ("grounds", "things")),
         ("colours, of grounds only", ("grounds",)),
         ("colours, of things only", ("things",)),
     ):
-        found = [colour for colour in colours if colour.of == of]
-        if found:
+        matching = [colour for colour in colours if colour.of == of]
+        if matching:
             yield f"{title}:"
-            yield from _wrapped(_usual(found))
+            yield from _wrapped(_usual(matching))
 
 
 def _usual(names: Iterable["Concept"]) -> list[str]:
@@ -84,7 +84,7 @@ def _usual(names: Iterable["Concept"]) -> list[str]:
 
 
 def _wrapped(items: Iterable[str]) -> Iterator[str]:
-    """Yield lines of no more columns than a terminal has, in which Chinese characters take two."""
+    """Wrap items to the terminal's columns, of which Chinese characters take two."""
     line = ""
     for item in items:
         longer = f"{line}, {item}" if line else _INDENT + item

@@ -28,7 +28,7 @@ from cogview.world.caption_words import STYLE_WORDS
 from cogview.world.colours import COLOURS
 from cogview.world.config import Language
 from cogview.world.objects import GROUNDS, scene_objects
-from cogview.world.scenes import Placement, Relation, Scene, middle_of, relation_of, told_size
+from cogview.world.scenes import Placement, Relation, Scene, mentioned_size, middle_of, relation_of
 
 SPLIT = "held-out-composition"
 LEAST_RIGHT = 0.95  # of the real pictures, for the reader to be believed
@@ -75,7 +75,7 @@ class AskedScene:
     @property
     def tells_size(self) -> bool:
         """Whether a thing of the scene is small or big, which captions tell of one thing alone and of two."""
-        return any(told_size(self.scene, placement) is not None for placement in self.scene.placements)
+        return any(mentioned_size(self.scene, placement) is not None for placement in self.scene.placements)
 
     @cached_property
     def tells_style(self) -> bool:
@@ -196,10 +196,10 @@ def judge(
         shown: what it shows.
         qualities: those of `QUALITIES` that are judged; `all` is right if each of them is.
     """
-    wanted, seen = (Counter(p.code for p in scene.placements) for scene in (asked.scene, shown))
+    wanted, visible = (Counter(p.code for p in scene.placements) for scene in (asked.scene, shown))
     verdicts: dict[str, float | None] = {
-        "number": float(wanted.total() == seen.total()),
-        "objects": float(wanted == seen),
+        "number": float(wanted.total() == visible.total()),
+        "objects": float(wanted == visible),
         "ground": float(shown.ground == asked.scene.ground),
         "relation": float(_is_relation_right(asked.scene, shown)) if asked.tells_relation else None,
         "style": float(shown.style == asked.scene.style) if asked.tells_style else None,
@@ -207,7 +207,7 @@ def judge(
         "size": float(_sizes_of(asked.scene) == _sizes_of(shown)) if asked.tells_size else None,
     }
     return {
-        "objects_found": (wanted & seen).total() / wanted.total(),
+        "objects_found": (wanted & visible).total() / wanted.total(),
         **{quality: verdicts[quality] for quality in qualities},
         "all": float(all(verdicts[quality] in (None, 1.0) for quality in qualities)),
     }
@@ -228,7 +228,7 @@ def _is_relation_right(scene: Scene, shown: SceneReading) -> bool:
 
     first = scene.placements[0]
     second = next(each for each in scene.placements if not is_it(first, each, frozenset({each.colour})))
-    wanted, seen = (
+    wanted, visible = (
         [
             [
                 each
@@ -239,7 +239,7 @@ def _is_relation_right(scene: Scene, shown: SceneReading) -> bool:
         ]
         for found in (SceneReading.of(scene), shown)
     )
-    return all(seen) and set(_relation_of(*wanted)) <= set(_relation_of(*seen))
+    return all(visible) and set(_relation_of(*wanted)) <= set(_relation_of(*visible))
 
 
 def _relation_of(first: list[Placement], second: list[Placement]) -> tuple[Relation, ...]:
@@ -249,13 +249,13 @@ def _relation_of(first: list[Placement], second: list[Placement]) -> tuple[Relat
 
 def _are_colours_right(scene: Scene, shown: SceneReading) -> bool:
     """Say whether there are the same things of the same colours; one whose own colour is told may have its own look."""
-    seen = list(zip((each.code for each in shown.placements), shown.colours, strict=True))
+    visible = list(zip((each.code for each in shown.placements), shown.colours, strict=True))
     for code, colour in sorted(((each.code, each.colour) for each in scene.placements), key=str):
-        fitting = [each for each in seen if each[0] == code and colour in each[1]]
+        fitting = [each for each in visible if each[0] == code and colour in each[1]]
         if not fitting:
             return False
-        seen.remove(min(fitting, key=lambda each: len(each[1])))  # what has one colour alone fits no other
-    return not seen
+        visible.remove(min(fitting, key=lambda each: len(each[1])))  # what has one colour alone fits no other
+    return not visible
 
 
 def _sizes_of(found: Scene | SceneReading) -> Counter[tuple[str, int]]:

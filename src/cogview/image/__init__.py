@@ -1,1 +1,1 @@
-"""Pixels to codes and back."""
+"""Image tokenizers, their decoders, and reading of pictures."""

@@ -1,4 +1,4 @@
-"""What a VQGAN argues with: a discriminator of patches, its losses, and how much it is listened to."""
+"""Patch discriminator with its loss and adaptive weight."""
 
 import math
 
@@ -13,10 +13,10 @@ MAX_ADAPTIVE_WEIGHT = 1e4
 
 
 class PatchDiscriminator(nn.Module):
-    """Say of each patch of a picture whether it is real (above 0) or decoded (below).
+    """Classifier of patches as real (above 0) or decoded (below).
 
-    Differs from the field's usual one: groups of channels are normalised in each picture, not channels over the batch,
-    so that pictures do not see each other and a batch may be of any size.
+    Differs from the usual PatchGAN: GroupNorm instead of BatchNorm, so that pictures are independent and the batch may
+    have any size.
 
     Args:
         channels: width of the first convolution.
@@ -40,26 +40,26 @@ class PatchDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b 1 r s"]:
-        """Return the verdict on each patch of images in [-1, 1]."""
+        """Return the score of each patch of images in [-1, 1]."""
         return self.layers(images)
 
 
 def discriminator_hinge_loss(
     on_real: Float[Tensor, "b 1 r s"], on_decoded: Float[Tensor, "b 1 r s"]
 ) -> Float[Tensor, ""]:
-    """Return the hinge loss of verdicts: real ones shall be above 1, those on decoded pictures below -1."""
+    """Return the hinge loss of scores: above 1 on real pictures, below -1 on decoded ones."""
     return (F.relu(1.0 - on_real).mean() + F.relu(1.0 + on_decoded).mean()) / 2.0
 
 
 def adaptive_weight(
     reconstruction_loss: Float[Tensor, ""], adversarial_loss: Float[Tensor, ""], last_layer: Tensor
 ) -> Float[Tensor, ""]:
-    """Return the weight at which both losses pull equally hard at the weight that writes the pixels.
+    """Return the weight at which both losses have equal gradients at the last layer.
 
     Args:
-        reconstruction_loss: pixels and perception.
-        adversarial_loss: the generator's.
-        last_layer: the weight that both flow through.
+        reconstruction_loss: pixel and perceptual losses.
+        adversarial_loss: of the generator.
+        last_layer: weight of the decoder's last layer.
     """
     reconstruction, adversarial = (
         torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm()

@@ -1,4 +1,4 @@
-"""Shapes and training constants of the image tokenizer; torch-free, so that `--help` is fast."""
+"""Configurations of image tokenizers. Does not import PyTorch."""
 
 import math
 from abc import ABC, abstractmethod
@@ -8,10 +8,10 @@ from typing import Literal, get_args
 from cogview.errors import UsageError
 
 FOLDER_NAME = "image_tokenizer"
-"""What an image tokenizer's folder is called inside a model and beside tokens."""
+"""Name of an image tokenizer's folder in models and token folders."""
 
 LEAST_PATCHES = 3
-"""Places a side that a discriminator's last two convolutions need; each of its layers halves the picture before."""
+"""Smallest side of the grid before a discriminator's last two convolutions; each layer halves the picture."""
 
 CodebookMethod = Literal["nearest_neighbour", "gumbel", "moving_average", "fixed", "normalised"]
 CodebookInitialisation = Literal["encoder_outputs", "random"]
@@ -19,25 +19,25 @@ CodebookInitialisation = Literal["encoder_outputs", "random"]
 
 @dataclass(frozen=True, kw_only=True)
 class CodebookConfig:
-    """Describe a codebook, and how it learns.
+    """Codebook and its training.
 
     Args:
         num_codes: entries of the codebook, |V|.
         code_size: width of one codebook vector, d.
-        codebook: how it learns: the paper's (a) `nearest_neighbour` by gradient, (b) `gumbel` draws, (c)
-            `moving_average` of the vectors assigned to each code, (d) `fixed` after its initialisation; or, beyond the
-            paper, `normalised`: (a) on the unit sphere, which wants a `code_size` of 8 or so.
-        codebook_initialisation: start as clusters of `encoder_outputs`, or as `random` vectors of N(0, 1).
+        codebook: training method: the paper's (a) `nearest_neighbour` by gradient, (b) `gumbel` sampling, (c)
+            `moving_average` of the vectors assigned to each code, (d) `fixed` after initialisation; or, not in the
+            paper, `normalised`: (a) on the unit sphere, for a `code_size` of about 8.
+        codebook_initialisation: clusters of `encoder_outputs`, or `random` vectors from N(0, 1).
         codebook_weight: of the loss that pulls codes to the encoder's vectors, for (a) and `normalised`.
         commitment_weight: of the loss that pulls the encoder's vectors to their codes; (b) has none.
-        gumbel_temperatures: tau of (b) at the first step and after the annealing.
-        gumbel_annealing_steps: steps over which tau falls, geometrically, from the one to the other.
-        decay: of the moving averages that are the codebook of (c) and the cluster sizes of all, in (0, 1).
+        gumbel_temperatures: tau of (b) at the first step and after annealing.
+        gumbel_annealing_steps: steps over which tau falls geometrically.
+        decay: of the moving averages of (c)'s codebook and of all methods' cluster sizes, in (0, 1).
         smoothing_epsilon: Laplace smoothing of the moving cluster sizes.
-        codebook_start_step: training step at which the codebook is laid into the encoder's vectors; before it the
-            vectors pass unquantized, so that the codebook starts from features and not from noise.
-        revival_every_steps: interval at which codes that are hardly used move to badly served vectors; 0 for never.
-        revival_threshold: a code is revived below this share of the mean cluster size.
+        codebook_start_step: training step at which the codebook is initialised from the encoder's vectors; before it
+            the vectors pass unquantized, so that the codebook starts from features, not from noise.
+        revival_every_steps: interval at which rarely used codes move to vectors with large errors; 0 for never.
+        revival_threshold: codes below this share of the mean cluster size are revived.
 
     Raises:
         UsageError: the numbers contradict each other.
@@ -62,7 +62,7 @@ class CodebookConfig:
     def __post_init__(self) -> None:
         if min(self.num_codes, self.code_size) < 1:
             raise UsageError("image tokenizer: codes and code size must be at least 1")
-        # A config file may say anything, and each of these would be taken for another one in silence.
+        # A config file may contain anything, and a wrong choice would silently act as another one.
         choices = {"codebook": CodebookMethod, "codebook_initialisation": CodebookInitialisation}
         for name, kind in choices.items():
             if getattr(self, name) not in get_args(kind):
@@ -81,11 +81,11 @@ class CodebookConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig(CodebookConfig, ABC):
-    """Describe what every image tokenizer has beside a codebook: its pixels, and how it is scored against them.
+    """Common part of image tokenizers: codebook, pixel normalisation and reconstruction losses.
 
     Args:
         pixel_mean: subtracted from pixels in [0, 1], for red, green and blue.
-        pixel_std: then divided by.
+        pixel_std: divisor after that.
         l2_weight: weight of the mean squared error of normalised pixels, the paper's loss.
         l1_weight: weight of the mean absolute error of normalised pixels.
 
@@ -111,21 +111,21 @@ class AutoencoderConfig(CodebookConfig, ABC):
     @property
     @abstractmethod
     def downsampling_factor(self) -> int:
-        """Return the pixels along one side of the square that one code stands for."""
+        """Return the side in pixels of the square that a code stands for."""
 
     @property
     @abstractmethod
     def num_blocks_in_all(self) -> int:
-        """Return how many blocks encoder and decoder have, of which each has weights of its own."""
+        """Return the number of blocks with weights in encoder and decoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VQVAEConfig(AutoencoderConfig):
-    """Describe a convolutional VQ-VAE; the defaults are the released CogView tokenizer.
+    """Convolutional VQ-VAE; the defaults are the released CogView tokenizer.
 
     The encoder folds `patch_size_pixels` squares of pixels into channels, halves the grid once per entry of
-    `encoder_channels`, and maps to `code_size`. The decoder runs the same way backwards. Both are fully
-    convolutional, so one set of weights serves every picture whose sides are multiples of `downsampling_factor`.
+    `encoder_channels`, and maps to `code_size`; the decoder is its mirror image. Both are fully convolutional and
+    accept pictures whose sides are multiples of `downsampling_factor`.
 
     The other arguments are those of `AutoencoderConfig` and `CodebookConfig`.
 
@@ -133,8 +133,8 @@ class VQVAEConfig(AutoencoderConfig):
         patch_size_pixels: side of the pixel squares folded into channels (1: none, the release).
         encoder_channels: width after each halving, finest grid first.
         encoder_blocks: residual blocks after each halving.
-        encoder_kernel_size: of the halving convolutions. 4, the release: neighbouring codes see some of the same
-            pixels. 2: a code is a function of its own square of pixels alone, and residual blocks look at one place.
+        encoder_kernel_size: of the halving convolutions. 4, the release: receptive fields of neighbouring codes
+            overlap. 2: a code depends on its own square of pixels alone, and residual blocks are 1x1.
         decoder_stem_channels: width of a 3x3 convolution at the code grid; 0 for none, the release.
         decoder_stem_blocks: residual blocks after the stem, at the code grid.
         decoder_channels: width after each doubling, coarsest grid first.
@@ -178,44 +178,43 @@ class VQVAEConfig(AutoencoderConfig):
 
     @property
     def downsampling_factor(self) -> int:
-        """Return the pixels along one side of the square that one code stands for."""
+        """Return the side in pixels of the square that a code stands for."""
         return int(self.patch_size_pixels * 2 ** len(self.encoder_channels))
 
     @property
     def num_blocks_in_all(self) -> int:
-        """Return how many blocks encoder and decoder have, of which each has weights of its own."""
+        """Return the number of blocks with weights in encoder and decoder."""
         blocks = (*self.encoder_blocks, self.decoder_stem_blocks, *self.decoder_blocks)
         return 2 * len(self.encoder_channels) + sum(blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VQGANConfig(AutoencoderConfig):
-    """Describe a VQGAN: residual convolutions and attention, learnt with a perceptual loss and a discriminator.
+    """VQGAN: residual convolutions and attention, trained with a perceptual loss and a discriminator.
 
-    The defaults are the published shape of factor 16 and 16,384 codes, 256 channels deep. The other arguments are those
+    The defaults are the published shape of factor 16 with 16,384 codes and 256 channels. The other arguments are those
     of `AutoencoderConfig` and `CodebookConfig`.
 
     Args:
         channels: width at the finest grid.
         channel_factors: width at each grid, finest first, in units of `channels`; each but the first halves the grid.
         num_blocks: residual blocks at each grid of the encoder; the decoder has one more.
-        attention_grids: grids whose blocks are each followed by self-attention, 0 the finest; the bottom has one in any
-            case.
-        norm_groups: groups of channels that a norm takes together. A group of few channels, of one above all, forgets a
-            picture's colour: leave it at least four.
-        inner_size: width between the convolutions and the codebook's own `code_size`.
+        attention_grids: grids whose blocks are each followed by self-attention, 0 the finest; the bottom always has it.
+        norm_groups: groups of channels of a GroupNorm. Small groups, above all single channels, lose a picture's
+            colour: give each at least four channels.
+        inner_size: width between the convolutions and the codebook's `code_size`.
         dropout: probability, in training, in each residual block.
-        perceptual_weight: of the distance between features of a backbone that the task is given.
-        discriminator_weight: of what the discriminator says, beside the adaptive weight.
-        discriminator_start_step: training step from which the discriminator learns and is listened to; before it the
-            pictures are too blurred to be worth an argument.
+        perceptual_weight: of the distance between features of the task's backbone.
+        discriminator_weight: of the adversarial loss, times the adaptive weight.
+        discriminator_start_step: training step from which the discriminator is trained and used; pictures before it are
+            too blurred.
         discriminator_channels: width of its first convolution.
         discriminator_layers: halvings of the grid before its last two convolutions.
 
     Raises:
         UsageError: the numbers contradict each other.
 
-    Paper: section 3.4; the shape is that of the VQGAN it refers to.
+    Paper: section 3.4; the shape is that of the VQGAN it cites.
     """
 
     num_codes: int = 16_384
@@ -273,10 +272,10 @@ class VQGANConfig(AutoencoderConfig):
 
     @property
     def downsampling_factor(self) -> int:
-        """Return the pixels along one side of the square that one code stands for."""
+        """Return the side in pixels of the square that a code stands for."""
         return int(2 ** (len(self.channel_factors) - 1))
 
     @property
     def num_blocks_in_all(self) -> int:
-        """Return how many blocks encoder and decoder have, of which each has weights of its own."""
+        """Return the number of blocks with weights in encoder and decoder."""
         return (2 * self.num_blocks + 1) * len(self.channel_factors)

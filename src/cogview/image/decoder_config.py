@@ -1,4 +1,4 @@
-"""Shape and losses of a decoder that is trained for codes that stand; torch-free, so that `--help` is fast."""
+"""Configuration of an additional decoder. Does not import PyTorch."""
 
 from dataclasses import dataclass
 
@@ -6,38 +6,39 @@ from cogview.errors import UsageError
 from cogview.image.config import LEAST_PATCHES
 
 SCALES = (1, 2, 4)
-"""Sizes that a decoder may draw, in units of the size that was encoded."""
+"""Possible sizes, in units of the encoded size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """Describe a decoder that draws over what an image tokenizer's own decoder draws, at some sizes.
+    """Shape and losses of a decoder that refines the pictures of an image tokenizer's own decoder.
 
     Args:
-        scales: sizes that it draws, in units of the size that was encoded: 1, 2 or 4.
-        neighbourhood: side of the square of codes around a place, odd: each code at each place of the square has a
-            vector of its own, and these are added up. It learns fast what recurs exactly, as icons do. 0 for none.
+        scales: sizes that it draws, in units of the encoded size: 1, 2 or 4.
+        neighbourhood: side of the square of codes around a place, odd. Each code at each position of the square has a
+            learnt vector, and these are summed: quickly learns exact repetitions, such as icons. 0 for none.
         neighbourhood_channels: width of these vectors.
-        channels: width at the grid of codes and after each doubling of it.
+        channels: width at the grid of codes and after each doubling.
         num_blocks: residual blocks at each of these grids.
-        kernel_size: of the first convolution of a block, odd; 1 where the neighbourhood says enough.
-        ground_levels: how many levels of 255 a pixel may be off the ground's colour, the commonest of a picture, to be
-            given it; what is up to twice as far off is moved towards it. For drawings on even grounds; 0 for none.
+        kernel_size: of the first convolution of a block, odd; 1 if the neighbourhood is sufficient.
+        ground_levels: largest difference, of 255 levels, from the ground's colour, the commonest of a picture, at which
+            a pixel gets that colour; up to twice as far it is moved towards it. For drawings on even grounds; 0 for
+            none.
         l2_weight: of the mean squared error of pixels in [-1, 1].
         l1_weight: of their mean absolute error.
         edge_weight: of the mean absolute error of the differences between neighbouring pixels.
-        perceptual_weight: of the distance between features of a backbone that the task is given.
-        perceptual_start_step: training step from which it counts.
-        discriminator_weight: of what the discriminator says, beside the adaptive weight.
-        discriminator_start_step: training step from which the discriminator learns and is listened to.
+        perceptual_weight: of the distance between features of the task's backbone.
+        perceptual_start_step: training step from which it is used.
+        discriminator_weight: of the adversarial loss, times the adaptive weight.
+        discriminator_start_step: training step from which the discriminator is trained and used.
         discriminator_channels: width of its first convolution.
         discriminator_layers: halvings of the grid before its last two convolutions.
-        judged_pixels: side of the window that backbone and discriminator see, at a place drawn for each picture.
+        judged_pixels: side of a random crop of each picture for backbone and discriminator.
 
     Raises:
         UsageError: the numbers contradict each other.
 
-    Paper: section 2.1 leaves the decoder's shape open; the losses are those of the VQGAN that section 3.4 refers to.
+    Paper: section 2.1 leaves the decoder's shape open; the losses are those of the VQGAN that section 3.4 cites.
     """
 
     scales: tuple[int, ...] = (1, 2, 4)
@@ -95,13 +96,13 @@ class DecoderConfig:
             )
 
     def check_codes(self, downsampling_factor: int) -> None:
-        """Refuse codes that stand for squares of another size than the doublings can fill.
+        """Check that the doublings fit the size of a code's square.
 
         Args:
-            downsampling_factor: pixels along one side of the square that one code stands for.
+            downsampling_factor: side in pixels of the square that a code stands for.
 
         Raises:
-            UsageError: a doubling would cut a pixel.
+            UsageError: a doubling would split a pixel.
         """
         finest = 2 ** (len(self.channels) - 1)
         for scale in sorted(self.scales):
@@ -114,5 +115,5 @@ class DecoderConfig:
 
     @property
     def num_blocks_in_all(self) -> int:
-        """Return how many parts it has, of which each has weights of its own."""
+        """Return the number of blocks with weights."""
         return sum(self.num_blocks) + len(self.channels)

@@ -1,4 +1,4 @@
-"""Decoders for codes that stand, as folders beside the image tokenizer whose codes they draw."""
+"""Folders of additional decoders inside an image tokenizer's folder."""
 
 from collections.abc import Collection
 from dataclasses import asdict
@@ -18,7 +18,7 @@ from cogview.tensors import MisfitError, build_to_fit, read_tensors, stored_shap
 from cogview.uninitialised import uninitialised
 
 DECODERS_NAME = "decoders"
-"""What the folder of further decoders is called inside an image tokenizer's."""
+"""Name of the folder of further decoders."""
 DECODER_FILES = ("config.json", "model.safetensors")
 
 FORMAT = "cogview-decoder"
@@ -28,19 +28,19 @@ VERSION = 1
 def save_decoder(
     decoder: RefiningDecoder, folder: Path, image_tokenizer: str, dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write a decoder into a folder that is made.
+    """Write a decoder into a new folder.
 
     Args:
-        decoder: what to write.
-        folder: where to.
-        image_tokenizer: fingerprint of the one whose codes it draws.
-        dtype: of the stored weights; float16 in any case if they lose nothing by it.
+        decoder: the decoder.
+        folder: to create.
+        image_tokenizer: fingerprint of its image tokenizer.
+        dtype: of the stored weights; float16 in any case if that is lossless.
     """
     if fingerprint_of_decoder(decoder, torch.float16) == fingerprint_of_decoder(decoder):
         dtype = torch.float16
     folder.mkdir(parents=True)
     weights = {name: weight.to(dtype).contiguous() for name, weight in decoder.state_dict().items()}
-    # Not save_file: it makes files that only their owner may read.
+    # save_file would make files that only their owner may read.
     (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
     atomic_write_json(
         folder / "config.json",
@@ -60,7 +60,7 @@ def load_decoder(folder: Path, config: AutoencoderConfig, image_tokenizer: str) 
     Args:
         folder: of the decoder.
         config: of the image tokenizer.
-        image_tokenizer: its fingerprint.
+        image_tokenizer: fingerprint of the image tokenizer.
 
     Raises:
         CogViewError: something is missing, damaged, of another version, or for another image tokenizer.
@@ -68,7 +68,7 @@ def load_decoder(folder: Path, config: AutoencoderConfig, image_tokenizer: str) 
     content = read_versioned(folder, "a decoder", FORMAT, VERSION)
     if content.get("image_tokenizer") != image_tokenizer:
         raise CogViewError(
-            f"{folder}: a decoder for the image tokenizer {content.get('image_tokenizer')}, and this one is "
+            f"{folder}: a decoder for the image tokenizer {content.get('image_tokenizer')}, but this one is "
             f"{image_tokenizer}: move it to its own"
         )
     try:
@@ -91,15 +91,15 @@ def load_decoder(folder: Path, config: AutoencoderConfig, image_tokenizer: str) 
         decoder = build()
     tensors = read_tensors(path)
     if decoder.from_neighbourhood is not None:
-        # Two thirds of a decoder's memory, of which a picture reads little: kept as it is stored.
+        # Two thirds of a decoder's memory, of which a picture reads little: left in the stored precision.
         decoder.from_neighbourhood.vectors.to(tensors["from_neighbourhood.vectors.weight"].dtype)
     decoder.load_state_dict(tensors)
     del tensors
-    found = fingerprint_of_decoder(decoder)
-    if found != content.get("fingerprint"):
+    fingerprint = fingerprint_of_decoder(decoder)
+    if fingerprint != content.get("fingerprint"):
         raise CogViewError(
-            f"{folder}: the weights' fingerprint is {found}, config.json says {content.get('fingerprint')}; the two "
-            "files belong to different decoders, copy the folder again"
+            f"{folder}: the weights' fingerprint is {fingerprint}, config.json says {content.get('fingerprint')}; the "
+            "two files belong to different decoders, copy the folder again"
         )
     return decoder
 
@@ -107,7 +107,7 @@ def load_decoder(folder: Path, config: AutoencoderConfig, image_tokenizer: str) 
 def load_decoders(
     folder: Path, config: AutoencoderConfig, image_tokenizer: str
 ) -> dict[str, RefiningDecoder]:
-    """Read all decoders of a folder by name; it need not exist. Of a folder that holds none, warn.
+    """Read all decoders of a folder by name, if it exists. Other subfolders cause a warning.
 
     Raises:
         CogViewError: as `load_decoder` does.
@@ -122,14 +122,14 @@ def load_decoders(
 
 
 def refuse_lost_decoders(folder: Path, kept: Collection[str]) -> None:
-    """Refuse to replace a folder of decoders by one that lacks some of them.
+    """Check that replacing a folder of decoders loses none.
 
     Args:
-        folder: of decoders; it need not exist.
-        kept: names of those that the new one will have.
+        folder: of decoders; may be missing.
+        kept: names of the decoders of its replacement.
 
     Raises:
-        CogViewError: naming the first that would be lost.
+        CogViewError: a decoder would be lost.
     """
     names = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
     lost = next((name for name in names if name not in kept), None)

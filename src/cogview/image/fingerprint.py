@@ -1,4 +1,4 @@
-"""What names an image tokenizer: a digest of its configuration and of the weights that encode and decode."""
+"""Fingerprint of an image tokenizer: digest of its configuration and inference weights."""
 
 import hashlib
 import json
@@ -11,11 +11,11 @@ from torch import Tensor
 from cogview.image.autoencoder import Autoencoder
 from cogview.image.config import AutoencoderConfig
 
-# What only training needs; a finetune starts it afresh from the codebook.
+# Needed by training alone; finetuning restores it from the codebook.
 TRAINING_STATE = tuple(
     f"quantizer.{name}" for name in ("cluster_size", "embed_avg", "is_initialised", "temperature")
 )
-# Added to the configuration since version 1 was first written, with what was so before.
+# Fields added to the configuration since version 1, with the behaviour before.
 _ADDED_LATER: dict[str, Any] = {
     "encoder_kernel_size": 4,
     "codebook": "moving_average",
@@ -34,17 +34,17 @@ def inference_weights(autoencoder: Autoencoder) -> dict[str, Tensor]:
 
 
 def fingerprint_of(autoencoder: Autoencoder) -> str:
-    """Return 16 hexadecimal digits that name a tokenizer: equal means equal codes and equal pictures."""
+    """Return 16 hexadecimal digits: equal ones mean equal codes and equal pictures."""
     return fingerprint_of_weights(autoencoder.config, inference_weights(autoencoder))
 
 
 def fingerprint_of_weights(config: AutoencoderConfig, weights: dict[str, Tensor]) -> str:
-    """Return the fingerprint of a configuration and weights, whatever precision they are stored in."""
-    # What was added to the configuration later counts only where it is used, so that older fingerprints stay.
-    counted = {
+    """Return the fingerprint of a configuration and weights of any precision."""
+    # Later fields count only where they are used, so that older fingerprints stay valid.
+    fields = {
         name: value for name, value in asdict(config).items() if _ADDED_LATER.get(name, MISSING) != value
     }
-    digest = hashlib.sha256(json.dumps(counted, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for name in sorted(weights):
         values = weights[name].to("cpu", torch.float32).contiguous()
         digest.update(f"{name} {tuple(values.shape)}".encode())

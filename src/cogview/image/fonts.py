@@ -1,4 +1,4 @@
-"""Fonts for captions on pictures: Pillow's own, the one shipped here, or one of this machine's."""
+"""Fonts for captions on pictures: Pillow's, the package's, or the system's."""
 
 import functools
 import os
@@ -13,7 +13,7 @@ TEXT_PIXELS = 16
 SHIPPED_FONT = Path(__file__).parent / "font" / "noto-sans-sc.woff"
 """Latin, plain Greek and Cyrillic letters, kana, and the characters of GB 2312; made by `scripts/caption_font.py`."""
 
-# Beginnings of the file names of common fonts with many characters: what the shipped one lacks, one of these may have.
+# Prefixes of file names of common fonts with many characters, for those that the shipped one lacks.
 _KNOWN_FONTS = (
     *(
         "notosanscjk",
@@ -33,14 +33,14 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def caption_font(caption: str, size_pixels: int = TEXT_PIXELS) -> Font | None:
-    """Return a font that can show all of the caption, or None if there is none on this machine."""
+    """Return a font that has all characters of a caption; None if there is none."""
     font, missing = nearest_font(caption, size_pixels)
     return None if missing else font
 
 
 def nearest_font(caption: str, size_pixels: int = TEXT_PIXELS) -> tuple[Font, str]:
-    """Return the font that shows most of a caption, and the characters that it lacks and draws as boxes."""
-    if caption.isascii():  # which is what Pillow's own font can show
+    """Return the font that has most of a caption's characters, and the missing ones, drawn as boxes."""
+    if caption.isascii():  # as Pillow's own font is
         return ImageFont.load_default(size_pixels), ""
     best: tuple[Font, str] | None = None
     for font in _fonts(size_pixels):
@@ -53,7 +53,7 @@ def nearest_font(caption: str, size_pixels: int = TEXT_PIXELS) -> tuple[Font, st
 
 
 def _shows(font: ImageFont.FreeTypeFont, character: str) -> bool:
-    """Return whether a font has a character, as far as it is one that is seen."""
+    """Return whether a font has a character, or the character is invisible."""
     if unicodedata.category(character) in ("Cc", "Cf", "Zs", "Zl", "Zp"):
         return True
     return _glyph(font, character) != _glyph(font, _NO_CHARACTER)
@@ -66,7 +66,7 @@ def _glyph(font: ImageFont.FreeTypeFont, character: str) -> tuple[tuple[int, int
 
 
 def _fonts(size_pixels: int) -> Iterator[ImageFont.FreeTypeFont]:
-    """Yield the shipped font and then the known ones that this machine has."""
+    """Yield the shipped font and then the system's known fonts."""
     for path in (SHIPPED_FONT, *_known_files()):
         font = _opened(path, size_pixels)
         if font is not None:
@@ -83,13 +83,13 @@ def _opened(path: Path, size_pixels: int) -> ImageFont.FreeTypeFont | None:
 
 @functools.cache
 def _known_files() -> tuple[Path, ...]:
-    """Return the files of known fonts, in the order in which they are preferred."""
+    """Return the files of known fonts, preferred ones first."""
     files = [(path.name.lower(), path) for path in _font_files()]
     return tuple(path for start in _KNOWN_FONTS for name, path in files if name.startswith(start))
 
 
 def _font_files() -> tuple[Path, ...]:
-    """Return all font files in the places where systems keep them."""
+    """Return all font files of the system."""
 
     def files() -> Iterator[Path]:
         for folder in _font_folders():
@@ -100,7 +100,7 @@ def _font_files() -> tuple[Path, ...]:
 
 
 def _font_folders() -> list[Path]:
-    """Return the folders in which this kind of system keeps its fonts."""
+    """Return the font folders of the operating system."""
     if sys.platform == "win32":
         return [Path(os.environ.get("WINDIR", r"C:\Windows")) / "Fonts"]
     if sys.platform == "darwin":

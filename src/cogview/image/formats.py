@@ -1,25 +1,25 @@
-"""What kind of picture a file is: told by its first bytes, since names say little."""
+"""Detection of picture formats by file extension and first bytes."""
 
 import re
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
 HEAD_BYTES = 1024
-"""How much of a file tells what it is."""
+"""Size of the head of a file that identifies its format."""
 
-# Pillow knows more, and for some (EPS) it starts other programs, whatever the file's name.
+# Pillow supports more, but starts other programs for some (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-AVIF = "AVIF"  # Pillow reads it from version 11.3 on, if it was built so
+AVIF = "AVIF"  # from Pillow 11.3 on, depending on its build
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-"""Endings under which a file is taken for a picture unseen; others are looked at."""
+"""Extensions of pictures; files with other ones are examined."""
 
 _FURTHER_ENDINGS = (
     *(".jfif", ".jpe", ".jif", ".jfi", ".apng", ".dib", ".pbm", ".pgm", ".ppm", ".pnm", ".avif", ".avifs"),
     *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".svg", ".svgz", ".psd", ".ico"),
     *(".tga", ".qoi", ".dds", ".exr", ".hdr", ".eps"),
 )
-# They begin like a TIFF, whose first picture is a small preview.
+# Start like a TIFF whose first picture is a small preview.
 _CAMERA_ENDINGS = (
     *(".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".sr2", ".orf", ".rw2", ".pef", ".srw", ".raf"),
 )
@@ -49,14 +49,14 @@ _PPM = re.compile(rb"P[1-6][ \t\r\n]+(#|\d)")
 _SVG = re.compile(rb"(?:\s|<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE\s+svg[^>]*>)*<(\w+:)?svg[\s>/]", re.DOTALL)
 
 Verdict: TypeAlias = Literal["picture", "nothing"] | str
-"""What a file is; anything else than these two is the reason for which a picture is not taken."""
+"""Kind of a file; any other string is the reason why a picture is not supported."""
 
 
 def format_of(head: bytes) -> str | None:
-    """Return what format of pictures a file is of; None if it is none that is known here.
+    """Return the picture format of a file; None if unknown.
 
     Args:
-        head: its first `HEAD_BYTES`, or fewer if it is shorter.
+        head: its first `HEAD_BYTES`, fewer if it is shorter.
     """
     for magic, name in _MAGIC:
         if head.startswith(magic):
@@ -66,7 +66,7 @@ def format_of(head: bytes) -> str | None:
     if head.startswith(b"BM") and head[14:18] and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return "BMP"
     if head[4:8] == b"ftyp":
-        # The brands: the main one, a number, those that it goes with.
+        # Main brand, version, compatible brands.
         brands = head[8 : min(int.from_bytes(head[:4], "big"), len(head))]
         if b"avif" in brands or b"avis" in brands:
             return AVIF
@@ -76,36 +76,36 @@ def format_of(head: bytes) -> str | None:
     return "SVG" if _SVG.match(head.removeprefix(b"\xef\xbb\xbf")) else None
 
 
-def not_read(name: str) -> str:
-    """Return why a picture of a format cannot be used, and what to do."""
+def unsupported_format(name: str) -> str:
+    """Return the reason why a picture of a format cannot be used, and what to do."""
     return f"a picture in {name}, a format that is not read: make a PNG or JPEG of it"
 
 
 def verdict_on(ending: str, head: Callable[[], bytes]) -> Verdict:
-    """Say whether a file is a picture: by its ending where that is enough, else by its first bytes.
+    """Classify a file by its extension if that is sufficient, otherwise by its first bytes.
 
     Args:
-        ending: of its name, with the dot; any case.
-        head: returns its first `HEAD_BYTES`; called only if they matter.
+        ending: its extension with the dot, in any case.
+        head: returns its first `HEAD_BYTES`; called only if needed.
 
     Returns:
-        "picture" or "nothing", or else why it looks like a picture and is not taken.
+        "picture", "nothing", or the reason why a picture is not supported.
     """
     ending = ending.lower()
     if ending in IMAGE_ENDINGS:
         return "picture"
     if ending in _CAMERA_ENDINGS:
-        return not_read(f"a camera's own format ({ending})")
-    found = format_of(head())
-    if found in (*FORMATS, AVIF):
+        return unsupported_format(f"a camera's own format ({ending})")
+    file_format = format_of(head())
+    if file_format in (*FORMATS, AVIF):
         return "picture"
-    if found is not None:
-        return not_read(found)
+    if file_format is not None:
+        return unsupported_format(file_format)
     if ending in _FURTHER_ENDINGS:
         return f"named {ending} like a picture, and its first bytes are those of none that is read"
     return "nothing"
 
 
 def looks_like_picture(ending: str) -> bool:
-    """Return whether a name's ending, with the dot, promises a picture of any kind."""
+    """Return whether an extension, with the dot, is one of any picture format."""
     return ending.lower() in (*IMAGE_ENDINGS, *_FURTHER_ENDINGS, *_CAMERA_ENDINGS)

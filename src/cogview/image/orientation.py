@@ -1,4 +1,4 @@
-"""Which side of a picture is up: told by its file, or by what is kept beside it."""
+"""EXIF orientation of pictures, from their files or from records of img2dataset."""
 
 import json
 from typing import Any, Final, Literal
@@ -14,10 +14,10 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What sets a picture upright, by its EXIF orientation; 1 is upright already."""
+"""Transposition to upright by EXIF orientation; 1 is upright."""
 
-_NUM_BYTES: Final = {1: 1, 3: 2, 4: 4}  # of the whole numbers among the types of EXIF
-# The words of the package exifread, which img2dataset keeps.
+_NUM_BYTES: Final = {1: 1, 3: 2, 4: 4}  # of EXIF's integer types
+# Words of the package exifread, which img2dataset uses.
 _WORDS: Final = {
     "horizontal (normal)": 1,
     "mirrored horizontal": 2,
@@ -31,28 +31,28 @@ _WORDS: Final = {
 
 
 def orientation_of(opened: Image.Image) -> int | None:
-    """Return the EXIF orientation that a picture's file tells, 1 to 8; None if it tells none that can be read.
+    """Return the EXIF orientation of a picture, 1 to 8; None if missing or unreadable.
 
-    Nothing else of the EXIF is looked at, so whatever is wrong with the rest does not matter.
+    Errors in the rest of the EXIF are ignored.
 
     Args:
-        opened: a picture that has been opened; of a TIFF, not loaded yet, since loading turns it.
+        opened: an opened picture; a TIFF must not be loaded yet, since loading rotates it.
     """
-    found: object
+    orientation: object
     try:
         if opened.format == "TIFF":
-            found = getattr(opened, "tag_v2", {}).get(ExifTags.Base.Orientation)
-        elif (found := _orientation_in(opened.info.get("exif", b""))) is None:
-            found = opened.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # Pillow raises nearly anything on EXIF that is none
+            orientation = getattr(opened, "tag_v2", {}).get(ExifTags.Base.Orientation)
+        elif (orientation := _orientation_in(opened.info.get("exif", b""))) is None:
+            orientation = opened.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Pillow raises nearly anything on invalid EXIF
         return None
-    return found if isinstance(found, int) and 1 <= found <= 8 else None
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else None
 
 
 def _orientation_in(exif: bytes) -> int | None:
-    """Return what the first list of tags in some EXIF says, None if it says nothing plain.
+    """Return the orientation in the first list of tags of EXIF data; None if there is none.
 
-    Pillow's own reader stops at the first tag that makes no sense, and the orientation may come behind it.
+    Pillow's reader stops at the first invalid tag, and the orientation may follow it.
     """
     tiff = exif.removeprefix(b"Exif\0\0")
     order: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
@@ -62,33 +62,33 @@ def _orientation_in(exif: bytes) -> int | None:
     def number(place: int, num_bytes: int) -> int:
         return int.from_bytes(tiff[place : place + num_bytes], order)
 
-    start, found = number(4, 4), None
+    start, orientation = number(4, 4), None
     for index in range(number(start, 2)):
         place = start + 2 + 12 * index
         if place + 12 > len(tiff):
             break
         kind, count = number(place + 2, 2), number(place + 4, 4)
         if number(place, 2) == ExifTags.Base.Orientation and count == 1 and kind in _NUM_BYTES:
-            found = number(place + 8, _NUM_BYTES[kind])
-    return found
+            orientation = number(place + 8, _NUM_BYTES[kind])
+    return orientation
 
 
 def set_upright(image: Image.Image, orientation: int | None) -> Image.Image:
-    """Return a picture turned and mirrored as its EXIF orientation says; None and 1 leave it alone."""
+    """Rotate and mirror a picture by its EXIF orientation; None and 1 leave it unchanged."""
     turn = _TURNS.get(orientation or 1)
     return image if turn is None else image.transpose(turn)
 
 
 def orientation_told(exif: object) -> int | None:
-    """Return the EXIF orientation in the field `exif` of a record that img2dataset has written, None if there is none.
+    """Return the EXIF orientation in the field `exif` of a record of img2dataset; None if there is none.
 
-    It stores pictures without EXIF, and as they lie in the file, and keeps the EXIF as JSON of tag names and words.
+    img2dataset stores pictures unrotated and without EXIF, and the EXIF as JSON of tag names and words.
 
     Args:
         exif: the field's value, JSON in a string or an object.
 
     Raises:
-        ValueError: it tells an orientation in words that are not known.
+        ValueError: the orientation is unknown.
     """
     tags: Any = exif
     if isinstance(exif, str):
@@ -100,14 +100,14 @@ def orientation_told(exif: object) -> int | None:
             raise ValueError(f'"exif" cannot be read ({error})') from error
     if not isinstance(tags, dict):
         return None
-    told = tags.get("Image Orientation", tags.get("Orientation"))
-    if told is None:
+    value = tags.get("Image Orientation", tags.get("Orientation"))
+    if value is None:
         return None
-    words = " ".join(str(told).lower().split())
+    words = " ".join(str(value).lower().split())
     if words in _WORDS:
         return _WORDS[words]
-    if words in ("0", "[]", ""):  # cameras write 0 for "not known"
+    if words in ("0", "[]", ""):  # 0 means unknown
         return None
     if words.isdecimal() and 1 <= int(words) <= 8:
         return int(words)
-    raise ValueError(f'"exif" tells the orientation {str(told)[:40]!r}, which is not known')
+    raise ValueError(f'"exif" has the unknown orientation {str(value)[:40]!r}')

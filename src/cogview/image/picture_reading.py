@@ -1,4 +1,4 @@
-"""Pictures at the edges: files to upright RGB. PyTorch is not needed."""
+"""Reading of picture files as upright RGB. Does not import PyTorch."""
 
 import threading
 import warnings
@@ -14,11 +14,11 @@ from jaxtyping import Shaped
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from cogview.errors import CogViewError
-from cogview.image.extras import JPEG, PNG, without_extras
-from cogview.image.formats import AVIF, FORMATS, HEAD_BYTES, format_of, not_read
+from cogview.image.formats import AVIF, FORMATS, HEAD_BYTES, format_of, unsupported_format
 from cogview.image.orientation import orientation_of, set_upright
+from cogview.image.stripped_files import JPEG, PNG, stripped_versions
 
-# About a 12,000 x 8,000 photograph; a small file can claim far more and fill the memory.
+# About 12,000 x 8,000; a small file can declare far more and fill the memory.
 MAX_PIXELS = 100_000_000
 
 Source: TypeAlias = Path | str | BufferedReader | BytesIO
@@ -26,10 +26,10 @@ Source: TypeAlias = Path | str | BufferedReader | BytesIO
 Fault: TypeAlias = Literal[
     "missing", "empty", "no picture", "truncated", "damaged", "too large", "unknown range"
 ]
-"""Why a picture cannot be used."""
+"""Reasons why a picture cannot be used."""
 
 Change: TypeAlias = Literal["animated", "CMYK", "16-bit", "32-bit", "palette", "alpha", "turned"]
-"""What a picture was that upright 8-bit RGB is not."""
+"""Differences of a file from upright 8-bit RGB."""
 
 CHANGES: dict[Change, str] = {
     "animated": "only the first frame was taken",
@@ -38,20 +38,20 @@ CHANGES: dict[Change, str] = {
     "32-bit": "32-bit numbers were scaled to 8 bits",
     "palette": "colours were looked up in its palette",
     "alpha": "laid on white",
-    "turned": "set upright as the .json beside it tells, since the file itself says nothing",
+    "turned": "set upright by the .json beside it, since the file itself has no orientation",
 }
-"""What is done about each."""
+"""Conversion of each."""
 
-# Filters of warnings belong to the whole process, and pictures are read by several threads.
+# Warning filters are global, and several threads read pictures.
 _filters = threading.Lock()
 
 
 class UnusableImage(CogViewError):
-    """A file is no picture that can be used.
+    """A file is not a usable picture.
 
     Args:
         message: one line.
-        fault: the kind of reason.
+        fault: kind of reason.
     """
 
     def __init__(self, message: str, fault: Fault) -> None:
@@ -61,11 +61,11 @@ class UnusableImage(CogViewError):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReadImage:
-    """A picture, and what was done to have it.
+    """Picture with its conversions.
 
     Args:
-        rgb: the picture, upright, transparency laid on white.
-        changes: in what its file was more than 8-bit RGB.
+        rgb: the upright picture, on white where it was transparent.
+        changes: differences of its file from 8-bit RGB.
     """
 
     rgb: Image.Image
@@ -73,14 +73,14 @@ class ReadImage:
 
 
 def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read a picture as upright RGB, transparency laid on white; of an animation the first frame.
+    """Read a picture as upright RGB, on white where it is transparent; of an animation the first frame.
 
     Args:
         source: a path, or a file opened for reading bytes.
         max_pixels: larger pictures are refused before they are decoded.
 
     Raises:
-        UnusableImage: there is no such file, it is not a picture, it is damaged or too large.
+        UnusableImage: the file is missing, not a picture, damaged or too large.
     """
     return read_image_and_changes(source, max_pixels).rgb
 
@@ -88,17 +88,17 @@ def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def read_image_and_changes(
     source: Source, max_pixels: int = MAX_PIXELS, orientation: int | None = None
 ) -> ReadImage:
-    """Read a picture as `read_image` does, and say in what its file differs from 8-bit RGB.
+    """Read a picture like `read_image`, and report the differences of its file from 8-bit RGB.
 
-    The pixels decide whether it is whole: texts, profiles and EXIF may be anything.
+    Damaged texts, profiles and EXIF are ignored.
 
     Args:
         source: a path, or a file opened for reading bytes.
         max_pixels: larger pictures are refused before they are decoded.
-        orientation: EXIF orientation that is known from elsewhere; one that the file itself tells goes before it.
+        orientation: EXIF orientation from elsewhere, if the file has none.
 
     Raises:
-        UnusableImage: there is no such file, it is not a picture, it is damaged or too large.
+        UnusableImage: the file is missing, not a picture, damaged or too large.
     """
     name = str(source) if isinstance(source, Path | str) else getattr(source, "name", "the picture")
     try:
@@ -108,7 +108,7 @@ def read_image_and_changes(
             raise
         # Pillow's decoders raise nearly anything on damaged bytes: SyntaxError, struct.error, ValueError, ...
         except Exception as error:
-            return _read_bare(source, max_pixels, orientation, error)
+            return _read_stripped(source, max_pixels, orientation, error)
     except UnusableImage as error:
         raise UnusableImage(f"{name}: {error}", error.fault) from error
     except Image.DecompressionBombError as error:
@@ -119,10 +119,10 @@ def read_image_and_changes(
     except IsADirectoryError as error:
         raise UnusableImage(f"{name}: a folder; name the pictures in it", "no picture") from error
     except Exception as error:
-        found = format_of(_head(source)) if isinstance(error, UnidentifiedImageError) else None
-        if found not in (None, *FORMATS) and not (found == AVIF and AVIF in Image.OPEN):
-            raise UnusableImage(f"{name}: {not_read(str(found))}", "no picture") from error
-        # Of what it cannot identify Pillow tells the source alone: a path, or the address of a file in memory.
+        file_format = format_of(_head(source)) if isinstance(error, UnidentifiedImageError) else None
+        if file_format not in (None, *FORMATS) and not (file_format == AVIF and AVIF in Image.OPEN):
+            raise UnusableImage(f"{name}: {unsupported_format(str(file_format))}", "no picture") from error
+        # Pillow's own message of an unidentified file has only its path or address in memory.
         why = (
             "of no known format"
             if isinstance(error, UnidentifiedImageError)
@@ -133,7 +133,7 @@ def read_image_and_changes(
 
 
 def _read(source: Source, max_pixels: int, orientation: int | None) -> ReadImage:
-    """Read a picture, or raise whatever Pillow raises."""
+    """Read a picture without converting Pillow's errors."""
     with _open(source) as opened:
         width, height = opened.size
         if width * height > max_pixels:
@@ -142,48 +142,48 @@ def _read(source: Source, max_pixels: int, orientation: int | None) -> ReadImage
         changes = _changes(opened)
         upright, is_turned = _upright(opened, orientation)
         if opened.mode == "CMYK" and opened.format == "JPEG" and "adobe" not in opened.info:
-            # Adobe's programs store inks inverted and say that they did; Pillow thinks that all others do too.
+            # Adobe's programs store inverted inks with a marker; Pillow inverts those without it, too.
             upright = ImageChops.invert(upright)
         elif opened.mode == "I" and opened.format in ("PNG", "PPM"):
             upright = Image.fromarray(np.asarray(upright).astype(np.uint16))
         return ReadImage(rgb=as_rgb(upright), changes=(*changes, "turned") if is_turned else changes)
 
 
-def _read_bare(source: Source, max_pixels: int, orientation: int | None, error: Exception) -> ReadImage:
-    """Read a PNG or JPEG without texts and profiles, or raise the error that they, or its pixels, were the cause of."""
+def _read_stripped(source: Source, max_pixels: int, orientation: int | None, error: Exception) -> ReadImage:
+    """Retry a PNG or JPEG without texts and profiles; raise the original error if that fails, too."""
     if _head(source).startswith((PNG, JPEG)):
-        for bare in without_extras(_all_of(source)):
+        for stripped in stripped_versions(_read_bytes(source)):
             try:
-                return _read(BytesIO(bare), max_pixels, orientation)
+                return _read(BytesIO(stripped), max_pixels, orientation)
             except UnusableImage:
                 raise
-            except Exception:  # then they were not the cause
+            except Exception:
                 continue
     raise error
 
 
-def _upright(opened: Image.Image, told: int | None) -> tuple[Image.Image, bool]:
-    """Load a picture and set it upright; return also whether that was done as told, not as its file says."""
+def _upright(opened: Image.Image, external: int | None) -> tuple[Image.Image, bool]:
+    """Load a picture and set it upright; return also whether by the external orientation, not by its file's."""
     is_tiff = opened.format == "TIFF"
     if not is_tiff:
         opened.load()
     with _quiet():
         own = orientation_of(opened)
     if is_tiff:
-        opened.load()  # which turns it
+        opened.load()  # rotates it
         upright = opened
     else:
         upright = set_upright(opened, own)
-    if own is not None or told in (None, 1):
+    if own is not None or external in (None, 1):
         return upright, False
-    return set_upright(upright, told), True
+    return set_upright(upright, external), True
 
 
 def _head(source: Source) -> bytes:
-    """Return the first bytes of a picture's file.
+    """Read the first bytes of a file.
 
     Raises:
-        UnusableImage: it is no file.
+        UnusableImage: it is not a file.
     """
     if isinstance(source, Path | str):
         if Path(source).exists() and not (Path(source).is_file() or Path(source).is_dir()):
@@ -194,7 +194,7 @@ def _head(source: Source) -> bytes:
     return source.read(HEAD_BYTES)
 
 
-def _all_of(source: Source) -> bytes:
+def _read_bytes(source: Source) -> bytes:
     if isinstance(source, Path | str):
         return Path(source).read_bytes()
     source.seek(0)
@@ -203,7 +203,7 @@ def _all_of(source: Source) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Pillow's warnings to itself: of many pixels, where the bound is ours, and of EXIF that is none."""
+    """Suppress Pillow's warnings of many pixels, for which we have a limit, and of invalid EXIF."""
     with _filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -214,19 +214,19 @@ def _open(source: Source) -> Image.Image:
     with _quiet():
         if format_of(_head(source)) == AVIF:
             Image.init()
-            if AVIF in Image.OPEN:  # not before version 11.3 of Pillow
+            if AVIF in Image.OPEN:  # from Pillow 11.3 on
                 return Image.open(source, formats=(AVIF,))
         return Image.open(source, formats=FORMATS)
 
 
 def _changes(opened: Image.Image) -> tuple[Change, ...]:
-    """Return in what a picture whose header has been read differs from 8-bit RGB."""
-    # Pillow makes 8 bits of 16 by itself, and tells in the raw mode; "BGR;16" of BMP is 5 and 6 bits of each colour.
+    """Return the differences of an opened picture from 8-bit RGB."""
+    # Pillow reduces 16 bits to 8, visible in the raw mode; "BGR;16" of BMP has 5 or 6 bits per colour.
     raw_modes = " ".join(str(tile[3]) for tile in getattr(opened, "tile", ()))
     is_wide = opened.mode.startswith("I;16") or (";16" in raw_modes and opened.format in ("PNG", "TIFF"))
     is_wide |= opened.mode == "I" and opened.format in ("PNG", "PPM")
-    found: dict[Change, bool] = {
-        # The further pictures of a camera's JPEG (MPO) are previews and views of the same moment.
+    flags: dict[Change, bool] = {
+        # Further pictures of a camera's JPEG (MPO) are previews.
         "animated": getattr(opened, "is_animated", False) and opened.format != "MPO",
         "CMYK": opened.mode == "CMYK",
         "16-bit": is_wide,
@@ -234,11 +234,11 @@ def _changes(opened: Image.Image) -> tuple[Change, ...]:
         "palette": opened.mode in ("P", "PA"),
         "alpha": opened.has_transparency_data,
     }
-    return tuple(change for change, is_so in found.items() if is_so)
+    return tuple(change for change, is_so in flags.items() if is_so)
 
 
 def _fault(error: Exception, source: Source) -> Fault:
-    """Return why Pillow could not read a file."""
+    """Classify Pillow's error."""
     if isinstance(error, UnidentifiedImageError):
         return "empty" if _is_empty(source) else "no picture"
     return "truncated" if isinstance(error, EOFError) or "truncated" in str(error).lower() else "damaged"
@@ -249,15 +249,15 @@ def _is_empty(source: Source) -> bool:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Return an image of any mode as RGB; transparent parts become white, wider numbers are scaled to 8 bits.
+    """Convert an image of any mode to RGB; transparent parts become white, wider numbers are scaled to 8 bits.
 
     Raises:
-        UnusableImage: it consists of 32-bit numbers that may mean anything.
+        UnusableImage: the range of its 32-bit numbers is unknown.
     """
     if image.mode.startswith("I;16"):
         grey = np.asarray(image, dtype=np.uint16)
         pixels = (grey >> 8).astype(np.uint8)
-        if "transparency" in image.info:  # the one grey that is transparent
+        if "transparency" in image.info:  # a single transparent grey
             pixels[grey == image.info["transparency"]] = 255
         return Image.fromarray(pixels).convert("RGB")
     if image.mode in ("I", "F"):
@@ -270,15 +270,15 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scaled_to_8_bits(numbers: Shaped[np.ndarray, "y x"]) -> Shaped[np.ndarray, "y x"]:
-    """Return grey in 0..255 of 32-bit numbers, whose largest tells what is white: 1 if they are floats, 255 or 65,535.
+    """Scale 32-bit numbers to 0..255; white is 1 (floats only), 255 or 65,535, by the largest number.
 
     Raises:
-        UnusableImage: a number is negative, larger than 65,535 or none.
+        UnusableImage: a number is negative, larger than 65,535 or NaN.
     """
     largest = numbers.max()
-    if not (numbers.min() >= 0 and largest <= 65_535):  # so that NaN is refused too
+    if not (numbers.min() >= 0 and largest <= 65_535):  # also true for NaN
         raise UnusableImage(
-            f"32-bit numbers from {numbers.min()} to {largest}, and no telling what is white; store it in 8 or 16 bits",
+            f"32-bit numbers from {numbers.min()} to {largest} of unknown range; store it in 8 or 16 bits",
             "unknown range",
         )
     white = 1 if numbers.dtype.kind == "f" and largest <= 1 else 255 if largest <= 255 else 65_535
@@ -286,7 +286,7 @@ def _scaled_to_8_bits(numbers: Shaped[np.ndarray, "y x"]) -> Shaped[np.ndarray, 
 
 
 def resize_and_crop(image: Image.Image, size_pixels: int) -> Image.Image:
-    """Scale the short side to `size_pixels` and cut the middle square out.
+    """Scale the short side to `size_pixels` and crop the middle square.
 
     Args:
         image: an RGB picture.
@@ -296,5 +296,5 @@ def resize_and_crop(image: Image.Image, size_pixels: int) -> Image.Image:
 
 
 def enlarged(picture: Image.Image, scale: int) -> Image.Image:
-    """Return a picture so many times as large, by bicubic resampling."""
+    """Enlarge a picture by a factor, by bicubic resampling."""
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""RGB pictures to arrays in [-1, 1], and back."""
+"""Conversion between RGB pictures and arrays in [-1, 1]."""
 
 import numpy as np
 import torch
@@ -8,18 +8,18 @@ from torch import Tensor
 
 
 def image_to_array(image: Image.Image) -> Float32[np.ndarray, "c y x"]:
-    """Return an RGB picture's pixels in [-1, 1]."""
+    """Convert an RGB picture to pixels in [-1, 1]."""
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
     return np.ascontiguousarray((pixels / 127.5 - 1.0).transpose(2, 0, 1))
 
 
 def as_float(images: UInt8[Tensor, "b c y x"]) -> Float[Tensor, "b c y x"]:
-    """Return uint8 pixels in [-1, 1]."""
+    """Convert uint8 pixels to [-1, 1]."""
     return images.float() / 127.5 - 1.0
 
 
 def tensor_to_images(images: Float[Tensor, "b c y x"]) -> list[Image.Image]:
-    """Return pictures of tensors in [-1, 1]; what lies outside is clipped."""
+    """Convert tensors in [-1, 1] to pictures, clipping what is outside."""
     scaled = ((images.detach().float() + 1.0) * 127.5).round().clamp(0, 255)
     pixels = scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(picture) for picture in pixels]

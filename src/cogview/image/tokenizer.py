@@ -1,4 +1,4 @@
-"""A trained image tokenizer as a folder that can be shared, and the object that uses it."""
+"""Trained image tokenizer, and its folder."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -26,9 +26,9 @@ from cogview.image.decoder_folder import (
     refuse_lost_decoders,
     save_decoder,
 )
-from cogview.image.exact import exact_convolutions
+from cogview.image.exact_convolutions import exact_convolutions
 from cogview.image.fingerprint import fingerprint_of, fingerprint_of_weights, inference_weights
-from cogview.image.kept import KeptPictures, kept_db
+from cogview.image.reconstruction_quality import ReconstructionQuality, kept_db
 from cogview.image.vqgan import VQGAN
 from cogview.image.vqvae import VQVAE
 from cogview.plain_json import dataclass_from_json, section_from_json
@@ -46,15 +46,15 @@ _KINDS: dict[str, type[AutoencoderConfig]] = {"vqvae": VQVAEConfig, "vqgan": VQG
 
 
 class ImageTokenizer:
-    """Turn images into codes and codes into images.
+    """Encoder of images as codes, and decoder.
 
     Args:
         autoencoder: the trained model; it is switched to evaluation.
-        dtype: precision of the convolutions: float32 in all its digits, or bfloat16, which is twice as fast on
-            processors that have it, moves pixels by a level or two of 255, and turns some codes into near neighbours,
-            one in 700 or one in 15 as the codebook is (measured: `bench/README.md`).
-        held_out: what it keeps of pictures like those that it learnt from, if that was measured.
-        decoders: further ones for its codes, by name; see `add_decoder`.
+        dtype: of the convolutions: exact float32, or bfloat16, which is twice as fast on CPUs that support it. It
+            changes pixels by one or two levels of 255, and replaces some codes by near neighbours: one in 700 or one
+            in 15, depending on the codebook (measured: `bench/README.md`).
+        held_out: quality of its reconstructions of held-out pictures, if measured.
+        decoders: further decoders of its codes, by name; see `add_decoder`.
 
     Raises:
         UsageError: a decoder is for other codes, or two draw the same size.
@@ -64,7 +64,7 @@ class ImageTokenizer:
         self,
         autoencoder: Autoencoder,
         dtype: torch.dtype = torch.float32,
-        held_out: KeptPictures | None = None,
+        held_out: ReconstructionQuality | None = None,
         decoders: Mapping[str, RefiningDecoder] = MappingProxyType({}),
     ):
         # torch's stubs do not know this argument of Module.to.
@@ -73,7 +73,7 @@ class ImageTokenizer:
         self.dtype = dtype
         self.held_out = held_out
         self.fingerprint = fingerprint_of(autoencoder)
-        """Names encoder, codebook and own decoder; further decoders do not change it."""
+        """Of encoder, codebook and own decoder; further decoders do not change it."""
         self._decoders: dict[str, RefiningDecoder] = {}
         for name, decoder in decoders.items():
             self.add_decoder(name, decoder)
@@ -91,23 +91,23 @@ class ImageTokenizer:
 
     @property
     def downsampling_factor(self) -> int:
-        """Return the pixels along one side of the square that one code stands for."""
+        """Return the side in pixels of the square that a code stands for."""
         return self.config.downsampling_factor
 
     @property
     def device(self) -> torch.device:
-        """Return where the weights lie."""
+        """Return the device of the weights."""
         return next(self.autoencoder.parameters()).device
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "b c y x"]) -> Int64[Tensor, "b r s"]:
-        """Return the codes of images.
+        """Encode images.
 
         Args:
             images: in [-1, 1], on any device; sides multiples of the downsampling factor.
 
         Raises:
-            UsageError: the images are no floats, have another number of channels, or sides that are no multiples.
+            UsageError: the images are not floats, or have the wrong channels or sides.
         """
         if images.ndim != 4 or not images.is_floating_point():
             raise UsageError(
@@ -127,16 +127,15 @@ class ImageTokenizer:
     def decode(
         self, codes: Int64[Tensor, "b r s"], size_pixels: int | None = None
     ) -> Float[Tensor, "b c y x"]:
-        """Return the images of codes, in [-1, 1].
+        """Decode codes to images in [-1, 1].
 
         Args:
             codes: of any grid, on any device.
-            size_pixels: of the longer side of the images, drawn by the decoder that there is for that size; by default
-                the tokenizer's own decoder draws them as large as they were encoded.
+            size_pixels: longer side of the images, drawn by the decoder for that size; by default the tokenizer's own
+                decoder draws them in the encoded size.
 
         Raises:
-            UsageError: the codes are no whole numbers of shape [b r s], or one lies outside the codebook, or no decoder
-                draws that size.
+            UsageError: the codes are not integers of shape [b r s] within the codebook, or no decoder draws that size.
         """
         if codes.ndim != 3 or codes.is_floating_point() or codes.is_complex():
             raise UsageError(
@@ -160,7 +159,7 @@ class ImageTokenizer:
     def first_drawing(
         self, codes: Int64[Tensor, "b r s"]
     ) -> tuple[Int64[Tensor, "b r s"], Float[Tensor, "b d r s"], Float[Tensor, "b c y x"]]:
-        """Return what a further decoder draws from: the codes, their vectors, the own decoder's images in [-1, 1]."""
+        """Return the inputs of a further decoder: codes, their vectors, the own decoder's images in [-1, 1]."""
         codes = codes.to(self.device)
         return codes, self.autoencoder.quantizer.look_up(codes), self.autoencoder.decode(codes)
 
@@ -171,16 +170,16 @@ class ImageTokenizer:
 
     @property
     def scales(self) -> list[int]:
-        """Return the sizes that can be drawn, smallest first, in units of the size that was encoded."""
+        """Return the possible sizes, smallest first, in units of the encoded size."""
         return sorted({1}.union(*(each.config.scales for each in self._decoders.values())))
 
     def scale_for(self, size_pixels: int, rows: int, columns: int) -> int:
-        """Return in which scale pictures of a grid have a size.
+        """Return the scale at which pictures of a grid have a size.
 
         Args:
-            size_pixels: of their longer side.
-            rows: of their codes.
-            columns: of their codes.
+            size_pixels: longer side of the pictures.
+            rows: of codes.
+            columns: of codes.
 
         Raises:
             UsageError: no decoder draws that size.
@@ -192,22 +191,22 @@ class ImageTokenizer:
         known = " or ".join(str(scale * side) for scale in self.scales)
         raise UsageError(
             f"pictures of {rows} x {columns} codes cannot be drawn with {size_pixels} pixels a side, but with {known}; "
-            "`cogview train decoder` learns others"
+            "`cogview train decoder` trains decoders for other sizes"
         )
 
     def new_decoder(self, config: DecoderConfig) -> RefiningDecoder:
-        """Return an untrained decoder for the codes; `UsageError` if the configuration does not fit them."""
+        """Create an untrained decoder for the codes; `UsageError` if the configuration does not fit them."""
         return RefiningDecoder(config, self.num_codes, self.config.code_size, self.downsampling_factor)
 
     def add_decoder(self, name: str, decoder: RefiningDecoder) -> None:
-        """Add a further decoder, in the place of one of the same name.
+        """Add a further decoder, or replace the one of that name.
 
         Args:
             name: of its folder.
             decoder: for the codes of this tokenizer; it is switched to evaluation.
 
         Raises:
-            UsageError: it is for other codes, or another one draws one of its sizes.
+            UsageError: it is for other codes, or another decoder draws one of its sizes.
         """
         own = self.num_codes, self.config.code_size, self.downsampling_factor
         if own != (decoder.num_codes, decoder.code_size, decoder.downsampling_factor):
@@ -224,34 +223,34 @@ class ImageTokenizer:
     def kept_db(
         self, images: Float[Tensor, "b c y x"], codes: Int64[Tensor, "b r s"] | None = None
     ) -> Float[Tensor, "b"]:
-        """Return how well images are kept by their codes, in dB; see `cogview.image.kept`.
+        """Return the quality of reconstructions in dB; see `cogview.image.reconstruction_quality`.
 
         Args:
             images: as for `encode`.
-            codes: theirs, if they are at hand.
+            codes: of the images, if known.
 
         Raises:
-            UsageError: as `encode` does.
+            UsageError: as in `encode`.
         """
         copies = self.decode(self.encode(images) if codes is None else codes)
         return kept_db(images.to(self.device), copies, self.downsampling_factor)
 
     def _precision(self) -> AbstractContextManager[object]:
-        """Return the context in which convolutions have the tokenizer's precision."""
+        """Return a context in which convolutions have the tokenizer's precision."""
         if self.dtype == torch.float32:
             return exact_convolutions()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def save_pretrained(self, folder: Path | str, dtype: torch.dtype = torch.float32) -> None:
-        """Write `config.json`, `model.safetensors` and `decoders`, replacing a folder of that name as a whole.
+        """Write `config.json`, `model.safetensors` and `decoders`, replacing the folder.
 
         Args:
-            folder: where to.
-            dtype: of the stored weights. float16 halves the file; rounded weights are another tokenizer with
-                another fingerprint, so load the folder again before tokenizing with it.
+            folder: output folder.
+            dtype: of the stored weights. float16 halves the file; rounded weights have another fingerprint, so load the
+                folder again before tokenizing with it.
 
         Raises:
-            CogViewError: the folder holds something else, which replacing it would delete.
+            CogViewError: the folder contains something else, which would be deleted.
         """
         weights = {name: weight.to(dtype) for name, weight in inference_weights(self.autoencoder).items()}
         fingerprint = fingerprint_of_weights(self.config, weights)
@@ -261,7 +260,7 @@ class ImageTokenizer:
             refuse_lost_decoders(taken / DECODERS_NAME, self.decoders)
 
         with atomic_folder(Path(folder), refuse) as temporary:
-            # Not save_file: it makes files that only their owner may read.
+            # save_file would make files that only their owner may read.
             (temporary / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
             content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "kind": kind_of(self.config)}
             if self.held_out is not None:
@@ -277,17 +276,16 @@ class ImageTokenizer:
 def load_image_tokenizer(
     path: Path | str, device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> ImageTokenizer:
-    """Read a folder that `save_pretrained` wrote.
+    """Load an image tokenizer from a folder of `save_pretrained`.
 
     Args:
-        path: the folder, with `config.json` and `model.safetensors`; or the run that trained it, or a model, the run of
-            one, or tokens, which hold such a folder.
-        device: where the weights go; the CPU if not given.
-        dtype: precision of the convolutions, float32 if not given.
+        path: the folder; or a run, model or token folder that contains it.
+        device: of the weights; CPU by default.
+        dtype: precision of the convolutions; float32 by default.
 
     Raises:
-        CogViewError: something is missing, damaged, of another version, or the weights are not those that the
-            configuration was written with.
+        CogViewError: something is missing, damaged or of another version, or weights and configuration do not belong
+            together.
     """
     path = Path(path)
     inner = (path / FOLDER_NAME, path / "model" / FOLDER_NAME, path / "model")
@@ -304,7 +302,7 @@ def load_image_tokenizer(
         ) from error
     held_out = None
     if "held_out" in content:
-        held_out = section_from_json(KeptPictures, content, "held_out", folder / "config.json")
+        held_out = section_from_json(ReconstructionQuality, content, "held_out", folder / "config.json")
     autoencoder = autoencoder_of(config, read_tensors(weights_path))
     tokenizer = ImageTokenizer(autoencoder.to(device or "cpu"), dtype or torch.float32, held_out)
     if tokenizer.fingerprint != content.get("fingerprint"):
@@ -321,39 +319,39 @@ def load_image_tokenizer(
 
 
 def check_fit(config: AutoencoderConfig, found: Mapping[str, Sequence[int]]) -> None:
-    """Compare what a file holds with what a configuration asks for, which takes no memory.
+    """Check the tensors of a file against a configuration, without allocating them.
 
     Args:
-        config: as somebody else may have written it.
+        config: untrusted configuration.
         found: shapes by name.
 
     Raises:
-        MisfitError: naming what is wrong.
+        MisfitError: with the first difference.
     """
     build_to_fit(lambda: build_autoencoder(config), config.num_blocks_in_all, found, inference_weights)
 
 
 def autoencoder_of(config: AutoencoderConfig, weights: Mapping[str, Tensor]) -> Autoencoder:
-    """Return a trained autoencoder.
+    """Create a trained autoencoder.
 
     Args:
         config: its configuration.
-        weights: of the names and shapes that `check_fit` takes; of any floats.
+        weights: checked by `check_fit`, of any float type.
     """
     with uninitialised("cpu"):
         autoencoder = build_autoencoder(config)
     autoencoder.load_state_dict(dict(weights), strict=False)
-    autoencoder.quantizer.take_codebook_as_it_is()
+    autoencoder.quantizer.mark_initialised()
     return autoencoder
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the content of a tokenizer folder's `config.json` after checking its format and version."""
+    """Read a tokenizer's `config.json` and check its format and version."""
     return read_versioned(folder, "an image tokenizer", FORMAT, VERSION)
 
 
 def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
-    """Return a new model of the kind that the configuration is of."""
+    """Create an untrained model."""
     if isinstance(config, VQGANConfig):
         return VQGAN(config)
     assert isinstance(config, VQVAEConfig)
@@ -361,13 +359,13 @@ def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
 
 
 def kind_of(config: AutoencoderConfig) -> str:
-    """Return what a tokenizer's folder calls its kind of model."""
+    """Return the name of a model's kind in `config.json`."""
     return next(kind for kind, known in _KINDS.items() if isinstance(config, known))
 
 
 def config_from_json(content: Mapping[str, Any], folder: Path) -> AutoencoderConfig:
-    """Return the configuration in a folder's `config.json`, its lists as tuples again."""
-    kind = content.get("kind", "vqvae")  # there was only one when version 1 was first written
+    """Parse the configuration of a folder's `config.json`."""
+    kind = content.get("kind", "vqvae")  # the only one when version 1 was introduced
     try:
         return dataclass_from_json(_KINDS[kind], content["config"])
     except (AttributeError, KeyError, TypeError, UsageError) as error:
@@ -375,9 +373,9 @@ def config_from_json(content: Mapping[str, Any], folder: Path) -> AutoencoderCon
 
 
 def lossless_dtype(tokenizer: ImageTokenizer) -> torch.dtype:
-    """Return float16 for an image tokenizer whose weights already are rounded to it, else float32.
+    """Return float16 if an image tokenizer's weights are already rounded to it, otherwise float32.
 
-    To round its weights would make it another tokenizer than tokens, models and decoders were made with.
+    Rounding would change the tokenizer that tokens, models and decoders were made with.
     """
     halves = {name: weight.half() for name, weight in inference_weights(tokenizer.autoencoder).items()}
     is_lossless = fingerprint_of_weights(tokenizer.config, halves) == tokenizer.fingerprint

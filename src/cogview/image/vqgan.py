@@ -1,6 +1,6 @@
-"""The VQGAN: residual convolutions and attention from pixels to codes and back.
+"""VQGAN: autoencoder of residual convolutions and attention.
 
-Names of weights follow what a part does; `cogview.interop.taming` maps them to those of published checkpoints.
+`cogview.interop.taming` maps the names of weights to those of published checkpoints.
 """
 
 from itertools import pairwise
@@ -15,10 +15,10 @@ from cogview.image.vqvae import initialise_convolution
 
 
 class VQGAN(Autoencoder):
-    """A deep convolutional autoencoder around a codebook; with an adversary it keeps textures that blur otherwise.
+    """Deep convolutional autoencoder with a codebook, trained with a discriminator for sharp textures.
 
-    Differs from the usual way, PyTorch's own start: all that is added on the way starts at zero and the rest keeps the
-    size of what passes through, so that colours arrive at once. See `docs/decisions/vqgan-initialisation.md`.
+    Differs from the published initialisation, PyTorch's default: residual branches start at zero and the rest keeps the
+    variance, so that colours are right from the start. See `docs/decisions/vqgan-initialisation.md`.
 
     Args:
         config: shapes and training constants.
@@ -42,17 +42,13 @@ class VQGAN(Autoencoder):
 
     @property
     def last_layer(self) -> Tensor:
-        """The weight that writes the pixels: where the adversary's pull is weighed against the reconstruction's."""
+        """Return the weight of the last layer, for `adversary.adaptive_weight`."""
         assert isinstance(self.decoder, VQGANDecoder)
         return self.decoder.to_pixels.weight
 
 
 class VQGANEncoder(nn.Module):
-    """Pixels to vectors: at each grid residual blocks, then half the grid; at the bottom attention.
-
-    Args:
-        config: of the VQGAN.
-    """
+    """Encoder: residual blocks and a halving at each grid; attention at the bottom."""
 
     def __init__(self, config: VQGANConfig):
         super().__init__()
@@ -72,7 +68,7 @@ class VQGANEncoder(nn.Module):
         self.to_vectors = nn.Conv2d(config.inner_size, config.code_size, 1)
 
     def forward(self, pixels: Float[Tensor, "b c y x"]) -> Float[Tensor, "b d r s"]:
-        """Return the vectors of normalised pixels."""
+        """Encode normalised pixels."""
         x = self.from_pixels(pixels)
         for grid in self.grids:
             x = grid(x)
@@ -81,11 +77,7 @@ class VQGANEncoder(nn.Module):
 
 
 class VQGANDecoder(nn.Module):
-    """Vectors to pixels: the encoder backwards, with one more block at each grid.
-
-    Args:
-        config: of the VQGAN.
-    """
+    """Decoder: the mirrored encoder with one more block at each grid."""
 
     def __init__(self, config: VQGANConfig):
         super().__init__()
@@ -103,7 +95,7 @@ class VQGANDecoder(nn.Module):
         self.to_pixels = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, vectors: Float[Tensor, "b d r s"]) -> Float[Tensor, "b c y x"]:
-        """Return the normalised pixels of codebook vectors."""
+        """Decode codebook vectors to normalised pixels."""
         x = self.bottom(self.from_inner(self.from_vectors(vectors)))
         for grid in self.grids:
             x = grid(x)
@@ -111,7 +103,7 @@ class VQGANDecoder(nn.Module):
 
 
 class _Grid(nn.Module):
-    """Residual blocks at one resolution, each perhaps with attention, then a change of resolution."""
+    """Residual blocks at one resolution, optionally with attention, and a change of resolution."""
 
     def __init__(
         self,
@@ -140,7 +132,7 @@ class _Grid(nn.Module):
 
 
 class VQGANBlock(nn.Module):
-    """Add two normalised 3x3 convolutions of the input to the input, which a 1x1 convolution widens if need be.
+    """Residual block of two normalised 3x3 convolutions; a 1x1 convolution changes the width if necessary.
 
     Args:
         width: channels in.
@@ -158,19 +150,14 @@ class VQGANBlock(nn.Module):
         self.shortcut = nn.Conv2d(width, wider, 1) if width != wider else nn.Identity()
 
     def forward(self, x: Float[Tensor, "b c y x"]) -> Float[Tensor, "b e y x"]:
-        """Refine features at one resolution."""
+        """Apply the block."""
         hidden = self.first(F.silu(self.first_norm(x)))
         hidden = self.second(self.dropout(F.silu(self.second_norm(hidden))))
         return self.shortcut(x) + hidden
 
 
 class GridAttention(nn.Module):
-    """Let every place of a grid see all others, with one head; what it sees is added.
-
-    Args:
-        width: channels.
-        config: of the VQGAN.
-    """
+    """Residual self-attention over a grid, with one head."""
 
     def __init__(self, width: int, config: VQGANConfig):
         super().__init__()
@@ -186,44 +173,36 @@ class GridAttention(nn.Module):
         query, key, value = (
             part(normed).flatten(2).transpose(1, 2) for part in (self.query, self.key, self.value)
         )
-        seen = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
-        return x + self.output(seen.transpose(1, 2).reshape(x.shape))
+        attended = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
+        return x + self.output(attended.transpose(1, 2).reshape(x.shape))
 
 
 class Halving(nn.Module):
-    """Halve a grid by a 3x3 convolution of stride 2, padded below and on the right alone, as published weights are.
-
-    Args:
-        width: channels.
-    """
+    """Halving of a grid by a 3x3 convolution of stride 2, padded below and on the right as published."""
 
     def __init__(self, width: int):
         super().__init__()
         self.convolution = nn.Conv2d(width, width, 3, stride=2)
 
     def forward(self, x: Float[Tensor, "b c y x"]) -> Float[Tensor, "b c r s"]:
-        """Return features of every second place."""
+        """Halve the grid."""
         return self.convolution(F.pad(x, (0, 1, 0, 1)))
 
 
 class Doubling(nn.Module):
-    """Double a grid by repeating each place, then a 3x3 convolution.
-
-    Args:
-        width: channels.
-    """
+    """Doubling of a grid by repeating each place, then a 3x3 convolution."""
 
     def __init__(self, width: int):
         super().__init__()
         self.convolution = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b c r s"]) -> Float[Tensor, "b c y x"]:
-        """Return features of four places for each."""
+        """Double the grid."""
         return self.convolution(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 def _bottom(width: int, config: VQGANConfig) -> nn.Sequential:
-    """Return the blocks at the coarsest grid, with attention between them."""
+    """Build the blocks at the coarsest grid, with attention between them."""
     return nn.Sequential(
         VQGANBlock(width, width, config),
         GridAttention(width, config),
@@ -232,5 +211,5 @@ def _bottom(width: int, config: VQGANConfig) -> nn.Sequential:
 
 
 def _norm(width: int, config: VQGANConfig) -> nn.GroupNorm:
-    """Return a norm over groups of channels."""
+    """Build a norm over groups of channels."""
     return nn.GroupNorm(config.norm_groups, width, eps=1e-6)

@@ -1,4 +1,4 @@
-"""The VQ-VAE: convolutions from pixels to a grid of codes and back."""
+"""Convolutional VQ-VAE."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,13 +8,10 @@ from cogview.image.config import VQVAEConfig
 
 
 class VQVAE(Autoencoder):
-    """Plain convolutions around a codebook.
+    """Convolutional autoencoder with a codebook.
 
-    Differs from the paper: a configuration may fold pixels into patches, add residual blocks and mix l1 into the loss.
-    The defaults do none of it.
-
-    Args:
-        config: shapes and training constants.
+    Differs from the paper: a configuration may fold pixels into patches, add residual blocks and add an L1 loss. The
+    defaults do not.
 
     Paper: section 2.1.
     """
@@ -26,9 +23,9 @@ class VQVAE(Autoencoder):
 
 
 class ResidualBlock(nn.Module):
-    """Add a 3x3 (or smaller) and a 1x1 convolution of the rectified input to the input.
+    """Residual block of a 3x3 (or smaller) and a 1x1 convolution.
 
-    The last convolution starts at zero, so a new block is the identity and no normalisation is needed.
+    The last convolution starts at zero, so that a new block is the identity and needs no normalisation.
 
     Args:
         channels: width in, between and out.
@@ -44,13 +41,13 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
 
     def forward(self, features: Float[Tensor, "b c y x"]) -> Float[Tensor, "b c y x"]:
-        """Refine features at one resolution."""
+        """Apply the block."""
         hidden = self.widen(nn.functional.relu(features))
         return features + self.project(nn.functional.relu(hidden))
 
 
 def build_encoder(config: VQVAEConfig) -> nn.Sequential:
-    """Return the layers from normalised pixels to vectors.
+    """Build the layers from normalised pixels to vectors.
 
     With no patches and no residual blocks, the convolutions' indices are those of the released weights (0, 2, 4, 6).
     """
@@ -70,7 +67,7 @@ def build_encoder(config: VQVAEConfig) -> nn.Sequential:
 
 
 def build_decoder(config: VQVAEConfig) -> nn.Sequential:
-    """Return the layers from codebook vectors to normalised pixels."""
+    """Build the layers from codebook vectors to normalised pixels."""
     layers: list[nn.Module] = []
     channels = config.code_size
     if config.decoder_stem_channels:
@@ -91,11 +88,11 @@ def build_decoder(config: VQVAEConfig) -> nn.Sequential:
 
 
 def initialise_convolution(layer: nn.Conv2d | nn.ConvTranspose2d, gain: float = 2.0**0.5) -> nn.Module:
-    """Draw weights that keep the variance of activations through the layer and its rectifier.
+    """Initialise weights so that the layer and its ReLU keep the variance of activations.
 
     Args:
         layer: the convolution; a transposed one of stride s sums over 1/s^2 of its kernel at each output.
-        gain: on the deviation of the output: sqrt(2) before a rectifier, 1 before none.
+        gain: of the output's standard deviation: sqrt(2) before a ReLU, otherwise 1.
     """
     fan_in = layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1]
     if isinstance(layer, nn.ConvTranspose2d):

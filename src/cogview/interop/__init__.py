@@ -1,1 +1,1 @@
-"""Others' files made ours."""
+"""Conversion of other projects' checkpoints and tokens."""

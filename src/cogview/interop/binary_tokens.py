@@ -1,7 +1,7 @@
-"""The token sets of the authors' release, one file of int32 rows without a header, to our token shards and back.
+"""Conversion of the authors' binary token sets to token shards and back.
 
-A row is 64 text tokens, padded with -1, and the 1,024 codes of one picture. Text tokens are those of the release's
-vocabulary: piece + 8192.
+A token set is a file of int32 rows without a header. A row has 64 text tokens, padded with -1, and the 1,024 codes of a
+picture. Text tokens are piece + 8192.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ _ROW = np.dtype("<i4")
 
 
 def is_binary_tokens(path: Path) -> bool:
-    """Return whether a file starts with a row of a token set; there is no header that would say so."""
+    """Return whether a file starts with a valid row of a token set."""
     with path.open("rb") as file:
         start = file.read(_ROW_BYTES)
     if len(start) < _ROW_BYTES:
@@ -43,18 +43,18 @@ def convert_binary_tokens(
     *,
     pairs_per_shard: int = 10_000,
 ) -> int:
-    """Write the folder of token shards of a token set, with both tokenizers in it, and return the number of pairs.
+    """Convert a token set to token shards with both tokenizers, and return the number of pairs.
 
     Args:
-        path: the token set; it is mapped, so memory holds one shard of it.
-        out: the folder to make; it may be there if it is empty.
-        image_tokenizer: that made the codes, of 8,192 codes.
-        text_tokenizer: that made the pieces, of 50,000 pieces.
+        path: the token set; memory-mapped, one shard at a time.
+        out: the folder to make; it must not exist, or be empty.
+        image_tokenizer: of the codes, with 8,192 codes.
+        text_tokenizer: of the pieces, with 50,000 pieces.
         pairs_per_shard: rows in one file.
 
     Raises:
-        CogViewError: the file is cut off, or a row is none.
-        UsageError: a tokenizer is of another size, or `out` holds something.
+        CogViewError: the file is truncated, or a row is invalid.
+        UsageError: a tokenizer has the wrong size, or `out` is not empty.
     """
     for what, got, wanted in (
         ("image tokenizer has", image_tokenizer.num_codes, VOCABULARY.num_image_codes),
@@ -97,27 +97,27 @@ def convert_binary_tokens(
 
 
 def write_binary_tokens(folder: Path, out: Path) -> tuple[int, int]:
-    """Write token shards as a token set, a row for each caption of each picture, in their order.
+    """Convert token shards to a token set, with a row for each caption of each picture.
 
     Args:
-        folder: token shards of 32x32 codes and of the release's vocabulary.
+        folder: token shards of 32 x 32 codes with the release's vocabulary.
         out: the file to make.
 
     Returns:
-        The number of rows, and how many of them lost pieces after the 64th.
+        The number of rows, and of those whose text was cut after 64 pieces.
 
     Raises:
         CogViewError: the shards are damaged.
-        UsageError: they are of another grid or vocabulary, or `out` exists.
+        UsageError: they have another grid or vocabulary, or `out` exists.
     """
     if out.exists():
         raise UsageError(f"{out} exists: choose another path")
     shards = TokenShards(folder)
-    found = (*shards.grid, shards.num_codes, shards.num_pieces)
+    actual = (*shards.grid, shards.num_codes, shards.num_pieces)
     wanted = (*GRID, VOCABULARY.num_image_codes, VOCABULARY.num_text_pieces)
-    if found != wanted:
+    if actual != wanted:
         kind = "{}x{} codes of {:,} and {:,} text pieces"
-        raise UsageError(f"{folder} has {kind.format(*found)}; a token set is of {kind.format(*wanted)}")
+        raise UsageError(f"{folder} has {kind.format(*actual)}; a token set is of {kind.format(*wanted)}")
     num_rows = num_clipped = 0
     row = np.empty(_NUM_COLUMNS, dtype=_ROW)
     with atomic_file(out, existing="refuse") as file:
@@ -134,7 +134,7 @@ def write_binary_tokens(folder: Path, out: Path) -> tuple[int, int]:
 
 
 def _fault(rows: Int32[np.ndarray, "n k"]) -> tuple[int, str] | None:
-    """Return the number of the first row that is none, and why it isn't; None if all are."""
+    """Return the index of the first invalid row and the reason; None if all are valid."""
     text, codes = rows[:, :NUM_TEXT_TOKENS], rows[:, NUM_TEXT_TOKENS:]
     is_padding = text == PADDING
     is_piece = (text >= VOCABULARY.text_pieces.start) & (text < VOCABULARY.text_pieces.stop)

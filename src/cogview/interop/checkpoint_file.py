@@ -1,4 +1,4 @@
-"""Others' checkpoints as tensors by name; nothing in them is ever run."""
+"""Safe reading of untrusted checkpoints as tensors by name."""
 
 import _compat_pickle
 import pickletools
@@ -12,31 +12,30 @@ import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError
-from cogview.interop.wrappers import unwrapped, wrapped_mapping
+from cogview.interop.wrappers import find_wrapped, unwrap
 from cogview.tensors import read_tensors
 
 _MAX_WRAPPERS = 4
 _BYTES_AT_A_TIME = 2**20
-_MAX_LIKENESS = 3
-"""Two names of one tensor are usual (tied weights); names by the thousand for one are not."""
-
+_MAX_SIZE_RATIO = 3
+"""Largest ratio of the tensors' sizes to the file's: tied weights share memory, but not thousands of names."""
 
 _MAX_UNKNOWN = 1_000
-"""Classes for which stand-ins are put: PyTorch looks through all of them at each step."""
+"""Most classes to replace by stubs: PyTorch searches all of them at each step."""
 
 _MAX_LISTS = 20
-"""Classes among them whose objects are appended to; each is found out by reading the file once more."""
+"""Most classes to replace by list stubs; finding each takes another reading of the file."""
 
 _APPENDED = re.compile(r"lists, but got <class '([^']+)'>")
 _HARMLESS = (
     *("torch.", "collections.", "_codecs."),
     *(f"builtins.{name}" for name in ("bytearray", "complex", "int", "list", "range", "set")),
 )
-"""How the names of what is no cause for a refusal begin."""
+"""Prefixes of classes that are not mentioned in errors."""
 
 
-class _Kind(type):
-    """The type of stand-ins. Each passes for a dict's where PyTorch asks whether items may be set."""
+class _StubType(type):
+    """Metaclass of stubs; equals dict where PyTorch checks whether items may be set."""
 
     def __eq__(cls, other: object) -> bool:
         return cls is other or other is dict
@@ -44,10 +43,10 @@ class _Kind(type):
     __hash__ = type.__hash__
 
 
-class _StandIn(metaclass=_Kind):
-    """What a file's objects of unknown classes become: it takes what it is given, keeps nothing and does nothing."""
+class _Stub(metaclass=_StubType):
+    """Replacement of unknown classes: accepts and ignores everything."""
 
-    def __new__(cls, *_args: Any, **_more: Any) -> "_StandIn":
+    def __new__(cls, *_args: Any, **_more: Any) -> "_Stub":
         return object.__new__(cls)
 
     def __init__(self, *_args: Any, **_more: Any) -> None:
@@ -60,27 +59,26 @@ class _StandIn(metaclass=_Kind):
         pass
 
 
-class _StandInList:
-    """What objects of unknown classes become to which items are appended: PyTorch does that to plain lists alone."""
+class _ListStub:
+    """Replacement of unknown classes to which items are appended, which PyTorch allows for plain lists alone."""
 
     def __new__(cls, *_args: Any, **_more: Any) -> list[Any]:
         return []
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint by name, without what their trainer wrapped them in.
+    """Read the tensors of a checkpoint by name, without the wrappers of trainers.
 
-    The tensors are mapped, so memory holds what of them is in use; those of files older than PyTorch 1.6 are read as a
-    whole. Nothing that a file names is imported or run: beside tensors it may hold anything, whose classes are replaced
-    by empty ones, and which is left out. What the weights lie in is looked into, and what wrappers put before all names
-    is taken away (see `cogview.interop.wrappers`).
+    Tensors are memory-mapped, except in files older than PyTorch 1.6. Nothing that a file names is imported or run:
+    other objects are replaced by stubs and dropped. Nested state dicts are found, and prefixes of wrappers are removed
+    from names (see `cogview.interop.wrappers`).
 
     Args:
-        path: what `torch.save` wrote, or a safetensors file.
+        path: a file of `torch.save`, or a safetensors file.
 
     Raises:
-        CogViewError: there is no such file, it is damaged, claims more than it holds, has no tensors, or cannot be read
-            without running what is in it.
+        CogViewError: the file is missing or damaged, declares more than it contains, has no tensors, or cannot be read
+            without running code.
     """
     if not path.is_file():
         what = "a pipe, a device or a folder, no file" if path.exists() else "no such file"
@@ -92,7 +90,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         content, others = _read_pickled(path)
         try:
             for _ in range(_MAX_WRAPPERS):
-                inner = wrapped_mapping(content)
+                inner = find_wrapped(content)
                 if inner is None:
                     break
                 content = inner
@@ -110,27 +108,29 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             "that alone"
         )
     try:
-        return unwrapped(_as_large_as_stored(tensors, path.stat().st_size))
+        return unwrap(_check_sizes(tensors, path.stat().st_size))
     except CogViewError as error:
         raise CogViewError(f"{path}: {error}") from error
 
 
 def _read_pickled(path: Path) -> tuple[Any, list[str]]:
-    """Return what a file of PyTorch's holds, and the classes and functions for which stand-ins were put.
+    """Read a file of PyTorch; return also the classes and functions that were replaced by stubs.
 
     Raises:
-        CogViewError: it is damaged, or cannot be read without running what is in it.
+        CogViewError: it is damaged, or cannot be read without running code.
     """
     is_zip = zipfile.is_zipfile(path)
     if is_zip:
-        _refuse_damage(path)
+        _verify_zip(path)
     unknown: list[str] = []
     try:
-        named = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else _named_in(path)
+        named = (
+            torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else _legacy_globals(path)
+        )
         unknown = sorted(set(named))
         if len(unknown) > _MAX_UNKNOWN:
             raise ValueError(f"it names {len(unknown):,} classes")
-        return _loaded(path, is_zip, unknown), unknown
+        return _load_with_stubs(path, is_zip, unknown), unknown
     # Damaged files raise nearly anything: UnpicklingError, EOFError, KeyError, RuntimeError, ...
     except Exception as error:
         raise CogViewError(
@@ -139,16 +139,16 @@ def _read_pickled(path: Path) -> tuple[Any, list[str]]:
         ) from error
 
 
-def _loaded(path: Path, is_zip: bool, unknown: Sequence[str]) -> Any:
-    """Return what a file of PyTorch's holds, with stand-ins for unknown classes and functions, or raise anything."""
+def _load_with_stubs(path: Path, is_zip: bool, unknown: Sequence[str]) -> Any:
+    """Load a file of PyTorch with stubs for unknown classes and functions; raises any exception."""
     lists: set[str] = set()
     while True:
-        stand_ins: list[Any] = [
-            (_StandInList if name in lists else _Kind(name, (_StandIn,), {"__module__": "builtins"}), name)
+        stubs: list[Any] = [
+            (_ListStub if name in lists else _StubType(name, (_Stub,), {"__module__": "builtins"}), name)
             for name in unknown
         ]
         try:
-            with torch.serialization.safe_globals(stand_ins):
+            with torch.serialization.safe_globals(stubs):
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         except Exception as error:
             appended = _APPENDED.search(str(error))
@@ -157,10 +157,10 @@ def _loaded(path: Path, is_zip: bool, unknown: Sequence[str]) -> Any:
             lists.add(appended[1])
 
 
-def _named_in(path: Path) -> Iterator[str]:
-    """Yield what the pickles of a file older than PyTorch 1.6 name by Python 3's names.
+def _legacy_globals(path: Path) -> Iterator[str]:
+    """Yield the globals of a file older than PyTorch 1.6, by their Python 3 names.
 
-    Four lie one behind the other: a number, a version, a system, and the thing itself.
+    It consists of four pickles: magic number, version, system, content.
     """
     with path.open("rb") as file:
         for _ in range(4):
@@ -172,20 +172,20 @@ def _named_in(path: Path) -> Iterator[str]:
                     yield f"{module}.{name}"
 
 
-def _as_large_as_stored(tensors: dict[str, Tensor], num_bytes: int) -> dict[str, Tensor]:
-    """Refuse tensors that claim to be larger than what a file holds of them: their sizes are made of it later.
+def _check_sizes(tensors: dict[str, Tensor], num_bytes: int) -> dict[str, Tensor]:
+    """Check that tensors are not larger than the data of the file, before models are built by their shapes.
 
     Raises:
-        CogViewError: naming one.
+        CogViewError: a tensor is larger.
     """
     total = 0
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_meta:
-            continue  # refused by whoever wants its values
+            continue  # refused when its values are used
         claimed = tensor.numel() * tensor.element_size()
-        held = tensor.untyped_storage().nbytes()
+        num_stored = tensor.untyped_storage().nbytes()
         total += claimed
-        if claimed > held or total > _MAX_LIKENESS * num_bytes:
+        if claimed > num_stored or total > _MAX_SIZE_RATIO * num_bytes:
             raise CogViewError(
                 f"{name} claims {tensor.numel():,} numbers, more than the file holds; have its owner save the tensors "
                 "themselves"
@@ -193,11 +193,11 @@ def _as_large_as_stored(tensors: dict[str, Tensor], num_bytes: int) -> dict[str,
     return tensors
 
 
-def _refuse_damage(path: Path) -> None:
-    """Read a whole zip file once and compare it with its checksums, which a file that is mapped is not compared with.
+def _verify_zip(path: Path) -> None:
+    """Verify the checksums of a zip file, which memory-mapping does not.
 
     Raises:
-        CogViewError: a part is not what was written, or is compressed, which would be read as if it were not.
+        CogViewError: a part is damaged, or is compressed, which PyTorch would ignore.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -210,7 +210,7 @@ def _refuse_damage(path: Path) -> None:
             if sum(info.file_size for info in parts) > path.stat().st_size:
                 raise CogViewError(f"{path}: damaged (its parts are larger than the file); copy it again")
             for info in parts:
-                if not info.CRC:  # PyTorch can be told to write none
+                if not info.CRC:  # PyTorch has an option to write none
                     continue
                 with archive.open(info) as part:
                     while part.read(_BYTES_AT_A_TIME):
@@ -220,7 +220,7 @@ def _refuse_damage(path: Path) -> None:
 
 
 def _reason(error: Exception, unknown: Sequence[str]) -> str:
-    """Return in a few words why a file could not be read; PyTorch's many also tell how to run what is in it."""
+    """Summarize why a file could not be read; PyTorch's messages also advise to run its code."""
     message = str(error).strip()
     if match := re.search(r"GLOBAL (\S+)", message):
         return f"it asks for {match[1]}"

@@ -1,4 +1,4 @@
-"""Checkpoints of other projects that cannot be converted yet, so that a message can say whose they are."""
+"""Detection of unsupported checkpoints of other projects, for clear error messages."""
 
 import re
 from collections.abc import Collection
@@ -24,11 +24,11 @@ _LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("an autoencoder without codes", (r"encoder\.down(_blocks)?\..+", r"quant_conv\.weight")),
     ("a language model of Llama's layout", (r"(model\.)?layers\.0\.self_attn\.q_proj\.weight",)),
 )
-"""What each is, and patterns that names of its tensors fit; the first of which all fit some name."""
+"""Project, and patterns that must each match a tensor's name; the first match counts."""
 
 
 def project_of(names: Collection[str]) -> str | None:
-    """Return whose checkpoint has tensors of such names, or None if nobody's who is known here."""
+    """Return the project of a checkpoint by the names of its tensors; None if unknown."""
     for project, patterns in _LAYOUTS:
         if all(any(re.fullmatch(pattern, name) for name in names) for pattern in patterns):
             return project
@@ -36,10 +36,11 @@ def project_of(names: Collection[str]) -> str | None:
 
 
 def refuse_other_formats(source: Path) -> None:
-    """Refuse a file or a folder that is known to be of another format, before it is read as a checkpoint.
+    """Refuse known unsupported formats, before the source is read as a checkpoint.
 
     Raises:
-        CogViewError: saying of which.
+        CogViewError: the format is unsupported.
+        UsageError: it is a model folder of ours.
     """
     if source.suffix == ".msgpack":
         raise CogViewError(

@@ -1,4 +1,4 @@
-"""The layout of the transformers that the authors released in 2021: vocabulary, names of tensors, shares of ranks."""
+"""Layout of the transformers released in 2021: vocabulary, tensor names, model parallelism."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from cogview.sequence.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(num_image_codes=8192, num_text_pieces=50_000)
 TEMPLATE = TextToImageTemplate(vocabulary=VOCABULARY, grid_rows=32, grid_columns=32, max_text_pieces=60)
-"""That of pretraining, 1,088 tokens: one fewer than the released models have positions."""
+"""Of pretraining, with 1,088 tokens; the released models have one more position."""
 CAPTION_TEMPLATE = CaptionTemplate.of(TEMPLATE)
 SUPER_RESOLUTION_TEMPLATE = SuperResolutionTemplate.of(
     replace(TEMPLATE, grid_rows=16, grid_columns=16), released=True
@@ -37,8 +37,8 @@ _IN_A_LAYER = {
 }
 _LAYER = re.compile(r"transformer\.layers\.(\d+)\.(.+)")
 _OUR_LAYER = re.compile(r"blocks\.(\d+)\.(.+)")
-_THEIRS_OUTSIDE = {ours: theirs for theirs, ours in _OUTSIDE.items()}
-_THEIRS_IN_A_LAYER = {ours: theirs for theirs, ours in _IN_A_LAYER.items()}
+_RELEASED_OUTSIDE = {ours: theirs for theirs, ours in _OUTSIDE.items()}
+_RELEASED_IN_A_LAYER = {ours: theirs for theirs, ours in _IN_A_LAYER.items()}
 
 EMBEDDING = "word_embeddings.weight"
 POSITIONS = "transformer.position_embeddings.weight"
@@ -48,38 +48,38 @@ FIRST_MLP = "transformer.layers.0.mlp.dense_h_to_4h.weight"
 
 
 def layer_number(name: str) -> int | None:
-    """Return the layer that one of their names belongs to, or None if it is outside of the layers."""
+    """Return the layer of a released name; None outside of the layers."""
     match = _LAYER.fullmatch(name)
     return int(match[1]) if match else None
 
 
-def their_name(name: str) -> str:
-    """Return what the release calls a tensor of our transformer.
+def released_name(name: str) -> str:
+    """Return the released name of a tensor of our transformer.
 
     Raises:
-        KeyError: it has no such tensor.
+        KeyError: the release has no such tensor.
     """
     module, _, kind = name.rpartition(".")
     if match := _OUR_LAYER.fullmatch(module):
-        return f"transformer.layers.{match[1]}.{_THEIRS_IN_A_LAYER[match[2]]}.{kind}"
-    return f"{_THEIRS_OUTSIDE[module]}.{kind}"
+        return f"transformer.layers.{match[1]}.{_RELEASED_IN_A_LAYER[match[2]]}.{kind}"
+    return f"{_RELEASED_OUTSIDE[module]}.{kind}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
-    """How the ranks of model parallelism share a tensor.
+class Sharding:
+    """Sharding of a tensor over the ranks of model parallelism.
 
     Args:
-        axis: along which it is cut; None if each rank holds all of it.
-        num_groups: parts, one after the other on that axis, of which each rank holds its share: three of Q, K and V.
+        axis: along which it is split; None if replicated.
+        num_groups: consecutive parts on that axis that are split separately: three for Q, K and V.
     """
 
     axis: int | None
     num_groups: int = 1
 
     @classmethod
-    def of(cls, name: str) -> "Share":
-        """Return how a tensor, by their name, is shared: the rules of Megatron's column and row parallel maps."""
+    def of(cls, name: str) -> "Sharding":
+        """Return the sharding of a released tensor, by Megatron's column and row parallelism."""
         if name == EMBEDDING or ".mlp.dense_h_to_4h." in name:
             return cls(axis=0)
         if ".attention.query_key_value." in name:
@@ -89,11 +89,11 @@ class Share:
         return cls(axis=None)
 
     def whole_shape(self, shape: Sequence[int], num_ranks: int) -> tuple[int, ...]:
-        """Return the shape of a tensor of which each rank holds a share of `shape`."""
+        """Return the shape of the whole tensor from that of a shard."""
         return tuple(size * num_ranks if axis == self.axis else size for axis, size in enumerate(shape))
 
     def join(self, shares: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Yield the whole tensor in parts along its first axis, without a copy where none is needed."""
+        """Yield the whole tensor in parts along its first axis, if possible without a copy."""
         if self.axis is None or len(shares) == 1:
             yield shares[0]
         elif self.axis == 0:
@@ -104,7 +104,7 @@ class Share:
             yield torch.cat(list(shares), self.axis)
 
     def cut(self, tensor: Tensor, num_ranks: int, rank: int) -> Tensor:
-        """Return what a rank holds of a tensor."""
+        """Return a rank's shard of a tensor."""
         if self.axis is None or num_ranks == 1:
             return tensor
         groups = tensor.chunk(self.num_groups, self.axis)

@@ -1,4 +1,4 @@
-"""The transformers that the authors released in 2021, and others of their layout, to our model folder and back."""
+"""Conversion of the transformers released in 2021, and others of their layout, to a model folder and back."""
 
 import functools
 import re
@@ -24,9 +24,9 @@ from cogview.interop.released_layout import (
     SUPER_RESOLUTION_TEMPLATE,
     TEMPLATE,
     VOCABULARY,
-    Share,
+    Sharding,
     layer_number,
-    their_name,
+    released_name,
 )
 from cogview.models.adapters import save_task_model
 from cogview.models.folder import load_pretrained, save_pretrained
@@ -42,14 +42,14 @@ _FILE = "mp_rank_{:02d}_model_states.pt"
 _RANK = re.compile(r"mp_rank_(\d+)_model_states\.pt")
 _POINTERS = ("latest", "latest_checkpointed_iteration.txt")
 _MAX_POINTER_BYTES = 1000
-_ITERATION = "release"  # what weights without the state of a training are filed under
+_ITERATION = "release"  # folder of weights without training state
 _PADDING_MULTIPLE = 128
 
 ReleasedTask = Literal["text-to-image", "captioning", "super-resolution"]
 _TEMPLATES = {"captioning": CAPTION_TEMPLATE, "super-resolution": SUPER_RESOLUTION_TEMPLATE}
 
 Progress = Callable[[int, int], None]
-"""Called with the numbers of tensors written and to be written."""
+"""Called with (tensors written, tensors in all)."""
 
 
 def is_released_transformer(tensors: Mapping[str, Tensor]) -> bool:
@@ -58,22 +58,22 @@ def is_released_transformer(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def find_ranks(source: Path) -> list[Path]:
-    """Return the files of a released checkpoint, that of rank 0 first.
+    """Return the files of a released checkpoint in the order of ranks.
 
     Args:
         source: the folder with `latest` or `latest_checkpointed_iteration.txt`, the folder of an iteration, or the file
             of the only rank.
 
     Raises:
-        CogViewError: there is none, or the file of a rank is missing.
+        CogViewError: there is no checkpoint, or the file of a rank is missing.
     """
     if not source.is_dir():
         return [source]
     folder = source
     if pointer := next((source / name for name in _POINTERS if (source / name).is_file()), None):
-        iteration = _pointed_at(pointer)
+        iteration = _read_pointer(pointer)
         folder = source / iteration
-        # Asked of the folder and not of the name, which may be anything.
+        # Looked up in the folder's listing, since the name may be anything.
         if not any(path.name == iteration and path.is_dir() for path in source.iterdir()):
             raise CogViewError(
                 f"{pointer} names the folder {iteration[:80]!r}, which is not beside it; copy the checkpoint again"
@@ -92,11 +92,11 @@ def find_ranks(source: Path) -> list[Path]:
     return [ranks[rank] for rank in sorted(ranks)]
 
 
-def _pointed_at(pointer: Path) -> str:
-    """Return the name of the folder in a file that names the last iteration's.
+def _read_pointer(pointer: Path) -> str:
+    """Read the name of the last iteration's folder.
 
     Raises:
-        CogViewError: it cannot be read, or is far too long.
+        CogViewError: the file cannot be read, or is too long.
     """
     try:
         return read_bounded(pointer, _MAX_POINTER_BYTES).decode(errors="replace").strip()
@@ -114,26 +114,25 @@ def convert_released_transformer(
     image_tokenizer: ImageTokenizer | None = None,
     progress: Progress | None = None,
 ) -> PretrainedModel:
-    """Write the folder of a released checkpoint, tensor by tensor: a model's, or that of a further task for one.
+    """Convert a released checkpoint to a model folder, or to a further task's folder, tensor by tensor.
 
-    Depth and width are read from the weights, which keep their dtype; the vocabulary and the template are the
-    release's.
+    Depth and width follow from the weights, which keep their dtype; vocabulary and template are the release's.
 
     Args:
-        ranks: the files of model parallelism, as `find_ranks` returns them.
-        out: the folder to make; one of the same kind and name is replaced.
-        task: what the weights have learnt; they do not tell.
-        num_heads: attention heads, which the weights do not tell; of 64 channels each by default.
-        text_tokenizer: put beside it; the authors' of 50,000 pieces fits.
-        image_tokenizer: put beside it; one of 8,192 codes fits.
+        ranks: files of model parallelism from `find_ranks`.
+        out: the folder to make; one of the same kind is replaced.
+        task: of the weights.
+        num_heads: attention heads; by default of 64 channels each.
+        text_tokenizer: to include; the authors' with 50,000 pieces fits.
+        image_tokenizer: to include; one with 8,192 codes fits.
         progress: called after each tensor.
 
     Returns:
-        What was written, its transformer on the meta device.
+        The written model, with its transformer on the meta device.
 
     Raises:
-        CogViewError: a file is damaged, asks for code to be run, or lacks a tensor or has one too many or of another
-            shape; ranks do not belong together; weights are not finite; `out` holds something else.
+        CogViewError: a file is damaged or cannot be read without running code; a tensor is missing, unknown, not finite
+            or of the wrong shape; ranks do not belong together; `out` contains something else.
         UsageError: the heads do not divide the width.
     """
     checkpoint = _Checkpoint(ranks)
@@ -142,7 +141,7 @@ def convert_released_transformer(
         transformer = Transformer(config)
     transformer.to(checkpoint.dtype)
     state = transformer.state_dict()
-    checkpoint.check({their_name(name): tuple(tensor.shape) for name, tensor in state.items()})
+    checkpoint.check({released_name(name): tuple(tensor.shape) for name, tensor in state.items()})
     model = PretrainedModel(
         source=transformer.eval(),
         template=TEMPLATE,
@@ -153,7 +152,7 @@ def convert_released_transformer(
 
     def read(name: str) -> Iterator[Tensor]:
         nonlocal num_done
-        yield from checkpoint.parts(their_name(name), state[name].shape[0])
+        yield from checkpoint.parts(released_name(name), state[name].shape[0])
         num_done += 1
         if progress:
             progress(num_done, len(state))
@@ -167,7 +166,7 @@ def convert_released_transformer(
 
 
 class _Checkpoint:
-    """The tensors of all ranks, mapped."""
+    """Memory-mapped tensors of all ranks."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
@@ -179,8 +178,8 @@ class _Checkpoint:
             shapes, wanted = ({name: tensor.shape for name, tensor in each.items()} for each in (rank, first))
             if differing := sorted(name for name, _ in shapes.items() ^ wanted.items()):
                 raise CogViewError(
-                    f"{path} does not fit {paths[0].name}: {differing[0]} is {_shown(shapes.get(differing[0]))} there "
-                    f"and {_shown(wanted.get(differing[0]))} here; take the ranks of one checkpoint"
+                    f"{path} does not fit {paths[0].name}: {differing[0]} is {_shape(shapes.get(differing[0]))} there "
+                    f"and {_shape(wanted.get(differing[0]))} here; take the ranks of one checkpoint"
                 )
         dtypes: set[torch.dtype] = set()
         for path, rank in zip(paths, self._ranks, strict=True):
@@ -189,10 +188,10 @@ class _Checkpoint:
             except CogViewError as error:
                 raise CogViewError(f"{path}: {error}") from error
         self.dtype = functools.reduce(torch.promote_types, dtypes)
-        """The smallest that holds all weights exactly: float16 in the release."""
+        """Smallest dtype that represents all weights exactly: float16 in the release."""
 
     def config(self, num_heads: int | None) -> TransformerConfig:
-        """Return the configuration that the shapes tell, and what is the release's."""
+        """Return the configuration by the shapes, otherwise the release's."""
         hidden_size = self._size(FINAL_NORM)
         share = self._size(FIRST_QUERY_KEY_VALUE)
         if share * len(self._ranks) != 3 * hidden_size:
@@ -223,43 +222,43 @@ class _Checkpoint:
         )
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
-        """Refuse shapes that are not those of the configuration."""
+        """Check the shapes against the configuration."""
         num_ranks = len(self._ranks)
-        found = {
-            name: Share.of(name).whole_shape(tensor.shape, num_ranks)
+        shapes = {
+            name: Sharding.of(name).whole_shape(tensor.shape, num_ranks)
             for name, tensor in self._ranks[0].items()
         }
         multiple = _PADDING_MULTIPLE * num_ranks
-        if found[EMBEDDING][:1] == (-(-VOCABULARY.num_tokens // multiple) * multiple,):
-            # Trainers pad the vocabulary so that each rank's share is a multiple of 128; none of it is ever used.
-            found[EMBEDDING] = (VOCABULARY.size, *found[EMBEDDING][1:])
-        if differing := sorted(name for name, _ in expected.items() ^ found.items()):
+        if shapes[EMBEDDING][:1] == (-(-VOCABULARY.num_tokens // multiple) * multiple,):
+            # Trainers pad the vocabulary, so that each rank's shard is a multiple of 128; the padding is unused.
+            shapes[EMBEDDING] = (VOCABULARY.size, *shapes[EMBEDDING][1:])
+        if differing := sorted(name for name, _ in expected.items() ^ shapes.items()):
             name = differing[0]
             raise CogViewError(
-                f"{self._paths[0]}: {name} is {_shown(found.get(name))}, wanted {_shown(expected.get(name))}; the "
+                f"{self._paths[0]}: {name} is {_shape(shapes.get(name))}, wanted {_shape(expected.get(name))}; the "
                 "checkpoint is incomplete or of another layout"
             )
 
     def parts(self, name: str, num_rows: int) -> Iterator[Tensor]:
-        """Yield the first rows of a tensor, in parts one after the other, once they are known to be sound."""
+        """Check a tensor on all ranks and yield its first rows in consecutive parts."""
         shares = [as_weights(name, rank[name]) for rank in self._ranks]
         for path, share in zip(self._paths, shares, strict=True):
-            # One pass without a copy; NaN wins over any other value.
+            # One pass without a copy; aminmax propagates NaN.
             if not bool(torch.isfinite(torch.stack(torch.aminmax(share))).all()):
                 raise CogViewError(
                     f"{path}: {name} holds values that are infinite or NaN; the file is damaged, copy it again"
                 )
-            if Share.of(name).axis is None and not torch.equal(share, shares[0]):
+            if Sharding.of(name).axis is None and not torch.equal(share, shares[0]):
                 raise CogViewError(
                     f"{path} does not fit {self._paths[0].name}: {name}, which all ranks have, differs; take the ranks "
                     "of one checkpoint"
                 )
-        for part in Share.of(name).join(shares):
+        for part in Sharding.of(name).join(shares):
             yield part[:num_rows]
             num_rows -= len(part[:num_rows])
 
     def _size(self, name: str) -> int:
-        """Return the length of a tensor's first axis on a rank."""
+        """Return the length of a shard's first axis."""
         tensor = self._ranks[0].get(name)
         if tensor is None or not tensor.ndim or not tensor.numel():
             raise CogViewError(f"{self._paths[0]}: lacks {name}; the checkpoint is incomplete")
@@ -267,19 +266,19 @@ class _Checkpoint:
 
 
 def write_released_transformer(folder: Path, out: Path, num_ranks: int = 1) -> PretrainedModel:
-    """Write the transformer of a model folder of ours in the release's layout, in float16.
+    """Convert the transformer of a model folder to the release's layout in float16.
 
     Args:
         folder: a model folder.
         out: the folder to make, with `release/` in it.
-        num_ranks: files of model parallelism to cut it into.
+        num_ranks: number of files for model parallelism.
 
     Returns:
-        What was written; `rounded_to` says whether weights lost digits.
+        The written model; `rounded_to` tells whether weights were rounded.
 
     Raises:
-        CogViewError: the folder is not a sound model folder, or its weights are too large for float16.
-        UsageError: the layout has no such transformer, it cannot be cut so, or `out` holds something.
+        CogViewError: the model folder is damaged, or its weights are too large for float16.
+        UsageError: the layout does not support the transformer or `num_ranks`, or `out` is not empty.
     """
     refuse_taken(out)
     model = load_pretrained(folder, dtype=torch.float16)
@@ -293,7 +292,7 @@ def write_released_transformer(folder: Path, out: Path, num_ranks: int = 1) -> P
     for what, number in (("heads", config.num_heads), ("rows of the embedding", config.vocabulary_size)):
         if num_ranks < 1 or number % num_ranks:
             raise UsageError(f"{number} {what} cannot be shared by {num_ranks} ranks: give another number")
-    state = {their_name(name): tensor for name, tensor in model.transformer.state_dict().items()}
+    state = {released_name(name): tensor for name, tensor in model.transformer.state_dict().items()}
     for name, tensor in state.items():
         if not bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all()):
             raise CogViewError(
@@ -302,11 +301,12 @@ def write_released_transformer(folder: Path, out: Path, num_ranks: int = 1) -> P
     with atomic_folder(out) as unfinished:
         (unfinished / _ITERATION).mkdir()
         for rank in range(num_ranks):
-            held = {
-                name: _alone(Share.of(name).cut(tensor, num_ranks, rank)) for name, tensor in state.items()
+            shards = {
+                name: _own_memory(Sharding.of(name).cut(tensor, num_ranks, rank))
+                for name, tensor in state.items()
             }
             torch.save(
-                {"iteration": 0, "module": held},
+                {"iteration": 0, "module": shards},
                 unfinished / _ITERATION / _FILE.format(rank),
             )
         for name in _POINTERS:
@@ -314,11 +314,11 @@ def write_released_transformer(folder: Path, out: Path, num_ranks: int = 1) -> P
     return model
 
 
-def _alone(tensor: Tensor) -> Tensor:
-    """Return a tensor of which nothing else is saved: PyTorch saves all of the memory that a tensor is a part of."""
+def _own_memory(tensor: Tensor) -> Tensor:
+    """Copy a tensor that is a view, since PyTorch saves the whole memory behind a view."""
     is_part = tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size()
     return tensor.contiguous().clone() if is_part else tensor
 
 
-def _shown(shape: Sequence[int] | None) -> str:
+def _shape(shape: Sequence[int] | None) -> str:
     return "missing" if shape is None else str(list(shape))

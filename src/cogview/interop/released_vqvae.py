@@ -1,4 +1,4 @@
-"""The image tokenizer that the authors released in 2021, `vqvae_hard_biggerset_011.pt`, and others of its layout."""
+"""Conversion of the image tokenizer released in 2021, `vqvae_hard_biggerset_011.pt`, and others of its layout."""
 
 import re
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ from torch import Tensor
 from cogview.errors import CogViewError
 from cogview.image.config import VQVAEConfig
 from cogview.image.tokenizer import ImageTokenizer
-from cogview.interop.weights import as_float, image_tokenizer_of, shape_of
+from cogview.interop.weights import as_float, build_image_tokenizer, shape_of
 
 _CODEBOOK = "quantize_t.embed"  # one code in each column
-_OF_TRAINING = ("quantize_t.cluster_size", "quantize_t.embed_avg")
+_TRAINING_ONLY = ("quantize_t.cluster_size", "quantize_t.embed_avg")
 _CONVOLUTION = re.compile(r"(enc_b|dec)\.blocks\.(\d+)\.(weight|bias)")
-_ROOMS = {"enc_b": "encoder", "dec": "decoder"}
+_MODULES = {"enc_b": "encoder", "dec": "decoder"}
 
 
 def is_released_vqvae(tensors: Mapping[str, Tensor]) -> bool:
@@ -22,41 +22,42 @@ def is_released_vqvae(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def convert_released_vqvae(tensors: Mapping[str, Tensor]) -> ImageTokenizer:
-    """Return the image tokenizer that weights of the released layout are.
+    """Convert weights of the released layout.
 
-    Its sizes are read from the weights; its pixel statistics are the release's.
+    Sizes follow from the weights; pixel statistics are the release's.
 
     Args:
         tensors: by name.
 
     Raises:
-        CogViewError: a tensor is missing, of another shape than the others ask for, or not finite, or there is one
-            that the layout does not have.
+        CogViewError: a tensor is missing, unknown, not finite or of the wrong shape.
     """
     config = _config_of(tensors)
     weights: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if match := _CONVOLUTION.fullmatch(name):
-            weights[f"{_ROOMS[match[1]]}.{match[2]}.{match[3]}"] = as_float(name, tensor)
+            weights[f"{_MODULES[match[1]]}.{match[2]}.{match[3]}"] = as_float(name, tensor)
         elif name == _CODEBOOK:
             weights["quantizer.embed"] = as_float(name, tensor).T.contiguous()
-        elif name not in _OF_TRAINING:
+        elif name not in _TRAINING_ONLY:
             raise CogViewError(f"the released image tokenizer has no tensor {name}; is this another model?")
-    return image_tokenizer_of(config, weights)
+    return build_image_tokenizer(config, weights)
 
 
 def _config_of(tensors: Mapping[str, Tensor]) -> VQVAEConfig:
-    """Return the configuration that the weights' shapes tell: what is left unsaid is the release's."""
+    """Return the configuration by the weights' shapes, otherwise the release's."""
     code_size, num_codes = shape_of(tensors, _CODEBOOK, 2)
-    # Convolutions and rectifiers take turns, and the last convolution changes no resolution.
-    found = sorted(
+    # Convolutions alternate with ReLUs, and the last one keeps the resolution.
+    convolutions = sorted(
         (match[1], int(match[2]), name)
         for name in tensors
         if (match := _CONVOLUTION.fullmatch(name)) and match[3] == "weight"
     )
     widths = {
-        room: tuple(shape_of(tensors, name, 4)[axis] for part, _, name in found if part == room)[:-1]
-        for room, axis in (("enc_b", 0), ("dec", 1))
+        module: tuple(shape_of(tensors, name, 4)[axis] for part, _, name in convolutions if part == module)[
+            :-1
+        ]
+        for module, axis in (("enc_b", 0), ("dec", 1))
     }
     num_halvings = len(widths["enc_b"])
     return VQVAEConfig(

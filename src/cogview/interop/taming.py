@@ -1,4 +1,4 @@
-"""VQGANs of the layout in which they were first published: `encoder.down.0.block.0.conv1.weight` and so on."""
+"""Conversion of VQGANs in their original layout, `encoder.down.0.block.0.conv1.weight` and so on."""
 
 import re
 from collections.abc import Mapping
@@ -8,11 +8,11 @@ from torch import Tensor
 from cogview.errors import CogViewError
 from cogview.image.config import VQGANConfig
 from cogview.image.tokenizer import ImageTokenizer
-from cogview.interop.weights import as_float, image_tokenizer_of, shape_of
+from cogview.interop.weights import as_float, build_image_tokenizer, shape_of
 
 _CODEBOOK = "quantize.embedding.weight"
 _FIRST_BLOCK = "encoder.down.0.block.0.conv1.weight"
-_OF_TRAINING = ("loss.", "model_ema.")
+_TRAINING_ONLY = ("loss.", "model_ema.")
 _PARTS = {
     "norm1": "first_norm",
     "conv1": "first",
@@ -26,7 +26,7 @@ _PARTS = {
     "norm": "norm",
 }
 _BOTTOM = {"block_1": 0, "attn_1": 1, "block_2": 2}
-_KINDS = {"block": "blocks", "attn": "attentions"}
+_LISTS = {"block": "blocks", "attn": "attentions"}
 _OUTSIDE = {
     "quant_conv": "encoder.to_vectors",
     "post_quant_conv": "decoder.from_vectors",
@@ -48,27 +48,25 @@ def is_taming_vqgan(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def convert_taming_vqgan(tensors: Mapping[str, Tensor]) -> ImageTokenizer:
-    """Return the image tokenizer that weights of the published layout are.
+    """Convert weights of the published layout.
 
-    Its sizes are read from the weights. What belongs to the training alone,
-    `loss.` and running averages of the weights, is left out.
+    Sizes follow from the weights. Those of training alone, `loss.` and moving averages, are dropped.
 
     Args:
         tensors: by name.
 
     Raises:
-        CogViewError: a tensor is missing, of another shape than the others ask for, or not finite, or there is one
-            that the layout does not have.
+        CogViewError: a tensor is missing, unknown, not finite or of the wrong shape.
     """
-    held = {name: tensor for name, tensor in tensors.items() if not name.startswith(_OF_TRAINING)}
-    config = _config_of(held)
+    inference = {name: tensor for name, tensor in tensors.items() if not name.startswith(_TRAINING_ONLY)}
+    config = _config_of(inference)
     num_grids = len(config.channel_factors)
-    weights = {_our_name(name, num_grids): as_float(name, value) for name, value in held.items()}
-    return image_tokenizer_of(config, weights)
+    weights = {_our_name(name, num_grids): as_float(name, value) for name, value in inference.items()}
+    return build_image_tokenizer(config, weights)
 
 
 def _config_of(tensors: Mapping[str, Tensor]) -> VQGANConfig:
-    """Return the configuration that the weights' shapes tell."""
+    """Return the configuration by the weights' shapes."""
     channels = shape_of(tensors, "encoder.conv_in.weight", 4)[0]
     num_grids = _count(tensors, "encoder.down.{}.block.0.conv1.weight")
     widths = [
@@ -93,7 +91,7 @@ def _config_of(tensors: Mapping[str, Tensor]) -> VQGANConfig:
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """Return how many names there are for 0, 1, 2, ..."""
+    """Count the names of a pattern for 0, 1, 2, ..."""
     number = 0
     while pattern.format(number) in tensors:
         number += 1
@@ -101,27 +99,27 @@ def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
 
 
 def _our_name(name: str, num_grids: int) -> str:
-    """Return what a weight of the published layout is called here.
+    """Return our name of a weight of the published layout.
 
     Raises:
-        CogViewError: the layout has no such weight.
+        CogViewError: the weight is unknown.
     """
     if name == _CODEBOOK:
         return "quantizer.embed"
     module, _, kind = name.rpartition(".")
     if module in _OUTSIDE:
         return f"{_OUTSIDE[module]}.{kind}"
-    room = name.split(".")[0]
+    half = name.split(".")[0]
     if (match := _OF_A_GRID.fullmatch(module)) and match[4] in _PARTS:
-        grid = _grid(room, int(match[1]), num_grids)
-        return f"{room}.grids.{grid}.{_KINDS[match[2]]}.{match[3]}.{_PARTS[match[4]]}.{kind}"
+        grid = _grid(half, int(match[1]), num_grids)
+        return f"{half}.grids.{grid}.{_LISTS[match[2]]}.{match[3]}.{_PARTS[match[4]]}.{kind}"
     if match := _RESAMPLE.fullmatch(module):
-        return f"{room}.grids.{_grid(room, int(match[1]), num_grids)}.resample.convolution.{kind}"
+        return f"{half}.grids.{_grid(half, int(match[1]), num_grids)}.resample.convolution.{kind}"
     if (match := _OF_THE_BOTTOM.fullmatch(module)) and match[3] in _PARTS:
-        return f"{room}.bottom.{_BOTTOM[match[2]]}.{_PARTS[match[3]]}.{kind}"
+        return f"{half}.bottom.{_BOTTOM[match[2]]}.{_PARTS[match[3]]}.{kind}"
     raise CogViewError(f"a VQGAN of the published layout has no tensor {name}; is this another model?")
 
 
-def _grid(room: str, number: int, num_grids: int) -> int:
-    """Return which grid of ours it is: the decoder's are numbered from the coarsest, in the order of the way."""
-    return number if room == "encoder" else num_grids - 1 - number
+def _grid(half: str, number: int, num_grids: int) -> int:
+    """Return our index of a grid: the decoder's start from the coarsest."""
+    return number if half == "encoder" else num_grids - 1 - number

@@ -1,4 +1,4 @@
-"""Others' weights: are they plain numbers, and do they fit the model that their shapes told of?"""
+"""Validation of other projects' weights."""
 
 from collections.abc import Mapping
 
@@ -12,15 +12,15 @@ from cogview.tensors import MisfitError, as_weights
 
 
 def shape_of(tensors: Mapping[str, Tensor], name: str, num_axes: int) -> tuple[int, ...]:
-    """Return the shape of a tensor that others' sizes are told by.
+    """Return the shape of a tensor.
 
     Args:
         tensors: by name.
-        name: of one of them.
-        num_axes: how many it must have.
+        name: of the tensor.
+        num_axes: required number of axes.
 
     Raises:
-        CogViewError: it is missing, has another number of axes, or nothing in it.
+        CogViewError: it is missing or empty, or has another number of axes.
     """
     shape = tuple(tensors[name].shape) if name in tensors else None
     if shape is None or len(shape) != num_axes or not all(shape):
@@ -32,23 +32,23 @@ def shape_of(tensors: Mapping[str, Tensor], name: str, num_axes: int) -> tuple[i
 
 
 def as_float(name: str, tensor: Tensor) -> Tensor:
-    """Return a tensor of others in float32.
+    """Convert a tensor to float32.
 
     Raises:
-        CogViewError: it is sparse, quantized or complex, holds whole numbers, or has no content.
+        CogViewError: it is sparse, quantized, complex, integer or without content.
     """
     return as_weights(name, tensor).float()
 
 
-def image_tokenizer_of(config: AutoencoderConfig, weights: Mapping[str, Tensor]) -> ImageTokenizer:
-    """Return the image tokenizer that others' weights are.
+def build_image_tokenizer(config: AutoencoderConfig, weights: Mapping[str, Tensor]) -> ImageTokenizer:
+    """Build an image tokenizer from converted weights.
 
     Args:
-        config: that their shapes told of.
+        config: derived from their shapes.
         weights: by our names.
 
     Raises:
-        CogViewError: one is missing, too many, of another shape, or not finite.
+        CogViewError: a weight is missing, unknown, not finite or of the wrong shape.
     """
     try:
         check_fit(config, {name: tuple(tensor.shape) for name, tensor in weights.items()})

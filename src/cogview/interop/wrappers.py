@@ -1,4 +1,4 @@
-"""What trainers put around weights, which are looked for in it, and before their names, which are freed of it."""
+"""Removal of the containers and name prefixes that trainers add to weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,80 +21,80 @@ _MAPPINGS = (
     "net",
     "network",
 )
-"""Under what trainers keep the weights, beside the state of the training; the first that is there is taken."""
+"""Keys of the weights in trainers' checkpoints; the first one present is used."""
 
 _INSIDE = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
-"""What PyTorch's and Lightning's wrappers add to names, wherever in the model a wrapper is."""
+"""Parts of names added by wrappers of PyTorch and Lightning anywhere in a model."""
 
 _BEFORE = frozenset({"module", "model", "ema_model", "model_ema", "ema", "online_model", "net", "network"})
-"""What wrappers of whole models put before all names."""
+"""Prefixes of all names, added by wrappers of whole models."""
 
 _COUNTERS = frozenset({"n_averaged", "num_updates", "initted", "step", "decay"})
-"""What those that average weights keep beside them."""
+"""Further state of wrappers that average weights."""
 
 
-def wrapped_mapping(content: Any) -> Mapping[Any, Any] | None:
-    """Return the mapping that a trainer wrapped, or None if this is the thing itself.
+def find_wrapped(content: Any) -> Mapping[Any, Any] | None:
+    """Return the mapping inside a trainer's checkpoint, or None if this is the state dict itself.
 
-    One under another name than the usual ones is taken if it alone has tensors.
+    Without a usual key, the only mapping with tensors is used.
 
     Raises:
-        CogViewError: several have.
+        CogViewError: several mappings have tensors.
     """
     if not isinstance(content, Mapping):
         return None
-    found = (content.get(name) for name in _MAPPINGS)
-    usual = next((inner for inner in found if isinstance(inner, Mapping)), None)
+    candidates = (content.get(name) for name in _MAPPINGS)
+    usual = next((inner for inner in candidates if isinstance(inner, Mapping)), None)
     if usual is not None or _has_tensors(content):
         return usual
-    filled = {name: inner for name, inner in content.items() if _has_tensors(inner)}
-    if len(filled) > 1:
-        sets = ", ".join(sorted(map(str, filled)))
+    state_dicts = {name: inner for name, inner in content.items() if _has_tensors(inner)}
+    if len(state_dicts) > 1:
+        sets = ", ".join(sorted(map(str, state_dicts)))
         raise CogViewError(
             f"holds several sets of weights, under {sets}; save one of them in a file of its own"
         )
-    return next(iter(filled.values()), None)
+    return next(iter(state_dicts.values()), None)
 
 
 def _has_tensors(content: Any) -> bool:
-    """Return whether this is a mapping that has tensors by name."""
+    """Return whether this is a mapping with tensors by name."""
     return isinstance(content, Mapping) and any(
         isinstance(name, str) and isinstance(each, Tensor) for name, each in content.items()
     )
 
 
-def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors by the names that their model gives them.
+def unwrap(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Remove the wrappers' parts from names.
 
     Args:
-        tensors: at least one, by the names that a trainer saved them under.
+        tensors: at least one, by their names in a checkpoint.
 
     Raises:
-        CogViewError: two would have one name, or there are several sets of weights.
+        CogViewError: names would collide, or there are several sets of weights.
     """
-    tensors = _renamed(tensors, {name: _without_inside(name) for name in tensors})
+    tensors = _rename(tensors, {name: _strip_inside(name) for name in tensors})
     while True:
-        held = {name: each for name, each in tensors.items() if each.ndim or name not in _COUNTERS}
-        firsts = {name.partition(".")[0] for name in held}
-        if not firsts or not firsts <= _BEFORE or any("." not in name for name in held):
+        weights = {name: each for name, each in tensors.items() if each.ndim or name not in _COUNTERS}
+        firsts = {name.partition(".")[0] for name in weights}
+        if not firsts or not firsts <= _BEFORE or any("." not in name for name in weights):
             return tensors
         if len(firsts) > 1:
             sets = ", ".join(f"{first}." for first in sorted(firsts))
             raise CogViewError(
                 f"holds several sets of weights, under {sets}; save one of them in a file of its own"
             )
-        tensors = _renamed(held, {name: name.partition(".")[2] for name in held})
+        tensors = _rename(weights, {name: name.partition(".")[2] for name in weights})
 
 
-def _without_inside(name: str) -> str:
+def _strip_inside(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _INSIDE)
 
 
-def _renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Return tensors by other names.
+def _rename(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Rename tensors.
 
     Raises:
-        CogViewError: two have the same.
+        CogViewError: two new names are equal.
     """
     renamed: dict[str, Tensor] = {}
     for old, new in names.items():

@@ -1,4 +1,4 @@
-"""Runs that learn to write captions of pictures, beside a model that draws already."""
+"""Recipes of captioning adapters."""
 
 from cogview.recipes.config import CaptioningRecipe
 from cogview.training.config import TokenLossConfig, TrainingConfig
@@ -14,7 +14,7 @@ def bundled() -> CaptioningRecipe:
     Expected: four fifths of unseen drawings named (`bench/captioning.py`); 8,000 steps of 16, rank 32 and a sixth of
     the pictures, three hours of a CPU core, named two thirds.
 
-    Differs from the paper: an adapter is learnt instead of all weights, at the positions at which the model draws.
+    Differs from the paper: an adapter is trained instead of all weights, at the positions at which the model draws.
     """
     return CaptioningRecipe(
         adapter=AdapterConfig(rank=64, alpha=128.0, trains_norms=True),

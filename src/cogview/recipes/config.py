@@ -1,4 +1,4 @@
-"""What a recipe returns: the whole of a run, as frozen dataclasses that the command line can override."""
+"""Recipes: all settings of a run, as frozen dataclasses that the command line can override."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +19,15 @@ from cogview.world.config import ClothingDataConfig, DefaultDataConfig, PeopleDa
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTokenizerRecipe:
-    """Stage 1: pixels to codes.
+    """Training of an image tokenizer, stage 1.
 
     Args:
         vqvae: shape and losses of the image tokenizer.
-        size_pixels: side of the square that training pictures are resized and cropped to.
-        training: how it is trained.
+        size_pixels: side of the square to which training pictures are resized and cropped.
+        training: of the image tokenizer.
 
     Raises:
-        UsageError: the square is not made of whole codes.
+        UsageError: the side is not a multiple of a code's.
 
     Paper: 2.1.
     """
@@ -43,15 +43,15 @@ class ImageTokenizerRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class VQGANRecipe:
-    """Stage 1 for one domain: pixels to codes, with an adversary.
+    """Training of a VQGAN, stage 1 for one domain.
 
     Args:
-        vqgan: shape and losses of the image tokenizer and of its discriminator.
-        size_pixels: side of the square that training pictures are resized and cropped to.
-        training: how both are trained.
+        vqgan: shape and losses of the image tokenizer and its discriminator.
+        size_pixels: side of the square to which training pictures are resized and cropped.
+        training: of both.
 
     Raises:
-        UsageError: the square is not made of whole codes, or is too small for the discriminator.
+        UsageError: the side is not a multiple of a code's, or is too small for the discriminator.
 
     Paper: 3.4.
     """
@@ -64,29 +64,29 @@ class VQGANRecipe:
         _check_size(self.size_pixels, self.vqgan)
         _check_precision(self.training)
         layers = self.vqgan.discriminator_layers
-        is_heard = self.vqgan.discriminator_start_step < self.training.num_steps
-        if is_heard and self.size_pixels < LEAST_PATCHES * 2**layers:
+        is_adversarial = self.vqgan.discriminator_start_step < self.training.num_steps
+        if is_adversarial and self.size_pixels < LEAST_PATCHES * 2**layers:
             raise UsageError(
                 f"vqgan.discriminator_layers {layers} leave nothing of {self.size_pixels} pixels: take pictures of "
                 f"{LEAST_PATCHES * 2**layers} pixels or more, or fewer layers"
             )
         if self.training.compile:
             raise UsageError(
-                "training.compile: a VQGAN's adaptive weight is made of gradients, which cannot be compiled: no compile"
+                "training.compile: a VQGAN's adaptive weight needs gradients, which cannot be compiled: turn it off"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderRecipe:
-    """Codes of an image tokenizer that stands to sharper and larger pixels.
+    """Training of an additional decoder for an image tokenizer.
 
     Args:
-        decoder: shape and losses of the decoder and of its discriminator.
-        size_pixels: side of the square at which training pictures are encoded; each scale is so many times as large.
-        training: how it is trained.
+        decoder: shape and losses of the decoder and its discriminator.
+        size_pixels: side of the square at which training pictures are encoded; scales are multiples of it.
+        training: of the decoder.
 
     Raises:
-        UsageError: what is judged is too large, or something is asked for that is for transformers.
+        UsageError: pictures are too small for the discriminator, or a setting is for transformers alone.
 
     Paper: 2.1.
     """
@@ -100,29 +100,29 @@ class DecoderRecipe:
         least = LEAST_PATCHES * 2**self.decoder.discriminator_layers
         if self.size_pixels < 1:
             raise UsageError(f"size_pixels must be at least 1, got {self.size_pixels}")
-        is_heard = self.decoder.discriminator_start_step < self.training.num_steps
-        if is_heard and self.size_pixels * min(self.decoder.scales) < least:
+        is_adversarial = self.decoder.discriminator_start_step < self.training.num_steps
+        if is_adversarial and self.size_pixels * min(self.decoder.scales) < least:
             raise UsageError(
                 f"decoder.discriminator_layers {self.decoder.discriminator_layers} leave nothing of "
                 f"{self.size_pixels * min(self.decoder.scales)} pixels: take larger pictures, or fewer layers"
             )
         if self.training.compile:
             raise UsageError(
-                "training.compile: the adaptive weight is made of gradients, which cannot be compiled"
+                "training.compile: the adaptive weight needs gradients, which cannot be compiled: turn it off"
             )
 
 
 def _check_size(size_pixels: int, config: AutoencoderConfig) -> None:
-    """Refuse a square that is not made of whole codes."""
+    """Check that a side is a multiple of a code's."""
     factor = config.downsampling_factor
     if size_pixels < factor or size_pixels % factor:
         raise UsageError(
-            f"size_pixels must be a multiple of {factor}, the pixels that one code stands for, got {size_pixels}"
+            f"size_pixels must be a multiple of {factor}, the side of a code's square, got {size_pixels}"
         )
 
 
 def _check_precision(training: TrainingConfig) -> None:
-    """Refuse what is for transformers."""
+    """Check that a precision is not for transformers alone."""
     if training.precision.endswith("_o2"):
         raise UsageError(
             f"training.precision {training.precision} is for transformers: an image tokenizer's codebook is float32; "
@@ -132,15 +132,15 @@ def _check_precision(training: TrainingConfig) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenShape:
-    """The tokens that a text-to-image recipe is made for.
+    """Tokens that a text-to-image recipe is made for.
 
-    Training takes all four from its tokens; `cogview plan` counts with these before there are any.
+    Training reads all four from its tokens; `cogview plan` uses these.
 
     Args:
         num_image_codes: of the image tokenizer.
         num_text_pieces: of the text tokenizer.
         grid_rows: rows of codes of a picture.
-        grid_columns: columns.
+        grid_columns: columns of codes of a picture.
     """
 
     num_image_codes: int = 8_192
@@ -151,17 +151,17 @@ class TokenShape:
 
 @dataclass(frozen=True, kw_only=True)
 class FewCodesFirstConfig:
-    """How a run begins: with sequences of few codes, many of them hidden, from which texts are learnt fast.
+    """First phase of a run: sequences of few codes, many of them masked, from which texts are learnt fast.
 
-    Such a step holds as many codes as one of whole pictures, of so many times as many pictures.
+    Such a step has as many codes as one of whole pictures, from more pictures.
 
     Args:
-        fraction: the share of the steps, from the first, that are so; none by default.
-        kept_codes: codes of a picture that such a sequence holds.
-        masked_codes: the largest share of them that are read as [MASK].
+        fraction: share of the steps in this phase; none by default.
+        kept_codes: codes of a picture in a sequence.
+        masked_codes: largest share of them that is read as [MASK].
 
     Raises:
-        UsageError: shares that are none.
+        UsageError: a share is not in [0, 1].
     """
 
     fraction: float = 0.0
@@ -175,24 +175,24 @@ class FewCodesFirstConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TextToImageRecipe:
-    """Stage 2: words and codes in one sequence.
+    """Training of a transformer from text to image, stage 2.
 
     Args:
-        transformer: shape and stabilisers; `vocabulary_size` and `num_positions` are replaced by what the
-            token shards ask for.
-        initialisation: where its weights start.
-        max_text_pieces: longer texts are clipped and counted.
-        image_positions: position of the first code: right after the text, as in the paper, or at a fixed place.
+        transformer: shape and stabilisers; `vocabulary_size` and `num_positions` are replaced by those of the token
+            shards.
+        initialisation: of its weights.
+        max_text_pieces: longer texts are cut and counted.
+        image_positions: position of the first code: right after the text, as in the paper, or fixed.
         token_loss: weights and normaliser of the loss.
         masking: what sequences leave out.
-        mixed_codes: the largest share of a picture's codes that are read as another picture's while training, so that
-            the text is looked at; see `cogview.data.loader.MixedCodeBatches`. Beyond the paper, off by default.
-        mixed_codes_at_end: what that share has become, evenly, at the last step; the same by default.
-        text_case: how the model will read capitals: as they are written, or, where a word is not known so, in the
-            spelling that its captions most often had.
-        few_codes_first: whether and how the run begins with few codes, before what `masking` says.
-        training: how it is trained.
-        made_for: the tokens that the recipe has in mind; nothing is trained by it.
+        mixed_codes: largest share of a picture's codes that are replaced by another picture's in training, so that the
+            model needs the text; see `cogview.data.loader.MixedCodeBatches`. Not in the paper, off by default.
+        mixed_codes_at_end: that share at the last step, reached linearly; the same by default.
+        text_case: how the model reads capitals: as written, or, if a word is unknown so, in the most frequent spelling
+            of its captions.
+        few_codes_first: first phase with few codes, before `masking` applies.
+        training: of the transformer.
+        made_for: tokens for `cogview plan`; not used in training.
 
     Paper: 2.2-2.4.
     """
@@ -211,11 +211,11 @@ class TextToImageRecipe:
     made_for: Annotated[TokenShape, tyro.conf.Suppress] = field(default_factory=TokenShape)
 
     def __post_init__(self) -> None:
-        """Refuse rows and columns where a position has neither, and shares that are none."""
+        """Check that the settings are consistent, and the range of shares."""
         if self.initialisation.positions == "rows_and_columns" and self.image_positions != "fixed":
             raise UsageError(
-                "initialisation.positions rows_and_columns needs image_positions fixed: after a text of any length, "
-                f"a position is that of many rows and columns; got {self.image_positions}"
+                "initialisation.positions rows_and_columns needs image_positions fixed: after texts of any length, "
+                f"positions have no fixed row and column; got {self.image_positions}"
             )
         check_share("mixed_codes", self.mixed_codes)
         if self.mixed_codes_at_end is not None:
@@ -229,16 +229,16 @@ class TextToImageRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneRecipe:
-    """A further task, learnt from a model that has been trained: its base.
+    """Finetuning of a trained model, the base, for a further task.
 
     Args:
-        adapter: what is learnt beside the base, which stays as it is; None to learn all weights of a copy of it.
+        adapter: adapter to train with the base frozen; None to train all weights of a copy of it.
         token_loss: weights and normaliser of the loss.
-        attention: how it is computed while training; None for the base's own way. `fused` is equal to `relaxed` but for
-            rounding, and holds no matrix of scores, which is what long sequences spend their time and memory on.
-        training: how it is trained.
+        attention: implementation in training; None for the base's. `fused` equals `relaxed` except for rounding, and
+            needs no matrix of scores, which dominates time and memory of long sequences.
+        training: of the adapter or copy.
 
-    Paper: 3, where all weights are learnt.
+    Paper: 3, where all weights are trained.
     """
 
     adapter: tyro.conf.AvoidSubcommands[AdapterConfig | None]
@@ -249,13 +249,12 @@ class FinetuneRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class StyleRecipe(FinetuneRecipe):
-    """Text to image in one style.
+    """Finetuning on a style.
 
     Args:
         masking: what sequences leave out.
-        trains_words: whether an adapter has its own rows of the embedding for the pieces of the texts that it learns
-            from. Words that the base never saw need it: all their rows have drifted the same way and are hardly to be
-            told apart. It overrides `adapter.token_rows`.
+        trains_words: whether an adapter has its own rows of the embedding for the pieces of its training texts. Needed
+            for words that the base never saw, whose rows are almost equal. Overrides `adapter.token_rows`.
 
     Paper: 3.3.
     """
@@ -266,12 +265,12 @@ class StyleRecipe(FinetuneRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class CaptioningRecipe(FinetuneRecipe):
-    """A picture's codes to text.
+    """Finetuning for captioning, from codes to text.
 
     Args:
-        positions: of codes and pieces, as `CaptionTemplate` says; by default those that suit the base.
-        trains_words: whether an adapter has its own rows of the embedding, and of the head, for the pieces of the
-            captions that it learns, as in `StyleRecipe`.
+        positions: of codes and pieces, see `CaptionTemplate`; by default those that suit the base.
+        trains_words: whether an adapter has its own rows of embedding and head for the pieces of its captions, as in
+            `StyleRecipe`.
 
     Paper: 3.2.
     """
@@ -282,13 +281,13 @@ class CaptioningRecipe(FinetuneRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class SuperResolutionRecipe(FinetuneRecipe):
-    """Codes to codes of twice the rows and columns.
+    """Finetuning for super-resolution, from codes to twice their rows and columns.
 
     Args:
         high_positions: where the positions of the high codes start; see `SuperResolutionTemplate`.
-        window_share: the share of sequences that are windows of larger pictures, where there are such.
-        masking: what sequences leave out of the high codes: these foretell each other, and where they are masked the
-            low ones have to be read.
+        window_share: share of sequences that are windows of larger pictures, if there are such.
+        masking: what sequences leave out of the high codes: they predict each other, and masking forces the model to
+            use the low codes.
 
     Paper: 3.1.
     """
@@ -298,16 +297,16 @@ class SuperResolutionRecipe(FinetuneRecipe):
     masking: Annotated[MaskingConfig, tyro.conf.arg(name="")] = field(default_factory=MaskingConfig)
 
     def __post_init__(self) -> None:
-        """Refuse a share that is none."""
+        """Check the range of the share."""
         check_share("window_share", self.window_share)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecipe:
-    """A data set to build: the default one at some size, the pictures of a style, people, or clothing.
+    """Data set to build: default data, a style, people or clothing.
 
     Args:
-        data: what it holds.
+        data: configuration of the data set.
     """
 
     data: tyro.conf.AvoidSubcommands[
@@ -317,12 +316,12 @@ class DataRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TextTokenizerRecipe:
-    """What the bundled text tokenizer is trained on.
+    """Training of the bundled text tokenizer.
 
     Args:
         tokenizer: size and coverage.
-        num_scenes: scenes whose captions are learnt from, each once in Chinese and once in English; a tenth as many
-            with held-out objects come on top.
+        num_scenes: scenes with one caption in Chinese and one in English each; a tenth as many with held-out objects
+            are added.
         seed: of the scenes and captions.
         packages_folder: a folder with the archive of emojibase; None fetches it with npm.
     """

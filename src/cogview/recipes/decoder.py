@@ -1,4 +1,4 @@
-"""Runs that train a decoder for codes that stand."""
+"""Recipes of additional decoders for image tokenizers."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ def bundled() -> DecoderRecipe:
     """
     return DecoderRecipe(
         decoder=DecoderConfig(
-            # Scenes lie on the grid of codes, so what stands around a place mostly tells its pixels.
+            # Scenes are aligned to the grid of codes, so that neighbouring codes mostly determine the pixels.
             neighbourhood=5,
             channels=(384,),
             num_blocks=(4,),

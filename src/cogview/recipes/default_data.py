@@ -1,4 +1,4 @@
-"""The data sets that the other recipes train on: the default one at their sizes, a style, people, and clothing."""
+"""Recipes of data sets: default data for the other recipes, styles, people and clothing."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from cogview.world.config import (
 
 
 def _scenes_of(recipe: DataRecipe) -> DefaultDataConfig:
-    """Return the configuration of a recipe that others vary."""
+    """Return a recipe's configuration of default data."""
     assert isinstance(recipe.data, DefaultDataConfig)
     return recipe.data
 
@@ -42,12 +42,11 @@ def bundled() -> DataRecipe:
 
 
 def bundled_captions() -> DataRecipe:
-    """Scenes of the bundled model's objects in four styles and icons of all kinds, for learning to tell what is seen.
+    """Scenes of the bundled model's objects in four styles and icons of all kinds, for captioning.
 
-    Claim: 80 objects; each is held back in one of the styles, so that it can be asked what an unseen drawing shows. Two
-    pictures in five show any other icon, which teaches what a thing has in common in several styles, and nearly half of
-    them one known thing; in most of the training pictures icons are turned, mirrored, coloured otherwise and, where
-    alone, of any size from 7 cells to 12.
+    Claim: 80 objects, each held out in one of the styles, to measure captions of unseen drawings. Two pictures in five
+    show another icon, which teaches what a thing has in common in several styles, and nearly half show one known thing;
+    in most training pictures icons are rotated, mirrored, recoloured and, if single, of any size from 7 cells to 12.
     Command: cogview data build bundled-captions --out PICTURES
     Cost: five minutes and 1 GB of disk on 2 CPU cores.
     """
@@ -195,11 +194,11 @@ def world_decoder() -> DataRecipe:
 
 
 def world_captions() -> DataRecipe:
-    """Scenes as those of `world` in four styles and icons of all kinds, for learning to tell what is seen.
+    """Scenes as those of `world` in four styles and icons of all kinds, for captioning.
 
-    Claim: 256 objects in all that `world` tells of them: colours, sizes, groups, places. Each is held back in one of
-    the styles. A quarter of the pictures show any other icon, another quarter one known thing. Seven in ten are varied:
-    icons are turned and mirrored, and hues and sizes changed as far as captions stay true.
+    Claim: 256 objects with the colours, sizes, groups and places of `world`, each held out in one of the styles. A
+    quarter of the pictures show another icon, another quarter one known thing. Seven in ten are augmented: icons are
+    rotated and mirrored, and hues and sizes changed where captions stay true.
     Command: cogview data build world-captions --out PICTURES
     Cost: some five minutes and 1.2 GB of disk on 2 CPU cores, by 400 of them.
     """
@@ -295,9 +294,9 @@ def world_openmoji_style() -> DataRecipe:
 def world_3d_style() -> DataRecipe:
     """Pictures in soft 3D renderings, of the objects of `world`, whose transformer has not seen them.
 
-    Claim: 1,500 single icons of 216 objects, "A cat of 3D style", and 2,400 of all 256 in the flat style that `world`
-    draws, "A cat of fluent-flat style"; the other 40 objects are in the split held-out-style alone. The two styles have
-    the same shapes, so that the rendering alone is to be learnt. Under MIT.
+    Claim: 1,500 single icons of 216 objects, "A cat of 3D style"; 2,400 of all 256 in the flat style of `world`, "A cat
+    of fluent-flat style"; the other 40 objects are in the split held-out-style alone. The two styles have the same
+    shapes, so that the rendering alone is to be learnt. Under MIT.
     Command: cogview data build world-3d-style --out PICTURES
     Cost: half a minute, once the packages are there.
 

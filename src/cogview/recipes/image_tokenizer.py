@@ -1,4 +1,4 @@
-"""Runs of stage 1, the image tokenizer."""
+"""Recipes of image tokenizers, stage 1."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ def bundled() -> ImageTokenizerRecipe:
             num_codes=2048,
             code_size=64,
             patch_size_pixels=2,
-            # Codes that see their own pixels alone: the same thing is the same codes on every ground, beside anything.
+            # Codes depend on their own pixels alone: a thing has the same codes in every surrounding.
             encoder_kernel_size=2,
             encoder_channels=(192, 384),
             encoder_blocks=(0, 1),

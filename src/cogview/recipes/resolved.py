@@ -1,4 +1,4 @@
-"""What a text-to-image recipe comes to on the tokens that it is made for; training and `cogview plan` both ask here."""
+"""Transformer and template of a text-to-image recipe by the shape of its tokens."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from cogview.transformer.three_region import regions_for
 
 
 def shape_of_tokens(shards: TokenShards) -> TokenShape:
-    """Return the shape of tokens that there are."""
+    """Return the shape of existing tokens."""
     return TokenShape(
         num_image_codes=shards.num_codes,
         num_text_pieces=shards.num_pieces,
@@ -21,7 +21,7 @@ def shape_of_tokens(shards: TokenShards) -> TokenShape:
 
 
 def resolved(recipe: TextToImageRecipe) -> tuple[TransformerConfig, TextToImageTemplate]:
-    """Return the transformer and the template that a recipe comes to on the tokens that it is made for."""
+    """Return the configuration of the transformer and the template for the tokens of `recipe.made_for`."""
     tokens = recipe.made_for
     template = TextToImageTemplate(
         vocabulary=Vocabulary(num_image_codes=tokens.num_image_codes, num_text_pieces=tokens.num_text_pieces),

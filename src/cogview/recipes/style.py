@@ -1,4 +1,4 @@
-"""Runs that learn a style from some pictures of it, beside a model that draws already."""
+"""Recipes of style adapters."""
 
 from dataclasses import replace
 
@@ -9,15 +9,15 @@ from cogview.transformer.config import AdapterConfig
 
 
 def bundled_start() -> StyleRecipe:
-    """How a style for the bundled model begins: which things look how, from a few codes of each picture.
+    """First phase of a style for the bundled model, on a few codes of each picture.
 
     Claim: draws things that the model knows in a style that it has not seen, roughly.
     Command: cogview train style bundled-start --data TOKENS --licence LICENCE --out START
     Cost: 1,200 steps of 64 codes of 32 pictures, a quarter of an hour of a CPU core.
     Expected: begins `bundled`.
 
-    Two thirds of a picture are ground. With a few codes, most of them where something begins, and up to all before them
-    hidden, a step sees four times as many pictures and has to take nearly all from the text.
+    Two thirds of a picture are ground. With a few codes, mostly at edges, a step has four times as many pictures. Up to
+    all codes are masked, so that the model has to rely on the text.
     """
     recipe = bundled()
     return replace(
@@ -39,10 +39,10 @@ def bundled() -> StyleRecipe:
 
     Stopped early: in a trial, fewer things were recognised after 681 steps than after 200.
 
-    Captions that name the thing teach more than one text for all (`--style NAME`), and pictures of the same things in
-    another manner keep a style from being other things: see `cogview data build openmoji-style`.
+    Captions that name the thing work better than one text for all (`--style NAME`). Pictures of the same things in
+    another style separate style from content: see `cogview data build openmoji-style`.
 
-    Differs from the paper: an adapter is learnt instead of all weights.
+    Differs from the paper: an adapter is trained instead of all weights.
     """
     return StyleRecipe(
         adapter=AdapterConfig(rank=32, alpha=64.0),

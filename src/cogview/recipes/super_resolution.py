@@ -1,4 +1,4 @@
-"""Runs that learn super-resolution beside a model that draws already."""
+"""Recipes of super-resolution adapters."""
 
 from dataclasses import replace
 
@@ -9,9 +9,9 @@ from cogview.transformer.config import AdapterConfig
 
 
 def bundled_start() -> SuperResolutionRecipe:
-    """The beginning of super-resolution for the bundled model: a few high codes of each picture, edges above all.
+    """First phase of super-resolution for the bundled model, on a few high codes of each picture, mostly at edges.
 
-    Claim: what each low code becomes is learnt at a fraction of what whole pictures cost.
+    Claim: learns the high codes of each low code at a fraction of the cost of whole pictures.
     Command: cogview train super-resolution bundled-start --data TOKENS-256 --low TOKENS-128 --windows TOKENS-512 --out
         START
     Cost: 3,000 steps of 12 pictures, some two hours of one CPU core.
@@ -37,7 +37,7 @@ def bundled() -> SuperResolutionRecipe:
     Expected: perceptual distance 0.35, bicubic upscaling 0.45 (`bench/super_resolution.py`); without a start and
     without hidden codes it was worse than upscaled pixels.
 
-    Differs from the paper: an adapter is learnt instead of all weights, and the high codes have positions of their own.
+    Differs from the paper: an adapter is trained instead of all weights, and the high codes have their own positions.
     """
     return SuperResolutionRecipe(
         adapter=AdapterConfig(rank=64, alpha=64.0, trains_norms=True),

@@ -1,4 +1,4 @@
-"""Runs of stage 2, text to image."""
+"""Recipes of text-to-image transformers, stage 2."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from cogview.transformer.config import InitialisationConfig, ThreeRegionConfig, 
 
 
 def _start_of(recipe: TextToImageRecipe, *, num_steps: int, batch_size: int) -> TextToImageRecipe:
-    """Return the first half of a recipe: sequences of few codes, from none hidden to all."""
+    """Return the first phase of a recipe: sequences of few codes, of which none to all are masked."""
     return replace(
         recipe,
         masking=replace(recipe.masking, masked_codes=1.0, kept_codes=64),
@@ -26,15 +26,15 @@ def _start_of(recipe: TextToImageRecipe, *, num_steps: int, batch_size: int) -> 
 
 
 def bundled_start() -> TextToImageRecipe:
-    """The first half of `bundled`: which words mean which things, and where they stand.
+    """The first half of `bundled`: meanings of words, and places of things.
 
-    Claim: a caption is told from the same one with its two things exchanged (`bench/binding.py`).
+    Claim: prefers a caption to the same one with its two things exchanged (`bench/binding.py`).
     Command: cogview train text-to-image bundled-start --data TOKENS --out RUN
     Cost: 52 minutes on 2 CPU cores with bfloat16, beside other work; four times that without.
     Expected: the true caption is preferred in 100 % of 200 (`docs/decisions/bundled-model-from-scratch.md`).
 
-    Differs from the paper: as `bundled` does; and a sequence holds a quarter of a picture's codes, on average half of
-    them hidden, so that much has to be taken from the text.
+    Differs from the paper: as `bundled` does; and a sequence has a quarter of a picture's codes. On average half of
+    them are masked, so that the model has to rely on the text.
     """
     return _start_of(bundled(), num_steps=5_000, batch_size=24)
 
@@ -85,7 +85,7 @@ def bundled() -> TextToImageRecipe:
 
 
 def world_start() -> TextToImageRecipe:
-    """The first part of `world`: which words mean which things, in which colours and sizes, and where they stand.
+    """The first half of `world`: meanings of words, colours and sizes, and places of things.
 
     Claim: as `bundled-start`, in the larger world.
     Command: cogview train text-to-image world-start --data TOKENS --out RUN
@@ -163,7 +163,7 @@ def bundled_gpu() -> TextToImageRecipe:
 def small() -> TextToImageRecipe:
     """A small transformer for one's own folder of some hundred to some thousand pictures.
 
-    Its one dial for time is `--training.num-steps`: everything else is a fraction of it.
+    `--training.num-steps` alone sets its time: everything else is a fraction of it.
 
     Claim: begins to draw in the manner of a small folder's pictures, in the colours that the words ask for.
     Command: cogview train text-to-image small --data TOKENS --start-from bundled --out RUN
@@ -171,8 +171,8 @@ def small() -> TextToImageRecipe:
     Expected: the share of captions drawn that `docs/your-own-pictures.md` lists (`bench/own_pictures.py`).
 
     Differs from the paper: as `bundled` does, and it has the shape of the model that `bundled` makes, so that it can
-    start from it. Three steps of five see few codes, where texts are learnt; then codes are mixed, less and less,
-    without which the model recites its pictures and does not look at the words (`docs/decisions/mixed-codes.md`).
+    start from it. Three steps of five have few codes, to learn the texts; then codes are mixed, less and less, without
+    which the model memorizes its pictures and ignores the words (`docs/decisions/mixed-codes.md`).
     """
     recipe = bundled()
     return replace(
@@ -311,8 +311,8 @@ def fashion_small() -> TextToImageRecipe:
     Claim: the whole chain of section 3.4, sparse attention included; draws clothing of the class that a text names.
     Command: cogview train text-to-image fashion-small --data TOKENS --out RUN
     Cost: 2,000 steps of 2,200 tokens, 23 minutes of a CPU core. `docs/fashion.md` has the chain before it.
-    Expected: with the bundled image tokenizer three quarters of the pictures are told to be of the class asked for,
-    where four fifths of real ones are (`bench/clothing.py`).
+    Expected: with the bundled image tokenizer three quarters of the pictures are classified as the class of the text,
+    and four fifths of real ones (`bench/clothing.py`).
 
     Differs from the paper: as `bundled` does, at a smaller size; the regions of attention are cut down to 276 tokens.
     """

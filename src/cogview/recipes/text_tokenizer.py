@@ -1,8 +1,9 @@
 """The bundled text tokenizer.
 
-Claim: 8,000 pieces tell the captions of the default data set in 16 pieces in the mean, 99 of 100 in 28 and each in 32,
-with nearly every name of a thing and a colour one piece; any other text is spelt in words, characters and bytes, so
-that nothing is unknown. The one that ships learnt from earlier, shorter captions: 17 in the mean, 99 of 100 in 33.
+Claim: with 8,000 pieces, captions of the default data set have 16 pieces on average, 99 of 100 at most 28 and all at
+most 32. Nearly every name of a thing or colour is one piece; any other text is written in words, characters and bytes,
+so that nothing is unknown. The bundled one was trained on earlier, shorter captions: 17 on average, 99 of 100 at most
+33.
 
 Command: `cogview train text-tokenizer --out text.model`
 
@@ -23,7 +24,7 @@ from cogview.world.packages import EMOJIBASE, find_package, read_json_member
 
 MAX_WORD_CHARACTERS = 4  # longer labels are phrases: 穿西装的人
 
-# What captions of scenes say beside the names of things and colours.
+# Words of captions besides names of things and colours.
 NUMBERS = ("一", "两", "三", "四", "五", "六")
 TEMPLATE_WORDS = (
     *NUMBERS,
@@ -36,7 +37,7 @@ TEMPLATE_WORDS = (
 
 
 def bundled_text_tokenizer() -> TextTokenizerRecipe:
-    """Return the run that made the bundled model."""
+    """Return the recipe of the bundled text tokenizer."""
     return TextTokenizerRecipe()
 
 
@@ -51,7 +52,7 @@ def train_bundled_text_tokenizer(run: TextTokenizerRecipe, path: Path) -> TextTo
         CogViewError: emojibase cannot be fetched.
     """
     icons = list(_icon_texts(run))
-    # A number stays apart from what is counted, so that it is the same piece before every measure word.
+    # Numbers are separate from what they count, so that they are the same piece before every measure word.
     short = (text for text in icons if len(text) <= MAX_WORD_CHARACTERS and not text.startswith(NUMBERS))
     words = {*_scene_words(), *short}
     train_text_tokenizer([*_scene_captions(run), *icons], path, run.tokenizer, words)
@@ -81,10 +82,10 @@ def train_text_tokenizer_on(source: Path, path: Path, config: TextTokenizerConfi
 
 
 def _scene_captions(run: TextTokenizerRecipe) -> Iterator[str]:
-    """Yield captions of scenes of all objects, in every style that training may show.
+    """Yield captions of scenes of all objects in all training styles.
 
-    Scenes with objects that are held out of training are among them: a model shall not know what those look like,
-    but a user who teaches it finds their names to be words.
+    Includes objects that are held out of training: a model must not know their look, but their names should be words
+    for users who finetune it.
     """
     config = DefaultDataConfig(
         seed=run.seed,
@@ -115,7 +116,7 @@ def _icon_texts(run: TextTokenizerRecipe) -> Iterator[str]:
 
 
 def _scene_words() -> Iterator[str]:
-    """Yield the Chinese words that captions of scenes are made of."""
+    """Yield the Chinese words of captions of scenes."""
     yield from TEMPLATE_WORDS
     for ground in objects.GROUNDS.values():
         yield from ground.chinese

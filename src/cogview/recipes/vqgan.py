@@ -1,4 +1,4 @@
-"""Runs of stage 1 for one domain: VQGANs."""
+"""Recipes of VQGANs, stage 1 for one domain."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ def fashion() -> VQGANRecipe:
     Cost: needs a GPU; not measured.
     Expected: not measured.
 
-    Differs from the paper: it does not tell its training; rates are those usual for VQGANs.
+    Differs from the paper: its training is not described; rates are those usual for VQGANs.
     """
     return VQGANRecipe(
         vqgan=VQGANConfig(codebook_start_step=200),

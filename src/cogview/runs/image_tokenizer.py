@@ -10,8 +10,8 @@ import torch
 from cogview.data.image_array import ImageArray, splits_of
 from cogview.evaluation.reconstruction import evaluate_reconstruction, in_batches, reconstruction_grid
 from cogview.files import atomic_write_bytes
-from cogview.image.kept import KeptPictures
 from cogview.image.pixels import as_float
+from cogview.image.reconstruction_quality import ReconstructionQuality
 from cogview.recipes.config import ImageTokenizerRecipe, VQGANRecipe
 from cogview.runs.perception import perception_of, seen_by
 from cogview.runs.progress_bar import progress_bar
@@ -74,7 +74,7 @@ def train_image_tokenizer(
         batches = [batch for each in held_out.values() for batch in in_batches(each.pixels[:MAX_KEPT])]
         if batches:
             as_images = (as_float(torch.tensor(batch).permute(0, 3, 1, 2)) for batch in batches)
-            tokenizer.held_out = KeptPictures.of(map(tokenizer.kept_db, as_images))
+            tokenizer.held_out = ReconstructionQuality.of(map(tokenizer.kept_db, as_images))
         tokenizer.save_pretrained(folder, dtype=torch.float16)
 
     return carry_out(

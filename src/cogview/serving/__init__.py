@@ -1,1 +1,1 @@
-"""Serving: HTTP over the engine, for programs and people. Needs the extra `serve`."""
+"""HTTP server over the engine: APIs and web page. Needs the extra `serve`."""

@@ -1,4 +1,4 @@
-"""The web application: its routes, and what stands before them."""
+"""ASGI application: routes and middleware."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,30 +13,30 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Scope
 
 from cogview.serving.a1111_api import A1111Api
-from cogview.serving.guards import Guards
+from cogview.serving.http import ApiError
 from cogview.serving.images_api import ImagesApi
 from cogview.serving.job_store import JobStore
 from cogview.serving.jobs import Jobs
 from cogview.serving.metrics import Metrics
+from cogview.serving.middleware import GuardMiddleware
 from cogview.serving.openapi import document
+from cogview.serving.operation_table import operation_table
 from cogview.serving.operations import routes_of
 from cogview.serving.options import ServerOptions
 from cogview.serving.page_api import PageApi
 from cogview.serving.page_files import PageFiles
 from cogview.serving.state import ServerState
-from cogview.serving.table import table
 from cogview.serving.temporary_files import TemporaryFiles
-from cogview.serving.wire import WireError
 
 MAX_SILENT_SECONDS = 150.0
 
 
 def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
-    """Return the web application.
+    """Build the web application.
 
     Args:
-        options: what is taken from clients.
-        jobs: begun with the application, and closed with it.
+        options: limits for clients.
+        jobs: started and closed with the application.
     """
     state = ServerState(
         options=options,
@@ -51,41 +51,40 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         jobs.start()
         if page is not None:
-            await page.begin_unfinished()
+            await page.resume_unfinished()
         yield
         if page is not None:
             await page.close()
         await jobs.close()
 
     async def livez(request: Request) -> Response:
-        """Say whether an engine goes on; one that hangs is begun anew by its link, while the others go on."""
+        """Report whether any engine is alive; links restart those that hang."""
         silent = min(link.silent_seconds for link in jobs.links)
         is_alive = silent < MAX_SILENT_SECONDS
         return JSONResponse({"alive": is_alive, "silent_seconds": round(silent, 1)}, 200 if is_alive else 503)
 
     async def readyz(request: Request) -> Response:
-        """Say whether pictures are drawn."""
+        """Report whether the server takes jobs."""
         is_ready = jobs.is_ready and not jobs.is_draining
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
-    async def measured(request: Request) -> Response:
-        """Give figures in Prometheus' form."""
+    async def metrics_text(request: Request) -> Response:
+        """Return metrics in Prometheus' format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    async def described(request: Request) -> Response:
-        """Describe all of this."""
-        known = (link.facts for link in jobs.links)
-        facts = next((each for each in known if each is not None), None)
+    async def openapi(request: Request) -> Response:
+        """Describe this API in OpenAPI 3.1."""
+        facts = next((link.facts for link in jobs.links if link.facts is not None), None)
         return JSONResponse(document(operations, options, facts))
 
-    operations = table(
+    operations = operation_table(
         images=ImagesApi(state),
         a1111=A1111Api(state),
         page=page,
         livez=livez,
         readyz=readyz,
-        measured=measured,
-        described=described,
+        metrics_text=metrics_text,
+        openapi=openapi,
     )
     middleware = []
     if options.cors_origins:
@@ -105,27 +104,30 @@ def application(options: ServerOptions, jobs: Jobs) -> ASGIApp:
     app = Starlette(
         routes=routes,
         middleware=middleware,
-        exception_handlers={WireError: _wire_error, HTTPException: _http_error},  # type: ignore[dict-item]
+        exception_handlers={ApiError: _wire_error, HTTPException: _http_error},  # type: ignore[dict-item]
         lifespan=lifespan,
     )
 
-    app.router.redirect_slashes = False  # which would lose some clients' bodies or keys
+    app.router.redirect_slashes = False  # with a redirect some clients drop body or key
 
     def answered(scope: Scope, status: int, seconds: float) -> None:
         route = patterns.get(scope["endpoint"], "none") if "endpoint" in scope else "none"
         metrics.answered(route, scope["method"] if route != "none" else "any", status, seconds)
 
-    return Guards(app, options, answered)
+    return GuardMiddleware(app, options, answered)
 
 
-async def _wire_error(request: Request, error: WireError) -> Response:
+async def _wire_error(request: Request, error: ApiError) -> Response:
     return error.response(request.url.path)
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    told = {404: "there is nothing here; see /openapi.json", 405: "that method is not for this address"}
-    response = WireError(
-        error.status_code, told.get(error.status_code, error.detail), code=f"http_{error.status_code}"
+    messages = {
+        404: "there is nothing here; see /openapi.json",
+        405: "this address does not allow that method",
+    }
+    response = ApiError(
+        error.status_code, messages.get(error.status_code, error.detail), code=f"http_{error.status_code}"
     ).response(request.url.path)
     response.headers.update(error.headers or {})
     return response

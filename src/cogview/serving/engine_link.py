@@ -1,4 +1,4 @@
-"""The server's end of an engine: it begins the engine's process, and another when that one is dead."""
+"""Links to engines; `EngineLink` starts an engine's process and restarts it when it dies."""
 
 import asyncio
 import contextlib
@@ -14,69 +14,69 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Protocol, runtime_checkable
 
-from cogview.serving.messages import Alive, CannotBegin, Command, ModelFacts, Ready, Report, Told
+from cogview.serving.messages import Command, Heartbeat, JobReport, ModelFacts, Ready, Report, StartFailed
 from cogview.serving.options import EngineOptions
 
-_SILENT_SECONDS = 10.0  # beyond a pass that may take long: then an engine that says nothing is dead
+_SILENT_SECONDS = 10.0  # silence beyond the longest pass after which an engine counts as dead
 _LAST_SECONDS = 0.5
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.2, 30.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LinkListener:
-    """Who is told what becomes of an engine.
+    """Callbacks for what happens to an engine.
 
     Args:
-        on_told: of jobs.
-        on_ready: that it is warm, at first and after it was begun anew.
-        on_lost: that it is dead: what it was given has to be given again, once it is ready.
-        on_hopeless: that it could not begin even once, and why.
-        log: takes what is worth a line.
+        on_report: a job had an event.
+        on_ready: the engine is warm, at first or after a restart.
+        on_lost: the engine died; its jobs have to be sent again once it is ready.
+        on_start_failed: the first start failed.
+        log: writes a line to the log.
     """
 
-    on_told: Callable[[Told], None]
+    on_report: Callable[[JobReport], None]
     on_ready: Callable[[], None]
     on_lost: Callable[[], None]
-    on_hopeless: Callable[[CannotBegin], None]
+    on_start_failed: Callable[[StartFailed], None]
     log: Callable[[str], None]
 
 
 @runtime_checkable
 class Link(Protocol):
-    """The server's end of an engine, wherever that is. Its methods are called in the event loop.
+    """Connection to an engine. Methods are called in the event loop.
 
     Attributes:
-        facts: what is known of the model, since the engine was first ready.
-        alive: what was told last of how it goes.
-        is_ready: whether it is warm.
-        num_begun: how often an engine was begun.
+        facts: properties of the model; None until the engine is first ready.
+        heartbeat: the last one.
+        is_ready: whether the engine is warm.
+        num_starts: of the engine.
     """
 
     facts: ModelFacts | None
-    alive: Alive | None
+    heartbeat: Heartbeat | None
     is_ready: bool
-    num_begun: int
+    num_starts: int
 
     @property
     def silent_seconds(self) -> float:
-        """Return for how long the engine has said nothing; 0 while it loads, which may take long."""
+        """Return the time since the engine's last message; 0 while it loads."""
 
     def start(self) -> None:
-        """Begin the engine."""
+        """Start the engine."""
 
     def send(self, command: Command) -> None:
-        """Tell the engine something; what a dead one is told is lost, and its listener knows."""
+        """Send a command. If the engine is dead, it is lost, and `on_lost` is called."""
 
     async def close(self) -> None:
-        """End the engine."""
+        """Stop the engine."""
 
 
 class EngineLink:
-    """An engine in a process of its own, which is begun anew if it ends or hangs.
+    """Link to an engine in a child process, restarted if it ends or hangs.
 
     Args:
         options: of the engine.
-        listener: is told what becomes of it.
+        listener: receives the engine's reports.
     """
 
     def __init__(self, options: EngineOptions, listener: LinkListener) -> None:
@@ -84,43 +84,43 @@ class EngineLink:
         self._listener = listener
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
-        self._outbox: SimpleQueue[Command | EngineOptions | None] = SimpleQueue()
-        self._heard = 0.0
+        self._commands: SimpleQueue[Command | EngineOptions | None] = SimpleQueue()
+        self._last_heard = 0.0
         self._is_closed = False
         self._failures = 0
-        self._watching: asyncio.Task[None] | None = None
+        self._watch_task: asyncio.Task[None] | None = None
         self.facts: ModelFacts | None = None
-        self.alive: Alive | None = None
+        self.heartbeat: Heartbeat | None = None
         self.is_ready = False
-        self.num_begun = 0
+        self.num_starts = 0
 
     @property
     def pid(self) -> int | None:
-        """Return the number of the engine's process."""
+        """Return the process id of the engine."""
         return None if self._process is None else self._process.pid
 
     @property
     def silent_seconds(self) -> float:
-        """Return for how long the engine has said nothing; 0 while it loads, which may take long."""
-        return time.monotonic() - self._heard if self.is_ready else 0.0
+        """Return the time since the engine's last message; 0 while it loads."""
+        return time.monotonic() - self._last_heard if self.is_ready else 0.0
 
     def start(self) -> None:
-        """Begin the engine's process, and watch it."""
-        self._begin()
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        """Start the engine's process and watch it."""
+        self._start_process()
+        self._watch_task = asyncio.get_running_loop().create_task(self._watch())
 
     def send(self, command: Command) -> None:
-        """Tell the engine something; what a dead one is told is lost, and `on_lost` says so."""
-        self._outbox.put(command)
+        """Send a command. If the engine is dead, it is lost, and `on_lost` is called."""
+        self._commands.put(command)
 
     async def close(self) -> None:
-        """End the engine's process."""
+        """Stop the engine's process."""
         self._is_closed = True
-        if self._watching is not None:
-            self._watching.cancel()
-        self._end()
+        if self._watch_task is not None:
+            self._watch_task.cancel()
+        self._kill()
 
-    def _begin(self) -> None:
+    def _start_process(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             number = theirs.fileno()
@@ -129,17 +129,17 @@ class EngineLink:
                 pass_fds=[number],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the server, which ends the engine when it may
+                start_new_session=True,  # Ctrl-C must reach the server alone
                 env=self._environment(),
             )
-        self._socket, self._outbox = ours, SimpleQueue()
-        self._outbox.put(self._options)
-        self._heard = time.monotonic()
-        self.num_begun += 1
+        self._socket, self._commands = ours, SimpleQueue()
+        self._commands.put(self._options)
+        self._last_heard = time.monotonic()
+        self.num_starts += 1
         loop = asyncio.get_running_loop()
         for work in (self._write, self._read):
             threading.Thread(
-                target=work, args=[Connection(os.dup(ours.fileno())), ours, self._outbox, loop], daemon=True
+                target=work, args=[Connection(os.dup(ours.fileno())), ours, self._commands, loop], daemon=True
             ).start()
 
     def _environment(self) -> dict[str, str]:
@@ -148,7 +148,7 @@ class EngineLink:
 
     @staticmethod
     def _write(connection: Connection, _: object, outbox: "SimpleQueue[object]", __: object) -> None:
-        """Hand over what the engine is told: a pipe that is full must not hold up the event loop."""
+        """Write queued commands, in a thread: a full pipe must not block the event loop."""
         with connection, contextlib.suppress(OSError):
             while (command := outbox.get()) is not None:
                 connection.send(command)
@@ -160,7 +160,7 @@ class EngineLink:
         _: object,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """Hand over what the engine says to the event loop, until it says no more."""
+        """Pass the engine's reports to the event loop until the connection ends."""
         with connection:
             report: Report | None = None
             while True:
@@ -169,58 +169,58 @@ class EngineLink:
                 except (EOFError, OSError):
                     report = None
                 with contextlib.suppress(RuntimeError):  # the loop is closed
-                    loop.call_soon_threadsafe(self._take, owner, report)
+                    loop.call_soon_threadsafe(self._receive, owner, report)
                 if report is None:
                     return
 
-    def _take(self, owner: socket.socket, report: Report | None) -> None:
-        if owner is not self._socket:  # of one that was given up
+    def _receive(self, owner: socket.socket, report: Report | None) -> None:
+        if owner is not self._socket:  # from a previous process
             return
-        self._heard = time.monotonic()
-        if isinstance(report, Told):
-            self._listener.on_told(report)
-        elif isinstance(report, Alive):
-            self.alive = report
+        self._last_heard = time.monotonic()
+        if isinstance(report, JobReport):
+            self._listener.on_report(report)
+        elif isinstance(report, Heartbeat):
+            self.heartbeat = report
         elif isinstance(report, Ready):
             self.facts, self.is_ready, self._failures = report.facts, True, 0
             self._listener.on_ready()
-        elif isinstance(report, CannotBegin):
+        elif isinstance(report, StartFailed):
             if self.facts is None:
-                self._is_closed = True  # another would fare no better
-                self._listener.on_hopeless(report)
-            else:  # it ran before, and is tried again: its device may come back
-                self._listener.log(f"the engine cannot begin: {report.message}")
+                self._is_closed = True  # a restart would fail, too
+                self._listener.on_start_failed(report)
+            else:  # it ran before: its device may come back
+                self._listener.log(f"the engine cannot start: {report.message}")
         else:
-            self._let_end()
-            self._lose()
+            self._await_exit()
+            self._handle_death()
 
-    def _let_end(self) -> None:
-        """Give a process that says no more a moment to end by itself, so that the log tells how it ended."""
+    def _await_exit(self) -> None:
+        """Give a silent process a moment to exit by itself, so that the log has its exit status."""
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_LAST_SECONDS)
 
-    def _lose(self) -> None:
-        """Give the process up, and begin another after a while that grows from failure to failure."""
-        self._end()
+    def _handle_death(self) -> None:
+        """Kill the process, and start another with exponential backoff."""
+        self._kill()
         if self._is_closed:
             return
-        self._listener.log(f"the engine has ended ({self._status()}); another is begun")
+        self._listener.log(f"the engine has ended ({self._status()}); starting another")
         self._listener.on_lost()
         wait = min(_FIRST_WAIT_SECONDS * 2**self._failures, _LONGEST_WAIT_SECONDS)
         self._failures += 1
-        asyncio.get_running_loop().call_later(wait, self._begin_again)
+        asyncio.get_running_loop().call_later(wait, self._restart)
 
-    def _begin_again(self) -> None:
+    def _restart(self) -> None:
         if not self._is_closed:
-            self._begin()
+            self._start_process()
 
-    def _end(self) -> None:
+    def _kill(self) -> None:
         self.is_ready = False
-        self._outbox.put(None)
+        self._commands.put(None)
         if self._socket is not None:
             with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)  # the threads read its end, and let go of it
+                self._socket.shutdown(socket.SHUT_RDWR)  # lets the threads end and close it
             self._socket.close()
             self._socket = None
         if self._process is not None:
@@ -232,7 +232,7 @@ class EngineLink:
         return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
 
     async def _watch(self) -> None:
-        """Give an engine up that says nothing, and one that has ended without a word."""
+        """Restart an engine that has exited or is silent for too long."""
         while True:
             await asyncio.sleep(1)
             if self._socket is None:
@@ -240,4 +240,4 @@ class EngineLink:
             assert self._process is not None
             limit = self._options.stuck_seconds + _SILENT_SECONDS
             if self._process.poll() is not None or (self.is_ready and self.silent_seconds > limit):
-                self._lose()
+                self._handle_death()

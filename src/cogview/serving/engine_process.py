@@ -1,6 +1,6 @@
-"""The engine's process: it holds the model, draws what the web server asks for, and ends when the server does.
+"""Process that runs the model for the web server.
 
-A process of its own keeps HTTP's work from the passes, and the server alive if the model's memory runs out.
+Separate, so that HTTP does not slow down the passes, and the server survives if the model runs out of memory.
 """
 
 import os
@@ -28,16 +28,15 @@ from cogview.generation.previews import PreviewOptions
 from cogview.models.config import find_model_folder
 from cogview.serving.messages import (
     Accepted,
-    Alive,
     Answer,
-    Begin,
-    Broken,
-    Cancel,
-    CannotBegin,
+    CancelJob,
     CaptionJob,
+    Done,
     DrawJob,
-    Ended,
+    Failed,
+    Heartbeat,
     JobEvent,
+    JobReport,
     ModelFacts,
     Picture,
     Pixels,
@@ -46,7 +45,8 @@ from cogview.serving.messages import (
     Ready,
     Refused,
     Report,
-    Told,
+    StartFailed,
+    StartJob,
     UpscaleJob,
 )
 from cogview.serving.options import EngineOptions
@@ -59,14 +59,14 @@ _MOST_WORDS = 500
 
 
 class EngineProcess:
-    """Draws for a web server at the other end of a pipe.
+    """Engine that runs jobs for a web server.
 
-    One thread looks at what comes and prepares it, one runs the passes, and one does what draws nothing: it shares the
-    passes, so nothing waits for it.
+    The main thread runs the passes, one thread reads and checks commands, and one runs the side jobs, which share the
+    engine with the passes.
 
     Args:
-        pipeline: draws.
-        options: how it was loaded.
+        pipeline: loaded model.
+        options: with which it was loaded.
         connection: to the server.
     """
 
@@ -80,33 +80,33 @@ class EngineProcess:
         self._engine = pipeline.model.drawing()[0].engine
         self._num_codes = 0
         self._seconds_per_code = 0.0
-        self._ticked = time.monotonic()
-        self._studio: JobScheduler | None = None
-        self._number_of: dict[PictureJob, int] = {}
-        self._order_of: dict[int, PictureJob] = {}
+        self._last_active = time.monotonic()
+        self._scheduler: JobScheduler | None = None
+        self._number_by_job: dict[PictureJob, int] = {}
+        self._job_by_number: dict[int, PictureJob] = {}
 
     def run(self) -> None:
-        """Draw until the server goes away; `warm_up` comes first."""
+        """Run until the server closes the connection; call `warm_up` first."""
         self._send(Ready(facts=self._facts()))
-        for work in (self._listen, self._answer_side_jobs, self._tell_alive):
-            threading.Thread(target=self._guarded, args=[work], daemon=True).start()
-        self._guarded(self._draw)  # in the main thread, where memory is reused best
+        for work in (self._listen, self._run_side_jobs, self._send_heartbeats):
+            threading.Thread(target=self._run_or_exit, args=[work], daemon=True).start()
+        self._run_or_exit(self._draw)  # the allocator reuses memory best in the main thread
 
     def _listen(self) -> None:
-        """Take what the server says."""
+        """Read the server's commands."""
         while True:
             try:
                 command = self._connection.recv()
             except (EOFError, OSError):
-                os._exit(0)  # the server is gone: nobody waits for what is being drawn
-            if isinstance(command, Cancel):
+                os._exit(0)  # the server is gone
+            if isinstance(command, CancelJob):
                 self._side_jobs.cancel(command.number)
                 self._inbox.put(command.number)
             else:
-                self._take(command)
+                self._accept(command)
 
-    def _guarded(self, work: Callable[[], None]) -> None:
-        """Run a thread whose end is that of the process, so that the server begins another."""
+    def _run_or_exit(self, work: Callable[[], None]) -> None:
+        """Run a thread's work; if it fails, end the process, so that the server restarts it."""
         try:
             work()
         except BaseException:
@@ -114,7 +114,7 @@ class EngineProcess:
             os._exit(1)
 
     def warm_up(self) -> None:
-        """Prepare weights and kernels, so that the first request takes no longer than others."""
+        """Prepare weights and kernels, so that the first request is as fast as others."""
         pipeline = self._pipeline
         for _ in pipeline.stream("warm up", 2, previews=PreviewOptions(per_second=100, max_share=1)):
             pass
@@ -155,26 +155,26 @@ class EngineProcess:
             except OSError:
                 os._exit(0)
 
-    def _tell(self, number: int, event: JobEvent) -> None:
-        self._send(Told(number=number, event=event))
+    def _report(self, number: int, event: JobEvent) -> None:
+        self._send(JobReport(number=number, event=event))
 
-    def _take(self, command: Begin) -> None:
-        """Look at a job, and put it where it will be carried out."""
+    def _accept(self, command: StartJob) -> None:
+        """Check a job and queue it."""
         number, job = command.number, command.job
-        with self._failures_of(number):
+        with self._failures_reported(number):
             if isinstance(job, DrawJob):
-                order, accepted = self._order(command, job)
-                self._tell(number, accepted)
-                self._inbox.put((number, order))
+                picture_job, accepted = self._picture_job(command, job)
+                self._report(number, accepted)
+                self._inbox.put((number, picture_job))
             else:
-                self._tell(number, Accepted())
-                self._side_jobs.add(number, command.client, lambda: self._answered(job))
+                self._report(number, Accepted())
+                self._side_jobs.add(number, command.client, lambda: self._run_side_job(job))
 
-    def _failures_of(self, number: int) -> "_Failures":
-        return _Failures(lambda event: self._tell(number, event))
+    def _failures_reported(self, number: int) -> "_FailureReporter":
+        return _FailureReporter(lambda event: self._report(number, event))
 
-    def _order(self, command: Begin, job: DrawJob) -> tuple[PictureJob, Accepted]:
-        """Return what draws a job, and what is told of it."""
+    def _picture_job(self, command: StartJob, job: DrawJob) -> tuple[PictureJob, Accepted]:
+        """Prepare a job for the scheduler."""
         mask = job.mask.image() if isinstance(job.mask, Pixels) else job.mask
         image = None if job.image is None else job.image.image()
         options = PictureOptions(**job.options, image=image, mask=mask)
@@ -193,8 +193,8 @@ class EngineProcess:
             task=task, prompt=prompt, client=command.client, is_previewed=job.is_previewed
         ), accepted
 
-    def _answered(self, job: CaptionJob | RankJob | UpscaleJob) -> JobEvent:
-        """Carry out a job that is done at once."""
+    def _run_side_job(self, job: CaptionJob | RankJob | UpscaleJob) -> JobEvent:
+        """Run a job that is not in the batch, and return its result."""
         pipeline = self._pipeline
         if isinstance(job, CaptionJob):
             (captions,) = pipeline.caption(job.image.image(), job.num_captions, seed=job.seed, **job.options)
@@ -205,15 +205,15 @@ class EngineProcess:
         (larger,) = pipeline.upscale(job.image.image(), job.text or "a picture", job.factor, force=job.force)
         return Picture(place=0, seed=larger.seed, pixels=Pixels.of(larger.image))
 
-    def _answer_side_jobs(self) -> None:
+    def _run_side_jobs(self) -> None:
         while True:
             number, answer = self._side_jobs.take()
-            with self._failures_of(number):
-                self._tell(number, answer())
-                self._tell(number, Ended())
+            with self._failures_reported(number):
+                self._report(number, answer())
+                self._report(number, Done())
 
     def _draw(self) -> None:
-        """Run passes while there is something to draw."""
+        """Run passes while there are jobs."""
         max_batch = self._engine.max_batch
         with JobScheduler(
             previews=PREVIEWS,
@@ -221,55 +221,55 @@ class EngineProcess:
             num_reserved=self._options.num_reserved,
             max_decoded=os.cpu_count() if self._pipeline.device.type == "cpu" else None,
             shows_rest=False,
-        ) as self._studio:
+        ) as self._scheduler:
             while True:
-                self._read_inbox(self._studio)
+                self._read_inbox(self._scheduler)
                 started = time.monotonic()
                 num_codes = 0
-                for order, told in self._studio.step():
-                    if isinstance(told, CodesDrawn):
-                        num_codes += told.num_codes
-                    self._tell_of(order, told)
-                self._ticked = time.monotonic()
-                self._count(num_codes, self._ticked - started)
+                for picture_job, event in self._scheduler.step():
+                    if isinstance(event, CodesDrawn):
+                        num_codes += event.num_codes
+                    self._report_scheduler_event(picture_job, event)
+                self._last_active = time.monotonic()
+                self._count_codes(num_codes, self._last_active - started)
 
-    def _count(self, num_codes: int, seconds: float) -> None:
+    def _count_codes(self, num_codes: int, seconds: float) -> None:
         self._num_codes += num_codes
         if num_codes:
             lately = seconds / num_codes
             self._seconds_per_code += 0.05 * (lately - self._seconds_per_code)
 
-    def _read_inbox(self, studio: JobScheduler) -> None:
-        """Take what came; wait for something if there is nothing to draw."""
+    def _read_inbox(self, scheduler: JobScheduler) -> None:
+        """Add and cancel jobs; wait for one if there is nothing to draw."""
         while True:
             try:
-                item = self._inbox.get(block=studio.is_idle, timeout=_WAIT_SECONDS)
+                item = self._inbox.get(block=scheduler.is_idle, timeout=_WAIT_SECONDS)
             except Empty:
-                self._ticked = time.monotonic()
-                if studio.is_idle:
+                self._last_active = time.monotonic()
+                if scheduler.is_idle:
                     continue
                 return
             if isinstance(item, int):
-                order = self._order_of.pop(item, None)
-                if order is not None:
-                    del self._number_of[order]
-                    studio.abort(order)
+                picture_job = self._job_by_number.pop(item, None)
+                if picture_job is not None:
+                    del self._number_by_job[picture_job]
+                    scheduler.abort(picture_job)
                 continue
-            number, order = item
-            self._number_of[order], self._order_of[number] = number, order
-            studio.add(order)
+            number, picture_job = item
+            self._number_by_job[picture_job], self._job_by_number[number] = number, picture_job
+            scheduler.add(picture_job)
 
-    def _tell_of(self, order: PictureJob, told: SchedulerEvent) -> None:
-        """Tell the server what is told of an order."""
-        number, seeds = self._number_of[order], order.prompt.seeds
-        if isinstance(told, CodesDrawn):
+    def _report_scheduler_event(self, picture_job: PictureJob, event: SchedulerEvent) -> None:
+        """Report a job's event to the server."""
+        number, seeds = self._number_by_job[picture_job], picture_job.prompt.seeds
+        if isinstance(event, CodesDrawn):
             return
-        if isinstance(told, PictureDone):
-            picture = told.picture
-            self._tell(
+        if isinstance(event, PictureDone):
+            picture = event.picture
+            self._report(
                 number,
                 Picture(
-                    place=told.place,
+                    place=event.place,
                     seed=picture.seed,
                     pixels=Pixels.of(picture.image),
                     caption_loss=picture.caption_loss,
@@ -278,27 +278,27 @@ class EngineProcess:
                     num_passes=picture.num_passes,
                 ),
             )
-        elif isinstance(told, JobDone | JobFailed):
-            del self._number_of[order], self._order_of[number]
-            self._tell(number, Ended() if isinstance(told, JobDone) else _failure(told.error))
+        elif isinstance(event, JobDone | JobFailed):
+            del self._number_by_job[picture_job], self._job_by_number[number]
+            self._report(number, Done() if isinstance(event, JobDone) else _failure_event(event.error))
         else:
-            share = float((told.codes >= 0).double().mean())
-            self._tell(
+            share = float((event.codes >= 0).double().mean())
+            self._report(
                 number,
-                Preview(candidate=seeds.index(told.seed), share=share, pixels=Pixels.of(told.image)),
+                Preview(candidate=seeds.index(event.seed), share=share, pixels=Pixels.of(event.image)),
             )
 
-    def _tell_alive(self) -> None:
-        """Tell each second how it goes, but not while a pass goes on for longer than it should."""
+    def _send_heartbeats(self) -> None:
+        """Send a heartbeat each second, unless a pass hangs."""
         while True:
             time.sleep(1)
-            if time.monotonic() - self._ticked > self._options.stuck_seconds:
+            if time.monotonic() - self._last_active > self._options.stuck_seconds:
                 continue
-            studio = self._studio
+            scheduler = self._scheduler
             self._send(
-                Alive(
-                    num_running=0 if studio is None else studio.num_running,
-                    num_waiting=0 if studio is None else studio.num_pending - studio.num_running,
+                Heartbeat(
+                    num_running=0 if scheduler is None else scheduler.num_running,
+                    num_waiting=0 if scheduler is None else scheduler.num_pending - scheduler.num_running,
                     num_passes=self._engine.num_passes,
                     num_codes=self._num_codes,
                     seconds_per_code=self._seconds_per_code,
@@ -307,8 +307,8 @@ class EngineProcess:
 
 
 @dataclass(frozen=True)
-class _Failures:
-    """Tells of a job's failure, and goes on."""
+class _FailureReporter:
+    """Context manager that reports an exception as the job's event."""
 
     tell: Callable[[JobEvent], None]
 
@@ -318,25 +318,25 @@ class _Failures:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if not isinstance(error, Exception):
             return False
-        self.tell(_failure(error))
+        self.tell(_failure_event(error))
         return True
 
 
-def _failure(error: Exception) -> JobEvent:
-    """Return an error as what is told of it: what the user can mend in its words, all else to the log alone."""
+def _failure_event(error: Exception) -> JobEvent:
+    """Convert an error to an event: refusals keep their message, other errors are logged."""
     if isinstance(error, CogViewError):
         return Refused(message=printable(str(error)))
     traceback.print_exception(error)
-    return Broken(message=printable(f"{type(error).__name__}: {error}"))
+    return Failed(message=printable(f"{type(error).__name__}: {error}"))
 
 
 def main() -> None:
-    """Begin with what the server sends first."""
+    """Read the options, load the model and run."""
     connection = Connection(int(sys.argv[1]))
     options: EngineOptions = connection.recv()
-    warnings.simplefilter("ignore")  # what users should know is told by itself
+    warnings.simplefilter("ignore")
     try:
-        folder = find_model_folder(options.model)  # a hub is asked once
+        folder = find_model_folder(options.model)  # asks a hub only once
         options = replace(options, model=str(folder))
         pipeline = cogview.load(
             folder,
@@ -349,7 +349,7 @@ def main() -> None:
         process = EngineProcess(pipeline, options, connection)
         process.warm_up()
     except CogViewError as error:
-        connection.send(CannotBegin(message=printable(str(error)), is_usage=isinstance(error, UsageError)))
+        connection.send(StartFailed(message=printable(str(error)), is_usage=isinstance(error, UsageError)))
         return
     process.run()
 

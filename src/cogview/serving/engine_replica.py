@@ -1,4 +1,4 @@
-"""An engine for a server elsewhere: what a replica of Ray Serve does. Ray itself is not imported here."""
+"""Replica of Ray Serve with an engine, for a web server in another process. Does not import Ray."""
 
 import asyncio
 import itertools
@@ -10,29 +10,29 @@ from functools import partial
 from cogview.errors import CogViewError, UsageError
 from cogview.serving.engine_link import EngineLink, Link, LinkListener
 from cogview.serving.messages import (
-    Begin,
-    Cancel,
-    CannotBegin,
-    Here,
+    CancelJob,
+    EngineLost,
     JobEvent,
-    Lost,
+    JobReport,
     Ready,
+    ReplicaAlive,
     ReplicaReport,
-    Told,
+    StartFailed,
+    StartJob,
 )
 from cogview.serving.options import EngineOptions
 from cogview.serving.ray_link import LAST_EVENTS
 
 _HEARTBEAT_SECONDS = 1.0
 TURN_SECONDS = 30.0
-"""After so long a watch ends, to be called again; Ray tells nobody that a caller's process has died."""
-_GRACE_SECONDS = 30.0  # in which a session is taken up again
-_MAX_FAILURES = 3  # to begin an engine's process; then another machine may be better
+"""Duration of a watch, which the caller then repeats: Ray does not report that a caller's process died."""
+_GRACE_SECONDS = 30.0  # within which a caller must repeat its watch
+_MAX_FAILURES = 3  # failed starts of the process before the replica asks to be replaced
 _FAILED = f"the engine's process ended {_MAX_FAILURES} times before it was ready"
 
 
 class _Session:
-    """What a server asked for, and is to be told."""
+    """Queued reports and events for one server."""
 
     def __init__(self) -> None:
         self.reports: asyncio.Queue[ReplicaReport] = asyncio.Queue()
@@ -41,13 +41,13 @@ class _Session:
 
 
 class EngineReplica:
-    """Holds an engine's process, and tells servers of it and of their jobs.
+    """Engine's process whose reports and job events are streamed to servers.
 
     Args:
         options: of the engine.
-        new_link: makes the link to the engine's process.
-        turn_seconds: after which a watch ends.
-        grace_seconds: in which it has to be called again.
+        new_link: creates the link to the engine's process.
+        turn_seconds: duration of a watch.
+        grace_seconds: within which a watch must be repeated.
     """
 
     def __init__(
@@ -59,69 +59,69 @@ class EngineReplica:
         grace_seconds: float = _GRACE_SECONDS,
     ) -> None:
         self._turn_seconds, self._grace_seconds = turn_seconds, grace_seconds
-        self._numbers = itertools.count(1)  # of jobs, since two servers may give the same one
+        self._numbers = itertools.count(1)  # of jobs; those of two servers may collide
         self._sessions: dict[str, _Session] = {}
-        self._began: asyncio.Future[CannotBegin | None] = asyncio.get_running_loop().create_future()
-        self._num_begun_before = 0  # when it was ready last
+        self._start_result: asyncio.Future[StartFailed | None] = asyncio.get_running_loop().create_future()
+        self._num_starts_before = 0  # when it was last ready
         self._link = new_link(
             options,
             LinkListener(
-                on_told=self._take,
-                on_ready=self._tell_ready,
-                on_lost=self._tell_lost,
-                on_hopeless=self._cannot,
+                on_report=self._forward,
+                on_ready=self._report_ready,
+                on_lost=self._report_lost,
+                on_start_failed=self._set_failure,
                 log=partial(print, "cogview:", file=sys.stderr, flush=True),
             ),
         )
 
     async def start(self) -> None:
-        """Begin the engine, and wait until it is warm.
+        """Start the engine and wait until it is warm.
 
         Raises:
             CogViewError: the model cannot be loaded.
         """
         self._link.start()
-        failure = await self._began
+        failure = await self._start_result
         if failure is not None:
             await self._link.close()
             raise (UsageError if failure.is_usage else CogViewError)(failure.message)
 
-    def _tell(self, report: ReplicaReport) -> None:
+    def _report(self, report: ReplicaReport) -> None:
         for session in self._sessions.values():
             session.reports.put_nowait(report)
 
-    def _tell_ready(self) -> None:
+    def _report_ready(self) -> None:
         assert self._link.facts is not None
-        self._num_begun_before = self._link.num_begun
-        self._tell(Ready(facts=self._link.facts))
-        if not self._began.done():
-            self._began.set_result(None)
+        self._num_starts_before = self._link.num_starts
+        self._report(Ready(facts=self._link.facts))
+        if not self._start_result.done():
+            self._start_result.set_result(None)
 
-    def _tell_lost(self) -> None:
-        self._tell(Lost(message="its process has ended"))
+    def _report_lost(self) -> None:
+        self._report(EngineLost(message="its process has ended"))
         if self._has_failed:
-            self._cannot(CannotBegin(message=_FAILED, is_usage=False))
+            self._set_failure(StartFailed(message=_FAILED, is_usage=False))
 
     @property
     def _has_failed(self) -> bool:
-        return self._link.num_begun - self._num_begun_before >= _MAX_FAILURES and not self._link.is_ready
+        return self._link.num_starts - self._num_starts_before >= _MAX_FAILURES and not self._link.is_ready
 
-    def _cannot(self, failure: CannotBegin) -> None:
-        if not self._began.done():
-            self._began.set_result(failure)
+    def _set_failure(self, failure: StartFailed) -> None:
+        if not self._start_result.done():
+            self._start_result.set_result(failure)
 
-    def _take(self, told: Told) -> None:
+    def _forward(self, report: JobReport) -> None:
         for session in self._sessions.values():
-            if told.number in session.events_of:
-                session.events_of[told.number].put_nowait(told.event)
+            if report.number in session.events_of:
+                session.events_of[report.number].put_nowait(report.event)
 
     async def watch(self, name: str) -> AsyncGenerator[ReplicaReport, None]:
-        """Yield what becomes of the engine, for a while; called again with the same name, it goes on.
+        """Yield the engine's reports for a while; another call with the same name continues.
 
-        If nobody calls again, or listens any more, what was asked for in the session is stopped.
+        The session's jobs are stopped if the call is cancelled, or not repeated in time.
 
         Args:
-            name: of the session; no other has it.
+            name: unique name of the session.
         """
         session = self._sessions.get(name)
         if session is None:
@@ -131,33 +131,35 @@ class EngineReplica:
         elif session.expiry is not None:
             session.expiry.cancel()
         loop = asyncio.get_running_loop()
-        end, alive = loop.time() + self._turn_seconds, None
+        end, heartbeat = loop.time() + self._turn_seconds, None
         try:
-            yield Here()
+            yield ReplicaAlive()
             while (seconds := end - loop.time()) > 0:
                 try:
                     async with asyncio.timeout(min(seconds, _HEARTBEAT_SECONDS)):
                         report = await session.reports.get()
                 except TimeoutError:
-                    # Of an engine that hangs nothing new is told.
-                    report = Here() if self._link.alive in (None, alive) else self._link.alive
-                    alive = self._link.alive
+                    # An engine that hangs sends no new heartbeat.
+                    report = (
+                        ReplicaAlive() if self._link.heartbeat in (None, heartbeat) else self._link.heartbeat
+                    )
+                    heartbeat = self._link.heartbeat
                 yield report
         except BaseException:
-            self._end(name)
+            self._end_session(name)
             raise
-        session.expiry = loop.call_later(self._grace_seconds, self._end, name)
+        session.expiry = loop.call_later(self._grace_seconds, self._end_session, name)
 
-    def _end(self, name: str) -> None:
+    def _end_session(self, name: str) -> None:
         session = self._sessions.pop(name)
         for events in session.events_of.values():
             events.put_nowait(None)
 
-    async def work(self, name: str, command: Begin) -> AsyncGenerator[JobEvent, None]:
-        """Yield what the engine tells of a job, which is stopped when nobody listens any more.
+    async def work(self, name: str, command: StartJob) -> AsyncGenerator[JobEvent, None]:
+        """Run a job and yield its events; the job is stopped if the call is cancelled.
 
         Args:
-            name: of the session in which it is asked for.
+            name: of the caller's session.
             command: the job.
         """
         session = self._sessions.get(name)
@@ -177,10 +179,10 @@ class EngineReplica:
         finally:
             del session.events_of[number]
             if not is_over:
-                self._link.send(Cancel(number=number))
+                self._link.send(CancelJob(number=number))
 
     def check_health(self) -> None:
-        """Say whether the engine's process can be begun anew.
+        """Check that the engine's process can be restarted.
 
         Raises:
             CogViewError: it cannot: the replica has to be replaced.

@@ -1,4 +1,4 @@
-"""What is told of a job, kept so that any number may read along, now or later."""
+"""Log of a job's events for any number of readers."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -8,10 +8,10 @@ Event = TypeVar("Event")
 
 
 class EventLog(Generic[Event]):
-    """Events with numbers that grow. A reader who is slow misses what is outdated, and costs nothing.
+    """Numbered events. Slow readers miss outdated events instead of filling a queue.
 
     Args:
-        is_last: says of an event whether nothing follows it.
+        is_last: whether no event follows this one.
     """
 
     def __init__(self, is_last: Callable[[Event], bool]) -> None:
@@ -25,14 +25,14 @@ class EventLog(Generic[Event]):
         return (event for _, event in self._events)
 
     def add(self, event: Event) -> None:
-        """Add an event."""
+        """Append an event and wake the readers."""
         self._events.append((self._next, event))
         self._next += 1
         self._changed.set()
         self._changed = asyncio.Event()
 
     def forget(self, is_outdated: Callable[[Event], bool]) -> None:
-        """Drop events that say nothing any more."""
+        """Drop outdated events."""
         self._events = [each for each in self._events if not is_outdated(each[1])]
 
     async def read(
@@ -41,8 +41,8 @@ class EventLog(Generic[Event]):
         """Yield events with their numbers, until the last.
 
         Args:
-            after: the number of the last that is known already.
-            quiet_seconds: None is yielded when nothing came for so long; never if None.
+            after: number of the last event that the reader has.
+            quiet_seconds: yield None after so long without an event; never if None.
         """
         self.num_readers += 1
         try:

@@ -1,4 +1,4 @@
-"""OpenAI's images API, and what stands beside it: upscaling, captions and ranking."""
+"""HTTP handlers of OpenAI's images API, plus upscaling, captions and ranking."""
 
 import base64
 import time
@@ -11,15 +11,24 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from cogview.serving.drawing import (
+from cogview.serving.draw_requests import (
     MEDIA_TYPES,
-    FileKind,
+    ImageEncoder,
     adapter_of,
-    begun,
     client_of,
-    draw_job,
+    job_events,
+    make_draw_job,
     picture_facts,
-    told,
+    submit_job,
+)
+from cogview.serving.http import (
+    ApiError,
+    form_body,
+    form_fields,
+    json_body,
+    parse_fields,
+    sse_comment,
+    sse_event,
 )
 from cogview.serving.jobs import Job, LogEvent, Queued
 from cogview.serving.messages import (
@@ -42,54 +51,49 @@ from cogview.serving.schemas import (
     UpscaleRequest,
 )
 from cogview.serving.state import ServerState
-from cogview.serving.wire import WireError, form_body, form_fields, json_body, parsed, sse, sse_comment
 
 MAX_RANKED = 16
-"""Pictures of one request for ranking."""
+"""Most pictures of a ranking request."""
 
 
 class ImagesApi:
-    """The handlers.
-
-    Args:
-        state: of the server.
-    """
+    """Request handlers of the images API."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
 
     async def generations(self, request: Request) -> Response:
         """Draw pictures of a text."""
-        fields = parsed(GenerationRequest, await json_body(request))
-        return await self._drawn(request, fields, "image_generation")
+        fields = parse_fields(GenerationRequest, await json_body(request))
+        return await self._draw(request, fields, "image_generation")
 
     async def edits(self, request: Request) -> Response:
-        """Draw a part of a picture anew."""
+        """Inpaint a part of a picture."""
         form = await self._form(request, 17)
         fields = form_fields(form, EditRequest)
         (image,) = await self._images(request, form)
-        mask = await self._state.mask(request, form, fields, image)
-        return await self._drawn(request, fields, "image_edit", image, mask)
+        mask = await self._state.form_mask(request, form, fields, image)
+        return await self._draw(request, fields, "image_edit", image, mask)
 
     async def upscale(self, request: Request) -> Response:
-        """Draw a picture larger."""
+        """Upscale a picture."""
         form = await self._form(request, 2)
         fields = form_fields(form, UpscaleRequest)
-        kind = FileKind.of(fields.output_format, fields.output_compression)
+        encoder = ImageEncoder.of(fields.output_format, fields.output_compression)
         (image,) = await self._images(request, form)
         job = UpscaleJob(
             image=image, text=fields.prompt or "", factor=fields.factor or 2, force=bool(fields.force)
         )
         picture = await self._answer(request, job, Picture, fields.user)
-        data = await kind.file(picture.pixels, fields.prompt or "")
-        shown = self._shown(request, data, kind, fields.response_format)
+        data = await encoder.encode(picture.pixels, fields.prompt or "")
+        image_fields = self._image_data(request, data, encoder, fields.response_format)
         width, height = picture.pixels.size
         return JSONResponse(
             {
                 "created": int(time.time()),
-                "data": [shown],
+                "data": [image_fields],
                 "size": f"{width}x{height}",
-                "output_format": kind.name,
+                "output_format": encoder.name,
             }
         )
 
@@ -105,7 +109,7 @@ class ImagesApi:
         return JSONResponse({"created": int(time.time()), "data": answer.data})
 
     async def rank(self, request: Request) -> Response:
-        """Order pictures by how well a text fits them."""
+        """Rank pictures by how well a text fits them."""
         form = await self._form(request, MAX_RANKED + 1)
         fields = form_fields(form, RankRequest)
         self._needs_captioner()
@@ -122,18 +126,18 @@ class ImagesApi:
         return JSONResponse({"object": "list", "data": [self._model(name) for name in names]})
 
     async def model(self, request: Request) -> Response:
-        """Describe the model, or a style of it."""
+        """Describe the model or a style."""
         facts, name = self._state.facts, request.path_params["name"]
         if name != facts.name and adapter_of(facts, name, None) is None:
-            raise WireError(404, f"there is no model {name!r}; see /v1/models", code="model_not_found")
+            raise ApiError(404, f"there is no model {name!r}; see /v1/models", code="model_not_found")
         return JSONResponse(self._model(name))
 
     async def file(self, request: Request) -> Response:
-        """Give a picture that an answer named by url."""
-        found = self._state.files.get(request.path_params["name"])
-        if found is None:
-            raise WireError(404, "there is no such file, or no more", code="not_found")
-        data, media_type = found
+        """Return a picture file by its url."""
+        file = self._state.files.get(request.path_params["name"])
+        if file is None:
+            raise ApiError(404, "there is no such file, or it has expired", code="not_found")
+        data, media_type = file
         return Response(data, media_type=media_type, headers={"Cache-Control": "private, max-age=3600"})
 
     def _model(self, name: str) -> dict[str, Any]:
@@ -150,7 +154,7 @@ class ImagesApi:
 
     def _needs_captioner(self) -> None:
         if not self._state.facts.captioners:
-            raise WireError(400, "this model has no captioner", code="unsupported")
+            raise ApiError(400, "this model has no captioner", code="unsupported")
 
     async def _form(self, request: Request, max_files: int) -> FormData:
         return await form_body(request, max_files, self._state.options.max_body_bytes)
@@ -159,20 +163,20 @@ class ImagesApi:
         files = [*form.getlist("image"), *form.getlist("image[]")]
         if not 1 <= len(files) <= most:
             wanted = "one image" if most == 1 else f"1 to {most} images"
-            raise WireError(400, f"send {wanted}, got {len(files)}", param="image", code="invalid_image")
-        return [await self._state.picture(request, each, "image") for each in files]
+            raise ApiError(400, f"send {wanted}, got {len(files)}", param="image", code="invalid_image")
+        return [await self._state.form_picture(request, each, "image") for each in files]
 
     async def _answer(self, request: Request, job: Any, kind: type[Any], user: str | None) -> Any:
-        """Return what comes of a job that gives one thing."""
+        """Run a job that has a single result."""
         state = self._state
-        begun_job = begun(state.jobs, job, client_of(request, user))
-        async with aclosing(told(state.jobs, begun_job, request)) as events:
+        running_job = submit_job(state.jobs, job, client_of(request, user))
+        async with aclosing(job_events(state.jobs, running_job, request)) as events:
             async for event in events:
                 if isinstance(event, kind):
                     return event
-        raise WireError(503, "it was given up: try again", code="given_up", retry_seconds=1)
+        raise ApiError(503, "the job was cancelled: try again", code="given_up", retry_seconds=1)
 
-    async def _drawn(
+    async def _draw(
         self,
         request: Request,
         fields: ImageRequest,
@@ -181,41 +185,41 @@ class ImagesApi:
         mask: Pixels | str | float | None = None,
     ) -> Response:
         state = self._state
-        kind = FileKind.of(fields.output_format, fields.output_compression)
+        encoder = ImageEncoder.of(fields.output_format, fields.output_compression)
         num_partial = (fields.partial_images or 0) if fields.stream else 0
-        work = draw_job(state.facts, state.options, fields, image, mask, is_previewed=num_partial > 0)
-        drawn = _Drawn(
+        work = make_draw_job(state.facts, state.options, fields, image, mask, is_previewed=num_partial > 0)
+        response = _ImagesResponse(
             state=state,
             request=request,
             fields=fields,
-            kind=kind,
-            job=begun(state.jobs, work, client_of(request, fields.user)),
+            encoder=encoder,
+            job=submit_job(state.jobs, work, client_of(request, fields.user)),
             name=name,
         )
         if not fields.stream:
-            return JSONResponse(await drawn.whole())
-        events = drawn.streamed(num_partial)
-        first = await anext(events)  # what is refused must be told before the head of the answer
+            return JSONResponse(await response.json_content())
+        events = response.events(num_partial)
+        first = await anext(events)  # raises refusals before the status line is sent
         return StreamingResponse(
-            _joined(first, events),
+            _chain(first, events),
             media_type="text/event-stream",
             headers={"X-Accel-Buffering": "no", "Cache-Control": "no-cache"},
         )
 
-    def _shown(
-        self, request: Request, data: bytes, kind: FileKind, response_format: str | None
+    def _image_data(
+        self, request: Request, data: bytes, encoder: ImageEncoder, response_format: str | None
     ) -> dict[str, Any]:
-        return self._state.shown(request, data, MEDIA_TYPES[kind.name], response_format)
+        return self._state.image_data(request, data, MEDIA_TYPES[encoder.name], response_format)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Drawn:
-    """A request for pictures while they are drawn."""
+class _ImagesResponse:
+    """Response to a request for pictures, whole or streamed."""
 
     state: ServerState
     request: Request
     fields: ImageRequest
-    kind: FileKind
+    encoder: ImageEncoder
     job: Job
     name: str
 
@@ -228,17 +232,17 @@ class _Drawn:
     def facts(self) -> ModelFacts:
         return self.state.facts
 
-    def common(self) -> dict[str, Any]:
-        """Return what is said of all pictures of the request."""
+    def common_fields(self) -> dict[str, Any]:
+        """Return the fields that all pictures share."""
         side = self.work.options["size_pixels"]
         return {
             "size": f"{side}x{side}",
             "background": "opaque",
-            "output_format": self.kind.name,
+            "output_format": self.encoder.name,
         }
 
     def usage(self) -> dict[str, Any]:
-        """Return pieces read and codes drawn, under OpenAI's names."""
+        """Count pieces read and codes drawn, under OpenAI's names."""
         accepted = self.job.accepted
         num_text = 0 if accepted is None else accepted.num_pieces
         num_image = 0
@@ -253,33 +257,35 @@ class _Drawn:
             "total_tokens": num_text + num_image + num_out,
         }
 
-    def common_of_event(self) -> dict[str, Any]:
-        """Return what is said in each event of a stream; "auto" is a quality there alone."""
-        return self.common() | {"created_at": int(time.time()), "quality": "auto"}
+    def event_fields(self) -> dict[str, Any]:
+        """Return the fields of each event; only there is the quality "auto"."""
+        return self.common_fields() | {"created_at": int(time.time()), "quality": "auto"}
 
-    async def datum(self, picture: Picture, response_format: str | None) -> dict[str, Any]:
-        """Return a picture as an answer has it."""
-        file = await self.kind.file(
+    async def image_entry(self, picture: Picture, response_format: str | None) -> dict[str, Any]:
+        """Return a picture's JSON object."""
+        file = await self.encoder.encode(
             picture.pixels, self.work.text, picture_facts(self.facts, self.work, picture)
         )
         accepted = self.job.accepted
-        shown = self.state.shown(self.request, file, MEDIA_TYPES[self.kind.name], response_format)
+        image_fields = self.state.image_data(
+            self.request, file, MEDIA_TYPES[self.encoder.name], response_format
+        )
         read = picture.drawn_text or (self.work.text if accepted is None else accepted.text)
-        found = {**shown, "revised_prompt": read, "seed": picture.seed}
+        entry = {**image_fields, "revised_prompt": read, "seed": picture.seed}
         if picture.caption_loss is not None:
-            found["caption_loss"] = picture.caption_loss
-        return found
+            entry["caption_loss"] = picture.caption_loss
+        return entry
 
-    async def whole(self) -> dict[str, Any]:
-        """Return the answer once all pictures are there."""
+    async def json_content(self) -> dict[str, Any]:
+        """Wait for all pictures and return the JSON body."""
         pictures: dict[int, dict[str, Any]] = {}
-        async with aclosing(told(self.state.jobs, self.job, self.request)) as events:
+        async with aclosing(job_events(self.state.jobs, self.job, self.request)) as events:
             async for event in events:
                 if isinstance(event, Picture):
-                    pictures[event.place] = await self.datum(event, self.fields.response_format)
+                    pictures[event.place] = await self.image_entry(event, self.fields.response_format)
         if len(pictures) < (self.fields.n or 1):
-            raise WireError(503, "it was given up: try again", code="given_up", retry_seconds=1)
-        answer = self.common() | {
+            raise ApiError(503, "the job was cancelled: try again", code="given_up", retry_seconds=1)
+        answer = self.common_fields() | {
             "created": int(time.time()),
             "data": [pictures[place] for place in sorted(pictures)],
             "usage": self.usage(),
@@ -293,16 +299,15 @@ class _Drawn:
             answer["is_cut"] = True
         return answer
 
-    async def streamed(self, num_partial: int) -> AsyncGenerator[bytes, None]:
+    async def events(self, num_partial: int) -> AsyncGenerator[bytes, None]:
         """Yield the answer's events."""
         num_shown = 0
         is_begun = False
         try:
-            async with aclosing(told(self.state.jobs, self.job, self.request)) as events:
+            async with aclosing(job_events(self.state.jobs, self.job, self.request)) as events:
                 async for event in events:
                     if isinstance(event, Preview):
-                        # The first picture's alone: one as soon as there is something to see, then evenly spread over
-                        # its codes.
+                        # Of the first picture: one as soon as possible, the others evenly spread.
                         if (
                             event.candidate
                             or num_shown >= num_partial
@@ -316,10 +321,10 @@ class _Drawn:
                     is_begun = True
                     yield data
             yield b"data: [DONE]\n\n"
-        except WireError as error:
+        except ApiError as error:
             if not is_begun:
                 raise
-            yield sse({"type": "error", **error.content}, event="error")
+            yield sse_event({"type": "error", **error.content}, event="error")
 
     async def _event(self, event: LogEvent | None) -> bytes:
         if event is None:
@@ -329,24 +334,24 @@ class _Drawn:
             return sse_comment(f"queued position={event.position}{seconds}")
         if isinstance(event, Picture):
             completed = f"{self.name}.completed"
-            datum = await self.datum(event, "b64_json")  # events have no urls
-            content = self.common_of_event() | datum | {"usage": self.usage()}
-            return sse({"type": completed, **content}, event=completed)
+            image_entry = await self.image_entry(event, "b64_json")  # events have no urls
+            content = self.event_fields() | image_entry | {"usage": self.usage()}
+            return sse_event({"type": completed, **content}, event=completed)
         return sse_comment("accepted")
 
     async def _partial(self, preview: Preview, number: int) -> bytes:
         partial = f"{self.name}.partial_image"
         content = {
             "type": partial,
-            "b64_json": base64.b64encode(await self.kind.file(preview.pixels)).decode(),
+            "b64_json": base64.b64encode(await self.encoder.encode(preview.pixels)).decode(),
             "partial_image_index": number,
-            **self.common_of_event(),
+            **self.event_fields(),
         }
-        return sse(content, event=partial)
+        return sse_event(content, event=partial)
 
 
-async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    async with aclosing(rest):  # a client that leaves ends its job at once
+async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(rest):  # cancels the job as soon as the client leaves
         yield first
         async for each in rest:
             yield each

@@ -1,4 +1,4 @@
-"""What the page asked for and got, on the disk: jobs in SQLite, pictures as files."""
+"""Storage of the page's jobs: SQLite database, pictures as files."""
 
 import json
 import secrets
@@ -37,13 +37,13 @@ CREATE TABLE IF NOT EXISTS pictures (
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeptPicture:
-    """A picture on the disk.
+class StoredPicture:
+    """Stored picture.
 
     Args:
-        place: among those of its job.
-        seed: draws it again.
-        facts: what its file says of it.
+        place: index among the pictures of its job.
+        seed: reproduces it.
+        facts: metadata of its file.
     """
 
     place: int
@@ -52,19 +52,19 @@ class KeptPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeptJob:
-    """A job on the disk.
+class StoredJob:
+    """Stored job.
 
     Args:
-        id: that nobody can guess.
-        number: by which jobs are ordered.
-        owner: who may list it.
+        id: unguessable id.
+        number: orders jobs by age.
+        owner: who may list and stop it.
         created: seconds since 1970.
-        work: what was asked for; its pictures are read from their files when the job is drawn.
-        state: how far it is.
-        message: why it was refused.
-        accepted: what was told when it was looked at.
-        pictures: that are done.
+        work: the job; `JobStore.load_work` adds its input pictures.
+        state: progress.
+        message: why it was refused or failed.
+        accepted: data of its `Accepted` event.
+        pictures: finished pictures.
     """
 
     id: str
@@ -75,11 +75,11 @@ class KeptJob:
     state: State
     message: str = ""
     accepted: Mapping[str, Any] = field(default_factory=dict)
-    pictures: tuple[KeptPicture, ...] = ()
+    pictures: tuple[StoredPicture, ...] = ()
 
 
 class JobStore:
-    """Jobs and pictures in a folder. A picture is whole on the disk before it is told of; what is told is not lost.
+    """Jobs and pictures in a folder. Pictures are complete on disk before their events are sent.
 
     It may be used by several threads.
 
@@ -121,9 +121,9 @@ class JobStore:
         with self._lock:
             self._held.close()
 
-    def add(self, owner: str, work: DrawJob) -> KeptJob:
-        """Keep a job that was asked for."""
-        job = KeptJob(
+    def add(self, owner: str, work: DrawJob) -> StoredJob:
+        """Store a new job."""
+        job = StoredJob(
             id=secrets.token_urlsafe(16),
             number=time.time_ns(),
             owner=owner,
@@ -133,15 +133,15 @@ class JobStore:
         )
         folder = self._folder_of(job.id)
         folder.mkdir()
-        given: dict[str, Any] = {}
+        inputs: dict[str, Any] = {}
         for name in _GIVEN:
             value = getattr(work, name)
             if isinstance(value, Pixels):
                 atomic_write_bytes(folder / f"{name}.png", picture_file(value.image()))
-                given[name] = "file"
+                inputs[name] = "file"
             else:
-                given[name] = value
-        plain = asdict(replace(work, image=None, mask=None)) | given
+                inputs[name] = value
+        plain = asdict(replace(work, image=None, mask=None)) | inputs
         with self._lock, self._database:
             (last,) = self._database.execute("SELECT coalesce(max(number), 0) FROM jobs").fetchone()
             job = replace(job, number=max(job.number, last + 1))
@@ -152,8 +152,8 @@ class JobStore:
         self._forget_old()
         return replace(job, work=_work(plain))
 
-    def keep(self, job_id: str, picture: KeptPicture, file: bytes) -> None:
-        """Keep a picture; one that is there already is the same."""
+    def keep(self, job_id: str, picture: StoredPicture, file: bytes) -> None:
+        """Store a finished picture; an existing one is replaced by its equal."""
         folder = self._folder_of(job_id)
         if not folder.is_dir():  # the job was deleted
             return
@@ -166,14 +166,14 @@ class JobStore:
             )
 
     def set_accepted(self, job_id: str, accepted: Mapping[str, Any]) -> None:
-        """Keep what was told when a job was looked at."""
+        """Store the data of a job's `Accepted` event."""
         with self._lock, self._database:
             self._database.execute(
                 "UPDATE jobs SET accepted = ? WHERE id = ?", (json.dumps(dict(accepted)), job_id)
             )
 
     def set_state(self, job_id: str, state: State, message: str = "") -> None:
-        """Keep how far a job is; one that is over needs the pictures no more that it was given."""
+        """Store a job's state; when it is over, delete its input pictures."""
         with self._lock, self._database:
             self._database.execute(
                 "UPDATE jobs SET state = ?, message = ? WHERE id = ?", (state, message, job_id)
@@ -182,25 +182,25 @@ class JobStore:
             for name in _GIVEN:
                 (self._folder_of(job_id) / f"{name}.png").unlink(missing_ok=True)
 
-    def job(self, job_id: str) -> KeptJob | None:
-        """Return a job; None if there is none of that name."""
-        found = self._jobs("WHERE id = ?", (job_id,))
-        return found[0] if found else None
+    def job(self, job_id: str) -> StoredJob | None:
+        """Return a job; None if unknown."""
+        jobs = self._jobs("WHERE id = ?", (job_id,))
+        return jobs[0] if jobs else None
 
-    def unfinished(self) -> list[KeptJob]:
-        """Return what was asked for and is not done, oldest first."""
+    def unfinished(self) -> list[StoredJob]:
+        """Return unfinished jobs, oldest first."""
         return self._jobs("WHERE state IN ('waiting', 'drawing') ORDER BY number", ())
 
     def history(
         self, owner: str, search: str = "", before: int | None = None, limit: int = 50
-    ) -> list[KeptJob]:
-        """Return jobs of an owner, the newest first.
+    ) -> list[StoredJob]:
+        """Return jobs of an owner, newest first.
 
         Args:
-            owner: of them.
-            search: words that all stand in the text, in any case.
-            before: the number of the oldest that is known already.
-            limit: how many at most.
+            owner: of the jobs.
+            search: words that the text must contain, case-insensitively.
+            before: return only jobs with smaller numbers.
+            limit: most jobs to return.
         """
         where, values = ["owner = ?"], [owner]
         for word in search.split():
@@ -214,7 +214,7 @@ class JobStore:
         return self._jobs(clause, (*values, *numbers, limit))
 
     def delete(self, job_id: str) -> None:
-        """Forget a job and its pictures."""
+        """Delete a job and its pictures."""
         with self._lock, self._database:
             self._database.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
         folder = self._folder_of(job_id)
@@ -224,16 +224,16 @@ class JobStore:
             folder.rmdir()
 
     def file(self, job_id: str, place: int) -> bytes | None:
-        """Return a picture's file; None if there is none."""
+        """Return a picture's file; None if unknown."""
         with self._lock:
-            found = self._database.execute(
+            row = self._database.execute(
                 "SELECT 1 FROM pictures WHERE job = ? AND place = ?", (job_id, place)
             ).fetchone()
         path = self._folder_of(job_id) / f"{place}.png"
-        return path.read_bytes() if found and path.is_file() else None
+        return path.read_bytes() if row and path.is_file() else None
 
-    def whole_work(self, job: KeptJob) -> DrawJob:
-        """Return what was asked for, with its pictures."""
+    def load_work(self, job: StoredJob) -> DrawJob:
+        """Return a job's work with its input pictures."""
         folder, work = self._folder_of(job.id), job.work
         image = None if work.image is None else Pixels.of(read_image(folder / "image.png"))
         mask = work.mask
@@ -242,7 +242,7 @@ class JobStore:
                 mask = Pixels.of(opened.convert("L"))
         return replace(work, image=image, mask=mask)
 
-    def _jobs(self, clause: str, values: tuple[Any, ...]) -> list[KeptJob]:
+    def _jobs(self, clause: str, values: tuple[Any, ...]) -> list[StoredJob]:
         with self._lock:
             rows = self._database.execute(
                 f"SELECT id, number, owner, created, work, state, message, accepted FROM jobs {clause}",
@@ -255,7 +255,7 @@ class JobStore:
                 for row in rows
             }
         return [
-            KeptJob(
+            StoredJob(
                 id=row[0],
                 number=row[1],
                 owner=row[2],
@@ -265,7 +265,7 @@ class JobStore:
                 message=row[6],
                 accepted=json.loads(row[7]),
                 pictures=tuple(
-                    KeptPicture(place=place, seed=seed, facts=json.loads(facts))
+                    StoredPicture(place=place, seed=seed, facts=json.loads(facts))
                     for place, seed, facts in pictures[row[0]]
                 ),
             )
@@ -273,7 +273,7 @@ class JobStore:
         ]
 
     def _forget_old(self) -> None:
-        """Forget the oldest of the owners who have the most: nobody's long list drops the few jobs of others."""
+        """Delete the oldest jobs of the owners who have the most, so that a long list does not evict others' jobs."""
         with self._lock:
             old = self._database.execute(
                 "SELECT id FROM (SELECT id, number, "
@@ -292,7 +292,7 @@ _ABSENT = Pixels(mode="L", size=(0, 0), data=b"")
 
 
 def _work(plain: dict[str, Any]) -> DrawJob:
-    """Return what was asked for, its pictures left in their files."""
+    """Decode a stored job, with placeholders for its input pictures."""
     seeds = tuple(plain["seeds"])
-    given = {name: _ABSENT if plain[name] == "file" else plain[name] for name in ("image", "mask")}
-    return DrawJob(**plain | {"seeds": seeds} | given)
+    inputs = {name: _ABSENT if plain[name] == "file" else plain[name] for name in ("image", "mask")}
+    return DrawJob(**plain | {"seeds": seeds} | inputs)

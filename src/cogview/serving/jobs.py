@@ -1,4 +1,4 @@
-"""Jobs: what clients wait for, and which engine works on it."""
+"""Queue of jobs, with limits per client."""
 
 import asyncio
 import itertools
@@ -11,20 +11,20 @@ from typing import Literal, TypeAlias
 
 from cogview.generation.fair_queue import Client
 from cogview.serving.engine_link import Link, LinkListener
-from cogview.serving.engines import Engines
+from cogview.serving.engine_pool import EnginePool
 from cogview.serving.event_log import EventLog
 from cogview.serving.messages import (
     Accepted,
     AnyJob,
-    Broken,
-    CannotBegin,
+    Done,
     DrawJob,
-    Ended,
+    Failed,
     JobEvent,
     Picture,
     Preview,
     Refused,
-    given_pixels,
+    StartFailed,
+    job_pixels,
 )
 from cogview.serving.options import ServerOptions
 
@@ -35,11 +35,11 @@ State: TypeAlias = Literal["waiting", "drawing", "done", "refused", "failed", "c
 
 @dataclass(frozen=True, kw_only=True)
 class Queued:
-    """A job waits.
+    """A job's place in the queue.
 
     Args:
-        position: jobs that begin before it.
-        seconds: until it is done, as far as can be foretold; None if nothing is known yet.
+        position: jobs before it.
+        seconds: estimated time until it is done; None if unknown.
     """
 
     position: int
@@ -52,16 +52,16 @@ class Cancelled:
 
 
 LogEvent: TypeAlias = JobEvent | Queued | Cancelled
-_LAST = (Ended, Refused, Broken, Cancelled)
-_STATES: dict[type, State] = {Ended: "done", Refused: "refused", Broken: "failed", Cancelled: "cancelled"}
+_LAST = (Done, Refused, Failed, Cancelled)
+_STATES: dict[type, State] = {Done: "done", Refused: "refused", Failed: "failed", Cancelled: "cancelled"}
 
 
 class Busy(Exception):
-    """There is no room for one more job.
+    """The queue is full.
 
     Args:
         message: one line.
-        retry_seconds: when to ask again.
+        retry_seconds: when to retry.
     """
 
     def __init__(self, message: str, retry_seconds: int) -> None:
@@ -70,23 +70,23 @@ class Busy(Exception):
 
 
 class Draining(Exception):
-    """The server ends, and begins nothing any more."""
+    """The server is shutting down and takes no jobs."""
 
 
 @dataclass(kw_only=True, eq=False)
 class Job:
-    """What a client waits for.
+    """A client's job.
 
     Args:
-        number: of it.
-        client: who asks.
+        number: identifies it.
+        client: who asked.
         work: for the engine.
 
     Attributes:
-        state: how far it is.
-        accepted: what was told when it was looked at.
-        num_deaths: of engines while they had it.
-        log: what is told of it.
+        state: progress.
+        accepted: event with which the engine accepted it.
+        num_deaths: engines that died while they had it.
+        log: its events.
     """
 
     number: int
@@ -94,35 +94,35 @@ class Job:
     work: AnyJob
     state: State = "waiting"
     accepted: Accepted | None = None
-    begun_at: float = field(default_factory=time.monotonic)
+    started_at: float = field(default_factory=time.monotonic)
     num_previews: int = 0
     num_deaths: int = 0
     log: EventLog[LogEvent] = field(default_factory=lambda: EventLog(lambda event: isinstance(event, _LAST)))
 
     @property
     def cost(self) -> int:
-        """Return how many requests it is for the engine."""
+        """Return its number of engine requests."""
         return len(self.work.seeds) if isinstance(self.work, DrawJob) else 1
 
     @property
     def num_bytes(self) -> int:
-        """Return how much memory its pictures take."""
-        return sum(len(each.data) for each in given_pixels(self.work))
+        """Return the size of its input pictures in memory."""
+        return sum(len(each.data) for each in job_pixels(self.work))
 
     @property
     def is_over(self) -> bool:
-        """Return whether nothing more will be told."""
+        """Return whether it has had its last event."""
         return self.state not in ("waiting", "drawing")
 
-    def tell(self, event: LogEvent) -> bool:
-        """Add to what is told of it, in the place of what is outdated by it; return whether it says anything new."""
+    def add_event(self, event: LogEvent) -> bool:
+        """Log an event in place of those that it outdates; return whether it is new."""
         if self.is_over:
             return False
         if isinstance(event, Accepted):
             self.accepted = event
         elif isinstance(event, Preview):
             if self._is_drawn(event.candidate):
-                return False  # drawn once more by another engine
+                return False  # redrawn by another engine
             self.state = "drawing"
             self.num_previews += 1
             self.log.forget(lambda other: isinstance(other, Queued))
@@ -132,7 +132,7 @@ class Job:
         elif isinstance(event, Picture):
             self.state = "drawing"
             if any(isinstance(other, Picture) and other.place == event.place for other in self.log):
-                return False  # drawn once more by another engine: the same
+                return False  # the same picture, redrawn by another engine
         elif isinstance(event, _LAST):
             self.log.forget(lambda other: isinstance(other, Preview | Queued))
             self.state = _STATES[type(event)]
@@ -147,19 +147,19 @@ class Job:
 
 
 class Jobs:
-    """All jobs that wait or are worked on, and the engines that work on them.
+    """All unfinished jobs.
 
     Args:
-        options: what is taken from clients.
-        new_links: make the links to the engines, which tell a listener what becomes of them.
-        on_ready: is told when all engines are warm, at first and after one was begun anew.
-        on_hopeless: is told that an engine cannot begin, and why.
-        log: takes what is worth a line.
+        options: limits for clients.
+        new_links: create the links to the engines.
+        on_ready: called when all engines are warm, at first and after a restart.
+        on_start_failed: called when an engine cannot start.
+        log: writes a line to the log.
 
     Attributes:
         links: to the engines.
-        is_draining: whether nothing is taken any more.
-        listeners: are told of all that is told of any job.
+        is_draining: whether new jobs are refused.
+        listeners: called with each event of each job.
     """
 
     def __init__(
@@ -168,97 +168,97 @@ class Jobs:
         new_links: Sequence[Callable[[LinkListener], Link]],
         *,
         on_ready: Callable[[], None] = lambda: None,
-        on_hopeless: Callable[[CannotBegin], None] = lambda _: None,
+        on_start_failed: Callable[[StartFailed], None] = lambda _: None,
         log: Callable[[str], None] = print,
     ) -> None:
         self._options = options
         self._numbers = itertools.count(1)
         self._jobs: dict[int, Job] = {}
-        self._limits: dict[int, asyncio.TimerHandle] = {}
-        self._num_of_client: Counter[str] = Counter()
-        self._cost_of_client: Counter[str] = Counter()
-        self._telling: asyncio.TimerHandle | None = None
+        self._timeouts: dict[int, asyncio.TimerHandle] = {}
+        self._num_jobs_of: Counter[str] = Counter()
+        self._num_requests_of: Counter[str] = Counter()
+        self._queue_timer: asyncio.TimerHandle | None = None
         self.is_draining = False
         self.listeners: list[Callable[[Job, LogEvent], None]] = []
-        self._engines = Engines(
+        self._engines = EnginePool(
             new_links,
-            on_told=self._tell,
-            on_given=self._tell_queue_soon,
+            on_event=self._add_event,
+            on_assigned=self._schedule_queue_report,
             on_ready=on_ready,
-            on_hopeless=on_hopeless,
+            on_start_failed=on_start_failed,
             log=log,
         )
         self.links = self._engines.links
 
     @property
     def is_ready(self) -> bool:
-        """Return whether jobs are worked on: one engine at least is warm."""
+        """Return whether at least one engine is warm."""
         return self._engines.is_ready
 
     @property
     def num_jobs(self) -> int:
-        """Return how many jobs wait or are worked on."""
+        """Return the number of unfinished jobs."""
         return len(self._jobs)
 
     @property
     def num_waiting(self) -> int:
-        """Return how many requests these are for the engines."""
+        """Return the number of engine requests of all unfinished jobs."""
         return sum(job.cost for job in self._jobs.values())
 
     def start(self) -> None:
-        """Begin the engines."""
+        """Start the engines."""
         for link in self.links:
             link.start()
 
     async def close(self) -> None:
-        """Stop all jobs, and end the engines."""
+        """Cancel all jobs and stop the engines."""
         for job in list(self._jobs.values()):
             self.cancel(job)
         for link in self.links:
             await link.close()
 
     async def drain(self, seconds: float) -> None:
-        """Begin nothing any more, and wait for what was begun."""
+        """Refuse new jobs and wait for the others, at most so many seconds."""
         self.is_draining = True
         end = time.monotonic() + seconds
         while self._jobs and time.monotonic() < end:
             await asyncio.sleep(0.05)
 
-    def begin(self, work: AnyJob, client: Client) -> Job:
-        """Take a job.
+    def submit(self, work: AnyJob, client: Client) -> Job:
+        """Queue a job.
 
         Raises:
-            Draining: the server ends.
-            Busy: there is no room.
+            Draining: the server is shutting down.
+            Busy: the queue is full.
         """
         if self.is_draining:
             raise Draining
         job = Job(number=next(self._numbers), client=client, work=work)
-        self._check_room(job)
+        self._check_capacity(job)
         self._jobs[job.number] = job
-        self._num_of_client[client[0]] += 1
-        self._cost_of_client[client[0]] += job.cost
+        self._num_jobs_of[client[0]] += 1
+        self._num_requests_of[client[0]] += job.cost
         loop = asyncio.get_running_loop()
-        self._limits[job.number] = loop.call_later(self._options.max_job_seconds, self._give_up, job)
+        self._timeouts[job.number] = loop.call_later(self._options.max_job_seconds, self._time_out, job)
         self._engines.add(job)
         return job
 
     def cancel(self, job: Job) -> None:
-        """Stop a job; one that is over is left alone."""
+        """Stop a job, unless it is over."""
         if job.is_over:
             return
         self._engines.stop(job)
-        self._tell(job, Cancelled())
+        self._add_event(job, Cancelled())
 
     def seconds_for(self, cost: int, link: Link | None = None) -> float | None:
-        """Return how long an engine takes for what it has, and so many requests more; None if nothing is known."""
+        """Estimate how long an engine takes for its load and `cost` more requests; None if unknown."""
         link = link or self._engines.idlest()
-        if link.alive is None or not link.alive.seconds_per_code or link.facts is None:
+        if link.heartbeat is None or not link.heartbeat.seconds_per_code or link.facts is None:
             return None
         rows, columns = link.facts.grid
-        return (self._engines.load(link) + cost) * rows * columns * link.alive.seconds_per_code
+        return (self._engines.load(link) + cost) * rows * columns * link.heartbeat.seconds_per_code
 
-    def _check_room(self, job: Job) -> None:
+    def _check_capacity(self, job: Job) -> None:
         options, (account, *_) = self._options, job.client
         share = options.max_client_share
         own_bytes = sum(each.num_bytes for each in self._jobs.values() if each.client[0] == account)
@@ -269,8 +269,8 @@ class Jobs:
             or num_bytes + job.num_bytes > options.max_job_bytes
         )
         has_enough = (
-            self._num_of_client[account] >= options.max_jobs * share
-            or self._cost_of_client[account] + job.cost > options.max_waiting * share
+            self._num_jobs_of[account] >= options.max_jobs * share
+            or self._num_requests_of[account] + job.cost > options.max_waiting * share
             or own_bytes + job.num_bytes > options.max_job_bytes * share
         )
         if is_full or has_enough:
@@ -282,13 +282,13 @@ class Jobs:
                 min(max(int(wait / 2), 1), 60),
             )
 
-    def _give_up(self, job: Job) -> None:
+    def _time_out(self, job: Job) -> None:
         if not job.is_over:
             self._engines.stop(job)
-            self._tell(job, Broken(message="it took longer than a job may"))
+            self._add_event(job, Failed(message="it took longer than a job may"))
 
-    def _tell(self, job: Job, event: LogEvent) -> None:
-        if not job.tell(event):
+    def _add_event(self, job: Job, event: LogEvent) -> None:
+        if not job.add_event(event):
             return
         for listener in self.listeners:
             listener(job, event)
@@ -299,30 +299,30 @@ class Jobs:
                     "job": job.number,
                     "state": job.state,
                     "requests": job.cost,
-                    "seconds": round(time.monotonic() - job.begun_at, 4),
+                    "seconds": round(time.monotonic() - job.started_at, 4),
                 },
             )
             self._engines.remove(job)
-            self._limits.pop(job.number).cancel()
+            self._timeouts.pop(job.number).cancel()
             account = job.client[0]
-            self._num_of_client[account] -= 1
-            self._cost_of_client[account] -= job.cost
-            if not self._num_of_client[account]:
-                del self._num_of_client[account], self._cost_of_client[account]
-            self._tell_queue_soon()
+            self._num_jobs_of[account] -= 1
+            self._num_requests_of[account] -= job.cost
+            if not self._num_jobs_of[account]:
+                del self._num_jobs_of[account], self._num_requests_of[account]
+            self._schedule_queue_report()
 
-    def _tell_queue_soon(self) -> None:
-        """Tell those that wait how many are before them, at most twice a second."""
-        if self._telling is None:
-            self._telling = asyncio.get_running_loop().call_later(0.5, self._tell_queue)
+    def _schedule_queue_report(self) -> None:
+        """Report their positions to waiting jobs, at most twice a second."""
+        if self._queue_timer is None:
+            self._queue_timer = asyncio.get_running_loop().call_later(0.5, self._report_queue)
 
-    def _tell_queue(self) -> None:
-        self._telling = None
+    def _report_queue(self) -> None:
+        self._queue_timer = None
         for link in self.links:
             waiting = [job for job in self._engines.jobs_of(link) if job.state == "waiting"]
             seconds = self.seconds_for(0, link)
             for position, job in enumerate(waiting):
                 share = (position + 1) / max(len(waiting), 1)
-                self._tell(
+                self._add_event(
                     job, Queued(position=position, seconds=None if seconds is None else seconds * share)
                 )

@@ -1,4 +1,4 @@
-"""Lines for people, or for programs that read JSON."""
+"""Log format of the server: text or JSON lines."""
 
 import json
 import logging
@@ -11,45 +11,41 @@ LogFormat = Literal["text", "json"]
 _FIELDS = ("request_id", "method", "path", "status", "seconds", "job", "state", "requests")
 
 
-class _Lines(logging.Formatter):
-    """One line a record, with the fields that it has.
-
-    Args:
-        kind: of the lines.
-    """
+class _LineFormatter(logging.Formatter):
+    """Formatter of records as single lines with their extra fields."""
 
     def __init__(self, kind: LogFormat) -> None:
         super().__init__()
         self._kind = kind
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
+        """Format a record."""
         fields = {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         trace = "" if record.exc_info is None else self.formatException(record.exc_info)
         if self._kind == "json":
             line = {"time": f"{moment}Z", "level": record.levelname.lower(), "event": record.getMessage()}
             return json.dumps(line | fields | ({"trace": trace} if trace else {}), ensure_ascii=False)
-        words = " ".join(f"{name}={_word(value)}" for name, value in fields.items())
+        words = " ".join(f"{name}={_escape(value)}" for name, value in fields.items())
         return f"{moment}Z {record.getMessage()} {words}".rstrip() + (f"\n{trace}" if trace else "")
 
 
-def _word(value: object) -> str:
-    """Return a field as one word: a path may hold line ends and blanks, and must not look like other fields."""
+def _escape(value: object) -> str:
+    """Percent-encode blanks and control characters: a path must not forge other fields or lines."""
     return "".join(
         each if each.isprintable() and each != " " else quote(each, errors="replace") for each in str(value)
     )
 
 
 def set_up_logs(kind: LogFormat, is_quiet: bool) -> None:
-    """Have the server's log written to stderr.
+    """Write the server's log to stderr.
 
     Args:
         kind: of the lines.
-        is_quiet: leave out what is no warning.
+        is_quiet: log only warnings and errors.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines(kind))
+    handler.setFormatter(_LineFormatter(kind))
     for name in ("cogview.serving", "uvicorn"):
         log = logging.getLogger(name)
         log.handlers, log.propagate = [handler], False

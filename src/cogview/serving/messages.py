@@ -1,4 +1,4 @@
-"""What the web server and the engine's process tell each other. Nothing here needs PyTorch."""
+"""Messages between the web server and an engine's process. Does not import PyTorch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ from cogview.generation.known_concepts import KnownConcepts
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """A picture between processes, unencoded.
+    """Uncompressed picture, to be sent between processes.
 
     Args:
         mode: RGB, or L for a mask.
-        size: width and height.
-        data: its bytes.
+        size: width and height in pixels.
+        data: 8-bit samples, row by row.
     """
 
     mode: str
@@ -26,26 +26,26 @@ class Pixels:
 
     @classmethod
     def of(cls, image: Image.Image) -> "Pixels":
-        """Return those of a picture."""
+        """Copy the pixels of a picture."""
         return cls(mode=image.mode, size=image.size, data=image.tobytes())
 
     def image(self) -> Image.Image:
-        """Return the picture."""
+        """Return them as a picture."""
         return Image.frombytes(self.mode, self.size, self.data)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawJob:
-    """Pictures of a text.
+    """Job: pictures of a text.
 
     Args:
-        text: what to draw.
-        seeds: of the candidates.
-        keep: how many are kept, the best; all, unranked, if None.
+        text: prompt.
+        seeds: one per candidate.
+        keep: number of best candidates to return; all, unranked, if None.
         options: fields of `PictureOptions` that are plain data.
-        image: of which a part is drawn anew, if one is.
-        mask: which part: a picture that is white there, a half, or a share of the codes.
-        is_previewed: whether pictures are shown while they are drawn.
+        image: picture to inpaint.
+        mask: part to inpaint: a picture that is white there, a half, or a share of the codes.
+        is_previewed: whether to send previews.
     """
 
     text: str
@@ -59,13 +59,13 @@ class DrawJob:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionJob:
-    """Captions of a picture.
+    """Job: captions of a picture.
 
     Args:
         image: the picture.
-        num_captions: how many.
+        num_captions: number of captions.
         options: fields of `CaptionOptions`.
-        seed: of the captions, if they are drawn.
+        seed: of the captions, if they are sampled.
     """
 
     image: Pixels
@@ -76,10 +76,10 @@ class CaptionJob:
 
 @dataclass(frozen=True, kw_only=True)
 class RankJob:
-    """Which of some pictures a text fits best.
+    """Job: ranking of pictures by the CapLoss of a text.
 
     Args:
-        text: what is looked for.
+        text: caption to score.
         images: the pictures.
     """
 
@@ -89,13 +89,13 @@ class RankJob:
 
 @dataclass(frozen=True, kw_only=True)
 class UpscaleJob:
-    """A picture drawn larger.
+    """Job: an upscaled picture.
 
     Args:
         image: the picture.
         text: what it shows.
         factor: 2 or 4.
-        force: take pictures that the model hardly keeps.
+        force: accept pictures that the image tokenizer reconstructs badly.
     """
 
     image: Pixels
@@ -107,22 +107,22 @@ class UpscaleJob:
 AnyJob: TypeAlias = DrawJob | CaptionJob | RankJob | UpscaleJob
 
 
-def given_pixels(job: AnyJob) -> tuple[Pixels, ...]:
-    """Return the pictures that a job was given."""
+def job_pixels(job: AnyJob) -> tuple[Pixels, ...]:
+    """Return the input pictures of a job."""
     if isinstance(job, RankJob):
         return job.images
-    given = (job.image, job.mask) if isinstance(job, DrawJob) else (job.image,)
-    return tuple(each for each in given if isinstance(each, Pixels))
+    inputs = (job.image, job.mask) if isinstance(job, DrawJob) else (job.image,)
+    return tuple(each for each in inputs if isinstance(each, Pixels))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Begin:
-    """A job for the engine.
+class StartJob:
+    """Command to start a job.
 
     Args:
-        number: by which it is told of.
-        client: who asks, to whom places are shared out fairly.
-        job: itself.
+        number: identifies the job in reports.
+        client: who asked; slots are shared fairly among clients.
+        job: what to do.
     """
 
     number: int
@@ -131,35 +131,35 @@ class Begin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cancel:
-    """A job that nobody waits for any more."""
+class CancelJob:
+    """Command to stop a job."""
 
     number: int
 
 
-Command: TypeAlias = Begin | Cancel
+Command: TypeAlias = StartJob | CancelJob
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What users may want to know of the model.
+    """Properties of the loaded model.
 
     Args:
         name: of the model.
-        sizes: in which it draws, in pixels a side.
-        size_pixels: the size by default.
+        sizes: supported picture sizes, in pixels a side.
+        size_pixels: default size.
         grid: rows and columns of codes.
-        guidance: by default.
-        top_p: by default.
+        guidance: default guidance.
+        top_p: default top-p.
         max_batch: pictures drawn at once.
-        styles: adapters that draw.
-        captioners: adapters that caption and rank.
-        upscalers: adapters that upscale.
-        words: that the captions had which it learnt; none if they are not known.
+        styles: names of style adapters.
+        captioners: names of adapters that caption and rank.
+        upscalers: names of adapters that upscale.
+        words: most frequent words of its training captions; empty if unknown.
         num_parameters: of the transformer.
-        device: where it is computed.
-        suggestions: sentences that it can draw, by language.
-        known: what it can be asked for; nothing if its words are not known.
+        device: on which it runs.
+        suggestions: example prompts, by language.
+        known: vocabulary by category; empty if unknown.
     """
 
     name: str
@@ -181,18 +181,18 @@ class ModelFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """The engine is warm."""
+    """The engine is loaded and warm."""
 
     facts: ModelFacts
 
 
 @dataclass(frozen=True, kw_only=True)
-class CannotBegin:
+class StartFailed:
     """The model cannot be loaded.
 
     Args:
         message: one line.
-        is_usage: whether what was asked for is impossible.
+        is_usage: whether the options are to blame (`UsageError`).
     """
 
     message: str
@@ -200,15 +200,15 @@ class CannotBegin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alive:
-    """The engine goes on.
+class Heartbeat:
+    """Sign of life with the engine's load.
 
     Args:
-        num_running: requests that are worked on.
-        num_waiting: requests that wait.
-        num_passes: since it began.
-        num_codes: drawn since it began.
-        seconds_per_code: lately, all pictures taken together.
+        num_running: requests in the batch.
+        num_waiting: requests that wait for a slot.
+        num_passes: passes since the engine started.
+        num_codes: codes drawn since the engine started.
+        seconds_per_code: recent average over the whole batch.
     """
 
     num_running: int
@@ -220,14 +220,14 @@ class Alive:
 
 @dataclass(frozen=True, kw_only=True)
 class Accepted:
-    """A job was looked at, and will be carried out.
+    """A job was checked and will run.
 
     Args:
-        text: as the model reads it.
-        unknown_words: that it has never seen.
-        is_cut: whether the text is longer than the model reads.
-        num_pieces: of the text.
-        num_codes: that are to be drawn.
+        text: prompt as the model reads it.
+        unknown_words: words that were not in its training captions.
+        is_cut: whether the text was truncated.
+        num_pieces: pieces of the text.
+        num_codes: codes to draw.
     """
 
     text: str = ""
@@ -239,18 +239,14 @@ class Accepted:
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """A job cannot be carried out as it was asked for.
-
-    Args:
-        message: one line.
-    """
+    """A job's request is invalid."""
 
     message: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Broken:
-    """A job failed, which is no fault of who asked.
+class Failed:
+    """A job failed through an error of the server.
 
     Args:
         message: one line, for the log.
@@ -261,12 +257,12 @@ class Broken:
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """A picture that is still drawn.
+    """Unfinished picture.
 
     Args:
-        candidate: its place among the seeds.
+        candidate: index of its seed.
         share: of its codes that are drawn, from 0 to 1.
-        pixels: light grey where nothing is drawn yet.
+        pixels: light grey where no code is drawn yet.
     """
 
     candidate: int
@@ -276,16 +272,16 @@ class Preview:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture that is done.
+    """Finished picture.
 
     Args:
-        place: among the pictures of its job, the best first if they were ranked.
-        seed: draws it again.
-        pixels: itself.
-        caption_loss: CapLoss in nats per piece, if it was ranked.
-        drawn_text: what was drawn, if words were replaced or spelt otherwise.
+        place: index among the pictures of its job, best first if ranked.
+        seed: reproduces it.
+        pixels: the picture.
+        caption_loss: CapLoss in nats per piece, if ranked.
+        drawn_text: prompt that was used, if words were replaced or respelt.
         is_plain: whether it is of one colour.
-        num_passes: that it took.
+        num_passes: passes that it took.
     """
 
     place: int
@@ -299,44 +295,40 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a job gives that draws nothing: plain data."""
+    """Result of a caption or rank job, as plain data."""
 
     data: Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class Done:
     """A job is done."""
 
 
-JobEvent: TypeAlias = Accepted | Refused | Broken | Preview | Picture | Answer | Ended
+JobEvent: TypeAlias = Accepted | Refused | Failed | Preview | Picture | Answer | Done
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """What the engine tells of a job."""
+class JobReport:
+    """An event of a job, with the job's number."""
 
     number: int
     event: JobEvent
 
 
-Report: TypeAlias = Ready | CannotBegin | Alive | Told
+Report: TypeAlias = Ready | StartFailed | Heartbeat | JobReport
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lost:
-    """A replica's engine is dead, and another is begun.
-
-    Args:
-        message: why, as far as is known.
-    """
+class EngineLost:
+    """A replica's engine died and is restarted."""
 
     message: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Here:
-    """A replica can be reached."""
+class ReplicaAlive:
+    """The replica is reachable, but its engine has sent no new heartbeat."""
 
 
-ReplicaReport: TypeAlias = Ready | Alive | Lost | Here
+ReplicaReport: TypeAlias = Ready | Heartbeat | EngineLost | ReplicaAlive

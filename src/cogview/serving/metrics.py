@@ -1,4 +1,4 @@
-"""What operators watch: figures in Prometheus' form."""
+"""Prometheus metrics of the server."""
 
 import time
 from collections.abc import Iterator
@@ -15,11 +15,7 @@ _SECONDS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
 
 
 class Metrics:
-    """Counts what happens, and reads off the jobs and engines how it goes when it is asked.
-
-    Args:
-        jobs: that wait or are worked on.
-    """
+    """Counters of answers, jobs and pictures, and gauges of queue and engines."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._registry = CollectorRegistry()
@@ -55,28 +51,28 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self._registry.register(_Engines(jobs))
-        jobs.listeners.append(self._told)
+        self._registry.register(_StateCollector(jobs))
+        jobs.listeners.append(self._count_event)
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count an answer.
 
         Args:
-            route: the pattern of its address, of which there are few.
-            method: of HTTP, or any word that a client made up.
-            status: of HTTP; 499 if the client left.
-            seconds: that it took.
+            route: pattern of the path.
+            method: HTTP method, possibly invalid.
+            status: HTTP status; 499 if the client left.
+            seconds: duration.
         """
-        known = method if method in _METHODS else "other"  # each label is kept for ever
-        self._requests.labels(route, known, str(status)).inc()
+        label = method if method in _METHODS else "other"  # labels are never freed
+        self._requests.labels(route, label, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
 
     def text(self) -> bytes:
-        """Return all figures as Prometheus reads them."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
-    def _told(self, job: Job, event: LogEvent) -> None:
-        seconds = time.monotonic() - job.begun_at
+    def _count_event(self, job: Job, event: LogEvent) -> None:
+        seconds = time.monotonic() - job.started_at
         if isinstance(event, Preview) and job.num_previews == 1:
             self._first_preview.observe(seconds)
         elif isinstance(event, Picture):
@@ -86,29 +82,29 @@ class Metrics:
             self._jobs.labels(job.state).inc()
 
 
-class _Engines(Collector):
-    """What is read off the jobs and engines when it is asked for."""
+class _StateCollector(Collector):
+    """Collector of the state of jobs and engines at each scrape."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the figures."""
+        """Yield the metrics."""
         jobs = self._jobs
-        yield GaugeMetricFamily("cogview_queue_jobs", "Jobs that wait or are worked on.", jobs.num_jobs)
+        yield GaugeMetricFamily("cogview_queue_jobs", "Unfinished jobs.", jobs.num_jobs)
         yield GaugeMetricFamily(
-            "cogview_queue_requests", "Candidates that wait or are worked on.", jobs.num_waiting
+            "cogview_queue_requests", "Engine requests of unfinished jobs.", jobs.num_waiting
         )
         gauges = {
             "ready": "Whether the engine is warm.",
-            "rows": "Requests that passes work on.",
-            "seconds_per_code": "Lately, all pictures taken together.",
-            "silent_seconds": "Since the engine was last heard.",
+            "rows": "Requests in the batch.",
+            "seconds_per_code": "Recent average over the whole batch.",
+            "silent_seconds": "Since the engine's last message.",
         }
         counters = {
-            "begun": "How often the engine's process was begun.",
-            "passes": "Passes of the transformer, since the process was begun.",
-            "codes": "Codes drawn, since the process was begun; by passes, codes a pass.",
+            "begun": "Starts of the engine's process.",
+            "passes": "Passes of the transformer since the process started.",
+            "codes": "Codes drawn since the process started.",
         }
         families: dict[str, Metric] = {}
         for name, text in gauges.items():
@@ -116,18 +112,18 @@ class _Engines(Collector):
         for name, text in counters.items():
             families[name] = CounterMetricFamily(f"cogview_engine_{name}", text, labels=["engine"])
         for number, link in enumerate(jobs.links):
-            alive = link.alive
+            heartbeat = link.heartbeat
             values = {
                 "ready": float(link.is_ready),
-                "begun": float(link.num_begun),
+                "begun": float(link.num_starts),
                 "silent_seconds": link.silent_seconds,
             }
-            if alive is not None:
+            if heartbeat is not None:
                 values |= {
-                    "rows": float(alive.num_running),
-                    "seconds_per_code": alive.seconds_per_code,
-                    "passes": float(alive.num_passes),
-                    "codes": float(alive.num_codes),
+                    "rows": float(heartbeat.num_running),
+                    "seconds_per_code": heartbeat.seconds_per_code,
+                    "passes": float(heartbeat.num_passes),
+                    "codes": float(heartbeat.num_codes),
                 }
             for name, value in values.items():
                 families[name].add_metric([str(number)], value)  # type: ignore[attr-defined]

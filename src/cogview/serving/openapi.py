@@ -1,4 +1,4 @@
-"""`/openapi.json`: what the server can be asked for, made of the table that its routes are made of."""
+"""OpenAPI 3.1 description of the server, built from the table of operations."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,51 +8,51 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import cogview
-from cogview.serving.answers import ErrorAnswer
-from cogview.serving.guards import is_open
 from cogview.serving.messages import ModelFacts
+from cogview.serving.middleware import is_open
 from cogview.serving.operations import Content, Events, File, Form, Json, Operation
 from cogview.serving.options import ServerOptions
+from cogview.serving.responses import ErrorAnswer
 from cogview.serving.schemas import Sampling
 
 _ERRORS = {
-    400: "The request is wrong, or cannot be carried out: the message says how, `param` where.",
-    401: "The server asks for a key.",
-    403: "The server is not known by that name, or the request is another site's page's, or the job another client's.",
-    404: "There is no such thing, or no more.",
-    405: "That method is not for this address.",
+    400: "The request is invalid: the message says why, `param` names the field.",
+    401: "An API key is needed.",
+    403: "The host name or origin is not allowed, or the job is another client's.",
+    404: "There is no such resource, or it has expired.",
+    405: "The address does not allow that method.",
     408: "The request did not arrive in time.",
     413: "The request is too large.",
-    415: "The body is of another kind.",
+    415: "The body has the wrong media type.",
     429: "The queue is full, or too much is being uploaded.",
     500: "The server failed; its log says why.",
-    503: "The model is being loaded, or the server ends.",
+    503: "The model is being loaded, or the server is shutting down.",
 }
 _RETRIED = (429, 503)
 _PICTURES = "image/png, image/jpeg, image/webp, image/gif, image/bmp, image/tiff"
 _REF = "#/components/schemas/{model}"
 _DESCRIPTION = """\
-Pictures of texts, as OpenAI's images API has it, and more beside it. Fields that are not named here are let pass.
-Errors are objects with a message, a kind, the field that is to blame and a code. A client that leaves cancels what it
-asked for under /v1; what is asked for under /api/jobs is kept, and goes on."""
+OpenAI's images API, plus upscaling, captions, ranking and stored jobs. Unknown fields are ignored. Errors have a
+message, a type, the invalid field and a code. Requests under /v1 are cancelled when the client disconnects; jobs under
+/api/jobs are stored and go on."""
 
 
 def document(
     operations: Sequence[Operation], options: ServerOptions, facts: ModelFacts | None
 ) -> dict[str, Any]:
-    """Return the description of operations, as OpenAPI 3.1 has it.
+    """Build the description.
 
     Args:
-        operations: all of them.
-        options: what is taken from clients.
-        facts: what is known of the model; None if it is not loaded yet.
+        operations: all operations.
+        options: limits for clients.
+        facts: properties of the model; None while it loads.
     """
     models = _models(operations)
     _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     schemas = definitions["$defs"]
     for model in models:
         if issubclass(model, Sampling):
-            _narrow(schemas[model.__name__], options, facts)
+            _apply_limits(schemas[model.__name__], options, facts)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         path = re.sub(r":\w+}", "}", operation.path)
@@ -73,19 +73,19 @@ def document(
 
 
 def _models(operations: Sequence[Operation]) -> list[type[BaseModel]]:
-    """Return the models of bodies and answers; those of parameters stand where they are used."""
-    found: dict[type[BaseModel], None] = {ErrorAnswer: None}
+    """Return the schemas of bodies and answers; those of parameters are written inline."""
+    models: dict[type[BaseModel], None] = {ErrorAnswer: None}
     for operation in operations:
         for content in (*operation.bodies, *(each for all_ in operation.answers.values() for each in all_)):
             if isinstance(content, Json | Form):
-                found[content.model] = None
+                models[content.model] = None
             elif isinstance(content, Events):
-                found |= dict.fromkeys(content.models)
-    return list(found)
+                models |= dict.fromkeys(content.models)
+    return list(models)
 
 
-def _narrow(schema: dict[str, Any], options: ServerOptions, facts: ModelFacts | None) -> None:
-    """Say of a request for pictures what this server and its model take."""
+def _apply_limits(schema: dict[str, Any], options: ServerOptions, facts: ModelFacts | None) -> None:
+    """Add the limits of this server and its model to a schema."""
     fields = schema["properties"]
     fields["prompt"]["maxLength"] = options.max_text_characters
     for name, most in (
@@ -102,8 +102,8 @@ def _narrow(schema: dict[str, Any], options: ServerOptions, facts: ModelFacts | 
 
 
 def _integer(field: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = next(each for each in field["anyOf"] if each["type"] == "integer")
-    return found
+    schema: dict[str, Any] = next(each for each in field["anyOf"] if each["type"] == "integer")
+    return schema
 
 
 def _described(operation: Operation, options: ServerOptions, schemas: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _content(content: Content, schemas: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a body by media type."""
+    """Describe a body by media type."""
     if isinstance(content, File):
         return {media_type: {} for media_type in content.media_types}
     if isinstance(content, Json):
@@ -162,12 +162,12 @@ def _ref(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _event(content: Events) -> dict[str, Any]:
-    """Return what an event of a stream is: OpenAPI 3.1 leaves open what a schema of a stream is of, tools take this."""
-    told = {
+    """Describe an event of a stream: OpenAPI 3.1 does not define this, but tools expect it."""
+    payload = {
         "contentMediaType": "application/json",
         "contentSchema": {"oneOf": [_ref(model) for model in content.models]},
     }
-    data = {"type": "string", "anyOf": [told, {"const": "[DONE]"}]}
+    data = {"type": "string", "anyOf": [payload, {"const": "[DONE]"}]}
     return {
         "type": "object",
         "required": ["data"],
@@ -176,7 +176,7 @@ def _event(content: Events) -> dict[str, Any]:
 
 
 def _form(content: Form, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a form: its texts, which have no null, and its files."""
+    """Describe a form: text fields, which cannot be null, and files."""
     texts = {name: _without_null(field) for name, field in schema["properties"].items()}
     file = {"type": "string", "format": "binary"}
     files: dict[str, Any] = {}
@@ -194,13 +194,13 @@ def _form(content: Form, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_null(field: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in field.items() if name not in ("anyOf", "default")}
+    schema = {name: value for name, value in field.items() if name not in ("anyOf", "default")}
     kinds = [each for each in field.get("anyOf", []) if each != {"type": "null"}]
-    return kept | (kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})
+    return schema | (kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})
 
 
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
-    found = []
+    parameters = []
     for place, model in (
         ("path", operation.path_model),
         ("query", operation.query),
@@ -210,7 +210,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         for name, field in fields.items():
             schema = _without_null(field)
             description = schema.pop("description")
-            found.append(
+            parameters.append(
                 {
                     "name": name,
                     "in": place,
@@ -219,7 +219,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
                     "schema": schema,
                 }
             )
-    return found
+    return parameters
 
 
 def _error(status: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What the server can be asked for: each operation with its handler, what it takes, and what it answers.
+"""Description of an HTTP operation: handler, parameters, bodies and answers.
 
-The routes and `/openapi.json` are made of the same table, so that nothing is served that is not described.
+Both the routes and `/openapi.json` are built from it, so that everything served is described.
 """
 
 import inspect
@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cogview.serving.wire import header_fields, path_fields, query_fields
+from cogview.serving.http import header_fields, path_fields, query_fields
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 Method: TypeAlias = Literal["GET", "POST", "DELETE"]
@@ -21,24 +21,20 @@ Method: TypeAlias = Literal["GET", "POST", "DELETE"]
 
 @dataclass(frozen=True)
 class Json:
-    """A body in JSON.
-
-    Args:
-        model: of its fields.
-    """
+    """JSON body."""
 
     model: type[BaseModel]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """A multipart form.
+    """Multipart form.
 
     Args:
-        model: of the fields that are text.
-        files: names of the pictures, and what each is.
-        many: how many there may be of those that may come several times.
-        optional: names of those that may be left out.
+        model: schema of its text fields.
+        files: names and descriptions of its pictures.
+        many: maximum count of pictures that may be repeated.
+        optional: names of optional pictures.
     """
 
     model: type[BaseModel]
@@ -49,22 +45,14 @@ class Form:
 
 @dataclass(frozen=True)
 class Events:
-    """A stream of events, each with one of these as JSON in its data.
-
-    Args:
-        models: of the data.
-    """
+    """Stream of server-sent events with JSON data."""
 
     models: tuple[type[BaseModel], ...]
 
 
 @dataclass(frozen=True)
 class File:
-    """A file.
-
-    Args:
-        media_types: that it may have.
-    """
+    """File body."""
 
     media_types: tuple[str, ...]
 
@@ -74,19 +62,19 @@ Content: TypeAlias = Json | Form | Events | File
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One thing that the server can be asked for.
+    """HTTP operation.
 
     Args:
-        method: of HTTP.
-        path: with parameters in braces, as Starlette writes them.
-        handler: whose docstring says what it does.
-        tag: of the group that it belongs to.
-        answers: what is answered by status; several where the request decides.
-        bodies: what may be sent; nothing if empty.
-        path_model: of the path's parameters; what does not fit is not found.
-        query: of the query's parameters.
-        headers: of headers that mean something here.
-        errors: statuses of errors, beside those that its bodies and parameters lead to.
+        method: HTTP method.
+        path: with parameters in braces, in Starlette's syntax.
+        handler: its docstring's first line is the summary.
+        tag: group in the description.
+        answers: possible bodies by status.
+        bodies: possible request bodies.
+        path_model: schema of the path's parameters; 404 if they do not match.
+        query: schema of the query.
+        headers: schema of the headers it reads.
+        errors: error statuses, besides those implied by bodies and parameters.
     """
 
     method: Method
@@ -102,14 +90,14 @@ class Operation:
 
     @property
     def summary(self) -> str:
-        """Return what it does, in one line."""
+        """Return the first line of the handler's docstring."""
         return (inspect.getdoc(self.handler) or "").partition("\n")[0]
 
     async def checked(self, request: Request) -> Response:
-        """Carry a request out whose parameters fit.
+        """Validate a request's parameters and call the handler.
 
         Raises:
-            WireError: they do not, or the handler says so.
+            ApiError: a parameter is invalid, or the handler raised it.
         """
         if self.path_model is not None:
             request.state.path = path_fields(request, self.path_model)
@@ -121,7 +109,7 @@ class Operation:
 
 
 def routes_of(operations: Sequence[Operation]) -> list[Route]:
-    """Return the routes of operations, one for each path, so that a 405 names all methods of it."""
+    """Build one route per path, so that a 405 lists all of its methods."""
     by_path: dict[str, dict[str, Operation]] = {}
     for operation in operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation

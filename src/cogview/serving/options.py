@@ -1,4 +1,4 @@
-"""What a server may take, and how long it waits. Nothing here needs PyTorch."""
+"""Options of engines and limits of a server. Does not import PyTorch."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,15 +8,15 @@ from cogview.decoding.config import CacheName, DtypeName
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How an engine's process is begun.
+    """Options of an engine's process.
 
     Args:
-        model: as `cogview.load` takes it.
-        name: of the model, for clients.
+        model: model folder, as for `cogview.load`.
+        name: of the model in the API.
         device: as for `cogview.load`, as are `dtype`, `memory` and `cache`.
-        max_batch: pictures that are worked on at once; a quarter more for clients who have none.
-        stuck_seconds: after so long a pass the engine counts as dead.
-        num_threads: that compute on a CPU; as many as PyTorch takes by itself if None.
+        max_batch: pictures drawn at once; a quarter more for clients who have none in the batch.
+        stuck_seconds: length of a pass after which the engine counts as dead.
+        num_threads: CPU threads; PyTorch's default if None.
     """
 
     model: str | None = None
@@ -31,37 +31,37 @@ class EngineOptions:
 
     @property
     def num_reserved(self) -> int:
-        """Return how many places there are beside `max_batch`, for clients who have none."""
+        """Return the number of extra slots for clients who have none in the batch."""
         return self.max_batch // 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """What is taken from clients.
+    """Limits and access rules for clients.
 
     Args:
-        api_keys: one of them has to be given; none is asked for if there are none.
-        allowed_hosts: names by which the server may be called; any if empty.
-        cors_origins: pages of other sites that may use it.
+        api_keys: accepted keys; no key is needed if empty.
+        allowed_hosts: accepted host names; any if empty.
+        cors_origins: origins of other sites' pages that may use the server.
         max_body_bytes: of a request.
-        max_upload_bytes: that all requests hold, bodies and decoded pictures.
-        max_image_pixels: of a picture, told before it is decoded.
+        max_upload_bytes: bodies and decoded pictures of all open requests.
+        max_image_pixels: of an uploaded picture.
         max_text_characters: of a text.
         max_pictures: of a request.
         max_candidates: of a request.
-        max_jobs: that wait or are worked on.
-        max_waiting: candidates that wait or are worked on, for all clients.
-        max_job_bytes: of the pictures that all jobs were given.
-        max_client_share: of jobs and candidates, for one client.
-        max_job_seconds: after which a job is given up.
-        read_seconds: in which a request has to arrive.
-        write_seconds: in which a client has to take each part of an answer.
+        max_jobs: unfinished jobs.
+        max_waiting: unfinished candidates of all clients.
+        max_job_bytes: input pictures of all unfinished jobs.
+        max_client_share: of one client in jobs, candidates and bytes, from 0 to 1.
+        max_job_seconds: after which a job fails.
+        read_seconds: within which a request must arrive.
+        write_seconds: within which a client must read each part of an answer.
         max_connections: open at once.
-        url_seconds: how long the url of a picture lives.
-        max_url_bytes: of pictures that wait to be fetched by url.
-        data: folder of the page's jobs and pictures; the page keeps nothing if None.
-        max_stored_jobs: of the page; the oldest are forgotten.
-        drain_seconds: for which a server that ends goes on with what it has begun.
+        url_seconds: lifetime of a picture's url.
+        max_url_bytes: pictures available by url.
+        data: folder of the page's jobs and pictures; no page if None.
+        max_stored_jobs: of the page; the oldest are deleted.
+        drain_seconds: time for unfinished jobs at shutdown.
     """
 
     api_keys: tuple[str, ...] = field(default=(), repr=False)

@@ -1,4 +1,4 @@
-"""The page's files: read from the package once, when the server begins."""
+"""Static files of the page, read from the package at the start."""
 
 import hashlib
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ _MEDIA_TYPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
-    """A file of the page.
+    """Static file.
 
     Args:
-        data: its bytes.
-        media_type: of it.
-        tag: changes with the bytes.
+        data: its content.
+        media_type: of the file.
+        tag: ETag, a hash of the content.
     """
 
     data: bytes
@@ -34,7 +34,7 @@ class _File:
 
 
 class PageFiles:
-    """Gives out the page. Its names are fixed at the start, so no request reaches the disk."""
+    """Request handler of the static files. Names are fixed at the start, so no request reaches the disk."""
 
     def __init__(self) -> None:
         self._files = {
@@ -48,14 +48,14 @@ class PageFiles:
         }
 
     def routes(self) -> list[Route]:
-        """Return where the files are found."""
+        """Return the routes of the files."""
         return [
             Route("/", self.file, methods=["GET"]),
             Route("/page/{name}", self.file, methods=["GET"]),
         ]
 
     async def file(self, request: Request) -> Response:
-        """Give a file; a browser that has it is told so, and asks each time, since an update changes it."""
+        """Return a file, or 304 if the browser has it; browsers always ask, since an update changes it."""
         file = self._files.get(request.path_params.get("name", FIRST))
         if file is None:
             raise HTTPException(404)

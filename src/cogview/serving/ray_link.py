@@ -1,6 +1,6 @@
-"""The server's end of an engine on another machine of a cluster, to which Ray Serve carries calls.
+"""Link to an engine in a replica of Ray Serve.
 
-Ray itself is not imported here: `launch/serve_ray.py` hands in what makes the calls.
+Does not import Ray: `launch/serve_ray.py` passes in an object that makes the calls.
 """
 
 import asyncio
@@ -12,26 +12,26 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from cogview.serving.engine_link import LinkListener
 from cogview.serving.messages import (
-    Alive,
-    Begin,
-    Broken,
     Command,
-    Ended,
-    Here,
+    Done,
+    EngineLost,
+    Failed,
+    Heartbeat,
     JobEvent,
-    Lost,
+    JobReport,
     ModelFacts,
     Ready,
     Refused,
+    ReplicaAlive,
     ReplicaReport,
-    Told,
+    StartJob,
 )
 
-LAST_EVENTS = (Ended, Refused, Broken)
-"""After one of these nothing more is told of a job."""
+LAST_EVENTS = (Done, Refused, Failed)
+"""Events that end a job."""
 
 MAX_SILENT_SECONDS = 20.0
-"""A replica says each second that it is there; after so long without that it is lost."""
+"""Replicas report each second; after so long without a report, one is given up."""
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 30.0
 
@@ -40,39 +40,39 @@ Item = TypeVar("Item", covariant=True)
 
 @runtime_checkable
 class Stream(Protocol[Item]):
-    """The answers to a call, as they come."""
+    """Streamed answers of a call."""
 
     def __aiter__(self) -> AsyncIterator[Item]:
-        """Return itself."""
+        """Return the stream itself."""
 
     def __anext__(self) -> Awaitable[Item]:
         """Return the next answer."""
 
     def cancel(self) -> None:
-        """Tell the other end that nobody listens any more."""
+        """Cancel the call."""
 
 
 @runtime_checkable
 class Replica(Protocol):
-    """Calls of the methods of an `EngineReplica`, wherever that is."""
+    """Remote calls of an `EngineReplica`."""
 
     def watch(self, session: str) -> Stream[ReplicaReport]:
         """Call `EngineReplica.watch`."""
 
-    def work(self, session: str, command: Begin) -> Stream[JobEvent]:
+    def work(self, session: str, command: StartJob) -> Stream[JobEvent]:
         """Call `EngineReplica.work`."""
 
 
 class RayLink:
-    """An engine in a replica of Ray Serve, which begins another replica if it dies.
+    """Link to a replica of Ray Serve, which Ray restarts if it dies.
 
-    A call tells of the engine, and is made again whenever it ends: a session. One call a job tells of that. When one of
-    them breaks, all are begun anew in another session; the replica stops what was asked for in one that is over.
+    A session is a repeated call that streams the engine's reports, and one call per job that streams its events. When
+    one of them breaks, a new session replaces it; the replica stops the jobs of the old one.
 
     Args:
-        replica: of the engine.
-        listener: is told what becomes of it.
-        max_silent_seconds: after so long without a word the replica counts as dead.
+        replica: with the engine.
+        listener: receives the engine's reports.
+        max_silent_seconds: time without a report after which the replica is given up.
     """
 
     def __init__(
@@ -82,45 +82,45 @@ class RayLink:
         self._listener = listener
         self._max_silent_seconds = max_silent_seconds
         self._session = ""
-        self._heard = 0.0
+        self._last_heard = 0.0
         self._failures = 0
-        self._watching: asyncio.Task[None] | None = None
-        self._working: dict[int, asyncio.Task[None]] = {}  # those whose end is not told yet
+        self._watch_task: asyncio.Task[None] | None = None
+        self._job_tasks: dict[int, asyncio.Task[None]] = {}  # of unfinished jobs, by number
         self._tasks: set[asyncio.Task[None]] = set()
         self.facts: ModelFacts | None = None
-        self.alive: Alive | None = None
+        self.heartbeat: Heartbeat | None = None
         self.is_ready = False
-        self.num_begun = 0
+        self.num_starts = 0
 
     @property
     def silent_seconds(self) -> float:
-        """Return for how long the engine has said nothing; 0 while it loads, which may take long."""
-        return time.monotonic() - self._heard if self.is_ready else 0.0
+        """Return the time since the engine's last message; 0 while it loads."""
+        return time.monotonic() - self._last_heard if self.is_ready else 0.0
 
     def start(self) -> None:
-        """Call the replica; Ray Serve hands the call over once there is one."""
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        """Call the replica; Ray Serve delivers the call once a replica runs."""
+        self._watch_task = asyncio.get_running_loop().create_task(self._watch())
 
     def send(self, command: Command) -> None:
-        """Tell the engine something; what a dead one is told is lost, and `on_lost` says so."""
-        if isinstance(command, Begin):
+        """Send a command. If the engine is dead, it is lost, and `on_lost` is called."""
+        if isinstance(command, StartJob):
             task = asyncio.get_running_loop().create_task(self._work(self._session, command))
-            self._working[command.number] = task
+            self._job_tasks[command.number] = task
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         else:
-            self._stop(command.number)
+            self._stop_job(command.number)
 
-    def _stop(self, number: int) -> None:
-        task = self._working.pop(number, None)
+    def _stop_job(self, number: int) -> None:
+        task = self._job_tasks.pop(number, None)
         if task is not None:
             task.cancel()
 
     async def close(self) -> None:
-        """Let go of the replica, which stops what it was asked for."""
+        """Cancel all calls; the replica then stops its jobs."""
         self.is_ready = False
-        self._working.clear()
-        tasks = [*self._tasks, *([] if self._watching is None else [self._watching])]
+        self._job_tasks.clear()
+        tasks = [*self._tasks, *([] if self._watch_task is None else [self._watch_task])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -132,15 +132,15 @@ class RayLink:
                 while True:
                     await self._watch_once()
             except Exception as error:
-                self._lose(_told_of(error))
-            await self._pause()
+                self._mark_lost(_one_line(error))
+            await self._back_off()
 
     async def _watch_once(self) -> None:
-        """Take what is told until the call ends.
+        """Read reports until the call ends.
 
         Raises:
-            TimeoutError: nothing is told any more.
-            Exception: whatever Ray has against the call.
+            TimeoutError: no report came in time.
+            Exception: the call failed in Ray.
         """
         stream = self._replica.watch(self._session)
         with contextlib.closing(_Canceller(stream)) as canceller:
@@ -151,68 +151,64 @@ class RayLink:
                 except StopAsyncIteration:
                     canceller.is_needed = False
                     return
-                self._take(report)
+                self._receive(report)
 
-    async def _pause(self) -> None:
+    async def _back_off(self) -> None:
         await asyncio.sleep(min(_FIRST_WAIT_SECONDS * 2**self._failures, _LONGEST_WAIT_SECONDS))
         self._failures += 1
 
-    def _take(self, report: ReplicaReport) -> None:
-        if not isinstance(report, Here):
-            self._heard = time.monotonic()
+    def _receive(self, report: ReplicaReport) -> None:
+        if not isinstance(report, ReplicaAlive):
+            self._last_heard = time.monotonic()
         if isinstance(report, Ready):
-            self._lose("its replica is another one")
+            self._mark_lost("its replica was replaced")
             self.facts, self.is_ready, self._failures = report.facts, True, 0
-            self.num_begun += 1
+            self.num_starts += 1
             self._listener.on_ready()
-        elif isinstance(report, Alive):
-            self.alive = report
-        elif isinstance(report, Lost):
-            self._lose(report.message)
+        elif isinstance(report, Heartbeat):
+            self.heartbeat = report
+        elif isinstance(report, EngineLost):
+            self._mark_lost(report.message)
 
-    async def _work(self, session: str, command: Begin) -> None:
-        """Hand over what is told of a job."""
+    async def _work(self, session: str, command: StartJob) -> None:
+        """Forward a job's events to the listener."""
         number, task = command.number, asyncio.current_task()
         try:
             stream = self._replica.work(session, command)
             with contextlib.closing(_Canceller(stream)) as canceller:
-                async for event in stream:  # to its end: Ray counts a call that was left as one that goes on
-                    if self._working.get(number) is not task:
+                async for event in stream:  # to its end: for Ray, an abandoned call goes on
+                    if self._job_tasks.get(number) is not task:
                         continue
                     if isinstance(event, LAST_EVENTS):
                         canceller.is_needed = False
-                        del self._working[number]
-                    self._listener.on_told(Told(number=number, event=event))
-            if self._working.get(number) is task:
-                raise ConnectionError("a job was told of no more")
+                        del self._job_tasks[number]
+                    self._listener.on_report(JobReport(number=number, event=event))
+            if self._job_tasks.get(number) is task:
+                raise ConnectionError("a job's events ended early")
         except Exception as error:
-            if self._working.get(number) is task:
-                self._begin_again(_told_of(error))
+            if self._job_tasks.get(number) is task:
+                self._reconnect(_one_line(error))
 
-    def _begin_again(self, why: str) -> None:
-        """Call the replica anew, since a call broke though the one that tells of the engine did not yet."""
-        if self._watching is not None:
-            self._watching.cancel()
-        self._lose(why)
+    def _reconnect(self, why: str) -> None:
+        """Start a new session, since a job's call broke before that of the reports."""
+        if self._watch_task is not None:
+            self._watch_task.cancel()
+        self._mark_lost(why)
         self.start()
 
-    def _lose(self, why: str) -> None:
-        """Give up what the engine was asked for; its listener gives it again."""
+    def _mark_lost(self, why: str) -> None:
+        """Drop all jobs; the listener reassigns them."""
         if not self.is_ready:
             return
         self.is_ready = False
-        for number in list(self._working):
-            self._stop(number)
-        self._listener.log(f"an engine was lost ({why}); another is awaited")
+        for number in list(self._job_tasks):
+            self._stop_job(number)
+        self._listener.log(f"an engine was lost ({why}); waiting for another")
         self._listener.on_lost()
 
 
 class _Canceller:
-    """Ends a call that nobody listens to any more.
-
-    Args:
-        stream: of the call.
-    """
+    """Cancellation of a call on close, unless it has ended."""
 
     def __init__(self, stream: Stream[object]) -> None:
         self._stream = stream
@@ -223,7 +219,7 @@ class _Canceller:
             self._stream.cancel()
 
 
-def _told_of(error: Exception) -> str:
-    """Return one line of an error; those of Ray have a whole trace."""
+def _one_line(error: Exception) -> str:
+    """Summarize an error in one line; Ray's messages contain a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

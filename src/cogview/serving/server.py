@@ -1,4 +1,4 @@
-"""The server: it listens, says when it is warm, and ends when it is told to, after what it has begun."""
+"""HTTP server process: listens, reports readiness, and shuts down gracefully."""
 
 import asyncio
 import contextlib
@@ -17,24 +17,24 @@ from cogview.errors import CogViewError, UsageError
 from cogview.serving.app import application
 from cogview.serving.engine_link import EngineLink
 from cogview.serving.jobs import Jobs
-from cogview.serving.messages import CannotBegin
+from cogview.serving.messages import StartFailed
 from cogview.serving.options import EngineOptions, ServerOptions
 
 _LOG = logging.getLogger("cogview.serving")
-_HEAD_SECONDS = 20.0  # in which the head of a request has to arrive
+_HEAD_SECONDS = 20.0  # within which a request's headers must arrive
 _KEEP_ALIVE_SECONDS = 30
-_UNSENT_SECONDS = 30.0  # in which a reader has to take some of what is left of an answer
+_UNSENT_SECONDS = 30.0  # within which a client must read some of a finished answer
 _MAX_HEAD_BYTES = 32 * 1024
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 that waits for ever neither for the head of a request nor for a reader.
+    """HTTP/1.1 with time limits for headers and slow readers.
 
-    Connections that ask for nothing make room for new ones: else a few clients could hold them all.
+    At the connection limit, new connections replace idle ones, so that a few clients cannot occupy all.
     """
 
-    _patience: asyncio.TimerHandle | None = None
-    _looking: asyncio.TimerHandle | None = None
+    _head_timer: asyncio.TimerHandle | None = None
+    _reader_timer: asyncio.TimerHandle | None = None
     _idle_since = 0.0
     _num_unsent: float = inf
 
@@ -47,20 +47,20 @@ class _Protocol(H11Protocol):
         if limit is not None and len(self.connections) > 2 * limit:
             transport.abort()
             return
-        self._patience = self.loop.call_later(_HEAD_SECONDS, self._lose_patience)
-        self._looking = self.loop.call_later(_UNSENT_SECONDS, self._look)
+        self._head_timer = self.loop.call_later(_HEAD_SECONDS, self._close_if_idle)
+        self._reader_timer = self.loop.call_later(_UNSENT_SECONDS, self._check_reader)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._patience is None and self._is_idle:
-            self._patience = self.loop.call_later(_HEAD_SECONDS, self._lose_patience)
+        if self._head_timer is None and self._is_idle:
+            self._head_timer = self.loop.call_later(_HEAD_SECONDS, self._close_if_idle)
 
     def on_response_complete(self) -> None:
         self._idle_since, self._num_unsent = self.loop.time(), inf
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._patience, self._looking):
+        for timer in (self._head_timer, self._reader_timer):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
@@ -70,7 +70,7 @@ class _Protocol(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _make_room(self) -> None:
-        """End the connection that has been idle for longest."""
+        """Close the connection that has been idle for longest."""
         others = [each for each in self.connections if isinstance(each, _Protocol) and each is not self]
         idle = [each for each in others if each._is_idle]
         if idle:
@@ -78,14 +78,14 @@ class _Protocol(H11Protocol):
             self.connections.discard(longest)
             longest.transport.abort()
 
-    def _lose_patience(self) -> None:
-        self._patience = None
+    def _close_if_idle(self) -> None:
+        self._head_timer = None
         if self._is_idle and not self.transport.is_closing():
             self.transport.close()
 
-    def _look(self) -> None:
-        """Give up a reader who takes nothing of an answer that has ended, which `close` would wait for."""
-        self._looking = self.loop.call_later(_UNSENT_SECONDS, self._look)
+    def _check_reader(self) -> None:
+        """Abort a connection whose client reads nothing of a finished answer; `close` would wait for it."""
+        self._reader_timer = self.loop.call_later(_UNSENT_SECONDS, self._check_reader)
         num_unsent = self.transport.get_write_buffer_size()
         if num_unsent and num_unsent >= self._num_unsent and (self._is_idle or self.transport.is_closing()):
             self.transport.abort()
@@ -93,19 +93,19 @@ class _Protocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """A server whose signals are handled by others."""
+    """Uvicorn server without signal handlers."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
+        """Do not install signal handlers."""
         yield
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
+    """Bind a socket.
 
     Raises:
-        CogViewError: nothing can listen there.
+        CogViewError: the address cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -115,18 +115,18 @@ def listening_socket(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         sock.close()
         raise CogViewError(
-            f"nothing can be served at {host}:{port} ({error}): choose another --port or --host"
+            f"cannot listen at {host}:{port} ({error}): choose another --port or --host"
         ) from error
     return sock
 
 
 def serve(sock: socket.socket, options: ServerOptions, engines: list[EngineOptions]) -> None:
-    """Serve until a signal asks for the end.
+    """Serve until SIGINT or SIGTERM.
 
     Args:
-        sock: listens.
-        options: what is taken from clients.
-        engines: how each engine is begun.
+        sock: bound socket.
+        options: limits for clients.
+        engines: options of each engine.
 
     Raises:
         CogViewError: the model cannot be loaded.
@@ -136,27 +136,27 @@ def serve(sock: socket.socket, options: ServerOptions, engines: list[EngineOptio
 
 async def _serve(sock: socket.socket, options: ServerOptions, engines: list[EngineOptions]) -> None:
     loop = asyncio.get_running_loop()
-    hopeless: asyncio.Future[CannotBegin] = loop.create_future()
+    failure: asyncio.Future[StartFailed] = loop.create_future()
     asked_to_end = asyncio.Event()
     host, port = sock.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
+    shown_host = f"[{host}]" if ":" in host else host
     is_told = False
 
     def tell_ready() -> None:
         nonlocal is_told
         if not is_told:
-            print(f"cogview: ready at http://{shown}:{port}/", flush=True)
+            print(f"cogview: ready at http://{shown_host}:{port}/", flush=True)
         is_told = True
 
-    def cannot(told: CannotBegin) -> None:
-        if not hopeless.done():
-            hopeless.set_result(told)
+    def set_failure(event: StartFailed) -> None:
+        if not failure.done():
+            failure.set_result(event)
 
     jobs = Jobs(
         options,
         [partial(EngineLink, each) for each in engines],
         on_ready=tell_ready,
-        on_hopeless=cannot,
+        on_start_failed=set_failure,
         log=_LOG.warning,
     )
     config = uvicorn.Config(
@@ -177,9 +177,9 @@ async def _serve(sock: socket.socket, options: ServerOptions, engines: list[Engi
         loop.add_signal_handler(number, asked_to_end.set)
     serving = asyncio.create_task(server.serve(sockets=[sock]))
     ending: asyncio.Task[Any] = asyncio.create_task(asked_to_end.wait())
-    await asyncio.wait([serving, ending, hopeless], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([serving, ending, failure], return_when=asyncio.FIRST_COMPLETED)
     if asked_to_end.is_set() and jobs.num_jobs:
-        _LOG.warning("ending what was begun; once more to end at once")
+        _LOG.warning("finishing the queued jobs; interrupt again to stop at once")
         asked_to_end.clear()
         again = asyncio.create_task(asked_to_end.wait())
         await asyncio.wait(
@@ -188,6 +188,6 @@ async def _serve(sock: socket.socket, options: ServerOptions, engines: list[Engi
         )
     server.should_exit = True
     await serving
-    if hopeless.done():
-        told = hopeless.result()
-        raise (UsageError if told.is_usage else CogViewError)(told.message)
+    if failure.done():
+        message = failure.result()
+        raise (UsageError if message.is_usage else CogViewError)(message.message)

@@ -1,4 +1,4 @@
-"""Sentences that a newcomer may begin with: those whose words a model has learnt."""
+"""Example prompts whose words a model has learnt."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
@@ -14,7 +14,7 @@ from cogview.world.objects import GROUNDS, SceneObject, scene_objects
 
 _Plan = tuple[Literal["one", "and", "left", "above", "beside"], str, str]
 
-# How things stand, the things by their usual names with number, size and colour, and the ground, which swallows none.
+# Arrangement; things with number, size and colour; a ground on which all of them are visible.
 _PLANS: tuple[_Plan, ...] = (
     ("one", "panda", "green"),
     ("one", "2 balloon", "blue"),
@@ -41,7 +41,7 @@ _PLANS: tuple[_Plan, ...] = (
     ("above", "star/pine tree", "black"),
     ("one", "3 mushroom", "blue"),
 )
-_PLANS_OF_A_LARGER_WORLD: tuple[_Plan, ...] = (
+_LARGE_WORLD_PLANS: tuple[_Plan, ...] = (
     ("and", "2 cat/dog", "blue"),
     ("one", "green car", "white"),
     ("beside", "small dog/big house", "green"),
@@ -55,11 +55,11 @@ _PLANS_OF_A_LARGER_WORLD: tuple[_Plan, ...] = (
     ("and", "4 key/crown", "blue"),
     ("one", "2 purple umbrella", "yellow"),
 )
-"""Two groups, colours of things and sizes: a model may know all of their words and none of this."""
+"""Pairs of groups, coloured and sized things: needs more than knowledge of their words."""
 
 
-class _Asked(NamedTuple):
-    """So many things of a kind, of a size and a colour if these are not empty."""
+class _Item(NamedTuple):
+    """A number of equal things; an empty size or colour is unspecified."""
 
     number: int
     size: str
@@ -68,37 +68,33 @@ class _Asked(NamedTuple):
 
 
 def suggestions(model: LoadedModel) -> dict[str, tuple[str, ...]]:
-    """Return sentences in English and Chinese; none if it is not known which words the model has learnt.
-
-    Args:
-        model: that is to draw them.
-    """
+    """Return prompts in English and Chinese; none if the model's vocabulary is unknown."""
     if model.parts.words is None:
         return {"en": (), "zh": ()}
     plans = _PLANS
     if not model.unknown_words(SIZE_NAMES):
-        plans = tuple(plan for pair in zip_longest(_PLANS_OF_A_LARGER_WORLD, _PLANS) for plan in pair if plan)
+        plans = tuple(plan for pair in zip_longest(_LARGE_WORLD_PLANS, _PLANS) for plan in pair if plan)
     languages: tuple[Language, ...] = ("en", "zh")
-    return {language: tuple(_known(model, _sentences(language, plans))) for language in languages}
+    return {language: tuple(_known_sentences(model, _sentences(language, plans))) for language in languages}
 
 
-def _known(model: LoadedModel, sentences: Iterable[str]) -> Iterator[str]:
+def _known_sentences(model: LoadedModel, sentences: Iterable[str]) -> Iterator[str]:
     return (sentence for sentence in sentences if not model.unknown_words([sentence]))
 
 
 def _sentences(language: Language, plans: Iterable[_Plan]) -> Iterator[str]:
-    tell = _chinese if language == "zh" else _english
-    for kind, told, ground in plans:
-        asked = _asked(told)
-        if all(each.thing.has_colours or not each.colour for each in asked):
-            yield tell(kind, asked, ground)
+    write = _chinese if language == "zh" else _english
+    for kind, spec, ground in plans:
+        items = _parse_items(spec)
+        if all(each.thing.has_colours or not each.colour for each in items):
+            yield write(kind, items, ground)
 
 
-def _asked(told: str) -> list[_Asked]:
-    """Return what a plan asks for."""
+def _parse_items(spec: str) -> list[_Item]:
+    """Parse the things of a plan."""
     things = {thing.singular[0]: thing for thing in scene_objects().values()}
-    asked = []
-    for name in told.split("/"):
+    items = []
+    for name in spec.split("/"):
         number, size, colour = 1, "", ""
         while name not in things:
             word, _, name = name.partition(" ")
@@ -108,25 +104,25 @@ def _asked(told: str) -> list[_Asked]:
                 size = word
             else:
                 colour = word
-        asked.append(_Asked(number, size, colour, things[name]))
-    return asked
+        items.append(_Item(number, size, colour, things[name]))
+    return items
 
 
-def _english(kind: str, asked: Sequence[_Asked], ground: str) -> str:
+def _english(kind: str, items: Sequence[_Item], ground: str) -> str:
     words = {"left": "to the left of", "above": "above", "beside": "beside", "and": "and"}.get(kind, "")
-    content = f" {words} ".join(map(_english_name, asked))
+    content = f" {words} ".join(map(_english_name, items))
     return f"{content} on {english_article(ground)} {ground} background"
 
 
-def _english_name(asked: _Asked) -> str:
-    names = asked.thing.singular if asked.number == 1 else asked.thing.plural
-    name = " ".join(filter(None, [asked.size, asked.colour, names[0]]))
-    return f"{english_article(name) if asked.number == 1 else NUMBERS[asked.number][0]} {name}"
+def _english_name(items: _Item) -> str:
+    names = items.thing.singular if items.number == 1 else items.thing.plural
+    name = " ".join(filter(None, [items.size, items.colour, names[0]]))
+    return f"{english_article(name) if items.number == 1 else NUMBERS[items.number][0]} {name}"
 
 
-def _chinese(kind: str, asked: Sequence[_Asked], ground: str) -> str:
+def _chinese(kind: str, items: Sequence[_Item], ground: str) -> str:
     on = f"{GROUNDS[ground].chinese[0]}色背景"
-    names = [_chinese_name(each) for each in asked]
+    names = [_chinese_name(each) for each in items]
     side = {"left": "左边", "above": "上面", "beside": "旁边"}.get(kind)
     if side is not None:
         first, second = names
@@ -134,9 +130,9 @@ def _chinese(kind: str, asked: Sequence[_Asked], ground: str) -> str:
     return f"{on}上的{'和'.join(names)}"
 
 
-def _chinese_name(asked: _Asked) -> str:
-    number = "一" if asked.number == 1 else NUMBERS[asked.number][1]
-    size = SIZE_WORDS[asked.size]["zh"][0] if asked.size else ""
-    colour = f"{COLOURS[asked.colour].chinese[0]}色的" if asked.colour else ""
+def _chinese_name(items: _Item) -> str:
+    number = "一" if items.number == 1 else NUMBERS[items.number][1]
+    size = SIZE_WORDS[items.size]["zh"][0] if items.size else ""
+    colour = f"{COLOURS[items.colour].chinese[0]}色的" if items.colour else ""
     adjectives = f"{colour}{size}" if len(size) == 1 else f"{size}{colour}"  # 绿色的小汽车, 很大的绿色的汽车
-    return f"{number}{asked.thing.measure}{adjectives}{asked.thing.chinese[0]}"
+    return f"{number}{items.thing.measure}{adjectives}{items.thing.chinese[0]}"

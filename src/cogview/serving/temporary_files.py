@@ -1,4 +1,4 @@
-"""Pictures that are fetched by url: nobody can guess one, and it ends after a while."""
+"""In-memory files behind unguessable urls that expire."""
 
 import secrets
 import time
@@ -14,11 +14,11 @@ class _File:
 
 
 class TemporaryFiles:
-    """Files in memory, each with a name that nobody can guess.
+    """Files in memory, under random names.
 
     Args:
-        seconds: for which a file lives.
-        max_bytes: of all; the oldest go first.
+        seconds: lifetime of a file.
+        max_bytes: of all files; the oldest are dropped first.
     """
 
     def __init__(self, seconds: float, max_bytes: int) -> None:
@@ -28,7 +28,7 @@ class TemporaryFiles:
         self._files: OrderedDict[str, _File] = OrderedDict()
 
     def add(self, data: bytes, media_type: str) -> str:
-        """Take a file, and return its name."""
+        """Add a file and return its name."""
         name = secrets.token_urlsafe(24)
         self._files[name] = _File(data, media_type, time.monotonic() + self._seconds)
         self._num_bytes += len(data)
@@ -37,14 +37,14 @@ class TemporaryFiles:
         return name
 
     def get(self, name: str) -> tuple[bytes, str] | None:
-        """Return a file and its media type; None if there is none, or no more."""
-        found = self._files.get(name)
-        if found is None:
+        """Return a file and its media type; None if unknown or expired."""
+        file = self._files.get(name)
+        if file is None:
             return None
-        if found.end < time.monotonic():
+        if file.end < time.monotonic():
             self._drop(name)
             return None
-        return found.data, found.media_type
+        return file.data, file.media_type
 
     def _drop(self, name: str) -> None:
         self._num_bytes -= len(self._files.pop(name).data)

@@ -1,4 +1,4 @@
-"""Pictures that clients send: read within their limits, in threads of their own."""
+"""Decoding of uploaded pictures, within limits and in separate threads."""
 
 import asyncio
 import base64
@@ -16,11 +16,11 @@ from starlette.datastructures import UploadFile
 
 from cogview.image.formats import FORMATS
 from cogview.image.picture_reading import UnusableImage, read_image
+from cogview.serving.http import ApiError
 from cogview.serving.messages import Pixels
-from cogview.serving.wire import WireError
 
 _DECODERS = ThreadPoolExecutor(2, "decoder")
-"""Few: a picture that is decoded takes up to ten bytes a pixel."""
+"""Few threads, since decoding takes up to ten bytes a pixel."""
 
 Result = TypeVar("Result")
 Given = ParamSpec("Given")
@@ -28,68 +28,68 @@ Given = ParamSpec("Given")
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """A picture that was uploaded.
+    """Uploaded picture.
 
     Args:
-        pixels: RGB, set upright; a mask has its alpha, or else its lightness, as L.
-        data: as it came.
+        pixels: RGB, upright; for a mask its alpha or lightness as L.
+        data: the original file.
     """
 
     pixels: Pixels
     data: bytes
 
 
-async def uploaded(value: object, name: str, max_pixels: int, *, is_mask: bool = False) -> Upload:
-    """Return a picture of a form.
+async def read_form_image(value: object, name: str, max_pixels: int, *, is_mask: bool = False) -> Upload:
+    """Decode a picture of a form.
 
     Raises:
-        WireError: it is no picture that is taken.
+        ApiError: the picture is not accepted.
     """
     if not isinstance(value, UploadFile):
-        raise WireError(400, f"{name} must be a file", param=name, code="invalid_image")
+        raise ApiError(400, f"{name} must be a file", param=name, code="invalid_image")
     mask: Literal["transparent"] | None = "transparent" if is_mask else None
-    return await in_decoder(decoded, await value.read(), name, max_pixels, mask)
+    return await run_in_decoder(decode_image, await value.read(), name, max_pixels, mask)
 
 
-async def in_decoder(decode: Callable[Given, Result], *args: Given.args, **named: Given.kwargs) -> Result:
-    """Return what a function that decodes gives, run in one of the few threads for that."""
+async def run_in_decoder(decode: Callable[Given, Result], *args: Given.args, **named: Given.kwargs) -> Result:
+    """Call a function in a decoder thread."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_DECODERS, partial(decode, *args, **named))
 
 
-def reduced(pixels: Pixels, side_pixels: int) -> Pixels:
-    """Return a picture with its shorter side a whole number of times smaller, but no smaller than so many pixels."""
+def shrink(pixels: Pixels, side_pixels: int) -> Pixels:
+    """Reduce a picture by the largest integer factor that leaves its shorter side `side_pixels`."""
     factor = min(pixels.size) // side_pixels
     return pixels if factor < 2 else Pixels.of(pixels.image().reduce(factor))
 
 
 def from_base64(text: str, name: str) -> bytes:
-    """Return bytes that came as base64, perhaps as a data url.
+    """Decode base64 or a base64 data url.
 
     Raises:
-        WireError: it is none.
+        ApiError: it is not valid base64.
     """
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise WireError(400, f"{name} is no base64", param=name, code="invalid_image") from error
+        raise ApiError(400, f"{name} is not valid base64", param=name, code="invalid_image") from error
 
 
-def decoded(
+def decode_image(
     data: bytes, name: str, max_pixels: int, mask: Literal["transparent", "opaque"] | None = None
 ) -> Upload:
-    """Return a picture of its file; how large it is is looked at before it is decoded.
+    """Decode a picture file, after checking its size.
 
     Args:
         data: the file.
         name: of the field, for errors.
-        max_pixels: that it may have.
-        mask: what of a mask is drawn anew, if it is one and has transparency.
+        max_pixels: largest allowed number of pixels.
+        mask: part of a mask's alpha channel to inpaint; None if it is not a mask.
 
     Raises:
-        WireError: it is no picture that is taken.
+        ApiError: the picture is not accepted.
     """
     try:
         if mask is not None:
@@ -97,19 +97,19 @@ def decoded(
         return Upload(pixels=Pixels.of(read_image(BytesIO(data), max_pixels)), data=data)
     except UnusableImage as error:
         message = str(error).removeprefix("the picture: ")
-        raise WireError(400, f"{name}: {message}", param=name, code="invalid_image") from error
+        raise ApiError(400, f"{name}: {message}", param=name, code="invalid_image") from error
 
 
-def _as_mask(data: bytes, max_pixels: int, drawn: Literal["transparent", "opaque"]) -> Image.Image:
-    """Return what is to be drawn anew as white: what is transparent, or opaque, or else what is light.
+def _as_mask(data: bytes, max_pixels: int, inpainted: Literal["transparent", "opaque"]) -> Image.Image:
+    """Return a mask that is white where to inpaint, by its alpha channel or else its lightness.
 
     Raises:
-        UnusableImage: it is no picture that can be read.
+        UnusableImage: the picture cannot be read.
     """
-    lightness = read_image(BytesIO(data), max_pixels).convert("L")  # which looks at the size first
+    lightness = read_image(BytesIO(data), max_pixels).convert("L")  # checks the size first
     with Image.open(BytesIO(data), formats=FORMATS) as opened:
         if opened.has_transparency_data:
             alpha = opened.convert("RGBA").getchannel("A")
             if np.asarray(alpha).min() < 255:
-                return ImageChops.invert(alpha) if drawn == "transparent" else alpha
+                return ImageChops.invert(alpha) if inpainted == "transparent" else alpha
     return lightness

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cogview.image.exact import exact_convolutions
+from cogview.image.exact_convolutions import exact_convolutions
 from cogview.training.batches import MicroBatch
 from cogview.training.config import ComputedPrecision, TrainingConfig
 from cogview.training.parallel import check_module, parallelise

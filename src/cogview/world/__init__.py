@@ -1,1 +1,1 @@
-"""The world of the default data: things, icons, scenes and what is said of them."""
+"""Synthetic data sets: objects, icons, scenes and their captions."""

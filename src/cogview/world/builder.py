@@ -1,4 +1,4 @@
-"""Builds the default data set: an image folder or WebDataset tars, the same bytes whatever the number of workers."""
+"""Builder of the default data set: an image folder or WebDataset tars, independent of the number of workers."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from cogview.folders import atomic_folder
 from cogview.world.captions import captions
 from cogview.world.colours import COLOURS
 from cogview.world.config import HELD_OUT_STYLES, TRAINING_STYLES, DefaultDataConfig, Language, Split, Style
-from cogview.world.icon_sheets import IconSheets, sizes_of
+from cogview.world.icon_sheets import IconSheets, icon_sizes
 from cogview.world.icons import Icons, IconWords, credits_of, load_icons, packages_of
 from cogview.world.objects import GROUNDS, held_out_codes, known_codes
 from cogview.world.packages import CREDITS_FILE
@@ -36,14 +36,14 @@ PICTURES_PER_FOLDER = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One picture with what is said of it.
+    """Picture with its captions.
 
     Args:
-        name: its file's name without ending, unique in the data set.
+        name: file name without extension, unique in the data set.
         image: the picture.
         texts: captions, all different.
-        split: where it belongs.
-        scene: what it shows.
+        split: its split.
+        scene: its contents.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Example:
     scene: Scene
 
     def record(self) -> dict[str, Any]:
-        """Return everything but the pixels as plain data."""
+        """Return the metadata as plain data."""
         return {"texts": self.texts, "split": self.split, "scene": self.scene.to_json()}
 
 
@@ -66,7 +66,7 @@ class _Chunk:
 
 
 def split_sizes(config: DefaultDataConfig) -> dict[Split, int]:
-    """Return how many pictures each split has."""
+    """Return the number of pictures of each split."""
     return {
         "train": config.num_train,
         "held-out-composition": config.num_held_out_composition,
@@ -78,10 +78,10 @@ def split_sizes(config: DefaultDataConfig) -> dict[Split, int]:
 
 
 def check_config(config: DefaultDataConfig) -> None:
-    """Refuse what cannot be built.
+    """Check a configuration.
 
     Raises:
-        UsageError: a field is out of its range, or share-alike art is among the styles of training.
+        UsageError: a field is out of range, or a training style has a share-alike licence.
     """
     for style in config.styles:
         if style in HELD_OUT_STYLES:
@@ -117,34 +117,29 @@ def check_config(config: DefaultDataConfig) -> None:
 
 
 def load_icons_for(config: DefaultDataConfig) -> Icons:
-    """Return the icons that a configuration needs: all of its styles' sets, or the table's objects alone."""
+    """Load the icons that a configuration needs: complete sets, or the table's objects alone."""
     only = None if config.icon_share else _objects(config)
     return load_icons(_styles(config), config.packages_folder, only)
 
 
 class ExampleSource:
-    """Makes the examples of one configuration, any of them at any time.
-
-    Args:
-        config: the data set.
-        icons: the art, or None to load what the configuration needs.
-    """
+    """Random access to the examples of a configuration."""
 
     def __init__(self, config: DefaultDataConfig, icons: Icons | None = None) -> None:
         check_config(config)
         self.config = config
         self.icons = load_icons_for(config) if icons is None else icons
-        # Only icons that all styles have, so that the style of a picture says nothing of its content.
+        # Only icons of all styles, so that style and content are independent.
         in_all_styles = set.intersection(*(set(self.icons.codes(style)) for style in _styles(config)))
         self._icon_codes = tuple(sorted(in_all_styles))
-        self._codes_of_colours: frozenset[str] = frozenset()
+        self._colour_named_codes: frozenset[str] = frozenset()
         if config.coloured_share:
-            self._codes_of_colours = frozenset(
-                code for code in self._icon_codes if _tells_colour(self.icons.words[code])
+            self._colour_named_codes = frozenset(
+                code for code in self._icon_codes if _names_colour(self.icons.words[code])
             )
 
     def example(self, split: Split, index: int) -> Example:
-        """Return example `index` of a split: a function of the configuration, the split and the index alone."""
+        """Return example `index` of a split, a function of configuration, split and index."""
         scene, texts = self.scene_and_texts(split, index)
         return Example(
             name=f"{split}-{index:07d}",
@@ -155,14 +150,14 @@ class ExampleSource:
         )
 
     def scene_and_texts(self, split: Split, index: int) -> tuple[Scene, list[str]]:
-        """Return what example `index` of a split shows and what is said of it, without drawing it."""
-        scene = make_scene(self.config, split, index, self._icon_codes, self._codes_of_colours)
+        """Return scene and captions of example `index` of a split, without drawing it."""
+        scene = make_scene(self.config, split, index, self._icon_codes, self._colour_named_codes)
         rng = random.Random(f"{self.config.seed}/{split}/{index}/captions")
         words = self.icons.words.get(scene.placements[0].code)
         texts: list[str] = []
         languages = self.config.languages
         for number, language in enumerate(languages):
-            # The first languages take what doesn't divide evenly.
+            # The first languages get the remainder.
             share = len(range(number, self.config.captions_per_picture, len(languages)))
             texts += captions(scene, rng, share, language, words)
         return scene, texts
@@ -176,13 +171,13 @@ def build_default_data(
 ) -> dict[Split, int]:
     """Build the default data set.
 
-    The same configuration gives the same bytes, whatever the number of workers. The folder appears when all is done.
+    The same configuration gives the same bytes. The folder appears when it is complete.
 
     Args:
-        config: what it holds.
+        config: of the data set.
         out: the folder to make; it must not exist, or be empty.
         progress: called with (pictures done, pictures in all) from time to time.
-        icons: the art, or None to load what the configuration needs.
+        icons: the art, or None to load it.
 
     Returns:
         The number of pictures of each split that has any.
@@ -213,7 +208,7 @@ def build_default_data(
                 icons,
                 _styles(config),
                 _objects(config),
-                sizes_of(config),
+                icon_sizes(config),
                 config.size_pixels,
                 with_colours=config.coloured_share > 0,
             )
@@ -221,7 +216,7 @@ def build_default_data(
             atomic_write_text(folder / CREDITS_FILE, credits_of(_styles(config)))
     except BrokenProcessPool as error:
         raise CogViewError(
-            "a drawing process was killed, most likely for want of memory; use fewer num_workers"
+            "a drawing process was killed, probably for lack of memory; use fewer num_workers"
         ) from error
     except OSError as error:
         raise CogViewError(
@@ -230,8 +225,8 @@ def build_default_data(
     return sizes
 
 
-def _tells_colour(words: IconWords) -> bool:
-    """Say whether an icon's label or a tag of it names a colour."""
+def _names_colour(words: IconWords) -> bool:
+    """Return whether an icon's label or tags name a colour."""
     texts = {language: " ".join((words.labels[language], *words.tags[language])) for language in words.labels}
     return any(
         any(name in texts["zh"] for name in colour.chinese)
@@ -251,9 +246,9 @@ def _styles(config: DefaultDataConfig) -> tuple[Style, ...]:
 
 
 def _description(config: DefaultDataConfig) -> dict[str, Any]:
-    """Return what was built and whose art is in it."""
+    """Return the configuration and packages, for `data-config.json`."""
     fields = asdict(config)
-    for field in ("num_workers", "packages_folder"):  # they say how it was built, not what it is
+    for field in ("num_workers", "packages_folder"):  # not properties of the data
         del fields[field]
     return {
         "format": "cogview-default-data",
@@ -264,7 +259,7 @@ def _description(config: DefaultDataConfig) -> dict[str, Any]:
 
 
 def _chunks(config: DefaultDataConfig, sizes: dict[Split, int]) -> list[_Chunk]:
-    """Return the portions of work; of tars, each portion is one tar."""
+    """Divide the work; of tars, each chunk is one."""
     length = config.pictures_per_tar if config.format == "webdataset" else CHUNK_PICTURES
     return [
         _Chunk(number=start // length, split=split, start=start, stop=min(start + length, size))
@@ -276,12 +271,12 @@ def _chunks(config: DefaultDataConfig, sizes: dict[Split, int]) -> list[_Chunk]:
 def _draw_all(
     config: DefaultDataConfig, icons: Icons, folder: Path, chunks: list[_Chunk]
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of pictures and the metadata lines of each chunk, in order, once it is written."""
+    """Write the chunks, and yield the number of pictures and the metadata lines of each in order."""
     num_workers = min(config.num_workers, len(chunks))
     if num_workers == 1:
         yield from map(_Worker(config, icons, folder).draw, chunks)
         return
-    # Spawned, not forked: a fork copies the locks of threads that the caller may have started.
+    # Spawned, not forked: a fork copies locks of the caller's threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers, context, _start_worker, (config, icons, folder)) as pool:
         try:
@@ -325,7 +320,7 @@ class _Worker:
                 for ending, data in members.items():
                     info = tarfile.TarInfo(
                         f"{example.name}.{ending}"
-                    )  # no time, no owner: the bytes stay the same
+                    )  # without time and owner, for reproducible bytes
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
         return []
@@ -335,13 +330,13 @@ _worker: _Worker | None = None
 
 
 def _start_worker(config: DefaultDataConfig, icons: Icons, folder: Path) -> None:
-    global _worker  # the one object of a worker process
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
+    global _worker  # one per process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     _worker = _Worker(config, icons, folder)
 
 
 def _draw_chunk(chunk: _Chunk) -> tuple[int, list[str]]:
-    assert _worker is not None  # the pool's initializer made it
+    assert _worker is not None
     return _worker.draw(chunk)
 
 

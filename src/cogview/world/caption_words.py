@@ -1,9 +1,9 @@
-"""The words by which captions tell a style, a size and a relation; who judges pictures finds them in the captions."""
+"""Words of captions for styles, sizes and relations."""
 
 from cogview.world.config import Language, Style
 from cogview.world.scenes import Relation
 
-# Each style by what it looks like, so that a user need not know whose art it is.
+# Styles are described by their look, so that users need not know their names.
 STYLE_WORDS: dict[Style, dict[Language, tuple[str, ...]]] = {
     "noto": {"zh": ("卡通", "卡通画"), "en": ("cartoon", "comic")},
     "twemoji": {"zh": ("贴纸", "简洁"), "en": ("sticker", "simple")},
@@ -18,7 +18,7 @@ SIZE_WORDS: dict[str, dict[Language, tuple[str, ...]]] = {
     "small": {"zh": ("小", "很小的", "小小的", "非常小的"), "en": ("small", "little", "tiny")},
     "big": {"zh": ("很大的", "大大的", "巨大的", "大"), "en": ("big", "large", "huge")},
 }
-"""By the keys of `scenes.TOLD_SIZES`, the usual word first. Names of things hold 大 and 小 as well: 大象, 小鸡."""
+"""By the keys of `scenes.NAMED_SIZES`, the usual word first. Names of things contain 大 and 小, too: 大象, 小鸡."""
 
 CHINESE_SIDES: dict[Relation, tuple[str, ...]] = {
     "left": ("左边", "左侧", "左面"),
@@ -50,4 +50,4 @@ BESIDE_WORDS: dict[Language, tuple[str, ...]] = {
     "zh": ("旁边", "并排"),
     "en": ("beside", "next to", "side by side"),
 }
-"""What tells that two things are side by side; the first named is then the left one."""
+"""Words for two things side by side; the first one mentioned is on the left."""

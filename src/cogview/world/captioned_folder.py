@@ -1,4 +1,4 @@
-"""Writes a folder of captioned pictures, whole or not at all."""
+"""Atomic writing of a folder of captioned pictures."""
 
 import json
 import random
@@ -22,13 +22,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionedPicture:
-    """One picture with what is said of it.
+    """Picture with its captions.
 
     Args:
         image: the picture.
         texts: captions.
-        split: where it belongs.
-        facts: what else is known of it, as plain data.
+        split: name of its split.
+        facts: further metadata, as plain data.
     """
 
     image: Image.Image
@@ -37,19 +37,19 @@ class CaptionedPicture:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def in_turn(things: list[T], number: int, rng: random.Random) -> Iterator[T]:
-    """Yield so many of some things: each once a round, in another order each round."""
+def shuffled_rounds(things: list[T], number: int, rng: random.Random) -> Iterator[T]:
+    """Yield `number` things, in rounds over all of them that are shuffled anew."""
     for index in range(number):
         if index % len(things) == 0:
             rng.shuffle(things)
         yield things[index % len(things)]
 
 
-def refuse_filled(out: Path) -> None:
-    """Refuse a folder that already holds something.
+def check_empty_folder(out: Path) -> None:
+    """Check that a folder is missing or empty.
 
     Raises:
-        UsageError: it does.
+        UsageError: it is not.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} already exists and isn't an empty folder; delete it or choose another")
@@ -68,17 +68,17 @@ def write_captioned_folder(
 
     Args:
         out: the folder to make; it must not exist, or be empty.
-        pictures: in their order.
-        total: how many there are.
-        description: what the folder holds, for `data-config.json`.
-        credits: whose work it is and under which terms, for `CREDITS.txt`.
+        pictures: in order.
+        total: number of pictures.
+        description: contents of `data-config.json`.
+        credits: authors and licences, for `CREDITS.txt`.
         progress: called with (pictures done, pictures in all).
 
     Raises:
         UsageError: `out` already holds something.
         CogViewError: the disk refuses.
     """
-    refuse_filled(out)
+    check_empty_folder(out)
     lines: list[str] = []
     try:
         with atomic_folder(out) as folder:

@@ -1,8 +1,7 @@
-"""The forms of Chinese captions. What comes several times in a table is said more often.
+"""Forms of Chinese captions. Repeated forms are more frequent.
 
-The slots: `content` is what the scene shows, `what` the same with its ground, `thing` the same as a name without a
-comma, `first` and `second` are two things, `start` and `last` those of a list. No form says where things stand but by
-the slots for it, nor a number, a colour or a size.
+Slots: `content` of the scene; `what`, the same with its ground; `thing`, the same without a comma; `first` and `second`
+of two things; `start` and `last` of a list. Positions, numbers, colours and sizes are mentioned in slots only.
 """
 
 # Things
@@ -115,7 +114,7 @@ CLAUSES = (
     "{content}，背景是{colour}色的",
 )
 LEAD_INS = ("画一幅画：", "图片：", "一张图，", "请画：")
-# Before these may stand things as well as a clause.
+# For clauses, and also for things.
 FREE_CLAUSES_BEFORE_GROUNDS = (
     "{content}，背景是{colour}色",
     "{content}，背景为{colour}色",
@@ -165,7 +164,7 @@ FREE_THINGS_ON_GROUNDS = (
     "放在{ground}上的{content}",
     "在{colour}色背景前面的{content}",
 )
-THINGS_TOLD = (
+THING_SENTENCES = (
     "在{ground}上画{content}",
     "在{ground}上画着{content}",
     "请在{ground}上画{content}",
@@ -216,7 +215,7 @@ THINGS_TOLD = (
     "{ground}加{content}",
     "先画{ground}，再画{content}",
 )
-CLAUSES_TOLD = (
+CLAUSE_SENTENCES = (
     "背景是{colour}色的，{content}",
     "背景是{colour}色，{content}",
     "背景为{colour}色，{content}",

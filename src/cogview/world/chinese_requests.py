@@ -1,9 +1,9 @@
-"""The forms of Chinese captions in which people ask for a picture. What comes several times is said more often.
+"""Forms of Chinese requests for pictures. Repeated forms are more frequent.
 
-The slot `what` is what a picture shows with its ground, things or a clause; `thing` is the same without a comma.
+The slot `what` is the content with its ground, noun phrase or clause; `thing` is the same without a comma.
 """
 
-ASKED = (
+REQUESTS = (
     "帮我画{what}",
     "帮我画{what}",
     "帮我画{what}",
@@ -136,7 +136,7 @@ ASKED = (
     "{what}，谢谢",
     "{what}，麻烦了",
 )
-ASKED_CLAUSES = (
+CLAUSE_REQUESTS = (
     "帮我画：{what}",
     "帮我画一张图，{what}",
     "帮我画一幅画，{what}",

@@ -1,10 +1,9 @@
 """Real pictures of clothing: Fashion-MNIST as a folder of captioned pictures.
 
-Debian's package `dataset-fashion-mnist` (MIT) holds 70,000 grey product pictures of 28 x 28 pixels, in ten classes, as
-four gzipped IDX files. The collection shows clothes bright on black; here they are turned back to what they were
-photographed as, on white.
+Debian's package `dataset-fashion-mnist` (MIT) has 70,000 grey product pictures of 28 x 28 pixels in ten classes, as
+four gzipped IDX files. They are negated, from bright on black back to the white ground of the photographs.
 
-Paper: 3.4, on the pictures that are to be had; the paper's ten million are not.
+Paper: 3.4; its ten million pictures are not available.
 """
 
 import gzip
@@ -22,7 +21,7 @@ from PIL import Image
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import regular_file
-from cogview.world.captioned_folder import CaptionedPicture, refuse_filled, write_captioned_folder
+from cogview.world.captioned_folder import CaptionedPicture, check_empty_folder, write_captioned_folder
 from cogview.world.config import ClothingDataConfig
 
 PACKAGE = "dataset-fashion-mnist"
@@ -52,25 +51,24 @@ under the MIT licence: https://github.com/zalandoresearch/fashion-mnist. Changes
 
 
 def class_texts(label: int) -> list[str]:
-    """Return what is said of a picture of a class, in both languages."""
+    """Return the captions of a class in both languages."""
     english, measure, chinese = CLASSES[label]
     return [english, f"a photo of {english}", chinese, f"{measure}{chinese}", f"{measure}{chinese}的照片"]
 
 
 def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
-    """Return the array of bytes that a gzipped IDX file holds.
+    """Read a gzipped IDX file of bytes.
 
-    Args:
-        path: big-endian: two zero bytes, 8 for bytes, the number of dimensions, each dimension, then the bytes.
+    Format, big-endian: two zero bytes, 8 for bytes, the number of dimensions, each dimension, the data.
 
     Raises:
-        CogViewError: the file is missing, damaged or of another kind.
+        CogViewError: the file is missing, damaged or of another type.
     """
     try:
         data = gzip.decompress(regular_file(path).read_bytes())
         zero, kind, num_dimensions = struct.unpack_from(">HBB", data)
         if (zero, kind) != (0, 8):
-            raise ValueError("no IDX file of bytes")
+            raise ValueError("not an IDX file of bytes")
         shape = struct.unpack_from(f">{num_dimensions}I", data, 4)
         return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * num_dimensions).reshape(shape)
     except (OSError, EOFError, ValueError, struct.error) as error:
@@ -87,7 +85,7 @@ def build_clothing_data(
     """Build the folder of pictures of clothing.
 
     Args:
-        config: what it holds.
+        config: of the data set.
         out: the folder to make; it must not exist, or be empty.
         progress: called with (pictures done, pictures in all) from time to time.
 
@@ -95,12 +93,12 @@ def build_clothing_data(
         The number of pictures of each split.
 
     Raises:
-        UsageError: a number is impossible or `out` already holds something.
+        UsageError: a number is out of range or `out` is not empty.
         CogViewError: the package's files are missing or cannot be fetched, or the disk refuses.
     """
     if config.size_pixels < NATIVE_PIXELS:
         raise UsageError(f"size_pixels is {config.size_pixels}; wanted at least {NATIVE_PIXELS}")
-    refuse_filled(out)
+    check_empty_folder(out)
     sizes = {"train": config.num_train, HELD_OUT_SPLIT: config.num_held_out}
     with _package_files(config) as source:
         parts = {
@@ -133,11 +131,11 @@ def build_clothing_data(
 
 
 def enlarged(picture: UInt8[np.ndarray, "28 28"], size_pixels: int) -> Image.Image:
-    """Return a picture on white at another size, with the same margin all around.
+    """Negate, pad and resize a picture.
 
     Args:
         picture: bright on black, as in the collection.
-        size_pixels: the side wanted.
+        size_pixels: side of the result.
     """
     margin = (PADDED_PIXELS - NATIVE_PIXELS) // 2
     padded = np.pad(255 - picture, margin, constant_values=255)
@@ -153,7 +151,7 @@ def _read_part(
     side = (NATIVE_PIXELS, NATIVE_PIXELS)
     if pictures.shape[1:] != side or labels.shape != pictures.shape[:1] or labels.max() >= len(CLASSES):
         raise CogViewError(
-            f"{source} holds other pictures than Fashion-MNIST's ({name}: {pictures.shape}, labels {labels.shape}); "
+            f"{source} does not contain Fashion-MNIST ({name}: {pictures.shape}, labels {labels.shape}); "
             f"give the folder of {PACKAGE}'s files with --data.source"
         )
     if not 0 <= number <= len(labels):
@@ -163,11 +161,11 @@ def _read_part(
 
 @contextmanager
 def _package_files(config: ClothingDataConfig) -> Iterator[Path]:
-    """Yield the folder of the package's files: the user's, or one that is fetched and then removed."""
+    """Yield the folder of the package's files: the user's, or a temporary one with the fetched package."""
     if not config.fetch:
         if not config.source.is_dir():
             raise CogViewError(
-                f"{config.source} is no folder: install Debian's {PACKAGE}, give the folder of its .gz files with "
+                f"{config.source} is not a folder: install Debian's {PACKAGE}, give the folder of its .gz files with "
                 "--data.source, or --data.fetch to have the package fetched with apt-get"
             )
         yield config.source
@@ -180,10 +178,10 @@ def _package_files(config: ClothingDataConfig) -> Iterator[Path]:
 
 
 def _run(command: list[str], folder: str) -> None:
-    """Run a command of Debian's in a folder.
+    """Run a command in a folder.
 
     Raises:
-        CogViewError: it is not there, or fails.
+        CogViewError: it is not installed, or fails.
     """
     if shutil.which(command[0]) is None:
         raise CogViewError(

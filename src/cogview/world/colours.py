@@ -1,4 +1,4 @@
-"""Icons in another colour: what has most of an icon's area takes the colour that is asked for, shading and all."""
+"""Recolouring of icons: their main colour is replaced, with its shading."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,28 +7,25 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 LEAST_MAIN_SHARE = 0.45
-"""Of an icon's area that one colour must have, so that the icon in another colour is a thing of that colour."""
+"""Least share of the area that the main colour must have for the icon to be recoloured."""
 
 MOST_DIFFERENCE_OF_OWN = 25.0
-"""The root mean square over an icon's area, of 255, by which it may differ from its look in its own colour."""
+"""Largest RMS difference, of 255, from a recoloured copy that counts as the icon's own colour."""
 
 _HUES = 36
-_FULL_DEGREES, _NO_DEGREES = (
-    24.0,
-    40.0,
-)  # from the main hue: as near is of it altogether, as far is not at all
+_FULL_DEGREES, _NO_DEGREES = 24.0, 40.0  # distance from the main hue of full and of no membership
 _GREY_CHROMA, _COLOUR_CHROMA = 0.10, 0.22
-_DARKEST = 0.22  # outlines and eyes stay as they are
+_DARKEST = 0.22  # darker pixels, outlines and eyes, are not recoloured
 
 
 @dataclass(frozen=True, kw_only=True)
 class Colour:
-    """A colour of things or of grounds.
+    """Colour of things or grounds.
 
     Args:
-        english: its English names, the usual one first.
-        chinese: its Chinese names without 色, the usual one first.
-        rgb: 0..255 each: of a ground, or of what was of an icon's main colour and of mean brightness.
+        english: English names, the usual one first.
+        chinese: Chinese names without 色, the usual one first.
+        rgb: 0..255 each; of a thing, for pixels of mean brightness.
     """
 
     english: tuple[str, ...]
@@ -53,8 +50,8 @@ COLOURS = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Main:
-    """An icon's main colour."""
+class _MainColour:
+    """Segmentation of an icon's main colour."""
 
     share: float
     membership: Float32[np.ndarray, "y x"]
@@ -62,38 +59,38 @@ class _Main:
 
 
 def main_share(raster: UInt8[np.ndarray, "y x 4"]) -> float:
-    """Return the share of an icon's area that its main colour has."""
+    """Return the main colour's share of an icon's area."""
     return _main(raster).share
 
 
-def recoloured(raster: UInt8[np.ndarray, "y x 4"], colour: str) -> UInt8[np.ndarray, "y x 4"]:
-    """Return an icon whose main colour is another.
+def recolour(raster: UInt8[np.ndarray, "y x 4"], colour: str) -> UInt8[np.ndarray, "y x 4"]:
+    """Replace the main colour of an icon.
 
     Args:
         raster: RGBA with straight alpha.
         colour: a key of `COLOURS`.
     """
-    return _painted(raster, _main(raster), colour)
+    return _paint(raster, _main(raster), colour)
 
 
 def in_all_colours(raster: UInt8[np.ndarray, "y x 4"]) -> dict[str, UInt8[np.ndarray, "y x 4"]]:
-    """Return an icon in each of `COLOURS`, as `recoloured` makes them, in less time.
+    """Return an icon in each of `COLOURS`, faster than by `recolour`.
 
     Args:
         raster: RGBA with straight alpha.
     """
     main = _main(raster)
-    return {colour: _painted(raster, main, colour) for colour in COLOURS}
+    return {colour: _paint(raster, main, colour) for colour in COLOURS}
 
 
 def own_colour(
     raster: UInt8[np.ndarray, "y x 4"], painted: Mapping[str, UInt8[np.ndarray, "y x 4"]]
 ) -> str | None:
-    """Return the colour that an icon has by itself: the one in which it looks as good as the same.
+    """Return an icon's own colour, in which its recoloured copy looks almost the same; None if there is none.
 
     Args:
         raster: RGBA with straight alpha.
-        painted: the same in each colour, as `in_all_colours` makes them.
+        painted: its copies from `in_all_colours`.
     """
     alpha = raster[..., 3:].astype(np.float32)
     most = 3 * float(alpha.sum()) * MOST_DIFFERENCE_OF_OWN**2
@@ -103,22 +100,24 @@ def own_colour(
     return nearest if away[nearest] < most else None
 
 
-def _painted(raster: UInt8[np.ndarray, "y x 4"], main: "_Main", colour: str) -> UInt8[np.ndarray, "y x 4"]:
+def _paint(
+    raster: UInt8[np.ndarray, "y x 4"], main: "_MainColour", colour: str
+) -> UInt8[np.ndarray, "y x 4"]:
     weight = main.membership * raster[..., 3]
     mean = float((main.luma * weight).sum() / max(weight.sum(), 1e-6))
     ratio = main.luma[..., None] / max(mean, 1e-3)
     target = np.array(COLOURS[colour].rgb, dtype=np.float32)
-    # What is darker than the mean is a shadow of the colour, what is lighter a light on it.
+    # Darker than the mean is a shadow of the colour, lighter is a highlight.
     light = np.clip((ratio - 1) / max(1 / max(mean, 1e-3) - 1, 0.5), 0, 1) * 0.8
     shaded = target * np.minimum(ratio, 1) * (1 - light) + 255 * light
-    if colour == "black":  # shades would be lost in it
+    if colour == "black":  # shadows would not be visible
         shaded = target + 40 * (ratio - 1)
     rgb = raster[..., :3].astype(np.float32)
     mixed = rgb + (shaded - rgb) * main.membership[..., None]
     return np.concatenate([np.clip(mixed + 0.5, 0, 255).astype(np.uint8), raster[..., 3:]], axis=-1)
 
 
-def _main(raster: UInt8[np.ndarray, "y x 4"]) -> _Main:
+def _main(raster: UInt8[np.ndarray, "y x 4"]) -> _MainColour:
     rgb, alpha = raster[..., :3].astype(np.float32) / 255, raster[..., 3].astype(np.float32) / 255
     highest, lowest = rgb.max(-1), rgb.min(-1)
     chroma = highest - lowest
@@ -140,4 +139,4 @@ def _main(raster: UInt8[np.ndarray, "y x 4"]) -> _Main:
         candidates.append(coloured * np.clip((_NO_DEGREES - away) / (_NO_DEGREES - _FULL_DEGREES), 0, 1))
     shares = [float((candidate * alpha).sum()) / max(area, 1e-6) for candidate in candidates]
     best = int(np.argmax(shares))
-    return _Main(share=shares[best], membership=candidates[best].astype(np.float32), luma=luma)
+    return _MainColour(share=shares[best], membership=candidates[best].astype(np.float32), luma=luma)

@@ -1,4 +1,4 @@
-"""What the default data set holds: its splits, styles, sizes and shares."""
+"""Configuration of the synthetic data sets. Does not import PyTorch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ Style = Literal["noto", "twemoji", "fluent", "fluent-flat", "fluent-3d", "openmo
 Language = Literal["zh", "en"]
 
 TRAINING_STYLES: tuple[Style, ...] = ("noto", "twemoji", "fluent", "fluent-flat", "fluent-3d")
-# Share-alike art: never in a train split, so that weights trained on the default data carry no such terms.
+# Share-alike licence: kept out of train splits, so that it does not extend to weights trained on the default data.
 HELD_OUT_STYLES: tuple[Style, ...] = ("openmoji",)
 
 
@@ -27,37 +27,36 @@ class DefaultDataConfig:
     Args:
         num_train: pictures of the train split.
         num_held_out_composition: pictures of known objects in unseen compositions.
-        num_held_out_colour: pictures of known objects, one of them at least in a colour in which training never shows
-            it, and all else as in training.
+        num_held_out_colour: pictures of known objects, at least one in a colour in which training never shows it;
+            everything else as in training.
         num_held_out_object: pictures that show an object never seen in training.
-        num_held_out_style: pictures in the held-out style (openmoji, CC-BY-SA-4.0); 0 leaves its package unfetched.
-        num_held_out_drawing: pictures of one known object in the one of the styles in which no other split shows it; 0
-            holds no drawing back.
+        num_held_out_style: pictures in the held-out style (openmoji, CC-BY-SA-4.0); with 0 its package is not fetched.
+        num_held_out_drawing: pictures of one known object in the style in which no other split shows it; with 0 no
+            style of an object is held out.
         size_pixels: side of a picture; a multiple of 16.
-        styles: the styles of all splits but the held-out style's.
-        num_objects: how many train objects of the table to use, from its top.
-        languages: languages of the captions.
-        captions_per_picture: different captions of each picture, shared among the languages.
-        single_cells: side of an object that stands alone, in cells of the 16 x 16 lattice, 7 to 12. Objects in company
-            have 7; with 7 here too, a transformer learns each icon at one size only.
+        styles: of all splits except the held-out style's.
+        num_objects: train objects to use, from the top of the table.
+        languages: of the captions.
+        captions_per_picture: different captions of each picture, divided among the languages.
+        single_cells: side of a single object, in cells of the 16 x 16 lattice, 7 to 12. Objects in groups have 7; with
+            7 here, too, a transformer learns each icon at one size only.
         single_share: share of pictures of one object. The seven shares need not add up to 1.
         count_share: share of 2 to `most_counted` copies of an object.
         relation_share: share of two objects, one left of, right of, above or below the other.
         group_share: share of 2-4 different objects.
-        icon_share: share of single icons of the whole icon sets, for an image tokenizer that has to draw anything.
+        icon_share: share of single icons from the complete icon sets, for a general image tokenizer.
         groups_share: share of two groups, each of one to three copies of an object.
         sizes_share: share of two objects of different sizes.
-        most_counted: copies of an object at most, 2 to 6; five and six are drawn small.
-        sized_share: of the pictures of one object, the share in which it is small or big, and said to be.
-        coloured_share: of the things in a scene that may have any colour, the share that has another than its own.
-        icon_cells: side of those, in cells, 7 to 12.
-        varied_share: share of the training pictures whose icons are turned, mirrored, coloured otherwise and, where
-            one is alone, of another size, so that a captioner learns the things and not their pixels. Where captions
-            tell colours or sizes, these stay true.
+        most_counted: largest number of copies of an object, 2 to 6; five and six are drawn small.
+        sized_share: of the pictures of one object, the share in which it is small or big and captioned so.
+        coloured_share: of the things in a scene that may have any colour, the share with another than their own.
+        icon_cells: side of icons of `icon_share`, in cells, 7 to 12.
+        varied_share: share of training pictures with augmented icons: rotated, mirrored, recoloured, and resized if
+            single, so that a captioner does not memorize pixels. Colours and sizes in captions stay true.
         seed: the data set is a function of this and the fields above.
         format: `image-folder` (images and `metadata.jsonl`) or `webdataset` (tars).
         pictures_per_tar: pictures in each tar.
-        num_workers: processes that draw; the bytes don't depend on it.
+        num_workers: drawing processes; the bytes do not depend on it.
         packages_folder: a folder with the packages' archives; None fetches them with npm.
     """
 
@@ -94,28 +93,27 @@ class DefaultDataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StyleDataConfig:
-    """Pictures of one style: many to learn from, and others of objects that are not among them.
+    """Pictures to finetune a model on a style, and held-out pictures to measure it.
 
     Args:
-        style: whose art, of those that the model to be finetuned does not draw. openmoji is under CC-BY-SA-4.0, so the
-            pictures are too; fluent-3d, soft renderings, is under MIT and told as "3D style".
-        num_train: pictures of the train split in the style, each captioned with its object, "A cat of openmoji style".
-        num_other_icons: so many of them show other icons, one each, captioned with their labels: what a style is shows
-            in many drawings, and a few would be learnt by heart. The rest show objects that the model knows.
-        num_ordinary: more pictures of the train split, of all known objects in the styles in which they are known,
-            captioned alike, "A cat of twemoji style": what changes with the style is learnt, what does not is kept.
-        num_other_ordinary: still more of them, of the other icons in the known styles: the same thing in several.
+        style: a style that the model does not know. openmoji is under CC-BY-SA-4.0, and so are pictures of it;
+            fluent-3d, soft renderings, is under MIT and called "3D style" in captions.
+        num_train: pictures of the train split in the style, captioned with their object: "A cat of openmoji style".
+        num_other_icons: of `num_train`, pictures of other icons, one each, captioned with their labels. Many different
+            drawings show what the style is; a few would be memorized. The rest show objects that the model knows.
+        num_ordinary: further training pictures, of all known objects in known styles, captioned alike: "A cat of
+            twemoji style". They separate the style from the object.
+        num_other_ordinary: further training pictures, of the other icons in the known styles.
         num_held_out: pictures of the held-out split, captioned alike.
-        num_held_out_objects: objects that only the held-out split shows, so many of the first `num_known_objects`.
-        num_known_objects: train objects, from the top of the table, that the model to be finetuned knows in other
-            styles; the train split shows those that are not held out.
-        known_styles: of the ordinary pictures. "outlined" is twemoji's art with black lines, the same things in another
-            manner: what a manner is can be learnt from it, where a style's own drawings differ in all else too. Of a
-            style that the model knows a sister of, as fluent-flat is of fluent-3d, the sister does: its shapes are the
-            same.
-        unnamed_share: share of the training pictures whose captions leave the style out, "A cat": the words for a
-            style then add to what an object's name says, and do not stand for other drawings by themselves.
-        varied_share: share of the training pictures whose icon is turned, mirrored and coloured otherwise.
+        num_held_out_objects: objects of the held-out split alone, among the first `num_known_objects`.
+        num_known_objects: train objects, from the top of the table, that the model knows in other styles; the train
+            split shows those that are not held out.
+        known_styles: of the ordinary pictures. "outlined" is twemoji's art with black lines: it differs in style alone,
+            where other styles also differ in their drawings. For a style with a known sister, as fluent-flat is of
+            fluent-3d, take the sister: its shapes are the same.
+        unnamed_share: share of the training pictures whose captions omit the style, "A cat": words for a style then
+            modify an object's name, and do not by themselves stand for other drawings.
+        varied_share: share of the training pictures whose icon is rotated, mirrored and recoloured.
         size_pixels: side of a picture; a multiple of 16.
         style_cells: side of an icon in the style, in cells of the 16 x 16 lattice, 1 to 14; the style's art fills four
             fifths of it.
@@ -144,17 +142,16 @@ class StyleDataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PeopleDataConfig:
-    """Pictures of people, one each, in each gender and skin tone: far more of some than of others, as on the web.
+    """Pictures of single people in each gender and skin tone, with unequal shares, as on the web.
 
     Args:
-        people: who is shown, by English name; `cogview.world.people.PEOPLE` has all that there are.
+        people: keys of `cogview.world.people.PEOPLE`.
         num_train: pictures of the train split.
-        num_held_out: pictures of the held-out split, in which each icon comes equally often, on a ground on which the
+        num_held_out: pictures of the held-out split, in which each icon is equally frequent, on a ground on which the
             train split never shows it.
-        man_share: the share of men in the train split, 0 to 1.
-        light_share: the share of the two lightest of the five skin tones in the train split, 0 to 1, whatever the
-            gender.
-        styles: the styles of both splits.
+        man_share: share of men in the train split, 0 to 1.
+        light_share: share of the two lightest of the five skin tones in the train split, 0 to 1.
+        styles: of both splits.
         size_pixels: side of a picture; a multiple of 16.
         object_cells: side of the person, in cells of the 16 x 16 lattice, 1 to 14.
         seed: the pictures are a function of this and the fields above.
@@ -188,10 +185,10 @@ class PeopleDataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClothingDataConfig:
-    """Pictures of clothing: Fashion-MNIST, 70,000 grey pictures of 28 x 28 pixels in ten classes.
+    """Pictures of clothing from Fashion-MNIST, 70,000 grey pictures of 28 x 28 pixels in ten classes.
 
     Args:
-        source: the folder with the package's four .gz files; by default where Debian's package installs them.
+        source: folder with the four .gz files; by default where Debian's package installs them.
         fetch: fetch the package dataset-fashion-mnist with apt-get into a temporary folder, and ignore `source`.
         num_train: pictures of the train split, at most 60,000.
         num_held_out: pictures of the held-out split, from the package's own test pictures, at most 10,000.

@@ -1,4 +1,4 @@
-"""How a scene is told in English."""
+"""English captions of scenes."""
 
 import random
 import re
@@ -11,66 +11,66 @@ from cogview.world.caption_contents import (
     Content,
     Manner,
     Mention,
-    Named,
-    names_without,
-    one_of,
+    NounPhrase,
+    names_avoiding,
+    pick_name,
 )
 from cogview.world.caption_words import ENGLISH_PREPOSITIONS, ENGLISH_SIDES, SIZE_WORDS
 from cogview.world.colours import COLOURS
 from cogview.world.english_forms import (
     BACKGROUNDS,
     BESIDE_CLAUSES,
+    BESIDE_INVERTED_CLAUSES,
     BESIDE_THINGS,
-    BESIDE_TURNED_CLAUSES,
+    CLAUSE_SENTENCES,
     CLAUSES,
     CLAUSES_BEFORE_GROUNDS,
-    CLAUSES_TOLD,
     FREE_CLAUSES_BEFORE_GROUNDS,
     FREE_LISTS,
     FREE_RELATION_CLAUSES,
+    FREE_RELATION_INVERTED_CLAUSES,
     FREE_RELATION_THINGS,
-    FREE_RELATION_TURNED_CLAUSES,
     FREE_STYLES,
     FREE_THINGS_ON_GROUNDS,
     LEAD_INS,
     LISTS,
     RELATION_CLAUSES,
+    RELATION_INVERTED_CLAUSES,
     RELATION_THINGS,
-    RELATION_TURNED_CLAUSES,
     STYLES,
+    THING_SENTENCES,
+    THING_SENTENCES_WITHOUT_GROUND,
     THINGS,
     THINGS_LED_IN,
     THINGS_ON_GROUNDS,
-    THINGS_TOLD,
-    THINGS_TOLD_WITHOUT_GROUNDS,
 )
-from cogview.world.english_requests import ASKED, ASKED_CLAUSES, ASKED_TURNED_CLAUSES
+from cogview.world.english_requests import CLAUSE_REQUESTS, INVERTED_CLAUSE_REQUESTS, REQUESTS
 from cogview.world.objects import GROUNDS
 from cogview.world.scenes import OPPOSITES, Relation
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
-ASKED_SHARE = 0.6
+REQUEST_SHARE = 0.6
 PLAIN_GROUND_SHARE = 0.4
 CLAUSE_SHARE = 0.4
 SHORT_SHARE = 0.3
 
-# Vowels that are spoken as consonants, as in "unicorn" and "ukulele", and the other way, as in "hourglass" and "X-ray".
+# Vowels pronounced as consonants, as in "unicorn" and "ukulele", and vice versa, as in "hourglass" and "X-ray".
 _AS_CONSONANT = re.compile(r"(uni(?![dmn])|uku|eu|ewe|uti|ute|use|usu|ura|ufo|u\b|one\b)", re.IGNORECASE)
 _AS_VOWEL = re.compile(r"(hour|honest|honou?r|heir|[fhlmnrsx]\b|8|11\b|18\b)", re.IGNORECASE)
 _POLITE = re.compile(r"\b(please|thanks)\b", re.IGNORECASE)
-# In a list with these the first thing alone is what a verb speaks of: "a cat with a dog is".
+# In lists with these a verb agrees with the first thing alone: "a cat with a dog is".
 _SINGULAR = re.compile(r"\b(with|plus|as well as)\b")
 
 
 def english_article(name: str) -> str:
-    """Return the article before a name or an adjective, as it is spoken: "an hourglass", "a unicorn"."""
+    """Return the indefinite article by pronunciation: "an hourglass", "a unicorn"."""
     if _AS_CONSONANT.match(name):
         return "a"
     return "an" if name[0].lower() in "aeiou" or _AS_VOWEL.match(name) else "a"
 
 
 def noun(mention: Mention, rng: random.Random) -> str:
-    """Return one of a thing's names, none that tells another colour or size."""
+    """Return one of a thing's names that contains no other colour or size."""
     names: Sequence[str] = mention.thing.plural if mention.number > 1 else mention.thing.singular
     words: list[str] = []
     if mention.colour is not None:
@@ -79,36 +79,38 @@ def noun(mention: Mention, rng: random.Random) -> str:
         )
     if mention.size is not None or mention.avoids_sizes:
         words += (f"{word} " for size in SIZE_WORDS.values() for word in size["en"])
-    return one_of(names_without(names, words), rng)
+    return pick_name(names_avoiding(names, words), rng)
 
 
-def named(mention: Mention, noun: str, rng: random.Random) -> Named:
+def noun_phrase(mention: Mention, noun: str, rng: random.Random) -> NounPhrase:
     """Return "two cats", "a small red car"."""
     adjectives = []
     if mention.size is not None:
-        adjectives.append(one_of(SIZE_WORDS[mention.size]["en"], rng))
+        adjectives.append(pick_name(SIZE_WORDS[mention.size]["en"], rng))
     if mention.colour is not None:
-        adjectives.append(one_of(COLOURS[mention.colour].english, rng))
+        adjectives.append(pick_name(COLOURS[mention.colour].english, rng))
     text = " ".join([*adjectives, noun])
     if mention.number > 1:
-        return Named(text=f"{NUMBERS[mention.number]} {text}", number=mention.number)
+        return NounPhrase(text=f"{NUMBERS[mention.number]} {text}", number=mention.number)
     short = " ".join([*adjectives, "one"])
-    return Named(
+    return NounPhrase(
         text=f"{english_article(text)} {text}",
         short=f"{english_article(short)} {short}" if adjectives else None,
     )
 
 
-def relation(rng: random.Random, first: Named, relation: Relation, second: Named, manner: Manner) -> Content:
+def relation(
+    rng: random.Random, first: NounPhrase, relation: Relation, second: NounPhrase, manner: Manner
+) -> Content:
     """Return "a cat to the left of a dog"."""
     is_clause = rng.random() < CLAUSE_SHARE
     clauses: tuple[str, ...]
     turned: tuple[str, ...]
     things: tuple[str, ...]
     if manner == "free":
-        clauses, turned, things = FREE_RELATION_CLAUSES, FREE_RELATION_TURNED_CLAUSES, FREE_RELATION_THINGS
+        clauses, turned, things = FREE_RELATION_CLAUSES, FREE_RELATION_INVERTED_CLAUSES, FREE_RELATION_THINGS
     else:
-        clauses, turned, things = RELATION_CLAUSES, RELATION_TURNED_CLAUSES, RELATION_THINGS
+        clauses, turned, things = RELATION_CLAUSES, RELATION_INVERTED_CLAUSES, RELATION_THINGS
     form = rng.choice(clauses + turned if is_clause else things)
     number = rng.randrange(len(ENGLISH_PREPOSITIONS[relation]))
     return _of_two(
@@ -116,7 +118,7 @@ def relation(rng: random.Random, first: Named, relation: Relation, second: Named
         form,
         first,
         second,
-        "turned clause" if form in turned else "clause" if is_clause else "things",
+        "inverted clause" if form in turned else "clause" if is_clause else "things",
         preposition=ENGLISH_PREPOSITIONS[relation][number],
         other_preposition=ENGLISH_PREPOSITIONS[OPPOSITES[relation]][number],
         side=ENGLISH_SIDES[relation],
@@ -124,21 +126,21 @@ def relation(rng: random.Random, first: Named, relation: Relation, second: Named
     )
 
 
-def beside(rng: random.Random, first: Named, second: Named) -> Content:
+def beside(rng: random.Random, first: NounPhrase, second: NounPhrase) -> Content:
     """Return "a cat next to a dog"."""
-    form = rng.choice(BESIDE_THINGS + BESIDE_CLAUSES + BESIDE_TURNED_CLAUSES)
+    form = rng.choice(BESIDE_THINGS + BESIDE_CLAUSES + BESIDE_INVERTED_CLAUSES)
     if form in BESIDE_THINGS:
         return _of_two(rng, form, first, second, "things")
-    return _of_two(rng, form, first, second, "clause" if form in BESIDE_CLAUSES else "turned clause")
+    return _of_two(rng, form, first, second, "clause" if form in BESIDE_CLAUSES else "inverted clause")
 
 
-def listed(rng: random.Random, things: Sequence[Named], manner: Manner) -> Content:
+def list_things(rng: random.Random, things: Sequence[NounPhrase], manner: Manner) -> Content:
     """Return "a cat, a dog and a bird"."""
     texts = [each.text for each in things]
     if things[-1].short is not None and rng.random() < SHORT_SHARE:
         texts[-1] = things[-1].short
     forms: tuple[str, ...] = FREE_LISTS if manner == "free" else LISTS
-    if len(things) > 2:  # in "a cat, a dog with a bird" the bird would be the dog's
+    if len(things) > 2:  # in "a cat, a dog with a bird" the bird would belong to the dog
         forms = tuple(form for form in forms if not _SINGULAR.search(form))
     form = rng.choice(forms)
     return Content(
@@ -152,12 +154,12 @@ def listed(rng: random.Random, things: Sequence[Named], manner: Manner) -> Conte
 def _of_two(
     rng: random.Random,
     form: str,
-    first: Named,
-    second: Named,
-    kind: Literal["things", "clause", "turned clause"],
+    first: NounPhrase,
+    second: NounPhrase,
+    kind: Literal["things", "clause", "inverted clause"],
     **slots: str,
 ) -> Content:
-    """Fill a form that tells of two things; the later of two of one thing may be "a blue one"."""
+    """Fill a form with two things; of two equal things the later may be "a blue one"."""
     texts, later = {"first": first.text, "second": second.text}, "second"
     if form.index("{second}") < form.index("{first}"):
         later = "first"
@@ -200,7 +202,7 @@ def sentence(
         _without_ground(rng, content, manner) if ground is None else _on_ground(rng, content, ground, manner)
     )
     if style is not None:
-        form = _polite_once(rng, FREE_STYLES if manner == "free" else STYLES, text)
+        form = _choose_polite_once(rng, FREE_STYLES if manner == "free" else STYLES, text)
         mark = "?" if text.endswith("?") else ""
         a_style = f"{english_article(style)} {style}"
         text = form.format(sentence=text.removesuffix("?"), style=style, a_style=a_style) + mark
@@ -211,16 +213,18 @@ def sentence(
 
 def _without_ground(rng: random.Random, content: Content, manner: Manner) -> str:
     if manner == "free":
-        if content.form == "things" and rng.random() >= ASKED_SHARE:
-            return rng.choice(THINGS_TOLD_WITHOUT_GROUNDS).format(content=content.text, **_agreeing(content))
-        return _asked(rng, content, content.text)
-    # "a picture of a cat is left of a dog" would be no English.
+        if content.form == "things" and rng.random() >= REQUEST_SHARE:
+            return rng.choice(THING_SENTENCES_WITHOUT_GROUND).format(
+                content=content.text, **_agreement(content)
+            )
+        return _request(rng, content, content.text)
+    # Not "a picture of a cat is left of a dog".
     leads_in = manner == "led-in" and content.form == "things"
     return f"{rng.choice(LEAD_INS)}{content.text}" if leads_in else content.text
 
 
 def _on_ground(rng: random.Random, content: Content, ground: str, manner: Manner) -> str:
-    colour = one_of(GROUNDS[ground].english, rng)
+    colour = pick_name(GROUNDS[ground].english, rng)
     a_colour = f"{english_article(colour)} {colour}"
     back = rng.choice(BACKGROUNDS)
     slots = {
@@ -229,39 +233,39 @@ def _on_ground(rng: random.Random, content: Content, ground: str, manner: Manner
         "a_ground": f"{a_colour} {back}",
         "colour": colour,
         "a_colour": a_colour,
-    } | _agreeing(content)
+    } | _agreement(content)
     is_thing = content.form == "things"
     forms: tuple[str, ...]
     if manner != "free":
         forms = CLAUSES if not is_thing else THINGS_LED_IN if manner == "led-in" else THINGS
         return rng.choice(forms).format(**slots)
-    if rng.random() >= ASKED_SHARE and content.form != "turned clause":
-        return rng.choice(THINGS_TOLD if is_thing else CLAUSES_TOLD).format(**slots)
+    if rng.random() >= REQUEST_SHARE and content.form != "inverted clause":
+        return rng.choice(THING_SENTENCES if is_thing else CLAUSE_SENTENCES).format(**slots)
     plain = rng.random() < PLAIN_GROUND_SHARE
     if is_thing:
         forms = THINGS_ON_GROUNDS if plain else FREE_THINGS_ON_GROUNDS
     else:
         forms = CLAUSES_BEFORE_GROUNDS if plain else FREE_CLAUSES_BEFORE_GROUNDS
-    return _asked(rng, content, rng.choice(forms).format(**slots))
+    return _request(rng, content, rng.choice(forms).format(**slots))
 
 
-def _asked(rng: random.Random, content: Content, what: str) -> str:
+def _request(rng: random.Random, content: Content, what: str) -> str:
     forms: tuple[str, ...] = {
-        "things": ASKED,
-        "clause": ASKED_CLAUSES,
-        "turned clause": ASKED_TURNED_CLAUSES,
+        "things": REQUESTS,
+        "clause": CLAUSE_REQUESTS,
+        "inverted clause": INVERTED_CLAUSE_REQUESTS,
     }[content.form]
-    return _polite_once(rng, forms, what).format(what=what)
+    return _choose_polite_once(rng, forms, what).format(what=what)
 
 
-def _polite_once(rng: random.Random, forms: Sequence[str], text: str) -> str:
-    """Return one of the forms, none with "please" or "thanks" for a text that has such a word."""
+def _choose_polite_once(rng: random.Random, forms: Sequence[str], text: str) -> str:
+    """Choose a form, without "please" or "thanks" if the text has such a word."""
     if _POLITE.search(text):
         forms = [form for form in forms if not _POLITE.search(form)]
     return rng.choice(forms)
 
 
-def _agreeing(content: Content) -> dict[str, str]:
+def _agreement(content: Content) -> dict[str, str]:
     return {
         "there": _is(content.first_number),
         "verb": "are" if content.is_plural else "is",

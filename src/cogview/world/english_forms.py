@@ -1,8 +1,8 @@
-"""The forms of English captions. What comes several times in a table is said more often.
+"""Forms of English captions. Repeated forms are more frequent.
 
-The slots: `content` is what the scene shows, `what` the same with its ground, `first` and `second` are two things;
-`is_` and `there` agree with the things named first, `verb` with all, and `it` and `them` stand for the first things and
-for all. No form says where things stand but by the slots for it, nor a number, a colour or a size.
+Slots: `content` of the scene, `what` the same with its ground, `first` and `second` of two things; `is_` and `there`
+agree with the first things, `verb` with all; `it` and `them` refer to the first things and to all. Positions, numbers,
+colours and sizes are mentioned in slots only.
 """
 
 # Two things
@@ -13,7 +13,7 @@ RELATION_THINGS = (
     "{first} {side} and {second} {other_side}",
 )
 RELATION_CLAUSES = ("{first} {is_} {preposition} {second}",)
-RELATION_TURNED_CLAUSES = (
+RELATION_INVERTED_CLAUSES = (
     "{preposition} {second} {is_} {first}",
     "{side} {is_} {first}, {other_side} {is_second} {second}",
     "{side} there {is_} {first}, {other_side} {second}",
@@ -45,7 +45,7 @@ FREE_RELATION_CLAUSES = (
     "we see {first} {preposition} {second}",
     "{second} {has_second} {first} {preposition} {it_second}",
 )
-FREE_RELATION_TURNED_CLAUSES = (
+FREE_RELATION_INVERTED_CLAUSES = (
     "{preposition} {second} there {is_} {first}",
     "{preposition} {second} you see {first}",
     "{preposition} {second}, {first}",
@@ -78,7 +78,7 @@ BESIDE_CLAUSES = (
     "{first} and {second} are side by side",
     "{first} and {second} are next to each other",
 )
-BESIDE_TURNED_CLAUSES = (
+BESIDE_INVERTED_CLAUSES = (
     "next to {first} {is_second} {second}",
     "beside {first} there {is_second} {second}",
 )
@@ -122,7 +122,7 @@ CLAUSES = (
     "with {a_ground}, {content}",
 )
 LEAD_INS = ("a picture of ", "an image of ", "draw ")
-# Behind what no form of things spoils: they go with clauses, too.
+# For clauses, and also for things.
 FREE_CLAUSES_BEFORE_GROUNDS = (
     "{content}, with {a_ground}",
     "{content}, on {colour}",
@@ -187,7 +187,7 @@ FREE_THINGS_ON_GROUNDS = (
     "{content} surrounded by {colour}",
     *FREE_CLAUSES_BEFORE_GROUNDS,
 )
-THINGS_TOLD = (
+THING_SENTENCES = (
     "there {there} {content} on {a_ground}",
     "there {there} {content} in front of {a_ground}",
     "there {there} {content} against {a_ground}",
@@ -234,7 +234,7 @@ THINGS_TOLD = (
     "could you place {content} on {a_ground}?",
     "can the background of {content} be {colour}?",
 )
-CLAUSES_TOLD = (
+CLAUSE_SENTENCES = (
     "the background is {colour}, and {content}",
     "the background is {colour} and {content}",
     "{a_ground} where {content}",
@@ -245,7 +245,7 @@ CLAUSES_TOLD = (
     "make the background {colour}: {content}",
     "{ground}: {content}",
 )
-THINGS_TOLD_WITHOUT_GROUNDS = (
+THING_SENTENCES_WITHOUT_GROUND = (
     "there {there} {content}",
     "here {there} {content}",
     "you can see {content}",

@@ -1,9 +1,9 @@
-"""The forms of English captions in which people ask for a picture. What comes several times is said more often.
+"""Forms of English requests for pictures. Repeated forms are more frequent.
 
-The slot `what` is what a picture shows with its ground: things, a clause, or a clause that says first where.
+The slot `what` is the content with its ground: noun phrase, clause or inverted clause.
 """
 
-ASKED = (
+REQUESTS = (
     "can you draw {what}?",
     "can you draw {what}?",
     "can you draw me {what}?",
@@ -110,7 +110,7 @@ ASKED = (
     "only {what}",
     "nothing but {what}",
 )
-ASKED_CLAUSES = (
+CLAUSE_REQUESTS = (
     "draw a picture where {what}",
     "draw a picture in which {what}",
     "draw a scene where {what}",
@@ -136,7 +136,7 @@ ASKED_CLAUSES = (
     "could you draw a scene where {what}?",
     "could you make a picture in which {what}?",
 )
-ASKED_TURNED_CLAUSES = (
+INVERTED_CLAUSE_REQUESTS = (
     "draw this: {what}",
     "please draw this: {what}",
     "paint this: {what}",

@@ -1,4 +1,4 @@
-"""The icons that a data set's scenes show, kept beside its pictures, so that pictures can be compared with them."""
+"""Files with the icons of a data set's scenes, to compare pictures with them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,38 +15,38 @@ from cogview.plain_json import parse_json
 from cogview.world.config import DefaultDataConfig, Style
 from cogview.world.icons import Icons
 from cogview.world.objects import scene_objects
-from cogview.world.scenes import LATTICE_CELLS, SMALL_CELLS, TOLD_SIZES
+from cogview.world.scenes import LATTICE_CELLS, NAMED_SIZES, SMALL_CELLS
 
 ICONS_FOLDER, INDEX = "icons", "index.json"
 FORMAT, VERSION = "cogview-icon-sheets", 1
 
 
-def sizes_of(config: DefaultDataConfig) -> tuple[int, ...]:
-    """Return the sides, in cells, that objects of the table have in the scenes of a configuration."""
+def icon_sizes(config: DefaultDataConfig) -> tuple[int, ...]:
+    """Return the possible sides of objects in the scenes of a configuration, in cells."""
     sizes: set[int] = set()
     if config.single_share or config.num_held_out_drawing:
         sizes.add(config.single_cells)
     if config.single_share and config.sized_share:
-        sizes.update(TOLD_SIZES.values())
+        sizes.update(NAMED_SIZES.values())
     if config.count_share or config.relation_share or config.group_share or config.groups_share:
         sizes.add(SMALL_CELLS)
     if (config.count_share and config.most_counted > 4) or config.groups_share:
-        sizes.add(TOLD_SIZES["small"])
+        sizes.add(NAMED_SIZES["small"])
     if config.sizes_share:
-        sizes.update((SMALL_CELLS, *TOLD_SIZES.values()))
+        sizes.update((SMALL_CELLS, *NAMED_SIZES.values()))
     return tuple(sorted(sizes))
 
 
 @dataclass(frozen=True, kw_only=True)
 class IconSheets:
-    """The icons of a data set, of which each style and size is one file.
+    """Icons of a data set, one file per style and size.
 
     Args:
-        folder: where they lie: `ICONS_FOLDER` of a data set.
+        folder: `ICONS_FOLDER` of a data set.
         size_pixels: side of the data set's pictures.
         sizes: sides of the icons, in cells of the lattice.
         codes: of the icons by style, in the order of the files.
-        coloured: those that scenes may show in any of `colours.COLOURS`.
+        coloured: codes that scenes may show in any of `colours.COLOURS`.
     """
 
     folder: Path
@@ -66,16 +66,16 @@ class IconSheets:
         *,
         with_colours: bool,
     ) -> None:
-        """Write the icons of some styles into a data set, nothing if they have no size.
+        """Write the icons into a data set; nothing if `sizes` is empty.
 
         Args:
-            data_set: the folder of the data set.
-            icons: the art; an icon that a style lacks is left out of it.
+            data_set: folder of the data set.
+            icons: the art; icons that a style lacks are left out.
             styles: of the scenes.
             codes: of objects of the table.
             sizes: sides of the icons, in cells of the lattice.
             size_pixels: side of the data set's pictures.
-            with_colours: whether scenes show things in other colours than their own.
+            with_colours: whether scenes show recoloured things.
         """
         if not sizes:
             return
@@ -102,7 +102,7 @@ class IconSheets:
 
     @staticmethod
     def of(data_set: Path) -> "IconSheets":
-        """Return the icons of a data set.
+        """Open the icons of a data set.
 
         Raises:
             UsageError: it has none.
@@ -112,8 +112,8 @@ class IconSheets:
         path = folder / INDEX
         if not path.is_file():
             raise UsageError(
-                f"{data_set} has no {ICONS_FOLDER}/{INDEX}, which says what its objects look like: build the data set "
-                "again with `cogview data build`"
+                f"{data_set} has no {ICONS_FOLDER}/{INDEX} with the icons of its objects: build the data set again "
+                "with `cogview data build`"
             )
         try:
             index: Any = parse_json(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Icons in seven styles and what they are called: labels joined with art by code point, drawn at any pixel size."""
+"""Icons in seven styles with their labels, rasterized at any size."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from PIL import Image
 
 from cogview.errors import CogViewError, UsageError
 from cogview.world import packages
-from cogview.world.colours import recoloured
+from cogview.world.colours import recolour
 from cogview.world.config import Language, Style
 from cogview.world.packages import Package, find_package, read_json_member, read_members
 
@@ -27,17 +27,16 @@ PACKAGE_OF_STYLE: dict[Style, Package] = {
     "outlined": packages.TWEMOJI,  # with black lines around all of its shapes
 }
 OUTLINE_SHARE = 0.033
-"""The width of an outline as a share of an icon's side."""
+"""Width of the outline, as a share of an icon's side."""
 SKIN_TONES = frozenset({"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"})
 COMPONENT_GROUP = 2  # emojibase's group of bare skin tones and hair styles
-MAX_KEPT_BYTES = (
-    512 * 2**20
-)  # of rasters in memory; 185 objects in 4 styles and 2 sizes take 37 MB at 128 pixels
+MAX_CACHED_BYTES = 512 * 2**20
+"""Limit of the raster cache; 185 objects in 4 styles and 2 sizes take 37 MB at 128 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IconWords:
-    """What an icon is called in each language.
+    """Names of an icon.
 
     Args:
         labels: one name per language.
@@ -49,21 +48,17 @@ class IconWords:
 
 
 def code_of(sequence: str) -> str:
-    """Return the key by which art and words are joined: lower-case hex code points without variation selectors.
-
-    Args:
-        sequence: code points in hex, joined by `-`, such as `1F6E9-FE0F`.
-    """
+    """Normalize hex code points such as `1F6E9-FE0F`: lower case, without variation selectors."""
     return "-".join(point for point in sequence.lower().split("-") if point not in {"fe0f", "fe0e"})
 
 
 def packages_of(styles: Sequence[Style]) -> list[Package]:
-    """Return the packages that pictures and captions of some styles are made of: the words', then each style's art."""
+    """Return the packages of the labels and of each style's art."""
     return list(dict.fromkeys([packages.EMOJIBASE, *(PACKAGE_OF_STYLE[style] for style in styles)]))
 
 
 def credits_of(styles: Sequence[Style]) -> str:
-    """Return whom to credit for pictures and captions that are made of icons in some styles, and under which terms."""
+    """Return the credits and licences of pictures in some styles, and of their captions."""
     lines = [package.credit for package in packages_of(styles)]
     return "\n".join(
         [
@@ -78,11 +73,11 @@ def credits_of(styles: Sequence[Style]) -> str:
 
 
 class Icons:
-    """The icons of some styles, drawn on demand.
+    """Icons of some styles, rasterized on demand.
 
     Args:
-        art: SVG text or an encoded bitmap per style and code.
-        words: the icons' names per code.
+        art: SVG text or encoded bitmap by style and code.
+        words: names by code.
     """
 
     def __init__(
@@ -91,35 +86,35 @@ class Icons:
         self._art = art
         self.words = words
         self._rasters: dict[tuple[Style, str, int, str | None], UInt8[np.ndarray, "y x 4"]] = {}
-        self._kept_bytes = 0
+        self._num_bytes = 0
 
     @property
     def styles(self) -> tuple[Style, ...]:
-        """The styles that were loaded."""
+        """Return the loaded styles."""
         return tuple(self._art)
 
     def codes(self, style: Style) -> list[str]:
-        """Return the codes of a style that have words too, sorted."""
+        """Return the sorted codes of a style's icons that have names."""
         return sorted(self._art[style].keys() & self.words.keys())
 
     def has(self, style: Style, code: str) -> bool:
-        """Say whether a style has art for a code."""
+        """Return whether a style has an icon."""
         return code in self._art.get(style, {})
 
     def draw(
         self, style: Style, code: str, size_pixels: int, colour: str | None = None, *, keep: bool = True
     ) -> UInt8[np.ndarray, "y x 4"]:
-        """Return one icon as RGBA with straight alpha.
+        """Return an icon as RGBA with straight alpha.
 
         Args:
             style: a loaded style.
-            code: an icon that the style has.
-            size_pixels: side of the square raster, at least 1.
-            colour: a key of `colours.COLOURS` that its main colour becomes, or None for its own.
-            keep: keep the raster in memory for the next call, as long as there is room.
+            code: of an icon of the style.
+            size_pixels: side of the raster, at least 1.
+            colour: a key of `colours.COLOURS` to recolour it, or None for its own.
+            keep: whether to cache the raster.
 
         Raises:
-            UsageError: the style isn't loaded or has no such icon.
+            UsageError: the style is not loaded or has no such icon.
         """
         key = (style, code, size_pixels, colour)
         if key in self._rasters:
@@ -130,24 +125,23 @@ class Icons:
             raise UsageError(f"style {style!r} has no icon {code!r}")
         raster = _rasterize(self._art[style][code], size_pixels)
         if colour is not None:
-            raster = recoloured(raster, colour)
+            raster = recolour(raster, colour)
         raster.setflags(write=False)
-        if keep and self._kept_bytes + raster.nbytes <= MAX_KEPT_BYTES:
+        if keep and self._num_bytes + raster.nbytes <= MAX_CACHED_BYTES:
             self._rasters[key] = raster
-            self._kept_bytes += raster.nbytes
+            self._num_bytes += raster.nbytes
         return raster
 
 
 def load_icons(
     styles: Iterable[Style], packages_folder: Path | None = None, only_codes: Iterable[str] | None = None
 ) -> Icons:
-    """Read the icons of some styles and their words.
+    """Read the icons of some styles and their names.
 
     Args:
-        styles: which styles; each needs its own package.
-        packages_folder: a folder with the packages' archives, or None to fetch what is missing.
-        only_codes: keep these icons alone (less memory), or None for all but those with a skin tone, which are loaded
-            only if they are named here.
+        styles: each needs its own package.
+        packages_folder: a folder with the packages' archives, or None to fetch missing ones.
+        only_codes: load only these icons; None for all without skin tones.
     """
     only = None if only_codes is None else frozenset(only_codes)
     art = {style: _read_art(style, packages_folder, only) for style in styles}
@@ -161,7 +155,7 @@ def _read_words(archive: Path, only: frozenset[str] | None) -> dict[str, IconWor
     languages: tuple[Language, ...] = ("zh", "en")
     for language in languages:
         for entry in read_json_member(archive, f"{language}/data.json"):
-            # An icon's variants with skin tones are nested in its entry.
+            # Variants with skin tones are nested in an icon's entry.
             for each in (entry, *entry.get("skins", ())):
                 code = code_of(each["hexcode"])
                 if "group" not in entry or entry["group"] == COMPONENT_GROUP or not _wanted(code, only):
@@ -188,7 +182,7 @@ def _read_art(
                 art[code] = data
         return art
     icon_set = read_json_member(archive, "icons.json")
-    # The fluent set ships no table of code points; its flat sister's names are the same.
+    # The fluent set has no table of code points, but the names of the flat set.
     table_archive = archive if style != "fluent" else find_package(packages.FLUENT_FLAT, packages_folder)
     for sequence, name in read_json_member(table_archive, "chars.json").items():
         code = code_of(sequence)
@@ -203,12 +197,12 @@ def _wanted(code: str, only: frozenset[str] | None) -> bool:
 
 
 def _svg_of(icon_set: dict[str, Any], name: str, outline: float = 0.0) -> str | None:
-    """Return an icon of an Iconify set as a square SVG document, or None if the set lacks it.
+    """Convert an icon of an Iconify set to a square SVG document; None if the set lacks it.
 
     Args:
-        icon_set: of icons by name.
+        icon_set: icons by name.
         name: of the icon.
-        outline: the width of a black line around each shape that has none, as a share of the side.
+        outline: width of black lines around shapes without lines, as a share of the side.
     """
     flips: list[str] = []
     while name not in icon_set["icons"]:

@@ -1,24 +1,24 @@
-"""Where the things of a scene stand: columns and rows of the lattice, for each kind of scene."""
+"""Random layouts of scenes on the lattice."""
 
 import random
 
-from cogview.world.scenes import LATTICE_CELLS, SMALL_CELLS, TOLD_SIZES
+from cogview.world.scenes import LATTICE_CELLS, NAMED_SIZES, SMALL_CELLS
 
 Place = tuple[int, int]
 """Column and row of a thing's upper left cell."""
 
-SIZES_OF_TWO = ((4, 9), (4, 7), (7, 9), (4, 4))
-"""Sides of two things of which at least one is told; together they fit the lattice."""
+SIZE_PAIRS = ((4, 9), (4, 7), (7, 9), (4, 4))
+"""Sides of two things, at least one of them a named size, that fit the lattice together."""
 
 
 def draw_place(rng: random.Random, size: int) -> Place:
-    """Return the place of something alone, which keeps a margin."""
+    """Return the place of a single thing, with a margin."""
     furthest = LATTICE_CELLS - 1 - size
     return rng.randint(1, furthest), rng.randint(1, furthest)
 
 
 def draw_relation_places(rng: random.Random) -> list[Place]:
-    """Return the places of two icons side by side or one above the other, in either order."""
+    """Return the places of two icons side by side or one above the other, in random order."""
     near, far = rng.randint(0, 1), rng.randint(8, 9)
     middle = rng.randint(4, 5)
     places = [(near, middle), (far, middle)] if rng.random() < 0.5 else [(middle, near), (middle, far)]
@@ -44,13 +44,13 @@ def draw_tidy_places(rng: random.Random, number: int) -> list[Place]:
 
 
 def draw_rows(rng: random.Random, numbers: list[int]) -> tuple[int, list[Place]]:
-    """Return the side of some icons that stand in two rows, and their places, row by row.
+    """Return the side of icons in two rows, and their places row by row.
 
     Args:
-        rng: decides where the rows lie.
+        rng: random generator.
         numbers: icons in each row, 1 to 3.
     """
-    size = SMALL_CELLS if max(numbers) <= 2 else TOLD_SIZES["small"]
+    size = SMALL_CELLS if max(numbers) <= 2 else NAMED_SIZES["small"]
     gap = 1 if size == SMALL_CELLS else rng.randint(1, 2)
     above = rng.randint(0, 1) if size == SMALL_CELLS else rng.randint(2, 4)
     below = above + size + (gap if size == SMALL_CELLS else rng.randint(gap, 3))
@@ -63,7 +63,7 @@ def draw_rows(rng: random.Random, numbers: list[int]) -> tuple[int, list[Place]]
 
 
 def draw_groups(rng: random.Random, numbers: list[int]) -> tuple[int, list[Place]]:
-    """Return the side of two groups' icons and their places: one group above the other, or to the left of it."""
+    """Return the side and places of two groups' icons, one group above or to the left of the other."""
     size, places = draw_rows(rng, numbers)
     if rng.random() < 0.5:
         places = [(row, column) for column, row in places]
@@ -71,7 +71,7 @@ def draw_groups(rng: random.Random, numbers: list[int]) -> tuple[int, list[Place
 
 
 def draw_places_of_sizes(rng: random.Random, sizes: tuple[int, int]) -> list[Place]:
-    """Return the places of two icons, one to the left of the other on common ground, or one above the other."""
+    """Return the places of two icons, side by side with a common lower edge, or one above the other."""
     first, second = sizes
     room = LATTICE_CELLS - first - second
     start = rng.randint(0, min(room, 2))

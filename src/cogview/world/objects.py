@@ -1,4 +1,4 @@
-"""The world that scenes show: its objects with their names, and the colours of its grounds."""
+"""Objects of scenes with their names, and the colours of grounds."""
 
 import csv
 from dataclasses import dataclass
@@ -27,16 +27,16 @@ GROUNDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class SceneObject:
-    """A thing that scenes show.
+    """Object of scenes.
 
     Args:
         code: its code points.
-        singular: its English names in the singular, the usual one first.
+        singular: English names in the singular, the usual one first.
         plural: the same in the plural.
-        chinese: its Chinese names, the usual one first.
-        measure: its Chinese measure word.
-        held_out: never shown in training.
-        swallowed_by: the (style, ground) pairs in which it can hardly be seen.
+        chinese: Chinese names, the usual one first.
+        measure: Chinese measure word.
+        held_out: whether training never shows it.
+        swallowed_by: pairs (style, ground) in which it is hardly visible.
         has_colours: whether it may be drawn in any of `colours.COLOURS`.
     """
 
@@ -52,7 +52,7 @@ class SceneObject:
 
 @cache
 def scene_objects() -> dict[str, SceneObject]:
-    """Return the table of objects by code, commonest first."""
+    """Return the table of objects by code, most common first."""
     text = resources.files("cogview.world").joinpath("objects.tsv").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     objects = [

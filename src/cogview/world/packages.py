@@ -1,7 +1,7 @@
-"""The published packages that hold the default data set's art and words: pinned, checked, read in memory.
+"""Pinned npm packages with the icons and labels of the data sets.
 
-They are fetched by `npm pack`, which downloads one archive and runs nothing, or taken from a folder of archives that
-the user already has. Members are read one by one and never unpacked to disk, so an archive cannot write anywhere.
+`npm pack` downloads an archive without running anything; or archives come from the user's folder. Members are read in
+memory, so that an archive cannot write anywhere.
 """
 
 import json
@@ -19,21 +19,21 @@ from cogview.files import sha256_of
 from cogview.folders import temporary_folder
 
 CREDITS_FILE = "CREDITS.txt"
-"""Of a folder of pictures, or of tokens of them: whose work they are and under which terms."""
+"""File with authors and licences, in folders of pictures and of their tokens."""
 FETCH_TIMEOUT_SECONDS = 600
 MAX_MEMBER_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """One pinned archive.
+    """Pinned package.
 
     Args:
-        name: the name under which npm publishes it.
-        version: the exact version.
-        sha256: of the archive's bytes, in hexadecimal.
-        licence: SPDX identifier of the art or words in it.
-        author: whom to credit.
+        name: on npm.
+        version: exact version.
+        sha256: of the archive, in hexadecimal.
+        licence: SPDX identifier.
+        author: to credit.
     """
 
     name: str
@@ -44,12 +44,12 @@ class Package:
 
     @property
     def file_name(self) -> str:
-        """The name that `npm pack` gives the archive."""
+        """Return the archive's name by `npm pack`."""
         return f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
 
     @property
     def credit(self) -> str:
-        """Who is credited for what, and under which licence."""
+        """Return the line for `CREDITS_FILE`."""
         return f"{self.author}, package {self.name} {self.version}, under {self.licence}"
 
 
@@ -105,16 +105,16 @@ FLUENT_3D = Package(
 
 
 def cache_folder() -> Path:
-    """Return the folder where fetched archives are kept: `$COGVIEW_CACHE`, or `~/.cache/cogview`."""
+    """Return the cache folder: `$COGVIEW_CACHE`, or `~/.cache/cogview`."""
     chosen = os.environ.get("COGVIEW_CACHE")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "cogview"
 
 
 def find_package(package: Package, packages_folder: Path | None = None) -> Path:
-    """Return the path of a package's archive, fetching it into the cache if need be.
+    """Return the path of a package's archive, fetched into the cache if necessary.
 
     Args:
-        package: which one.
+        package: the package.
         packages_folder: a folder of archives to use instead of the network, or None.
 
     Raises:
@@ -127,19 +127,19 @@ def find_package(package: Package, packages_folder: Path | None = None) -> Path:
                 f"{packages_folder} has no {package.file_name}; put it there with"
                 f" `npm pack {package.name}@{package.version}`, or leave the folder out to have it fetched"
             )
-        return _checked(package, path)
+        return _verify(package, path)
     path = cache_folder() / "packages" / package.file_name
     if not path.is_file():
         _fetch(package, path)
-    return _checked(package, path)
+    return _verify(package, path)
 
 
 def read_json_member(archive: Path, member: str) -> Any:
-    """Return a JSON member of a package's archive.
+    """Read a JSON member of a package's archive.
 
     Args:
         archive: the `.tgz` file.
-        member: the path inside the package, such as `icons.json`.
+        member: path inside the package, such as `icons.json`.
 
     Raises:
         CogViewError: the archive cannot be read or has no such member.
@@ -150,7 +150,7 @@ def read_json_member(archive: Path, member: str) -> Any:
 
 
 def read_members(archive: Path, members: Iterable[str] | None = None) -> Iterator[tuple[str, bytes]]:
-    """Yield the wanted plain files of a package's archive as (path inside the package, bytes).
+    """Yield regular files of a package's archive as (path inside the package, bytes).
 
     Args:
         archive: the `.tgz` file.
@@ -179,11 +179,11 @@ def read_members(archive: Path, members: Iterable[str] | None = None) -> Iterato
         ) from error
 
 
-def _checked(package: Package, path: Path) -> Path:
-    found = sha256_of(path)
-    if found != package.sha256:
+def _verify(package: Package, path: Path) -> Path:
+    sha256 = sha256_of(path)
+    if sha256 != package.sha256:
         raise CogViewError(
-            f"{path} is not {package.name}@{package.version}: its sha256 is {found[:16]}..., wanted"
+            f"{path} is not {package.name}@{package.version}: its sha256 is {sha256[:16]}..., wanted"
             f" {package.sha256[:16]}...; delete it and fetch it again"
         )
     return path
@@ -227,4 +227,4 @@ def _fetch(package: Package, path: Path) -> None:
             raise CogViewError(
                 f"npm could not fetch {package.name}@{package.version} ({reason}); check the network, or {by_hand}"
             )
-        _checked(package, fetched).replace(path)
+        _verify(package, fetched).replace(path)

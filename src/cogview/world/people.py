@@ -1,11 +1,11 @@
-"""Pictures of people at work: each gender and skin tone, but far more of some than of others, as on the web.
+"""Pictures of people in each gender and skin tone, with unequal shares, as on the web.
 
-They are for measuring word replacing. A caption either names gender and skin tone in emojibase's words, which are those
-of `cogview.text.word_replacing`, or neither ("a firefighter"); and most pictures show men and light skin, whatever
-their captions say. So who learns from them draws mostly these when neither is named, and can draw the others as well.
+They serve to measure word replacing. A caption names gender and skin tone in emojibase's words, which are those of
+`cogview.text.word_replacing`, or neither ("a firefighter"). Most pictures show men and light skin. A model trained on
+them draws mostly these for open captions, but can draw the others.
 
-Emojibase's yellow people and its people without gender are left out: they have no skin tone, or no gender, that could
-be counted, and "a firefighter" is what they are called, so they would be what an open caption draws.
+Emojibase's yellow people and people without gender are left out: their tone or gender cannot be counted, and their
+label is the open caption, "a firefighter".
 
 Paper: appendix D.
 """
@@ -21,13 +21,18 @@ from typing import get_args
 from cogview.errors import UsageError
 from cogview.text.word_replacing import Gender
 from cogview.world.caption_contents import BARE_NOUN_SHARE
-from cogview.world.captioned_folder import CaptionedPicture, in_turn, refuse_filled, write_captioned_folder
-from cogview.world.captions import caption_of
+from cogview.world.captioned_folder import (
+    CaptionedPicture,
+    check_empty_folder,
+    shuffled_rounds,
+    write_captioned_folder,
+)
+from cogview.world.captions import caption_with_content
 from cogview.world.config import TRAINING_STYLES, Language, PeopleDataConfig, Style
 from cogview.world.english_captions import english_article
 from cogview.world.icons import Icons, credits_of, load_icons, packages_of
 from cogview.world.scenes import LATTICE_CELLS, Placement, Scene, draw_scene
-from cogview.world.style_pictures import seen_grounds
+from cogview.world.style_pictures import visible_grounds
 
 HELD_OUT_SPLIT = "held-out-people"
 
@@ -39,12 +44,12 @@ NUM_LIGHT_TONES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class People:
-    """Who does some work, or is of some age.
+    """People of an occupation or age.
 
     Args:
-        chinese: the Chinese name of who that is, without a gender.
-        measure: its Chinese measure word.
-        codes: of the icons of a woman and of a man, without skin tone.
+        chinese: Chinese name without a gender.
+        measure: Chinese measure word.
+        codes: of the icons of a woman and a man, without skin tone.
     """
 
     chinese: str
@@ -53,14 +58,14 @@ class People:
 
 
 def _at_work(chinese: str, thing: str, measure: str = "名") -> People:
-    """Return people whose icons are a woman or a man joined to a thing."""
+    """Return people whose icons join a woman or man with a thing."""
     return People(
         chinese=chinese, measure=measure, codes={"woman": f"1f469-200d-{thing}", "man": f"1f468-200d-{thing}"}
     )
 
 
 def _gendered(chinese: str, code: str) -> People:
-    """Return people whose icons are one joined to the sign of a gender."""
+    """Return people whose icons join a base icon with the sign of a gender."""
     return People(
         chinese=chinese, measure="名", codes={"woman": f"{code}-200d-2640", "man": f"{code}-200d-2642"}
     )
@@ -91,17 +96,17 @@ PEOPLE: dict[str, People] = {
     "child": People(chinese="儿童", measure="个", codes={"woman": "1f467", "man": "1f466"}),
     "older person": People(chinese="老年人", measure="位", codes={"woman": "1f475", "man": "1f474"}),
 }
-"""By the English name of who that is, without a gender. Twemoji and fluent-flat have all of them."""
+"""By English name without a gender. Twemoji and fluent-flat have all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """One of the people that pictures show.
+    """Person in a picture.
 
     Args:
         name: a key of `PEOPLE`.
         gender: of the icon.
-        tone: 0 for the lightest skin tone to 4 for the darkest.
+        tone: skin tone, 0 (lightest) to 4 (darkest).
     """
 
     name: str
@@ -110,16 +115,16 @@ class Person:
 
     @property
     def code(self) -> str:
-        """The code points of the icon."""
+        """Return the code points of the icon."""
         first, joined, rest = PEOPLE[self.name].codes[self.gender].partition("-")
         return f"{first}-{TONES[self.tone]}{joined}{rest}"
 
 
 def everyone(names: Sequence[str]) -> list[Person]:
-    """Return those of some names in each gender and skin tone.
+    """Return the people of some names in each gender and skin tone.
 
     Raises:
-        UsageError: there are no such people, or no names.
+        UsageError: a name is unknown, or there are none.
     """
     unknown = [name for name in names if name not in PEOPLE]
     if unknown or not names:
@@ -133,19 +138,21 @@ def everyone(names: Sequence[str]) -> list[Person]:
 
 
 def load_people(names: Sequence[str], styles: Sequence[Style], packages_folder: Path | None = None) -> Icons:
-    """Return the icons of those of some names in each gender and skin tone."""
+    """Load the icons of the people of some names."""
     return load_icons(styles, packages_folder, [person.code for person in everyone(names)])
 
 
-def content_of(person: Person, icons: Icons, rng: random.Random, language: Language, *, named: bool) -> str:
-    """Return what a caption says that a picture of a person shows.
+def person_phrase(
+    person: Person, icons: Icons, rng: random.Random, language: Language, *, named: bool
+) -> str:
+    """Return the noun phrase of a person for captions.
 
     Args:
-        person: who is shown.
-        icons: know emojibase's label of it.
-        rng: decides whether it has an article or a measure word.
+        person: the person.
+        icons: with emojibase's labels.
+        rng: decides on an article or measure word.
         language: of the caption.
-        named: say gender and skin tone, as emojibase's label does, or neither.
+        named: whether to mention gender and skin tone, by emojibase's label.
     """
     kind = PEOPLE[person.name]
     plain = kind.chinese if language == "zh" else person.name
@@ -164,7 +171,7 @@ def build_people_data(
     """Build pictures of people; the same configuration gives the same bytes.
 
     Args:
-        config: what they show, and how unequally.
+        config: of the data set.
         out: the folder to make; it must not exist, or be empty.
         progress: called with (pictures done, pictures in all) from time to time.
         icons: the art, or None to load it.
@@ -177,13 +184,13 @@ def build_people_data(
         CogViewError: a package is missing or cannot be fetched, or the disk refuses.
     """
     _check(config)
-    refuse_filled(out)
+    check_empty_folder(out)
     if icons is None:
         icons = load_people(config.people, config.styles, config.packages_folder)
     sizes = {"train": config.num_train, HELD_OUT_SPLIT: config.num_held_out}
     sizes = {split: number for split, number in sizes.items() if number}
     fields = asdict(config)
-    del fields["packages_folder"]  # says how it was built, not what it is
+    del fields["packages_folder"]  # not a property of the data
     write_captioned_folder(
         out,
         _pictures(config, icons),
@@ -201,7 +208,7 @@ def build_people_data(
 
 
 def _check(config: PeopleDataConfig) -> None:
-    """Refuse what cannot be built."""
+    """Check the configuration."""
     everyone(config.people)
     if config.num_train < 1 or config.num_held_out < 0:
         raise UsageError("num_train must be at least 1 and num_held_out must not be negative")
@@ -229,14 +236,14 @@ def _pictures(config: PeopleDataConfig, icons: Icons) -> Iterator[CaptionedPictu
         for style, person in product(config.styles, everyone(config.people))
     }
     rng = random.Random(f"{config.seed}/train")
-    for name in in_turn(list(dict.fromkeys(config.people)), config.num_train, rng):
+    for name in shuffled_rounds(list(dict.fromkeys(config.people)), config.num_train, rng):
         person = Person(name=name, gender=_gender(config, rng), tone=_tone(config, rng))
         style = rng.choice(config.styles)
         ground = rng.choice(grounds[style, person.code][0])
         yield _picture(config, icons, person, style, ground, "train", rng)
     rng = random.Random(f"{config.seed}/{HELD_OUT_SPLIT}")
     every = list(product(everyone(config.people), config.styles))
-    for person, style in in_turn(every, config.num_held_out, rng):
+    for person, style in shuffled_rounds(every, config.num_held_out, rng):
         ground = grounds[style, person.code][1]
         yield _picture(config, icons, person, style, ground, HELD_OUT_SPLIT, rng)
 
@@ -251,12 +258,12 @@ def _tone(config: PeopleDataConfig, rng: random.Random) -> int:
 
 
 def _train_and_held_out_grounds(icons: Icons, style: Style, code: str) -> tuple[list[str], str]:
-    """Return the grounds on which training shows an icon, and the one on which it never does."""
+    """Return the grounds of an icon in the train split, and the one of the held-out split."""
     held_out, *train = sorted(
-        seen_grounds(icons, style, code),
+        visible_grounds(icons, style, code),
         key=lambda ground: hashlib.sha256(f"{style}/{code}/{ground}".encode()).digest(),
     )
-    assert train, f"{code} of {style} can be seen on one ground only"
+    assert train, f"{code} of {style} is visible on one ground only"
     return train, held_out
 
 
@@ -278,7 +285,7 @@ def _picture(
     )
     scene = Scene(kind="single", ground=ground, style=style, placements=(placement,))
     texts = [
-        caption_of(content_of(person, icons, rng, language, named=named), scene, rng, language)
+        caption_with_content(person_phrase(person, icons, rng, language, named=named), scene, rng, language)
         for language, named in product(get_args(Language), (False, True))
     ]
     return CaptionedPicture(

@@ -1,4 +1,4 @@
-"""Composes scenes: each a function of the configuration, its split and its number alone."""
+"""Random composition of scenes, reproducible by configuration, split and index."""
 
 import random
 from collections.abc import Collection
@@ -8,7 +8,7 @@ from cogview.errors import UsageError
 from cogview.world.colours import COLOURS
 from cogview.world.config import HELD_OUT_STYLES, DefaultDataConfig, Split, Style
 from cogview.world.layouts import (
-    SIZES_OF_TWO,
+    SIZE_PAIRS,
     draw_groups,
     draw_place,
     draw_places_of_sizes,
@@ -17,15 +17,15 @@ from cogview.world.layouts import (
     draw_tidy_places,
 )
 from cogview.world.objects import GROUNDS, held_out_codes, known_codes, scene_objects
-from cogview.world.scenes import LARGE_CELLS, SMALL_CELLS, TOLD_SIZES, Kind, Placement, Scene, split_of
+from cogview.world.scenes import LARGE_CELLS, NAMED_SIZES, SMALL_CELLS, Kind, Placement, Scene, split_of
 
 MAX_ATTEMPTS = 10_000
 SAME_THING_SHARE = 0.08
-"""Of the scenes of two things that may have any colour: the same thing twice, in two colours."""
-SAME_THING_OF_SIZES_SHARE = 0.1
-"""Of the scenes of two sizes: the same thing twice."""
-VARIED_SIZES = {"small": (4, 5), "big": (9, LARGE_CELLS)}
-"""The least and the largest side of a varied thing that is alone and said to be small or big, by `TOLD_SIZES`' keys."""
+"""Share of scenes of two recolourable things that show the same thing in two colours."""
+SAME_THING_SIZES_SHARE = 0.1
+"""Share of scenes of two sizes that show the same thing twice."""
+AUGMENTED_SIZES = {"small": (4, 5), "big": (9, LARGE_CELLS)}
+"""Smallest and largest side of an augmented single thing of a named size."""
 
 
 def make_scene(
@@ -33,21 +33,21 @@ def make_scene(
     split: Split,
     index: int,
     icon_codes: tuple[str, ...] = (),
-    codes_of_colours: Collection[str] = (),
+    colour_named_codes: Collection[str] = (),
 ) -> Scene:
-    """Return scene `index` of a split: a function of the configuration, the split and the index alone.
+    """Return scene `index` of a split, a function of configuration, split and index.
 
     Args:
         config: seed, styles, objects and shares.
-        split: the split that the scene must belong to.
-        index: its number within the split, from 0.
-        icon_codes: the icons for the share of single icons; those of other splits are passed over.
-        codes_of_colours: those of them that keep their colours where they are varied, since captions tell these.
+        split: to which the scene must belong.
+        index: within the split, from 0.
+        icon_codes: icons for `icon_share`, of any split.
+        colour_named_codes: icons whose captions name their colours, which augmentation then keeps.
 
     Raises:
-        UsageError: the configuration leaves no scene for this split.
+        UsageError: no scene of this split is possible.
     """
-    # A string seeds Python's generator by its hash, the same on every machine and for every worker.
+    # Seeding with a string does not depend on machine or process.
     rng = random.Random(f"{config.seed}/{split}/{index}")
     styles: tuple[Style, ...] = HELD_OUT_STYLES if split == "held-out-style" else config.styles
     known = known_codes(config.num_objects)
@@ -65,30 +65,30 @@ def make_scene(
     if kind == "icon" and not icon_codes:
         raise UsageError("icon_share is positive but there are no icons; pass icon_codes")
     held_out = held_out_codes() if split == "held-out-object" else []
-    held_back = styles if config.num_held_out_drawing else ()
+    held_out_styles = styles if config.num_held_out_drawing else ()
     for _ in range(MAX_ATTEMPTS):
         scene = _compose(rng, kind, styles, known, held_out, icon_codes, config)
         if config.coloured_share:
-            scene = _coloured(scene, rng, config.coloured_share)
-        if _is_of(scene, split, held_back) and not _is_swallowed(scene):
+            scene = _with_colours(scene, rng, config.coloured_share)
+        if _belongs_to(scene, split, held_out_styles) and not _has_invisible_object(scene):
             if split == "train" and rng.random() < config.varied_share:
-                return _varied(scene, rng, codes_of_colours, with_sizes=config.sized_share > 0)
+                return _augmented(scene, rng, colour_named_codes, with_sizes=config.sized_share > 0)
             return scene
     raise UsageError(
         f"no scene of split {split!r} was found in {MAX_ATTEMPTS} attempts; use more objects or styles"
     )
 
 
-def _is_of(scene: Scene, split: Split, held_back: tuple[Style, ...]) -> bool:
-    """Say whether a scene is of a split; one of a colour held out is so for its colour alone."""
+def _belongs_to(scene: Scene, split: Split, held_out_styles: tuple[Style, ...]) -> bool:
+    """Return whether a scene belongs to a split; to `held-out-colour` only because of its colours."""
     if split == "held-out-colour":
         plain = replace(scene, placements=tuple(replace(each, colour=None) for each in scene.placements))
-        return split_of(scene, held_back) == split and split_of(plain, held_back) == "train"
-    return split_of(scene, held_back) == split
+        return split_of(scene, held_out_styles) == split and split_of(plain, held_out_styles) == "train"
+    return split_of(scene, held_out_styles) == split
 
 
-def _coloured(scene: Scene, rng: random.Random, share: float) -> Scene:
-    """Return the same scene with some of its things in other colours than their own, all of a kind in the same."""
+def _with_colours(scene: Scene, rng: random.Random, share: float) -> Scene:
+    """Recolour some things of a scene, copies of a thing alike."""
     if scene.kind == "icon":
         return scene
     table = scene_objects()
@@ -107,23 +107,22 @@ def _coloured(scene: Scene, rng: random.Random, share: float) -> Scene:
     )
 
 
-def _varied(scene: Scene, rng: random.Random, codes_of_colours: Collection[str], with_sizes: bool) -> Scene:
-    """Return the same scene with each of its icons drawn otherwise; one that is alone may have another size, too.
-
-    What captions tell stays true: a thing keeps a colour that is told, and a small or big one stays small or big.
-    """
+def _augmented(
+    scene: Scene, rng: random.Random, colour_named_codes: Collection[str], with_sizes: bool
+) -> Scene:
+    """Augment all icons of a scene, and the size of a single one. Colours and sizes in captions stay true."""
     placements = []
     for each in scene.placements:
         variation = rng.randint(1, 2**31)
-        is_told = each.colour is not None or (scene.kind == "icon" and each.code in codes_of_colours)
-        placements.append(replace(each, variation=-variation if is_told else variation))
+        keeps_colour = each.colour is not None or (scene.kind == "icon" and each.code in colour_named_codes)
+        placements.append(replace(each, variation=-variation if keeps_colour else variation))
     if len(placements) == 1:
-        (alone,) = placements
-        told = next((name for name, size in TOLD_SIZES.items() if size == alone.size), None)
-        if with_sizes and scene.kind == "single" and told is not None:
-            placements = [_resized(replace(alone, told_size=told), rng, *VARIED_SIZES[told])]
-        elif alone.size > SMALL_CELLS:
-            placements = [_resized(alone, rng, SMALL_CELLS, alone.size)]
+        (single,) = placements
+        name = next((name for name, size in NAMED_SIZES.items() if size == single.size), None)
+        if with_sizes and scene.kind == "single" and name is not None:
+            placements = [_resized(replace(single, told_size=name), rng, *AUGMENTED_SIZES[name])]
+        elif single.size > SMALL_CELLS:
+            placements = [_resized(single, rng, SMALL_CELLS, single.size)]
     return replace(scene, placements=tuple(placements))
 
 
@@ -133,8 +132,8 @@ def _resized(thing: Placement, rng: random.Random, least: int, most: int) -> Pla
     return replace(thing, size=size, column=column, row=row)
 
 
-def _is_swallowed(scene: Scene) -> bool:
-    """Say whether the ground has the colour of one of the scene's objects, which then cannot be seen."""
+def _has_invisible_object(scene: Scene) -> bool:
+    """Return whether an object of the scene has the colour of the ground."""
     table = scene_objects()
     return scene.kind != "icon" and any(
         p.colour is None and (scene.style, scene.ground) in table[p.code].swallowed_by
@@ -155,7 +154,7 @@ def _draw_kind(rng: random.Random, config: DefaultDataConfig, split: Split) -> K
     if split == "held-out-drawing":
         return "single"
     if split == "held-out-composition":
-        shares["single"] = shares["icon"] = 0.0  # one object alone is no composition
+        shares["single"] = shares["icon"] = 0.0  # a single object is not a composition
     if split == "held-out-colour":
         shares["icon"] = 0.0
     if min(shares.values()) < 0 or sum(shares.values()) <= 0:
@@ -196,15 +195,15 @@ def _compose(
         size, places = draw_groups(rng, list(numbers))
         sizes = [size]
     elif kind == "sizes":
-        pair = rng.choice(SIZES_OF_TWO)
+        pair = rng.choice(SIZE_PAIRS)
         sizes = rng.sample(pair, 2)
-        if sizes[0] != sizes[1] and rng.random() < SAME_THING_OF_SIZES_SHARE:
+        if sizes[0] != sizes[1] and rng.random() < SAME_THING_SIZES_SHARE:
             codes = [codes[0], codes[0]]
         places = draw_places_of_sizes(rng, (sizes[0], sizes[1]))
     elif len(codes) == 1:
         size = config.single_cells if kind == "single" else config.icon_cells
         if kind == "single" and config.sized_share and rng.random() < config.sized_share:
-            size = rng.choice(list(TOLD_SIZES.values()))
+            size = rng.choice(list(NAMED_SIZES.values()))
         sizes, places = [size], [draw_place(rng, size)]
     elif len(codes) > 4:
         size, places = draw_rows(rng, [3, len(codes) - 3])

@@ -1,8 +1,7 @@
 """Scenes: objects on a coloured ground, placed on a lattice, drawn at any pixel size.
 
-Positions and sizes are whole cells of a lattice of 16x16, one cell an image code at 128 pixels, so that an icon looks
-the same to the image tokenizer wherever it stands. A scene is data; what it shows is decided here, what is said of it
-in `captions`.
+Positions and sizes are whole cells of a 16 x 16 lattice. At 128 pixels a cell is one image code, so that an icon looks
+the same to the image tokenizer everywhere. Captions of scenes are in `captions`.
 """
 
 import hashlib
@@ -16,32 +15,29 @@ import numpy as np
 from PIL import Image
 
 from cogview.errors import UsageError
+from cogview.world.augmentation import augment
 from cogview.world.config import HELD_OUT_STYLES, Split, Style
 from cogview.world.icons import Icons
 from cogview.world.objects import GROUNDS, scene_objects
-from cogview.world.variation import varied
 
 LATTICE_CELLS = 16
 LARGE_CELLS = 12
 SMALL_CELLS = 7
-"""Side of a thing of no told size in company; alone it has as much or more."""
-TOLD_SIZES = {"small": 4, "big": 9}
-"""Side of a thing that is said to be small or big."""
+"""Side of a thing without a named size; single ones may be larger."""
+NAMED_SIZES = {"small": 4, "big": 9}
+"""Sides of things that captions call small or big."""
 
 Kind = Literal["single", "count", "relation", "group", "icon", "groups", "sizes"]
-"""One thing; several of it; two things; two to four different ones; an icon of any kind; two groups, each of one to
-three of a thing; two things of different sizes."""
+"""One thing; copies of it; two things; two to four different ones; any icon; two groups, each of one to three copies;
+two things of different sizes."""
 Relation = Literal["left", "right", "above", "below"]
 OPPOSITES: dict[Relation, Relation] = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
-# Of a hundred (unordered pair, relation, ground) and (object, count, ground) that many are never seen in training ...
-HELD_OUT_COMPOSITIONS_PERCENT = 10
-# ... and of a hundred pairs of objects that many are never seen together at all.
-HELD_OUT_PAIRS_PERCENT = 5
-# Of a hundred pairs of an object and a colour that many are never seen in training.
-HELD_OUT_COLOURS_PERCENT = 10
-# Of a hundred icons outside the table of objects that many are never seen in training.
-HELD_OUT_ICONS_PERCENT = 5
+# Held out of training:
+HELD_OUT_COMPOSITIONS_PERCENT = 10  # of (unordered pair, relation, ground) and (object, count, ground)
+HELD_OUT_PAIRS_PERCENT = 5  # of pairs of objects in one scene
+HELD_OUT_COLOURS_PERCENT = 10  # of pairs of object and colour
+HELD_OUT_ICONS_PERCENT = 5  # of icons outside the table of objects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +49,9 @@ class Placement:
         column: of its left edge, 0..15.
         row: of its upper edge, 0..15.
         size: its side, 1..16.
-        variation: how it is drawn, as `cogview.world.variation` has it; 0 as it is, below 0 in its own colours.
+        variation: seed of `cogview.world.augmentation`; 0 for none, below 0 keeps the colours.
         colour: a key of `colours.COLOURS`, or None for its own.
-        told_size: a key of `TOLD_SIZES` that captions tell of it whatever its side is; None leaves that to the side.
+        told_size: a key of `NAMED_SIZES` for captions; if None, it depends on `size`.
     """
 
     code: str
@@ -69,13 +65,13 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What a picture shows.
+    """Contents of a picture.
 
     Args:
-        kind: how it was composed.
-        ground: its ground colour, a key of `world.GROUNDS`.
-        style: the style of its icons.
-        placements: the icons; none overlaps another.
+        kind: of composition.
+        ground: colour of the ground, a key of `objects.GROUNDS`.
+        style: of the icons.
+        placements: the icons, without overlap.
     """
 
     kind: Kind
@@ -100,15 +96,15 @@ class Scene:
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> "Scene":
-        """Return the scene that `to_json` described."""
+        """Decode the data of `to_json`."""
         placements = tuple(Placement(**placement) for placement in value["objects"])
         return Scene(kind=value["kind"], ground=value["ground"], style=value["style"], placements=placements)
 
 
 def relation_of(first: Placement, second: Placement) -> tuple[Relation, ...]:
-    """Return how `first` lies to `second`: one relation, or two on a diagonal.
+    """Return the relation of `first` to `second`, or two on a diagonal.
 
-    Two icons that share most of their rows are side by side even if one stands a little higher, and so with columns.
+    Icons that share most of their rows are side by side even if one is a little higher; likewise columns.
     """
     relations: list[Relation] = []
     further = (second.size - first.size) / 2  # from an edge to the middle
@@ -122,35 +118,35 @@ def relation_of(first: Placement, second: Placement) -> tuple[Relation, ...]:
 
 
 def _percentile(*parts: object) -> int:
-    """Return 0..99 from a hash that is the same on every machine and in every version."""
+    """Hash to 0..99, the same on every machine and in every version."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") % 100
 
 
 @cache
 def is_held_out_icon(code: str) -> bool:
-    """Say whether an icon is never shown in training, be it of the table of objects or not."""
+    """Return whether training never shows an icon, of the table of objects or not."""
     thing = scene_objects().get(code)
     return thing.held_out if thing else _percentile("icon", code) < HELD_OUT_ICONS_PERCENT
 
 
 @cache
 def is_held_out_pair(first: str, second: str) -> bool:
-    """Say whether two objects are never shown together in training, in either order."""
+    """Return whether training never shows two objects together."""
     return _percentile("pair", *sorted((first, second))) < HELD_OUT_PAIRS_PERCENT
 
 
 @cache
 def is_held_out_colour(code: str, colour: str) -> bool:
-    """Say whether an object is never shown in a colour in training."""
+    """Return whether training never shows an object in a colour."""
     return _percentile("colour", code, colour) < HELD_OUT_COLOURS_PERCENT
 
 
 @cache
 def is_held_out_composition(first: str, relation: Relation | int, second: str, ground: str) -> bool:
-    """Say whether training never shows two objects in this relation on this ground.
+    """Return whether training never shows two objects in this relation on this ground.
 
-    "A left of B" and "B right of A" are one composition. A count of one object is (object, number, object, ground).
+    "A left of B" and "B right of A" are the same. A count of an object is (object, number, object, ground).
     """
     if isinstance(relation, str) and first > second:
         opposite: dict[Relation, Relation] = {
@@ -165,13 +161,13 @@ def is_held_out_composition(first: str, relation: Relation | int, second: str, g
 
 @cache
 def held_out_style(code: str, styles: tuple[Style, ...]) -> Style:
-    """Return the one of some styles in which an object is held back from all splits but `held-out-drawing`."""
+    """Return the style in which only the split `held-out-drawing` shows an object."""
     return styles[_percentile("drawing", code) % len(styles)]
 
 
 def compositions(scene: Scene) -> Iterator[tuple[str, Relation | int, str]]:
-    """Yield every (object, relation, object) and (object, number, object) that a scene shows."""
-    things = one_of_each(scene) if scene.kind == "groups" else scene.placements
+    """Yield every (object, relation, object) and (object, number, object) of a scene."""
+    things = group_centres(scene) if scene.kind == "groups" else scene.placements
     for index, first in enumerate(things):
         for second in things[index + 1 :]:
             if first.code != second.code:
@@ -183,40 +179,37 @@ def compositions(scene: Scene) -> Iterator[tuple[str, Relation | int, str]]:
                 yield code, number, code
 
 
-def one_of_each(scene: Scene) -> list[Placement]:
-    """Return each of two groups as one placement, where its middle is."""
-    found = []
-    for code in dict.fromkeys(placement.code for placement in scene.placements):
-        group = [placement for placement in scene.placements if placement.code == code]
-        found.append(middle_of(group))
-    return found
+def group_centres(scene: Scene) -> list[Placement]:
+    """Return a placement in the middle of each group of a scene."""
+    codes = dict.fromkeys(placement.code for placement in scene.placements)
+    return [middle_of([each for each in scene.placements if each.code == code]) for code in codes]
 
 
 def middle_of(things: Sequence[Placement]) -> Placement:
-    """Return the first of some things, put where the middle of all is."""
+    """Return the first of some things, moved to the middle of all."""
     columns, rows = zip(*((each.column, each.row) for each in things), strict=True)
     return replace(things[0], column=sum(columns) // len(things), row=sum(rows) // len(things))
 
 
-def told_size(scene: Scene, placement: Placement) -> str | None:
-    """Return whether a thing is said to be small or big: one that is so for want of room, or by chance, is not."""
+def mentioned_size(scene: Scene, placement: Placement) -> str | None:
+    """Return the size that captions mention; none if a thing is small or big only by the layout or by chance."""
     if placement.told_size is not None:
         return placement.told_size
-    sizes = {cells: size for size, cells in TOLD_SIZES.items()}
+    sizes = {cells: size for size, cells in NAMED_SIZES.items()}
     if scene.kind == "sizes":
         return sizes.get(placement.size)
     if scene.kind == "single":
-        is_by_chance = placement.variation and placement.size == TOLD_SIZES["big"]
+        is_by_chance = placement.variation and placement.size == NAMED_SIZES["big"]
         return None if is_by_chance else sizes.get(placement.size)
     return None
 
 
 def split_of(scene: Scene, styles: tuple[Style, ...] = ()) -> Split:
-    """Return the only split that may hold a scene, decided by what it shows.
+    """Return the split to which a scene belongs by its contents.
 
     Args:
-        scene: what it shows.
-        styles: those of which one is held back for each object; none by default.
+        scene: the scene.
+        styles: of which one per object is held out; none by default.
     """
     if scene.style in HELD_OUT_STYLES:
         return "held-out-style"
@@ -268,7 +261,7 @@ def draw_scene(scene: Scene, icons: Icons, size_pixels: int) -> Image.Image:
             scene.style, placement.code, placement.size * cell, placement.colour, keep=is_kept
         )
         if placement.variation:
-            raster = varied(raster, placement.variation)
+            raster = augment(raster, placement.variation)
         top, left, side = placement.row * cell, placement.column * cell, placement.size * cell
         patch = canvas[top : top + side, left : left + side]
         alpha = raster[..., 3:].astype(np.uint16)

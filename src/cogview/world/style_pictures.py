@@ -1,15 +1,14 @@
-"""Pictures of a style to finetune on, and of what to measure the style by.
+"""Pictures of a style to finetune on, with a held-out split to measure it.
 
-The style is one that the model to be finetuned has never seen. Both splits are single objects on the grounds of the
-default data, captioned with their object: "A cat of openmoji style". The held-out split shows objects that a model
-knows from other styles and whose picture in the style is not in the train split, nor that of any icon whose label has
-a word of theirs: where a bell is held out, so is "bell with slash".
+Both splits show single objects on the grounds of the default data, captioned "A cat of openmoji style". The held-out
+split shows objects that a model knows from other styles. The train split has neither these nor icons whose label has a
+word of their names: if a bell is held out, so is "bell with slash".
 
-Objects stand in the middle, as in most pictures of a style. Where they may stand anywhere, "the object begins here" is
-unlikely at every single place, and a nucleus of 0.9 draws bare ground to the end.
+Objects are in the middle. If they could be anywhere, the start of the object would be improbable at every place.
+Sampling with top-p 0.9 would then draw bare ground to the end.
 
-Differs from the paper: 3.3 trains with one text for all pictures, "An image of openmoji style", which is what
-`cogview train style --style openmoji` makes of these too.
+Differs from the paper: 3.3 trains with one text for all pictures, "An image of openmoji style", as
+`cogview train style --style openmoji` does with these pictures.
 """
 
 import hashlib
@@ -22,7 +21,12 @@ from pathlib import Path
 
 from cogview.errors import UsageError
 from cogview.world.caption_words import STYLE_WORDS
-from cogview.world.captioned_folder import CaptionedPicture, in_turn, refuse_filled, write_captioned_folder
+from cogview.world.captioned_folder import (
+    CaptionedPicture,
+    check_empty_folder,
+    shuffled_rounds,
+    write_captioned_folder,
+)
 from cogview.world.config import HELD_OUT_STYLES, Style, StyleDataConfig
 from cogview.world.english_captions import english_article
 from cogview.world.icons import PACKAGE_OF_STYLE, Icons, IconWords, load_icons, packages_of
@@ -32,13 +36,13 @@ from cogview.world.scenes import LATTICE_CELLS, Kind, Placement, Scene, draw_sce
 
 HELD_OUT_SPLIT = "held-out-style"
 
-# An object is seen on a ground if at least this share of its pixels differs from it by so much in some channel.
+# An object is visible on a ground if this share of its pixels differs from it by so much in some channel.
 LEAST_SEEN_SHARE, LEAST_DIFFERENCE = 0.25, 48
 
-TOLD_AS: dict[Style, tuple[str, str]] = {
+CAPTION_NAMES: dict[Style, tuple[str, str]] = {
     "fluent-3d": (STYLE_WORDS["fluent-3d"]["en"][0], STYLE_WORDS["fluent-3d"]["zh"][0])
 }
-"""What captions call a style, in English and in Chinese; the others are called by their own names in both."""
+"""English and Chinese names of styles in captions, where they are not the style's own name."""
 
 OPENMOJI_CREDITS = f"""\
 The pictures in this folder are made from OpenMoji, (c) the OpenMoji project, HfG Schwaebisch Gmuend,
@@ -62,7 +66,7 @@ LABEL_CREDITS = f"""Captions of icons that are no known objects are labels from:
 
 
 def object_texts(thing: SceneObject, style: Style | None) -> tuple[str, str]:
-    """Return what asks for an object in a style, or in any, in English and in Chinese."""
+    """Return the English and Chinese caption of an object in a style; without a style if None."""
     english, chinese = _style_words(style)
     name = thing.singular[0]
     article = english_article(name).capitalize()
@@ -70,7 +74,7 @@ def object_texts(thing: SceneObject, style: Style | None) -> tuple[str, str]:
 
 
 def icon_texts(words: IconWords, style: Style | None) -> tuple[str, str]:
-    """Return what asks for an icon of any label in a style, or in any, in English and in Chinese."""
+    """Return the English and Chinese caption of an icon in a style; without a style if None."""
     english, chinese = _style_words(style)
     name = words.labels["en"]
     return f"{english_article(name).capitalize()} {name}{english}", f"{chinese}{words.labels['zh']}"
@@ -79,15 +83,15 @@ def icon_texts(words: IconWords, style: Style | None) -> tuple[str, str]:
 def _style_words(style: Style | None) -> tuple[str, str]:
     if style is None:
         return "", ""
-    english, chinese = TOLD_AS.get(style, (style, style))
+    english, chinese = CAPTION_NAMES.get(style, (style, style))
     return f" of {english} style", f"{chinese}风格的"
 
 
 def style_objects(config: StyleDataConfig) -> tuple[list[str], list[str]]:
-    """Return the codes of the objects that the train split shows, and of those that only the held-out one does.
+    """Return the codes of the train split's and of the held-out split's objects.
 
     Raises:
-        UsageError: fewer objects are known than are to be held out.
+        UsageError: `num_held_out_objects` is out of range.
     """
     known = known_codes(config.num_known_objects)
     if not 1 <= config.num_held_out_objects <= len(known):
@@ -98,28 +102,27 @@ def style_objects(config: StyleDataConfig) -> tuple[list[str], list[str]]:
     return [code for code in known if code not in held_out], [code for code in known if code in held_out]
 
 
-def other_icons(config: StyleDataConfig, icons: Icons, held_out: Sequence[str]) -> list[str]:
-    """Return the codes of the icons that are shown beside known objects.
+def select_other_icons(config: StyleDataConfig, icons: Icons, held_out: Sequence[str]) -> list[str]:
+    """Return the codes of training icons besides the known objects.
 
-    They are no known objects, training may show them, and their English labels have no word of the names of the
-    objects that are held out. Where they are shown in the known styles too, these have them.
+    Their English labels have no word of the held-out objects' names. All styles in which they are shown have them.
 
     Raises:
-        UsageError: there are fewer.
+        UsageError: there are too few.
     """
     known = set(known_codes(config.num_known_objects))
     words = {word for code in held_out for word in _words_of(scene_objects()[code].singular[0])}
     styles = (config.style, *(config.known_styles if config.num_other_ordinary else ()))
-    found = [
+    codes = [
         code
         for code in set.intersection(*(set(icons.codes(style)) for style in styles)) - known
         if not is_held_out_icon(code) and words.isdisjoint(_words_of(icons.words[code].labels["en"]))
     ]
-    if len(found) < config.num_other_icons:
+    if len(codes) < config.num_other_icons:
         raise UsageError(
-            f"num_other_icons is {config.num_other_icons}; wanted at most {len(found)}, all that there are"
+            f"num_other_icons is {config.num_other_icons}; wanted at most {len(codes)}, all that there are"
         )
-    return _by_hash(found, config.style)[: config.num_other_icons]
+    return _by_hash(codes, config.style)[: config.num_other_icons]
 
 
 def _by_hash(codes: Sequence[str], style: Style) -> list[str]:
@@ -139,7 +142,7 @@ def build_style_data(
     """Build the pictures of a style; the same configuration gives the same bytes.
 
     Args:
-        config: what it holds.
+        config: of the data set.
         out: the folder to make; it must not exist, or be empty.
         progress: called with (pictures done, pictures in all) from time to time.
         icons: the art, or None to load it.
@@ -185,13 +188,13 @@ def build_style_data(
     for name in ("varied_share", "unnamed_share"):
         if not 0 <= getattr(config, name) <= 1:
             raise UsageError(f"{name} is {getattr(config, name)}; wanted a share of 0 to 1")
-    refuse_filled(out)
+    check_empty_folder(out)
     styles = (config.style, *(config.known_styles if num_ordinary else ()))
     if icons is None:
         icons = load_icons(
             styles, config.packages_folder, None if config.num_other_icons else [*train, *held_out]
         )
-    others = other_icons(config, icons, held_out)
+    others = select_other_icons(config, icons, held_out)
     sizes = {
         split: number
         for split, number in (
@@ -201,7 +204,7 @@ def build_style_data(
         if number
     }
     fields = asdict(config)
-    del fields["packages_folder"]  # says how it was built, not what it is
+    del fields["packages_folder"]  # not a property of the data
     write_captioned_folder(
         out,
         _pictures(config, icons, train, held_out, others),
@@ -219,7 +222,7 @@ def build_style_data(
 
 
 def _credits(styles: Sequence[Style]) -> str:
-    """Return whom to credit for art of the first style, and of the others, which are ordinary pictures'."""
+    """Return the credits of the first style's art, and of the ordinary pictures in the others."""
     own = PACKAGE_OF_STYLE[styles[0]]
     text = OPENMOJI_CREDITS if own == OPENMOJI else CREDITS.format(credit=own.credit)
     lines = [f"{package.credit}\n" for package in packages_of(styles) if package not in (EMOJIBASE, own)]
@@ -265,16 +268,16 @@ def _scenes(
     codes: list[str],
     number: int,
 ) -> Iterator[Scene]:
-    """Yield scenes of one icon: each icon once in a round, on another ground in each of the first rounds."""
+    """Yield scenes of single icons, each once per round and on alternating grounds."""
     name = f"{config.seed}/{split}/{kind}/{'/'.join(styles)}"
     rng, vary = random.Random(name), random.Random(f"{name}/varied")
-    drawn = list(product(styles, codes))
+    all_icons = list(product(styles, codes))
     grounds = {}
-    for icon in drawn:
-        of_icon = seen_grounds(icons, *icon)
+    for icon in all_icons:
+        of_icon = visible_grounds(icons, *icon)
         rng.shuffle(of_icon)
         grounds[icon] = cycle(of_icon)
-    for style, code in in_turn(drawn, number, rng):
+    for style, code in shuffled_rounds(all_icons, number, rng):
         placement = middle_of_picture(
             code, config.style_cells if style == config.style else config.object_cells
         )
@@ -285,19 +288,19 @@ def _scenes(
 
 
 def middle_of_picture(code: str, cells: int) -> Placement:
-    """Return the place of an icon of some size in the middle."""
+    """Place an icon of some size in the middle."""
     middle = (LATTICE_CELLS - cells) // 2
     return Placement(code=code, column=middle, row=middle, size=cells)
 
 
-def seen_grounds(icons: Icons, style: Style, code: str) -> list[str]:
-    """Return the grounds on which an icon can be seen; all, if that is none."""
+def visible_grounds(icons: Icons, style: Style, code: str) -> list[str]:
+    """Return the grounds on which an icon is visible; all, if there are none."""
     raster = icons.draw(style, code, 64).astype(int)
     colours = raster[raster[..., 3] >= 128][:, :3]
-    seen = [
+    visible = [
         name
         for name, ground in GROUNDS.items()
         if len(colours)
         and (abs(colours - ground.rgb).max(axis=1) >= LEAST_DIFFERENCE).mean() >= LEAST_SEEN_SHARE
     ]
-    return seen or list(GROUNDS)
+    return visible or list(GROUNDS)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cogview.image.config import VQVAEConfig
-from cogview.image.quantizers.initialisation import draw_in_proportion
+from cogview.image.quantizers.initialisation import sample_indices
 from cogview.image.quantizers.moving_average import MovingAverageQuantizer
 from cogview.image.quantizers.nearest_code import as_rows, nearest_codes
 
@@ -164,8 +164,8 @@ def test_weights_that_are_no_numbers_are_drawn_last():
     weights = torch.tensor([torch.nan, 1.0, torch.inf, 0.5, 0.0])
     torch.manual_seed(0)
     for _ in range(50):
-        assert set(draw_in_proportion(weights, 2).tolist()) == {1, 3}
-    assert draw_in_proportion(torch.full((4,), torch.nan), 4).sort().values.tolist() == [0, 1, 2, 3]
+        assert set(sample_indices(weights, 2).tolist()) == {1, 3}
+    assert sample_indices(torch.full((4,), torch.nan), 4).sort().values.tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])

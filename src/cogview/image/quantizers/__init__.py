@@ -1,1 +1,1 @@
-"""From vectors to codes and back: the codebook, and the five ways in which it learns."""
+"""Vector quantizers: a codebook with five training methods."""

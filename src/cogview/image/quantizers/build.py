@@ -1,4 +1,4 @@
-"""From a configuration to its quantizer."""
+"""Factory of quantizers."""
 
 from collections.abc import Callable
 
@@ -20,5 +20,5 @@ _CLASSES: dict[CodebookMethod, Callable[[CodebookConfig], Codebook]] = {
 
 
 def build_quantizer(config: CodebookConfig) -> Codebook:
-    """Return the quantizer that `config.codebook` names."""
+    """Create the quantizer of `config.codebook`."""
     return _CLASSES[config.codebook](config)

@@ -1,25 +1,24 @@
-"""What the five quantizers share: the codebook, the search, where it starts, and the guard against dead codes."""
+"""Base class of quantizers: codebook, search, initialisation and revival of unused codes."""
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from cogview.image.config import CodebookConfig
-from cogview.image.quantizers.initialisation import draw_in_proportion, lay_into
+from cogview.image.quantizers.initialisation import initial_codebook, sample_indices
 from cogview.image.quantizers.nearest_code import as_rows, cluster_sums, nearest_codes
 from cogview.image.quantizers.protocol import Quantized
 
 
 class Codebook(nn.Module):
-    """A codebook with nearest-neighbour codes and a gradient that passes straight through; it learns nothing itself.
+    """Codebook with nearest-neighbour codes and a straight-through gradient; subclasses train it.
 
-    All of it runs in fp32, whatever autocast says: differences of squared distances are too fine for bf16.
+    Runs in fp32 even under autocast: differences of squared distances are too small for bf16. Subclasses train the
+    codebook by `_learn` from each step's vectors, by a loss, or both.
 
-    Subclasses say how it learns: by `_learn` from each step's vectors, by a loss, or both.
-
-    Differs from the paper: by default the codebook starts as a few Lloyd steps on encoder outputs, and codes that are
-    hardly used move to badly served encoder outputs at a fixed interval; the paper says that initialisation decides,
-    not which.
+    Differs from the paper: by default the codebook starts from a few Lloyd steps on encoder outputs. Rarely used codes
+    move to encoder outputs with large errors at a fixed interval. The paper calls initialisation decisive, but does not
+    specify it.
 
     Args:
         config: the codebook's part of a tokenizer's configuration.
@@ -42,9 +41,9 @@ class Codebook(nn.Module):
         self.register_buffer("is_initialised", torch.tensor(config.codebook_initialisation == "random"))
 
     def quantize(self, vectors: Float[Tensor, "b d r s"]) -> Quantized:
-        """Replace each vector by its nearest code's; the gradient passes straight through.
+        """Replace each vector by its nearest code's, with a straight-through gradient.
 
-        Until the codebook is initialised, the vectors pass as they are and the loss is zero.
+        Until the codebook is initialised, vectors are unchanged and the loss is zero.
 
         Args:
             vectors: the encoder's outputs.
@@ -52,7 +51,7 @@ class Codebook(nn.Module):
         with torch.autocast(vectors.device.type, enabled=False):
             vectors = self._prepared(vectors)
             codes = self.nearest(vectors)
-            # A tensor decides, not a Python bool: nothing is read back and compiled code has no branch.
+            # A tensor, not a Python bool: no synchronization, and no branch in compiled code.
             nearest = torch.where(self.is_initialised, self.look_up(codes), vectors.detach())
             return Quantized(
                 vectors=vectors + (nearest - vectors).detach(), codes=codes, loss=self._loss(vectors, nearest)
@@ -60,7 +59,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def nearest(self, vectors: Float[Tensor, "b d r s"]) -> Int64[Tensor, "b r s"]:
-        """Return the nearest code of each vector, the lowest index where two are equally near."""
+        """Return the nearest code of each vector, the lowest index of equally near ones."""
         b, _, r, s = vectors.shape
         with torch.autocast(vectors.device.type, enabled=False):
             return nearest_codes(as_rows(self._prepared(vectors)), self._entries().float()).view(b, r, s)
@@ -73,15 +72,15 @@ class Codebook(nn.Module):
     def update(
         self, vectors: Float[Tensor, "b d r s"], codes: Int64[Tensor, "b r s"], step: int
     ) -> dict[str, Tensor]:
-        """Learn from a step's vectors; now and then revive unused codes.
+        """Learn from a step's vectors, and revive unused codes at intervals.
 
         Args:
             vectors: the encoder's outputs of this step.
-            codes: the codes that `quantize` gave them; ignored while the codebook is not initialised.
+            codes: their codes; ignored while the codebook is not initialised.
             step: the training step, from 0.
 
         Returns:
-            `usage`, the share of codes that are not up for revival, and `perplexity` of the moving cluster sizes.
+            `usage`, the share of used codes, and `perplexity` of the moving cluster sizes.
         """
         rows, flat = as_rows(self._prepared(vectors.detach())), codes.reshape(-1)
         if self.is_initialised:
@@ -90,26 +89,26 @@ class Codebook(nn.Module):
             if interval and step % interval == interval - 1:
                 self._revive(rows, flat)
         elif step >= self.config.codebook_start_step:
-            embed, sizes = lay_into(rows, self.config.num_codes)
+            embed, sizes = initial_codebook(rows, self.config.num_codes)
             self.embed.copy_(embed)
             self.cluster_size.copy_(sizes)
-            self.take_codebook_as_it_is()
+            self.mark_initialised()
         shares = self.cluster_size / self.cluster_size.sum()
         entropy = -(shares * shares.clamp_min(1e-12).log()).sum()
         return {"usage": 1.0 - self._unused().float().mean(), "perplexity": entropy.exp()}
 
     @torch.no_grad()
-    def take_codebook_as_it_is(self) -> None:
-        """Count the codebook as initialised, after its vectors were set."""
-        self._after_placing(torch.arange(self.config.num_codes, device=self.embed.device))
+    def mark_initialised(self) -> None:
+        """Mark the codebook as initialised after its vectors were set."""
+        self._sync_moved(torch.arange(self.config.num_codes, device=self.embed.device))
         self.is_initialised.fill_(True)
 
     def _prepared(self, vectors: Float[Tensor, "b d r s"]) -> Float[Tensor, "b d r s"]:
-        """Return the encoder's outputs as they are compared with the entries."""
+        """Return the encoder's outputs in the form that is compared with the entries."""
         return vectors.float()
 
     def _entries(self) -> Float[Tensor, "v d"]:
-        """Return the codes' vectors as the decoder is given them."""
+        """Return the codes' vectors in the form that the decoder gets."""
         return self.embed
 
     def _loss(
@@ -119,26 +118,26 @@ class Codebook(nn.Module):
         return self.config.commitment_weight * (vectors - nearest.detach()).square().mean()
 
     def _learn(self, rows: Float[Tensor, "n d"], codes: Int64[Tensor, " n"]) -> None:
-        """Learn from a step's vectors: here, how often each code is used."""
+        """Learn from a step's vectors; the base class updates the cluster sizes."""
         sizes, _ = cluster_sums(rows, codes, self.config.num_codes)
         self.cluster_size.lerp_(sizes, 1.0 - self.config.decay)
 
-    def _after_placing(self, codes: Int64[Tensor, " k"]) -> None:
-        """Bring what else is kept of the codes up to date after their vectors and sizes were set."""
+    def _sync_moved(self, codes: Int64[Tensor, " k"]) -> None:
+        """Update further state of codes whose vectors and sizes were set."""
 
     def _unused(self) -> Tensor:
         return self.cluster_size < self.config.revival_threshold * self.cluster_size.mean()
 
     def _revive(self, rows: Float[Tensor, "n d"], codes: Int64[Tensor, " n"]) -> None:
-        """Move unused codes to vectors of this batch, drawn in proportion to their squared distance from their code.
+        """Move unused codes to vectors of this batch, sampled in proportion to their squared error.
 
-        A plain draw would mostly hit flat background, which a picture has most of and which is served already.
+        Uniform sampling would mostly hit flat background, which is well represented already.
         """
         unused = self._unused().nonzero()[:, 0][: len(rows)]
         if not len(unused):
             return
         errors = (rows - self._entries()[codes]).square().sum(1)
-        self.embed[unused] = rows[draw_in_proportion(errors, len(unused))]
-        # A short trial: if it stays unused, decay has halved this and it is up for revival again after 70 steps or so.
+        self.embed[unused] = rows[sample_indices(errors, len(unused))]
+        # If it stays unused, decay halves this in about 70 steps, and it is revived again.
         self.cluster_size[unused] = 2.0 * self.config.revival_threshold * self.cluster_size.mean()
-        self._after_placing(unused)
+        self._sync_moved(unused)

@@ -1,4 +1,4 @@
-"""Method (d): the codebook stays where it was initialised."""
+"""Method (d): fixed codebook."""
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -8,10 +8,10 @@ from cogview.image.quantizers.codebook import Codebook
 
 
 class FixedQuantizer(Codebook):
-    """Nearest-neighbour codes of a codebook that never moves after its initialisation; the encoder moves to it.
+    """Nearest-neighbour codes of a codebook that is fixed after initialisation; the encoder adapts to it.
 
     Args:
-        config: the codebook's part of a tokenizer's configuration; nothing is revived, whatever it says.
+        config: of the codebook; its settings of revival are ignored.
 
     Paper: section 2.1, method (d).
     """
@@ -20,4 +20,4 @@ class FixedQuantizer(Codebook):
         super().__init__(config, is_learnt_by_gradient=False)
 
     def _revive(self, rows: Float[Tensor, "n d"], codes: Int64[Tensor, " n"]) -> None:
-        """Leave unused codes where they are."""
+        """Do not move unused codes."""

@@ -1,4 +1,4 @@
-"""Method (b): codes are drawn, and the gradient is that of the distribution they are drawn from."""
+"""Method (b): codes sampled by Gumbel-softmax."""
 
 import torch
 from jaxtyping import Float, Float32, Int64
@@ -12,15 +12,11 @@ from cogview.image.quantizers.protocol import Quantized
 
 
 class GumbelQuantizer(Codebook):
-    """Codes drawn in proportion to exp(-|v_k - E(x)|^2 / tau), with tau falling from step to step.
+    """Codes sampled with probabilities proportional to exp(-|v_k - E(x)|^2 / tau), with decreasing tau.
 
-    The draw is a maximum: of -|v_k - E(x)|^2 / tau with Gumbel noise g_k on each, the largest is a code of just that
-    distribution. Decoded is the vector of the code drawn, and the gradient is that of the mean of all vectors weighted
-    by the softmax of the same noisy terms: it reaches the encoder and the whole codebook. Away from training the code
-    is the nearest, which is the most probable one.
-
-    Args:
-        config: the codebook's part of a tokenizer's configuration.
+    Sampled by the Gumbel-max trick. The decoder gets the vector of the sampled code. The gradient is that of the mean
+    of all vectors, weighted by the softmax of the same noisy logits. It reaches the encoder and the whole codebook.
+    Outside training the nearest code is used, the most probable one.
 
     Paper: section 2.1, method (b): z = argmax_k g_k - |v_k - E(x)|^2 / tau, tau -> 0.
     """
@@ -32,31 +28,31 @@ class GumbelQuantizer(Codebook):
         self.register_buffer("temperature", torch.tensor(config.gumbel_temperatures[0]))
 
     def quantize(self, vectors: Float[Tensor, "b d r s"]) -> Quantized:
-        """Replace each vector by that of a code drawn for it.
+        """Replace each vector by that of a sampled code.
 
-        Until the codebook is initialised, the vectors pass as they are.
+        Until the codebook is initialised, vectors are unchanged.
 
         Args:
             vectors: the encoder's outputs.
         """
         with torch.autocast(vectors.device.type, enabled=False):
             vectors = self._prepared(vectors)
-            # In parts, and again in the backward pass: distances of all codes from all vectors are too many to hold.
+            # In parts, recomputed in the backward pass: all distances would not fit into memory.
             parts = [
                 checkpoint(self._draw, rows, use_reentrant=False)
                 for rows in in_parts(as_rows(vectors), self.config.num_codes)
             ]
             codes = torch.cat([codes for codes, _ in parts]).view(vectors[:, 0].shape)
             soft = as_grid(torch.cat([soft for _, soft in parts]), vectors)
-            drawn = soft + (self.look_up(codes) - soft).detach()
-            passed = torch.where(self.is_initialised, drawn, vectors)
+            sampled = soft + (self.look_up(codes) - soft).detach()
+            passed = torch.where(self.is_initialised, sampled, vectors)
             return Quantized(vectors=passed, codes=codes, loss=vectors.new_zeros(()))
 
     @torch.no_grad()
     def update(
         self, vectors: Float[Tensor, "b d r s"], codes: Int64[Tensor, "b r s"], step: int
     ) -> dict[str, Tensor]:
-        """Cool down, beside what every codebook does; `temperature` is the one of this step."""
+        """Update the codebook and lower the temperature; the metric is this step's."""
         metrics = super().update(vectors, codes, step) | {"temperature": self.temperature.clone()}
         first, last = self.config.gumbel_temperatures
         share = min(1.0, (step + 1) / self.config.gumbel_annealing_steps)
@@ -64,14 +60,14 @@ class GumbelQuantizer(Codebook):
         return metrics
 
     def _draw(self, rows: Float32[Tensor, "n d"]) -> tuple[Int64[Tensor, " n"], Float32[Tensor, "n d"]]:
-        """Return a code for each row, and the mean of the codebook under the softmax that it maximises."""
+        """Sample a code for each row; return also the mean of the codebook under the softmax."""
         embed = self._entries()
-        # |x - e|^2 without |x|^2, which moves all terms of a row alike.
+        # |x - e|^2 without |x|^2, which is equal for all codes.
         distances = torch.addmm(embed.square().sum(1), rows, embed.T, alpha=-2.0)
         terms = gumbel_noise(distances) - distances / self.temperature
         return terms.argmax(1), torch.softmax(terms, 1) @ embed
 
 
 def gumbel_noise(like: Float32[Tensor, "n v"]) -> Float32[Tensor, "n v"]:
-    """Return noise of the standard Gumbel distribution, -log(-log u), in the shape of `like`."""
+    """Sample standard Gumbel noise, -log(-log u), in the shape of `like`."""
     return -torch.empty_like(like, requires_grad=False).exponential_().log()

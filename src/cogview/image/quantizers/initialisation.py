@@ -1,4 +1,4 @@
-"""Where a codebook starts: laid into the encoder's outputs."""
+"""Initialisation of a codebook from the encoder's outputs."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -10,12 +10,14 @@ SEEDING_ROUNDS = 32
 LLOYD_STEPS = 5
 
 
-def lay_into(rows: Float[Tensor, "n d"], num_codes: int) -> tuple[Float[Tensor, "v d"], Float[Tensor, " v"]]:
-    """Return a codebook spread over the rows, and how many rows each code has, at least 1.
+def initial_codebook(
+    rows: Float[Tensor, "n d"], num_codes: int
+) -> tuple[Float[Tensor, "v d"], Float[Tensor, " v"]]:
+    """Return a codebook by k-means, and the number of rows of each code, at least 1.
 
-    A draw of rows far from each other, then a few of Lloyd's steps (k-means).
+    Starts from rows far from each other, then takes a few Lloyd steps.
     """
-    embed = spread_draw(rows, num_codes)
+    embed = sample_spread_rows(rows, num_codes)
     for _ in range(LLOYD_STEPS):
         sizes, sums = cluster_sums(rows, nearest_codes(rows, embed), num_codes)
         means = sums / sizes.clamp_min(1.0)[:, None]
@@ -23,33 +25,33 @@ def lay_into(rows: Float[Tensor, "n d"], num_codes: int) -> tuple[Float[Tensor, 
     return embed, sizes.clamp_min(1.0)
 
 
-def draw_in_proportion(weights: Float[Tensor, " n"], num: int) -> Int64[Tensor, " k"]:
-    """Draw different indices in proportion to their weights.
+def sample_indices(weights: Float[Tensor, " n"], num: int) -> Int64[Tensor, " k"]:
+    """Sample different indices in proportion to their weights.
 
-    Weights that are NaN or infinite count as zero. When training has failed, the loop says so at its next reading of
-    the losses, in words that help; no draw before that may end the run with an error of PyTorch's.
+    NaN and infinity count as zero: after divergence the training loop reports it at its next reading of the losses, and
+    no error of PyTorch may come before that.
 
     Args:
-        weights: not negative; all may be zero, and are equal then.
-        num: how many, at most as many as there are weights.
+        weights: not negative; if all are zero, they count as equal.
+        num: at most the number of weights.
     """
     return torch.multinomial(weights.nan_to_num(nan=0.0, posinf=0.0) + 1e-12, num)
 
 
-def spread_draw(rows: Float[Tensor, "n d"], num_codes: int) -> Float[Tensor, "v d"]:
-    """Draw rows far from each other: in rounds, each in proportion to the squared distance from those drawn before.
+def sample_spread_rows(rows: Float[Tensor, "n d"], num_codes: int) -> Float[Tensor, "v d"]:
+    """Sample rows far from each other, in rounds, in proportion to the squared distance from the rows so far.
 
-    With fewer rows than codes, the rest are the same rows with a little noise (a hundredth of the deviation), so that
-    no two codes are equal.
+    With fewer rows than codes, rows are repeated with noise of a hundredth of the standard deviation, so that all codes
+    differ.
     """
-    num_drawn = min(num_codes, len(rows))
-    per_round = -(-num_drawn // SEEDING_ROUNDS)
+    num_chosen = min(num_codes, len(rows))
+    per_round = -(-num_chosen // SEEDING_ROUNDS)
     distances = (rows - rows.mean(0)).square().sum(1)
-    drawn = rows[:0]
-    while len(drawn) < num_drawn:
-        indices = draw_in_proportion(distances, min(per_round, num_drawn - len(drawn)))
-        drawn = torch.cat([drawn, rows[indices]])
-        distances = (rows - drawn[nearest_codes(rows, drawn)]).square().sum(1)
-    repeated = drawn[torch.arange(num_codes - num_drawn, device=rows.device) % num_drawn]
+    chosen = rows[:0]
+    while len(chosen) < num_chosen:
+        indices = sample_indices(distances, min(per_round, num_chosen - len(chosen)))
+        chosen = torch.cat([chosen, rows[indices]])
+        distances = (rows - chosen[nearest_codes(rows, chosen)]).square().sum(1)
+    repeated = chosen[torch.arange(num_codes - num_chosen, device=rows.device) % num_chosen]
     noise = torch.randn_like(repeated) * (0.01 * rows.std() + 1e-6)
-    return torch.cat([drawn, repeated + noise])
+    return torch.cat([chosen, repeated + noise])

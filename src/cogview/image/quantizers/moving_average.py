@@ -1,4 +1,4 @@
-"""Method (c): the codebook is a moving average of what is assigned to it."""
+"""Method (c): codebook of moving averages."""
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -11,10 +11,7 @@ from cogview.image.quantizers.nearest_code import cluster_sums
 class MovingAverageQuantizer(Codebook):
     """Nearest-neighbour codes whose vectors are moving averages of the encoder outputs assigned to them.
 
-    Args:
-        config: the codebook's part of a tokenizer's configuration.
-
-    Paper: section 2.1, method (c), the one that pretraining uses.
+    Paper: section 2.1, method (c), which pretraining uses.
     """
 
     embed_avg: Float[Tensor, "v d"]
@@ -31,5 +28,5 @@ class MovingAverageQuantizer(Codebook):
         smoothed = (self.cluster_size + epsilon) / (total + self.config.num_codes * epsilon) * total
         self.embed.copy_(self.embed_avg / smoothed[:, None])
 
-    def _after_placing(self, codes: Int64[Tensor, " k"]) -> None:
+    def _sync_moved(self, codes: Int64[Tensor, " k"]) -> None:
         self.embed_avg[codes] = self.embed[codes] * self.cluster_size[codes, None]

@@ -1,4 +1,4 @@
-"""Method (a): the codebook follows a gradient of its own."""
+"""Method (a): codebook trained by gradient."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,9 +9,6 @@ from cogview.image.quantizers.codebook import Codebook
 
 class NearestNeighbourQuantizer(Codebook):
     """Nearest-neighbour codes whose vectors the optimizer moves towards the encoder outputs assigned to them.
-
-    Args:
-        config: the codebook's part of a tokenizer's configuration.
 
     Paper: section 2.1, method (a): straight-through gradient, codebook loss and commitment loss.
     """

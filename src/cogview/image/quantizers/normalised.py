@@ -1,4 +1,4 @@
-"""Beyond the paper: few dimensions, and only directions count."""
+"""Codebook on the unit sphere; not in the paper."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -8,15 +8,12 @@ from cogview.image.quantizers.nearest_neighbour import NearestNeighbourQuantizer
 
 
 class NormalisedQuantizer(NearestNeighbourQuantizer):
-    """Nearest-neighbour codes on the unit sphere: encoder outputs and codebook are divided by their lengths.
+    """Nearest-neighbour codes with normalised encoder outputs and codebook.
 
-    Distances are then cosines, no code is out of reach for its length, and with a `code_size` of 8 or so nearly all
-    codes come into use. Trained by gradient like `NearestNeighbourQuantizer`.
+    Distances become cosine distances, and with a `code_size` of about 8 nearly all codes are used. Trained by gradient
+    like `NearestNeighbourQuantizer`.
 
-    Args:
-        config: the codebook's part of a tokenizer's configuration.
-
-    Differs from the paper: it is not in it; ViT-VQGAN and LlamaGen train so.
+    Differs from the paper: from ViT-VQGAN and LlamaGen.
     """
 
     def _prepared(self, vectors: Float[Tensor, "b d r s"]) -> Float[Tensor, "b d r s"]:

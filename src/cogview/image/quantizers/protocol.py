@@ -1,4 +1,4 @@
-"""What a model and the training loop ask of a codebook, however it learns."""
+"""Interface of quantizers."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -9,12 +9,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized:
-    """What quantizing a grid of vectors gives.
+    """Quantized grid of vectors.
 
     Args:
-        vectors: the codes' vectors; gradients pass to the encoder as the quantizer lets them.
+        vectors: the codes' vectors, with a gradient to the encoder.
         codes: index of each vector's codebook entry.
-        loss: what the quantizer adds to the reconstruction loss.
+        loss: added to the reconstruction loss.
     """
 
     vectors: Float[Tensor, "b d r s"]
@@ -24,17 +24,16 @@ class Quantized:
 
 @runtime_checkable
 class Quantizer(Protocol):
-    """One of the ways to train a codebook.
+    """Codebook with a training method.
 
-    A quantizer owns its codebook. The model asks it for codes and vectors; the training task tells it about each step's
-    vectors through `update`, outside the forward pass, so that the forward pass stays a function that can be compiled.
-    Everything a quantizer learns lies in buffers or parameters, hence in checkpoints.
+    The training task calls `update` after each step, outside the forward pass, so that the forward pass can be
+    compiled. All state is in buffers or parameters, and hence in checkpoints.
 
     Paper: section 2.1 and figure 2, which compare four.
     """
 
     def quantize(self, vectors: Float[Tensor, "b d r s"]) -> Quantized:
-        """Replace each vector by its code's, for training."""
+        """Replace each vector by its code's, with a gradient."""
 
     def nearest(self, vectors: Float[Tensor, "b d r s"]) -> Int64[Tensor, "b r s"]:
         """Return the nearest code of each vector."""

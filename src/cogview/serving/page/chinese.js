@@ -1,4 +1,4 @@
-// The page's words in Chinese.
+// Chinese texts of the page.
 
 export const CHINESE = {
   skip: '跳到输入框',

@@ -1,4 +1,4 @@
-// Sentences that the model can draw, for whoever begins, and words that it knows, for whoever writes.
+// Example prompts, and completions of words that the model knows.
 
 import { button, byId, element } from './dom.js';
 import { language, t } from './i18n.js';
@@ -7,7 +7,7 @@ const NUM_SENTENCES = 5;
 const NUM_WORDS = 6;
 const LONGEST_CHINESE = 3;
 
-/** The row of chips below the text. `take` is called with the whole new text. */
+/** The row of chips below the text box. `take` is called with the new text. */
 export class Chips {
   #from = 0;
 
@@ -38,7 +38,7 @@ export class Chips {
     ];
   }
 
-  /** Return chips of known words that begin with what was written last. */
+  /** Return chips that complete the last word. */
   #words() {
     const { value } = this.text;
     const last = /[\p{L}\p{N}]+$/u.exec(value)?.[0] ?? '';
@@ -63,7 +63,7 @@ export class Chips {
   }
 }
 
-/** Return what a word may be completed from: a whole word of letters, or the last characters of Chinese. */
+/** Return the prefixes to complete: a whole word of letters, or the last characters of Chinese. */
 function starts(last) {
   if (/\p{Script=Han}$/u.test(last)) {
     const characters = [...last];

@@ -1,37 +1,37 @@
-// Small helpers around the document. Text becomes text nodes, never markup.
+// DOM helpers. Text becomes text nodes, never markup.
 
 export const byId = (id) => document.getElementById(id);
 
 const SVG = 'http://www.w3.org/2000/svg';
 
-/** Return a new element. `on` holds listeners, `data` data attributes; all else is attributes. */
+/** Create an element. `on` holds listeners, `data` data attributes; other options are attributes. */
 export function element(tag, options = {}, ...children) {
-  const made = document.createElement(tag);
+  const node = document.createElement(tag);
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined || value === null || value === false) continue;
     if (name === 'on') {
-      for (const [type, listener] of Object.entries(value)) made.addEventListener(type, listener);
+      for (const [type, listener] of Object.entries(value)) node.addEventListener(type, listener);
     } else if (name === 'data') {
-      Object.assign(made.dataset, value);
+      Object.assign(node.dataset, value);
     } else {
-      made.setAttribute(name, value === true ? '' : String(value));
+      node.setAttribute(name, value === true ? '' : String(value));
     }
   }
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
-  return made;
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return node;
 }
 
-/** Return one of the icons that stand in the page. */
+/** Create an icon from the page's SVG symbols. */
 export function icon(name) {
-  const made = document.createElementNS(SVG, 'svg');
-  made.setAttribute('aria-hidden', 'true');
+  const node = document.createElementNS(SVG, 'svg');
+  node.setAttribute('aria-hidden', 'true');
   const use = document.createElementNS(SVG, 'use');
   use.setAttribute('href', `#i-${name}`);
-  made.append(use);
-  return made;
+  node.append(use);
+  return node;
 }
 
-/** Return a button with an icon and words, or with an icon whose words are its label. */
+/** Create a button with text and an optional icon, or an icon with the text as its label. */
 export function button(words, listener, { kind = 'plain', icon: name, isIconOnly = false, ...options } = {}) {
   const label = isIconOnly ? { 'aria-label': words, title: words } : {};
   const classes = isIconOnly ? `${kind} icon-only` : kind;
@@ -47,12 +47,12 @@ export const isStill = () => matchMedia('(prefers-reduced-motion: reduce)').matc
 
 export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-/** Tell those who listen rather than look. */
+/** Announce a message to screen readers. */
 export function announce(words) {
   byId('live').textContent = words;
 }
 
-/** Read or write what this browser keeps; where that is forbidden, nothing is kept. */
+/** Read (`value` undefined), delete (null) or write an entry of the browser's storage, if it is allowed. */
 export function keep(storage, name, value) {
   try {
     if (value === undefined) return window[storage].getItem(name);
@@ -64,7 +64,7 @@ export function keep(storage, name, value) {
   return null;
 }
 
-/** Run a change of the layout, and let what moved by it glide to its new place. */
+/** Run a layout change and animate the children of `parent` to their new positions. */
 export function glide(parent, change) {
   if (isStill() || !parent.animate) {
     change();

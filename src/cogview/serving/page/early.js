@@ -1,4 +1,4 @@
-// Before anything is shown: the theme and the language that were chosen here, so that nothing flashes.
+// Sets theme and language before the first paint, so that nothing flashes.
 {
   const root = document.documentElement;
   const kept = (name) => {

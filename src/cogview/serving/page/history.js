@@ -1,4 +1,4 @@
-// What was drawn earlier: cards, search, and more of them on demand.
+// History: cards of earlier jobs, search and paging.
 
 import * as api from './api.js';
 import { byId, button, element } from './dom.js';
@@ -10,11 +10,11 @@ const AT_ONCE = 24;
 const SEARCH_PAUSE = 250; // milliseconds
 const MAX_THUMBNAILS = 4;
 
-/** The history. `actions` are what its buttons do: show, remove. `isStaged` says which job is shown elsewhere. */
+/** The history. `actions`: show and remove a job. `isStaged(job)`: whether the stage shows it. */
 export class History {
   #jobs = [];
   #search = '';
-  #asked = 0;
+  #numLoads = 0;
   #timer = 0;
   #cards = new Map();
   #hasMore = false;
@@ -23,7 +23,7 @@ export class History {
     Object.assign(this, { actions, isStaged, onError });
     byId('search').addEventListener('input', () => {
       clearTimeout(this.#timer);
-      this.#timer = setTimeout(() => this.#searched(), SEARCH_PAUSE);
+      this.#timer = setTimeout(() => this.#applySearch(), SEARCH_PAUSE);
     });
     byId('more').addEventListener('click', () => this.load(true));
     onLanguage(() => {
@@ -33,28 +33,28 @@ export class History {
     setInterval(() => this.#retime(), 30_000);
   }
 
-  /** Load the newest jobs, or those after the ones that are here. */
+  /** Load the newest jobs, or the next older ones. */
   async load(isMore = false) {
-    const turn = (this.#asked += 1);
+    const turn = (this.#numLoads += 1);
     const before = isMore && this.#jobs.length ? this.#jobs.at(-1).number : null;
-    let found;
+    let page;
     try {
-      found = await api.history({ search: this.#search, before, limit: AT_ONCE });
+      page = await api.history({ search: this.#search, before, limit: AT_ONCE });
     } catch (error) {
       this.onError(error);
       return [];
     }
-    if (turn !== this.#asked) return [];
-    const jobs = found.map(jobOf);
+    if (turn !== this.#numLoads) return [];
+    const jobs = page.map(jobOf);
     this.#jobs = isMore ? [...this.#jobs, ...jobs] : jobs;
-    this.#hasMore = found.length === AT_ONCE;
+    this.#hasMore = page.length === AT_ONCE;
     const first = jobs.find((job) => !this.isStaged(job));
     this.render();
     if (isMore && first) this.#cards.get(first.id)?.querySelector('button')?.focus();
     return jobs;
   }
 
-  /** Add a job that was just begun. */
+  /** Add a new job. */
   add(job) {
     if (this.#search || this.#jobs.includes(job)) return;
     this.#jobs.unshift(job);
@@ -66,7 +66,7 @@ export class History {
     this.render();
   }
 
-  async #searched() {
+  async #applySearch() {
     const words = byId('search').value.trim();
     if (words === this.#search) return;
     this.#search = words;

@@ -1,4 +1,4 @@
-// The page's words in the language of whoever looks at it.
+// Translation of the page.
 
 import { keep } from './dom.js';
 import { CHINESE } from './chinese.js';
@@ -9,13 +9,13 @@ const listeners = new Set();
 /** Return the language: en or zh. */
 export const language = () => (document.documentElement.lang.startsWith('zh') ? 'zh' : 'en');
 
-/** Return some words of the page; those that depend on values are functions of them. */
+/** Return a text of the page; texts with values are functions of them. */
 export function t(name, ...values) {
   const words = (language() === 'zh' ? CHINESE : ENGLISH)[name] ?? name;
   return typeof words === 'function' ? words(...values) : words;
 }
 
-/** Put the words into all that says which it wants. */
+/** Fill in all elements with `data-t` or `data-t-attr`. */
 export function translate(root = document) {
   for (const each of root.querySelectorAll('[data-t]')) each.textContent = t(each.dataset.t);
   for (const each of root.querySelectorAll('[data-t-attr]')) {
@@ -40,7 +40,7 @@ const locale = () => (language() === 'zh' ? 'zh-CN' : 'en');
 
 export const number = (value, digits = 2) => new Intl.NumberFormat(locale(), { maximumFractionDigits: digits }).format(value);
 
-/** Return how long ago something was, or its date. */
+/** Format a time (seconds since 1970) relative to now, or as a date. */
 export function ago(seconds) {
   const passed = Date.now() / 1000 - seconds;
   const relative = new Intl.RelativeTimeFormat(locale(), { numeric: 'auto', style: 'short' });

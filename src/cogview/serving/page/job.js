@@ -1,4 +1,4 @@
-// Jobs as the page knows them: what was asked for, and what has come of it so far.
+// Jobs and their progress.
 
 import * as api from './api.js';
 import { pause } from './dom.js';
@@ -7,11 +7,11 @@ const OVER = new Set(['done', 'refused', 'failed', 'cancelled']);
 const MAX_FOLLOWED = 3; // a browser opens six connections to a server, and others are needed too
 const [FIRST_WAIT, LONGEST_WAIT] = [500, 10_000];
 
-const known = new Map();
-const waiting = [];
-let followed = 0;
+const jobsById = new Map();
+const queue = [];
+let numFollowed = 0;
 
-/** A job. It tells of changes by events of type "change" whose detail is what was told of it. */
+/** A job. Dispatches "change" events whose detail is the type of the server's event. */
 export class Job extends EventTarget {
   previews = new Map();
   queued = null;
@@ -36,7 +36,7 @@ export class Job extends EventTarget {
     return this.candidates > this.n;
   }
 
-  /** Return the share of what is to be drawn that is drawn. */
+  /** Return the drawn share of all candidates. */
   get share() {
     if (this.pictures.length >= this.n) return 1;
     let sum = this.isRanked ? 0 : this.pictures.length;
@@ -44,7 +44,7 @@ export class Job extends EventTarget {
     return Math.min(sum / this.candidates, 1);
   }
 
-  /** Return the seeds of its tiles: the pictures that are kept first, if they are ranked. */
+  /** Return the seeds of its tiles; if ranked, finished pictures come first. */
   get seeds() {
     const all = Array.from({ length: this.candidates }, (_, index) => this.seed + index);
     const done = this.pictures.map((picture) => picture.seed);
@@ -56,7 +56,7 @@ export class Job extends EventTarget {
     return this.pictures.find((picture) => picture.seed === seed);
   }
 
-  tell(event) {
+  handleEvent(event) {
     if (event.type === 'accepted') this.accepted = event;
     else if (event.type === 'queued') this.queued = event;
     else if (event.type === 'preview') {
@@ -88,12 +88,12 @@ export class Job extends EventTarget {
   }
 }
 
-/** Return the job that the server has shown, and go on to read what is told of it until it is over. */
+/** Return the job of a server's response, and follow its events until it is over. */
 export function jobOf(shown) {
-  let job = known.get(shown.id);
+  let job = jobsById.get(shown.id);
   if (!job) {
     job = new Job(shown);
-    known.set(shown.id, job);
+    jobsById.set(shown.id, job);
     if (!job.isOver) follow(job);
   } else if (job.isOver) {
     job.take(shown);
@@ -104,26 +104,26 @@ export function jobOf(shown) {
 /** Forget a job that was deleted. */
 export function forget(job) {
   job.isGone = true;
-  known.delete(job.id);
+  jobsById.delete(job.id);
   job.changed('gone');
 }
 
 async function follow(job) {
-  if (followed >= MAX_FOLLOWED) {
-    waiting.push(job);
+  if (numFollowed >= MAX_FOLLOWED) {
+    queue.push(job);
     return;
   }
-  followed += 1;
+  numFollowed += 1;
   try {
     await read(job);
   } finally {
-    followed -= 1;
-    const next = waiting.shift();
+    numFollowed -= 1;
+    const next = queue.shift();
     if (next) follow(next);
   }
 }
 
-/** Read what is told of a job; a connection that ends is opened again, later each time. */
+/** Read a job's events, and reconnect with exponential backoff. */
 async function read(job) {
   let last = null;
   let wait = FIRST_WAIT;
@@ -133,7 +133,7 @@ async function read(job) {
         last = id ?? last;
         wait = FIRST_WAIT;
         job.connected(true);
-        job.tell(event);
+        job.handleEvent(event);
         if (job.isOver) return;
       }
     } catch (error) {

@@ -1,14 +1,14 @@
-// The page: what its parts do together.
+// Main script: connects the parts of the page.
 
 import * as api from './api.js';
 import { Chips } from './chips.js';
-import { confirmed, keyGiven, toast } from './dialogs.js';
+import { askForKey, confirmAction, toast } from './dialogs.js';
 import { announce, byId, isStill, keep, pause } from './dom.js';
 import { History } from './history.js';
 import { language, number, onLanguage, setLanguage, t, translate } from './i18n.js';
 import { forget, jobOf } from './job.js';
 import * as settings from './settings.js';
-import { NoPicture, sourceOf, sourceOfFile, takeFiles } from './sources.js';
+import { NoPicture, sourceOfFile, sourceOfPicture, takeFiles } from './sources.js';
 import { Stage } from './stage.js';
 import { Viewer } from './viewer.js';
 import { Words } from './words.js';
@@ -20,19 +20,19 @@ let viewer = null;
 let known = null;
 let isSending = false;
 
-const stage = new Stage({ open: openPicture, again: (job) => generate(job.text, againOf(job)), remove: removeJob, words: () => known?.open() });
+const stage = new Stage({ open: openPicture, again: (job) => generate(job.text, repeatFields(job)), remove: removeJob, words: () => known?.open() });
 const history = new History(
   { show: (job) => showJob(job, true), remove: removeJob },
   (job) => job === stage.job,
-  (error) => tell(error),
+  (error) => showError(error),
 );
 
 // Messages below the form
 
-function tell(error, field = null) {
+function showError(error, field = null) {
   const isOurs = error instanceof api.ApiError || error instanceof settings.WrongSetting || error instanceof NoPicture;
   if (!isOurs) throw error;
-  notice(error.told ?? error.message);
+  notice(error.userMessage ?? error.message);
   field?.focus();
 }
 
@@ -43,31 +43,31 @@ function notice(words) {
 
 // Drawing
 
-async function generate(words, asked) {
+async function generate(words, fields) {
   if (isSending) return;
   notice('');
   isSending = true;
   byId('generate').setAttribute('aria-busy', 'true');
   announce(t('sending'));
   try {
-    begin(await api.generate({ prompt: words, ...asked }));
+    startJob(await api.generate({ prompt: words, ...fields }));
   } catch (error) {
-    tell(error);
+    showError(error);
   } finally {
     isSending = false;
     byId('generate').removeAttribute('aria-busy');
   }
 }
 
-/** Return what draws a job's text again, by other seeds. */
-function againOf(job) {
-  const asked = { ...settings.fields(settings.usable(job.settings)), n: job.n };
-  return job.isRanked ? { ...asked, candidates: job.candidates } : asked;
+/** Return the request fields to repeat a job with other seeds. */
+function repeatFields(job) {
+  const fields = { ...settings.fields(settings.usable(job.settings)), n: job.n };
+  return job.isRanked ? { ...fields, candidates: job.candidates } : fields;
 }
 
-/** Show a job that was just taken. */
-function begin(shown) {
-  const job = jobOf(shown);
+/** Show a job that the server has just created. */
+function startJob(response) {
+  const job = jobOf(response);
   job.addEventListener('change', showStop);
   history.add(job);
   showJob(job);
@@ -90,12 +90,12 @@ function showStop() {
 }
 
 async function removeJob(job) {
-  if (!(await confirmed(t('removeQuestion'), t('removeWarning', job.text), t('remove')))) return;
+  if (!(await confirmAction(t('removeQuestion'), t('removeWarning', job.text), t('remove')))) return;
   try {
     await api.remove(job.id);
   } catch (error) {
     if (error.status !== 404) {
-      tell(error);
+      showError(error);
       return;
     }
   }
@@ -115,7 +115,7 @@ async function removeJob(job) {
 
 function openPicture(job, seed) {
   const pictures = [...job.pictures];
-  viewer.open(pictures.map((picture) => sourceOf(job, picture)), pictures.findIndex((picture) => picture.seed === seed));
+  viewer.open(pictures.map((picture) => sourceOfPicture(job, picture)), pictures.findIndex((picture) => picture.seed === seed));
 }
 
 async function openFile(file) {
@@ -128,7 +128,7 @@ async function openFile(file) {
   }
 }
 
-/** Take seed and settings of a picture into the form; the text only if there is none, or if it is asked for. */
+/** Copy a picture's seed and settings to the form; its text only if there is none, or on request. */
 function useSettings(source) {
   const given = source.facts;
   const found = settings.usable(given);
@@ -163,14 +163,14 @@ function listenToForm() {
       return;
     }
     try {
-      generate(words, settings.asked());
+      generate(words, settings.readForm());
     } catch (error) {
       openSettings(true);
-      tell(error, error.field);
+      showError(error, error.field);
     }
   });
   text.addEventListener('keydown', (event) => {
-    // Enter that ends the typing of a Chinese word belongs to the input method.
+    // Enter that confirms a Chinese word belongs to the input method.
     if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return;
     event.preventDefault();
     byId('form').requestSubmit();
@@ -192,7 +192,7 @@ function listenToForm() {
     try {
       await api.stop(stage.job.id);
     } catch (error) {
-      tell(error);
+      showError(error);
     }
   });
   document.addEventListener('keydown', (event) => {
@@ -212,7 +212,7 @@ function takeLink() {
   if (!link) return;
   window.history.replaceState(null, '', location.pathname);
   write(link.text);
-  settings.fill(link.found);
+  settings.fill(link.values);
   toast(t('linkTaken'));
   text.focus();
 }
@@ -243,15 +243,15 @@ function listenToTop() {
   });
 }
 
-/** Ask the server what it can do, until it answers. */
-async function factsAtLast() {
+/** Fetch the model's facts, and retry until the server answers. */
+async function waitForFacts() {
   for (let wait = 1000; ; wait = Math.min(wait * 2, 10_000)) {
     try {
       const found = await api.facts();
       notice('');
       return found;
     } catch (error) {
-      tell(error);
+      showError(error);
       await (error.status === 401 ? pressed(byId('generate')) : pause(wait));
     }
   }
@@ -263,19 +263,19 @@ async function start() {
   showLanguage();
   listenToTop();
   listenToForm();
-  api.onKeyNeeded(keyGiven);
+  api.onKeyNeeded(askForKey);
   text.value = keep('sessionStorage', 'cogview-text') ?? '';
-  facts = await factsAtLast();
+  facts = await waitForFacts();
   settings.setFacts(facts);
   stage.grid = facts.grid;
   chips = new Chips(facts, text, (words) => {
     write(words);
     text.focus();
   });
-  known = new Words(text, tell);
+  known = new Words(text, showError);
   byId('known-button').addEventListener('click', () => known.open());
   byId('known-button').hidden = !facts.words.length;
-  viewer = new Viewer(facts, { begin: beginEdit, use: useSettings, write });
+  viewer = new Viewer(facts, { startJob: beginEdit, use: useSettings, write });
   showLanguage();
   takeFiles(byId('choose'), byId('file'), byId('drop'), openFile);
   takeLink();
@@ -287,8 +287,8 @@ async function start() {
   document.body.dataset.ready = 'true';
 }
 
-function beginEdit(shown) {
-  begin(shown);
+function beginEdit(response) {
+  startJob(response);
   requestAnimationFrame(() => {
     stage.title.focus({ preventScroll: true });
     byId('stage').scrollIntoView({ behavior: isStill() ? 'auto' : 'smooth', block: 'start' });

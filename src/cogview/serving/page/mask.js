@@ -1,15 +1,15 @@
-// A mask painted over a picture: what is painted is drawn anew.
+// Editor for inpainting masks.
 
 import { button, element } from './dom.js';
 import { t } from './i18n.js';
 
 const COLOUR = '#e0492f';
-const [SMALLEST, USUAL, LARGEST] = [3, 14, 40]; // of a hundred parts of the width
+const [SMALLEST, USUAL, LARGEST] = [3, 14, 40]; // brush sizes, in per cent of the width
 const STEPS = 32; // of the keyboard's brush, from edge to edge
 const HALVES = { upper: [0, 0, 1, 0.5], lower: [0, 0.5, 1, 0.5], left: [0, 0, 0.5, 1], right: [0.5, 0, 0.5, 1] };
 const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/** Lets a mask be painted. `frame` holds the picture; `panel` is what stands beside it. */
+/** Canvas over a picture to paint a mask. `panel` holds its controls. */
 export class MaskEditor {
   #strokes = [];
   #isErasing = false;
@@ -17,9 +17,9 @@ export class MaskEditor {
   #at = [0.5, 0.5];
 
   /**
-   * @param {HTMLElement} frame around the picture, of its shape
-   * @param {number} width of the picture in pixels, as is `height`
-   * @param {string} text that the form begins with
+   * @param {HTMLElement} frame around the picture, with its shape
+   * @param {number} width of the picture in pixels, like `height`
+   * @param {string} text initial prompt
    * @param {{redraw: (mask: Blob, text: string) => void, back: () => void}} actions
    */
   constructor(frame, width, height, text, actions) {
@@ -30,7 +30,7 @@ export class MaskEditor {
     frame.append(this.canvas, this.ring);
     this.panel = this.#panel(text);
     this.#listen();
-    this.#used();
+    this.#showTools();
   }
 
   remove() {
@@ -45,7 +45,7 @@ export class MaskEditor {
     return true;
   }
 
-  /** Return the mask as a file: white is drawn anew. */
+  /** Return the mask as a file, white where to inpaint. */
   file() {
     const { width, height } = this.canvas;
     const [white, whole] = [element('canvas', { width, height }), element('canvas', { width, height })];
@@ -64,7 +64,7 @@ export class MaskEditor {
   #panel(text) {
     const choose = (isErasing) => () => {
       this.#isErasing = isErasing;
-      this.#used();
+      this.#showTools();
     };
     this.brushButton = button(t('brush'), choose(false), { icon: 'brush', kind: 'plain toggle' });
     this.eraserButton = button(t('eraser'), choose(true), { icon: 'eraser', kind: 'plain toggle' });
@@ -124,7 +124,7 @@ export class MaskEditor {
       if (!this.#stroke) return;
       this.#strokes.push(this.#stroke);
       this.#stroke = null;
-      this.#used();
+      this.#showTools();
     };
     canvas.addEventListener('pointerup', end);
     canvas.addEventListener('pointercancel', end);
@@ -166,16 +166,16 @@ export class MaskEditor {
     if (stroke.isClearing && !this.#strokes.length) return;
     this.#strokes.push(stroke);
     this.#draw(stroke);
-    this.#used();
+    this.#showTools();
   }
 
   #undo() {
     this.#strokes.pop();
     this.#redrawAll();
-    this.#used();
+    this.#showTools();
   }
 
-  /** Draw all strokes anew: one drawn over itself while it grows would have rough edges. */
+  /** Redraw all strokes: drawing a growing stroke over itself would roughen its edges. */
   #redrawAll() {
     this.brush.clearRect(0, 0, this.canvas.width, this.canvas.height);
     for (const stroke of this.#strokes) this.#draw(stroke);
@@ -206,8 +206,8 @@ export class MaskEditor {
     brush.restore();
   }
 
-  /** Show what is chosen, and what can be undone. */
-  #used() {
+  /** Update the buttons of tools and undo. */
+  #showTools() {
     this.brushButton.setAttribute('aria-pressed', String(!this.#isErasing));
     this.eraserButton.setAttribute('aria-pressed', String(this.#isErasing));
     this.undoButton.disabled = this.clearButton.disabled = !this.#strokes.length;

@@ -1,11 +1,11 @@
-// What a PNG says of itself: pictures of CogView hold their text, seed and settings as JSON.
+// Metadata of PNG files: CogView stores text, seed and settings as JSON.
 
 const SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
 const KEYWORD = 'cogview';
 const MAX_CHUNKS = 10_000;
 const MAX_FACTS_BYTES = 1_000_000;
 
-/** Return the facts that stand in a file, or null if there are none. Nothing is unpacked, and little is read. */
+/** Return the metadata of a file, or null. Reads no compressed data. */
 export async function factsOf(file) {
   const bytes = new Uint8Array(await file.arrayBuffer());
   if (SIGNATURE.some((value, index) => bytes[index] !== value)) return null;
@@ -17,15 +17,15 @@ export async function factsOf(file) {
     const end = at + 8 + length;
     if (end + 4 > bytes.length || kind === 'IEND') return null;
     if (kind === 'iTXt' && length <= MAX_FACTS_BYTES) {
-      const found = factsIn(bytes.subarray(at + 8, end));
-      if (found) return found;
+      const facts = factsIn(bytes.subarray(at + 8, end));
+      if (facts) return facts;
     }
     at = end + 4;
   }
   return null;
 }
 
-/** Return the facts of an iTXt chunk: keyword, 0, compressed?, method, language, 0, translated keyword, 0, text. */
+/** Parse an iTXt chunk: keyword, 0, compressed?, method, language, 0, translated keyword, 0, text. */
 function factsIn(data) {
   const ends = [];
   let from = 0;

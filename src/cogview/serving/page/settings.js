@@ -1,4 +1,4 @@
-// The form's settings: what they may be, how they are filled, and links that hold them.
+// The form's settings: validation, filling and links.
 
 import { byId, element } from './dom.js';
 import { number, t } from './i18n.js';
@@ -9,15 +9,15 @@ const NUMBERS = {
   temperature: [0, 100, 'temperature'],
   top_p: [0, 1, 'topP'],
 };
-const KEPT = { top_k: 'topK', adapter_strength: 'strength' };
+const HIDDEN = { top_k: 'topK', adapter_strength: 'strength' };
 const CANDIDATES = [4, 8, 12, 16, 24, 32, 48, 64];
 const DEFAULT_N = 4;
 const DEFAULT_CANDIDATES = 8;
 
 let facts = null;
-let kept = {}; // what a recalled picture has that the form does not show: it is told in the summary
+let hiddenValues = {}; // settings of a reused picture without a field in the form; the summary lists them
 
-/** A setting that cannot be taken; `field` is where it stands. */
+/** Invalid value of a form `field`. */
 export class WrongSetting extends Error {
   constructor(message, field) {
     super(message);
@@ -25,9 +25,9 @@ export class WrongSetting extends Error {
   }
 }
 
-/** Say what the model can do, and fill the lists. */
-export function setFacts(told) {
-  facts = told;
+/** Set the model's facts and fill the lists. */
+export function setFacts(modelFacts) {
+  facts = modelFacts;
   fillLists();
   reset();
 }
@@ -44,7 +44,7 @@ function options(select, pairs) {
   if (pairs.some(([value]) => String(value) === chosen)) select.value = chosen;
 }
 
-/** Fill the lists in the page's language; what is chosen stays. */
+/** Fill the lists in the page's language, and keep what is selected. */
 export function fillLists() {
   if (!facts) return;
   options(byId('n'), Array.from({ length: facts.max_pictures }, (_, index) => [index + 1, String(index + 1)]));
@@ -62,11 +62,11 @@ const styleName = (name) => name.replace(/^style-/, '');
 export function reset() {
   for (const [name, value] of Object.entries(defaults())) byId(name).value = value;
   for (const name of ['seed', ...Object.keys(NUMBERS)]) byId(name).value = '';
-  kept = {};
+  hiddenValues = {};
   showSummary();
 }
 
-/** Show beside the button what the folded settings are. */
+/** Summarize the settings beside the button that opens them. */
 export function showSummary() {
   if (!facts) return;
   const [n, candidates] = [Number(byId('n').value), Number(byId('candidates').value)];
@@ -77,20 +77,20 @@ export function showSummary() {
   for (const [name, [, , label]] of Object.entries(NUMBERS)) {
     if (byId(name).value.trim()) parts.push(`${t(label)} ${byId(name).value}`);
   }
-  for (const [name, value] of Object.entries(kept)) parts.push(`${t(KEPT[name])} ${value}`);
+  for (const [name, value] of Object.entries(hiddenValues)) parts.push(`${t(HIDDEN[name])} ${value}`);
   byId('summary').textContent = parts.join(' · ');
 }
 
-/** Return what the form asks for beside the text; what is empty is left out. */
-export function asked() {
-  const found = { ...kept, n: Number(byId('n').value), size: `${byId('size').value}x${byId('size').value}` };
+/** Return the request fields of the form without the text; empty ones are left out. */
+export function readForm() {
+  const values = { ...hiddenValues, n: Number(byId('n').value), size: `${byId('size').value}x${byId('size').value}` };
   const candidates = Number(byId('candidates').value);
-  if (candidates > found.n) found.candidates = candidates;
-  if (byId('adapter').value) found.adapter = byId('adapter').value;
+  if (candidates > values.n) values.candidates = candidates;
+  if (byId('adapter').value) values.adapter = byId('adapter').value;
   const seed = byId('seed').value.trim();
   if (seed) {
     if (!/^[0-9]{1,16}$/.test(seed) || Number(seed) > MAX_SEED) throw new WrongSetting(t('seedWrong'), byId('seed'));
-    found.seed = Number(seed);
+    values.seed = Number(seed);
   }
   for (const [name, [low, high, label]] of Object.entries(NUMBERS)) {
     const field = byId(name);
@@ -100,77 +100,77 @@ export function asked() {
     if (field.validity.badInput || !Number.isFinite(value) || isTooSmall || value > high) {
       throw new WrongSetting(t('numberWrong', t(label), low, high), field);
     }
-    found[name] = value;
+    values[name] = value;
   }
-  return found;
+  return values;
 }
 
-/** Return of a picture's facts what is usable here: whatever they hold, they came from a file or a link. */
-export function usable(given) {
-  const found = {};
-  const seed = Number(given.seed);
-  if (given.seed !== null && given.seed !== '' && Number.isSafeInteger(seed) && seed >= 0) found.seed = seed;
+/** Return the valid settings of a picture's metadata, which came from a file or link and may hold anything. */
+export function usable(source) {
+  const values = {};
+  const seed = Number(source.seed);
+  if (source.seed !== null && source.seed !== '' && Number.isSafeInteger(seed) && seed >= 0) values.seed = seed;
   for (const [name, [low, high]] of Object.entries(NUMBERS)) {
-    const value = Number(given[name]);
-    if (given[name] === undefined || given[name] === null || given[name] === '') continue;
-    if (Number.isFinite(value) && value >= low && value <= high && !(name === 'top_p' && value === 0)) found[name] = value;
+    const value = Number(source[name]);
+    if (source[name] === undefined || source[name] === null || source[name] === '') continue;
+    if (Number.isFinite(value) && value >= low && value <= high && !(name === 'top_p' && value === 0)) values[name] = value;
   }
-  const topK = Number(given.top_k);
-  if (Number.isInteger(topK) && topK > 0) found.top_k = topK;
-  if (typeof given.adapter === 'string' && facts.styles.includes(given.adapter)) found.adapter = given.adapter;
-  const strength = Number(given.adapter_strength);
-  if (found.adapter && given.adapter_strength !== undefined && Math.abs(strength) <= 10) found.adapter_strength = strength;
-  const side = Number(given.size_pixels);
-  if (facts.sizes.includes(side)) found.size_pixels = side;
-  const n = Number(given.n);
-  if (Number.isInteger(n) && n >= 1 && n <= facts.max_pictures) found.n = n;
-  const candidates = Number(given.candidates);
-  if (Number.isInteger(candidates) && candidates > 0 && candidates <= facts.max_candidates) found.candidates = candidates;
-  return found;
+  const topK = Number(source.top_k);
+  if (Number.isInteger(topK) && topK > 0) values.top_k = topK;
+  if (typeof source.adapter === 'string' && facts.styles.includes(source.adapter)) values.adapter = source.adapter;
+  const strength = Number(source.adapter_strength);
+  if (values.adapter && source.adapter_strength !== undefined && Math.abs(strength) <= 10) values.adapter_strength = strength;
+  const side = Number(source.size_pixels);
+  if (facts.sizes.includes(side)) values.size_pixels = side;
+  const n = Number(source.n);
+  if (Number.isInteger(n) && n >= 1 && n <= facts.max_pictures) values.n = n;
+  const candidates = Number(source.candidates);
+  if (Number.isInteger(candidates) && candidates > 0 && candidates <= facts.max_candidates) values.candidates = candidates;
+  return values;
 }
 
-/** Return usable facts as fields of a request. */
-export function fields(found) {
-  const { size_pixels: side, n, candidates, seed, ...rest } = found;
+/** Convert valid settings to request fields. */
+export function fields(values) {
+  const { size_pixels: side, n, candidates, seed, ...rest } = values;
   return { ...rest, ...(side ? { size: `${side}x${side}` } : {}) };
 }
 
-/** Put usable facts into the form. */
-export function fill(found) {
-  const has = (name) => found[name] !== undefined;
-  byId('adapter').value = found.adapter ?? '';
-  if (has('size_pixels')) byId('size').value = String(found.size_pixels);
+/** Put valid settings into the form. */
+export function fill(values) {
+  const has = (name) => values[name] !== undefined;
+  byId('adapter').value = values.adapter ?? '';
+  if (has('size_pixels')) byId('size').value = String(values.size_pixels);
   if (has('n')) {
-    byId('n').value = String(found.n);
+    byId('n').value = String(values.n);
     byId('candidates').value = '0';
   }
   if (has('candidates')) {
     const list = byId('candidates');
-    if (![...list.options].some((each) => each.value === String(found.candidates))) {
-      list.append(element('option', { value: found.candidates }, t('bestOf', found.candidates)));
+    if (![...list.options].some((each) => each.value === String(values.candidates))) {
+      list.append(element('option', { value: values.candidates }, t('bestOf', values.candidates)));
     }
-    list.value = String(found.candidates);
+    list.value = String(values.candidates);
   }
-  kept = Object.fromEntries(Object.keys(KEPT).filter(has).map((name) => [name, found[name]]));
-  byId('seed').value = has('seed') ? String(found.seed) : '';
+  hiddenValues = Object.fromEntries(Object.keys(HIDDEN).filter(has).map((name) => [name, values[name]]));
+  byId('seed').value = has('seed') ? String(values.seed) : '';
   const own = { guidance: facts.guidance, temperature: 1, top_p: facts.top_p };
   for (const name of Object.keys(NUMBERS)) {
-    byId(name).value = has(name) && found[name] !== own[name] ? String(found[name]) : '';
+    byId(name).value = has(name) && values[name] !== own[name] ? String(values[name]) : '';
   }
   showSummary();
 }
 
 /** Return a link that fills the form with a text and settings. */
-export function linkOf(text, found) {
+export function linkOf(text, values) {
   const parts = new URLSearchParams({ text });
-  for (const [name, value] of Object.entries(found)) parts.set(name, String(value));
+  for (const [name, value] of Object.entries(values)) parts.set(name, String(value));
   return `${location.origin}/#${parts}`;
 }
 
-/** Return text and settings of the page's address, or null if it holds none. */
+/** Return text and settings of the page's address, or null without a text. */
 export function fromLink() {
   const parts = new URLSearchParams(location.hash.slice(1, 40_000));
   const text = parts.get('text');
   if (text === null) return null;
-  return { text: text.slice(0, 32_000), found: usable(Object.fromEntries(parts)) };
+  return { text: text.slice(0, 32_000), values: usable(Object.fromEntries(parts)) };
 }

@@ -1,4 +1,4 @@
-// Pictures that can be looked at: those of jobs, and files of the user's.
+// Pictures for the viewer: those of jobs, and the user's files.
 
 import * as api from './api.js';
 import { t } from './i18n.js';
@@ -6,27 +6,27 @@ import { factsOf } from './png.js';
 import { altOf } from './stage.js';
 
 const MAX_BYTES = 30_000_000;
-const MAX_SIDE = 1024; // larger pictures are made smaller before they are sent: the model looks at fewer pixels
+const MAX_SIDE = 1024; // larger pictures are scaled down before the upload: the model uses fewer pixels
 
-/** A file that cannot be shown. */
+/** The file is not a usable picture. */
 export class NoPicture extends Error {}
 
-/** Return a picture of a job as something to look at. */
-export function sourceOf(job, picture) {
+/** Return a viewer source for a picture of a job. */
+export function sourceOfPicture(job, picture) {
   return {
     title: job.text,
     text: job.text,
     facts: picture.facts,
     url: picture.url,
     alt: altOf(job, picture),
-    isShared: !job.is_edit, // the picture that was drawn over is in no link
+    isShared: !job.is_edit, // a link cannot contain the input picture
     picture,
     blob: () => api.file(picture.url),
     close() {},
   };
 }
 
-/** Return a file as something to look at. */
+/** Return a viewer source for a file. */
 export async function sourceOfFile(file) {
   if (file.size > MAX_BYTES) throw new NoPicture(t('tooLarge'));
   const facts = await factsOf(file);
@@ -38,7 +38,7 @@ export async function sourceOfFile(file) {
     throw new NoPicture(t('notPicture'));
   }
   if (Math.max(bitmap.width, bitmap.height) > MAX_SIDE || !['image/png', 'image/jpeg', 'image/webp'].includes(file.type)) {
-    blob = await smaller(bitmap);
+    blob = await scaledDown(bitmap);
   }
   bitmap.close();
   const url = URL.createObjectURL(blob);
@@ -56,7 +56,7 @@ export async function sourceOfFile(file) {
   };
 }
 
-function smaller(bitmap) {
+function scaledDown(bitmap) {
   const scale = Math.min(MAX_SIDE / Math.max(bitmap.width, bitmap.height), 1);
   const canvas = document.createElement('canvas');
   canvas.width = Math.max(Math.round(bitmap.width * scale), 1);
@@ -67,7 +67,7 @@ function smaller(bitmap) {
   return new Promise((resolve) => canvas.toBlob(resolve, 'image/png'));
 }
 
-/** Call a function with each picture that is dropped onto the page, pasted or chosen. */
+/** Call `take` with each picture that is dropped, pasted or chosen. */
 export function takeFiles(chooser, field, veil, take) {
   const first = (files) => [...(files ?? [])].find((file) => file.type.startsWith('image/')) ?? files?.[0];
   chooser.addEventListener('click', () => field.click());

@@ -1,16 +1,16 @@
-// The stage: one job, large, while it is drawn and afterwards.
+// The stage: the selected job with its pictures.
 
 import { announce, byId, button, element, glide, isStill } from './dom.js';
 import { ago, onLanguage, t } from './i18n.js';
 
 const MAX_WORDS = 12;
 
-/** Return what a picture shows in words, for those who do not see it. */
+/** Return the alternative text of a picture. */
 export function altOf(job, picture) {
   return t('picture', job.text, picture.place + 1, Math.max(job.n, job.pictures.length));
 }
 
-/** Return in a few words how far a job is. */
+/** Describe a job's progress. */
 export function statusOf(job) {
   if (!job.isConnected) return t('reconnecting');
   if (job.state === 'done') return t('done', job.pictures.length, job.isRanked);
@@ -26,21 +26,21 @@ export function statusOf(job) {
   return t('drawing', Math.floor(job.share * 100));
 }
 
-/** Return what should be known of a job's text. */
+/** Return the notes on a job's text and pictures. */
 export function notesOf(job) {
-  const found = [];
+  const notes = [];
   const unknown = job.accepted.unknown_words ?? [];
   if (unknown.length) {
     const more = unknown.length > MAX_WORDS ? ' …' : '';
-    found.push(t('unknownWords', unknown.slice(0, MAX_WORDS).join(', ') + more));
+    notes.push(t('unknownWords', unknown.slice(0, MAX_WORDS).join(', ') + more));
   }
-  if (job.accepted.is_cut) found.push(t('isCut'));
-  if (job.pictures.length && job.pictures.every((picture) => picture.facts.is_plain)) found.push(t('plainHint'));
-  if (job.message) found.push(job.message);
-  return found;
+  if (job.accepted.is_cut) notes.push(t('isCut'));
+  if (job.pictures.length && job.pictures.every((picture) => picture.facts.is_plain)) notes.push(t('plainHint'));
+  if (job.message) notes.push(job.message);
+  return notes;
 }
 
-/** Return as a shape what is drawn of a picture: whole rows of codes, and a part of the next. */
+/** Return the drawn part of a picture as a CSS shape: full rows of codes and a part of the next. */
 function drawnPart(share, [rows, columns]) {
   const codes = Math.round(share * rows * columns);
   const [row, column] = [Math.floor(codes / columns), codes % columns];
@@ -48,13 +48,13 @@ function drawnPart(share, [rows, columns]) {
   return `polygon(0 0, 100% 0, 100% ${top}, ${right} ${top}, ${right} ${bottom}, 0 ${bottom})`;
 }
 
-/** The stage. `actions` are what its buttons do: open, again, remove, words. */
+/** The stage. `actions`: open (a picture), again and remove (a job), words (open the vocabulary). */
 export class Stage {
   grid = [16, 16]; // rows and columns of codes
   #section = byId('stage');
   #job = null;
   #tiles = new Map();
-  #told = '';
+  #announced = '';
   #listener = (event) => this.#changed(event.detail);
 
   constructor(actions) {
@@ -71,7 +71,7 @@ export class Stage {
     this.#job?.removeEventListener('change', this.#listener);
     this.#job = job;
     this.#tiles.clear();
-    this.#told = '';
+    this.#announced = '';
     this.#section.hidden = job === null;
     if (job === null) {
       this.#section.replaceChildren();
@@ -137,12 +137,12 @@ export class Stage {
     else if (what === 'queued') words = statusOf(job).split(' · ')[0];
     else if (what === 'preview') words = t('drawingNow');
     else if (what === 'connection' && !job.isConnected) words = statusOf(job);
-    if (!words || words === this.#told) return;
-    this.#told = words;
+    if (!words || words === this.#announced) return;
+    this.#announced = words;
     announce(words);
   }
 
-  /** Put the tiles in order, make those that are missing, and let go of those that were not kept. */
+  /** Create missing tiles, remove those of dropped candidates, and order them. */
   #arrange() {
     const job = this.#job;
     const { seeds } = job;

@@ -1,4 +1,4 @@
-// A picture, large, and what can be done with it.
+// Full-size viewer with a picture's actions.
 
 import * as api from './api.js';
 import { announce, button, byId, element, icon } from './dom.js';
@@ -10,13 +10,13 @@ import * as settings from './settings.js';
 const NUM_CAPTIONS = 2;
 const FACTORS = [2, 4];
 
-/** Leave out of texts what differs from an earlier one by its case alone. */
-const unlike = (texts) => texts.filter((text, place) => texts.findIndex((each) => each.toLowerCase() === text.toLowerCase()) === place);
+/** Remove texts that equal an earlier one case-insensitively. */
+const distinct = (texts) => texts.filter((text, place) => texts.findIndex((each) => each.toLowerCase() === text.toLowerCase()) === place);
 
-/** What draws a picture again, for other programs. */
+/** Return a picture's settings as JSON, for other programs. */
 const settingsOf = ({ is_plain: _, ...rest } = {}) => JSON.stringify(rest, null, 2);
 
-/** The large view. `actions`: begin (a job), use (settings), write (a text). */
+/** The viewer. `actions`: startJob (of a response), use (a picture's settings), write (a text). */
 export class Viewer {
   #dialog = byId('viewer');
   #sources = [];
@@ -27,7 +27,7 @@ export class Viewer {
   constructor(facts, actions) {
     Object.assign(this, { facts, actions });
     this.#dialog.addEventListener('close', () => {
-      if (!this.#dialog.open) this.#closed(); // the event comes a frame later, when another picture may be shown
+      if (!this.#dialog.open) this.#closed(); // the event comes a frame late, when another picture may be open
     });
     this.#dialog.addEventListener('click', (event) => {
       if (event.target === this.#dialog) this.#dialog.close();
@@ -43,7 +43,7 @@ export class Viewer {
     return this.#sources[this.#at];
   }
 
-  /** Show one of some pictures. */
+  /** Open pictures at one of them. */
   open(sources, at = 0) {
     this.#closed();
     this.#sources = sources;
@@ -145,10 +145,10 @@ export class Viewer {
 
   #notes() {
     const { facts } = this.source;
-    const found = [];
-    if (typeof facts?.drawn_text === 'string') found.push(t('drawnText', facts.drawn_text.slice(0, 2000)));
-    if (facts?.is_plain) found.push(t('plainHint'));
-    return found;
+    const notes = [];
+    if (typeof facts?.drawn_text === 'string') notes.push(t('drawnText', facts.drawn_text.slice(0, 2000)));
+    if (facts?.is_plain) notes.push(t('plainHint'));
+    return notes;
   }
 
   #facts() {
@@ -191,7 +191,7 @@ export class Viewer {
     copy(settings.linkOf(source.text, { ...settings.usable(source.facts), n: 1 }), t('linkCopied'));
   }
 
-  /** Offer the factors that make this picture larger than it is. */
+  /** Show the buttons of factors that enlarge this picture. */
   #offerLarger() {
     const side = this.image.naturalWidth;
     if (this.#larger || !this.facts.upscalers.length || !this.upscalers) return;
@@ -208,12 +208,12 @@ export class Viewer {
 
   async #upscale(factor, pressed, force = false) {
     const { source } = this;
-    const done = busy(pressed, t('upscaling'));
+    const done = showBusy(pressed, t('upscaling'));
     try {
-      const found = await api.upscale({ image: await source.blob(), prompt: source.text, factor, force: force || null });
+      const response = await api.upscale({ image: await source.blob(), prompt: source.text, factor, force: force || null });
       if (source !== this.source) return;
-      const blob = api.png(found.data[0].b64_json);
-      this.#larger = { url: URL.createObjectURL(blob), side: found.size.split('x')[0] };
+      const blob = api.png(response.data[0].b64_json);
+      this.#larger = { url: URL.createObjectURL(blob), side: response.size.split('x')[0] };
       this.#compare(true);
       announce(t('upscaled', this.#larger.side));
     } catch (error) {
@@ -224,7 +224,7 @@ export class Viewer {
     }
   }
 
-  /** Show the upscaled picture, or the original. */
+  /** Switch between the upscaled picture and the original. */
   #compare(isLarger) {
     const { url, side } = this.#larger;
     this.image.src = isLarger ? url : this.source.url;
@@ -236,13 +236,13 @@ export class Viewer {
 
   async #caption(pressed) {
     const { source } = this;
-    const done = busy(pressed, t('captioning'));
+    const done = showBusy(pressed, t('captioning'));
     try {
-      const found = await api.captions({ image: await source.blob(), n: NUM_CAPTIONS, language: language() });
+      const response = await api.captions({ image: await source.blob(), n: NUM_CAPTIONS, language: language() });
       if (source !== this.source) return;
       this.results.replaceChildren(
         element('p', { class: 'eyebrow' }, t('captions')),
-        ...unlike(found.data.map(({ text }) => text)).map((text) =>
+        ...distinct(response.data.map(({ text }) => text)).map((text) =>
           element('p', { class: 'seen' }, element('span', { lang: '' }, text), button(t('takeCaption'), () => this.#take(text), { kind: 'text-button' })),
         ),
       );
@@ -287,15 +287,15 @@ export class Viewer {
     this.#mask.canvas.focus();
   }
 
-  /** Begin a job over this picture, with its own settings, or the form's if it has none. */
+  /** Start an edit of this picture with its own settings, or the form's if it has none. */
   async #edit(text, region) {
     const { source } = this;
     try {
-      const { n, seed, candidates, ...own } = source.facts ? settings.fields(settings.usable(source.facts)) : settings.asked();
-      const asked = settings.asked();
-      const fields = { ...own, prompt: text, n: asked.n, image: await source.blob(), ...region };
-      const begun = await api.edit(fields);
-      this.actions.begin(begun);
+      const { n, seed, candidates, ...own } = source.facts ? settings.fields(settings.usable(source.facts)) : settings.readForm();
+      const form = settings.readForm();
+      const fields = { ...own, prompt: text, n: form.n, image: await source.blob(), ...region };
+      const job = await api.edit(fields);
+      this.actions.startJob(job);
       this.close();
     } catch (error) {
       this.#fail(error);
@@ -304,12 +304,12 @@ export class Viewer {
 
   #fail(error, action = null) {
     if (!(error instanceof api.ApiError || error instanceof settings.WrongSetting)) throw error;
-    toast(error.told ?? error.message, action);
+    toast(error.userMessage ?? error.message, action);
   }
 }
 
-/** Show that a button's work goes on; the function that is returned ends that. */
-function busy(pressed, words) {
+/** Show a button as busy until the returned function is called. */
+function showBusy(pressed, words) {
   const label = pressed.querySelector('span');
   const old = label.textContent;
   label.textContent = words;

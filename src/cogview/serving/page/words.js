@@ -1,10 +1,10 @@
-// What the model knows, in a dialog: a click writes a word into the text.
+// Dialog with the model's vocabulary; a click inserts a word into the text.
 
 import * as api from './api.js';
 import { button, byId, element } from './dom.js';
 import { language, t } from './i18n.js';
 
-/** The list of what the model knows. It writes into `text`; `tell` is called with an error of the server's. */
+/** The vocabulary dialog. Inserts words into `text`; `tell` is called with server errors. */
 export class Words {
   #dialog = byId('known');
   #known = null;
@@ -16,7 +16,7 @@ export class Words {
       if (event.target === this.#dialog) this.#dialog.close();
     });
     this.#dialog.addEventListener('close', () => {
-      if (this.#hasWritten) this.text.focus(); // where one goes on to write; else the focus is where it was
+      if (this.#hasWritten) this.text.focus(); // to continue writing
     });
   }
 
@@ -64,7 +64,7 @@ export class Words {
     );
   }
 
-  /** Return the things, and a field that leaves those of which a name has some letters. */
+  /** Return the group of things with a search field. */
   #things(things) {
     const group = this.#group(t('knownThings', things.length), things);
     const chips = [...group.querySelectorAll('.chip')];
@@ -112,7 +112,7 @@ export class Words {
   }
 }
 
-/** Return groups of colours by what can have them, if there are such. */
+/** Group colours by what can have them. */
 function colourGroups(colours) {
   const isOf = (...of) => colours.filter((colour) => colour.of.join() === of.join());
   return [
@@ -124,7 +124,7 @@ function colourGroups(colours) {
 
 const plain = (word) => ({ english: [word], chinese: [word] });
 
-/** Return whether there is a space between two parts of a text: not beside Chinese characters. */
+/** Return whether two parts of a text need a space between them; Chinese characters do not. */
 function needsSpace(before, after) {
   const isWord = /^[\p{L}\p{N}]/u;
   const isHan = /^\p{Script=Han}/u;

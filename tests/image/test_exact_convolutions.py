@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.backends import cudnn
 
-from cogview.image.exact import exact_convolutions
+from cogview.image.exact_convolutions import exact_convolutions
 from cogview.training.config import TrainingConfig
 from cogview.training.loop import train
 from cogview.training.task import Batch, Metrics, Scalars

@@ -1,12 +1,16 @@
-"""The table of all operations: routes and `/openapi.json` are made of it, and to add one is to add an entry here."""
+"""Table of all HTTP operations, from which routes and `/openapi.json` are built."""
 
 from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
-from cogview.serving.a1111_api import NO_CHOICE, A1111Api
+from cogview.serving.a1111_api import FIXED_LISTS, A1111Api
 from cogview.serving.a1111_forms import ImageToImageRequest, PictureInfoRequest, TextToImageRequest
-from cogview.serving.answers import (
+from cogview.serving.draw_requests import MEDIA_TYPES
+from cogview.serving.images_api import MAX_RANKED, ImagesApi
+from cogview.serving.operations import Content, Events, File, Form, Handler, Json, Operation
+from cogview.serving.page_api import PageApi
+from cogview.serving.responses import (
     A1111Images,
     A1111PictureInfo,
     A1111Progress,
@@ -31,10 +35,6 @@ from cogview.serving.answers import (
     UpscaleAnswer,
     WordsAnswer,
 )
-from cogview.serving.drawing import MEDIA_TYPES
-from cogview.serving.images_api import MAX_RANKED, ImagesApi
-from cogview.serving.operations import Content, Events, File, Form, Handler, Json, Operation
-from cogview.serving.page_api import PageApi
 from cogview.serving.schemas import (
     CaptionRequest,
     ClientHeader,
@@ -52,53 +52,53 @@ from cogview.serving.schemas import (
     UpscaleRequest,
 )
 
-_DRAWN = (Json(ImagesAnswer), Events((PartialImageEvent, CompletedEvent, ErrorEvent)))
-_TOLD = Events((AcceptedEvent, QueuedEvent, PreviewEvent, PictureEvent, EndEvent))
+_IMAGES = (Json(ImagesAnswer), Events((PartialImageEvent, CompletedEvent, ErrorEvent)))
+_JOB_EVENTS = Events((AcceptedEvent, QueuedEvent, PreviewEvent, PictureEvent, EndEvent))
 _JOB = (Json(JobAnswer),)
 _ANY = File(("application/json",))
 _A1111_IMAGES = Json(A1111Images)
 _PICTURE = {"image": "The picture."}
 _EDIT = Form(
     model=EditRequest,
-    files=_PICTURE | {"mask": "What to draw anew: transparent, or else white. Of the picture's shape."},
+    files=_PICTURE | {"mask": "Part to inpaint: transparent, or else white. Same shape as the picture."},
     optional=("mask",),
 )
 _RANK = Form(model=RankRequest, files={"image": f"Up to {MAX_RANKED} pictures."}, many={"image": MAX_RANKED})
 
 
-def table(
+def operation_table(
     *,
     images: ImagesApi,
     a1111: A1111Api,
     page: PageApi | None,
     livez: Handler,
     readyz: Handler,
-    measured: Handler,
-    described: Handler,
+    metrics_text: Handler,
+    openapi: Handler,
 ) -> list[Operation]:
     """Return all operations.
 
     Args:
         images: handlers of the images API.
-        a1111: of Automatic1111's.
-        page: of what the page works with, if anything is kept.
-        livez: tells whether the engine goes on.
-        readyz: tells whether pictures are drawn.
-        measured: gives figures for operators.
-        described: gives `/openapi.json`.
+        a1111: handlers of Automatic1111's API.
+        page: handlers of the page's API, if jobs are stored.
+        livez: handler of the liveness check.
+        readyz: handler of the readiness check.
+        metrics_text: handler of `/metrics`.
+        openapi: handler of `/openapi.json`.
     """
     return [
-        *_of_images(images),
-        *_of_a1111(a1111),
-        *([] if page is None else _of_page(page)),
-        _of_server("/livez", livez, {status: [Json(AliveAnswer)] for status in (200, 503)}),
-        _of_server("/readyz", readyz, {status: [Json(ReadyAnswer)] for status in (200, 503)}),
-        _of_server("/metrics", measured, {200: [File(("text/plain",))]}),
-        _of_server("/openapi.json", described, {200: [File(("application/json",))]}),
+        *_image_operations(images),
+        *_a1111_operations(a1111),
+        *([] if page is None else _job_operations(page)),
+        _server_operation("/livez", livez, {status: [Json(AliveAnswer)] for status in (200, 503)}),
+        _server_operation("/readyz", readyz, {status: [Json(ReadyAnswer)] for status in (200, 503)}),
+        _server_operation("/metrics", metrics_text, {200: [File(("text/plain",))]}),
+        _server_operation("/openapi.json", openapi, {200: [File(("application/json",))]}),
     ]
 
 
-def _of_images(api: ImagesApi) -> list[Operation]:
+def _image_operations(api: ImagesApi) -> list[Operation]:
     def post(path: str, handler: Handler, body: Json | Form, *answer: Content) -> Operation:
         return Operation(
             method="POST",
@@ -109,12 +109,12 @@ def _of_images(api: ImagesApi) -> list[Operation]:
             answers={200: answer},
             query=ShownQuery,
             headers=ClientHeader,
-            errors=(404, 429, 503) if _DRAWN[0] in answer else (429, 503),  # of a style that there is not
+            errors=(404, 429, 503) if _IMAGES[0] in answer else (429, 503),  # 404: unknown style
         )
 
     return [
-        post("/v1/images/generations", api.generations, Json(GenerationRequest), *_DRAWN),
-        post("/v1/images/edits", api.edits, _EDIT, *_DRAWN),
+        post("/v1/images/generations", api.generations, Json(GenerationRequest), *_IMAGES),
+        post("/v1/images/edits", api.edits, _EDIT, *_IMAGES),
         post(
             "/v1/images/upscale",
             api.upscale,
@@ -156,7 +156,7 @@ def _of_images(api: ImagesApi) -> list[Operation]:
     ]
 
 
-def _of_a1111(api: A1111Api) -> list[Operation]:
+def _a1111_operations(api: A1111Api) -> list[Operation]:
     def get(name: str, handler: Handler, *, query: type[BaseModel] | None = None) -> Operation:
         return Operation(
             method="GET",
@@ -184,10 +184,10 @@ def _of_a1111(api: A1111Api) -> list[Operation]:
         get("sd-models", api.models),
         get("loras", api.loras),
         get("progress", api.progress, query=ProgressQuery),
-        *(get(name, api.no_choice) for name in NO_CHOICE),
-        post("options", api.nothing),
-        post("refresh-checkpoints", api.nothing),
-        post("refresh-loras", api.nothing),
+        *(get(name, api.fixed_list) for name in FIXED_LISTS),
+        post("options", api.accept),
+        post("refresh-checkpoints", api.accept),
+        post("refresh-loras", api.accept),
         post("interrupt", api.interrupt),
         post("skip", api.interrupt),
         post("txt2img", api.text_to_image, _A1111_IMAGES, Json(TextToImageRequest)),
@@ -196,7 +196,7 @@ def _of_a1111(api: A1111Api) -> list[Operation]:
     ]
 
 
-def _of_page(api: PageApi) -> list[Operation]:
+def _job_operations(api: PageApi) -> list[Operation]:
     return [
         Operation(
             method="GET",
@@ -269,7 +269,7 @@ def _of_page(api: PageApi) -> list[Operation]:
             tag="jobs",
             path_model=JobPath,
             headers=EventsHeaders,
-            answers={200: [_TOLD]},
+            answers={200: [_JOB_EVENTS]},
         ),
         Operation(
             method="GET",
@@ -282,5 +282,5 @@ def _of_page(api: PageApi) -> list[Operation]:
     ]
 
 
-def _of_server(path: str, handler: Handler, answers: Mapping[int, Sequence[Content]]) -> Operation:
+def _server_operation(path: str, handler: Handler, answers: Mapping[int, Sequence[Content]]) -> Operation:
     return Operation(method="GET", path=path, handler=handler, tag="server", answers=answers)

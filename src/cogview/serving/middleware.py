@@ -1,6 +1,6 @@
-"""What stands before all handlers: names, keys, sizes and times of requests.
+"""ASGI middleware: checks host, origin and key, limits size and time, and logs requests.
 
-It is plain ASGI: below a `BaseHTTPMiddleware` of Starlette (1.10) a handler never learns that its client left.
+Not a Starlette `BaseHTTPMiddleware` (1.10): below one, handlers never learn that their client has left.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cogview.generation.fair_queue import Client
-from cogview.serving.memory import Held, Memory
+from cogview.serving.http import ApiError
+from cogview.serving.memory_budget import MemoryBudget, RequestMemory
 from cogview.serving.options import ServerOptions
-from cogview.serving.wire import WireError
 
 LOG = logging.getLogger("cogview.serving")
 
@@ -42,17 +42,17 @@ SECURITY_HEADERS = {
 
 
 def is_open(path: str) -> bool:
-    """Return whether no key is needed for a path, though the server has some."""
+    """Return whether a path needs no API key."""
     return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS)
 
 
-class Guards:
-    """Refuses what must not reach a handler, and gives each request a number for the log.
+class GuardMiddleware:
+    """Middleware that rejects forbidden and oversized requests, and gives each request an id.
 
     Args:
-        app: what is guarded.
-        options: what is taken.
-        on_answer: is told the scope, status and seconds of each answer; 499 if the client left.
+        app: wrapped application.
+        options: limits for clients.
+        on_answer: called with scope, status (499 if the client left) and seconds of each answer.
     """
 
     def __init__(
@@ -65,29 +65,29 @@ class Guards:
         self._options = options
         self._on_answer = on_answer
         self._keys = [hashlib.sha256(key.encode()).digest() for key in options.api_keys]
-        self._memory = Memory(options.max_upload_bytes)
+        self._memory = MemoryBudget(options.max_upload_bytes)
         self._num_open: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Guard a request."""
+        """Handle a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["path"].startswith(_API_FOLDERS):  # a redirect would lose some clients' bodies or keys
+        if scope["path"].startswith(_API_FOLDERS):  # with a redirect some clients drop body or key
             scope = {**scope, "path": scope["path"].rstrip("/")}
         headers = Headers(scope=scope)
-        number = headers.get("x-request-id", "")
-        if not (0 < len(number) <= 64 and number.isascii() and number.replace("-", "").isalnum()):
-            number = f"req_{secrets.token_hex(12)}"
-        scope.setdefault("state", {})["request_id"] = number
+        request_id = headers.get("x-request-id", "")
+        if not (0 < len(request_id) <= 64 and request_id.isascii() and request_id.replace("-", "").isalnum()):
+            request_id = f"req_{secrets.token_hex(12)}"
+        scope.setdefault("state", {})["request_id"] = request_id
         started, status = time.monotonic(), 0
 
-        async def sending(message: Message) -> None:
+        async def guarded_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 answer = MutableHeaders(scope=message)
-                answer["X-Request-Id"] = number
+                answer["X-Request-Id"] = request_id
                 for name, value in SECURITY_HEADERS.items():
                     answer.setdefault(name, value)
                 answer.setdefault("Cache-Control", "no-store")
@@ -101,25 +101,25 @@ class Guards:
             try:
                 self._check_origin(headers)
                 scope["state"]["client"] = self._client_of(scope, headers)
-                with self._memory.share() as held, self._place_for(scope):
-                    scope["state"]["held"] = held
-                    await self._app(scope, self._limited(headers, receive, held), sending)
-            except WireError as error:
+                with self._memory.share() as memory, self._count_request(scope):
+                    scope["state"]["memory"] = memory
+                    await self._app(scope, self._limit_body(headers, receive, memory), guarded_send)
+            except ApiError as error:
                 if status:
                     raise
-                await error.response(scope["path"])(scope, receive, sending)
+                await error.response(scope["path"])(scope, receive, guarded_send)
         except (ClientIsGone, ClientDisconnect):
             status = status or 499
         except Exception as error:
-            LOG.exception("request %s failed", number)
+            LOG.exception("request %s failed", request_id)
             if status:
                 raise ClientIsGone("the answer cannot be ended") from error
             status = 500
-            failure = WireError(
-                500, f"the server failed; its log has more about {number}", code="server_error"
+            failure = ApiError(
+                500, f"the server failed; its log has more about {request_id}", code="server_error"
             )
             with contextlib.suppress(ClientIsGone):
-                await failure.response(scope["path"])(scope, receive, sending)
+                await failure.response(scope["path"])(scope, receive, guarded_send)
         finally:
             seconds = time.monotonic() - started
             self._on_answer(scope, status, seconds)
@@ -127,7 +127,7 @@ class Guards:
                 logging.DEBUG if scope["path"] in _POLLED_PATHS and status < 500 else logging.INFO,
                 "request",
                 extra={
-                    "request_id": number,
+                    "request_id": request_id,
                     "method": scope["method"],
                     "path": scope["path"],
                     "status": status,
@@ -136,35 +136,33 @@ class Guards:
             )
 
     def _check_origin(self, headers: Headers) -> None:
-        """Refuse a name that is not the server's, which a foreign page may have pointed here, and other sites' pages.
+        """Reject foreign host names (DNS rebinding) and origins.
 
         Raises:
-            WireError: it is refused.
+            ApiError: host or origin is not allowed.
         """
         host, options = headers.get("host", ""), self._options
         name = (_hostname(f"//{host}") or "").lower()
         if options.allowed_hosts and name not in options.allowed_hosts:
-            raise WireError(
+            raise ApiError(
                 403, "the server is not known by that name (--allowed-host)", code="host_not_allowed"
             )
         origin = headers.get("origin")
         if origin in (None, *options.cors_origins) or "*" in options.cors_origins:
             return
         if _address(origin or "") != host:
-            raise WireError(
-                403, "pages of other sites are refused (--cors-origin)", code="origin_not_allowed"
-            )
+            raise ApiError(403, "pages of other sites are refused (--cors-origin)", code="origin_not_allowed")
 
     @contextlib.contextmanager
-    def _place_for(self, scope: Scope) -> Iterator[None]:
-        """Count a request among those of its address, which may not have all places.
+    def _count_request(self, scope: Scope) -> Iterator[None]:
+        """Count a request among those of its address, which may use half of the connections.
 
         Raises:
-            WireError: it has as many as it may.
+            ApiError: too many are open.
         """
         address = (scope.get("client") or ("", 0))[0]
         if self._num_open[address] >= max(self._options.max_connections // 2, 1):
-            raise WireError(429, "too many requests at once from your address", code="busy", retry_seconds=2)
+            raise ApiError(429, "too many requests at once from your address", code="busy", retry_seconds=2)
         self._num_open[address] += 1
         try:
             yield
@@ -174,24 +172,24 @@ class Guards:
                 del self._num_open[address]
 
     def _client_of(self, scope: Scope, headers: Headers) -> Client:
-        """Return who asks.
+        """Identify the client by key and address.
 
         Raises:
-            WireError: a key is needed, and none of them was given.
+            ApiError: a valid key is missing.
         """
         address = (scope.get("client") or ("", 0))[0]
         if not self._keys or is_open(scope["path"]) or scope["method"] == "OPTIONS":
             return (address,)
         key = _key_of(headers)
-        given = hashlib.sha256(key.encode(errors="replace")).digest()
-        matches = [hmac.compare_digest(given, each) for each in self._keys]
+        digest = hashlib.sha256(key.encode(errors="replace")).digest()
+        matches = [hmac.compare_digest(digest, each) for each in self._keys]
         if not any(matches):
             message = "that is none of the server's API keys" if key else "give the server's API key"
-            raise WireError(401, f"{message}: Authorization: Bearer KEY", code="invalid_api_key")
-        return (f"{given.hex()[:12]}@{address}",)
+            raise ApiError(401, f"{message}: Authorization: Bearer KEY", code="invalid_api_key")
+        return (f"{digest.hex()[:12]}@{address}",)
 
-    def _limited(self, headers: Headers, receive: Receive, held: Held) -> Receive:
-        """Return what gives the body of a request within its limits."""
+    def _limit_body(self, headers: Headers, receive: Receive, memory: RequestMemory) -> Receive:
+        """Wrap `receive` with the limits on a body's size and time."""
         options = self._options
         end = time.monotonic() + options.read_seconds
         is_read = False
@@ -199,7 +197,7 @@ class Guards:
         if declared.isascii() and declared.isdecimal() and int(declared) > options.max_body_bytes:
             raise _too_large(options)
 
-        async def limited() -> Message:
+        async def limited_receive() -> Message:
             nonlocal is_read
             if is_read:
                 return await receive()
@@ -209,23 +207,23 @@ class Guards:
                 ):
                     message = await receive()
             except TimeoutError as error:
-                raise WireError(408, "the request did not arrive in time", code="timeout") from error
+                raise ApiError(408, "the request did not arrive in time", code="timeout") from error
             if message["type"] == "http.request":
-                held.take(len(message.get("body", b"")))
-                if held.num_bytes > options.max_body_bytes:
+                memory.take(len(message.get("body", b"")))
+                if memory.num_bytes > options.max_body_bytes:
                     raise _too_large(options)
                 is_read = not message.get("more_body", False)
             return message
 
-        return limited
+        return limited_receive
 
 
 class ClientIsGone(Exception):
-    """Nobody takes the answer."""
+    """The client does not read the answer."""
 
 
-def _too_large(options: ServerOptions) -> WireError:
-    return WireError(
+def _too_large(options: ServerOptions) -> ApiError:
+    return ApiError(
         413,
         f"a request may have {options.max_body_bytes:,} bytes: send smaller pictures",
         code="request_too_large",
@@ -240,7 +238,7 @@ def _hostname(address: str) -> str | None:
 
 
 def _address(origin: str) -> str | None:
-    """Return host and port of an origin; None if it is damaged."""
+    """Return host and port of an origin; None if malformed."""
     try:
         return urlsplit(origin).netloc
     except ValueError:
@@ -248,7 +246,7 @@ def _address(origin: str) -> str | None:
 
 
 def _key_of(headers: Headers) -> str:
-    """Return the key that was given in one of the usual ways; of a name and password the password."""
+    """Return the key from one of the usual headers; with basic authentication the password."""
     for name in ("x-api-key", "api-key"):
         if name in headers:
             return headers[name]

@@ -1,4 +1,4 @@
-"""What goes over the wire: errors in OpenAI's form, bodies within their limits, and events."""
+"""HTTP helpers: errors in OpenAI's format, size-limited bodies, server-sent events."""
 
 import json
 import logging
@@ -18,21 +18,19 @@ from cogview.plain_json import parse_json
 from cogview.serving.schemas import TEXT
 
 MAX_JSON_BYTES = 2**20
-"""Of a body: 32,000 characters that are all escaped have 384,000."""
+"""Limit of a JSON body; 32,000 characters that are all escaped take 384,000 bytes."""
 
 MAX_JSON_VALUES = 100_000
-"""Each takes up to a hundred bytes, where its JSON has two."""
+"""Limit of a JSON body; a parsed value takes up to 100 bytes, its JSON as few as two."""
 
-MAX_TEXTS = 64
-"""Fields of a form that are text."""
+MAX_TEXT_FIELDS = 64
+"""Most text fields of a form."""
 
-logging.getLogger("python_multipart").setLevel(
-    logging.CRITICAL
-)  # what is wrong with a form is told its sender
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # form errors go to the client
 
 Body = TypeVar("Body", bound=BaseModel)
 
-_KINDS = {
+_ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
@@ -48,15 +46,15 @@ _KINDS = {
 }
 
 
-class WireError(Exception):
-    """A request that is not carried out.
+class ApiError(Exception):
+    """Error response to a request.
 
     Args:
-        status: of HTTP.
-        message: one line, with what to do.
-        param: which part of the request is to blame.
-        code: a word for programs.
-        retry_seconds: when to ask again.
+        status: HTTP status.
+        message: one line: what was wrong and what to do.
+        param: name of the invalid field.
+        code: error code for programs.
+        retry_seconds: when to retry.
     """
 
     def __init__(
@@ -73,12 +71,12 @@ class WireError(Exception):
 
     @property
     def content(self) -> dict[str, Any]:
-        """Return it as OpenAI's clients read it."""
-        kind = _KINDS.get(self.status, "server_error")
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+        """Return the body in OpenAI's format."""
+        error_type = _ERROR_TYPES.get(self.status, "server_error")
+        return {"error": {"message": str(self), "type": error_type, "param": self.param, "code": self.code}}
 
     def response(self, path: str = "") -> Response:
-        """Return the answer to a request for a path: clients of Automatic1111's read `detail`."""
+        """Return the response; clients of Automatic1111's API read `detail`."""
         headers = {} if self.retry_seconds is None else {"Retry-After": str(self.retry_seconds)}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
@@ -86,38 +84,38 @@ class WireError(Exception):
         return JSONResponse(self.content | detail, self.status, headers)
 
 
-def parsed(model: type[Body], data: Mapping[str, Any], *, is_form: bool = False) -> Body:
-    """Return a request's fields as what they are.
+def parse_fields(model: type[Body], data: Mapping[str, Any], *, is_form: bool = False) -> Body:
+    """Validate a request's fields.
 
     Args:
-        model: of the fields.
-        data: as they came.
-        is_form: whether numbers came as text.
+        model: schema of the fields.
+        data: raw values.
+        is_form: whether numbers may be text.
 
     Raises:
-        WireError: one of them is impossible.
+        ApiError: a field is invalid.
     """
-    given = dict(data)
+    fields = dict(data)
     for name in model.model_fields:
-        value = given.get(name)
+        value = fields.get(name)
         if isinstance(value, float) and value.is_integer():
-            given[name] = int(value)  # JSON has but one kind of number
+            fields[name] = int(value)  # JSON does not tell 1.0 from 1
         if isinstance(value, str) and not _is_encodable(value):
-            raise WireError(
+            raise ApiError(
                 400,
-                f"{name}: it holds bytes that are no UTF-8, or half a character (a lone surrogate): leave those out",
+                f"{name}: it contains invalid UTF-8 or a lone surrogate: remove it",
                 param=name,
                 code="invalid_value",
             )
     try:
-        return model.model_validate(given, strict=not is_form, context=TEXT if is_form else None)
+        return model.model_validate(fields, strict=not is_form, context=TEXT if is_form else None)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         param = ".".join(map(str, first["loc"])) or None
         message = first["msg"].removeprefix("Value error, ")
-        if first["type"] not in ("missing", "value_error"):  # ours say themselves what came
-            message += f", got {_shown(first['input'])}"
-        raise WireError(
+        if first["type"] not in ("missing", "value_error"):  # messages of our validators have the value
+            message += f", got {_describe_value(first['input'])}"
+        raise ApiError(
             400, f"{param}: {message}" if param else message, param=param, code="invalid_value"
         ) from error
 
@@ -130,106 +128,108 @@ def _is_encodable(text: str) -> bool:
     return True
 
 
-def _shown(value: object) -> str:
-    """Return what was sent as a line tells it: long ones by their length."""
+def _describe_value(value: object) -> str:
+    """Describe a value for an error message, in at most 60 characters."""
     if isinstance(value, str) and len(value) > 60:
         return f"{len(value):,} characters"
     return "a list or an object" if isinstance(value, list | dict) else f"{value!r:.60}"
 
 
 def query_fields(request: Request, model: type[Body]) -> Body:
-    """Return the parameters of a request's query.
+    """Validate the parameters of a query.
 
     Raises:
-        WireError: one of them is impossible, or stands twice.
+        ApiError: a parameter is invalid or repeated.
     """
     return _text_fields(request.query_params.multi_items(), model)
 
 
 def header_fields(request: Request, model: type[Body]) -> Body:
-    """Return headers that mean something for a request; a field's alias is a header's name.
+    """Validate the headers whose names are aliases of the model's fields.
 
     Raises:
-        WireError: one of them is impossible, or stands twice.
+        ApiError: a header is invalid or repeated.
     """
     return _text_fields([(name.lower(), value) for name, value in request.headers.items()], model)
 
 
 def path_fields(request: Request, model: type[Body]) -> Body:
-    """Return the parameters of a request's path.
+    """Validate the parameters of a path.
 
     Raises:
-        WireError: there is nothing of that name.
+        ApiError: they are invalid: there is no such resource.
     """
     try:
         return model.model_validate(request.path_params)
     except ValidationError as error:
-        raise WireError(404, "there is nothing here", code="http_404") from error
+        raise ApiError(404, "there is nothing here", code="http_404") from error
 
 
 def _text_fields(items: Iterable[tuple[str, str]], model: type[Body]) -> Body:
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     names = {field.alias or name for name, field in model.model_fields.items()}
     for name, value in items:
         if name not in names:
             continue
-        if name in found:
-            raise WireError(400, f"{name} was sent twice: send it once", param=name, code="invalid_value")
-        found[name] = value
-    return parsed(model, found, is_form=True)
+        if name in values:
+            raise ApiError(400, f"{name} was sent twice: send it once", param=name, code="invalid_value")
+        values[name] = value
+    return parse_fields(model, values, is_form=True)
 
 
-def _has_type(request: Request, wanted: str) -> None:
-    """Refuse a body of another kind.
+def _check_content_type(request: Request, wanted: str) -> None:
+    """Check the media type of a body.
 
     Raises:
-        WireError: it is one.
+        ApiError: it is another one.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
-        raise WireError(415, f"send {wanted}", code="unsupported_media_type")
+        raise ApiError(415, f"send {wanted}", code="unsupported_media_type")
 
 
 async def json_body(request: Request, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """Return the JSON object that was sent.
+    """Read a JSON object.
 
     Args:
-        request: with a body.
-        max_bytes: of it.
+        request: with the body.
+        max_bytes: limit of the body.
 
     Raises:
-        WireError: it is none.
+        ApiError: the body is not a JSON object, or is too large.
     """
-    _has_type(request, "application/json")
+    _check_content_type(request, "application/json")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > max_bytes:
-            raise WireError(413, f"JSON may have {max_bytes:,} bytes: send less", code="request_too_large")
+            raise ApiError(413, f"JSON may have {max_bytes:,} bytes: send less", code="request_too_large")
     if sum(map(body.count, b",[{")) > MAX_JSON_VALUES:
-        raise WireError(400, f"the body may have {MAX_JSON_VALUES:,} values", code="invalid_json")
+        raise ApiError(400, f"the body may have {MAX_JSON_VALUES:,} values", code="invalid_json")
     try:
         data = parse_json(bytes(body), max_bytes, is_strict=True)
     except ValueError as error:
-        raise WireError(400, f"the body is no JSON: {printable(str(error))}", code="invalid_json") from error
+        raise ApiError(
+            400, f"the body is not valid JSON: {printable(str(error))}", code="invalid_json"
+        ) from error
     if not isinstance(data, dict):
-        raise WireError(400, "the body must be a JSON object", code="invalid_json")
+        raise ApiError(400, "the body must be a JSON object", code="invalid_json")
     return data
 
 
 async def form_body(request: Request, max_files: int, max_bytes: int) -> FormData:
-    """Return the multipart form that was sent; its files stay in memory.
+    """Read a multipart form, with its files in memory.
 
     Args:
-        request: with a body.
-        max_files: that it may have.
-        max_bytes: of the body.
+        request: with the body.
+        max_files: most files of the form.
+        max_bytes: limit of the body.
 
     Raises:
-        WireError: it is none, or is cut off.
+        ApiError: the form is invalid, truncated or too large.
     """
-    _has_type(request, "multipart/form-data")
+    _check_content_type(request, "multipart/form-data")
     _, options = parse_options_header(request.headers["content-type"])
-    form = _Form(max_files)
+    form = _FormParts(max_files)
     num_bytes = 0
     try:
         parser = FormParser(
@@ -243,23 +243,19 @@ async def form_body(request: Request, max_files: int, max_bytes: int) -> FormDat
         async for chunk in request.stream():
             num_bytes += len(chunk)
             if num_bytes > max_bytes:
-                raise WireError(413, f"a form may have {max_bytes:,} bytes", code="request_too_large")
+                raise ApiError(413, f"a form may have {max_bytes:,} bytes", code="request_too_large")
             parser.write(chunk)
     except (FormParserError, ValueError) as error:
-        raise WireError(
+        raise ApiError(
             400, f"the form cannot be read: {printable(str(error))}", code="invalid_form"
         ) from error
     if not form.is_whole:
-        raise WireError(400, "the form is cut off: its last boundary is missing", code="invalid_form")
+        raise ApiError(400, "the form is cut off: its last boundary is missing", code="invalid_form")
     return FormData(form.items)
 
 
-class _Form:
-    """Takes the parts of a form as they come.
-
-    Args:
-        max_files: that it may have.
-    """
+class _FormParts:
+    """Parts of a form, collected by the parser's callbacks."""
 
     def __init__(self, max_files: int) -> None:
         self._max_files = max_files
@@ -268,28 +264,28 @@ class _Form:
         self.is_whole = False
 
     def take_text(self, field: Field) -> None:
-        """Take a part that is text.
+        """Add a text part.
 
         Raises:
-            ValueError: it is none, or there are too many.
+            ValueError: there are too many parts.
         """
         self._num_texts += 1
-        if self._num_texts > MAX_TEXTS:
-            raise ValueError(f"it has more than {MAX_TEXTS} fields")
-        name = _text(field.field_name)
+        if self._num_texts > MAX_TEXT_FIELDS:
+            raise ValueError(f"it has more than {MAX_TEXT_FIELDS} fields")
+        name = _decode(field.field_name)
         if field.content_type is None or field.content_type.startswith("text/"):
-            self.items.append((name, _text(field.value)))
-        else:  # files need not have names
+            self.items.append((name, _decode(field.value)))
+        else:  # a file without a file name
             self._take_file(name, BytesIO(field.value or b""))
 
     def take_file(self, file: File) -> None:
-        """Take a part that is a file.
+        """Add a file part.
 
         Raises:
-            ValueError: there are too many.
+            ValueError: there are too many files.
         """
         file.file_object.seek(0)
-        self._take_file(_text(file.field_name), file.file_object)
+        self._take_file(_decode(file.field_name), file.file_object)
 
     def _take_file(self, name: str, file: BytesIO | BufferedRandom) -> None:
         self._num_files += 1
@@ -298,30 +294,30 @@ class _Form:
         self.items.append((name, UploadFile(file)))
 
     def end(self) -> None:
-        """Take its end."""
+        """Note that the form is complete."""
         self.is_whole = True
 
 
-def _text(data: bytes | None) -> str:
-    """Return what is to be UTF-8; what is not stays visible, and is refused in fields that mean something."""
+def _decode(data: bytes | None) -> str:
+    """Decode UTF-8, with invalid bytes as surrogates, which `parse_fields` rejects."""
     return (data or b"").decode(errors="surrogateescape")
 
 
 def form_fields(form: FormData, model: type[Body]) -> Body:
-    """Return the fields of a form that are text; those that are empty say nothing.
+    """Validate the text fields of a form; empty ones count as missing.
 
     Raises:
-        WireError: one of them is impossible, stands twice or is a file.
+        ApiError: a field is invalid, repeated or a file.
     """
     for name in model.model_fields:
         if any(isinstance(value, UploadFile) for value in form.getlist(name)):
-            raise WireError(400, f"{name} must be text, not a file", param=name, code="invalid_value")
+            raise ApiError(400, f"{name} must be text, not a file", param=name, code="invalid_value")
     texts = [(name, value) for name, value in form.multi_items() if isinstance(value, str) and value != ""]
     return _text_fields(texts, model)
 
 
-def sse(data: Mapping[str, Any], *, event: str | None = None, number: str | None = None) -> bytes:
-    """Return an event of a stream."""
+def sse_event(data: Mapping[str, Any], *, event: str | None = None, number: str | None = None) -> bytes:
+    """Encode a server-sent event."""
     lines = [] if event is None else [f"event: {event}"]
     if number is not None:
         lines.append(f"id: {number}")
@@ -330,5 +326,5 @@ def sse(data: Mapping[str, Any], *, event: str | None = None, number: str | None
 
 
 def sse_comment(text: str) -> bytes:
-    """Return a line of a stream that clients skip."""
+    """Encode a comment, which clients of a stream ignore."""
     return f": {text}\n\n".encode()

@@ -9,7 +9,7 @@ import torch
 from tests.tiny import tiny_image_tokenizer
 
 from cogview.errors import CogViewError
-from cogview.image.kept import KeptPictures, kept_db
+from cogview.image.reconstruction_quality import ReconstructionQuality, kept_db
 from cogview.image.tokenizer import load_image_tokenizer
 
 
@@ -41,15 +41,15 @@ def test_a_tokenizer_measures_by_its_own_squares() -> None:
 
 def test_the_bound_is_under_all_but_one_in_a_hundred() -> None:
     values = torch.linspace(20, 30, 1001)
-    kept = KeptPictures.of(values.split(100))
-    assert kept == KeptPictures(num_pictures=1001, median_db=25.0, least_db=20.1)
+    kept = ReconstructionQuality.of(values.split(100))
+    assert kept == ReconstructionQuality(num_pictures=1001, median_db=25.0, least_db=20.1)
 
 
 def test_a_folder_keeps_it_and_has_the_same_fingerprint(tmp_path: Path) -> None:
     tokenizer = tiny_image_tokenizer()
     tokenizer.save_pretrained(tmp_path / "without")
     assert load_image_tokenizer(tmp_path / "without").held_out is None
-    tokenizer.held_out = KeptPictures(num_pictures=7, median_db=30.5, least_db=20.25)
+    tokenizer.held_out = ReconstructionQuality(num_pictures=7, median_db=30.5, least_db=20.25)
     tokenizer.save_pretrained(tmp_path / "with")
     read = load_image_tokenizer(tmp_path / "with")
     assert (read.held_out, read.fingerprint) == (tokenizer.held_out, tokenizer.fingerprint)
@@ -58,7 +58,7 @@ def test_a_folder_keeps_it_and_has_the_same_fingerprint(tmp_path: Path) -> None:
 @pytest.mark.parametrize("held_out", [None, [], {"num_pictures": 1}, {"median_db": 50.0}, {"least_db": 39.0}])
 def test_what_it_cannot_be_is_refused(tmp_path: Path, held_out: object) -> None:
     tokenizer = tiny_image_tokenizer()
-    tokenizer.held_out = KeptPictures(num_pictures=7, median_db=30.5, least_db=20.25)
+    tokenizer.held_out = ReconstructionQuality(num_pictures=7, median_db=30.5, least_db=20.25)
     tokenizer.save_pretrained(tmp_path / "with")
     path = tmp_path / "with" / "config.json"
     content = json.loads(path.read_text())

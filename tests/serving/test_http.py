@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cogview.serving.answers import ErrorAnswer
-from cogview.serving.memory import Memory
+from cogview.serving.http import MAX_JSON_BYTES, ApiError
+from cogview.serving.memory_budget import MemoryBudget
 from cogview.serving.messages import Pixels
 from cogview.serving.options import ServerOptions
-from cogview.serving.uploads import reduced
-from cogview.serving.wire import MAX_JSON_BYTES, WireError
+from cogview.serving.responses import ErrorAnswer
+from cogview.serving.uploads import shrink
 
 pytestmark = pytest.mark.anyio
 
@@ -50,9 +50,9 @@ async def refused(served: FakeServer, path: str = DRAW, *, status: int = 400, **
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        (b"", "no JSON"),
-        (b"{", "no JSON"),
-        (b'{"prompt": "\xff"}', "no JSON"),
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b'{"prompt": "\xff"}', "not valid JSON"),
         (b'["prompt"]', "must be a JSON object"),
         (b'{"prompt": "a", "top_p": NaN}', "NaN is no number"),
         (b'{"prompt": "a", "other": [-Infinity]}', "-Infinity is no number"),
@@ -300,7 +300,7 @@ async def test_a_path_of_anything_leads_to_something_or_nothing(
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 60), max_size=8))
 async def test_what_requests_hold_together_is_bounded_and_given_back(sizes: list[int]) -> None:
-    memory = Memory(100)
+    memory = MemoryBudget(100)
 
     async def request(size: int) -> int:
         with memory.share() as held:
@@ -312,7 +312,7 @@ async def test_what_requests_hold_together_is_bounded_and_given_back(sizes: list
     results = await asyncio.gather(*map(request, sizes), return_exceptions=True)
     assert memory.num_bytes == 0
     assert all(
-        isinstance(each, int) or (isinstance(each, WireError) and each.status == 429) for each in results
+        isinstance(each, int) or (isinstance(each, ApiError) and each.status == 429) for each in results
     )
     assert sum(sizes) > 100 or all(isinstance(each, int) for each in results)
 
@@ -348,7 +348,7 @@ async def test_pictures_of_jobs_that_wait_are_bounded() -> None:
 @settings(max_examples=50, deadline=None)
 async def test_pictures_are_reduced_to_what_is_of_use(width: int, height: int, side: int) -> None:
     pixels = Pixels.of(Image.new("L", (width, height), 200))
-    small = reduced(pixels, side)
+    small = shrink(pixels, side)
     assert min(small.size) >= min(side, width, height)
     assert min(small.size) < 2 * side + 1 or small == pixels
     assert set(small.data) == {200}

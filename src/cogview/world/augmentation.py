@@ -1,4 +1,4 @@
-"""Icons drawn a little otherwise: turned, mirrored, in other colours, so that a thing is learnt and not its pixels."""
+"""Augmentation of icons: rotation, mirroring and colours."""
 
 import random
 
@@ -8,21 +8,21 @@ from PIL import Image
 
 MOST_DEGREES = 15.0
 MOST_HUE = 14
-"""Of 256 steps of the colour wheel."""
+"""Largest shift of the hue, of 256 steps."""
 
 
-def varied(raster: UInt8[np.ndarray, "y x 4"], seed: int) -> UInt8[np.ndarray, "y x 4"]:
-    """Return an icon drawn otherwise: the same for the same seed.
+def augment(raster: UInt8[np.ndarray, "y x 4"], seed: int) -> UInt8[np.ndarray, "y x 4"]:
+    """Return an augmented icon, a function of the seed.
 
     Args:
         raster: RGBA with straight alpha.
-        seed: decides on mirroring, angle, hue, saturation and brightness; below 0, the colours stay as they are.
+        seed: of mirroring, angle, hue, saturation and brightness; below 0, colours are unchanged.
     """
     draw = random.Random(seed)
     image = Image.fromarray(raster, "RGBA")
     if draw.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    # Colours are weighed by their alpha while they are mixed, or the edges would darken.
+    # Interpolated with premultiplied alpha, or the edges would darken.
     degrees = draw.uniform(-MOST_DEGREES, MOST_DEGREES)
     turned = np.asarray(image.convert("RGBa").rotate(degrees, Image.Resampling.BILINEAR).convert("RGBA"))
     if seed < 0:

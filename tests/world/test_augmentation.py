@@ -8,6 +8,7 @@ import pytest
 
 from cogview.errors import UsageError
 from cogview.recipes.default_data import world, world_captions
+from cogview.world.augmentation import augment
 from cogview.world.builder import ExampleSource
 from cogview.world.caption_words import SIZE_WORDS
 from cogview.world.captions import captions
@@ -15,7 +16,6 @@ from cogview.world.config import DefaultDataConfig, Split
 from cogview.world.icons import Icons, IconWords
 from cogview.world.scene_maker import make_scene
 from cogview.world.scenes import Scene, draw_scene
-from cogview.world.variation import varied
 from scene_pictures import scene_art
 
 CONFIG = DefaultDataConfig(styles=("twemoji",), num_objects=20, num_train=10)
@@ -24,7 +24,7 @@ CONFIG = DefaultDataConfig(styles=("twemoji",), num_objects=20, num_train=10)
 def test_a_seed_decides_and_the_icon_stays(icons: Icons) -> None:
     raster = icons.draw("twemoji", "1f431", 56)
     before = raster.copy()
-    first, again, other = varied(raster, 5), varied(raster, 5), varied(raster, 6)
+    first, again, other = augment(raster, 5), augment(raster, 5), augment(raster, 6)
     assert np.array_equal(raster, before)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -77,7 +77,7 @@ def test_below_zero_the_colours_stay(icons: Icons) -> None:
     raster = icons.draw("twemoji", "1f431", 56)
     fill = raster[raster[..., 3] == 255][0, :3].astype(int)
     for seed in range(1, 20):
-        kept, other = varied(raster, -seed), varied(raster, seed)
+        kept, other = augment(raster, -seed), augment(raster, seed)
         assert np.array_equal(kept[..., 3], other[..., 3])  # mirrored and turned alike
         assert abs(kept[kept[..., 3] == 255][:, :3] - fill).max() <= 1
         assert not np.array_equal(kept, other)

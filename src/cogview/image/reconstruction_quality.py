@@ -1,8 +1,7 @@
-"""How much of a picture an image tokenizer keeps: by it a picture of another kind than the tokenizer learnt is told.
+"""Quality of an image tokenizer's reconstructions, to detect pictures unlike its training data.
 
-The PSNR of a whole picture does not tell them: a drawing is all edges, which cost much, and flat ground, which costs
-nothing, while of a photograph everything is lost a little. So the PSNR is that of each square that a code stands for,
-and their mean is taken.
+The mean over squares of their PSNR is used. The PSNR of a whole picture would not separate them: a drawing has edges
+with large errors and flat ground without, a photograph small errors everywhere.
 """
 
 from collections.abc import Iterable
@@ -16,23 +15,23 @@ from torch.nn import functional as F
 from cogview.errors import UsageError
 
 MAX_DB = 40.0
-"""Of a square: what is kept better looks the same."""
+"""Upper bound of a square's PSNR: better ones look the same."""
 
-TOLD_PERCENT = 1.0
-"""Of its own held-out pictures, so many are kept worse than the bound."""
+BOUND_PERCENT = 1.0
+"""Share of its own held-out pictures that are below the bound."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeptPictures:
-    """What a tokenizer keeps of pictures like those that it learnt from, in dB as `kept_db` measures it.
+class ReconstructionQuality:
+    """Distribution of `kept_db` over held-out pictures of a tokenizer's training data.
 
     Args:
-        num_pictures: held-out pictures that were measured.
-        median_db: of half of them more is kept.
-        least_db: of 99 in 100 more is kept; of what is below, the tokenizer shows something else.
+        num_pictures: measured pictures.
+        median_db: median.
+        least_db: first percentile; pictures below it are not reproduced.
 
     Raises:
-        UsageError: a number is impossible.
+        UsageError: a number is out of range.
     """
 
     num_pictures: int
@@ -47,11 +46,11 @@ class KeptPictures:
             )
 
     @classmethod
-    def of(cls, kept: Iterable[Float[Tensor, "_"]]) -> "KeptPictures":
-        """Sum up what was kept of pictures, one or more."""
+    def of(cls, kept: Iterable[Float[Tensor, "_"]]) -> "ReconstructionQuality":
+        """Summarize the `kept_db` of at least one picture."""
         values = torch.cat(list(kept)).double()
         least, median = torch.quantile(
-            values, torch.tensor([TOLD_PERCENT / 100, 0.5], dtype=torch.float64)
+            values, torch.tensor([BOUND_PERCENT / 100, 0.5], dtype=torch.float64)
         ).tolist()
         return cls(num_pictures=len(values), median_db=round(median, 2), least_db=round(least, 2))
 
@@ -60,11 +59,11 @@ class KeptPictures:
 def kept_db(
     images: Float[Tensor, "b c y x"], copies: Float[Tensor, "b c y x"], square_pixels: int
 ) -> Float[Tensor, "b"]:
-    """Return how like pictures their reconstructions are, in dB: the mean over squares of their PSNR, at most 40 each.
+    """Return the mean over squares of their PSNR in dB, at most 40 each.
 
     Args:
         images: in [-1, 1].
-        copies: what the tokenizer makes of them.
+        copies: their reconstructions.
         square_pixels: side of the square that a code stands for.
     """
     squared = ((images - copies) / 2).square().mean(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""PNG and JPEG files without what holds no pixels, for those whose texts, profiles or comments stop the decoder."""
+"""Removal of optional parts from PNG and JPEG files whose texts, profiles or comments make decoding fail."""
 
 import struct
 import zlib
@@ -7,54 +7,59 @@ from collections.abc import Callable, Iterator
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8"
 MAX_TEXT_BYTES = 2**20
-"""How long a text may be, unpacked, to be kept; Pillow refuses pictures with longer ones."""
+"""Longest decompressed text to keep; Pillow refuses pictures with longer ones."""
 
 _TRANSPARENCY = (b"tRNS",)
 _ANIMATION_AND_EXIF = (b"acTL", b"fcTL", b"fdAT", b"eXIf")
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-# Texts that may say which side is up.
+# Texts that may contain the orientation.
 _ORIENTATION_KEYWORDS = (b"Raw profile type exif", b"Raw profile type APP1", b"XML:com.adobe.xmp")
 
-# Segments of a JPEG: what its colours mean, EXIF, and Adobe's word on the colours, with their least lengths.
+# JPEG segments of colour space, EXIF and Adobe's colour transform, with minimum lengths.
 _JFIF, _EXIF, _ADOBE = 0xE0, 0xE1, 0xEE
 _LEAST_BYTES = {_JFIF: 14, _ADOBE: 12}
 _COMMENT, _SCAN = 0xFE, 0xDA
 
 
-def without_extras(data: bytes) -> Iterator[bytes]:
-    """Yield a PNG or JPEG without whatever may be left out, fewer and fewer parts; nothing if there is none such.
+def stripped_versions(data: bytes) -> Iterator[bytes]:
+    """Yield a PNG or JPEG with fewer and fewer optional parts; nothing for other files.
 
-    First go all parts but those that tell which side is up, then all that is not needed for the pixels.
+    The first version keeps those with the orientation, the second only what the pixels need.
 
     Args:
-        data: a file's bytes, maybe of something else.
+        data: content of any file.
     """
-    bares = _bare_pngs(data) if data.startswith(PNG) else _bare_jpegs(data) if data.startswith(JPEG) else ()
+    versions = (
+        _stripped_pngs(data)
+        if data.startswith(PNG)
+        else _stripped_jpegs(data)
+        if data.startswith(JPEG)
+        else ()
+    )
     before = data
-    for bare in bares:
-        if bare != before:
-            yield bare
-            before = bare
+    for version in versions:
+        if version != before:
+            yield version
+            before = version
 
 
-def _bare_pngs(png: bytes) -> Iterator[bytes]:
+def _stripped_pngs(png: bytes) -> Iterator[bytes]:
     is_kept: Callable[[bytes, bytes, bytes], bool]
-    for is_kept in (_is_of_use, _is_transparency):
-        kept = [PNG]
+    for is_kept in (_has_orientation_or_alpha, _is_transparency):
+        parts = [PNG]
         for kind, content, whole in _chunks(png):
-            if (
-                not kind or not kind[0] & 0x20 or is_kept(kind, content, whole)
-            ):  # a small letter: may be left out
-                kept.append(whole)
-        yield b"".join(kept)
+            is_optional = kind and kind[0] & 0x20  # lower case
+            if not is_optional or is_kept(kind, content, whole):
+                parts.append(whole)
+        yield b"".join(parts)
 
 
-def _bare_jpegs(jpeg: bytes) -> Iterator[bytes]:
+def _stripped_jpegs(jpeg: bytes) -> Iterator[bytes]:
     for kept_markers in ((_JFIF, _EXIF, _ADOBE), (_JFIF, _ADOBE)):
-        kept, place = [JPEG], len(JPEG)
+        parts, place = [JPEG], len(JPEG)
         while jpeg[place : place + 1] == b"\xff" and len(jpeg) >= place + 4:
             marker, length = jpeg[place + 1], int.from_bytes(jpeg[place + 2 : place + 4], "big")
-            if marker == 0xFF:  # a filling byte
+            if marker == 0xFF:  # a fill byte
                 place += 1
                 continue
             if marker == _SCAN or not 0xC0 <= marker <= _COMMENT:
@@ -62,13 +67,13 @@ def _bare_jpegs(jpeg: bytes) -> Iterator[bytes]:
             is_extra = marker & 0xF0 == 0xE0 or marker == _COMMENT
             is_kept = marker in kept_markers and length - 2 >= _LEAST_BYTES.get(marker, 0)
             if is_kept or not is_extra:
-                kept.append(jpeg[place : place + 2 + length])
+                parts.append(jpeg[place : place + 2 + length])
             place += 2 + length
-        yield b"".join([*kept, jpeg[place:]])
+        yield b"".join([*parts, jpeg[place:]])
 
 
 def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Yield kind, content and all bytes of each chunk; the rest from the first that is not whole, as one of no kind."""
+    """Yield kind, content and all bytes of each chunk; a truncated rest has an empty kind."""
     place = len(PNG)
     while place < len(png):
         (length,) = struct.unpack(">I", png[place : place + 4].rjust(4, b"\0"))
@@ -81,23 +86,23 @@ def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
 
 
 def _is_transparency(kind: bytes, _content: bytes, whole: bytes) -> bool:
-    return kind in _TRANSPARENCY and _is_sound(whole)
+    return kind in _TRANSPARENCY and _has_valid_checksum(whole)
 
 
-def _is_of_use(kind: bytes, content: bytes, whole: bytes) -> bool:
+def _has_orientation_or_alpha(kind: bytes, content: bytes, whole: bytes) -> bool:
     if kind in _TEXTS:
         keyword = content.partition(b"\0")[0]
-        return keyword in _ORIENTATION_KEYWORDS and _is_sound(whole) and _is_short(kind, content)
-    return kind in (*_TRANSPARENCY, *_ANIMATION_AND_EXIF) and _is_sound(whole)
+        return keyword in _ORIENTATION_KEYWORDS and _has_valid_checksum(whole) and _is_short(kind, content)
+    return kind in (*_TRANSPARENCY, *_ANIMATION_AND_EXIF) and _has_valid_checksum(whole)
 
 
-def _is_sound(whole: bytes) -> bool:
-    """Return whether a chunk has the checksum that it says."""
+def _has_valid_checksum(whole: bytes) -> bool:
+    """Return whether a chunk's checksum is correct."""
     return zlib.crc32(whole[4:-4]) == int.from_bytes(whole[-4:], "big")
 
 
 def _is_short(kind: bytes, content: bytes) -> bool:
-    """Return whether a text is short, without unpacking more of it than that."""
+    """Return whether a text is at most `MAX_TEXT_BYTES` long, without decompressing more."""
     if kind == b"tEXt":
         return len(content) <= MAX_TEXT_BYTES
     packed = content.partition(b"\0")[2]
