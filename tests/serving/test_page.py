@@ -58,7 +58,7 @@ def test_the_best_come_first_and_the_newest_job_is_there_again(
     playwright.expect(page.get_by_role("heading", name=TEXT)).to_be_focused()
 
     page.locator("#stage").get_by_role("button", name="Delete").click()
-    page.get_by_role("dialog").get_by_role("button", name="CancelJob").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     assert newest(page, server)["text"] == "a balloon on a blue background"
     page.locator("#stage").get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
