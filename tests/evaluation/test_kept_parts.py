@@ -40,7 +40,7 @@ def test_a_damaged_part_is_one_line(tmp_path: Path) -> None:
     parts.write(0, np.zeros((4, 2)))
     path = tmp_path / "000000.npy"
     np.save(path, np.zeros(3))
-    with pytest.raises(CogViewError, match=r"000000\.npy is damaged \(3 rows, wanted 4\): delete it"):
+    with pytest.raises(CogViewError, match=r"000000\.npy is damaged \(3 rows, wanted 4\)"):
         parts.read(0)
     path.write_bytes(b"nothing")
     with pytest.raises(CogViewError, match=r"000000\.npy is damaged"):
@@ -52,7 +52,7 @@ def test_work_goes_on_for_the_same_request_only(tmp_path: Path) -> None:
     request = {"seed": 0, "top_k": None, "captions": "abc"}
     begin_or_go_on(out, request)
     begin_or_go_on(out, request)
-    with pytest.raises(UsageError, match=r"seed was 0, now 1; num was None, now 2\. Ask for the same"):
+    with pytest.raises(UsageError, match="seed was 0, now 1; num was None, now 2"):
         begin_or_go_on(out, request | {"seed": 1, "num": 2})
     (out / "request.json").write_text("[")
     with pytest.raises(CogViewError, match="is damaged"):
@@ -82,5 +82,5 @@ def test_processes_that_begin_at_once_do_not_take_each_others_work_for_something
 def test_a_part_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "codes").touch()
     parts = KeptParts(folder=tmp_path / "codes", num_items=4, items_per_part=4)
-    with pytest.raises(CogViewError, match=r"000000\.npy cannot be written .*the same command goes on"):
+    with pytest.raises(CogViewError, match=r"000000\.npy cannot be written"):
         parts.write(0, np.zeros((4, 2)))

@@ -60,7 +60,7 @@ def test_pictures_are_given_contrast_and_then_blurred() -> None:
         torch.testing.assert_close(seen.pooled, expected.pooled)
     plain = see(Eye(), iter(pictures), (0,))[0].pooled
     assert not torch.allclose(plain, found[0].pooled)
-    with pytest.raises(CogViewError, match="no pictures to measure"):
+    with pytest.raises(CogViewError, match="no pictures"):
         see(Eye(), iter([]))
 
 
@@ -103,7 +103,7 @@ def test_only_inceptions_figures_have_the_published_names() -> None:
 
 def test_too_few_pictures_for_the_features_are_told_once() -> None:
     seen = {radius: Seen(pooled=torch.randn(24, 24), logits=None) for radius in RADII}
-    with pytest.warns(UserWarning, match="24 pictures are too few for 24 features") as warned:
+    with pytest.warns(UserWarning, match="24 pictures .*24 features") as warned:
         compare(seen, seen, "eye")
     assert len(warned) == 1
 

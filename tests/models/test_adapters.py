@@ -109,7 +109,7 @@ def test_adapters_are_not_lost_by_replacing_their_model(model: PretrainedModel, 
     pipe.add_adapter(tmp_path / "wiggly", "wiggly")
     pipe.save_pretrained(tmp_path / "model")
     pipe.save_pretrained(tmp_path / "model")
-    with pytest.raises(CogViewError, match=r"holds adapters that this model does not have \(wiggly\)"):
+    with pytest.raises(CogViewError, match=r"adapters .*\(wiggly\)"):
         save_pretrained(fresh(model), tmp_path / "model")
 
 
@@ -144,9 +144,7 @@ def test_saved_in_another_precision_the_adapters_go_with_what_is_written(
 def test_an_adapter_of_another_base_is_refused(model: PretrainedModel, tmp_path: Path) -> None:
     save_task_model(style(model), tmp_path / "wiggly", model)
     other = Transformer(model.transformer.config)
-    with pytest.raises(
-        CogViewError, match=r"trained beside other weights \(\w{16}\) than those of this model"
-    ):
+    with pytest.raises(CogViewError, match=r"other weights \(\w{16}\)"):
         Pipeline(dataclasses.replace(model, held=other, adapters={})).add_adapter(
             tmp_path / "wiggly", "wiggly"
         )
@@ -172,14 +170,14 @@ def test_a_whole_transformer_can_take_the_place_of_an_adapter(model: PretrainedM
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "other"}, "is not an adapter of this project"),
-        ({"version": 2}, "has version 2 and this cogview reads version 1"),
-        ({"task": "juggling"}, "for a task 'juggling' that this cogview does not know"),
-        ({"template": 3}, "no valid sections 'template' and 'licence'"),
-        ({"template": {"grid_rows": 4}}, "The template for style is not valid"),
-        ({"adapter": {"rank": 0}}, "no valid section 'adapter'"),
-        ({"adapter": {"rank": 2}}, "are not those of its config"),
-        ({"base": None}, "trained beside other weights"),
+        ({"format": "other"}, "not an adapter"),
+        ({"version": 2}, "version 2 .*version 1"),
+        ({"task": "juggling"}, "task 'juggling'"),
+        ({"template": 3}, "'template' and 'licence'"),
+        ({"template": {"grid_rows": 4}}, "template for style"),
+        ({"adapter": {"rank": 0}}, "'adapter'"),
+        ({"adapter": {"rank": 2}}, "config"),
+        ({"base": None}, "other weights"),
     ],
     ids=str,
 )
@@ -198,7 +196,7 @@ def test_a_whole_transformer_of_other_tokenizers_is_refused(model: PretrainedMod
     save_task_model(style(model, transformer=model.transformer), tmp_path / "whole", model)
     path = tmp_path / "whole" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"image_tokenizer": "0" * 16}))
-    with pytest.raises(CogViewError, match="learnt with another image tokenizer"):
+    with pytest.raises(CogViewError, match="another image tokenizer"):
         load_task_model(tmp_path / "whole", model)
 
 
@@ -208,7 +206,7 @@ def test_damaged_tensors_are_refused(model: PretrainedModel, tmp_path: Path) -> 
     weights = load_file(path)
     weights["blocks.0.mlp.inner.up.weight"] = weights["blocks.0.mlp.inner.up.weight"][:-1].clone()
     save_file(weights, path)
-    with pytest.raises(CogViewError, match=r"of another shape blocks.0.mlp.inner.up.weight"):
+    with pytest.raises(CogViewError, match=r"blocks.0.mlp.inner.up.weight"):
         load_task_model(tmp_path / "wiggly", model)
     path.write_bytes(b"not a safetensors file")
     with pytest.raises(CogViewError, match="cannot be read"):
@@ -218,16 +216,16 @@ def test_damaged_tensors_are_refused(model: PretrainedModel, tmp_path: Path) -> 
 def test_impossible_requests_are_refused(model: PretrainedModel, tmp_path: Path) -> None:
     save_task_model(style(model, task="captioning"), tmp_path / "words", model)
     pipe = Pipeline(fresh(model))
-    with pytest.raises(CogViewError, match="There is no adapter in"):
+    with pytest.raises(CogViewError, match="nowhere"):
         pipe.add_adapter(tmp_path / "nowhere", "nowhere")
-    with pytest.raises(UsageError, match="an adapter's name is made of letters"):
+    with pytest.raises(UsageError, match="adapter's name"):
         pipe.add_adapter(tmp_path / "words", "../words")
-    with pytest.raises(UsageError, match="'none' does not exist; those that draw from texts are: none"):
+    with pytest.raises(UsageError, match=r"'none'.*: none"):
         pipe.generate("a cat", adapter="none")
     pipe.add_adapter(tmp_path / "words", "words")
-    with pytest.raises(UsageError, match="'words' is for captioning"):
+    with pytest.raises(UsageError, match=r"'words' .*captioning"):
         pipe.generate("a cat", adapter="words")
-    with pytest.raises(CogViewError, match="is an adapter, not a whole model"):
+    with pytest.raises(CogViewError, match="an adapter"):
         cogview.load(tmp_path / "words")
 
 
@@ -263,7 +261,7 @@ def test_an_adapter_is_drawn_with_at_any_strength(model: PretrainedModel, tmp_pa
 
 def test_a_strength_without_an_adapter_is_refused(model: PretrainedModel, tmp_path: Path) -> None:
     pipe = Pipeline(fresh(model))
-    with pytest.raises(UsageError, match="no adapter is drawn with"):
+    with pytest.raises(UsageError, match="no adapter"):
         pipe.generate("a cat", adapter_strength=0.5)
     whole = dataclasses.replace(style(model), transformer=model.transformer)
     save_task_model(whole, tmp_path / "whole", model)
@@ -306,7 +304,7 @@ def test_a_broken_config_of_an_adapter_is_told_when_its_model_is_loaded(
 ) -> None:
     save_pretrained(dataclasses.replace(model, adapters={"a": style(model)}), tmp_path / "model")
     (tmp_path / "model/adapters/a/config.json").write_text("{}")
-    with pytest.raises(CogViewError, match="not an adapter of this project"):
+    with pytest.raises(CogViewError, match="not an adapter"):
         cogview.load(tmp_path / "model")
 
 
@@ -317,7 +315,7 @@ def test_another_folder_beside_adapters_is_told_and_never_deleted(
     notes = tmp_path / "model/adapters/notes"
     notes.mkdir()
     (notes / "today.txt").write_text("mine")
-    with pytest.warns(UserWarning, match=r"adapters/notes holds no adapter, it has no config\.json"):
+    with pytest.warns(UserWarning, match=r"adapters/notes .*config\.json"):
         pipe = cogview.load(tmp_path / "model", device="cpu")
     assert list(pipe.adapters) == ["a"]
     with pytest.raises(CogViewError, match="not replaced"):

@@ -283,9 +283,9 @@ def test_each_device_has_its_engines_and_they_share_the_cores(monkeypatch: pytes
 @pytest.mark.parametrize(
     ("device", "devices", "num_engines", "complaint"),
     [
-        ("cpu", ("cuda:0",), 1, "--device or --devices, not both"),
+        ("cpu", ("cuda:0",), 1, "--device or --devices"),
         (None, ("cuda:0", "cuda:0"), 1, "names one twice"),
-        (None, (), 0, "--engines must be at least 1, got 0"),
+        (None, (), 0, "--engines.* 1.* 0"),
     ],
 )
 def test_impossible_engines_are_refused(

@@ -105,14 +105,14 @@ def test_the_fingerprint_is_of_the_file_and_survives_saving(model_file: Path, tm
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other.model"
     path.write_bytes(content)
-    with pytest.raises(CogViewError, match=r"other\.model is no SentencePiece model"):
+    with pytest.raises(CogViewError, match=r"other\.model .*SentencePiece"):
         TextTokenizer.from_file(path)
 
 
 def test_a_cut_off_model_is_refused(model_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.model"
     path.write_bytes(model_file.read_bytes()[:-100])
-    with pytest.raises(CogViewError, match="is no SentencePiece model"):
+    with pytest.raises(CogViewError, match="SentencePiece"):
         TextTokenizer.from_file(path)
 
 
@@ -130,7 +130,7 @@ def test_training_on_nothing_is_refused_and_writes_nothing(tmp_path: Path, texts
 
 
 def test_fewer_pieces_than_characters_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="num_pieces=260 is too few"):
+    with pytest.raises(UsageError, match="num_pieces=260"):
         train_text_tokenizer(TEXTS, tmp_path / "text.model", TextTokenizerConfig(num_pieces=260))
 
 

@@ -221,11 +221,11 @@ def test_what_cannot_be_shared_is_refused_by_all_in_one_line(runs: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "num_processes", "message"),
     [
-        ({"tensor_parallel": 2}, 1, "tensor_parallel 2 does not divide the 1 processes"),
-        ({"tensor_parallel": 4}, 6, "tensor_parallel 4 does not divide the 6 processes"),
-        ({"tensor_parallel": 2, "shard_over": 4}, 4, "shard_over 4 does not divide the 2 processes"),
-        ({"tensor_parallel": 2, "compile": True}, 2, "compile does not go together with tensor_parallel"),
-        ({}, 3, "batch_size 8 must be a multiple of num_micro_batches 1 times 3"),
+        ({"tensor_parallel": 2}, 1, "tensor_parallel 2 .* 1 processes"),
+        ({"tensor_parallel": 4}, 6, "tensor_parallel 4 .* 6 processes"),
+        ({"tensor_parallel": 2, "shard_over": 4}, 4, "shard_over 4 .* 2 processes"),
+        ({"tensor_parallel": 2, "compile": True}, 2, "compile .*tensor_parallel"),
+        ({}, 3, "batch_size 8 .*num_micro_batches 1 times 3"),
     ],
 )
 def test_numbers_of_processes_that_do_not_divide_are_refused(
@@ -259,13 +259,13 @@ def test_processes_that_do_not_know_where_to_meet_are_refused(monkeypatch: pytes
     for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_PORT", "1")):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(UsageError, match="WORLD_SIZE is 2 and there is no MASTER_ADDR, so"):
+    with pytest.raises(UsageError, match=r"WORLD_SIZE is 2 .*MASTER_ADDR"):
         joined_processes(config_of()).__enter__()
 
 
 def test_what_is_for_transformers_is_refused_before_the_folder_is_taken(tmp_path: Path) -> None:
     task = TinyTask()
-    with pytest.raises(UsageError, match="activation_checkpointing is for transformers"):
+    with pytest.raises(UsageError, match="activation_checkpointing"):
         train(task, config_of(activation_checkpointing=True), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
