@@ -1,10 +1,15 @@
 """Shapes in signatures are executed: every call in the tests is checked by jaxtyping and beartype."""
 
 import torch
-from jaxtyping import install_import_hook
+from hypothesis import settings
 
-install_import_hook("cogview", "beartype.beartype")
+from checked_calls import check_calls
+
+check_calls("cogview")
 
 # Tiny tensors gain nothing from threads, which wait for each other on a busy machine, and equal bits need an equal
 # number of them. Tests of several threads ask for them.
 torch.set_num_threads(1)
+
+settings.register_profile("few", max_examples=25, deadline=None)
+settings.load_profile("few")

@@ -285,7 +285,7 @@ def test_where_a_name_is_taken_what_was_made_is_kept_under_another(tmp_path: Pat
             if is_folder:
                 (path / "name").write_text("theirs")
 
-    with pytest.raises(CogViewError, match=r"filled meanwhile, so it stays .*folder-2"):
+    with pytest.raises(CogViewError, match=r"meanwhile.*folder-2"):
         make()
     theirs = path / "name" if is_folder else path
     assert theirs.read_text() == "theirs"
@@ -324,7 +324,7 @@ def test_only_folders_of_a_kind_and_nothing_more_are_replaced(tmp_path: Path, na
         atomic_write_bytes(tmp_path / each, b"")
     refuse_unlike(tmp_path, whatever, files, "a kind")
     atomic_write_bytes(tmp_path / name, b"mine")
-    with pytest.raises(CogViewError, match="which is not of a kind, so it is not replaced") as caught:
+    with pytest.raises(CogViewError, match="not replaced") as caught:
         refuse_unlike(tmp_path, whatever, files, "a kind")
     assert f" holds {name.removesuffix('/x')}," in str(caught.value)
 
@@ -348,7 +348,7 @@ def test_a_file_put_there_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
             file.write(b"ours")
             path.write_bytes(b"theirs")
 
-    with pytest.raises(CogViewError, match=r"put there meanwhile and stays; what was made is .*-2"):
+    with pytest.raises(CogViewError, match=r"meanwhile .*-2"):
         write()
     assert path.read_bytes() == b"theirs"
     assert (tmp_path / "out.bin-2").read_bytes() == b"ours"
@@ -366,7 +366,7 @@ def test_a_card_is_read_in_any_usual_encoding(tmp_path: Path, encoding: str) -> 
 @pytest.mark.skipif(sys.platform == "win32", reason="no named pipes there")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.json")
-    with pytest.raises(CogViewError, match="a pipe or a device, no file"):
+    with pytest.raises(CogViewError, match="a pipe or a device"):
         read_json(tmp_path / "config.json", "model")
-    with pytest.raises(OSError, match="a pipe or a device, no file"):
+    with pytest.raises(OSError, match="a pipe or a device"):
         sha256_of(tmp_path / "config.json")

@@ -46,7 +46,7 @@ def test_floats_come_back_to_the_bit_and_narrow_ones_are_widened_exactly(
 @pytest.mark.parametrize("read", [read_tensors, stored_shapes])
 def test_a_pipe_of_tensors_is_not_waited_for(tmp_path: Path, read: Callable[[Path], object]) -> None:
     os.mkfifo(tmp_path / "model.safetensors")
-    with pytest.raises(UnreadableError, match="a pipe or a device, no file"):
+    with pytest.raises(UnreadableError, match="a pipe or a device"):
         read(tmp_path / "model.safetensors")
 
 
@@ -62,9 +62,7 @@ def test_every_8_bit_float_is_a_16_bit_one(tmp_path: Path, dtype: torch.dtype) -
 @pytest.mark.parametrize("dtype", OTHERS)
 def test_what_is_no_weight_is_refused_by_name_and_kind(tmp_path: Path, dtype: torch.dtype) -> None:
     saved(tmp_path / "a.safetensors", dtype)
-    with pytest.raises(
-        CogViewError, match=rf"a\.safetensors: a\.weight is {str(dtype)[6:]}, and weights are plain"
-    ):
+    with pytest.raises(CogViewError, match=rf"a\.safetensors: a\.weight is {str(dtype)[6:]}"):
         read_tensors(tmp_path / "a.safetensors")
 
 
@@ -107,7 +105,7 @@ def test_more_layers_than_tensors_are_refused_before_any_is_made() -> None:
     def build() -> nn.Module:
         pytest.fail("it was built")
 
-    with pytest.raises(MisfitError, match="3 layers are asked for, and there are 2 tensors"):
+    with pytest.raises(MisfitError, match=r"3 layers.* 2 tensors"):
         build_to_fit(build, 3, {"a": (1,), "b": (1,)})
 
 

@@ -62,7 +62,7 @@ def test_only_those_of_the_name_are_looked_for(judge: PeopleJudge, icons: Icons)
     assert seen.person.name == "firefighter"
     assert (seen.person.gender, seen.person.tone) == ("woman", 4)
     assert seen.explained < 1
-    with pytest.raises(UsageError, match="nobody is called 'judge' here; there are firefighter, artist"):
+    with pytest.raises(UsageError, match=r"'judge'.* firefighter, artist"):
         judge.read(np.zeros((SIZE, SIZE, 3), dtype=np.uint8), "judge")
 
 

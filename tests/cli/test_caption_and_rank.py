@@ -136,7 +136,7 @@ def test_a_caption_is_written_in_the_language_that_is_asked_for(
         assert loss == pytest.approx(forced.caption_loss, abs=1e-4)
     result = said(capsys, home, "caption", paths(home)[1], "--language", "en")
     assert result["pictures"][0]["captions"][0]["text"].isascii()
-    with pytest.raises(cogview.UsageError, match="language must be one of en, zh, got 'fr'"):
+    with pytest.raises(cogview.UsageError, match=r"language.*en, zh.*'fr'"):
         pipe.caption(paths(home), language="fr")
 
 
@@ -382,6 +382,6 @@ def test_several_captioners_are_chosen_by_name(home: Path) -> None:
     pipe = cogview.load(home / "tiny-model", "cpu")
     for name in ("one", "other"):
         pipe.add_adapter(home / "run", name)
-    with pytest.raises(cogview.UsageError, match="choose one of one, other"):
+    with pytest.raises(cogview.UsageError, match="one, other"):
         pipe.caption(paths(home)[0])
     assert pipe.caption(paths(home)[0], captioner="other")[0][0].text == "a red cat"

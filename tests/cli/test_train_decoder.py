@@ -75,12 +75,12 @@ def test_a_model_draws_larger_with_what_was_trained(pictures, model, tmp_path, c
         assert (
             np.abs(np.asarray(picture.image) / 127.5 - 1 - expected[0].permute(1, 2, 0).numpy()).max() < 0.01
         )
-    with pytest.raises(cogview.UsageError, match="but with 16 or 32"):
+    with pytest.raises(cogview.UsageError, match="16 or 32"):
         pipe.generate("a red cat", 1, size_pixels=64)
 
     assert pipe.image_tokenizer.decoders.keys() == {"x1-x2"}
     Pipeline(tiny_model(tmp_path)).save_pretrained(tmp_path / "other")  # has none, and is another folder
-    with pytest.raises(cogview.CogViewError, match="holds the decoder x1-x2"):
+    with pytest.raises(cogview.CogViewError, match="decoder x1-x2"):
         before.save_pretrained(model)
     pipe.save_pretrained(tmp_path / "copy")
     assert cogview.load(tmp_path / "copy", device="cpu").size_pixels == 32
@@ -142,11 +142,11 @@ def test_pictures_are_enlarged_by_the_decoder_unless_an_upscaler_is_named(pictur
     for each in (twice, again):
         assert torch.equal(each.codes, plain.codes)
         assert np.array_equal(np.asarray(each.image), np.asarray(expected))
-    with pytest.raises(cogview.UsageError, match="size 16 and upscale 2, which makes 32 pixels, contradict"):
+    with pytest.raises(cogview.UsageError, match=r"size 16 and upscale 2.* 32 pixels"):
         pipe.generate("a red cat", 1, size_pixels=16, upscale=2)
-    with pytest.raises(cogview.UsageError, match="no adapter for super-resolution"):
+    with pytest.raises(cogview.UsageError, match="super-resolution"):
         pipe.upscale(plain.codes, "a red cat", 4)  # no decoder draws that
-    with pytest.raises(cogview.UsageError, match="factor must be 2 or 4, got 1"):
+    with pytest.raises(cogview.UsageError, match=r"factor.* 2 or 4.* 1$"):
         pipe.upscale(plain.codes, "a red cat", 1)
     with pytest.raises(cogview.UsageError, match="a text is empty"):
         pipe.upscale(plain.codes, " ")

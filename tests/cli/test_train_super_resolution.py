@@ -85,9 +85,9 @@ def test_tokens_that_are_no_pair_are_refused_before_anything_is_made(
 
 def test_what_is_generated_can_be_upscaled_in_the_same_call(home: Path) -> None:
     pipe = cogview.load(home / "tiny-model", "cpu")
-    with pytest.raises(UsageError, match="no adapter for super-resolution"):
+    with pytest.raises(UsageError, match="super-resolution"):
         pipe.generate("a red cat", 1, upscale=2)
-    with pytest.raises(UsageError, match="upscale must be 1, 2 or 4, got 3"):
+    with pytest.raises(UsageError, match=r"upscale.* 1, 2 or 4.* 3"):
         pipe.generate("a red cat", 1, upscale=3)
     pipe.add_adapter(home / "run", "large")
     seen: list[tuple[int, int]] = []

@@ -77,24 +77,24 @@ def test_translations_may_be_of_pictures(annotations: Path, tmp_path: Path) -> N
     assert read_translations(path) == {"57870": ("餐厅", "桌子")}
     coco = Coco(annotations, tmp_path, path, "pictures")
     assert texts(coco)["057870"] == ("餐厅", "桌子")
-    with pytest.raises(CogViewError, match="by ids of captions: try the other --translation-ids"):
+    with pytest.raises(CogViewError, match="--translation-ids"):
         Coco(annotations, tmp_path, path)
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("[]", "is not an annotation file of captions as MS COCO's"),
+        ("[]", "annotation file"),
         ("{", "is no JSON"),
         (json.dumps({"images": [], "annotations": [{"id": 1}]}), "KeyError"),
         (
             json.dumps({"images": [], "annotations": [{"id": 1, "image_id": 7, "caption": "a"}]}),
-            "1 captions are of pictures that it does not list, the first of image_id 7",
+            "1 captions.* image_id 7",
         ),
-        (json.dumps({"images": [], "annotations": []}), "has no caption of a picture"),
+        (json.dumps({"images": [], "annotations": []}), "no caption"),
         (
             json.dumps({"images": [{"id": 5, "file_name": name} for name in "ab"], "annotations": []}),
-            "2 images have the id 5, and no telling whose its captions are",
+            "2 images.* id 5",
         ),
         (json.dumps({"images": [{"id": 5, "file_name": None}], "annotations": []}), "None is no text"),
         (
@@ -118,8 +118,8 @@ def test_what_is_no_annotation_file_is_one_line(tmp_path: Path, content: str, sa
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("[1]", "no JSON object of ids and texts"),
-        ('{"1": ""}', "text 1, of id 1, is empty or no text"),
+        ("[1]", "JSON object"),
+        ('{"1": ""}', "text 1, of id 1"),
         ('{"id": 1, "text": "a"}\n{"id": 2}', "line 2 is not"),
         ("", "is no JSON"),
     ],

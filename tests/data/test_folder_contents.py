@@ -80,15 +80,15 @@ def np_close(found: object, wanted: tuple[int, ...]) -> bool:
         (
             "a.svg",
             b'<?xml version="1.0"?>\n<!-- x --><svg width="3">',
-            "a picture in SVG, a format that is not read",
+            "a picture in SVG",
         ),
-        ("a.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a picture in HEIF, a format"),
-        ("a.bin", b"8BPS\0\x01", "a picture in Photoshop, a format"),
-        ("a.jxl", b"\xff\x0a", "a picture in JPEG XL, a format"),
+        ("a.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a picture in HEIF"),
+        ("a.bin", b"8BPS\0\x01", "a picture in Photoshop"),
+        ("a.jxl", b"\xff\x0a", "a picture in JPEG XL"),
         ("a.nef", b"MM\0*\0\0\0\x08", "a picture in a camera's own format (.nef)"),
         ("a.jfif", b"nothing", "named .jfif like a picture"),
-        ("b.7z", b"7z", "an archive of a kind that is not read: unpack it"),
-        ("in/metadata.jsonl", b"{}", "read only at the top of a data set"),
+        ("b.7z", b"7z", "an archive"),
+        ("in/metadata.jsonl", b"{}", "read only at the top"),
         (".b.png", png(1), "a hidden picture"),
         (".b.txt", b"hidden", None),
         ("._b.png", b"\0\x05\x16\x07", None),
@@ -126,7 +126,7 @@ def test_what_is_no_file_is_told_and_never_opened(tmp_path: Path) -> None:
         ("a.tar", "unreadable"),
         ("gone.jpg", "missing"),
     }
-    with pytest.raises(CogViewError, match="is a pipe or a device"):
+    with pytest.raises(CogViewError, match="pipe or a device"):
         open_pairs(folder / "a.tar")
 
 
@@ -172,8 +172,8 @@ def test_metadata_that_names_pictures_through_a_link_lists_them(tmp_path: Path) 
     ("name", "reason"),
     [
         ("metadata.jsonl", "give its folder"),
-        ("a.json", "is a file of text or a table"),
-        ("a.png", "is a single picture: give the folder"),
+        ("a.json", "text or a table"),
+        ("a.png", "single picture"),
         ("a.zip", "unpack it"),
     ],
 )
@@ -188,7 +188,7 @@ def test_a_file_in_the_place_of_a_data_set_is_told_by_what_it_is(
 def test_pictures_that_need_no_captions_are_taken_without(tmp_path: Path) -> None:
     pictures_in(tmp_path / "bare", "a.png", "b.png", "c.d.png")
     (tmp_path / "bare" / "b.json").write_text('{"caption": ["x"], "split": "test"}')
-    with pytest.raises(CogViewError, match="no pictures with captions"):
+    with pytest.raises(CogViewError, match="captions"):
         open_pairs(tmp_path / "bare")
     images = [
         each

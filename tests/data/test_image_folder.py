@@ -91,19 +91,19 @@ def test_a_split_gives_its_pictures_and_those_that_name_none(tmp_path: Path) -> 
     ("line", "reason"),
     [
         ('{"file_name": "a.png", "text": ', "not JSON"),
-        ("[1, 2]", 'not a JSON object with a "file_name"'),
-        ('{"text": "a"}', 'not a JSON object with a "file_name"'),
-        ('{"file_name": 3, "text": "a"}', 'not a JSON object with a "file_name"'),
-        ('{"file_name": "a.png"}', 'a.png has neither "texts" nor "text"'),
-        ('{"file_name": "a.png", "texts": "a"}', '"texts" is not a list of strings'),
-        ('{"file_name": "a.png", "texts": [1]}', '"texts" is not a list of strings'),
-        ('{"file_name": "a.png", "text": null}', '"text" is not a string'),
-        ('{"file_name": "a.png", "text": "a", "split": 1}', '"split" is not a string'),
-        ('{"file_name": "../secret.png", "text": "a"}', "leads out of the folder"),
-        ('{"file_name": "a/../../b.png", "text": "a"}', "leads out of the folder"),
-        ('{"file_name": "/etc/a.png", "text": "a"}', "leads out of the folder"),
-        ('{"file_name": "C:\\\\a.png", "text": "a"}', "leads out of the folder"),
-        ('{"file_name": "..\\\\a.png", "text": "a"}', "leads out of the folder"),
+        ("[1, 2]", '"file_name"'),
+        ('{"text": "a"}', '"file_name"'),
+        ('{"file_name": 3, "text": "a"}', '"file_name"'),
+        ('{"file_name": "a.png"}', 'neither "texts" nor "text"'),
+        ('{"file_name": "a.png", "texts": "a"}', '"texts" is not'),
+        ('{"file_name": "a.png", "texts": [1]}', '"texts" is not'),
+        ('{"file_name": "a.png", "text": null}', '"text" is not'),
+        ('{"file_name": "a.png", "text": "a", "split": 1}', '"split" is not'),
+        ('{"file_name": "../secret.png", "text": "a"}', "out of the folder"),
+        ('{"file_name": "a/../../b.png", "text": "a"}', "out of the folder"),
+        ('{"file_name": "/etc/a.png", "text": "a"}', "out of the folder"),
+        ('{"file_name": "C:\\\\a.png", "text": "a"}', "out of the folder"),
+        ('{"file_name": "..\\\\a.png", "text": "a"}', "out of the folder"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_told_with_its_number(tmp_path: Path, line: str, reason: str) -> None:
@@ -166,10 +166,10 @@ def test_a_json_file_serves_where_there_is_no_text_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "holds no pictures with captions"),
-        ({"a.png": b""}, r"holds no pictures with captions \(a\.png: has no caption"),
-        ({"metadata.jsonl": b""}, "holds no pictures with captions"),
-        ({"metadata.jsonl": b"{"}, r"holds no pictures with captions \(metadata\.jsonl line 1: not JSON"),
+        ({}, "captions"),
+        ({"a.png": b""}, r"captions \(a\.png:"),
+        ({"metadata.jsonl": b""}, "captions"),
+        ({"metadata.jsonl": b"{"}, r"captions \(metadata\.jsonl line 1: not JSON"),
         ({"metadata.jsonl": b"\xff"}, "cannot be read"),
     ],
 )
@@ -186,14 +186,12 @@ def test_a_missing_folder_and_a_missing_split_are_refused(tmp_path: Path) -> Non
     with pytest.raises(CogViewError, match="is no folder"):
         ImageFolder(tmp_path / "none")
     folder = write_image_folder(tmp_path / "data", [["a"]], split="train")
-    with pytest.raises(CogViewError, match='no pictures of split "test"'):
+    with pytest.raises(CogViewError, match='split "test"'):
         ImageFolder(folder, "test")
 
 
 def test_a_split_that_nothing_belongs_to_names_those_that_there_are(tmp_path: Path) -> None:
     line = {"file_name": "a.png", "text": "a cat", "split": "held-out-object"}
     (tmp_path / "metadata.jsonl").write_text(json.dumps(line))
-    with pytest.raises(
-        CogViewError, match='no pictures of split "valid": give --split one of held-out-object'
-    ):
+    with pytest.raises(CogViewError, match=r'split "valid".* --split .*held-out-object'):
         ImageFolder(tmp_path, "valid")

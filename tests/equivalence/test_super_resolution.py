@@ -182,19 +182,19 @@ def test_released_weights_are_drawn_from_a_little_more_boldly() -> None:
 
 def test_what_cannot_be_upscaled_is_refused_in_one_line() -> None:
     codes, of = pictures(4, 4)[:1], upscaler(OWN).upscale
-    with pytest.raises(UsageError, match="factor of 2 or 4, got 3"):
+    with pytest.raises(UsageError, match=r"factor.* 2 or 4.* 3"):
         of(codes, [[1]], [0], factor=3)
     with pytest.raises(UsageError, match="no picture given"):
         of(codes[:0], [], [])
-    with pytest.raises(UsageError, match="got 1 pictures, 1 texts and 2 seeds"):
+    with pytest.raises(UsageError, match="1 pictures, 1 texts and 2 seeds"):
         of(codes, [[1]], [0, 1])
-    with pytest.raises(UsageError, match="seeds must not be negative, got -1"):
+    with pytest.raises(UsageError, match=r"seeds.* -1"):
         of(codes, [[1]], [-1])
-    with pytest.raises(UsageError, match="3x4 codes cannot be upscaled by a model that reads 4x4"):
+    with pytest.raises(UsageError, match=r"3x4 codes.* 4x4"):
         of(codes[:, :3], [[1]], [0])
-    with pytest.raises(CogViewError, match="no image code 140 in a vocabulary of 40"):
+    with pytest.raises(CogViewError, match=r"image code 140 .*40"):
         of(codes % 2 + 139, [[1]], [0])
-    with pytest.raises(CogViewError, match="no text piece 20 in a vocabulary of 20"):
+    with pytest.raises(CogViewError, match=r"text piece 20 .*20"):
         of(codes, [[20]], [0])
 
 
@@ -202,8 +202,8 @@ def test_a_transformer_that_was_not_trained_for_it_is_refused() -> None:
     transformer = random_transformer(OWN)
     wide = dataclasses.replace(OWN, grid_columns=5)
     runner = Runner.of(transformer)
-    with pytest.raises(CogViewError, match=r"4x5 codes needs \d+ positions, and this transformer has \d+"):
+    with pytest.raises(CogViewError, match=r"4x5 codes .*\d+ positions.* \d+"):
         SuperResolution(runner, wide)
     sparse = Transformer(dataclasses.replace(transformer.config, attention_pattern="three_region"))
-    with pytest.raises(CogViewError, match="needs a transformer with dense attention"):
+    with pytest.raises(CogViewError, match="dense"):
         SuperResolution(Runner.of(sparse), OWN)

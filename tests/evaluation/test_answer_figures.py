@@ -64,9 +64,9 @@ def test_one_question_has_no_interval(asked: Questionnaire) -> None:
     assert all(figures["preference_share"][system]["low"] is None for system in COLOURS)
     with pytest.raises(CogViewError, match="no answers yet"):
         figures_of([], key)
-    with pytest.raises(UsageError, match="num_draws must be 1 or more"):
+    with pytest.raises(UsageError, match="num_draws"):
         figures_of([parse_answer(record_of(asked), asked)], key, num_draws=0)
-    with pytest.raises(UsageError, match="seed must not be negative"):
+    with pytest.raises(UsageError, match="seed"):
         figures_of([parse_answer(record_of(asked), asked)], key, seed=-1)
 
 

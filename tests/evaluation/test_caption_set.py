@@ -69,18 +69,16 @@ def test_coco_is_taken_with_its_translations(pictures: Path, tmp_path: Path) -> 
 
 
 def test_what_cannot_be_asked_for_is_one_line(pictures: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match="num_captions must be between 1 and 5, the pictures with captions, got 6"
-    ):
+    with pytest.raises(UsageError, match=r"num_captions.* 1 and 5.* 6"):
         CaptionSet(pictures, num_captions=6)
     (tmp_path / "empty.jsonl").write_text('{"file_name": "1.png", "text": " "}\n')
-    with pytest.raises(CogViewError, match=r"no picture of .*empty\.jsonl has a caption that is not empty"):
+    with pytest.raises(CogViewError, match=r"empty\.jsonl .*caption"):
         CaptionSet(pictures, tmp_path / "empty.jsonl", num_captions=1)
-    with pytest.raises(UsageError, match="--translations belong to an annotation file"):
+    with pytest.raises(UsageError, match="--translations"):
         CaptionSet(pictures, translations=tmp_path / "zh.json")
-    with pytest.raises(UsageError, match="leave --split out"):
+    with pytest.raises(UsageError, match="--split"):
         CaptionSet(pictures, tmp_path / "coco.json", split="train")
-    with pytest.raises(CogViewError, match="is no folder: give the one that holds the pictures"):
+    with pytest.raises(CogViewError, match="no folder"):
         CaptionSet(tmp_path / "absent")
 
 
@@ -94,5 +92,5 @@ def test_real_pictures_are_squares_of_one_size_and_what_is_none_is_counted(pictu
     reds = sorted(int(np.asarray(each)[0, 0, 0]) for each in squares)
     assert reds == [40, 80, 160, 200]
     lost = [each.picture for each in asked if each.picture.name == "3.png"]
-    with pytest.raises(CogViewError, match="none of the 1 pictures that the captions name can be read"):
+    with pytest.raises(CogViewError, match="none of the 1 pictures"):
         list(RealPictures(lost, 16))

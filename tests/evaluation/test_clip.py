@@ -60,11 +60,11 @@ def test_pictures_are_scored_by_the_cosine(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("open_clip")
 def test_what_is_no_clip_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"other": torch.ones(1)}, tmp_path / "other.pt")
-    with pytest.raises(CogViewError, match="not the weights of CLIP's ViT-B-32"):
+    with pytest.raises(CogViewError, match="ViT-B-32"):
         load_clip("ViT-B-32", tmp_path / "other.pt")
     with pytest.raises(CogViewError, match="no such file"):
         load_clip("ViT-B-32", tmp_path / "absent.pt")
-    with pytest.raises(UsageError, match="open_clip knows no 'ViT-X'"):
+    with pytest.raises(UsageError, match=r"open_clip .*'ViT-X'"):
         load_clip("ViT-X", tmp_path / "other.pt")
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(UsageError, match=r"pip install torch==\S+ torchvision open_clip_torch"):

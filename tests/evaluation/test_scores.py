@@ -36,7 +36,7 @@ def test_the_score_is_the_number_of_classes_that_are_seen_surely_and_equally_oft
     assert inception_score(sure, 5)[0] == pytest.approx(4.0)
     assert inception_score(sure[:1].repeat(20, 1), 5)[0] == pytest.approx(1.0)  # always the same
     assert inception_score(torch.zeros(20, 4), 5)[0] == pytest.approx(1.0)  # never sure
-    with pytest.raises(CogViewError, match="mean over 10 parts of the pictures, and there are 9"):
+    with pytest.raises(CogViewError, match=r"10 parts .* 9"):
         inception_score(sure[:9])
 
 
@@ -65,7 +65,7 @@ def test_the_interval_holds_the_true_distance_19_times_in_20() -> None:
     assert abs(np.mean(values)) < 4 * np.std(values) / 200**0.5
     far = kernel_distance(features(0, 60), features(1, 60, shift=1.0))
     assert far.low > 0
-    with pytest.raises(CogViewError, match="needs 20 pictures or more in each set, got 19"):
+    with pytest.raises(CogViewError, match=r"20 pictures .* 19"):
         kernel_distance(features(0, 19), features(1, 60))
 
 
@@ -186,7 +186,7 @@ def test_weights_of_inception_are_read_safely(tmp_path, monkeypatch: pytest.Monk
     torch.save({"scale": torch.ones(1), "more": object()}, tmp_path / "pickled.pth")
     torch.save({"other": torch.ones(1)}, tmp_path / "other.pth")
     for name in ("pickled.pth", "other.pth"):
-        with pytest.raises(CogViewError, match="not the weights of Inception"):
+        with pytest.raises(CogViewError, match="Inception"):
             load_inception(tmp_path / name)
     with pytest.raises(CogViewError, match="no such file"):
         load_inception(tmp_path / "absent.pth")

@@ -277,7 +277,7 @@ def test_a_gpu_finds_the_texts_of_the_cpu() -> None:
 
 def test_impossible_requests_are_refused(transformer: Transformer) -> None:
     captioner = captioner_of(transformer, FROM_ZERO)
-    with pytest.raises(UsageError, match="text 2 of 2 has no pieces"):
+    with pytest.raises(UsageError, match="text 2 of 2"):
         captioner.losses([([1], PICTURES[0]), ([], PICTURES[0])])
     with pytest.raises(CogViewError, match="shape"):
         captioner.losses([([1], PICTURES[0][:5])])
@@ -286,10 +286,10 @@ def test_impossible_requests_are_refused(transformer: Transformer) -> None:
     with pytest.raises(UsageError, match="length_penalty"):
         captioner.beam_search(PICTURES, 1, length_penalty=-1.0)
     for max_pieces in (0, ROOM + 1):
-        with pytest.raises(UsageError, match="max_pieces must be between 1 and 3"):
+        with pytest.raises(UsageError, match=r"max_pieces.* 1 and 3"):
             captioner.beam_search(PICTURES, 2, max_pieces)
     sparse = dataclasses.replace(CONFIG, attention_pattern="three_region")
-    with pytest.raises(CogViewError, match="three_region attention cannot caption"):
+    with pytest.raises(CogViewError, match="three_region"):
         captioner_of(Transformer(sparse))
 
 

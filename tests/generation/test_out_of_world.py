@@ -81,7 +81,7 @@ def test_a_model_from_before_reads_as_written_and_another_case_is_refused(
     path.write_text(json.dumps(config))
     assert load_pretrained(tmp_path / "model").text_case == "as_written"
     path.write_text(json.dumps(config | {"text_case": ["lower"]}))
-    with pytest.raises(CogViewError, match="wanted as_written or usual"):
+    with pytest.raises(CogViewError, match="as_written or usual"):
         load_pretrained(tmp_path / "model")
 
 
@@ -107,7 +107,7 @@ def test_capitals_draw_what_small_letters_draw_and_the_picture_tells_both(told: 
 
 def test_unknown_words_are_told_in_one_line_or_refused(told: PretrainedModel) -> None:
     pipe = Pipeline(told)
-    with pytest.warns(UserWarning, match=r"never seen: Sun, zebra; .*: 'cogview words' lists") as caught:
+    with pytest.warns(UserWarning, match="never seen: Sun, zebra; .*'cogview words'") as caught:
         drawn = pipe.generate(["a Sun", "a zebra"], num_candidates=1)
     assert len(caught) == 1
     assert len(drawn) == 2
@@ -137,9 +137,9 @@ def test_the_words_of_an_adapter_count_and_one_that_tells_none_is_not_doubted(
         assert [zebra, cat] == pipe.caption_loss(
             codes, ["a zebra" if name == "knows" else "a ZEBRA", "a red cat"], name
         )
-    with pytest.warns(UserWarning, match="never seen: giraffe;"):
+    with pytest.warns(UserWarning, match="never seen: giraffe"):
         pipe.rank("a giraffe", [codes], "knows")
-    with pytest.raises(UsageError, match="never seen: giraffe;"):
+    with pytest.raises(UsageError, match="never seen: giraffe"):
         pipe.rank("a giraffe", [codes], "knows", strict=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -151,13 +151,11 @@ def test_pictures_that_the_tokenizer_hardly_keeps_are_told(folder: Path, tmp_pat
     picture = Image.fromarray(noise)
     picture.save(tmp_path / "photo.png")
     pipe = cogview.load(folder, "cpu")
-    with pytest.warns(
-        UserWarning, match=r"picture 1: the image tokenizer keeps \d+\.\d dB of it, where .* 40\.0"
-    ):
+    with pytest.warns(UserWarning, match=r"picture 1: .* \d+\.\d dB .* 40\.0"):
         captions = pipe.caption(picture)
-    with pytest.warns(UserWarning, match=r"photo\.png: the image tokenizer keeps"):
+    with pytest.warns(UserWarning, match=r"photo\.png: .* dB"):
         assert pipe.caption(tmp_path / "photo.png") == captions
-    with pytest.raises(UsageError, match=r"picture 1: .* or leave strict out"):
+    with pytest.raises(UsageError, match=r"picture 1: .* strict"):
         pipe.rank("a cat", [picture], strict=True)
     pipe.image_tokenizer.held_out = ALL_KEPT
     assert pipe.caption(picture, strict=True) == captions

@@ -205,10 +205,10 @@ def test_shapes_that_cannot_be_are_refused(tokenizer, changes, complaint):
 
 
 def test_a_size_that_no_decoder_draws_is_refused_with_those_there_are(tokenizer, codes):
-    with pytest.raises(UsageError, match="32 pixels a side, but with 16; `cogview train decoder`"):
+    with pytest.raises(UsageError, match=r"32 pixels .* 16; `cogview train decoder`"):
         tokenizer.decode(codes, 32)
     tokenizer.add_decoder("sharp", random_decoder(tokenizer))
-    with pytest.raises(UsageError, match="but with 16 or 32 or 64"):
+    with pytest.raises(UsageError, match="16 or 32 or 64"):
         tokenizer.decode(codes, 48)
 
 
@@ -216,14 +216,14 @@ def test_two_decoders_of_one_size_are_refused(tokenizer, tmp_path):
     tokenizer.add_decoder("sharp", random_decoder(tokenizer))
     tokenizer.add_decoder("sharp", random_decoder(tokenizer, seed=1))  # in its place
     other = DecoderConfig(scales=(2,), channels=(8, 6), num_blocks=(1, 1))
-    with pytest.raises(UsageError, match="sharp and other both draw at scale 2"):
+    with pytest.raises(UsageError, match=r"sharp and other .* 2"):
         tokenizer.add_decoder("other", random_decoder(tokenizer, other))
     tokenizer.save_pretrained(tmp_path / "both")
     folder = tmp_path / "both" / "decoders"
     (folder / "sharp").rename(folder / "a")
     tokenizer.save_pretrained(tmp_path / "one")
     (tmp_path / "one" / "decoders" / "sharp").rename(folder / "b")
-    with pytest.raises(CogViewError, match="a and b both draw"):
+    with pytest.raises(CogViewError, match="a and b"):
         load_image_tokenizer(tmp_path / "both")
 
 
@@ -279,14 +279,14 @@ def test_missing_and_damaged_files_are_told(tokenizer, tmp_path):
     with pytest.raises(CogViewError, match="is missing"):
         load_image_tokenizer(tmp_path / "whole")
     (folder / "model.safetensors").unlink()
-    with pytest.warns(UserWarning, match="sharp holds no decoder"):
+    with pytest.warns(UserWarning, match="sharp .*decoder"):
         assert not load_image_tokenizer(tmp_path / "whole").decoders
 
 
 def test_saving_over_a_folder_loses_no_decoder(tokenizer, tmp_path):
     tokenizer.add_decoder("sharp", random_decoder(tokenizer))
     tokenizer.save_pretrained(tmp_path / "folder")
-    with pytest.raises(CogViewError, match="holds the decoder sharp"):
+    with pytest.raises(CogViewError, match="decoder sharp"):
         tiny_image_tokenizer().save_pretrained(tmp_path / "folder")
     assert list(load_image_tokenizer(tmp_path / "folder").decoders) == ["sharp"]
     tokenizer.save_pretrained(tmp_path / "folder")  # it has it

@@ -58,7 +58,7 @@ def test_a_decompression_bomb_is_one_clear_error_and_no_warning(side):
 
 
 def test_formats_that_start_other_programs_are_not_opened():
-    with pytest.raises(CogViewError, match="a picture in PostScript, a format that is not read: make a PNG"):
+    with pytest.raises(CogViewError, match="PostScript"):
         read_image(file_of(Image.new("RGB", (4, 4)), "EPS"))
 
 
@@ -96,7 +96,7 @@ def test_a_picture_cut_short_is_refused(tmp_path):
 
 
 def test_a_folder_is_told_as_such(tmp_path):
-    with pytest.raises(CogViewError, match="a folder; name the pictures in it"):
+    with pytest.raises(CogViewError, match="a folder"):
         read_image(tmp_path)
 
 
@@ -108,7 +108,7 @@ def test_a_missing_file_is_told(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among its files")
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(CogViewError, match=r"a\.png: a pipe or a device, no file"):
+    with pytest.raises(CogViewError, match=r"a\.png: a pipe or a device"):
         read_image(tmp_path / "a.png")
 
 

@@ -98,23 +98,23 @@ def test_bfloat16_keeps_most_codes_and_hardly_changes_pictures(tokenizer, images
 
 
 def test_images_and_codes_that_do_not_fit_are_refused(tokenizer):
-    with pytest.raises(UsageError, match="multiples of 4 pixels, got 3 channels of 16 x 13"):
+    with pytest.raises(UsageError, match=r"multiples of 4 .* 16 x 13"):
         tokenizer.encode(torch.zeros(1, 3, 16, 13))
-    with pytest.raises(UsageError, match=r"codes must lie in 0\.\.15, got 3\.\.16"):
+    with pytest.raises(UsageError, match=r"codes.* 0\.\.15.* 3\.\.16"):
         tokenizer.decode(torch.tensor([[[3, 16]]]))
 
 
 @pytest.mark.parametrize("images", [torch.zeros(1, 3, 16, 16, dtype=torch.uint8), torch.zeros(3, 16, 16)])
 def test_bytes_and_a_picture_without_batch_are_not_taken_for_images(tokenizer, images):
     encode = inspect.unwrap(ImageTokenizer.encode)  # users have no checks of shapes around it
-    with pytest.raises(UsageError, match=r"images must be floats in \[-1, 1\] of shape \[b c y x\]"):
+    with pytest.raises(UsageError, match=r"images .*floats in \[-1, 1\] .*\[b c y x\]"):
         encode(tokenizer, images)
 
 
 @pytest.mark.parametrize("codes", [torch.zeros(1, 2, 2), torch.zeros(2, 2, dtype=torch.int64)])
 def test_floats_and_a_grid_without_batch_are_not_taken_for_codes(tokenizer, codes):
     decode = inspect.unwrap(ImageTokenizer.decode)
-    with pytest.raises(UsageError, match=r"codes must be whole numbers of shape \[b r s\]"):
+    with pytest.raises(UsageError, match=r"codes .*\[b r s\]"):
         decode(tokenizer, codes)
 
 
@@ -196,7 +196,7 @@ def test_a_folder_of_something_else_is_never_replaced(tokenizer, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "thesis.txt").write_text("years of work")
-    with pytest.raises(CogViewError, match=r"holds thesis\.txt, .* so it is not replaced"):
+    with pytest.raises(CogViewError, match=r"thesis\.txt"):
         tokenizer.save_pretrained(folder)
     assert (folder / "thesis.txt").read_text() == "years of work"
     with pytest.raises(CogViewError, match="not replaced"):

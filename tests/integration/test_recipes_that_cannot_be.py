@@ -27,20 +27,20 @@ from cogview.recipes.config import FewCodesFirstConfig
 def test_texts_are_dropped_and_codes_mixed_and_masked_by_a_share(
     settings: Any, name: str, share: float
 ) -> None:
-    with pytest.raises(UsageError, match=f"{name} must be a share"):
+    with pytest.raises(UsageError, match=name):
         dataclasses.replace(settings, **{name: share})
 
 
 @pytest.mark.parametrize("name", ["fraction", "masked_codes"])
 def test_a_run_begins_with_few_codes_for_a_share_of_its_steps(name: str) -> None:
-    with pytest.raises(UsageError, match=f"few_codes_first.{name} must be a share"):
+    with pytest.raises(UsageError, match=f"few_codes_first.{name} "):
         FewCodesFirstConfig(**{name: 1.5})
 
 
 def test_codes_are_not_mixed_in_batches_of_one_picture() -> None:
     training = dataclasses.replace(text_to_image.tiny().training, batch_size=1)
     alone = dataclasses.replace(text_to_image.tiny(), training=training)
-    with pytest.raises(UsageError, match="batch_size is 1"):
+    with pytest.raises(UsageError, match="batch_size"):
         dataclasses.replace(alone, mixed_codes=0.5)
 
 
@@ -48,7 +48,7 @@ def test_codes_are_not_mixed_in_batches_of_one_picture() -> None:
 @pytest.mark.parametrize("precision", ["float16_o2", "bfloat16_o2"])
 def test_image_tokenizers_are_not_trained_in_half_precision(recipe: object, precision: str) -> None:
     training = dataclasses.replace(recipe.training, precision=precision)
-    with pytest.raises(UsageError, match=f"training.precision {precision} is for transformers"):
+    with pytest.raises(UsageError, match=f"training.precision {precision} "):
         dataclasses.replace(recipe, training=training)
 
 

@@ -92,11 +92,11 @@ def spoilt(row: int, column: int, value: int) -> Callable[[Path], object]:
     ("spoil", "said"),
     [
         (lambda path: path.write_bytes(rows().tobytes()[:-4]), "cut off in row 5"),
-        (spoilt(3, 0, 8191), "row 4 has text tokens that are no pieces"),
-        (spoilt(2, 63, 58_192), "row 3 has text tokens that are no pieces"),
-        (spoilt(2, 63, 9000), "row 3 has text after its padding"),
-        (spoilt(1, 64, 8192), "row 2 has codes that are not of the 8,192"),
-        (spoilt(1, 1087, -1), "row 2 has codes that are not of the 8,192"),
+        (spoilt(3, 0, 8191), "row 4 .*text tokens"),
+        (spoilt(2, 63, 58_192), "row 3 .*text tokens"),
+        (spoilt(2, 63, 9000), "row 3 .*padding"),
+        (spoilt(1, 64, 8192), "row 2 .*codes .*8,192"),
+        (spoilt(1, 1087, -1), "row 2 .*codes .*8,192"),
         # Not even the first row is one: then it is taken for a checkpoint.
         (spoilt(0, 0, 3), "not a checkpoint"),
         (lambda path: path.write_bytes(rows().tobytes()[:4000]), "not a checkpoint"),

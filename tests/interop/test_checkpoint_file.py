@@ -92,7 +92,7 @@ def test_anything_may_lie_beside_the_weights(
 def test_a_whole_model_in_the_old_form_is_refused_for_what_it_is(tmp_path: Path) -> None:
     whole = {"state_dict": WEIGHTS, "model": torch.nn.Linear(2, 2)}
     torch.save(whole, tmp_path / "last.ckpt", _use_new_zipfile_serialization=False)
-    with pytest.raises(CogViewError, match="a whole model lies in it"):
+    with pytest.raises(CogViewError, match="whole model"):
         read_state_dict(tmp_path / "last.ckpt")
 
 
@@ -110,7 +110,7 @@ def test_the_only_weights_are_found_under_any_name(tmp_path: Path, name: str) ->
     torch.save({"epoch": 1, name: WEIGHTS, "rates": {"first": 1e-3}}, tmp_path / "a.pt")
     assert_same(read_state_dict(tmp_path / "a.pt"))
     torch.save({"one": WEIGHTS, "other": WEIGHTS}, tmp_path / "b.pt")
-    with pytest.raises(CogViewError, match="several sets of weights, under one, other"):
+    with pytest.raises(CogViewError, match="one, other"):
         read_state_dict(tmp_path / "b.pt")
 
 
@@ -153,7 +153,7 @@ def test_what_wrappers_put_before_names_is_taken_away(
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["model.a.weight", "ema_model.a.weight"], "several sets of weights, under ema_model., model."),
+        (["model.a.weight", "ema_model.a.weight"], r"ema_model\., model\."),
         (["a.weight", "_orig_mod.a.weight"], "a.weight twice"),
     ],
 )
@@ -174,11 +174,11 @@ def test_safetensors_are_read_as_well(tmp_path: Path) -> None:
 
 def test_a_tensor_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1).expand(8, 9)}, tmp_path / "a.pt")
-    with pytest.raises(CogViewError, match="a claims 72 numbers, more than the file holds"):
+    with pytest.raises(CogViewError, match="a claims 72 numbers"):
         read_state_dict(tmp_path / "a.pt")
     shared = torch.zeros(1000)
     torch.save({str(number): shared for number in range(100)}, tmp_path / "b.pt")
-    with pytest.raises(CogViewError, match="claims 1,000 numbers, more than the file holds"):
+    with pytest.raises(CogViewError, match="claims 1,000 numbers"):
         read_state_dict(tmp_path / "b.pt")
 
 

@@ -120,7 +120,7 @@ class Bomb:
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Bomb()}, "bomb.pt")
-    with pytest.raises(CogViewError, match="without running code"):
+    with pytest.raises(CogViewError, match="running code"):
         read_state_dict(Path("bomb.pt"))
     assert not Path("touched-by-a-pickle").exists()
 
@@ -133,7 +133,7 @@ def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"not a checkpoint", "not a checkpoint that can be read"),
+        (b"not a checkpoint", "not a checkpoint"),
         ({"a": torch.zeros(1)}, "unknown layout \\(1 tensors: a"),
         ({"epoch": 3}, "holds no tensors"),
         (changed(**{"dec.blocks.6.bias": None}), "missing decoder.6.bias"),
@@ -149,7 +149,7 @@ def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
         ),
         (
             changed(**{"dec.blocks.6.bias": torch.zeros(3, dtype=torch.complex64)}),
-            "is complex64, and weights are",
+            "is complex64",
         ),
         (
             changed(**{"enc_b.blocks.2.bias": torch.zeros(5)}),
@@ -200,7 +200,7 @@ def test_damage_inside_a_tensor_is_found_where_there_are_checksums(
     content[middle : middle + 64] = bytes(byte ^ 1 for byte in content[middle : middle + 64])
     path.write_bytes(content)
     if has_checksums:
-        with pytest.raises(CogViewError, match=r"damaged .*copy it again"):
+        with pytest.raises(CogViewError, match="damaged"):
             read_state_dict(path)
     else:
         assert is_released_vqvae(read_state_dict(path)), "nobody can tell"

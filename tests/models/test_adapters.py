@@ -196,7 +196,7 @@ def test_a_whole_transformer_of_other_tokenizers_is_refused(model: PretrainedMod
     save_task_model(style(model, transformer=model.transformer), tmp_path / "whole", model)
     path = tmp_path / "whole" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"image_tokenizer": "0" * 16}))
-    with pytest.raises(CogViewError, match="learnt with another image tokenizer"):
+    with pytest.raises(CogViewError, match="another image tokenizer"):
         load_task_model(tmp_path / "whole", model)
 
 
@@ -206,7 +206,7 @@ def test_damaged_tensors_are_refused(model: PretrainedModel, tmp_path: Path) -> 
     weights = load_file(path)
     weights["blocks.0.mlp.inner.up.weight"] = weights["blocks.0.mlp.inner.up.weight"][:-1].clone()
     save_file(weights, path)
-    with pytest.raises(CogViewError, match=r"of another shape blocks.0.mlp.inner.up.weight"):
+    with pytest.raises(CogViewError, match=r"blocks.0.mlp.inner.up.weight"):
         load_task_model(tmp_path / "wiggly", model)
     path.write_bytes(b"not a safetensors file")
     with pytest.raises(CogViewError, match="cannot be read"):
@@ -216,16 +216,16 @@ def test_damaged_tensors_are_refused(model: PretrainedModel, tmp_path: Path) -> 
 def test_impossible_requests_are_refused(model: PretrainedModel, tmp_path: Path) -> None:
     save_task_model(style(model, task="captioning"), tmp_path / "words", model)
     pipe = Pipeline(fresh(model))
-    with pytest.raises(CogViewError, match="There is no adapter in"):
+    with pytest.raises(CogViewError, match="nowhere"):
         pipe.add_adapter(tmp_path / "nowhere", "nowhere")
-    with pytest.raises(UsageError, match="an adapter's name is made of letters"):
+    with pytest.raises(UsageError, match="adapter's name"):
         pipe.add_adapter(tmp_path / "words", "../words")
-    with pytest.raises(UsageError, match="'none' does not exist; those that draw from texts are: none"):
+    with pytest.raises(UsageError, match=r"'none'.*: none"):
         pipe.generate("a cat", adapter="none")
     pipe.add_adapter(tmp_path / "words", "words")
-    with pytest.raises(UsageError, match="'words' is for captioning"):
+    with pytest.raises(UsageError, match=r"'words' .*captioning"):
         pipe.generate("a cat", adapter="words")
-    with pytest.raises(CogViewError, match="is an adapter, not a whole model"):
+    with pytest.raises(CogViewError, match="an adapter"):
         cogview.load(tmp_path / "words")
 
 
@@ -304,7 +304,7 @@ def test_a_broken_config_of_an_adapter_is_told_when_its_model_is_loaded(
 ) -> None:
     save_pretrained(dataclasses.replace(model, adapters={"a": style(model)}), tmp_path / "model")
     (tmp_path / "model/adapters/a/config.json").write_text("{}")
-    with pytest.raises(CogViewError, match="not an adapter of this project"):
+    with pytest.raises(CogViewError, match="not an adapter"):
         cogview.load(tmp_path / "model")
 
 
@@ -315,7 +315,7 @@ def test_another_folder_beside_adapters_is_told_and_never_deleted(
     notes = tmp_path / "model/adapters/notes"
     notes.mkdir()
     (notes / "today.txt").write_text("mine")
-    with pytest.warns(UserWarning, match=r"adapters/notes holds no adapter, it has no config\.json"):
+    with pytest.warns(UserWarning, match=r"adapters/notes .*config\.json"):
         pipe = cogview.load(tmp_path / "model", device="cpu")
     assert list(pipe.adapters) == ["a"]
     with pytest.raises(CogViewError, match="not replaced"):

@@ -130,17 +130,17 @@ def test_a_model_in_8_bit_floats_is_the_one_of_those_values(folder: Path) -> Non
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_whole_numbers_are_no_weights(folder: Path, name: str) -> None:
     narrowed(torch.int8)(folder / name)
-    assert "is int8, and weights are plain floats" in refusal(folder)
+    assert "is int8" in refusal(folder)
 
 
 @pytest.mark.parametrize(
     ("name", "section", "change", "said"),
     [
-        ("config.json", "transformer", {"num_layers": 10**9}, "1,000,000,000 layers are asked for"),
+        ("config.json", "transformer", {"num_layers": 10**9}, "1,000,000,000 layers"),
         ("config.json", "transformer", {"hidden_size": 2**40, "num_heads": 1}, "not those of its config"),
         ("config.json", "transformer", {"mlp_factor": 2**50}, "not those of its config"),
         (CONFIGS[1], "config", {"encoder_channels": [20_000, 20_000]}, "belong to different tokenizers"),
-        (CONFIGS[1], "config", {"encoder_blocks": [10**9, 0]}, "1,000,000,004 layers are asked for"),
+        (CONFIGS[1], "config", {"encoder_blocks": [10**9, 0]}, "1,000,000,004 layers"),
         (CONFIGS[1], "config", {"patch_size_pixels": 2**40}, "belong to different tokenizers"),
         (CONFIGS[2], "adapter", {"rank": 3_000_000}, "not those of its config"),
         (CONFIGS[2], "adapter", {"num_positions": 10**9}, "not those of its config"),

@@ -117,7 +117,7 @@ def test_weights_that_loading_rounded_are_not_saved_as_if_they_were_the_model(
     save_pretrained(tiny_model(tmp_path), tmp_path / "model", dtype=stored)
     rounded = load_pretrained(tmp_path / "model", dtype=loaded)
     for dtype in {None, stored, torch.float32}:
-        with pytest.raises(UsageError, match=r"dtype='float32' to save it as it was") as caught:
+        with pytest.raises(UsageError, match="dtype='float32'") as caught:
             save_pretrained(rounded, tmp_path / "copy", dtype=dtype)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "copy").exists()
@@ -177,7 +177,7 @@ def test_a_picture_of_the_card_that_has_no_end_is_not_read(
 ) -> None:
     (folder / "samples.png").write_bytes(b"a picture")
     monkeypatch.setattr(pretrained, "_MAX_SAMPLES_BYTES", 8)
-    with pytest.raises(CogViewError, match=r"samples\.png cannot be read \(it has more than 8 bytes\)"):
+    with pytest.raises(CogViewError, match=r"samples\.png .*8 bytes"):
         load_pretrained(folder)
 
 
@@ -260,7 +260,7 @@ def test_a_cut_off_file_is_refused(folder: Path) -> None:
 
 def test_parts_that_do_not_fit_together_are_refused(saved: Path) -> None:
     model = load_pretrained(saved)
-    with pytest.raises(CogViewError, match="wants 32 image codes, got 16"):
+    with pytest.raises(CogViewError, match=r"32 image codes.* 16"):
         PretrainedModel(
             source=model.transformer,
             template=model.template,
@@ -349,7 +349,7 @@ def test_an_image_tokenizer_of_rounded_weights_stays_small_and_itself(saved: Pat
 def test_a_model_folder_that_holds_something_else_is_not_replaced(folder: Path) -> None:
     model = load_pretrained(folder)
     (folder / "NOTES.md").write_text("mine")
-    with pytest.raises(CogViewError, match=r"holds NOTES\.md, which is not"):
+    with pytest.raises(CogViewError, match=r"NOTES\.md"):
         save_pretrained(model, folder)
     assert (folder / "NOTES.md").read_text() == "mine"
     (folder / "NOTES.md").unlink()

@@ -104,7 +104,7 @@ def test_the_limit_of_a_container_is_the_memory_there_is(
 
 def test_bfloat16_is_not_planned_where_there_is_none() -> None:
     recipe = with_training(text_to_image.tiny(), precision="bfloat16")
-    with pytest.raises(UsageError, match="v100 cannot compute"):
+    with pytest.raises(UsageError, match="v100"):
         planner(recipe, "v100").memory(1)
     assert planner(text_to_image.bundled(), "v100").precision == "float32"
 
@@ -150,7 +150,7 @@ def test_queries_and_keys_that_are_normalised_are_not_shared_out() -> None:
     module = Transformer(resolved(recipe)[0])
     with pytest.raises(UsageError, match="qk_norm does not go with tensor_parallel"):
         parallelise(module, recipe.training, Processes(device=torch.device("cpu"), mesh=mesh))
-    with pytest.raises(UsageError, match="qk_norm does not go with tensor_parallel"):
+    with pytest.raises(UsageError, match=r"qk_norm .*tensor_parallel"):
         planner(recipe, num_devices=4)
 
 

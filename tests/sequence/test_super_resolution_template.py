@@ -111,9 +111,9 @@ def test_a_batch_is_padded_and_has_the_high_codes_as_its_only_targets() -> None:
 
 
 def test_what_is_no_picture_of_either_size_is_refused() -> None:
-    with pytest.raises(CogViewError, match=r"shape \[2, 4\], but the sequence is for 1x2"):
+    with pytest.raises(CogViewError, match=r"\[2, 4\].* 1x2"):
         PAPER.build([], HIGH_CODES, HIGH_CODES)
-    with pytest.raises(CogViewError, match=r"shape \[1, 2\], but the sequence is for 2x4"):
+    with pytest.raises(CogViewError, match=r"\[1, 2\].* 2x4"):
         PAPER.build([], LOW_CODES, LOW_CODES)
-    with pytest.raises(CogViewError, match="no image code 10 in a vocabulary of 10"):
+    with pytest.raises(CogViewError, match=r"image code 10 .*10"):
         PAPER.build([], LOW_CODES, HIGH_CODES + 3)

@@ -147,13 +147,13 @@ def test_a_picture_of_another_grid_is_refused_with_both_sizes() -> None:
 
 @pytest.mark.parametrize("piece", [-1, 20])
 def test_a_piece_of_another_vocabulary_is_refused(piece: int) -> None:
-    with pytest.raises(CogViewError, match=f"no text piece {piece} in a vocabulary of 20"):
+    with pytest.raises(CogViewError, match=f"text piece {piece} .*20"):
         SMALL.prefix([1, piece])
 
 
 @pytest.mark.parametrize("code", [-1, 10])
 def test_a_code_of_another_codebook_is_refused(code: int) -> None:
-    with pytest.raises(CogViewError, match=f"no image code {code} in a vocabulary of 10"):
+    with pytest.raises(CogViewError, match=f"image code {code} .*10"):
         SMALL.build([1], np.array([0, 1, 2, 3, 4, code]))
 
 

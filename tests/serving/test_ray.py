@@ -162,8 +162,8 @@ def test_what_a_killed_replica_or_engine_had_is_drawn_by_the_other(
 @pytest.mark.parametrize(
     ("words", "status", "complaint"),
     [
-        (["--replicas", "0"], 2, "--replicas must be at least 1, got 0"),
-        (["--host", "0.0.0.0"], 2, "give --api-key"),
+        (["--replicas", "0"], 2, "--replicas"),
+        (["--host", "0.0.0.0"], 2, "--api-key"),
     ],
 )
 def test_what_cannot_be_served_is_told_in_one_line(

@@ -274,7 +274,7 @@ def failing(move: Callable[[FakeLink], None]) -> EngineReplica:
 
 
 def test_a_model_that_cannot_be_loaded_is_told_in_its_words() -> None:
-    with pytest.raises(UsageError, match="there is no model here"):
+    with pytest.raises(UsageError, match="no model"):
         failing(lambda engine: engine.fail("there is no model here", is_usage=True))
 
 
@@ -284,7 +284,7 @@ def test_an_engine_that_never_begins_ends_its_replica() -> None:
             engine.die()
             engine.start()
 
-    with pytest.raises(CogViewError, match="ended 3 times before it was ready"):
+    with pytest.raises(CogViewError, match="3 times"):
         failing(die_often)
 
 
@@ -295,7 +295,7 @@ def test_a_replica_is_unwell_while_its_engine_cannot_be_begun_anew() -> None:
         for _ in range(3):
             world.engine.die()
             world.engine.start()
-        with pytest.raises(CogViewError, match="ended 3 times"):
+        with pytest.raises(CogViewError, match="3 times"):
             replica.check_health()
         world.engine.warm()
         replica.check_health()

@@ -1,6 +1,7 @@
-"""What tests of many devices run in each of four processes: `python devices_program.py FOLDER`, as torchrun would.
+"""What tests of many devices run in four processes: `python devices_program.py FOLDER`.
 
-The four train together first, then as two pairs. Each writes what happened to it as `rank-N.json`.
+The four train together first, then as two pairs. Each writes what happened to it as `rank-N.json`, and what it says
+to `rank-N.log`. One process imports torch and forks them, since importing takes longer than the training.
 """
 
 import errno
@@ -8,12 +9,15 @@ import json
 import math
 import os
 import signal
+import socket
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch._dynamo  # optimizers import it at their first step
 from safetensors.torch import save_file
 from torch import distributed
 
@@ -204,7 +208,34 @@ def main(folder: Path) -> None:
     (folder / f"rank-{rank}.json").write_text(json.dumps(results))
 
 
+def fork(folder: Path, rank: int, port: int) -> int:
+    """Begin a process as torchrun would, and return its number."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        with (folder / f"rank-{rank}.log").open("w") as log:
+            os.dup2(log.fileno(), sys.stderr.fileno())
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 4, "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
+        main(folder)
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    sys.modules["torch.utils.tensorboard"] = None  # type: ignore[assignment]
-    main(Path(sys.argv[1]))
+    sys.modules["torch.utils.tensorboard"] = sys.modules["matplotlib.figure"] = None  # slow to import
+    with socket.socket() as server:  # a port that is free, and so are the next ones most likely
+        server.bind(("127.0.0.1", 0))
+        free_port = server.getsockname()[1] - 3
+    children = {fork(Path(sys.argv[1]), rank, free_port) for rank in range(4)}
+    while children:
+        ended, status = os.wait()
+        children.discard(ended)
+        if status:  # the others would wait for it
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+            raise SystemExit(1)

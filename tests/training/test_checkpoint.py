@@ -147,7 +147,7 @@ def test_a_checkpoint_of_another_version_stops_the_run_and_stays(tmp_path: Path,
     save(tmp_path, 1)
     path = save(tmp_path, 2) / "state.json"
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "version": version}))
-    with pytest.raises(CogViewError, match=r"step-00000002 has version .* reads versions 1 and 2") as caught:
+    with pytest.raises(CogViewError, match=r"step-00000002 .*version .* 1 and 2") as caught:
         load_latest_checkpoint(tmp_path, *trained(0))
     assert "\n" not in str(caught.value)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000001", "step-00000002"]
@@ -182,7 +182,7 @@ def test_a_checkpoint_that_the_system_refuses_to_read_stops_the_run_and_stays(
 def test_all_broken_is_an_error_not_a_new_start(tmp_path: Path) -> None:
     cut_state(save(tmp_path, 1))
     cut_state(save(tmp_path, 2))
-    with pytest.raises(CogViewError, match="None of the 2 checkpoints"):
+    with pytest.raises(CogViewError, match="2 checkpoints"):
         load_latest_checkpoint(tmp_path, *trained(0))
 
 
@@ -201,11 +201,11 @@ def test_another_models_checkpoint_is_refused_in_plain_words(tmp_path: Path) -> 
     save(tmp_path, 1)
     module = TinyModule(dropout=0.0)
     module.extra = torch.nn.Linear(2, 2)
-    with pytest.raises(CogViewError, match=r"of another model: extra\.bias is in one of the two only"):
+    with pytest.raises(CogViewError, match=r"another model: extra\.bias"):
         load_latest_checkpoint(tmp_path, module, build_optimizers(module, tiny_config()))
     module = TinyModule(dropout=0.0)
     module.norm = torch.nn.LayerNorm(9)
-    with pytest.raises(CogViewError, match=r"of another model: size mismatch for norm\.bias"):
+    with pytest.raises(CogViewError, match=r"another model: .*norm\.bias"):
         load_latest_checkpoint(tmp_path, module, build_optimizers(module, tiny_config()))
 
 

@@ -5,10 +5,8 @@ All that needs several processes runs in one start of them, `devices_program.py`
 
 import json
 import math
-import os
 import pickle
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -44,30 +42,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of all runs, those of one process and those of several."""
     folder = tmp_path_factory.mktemp("devices")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        for module in ("torch.utils.tensorboard", "matplotlib.figure"):
+            patch.setitem(sys.modules, module, None)
         with pytest.raises(Crash):
             train(DeviceTask(crash_at(7)), config_of(optimizer="muon"), folder / "alone")
-        with socket.socket() as server:  # a port that is free, and so are the next ones most likely
-            server.bind(("127.0.0.1", 0))
-            port = server.getsockname()[1] - 3
-        processes = []
-        for rank in range(4):
-            names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 4, "MASTER_PORT": port}
-            environment = {
-                **os.environ,
-                "MASTER_ADDR": "127.0.0.1",
-                **{name: str(value) for name, value in names.items()},
-            }
-            command = [sys.executable, devices_program.__file__, str(folder)]
-            with (folder / f"rank-{rank}.log").open("w") as log:
-                processes.append(subprocess.Popen(command, env=environment, stderr=log))
-        try:
-            for rank, process in enumerate(processes):
-                assert process.wait(timeout=240) == 0, (folder / f"rank-{rank}.log").read_text()
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
+        program = [sys.executable, devices_program.__file__, str(folder)]
+        ended = subprocess.run(program, check=False, timeout=240)
+        assert ended.returncode == 0, [path.read_text() for path in sorted(folder.glob("rank-*.log"))]
         for optimizer in ("adamw", "muon"):
             train(DeviceTask(), config_of(optimizer=optimizer), folder / optimizer)
         train(DeviceTask(), config_of(num_steps=4), folder / "short")
@@ -221,11 +202,11 @@ def test_what_cannot_be_shared_is_refused_by_all_in_one_line(runs: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "num_processes", "message"),
     [
-        ({"tensor_parallel": 2}, 1, "tensor_parallel 2 does not divide the 1 processes"),
-        ({"tensor_parallel": 4}, 6, "tensor_parallel 4 does not divide the 6 processes"),
-        ({"tensor_parallel": 2, "shard_over": 4}, 4, "shard_over 4 does not divide the 2 processes"),
-        ({"tensor_parallel": 2, "compile": True}, 2, "compile does not go together with tensor_parallel"),
-        ({}, 3, "batch_size 8 must be a multiple of num_micro_batches 1 times 3"),
+        ({"tensor_parallel": 2}, 1, "tensor_parallel 2 .* 1 processes"),
+        ({"tensor_parallel": 4}, 6, "tensor_parallel 4 .* 6 processes"),
+        ({"tensor_parallel": 2, "shard_over": 4}, 4, "shard_over 4 .* 2 processes"),
+        ({"tensor_parallel": 2, "compile": True}, 2, "compile .*tensor_parallel"),
+        ({}, 3, "batch_size 8 .*num_micro_batches 1 times 3"),
     ],
 )
 def test_numbers_of_processes_that_do_not_divide_are_refused(
@@ -259,13 +240,13 @@ def test_processes_that_do_not_know_where_to_meet_are_refused(monkeypatch: pytes
     for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_PORT", "1")):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(UsageError, match="WORLD_SIZE is 2 and there is no MASTER_ADDR, so"):
+    with pytest.raises(UsageError, match=r"WORLD_SIZE is 2 .*MASTER_ADDR"):
         joined_processes(config_of()).__enter__()
 
 
 def test_what_is_for_transformers_is_refused_before_the_folder_is_taken(tmp_path: Path) -> None:
     task = TinyTask()
-    with pytest.raises(UsageError, match="activation_checkpointing is for transformers"):
+    with pytest.raises(UsageError, match="activation_checkpointing"):
         train(task, config_of(activation_checkpointing=True), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

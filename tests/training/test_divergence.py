@@ -1,6 +1,7 @@
 """Runs that go wrong go back, leave out the data that made them, and end as they would have without a kill."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,7 @@ def watched(losses: list[float], threshold: float | None = 20.0) -> object:
 
 def test_the_first_step_that_is_not_finite_is_named() -> None:
     assert watched([1.0, 2.0]) is None
-    assert str(watched([1.0, math.inf, math.nan, 2.0])) == (
-        "The loss or its gradient became infinite or NaN in step 2"
-    )
+    assert "NaN in step 2" in str(watched([1.0, math.inf, math.nan, 2.0]))
     watch = LossWatch(None)
     watch.add(6, torch.tensor(1.0), torch.tensor(math.nan))
     assert watch.read().step == 6
@@ -71,7 +70,7 @@ def test_a_leap_is_told_from_noise_and_from_learning() -> None:
     assert watched([*falling, 2.5]) is None
     trouble = watched([*falling, 9.0])
     assert trouble.step == 300
-    assert str(trouble) == "The loss leapt to 9 in step 301, where 1.408 had been usual"
+    assert re.search(r"\b9 in step 301, .*\b1\.408\b", str(trouble))
     assert watched([*falling, 9.0], threshold=None) is None
     assert watched([1.0] * 200 + [1.15]) is None  # losses that hardly vary may rise by a fifth
     assert watched([1.0] * 200 + [1.25]) is not None
@@ -100,10 +99,8 @@ def test_nan_goes_back_and_leaves_out_the_data_up_to_it(
     task = Exploding({16: math.nan})
     summary = train(task, tiny_config(max_rollbacks=1), tmp_path)
     lines = [line for line in capsys.readouterr().err.splitlines() if "back to" in line]
-    assert lines == [
-        "The loss or its gradient became infinite or NaN in step 17: back to step 14 (rollback 1 of 1), "
-        "leaving out the next 3 batches."
-    ]
+    assert len(lines) == 1
+    assert re.search(r"NaN in step 17: .*step 14 \(rollback 1 of 1\).* 3 batches", lines[0])
     # Found at the line of step 20; one batch more was being made then.
     assert task.seen == [*range(21), *range(17, 33)]
     assert (summary.metrics["num_rollbacks"], summary.metrics["skipped_batches"]) == (1, 3)
@@ -154,11 +151,8 @@ def test_a_leaping_loss_goes_back_too(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_a_run_gives_up_after_so_many_rollbacks(tmp_path: Path) -> None:
     task = Exploding({9: math.nan, 15: math.nan, 22: math.nan})
-    with pytest.raises(
-        CogViewError, match=r"NaN in step \d+, after 2 rollbacks, which is max_rollbacks;"
-    ) as caught:
+    with pytest.raises(CogViewError, match=r"NaN in step \d+.* 2 rollbacks.*max_rollbacks") as caught:
         train(task, tiny_config(max_rollbacks=2), tmp_path)
-    assert "resume the run with a larger max_rollbacks" in str(caught.value)
     assert "\n" not in str(caught.value)
     # As it says: with more it goes on from there.
     again = train(Exploding(task.bad), tiny_config(max_rollbacks=3), tmp_path, resume=True)
@@ -170,9 +164,9 @@ def test_a_run_gives_up_after_so_many_rollbacks(tmp_path: Path) -> None:
 
 def test_without_rollbacks_the_run_says_what_to_do(tmp_path: Path) -> None:
     task = Exploding({16: math.nan})
-    with pytest.raises(CogViewError, match=r"NaN in step 17; the last checkpoint is kept\. ") as caught:
+    with pytest.raises(CogViewError, match="NaN in step 17;") as caught:
         train(task, tiny_config(), tmp_path)
-    for words in ("in another run folder", "resume the run with max_rollbacks 3"):
+    for words in ("another run folder", "max_rollbacks 3"):
         assert words in str(caught.value)
     again = train(Exploding(task.bad), tiny_config(max_rollbacks=3), tmp_path, resume=True)
     assert again.metrics["skipped_batches"] == 3
@@ -212,5 +206,5 @@ def test_steps_that_overflow_are_no_trouble_unless_the_scale_is_at_its_floor(tmp
     with pytest.raises(CogViewError, match="All 3 steps overflowed"):  # nor is it done when asked again
         train(TinyTask(), short, tmp_path / "short", resume=True)
     bound = LossScaleConfig(initial=2.0**24, floor=2.0**24)
-    with pytest.raises(CogViewError, match="became infinite or NaN in step 2"):
+    with pytest.raises(CogViewError, match="NaN in step 2"):
         train(TinyTask(), tiny_config(precision="float16_o2", loss_scale=bound), tmp_path / "bound")

@@ -149,7 +149,7 @@ def test_a_failed_run_is_ended_by_the_message_that_helps(tmp_path, bad_step):
     # With this decay codes fall out of use at once, so that there are some to revive.
     config = dataclasses.replace(TINY, decay=0.1)
     training = dataclasses.replace(TRAINING, log_every_steps=12, checkpoint_every_steps=12)
-    with pytest.raises(CogViewError, match=f"infinite or NaN in step {bad_step + 1}; .* lower learning_rate"):
+    with pytest.raises(CogViewError, match=f"NaN in step {bad_step + 1}; .*learning_rate"):
         train(Failing(config, pictures(), seed=0, batch_size=4), training, tmp_path / "run")
 
 

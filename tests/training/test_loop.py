@@ -186,7 +186,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tmp_p
             factor = torch.full((self.batch_size,), math.nan if step == 12 else 1.0)
             return {**super().batch(step), "factor": factor}
 
-    with pytest.raises(CogViewError, match=r"NaN in step 13; the last checkpoint is kept\. .*learning_rate"):
+    with pytest.raises(CogViewError, match=r"NaN in step 13; .*learning_rate"):
         train(Exploding(), tiny_config(log_every_steps=100), tmp_path)
     assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step-00000007"]
     assert all(bool(weight.isfinite().all()) for weight in weights(tmp_path).values())
@@ -230,7 +230,7 @@ def test_a_full_disk_is_reported_and_the_run_goes_on(
 
 @pytest.mark.parametrize("fail", [full_disk, full_disk_in_safetensors])
 def test_a_run_whose_end_is_not_saved_does_not_pass_for_done(tmp_path: Path, fail: object) -> None:
-    with pytest.raises(CogViewError, match="saved only up to step 0 of 30; free some space and resume"):
+    with pytest.raises(CogViewError, match="step 0 of 30"):
         train(TinyTask(), tiny_config(), tmp_path, export=fail)
     assert not (tmp_path / "model").exists()
     train(TinyTask(), tiny_config(), tmp_path, resume=True, export=lambda folder: (folder / "a").touch())

@@ -103,7 +103,7 @@ def test_muon_takes_the_linear_maps_and_adamw_all_else_tied_heads_included() -> 
 
 
 def test_muon_without_linear_maps_is_refused() -> None:
-    with pytest.raises(UsageError, match="muon has nothing to do here"):
+    with pytest.raises(UsageError, match="muon"):
         build_optimizers(torch.nn.Conv2d(3, 4, 3), muon_config())
 
 
@@ -174,19 +174,19 @@ def test_muon_leaves_alone_what_has_no_gradient() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
-        ({"learning_rate": 0.0}, "learning_rate must be greater than 0 and finite, got 0.0"),
-        ({"learning_rate": math.nan}, "learning_rate must be greater than 0 and finite, got nan"),
-        ({"learning_rate": math.inf}, "learning_rate must be greater than 0 and finite, got inf"),
-        ({"weight_decay": math.inf}, "weight_decay must not be negative, and finite, got inf"),
-        ({"warmup_fraction": 1.5}, "warmup_fraction must lie between 0 and 1, got 1.5"),
-        ({"betas": (0.9, 1.0)}, "betas must be at least 0 and less than 1"),
-        ({"batch_size": 8, "num_micro_batches": 3}, "multiple of num_micro_batches, got 8 and 3"),
-        ({"muon_momentum": 1.0}, "muon_momentum must be at least 0 and less than 1, got 1.0"),
-        ({"muon_weight_decay": -0.1}, "muon_weight_decay must not be negative, and finite, got -0.1"),
-        ({"muon_learning_rate": 0.0}, "muon_learning_rate must be greater than 0 and finite, got 0.0"),
-        ({"keep_checkpoints": 0}, "keep_checkpoints must be at least 1, got 0"),
-        ({"seed": -1}, "seed must not be negative, got -1"),
+        ({"num_steps": 0}, "num_steps.* 1.* 0"),
+        ({"learning_rate": 0.0}, "^learning_rate.* 0 .* 0.0"),
+        ({"learning_rate": math.nan}, "learning_rate.* 0 .* nan"),
+        ({"learning_rate": math.inf}, "learning_rate.* 0 .* inf"),
+        ({"weight_decay": math.inf}, "^weight_decay.* inf"),
+        ({"warmup_fraction": 1.5}, "warmup_fraction.* 0 and 1.* 1.5"),
+        ({"betas": (0.9, 1.0)}, "betas.* 0 .* 1"),
+        ({"batch_size": 8, "num_micro_batches": 3}, "num_micro_batches.* 8 and 3"),
+        ({"muon_momentum": 1.0}, "muon_momentum.* 0 .* 1, .* 1.0"),
+        ({"muon_weight_decay": -0.1}, "muon_weight_decay.* -0.1"),
+        ({"muon_learning_rate": 0.0}, "muon_learning_rate.* 0 .* 0.0"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints.* 1.* 0"),
+        ({"seed": -1}, "seed.* -1"),
     ],
 )
 def test_impossible_numbers_are_refused_by_name(change: dict[str, object], words: str) -> None:

@@ -64,7 +64,7 @@ def test_a_run_that_is_killed_twenty_times_ends_bit_for_bit(tmp_path: Path) -> N
     assert "damaged" not in said
     assert said.count("Resuming after step") > 10  # and from many places
     assert len(set(re.findall(r"Resuming after step (\d+)", said))) > 5
-    assert "back to step 40 (rollback 1 of 2), leaving out the next 2 batches" in said
+    assert re.search(r"step 40 \(rollback 1 of 2\).* 2 batches", said)
     assert not list((tmp_path / "killed" / "checkpoints").glob("*.broken"))
     last = killed_run.NUM_STEPS
     assert results(tmp_path / "killed", last) == results(tmp_path / "whole", last)
@@ -139,13 +139,11 @@ def test_a_finished_run_goes_on_when_it_is_given_more_steps(
     train(TinyTask(), short, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     train(TinyTask(), short, tmp_path / "whole", resume=True)
-    assert "resume it with more --training.num-steps" in capsys.readouterr().err
+    assert "--training.num-steps" in capsys.readouterr().err
     train(TinyTask(), long, tmp_path / "whole", resume=True)
     old, new = learning_rate_at(11, short), learning_rate_at(12, long)
-    assert (
-        f"The schedule was made for 12 steps; the run goes on where it would be in one of 30: the learning rate goes "
-        f"from {old:.3g} to {new:.3g}.\n"
-    ) in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert re.search(rf"schedule .* 12 steps.* 30: .*{re.escape(f'{old:.3g} to {new:.3g}')}", said)
     lines = read_metrics(tmp_path / "whole" / "metrics.jsonl")
     assert [line["step"] for line in lines] == [4, 8, 12, 16, 20, 24, 28, 30]
     assert [line["learning_rate"] for line in lines[3:]] == [
@@ -186,7 +184,7 @@ def test_a_run_told_to_stop_finishes_its_step_and_saves(
 
     train(TinyTask(), tiny_config(), tmp_path / "whole")
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(TrainingInterrupted, match="after step 10 of 30, saved up to step 10") as caught:
+    with pytest.raises(TrainingInterrupted, match=r"step 10 of 30, .* step 10") as caught:
         train(Stopped(), tiny_config(), tmp_path / "cut")
     assert caught.value.exit_code == 130
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
@@ -200,7 +198,7 @@ def test_a_run_told_to_stop_while_it_draws_samples_saves_the_next_step(tmp_path:
     def sample(completed_steps: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(TrainingInterrupted, match="after step 10 of 30, saved up to step 10"):
+    with pytest.raises(TrainingInterrupted, match=r"step 10 of 30, .* step 10"):
         train(TinyTask(), tiny_config(sample_every_steps=9), tmp_path, sample=sample)
 
 

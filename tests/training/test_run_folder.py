@@ -70,7 +70,7 @@ def test_a_resume_keeps_what_the_run_was_started_by_and_adds_itself(
 
 
 def test_there_must_be_something_to_resume(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="There is no run to resume"):
+    with pytest.raises(UsageError, match="no run"):
         train(TinyTask(), tiny_config(), tmp_path / "missing", resume=True)
     assert not (tmp_path / "missing").exists()
     (tmp_path / "file").write_text("mine")

@@ -190,11 +190,11 @@ def test_the_state_of_a_scale_is_all_of_it() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: LossScaleConfig(window=0), r"loss_scale\.window must be at least 1, got 0"),
-        (lambda: LossScaleConfig(floor=0.0), r"loss_scale\.floor must be greater than 0"),
-        (lambda: LossScaleConfig(initial=1.0, floor=2.0), r"at most loss_scale\.initial, got 2\.0 and 1\.0"),
-        (lambda: tiny_config(peak_tflops=0.0), "peak_tflops must be greater than 0, got 0"),
-        (lambda: tiny_config(max_rollbacks=-1), "max_rollbacks must not be negative, got -1"),
+        (lambda: LossScaleConfig(window=0), r"loss_scale\.window.* 1.* 0"),
+        (lambda: LossScaleConfig(floor=0.0), r"loss_scale\.floor.* 0"),
+        (lambda: LossScaleConfig(initial=1.0, floor=2.0), r"loss_scale\.initial.* 2\.0 and 1\.0"),
+        (lambda: tiny_config(peak_tflops=0.0), "peak_tflops.* 0.* 0"),
+        (lambda: tiny_config(max_rollbacks=-1), "max_rollbacks.* -1"),
     ],
 )
 def test_impossible_numbers_are_refused(make: Callable[[], object], words: str) -> None:

@@ -189,11 +189,11 @@ def test_an_adapter_is_the_same_for_a_seed_and_leaves_the_generator_alone() -> N
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rank": 0}, "adapter.rank must be at least 1, got 0"),
-        ({"alpha": 0.0}, "adapter.alpha must be greater than 0"),
-        ({"maps": ("mlp.inner", "mlp.inner")}, "adapter.maps must be some of"),
-        ({"num_positions": 0}, "adapter.num_positions must be at least 1"),
-        ({"token_rows": (3, 3)}, "adapter.token_rows must be ids of tokens, each once"),
+        ({"rank": 0}, "adapter.rank.* 1.* 0"),
+        ({"alpha": 0.0}, "adapter.alpha.* 0"),
+        ({"maps": ("mlp.inner", "mlp.inner")}, "adapter.maps"),
+        ({"num_positions": 0}, "adapter.num_positions.* 1"),
+        ({"token_rows": (3, 3)}, "adapter.token_rows.* once"),
         ({"maps": ()}, "adds nothing"),
     ],
 )
@@ -203,7 +203,7 @@ def test_impossible_adapters_are_refused(changes: dict[str, object], message: st
 
 
 def test_rows_that_the_base_does_not_have_are_refused() -> None:
-    with pytest.raises(UsageError, match="must be below 128"):
+    with pytest.raises(UsageError, match="128"):
         AdaptedTransformer(new_transformer(), AdapterConfig(token_rows=(128,)))
 
 
@@ -235,5 +235,5 @@ def test_at_another_strength_maps_add_so_many_times_as_much(config: AdapterConfi
 
 @pytest.mark.parametrize("strength", [0.0, -1.0, float("inf"), float("nan")])
 def test_an_impossible_strength_is_refused(strength: float) -> None:
-    with pytest.raises(UsageError, match="strength must be greater than 0"):
+    with pytest.raises(UsageError, match=r"strength.* 0"):
         AdaptedTransformer(new_transformer(), AdapterConfig()).at_strength(strength)

@@ -38,7 +38,7 @@ def test_a_branch_adds_at_first_what_its_gain_says() -> None:
 @pytest.mark.parametrize("layer_norm", ["pre", "post"])
 def test_a_gain_needs_norms_that_end_the_branches(layer_norm: str) -> None:
     start_branches(build(layer_norm), 1.0)
-    with pytest.raises(UsageError, match=f"branch_gain 0.05 needs layer_norm sandwich, got {layer_norm}"):
+    with pytest.raises(UsageError, match=f"branch_gain 0.05 .*sandwich.* {layer_norm}"):
         start_branches(build(layer_norm), 0.05)
 
 
@@ -67,12 +67,12 @@ def test_only_the_codes_positions_change_and_their_scale_stays() -> None:
 
 
 def test_a_width_that_waves_do_not_fit_is_refused() -> None:
-    with pytest.raises(UsageError, match="multiple of 4, got 6"):
+    with pytest.raises(UsageError, match=r"4.* 6"):
         start_positions(build(hidden_size=6), np.arange(4), 2, 2)
 
 
 def test_a_gain_of_zero_is_refused() -> None:
-    with pytest.raises(UsageError, match="branch_gain must be greater than 0"):
+    with pytest.raises(UsageError, match=r"branch_gain.* 0"):
         InitialisationConfig(branch_gain=0.0)
 
 

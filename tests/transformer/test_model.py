@@ -26,7 +26,7 @@ def random_tokens(batch: int = 2, num: int = 12) -> tuple[torch.Tensor, torch.Te
 def test_a_choice_that_does_not_exist_is_refused(name):
     config = TransformerConfig(num_layers=1, hidden_size=8, num_heads=1)
     object.__setattr__(config, name, "sandwhich")  # the tests' checks of types would refuse it before us
-    with pytest.raises(UsageError, match=f"{name} must be .* got 'sandwhich'"):
+    with pytest.raises(UsageError, match=f"{name} .*'sandwhich'"):
         config.__post_init__()
 
 

@@ -175,7 +175,7 @@ def test_a_config_file_keeps_the_regions_and_an_old_one_is_dense() -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"qk_norm": "no"}, "qk_norm is 'no', wanted true or false"),
+        ({"qk_norm": "no"}, "qk_norm.* 'no'.* true or false"),
         ({"three_region": 3}, "three_region is 3"),
         ({"three_region": {"block_tokens": 1.5}}, "block_tokens is 1.5"),
     ],
@@ -186,9 +186,9 @@ def test_a_damaged_config_file_is_refused(change: dict[str, object], what: str) 
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(UsageError, match="three_region needs attention fused, got relaxed"):
+    with pytest.raises(UsageError, match=r"three_region .*fused.* relaxed"):
         dataclasses.replace(CONFIG, attention="relaxed")
-    with pytest.raises(UsageError, match="block_tokens must be 1 to 1,048,576, got 0"):
+    with pytest.raises(UsageError, match=r"block_tokens.* 1 to 1,048,576.* 0"):
         ThreeRegionConfig(block_tokens=0)
-    with pytest.raises(UsageError, match="image_start_token must not be negative, got -1"):
+    with pytest.raises(UsageError, match=r"image_start_token.* -1"):
         ThreeRegionConfig(image_start_token=-1)

@@ -85,7 +85,7 @@ def test_a_file_that_is_changed_where_it_lies_is_told_of(tmp_path: Path, data: b
     written(path)
     stored = StoredTransformer(path, CONFIG, "cpu", torch.float32)
     path.write_bytes(data)
-    with pytest.raises(CogViewError, match="changed since the model was loaded"):
+    with pytest.raises(CogViewError, match="changed"):
         Weights(stored)
-    with pytest.raises(CogViewError, match="changed since the model was loaded"):
+    with pytest.raises(CogViewError, match="changed"):
         _ = stored.module

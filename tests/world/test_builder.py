@@ -233,10 +233,10 @@ def test_progress_ends_at_the_total(icons: Icons, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"styles": ("noto", "openmoji")}, "style 'openmoji' is held out of training"),
-        ({"styles": ()}, "styles and languages are empty"),
-        ({"languages": ()}, "styles and languages are empty"),
-        ({"size_pixels": 100}, "size_pixels is 100; wanted a positive multiple of 16"),
+        ({"styles": ("noto", "openmoji")}, "'openmoji'"),
+        ({"styles": ()}, "styles and languages"),
+        ({"languages": ()}, "styles and languages"),
+        ({"size_pixels": 100}, "size_pixels is 100.* 16"),
         ({"num_train": -1}, "must not be negative"),
         ({"num_workers": 0}, "num_workers is 0; wanted at least 1"),
         ({"captions_per_picture": 0}, "captions_per_picture is 0"),
@@ -283,7 +283,7 @@ def test_a_folder_that_cannot_be_written_is_named(icons: Icons, tmp_path: Path) 
 
 
 def test_missing_packages_are_told_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(CogViewError, match=r"has no iconify-json-noto-1\.2\.9\.tgz"):
+    with pytest.raises(CogViewError, match=r"iconify-json-noto-1\.2\.9\.tgz"):
         build_default_data(replace(CONFIG, packages_folder=tmp_path), tmp_path / "data")
     assert list(tmp_path.iterdir()) == []
 

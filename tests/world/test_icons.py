@@ -182,9 +182,9 @@ def test_a_raster_cannot_be_changed_by_who_draws_it(folder: Path) -> None:
 
 def test_unknown_icons_and_styles_are_refused(folder: Path) -> None:
     icons = load_icons(["noto"], folder)
-    with pytest.raises(UsageError, match="has no icon '1f408'"):
+    with pytest.raises(UsageError, match="'1f408'"):
         icons.draw("noto", "1f408", 16)
-    with pytest.raises(UsageError, match=r"'twemoji' is not loaded; loaded are noto"):
+    with pytest.raises(UsageError, match=r"'twemoji'.* noto"):
         icons.draw("twemoji", "2764", 16)
 
 
@@ -200,15 +200,13 @@ def test_memory_for_rasters_is_bounded(folder: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_changed_archive_is_refused(folder: Path) -> None:
     write_archive(folder / "set-1.0.0.tgz", {"icons.json": b"{}"})
-    with pytest.raises(CogViewError, match=r"is not set@1\.0\.0: its sha256 is"):
+    with pytest.raises(CogViewError, match=r"set@1\.0\.0: .*sha256"):
         load_icons(["noto"], folder)
 
 
 def test_a_missing_archive_is_named_with_the_command_that_gets_it(folder: Path) -> None:
     (folder / "set-1.0.0.tgz").unlink()
-    with pytest.raises(
-        CogViewError, match=r"has no set-1\.0\.0\.tgz; put it there with `npm pack set@1\.0\.0`"
-    ):
+    with pytest.raises(CogViewError, match=r"set-1\.0\.0\.tgz; .*`npm pack set@1\.0\.0`"):
         load_icons(["noto"], folder)
 
 
@@ -231,7 +229,7 @@ def test_links_in_an_archive_are_never_followed(tmp_path: Path) -> None:
 def test_without_npm_the_user_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COGVIEW_CACHE", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    with pytest.raises(CogViewError, match="npm is needed once"):
+    with pytest.raises(CogViewError, match="npm"):
         find_package(packages.NOTO)
 
 
@@ -278,7 +276,7 @@ def test_a_fetched_archive_that_differs_is_not_kept(
 def test_offline_the_reason_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COGVIEW_CACHE", str(tmp_path / "cache"))
     fake_npm(monkeypatch, None)
-    with pytest.raises(CogViewError, match=r"could not fetch .*noto@1\.2\.9 \(code ENOTFOUND\)") as caught:
+    with pytest.raises(CogViewError, match=r"noto@1\.2\.9 \(code ENOTFOUND\)") as caught:
         find_package(packages.NOTO)
     assert "\n" not in str(caught.value)
 

@@ -145,7 +145,7 @@ def test_an_object_alone_is_as_large_as_asked_and_keeps_a_margin(
 
 @pytest.mark.parametrize("single_cells", [0, 6, 13])
 def test_an_impossible_size_is_refused(make: Callable[..., list[Scene]], single_cells: int) -> None:
-    with pytest.raises(UsageError, match=f"single_cells is {single_cells}; wanted 7 to 12"):
+    with pytest.raises(UsageError, match=f"single_cells is {single_cells}; .*7 to 12"):
         make("train", 1, single_cells=single_cells)
 
 
@@ -216,12 +216,12 @@ def test_a_split_for_which_no_scene_is_found_is_refused(
     make: Callable[..., list[Scene]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cogview.world.scene_maker.MAX_ATTEMPTS", 1)
-    with pytest.raises(UsageError, match=r"no scene of split 'held-out-composition' .* use more objects"):
+    with pytest.raises(UsageError, match="'held-out-composition'"):
         make("held-out-composition", 100)
 
 
 def test_a_share_of_icons_needs_icons() -> None:
-    with pytest.raises(UsageError, match="pass icon_codes"):
+    with pytest.raises(UsageError, match="icon_codes"):
         make_scene(replace(CONFIG, icon_share=1e9), "train", 0)
 
 
@@ -378,10 +378,10 @@ def test_a_size_that_splits_cells_is_refused(icons: Icons, size_pixels: int) -> 
 @pytest.mark.parametrize(("column", "row"), [(-1, 0), (0, -1), (10, 0), (0, 10)])
 def test_an_icon_beyond_the_lattice_is_refused(icons: Icons, column: int, row: int) -> None:
     place = Placement(code=CAT, column=column, row=row, size=7)
-    with pytest.raises(UsageError, match="beyond the lattice"):
+    with pytest.raises(UsageError, match="lattice"):
         draw_scene(Scene(kind="single", ground="red", style="noto", placements=(place,)), icons, 128)
 
 
 def test_an_unknown_ground_is_refused(icons: Icons) -> None:
-    with pytest.raises(UsageError, match="ground 'beige' is unknown"):
+    with pytest.raises(UsageError, match="ground 'beige'"):
         draw_scene(side_by_side(CAT, APPLE, "beige"), icons, 128)
