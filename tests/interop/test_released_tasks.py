@@ -104,5 +104,5 @@ def test_the_folder_says_what_it_is_for(home: Path, capsys: pytest.CaptureFixtur
         main(["convert", str(home / "base"), str(home / "back"), "--to", "released", "--task", "captioning"])
         == 2
     )
-    assert "--task means nothing for this source" in capsys.readouterr().err
+    assert "--task does not apply" in capsys.readouterr().err
     assert not (home / "back").exists()

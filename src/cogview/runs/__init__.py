@@ -1,1 +1,1 @@
-"""Whole runs: train, tokenize, evaluate, draw. What the command line calls, and a program can."""
+"""Whole runs (train, tokenize, evaluate, draw), for the command line and for programs."""

@@ -1,4 +1,4 @@
-"""Runs that write captions of pictures, and order pictures by how well a text fits them."""
+"""Runs that caption pictures and rank them for a text."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,14 +22,14 @@ _PICTURES_AT_ONCE = 16
 def caption_pictures(
     options: CaptionPicturesOptions, written: Callable[[Path, list[Caption]], None] | None = None
 ) -> tuple[dict[Path, list[Caption]], PictureCodes]:
-    """Return captions of pictures by their paths, and what is told of those that cannot be read.
+    """Return captions by picture path, and the problems of pictures that cannot be read.
 
     Args:
-        options: which pictures, and how.
-        written: called with each picture and its captions as soon as they are written.
+        options: pictures and beam search or sampling.
+        written: called with each picture and its captions as soon as they are ready.
 
     Raises:
-        UsageError: something that is asked for is impossible or refused.
+        UsageError: an option is impossible or refused.
         CogViewError: no picture can be read.
     """
     pipeline, name, told = _opened(options)
@@ -50,17 +50,17 @@ def caption_pictures(
 
 
 def rank_pictures(options: RankPicturesOptions) -> tuple[dict[Path, float], PictureCodes]:
-    """Return CapLoss of pictures by their paths, the best first, and what is told of those that cannot be read.
+    """Return CapLoss by picture path, best first, and the problems of pictures that cannot be read.
 
     Args:
-        options: which pictures, and the text.
+        options: pictures and text.
 
     Raises:
-        UsageError: something that is asked for is impossible or refused.
+        UsageError: an option is impossible or refused.
         CogViewError: no picture can be read.
     """
     if not options.text.strip():
-        raise UsageError("the text is empty; say what the pictures are to show")
+        raise UsageError("the text is empty: describe what the pictures should show")
     pipeline, name, told = _opened(options)
     paths = list(told.codes)
     ranked = pipeline.rank(as_text(options.text), list(told.codes.values()), name, options.strict)
@@ -70,7 +70,7 @@ def rank_pictures(options: RankPicturesOptions) -> tuple[dict[Path, float], Pict
 def _opened(
     options: CaptionPicturesOptions | RankPicturesOptions,
 ) -> tuple[Pipeline, str | None, PictureCodes]:
-    """Return the model, the name of the captioner that was asked for, and the pictures as it reads them."""
+    """Return the model, the chosen captioner's name, and the pictures' codes."""
     pipeline = load(options.model, options.device, options.dtype)
     name = take_adapter(pipeline, "captioner", options.captioner)
     template = pipeline.model.caption_model(name).template

@@ -1,4 +1,4 @@
-"""A run that learns to caption."""
+"""Training run of a captioner."""
 
 import dataclasses
 from functools import partial
@@ -30,20 +30,20 @@ cogview generate "a cat" --num-candidates 16 --keep 4 --captioner PATH_OF_THIS_F
 NUM_SAMPLES = 8
 MAX_EVALUATED = 64
 NUM_COMPARED = 32
-"""Captions that a held-out picture's own is compared with, itself included."""
+"""Captions in a held-out retrieval, the picture's own included."""
 
 
 def train_captioning(
     recipe: CaptioningRecipe, options: CaptioningOptions
 ) -> TrainingResult | DryRunResult | None:
-    """Train an adapter that captions, with sheets of captioned pictures on the way.
+    """Train a captioning adapter and write sample sheets.
 
     Args:
         recipe: adapter and training.
         options: its files.
 
     Returns:
-        What came of it; None in all processes but the first.
+        The result; None in all processes but the first.
     """
     if not recipe.token_loss.text_weight:
         raise UsageError("--token-loss.text-weight 0 leaves nothing to learn: captions are text")
@@ -56,11 +56,11 @@ def train_captioning(
     held_out_shards = None
     if options.held_out is not None:
         held_out_shards = TokenShards(options.held_out, image_tokenizer=images, text_tokenizer=words)
-        # Asked for before the training, so that tokens that do not fit are found out before and not after it.
+        # Opened before the training, so that tokens that do not fit fail early.
         TokenBatches(held_out_shards, template, training.seed, training.batch_size)
     adapter = recipe.adapter
     if adapter is not None and not adapter.token_rows:
-        # A model that draws has never written the end of a text, nor read on after a picture.
+        # A text-to-image model has never predicted the end of a text, nor text after a picture.
         rows = (template.end_token, *(template.vocabulary.separator(name) for name in ("EOI1", "ROI1")))
         if recipe.trains_words:
             first = template.vocabulary.text_pieces.start
@@ -89,12 +89,12 @@ def train_captioning(
 
 
 def _pipeline(base: PretrainedModel, trained: TaskModel) -> Pipeline:
-    """Return the base with the captioner as it is now."""
+    """Return a pipeline of the base with the current captioner."""
     return Pipeline(dataclasses.replace(base, adapters={"caption": trained}))
 
 
 def _write_samples(base: PretrainedModel, shards: TokenShards, trained: TaskModel, path: Path) -> None:
-    """Write a sheet of pictures spread over the tokens, each with what is said of it."""
+    """Write a sheet of pictures spread over the tokens, each with its captions."""
     pipe = _pipeline(base, trained)
     num = min(NUM_SAMPLES, len(shards))
     codes = [
@@ -109,10 +109,10 @@ def _write_samples(base: PretrainedModel, shards: TokenShards, trained: TaskMode
 def _held_out_figures(
     base: PretrainedModel, shards: TokenShards, trained: TaskModel
 ) -> dict[str, dict[str, float]]:
-    """Return the mean CapLoss of held-out pairs, and how often a picture's own caption has the lowest of many.
+    """Return the mean CapLoss of held-out pairs, and how often a picture's own caption has the lowest.
 
-    The others are captions of the pictures that follow, but for those that say the same. Empty captions have no
-    CapLoss: such pictures are left out.
+    Distractors are the captions of the pictures that follow, without duplicates. Pictures with empty captions are left
+    out.
     """
     captions = _pipeline(base, trained).model.caption_model()
     text_of = {

@@ -1,4 +1,4 @@
-"""What the report of a checkpoint finds out by itself: facts, samples, codes, attention, losses."""
+"""Contents of a checkpoint's report: facts, samples, codes, attention, losses."""
 
 import math
 import re
@@ -40,10 +40,10 @@ _NUM_RECONSTRUCTED = 16
 
 
 class Checkpoint:
-    """A checkpoint, loaded to be reported.
+    """A checkpoint, loaded for a report.
 
     Args:
-        options: which, and where it computes.
+        options: model and device.
     """
 
     def __init__(self, options: ModelOptions) -> None:
@@ -55,12 +55,11 @@ class Checkpoint:
 
     @property
     def title(self) -> str:
-        """What its card calls it, or where it is."""
+        """Name on the model card, or the path."""
         heading = re.search(r"^# +(.+?) *$", self._model.card, re.MULTILINE)
         return heading[1] if heading else f"The model {self._name}"
 
     def facts(self) -> dict[str, Any]:
-        """Return what it is."""
         pipeline, template = self.pipeline, self.pipeline.template
         config, image_tokenizer = pipeline.transformer.config, pipeline.image_tokenizer
         factor = image_tokenizer.downsampling_factor
@@ -120,22 +119,22 @@ class Checkpoint:
     def draw(
         self, prompts: Sequence[str], seeds: Sequence[int], options: SamplingOptions, folder: Path
     ) -> tuple[dict[str, Any], Int64[np.ndarray, "n k r s"]]:
-        """Draw what is not drawn yet of the samples.
+        """Draw the missing samples.
 
         Args:
             prompts: the texts.
-            seeds: of the pictures of each.
-            options: how boldly.
-            folder: keeps what is drawn.
+            seeds: seeds for each text.
+            options: sampling.
+            folder: cache of the codes.
 
         Returns:
             All that the pictures depend on, and their codes.
 
         Raises:
-            UsageError: the folder keeps pictures that were drawn for something else, or the model cannot read a text.
+            UsageError: the folder holds pictures of other settings, or the model cannot read a text.
         """
         pipeline = self.pipeline
-        # What cannot be drawn with is refused before the folder keeps it as what was asked for.
+        # Invalid sampling options fail here, before the folder records them.
         chosen = asdict(pipeline.drawer.sampling(CodeOptions(**options.sampling())))
         work = ResumableWork(
             folder,
@@ -166,18 +165,18 @@ class Checkpoint:
         return work.settings, kept.read_all().astype(np.int64)
 
     def pictures(self, codes: Int64[np.ndarray, "n k r s"]) -> list[list[Image.Image]]:
-        """Return the pictures of codes, as large as the model draws by default."""
+        """Decode codes at the model's default size."""
         size = self.pipeline.size_pixels
         decoder = self.pipeline.model.decoder
         return [list(decoder.decode_each(torch.from_numpy(row), size)) for row in codes]
 
     def attention(self, text: str, seed: int, codes: Int64[np.ndarray, "r s"]) -> dict[str, Any]:
-        """Return how large the scores of each head are while a picture is drawn, and where its weights lie.
+        """Measure the scores of each head, and where its weights lie, while a picture is drawn.
 
         Args:
-            text: what it is drawn for.
-            seed: it was drawn with.
-            codes: of the picture.
+            text: the picture's text.
+            seed: the picture's seed.
+            codes: the picture's codes.
         """
         pieces = self.pipeline.template.clip(self.pipeline.text_tokenizer.encode(text))
         maps = attention_maps(self.pipeline.transformer, self.pipeline.template, pieces, codes, [(0, 0)])
@@ -185,7 +184,7 @@ class Checkpoint:
         return {"text": text, "seed": seed, "scores": table, "heads": comparison_of_heads(table)}
 
     def run(self) -> tuple[dict[str, Any] | None, Any]:
-        """Return what its training run tells and the figure of its losses, if it lies in the folder of one."""
+        """Return the facts of the training run and its loss figure, if the model lies in a run folder."""
         run = self._folder.parent
         if self._folder.name != "model" or not (run / "metrics.jsonl").is_file():
             return None, None
@@ -211,14 +210,14 @@ class Checkpoint:
 def measure_tokenizer(
     checkpoint: Checkpoint, real: CaptionSet | None, folder: Path, batch_size: int, num_workers: int
 ) -> tuple[dict[str, Any] | None, Image.Image | None]:
-    """Return how well pictures survive the image tokenizer, and some originals with their reconstructions.
+    """Measure reconstructions of the image tokenizer, and return some originals with theirs.
 
     Args:
-        checkpoint: has it.
-        real: the pictures; None takes what the folder keeps of the last time.
-        folder: keeps the result, so that the same need not be measured again.
-        batch_size: pictures measured at once.
-        num_workers: processes that decode pictures; 0 does it in this one.
+        checkpoint: holds the tokenizer.
+        real: the pictures; None reuses the cached result.
+        folder: cache of the result.
+        batch_size: pictures per batch.
+        num_workers: processes that decode pictures; 0 decodes in the main process.
     """
     tokenizer, template = checkpoint.pipeline.image_tokenizer, checkpoint.pipeline.template
     size = template.grid_rows * tokenizer.downsampling_factor

@@ -1,4 +1,4 @@
-"""The adapters that a run is asked to use: by the names that the model has for them, or as folders."""
+"""Choice of the adapters of a run, by name in the model or by folder."""
 
 from pathlib import Path
 
@@ -13,19 +13,19 @@ TASKS: dict[str, tuple[TaskName, ...]] = {
     "captioner": ("captioning",),
     "upscaler": ("super-resolution",),
 }
-"""Options that name adapters, and the tasks that these are for."""
+"""Tasks of the adapters that each option accepts."""
 
 
 def take_adapter(pipeline: Pipeline, option: str, given: str | None) -> str | None:
-    """Return the name of an adapter that is named or given as a path; it is added in the latter case.
+    """Return the name of an adapter, added to the pipeline first if given as a path.
 
     Args:
         pipeline: the model.
         option: one of `TASKS`.
-        given: what the option says; None to leave the choice to the pipeline.
+        given: the option's value; None leaves the choice to the pipeline.
 
     Raises:
-        UsageError: it is an adapter for another task, or nothing.
+        UsageError: no such adapter, or one of another task.
     """
     if given is None:
         return None
@@ -52,7 +52,7 @@ def weights_of(pipeline: Pipeline, *adapters: str | None) -> dict[str, str]:
 
     Args:
         pipeline: the model.
-        adapters: names of those that are used; None counts for nothing.
+        adapters: names of the adapters; None is ignored.
     """
     return (
         {

@@ -1,4 +1,4 @@
-"""A run that makes others' checkpoints and token sets ours, and ours the authors'."""
+"""Conversion of checkpoints and token sets, to and from other projects' layouts."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,21 +20,21 @@ from cogview.runs.tokenizers import open_image_tokenizer, open_text_tokenizer
 
 
 class Conversion(NamedTuple):
-    """What was made: plain facts, and in lines for people what it is and what is to be known of it."""
+    """Result of a conversion: plain facts, and a description and notes for people."""
 
     facts: dict[str, Any]
     lines: list[str]
 
 
 def convert(options: ConvertOptions) -> Conversion:
-    """Make a folder of ours of another project's checkpoint, or one for others of ours.
+    """Convert another project's checkpoint or token set to this program's layout, or back.
 
     Args:
-        options: what, and into what.
+        options: source and target.
 
     Raises:
-        UsageError: an option means nothing for what is converted, or one is missing.
-        CogViewError: the source is not there, damaged or of an unknown layout.
+        UsageError: an option does not apply to the source, or one is missing.
+        CogViewError: the source is missing, damaged or of an unknown layout.
     """
     source, to = options.source, options.to
     if not source.exists():
@@ -57,10 +57,10 @@ def convert(options: ConvertOptions) -> Conversion:
 
 
 def _refuse_others(options: ConvertOptions, *used: str) -> None:
-    """Refuse options that mean nothing for what is converted."""
+    """Refuse options that do not apply to the source."""
     for name in ("task", "text_tokenizer", "image_tokenizer", "num_heads", "num_ranks"):
         if getattr(options, name) is not None and name not in used:
-            raise UsageError(f"--{name.replace('_', '-')} means nothing for this source: leave it out")
+            raise UsageError(f"--{name.replace('_', '-')} does not apply to this source: leave it out")
 
 
 def _checkpoint(options: ConvertOptions) -> Conversion:
@@ -133,7 +133,7 @@ def _transformer(ranks: list[Path], options: ConvertOptions) -> Conversion:
 
 
 def _transformer_to_released(source: Path, out: Path, num_ranks: int) -> Conversion:
-    """Write a transformer of ours in the release's layout."""
+    """Write a transformer in the release's layout."""
     model = released_transformer.write_released_transformer(find_model_folder(source), out, num_ranks)
     config = model.config
     lines = [f"{_described(model)}, as {num_ranks} {'rank' if num_ranks == 1 else 'ranks'}"]
@@ -203,7 +203,7 @@ def _tokens(options: ConvertOptions) -> Conversion:
 
 
 def _tokens_to_released(source: Path, out: Path) -> Conversion:
-    """Write tokens of ours as a token set of the release."""
+    """Write tokens as a token set of the release."""
     num_rows, num_clipped = binary_tokens.write_binary_tokens(source, out)
     lines = [f"a token set of {num_rows:,} rows"]
     if num_clipped:

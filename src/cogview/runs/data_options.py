@@ -1,4 +1,4 @@
-"""What is asked for of the runs that make and look through data, and that convert. torch is not imported here."""
+"""Options of tokenizing, checking and converting data; torch is not imported here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,24 +9,22 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizeOptions:
-    """Which pictures and captions become tokens, and how.
+    """Options of tokenizing a data set.
 
     Args:
-        data: a folder of pictures (with metadata.jsonl, or a .txt or .json beside each) or of WebDataset tars or both,
-            or one tar.
+        data: a folder of pictures (with metadata.jsonl, or a .txt or .json beside each) or WebDataset tars, or one tar.
         out: the folder of tokens to make.
-        image_tokenizer: its folder, the run that trained it, or a model folder; the bundled one by default.
-        text_tokenizer: a SentencePiece file, a model folder, or the run of a model; the bundled one by default.
-        size_pixels: side of the square that pictures are resized and cropped to; that of the image tokenizer's run by
-            default, otherwise 128.
-        split: take the pictures that name this split or none.
-        max_text_pieces: count captions that have more pieces; they are kept whole.
-        batch_size: pictures encoded at once.
-        num_workers: processes that decode pictures; 0 does it in this one.
-        pairs_per_shard: pictures of the data set in one file of tokens; a kill costs the work on one at most.
-        device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
-        precision: of the encoder; auto is bfloat16 where the device has instructions for it, which is twice as fast and
-            turns some codes into near neighbours, one in 700 or one in 15 as the codebook is.
+        image_tokenizer: its folder, the run that trained it, or a model folder; by default the bundled one.
+        text_tokenizer: a SentencePiece file, a model folder, or a model's run; by default the bundled one.
+        size_pixels: resize and crop pictures to this side; by default the size of the image tokenizer's run, else 128.
+        split: take pictures of this split and those without a split.
+        max_text_pieces: count captions with more pieces; they are kept whole.
+        batch_size: pictures per encoder batch.
+        num_workers: processes that decode pictures; 0 decodes in the main process.
+        pairs_per_shard: pictures per file of tokens; a killed run loses the work on one file at most.
+        device: cpu, cuda, cuda:1, ...; by default a GPU if there is one.
+        precision: of the encoder; auto is bfloat16 where supported: twice as fast, but 1 in 15 to 1 in 700 codes
+            change.
     """
 
     data: tyro.conf.Positional[Path]
@@ -45,16 +43,15 @@ class TokenizeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckDataOptions:
-    """Which pictures and captions are looked through, and what is counted.
+    """Options of checking a data set.
 
     Args:
-        data: a folder of pictures (with metadata.jsonl, or a .txt or .json beside each) or of WebDataset tars or both,
-            or one tar.
-        split: look only at the pictures that name this split or none.
-        size_pixels: count the pictures that are smaller.
-        text_tokenizer: a SentencePiece model to measure captions with; the bundled one by default.
-        max_text_pieces: count the captions that have more pieces.
-        num_workers: processes that decode; 0 does it in this one.
+        data: a folder of pictures (with metadata.jsonl, or a .txt or .json beside each) or WebDataset tars, or one tar.
+        split: check only pictures of this split and those without a split.
+        size_pixels: count pictures smaller than this side.
+        text_tokenizer: a SentencePiece model to measure captions with; by default the bundled one.
+        max_text_pieces: count captions with more pieces.
+        num_workers: processes that decode pictures; 0 decodes in the main process.
     """
 
     data: tyro.conf.Positional[Path]
@@ -67,21 +64,20 @@ class CheckDataOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions:
-    """What is converted, and into what.
+    """Options of converting a checkpoint or token set.
 
     Args:
-        source: the checkpoint or token set; with --to released, a model folder or tokens of ours; with --to int8, a
+        source: a checkpoint or token set; with --to released a model folder or tokens of this program; with --to int8 a
             model folder.
         out: the folder to make, or the file of a token set.
-        to: cogview for folders of ours; released for the layout of the authors' release, in float16; int8 for a model
-            folder of ours at a quarter of float32's bytes, whose matrices are rounded to 8 bits by rows.
-        task: what a released transformer has learnt, which its weights do not tell: text-to-image by default. Of the
-            others a folder is made that --captioner and --upscaler take beside the model.
-        text_tokenizer: to put beside a released transformer or its tokens: the authors' SentencePiece file of 50,000
+        to: cogview: this program's layout; released: the authors' layout in float16; int8: a model with 8-bit weights.
+        task: task of a released transformer, by default text-to-image; others give a folder for --captioner or
+            --upscaler.
+        text_tokenizer: tokenizer for a released transformer or token set: the authors' SentencePiece file of 50,000
             pieces.
-        image_tokenizer: to put beside them: the converted image tokenizer of 8,192 codes.
-        num_heads: of a released transformer, whose weights do not tell; heads of 64 channels by default.
-        num_ranks: with --to released, files of model parallelism to cut a transformer into; 1 by default.
+        image_tokenizer: tokenizer for a released transformer or token set: the converted one of 8,192 codes.
+        num_heads: attention heads of a released transformer; by default heads of 64 channels.
+        num_ranks: with --to released, number of model-parallel files to split a transformer into; by default 1.
     """
 
     source: tyro.conf.Positional[Path]

@@ -1,4 +1,4 @@
-"""Runs that make data sets of pictures and captions, and look through them."""
+"""Runs that make and check data sets of captioned pictures."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from cogview.world.style_pictures import build_style_data
 
 
 def build_data(recipe: DataRecipe, out: Path) -> dict[str, int]:
-    """Make the data set of a recipe, and return the number of pictures of each split.
+    """Make the data set of a recipe, and return the number of pictures by split.
 
     Args:
-        recipe: what to make.
+        recipe: contents of the data set.
         out: the folder to make.
     """
     with progress_bar("drawing", "pictures") as move:
@@ -35,10 +35,10 @@ def build_data(recipe: DataRecipe, out: Path) -> dict[str, int]:
 
 
 def check_data(options: CheckDataOptions) -> DataReport:
-    """Look through a data set: counts, sizes, lengths of captions, and what is broken.
+    """Report counts, sizes, caption lengths and broken entries of a data set.
 
     Args:
-        options: which, and what is counted.
+        options: the data set and the limits to count by.
     """
     with progress_bar("looking", "pictures") as move:
         return check_folder(

@@ -1,4 +1,4 @@
-"""A run that trains a decoder for codes that stand."""
+"""Training run of an image tokenizer's decoder."""
 
 import io
 import sys
@@ -23,14 +23,14 @@ from cogview.training.decoder import DecoderTask
 
 
 def train_decoder(recipe: DecoderRecipe, options: DecoderOptions) -> TrainingResult | DryRunResult | None:
-    """Train a decoder on a folder of pictures, with grids of what it draws on the way.
+    """Train a decoder for fixed codes and write grids of its pictures.
 
     Args:
         recipe: shape and training.
         options: its files, and the decoder's name.
 
     Returns:
-        What came of it; None in all processes but the first.
+        The result; None in all processes but the first.
     """
     data, out, start_from = options.data, options.out, options.start_from
     tokenizer = open_image_tokenizer(options.image_tokenizer)
@@ -83,7 +83,7 @@ def train_decoder(recipe: DecoderRecipe, options: DecoderOptions) -> TrainingRes
         )
 
     def with_decoder() -> ImageTokenizer:
-        """Return the image tokenizer with the decoder as it is now, beside those that do not draw its sizes."""
+        """Return the image tokenizer with the current decoder in place of those of the same sizes."""
         others = {other: each for other, each in tokenizer.decoders.items() if other not in left_out}
         decoders = others | {name: task.trained()}
         return ImageTokenizer(tokenizer.autoencoder, held_out=tokenizer.held_out, decoders=decoders)
@@ -128,7 +128,7 @@ def train_decoder(recipe: DecoderRecipe, options: DecoderOptions) -> TrainingRes
 
 
 def _start_as(decoder: RefiningDecoder, start_from: Path, tokenizer: ImageTokenizer) -> str:
-    """Give a decoder the weights of one of the same shape, and return the name of those.
+    """Load the weights of a decoder of the same shape, and return its name.
 
     Raises:
         UsageError: there is none, or it is for other codes.

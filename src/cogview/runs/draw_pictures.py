@@ -1,4 +1,4 @@
-"""A run that draws many texts into a folder, and goes on where the same run was stopped."""
+"""Run that draws many texts into a folder, and resumes there."""
 
 import secrets
 import sys
@@ -30,20 +30,20 @@ from cogview.runs.prompts import Prompts
 
 @contextmanager
 def draw_pictures(options: DrawPicturesOptions) -> Iterator[DrawingRun]:
-    """Draw texts into a numbered folder, each picture as soon as it is done.
+    """Draw texts into a numbered folder, writing each picture as soon as it is done.
 
-    The pictures may be more than memory holds, so what is known of them is read from disk, within the `with` block.
+    There may be more pictures than fit in memory: read their facts from disk within the `with` block.
 
     Args:
-        options: which texts, how, and where to.
+        options: texts, sampling and output folder.
 
     Yields:
         The run, once all pictures are there.
 
     Raises:
-        UsageError: there is no text, or something that is asked for is impossible or refused.
+        UsageError: there is no text, or an option is impossible or refused.
         CogViewError: a file cannot be read or written.
-        KeyboardInterrupt: it was stopped; what is done is kept, and the same call goes on.
+        KeyboardInterrupt: the run was stopped; finished pictures are kept, and the same call resumes.
     """
     if not 1 <= options.sheet_scale <= 8:
         raise UsageError(f"--sheet-scale must be 1 to 8, got {options.sheet_scale}")
@@ -51,7 +51,7 @@ def draw_pictures(options: DrawPicturesOptions) -> Iterator[DrawingRun]:
         check_preview(options.preview)
     with Prompts(options.texts, options.prompts) as prompts:
         seed = secrets.randbelow(2**31) if options.seed == "random" else options.seed
-        # What cannot be drawn is found out before a folder is made.
+        # Impossible requests fail before a folder is made.
         pipeline, task = _loaded(options, seed)
         if not options.balance_words:  # else the texts that are drawn are others
             prompts.check(pipeline.text_tokenizer, task.max_text_pieces)
@@ -96,7 +96,7 @@ def draw_pictures(options: DrawPicturesOptions) -> Iterator[DrawingRun]:
 
 
 def _loaded(options: DrawPicturesOptions, seed: int) -> tuple[Pipeline, PictureTask]:
-    """Return the model, and what draws with it as asked."""
+    """Return the model and its drawing task."""
     asked = PictureOptions(**shared_fields(options, PictureOptions))
     pipeline = load(
         options.model,
@@ -115,7 +115,7 @@ def _loaded(options: DrawPicturesOptions, seed: int) -> tuple[Pipeline, PictureT
 
 
 def _settings(options: DrawPicturesOptions, pipeline: Pipeline, task: PictureTask) -> dict[str, Any]:
-    """Return what a picture's file says beside its text and seed."""
+    """Return the metadata of a picture's file beside its text and seed."""
     sampling = task.codes.sampling
     adapted = {"adapter": options.adapter, "adapter_strength": options.adapter_strength}
     drawn_anew = {"image": str(options.image), "mask": options.mask, "keeps_pixels": options.keeps_pixels}
@@ -139,7 +139,7 @@ def _settings(options: DrawPicturesOptions, pipeline: Pipeline, task: PictureTas
 
 
 def _weights(pipeline: Pipeline, task: PictureTask) -> dict[str, str]:
-    """Return the fingerprints of what draws, ranks and upscales."""
+    """Return the fingerprints of the models that draw, rank and upscale."""
     asked, ranker, enlarger = task.options, None, None
     if task.ranking is not None and asked.rank_by == "caption":
         ranker = asked.captioner or pipeline.captioner_names[0]
@@ -149,7 +149,7 @@ def _weights(pipeline: Pipeline, task: PictureTask) -> dict[str, str]:
 
 
 def _draw(run: DrawingRun, downsampling_factor: int) -> None:
-    """Draw what is not there yet, and show it."""
+    """Draw the missing pictures, with progress bars and preview."""
     template, preview = run.task.codes.template, run.options.preview
     with ExitStack() as stack:
         bars = progress_display(run.num_left, run.num_codes_left, template.num_codes_per_image)

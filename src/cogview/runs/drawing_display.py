@@ -1,4 +1,4 @@
-"""What is shown while pictures are drawn: a bar for each, and a contact sheet that grows."""
+"""Progress bars of pictures, and a contact sheet that grows while they are drawn."""
 
 import sys
 import time
@@ -29,12 +29,12 @@ Display: TypeAlias = Callable[[Prompt | PictureEvent], None]
 
 @contextmanager
 def progress_display(num_pictures: int, num_codes: int, codes_per_picture: int) -> Iterator[Display]:
-    """Show how far the drawing is: a bar for each picture on a terminal, a line now and then elsewhere.
+    """Show progress: a bar for each picture on a terminal, a line now and then elsewhere.
 
     Args:
-        num_pictures: that will be done.
-        num_codes: that are drawn for them.
-        codes_per_picture: that are drawn of a candidate before any is ranked or upscaled.
+        num_pictures: pictures to draw.
+        num_codes: codes to draw for them.
+        codes_per_picture: codes of a candidate before ranking and upscaling.
     """
     if sys.stderr.isatty():
         with closing(PictureBars(num_pictures, codes_per_picture)) as bars:
@@ -53,11 +53,11 @@ def progress_display(num_pictures: int, num_codes: int, codes_per_picture: int) 
 
 
 class PictureBars:
-    """A bar for each picture that is drawn at the moment, below one for all of them with pictures per second.
+    """A bar for each picture being drawn, below one for all with pictures per second.
 
     Args:
-        num_pictures: that will be done.
-        codes_per_picture: that are drawn of a candidate; what comes behind them is upscaling.
+        num_pictures: pictures to draw.
+        codes_per_picture: codes of a candidate; those after them are upscaling.
     """
 
     def __init__(self, num_pictures: int, codes_per_picture: int) -> None:
@@ -81,7 +81,7 @@ class PictureBars:
         self._all.close()
 
     def told(self, event: Prompt | PictureEvent) -> None:
-        """Learn what is drawn and was drawn."""
+        """Update the bars."""
         if isinstance(event, Prompt):
             text = " ".join(event.text.split())
             shown = text if len(text) <= _MAX_NAME else f"{text[: _MAX_NAME - 1]}…"
@@ -113,10 +113,10 @@ class PictureBars:
 
 
 class PreviewSheet:
-    """A contact sheet that grows: the texts that were begun last, and of each the candidates as far as they are drawn.
+    """A contact sheet of the latest texts, with their unfinished candidates.
 
     Args:
-        path: of its file, which is replaced whole each time.
+        path: its file, replaced whole each time.
         size: width and height of a picture on it.
     """
 
@@ -129,7 +129,7 @@ class PreviewSheet:
         self._next = 0.0
 
     def _begin(self, prompt: Prompt) -> None:
-        """Show the candidates of a text as blanks, and the first texts no longer if there are many."""
+        """Show a text's candidates as blanks, and drop the first texts if there are many."""
         self._texts[prompt.index] = prompt.text
         blank = Image.new("RGB", self._size, (GREY,) * 3)
         self._images[prompt.index] = dict.fromkeys(prompt.seeds, blank)
@@ -142,7 +142,7 @@ class PreviewSheet:
             self._is_new = True
 
     def told(self, event: Prompt | PictureEvent) -> None:
-        """Learn what is drawn and was drawn; a preview is shown at once, and so is what is done."""
+        """Update the sheet; previews and finished pictures are shown at once."""
         if isinstance(event, Prompt):
             self._begin(event)
         elif isinstance(event, PicturePreview):
@@ -153,7 +153,7 @@ class PreviewSheet:
             self.write()
 
     def write(self) -> None:
-        """Write the sheet, if there is anything new on it."""
+        """Write the sheet if it has changed."""
         if not self._is_new:
             return
         start = time.monotonic()
@@ -171,14 +171,14 @@ class PreviewSheet:
 
 
 def check_preview(path: Path) -> None:
-    """Refuse what no sheet that grows can be written to.
+    """Refuse a path that no preview sheet can be written to.
 
     Raises:
-        UsageError: the file is no PNG by its name, or another than such a sheet lies there, or its folder is missing.
+        UsageError: it is not named .png, something else lies there, or its folder is missing.
     """
     if path.suffix.lower() != ".png":
-        raise UsageError(f"--preview {path} is to be a PNG: give a name that ends in .png")
+        raise UsageError(f"--preview {path} must be a PNG: give a name that ends in .png")
     if not path.parent.is_dir():
         raise UsageError(f"there is no folder {path.parent} for --preview: make it, or give another")
     if path.exists() and not is_contact_sheet(path):
-        raise UsageError(f"--preview {path} is there already, and is no contact sheet: give another name")
+        raise UsageError(f"--preview {path} exists and is not a contact sheet: give another name")

@@ -1,4 +1,4 @@
-"""What is asked for of the runs that draw pictures, look at them or draw them larger. torch is not imported here."""
+"""Options of drawing, captioning, ranking and upscaling pictures; torch is not imported here."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,50 +11,46 @@ from cogview.runs.model_options import ModelOptions, SamplingOptions
 
 
 def shared_fields(options: object, wanted: type) -> dict[str, Any]:
-    """Return by name the fields of an options class that other options hold too."""
+    """Return the values of those options that are fields of another class."""
     return {field.name: getattr(options, field.name) for field in fields(wanted)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawPicturesOptions(ModelOptions, SamplingOptions):
-    """Which texts are drawn, how, and where the pictures go: all of `PictureOptions`, with adapters by name or path.
+    """Options of drawing pictures: those of `PictureOptions`, with adapters by name or path.
 
     Args:
         texts: what to draw, in Chinese or English; each text in quotation marks.
-        prompts: a file with a text on each line, in UTF-8, or - for the standard input; in the place of texts.
-        num_candidates: pictures of each text.
-        keep: how many of them to keep, the best by CapLoss, in this order; all, unranked, by default. Fewer need a
-            captioner.
-        seed: of the first candidate of each text, the next has the next seed. A seed always draws the same picture;
-            random takes one that is told.
-        adapter: draw with it: the name of one that the model has, or a folder, or the run that trained it.
-        adapter_strength: let the adapter add so many times what it learnt to add: below 1 a style is weaker, and things
-            are more as the model draws them without.
-        captioner: rank with it: the name of one that the model has, or a folder, or the run that trained it; the
-            model's own by default. If it is given, all candidates are ranked by default.
-        rank_by: keep the best by CapLoss, or by how well the given codes behind what was drawn fit it.
-        upscale: draw those that are kept at 2 or 4 times the size that is encoded, by the image tokenizer's decoder, or
-            by an upscaler if there is no decoder for that size.
-        upscaler: upscale with it: the name of one that the model has, or a folder, or the run that trained it.
-        size_pixels: of the pictures in pixels a side: 128, 256 or 512 for the bundled model, 256 by default; other
-            models have the sizes that their image tokenizer's decoders draw. The codes are the same.
-        sampler: how random numbers become codes. A picture's file names it; those that name none are drawn again by
-            inversion.
-        balance_words: give each word for people ("a doctor", 医生) a gender and a skin tone, in turn from seed to seed.
-        image: draw a part of this picture anew, and leave the rest of its codes as they are.
-        mask: which part of it: upper, lower, left or right, a share of the codes such as 0.3, elsewhere for each seed,
-            or a picture of the same shape that is white there.
-        keeps_pixels: give back exactly the pixels of the image outside of the mask.
-        strict: end with an error, rather than a warning, for words that the model has never seen.
+        prompts: a UTF-8 file with one text per line, or - for standard input; replaces texts.
+        num_candidates: candidates per text.
+        keep: keep this many candidates, the best by CapLoss; by default all, unranked; fewer need a captioner.
+        seed: seed of each text's first candidate, counting up from there; random picks one and prints it.
+        adapter: draw with this adapter: a name in the model, a folder, or its training run.
+        adapter_strength: multiply the adapter's effect; below 1 weakens a style and keeps things closer to the model's
+            own.
+        captioner: rank all candidates with this captioner: a name in the model, a folder, or its training run; by
+            default the model's own.
+        rank_by: rank by CapLoss (caption), or by how well the given codes fit the codes drawn after them (fit).
+        upscale: draw kept pictures at 2 or 4 times the encoded size, by the decoder, else by an upscaler.
+        upscaler: upscale with this upscaler: a name in the model, a folder, or its training run.
+        size_pixels: side of the decoded pictures: 128, 256 or 512 for the bundled model, by default 256; the codes are
+            the same.
+        sampler: how random numbers select codes; picture files record it, and older ones without it used inversion.
+        balance_words: add a gender and a skin tone to each word for people ("a doctor", 医生), varied by seed.
+        image: redraw a part of this picture and keep its other codes.
+        mask: part to redraw: upper, lower, left, right, a share of the codes such as 0.3, or a same-shaped picture that
+            is white there.
+        keeps_pixels: restore the exact pixels of the image outside the mask.
+        strict: make words that the model has never seen an error rather than a warning.
         out: the folder in which the numbered folder is made.
-        sheet_scale: enlarge the pictures on contact sheets so many times, by plain resampling; the files stay as drawn.
-        preview: a PNG that shows all candidates while they grow, a few times a second; in few per cent of the time.
-        dtype: of the weights; float32 on CPU, or int8 if they are stored so, and bfloat16 on a GPU by default. int8 is
-            for CPUs, takes a quarter of float32's memory and is the fastest.
-        max_batch: pictures that are worked on at once, at most.
-        memory: of the whole process, such as 6GiB or 800MB: fewer pictures are worked on at once where more would need
-            more; as much as there is by default.
-        cache: what keys and values are held in; float16 halves them.
+        sheet_scale: enlarge pictures on contact sheets by this factor; the files keep their size.
+        preview: a PNG to update with all unfinished candidates, a few times a second; takes a few per cent more time.
+        dtype: of the weights; by default float32 (or stored int8) on CPU, bfloat16 on a GPU; int8 is fastest and
+            smallest on CPU.
+        max_batch: largest number of pictures drawn at once.
+        memory: limit of the whole process, such as 6GiB or 800MB, to which the batch is fitted; by default all there
+            is.
+        cache: dtype of cached keys and values; float16 halves their memory.
     """
 
     texts: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -85,22 +81,21 @@ class DrawPicturesOptions(ModelOptions, SamplingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionPicturesOptions(ModelOptions):
-    """Which pictures are captioned, and how: all of `CaptionOptions`, with the captioner by name or path.
+    """Options of captioning: those of `CaptionOptions`, with the captioner by name or path.
 
     Args:
-        pictures: their files; other sizes are scaled and the middle square is cut out.
-        captioner: the name of one that the model has, or a folder, or the run that trained it; the model's own by
-            default.
-        num_captions: of each picture.
-        num_beams: width of the beam search; 1 takes the most probable piece each time.
-        temperature: over 0, draw the captions instead.
-        top_k: draw from so many most probable pieces only.
-        top_p: draw from the fewest pieces that hold this share of the probability.
-        seed: of the first caption drawn of each picture.
-        max_pieces: of a caption; as many as the model has room for by default.
-        length_penalty: 0 prefers short captions, 1 ranks by the mean log-probability of a piece.
-        language: zh or en: pieces with letters of other scripts are not written; as the model likes by default.
-        strict: end with an error, rather than a warning, if the image tokenizer hardly keeps a picture.
+        pictures: picture files; other sizes are scaled and cropped to the middle square.
+        captioner: a name in the model, a folder, or its training run; by default the model's own.
+        num_captions: captions per picture.
+        num_beams: beam width; 1 is greedy decoding.
+        temperature: above 0, sample captions instead of beam search.
+        top_k: sample from this many most probable pieces.
+        top_p: sample from the fewest pieces with this total probability.
+        seed: seed of each picture's first sampled caption.
+        max_pieces: longest caption in pieces; by default all the model has room for.
+        length_penalty: 0 prefers short captions, 1 ranks by mean log-probability per piece.
+        language: zh or en: exclude pieces in letters of other scripts; by default the model chooses.
+        strict: make pictures that the image tokenizer reconstructs poorly an error rather than a warning.
     """
 
     pictures: tyro.conf.Positional[tuple[Path, ...]]
@@ -119,15 +114,13 @@ class CaptionPicturesOptions(ModelOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class RankPicturesOptions(ModelOptions):
-    """Which pictures are ranked, and for which text.
+    """Options of ranking pictures for a text.
 
     Args:
-        text: what is looked for, in quotation marks.
-        pictures: their files; other sizes are scaled and the middle square is cut out.
-        captioner: the name of one that the model has, or a folder, or the run that trained it; the model's own by
-            default.
-        strict: end with an error, rather than a warning, for words that the model has never seen and pictures that the
-            image tokenizer hardly keeps.
+        text: the text to rank for, in quotation marks.
+        pictures: picture files; other sizes are scaled and cropped to the middle square.
+        captioner: a name in the model, a folder, or its training run; by default the model's own.
+        strict: make unknown words and poorly reconstructed pictures an error rather than a warning.
     """
 
     text: tyro.conf.Positional[str]
@@ -138,24 +131,20 @@ class RankPicturesOptions(ModelOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class UpscalePicturesOptions(ModelOptions):
-    """Which pictures are upscaled, how, and where they go: all of `UpscaleOptions`, with the upscaler by name or path.
+    """Options of upscaling: those of `UpscaleOptions`, with the upscaler by name or path.
 
     Args:
-        text: what the pictures show, in quotation marks; an upscaler reads it.
-        pictures: their files; other sizes than the model's are scaled to it and the middle square is cut out.
-        upscaler: the name of one that the model has, or a folder, or the run that trained it.
-        factor: so many times the size that the model encodes.
-        seed: of the first picture, the next has the next seed.
-        temperature: of an upscaler: below 1 prefers probable codes, above 1 levels them, 0 takes the most probable; its
-            own by default.
-        top_k: of an upscaler: draw from so many most probable codes only.
-        top_p: of an upscaler: draw from the fewest codes that hold this share of the probability; 0.8 by default, 1
-            draws from all.
+        text: what the pictures show, in quotation marks; read by an upscaler.
+        pictures: picture files; other sizes are scaled to the model's and cropped to the middle square.
+        upscaler: a name in the model, a folder, or its training run.
+        factor: size of the result relative to the encoded size.
+        seed: seed of the first picture, counting up from there.
+        temperature: of an upscaler: below 1 prefers probable codes, 0 takes the most probable; by default its own.
+        top_k: of an upscaler: sample from this many most probable codes.
+        top_p: of an upscaler: sample from the fewest codes with this total probability, 1 from all; by default 0.8.
         out: the folder in which the numbered folder is made.
-        strict: end with an error, rather than a warning, for words that the model has never seen, if an upscaler reads
-            them.
-        force: take pictures that the image tokenizer hardly keeps, with a warning, and those that have as many pixels
-            already.
+        strict: make words that the model has never seen an error rather than a warning, if an upscaler reads them.
+        force: accept poorly reconstructed pictures, with a warning, and pictures that already have as many pixels.
     """
 
     text: tyro.conf.Positional[str]

