@@ -299,7 +299,7 @@ def test_a_run_starts_as_another_adapter(home: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     words = training(home, home / "other", *flags, "--adapter.rank", 3)
     assert refusal(capsys, words).endswith(
-        f"{home / 'run'} does not fit what is to be trained: rank is 2 there and 3 here"
+        f"{home / 'run'} has another shape than the model to train: rank is 2 there and 3 here"
     )
     assert not (home / "other").exists()
 

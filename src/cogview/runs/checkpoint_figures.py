@@ -60,6 +60,7 @@ class Checkpoint:
         return heading[1] if heading else f"The model {self._name}"
 
     def facts(self) -> dict[str, Any]:
+        """Return the report's facts about the model and its parts."""
         pipeline, template = self.pipeline, self.pipeline.template
         config, image_tokenizer = pipeline.transformer.config, pipeline.image_tokenizer
         factor = image_tokenizer.downsampling_factor

@@ -1,4 +1,4 @@
-"""What draws many texts into a folder: each picture is written as soon as it is done."""
+"""Drawing of many texts into a folder, each picture written as soon as it is done."""
 
 import re
 import time
@@ -24,12 +24,12 @@ from cogview.runs.prompts import Prompts
 
 @dataclass(kw_only=True)
 class Work:
-    """What drawing took.
+    """Amount of drawing and its time.
 
     Args:
-        num_pictures: that were done.
-        num_codes: that were drawn, those of candidates that were not kept among them.
-        num_passes: of the transformer that draws, for all pictures together.
+        num_pictures: finished pictures.
+        num_codes: drawn codes, those of rejected candidates included.
+        num_passes: passes of the drawing transformer, for all pictures together.
         seconds: from the first text to the last picture.
     """
 
@@ -48,12 +48,12 @@ class Work:
 
     @property
     def codes_per_pass(self) -> float:
-        """Codes of one picture in each pass that it took part in."""
+        """Mean codes of one picture in each pass that includes it."""
         return self._num_kept_codes / max(self._num_own_passes, 1)
 
     @property
     def line(self) -> str:
-        """The same for people."""
+        """Summary for people."""
         pictures = f"{self.num_pictures:,} picture{'s' * (self.num_pictures != 1)}"
         return (
             f"{pictures} in {self.seconds:.1f} s ({self.num_pictures / max(self.seconds, 1e-9):.2f} a second): "
@@ -61,7 +61,7 @@ class Work:
         )
 
     def facts(self) -> dict[str, Any]:
-        """Return the same for programs."""
+        """Return the summary for programs."""
         return {
             "pictures": self.num_pictures,
             "codes": self.num_codes,
@@ -73,21 +73,21 @@ class Work:
 
 @dataclass(kw_only=True, eq=False)
 class DrawingRun:
-    """Texts that are drawn into a folder.
+    """A run that draws texts into a folder.
 
-    What is noted as done at once is a single picture, or the pictures of a text that are kept if they are ranked.
+    A unit of resumable work is one picture, or all kept pictures of a text if they are ranked.
 
     Args:
-        options: what was asked for.
+        options: of the run.
         task: draws.
         prompts: the texts.
-        seed: of the first candidate of each text.
-        settings: what a picture's file says beside its text and seed.
-        folder: where the pictures go.
+        seed: seed of each text's first candidate.
+        settings: metadata of a picture's file beside its text and seed.
+        folder: holds the pictures.
 
     Attributes:
-        sheets: the contact sheets, as far as they are written.
-        work: what the drawing took.
+        sheets: the contact sheets written so far.
+        work: amount of drawing so far.
     """
 
     options: DrawPicturesOptions
@@ -102,7 +102,7 @@ class DrawingRun:
 
     @property
     def num_kept(self) -> int:
-        """Pictures that are kept of each text."""
+        """Kept pictures per text."""
         return self.task.num_kept(self.options.num_candidates)
 
     @property
@@ -111,11 +111,11 @@ class DrawingRun:
         return self.task.ranking is not None
 
     def draw(self, displays: Sequence[Display], previews: PreviewOptions | None = None) -> None:
-        """Draw what is not there yet.
+        """Draw the missing pictures.
 
         Args:
-            displays: are told of it.
-            previews: how often pictures are shown that are still drawn.
+            displays: called with each prompt and event.
+            previews: how often unfinished pictures are shown.
         """
         engine = self.task.codes.runner.engine
         start, num_before = time.monotonic(), engine.num_passes
@@ -137,12 +137,12 @@ class DrawingRun:
         self.work.num_passes = engine.num_passes - num_before
 
     def warn(self) -> None:
-        """Say of which texts all that was drawn is of one colour."""
+        """Warn of texts whose pictures are all of one colour."""
         texts = [text for text, are_plain in self._is_plain.items() if all(are_plain)]
         warn_of_blank_pictures(texts, self.task.codes.sampling.top_p)
 
     def _keep(self, event: PictureDone, ranked: dict[int, dict[int, dict[str, Any]]]) -> None:
-        """Write a picture, and note it, or note all of its text once they are there."""
+        """Write a picture and record its unit of work once that is complete."""
         picture, index = self._saved(event.picture, event.text_index + 1), event.text_index
         if not self.is_ranked:
             self.folder.keep(self._unit(index, event.picture.seed), [picture])
@@ -154,21 +154,21 @@ class DrawingRun:
             self.folder.keep(index, [kept[place] for place in sorted(kept)])
 
     def _unit(self, text_index: int, seed: int) -> int:
-        """Return the number under which a picture is noted as done."""
+        """Return the number of a picture's unit of work."""
         return text_index if self.is_ranked else text_index * self.options.num_candidates + seed - self.seed
 
     @property
     def num_left(self) -> int:
-        """Pictures that were not there yet."""
+        """Pictures that were missing at the start."""
         return max(len(self.prompts) * self.num_kept - self.folder.num_kept, 0)
 
     @property
     def num_codes_left(self) -> int:
-        """Codes that are drawn for them."""
+        """Codes to draw for them."""
         return self.task.num_codes(self.options.num_candidates) * self.num_left // self.num_kept
 
     def _prompts(self, displays: Sequence[Display]) -> Iterator[Prompt]:
-        """Yield the texts of which something is to be drawn."""
+        """Yield the texts with missing pictures."""
         for index, text in enumerate(self.prompts):
             seeds: Sequence[int] = range(self.seed, self.seed + self.options.num_candidates)
             if self.is_ranked:
@@ -182,7 +182,7 @@ class DrawingRun:
                 yield prompt
 
     def _sheets(self) -> Iterator[None]:
-        """Write contact sheets as far as all is there that is on them, each time that the next is asked for."""
+        """Write all contact sheets whose pictures are complete, at each step of the iterator."""
         template = self.task.codes.template
         height = self.task.size_pixels * template.grid_rows // max(template.grid_rows, template.grid_columns)
         pages = Pages.of(self.num_kept, height * self.options.sheet_scale, noted=self.is_ranked)
@@ -203,7 +203,7 @@ class DrawingRun:
             yield
 
     def _saved(self, picture: GeneratedImage, number: int) -> dict[str, Any]:
-        """Write one picture with the settings that draw it again from the same weights; return what to report of it."""
+        """Write one picture with the settings that reproduce it, and return its facts."""
         facts: dict[str, Any] = {"text": picture.text, "seed": picture.seed}
         for name in ("caption_loss", "fit_loss", "drawn_text"):
             if (value := getattr(picture, name)) is not None:
@@ -214,7 +214,6 @@ class DrawingRun:
         return {"path": path, "number": number, **facts}
 
     def _add_sheet(self, pictures: Sequence[dict[str, Any]], num_pages: int) -> None:
-        """Write the next contact sheet, unless it is there."""
         name = "contact-sheet.png" if num_pages == 1 else f"contact-sheet-{len(self.sheets) + 1}.png"
         path = self.folder.path / name
         self.sheets.append(path)
@@ -233,7 +232,7 @@ class DrawingRun:
 
 
 def loss_of(picture: Mapping[str, Any]) -> tuple[str, float]:
-    """Return the name and the value of what a picture was ranked by; no name if it was not."""
+    """Return the name and value of a picture's ranking loss; the name is empty if it was not ranked."""
     for name, key in (("CapLoss", "caption_loss"), ("fit", "fit_loss")):
         if key in picture:
             return name, picture[key]
@@ -241,5 +240,5 @@ def loss_of(picture: Mapping[str, Any]) -> tuple[str, float]:
 
 
 def _slug(text: str) -> str:
-    """Return the beginning of a text as a part of a file name: letters and digits of any script."""
+    """Return the beginning of a text as a file name: letters and digits of any script."""
     return re.sub(r"\W+", "-", text)[:40].strip("-_") or "text"

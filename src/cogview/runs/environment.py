@@ -1,4 +1,4 @@
-"""What a figure depends on beside the code: versions, system and devices."""
+"""Environment of a result: versions, system and devices."""
 
 import os
 import platform
@@ -24,7 +24,7 @@ def version_of(package: str) -> str | None:
 
 
 def environment() -> dict[str, Any]:
-    """Return versions of all that is required, the system and the devices."""
+    """Return the versions of all dependencies, the system and the devices."""
     return {
         "cogview": version_of("cogview"),
         "python": platform.python_version(),
@@ -45,7 +45,7 @@ def environment() -> dict[str, Any]:
 
 
 def _cpu() -> dict[str, Any]:
-    """Return what matters of the CPU for speed."""
+    """Return the facts about the CPU that matter for speed."""
     return {
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

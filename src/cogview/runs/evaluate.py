@@ -1,4 +1,4 @@
-"""One way to evaluate from Python: what is measured follows from the options."""
+"""Evaluation from Python, dispatched by the class of the options."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -26,17 +26,17 @@ EvaluationOptions: TypeAlias = (
 
 
 def evaluate(options: EvaluationOptions) -> EvaluationResult | None:
-    """Measure what the options are for: `cogview evaluate` does it.
+    """Evaluate as `cogview evaluate` does.
 
         result = cogview.evaluate(TextToImageEvaluationOptions(images=Path("pictures"), candidates=4))
 
-    What takes long is kept in the folder `out`, so that the same options go on where work was stopped.
+    Slow results are kept in the folder `out`, so the same options resume there.
 
     Args:
-        options: what is measured, with what, and where the files go.
+        options: their class selects the evaluation.
 
     Returns:
-        The figures and where they are written; None in all processes but the first that `torchrun` started.
+        The figures and the written files; None in all processes of `torchrun` but the first.
 
     Raises:
         UsageError: the options cannot be carried out.

@@ -1,4 +1,4 @@
-"""What each layer and head looks at while a picture is drawn."""
+"""Evaluation of attention: maps by layer and head while a picture is drawn."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -27,7 +27,7 @@ from cogview.runs.progress_bar import progress_bar
 
 
 def evaluate_attention(options: AttentionEvaluationOptions) -> EvaluationResult:
-    """Draw what each layer and head of a model looks at while it draws a picture for a text.
+    """Draw the attention maps of a model's layers and heads while it draws a picture.
 
     Args:
         options: text, picture and place.
@@ -37,9 +37,9 @@ def evaluate_attention(options: AttentionEvaluationOptions) -> EvaluationResult:
     """
     text, out, given = options.text.encode(errors="replace").decode(), options.out, options.picture
     if not text.strip():
-        raise UsageError("the text is empty; say what to draw, or what the picture shows")
+        raise UsageError("the text is empty: give what to draw, or what the picture shows")
     if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file: name the folder that --out shall be")
+        raise UsageError(f"{out} is a file: give a folder with --out")
     pipeline = load(options.model, options.device, options.dtype)
     name = take_adapter(pipeline, "adapter", options.adapter)
     _, template = pipeline.model.drawing(name)
@@ -89,7 +89,7 @@ def evaluate_attention(options: AttentionEvaluationOptions) -> EvaluationResult:
 
 
 def _save(image: Image.Image, path: Path, facts: Mapping[str, Any]) -> None:
-    """Write a picture with what it shows.
+    """Write a picture with its metadata.
 
     Raises:
         CogViewError: it cannot be written.
@@ -102,8 +102,8 @@ def _save(image: Image.Image, path: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _with_palette(figure: Image.Image, picture: Image.Image) -> Image.Image:
-    """Return a figure in 256 colours, half the bytes of all colours, which counts with dozens of layers and heads."""
-    # The picture is a small part of the figure, and would lose its own colours to the many shades of the cells.
+    """Return a figure in 256 colours, half the bytes of full colour."""
+    # Without this, the cells' many shades would take the palette from the small picture.
     both = Image.new("RGB", (figure.width, 2 * figure.height))
     both.paste(figure)
     both.paste(picture.resize(figure.size), (0, figure.height))
@@ -114,7 +114,7 @@ def _check_layers(layers: tuple[int, ...], num_layers: int) -> None:
     """Refuse layers that the model does not have.
 
     Raises:
-        UsageError: one of them.
+        UsageError: a layer is out of range.
     """
     for layer in layers:
         if not 0 <= layer < num_layers:
@@ -122,11 +122,11 @@ def _check_layers(layers: tuple[int, ...], num_layers: int) -> None:
 
 
 def _codes_of(pipeline: Pipeline, text: str, picture: Path, adapter: str | None) -> Int64[Tensor, "r s"]:
-    """Return the codes of a picture, once it is known that the model can read the text.
+    """Return the codes of a picture, after checking that the model can read the text.
 
     Raises:
-        UsageError: it cannot.
-        UnusableImage: the file is no picture that can be read.
+        UsageError: the model cannot read the text.
+        UnusableImage: the file is no readable picture.
     """
     _, template = pipeline.model.drawing(adapter)
     pipeline.drawer.pieces_of([text], template.max_text_pieces)

@@ -1,4 +1,4 @@
-"""How often pictures of held-out scenes show what their captions ask for."""
+"""Evaluation of composition: how often pictures of held-out scenes match their captions."""
 
 import os
 import platform
@@ -44,13 +44,14 @@ _NUM_FAILURES = 16
 
 
 def evaluate_composition(options: CompositionEvaluationOptions) -> EvaluationResult | None:
-    """Count how often drawn pictures of scenes show what is asked for: objects, colours, sizes, places, ground, style.
+    """Count how often drawn scenes match captions in objects, colours, sizes, places, ground and style.
 
     Args:
-        options: scenes, model, and how it draws.
+        options: scenes, model and sampling.
 
     Returns:
-        The figures and those of the reader, in `composition.json`, a table, and a sheet of failures if there are some;
+        The figures of the model and of the scene reader in `composition.json`, a table, and a sheet of failures, if
+        any;
         None in all processes but the first.
     """
     pictures, candidates, out = options.pictures, options.candidates, options.out
@@ -61,7 +62,7 @@ def evaluate_composition(options: CompositionEvaluationOptions) -> EvaluationRes
         (ranker,) = pipeline.captioner_names
     template = pipeline.model.drawing(adapter)[1]
     if template.grid_rows != template.grid_columns:
-        raise UsageError("scenes are squares, and this model draws none: their composition cannot be read")
+        raise UsageError("scenes are square, and this model's pictures are not: use a model of square pictures")
     size_pixels = template.grid_rows * pipeline.image_tokenizer.downsampling_factor
     reader = SceneReader(pictures, size_pixels)
     asked, left_out = _readable(possible, reader, options.num_captions, options.split)
@@ -72,7 +73,7 @@ def evaluate_composition(options: CompositionEvaluationOptions) -> EvaluationRes
     )
     request = draws.work.settings
     with goes_on(out):
-        # The real pictures first: if they cannot be read, that is known before hours of drawing.
+        # The real pictures come first, so that unreadable ones fail before hours of drawing.
         checker = validated(asked, *_read_real(pictures, asked, reader, pipeline)) if ranks.rank == 0 else {}
         draws.draw(lambda seconds: say_duration("drawing", seconds) if ranks.rank == 0 else None)
         losses = None if ranker is None else draws.caption_losses(ranker)
@@ -126,10 +127,10 @@ def _asked_picture(folder: Path, asked: AskedScene) -> AskedPicture:
 def _readable(
     possible: Sequence[AskedScene], reader: SceneReader, num_captions: int, split: str
 ) -> tuple[list[AskedScene], list[dict[str, str]]]:
-    """Return the first captions whose pictures the reader can read, and what was passed over.
+    """Return the first captions whose pictures the reader can read, and the counts of those skipped.
 
     Raises:
-        UsageError: there are fewer than were asked for, or too few were asked for.
+        UsageError: there are fewer than requested, or too few were requested.
     """
     asked: list[AskedScene] = []
     left_out: list[dict[str, str]] = []
@@ -160,7 +161,7 @@ def _readable(
 def _read_real(
     folder: Path, asked: Sequence[AskedScene], reader: SceneReader, pipeline: Pipeline
 ) -> tuple[list[SceneReading], list[SceneReading]]:
-    """Return what is read in the real pictures, as they are and redrawn by the image tokenizer."""
+    """Read the real pictures, as they are and as reconstructed by the image tokenizer."""
     pictures = [reader.picture(folder, each.file_name) for each in asked]
     again: list[np.ndarray] = []
     with progress_bar("redrawing real", "pictures") as move:
@@ -173,7 +174,7 @@ def _read_real(
 
 
 def _read_drawn(draws: Draws, reader: SceneReader) -> list[SceneReading]:
-    """Return what is read in all candidates, caption by caption."""
+    """Read all candidates, caption by caption."""
     captions, candidates = np.indices((len(draws.asked), draws.options.candidates)).reshape(2, -1)
     with progress_bar("reading drawn", "pictures") as move:
         return reader.read_all(
@@ -185,7 +186,7 @@ def _read_drawn(draws: Draws, reader: SceneReader) -> list[SceneReading]:
 def _failures(
     folder: Path, draws: Draws, asked: Sequence[AskedScene], verdicts: np.ndarray
 ) -> Image.Image | None:
-    """Return a sheet of the first candidates that are not all right, each beside the real picture; None without any."""
+    """Return a sheet of the first failed candidates beside their real pictures; None without failures."""
     wrong = np.flatnonzero(verdicts[:, PARTS.index("all")] == 0)[:_NUM_FAILURES]
     if not len(wrong):
         return None
@@ -210,7 +211,7 @@ def _environment(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _written(facts: dict[str, Any], failures: Image.Image | None, out: Path) -> EvaluationResult:
-    """Write JSON, table and failures, and return what is written where."""
+    """Write JSON, table and failures, and return their paths."""
     files = {"json": out / "composition.json", "table": out / "composition.md"}
     atomic_write_json(files["json"], facts)
     atomic_write_text(files["table"], "\n".join(composition_table(facts)) + "\n")

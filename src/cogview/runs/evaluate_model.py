@@ -1,4 +1,4 @@
-"""The report of a checkpoint, one page of HTML."""
+"""Report on a checkpoint, as one HTML page."""
 
 import importlib.util
 import os
@@ -47,14 +47,14 @@ PROMPTS = (
     "红色背景上的四个柠檬",
     "a robot below a rainbow on a gray background",
 )
-"""What is drawn of every model unless told otherwise: the world of the bundled one, in both languages by turns."""
+"""Default prompts: the bundled model's world, in both languages in turn."""
 
 
 def evaluate_model(options: ModelEvaluationOptions) -> EvaluationResult:
-    """Make the report of a checkpoint: what it is, what it draws, its figures, what it was made by.
+    """Write the report of a checkpoint: facts, samples, figures and environment.
 
     Args:
-        options: the checkpoint, and what the report has of it.
+        options: the checkpoint, and the contents of the report.
 
     Returns:
         The report, in `report.html` and `report.json`.
@@ -104,7 +104,7 @@ def evaluate_model(options: ModelEvaluationOptions) -> EvaluationResult:
 
 
 def _compare_with_real(options: ModelEvaluationOptions) -> CaptionSet | None:
-    """Measure drawn pictures, with a model of their own that is gone before the report's comes; return real ones."""
+    """Measure drawn pictures with a model of their own, freed before the report's loads; return real ones."""
 
     def shared(part: type[CandidateOptions] | type[RealPictureOptions]) -> dict[str, Any]:
         return {each.name: getattr(options, each.name) for each in fields(part)}
@@ -138,10 +138,10 @@ def _compare_with_real(options: ModelEvaluationOptions) -> CaptionSet | None:
 
 
 def _check_out(out: Path) -> None:
-    """Refuse a folder that holds something else.
+    """Refuse a folder with other content.
 
     Raises:
-        UsageError: it does.
+        UsageError: it has other content.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: choose another folder with --out")
@@ -153,7 +153,7 @@ def _check_out(out: Path) -> None:
 
 
 def _texts_of(path: Path) -> tuple[str, ...]:
-    """Return the lines of a file that are not empty.
+    """Return the non-empty lines of a file.
 
     Raises:
         UsageError: there are none.
@@ -171,13 +171,13 @@ def _texts_of(path: Path) -> tuple[str, ...]:
 
 
 def _drawn(folder: Path, transformer: str) -> dict[str, Any]:
-    """Return the figures in a folder of `cogview evaluate text-to-image`, if there is one, by what saw the pictures."""
+    """Return the figures of `cogview evaluate text-to-image` in a folder, if any, by feature network."""
     paths = sorted(folder.glob("figures-*.json"))
     return {path.stem.removeprefix("figures-"): _figures_in(path, transformer) for path in paths}
 
 
 def _composition(folder: Path, transformer: str) -> dict[str, Any] | None:
-    """Return the figures in a folder of `cogview evaluate composition`, and their table in Markdown."""
+    """Return the figures of `cogview evaluate composition` in a folder, and their Markdown table."""
     path, table = folder / "composition.json", folder / "composition.md"
     if not (path.is_file() and table.is_file()):
         return None
@@ -189,7 +189,7 @@ def _figures_in(path: Path, transformer: str) -> dict[str, Any]:
 
     Args:
         path: the file.
-        transformer: fingerprint of the weights that must have drawn them.
+        transformer: required fingerprint of the drawing model's weights.
 
     Raises:
         CogViewError: it is damaged.
@@ -208,7 +208,7 @@ def _figures_in(path: Path, transformer: str) -> dict[str, Any]:
 
 
 def _lacking(report: Mapping[str, Any]) -> list[str]:
-    """Return in a line each what the report does not have, and how to have it."""
+    """Return one line for each missing part of the report, with how to add it."""
     drawn = report["text_to_image"]
     lines = {
         "Drawn pictures beside real ones (the paper's table 1): --images PICTURES adds it.": not drawn,

@@ -1,4 +1,4 @@
-"""The paper's figures of pictures that a model draws for held-out captions."""
+"""Evaluation of text-to-image: the paper's figures for held-out captions."""
 
 import os
 
@@ -23,13 +23,13 @@ KIND = {"format": "cogview-text-to-image-evaluation", "version": 1}
 
 
 def evaluate_text_to_image(options: TextToImageEvaluationOptions) -> EvaluationResult | None:
-    """Measure the pictures that a model draws for captions beside the real ones, as the paper does.
+    """Compare pictures drawn for captions with the real ones, as the paper does.
 
     Args:
-        options: captions, model, and how both sides are seen.
+        options: captions, model and feature network.
 
     Returns:
-        The figures, and where they are written; None in all processes but the first.
+        The figures and their paths; None in all processes but the first.
     """
     out = options.out
     ranks = Ranks.from_environment(os.environ)
@@ -57,12 +57,12 @@ def evaluate_text_to_image(options: TextToImageEvaluationOptions) -> EvaluationR
         raise UsageError(
             f"{len(asked)} captions are too few to measure anything: give {MIN_PICTURES} or more"
         )
-    # What is missing is found out before the pictures are drawn, not after.
+    # Open everything first, so that what is missing fails before pictures are drawn.
     backbone, seen_by = open_backbone(options.feature, options.weights, pipeline.device)
     scorer = judge = None
     if options.clip and options.clip_weights:
         scorer = load_clip(options.clip, options.clip_weights, pipeline.device)
-        # Architectures may share a file, as those with another activation do.
+        # Architectures may share a file, for instance with another activation.
         judge = f"{options.clip}-{sha256_of(options.clip_weights)[:16]}"
     draws = Draws(kind=KIND, options=options, pipeline=pipeline, adapter=adapter, asked=asked, ranks=ranks)
     request = draws.work.settings
@@ -74,7 +74,7 @@ def evaluate_text_to_image(options: TextToImageEvaluationOptions) -> EvaluationR
         device=pipeline.device,
     )
     with goes_on(out):
-        # The real pictures first: if they cannot be read, that is known before hours of drawing.
+        # The real pictures come first, so that unreadable ones fail before hours of drawing.
         real = protocol.see_real([each.picture for each in asked]) if ranks.rank == 0 else None
 
         def estimated(seconds: float) -> None:
@@ -123,7 +123,7 @@ def evaluate_text_to_image(options: TextToImageEvaluationOptions) -> EvaluationR
 
 
 def _leave_out_unreadable(captions: CaptionSet, pipeline: Pipeline, adapter: str | None) -> int:
-    """Take captions that hold nothing which the model reads for problems; return how many are longer than it reads."""
+    """Remove captions that the model cannot read; return how many are longer than it reads."""
     room = pipeline.model.drawing(adapter)[1].max_text_pieces
     lengths = [len(pipeline.text_tokenizer.encode(each.text)) for each in captions.asked]
     captions.problems += [

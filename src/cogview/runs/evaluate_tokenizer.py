@@ -1,4 +1,4 @@
-"""How well pictures survive an image tokenizer."""
+"""Evaluation of an image tokenizer's reconstructions."""
 
 import warnings
 
@@ -19,17 +19,17 @@ _NUM_SHOWN = 32
 
 
 def evaluate_tokenizer(options: TokenizerEvaluationOptions) -> EvaluationResult:
-    """Measure how well pictures survive an image tokenizer, and what their codes cost.
+    """Measure how well an image tokenizer reconstructs pictures, and the cost of its codes.
 
     Args:
         options: pictures and image tokenizer.
 
     Returns:
-        The figures; the grid, unless it cannot be written.
+        The figures, and the grid unless it cannot be written.
     """
     grid = options.grid
     if grid.is_dir():
-        raise UsageError(f"{grid} is a folder: name the PNG that --grid shall write")
+        raise UsageError(f"{grid} is a folder: give the name of a PNG with --grid")
     tokenizer = open_image_tokenizer(options.image_tokenizer, resolve_device(options.device))
     size_pixels = fitting_size(options.size_pixels, tokenizer, options.image_tokenizer)
     network = seen_by = None
@@ -57,7 +57,7 @@ def evaluate_tokenizer(options: TokenizerEvaluationOptions) -> EvaluationResult:
     try:
         with atomic_file(grid) as file:
             reconstructions.save(file, "PNG")
-    except OSError as error:  # after hours, perhaps: the figures are not lost with it
+    except OSError as error:  # the figures may have taken hours: keep them
         files = {}
         warnings.warn(
             f"{grid} cannot be written ({error.strerror}), so the grid is left out: give another --grid",

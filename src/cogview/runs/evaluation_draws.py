@@ -1,4 +1,4 @@
-"""The sampling run of an evaluation: draws and scores candidates, part by part, and keeps them."""
+"""Sampling of an evaluation: candidates drawn and scored in resumable shards."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ _PICTURES_AT_ONCE = 32
 
 
 def open_model(options: AdaptedCandidateOptions, ranks: Ranks) -> tuple[Pipeline, str | None, str | None]:
-    """Return the model that was asked for, and the names of the adapter and the captioner that were.
+    """Return the model, and the names of its adapter and captioner.
 
     Of several processes on a machine, each takes a GPU of its own.
     """
@@ -43,7 +43,7 @@ def open_model(options: AdaptedCandidateOptions, ranks: Ranks) -> tuple[Pipeline
 
 
 def drawn_by(pipeline: Pipeline, adapter: str | None) -> dict[str, Any]:
-    """Return all that codes depend on of who draws them, as plain data."""
+    """Return the identity of the model that draws the codes, as plain data."""
     return {
         "transformer": _fingerprint(pipeline, adapter),
         "text_tokenizer": pipeline.text_tokenizer.fingerprint,
@@ -60,13 +60,13 @@ def _fingerprint(pipeline: Pipeline, adapter: str | None) -> str:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Draws:
-    """Candidates of each caption, drawn and scored in shards that a folder keeps.
+    """Candidates of each caption, drawn and scored in shards in a folder.
 
-    Candidate j of caption i has the seed `seed + i * candidates + j`: no two pictures share their random numbers.
+    Candidate j of caption i has the seed `seed + i * candidates + j`, so no two pictures share random numbers.
 
     Args:
-        kind: of evaluation: format and version of its files.
-        options: how many, how boldly, and the folder.
+        kind: format and version of the evaluation's files.
+        options: candidates, sampling, and the folder.
         pipeline: draws.
         adapter: to draw with; None for the model itself.
         asked: the captions.
@@ -82,19 +82,19 @@ class Draws:
 
     @cached_property
     def sampling(self) -> dict[str, Any]:
-        """How boldly, with the model's own numbers where none were asked for."""
+        """Sampling options, with the model's defaults filled in."""
         return asdict(self.pipeline.drawer.sampling(CodeOptions(**self.options.sampling())))
 
     def fingerprint(self, adapter: str | None) -> str:
-        """Return what names the weights of the model, or of one of its adapters."""
+        """Return the fingerprint of the model's or an adapter's weights."""
         return _fingerprint(self.pipeline, adapter)
 
     @cached_property
     def work(self) -> ResumableWork:
-        """All that the codes depend on, and the folder, made or found to be begun for the same.
+        """The folder of shards, and all that the codes depend on.
 
         Raises:
-            UsageError: the folder holds something else, or there is no such sampling.
+            UsageError: the folder holds something else, or the sampling options are invalid.
             CogViewError: it cannot be written.
         """
         settings = {
@@ -103,16 +103,16 @@ class Draws:
             "num_captions": len(self.asked),
             "candidates": self.options.candidates,
             "seed": self.options.seed,
-            **self.sampling,  # what cannot be drawn with is refused before the folder keeps it
+            **self.sampling,  # invalid options fail before the folder is made
             **drawn_by(self.pipeline, self.adapter),
         }
         return ResumableWork(self.options.out, settings)
 
     def draw(self, estimated: Callable[[float], None]) -> None:
-        """Draw what is this process's share and not there yet.
+        """Draw this process's missing shards.
 
         Args:
-            estimated: called once with the seconds that the rest will take, when the first shard is done.
+            estimated: called once with the remaining seconds, after the first shard.
         """
         num = self.options.candidates
 
@@ -129,7 +129,7 @@ class Draws:
         self._filled("codes", "drawing", codes_of, estimated)
 
     def caption_losses(self, captioner: str) -> ShardedArray:
-        """Compute CapLoss of what this process has drawn; return where that of all candidates is kept."""
+        """Compute CapLoss of this process's candidates; return the array of all candidates' losses."""
         chosen = self.pipeline.model.caption_model(captioner)
         tokenizer = self.pipeline.text_tokenizer
         codes = self._array("codes")
@@ -143,10 +143,10 @@ class Draws:
         return self._filled(f"scores/caption_loss-{self.fingerprint(captioner)}", "ranking", losses_of)
 
     def fits(self, scorer: FitScorer, fingerprint: str) -> ShardedArray:
-        """Score what this process has drawn by another judge; return where the scores of all candidates are kept.
+        """Score this process's candidates by another model; return the array of all candidates' scores.
 
         Args:
-            scorer: the judge, which is asked with the captions that translations were made of.
+            scorer: scores against the original captions where translations were drawn.
             fingerprint: of its weights.
         """
         codes = self._array("codes")
@@ -163,7 +163,7 @@ class Draws:
         return self._filled(f"scores/{scorer.name}-{fingerprint}", f"asking {scorer.name}", fits_of)
 
     def await_all(self, array: ShardedArray | None = None) -> None:
-        """Wait for what the other processes are at."""
+        """Wait for the other processes' shards."""
         kept = array or self._array("codes")
         if self.ranks.num_ranks == 1:
             assert not kept.missing(), "nobody else is at work"
@@ -174,7 +174,7 @@ class Draws:
     def pictures(
         self, captions: Int64[np.ndarray, "m"], candidates: Int64[np.ndarray, "m"]
     ) -> Iterator[Image.Image]:
-        """Yield candidates of captions, which all are there, in this order."""
+        """Yield pictures of these candidates, whose codes are all there, in this order."""
         kept = self._array("codes")
         shard, rows = -1, np.empty(0)
         waiting: list[np.ndarray] = []
@@ -210,7 +210,7 @@ class Draws:
         rows_of: Callable[[range], np.ndarray],
         estimated: Callable[[float], None] = lambda seconds: None,
     ) -> ShardedArray:
-        """Return an array with the shards of this process, and tell of how many pictures are done."""
+        """Return an array with this process's shards, showing progress in pictures."""
         array, num = self._array(name), self.options.candidates
         with progress_bar(what, "pictures") as move:
             array.fill(
@@ -224,7 +224,7 @@ class Draws:
 
 @contextmanager
 def goes_on(folder: Path) -> Iterator[None]:
-    """Say, when the work within is stopped, where what is done of it lies."""
+    """Add where to resume to the message of an interrupted block."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -234,7 +234,7 @@ def goes_on(folder: Path) -> Iterator[None]:
 
 
 def say_duration(what: str, seconds: float) -> None:
-    """Say on stderr how long something will take."""
+    """Print an estimated duration to stderr."""
     minutes = seconds / 60
     spoken = f"{seconds:.0f} seconds" if minutes < 2 else f"{minutes:.0f} minutes"
     print(

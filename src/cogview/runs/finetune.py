@@ -1,4 +1,4 @@
-"""A run that learns a further task from a base: what all finetunes have in common."""
+"""Training run of a finetune, common to all tasks."""
 
 import copy
 import dataclasses
@@ -26,7 +26,7 @@ from cogview.transformer.adapter import AdaptedTransformer, first_positions
 from cogview.transformer.model import Transformer
 
 TOKEN_ROWS = "embedding.tokens.rows"
-"""What an adapter's own rows of the embedding are called among its tensors."""
+"""Name of an adapter's own embedding rows among its tensors."""
 
 
 def finetune(
@@ -43,28 +43,28 @@ def finetune(
     sample: Callable[[TaskModel, Path], None],
     evaluate: Callable[[TaskModel], Mapping[str, Mapping[str, float]]] | None = None,
 ) -> TrainingResult | DryRunResult | None:
-    """Train an adapter of a model, or all weights of a copy, and leave it in `out/model` as `save_task_model` does.
+    """Train an adapter of a model, or a copy's full weights, and write `out/model` as `save_task_model` does.
 
-    An adapter gets a position table of its own where the template wants more positions than the base has.
+    An adapter gets a position table of its own if the template has more positions than the base.
 
     Args:
-        recipe: what is trained, and how.
-        base: loaded as float32; its weights are frozen if an adapter is trained.
+        recipe: adapter and training.
+        base: float32 model, frozen if an adapter is trained.
         task: what is learnt.
-        batches: gives the sequences of each step, put in order by the task's template, a dataclass.
-        options: the files, the licence and the weights to start with.
-        positions: what the position table starts as, where it is not the base's.
-        words: of the texts that are learnt from, if they are known.
+        batches: sequences of each step, in the order of the task's template, a dataclass.
+        options: the files, the licence and the initial weights.
+        positions: initial position table, if not the base's.
+        words: words of the training texts, if known.
         card: of the result.
-        facts: what else defines the run, so that a resume with other facts is refused.
-        sample: writes a sample sheet with what is trained, to the path given.
-        evaluate: measures what was trained on each held-out split.
+        facts: what else defines the run; a resume with other facts is refused.
+        sample: writes a sample sheet of the current model to a path.
+        evaluate: measures the trained model by held-out split.
 
     Returns:
-        What came of it; None in all processes but the first.
+        The result; None in all processes but the first.
 
     Raises:
-        UsageError: an adapter is to be trained by several processes, or started from one of another task or shape.
+        UsageError: several processes train an adapter, or the initial weights are of another task or shape.
     """
     template: Any = batches.template
     out, start_from = options.out, options.start_from
@@ -77,7 +77,7 @@ def finetune(
     if started is not None:
         started_as, words = started.transformer, words and started.words and started.words | words
     if recipe.adapter is not None and isinstance(started_as, AdaptedTransformer):
-        # What it has learnt of words stays, and others may come.
+        # Words of the initial weights stay known.
         rows = tuple(dict.fromkeys((*started_as.adapter.token_rows, *recipe.adapter.token_rows)))
         recipe = dataclasses.replace(recipe, adapter=dataclasses.replace(recipe.adapter, token_rows=rows))
     transformer = new_transformer(recipe, base.transformer, template.num_positions, positions)
@@ -118,7 +118,7 @@ def finetune(
 
 
 def _started(task: TaskName, folder: Path, base: PretrainedModel) -> TaskModel:
-    """Return what was trained before."""
+    """Return the model of the initial weights."""
     started = load_task_model(folder, base)
     if started.task != task:
         raise UsageError(f"{folder} has learnt {started.task}, not {task}: start from another")
@@ -126,10 +126,10 @@ def _started(task: TaskName, folder: Path, base: PretrainedModel) -> TaskModel:
 
 
 def _start_as(transformer: Transformer, started: Transformer, name: str) -> None:
-    """Give what is to be trained the weights of what was trained before.
+    """Load the initial weights into the transformer.
 
     Raises:
-        UsageError: it is of another shape.
+        UsageError: they are of another shape.
     """
     shapes = [vars(getattr(each, "adapter", None) or each.config) for each in (started, transformer)]
     differing = [
@@ -138,7 +138,7 @@ def _start_as(transformer: Transformer, started: Transformer, name: str) -> None
         if field != "token_rows" and shapes[0].get(field, ...) != shapes[1].get(field, ...)
     ]
     if differing:
-        raise UsageError(f"{name} does not fit what is to be trained: {'; '.join(differing)}")
+        raise UsageError(f"{name} has another shape than the model to train: {'; '.join(differing)}")
     state = started.state_dict()
     if isinstance(transformer, AdaptedTransformer) and transformer.adapter.token_rows:
         new_rows = transformer.state_dict()[TOKEN_ROWS]
@@ -153,13 +153,13 @@ def new_transformer(
     num_positions: int,
     positions: Float[Tensor, "p d"] | None = None,
 ) -> Transformer:
-    """Return what a finetune trains: an adapter beside the base's weights, or a copy of them.
+    """Return an adapter beside the base's weights, or a copy of them, to train.
 
     Args:
-        recipe: which of the two; the random halves of the adapter follow from its seed.
-        base: where it starts.
-        num_positions: that the task's template wants.
-        positions: what the position table starts as; else it is the base's, continued at random if it is too short.
+        recipe: which of the two; its seed determines the adapter's random half.
+        base: initial weights.
+        num_positions: of the task's template.
+        positions: initial position table; by default the base's, extended at random if too short.
     """
     is_too_short = num_positions > base.config.num_positions
     seed, adapter = recipe.training.seed, recipe.adapter

@@ -1,4 +1,4 @@
-"""The card of what a finetune trains: what it learnt from, under which licence, whom to credit, how to use it."""
+"""Model card of a finetune: training data, licence, credits and use."""
 
 from pathlib import Path
 
@@ -16,16 +16,16 @@ def finetune_card(
     licence: str,
     recipe: FinetuneRecipe,
 ) -> str:
-    """Return a card in Markdown, with the header that the hub reads.
+    """Return a Markdown card with the hub's header.
 
     Args:
         title: its heading.
-        hub_task: what the hub calls such models, for instance image-to-text.
-        command: lines for the shell that use it.
-        data: tokens that it learnt from; whom their `CREDITS.txt` names is credited.
-        num_pictures: that lie there.
-        licence: of what lies there; unknown if empty.
-        recipe: how it was trained.
+        hub_task: the hub's name of the task, such as image-to-text.
+        command: shell lines that use the model.
+        data: the training tokens; those named in their `CREDITS.txt` are credited.
+        num_pictures: in the tokens.
+        licence: of the tokens; unknown if empty.
+        recipe: of the training.
     """
     credits_file = data / CREDITS_FILE
     credit = ""

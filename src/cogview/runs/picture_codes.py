@@ -1,4 +1,4 @@
-"""What runs share that look at pictures: the codes of pictures, and what is told of those that cannot be read."""
+"""Codes of the pictures a run is given, and its report of unreadable ones."""
 
 import sys
 import warnings
@@ -18,35 +18,35 @@ from cogview.sequence.template import Codes
 
 
 def tell_decoded(pipeline: Pipeline) -> None:
-    """Say on stderr that a decoder enlarges the pictures, and what else can."""
+    """Print that a decoder enlarges the pictures, and what else can."""
     names = ", ".join(pipeline.upscaler_names)
     other = f"; --upscaler {names} draws more codes instead" if names else ""
     print(f"cogview: enlarged by the image tokenizer's decoder{other}", file=sys.stderr)
 
 
 class PictureCodes:
-    """The codes of pictures by their paths; what cannot be read is warned of, one line each.
+    """Codes of pictures by path, with a warning for each that cannot be read.
 
-    Contact sheets of ours, which `out/001/*.png` names too, are passed over and told in one line on stderr.
+    Contact sheets, which `out/001/*.png` includes, are skipped with one line on stderr.
 
     Args:
         paths: of the pictures.
-        codes_of: returns the codes of one, or refuses it.
+        codes_of: encodes one picture, or refuses it.
 
     Attributes:
-        codes: of those that can be read, in the order of the paths.
-        problems: where and reason of the others.
-        sheets: contact sheets that were passed over.
+        codes: of the readable pictures, in the order of the paths.
+        problems: path and reason of the others.
+        sheets: skipped contact sheets.
 
     Raises:
-        UsageError: no picture was named, or contact sheets alone, or one is refused.
+        UsageError: there are no pictures, or contact sheets only, or one is refused.
         CogViewError: none can be read.
     """
 
     def __init__(self, paths: Sequence[Path], codes_of: Callable[[Path], list[Codes]]) -> None:
         if not paths:
             raise UsageError(
-                "there is no picture; give the path of at least one, after the text where there is one"
+                "there is no picture: give the path of at least one, after the text, if any"
             )
         self.sheets = [path for path in paths if is_contact_sheet(path)]
         paths = [path for path in paths if path not in set(self.sheets)]
@@ -75,14 +75,14 @@ class PictureCodes:
             raise CogViewError(f"none of the {len(paths)} pictures can be read: {self.problems[0]['reason']}")
 
     def facts(self) -> dict[str, Any]:
-        """Return what is told, for programs."""
+        """Return the report for programs."""
         return {"contact_sheets": self.sheets, "problems": self.problems}
 
     def refuse_problems(self) -> None:
-        """End with an error, once all else is done, if a picture could not be read.
+        """Raise an error, after all other work, if a picture could not be read.
 
         Raises:
-            CogViewError: so it is.
+            CogViewError: a picture could not be read.
         """
         if self.problems:
             raise CogViewError(

@@ -1,4 +1,4 @@
-"""Where drawn pictures go: numbered folders, in which the same command goes on, and files that say what drew them."""
+"""Numbered folders of drawn pictures, which the same command resumes, and PNG metadata."""
 
 import io
 import itertools
@@ -19,36 +19,37 @@ from cogview.files import atomic_write_bytes, try_lock
 from cogview.image.picture_file import picture_file
 
 JOURNAL = "unfinished.jsonl"
-"""In a folder that is being filled: a line with the request, and one for each share of the pictures that is there."""
+"""File of an unfinished folder: a line with the request, and one for each finished share of its pictures."""
 FORMAT, VERSION = "cogview-pictures", 2
 _MAX_SHOWN = 6
-_LEFTOVER = re.compile(r"\..+\.png\.\w{8}")  # of a process that was killed while it wrote a picture
+_LEFTOVER = re.compile(r"\..+\.png\.\w{8}")  # from a process killed while writing
 
 
 class PictureFolder:
-    """A numbered folder that is being filled with pictures, share by share.
+    """An unfinished numbered folder of pictures, filled share by share.
 
-    The journal is locked while a process is at work, and removed when all is there. A share is noted in it after its
-    files were written, so what it notes is whole, however the process ends.
+    The journal is locked by the process at work, and removed at the end. A share is recorded after its files are
+    written,
+    so all recorded shares are whole, however the process ends.
 
     Args:
         path: of the folder.
         journal: its file, open and locked, with the first line read or written.
-        chosen: what was chosen when the folder was begun, such as a random seed.
+        chosen: choices made when the folder was begun, such as a random seed.
 
     Attributes:
-        num_kept: pictures that an earlier process has drawn.
+        num_kept: pictures of earlier processes.
     """
 
     def __init__(self, path: Path, journal: BinaryIO, chosen: Mapping[str, Any]) -> None:
         self.path, self.chosen, self.num_kept = path, chosen, 0
         self._journal = journal
-        self._places = array("Q")  # of the line of each share; 0 if there is none
+        self._places = array("Q")  # offset of each share's line; 0 if there is none
         self._num_earlier = 0
         self._read()
 
     def pictures(self, share: int) -> list[dict[str, Any]] | None:
-        """Return what is noted of a share's pictures, with their paths, or None if not all of them are there.
+        """Return the records of a share's pictures, with paths, or None if some are missing.
 
         Args:
             share: its number, from 0.
@@ -63,7 +64,7 @@ class PictureFolder:
         return pictures
 
     def keep(self, share: int, pictures: Sequence[Mapping[str, Any]]) -> None:
-        """Note that a share's files are there.
+        """Record a finished share.
 
         Args:
             share: its number, from 0.
@@ -82,24 +83,24 @@ class PictureFolder:
         self._note(share, place)
 
     def all_pictures(self) -> Iterator[dict[str, Any]]:
-        """Yield what is noted of all pictures, in their order."""
-        self._num_earlier = 0  # what was there a moment ago is not looked for again
+        """Yield the records of all pictures in order."""
+        self._num_earlier = 0  # skip the file checks: all were there a moment ago
         for share in range(len(self._places)):
             yield from self.pictures(share) or ()
 
     def tell_kept(self, num_pictures: int) -> None:
-        """Say on stderr how many of the pictures there will be an earlier process has drawn, if any."""
+        """Print how many of the pictures earlier processes have drawn, if any."""
         if self.num_kept:
             told = f"{min(self.num_kept, num_pictures):,} of {num_pictures:,} pictures are there"
             print(f"cogview: going on in {printable(str(self.path))}: {told}", file=sys.stderr)
 
     def finish(self) -> None:
-        """Remove the journal, since all pictures are there; what it notes can be read on."""
-        with suppress(PermissionError):  # Windows removes no open file
+        """Remove the journal; its records can still be read."""
+        with suppress(PermissionError):  # Windows cannot remove an open file
             (self.path / JOURNAL).unlink(missing_ok=True)
 
     def close(self, is_finished: bool) -> None:
-        """Let go of the folder, and remove it if nothing came to lie in it."""
+        """Release the folder, and remove it if empty."""
         self._journal.close()
         if is_finished or all(each.name == JOURNAL for each in self.path.iterdir()):
             (self.path / JOURNAL).unlink(missing_ok=True)
@@ -107,7 +108,7 @@ class PictureFolder:
             self.path.rmdir()
 
     def _read(self) -> None:
-        """Find the lines of an earlier process, and cut off what it was writing when it was killed."""
+        """Index an earlier process's lines, and cut off an unfinished last one."""
         place = self._journal.tell()
         while (line := self._journal.readline()).endswith(b"\n"):
             try:
@@ -134,14 +135,14 @@ class PictureFolder:
 def picture_folder(
     parent: Path, request: Mapping[str, Any], chosen: Mapping[str, Any] | None = None
 ) -> Iterator[PictureFolder]:
-    """Yield a new numbered folder in `parent`, or the one in which the same request was left unfinished.
+    """Yield a new numbered folder in `parent`, or the unfinished one of the same request.
 
-    If the block ends without an error, the folder is finished. If nothing came to lie in it, it is removed.
+    A block without errors finishes the folder. An empty folder is removed.
 
     Args:
         parent: made if missing.
         request: all that the pictures depend on, as plain data.
-        chosen: for a new folder: what is kept beside the request.
+        chosen: choices to record in a new folder.
 
     Raises:
         CogViewError: the folder cannot be made.
@@ -178,7 +179,7 @@ def picture_folder(
 
 
 def _left_unfinished(parent: Path, numbers: Sequence[int], header: Mapping[str, Any]) -> PictureFolder | None:
-    """Return the last folder that was begun for the same request, and that nobody is at work in; None without any."""
+    """Return the last unfinished folder of the same request that no process works in, or None."""
     wanted = json.loads(json.dumps(header))
     for number in reversed(numbers):
         path = parent / f"{number:03d}"
@@ -188,14 +189,14 @@ def _left_unfinished(parent: Path, numbers: Sequence[int], header: Mapping[str, 
             continue
         if try_lock(journal.fileno()):
             chosen = _same_request(journal.readline(), wanted)
-            if chosen is not None and (path / JOURNAL).exists():  # whoever held the lock may have finished
+            if chosen is not None and (path / JOURNAL).exists():  # the lock's last holder may have finished
                 return PictureFolder(path, journal, chosen)
         journal.close()
     return None
 
 
 def _same_request(line: bytes, wanted: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return what was chosen for a request, or None if it is another."""
+    """Return the recorded choices if a line has the same request, else None."""
     try:
         header = json.loads(line)
         return header["chosen"] if header | {"chosen": wanted["chosen"]} == wanted else None
@@ -207,11 +208,11 @@ def _new(parent: Path, numbers: Sequence[int], header: Mapping[str, Any]) -> Pic
     """Make the next numbered folder."""
     for number in itertools.count(max(numbers, default=0) + 1):
         path = parent / f"{number:03d}"
-        with suppress(FileExistsError):  # another process took this number just now
+        with suppress(FileExistsError):  # another process took this number
             path.mkdir()
             break
     journal = (path / JOURNAL).open("x+b")
-    while not try_lock(journal.fileno()):  # somebody looks whether this is his, which is soon done
+    while not try_lock(journal.fileno()):  # another process holds it briefly to read the request
         pass
     journal.write(json.dumps(header).encode() + b"\n")
     journal.flush()
@@ -219,13 +220,13 @@ def _new(parent: Path, numbers: Sequence[int], header: Mapping[str, Any]) -> Pic
 
 
 def save_picture(image: Image.Image, path: Path, text: str, facts: Mapping[str, Any]) -> None:
-    """Write a picture as PNG, with what it was drawn for and with.
+    """Write a picture as PNG with metadata.
 
     Args:
         image: the picture.
         path: of its file.
         text: what it shows.
-        facts: what draws it again from the same weights.
+        facts: the settings that reproduce it from the same weights.
 
     Raises:
         CogViewError: it cannot be written.

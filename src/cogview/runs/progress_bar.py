@@ -1,4 +1,4 @@
-"""A bar on stderr that tells how far a long piece of work is."""
+"""Progress bar on stderr."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -12,13 +12,13 @@ def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar with rate and time left, from the first progress on.
 
     Args:
-        what: is being done.
-        unit: of what is counted, a plural.
+        what: the work.
+        unit: what is counted, a plural.
 
     Yields:
-        A function of (number done, number in all) that moves the bar.
+        A function of (number done, total number) that moves the bar.
     """
-    # A log file gets a line now and then instead of the many that a terminal overwrites.
+    # A log file gets few lines, where a terminal overwrites many.
     seconds_between = 0.1 if sys.stderr.isatty() else 10.0
     with ExitStack() as stack:
         bars: list[tqdm] = []

@@ -1,4 +1,4 @@
-"""Texts to draw: words of the command line, or the lines of a file, of which few are held in memory."""
+"""Texts to draw, from the command line or a file of any length."""
 
 import hashlib
 import io
@@ -21,15 +21,15 @@ _TEXTS_AT_ONCE = 4096
 
 
 class Prompts:
-    """Texts in their order, copied to a temporary file, so that they stay what they were when the command began.
+    """Texts in order, copied to a temporary file so that later changes to the source have no effect.
 
     Args:
         texts: to draw; empty if there is a file.
-        source: a file with a text on each line, UTF-8, or "-" for the standard input. Lines end at newlines only, of
-            any system. Empty ones are passed over, which is told on stderr.
+        source: a UTF-8 file with one text per line, or "-" for standard input. Only newlines of any system end a line;
+            empty lines are skipped, with a message on stderr.
 
     Attributes:
-        fingerprint: of all texts: equal means equal.
+        fingerprint: of all texts.
 
     Raises:
         UsageError: there is no text, an empty one, or both words and a file.
@@ -73,17 +73,17 @@ class Prompts:
             yield text
 
     def check(self, tokenizer: TextTokenizer, max_text_pieces: int) -> None:
-        """Refuse texts of which the model reads nothing, and warn once of all that are longer than it reads.
+        """Refuse texts that the model cannot read, and warn once of all that are too long.
 
         Raises:
-            UsageError: a text holds nothing that the model reads.
+            UsageError: the model cannot read a text.
         """
         num_clipped, longest = 0, 0
         for number, text in self._read():
             num_pieces = len(tokenizer.encode(text))
             if not num_pieces:
                 raise UsageError(
-                    f"{self._where(number)}, {text[:40]!r}, holds nothing that this model reads; say what to draw"
+                    f"{self._where(number)}, {text[:40]!r}, holds nothing that this model reads: give what to draw"
                 )
             num_clipped += num_pieces > max_text_pieces
             longest = max(longest, num_pieces)
@@ -95,10 +95,10 @@ class Prompts:
             )
 
     def tell_unknown(self, reading: Callable[[list[str]], object]) -> None:
-        """Have what the model does not know told, or refused, some thousand texts at a time.
+        """Report the model's unknown words, some thousand texts at a time.
 
         Args:
-            reading: is given texts, and warns or raises.
+            reading: warns of, or refuses, a list of texts.
         """
         texts = iter(self)
         while part := list(islice(texts, _TEXTS_AT_ONCE)):
@@ -108,7 +108,7 @@ class Prompts:
         return f"text {number} of {len(self)}" if self._source is None else f"line {number} of {self._source}"
 
     def _read(self) -> Iterator[tuple[int, str]]:
-        """Yield each text with its number, or that of its line."""
+        """Yield each text with its number or its line's."""
         place = 0
         while True:
             # Others may be reading too.

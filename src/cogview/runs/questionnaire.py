@@ -1,4 +1,4 @@
-"""A questionnaire about pictures of several systems, and what its answers say."""
+"""Runs that make a questionnaire about several systems' pictures, and evaluate its answers."""
 
 import warnings
 
@@ -16,13 +16,13 @@ from cogview.runs.progress_bar import progress_bar
 
 
 def make_questionnaire(options: QuestionnaireOptions) -> EvaluationResult:
-    """Make the folder of a blind questionnaire: each question shows a caption with a picture of each system.
+    """Make the folder of a blind questionnaire: a caption and a picture of each system per question.
 
     Args:
         options: pictures and captions.
 
     Returns:
-        The number of questions, and how many pictures of each system had no caption.
+        The number of questions, and the number of pictures without a caption by system.
     """
     if options.captions is None:
         raise UsageError("there is nothing to do: give --systems and --captions to make it, or --serve")
@@ -43,13 +43,13 @@ def make_questionnaire(options: QuestionnaireOptions) -> EvaluationResult:
 
 
 def evaluate_answers(options: AnswersOptions) -> EvaluationResult:
-    """Tell who was preferred, mean scores, and how far raters agree.
+    """Compute preferences, mean scores and agreement between raters.
 
     Args:
-        options: the questionnaire, and where its answers are.
+        options: the questionnaire and its answers.
 
     Returns:
-        The figures, in `figures.json`, and the charts if matplotlib is there.
+        The figures, in `figures.json`, and charts if matplotlib is installed.
     """
     folder, out = options.folder, options.out or options.folder
     questionnaire = read_questionnaire(folder)

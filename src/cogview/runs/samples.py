@@ -1,4 +1,4 @@
-"""Sample sheets that training draws on its way."""
+"""Sample sheets of training runs."""
 
 from itertools import islice, pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ NUM_SAMPLE_CANDIDATES = 2
 
 
 def captions_of(shards: TokenShards, model: PretrainedModel) -> tuple[str, ...]:
-    """Return captions of pictures spread over the tokens, as far as the model reads them, none empty.
+    """Return non-empty captions spread over the tokens, cut to what the model reads.
 
     Raises:
         UsageError: all are empty.
@@ -28,7 +28,7 @@ def captions_of(shards: TokenShards, model: PretrainedModel) -> tuple[str, ...]:
         texts += islice((text for text in read if text.strip()), 1)
     if not texts:
         raise UsageError(
-            f"the captions of {shards.folder} are empty; say with --sample-texts what the sample sheets should show"
+            f"the captions of {shards.folder} are empty: give texts for the sample sheets with --sample-texts"
         )
     return tuple(texts)
 
@@ -36,6 +36,6 @@ def captions_of(shards: TokenShards, model: PretrainedModel) -> tuple[str, ...]:
 def draw_samples(
     model: PretrainedModel, texts: tuple[str, ...], path: Path, adapter: str | None = None
 ) -> None:
-    """Draw a contact sheet with the transformer, or an adapter of it, as it is now; the seeds are always the same."""
+    """Draw a contact sheet with the current transformer or adapter, always with the same seeds."""
     rows = Pipeline(model).generate(texts, NUM_SAMPLE_CANDIDATES, adapter=adapter)
     save_sheet(contact_sheet([[picture.image for picture in row] for row in rows], texts), path)

@@ -1,4 +1,4 @@
-"""A run that learns a style."""
+"""Training run of a style."""
 
 import dataclasses
 from functools import partial
@@ -25,14 +25,14 @@ SAMPLE_TEXTS = ("A cat of {} style", "A tree of {} style", "一个{}风格的苹
 
 
 def train_style(recipe: StyleRecipe, options: StyleOptions) -> TrainingResult | DryRunResult | None:
-    """Train an adapter that draws in a style, with sample sheets on the way.
+    """Train a style adapter and write sample sheets.
 
     Args:
         recipe: adapter and training.
         options: its files, and the style's name.
 
     Returns:
-        What came of it; None in all processes but the first.
+        The result; None in all processes but the first.
     """
     data, style = options.data, options.style
     model = load_pretrained(find_model_folder(options.base))
@@ -54,7 +54,7 @@ def train_style(recipe: StyleRecipe, options: StyleOptions) -> TrainingResult | 
         )
         shown = options.sample_texts or tuple(text.format(style) for text in SAMPLE_TEXTS)
     if not all(text.strip() for text in shown):
-        raise UsageError("a text of --sample-texts is empty; say what the sample sheets should show")
+        raise UsageError("a text of --sample-texts is empty: give texts for the sample sheets")
     if recipe.trains_words and recipe.adapter is not None:
         first = model.template.vocabulary.text_pieces.start
         rows = tuple(first + piece for piece in shards.used_pieces().tolist())
@@ -90,5 +90,5 @@ def train_style(recipe: StyleRecipe, options: StyleOptions) -> TrainingResult | 
 
 
 def _draw_samples(base: PretrainedModel, texts: tuple[str, ...], trained: TaskModel, path: Path) -> None:
-    """Draw a contact sheet with the style as it is now."""
+    """Draw a contact sheet with the current adapter."""
     draw_samples(dataclasses.replace(base, adapters={"style": trained}), texts, path, adapter="style")

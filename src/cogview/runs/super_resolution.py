@@ -1,4 +1,4 @@
-"""A run that learns super-resolution."""
+"""Training run of an upscaler."""
 
 import dataclasses
 from functools import partial
@@ -32,14 +32,14 @@ NUM_SAMPLES = 4
 def train_super_resolution(
     recipe: SuperResolutionRecipe, options: SuperResolutionOptions
 ) -> TrainingResult | DryRunResult | None:
-    """Train an adapter that upscales, with sample sheets on the way: upscaled pixels, what is drawn, what is true.
+    """Train an upscaling adapter and write sample sheets of upscaled pixels, samples and originals.
 
     Args:
         recipe: adapter and training.
         options: its files.
 
     Returns:
-        What came of it; None in all processes but the first.
+        The result; None in all processes but the first.
     """
     windows = options.windows
     model = load_pretrained(find_model_folder(options.base))
@@ -113,7 +113,7 @@ def _draw_samples(
     trained: TaskModel,
     path: Path,
 ) -> None:
-    """Draw a sheet of some pictures: pixels of the low codes, of what is drawn from them, of the true high codes."""
+    """Draw a sheet of the pixels of low codes, of codes sampled from them, and of the true high codes."""
     indices = range(min(NUM_SAMPLES, len(pairs)))
     pipeline = Pipeline(base)
     texts = [pairs.low.pieces(index, 0) for index in indices]

@@ -1,4 +1,4 @@
-"""A run of stage 2."""
+"""Training run of stage 2, the text-to-image transformer."""
 
 import copy
 import dataclasses
@@ -57,22 +57,22 @@ from cogview.transformer.three_region import sees_all
 
 MAX_EVALUATED = 512
 NUM_MEASURED = 16
-"""Pictures of which top-p is chosen: a batch."""
+"""Pictures that top-p is chosen on: one batch."""
 GUIDANCE = 1.5
-"""Of models that are trained with some texts dropped."""
+"""Guidance of models trained with dropped texts."""
 
 
 def train_text_to_image(
     recipe: TextToImageRecipe, options: TextToImageOptions
 ) -> TrainingResult | DryRunResult | None:
-    """Train a transformer on tokens, with sample sheets on the way and the whole model at the end.
+    """Train a transformer on tokens, write sample sheets, and export the whole model.
 
     Args:
         recipe: shape and training.
         options: its files.
 
     Returns:
-        What came of it; None in all processes but the first.
+        The result; None in all processes but the first.
     """
     data, out, held_out = options.data, options.out, options.held_out
     shards = TokenShards(data)
@@ -87,7 +87,7 @@ def train_text_to_image(
         model = _with_weights(model, source)
     texts = options.sample_texts or captions_of(held_out_shards or shards, model)
     if not all(text.strip() for text in texts):
-        raise UsageError("a text of --sample-texts is empty; say what the sample sheets should show")
+        raise UsageError("a text of --sample-texts is empty: give texts for the sample sheets")
 
     seed = recipe.training.seed
 
@@ -95,16 +95,16 @@ def train_text_to_image(
         return TokenBatches(tokens, model.template, seed, recipe.training.batch_size, dropped_texts)
 
     read = _batches(recipe, whole_pictures(shards, recipe.masking.dropped_texts))
-    # Of several processes each trains its part of a transformer; the model gets the whole of it to draw and to export.
+    # Each process trains its part of the transformer; the model gets all of it to draw and export.
     alone = Ranks.from_environment(os.environ).num_ranks == 1
     trained = model.transformer if alone else copy.deepcopy(model.transformer)
-    # A model that several train is large, and lies on the CPU when it is exported: it keeps the usual top-p.
+    # A model trained by several processes is exported on the CPU, too slow to measure top-p: it keeps the default.
     measured = _spread_pairs(held_out_shards or shards) if alone else []
     task = TransformerTask(trained, read, recipe.token_loss)
 
     evaluate: Callable[[], dict[str, dict[str, float]]] | None = None
     if held_out_shards is not None:
-        # Asked for before the training, so that tokens that do not fit are found out before and not after it.
+        # Opened before the training, so that tokens that do not fit fail early.
         whole_pictures(held_out_shards)
         batch_size = recipe.training.batch_size
         evaluate = partial(_held_out_losses, model, held_out_shards, recipe.token_loss, batch_size)
@@ -143,7 +143,7 @@ def train_text_to_image(
 
 
 def _planned(recipe: TextToImageRecipe, model: PretrainedModel, device: torch.device) -> dict[str, Any]:
-    """Return what the plan foretells of training on a device."""
+    """Return the planned memory and time of training on a device."""
     config, num_devices = model.transformer.config, Ranks.from_environment(os.environ).num_ranks
     planner = TrainingPlanner(recipe, config, model.template, own_device(device), num_devices)
     return plan_training(planner, MFU)
@@ -153,7 +153,7 @@ _POSITIONS = "embedding.positions.weight"
 
 
 def _batches(recipe: TextToImageRecipe, whole: TokenBatches) -> BatchSource:
-    """Return what a run reads, step by step: first few codes and then more, as far as its recipe says so."""
+    """Return the batches of a run, first of few codes per picture and then of all, if the recipe masks codes."""
     seed, num_steps, start = recipe.training.seed, recipe.training.num_steps, recipe.few_codes_first
     num_first_steps = round(start.fraction * num_steps)
     read: BatchSource = whole
@@ -163,7 +163,7 @@ def _batches(recipe: TextToImageRecipe, whole: TokenBatches) -> BatchSource:
     read = mask_batches(read, seed, recipe.masking)
     if not num_first_steps:
         return read
-    # As many codes a step as of whole pictures: a step then costs much the same.
+    # As many codes per step as with whole pictures, so that a step costs about the same.
     num_pictures = recipe.training.batch_size * max(1, whole.template.num_codes_per_image // start.kept_codes)
     few = MaskingConfig(masked_codes=start.masked_codes, kept_codes=start.kept_codes)
     first = mask_batches(whole.of_size(num_pictures), seed, few)
@@ -171,7 +171,7 @@ def _batches(recipe: TextToImageRecipe, whole: TokenBatches) -> BatchSource:
 
 
 def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> PretrainedModel:
-    """Return a model with a new transformer, and with the tokenizers that lie beside the tokens."""
+    """Return a model with a new transformer and the tokenizers beside the tokens."""
     for name in (TEXT_TOKENIZER, IMAGE_TOKENIZER):
         if not (data / name).exists():
             raise CogViewError(f"{data} does not hold {name}: make the tokens with `cogview tokenize`.")
@@ -219,14 +219,14 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
 
 
 def _with_weights(model: PretrainedModel, folder: Path) -> PretrainedModel:
-    """Return a new model with the weights, and the words, of a folder of the same shape, template and tokenizers.
+    """Return a new model with the weights and words of a folder of the same shape, template and tokenizers.
 
-    Of a model for shorter texts, the positions of the picture move up; those of the longer texts' ends are new.
+    If that model has shorter texts, its picture positions are shifted and the added text positions are new.
     """
     source = load_pretrained(folder)
     wanted_config, template = model.transformer.config, source.template
     weights = source.transformer.state_dict()
-    # How a step is computed, and regularised, may change; which function the weights stand for may not.
+    # Computation and regularisation may change; the function that the weights stand for may not.
     free = ["attention", "embedding_gradient_scale", "dropout"]
     longer = dataclasses.replace(template, max_text_pieces=model.template.max_text_pieces)
     has_room = longer.max_text_pieces > template.max_text_pieces and template.image_positions == "fixed"
@@ -253,26 +253,26 @@ def _with_weights(model: PretrainedModel, folder: Path) -> PretrainedModel:
                 "tokenizers that the model was trained with."
             )
     model.transformer.load_state_dict(weights)
-    # Words that only one of the two knows are no more unknown; where either does not say, nothing is.
+    # Words known to either model are known; if one has no list, neither has the result.
     return dataclasses.replace(model, words=model.words and source.words and model.words | source.words)
 
 
 def _spread_pairs(shards: TokenShards) -> list[tuple[Pieces, Codes]]:
-    """Return a few pairs spread over the tokens, to measure on how a model draws best."""
+    """Return a few pairs spread over the tokens, to choose sampling defaults on."""
     num = min(NUM_MEASURED, len(shards))
     indices = [len(shards) * number // num for number in range(num)]
     return [(shards.pieces(index, 0), shards.codes(index)) for index in indices]
 
 
 def guess_table(shards: TokenShards) -> GuessTable:
-    """Return what usually follows which codes in the pictures of the tokens."""
+    """Return the table of codes that usually follow each other in the tokens."""
     step = -(-len(shards) // MAX_PICTURES)
     codes = np.stack([shards.codes(index) for index in range(0, len(shards), step)])
     return GuessTable.of(codes.reshape(-1, *shards.grid))
 
 
 def _drawing_well(model: PretrainedModel, pairs: Sequence[tuple[Pieces, Codes]]) -> PretrainedModel:
-    """Return the model with the top-p that it draws best with as it is now, and a card that says what was measured."""
+    """Return the model with the best top-p for its current weights, and a card with the measurement."""
     if not pairs:
         return model
     measured = calibrate_top_p(model, pairs)
@@ -284,7 +284,7 @@ def _drawing_well(model: PretrainedModel, pairs: Sequence[tuple[Pieces, Codes]])
 def _held_out_losses(
     model: PretrainedModel, shards: TokenShards, config: TokenLossConfig, batch_size: int
 ) -> dict[str, dict[str, float]]:
-    """Return the mean losses of a trained transformer over held-out tokens, each picture once, captions by turns."""
+    """Return the mean losses over held-out tokens, each picture once, with captions in turn."""
     pairs = [
         (shards.pieces(index, index % shards.num_captions(index)), shards.codes(index))
         for index in range(min(len(shards), MAX_EVALUATED))

@@ -1,4 +1,4 @@
-"""A run that learns the pieces of texts."""
+"""Training run of a text tokenizer."""
 
 from cogview.errors import UsageError
 from cogview.recipes.config import TextTokenizerRecipe
@@ -8,18 +8,18 @@ from cogview.text.tokenizer import TextTokenizer
 
 
 def train_text_tokenizer(recipe: TextTokenizerRecipe, options: TextTokenizerOptions) -> TextTokenizer:
-    """Learn the pieces that texts are cut into, from one's own captions or those of the default data set.
+    """Learn text pieces from the user's captions or those of the default data set.
 
     Args:
-        recipe: what is learnt from, and how many pieces.
+        recipe: captions and number of pieces.
         options: files.
 
     Returns:
-        The tokenizer, which is written as well.
+        The tokenizer, which is also written.
 
     Raises:
-        UsageError: the file is there already, or the pieces are fewer than the captions' characters.
-        CogViewError: there are no captions, or what the default data set is made of cannot be fetched.
+        UsageError: the file exists, or there are fewer pieces than characters in the captions.
+        CogViewError: there are no captions, or the default data set's sources cannot be downloaded.
     """
     if options.out.exists():
         raise UsageError(f"{options.out} already exists; delete it or choose another path")

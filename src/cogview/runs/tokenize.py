@@ -1,4 +1,4 @@
-"""A run that turns pictures and captions into codes and pieces for training."""
+"""Run that turns pictures and captions into tokens for training."""
 
 import os
 import shutil
@@ -25,27 +25,27 @@ from cogview.world.packages import CREDITS_FILE
 
 
 def tokenize(options: TokenizeOptions) -> TokenizeReport | None:
-    """Turn pictures and captions into tokens for training: `cogview tokenize` does it.
+    """Turn pictures and captions into tokens for training, as `cogview tokenize` does.
 
         cogview.tokenize(TokenizeOptions(data=pictures, out=tokens))
 
     Args:
-        options: which, and how.
+        options: data set, tokenizers and output folder.
 
     Returns:
-        What was met; of several processes that `torchrun` started, None in all but the last to finish.
+        The report; with `torchrun`, None in all processes but the last to finish.
 
     Raises:
         UsageError: the options cannot be carried out, or `out` holds something else.
-        CogViewError: there is nothing there, or nothing that can be used.
-        KeyboardInterrupt: it was stopped; what is done is kept, and the same call goes on.
+        CogViewError: there is no usable data.
+        KeyboardInterrupt: the run was stopped; finished work is kept, and the same call resumes.
     """
     ranks = Ranks.from_environment(os.environ)
     words = open_text_tokenizer(options.text_tokenizer)
     place = resolve_device(device_of_rank(options.device, ranks))
     dtype = torch.bfloat16 if resolve_precision(options.precision, place) == "bfloat16" else torch.float32
     pictures = open_image_tokenizer(options.image_tokenizer, place, dtype)
-    # A run that was killed and one that was not give the same codes.
+    # Resumed and uninterrupted runs must give the same codes.
     torch.backends.cudnn.deterministic = True
 
     def add_tokenizers(folder: Path) -> None:

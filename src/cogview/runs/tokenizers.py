@@ -1,4 +1,4 @@
-"""Where the tokenizers of a verb come from: a path on the command line, or what is bundled."""
+"""Tokenizers of a run: from a path on the command line, or the bundled ones."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +23,7 @@ def open_text_tokenizer(path: Path | None) -> "TextTokenizer":
     """Read a text tokenizer.
 
     Args:
-        path: a SentencePiece file, or a model folder, the run of a model, or tokens, which hold one; None for the
-            bundled one.
+        path: a SentencePiece file, or a model folder, run or tokens that hold one; None for the bundled one.
     """
     from cogview.models.config import BUNDLED_FOLDER
     from cogview.text.tokenizer import TextTokenizer
@@ -37,7 +36,7 @@ def open_text_tokenizer(path: Path | None) -> "TextTokenizer":
 
 
 def unless_bundled(path: Path) -> Path | None:
-    """Return a path, or None if it is the word `bundled` and nothing here is called so."""
+    """Return a path, or None for the word `bundled`, unless a file here has this name."""
     return None if path == Path("bundled") and not path.exists() else path
 
 
@@ -50,8 +49,8 @@ def open_image_tokenizer(
 
     Args:
         path: its folder, the run that trained it, or a model folder or tokens that hold one; None for the bundled one.
-        device: where it will lie.
-        dtype: precision of its convolutions, float32 if not given.
+        device: to load it to.
+        dtype: precision of its convolutions, by default float32.
 
     Raises:
         CogViewError: there is none.
@@ -67,20 +66,20 @@ def open_image_tokenizer(
 
 
 def fitting_size(size_pixels: int | None, tokenizer: "ImageTokenizer", path: Path | None) -> int:
-    """Return the side in pixels of the pictures that an image tokenizer shall encode.
+    """Return the side in pixels of the pictures to encode.
 
     Args:
-        size_pixels: what was asked for; None for the size that it learnt from, if its run tells, else 128.
+        size_pixels: the requested side; None for that of the tokenizer's run, if known, else 128.
         tokenizer: the image tokenizer.
-        path: where it came from, as `open_image_tokenizer` takes it.
+        path: its origin, as `open_image_tokenizer` takes it.
 
     Raises:
-        UsageError: the side is no multiple of what one code stands for.
+        UsageError: the side is not a multiple of the downsampling factor.
     """
     size_pixels = _size_learnt(path) if size_pixels is None else size_pixels
     if size_pixels < 1 or size_pixels % tokenizer.downsampling_factor:
         raise UsageError(
-            f"size_pixels must be a multiple of {tokenizer.downsampling_factor}, as the image tokenizer wants it, "
+            f"size_pixels must be a multiple of {tokenizer.downsampling_factor}, the pixels of a code, "
             f"got {size_pixels}"
         )
     return size_pixels

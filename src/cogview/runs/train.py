@@ -1,4 +1,4 @@
-"""One way to train from Python: what is trained follows from the recipe."""
+"""Training from Python, dispatched by the class of the recipe."""
 
 from typing import Any, TypeAlias
 
@@ -43,27 +43,27 @@ OPTIONS_OF: dict[type, type[TrainingOptions]] = {
     TextToImageRecipe: TextToImageOptions,
     VQGANRecipe: VQGANOptions,
 }
-"""What goes with which recipe."""
+"""Options and run of each recipe."""
 
 
 def train(recipe: TrainingRecipe, options: TrainingOptions) -> TrainingResult | DryRunResult | None:
-    """Train what a recipe is for: `cogview train` does it.
+    """Train a recipe as `cogview train` does.
 
         cogview.train(text_to_image.small(), TextToImageOptions(data=tokens, out=run, start_from=Path("bundled")))
 
-    Sample sheets, metrics and checkpoints come to lie in the run folder on the way, the model at the end.
+    The run folder gets metrics, sample sheets and checkpoints on the way, and the model at the end.
 
     Args:
-        recipe: one of `cogview.recipes`, or one of your own: shape and training.
+        recipe: shape and training: one of `cogview.recipes`, or your own.
         options: files and names, of the class that goes with the recipe.
 
     Returns:
-        What came of it, or what two steps took; None in all processes but the first that `torchrun` started.
+        The result, or that of a dry run; with `torchrun`, None in all processes but the first.
 
     Raises:
         UsageError: the options are for another recipe, or cannot be carried out.
-        CogViewError: the data cannot be read, or the training came to nothing.
-        TrainingInterrupted: it was stopped; what is done is kept, and `resume` goes on.
+        CogViewError: the data cannot be read, or the training failed.
+        TrainingInterrupted: the run was stopped; finished work is kept, and `resume` continues it.
     """
     wanted = OPTIONS_OF[type(recipe)]
     if type(options) is not wanted:

@@ -1,4 +1,4 @@
-"""Trains whatever a recipe is for, and tells what came of it."""
+"""Training and evaluation of a task, common to all training runs."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -21,11 +21,11 @@ from cogview.training.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What came of a training.
+    """Result of a training run.
 
     Args:
         run: its folder.
-        model: what was trained: the folder of a model, an image tokenizer or an adapter.
+        model: folder of the trained model, image tokenizer or adapter.
         summary: steps, time and last losses.
         evaluation: figures by held-out split.
     """
@@ -38,11 +38,11 @@ class TrainingResult:
 
 @dataclass(frozen=True, kw_only=True)
 class DryRunResult:
-    """What a run would take.
+    """Result of a dry run.
 
     Args:
         taken: measured in two steps on this machine.
-        planned: what is foretold of it, as `cogview.planning.plan.plan_training` does; None of what is not planned.
+        planned: forecast by `cogview.planning.plan.plan_training`; None if there is no plan for the task.
     """
 
     taken: DryRun
@@ -61,21 +61,21 @@ def carry_out(
     whole: nn.Module | None = None,
     foretell: Callable[[torch.device], Mapping[str, Any]] | None = None,
 ) -> TrainingResult | DryRunResult | None:
-    """Train a task and measure it, or try what that takes.
+    """Train and evaluate a task, or do a dry run of it.
 
     Args:
         task: the stage.
-        config: how to train.
-        options: the run folder, and whether it is gone on with, or only tried.
+        config: of the training.
+        options: the run folder, and whether to resume or do a dry run.
         recipe: what else defines the run.
-        sample: draws a sample sheet, given the number of steps done.
+        sample: draws a sample sheet, given the number of completed steps.
         export: writes the model into an empty folder.
-        evaluate: measures the trained model on each held-out split.
-        whole: of several processes, gets the weights before samples are drawn and the model is exported.
-        foretell: plans the same training on a device, as `cogview.planning.plan.plan_training` does.
+        evaluate: measures the trained model by held-out split.
+        whole: with several processes, gets the full weights for samples and export.
+        foretell: plans the training on a device, as `cogview.planning.plan.plan_training` does.
 
     Returns:
-        What came of it; None in all processes but the first.
+        The result; None in all processes but the first.
     """
     is_first = Ranks.from_environment(os.environ).rank == 0
     if options.dry_run:

@@ -1,4 +1,4 @@
-"""A run that draws pictures again at twice or four times the size that the model encodes."""
+"""Run that upscales pictures to twice or four times the encoded size."""
 
 import hashlib
 from collections.abc import Mapping
@@ -21,25 +21,25 @@ from cogview.runs.picture_folder import picture_folder, save_picture
 from cogview.runs.progress_bar import progress_bar
 from cogview.runs.prompts import as_text
 
-_PICTURES_AT_ONCE = 16  # which the engine draws together
+_PICTURES_AT_ONCE = 16  # per batch of the engine
 
 
 def upscale_pictures(options: UpscalePicturesOptions) -> tuple[list[dict[str, Any]], PictureCodes]:
-    """Draw pictures again, larger, into a numbered folder.
+    """Upscale pictures into a numbered folder.
 
     Args:
-        options: which pictures, how, and where to.
+        options: pictures, text and sampling.
 
     Returns:
-        Path, source and seed of each picture, and what is told of those that cannot be read.
+        Path, source and seed of each picture, and the problems of those that cannot be read.
 
     Raises:
-        UsageError: something that is asked for is impossible or refused.
+        UsageError: an option is impossible or refused.
         CogViewError: no picture can be read, or a file cannot be written.
-        KeyboardInterrupt: it was stopped; what is done is kept, and the same call goes on.
+        KeyboardInterrupt: the run was stopped; finished pictures are kept, and the same call resumes.
     """
     if not options.text.strip():
-        raise UsageError("the text is empty; say what the pictures show")
+        raise UsageError("the text is empty: give what the pictures show")
     text, factor = as_text(options.text), options.factor
     pipeline = load(options.model, options.device, options.dtype)
     name = take_adapter(pipeline, "upscaler", options.upscaler)
@@ -104,7 +104,7 @@ def upscale_pictures(options: UpscalePicturesOptions) -> tuple[list[dict[str, An
 
 
 def _fingerprint(codes: Mapping[Path, Tensor]) -> str:
-    """Return what names pictures by their codes and names, in their order."""
+    """Return a fingerprint of pictures by names and codes, in order."""
     digest = hashlib.sha256()
     for path, each in codes.items():
         digest.update(repr(path.stem).encode())
