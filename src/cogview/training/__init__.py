@@ -1,1 +1,1 @@
-"""One flat training loop for both stages."""
+"""Training loop of both stages."""

@@ -1,4 +1,4 @@
-"""The argument with a discriminator that trains whatever draws pictures, in the same loop as everything else."""
+"""Adversarial training of a decoder against a discriminator."""
 
 from collections.abc import Callable
 
@@ -10,21 +10,21 @@ from torch.func import functional_call
 from cogview.image.adversary import PatchDiscriminator, adaptive_weight, discriminator_hinge_loss
 
 Perception = Callable[[Tensor, Tensor], Tensor]
-"""Maps two batches of pictures [b c y x] in [-1, 1] to their perceptual distances [b]."""
+"""Perceptual distances [b] of two batches of pictures [b c y x] in [-1, 1]."""
 
 
 class Adversary:
-    """A discriminator, and the loss of both sides of the argument.
+    """A discriminator, and the adversarial losses of both sides.
 
-    Both sides are one loss with one backward pass: what draws hears the discriminator as it is, held still, and the
-    discriminator sees the pictures as they are, held still. Both then take their step at once.
+    Both sides share one backward pass and step together: the decoder's loss holds the discriminator fixed, and the
+    discriminator's holds the pictures fixed.
 
-    Differs from the usual way: that lets the discriminator step second, and draws the pictures twice.
+    Differs from common practice, where the discriminator steps second and the pictures are decoded twice.
 
     Args:
         channels: width of the discriminator's first convolution.
         num_layers: halvings of the grid before its last two convolutions.
-        seed: decides its initial weights.
+        seed: of its initial weights.
     """
 
     def __init__(self, channels: int, num_layers: int, seed: int) -> None:
@@ -40,14 +40,14 @@ class Adversary:
         last_layer: Tensor,
         weight: float,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], dict[str, Tensor]]:
-        """Return the loss of what draws, that of the discriminator, and what they are made of.
+        """Return the decoder's adversarial loss, the discriminator's loss, and metrics.
 
         Args:
-            drawn: pictures in [-1, 1].
-            real: what they should look like.
-            reconstruction: the loss of pixels and perception, against which the argument is weighed.
-            last_layer: the weight that writes the pixels.
-            weight: on top of the adaptive one.
+            drawn: decoded pictures in [-1, 1].
+            real: their targets.
+            reconstruction: pixel and perceptual loss, to balance the adversarial loss with.
+            last_layer: weight of the layer that outputs pixels.
+            weight: factor on top of the adaptive one.
         """
         adversarial = -self._held_still(drawn).mean()
         weighed = weight * adaptive_weight(reconstruction, adversarial, last_layer)
@@ -66,7 +66,7 @@ class Adversary:
         )
 
     def _held_still(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b 1 r s"]:
-        """Return the discriminator's verdict with a gradient for the pictures and none for itself."""
+        """Return the discriminator's logits with a gradient for the pictures only."""
         weights = {name: value.detach() for name, value in self.discriminator.named_parameters()}
         verdict: Tensor = functional_call(self.discriminator, weights, images)
         return verdict

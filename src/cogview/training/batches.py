@@ -1,4 +1,4 @@
-"""Batches on their device, made one step ahead."""
+"""Batches on their device, prefetched one step ahead."""
 
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,16 +12,15 @@ from cogview.training.task import Batch, Task
 
 @dataclass(frozen=True, kw_only=True)
 class MicroBatch:
-    """A part of a step's batch.
+    """Part of a step's batch.
 
     Args:
-        tensors: the part, on the device.
-        num_own_items: items of its own rows.
-        num_items: items of all rows, those of other processes too.
-        unit: the plural of its items.
-        weight: the share of its own rows of the items of the whole batch; the weights of a step, over all processes,
-            sum to 1.
-        work: what else all rows are counted in.
+        tensors: on the device.
+        num_own_items: items of this process's rows.
+        num_items: items of the rows of all processes.
+        unit: plural name of the items.
+        weight: share of this process's rows in the batch's items; all weights of a step sum to 1.
+        work: other counts over the rows of all processes.
     """
 
     tensors: Batch
@@ -44,11 +43,11 @@ def prefetched_batches(
 
     Args:
         task: makes the batches.
-        steps: which.
+        steps: the steps.
         num_micro_batches: equal parts to cut each batch into.
-        device: where they are copied, from pinned memory and without waiting if it is a GPU.
-        row_part: which part of each micro-batch is taken; each process makes the whole batch and takes its own rows.
-        num_row_parts: how many there are.
+        device: target of the copies, which are asynchronous from pinned memory on a GPU.
+        row_part: this process's part of each micro-batch; each process makes the whole batch.
+        num_row_parts: number of parts.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as executor:
 
@@ -73,7 +72,7 @@ def _cut(task: Task, batch: Batch, num_parts: int) -> list[MicroBatch]:
     sizes = set(num_samples.values())
     if len(sizes) != 1 or next(iter(sizes)) % num_parts:
         raise ValueError(f"A batch must have one size, a multiple of {num_parts}, got {num_samples}.")
-    if task.channels_last:  # here rather than on the device, so that the copy is one plain piece of memory
+    if task.channels_last:  # on the host, so that the copy is contiguous
         batch = {
             name: tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
             for name, tensor in batch.items()
@@ -84,7 +83,7 @@ def _cut(task: Task, batch: Batch, num_parts: int) -> list[MicroBatch]:
     total = sum(num_items for num_items, _ in counts)
     if not total:
         raise UsageError(
-            "There is nothing to learn in a batch: no target has a weight. Give token_loss.text_weight more than 0."
+            "A batch has no target with a weight, so nothing to learn: give token_loss.text_weight more than 0."
         )
     return [
         MicroBatch(
@@ -100,7 +99,7 @@ def _cut(task: Task, batch: Batch, num_parts: int) -> list[MicroBatch]:
 
 
 def _with_all_counted(own: MicroBatch, parts: Sequence[MicroBatch]) -> MicroBatch:
-    """Return a part with the items and the work of all of them."""
+    """Return a part with the items and work of all parts."""
     work = {name: sum(part.work[name] for part in parts) for name in own.work}
     return replace(own, num_items=sum(part.num_items for part in parts), work=work)
 

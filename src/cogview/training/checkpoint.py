@@ -1,6 +1,6 @@
-"""Checkpoints that are whole or absent: tensors in safetensors, the rest in JSON with the tensors' digests.
+"""Checkpoints, whole or absent: tensors in safetensors, state and digests in JSON.
 
-Those of several processes hold the tensors in shards, and any number of processes goes on from either kind.
+Several processes write shards; any number of processes can resume from either kind.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ _LEFTOVER = re.compile(r"\.step-\d{8,}(\.unfinished(-\w+-\w+)?|\.removed(-\d+)?)
 
 
 class _DamagedError(Exception):
-    """A checkpoint is not what was once written, so that no retry and no other version can read it."""
+    """A checkpoint differs from what was written, so no retry and no other version can read it."""
 
 
 def save_checkpoint(
@@ -48,20 +48,19 @@ def save_checkpoint(
     keep: int,
     processes: Processes | None = None,
 ) -> Path:
-    """Write the checkpoint of a step, then drop the oldest ones.
+    """Write a checkpoint, then delete the oldest.
 
-    The files reach the disk before the folder gets its name, so neither a kill nor a power cut leaves a folder
-    that looks like a checkpoint and isn't one; and if writing fails, the earlier checkpoints are untouched.
+    Files are synced before the folder gets its name, so a kill or power cut leaves no partial checkpoint. If writing
+    fails, earlier checkpoints are untouched.
 
     Args:
         folder: the run's folder of checkpoints.
-        step: how many steps have been done.
+        step: number of completed steps.
         module: its parameters and persistent buffers are stored.
-        optimizers: their per-parameter tensors are stored; their numbers come from the config.
-        state: what else a resumed run needs, as JSON.
-        keep: how many of the latest checkpoints stay.
-        processes: all that train; one alone if None. Of several each writes its part, to a disk that they share, and
-            the state is that of the first.
+        optimizers: their per-parameter tensors are stored; hyperparameters come from the config.
+        state: what else a resume needs, as JSON.
+        keep: number of latest checkpoints to keep.
+        processes: all that train; None for one. Each writes its shards to a shared disk; the state is the first one's.
 
     Returns:
         The checkpoint's folder.
@@ -93,7 +92,7 @@ def _save_together(
     keep: int,
     processes: Processes,
 ) -> None:
-    """Write a checkpoint's shards in a hidden folder, which the first process gives its name when all are done."""
+    """Write a checkpoint's shards in a hidden folder, which the first process renames at the end."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     failure: Exception | None = None
     if processes.is_first:
@@ -108,7 +107,7 @@ def _save_together(
     try:
         digests = write_shards(unfinished, tensors, processes)
     except OSError:
-        if processes.is_first:  # what is half-written would take the room that the next checkpoint needs
+        if processes.is_first:  # free the space for the next checkpoint
             shutil.rmtree(unfinished, ignore_errors=True)
         raise
     if processes.is_first:
@@ -127,10 +126,10 @@ def _save_together(
 
 
 def _refuse_unlike_checkpoint(path: Path) -> None:
-    """Refuse to replace anything but a checkpoint, whole or not: a run that went back comes to the same step again.
+    """Refuse to replace anything but a checkpoint; a run that rolled back reaches the same step again.
 
     Raises:
-        CogViewError: naming what is in the way.
+        CogViewError: something else is in the way.
     """
     refuse_unlike(path, lambda _: None, ("state.json", "*.safetensors"), "a checkpoint")
 
@@ -148,7 +147,7 @@ def _digest_of_state(state: Mapping[str, Any]) -> str:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Return the folders named as checkpoints are, oldest first, whole or not."""
+    """Return the folders with names of checkpoints, oldest first, whole or not."""
     if not folder.is_dir():
         return []
     steps = {path: _FOLDER_NAME.fullmatch(path.name) for path in folder.iterdir() if path.is_dir()}
@@ -163,22 +162,21 @@ def load_latest_checkpoint(
 ) -> dict[str, Any] | None:
     """Load the latest whole checkpoint into the module and the optimizers.
 
-    Damaged checkpoints are passed over, each with a line, and get the suffix `.broken`, so that they are neither
-    counted nor overwritten. One that is whole as far as can be told, and only cannot be read here and now, stops
-    the run instead: going on from an older one would throw steps away.
+    Damaged checkpoints are reported, skipped and renamed to `.broken`, so that they are neither counted nor
+    overwritten.
+    One that only cannot be read now stops the run: resuming from an older one would lose steps.
 
     Args:
         folder: the run's folder of checkpoints.
-        module: has the stored module's shapes.
-        optimizers: were built for `module`.
-        processes: all that train, perhaps others than those that wrote the checkpoint; one alone if None.
+        module: of the stored module's shapes.
+        optimizers: built for `module`.
+        processes: all that train, in any number; None for one.
 
     Returns:
-        What was stored as the state, with "step" in it; None if there is no checkpoint at all.
+        The stored state with "step" in it; None if there is no checkpoint.
 
     Raises:
-        CogViewError: there are checkpoints, but none is whole; or the latest whole one is of another model or of
-            another version, or the system refuses to read it.
+        CogViewError: no checkpoint is whole; or the latest whole one is of another model or version, or unreadable now.
     """
     processes = processes or Processes(device=torch.device("cpu"))
     if processes.is_first:
@@ -215,14 +213,14 @@ def load_latest_checkpoint(
         _load_optimizers(module, optimizers, optimizer_tensors, path)
         return state
     raise CogViewError(
-        f"None of the {len(names)} checkpoints in {folder} is whole; start again in another run folder."
+        f"None of the {len(names)} checkpoints in {folder} is whole: start again in another run folder."
     )
 
 
 def _tensors_of_shards(
     path: Path, module: nn.Module, processes: Processes
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Read the tensors of the module and of its optimizers, spread as the module's parameters are."""
+    """Read the tensors of the module and its optimizers, sharded like the module's parameters."""
     parameters = dict(module.named_parameters())
     tensors: dict[str, torch.Tensor] = {}
     for name, (shape, dtype) in shapes_of_shards(path).items():
@@ -250,16 +248,16 @@ def remove_leftovers(folder: Path) -> None:
 def _read(
     path: Path, processes: Processes
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Read a checkpoint and check all of it before anything is changed by it; of one in shards, only check it.
+    """Read a checkpoint, checking all of it first; of one in shards, only check it.
 
     Raises:
-        _DamagedError: it has lost a file or something in one.
-        CogViewError: it is of another version, or cannot be read for a reason that lies outside it.
+        _DamagedError: a file is missing or damaged.
+        CogViewError: it is of another version, or cannot be read for an outside reason.
     """
     try:
         state = parse_json(regular_file(path / "state.json").read_bytes())
         if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise _DamagedError("state.json is not that of a checkpoint")
+            raise _DamagedError("state.json is not of a checkpoint")
         if state.get("version") not in (VERSION, SHARDED_VERSION):
             raise CogViewError(
                 f"{path} has version {state.get('version')!r} and this cogview reads versions {VERSION} and "
@@ -284,14 +282,14 @@ def _read(
         raise _DamagedError(f"{type(error).__name__}: {error}") from error
     except OSError as error:
         raise CogViewError(
-            f"{error.filename or path} cannot be read ({error.strerror or error}): see to that and resume, or move "
+            f"{error.filename or path} cannot be read ({error.strerror or error}): fix that and resume, or move "
             f"{path} away to go on from the one before it."
         ) from error
     return state, tensors[0], tensors[1]
 
 
 def _module_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the module's state, each tensor once even if it has two names (tied weights)."""
+    """Return the module's state, tied tensors once."""
     tensors: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
     for name, tensor in module.state_dict(keep_vars=True).items():
@@ -304,7 +302,7 @@ def _module_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
 def _load_module(module: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
     missing = sorted(_module_tensors(module).keys() ^ tensors.keys())
     if missing:
-        raise CogViewError(f"{path} is of another model: {missing[0]} is in one of the two only.")
+        raise CogViewError(f"{path} is of another model: only one of them has {missing[0]}.")
     if any(isinstance(parameter, DTensor) for parameter in module.parameters()):
         for name, own in _module_tensors(module).items():
             if own.shape != tensors[name].shape:
@@ -320,14 +318,14 @@ def _load_module(module: nn.Module, tensors: dict[str, torch.Tensor], path: Path
 
 
 def _spread(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Return what this process holds of a tensor that is whole, or spread like the other one already."""
+    """Return this process's part of a tensor, whole or already sharded like the other."""
     return local(tensor) if isinstance(tensor, DTensor) else part_of(tensor, like)
 
 
 def _optimizer_tensors(
     module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, torch.Tensor]:
-    """Name each of the optimizers' tensors after its parameter: `exp_avg/layers.0.weight`."""
+    """Name each optimizer tensor after its parameter: `exp_avg/layers.0.weight`."""
     return {
         f"{key}/{name}": value.detach()
         for name, parameter in module.named_parameters()
@@ -344,7 +342,7 @@ def _load_optimizers(
 ) -> None:
     parameters = dict(module.named_parameters())
     for optimizer in optimizers:
-        optimizer.state.clear()  # of a run that goes back to where there was less of it
+        optimizer.state.clear()  # a rollback may go to where there was less state
     states = {
         parameter: optimizer.state[parameter]
         for optimizer in optimizers
@@ -358,7 +356,7 @@ def _load_optimizers(
             raise CogViewError(
                 f"{path} is of another model: its optimizer knows {name} {list(tensor.shape)}."
             )
-        # The moments take the parameter's layout too, else a channels-last run would not go on as it was.
+        # Moments take the parameter's layout, or a channels-last run would not resume bit for bit.
         value = tensor.to(parameter.device)
         if isinstance(parameter, DTensor) and tensor.ndim:
             value = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False)
@@ -370,7 +368,7 @@ def _load_optimizers(
 
 def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
     """Write tensors and return the SHA-256 of the file."""
-    # As bytes first, so that a full disk is an OSError from our own write.
+    # Serialised first, so that a full disk is an OSError of our own write.
     data = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
     _write_durably(path, data)
     return hashlib.sha256(data).hexdigest()
@@ -393,7 +391,7 @@ def _sync_folder(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a checkpoint so that a kill in mid-removal leaves nothing that looks like one."""
+    """Remove a checkpoint so that a kill in between leaves nothing that looks like one."""
     hidden = unused_path(path.with_name(f".{path.name}.removed"))
     path.replace(hidden)
     shutil.rmtree(hidden, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""How a run trains, whichever the stage."""
+"""Options of a training run, common to both stages."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,20 +7,20 @@ from typing import Literal
 from cogview.errors import UsageError
 
 ComputedPrecision = Literal["float32", "bfloat16", "bfloat16_o2", "float16_o2"]
-"""What a run computes in; `_o2` is everything in half precision, over float32 master weights."""
+"""Precision of a run; `_o2` is everything in half precision with float32 master weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossScaleConfig:
-    """By how much the loss is multiplied before its gradient is computed in fp16, so that little becomes zero.
+    """Loss scaling, which keeps small fp16 gradients from becoming zero.
 
     Args:
-        initial: of the first step.
+        initial: scale of the first step.
         window: applied steps in a row after which the scale doubles.
-        hysteresis: overflows, counted since the scale last doubled, of which the last halves it, and each after that.
-        floor: it is never less. A step that overflows there counts as one whose loss is not finite.
+        hysteresis: overflows since the last doubling until the scale halves; each later one halves it again.
+        floor: smallest scale; an overflow there counts as a loss that is not finite.
 
-    Paper: 2.4 (fp16); the numbers are the release's but for the start, 2^32 there.
+    Paper: 2.4 (fp16); numbers from the release, except the initial scale, 2^32 there.
     """
 
     initial: float = 65_536.0
@@ -41,52 +41,44 @@ class LossScaleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """The numbers of one training run; the defaults are the paper's where it names one.
+    """Options of one training run; the defaults are the paper's where it gives one.
 
     Args:
-        num_steps: optimizer steps of the whole run; the schedule stretches over them. A resume may raise it.
-        batch_size: samples of a step, over all its micro-batches.
-        num_micro_batches: equal parts a batch is cut into to fit the memory; gradients are summed over them.
-        optimizer: "adamw" for all parameters, or "muon" for the weights of linear maps and AdamW for the rest.
-        learning_rate: AdamW's peak, reached at the end of the warm-up.
-        muon_learning_rate: Muon's peak, for a square matrix; those with more rows than columns step further.
-        muon_momentum: Muon's decay rate of the mean of the gradient.
-        muon_weight_decay: decoupled, times Muon's rate. Its steps have one length whatever the gradient, so without
-            enough decay the maps to queries and keys grow until attention sees one token only and learns no more.
-        final_learning_rate_fraction: where the cosine ends, as a fraction of the peak.
-        warmup_fraction: the share of the steps over which the rate rises linearly from zero.
-        betas: AdamW's decay rates of the mean and of the square of the gradient.
+        num_steps: optimizer steps of the whole run and its schedule; a resume may raise it.
+        batch_size: samples per step, over all micro-batches.
+        num_micro_batches: equal parts of a batch, for less memory; their gradients are summed.
+        optimizer: adamw for all parameters, or muon for the weights of linear maps and AdamW for the rest.
+        learning_rate: AdamW's peak, at the end of the warm-up.
+        muon_learning_rate: Muon's peak, for a square matrix; matrices with more rows than columns step further.
+        muon_momentum: Muon's decay rate of the mean gradient.
+        muon_weight_decay: decoupled, times Muon's rate; too little lets attention collapse to a single token.
+        final_learning_rate_fraction: end of the cosine, as a fraction of the peak.
+        warmup_fraction: share of the steps with a linearly rising rate.
+        betas: AdamW's decay rates of the mean and the squared gradient.
         epsilon: AdamW's addition to the denominator.
-        weight_decay: decoupled, for matrices, kernels and embeddings; biases and norms have none.
-        gradient_clip: the largest Euclidean norm of all gradients together; 0 turns clipping off.
-        precision: "float32" is that in convolutions on GPUs too, without TF32. "bfloat16" computes under autocast,
-            "auto" does where the device has instructions for it (and a resume elsewhere goes on in what is fast there);
-            weights and optimizer state are float32 in any case.
-            "bfloat16_o2" and "float16_o2" (the paper's) compute everything in half precision, norms and all, with
-            weights, activations and gradients of two bytes; master weights, the sum of the micro-batches' gradients
-            and optimizer state are float32. For transformers only.
-        loss_scale: of float16_o2. A step whose gradient overflows is skipped: it does not count for the schedule.
-        max_rollbacks: how often a run whose loss spikes or becomes infinite or NaN goes back to its last checkpoint
-            and leaves out the data from there to the trouble; after that many, or with 0, it stops. A loss that only
-            spikes never stops a run with 0.
-        spike_threshold: what counts as a spike: a step's loss above the median of the last 128 by more than so many
-            of their deviations (1.48 times the median distance from the median, but at least 1 % of the median).
-        peak_tflops: what the device computes at most in 10^12 operations a second, for the metric `mfu`: a number,
-            "auto" for what is known of some GPUs (else there is no such metric), or "measure" for that of a large
-            product, timed as the run begins.
-        compile: compile the loss with torch.compile; needs a C++ compiler, without one the run is eager.
-        device: "auto" takes CUDA if there is one.
+        weight_decay: decoupled, for matrices, kernels and embeddings; not for biases and norms.
+        gradient_clip: largest Euclidean norm of the whole gradient; 0 disables clipping.
+        precision: float32 (without TF32), bfloat16 autocast, auto (bfloat16 where it is fast, else float32), or
+            bfloat16_o2 or float16_o2 (the paper's; transformers only): everything in half precision except master
+            weights, gradient sums and optimizer state.
+        loss_scale: of float16_o2; a step whose gradient overflows is skipped and does not count for the schedule.
+        max_rollbacks: how often a run with a spiking or non-finite loss returns to its last checkpoint and skips that
+            data; with 0, spikes are ignored and a non-finite loss stops the run.
+        spike_threshold: a spike exceeds the median of the last 128 losses by this many deviations (1.48 times the
+            median distance from the median, at least 1 % of the median).
+        peak_tflops: the device's peak in 10^12 operations per second, for the metric mfu: a number, auto for known
+            GPUs, or measure to time a large product at the start.
+        compile: compile the loss with torch.compile; needs a C++ compiler, else the run is eager.
+        device: cpu or cuda; auto takes CUDA if there is one.
         seed: with the step number, the only source of randomness; less than 2^63.
-        log_every_steps: how often means of the metrics are written; nothing is read from the device between.
-        sample_every_steps: how often the caller's sample sheet is drawn; 0 for never.
-        checkpoint_every_steps: how often a checkpoint is written; the last step always gets one.
-        keep_checkpoints: how many of the latest checkpoints stay.
-        activation_checkpointing: keep of each block of the transformer its input alone for the backward pass, which
-            then computes the block again: the same bits for a third more work and a fraction of the memory.
-        tensor_parallel: over how many processes each matrix of a block is spread that all see the same rows; divides
-            the heads. The others see other rows of the batch.
-        shard_over: over how many processes with other rows the weights are spread; the groups of so many hold the same
-            ones. 0 for all of them.
+        log_every_steps: steps between lines of metrics; nothing is read from the device in between.
+        sample_every_steps: steps between sample sheets; 0 for none.
+        checkpoint_every_steps: steps between checkpoints; the last step always writes one.
+        keep_checkpoints: number of latest checkpoints to keep.
+        activation_checkpointing: recompute each transformer block in the backward pass: the same bits, a third more
+            work, much less memory.
+        tensor_parallel: processes that share each block's matrices and see the same rows; must divide the heads.
+        shard_over: processes with different rows that shard the weights, each group holding a full copy; 0 for all.
 
     Paper: section 2.3 (Adam, betas, weight decay, warm-up over 2 %, cosine).
     """
@@ -122,7 +114,7 @@ class TrainingConfig:
     shard_over: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no run can have, naming the field."""
+        """Refuse numbers out of range."""
         positive = ("num_steps", "batch_size", "num_micro_batches", "log_every_steps")
         for name in (*positive, "checkpoint_every_steps", "keep_checkpoints", "tensor_parallel"):
             if getattr(self, name) < 1:
@@ -174,21 +166,20 @@ OPERATIONAL_FIELDS = (
     "max_rollbacks",
     "peak_tflops",
 )
-"""Fields that may differ when a run is resumed: they say how it is carried out, not what is computed."""
+"""Fields that may change on a resume: they do not affect what is computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenLossConfig:
-    """What the transformer is trained to predict.
+    """Loss of the transformer's tokens.
 
     Args:
-        text_weight: weight of a text token against an image token's 1. With 0 the model fails to connect text
-            and picture.
-        normaliser: over what the softmax of a target is taken: the whole `vocabulary`, as in the paper, or the
-            `legal` ids only (image codes where a code stands, pieces and separators where text does). Sampling
-            draws from the legal ids anyway, and fewer rows of the head are computed.
-        z_loss_weight: weight of the square of a target's log-normaliser, which is added to its cross-entropy and keeps
-            logits from drifting; 1e-4 is usual. Beyond the paper, off by default.
+        text_weight: weight of a text token, relative to 1 of an image token; with 0 the model fails to connect text and
+            picture.
+        normaliser: ids of a target's softmax: the whole vocabulary, as in the paper, or the legal ones only (codes for
+            codes; pieces and separators for text), which is faster and matches sampling.
+        z_loss_weight: weight of the squared log-normaliser, which keeps logits from drifting; 1e-4 is usual. Not in the
+            paper.
 
     Paper: 2.2, text and image tokens weigh the same.
     """

@@ -1,4 +1,4 @@
-"""Train a decoder alone, for the codes of an image tokenizer that stands."""
+"""Training task of a decoder for a fixed image tokenizer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,18 +21,17 @@ from cogview.training.task import Batch, Metrics, Scalars
 
 
 class DecoderTask:
-    """Show the training loop a decoder, its discriminator, and pictures at each size that it draws.
+    """Training task of a decoder, its discriminator, and pictures at each of its scales.
 
-    Pictures are encoded at the size of scale 1; encoder and codebook stay as they are. Each step draws one scale, by
-    turns.
+    Pictures are encoded at scale 1 by the frozen encoder and codebook. Steps take the scales in turn.
 
     Args:
-        config: shape, weights of the losses, and when the discriminator starts.
-        tokenizer: whose codes are decoded.
-        images: the same pictures by scale: uint8 [n y x c] at scale 1, and as many times larger at each other scale.
-        seed: decides the initial weights, the order of the pictures and the windows that are judged.
-        batch_size: pictures a step.
-        perception: the perceptual distance, held still; None leaves it out.
+        config: shape, loss weights, and start of the discriminator.
+        tokenizer: makes the codes.
+        images: the same pictures by scale: uint8 [n y x c] at scale 1, and larger by that factor at other scales.
+        seed: of the initial weights, the order of pictures and the windows of perceptual and adversarial losses.
+        batch_size: pictures per step.
+        perception: the frozen perceptual distance; None leaves it out.
 
     Raises:
         UsageError: the decoder does not fit the tokenizer, or the pictures do not fit each other.
@@ -66,7 +65,7 @@ class DecoderTask:
         )
 
     def batch(self, step: int) -> Batch:
-        """Return the pictures of a step as uint8: as they are encoded, and as large as is drawn in this step."""
+        """Return a step's pictures as uint8, at scale 1 and at the step's scale."""
         indices = batch_indices(self.seed, step, self.batch_size, len(self.images[1]))
         scale = self.config.scales[step % len(self.config.scales)]
         encoded, wanted = (
@@ -91,7 +90,7 @@ class DecoderTask:
         }
 
     def _window(self, sides: Any) -> Any:
-        """Return the sides of the window that is judged."""
+        """Return the sides of the perceptual and adversarial window."""
         return np.minimum(sides, self.config.judged_pixels)
 
     def num_items(self, batch: Batch) -> tuple[int, str]:
@@ -99,15 +98,15 @@ class DecoderTask:
         return len(batch["wanted"]), "images"
 
     def work(self, batch: Batch) -> dict[str, float]:
-        """Return nothing: pictures say it all."""
+        """Return nothing: there are only pictures to count."""
         return {}
 
     def telemetry(self, batch: Batch) -> Scalars:
-        """Return nothing: what there is to know comes with each step."""
+        """Return nothing: all metrics come from the loss."""
         return {}
 
     def after_step(self, step: int) -> Scalars:
-        """Return nothing: nothing is learnt but by gradient."""
+        """Do nothing: all state is learnt by gradient."""
         return {}
 
     def advice(self, completed_steps: int, metrics: Mapping[str, float]) -> list[str]:
@@ -115,7 +114,7 @@ class DecoderTask:
         return []
 
     def loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
-        """Return both sides' losses in one, and what they are made of."""
+        """Return the sum of both sides' losses, and metrics."""
         config = self.config
         real = as_float(batch["wanted"])
         scale = real.shape[-1] // batch["encoded"].shape[-1]
@@ -146,7 +145,7 @@ class DecoderTask:
 
     @torch.no_grad()
     def _decoded(self, images: Float[Tensor, "b c y x"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return pictures' codes, their vectors, and what the tokenizer's own decoder makes of them."""
+        """Return the codes, their vectors, and the tokenizer's own decoding."""
         self.tokenizer.autoencoder.to(images.device)
         with torch.autocast(images.device.type, enabled=False):
             return self.tokenizer.first_drawing(self.tokenizer.encode(images))
@@ -164,20 +163,20 @@ class DecoderTask:
         )
 
     def trained(self) -> RefiningDecoder:
-        """Return a copy of the decoder as it is now, on the CPU."""
+        """Return a copy of the current decoder on the CPU."""
         copy = self.tokenizer.new_decoder(self.config)
         copy.load_state_dict(self.decoder.state_dict())
         return copy
 
 
 def edge_error(drawn: Float[Tensor, "b c y x"], real: Float[Tensor, "b c y x"]) -> Float[Tensor, ""]:
-    """Return the mean absolute error of the differences between neighbouring pixels, below and beside."""
+    """Return the mean absolute error of differences between vertical and horizontal neighbours."""
     error = drawn - real
     return error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
 
 
 def mean_psnr(drawn: Float[Tensor, "b c y x"], real: Float[Tensor, "b c y x"]) -> Float[Tensor, ""]:
-    """Return the mean over pictures of their peak signal-to-noise ratio in dB, of pixels in [-1, 1]."""
-    # Half the difference, since [-1, 1] is twice as wide as the [0, 1] that PSNR speaks of.
+    """Return the mean PSNR of pictures in [-1, 1], in dB."""
+    # Half the difference: PSNR is defined on [0, 1], half as wide as [-1, 1].
     squared = ((drawn.clamp(-1.0, 1.0) - real) / 2.0).square().mean((1, 2, 3))
     return -10.0 * squared.clamp_min(1e-10).log10().mean()

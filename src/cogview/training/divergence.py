@@ -1,4 +1,4 @@
-"""Whether a run goes wrong: losses that are not finite, or leap."""
+"""Detection of divergence (losses that are not finite, or spike), and rollbacks."""
 
 import math
 import statistics
@@ -16,17 +16,17 @@ from cogview.training.processes import Processes
 
 _NUM_REMEMBERED = 128
 _NUM_NEEDED = 64
-_SIGMAS_PER_DEVIATION = 1.4826  # of a normal distribution
-_LEAST_DEVIATION = 0.01  # of the median: losses that hardly vary leap all the time
+_SIGMAS_PER_DEVIATION = 1.4826  # of a normal distribution, relative to its median deviation
+_LEAST_DEVIATION = 0.01  # of the median: nearly constant losses would spike all the time
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trouble:
-    """The first step that went wrong.
+    """The first step that diverged.
 
     Args:
         step: counts from 0.
-        loss: if it leapt: the loss and the median of those before.
+        loss: of a spike: the loss and the median of those before.
     """
 
     step: int
@@ -39,12 +39,12 @@ class Trouble:
 
 
 class LossWatch:
-    """Finds the first loss that is not finite or leaps; losses stay on the device until they are asked about.
+    """Finds the first loss that is not finite or spikes; losses stay on the device until read.
 
-    Whether a step leaps depends on the losses before it alone, not on when it is asked.
+    Whether a step spikes depends on earlier losses alone, not on when they are read.
 
     Args:
-        spike_threshold: how many deviations above the median a loss leaps; None to let it.
+        spike_threshold: deviations above the median that make a spike; None to ignore spikes.
     """
 
     def __init__(self, spike_threshold: float | None) -> None:
@@ -53,19 +53,19 @@ class LossWatch:
         self._unread: list[tuple[int, Tensor]] = []
 
     def add(self, step: int, loss: Float[Tensor, ""], gradient_norm: Float[Tensor, ""]) -> None:
-        """Note what a step came to."""
+        """Record the loss and gradient norm of a step."""
         self._unread.append((step, torch.stack([loss.detach().float(), gradient_norm.detach().float()])))
 
     def read(self, processes: Processes | None = None) -> Trouble | None:
         """Wait for the device and return the first trouble since the last reading.
 
         Args:
-            processes: all that train, each with its rows' share of the losses; one alone if None.
+            processes: all that train, each with its rows' share of the losses; None for one.
         """
         values = torch.stack([value for _, value in self._unread]).tolist() if self._unread else []
         own = {step: value for (step, _), value in zip(self._unread, values, strict=True)}
         self._unread = []
-        # All look at the same numbers, so that all decide alike; a sum of norms is finite if they are.
+        # All processes use the same sums, so all decide alike; a sum of norms is finite if each is.
         for step, (loss, gradient_norm) in sorted((processes.sums(own) if processes else own).items()):
             if not math.isfinite(loss + gradient_norm):
                 return Trouble(step=step)
@@ -85,28 +85,28 @@ class LossWatch:
         return list(self._usual)
 
     def load_state(self, state: list[float]) -> None:
-        """Go on from what `state` returned."""
+        """Restore what `state` returned."""
         self._usual, self._unread = deque(state, maxlen=_NUM_REMEMBERED), []
 
 
 class Detours:
-    """How often a run went back to a checkpoint, and how much of its data it has left out since.
+    """Number of rollbacks and of batches skipped by them.
 
     Args:
-        max_rollbacks: how often it may.
+        max_rollbacks: most rollbacks allowed.
     """
 
     def __init__(self, max_rollbacks: int) -> None:
         self._max_rollbacks = max_rollbacks
         self.num_rollbacks = 0
         self.skipped_batches = 0
-        """How much later in the data a step reads than in a run without trouble."""
+        """Offset of a step's batch from that of a run without rollbacks."""
 
     def check(self, trouble: Trouble) -> None:
         """Allow one more rollback, or end the run.
 
         Raises:
-            CogViewError: there were as many as there may be.
+            CogViewError: no rollback is left.
         """
         if self.num_rollbacks < self._max_rollbacks:
             return
@@ -122,7 +122,7 @@ class Detours:
         )
 
     def add(self, trouble: Trouble, checkpoint_step: int) -> str:
-        """Leave out the data from a checkpoint to the trouble, and return what to tell of it."""
+        """Skip the data from a checkpoint to the trouble, and return a message."""
         num_batches = trouble.step + 1 - checkpoint_step
         self.num_rollbacks += 1
         self.skipped_batches += num_batches
@@ -132,9 +132,9 @@ class Detours:
         )
 
     def state(self) -> dict[str, int]:
-        """Return both numbers."""
+        """Return both counts as plain numbers."""
         return {"num_rollbacks": self.num_rollbacks, "skipped_batches": self.skipped_batches}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Restore what `state` returned."""
         self.num_rollbacks, self.skipped_batches = state["num_rollbacks"], state["skipped_batches"]

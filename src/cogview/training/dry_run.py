@@ -1,4 +1,4 @@
-"""A dry run: two steps of a run, to learn what memory and time it takes, without a trace."""
+"""Dry run: two steps that measure a run's memory and time and write nothing."""
 
 import sys
 import time
@@ -19,13 +19,13 @@ NUM_STEPS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class DryRun:
-    """What two steps of a run took on this machine; of many processes, in the one that took most memory.
+    """Cost of two steps on this machine, in the process with the highest peak.
 
     Args:
-        device: where they were taken.
-        peak_bytes: the most that PyTorch had allocated on the GPU, or, on a CPU, that was resident of the process.
-        bytes_before: that were there already, without the module: of a CPU's process, libraries and data.
-        first_step_seconds: of the first step, which also compiles and makes the optimizers' state.
+        device: of the steps.
+        peak_bytes: peak memory: allocated by PyTorch on a GPU, resident on a CPU.
+        bytes_before: memory before, without the module; on a CPU, libraries and data.
+        first_step_seconds: of the first step, with compilation and optimizer state.
         step_seconds: of the last step, with the wait for its batch.
         num_steps: of the whole run.
     """
@@ -39,26 +39,26 @@ class DryRun:
 
     @property
     def hours(self) -> float:
-        """All steps at this pace, without what comes between them: sample sheets, checkpoints, evaluation."""
+        """Hours of all steps at this pace, without sample sheets, checkpoints and evaluation."""
         return self.num_steps * self.step_seconds / 3600
 
 
 def take_two_steps(task: Task, config: TrainingConfig) -> DryRun:
-    """Take the last two steps of a run, from the weights that the task has now, and write nothing.
+    """Take the last two steps of a run from the task's current weights, and write nothing.
 
-    The last ones, since what a run begins later, whole pictures or a discriminator, needs more.
+    The last ones, since what starts late in a run (whole pictures, a discriminator) takes more memory.
 
     Args:
         task: the stage; its weights change.
-        config: how it trains.
+        config: of the training.
 
     Raises:
-        UsageError: the device, or so many processes, cannot train it so.
+        UsageError: the device, or this number of processes, cannot train it.
     """
     with joined(task, config) as (processes, precision):
         device = processes.device
         bytes_before = _start_peak(device)
-        if device.type == "cpu":  # else the module is not yet where it will be
+        if device.type == "cpu":  # a GPU does not hold the module yet
             module_bytes = sum(tensor.nbytes for tensor in task.module.state_dict().values())
             bytes_before = max(0, bytes_before - module_bytes)
         steps = Steps(task, config, precision, processes)
@@ -87,11 +87,11 @@ def take_two_steps(task: Task, config: TrainingConfig) -> DryRun:
 
 
 def _start_peak(device: torch.device) -> int:
-    """Look for the peak from here on, and return what there is now."""
+    """Reset the peak, and return the current memory."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
-    with suppress(OSError):  # only Linux knows how; elsewhere the peak is of all that the process did
+    with suppress(OSError):  # Linux only; elsewhere the peak includes earlier work
         Path("/proc/self/clear_refs").write_text("5")
     return resident_bytes()
 
@@ -101,6 +101,6 @@ def _peak_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     try:
         import resource
-    except ImportError:  # Windows tells only what there is now
+    except ImportError:  # Windows has no peak
         return resident_bytes()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

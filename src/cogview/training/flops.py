@@ -1,4 +1,4 @@
-"""How much of the device a run makes use of: operations of the model, and what the device could do at most."""
+"""Model FLOPs and the device's peak, for model FLOPs utilisation."""
 
 import re
 import time
@@ -28,30 +28,31 @@ PEAK_TFLOPS: Mapping[str, float] = MappingProxyType(
         "RTX 3090": 71.0,
     }
 )
-"""Dense products of half precision with fp32 sums, in 10^12 a second, by the makers' data sheets.
+"""Peak of dense half-precision products with fp32 sums, in 10^12 per second, from the makers' data sheets.
 
-The names are parts of those that CUDA tells; the first that fits counts.
+Keys are parts of CUDA's device names; the first match counts.
 """
 
 
 def flops_per_token(
     config: TransformerConfig, num_tokens: int, num_rows: float | int, num_keys: float | None = None
 ) -> float:
-    """Return the operations of a token, forward and backward: 6 a weight, and attention to the keys that it sees.
+    """Return a token's operations, forward and backward: 6 per weight, and its attention.
 
-    6 (N + rows * d) + 12 * layers * d * keys, where N are the parameters without the tables. A product of a matrix
-    takes two operations a weight forward and four backward; scores and the sum of values take 2 * 2 * d operations
-    for each key, three times. What is computed again to save memory does not count, nor does drawing pivots.
+    6 (N + rows * d) + 12 * layers * d * keys, where N are the parameters without the tables. A matrix product takes two
+    operations per weight forward and four backward; scores and weighted values take 2 * 2 * d per key, three times.
+    Recomputation for activation checkpointing and the drawing of pivots do not count.
 
     Args:
         config: the shape.
         num_tokens: of a sequence.
-        num_rows: of the head that a token is scored against, on average.
-        num_keys: that a token sees in a layer, on average, as `cogview.transformer.three_region.keys_seen` counts them;
-            where attention is dense, half of the tokens.
+        num_rows: mean number of head rows that a token is scored against.
+        num_keys: mean number of keys a token sees per layer, as `cogview.transformer.three_region.keys_seen` counts
+            them;
+            half of the tokens in dense attention.
     """
     if num_keys is None:
-        assert config.attention_pattern == "dense", "how many keys are seen depends on the text"
+        assert config.attention_pattern == "dense", "num_keys depends on the text"
         num_keys = num_tokens / 2
     tables = (config.num_positions + config.vocabulary_size) * config.hidden_size
     weights = config.num_parameters - tables + num_rows * config.hidden_size
@@ -61,16 +62,14 @@ def flops_per_token(
 def peak_flops(
     asked: float | Literal["auto", "measure"], device: torch.device, precision: ComputedPrecision
 ) -> float | None:
-    """Return the operations a second that the device can do at most, or None if that is not known.
+    """Return the device's peak operations per second, or None if unknown.
 
-    MFU, model FLOPs utilisation, is the operations of the model's formula a second (`flops_per_token` times tokens a
-    second) over this.
+    Model FLOPs utilisation (MFU) is `flops_per_token` times tokens per second, over this.
 
     Args:
-        asked: in 10^12, or "auto" for what is known of a GPU in half precision, or "measure" for what a large product
-            in the run's precision reaches here.
-        device: what computes.
-        precision: in which.
+        asked: in 10^12; "auto" for a known GPU in half precision; "measure" to time a large product.
+        device: of the run.
+        precision: of the run.
     """
     if asked == "measure":
         return measured_flops(device, precision)
@@ -86,13 +85,13 @@ def peak_flops(
 def measured_flops(
     device: torch.device, precision: ComputedPrecision, size: int | None = None, rounds: int = 5
 ) -> float:
-    """Return the operations a second of a square product, the best of some rounds.
+    """Return the operations per second of a square product, the best of several rounds.
 
     Args:
-        device: what computes.
-        precision: in which.
+        device: of the product.
+        precision: of the product.
         size: rows and columns; large by default.
-        rounds: to time, after a first that is not.
+        rounds: timed rounds, after one that warms up.
     """
     size = size or (8192 if device.type == "cuda" else 2048)
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
@@ -100,7 +99,7 @@ def measured_flops(
         dtype = torch.float16
     a = torch.ones(size, size, device=device, dtype=dtype)
     seconds = []
-    for _ in range(rounds + 1):  # the first gets things going
+    for _ in range(rounds + 1):  # the first warms up
         start = time.perf_counter()
         float((a @ a)[0, 0])  # waits for the device
         seconds.append(time.perf_counter() - start)

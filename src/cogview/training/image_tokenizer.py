@@ -1,4 +1,4 @@
-"""Stage 1: train the image tokenizer on pictures alone."""
+"""Training task of stage 1, the image tokenizer."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -22,7 +22,7 @@ DISUSED_SHARE = 0.5
 
 @runtime_checkable
 class Images(Protocol):
-    """Pictures of one size by number: a uint8 array [n y x c], or anything that gives its rows."""
+    """Pictures of one size by index: a uint8 array [n y x c] or a sequence of its rows."""
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -34,13 +34,13 @@ class Images(Protocol):
 
 
 class ImageTokenizerTask:
-    """Show the training loop an image tokenizer and its pictures.
+    """Training task of an image tokenizer on pictures.
 
     Args:
         config: shapes and training constants.
-        images: pictures of one size, whose sides are multiples of the downsampling factor.
-        seed: decides the initial weights and the order of the pictures.
-        batch_size: pictures a step.
+        images: pictures of one size, with sides that are multiples of the downsampling factor.
+        seed: of the initial weights and the order of the pictures.
+        batch_size: pictures per step.
 
     Paper: section 2.1.
     """
@@ -71,71 +71,71 @@ class ImageTokenizerTask:
         return len(batch["images"]), "images"
 
     def work(self, batch: Batch) -> dict[str, float]:
-        """Return nothing: pictures say it all."""
+        """Return nothing: there are only pictures to count."""
         return {}
 
     def telemetry(self, batch: Batch) -> Scalars:
-        """Return nothing: what there is to know comes with each step."""
+        """Return nothing: all metrics come from the loss."""
         return {}
 
     def loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
-        """Return the reconstruction and commitment loss and what it is made of."""
+        """Return the reconstruction and commitment loss, and metrics."""
         output = self.reconstruct(as_float(batch["images"]))
         return output.loss, means_over_pictures(output.metrics, len(batch["images"]))
 
     def reconstruct(self, images: Float[Tensor, "b c y x"]) -> AutoencoderOutput:
-        """Return what the model makes of pictures in [-1, 1], and keep the vectors for the codebook's update."""
+        """Reconstruct pictures in [-1, 1], and keep the vectors for the codebook's update."""
         output: AutoencoderOutput = self.autoencoder(images)
         self._vectors.append(output.vectors)
         self._codes.append(output.codes)
         return output
 
     def after_step(self, step: int) -> Scalars:
-        """Let the codebook learn from this step's vectors."""
+        """Update the codebook with this step's vectors."""
         vectors, codes = torch.cat(self._vectors), torch.cat(self._codes)
         self._vectors.clear()
         self._codes.clear()
         return self.autoencoder.quantizer.update(vectors, codes, step)
 
     def advice(self, completed_steps: int, metrics: Mapping[str, float]) -> list[str]:
-        """Return what is wrong with the codebook, once for each thing that is."""
+        """Return the codebook's problems, each once."""
         found = codebook_troubles(self.autoencoder.config, completed_steps, metrics)
         new = [words for trouble, words in found.items() if trouble not in self._told]
         self._told |= found.keys()
         return new
 
     def tokenizer(self) -> ImageTokenizer:
-        """Return a copy of the model as it is now, ready to be used or saved."""
+        """Return a copy of the current model."""
         copy = build_autoencoder(self.autoencoder.config)
         copy.load_state_dict(self.autoencoder.state_dict())
         return ImageTokenizer(copy)
 
 
 def means_over_pictures(means: Mapping[str, Float[Tensor, ""]], num_pictures: int) -> Metrics:
-    """Return what are means over pictures as such."""
+    """Return values that are means over pictures as `Mean`."""
     return {name: Mean(mean * num_pictures, num_pictures) for name, mean in means.items()}
 
 
 def codebook_troubles(
     config: CodebookConfig, completed_steps: int, metrics: Mapping[str, float]
 ) -> dict[str, str]:
-    """Return what is wrong with a codebook by its metrics, in words that say what to do.
+    """Return the problems of a codebook by its metrics, with advice.
 
     Args:
         config: of the codebook.
-        completed_steps: nothing is said until the codebook has had `STEPS_TO_SETTLE` steps.
+        completed_steps: the first `STEPS_TO_SETTLE` steps of the codebook are ignored.
         metrics: `usage` and `perplexity`, as a quantizer's `update` returns them.
 
     Returns:
-        A text for each trouble by its name, `collapse` or `disuse`.
+        A text for each problem, `collapse` or `disuse`.
     """
     if completed_steps < config.codebook_start_step + STEPS_TO_SETTLE:
         return {}
     perplexity, usage = metrics["perplexity"], metrics["usage"]
     if perplexity < COLLAPSED_SHARE * config.num_codes:
         return {
-            "collapse": f"After {completed_steps} steps the codebook has collapsed: pictures are told by some "
-            f"{perplexity:,.0f} of {config.num_codes:,} codes (perplexity). Stop here and try a lower learning_rate, "
+            "collapse": f"After {completed_steps} steps the codebook has collapsed to about "
+            f"{perplexity:,.0f} of {config.num_codes:,} codes (perplexity). Stop and try a lower learning_rate, "
             "a later codebook_start_step, or codebook_initialisation encoder_outputs."
         }
     if usage < DISUSED_SHARE:

@@ -1,4 +1,4 @@
-"""Stopping a run between two steps instead of in the middle of one."""
+"""Stop requests (Ctrl-C, SIGTERM), honoured between two steps."""
 
 import os
 import signal
@@ -8,15 +8,15 @@ from typing import Any
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """The run was asked to stop and did so after a checkpoint; a command exits with 130."""
+    """The run stopped on request after a checkpoint; a command exits with 130."""
 
     exit_code = 130
 
 
 class StopRequest:
-    """Turns Ctrl-C and SIGTERM into a request that the loop reads after each step.
+    """Turns Ctrl-C and SIGTERM into a flag that the loop reads after each step.
 
-    A second Ctrl-C stops at once; what was being written is dropped whole, like after a kill.
+    A second Ctrl-C stops at once; files being written are dropped, as after a kill.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class StopRequest:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+        if threading.current_thread() is threading.main_thread():  # Python allows signal handlers there only
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._note)
         return self
@@ -39,5 +39,5 @@ class StopRequest:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
-        # Not print: the signal may have come in the middle of one.
+        # Not print: the signal may have interrupted one.
         os.write(2, b"\nStopping after this step; Ctrl-C again stops at once.\n")
