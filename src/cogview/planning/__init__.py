@@ -1,4 +1,4 @@
-"""What a run will need, told without running it."""
+"""Plans of a run's memory and time."""
 
 MFU = 0.4
-"""The share of a device's operations that a model's are assumed to be."""
+"""Assumed model FLOPs utilisation."""

@@ -1,11 +1,11 @@
-"""What one pass of the transformer over a micro-batch keeps for its backward pass, by formula.
+"""Activations that the transformer keeps for the backward pass of a micro-batch, by formula.
 
 Letters: b sequences of t tokens, d width, f d inner width of the MLP, h heads, p devices that share the heads.
 
-`main` is a tensor [b t d] of the main branch's kind of numbers, `mapped` one of the linear maps' kind: see
-`cogview.planning.parameters`. What has few numbers for each token, and not one for each channel, is left out.
+`main` is a tensor [b t d] of the main branch, `mapped` one of the linear maps; their dtypes are those of
+`cogview.planning.parameters`. Tensors with few numbers per token are left out.
 
-These are the rules of PyTorch on a CPU, by which GPUs are counted too unless it says otherwise.
+The rules are those of PyTorch on a CPU, also used for GPUs unless stated otherwise.
 """
 
 from dataclasses import dataclass
@@ -20,20 +20,21 @@ from cogview.transformer.three_region import keys_seen
 from cogview.transformer.three_region_kernels import fits_flexible_attention
 
 _FLEX_BLOCK = 128
-"""FlexAttention's keys come in blocks of so many; the slots are filled up to whole ones."""
+"""Keys per block of FlexAttention, to whose multiples slots are padded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PassShape:
-    """What one device computes with at a time.
+    """Shape of one device's pass.
 
     Args:
         config: of the transformer.
-        template: of the sequences; texts are as long as can be.
+        template: of the sequences, with texts of maximal length.
         num_sequences: of the micro-batch.
-        precision: what is computed in.
+        precision: of the pass.
         tensor_parallel: devices that share the heads.
-        is_cpu: whether a CPU computes; its fused attention cannot drop weights, and its sparse one keeps no key twice.
+        is_cpu: whether it runs on a CPU, whose fused attention has no dropout, and whose sparse attention copies no key
+            twice.
     """
 
     config: TransformerConfig
@@ -60,7 +61,7 @@ class PassShape:
 
     @property
     def weight_itemsize(self) -> float | None:
-        """Bytes of an attention weight where all of them are held; None where a fused kernel forgets them."""
+        """Bytes per attention weight; None where a fused kernel keeps none."""
         if self.config.attention != "fused":
             return map_itemsize(self.precision)
         drops = self.config.dropout > 0 and self.is_cpu and self.config.attention_pattern == "dense"
@@ -68,16 +69,16 @@ class PassShape:
 
 
 def block_activations(shape: PassShape) -> Tensors:
-    """Return what a block keeps.
+    """Return the activations of a block.
 
-    - A norm keeps its input, divided by the largest magnitude. Norms before a branch read the main branch, norms
-      after a branch what its last map wrote; with Post-LN both read the main branch.
-    - The first map of each branch keeps its input; what the last map of attention reads is among attention's.
-    - The MLP keeps what goes into and comes out of the GELU, f/p times as wide.
-    - Dropout keeps what it multiplied by, once in each branch.
+    - A norm keeps its input, divided by the largest magnitude. Norms before a branch read the main branch, norms after
+      a branch the output of its last map; with Post-LN both read the main branch.
+    - The first map of each branch keeps its input; the input of attention's last map is among attention's.
+    - The MLP keeps the input and output of the GELU, f/p times as wide.
+    - Dropout keeps its factors, once in each branch.
 
-    With Sandwich-LN in float32, fused attention and no dropout that is (10 + 2 f) numbers for each token and channel:
-    4 of norms, 2 of first maps, 4 of attention, 2 f of the MLP.
+    With Sandwich-LN in float32, fused attention and no dropout that is (10 + 2 f) numbers per token and channel: 4 of
+    norms, 2 of first maps, 4 of attention, 2 f of the MLP.
     """
     config, main, mapped = shape.config, shape.main, shape.mapped
     norms = 2 * [main] + (2 * [mapped] if config.layer_norm == "sandwich" else [])
@@ -87,15 +88,15 @@ def block_activations(shape: PassShape) -> Tensors:
 
 
 def _attention_activations(shape: PassShape) -> Tensors:
-    """Return what attention keeps, in tensors x of the device's heads, [b t d/p].
+    """Return the activations of attention, in tensors x of the device's heads, [b t d/p].
 
-    - Fused: queries, keys and values in one tensor of 3 x, and what is attended, x. Autocast widens that to the main
-      branch's kind and rounds it again for the last map, which keeps it once more.
-    - By a formula, relaxed or plain: copies of queries, keys and values that the products read, what is attended in the
-      order in which the last map reads it, and the weights [b h/p t t]; with dropout also what they were multiplied by,
-      and the products. A CPU's fused attention with dropout does the same in float32.
-    - `qk_norm` adds queries and keys in float32, before and after they are divided, and rounded where maps are; what
-      is attended is then copied for the last map in any case.
+    - Fused: queries, keys and values in one tensor of 3 x, and the output, x. Autocast widens that to the main branch's
+      dtype and rounds it again for the last map, which keeps another copy.
+    - By formula, relaxed or plain: copies of queries, keys and values for the products, the output in the last map's
+      layout, and the weights [b h/p t t]; with dropout also its factors and products. A CPU's fused attention with
+      dropout does the same in float32.
+    - `qk_norm` adds queries and keys in float32, before and after they are divided, and rounded if maps are; the output
+      is then always copied for the last map.
     """
     config, x, wide = (
         shape.config,
@@ -113,20 +114,19 @@ def _attention_activations(shape: PassShape) -> Tensors:
 
 
 def _weight_bytes(shape: PassShape) -> float:
-    """Return the bytes of a layer's attention weights, [b h/p t t], where they are held."""
+    """Return the bytes of a layer's attention weights, [b h/p t t], or 0 if they are not kept."""
     heads = shape.config.num_heads / shape.tensor_parallel
     return (shape.weight_itemsize or 0.0) * shape.num_sequences * heads * shape.template.max_tokens**2
 
 
 def _three_region_activations(shape: PassShape, x: float, wide: float) -> Tensors:
-    """Return what three-region attention keeps beside what is attended.
+    """Return the activations of three-region attention, except its output.
 
     A block has q queries and k keys: its slots, on average over the pivots' draws, and its window.
 
-    - FlexAttention, on a GPU: queries, keys and values, 3 x; keys and values once more for all slots, filled up to
-      whole blocks, and all tokens.
-    - Block by block: 3 x, the masks of the scores [b q k], and keys and values of the slots on a CPU, of each block's k
-      side by side on a GPU.
+    - FlexAttention, on a GPU: queries, keys and values, 3 x; keys and values again for all padded slots and all tokens.
+    - Block by block: 3 x, the score masks [b q k], and keys and values: of the slots on a CPU, of each block's k on a
+      GPU.
     - Block by block on a CPU with dropout: queries, and each block's keys and values, in float32, and three times the
       weights [b h/p q k].
     """
@@ -135,7 +135,7 @@ def _three_region_activations(shape: PassShape, x: float, wide: float) -> Tensor
     if not shape.is_cpu and fits_flexible_attention(regions, config.head_size, config.dropout):
         return [3 * x] + 2 * [x * (-(-slots // _FLEX_BLOCK) * _FLEX_BLOCK + t) / t]
     stops = torch.tensor([*range(regions.block_tokens, t, regions.block_tokens), t])
-    # A block's last query sees its whole window; its own key counts as a half.
+    # A block's last query sees its whole window; its own key counts half.
     keys = keys_seen(stops - 1, torch.tensor([shape.template.max_prefix_tokens]), regions)[0] + 0.5
     pairs = (shape.num_sequences * stops.diff(prepend=stops.new_zeros(1)) * keys).tolist()
     side_by_side = 2 * (keys / t).tolist()
@@ -146,13 +146,13 @@ def _three_region_activations(shape: PassShape, x: float, wide: float) -> Tensor
 
 
 def backward_entries(shape: PassShape) -> list[tuple[Tensors, Tensors]]:
-    """Return what is left of a block's activations, and what comes and goes, where its backward pass needs most.
+    """Return the remaining activations and the transient tensors at the peaks of a block's backward pass.
 
-    - As it enters the MLP, all activations are left; there are the gradients of the main branch, of what the MLP wrote,
-      of what came out of the GELU (f/p times as wide), and of the last matrix [d, f d/p].
-    - In attention by a formula, its own activations are left, those of the norm before it and of its first map; there
-      are the gradients of the main branch, of the values, and of the weights before and after the softmax. With
-      dropout, one of these comes and what the weights were multiplied by is still there.
+    - Entering the MLP, all activations remain, with the gradients of the main branch, the MLP's output, the GELU's
+      output (f/p times as wide), and the last matrix [d, f d/p].
+    - In attention by formula, its own activations remain, and those of the preceding norm and first map, with the
+      gradients of the main branch, the values, and the weights before and after the softmax. With dropout, one of these
+      is replaced by the dropout factors.
     """
     main, mapped, inner = shape.main, shape.mapped, shape.config.mlp_factor / shape.tensor_parallel
     matrix = inner * shape.config.hidden_size**2 * map_itemsize(shape.precision)
@@ -164,5 +164,5 @@ def backward_entries(shape: PassShape) -> list[tuple[Tensors, Tensors]]:
 
 
 def end_activations(shape: PassShape) -> Tensors:
-    """Return what lies outside the blocks: the last norm's input and result, and what dropout multiplied tokens by."""
+    """Return activations outside the blocks: the last norm's input and output, and the embedding's dropout."""
     return (3 if shape.config.dropout else 2) * [shape.main]

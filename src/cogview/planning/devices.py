@@ -1,4 +1,4 @@
-"""What devices hold and compute, from their makers' data sheets; `cogview.training.flops` has the table of peaks."""
+"""Memory and peak operations of devices, from data sheets; `cogview.training.flops` has the table of peaks."""
 
 import os
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from cogview.training.flops import PEAK_TFLOPS, peak_flops
 from cogview.training.precision import computes_bfloat16
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
-"""Where Linux tells the limits of a group of processes; a container sees its own group there."""
+"""Folder of Linux's process group limits; a container sees its own group."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +21,12 @@ class Device:
     """A kind of device.
 
     Args:
-        name: as people call it.
-        memory_bytes: of one device. For GPUs the data sheet's gigabytes of 10^9 bytes; the few percent that they have
-            beyond are left to the driver's context and the allocator's rounding.
-        half_tflops: 10^12 operations a second of dense products in bfloat16 or float16 with float32 sums; None if not
-            known.
-        float32_tflops: the same in float32, without TF32, which is off here.
-        has_bfloat16: has instructions for it; what the precision "auto" goes by.
+        name: its usual name.
+        memory_bytes: of one device; of GPUs the data sheet's gigabytes of 10^9 bytes. The few per cent beyond are left
+            to the driver's context and the allocator's rounding.
+        half_tflops: peak in 10^12 dense bfloat16 or float16 operations per second, with float32 sums; None if unknown.
+        float32_tflops: the same in float32 without TF32, which is disabled here.
+        has_bfloat16: whether it has bfloat16 instructions, which the precision "auto" depends on.
     """
 
     name: str
@@ -75,11 +74,11 @@ GPUS: Mapping[str, Device] = MappingProxyType(
         )
     }
 )
-"""The GPUs that have a name here; others are described by memory and operations."""
+"""GPUs known by name; others are described by memory and operations."""
 
 
 def find_device(name: str) -> Device:
-    """Return a device by its name; "cpu" is this machine's.
+    """Return a device by name; "cpu" is this machine's.
 
     Raises:
         UsageError: there is no such name.
@@ -101,7 +100,7 @@ def find_device(name: str) -> Device:
 
 
 def own_device(device: torch.device) -> Device:
-    """Return what a device of this machine holds and computes; what a GPU computes in float32 is not known."""
+    """Return the specification of this machine's device; a GPU's float32 peak is unknown."""
     if device.type == "cpu":
         return find_device("cpu")
     flops = peak_flops("auto", device, "bfloat16")
@@ -115,7 +114,7 @@ def own_device(device: torch.device) -> Device:
 
 
 def _memory_bytes() -> float:
-    """Return how much memory this process may have: the machine's, or what its container is limited to."""
+    """Return the machine's memory, or its container's limit."""
     memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of version 2 and of version 1
         try:

@@ -1,7 +1,7 @@
-"""The memory of drawing, by the sizes of what is held: weights, prepared weights, caches.
+"""Memory of drawing: weights, prepared weights and caches.
 
-On a CPU it is the peak of the whole process. Pictures are decoded after they are drawn, as many at a time as there are
-cores; the weights of the decoder are counted where the model is known.
+On a CPU it is the peak of the whole process. Pictures are decoded after drawing, one per core at a time; the decoder's
+weights are included if the model is known.
 """
 
 from collections.abc import Mapping
@@ -19,19 +19,19 @@ from cogview.sequence.template import TextToImageTemplate
 from cogview.transformer.config import TransformerConfig
 
 _PROCESS_BYTES = 272 * 2**20
-"""What a CPU process holds before anything is loaded, and what libraries make of it at work (torch 2.13)."""
+"""Memory of a CPU process before loading, and of its libraries at work (torch 2.13)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationMemory:
-    """What drawing for one text needs on one device, in bytes.
+    """Memory of drawing for one text on one device, in bytes.
 
     Args:
-        fixed: by kind, whatever the number of pictures: "weights" that are not prepared, "prepared_weights" in the
-            kernels' layout, on a CPU "process", "code" and "transient", and "image_tokenizer" where it is known.
+        fixed: by kind, independent of the number of pictures: unprepared "weights", "prepared_weights" in the kernels'
+            layout, on a CPU "process", "code" and "transient", and "image_tokenizer" if known.
         cache_per_picture: keys and values of a picture, of two rows with guidance.
-        transient_per_picture: of a step, beyond what a step takes in any case.
-        is_decoded_here: whether pictures are decoded on the CPU, in the same memory.
+        transient_per_picture: of a step, per picture.
+        is_decoded_here: whether the CPU decodes pictures in the same memory.
     """
 
     fixed: Mapping[str, float]
@@ -40,13 +40,13 @@ class GenerationMemory:
     is_decoded_here: bool = False
 
     def total(self, num_pictures: int) -> float:
-        """Return all that so many pictures at once need."""
+        """Return the bytes for this many pictures at once."""
         decoding = decoding_bytes(num_pictures) if self.is_decoded_here else 0
         drawing = num_pictures * (self.cache_per_picture + self.transient_per_picture)
         return sum(self.fixed.values()) + drawing + decoding
 
     def largest_batch(self, limit_bytes: float) -> int:
-        """Return the most pictures at once that fit; 0 if not even one does."""
+        """Return the most pictures at once that fit; 0 if none does."""
         least = int((limit_bytes - self.total(0)) // (self.cache_per_picture + self.transient_per_picture))
         return next((num for num in range(max(least, 0), 0, -1) if self.total(num) <= limit_bytes), 0)
 
@@ -61,16 +61,16 @@ def generation_memory(
     cache: CacheName = "auto",
     image_tokenizer_bytes: int = 0,
 ) -> GenerationMemory:
-    """Tell what drawing needs.
+    """Return the memory of drawing.
 
     Args:
         config: of the transformer.
         template: of its sequences.
-        device: where.
+        device: to draw on.
         dtype: of the weights.
-        guided: with guidance, for which each picture is computed twice.
-        cache: what keys and values are held in.
-        image_tokenizer_bytes: of its weights in memory, where they are known.
+        guided: with guidance, where each picture takes two rows.
+        cache: dtype of keys and values.
+        image_tokenizer_bytes: of its weights in memory, if known.
     """
     d, rows = config.hidden_size, 2 if guided else 1
     num_codes = len(template.vocabulary.image_codes)
@@ -81,7 +81,7 @@ def generation_memory(
     is_int8 = dtype == torch.int8
     outside = config.num_parameters - matrices - table
     fixed: dict[str, float] = {
-        # The table is held as it is stored, in float16 as models are exported.
+        # The table stays as stored; exported models have float16.
         "weights": table * (1 if is_int8 else 2) + 4 * outside,
         "prepared_weights": matrices * dtype.itemsize,
         "image_tokenizer": image_tokenizer_bytes,

@@ -1,11 +1,11 @@
-"""The moments of a training step at which its memory may be largest, by formula.
+"""Moments of a training step at which its memory may peak, by formula.
 
-What a step holds beside weights and optimizer state rises through the forward pass, is largest in the loss or as the
-backward pass begins, and from there activations give way to gradients, block by block and evenly. So the largest is at
-one of few moments, and `moments` lists them all.
+Memory beside weights and optimizer state rises through the forward pass and peaks in the loss or at the start of the
+backward pass. From there activations are replaced by gradients, block by block and evenly. So the peak is at one of few
+moments, all listed by `moments`.
 
-Letters: as in `cogview.planning.activations`; V rows of the table of tokens, v those that a softmax is taken over, n
-its targets, c those that are scored at a time.
+Letters: as in `cogview.planning.activations`; V rows of the token table, v those of a softmax, n its targets, c targets
+per chunk.
 """
 
 import math
@@ -27,11 +27,11 @@ from cogview.training.config import TokenLossConfig, TrainingConfig
 from cogview.training.token_loss import CHUNK_TOKENS
 
 Moment: TypeAlias = Mapping[str, Tensors]
-"""What is held at a moment, by kind."""
+"""Tensors in memory at a moment, by kind."""
 
 
 def softmaxes(shape: PassShape, loss: TokenLossConfig) -> list[tuple[int, int]]:
-    """Return (n, v) of a loss's softmaxes: one over the vocabulary, or one over codes and one over all other ids."""
+    """Return (n, v) of a loss's softmaxes: over the vocabulary, or over codes and over all other ids."""
     template, vocabulary = shape.template, shape.template.vocabulary
     image = shape.num_sequences * template.num_codes_per_image
     text = shape.num_sequences * template.max_text_targets if loss.text_weight else 0
@@ -42,13 +42,13 @@ def softmaxes(shape: PassShape, loss: TokenLossConfig) -> list[tuple[int, int]]:
 
 
 def softmax_moments(shape: PassShape, n: int, v: int) -> Iterator[tuple[Tensors, Tensors]]:
-    """Yield what is kept, and what comes and goes, as scores are made of logits, and as gradients are made of scores.
+    """Yield the kept and the transient tensors, as scores are made of logits, and gradients of scores.
 
-    Targets are scored in k chunks of c = ceil(n / k). Logits [c v] are of the maps' kind of numbers, of s bytes. In
-    half precision they are widened to float32 before they become scores [c v] of float32. The scores' gradient takes
-    the scores' place, and in half precision is rounded to s bytes beside them. Chunks after the first still see those
-    of the chunk before, and the float32 sum of the rows' gradients [v d], to which each chunk adds its product. On a
-    CPU the product of bfloat16 is rounded before it is float32, and the factors of float16 are widened.
+    Targets are scored in k chunks of c = ceil(n / k). Logits [c v] have the maps' dtype, of s bytes. In half precision
+    they are widened to float32 scores [c v]. The scores' gradient replaces the scores, and in half precision is rounded
+    to s bytes beside them. Later chunks also hold those of the chunk before, and the float32 sum of the rows' gradients
+    [v d], to which each chunk adds its product. On a CPU, a bfloat16 product is rounded before it is widened, and
+    float16 factors are widened.
 
     The states [n d] are gathered and joined; autocast rounds them, and the rows [v d].
     """
@@ -68,11 +68,11 @@ def softmax_moments(shape: PassShape, n: int, v: int) -> Iterator[tuple[Tensors,
 
 
 def loss_moments(shape: PassShape, loss: TokenLossConfig) -> Iterator[tuple[Tensors, Tensors]]:
-    """Yield what the loss keeps, and what comes and goes: within each softmax, and as its backward pass begins.
+    """Yield what the loss keeps, and its transient tensors: within each softmax, and as its backward pass begins.
 
     The gradients of rows [v d] and states [n d] are made with the loss, in float32, and kept. The backward pass
-    multiplies them by the loss's own, and with O2 rounds those of the rows. Softmaxes over a part of the rows write
-    theirs into a tensor of all V rows each, and these are added up.
+    multiplies them by the loss's own, and with O2 rounds those of the rows. Softmaxes over part of the rows each write
+    their gradient into a tensor of all V rows, and these are added.
     """
     d, main = shape.config.hidden_size, main_itemsize(shape.precision)
     kept: Tensors = []
@@ -90,10 +90,10 @@ def loss_moments(shape: PassShape, loss: TokenLossConfig) -> Iterator[tuple[Tens
 def gradients(
     shape: PassShape, training: TrainingConfig, is_spread: bool
 ) -> tuple[Tensors, Tensors, Tensors, Tensors]:
-    """Return the gradients that there are before a backward pass, as it reaches the first block and its end, and after.
+    """Return the gradients before a backward pass, at the first block and at its end, and after it.
 
-    They are float32 sums, of which later micro-batches find those of the earlier ones. O2 makes them in half precision
-    beside the sums, and adds them when the pass is done; but devices that share a run sum them in float32 at once.
+    They are float32 sums, which include earlier micro-batches. O2 makes them in half precision beside the sums, and
+    adds them after the pass; but devices that share a run sum them in float32 at once.
     """
     block, layers = block_shapes(shape.config, shape.tensor_parallel), shape.config.num_layers
     sums = tensors_of(layers * block + other_shapes(shape.config), 4)
@@ -106,11 +106,11 @@ def gradients(
 
 
 def muon_transients(shape: PassShape, is_spread: bool) -> Tensors:
-    """Return what Muon holds as it makes the largest matrices orthogonal, all layers' at once, r x c with r at most c.
+    """Return Muon's memory for the largest matrices, all layers at once, r x c with r at most c.
 
-    There are the means, in a list and as one tensor, the means and the updates of the shape before; or in their place
-    the iterate before and after a product, and in float32 two products r x r that count. Matrices that are spread are
-    gathered and moved one at a time.
+    There are the means, in a list and as one tensor, with the means and updates of the previous shape; or in their
+    place the iterate before and after a product, and in float32 two products r x r. Sharded matrices are gathered and
+    updated one at a time.
     """
     largest = max(block_shapes(shape.config, shape.tensor_parallel), key=math.prod)
     products = [] if shape.precision.startswith("bfloat16") else 2 * [4.0 * min(largest) ** 2]
@@ -123,20 +123,20 @@ def muon_transients(shape: PassShape, is_spread: bool) -> Tensors:
 def moments(
     shape: PassShape, training: TrainingConfig, loss: TokenLossConfig, is_spread: bool = False
 ) -> Iterator[Moment]:
-    """Yield what a step holds by kind at each moment at which it may hold most, before devices share any of it.
+    """Yield a step's memory by kind at each moment at which it may peak, before it is shared among devices.
 
     - In the loss, and as its backward pass begins: all activations.
     - In the last block: all blocks' activations. With activation checkpointing they are the blocks' inputs, and one
-      block is computed again. From here on the head's gradient of the table waits for the embedding's.
+      block is recomputed. From here on the head's gradient of the table waits for the embedding's.
     - In the first block: one block's activations, and the other blocks' gradients.
     - In the embedding: the blocks' gradients, and the table's from the head, from the embedding, and their sum.
-    - In the optimizers: all gradients; as Muon steps, AdamW has dropped its own.
+    - In the optimizers: all gradients; while Muon steps, AdamW's are freed.
 
     Args:
-        shape: what a device computes with at a time.
-        training: how the recipe trains.
-        loss: what the tokens are scored by.
-        is_spread: many devices share weights and gradients.
+        shape: of a device's pass.
+        training: of the recipe.
+        loss: of the tokens.
+        is_spread: whether devices share weights and gradients.
     """
     config, layers = shape.config, shape.config.num_layers
     held = held_parameters(config, shape.precision, training.optimizer, shape.tensor_parallel)

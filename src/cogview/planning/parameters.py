@@ -1,4 +1,4 @@
-"""The parameters of a transformer, and what training holds for each of them, by formula.
+"""Memory of a transformer's parameters in training, by formula.
 
 Letters: d width, f d inner width of the MLP, p devices that share the heads, L layers.
 """
@@ -12,15 +12,15 @@ from cogview.transformer.config import TransformerConfig
 
 Shape: TypeAlias = tuple[int, ...]
 Tensors: TypeAlias = list[float]
-"""The bytes of each of some tensors: allocators treat small and large ones apart."""
+"""Bytes of each tensor: allocators treat small and large ones differently."""
 
 
 def block_shapes(config: TransformerConfig, tensor_parallel: int = 1) -> list[Shape]:
     """Return the shapes of one block's parameters on one device.
 
     The matrices are [3d/p, d] to queries, keys and values, [d, d/p] out of attention, [fd/p, d] and [d, fd/p] of the
-    MLP; each has a bias. Norms have a gain and a bias of d, whole on every device: four norms with Sandwich-LN, else
-    two. `qk_norm` adds two gains of a head's width. With p = 1 that is (4 + 2f) d^2 + (5 + f + 2 norms) d numbers.
+    MLP, each with a bias. Norms have a gain and a bias of d, replicated on every device: four norms with Sandwich-LN,
+    else two. `qk_norm` adds two gains of a head's width. With p = 1 that is (4 + 2f) d^2 + (5 + f + 2 norms) d numbers.
     """
     d, part = config.hidden_size, config.hidden_size // tensor_parallel
     inner = config.mlp_factor * d // tensor_parallel
@@ -33,28 +33,28 @@ def block_shapes(config: TransformerConfig, tensor_parallel: int = 1) -> list[Sh
 
 
 def other_shapes(config: TransformerConfig) -> list[Shape]:
-    """Return the shapes of the tables of tokens, which is the head too, and of positions, and of the last norm."""
+    """Return the shapes of the token table, which is also the head, of the position table, and of the last norm."""
     d = config.hidden_size
     return [(config.vocabulary_size, d), (config.num_positions, d), (d,), (d,)]
 
 
 def matrices_of(shapes: Iterable[Shape]) -> list[Shape]:
-    """Return those with two dimensions; of a block, what Muon moves and autocast rounds."""
+    """Return the shapes with two dimensions: of a block, those that Muon updates and autocast rounds."""
     return [shape for shape in shapes if len(shape) == 2]
 
 
 def tensors_of(shapes: Iterable[Shape], itemsize: float | int) -> Tensors:
-    """Return tensors of the given shapes, of so many bytes a number."""
+    """Return tensors of the given shapes, with this many bytes per number."""
     return [float(itemsize * math.prod(shape)) for shape in shapes]
 
 
 def main_itemsize(precision: ComputedPrecision) -> float:
-    """Return the bytes of a number of the main branch and of what norms make of it: of half precision with O2."""
+    """Return the bytes per number of the main branch and of norms' outputs: half precision only with O2."""
     return 2.0 if precision.endswith("_o2") else 4.0
 
 
 def map_itemsize(precision: ComputedPrecision) -> float:
-    """Return the bytes of a number that a linear map reads or writes: autocast rounds these to half precision too."""
+    """Return the bytes per number of linear maps' inputs and outputs: half precision also with autocast."""
     return 4.0 if precision == "float32" else 2.0
 
 
@@ -64,13 +64,13 @@ def held_parameters(
     optimizer: Literal["adamw", "muon"],
     tensor_parallel: int = 1,
 ) -> Mapping[str, Tensors]:
-    """Return what a device that trains alone holds of parameters all the time.
+    """Return the permanent memory of parameters on a device that trains alone.
 
-    - weights: 4 bytes a number in any precision, since those of half precision are copies of float32 masters.
-    - optimizer: AdamW's two moments of 4 bytes a number, and a count of 4 bytes a parameter; Muon's one moment of each
-      of the blocks' matrices.
-    - weight_copies: with autocast the blocks' matrices in 2 bytes a number, from the forward to the backward pass; with
-      O2 all parameters, always. What autocast makes of the table for the head comes and goes within the loss.
+    - weights: 4 bytes per number in any precision, since half-precision ones are copies of float32 masters.
+    - optimizer: AdamW's two moments of 4 bytes per number, and a count of 4 bytes per parameter; Muon's one moment of
+      each of the blocks' matrices.
+    - weight_copies: with autocast, the blocks' matrices in 2 bytes per number, from the forward to the backward pass;
+      with O2, all parameters. Autocast's copy of the table for the head is transient within the loss.
     """
     blocks = config.num_layers * block_shapes(config, tensor_parallel)
     shapes = blocks + other_shapes(config)
@@ -87,11 +87,11 @@ def held_parameters(
 def gathered_bytes(
     config: TransformerConfig, precision: ComputedPrecision, tensor_parallel: int = 1
 ) -> float:
-    """Return the bytes that a device of many holds for the exchange with the others, beside its shards.
+    """Return the bytes that one of several devices needs for communication, beside its shards.
 
-    Of the blocks: the weights of one that computes and of one that is fetched meanwhile, the gradient of one, and once
-    more in float32 as it is summed over the devices. Of the rest, which stays gathered: weights and gradient. With B
-    numbers of a block, R of the rest and s bytes a gathered number that is (3 s + 4) B + 2 s R.
+    Of the blocks: the weights of the current and the prefetched one, the gradient of one, and again in float32 as it is
+    summed over the devices. Of the rest, which stays gathered: weights and gradient. With B numbers per block, R of the
+    rest and s bytes per gathered number, that is (3 s + 4) B + 2 s R.
     """
     itemsize = main_itemsize(precision)
     block, rest = (

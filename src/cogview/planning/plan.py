@@ -1,4 +1,4 @@
-"""All that is told of a run before it is launched."""
+"""Plan of a run: its memory, operations and time."""
 
 import dataclasses
 from pathlib import Path
@@ -21,7 +21,7 @@ from cogview.transformer.three_region import keys_seen
 
 _MAX_SUGGESTED_DEVICES = 4096
 _TIMED_SIZE = 1024
-"""Rows and columns of the product that is timed on a CPU whose peak nobody gave."""
+"""Rows and columns of the product timed on a CPU of unknown peak."""
 
 
 def plan_run(
@@ -34,17 +34,17 @@ def plan_run(
     batch: int = 1,
     cache: CacheName = "auto",
 ) -> dict[str, Any]:
-    """Tell what a recipe's training and drawing need, without doing either.
+    """Plan a recipe's training and drawing, without doing either.
 
     Args:
-        recipe: of a run on the tokens that it is made for.
-        device: of one kind.
+        recipe: of a run on its usual tokens.
+        device: kind of device.
         num_devices: that train together, sharing weights, gradients and optimizer state as the recipe says; each draws
-            by itself.
-        mfu: the share of the device's operations that the model's are assumed to be.
+            alone.
+        mfu: assumed model FLOPs utilisation.
         dtype: of the weights while drawing.
-        batch: pictures that are drawn at once.
-        cache: what keys and values are held in while drawing.
+        batch: pictures drawn at once.
+        cache: dtype of keys and values while drawing.
 
     Raises:
         UsageError: numbers that contradict each other.
@@ -70,17 +70,17 @@ def plan_run(
 def plan_drawing(
     folder: Path, device: Device, *, dtype: torch.dtype | None, batch: int = 1, cache: CacheName = "auto"
 ) -> dict[str, Any]:
-    """Tell what drawing with a model needs: the peak of the whole process, on a CPU.
+    """Plan drawing with a model; on a CPU, its memory is the peak of the whole process.
 
     Args:
         folder: of the model.
-        device: of one kind.
-        dtype: of the weights; if None, what `cogview.load` takes.
-        batch: pictures that are drawn at once.
-        cache: what keys and values are held in.
+        device: kind of device.
+        dtype: of the weights; if None, the default of `cogview.load`.
+        batch: pictures drawn at once.
+        cache: dtype of keys and values.
 
     Raises:
-        CogViewError: there is no sound model.
+        CogViewError: the model is missing or damaged.
     """
     model = load_pretrained(folder, dtype=dtype)
     if dtype is None:
@@ -106,11 +106,11 @@ def plan_drawing(
 
 
 def plan_training(planner: TrainingPlanner, mfu: float) -> dict[str, Any]:
-    """Tell what training needs, without doing it.
+    """Plan training, without doing it.
 
     Args:
         planner: of a recipe on some devices.
-        mfu: the share of the devices' operations that the model's are assumed to be.
+        mfu: assumed model FLOPs utilisation.
 
     Raises:
         UsageError: numbers that contradict each other.
@@ -121,7 +121,7 @@ def plan_training(planner: TrainingPlanner, mfu: float) -> dict[str, Any]:
     micro_batch = per_device // training.num_micro_batches
     if micro_batch > MAX_MICRO_BATCH:
         raise UsageError(
-            f"{micro_batch:,} sequences at a time on each device are more than is counted, {MAX_MICRO_BATCH:,}: raise "
+            f"{micro_batch:,} sequences at a time on each device are more than the limit, {MAX_MICRO_BATCH:,}: raise "
             "--training.num-micro-batches"
         )
     memory = planner.memory(micro_batch)
@@ -172,19 +172,19 @@ def plan_training(planner: TrainingPlanner, mfu: float) -> dict[str, Any]:
 
 
 def _fewest_devices(planner: TrainingPlanner) -> int | None:
-    """Return by how many devices, doubled and doubled again, one sequence at a time fits, or None if by none."""
+    """Return the fewest devices, by doubling, that fit one sequence at a time each, or None."""
     num_devices, limit = planner.num_devices, planner.device.memory_bytes
     if planner.num_shards < num_devices // planner.tensor_parallel:
-        return None  # `shard_over` keeps more of them from sharing more
+        return None  # with `shard_over`, more devices do not share more
     while num_devices < _MAX_SUGGESTED_DEVICES:
         num_devices *= 2
         try:
             kinds = planner.one_at_a_time_on(num_devices).memory(1).bytes_by_kind
-        except UsageError:  # the batch has too few sequences for so many
+        except UsageError:  # the batch has too few sequences for this many
             return None
         if sum(kinds.values()) <= limit:
             return num_devices
-        # What is not shared does not shrink: where that alone is too much, no number of devices helps.
+        # What is not sharded does not shrink: if that alone is too much, no number of devices helps.
         shared = sum(kinds[kind] for kind in ("weights", "gradients", "optimizer"))
         if sum(kinds.values()) - shared > limit:
             return None
@@ -201,7 +201,7 @@ def _generation(
     cache: CacheName,
     image_tokenizer_bytes: int = 0,
 ) -> dict[str, Any]:
-    """Tell what drawing needs."""
+    """Plan drawing."""
     if batch < 1:
         raise UsageError(f"batch must be at least 1, got {batch}")
     if dtype == torch.int8 and not device.is_cpu:
@@ -215,7 +215,7 @@ def _generation(
         cache=cache,
         image_tokenizer_bytes=image_tokenizer_bytes,
     )
-    # A code after half of the others: two operations a weight, and four a channel of each earlier token that is seen.
+    # An average code: two operations per weight, and four per channel of each visible earlier token.
     matrices = config.num_layers * (4 + 2 * config.mlp_factor) * config.hidden_size**2
     matrices += template.vocabulary.num_image_codes * config.hidden_size
     num_text = template.max_prefix_tokens

@@ -1,4 +1,4 @@
-"""The memory and the work of a training step, by formula."""
+"""Memory and operations of a training step, by formula."""
 
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -21,48 +21,47 @@ from cogview.training.processes import check_shares
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.three_region import keys_seen
 
-# What a CPU process holds beyond its tensors, measured by `bench/plan.py`: the libraries' own buffers, and of the small
-# tensors' memory the share that glibc keeps, scattered, for others.
+# Memory of a CPU process beyond its tensors, measured by `bench/plan.py`: the libraries' buffers, and the share of the
+# small tensors' memory that stays fragmented in glibc.
 _PROCESS_BYTES, _SCATTERED_SHARE = 2**26, 0.2
 _HEAP_BYTES = 2**25
-"""glibc gives allocations of this size and more back at once, and keeps smaller ones for others of their size."""
+"""glibc frees allocations from this size on at once, and keeps smaller ones for reuse."""
 MAX_MICRO_BATCH = 1024
-"""Beyond this no larger batch is looked for."""
+"""Limit of the search for the largest micro-batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingMemory:
-    """What training needs on one device at its worst moment.
+    """Peak memory of training on one device.
 
     Args:
-        bytes_by_kind: "weights"; "gradients"; "optimizer"; "weight_copies", weights in half precision; "activations",
-            all else that a forward pass leaves for the backward pass; "transient", what comes and goes within a step;
-            where many devices share the run "gathered", weights and gradients of the layers at hand; on a CPU
-            "allocator", what the process holds beyond its tensors.
+        bytes_by_kind: "weights"; "gradients"; "optimizer"; "weight_copies" in half precision; "activations", everything
+            else kept for the backward pass; "transient", within a step; with several devices "gathered", weights and
+            gradients of the current layers; on a CPU "allocator", memory beyond the tensors.
     """
 
     bytes_by_kind: Mapping[str, float]
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Sum over all kinds."""
         return float(sum(self.bytes_by_kind.values()))
 
 
 @dataclass(frozen=True)
 class TrainingPlanner:
-    """Tells what a recipe's training needs on a device; compiled steps are counted as eager ones.
+    """Planner of a recipe's training on a device; compiled steps count as eager ones.
 
     Args:
-        recipe: what is trained.
+        recipe: to train.
         config: its transformer, with the tokens' vocabulary and positions.
         template: of its sequences.
-        device: where.
-        num_devices: that train together, sharing weights, gradients and optimizer state as the recipe's
-            `tensor_parallel` and `shard_over` say.
+        device: kind of device.
+        num_devices: that train together, sharing weights, gradients and optimizer state by the recipe's
+            `tensor_parallel` and `shard_over`.
 
     Raises:
-        UsageError: so many cannot share the run so.
+        UsageError: this many devices cannot share the run so.
     """
 
     recipe: TextToImageRecipe
@@ -77,10 +76,10 @@ class TrainingPlanner:
 
     @property
     def precision(self) -> ComputedPrecision:
-        """What the recipe's precision comes to on the device.
+        """The recipe's precision on the device.
 
         Raises:
-            UsageError: the device does not know bfloat16.
+            UsageError: the device does not support bfloat16.
         """
         asked = self.recipe.training.precision
         if asked == "auto":
@@ -94,34 +93,34 @@ class TrainingPlanner:
 
     @property
     def tensor_parallel(self) -> int:
-        """Over how many devices each matrix of a block is cut that see the same sequences."""
+        """Devices with the same sequences that share each block's matrices."""
         return self.recipe.training.tensor_parallel
 
     @property
     def num_shards(self) -> int:
-        """Over how many devices each parameter, or each one's part of it, is cut."""
+        """Devices that shard each parameter, or each tensor-parallel part of it."""
         return self.recipe.training.shard_over or self.num_devices // self.tensor_parallel
 
     def one_at_a_time_on(self, num_devices: int) -> "TrainingPlanner":
-        """Return the same for another number of devices, each with one sequence at a time.
+        """Return the same planner for another number of devices, each with one sequence at a time.
 
         Raises:
-            UsageError: so many cannot share the batch.
+            UsageError: this many devices cannot share the batch.
         """
         training, num_row_parts = self.recipe.training, max(1, num_devices // self.tensor_parallel)
         training = replace(training, num_micro_batches=max(1, training.batch_size // num_row_parts))
         return replace(self, recipe=replace(self.recipe, training=training), num_devices=num_devices)
 
     def largest_micro_batch(self, limit_bytes: float) -> int:
-        """Return the most sequences at a time that fit, up to `MAX_MICRO_BATCH`; 0 if not even one does."""
+        """Return the most sequences at a time that fit, up to `MAX_MICRO_BATCH`; 0 if none does."""
         numbers = range(1, MAX_MICRO_BATCH + 1)
         return bisect_right(numbers, limit_bytes, key=lambda num: self.memory(num).total)
 
     def memory(self, micro_batch: int) -> TrainingMemory:
-        """Return what a device holds at the moment when that is most.
+        """Return the peak memory of a device.
 
-        Many devices hold a share each of weights, gradients and optimizer state, and no copies of O2, which are rounded
-        as they are gathered. On a CPU, glibc keeps what small tensors had at their most, and a fifth of it scattered.
+        Devices shard weights, gradients and optimizer state, and hold no copies for O2, since they round weights as
+        they gather them. On a CPU, glibc keeps the peak of the small tensors, and a fifth of it is fragmented.
 
         Args:
             micro_batch: sequences at a time on one device.
@@ -157,10 +156,10 @@ def _small_bytes(moment: Moment) -> float:
 
 
 def training_template(recipe: TextToImageRecipe, template: TextToImageTemplate) -> TextToImageTemplate:
-    """Return what the sequences of a training are like: with few codes of each picture, if the recipe says so.
+    """Return the template of the training sequences, with few codes per picture if the recipe masks codes.
 
     Raises:
-        UsageError: a picture has not so many.
+        UsageError: a picture has fewer codes than kept.
     """
     if recipe.masking.kept_codes is None:
         return template
@@ -175,10 +174,10 @@ def training_template(recipe: TextToImageRecipe, template: TextToImageTemplate) 
 def work_of_a_sequence(
     recipe: TextToImageRecipe, config: TransformerConfig, template: TextToImageTemplate
 ) -> float:
-    """Return the model's operations for a sequence with a text as long as can be, forward and backward.
+    """Return the model's operations for a sequence with the longest text, forward and backward.
 
-    The formula is that of `cogview.training.flops`, by which runs log their MFU: each token's operations, with the rows
-    of the head that it is scored against; separators are not scored.
+    By the formula of `cogview.training.flops`, as for the logged MFU: each token's operations, with the head rows that
+    it is scored against; separators are not scored.
     """
     vocabulary, length = template.vocabulary, template.max_tokens
     image, text = template.num_codes_per_image, template.max_text_targets

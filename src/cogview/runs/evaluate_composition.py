@@ -51,8 +51,7 @@ def evaluate_composition(options: CompositionEvaluationOptions) -> EvaluationRes
 
     Returns:
         The figures of the model and of the scene reader in `composition.json`, a table, and a sheet of failures, if
-        any;
-        None in all processes but the first.
+        any; None in all processes but the first.
     """
     pictures, candidates, out = options.pictures, options.candidates, options.out
     ranks = Ranks.from_environment(os.environ)
@@ -62,7 +61,9 @@ def evaluate_composition(options: CompositionEvaluationOptions) -> EvaluationRes
         (ranker,) = pipeline.captioner_names
     template = pipeline.model.drawing(adapter)[1]
     if template.grid_rows != template.grid_columns:
-        raise UsageError("scenes are square, and this model's pictures are not: use a model of square pictures")
+        raise UsageError(
+            "scenes are square, and this model's pictures are not: use a model of square pictures"
+        )
     size_pixels = template.grid_rows * pipeline.image_tokenizer.downsampling_factor
     reader = SceneReader(pictures, size_pixels)
     asked, left_out = _readable(possible, reader, options.num_captions, options.split)

@@ -29,8 +29,7 @@ class PictureFolder:
     """An unfinished numbered folder of pictures, filled share by share.
 
     The journal is locked by the process at work, and removed at the end. A share is recorded after its files are
-    written,
-    so all recorded shares are whole, however the process ends.
+    written, so all recorded shares are whole, however the process ends.
 
     Args:
         path: of the folder.

@@ -163,8 +163,7 @@ def load_latest_checkpoint(
     """Load the latest whole checkpoint into the module and the optimizers.
 
     Damaged checkpoints are reported, skipped and renamed to `.broken`, so that they are neither counted nor
-    overwritten.
-    One that only cannot be read now stops the run: resuming from an older one would lose steps.
+    overwritten. One that only cannot be read now stops the run: resuming from an older one would lose steps.
 
     Args:
         folder: the run's folder of checkpoints.

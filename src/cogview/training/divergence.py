@@ -35,7 +35,7 @@ class Trouble:
     def __str__(self) -> str:
         if self.loss is None:
             return f"The loss or its gradient became infinite or NaN in step {self.step + 1}"
-        return f"The loss leapt to {self.loss[0]:.4g} in step {self.step + 1}, where {self.loss[1]:.4g} had been usual"
+        return f"The loss spiked to {self.loss[0]:.4g} in step {self.step + 1}, from a median of {self.loss[1]:.4g}"
 
 
 class LossWatch:

@@ -48,8 +48,7 @@ def flops_per_token(
         num_tokens: of a sequence.
         num_rows: mean number of head rows that a token is scored against.
         num_keys: mean number of keys a token sees per layer, as `cogview.transformer.three_region.keys_seen` counts
-            them;
-            half of the tokens in dense attention.
+            them; half of the tokens in dense attention.
     """
     if num_keys is None:
         assert config.attention_pattern == "dense", "num_keys depends on the text"

@@ -1,4 +1,4 @@
-"""The training loop of both stages, to be read from top to bottom."""
+"""Training loop of both stages, to be read from top to bottom."""
 
 import errno
 import math
@@ -35,14 +35,14 @@ from cogview.training.task import Mean, Task
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSummary:
-    """What a run came to.
+    """Summary of a run.
 
     Args:
         num_steps: steps of the whole run.
         seconds: spent in training steps, over all resumes.
-        items_per_second: the mean rate since the last start; 0 if it had no step left to do.
-        unit: the plural of what is counted as items.
-        metrics: the last line of the metrics.
+        items_per_second: mean rate since the last start; 0 if no step was left.
+        unit: plural name of the items.
+        metrics: last line of the metrics.
     """
 
     num_steps: int
@@ -63,38 +63,36 @@ def train(
     export: Callable[[Path], None] | None = None,
     whole: nn.Module | None = None,
 ) -> TrainingSummary:
-    """Train a task's module and leave all there is to know of it in a folder.
+    """Train a task's module, and write everything about the run to a folder.
 
-    A run that is killed and resumed computes what it would have computed without: on the CPU bit for bit, as
-    long as the number of threads and the versions stay.
+    A run that is killed and resumed computes what it would have computed without interruption: on the CPU bit for bit,
+    with the same versions and number of threads.
 
-    Started by `torchrun` in several processes, each calls this alike. They share the rows of every batch and the
-    weights, and compute what one process would, up to rounding; a run may go on with another number of them. The first
-    one writes the metrics, the samples and the model.
+    With `torchrun`, all processes call this alike. They share the rows of every batch and the weights, and compute what
+    one process would, up to rounding; a run may resume with another number of them. The first one writes metrics,
+    samples and model.
 
     Args:
         task: the stage.
-        config: how to train.
-        run_folder: gets config.json, metrics.jsonl, tensorboard/, checkpoints/, loss.png and model/. It may
-            exist, but hold no run unless `resume` is set.
-        resume: go on with the run that lies in `run_folder`, perhaps to a larger `num_steps`: from there on it has the
-            rates of a run of so many.
+        config: of the training.
+        run_folder: gets config.json, metrics.jsonl, tensorboard/, checkpoints/, loss.png and model/. It may exist, but
+            hold no run unless `resume` is set.
+        resume: continue the run in `run_folder`; a larger `num_steps` changes the schedule from there on.
         recipe: the rest of the caller's resolved config, kept with the run; a resume with another is refused.
-        sample: draws a sample sheet, given the number of steps done, as often as the config says and at the
-            end; the loop restores the training mode.
-        export: writes the model into an empty folder, which then becomes `run_folder/model`; called with each
-            checkpoint. What else lies in `run_folder/model`, an adapter say, stays there.
-        whole: a module of the task's shape, for several processes: gets the weights, which are spread over the task's
-            module, before the first process samples or exports.
+        sample: draws a sample sheet, given the number of completed steps; the loop restores training mode.
+        export: writes the model into an empty folder, which becomes `run_folder/model`, with each checkpoint. Other
+            files there, such as an adapter, stay.
+        whole: with several processes, a module of the task's shape that gets the full weights before samples and
+            export.
 
     Raises:
         UsageError: the folder or the config doesn't allow this run.
-        CogViewError: the loss became infinite or NaN (or leapt) once more than the config has rollbacks for, every
-            step was skipped for an overflow, or the disk was full at the end.
+        CogViewError: the loss diverged with no rollback left, every step overflowed and was skipped, or the disk was
+            full at the end.
         TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
     with ExitStack() as stack:
-        processes, precision = stack.enter_context(joined(task, config))  # while the folder is nobody's yet
+        processes, precision = stack.enter_context(joined(task, config))  # before the folder is claimed
         device = processes.device
         description = describe_run(config, recipe or {}, device, precision, processes.ranks.num_ranks)
         stack.enter_context(processes.first_alone(claimed_run_folder(run_folder, description, resume)))
@@ -109,18 +107,18 @@ def train(
         checkpoints = run_folder / "checkpoints"
 
         def load() -> dict[str, Any] | None:
-            """Go to where the last checkpoint is, and return its state, if there is one."""
+            """Load the latest checkpoint and return its state, if there is one."""
             with stepper.float32_weights():
                 state = load_latest_checkpoint(checkpoints, module, stepper.optimizers, processes)
             if state is not None:
                 stepper.load_state(state["stepper"])
-                # Earlier versions kept sums with other weights, under another name: those steps are in no mean then.
+                # Earlier versions stored other sums under another name: those steps are dropped from the means.
                 means.load_state(state.get("means", {}), device, processes)
                 watch.load_state(state["usual_losses"])
             return state
 
         def save(step: int) -> None:
-            """Write the checkpoint of a step, and all that a run needs to go on from it."""
+            """Write the checkpoint of a step."""
             run_state = {
                 "stepper": stepper.state(),
                 "means": means.state(processes),
@@ -151,22 +149,20 @@ def train(
         module.train()
 
         batches = batches_from(step)
-        stack.callback(lambda: batches.close())  # whichever they are by then
+        stack.callback(lambda: batches.close())  # the latest ones
         log = stack.enter_context(MetricsLog(run_folder, step, silent=not processes.is_first))
         stop = stack.enter_context(StopRequest())
         progress = stack.enter_context(Progress(step, config.num_steps, silent=not processes.is_first))
         peak = peak_flops(config.peak_tflops, device, precision)
         pace = Pace(state["seconds"] if state else 0.0, peak and peak * processes.ranks.num_ranks)
         if state is None and config.max_rollbacks:
-            save(0)  # something to go back to
+            save(0)  # for the first rollback
 
         while step < config.num_steps:
             micro_batches = next(batches)
             # ---------------------------------- a single step ----------------------------------
             taken = steps.take(step + detours.skipped_batches, micro_batches)
-            if (
-                taken.gradient_norm is not None
-            ):  # else it overflowed: the step was skipped and counts for nothing
+            if taken.gradient_norm is not None:  # else the gradient overflowed and the step was skipped
                 for part, (loss, metrics) in zip(micro_batches, taken.losses, strict=True):
                     means.add({"loss": Mean(loss * part.num_own_items, part.num_own_items), **metrics})
                 means.add_common({"gradient_norm": taken.gradient_norm, **task.after_step(step)}, processes)
@@ -179,12 +175,12 @@ def train(
             progress.advance()
             completed_steps = step + 1
             is_last = completed_steps == config.num_steps
-            # Read once: a signal from here on is for the next step.
+            # Read once: later signals are for the next step.
             is_stopping = processes.any(stop.requested)
             is_logged = is_last or completed_steps % config.log_every_steps == 0
             is_saved = is_last or is_stopping or completed_steps % config.checkpoint_every_steps == 0
 
-            # A checkpoint of a run that went wrong would push out a good one.
+            # Checked before saving: a checkpoint of a diverged run would replace a good one.
             trouble = watch.read(processes) if is_logged or is_saved else None
             if trouble is not None:
                 detours.check(trouble)
@@ -250,19 +246,17 @@ def train(
             )
         if not stepper.applied_steps:
             raise CogViewError(
-                f"All {config.num_steps} steps overflowed and were skipped: nothing was learnt. Train longer, start "
+                f"All {config.num_steps} steps overflowed and were skipped, so nothing was learnt: train longer, start "
                 "with a smaller --training.loss-scale.initial, or take the precision bfloat16."
             )
-        if (
-            first_step == config.num_steps
-        ):  # it was done before, but perhaps not all of its results were written
+        if first_step == config.num_steps:  # complete before, but perhaps not all results were written
             with stepper.float32_weights():
                 _export(export, run_folder, module, whole, processes)
         with _full_disk_reported("loss.png", tell):
             if processes.is_first and not plot_losses(run_folder / "metrics.jsonl", run_folder / "loss.png"):
                 say("There is no loss.png: drawing it needs matplotlib (pip install matplotlib).")
         if whole is not None and processes.is_first:
-            whole.to(device)  # where it is evaluated faster
+            whole.to(device)  # for a faster evaluation
     return TrainingSummary(
         num_steps=config.num_steps,
         seconds=seconds,
@@ -273,7 +267,7 @@ def train(
 
 
 def _keep_quiet(line: str) -> None:
-    """Leave it to the first process to say."""
+    """Print nothing: the first process does."""
 
 
 def _export(
@@ -297,14 +291,14 @@ def _export(
 def _with_whole(
     action: Callable[[], None], module: nn.Module, whole: nn.Module | None, processes: Processes
 ) -> None:
-    """Have the first process do something that needs the whole weights of a module that may be spread."""
+    """Run an action in the first process, with the full weights of a module that may be sharded."""
     if processes.mesh is not None:
         copy_whole(module, whole if processes.is_first else None)
     processes.first_does(action)
 
 
 def _on_device(action: Callable[[], None], whole: nn.Module | None, device: torch.device) -> None:
-    """Do something while the whole module, if there is one, is on a device, where else there is no room for it."""
+    """Run an action with the whole module, if any, on a device; it is moved away afterwards to save memory."""
     if whole is None:
         action()
         return
@@ -321,11 +315,11 @@ def _is_due(completed_steps: int, every_steps: int) -> bool:
 
 @contextmanager
 def _full_disk_reported(what: str, tell: Callable[[str], None]) -> Iterator[None]:
-    """Let the run go on without what could not be written, since a later step may find room."""
+    """Report a full disk and go on, since a later step may find room."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        # safetensors writes files itself and knows no errno.
+        # safetensors writes files itself, and its errors have no errno.
         number = error.errno if isinstance(error, OSError) else errno.ENOSPC * ("os error 28" in str(error))
         if number not in (errno.ENOSPC, errno.EDQUOT):
             raise

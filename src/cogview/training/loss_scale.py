@@ -1,4 +1,4 @@
-"""The factor that keeps small gradients from becoming zero in fp16."""
+"""Dynamic loss scaling for fp16."""
 
 from collections.abc import Mapping
 
@@ -6,12 +6,12 @@ from cogview.training.config import LossScaleConfig
 
 
 class LossScale:
-    """A factor that doubles while nothing overflows, and halves when something does.
+    """A scale that doubles while no gradient overflows, and halves when one does.
 
     Args:
-        config: where it starts and how it moves.
+        config: initial scale and its dynamics.
 
-    Paper: 2.4; "dynamic loss scale" as the release's.
+    Paper: 2.4; "dynamic loss scale" as in the release.
     """
 
     def __init__(self, config: LossScaleConfig) -> None:
@@ -23,7 +23,7 @@ class LossScale:
         self._overflows_left = config.hysteresis
 
     def update(self, overflowed: bool) -> None:
-        """Learn whether the gradient of a step overflowed."""
+        """Update the scale after a step."""
         self.is_exhausted = False
         if not overflowed:
             self._good_steps += 1
@@ -38,7 +38,7 @@ class LossScale:
             self.value = max(self.value / 2, self._config.floor)
 
     def state(self) -> dict[str, float]:
-        """Return all of it as plain numbers."""
+        """Return the state as plain numbers."""
         return {
             "value": self.value,
             "good_steps": self._good_steps,
@@ -46,7 +46,7 @@ class LossScale:
         }
 
     def load_state(self, state: Mapping[str, float]) -> None:
-        """Go on from what `state` returned."""
+        """Restore what `state` returned."""
         self.value = float(state["value"])
         self._good_steps, self._overflows_left = int(state["good_steps"]), int(state["overflows_left"])
         self.is_exhausted = False

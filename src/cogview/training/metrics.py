@@ -1,4 +1,4 @@
-"""What a run tells: means of its metrics, as a file of JSON lines, on TensorBoard and on the terminal."""
+"""Metrics of a run: means, the file of JSON lines, and TensorBoard."""
 
 import errno
 import json
@@ -20,8 +20,8 @@ from cogview.training.task import Metrics
 class MetricMeans:
     """Means since the last reading, kept on the device so that no step waits for it.
 
-    Totals and weights are summed over micro-batches, steps, processes and resumes, and divided once, in float64: a mean
-    depends on none of them. Which names a process has added makes no difference to what it asks of the others.
+    Totals and weights are summed over micro-batches, steps, processes and resumes, and divided once, in float64.
+    Processes communicate alike whatever names each has added.
     """
 
     def __init__(self) -> None:
@@ -29,12 +29,12 @@ class MetricMeans:
         self._weights: dict[str, torch.Tensor | float] = {}
 
     def add(self, metrics: Metrics) -> None:
-        """Add a part of each mean: of rows that only this process and its tensor-parallel twins have."""
+        """Add part of each mean, of rows that only this process and its tensor-parallel group have."""
         for name, (total, weight) in metrics.items():
             self._add(name, total, weight)
 
     def add_common(self, scalars: Mapping[str, Float[torch.Tensor, ""]], processes: Processes) -> None:
-        """Add a step's values that all processes have alike: once."""
+        """Add a step's values that are equal in all processes, once."""
         if processes.row_part == 0:
             for name, value in scalars.items():
                 self._add(name, value, 1.0)
@@ -46,7 +46,7 @@ class MetricMeans:
         self._weights[name] = self._weights.get(name, 0.0) + weight
 
     def read(self, processes: Processes) -> dict[str, float]:
-        """Return the means over the rows of all processes and begin anew; NaN is a mean of nothing."""
+        """Return the means over all processes and reset them; an empty mean is NaN."""
         means = {
             name: total / weight if weight else math.nan
             for name, (total, weight) in self.state(processes).items()
@@ -55,7 +55,7 @@ class MetricMeans:
         return means
 
     def state(self, processes: Processes) -> dict[str, list[float]]:
-        """Return totals and weights, over the rows of all processes, as plain numbers, exactly."""
+        """Return totals and weights over all processes as exact plain numbers."""
         weights = read_scalars(self._weights)
         return processes.sums(
             {name: [total, weights[name]] for name, total in read_scalars(self._totals).items()}
@@ -64,7 +64,7 @@ class MetricMeans:
     def load_state(
         self, state: Mapping[str, list[float]], device: torch.device, processes: Processes
     ) -> None:
-        """Go on from what `state` returned, which is of all processes, so that only the first one counts it."""
+        """Restore what `state` returned, in the first process only, since it is of all processes."""
         mine = state if processes.is_first else {}
         self._totals = {
             name: torch.tensor(total, device=device, dtype=torch.float64) for name, (total, _) in mine.items()
@@ -73,12 +73,12 @@ class MetricMeans:
 
 
 class MetricsLog:
-    """Metrics as lines of JSON and, where it is installed, on TensorBoard.
+    """Log of metrics, as JSON lines and, if installed, on TensorBoard.
 
     Args:
         run_folder: gets `metrics.jsonl` and `tensorboard/`.
-        completed_steps: lines after this step are cut away, for the run goes on from there and writes them again.
-        silent: touch nothing, for another process writes.
+        completed_steps: later lines are deleted, since the resumed run writes them again.
+        silent: write nothing, since another process does.
     """
 
     def __init__(self, run_folder: Path, completed_steps: int, silent: bool = False) -> None:
@@ -88,7 +88,7 @@ class MetricsLog:
         self.rewind(completed_steps)
 
     def rewind(self, completed_steps: int) -> None:
-        """Cut away the lines after a step."""
+        """Delete the lines after a step."""
         if self._silent:
             return
         kept = [line for line in read_metrics(self._path) if line["step"] <= completed_steps]
@@ -104,7 +104,7 @@ class MetricsLog:
         )
 
     def write(self, step: int, metrics: Mapping[str, int | float]) -> None:
-        """Append a line; if the disk is full, it is kept and written with the next one.
+        """Append a line; if the disk is full, it is written with the next one.
 
         Raises:
             OSError: the line could not be written now.
@@ -124,7 +124,7 @@ class MetricsLog:
             self._tensorboard.flush()
 
     def sync(self) -> None:
-        """Have the lines on the disk before a checkpoint that counts on them."""
+        """Sync the lines to disk, before a checkpoint that depends on them."""
         if self._silent:
             return
         with self._path.open("ab") as file:
@@ -144,7 +144,7 @@ class MetricsLog:
 
 
 def read_scalars(scalars: Mapping[str, Float[torch.Tensor, ""] | float]) -> dict[str, float]:
-    """Return scalars of a device as numbers, exactly, waiting for it once; what is a number already stays one."""
+    """Return device scalars as exact numbers, in one transfer."""
     numbers = {name: value for name, value in scalars.items() if not isinstance(value, torch.Tensor)}
     tensors = {name: value for name, value in scalars.items() if isinstance(value, torch.Tensor)}
     if tensors:
@@ -154,9 +154,9 @@ def read_scalars(scalars: Mapping[str, Float[torch.Tensor, ""] | float]) -> dict
 
 
 def read_metrics(path: Path) -> list[dict[str, int | float]]:
-    """Return the lines of a file of metrics; a last line cut short by a kill is left out, and so is a missing file.
+    """Return the lines of a metrics file, without invalid ones or a last one cut short; none if it is missing.
 
-    What is no line of metrics is left out too. Values that were not finite are null in the file and NaN here.
+    Values that were not finite are null in the file and NaN here.
     """
     lines = []
     for line in path.read_bytes().splitlines() if path.exists() else []:

@@ -1,9 +1,9 @@
-"""Muon: momentum whose matrices are made orthogonal before they are subtracted, in a dtype that the device computes.
+"""Muon: momentum with orthogonalised updates, in a dtype that the device computes fast.
 
-PyTorch's own Muon orthogonalises in bfloat16, one matrix after the other. A CPU without bfloat16 instructions computes
-that eight times slower than float32, and then the optimizer costs more than the step. This one does it in the precision
-of the run, and all matrices of a shape at once; else it computes what PyTorch's does, which without Nesterov's momentum
-overwrites bfloat16 moments (torch 2.13).
+PyTorch's Muon orthogonalises in bfloat16, one matrix at a time. On a CPU without bfloat16 instructions that is eight
+times slower than float32, and costs more than the rest of the step. This one uses the run's precision and batches all
+matrices of a shape. The results are otherwise PyTorch's, whose Muon overwrites bfloat16 moments if it is used without
+Nesterov momentum (torch 2.13).
 """
 
 import math
@@ -18,24 +18,24 @@ from torch.distributed.tensor import DTensor
 
 from cogview.training.parallel import local, part_of, whole
 
-# The quintic x -> a x + b x^3 + c x^5 that, iterated, takes singular values of (0, 1] fastest to about 1.
+# The quintic a x + b x^3 + c x^5 whose iteration takes singular values in (0, 1] fastest to about 1.
 _LINEAR, _CUBIC, _QUINTIC = 3.4445, -4.7750, 2.0315
 _NUM_ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, made orthogonal, with decoupled weight decay; for matrices alone.
+    """Nesterov momentum, orthogonalised, with decoupled weight decay, for matrices only.
 
-    A matrix that is spread over processes is gathered by all of them, since only a whole one can be made orthogonal;
-    each then moves its own part. The moments stay spread.
+    Every process gathers each sharded matrix, since only a whole one can be orthogonalised, and updates its own shard.
+    Moments stay sharded.
 
     Args:
-        matrices: parameters of two dimensions.
-        lr: how far a square matrix goes in every direction; one with more rows than columns goes further, by the
-            square root of their ratio.
-        weight_decay: a matrix shrinks by `lr * weight_decay` a step.
-        momentum: decay rate of the mean of the gradient.
-        dtype: in which updates are made orthogonal.
+        matrices: parameters with two dimensions.
+        lr: step of a square matrix in every direction; matrices with more rows than columns step further, by the square
+            root of that ratio.
+        weight_decay: a matrix shrinks by `lr * weight_decay` per step.
+        momentum: decay rate of the mean gradient.
+        dtype: of the orthogonalisation.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Muon(torch.optim.Optimizer):
                     parameter.add_(update, alpha=-distance)
 
     def _move_part(self, parameter: DTensor, group: Mapping[str, Any]) -> None:
-        """Do the same with one matrix that is spread; one at a time, since all of them whole may not fit."""
+        """Update one sharded matrix; one at a time, since all of them may not fit."""
         mean = whole(self._momentum(parameter, group["momentum"]))
         update = orthogonal(mean[None], self._dtype)[0]
         part = local(parameter)
@@ -78,7 +78,7 @@ class Muon(torch.optim.Optimizer):
         part.add_(part_of(update, parameter), alpha=-_distance(group["lr"], parameter.shape))
 
     def _momentum(self, parameter: Tensor, decay: float) -> Tensor:
-        """Return Nesterov's look ahead after adding the gradient to the mean."""
+        """Add the gradient to the mean, and return Nesterov's look-ahead."""
         assert parameter.grad is not None
         state = self.state[parameter]
         if not state:
@@ -96,7 +96,7 @@ def orthogonal(matrices: Float[Tensor, "n i o"], dtype: torch.dtype) -> Float[Te
 
     Args:
         matrices: of one shape.
-        dtype: of the products; bfloat16 does, where it is fast.
+        dtype: of the products; bfloat16 is precise enough.
     """
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if is_tall else matrices

@@ -1,7 +1,6 @@
-"""The optimizers with the paper's decay rule, and their schedule.
+"""Optimizers with the paper's weight decay rule, and the learning rate schedule.
 
-Differs from the paper: it names Adam; here the weight decay is decoupled from the gradient (AdamW), and Muon may
-take over the matrices of linear maps.
+Differs from the paper: it names Adam; here weight decay is decoupled (AdamW), and Muon may train linear maps.
 """
 
 import dataclasses
@@ -18,10 +17,9 @@ from cogview.training.parallel import by_mesh
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
-    """Split parameters into those that decay and those that don't.
+    """Split parameters into those with and without weight decay.
 
-    Biases and the weights of norms are exactly the parameters with one dimension (or none); matrices,
-    convolution kernels and embeddings decay.
+    Parameters with at most one dimension are biases and norms; matrices, convolution kernels and embeddings decay.
 
     Paper: section 2.3.
     """
@@ -36,15 +34,14 @@ def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) ->
 def build_optimizers(
     module: nn.Module, config: TrainingConfig, precision: ComputedPrecision = "float32"
 ) -> list[torch.optim.Optimizer]:
-    """Build the optimizers of the module where it lies: each trainable parameter is in one of them.
+    """Build the optimizers; each trainable parameter is in exactly one.
 
-    AdamW updates all in one fused kernel. With `optimizer` "muon", the weights of linear maps are Muon's: its
-    steps move each matrix equally in all directions, while embeddings, a head tied to them, norms and biases stay
-    with AdamW. Muon has a peak rate and a decay of its own, and makes its updates orthogonal in bfloat16 where the run
-    computes in it, else in float32.
+    AdamW runs as one fused kernel. With `optimizer` "muon", the weights of linear maps are Muon's, with a peak rate and
+    a decay of their own; embeddings, a tied head, norms and biases stay with AdamW. Muon orthogonalises in bfloat16 if
+    the run computes in it, else in float32.
 
     Raises:
-        UsageError: Muon was asked for, and there are no linear maps to train.
+        UsageError: Muon has no linear maps to train.
     """
     matrices: list[nn.Parameter] = []
     if config.optimizer == "muon":
@@ -52,9 +49,7 @@ def build_optimizers(
         linear = {id(child.weight) for child in module.modules() if isinstance(child, nn.Linear)} - tables
         matrices = [p for p in module.parameters() if p.requires_grad and id(p) in linear]
         if not matrices:
-            raise UsageError(
-                "optimizer muon has nothing to do here, since no linear maps are trained: leave it at adamw."
-            )
+            raise UsageError("optimizer muon needs linear maps, and none are trained: use adamw.")
     taken = {id(weight) for weight in matrices}
     others = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
     optimizers: list[torch.optim.Optimizer] = []
@@ -84,7 +79,7 @@ def build_optimizers(
 def set_learning_rates(
     optimizers: Sequence[torch.optim.Optimizer], step: int, config: TrainingConfig
 ) -> float:
-    """Give every group its rate of a step, all the same share of their peaks, and return AdamW's."""
+    """Set every group's rate for a step, the same share of each peak, and return AdamW's."""
     learning_rate = learning_rate_at(step, config)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -93,11 +88,11 @@ def set_learning_rates(
 
 
 def describe_new_schedule(applied_steps: int, num_steps_before: int, config: TrainingConfig) -> str:
-    """Say at which rate a run goes on that is given more steps than its schedule was made for.
+    """Describe the learning rate of a resumed run with another number of steps.
 
     Args:
         applied_steps: done so far.
-        num_steps_before: that the schedule was made for.
+        num_steps_before: of the earlier schedule.
         config: with the new number.
     """
     old = learning_rate_at(max(0, applied_steps - 1), dataclasses.replace(config, num_steps=num_steps_before))
@@ -108,13 +103,13 @@ def describe_new_schedule(applied_steps: int, num_steps_before: int, config: Tra
 
 
 def learning_rate_at(step: int, config: TrainingConfig) -> float:
-    """Return the learning rate of an applied step: a linear rise to the peak, then a half cosine down to the floor.
+    """Return the learning rate of an applied step: linear warm-up, then half a cosine to the floor.
 
-    The last step of the warm-up has the peak, the last step of the run has the floor.
+    The last step of the warm-up has the peak, the last step of the run the floor.
 
     Args:
-        step: counts applied steps from 0; those skipped for an overflow are not among them.
-        config: its peak, floor, warm-up and number of steps.
+        step: applied steps before, without those skipped for an overflow.
+        config: peak, floor, warm-up and number of steps.
 
     Paper: section 2.3.
     """

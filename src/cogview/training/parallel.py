@@ -1,7 +1,7 @@
-"""A transformer spread over processes: FSDP2 shards its weights, tensor parallelism its matrices and heads.
+"""A transformer sharded over processes, by FSDP2 and tensor parallelism.
 
-While several processes train it, the rows of each `query_key_value` stand head by head, so that heads can be shared by
-any number of processes with a plain cut. `stacked` and `by_head` lead from one order to the other.
+While it is sharded, the rows of `query_key_value` are ordered by head, so that a plain cut shares heads among any
+number of processes. `by_head` and `stacked` convert to and from this order.
 """
 
 from collections import defaultdict
@@ -29,21 +29,20 @@ from cogview.transformer.model import Transformer
 def parallelise(
     module: nn.Module, config: TrainingConfig, processes: Processes, precision: ComputedPrecision = "float32"
 ) -> None:
-    """Spread a module over the processes, in place, and have it keep as little for the backward pass as was asked.
+    """Shard a module over the processes in place, and apply activation checkpointing.
 
-    Tensor parallelism cuts the maps into a branch by their output and those out of it by their input, so that a branch
-    waits for the others once in each direction. Embeddings, the tied head and the norms are whole in each of those
-    processes: they compute the same there. FSDP2 then cuts every parameter over the processes with other rows and
-    gathers it block by block.
+    Tensor parallelism cuts the maps into a branch by output and those out of it by input, so each branch communicates
+    once in each direction. Embeddings, the tied head and the norms are replicated. FSDP2 then shards every parameter
+    over the processes with other rows, and gathers it block by block.
 
     Args:
         module: whole, with the same weights in every process.
-        config: how to spread it.
-        processes: over whom.
-        precision: with an `_o2` precision, weights are rounded as they are gathered, and gradients summed in float32.
+        config: how to shard it.
+        processes: to shard over.
+        precision: with an `_o2` precision, gathered weights are rounded, and gradients summed in float32.
 
     Raises:
-        UsageError: the module cannot be spread so.
+        UsageError: the module cannot be sharded so.
     """
     check_module(module, config, processes)
     if not isinstance(module, Transformer):
@@ -68,7 +67,7 @@ def parallelise(
         say("Not compiling, so slower: torch.compile does not work here.")
     for block in blocks:
         block.attention.by_head = True
-        block.to(processes.device)  # one after the other, for all of them may not fit
+        block.to(processes.device)  # one at a time, since all may not fit
         if processes.tensor_parallel > 1:
             plan = {
                 "attention.query_key_value": ColwiseParallel(),
@@ -81,16 +80,16 @@ def parallelise(
             block.compile(dynamic=False)
         fully_shard(block, mesh=shards, mp_policy=policy)
     module.to(processes.device)
-    # What the blocks leave over, the table above all, stays gathered after the states are computed: it is the head too.
+    # The rest, mainly the token table, stays gathered after the blocks: it is the head too.
     fully_shard(module, mesh=shards, mp_policy=policy, reshard_after_forward=False)
     register_fsdp_forward_method(module, "hidden_states")
 
 
 def check_module(module: nn.Module, config: TrainingConfig, processes: Processes) -> None:
-    """Refuse what `parallelise` cannot do, before anything is done.
+    """Refuse what `parallelise` cannot do.
 
     Raises:
-        UsageError: says what to leave off.
+        UsageError: an option does not suit the module.
     """
     if isinstance(module, Transformer):
         check_heads(module.config, processes.tensor_parallel)
@@ -105,10 +104,10 @@ def check_module(module: nn.Module, config: TrainingConfig, processes: Processes
 
 
 def check_heads(config: TransformerConfig, tensor_parallel: int) -> None:
-    """Refuse a transformer whose heads so many processes cannot share.
+    """Refuse a number of tensor-parallel processes that cannot share the heads.
 
     Raises:
-        UsageError: says what to leave off.
+        UsageError: an option does not suit the transformer.
     """
     if config.num_heads % tensor_parallel:
         raise UsageError(
@@ -121,18 +120,18 @@ def check_heads(config: TransformerConfig, tensor_parallel: int) -> None:
 
 
 def is_spread(module: nn.Module) -> bool:
-    """Return whether `parallelise` has spread a module."""
+    """Return whether a module is sharded."""
     return isinstance(module, FSDPModule)
 
 
 def forget_gathered(module: nn.Module) -> None:
-    """Drop what a forward pass without a backward pass has left gathered: the weights may change before the next."""
+    """Drop weights left gathered by a forward pass without a backward pass, since they may change."""
     if isinstance(module, FSDPModule):
         module.reshard()
 
 
 def by_mesh(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Return parameters in groups that are spread over the same processes, as operations on many at once ask for."""
+    """Return parameters grouped by device mesh, as fused operations require."""
     groups: dict[object, list[nn.Parameter]] = defaultdict(list)
     for parameter in parameters:
         groups[parameter.device_mesh if isinstance(parameter, DTensor) else None].append(parameter)
@@ -140,7 +139,7 @@ def by_mesh(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Float[Tensor, ""]:
-    """Scale the gradients to a Euclidean norm of at most `max_norm`, taken over all processes; return what it was."""
+    """Clip gradients to a Euclidean norm over all processes; return the norm before clipping."""
     groups = [[p for p in group if p.grad is not None] for group in by_mesh(parameters)]
     norms = [get_total_norm([p.grad for p in group if p.grad is not None]) for group in groups if group]
     norm = norms[0] if len(norms) == 1 else torch.stack([whole(each) for each in norms]).norm()
@@ -151,12 +150,12 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Float
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return all of a tensor whose parts are spread; to be called by all processes that have one."""
+    """Return the full tensor of a sharded one; all processes that hold parts must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def part_of(tensor: Tensor, like: Tensor) -> Tensor:
-    """Return the part of a whole tensor that this process holds of another one of its shape."""
+    """Return this process's part of a whole tensor, sharded like another."""
     if not isinstance(like, DTensor):
         return tensor
     (chunk,) = like.__create_chunk_list__()  # type: ignore[no-untyped-call]
@@ -165,17 +164,17 @@ def part_of(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return the memory of what this process holds of a tensor."""
+    """Return this process's part of a tensor, sharing its memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
 def copy_whole(module: nn.Module, into: nn.Module | None) -> None:
-    """Copy the weights of a spread module, one after the other, into a whole one of the same shape.
+    """Copy the weights of a sharded module, one at a time, into a whole one.
 
     Args:
-        module: is spread; all processes call this.
-        into: gets the weights; None in processes that do not want them.
+        module: sharded; all processes call this.
+        into: gets the weights; None in processes that do not need them.
     """
     orders = _row_orders(module)
     for name, parameter in module.named_parameters():
@@ -187,7 +186,7 @@ def copy_whole(module: nn.Module, into: nn.Module | None) -> None:
 
 
 def by_head(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors, named `PARAMETER` or `.../PARAMETER`, with rows in the order of a spread transformer's."""
+    """Return tensors, named `PARAMETER` or `.../PARAMETER`, with rows in a sharded transformer's order."""
     orders = _row_orders(module)
     return dict(_reordered(tensors, orders))
 
@@ -205,7 +204,7 @@ def _reordered(tensors: Mapping[str, Tensor], orders: Mapping[str, Tensor]) -> I
 
 
 def _row_orders(module: nn.Module) -> dict[str, Int64[Tensor, "r"]]:
-    """Return by name the parameters whose rows stand in another order when spread, with that order."""
+    """Return the parameters with another row order when sharded, with that order."""
     return {
         f"{name}.query_key_value.{kind}": rows_by_head(child.config)
         for name, child in module.named_modules()

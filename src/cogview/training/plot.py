@@ -1,4 +1,4 @@
-"""The loss of a run as a picture."""
+"""Plot of a run's losses."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,14 @@ from cogview.training.metrics import read_metrics
 
 
 def plot_losses(metrics_path: Path, picture_path: Path) -> bool:
-    """Write the picture of a run's losses.
+    """Write the plot of a run's losses.
 
     Args:
         metrics_path: a run's `metrics.jsonl`.
         picture_path: the PNG to write.
 
     Returns:
-        Whether it was drawn: without matplotlib (the extra `plot`), or without metrics, it is not.
+        False without matplotlib (the extra `plot`) or without metrics, when nothing is written.
     """
     figure = loss_figure(read_metrics(metrics_path))
     if figure is None:
@@ -29,13 +29,13 @@ def plot_losses(metrics_path: Path, picture_path: Path) -> bool:
 
 
 def loss_figure(lines: Sequence[Mapping[str, int | float]]) -> Any:
-    """Draw every metric that has "loss" in its name against the step, but for the loss scale.
+    """Plot every metric with "loss" in its name, except the loss scale, against the step.
 
     Args:
-        lines: a run's metrics, as `read_metrics` gives them.
+        lines: a run's metrics, from `read_metrics`.
 
     Returns:
-        A figure of matplotlib; None without it, or without a loss.
+        A matplotlib figure; None without matplotlib or losses.
     """
     names = sorted({name for line in lines for name in line if "loss" in name and name != "loss_scale"})
     if not names:

@@ -1,4 +1,4 @@
-"""Where a run computes and in which precision."""
+"""Device and precision of a run."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
@@ -10,10 +10,10 @@ from cogview.training.config import ComputedPrecision
 
 
 def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """Turn the device of a config into one that exists here.
+    """Return the device of a config; "auto" is CUDA if there is one.
 
     Raises:
-        UsageError: CUDA was asked for and there is none.
+        UsageError: CUDA was requested and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("device is cuda, but torch sees no CUDA device here; use auto or cpu.")
@@ -22,7 +22,7 @@ def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Say whether the device has instructions for bfloat16; a CPU without them computes it, but many times slower."""
+    """Return whether the device has bfloat16 instructions; a CPU without them is many times slower."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = getattr(torch.cpu, "get_capabilities", None)  # newer than torch 2.11
@@ -36,10 +36,10 @@ def computes_bfloat16(device: torch.device) -> bool:
 def resolve_precision(
     precision: Literal["auto", "float32", "bfloat16", "bfloat16_o2", "float16_o2"], device: torch.device
 ) -> ComputedPrecision:
-    """Turn the precision of a config into one that is computed: with "auto", bfloat16 where it is fast.
+    """Return the precision to compute in; "auto" is bfloat16 where it is fast.
 
     Raises:
-        UsageError: the device does not know bfloat16.
+        UsageError: the device does not support bfloat16.
     """
     if precision == "auto":
         return "bfloat16" if computes_bfloat16(device) else "float32"
@@ -51,10 +51,10 @@ def resolve_precision(
 
 
 def autocast(precision: ComputedPrecision, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context in which the loss is computed; O2 needs none, since its weights are of half precision.
+    """Return the context to compute the loss in; O2 needs none, since its weights are in half precision.
 
-    bfloat16 has the range of float32, so it needs no loss scale; weights, gradients and optimizer state stay
-    float32, and so do the operations that autocast lists as delicate (norms, softmax, losses).
+    bfloat16 has the range of float32, so it needs no loss scale. Weights, gradients, optimizer state and the operations
+    that autocast excludes (norms, softmax, losses) stay float32.
     """
     if precision == "bfloat16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
@@ -62,18 +62,17 @@ def autocast(precision: ComputedPrecision, device: torch.device) -> AbstractCont
 
 
 def master_weights_dtype(precision: ComputedPrecision) -> torch.dtype | None:
-    """Return in what everything is computed over float32 master weights; None if there are none."""
+    """Return the dtype computed in with float32 master weights; None if there are none."""
     return {"bfloat16_o2": torch.bfloat16, "float16_o2": torch.float16}.get(precision)
 
 
 def compiler_failure(device: torch.device) -> str | None:
-    """Compile a trifle for the device and return why that failed in one line, or None if it works.
+    """Compile a trivial function for the device and return the error in one line, or None if it works.
 
-    torch.compile finds out only at the first call whether the machine has a compiler and Python's headers; a
-    trifle finds it out before the run begins.
+    torch.compile notices a missing compiler or missing Python headers only at the first call; this checks beforehand.
     """
     try:
         torch.compile(lambda x: torch.sin(x) + 1)(torch.zeros(8, device=device))
-    except Exception as error:  # torch documents no common class for what a missing toolchain raises
+    except Exception as error:  # errors of a missing toolchain have no common class
         return str(error).strip().splitlines()[0]
     return None

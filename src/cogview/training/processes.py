@@ -1,4 +1,4 @@
-"""The processes that train together: who has which rows of a batch, and what they agree on."""
+"""The processes of a distributed run: their rows of a batch, and their communication."""
 
 import logging
 import math
@@ -23,17 +23,16 @@ Name = TypeVar("Name", bound=Hashable)
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """This process among those that train one model; by default one alone, which then asks nobody.
+    """This process among those that train one model; by default the only one.
 
-    Every method is to be called by all of them, whatever one of them has seen: none may depend on values that the
-    others may not have.
+    All processes must call every method alike, so no call may depend on values that others may not have.
 
     Args:
-        device: where this process computes.
-        ranks: which one this is.
-        mesh: all of them, by "replica" x "shard" x "tensor"; None for one alone. Those along "tensor" see the same rows
-            of a batch; those along "shard" hold the parts of one copy of the weights.
-        agreement: the group in which they agree, over the network of the hosts, so that no GPU is waited for.
+        device: of this process.
+        ranks: number of this process, and of all.
+        mesh: "replica" x "shard" x "tensor"; None for one process. Processes along "tensor" see the same rows; those
+            along "shard" hold the parts of one copy of the weights.
+        agreement: CPU process group, so that no GPU is waited for.
     """
 
     device: torch.device
@@ -43,26 +42,26 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that writes what only one can write."""
+        """Whether this process writes the run's files."""
         return self.ranks.rank == 0
 
     @property
     def tensor_parallel(self) -> int:
-        """Over how many processes each matrix of a block is spread."""
+        """Number of processes that share each block's matrices."""
         return 1 if self.mesh is None else self.mesh["tensor"].size()
 
     @property
     def num_row_parts(self) -> int:
-        """Into how many parts the rows of a batch are dealt."""
+        """Number of parts that the rows of a batch are divided into."""
         return self.ranks.num_ranks // self.tensor_parallel
 
     @property
     def row_part(self) -> int:
-        """Which part of the rows is this process's."""
+        """Index of this process's part of the rows."""
         return self.ranks.rank // self.tensor_parallel
 
     def any(self, flag: bool) -> bool:
-        """Return whether any process has its flag up."""
+        """Return whether the flag is set in any process."""
         if self.mesh is None:
             return flag
         flags = torch.tensor([float(flag)])
@@ -70,9 +69,9 @@ class Processes:
         return bool(flags.item())
 
     def largest(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Return by name the largest value of the processes that have the first rows, each with its share of heads.
+        """Return the largest values, by name, over the processes with the first rows, each with its heads.
 
-        These rows are the same for any number of processes, so that the values are too; a NaN is the largest.
+        The first rows are the same for any number of processes, so the values are too. NaN counts as the largest.
         """
         if self.mesh is None:
             return dict(values)
@@ -84,9 +83,9 @@ class Processes:
         return largest
 
     def sums(self, values: Mapping[Name, Sequence[float]]) -> dict[Name, list[float]]:
-        """Return sums over the parts of the rows, by name; processes with the same rows count once.
+        """Return sums over the parts of the rows by name; processes with the same rows count once.
 
-        Processes may have different names: what one has not counts as zeros there.
+        Names may differ between processes; missing values are zeros.
         """
         if self.mesh is None:
             return {name: list(numbers) for name, numbers in values.items()}
@@ -98,7 +97,7 @@ class Processes:
         return sums
 
     def gather(self, value: Any) -> list[Any]:
-        """Return what each process gives, in the order of their ranks."""
+        """Return the values of all processes, by rank."""
         if self.mesh is None:
             return [value]
         values: list[Any] = [None] * self.ranks.num_ranks
@@ -106,17 +105,17 @@ class Processes:
         return values
 
     def agree(self, error: Exception | None) -> None:
-        """Go on if all are well; else raise, in all of them alike, what happened to one.
+        """Raise one process's error in all of them; go on if there is none.
 
         Args:
-            error: what happened to this process; one of ours or an OSError.
+            error: of this process: one of ours or an OSError.
         """
         for each in self.gather(_as_message(error)):
             if each is not None:
                 raise each from error
 
     def first_does(self, action: Callable[[], object]) -> None:
-        """Have the first process do something while the others wait; if it fails, all raise what it raised."""
+        """Run an action in the first process while the others wait; its error is raised in all."""
         if self.mesh is None:
             action()
             return
@@ -130,10 +129,10 @@ class Processes:
 
     @contextmanager
     def first_alone(self, context: AbstractContextManager[Any]) -> Iterator[None]:
-        """Enter a context in the first process only, while the others wait until it is entered.
+        """Enter a context in the first process only; the others wait until it is entered.
 
         Raises:
-            SystemExit: in the others, if the first could not enter; it says why.
+            SystemExit: in the others, if the first failed to enter; it reports why.
         """
         entered: AbstractContextManager[Any] = nullcontext()
         failure: BaseException | None = None
@@ -153,7 +152,7 @@ class Processes:
 
 
 def _as_message(error: Exception | None) -> Exception | None:
-    """Return an error that another process can be sent: some, with arguments of their own, fail where they arrive."""
+    """Return an error that can be pickled: exceptions with arguments of their own may fail on arrival."""
     plain = type(error) in (CogViewError, UsageError) or isinstance(error, OSError | SafetensorError)
     if error is None or plain:
         return error
@@ -165,7 +164,7 @@ def _as_message(error: Exception | None) -> Exception | None:
 
 
 class _Leaving(AbstractContextManager[Any]):
-    """A context that has been entered, to be left."""
+    """An entered context, to be exited."""
 
     def __init__(self, context: AbstractContextManager[Any]) -> None:
         self._context = context
@@ -176,13 +175,13 @@ class _Leaving(AbstractContextManager[Any]):
 
 @contextmanager
 def joined_processes(config: TrainingConfig) -> Iterator[Processes]:
-    """Join the processes that `torchrun` started together with this one; one that was started by itself is alone.
+    """Join the processes that `torchrun` started; without it, be the only one.
 
     Args:
         config: the device, and how processes share the work.
 
     Raises:
-        UsageError: they cannot share it so, or do not know where to meet.
+        UsageError: they cannot share it so, or the rendezvous address is missing.
     """
     ranks, device = Ranks.from_environment(os.environ), resolve_device(config.device)
     check_shares(config, ranks.num_ranks)
@@ -197,7 +196,7 @@ def joined_processes(config: TrainingConfig) -> Iterator[Processes]:
             )
         device = torch.device("cuda", ranks.local_rank)
         torch.cuda.set_device(device)
-    # It warns that gathering over two dimensions takes two rounds, which is so, and rare.
+    # Its warning, that gathering over two dimensions takes two rounds, is true but such gathers are rare.
     logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     starts = not distributed.is_initialized()
     if starts:
@@ -223,11 +222,11 @@ def joined_processes(config: TrainingConfig) -> Iterator[Processes]:
 
 
 def check_shares(config: TrainingConfig, num_processes: int) -> None:
-    """Refuse a number of processes that cannot share a run so.
+    """Refuse a number of processes that cannot share a run.
 
     Raises:
-        UsageError: names the two numbers that do not divide; or compiling was asked for where heads are shared, which
-            fails inside PyTorch (2.13).
+        UsageError: two numbers do not divide; or compile is combined with tensor_parallel, which fails in PyTorch
+            (2.13).
     """
     if config.compile and config.tensor_parallel > 1:
         raise UsageError("compile does not go together with tensor_parallel: leave one of them out.")

@@ -1,4 +1,4 @@
-"""What a run shows on the terminal, and how fast it is."""
+"""Progress and speed of a run."""
 
 import sys
 import time
@@ -12,18 +12,18 @@ from cogview.errors import printable
 
 
 def say(line: str) -> None:
-    """Print a line to stderr without breaking a bar that may stand there."""
+    """Print a line to stderr above any progress bar."""
     tqdm.write(printable(line), file=sys.stderr)
     sys.stderr.flush()
 
 
 class Progress:
-    """How far the run is: a bar on a terminal, else a line for each reading of the metrics.
+    """Progress of the run: a bar on a terminal, else a line for each reading of the metrics.
 
     Args:
         completed_steps: where the run begins.
         num_steps: where it ends.
-        silent: show nothing, for another process does.
+        silent: show nothing, since another process does.
     """
 
     def __init__(self, completed_steps: int, num_steps: int, silent: bool = False) -> None:
@@ -50,10 +50,8 @@ class Progress:
         self._bar.close()
 
     def rewind(self, completed_steps: int) -> None:
-        """Stand at an earlier step again."""
-        self._first_step -= (
-            self._completed_steps - completed_steps
-        )  # what was done has been done, for the rate
+        """Return to an earlier step."""
+        self._first_step -= self._completed_steps - completed_steps  # repeated steps count for the rate
         self._bar.update(completed_steps - self._completed_steps)
         self._completed_steps = completed_steps
 
@@ -67,7 +65,7 @@ class Progress:
 
         Args:
             metrics: with "loss" and "items_per_second".
-            unit: the plural of what is counted as items.
+            unit: plural name of the items.
         """
         if self._silent:
             return
@@ -85,11 +83,11 @@ class Progress:
 
 
 class Pace:
-    """Time spent in training steps and items done, without the time of sample sheets and checkpoints.
+    """Time spent in training steps and rates, without sample sheets and checkpoints.
 
     Args:
         seconds_before: spent before a resume.
-        peak_flops: what the device can do at most a second, if known; see `cogview.training.flops.peak_flops`.
+        peak_flops: the device's peak per second, if known; see `cogview.training.flops.peak_flops`.
     """
 
     def __init__(self, seconds_before: float, peak_flops: float | None = None) -> None:
@@ -102,21 +100,21 @@ class Pace:
 
     @property
     def seconds(self) -> float:
-        """Seconds so far, those before a resume included."""
+        """Seconds so far, including those before a resume."""
         return self._seconds_before + time.perf_counter() - self._start
 
     @property
     def items_per_second(self) -> float:
-        """The mean rate since the start of this process."""
+        """Mean rate since the start of this process."""
         return self._num_items / (time.perf_counter() - self._start)
 
     def count(self, num_items: float | int, unit: str, work: Mapping[str, float]) -> None:
-        """Count the items of a step or of a part of it, and what else it is counted in.
+        """Count the items and the work of a micro-batch.
 
         Args:
             num_items: by weight.
-            unit: their plural.
-            work: "tokens" and "flops" of the model, where they are known.
+            unit: their plural name.
+            work: "tokens" and "flops" of the model, where known.
         """
         self.unit = unit
         for name, value in work.items():
@@ -125,9 +123,9 @@ class Pace:
         self._interval_num_items += num_items
 
     def read(self) -> dict[str, float]:
-        """Return the seconds so far and the rates since the last reading; asked after a wait for the device.
+        """Return the seconds so far and the rates since the last reading; call it after waiting for the device.
 
-        Beside items, `tokens_per_second` and `mfu`, the share of the device's peak that the model's operations take.
+        The rates are items, `tokens_per_second` and `mfu`, the model's share of the device's peak.
         """
         now = time.perf_counter()
         seconds, work = now - self._interval_start, self._interval_work
@@ -144,7 +142,7 @@ class Pace:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out the time of a block."""
+        """Exclude the time of a block."""
         begin = time.perf_counter()
         try:
             yield

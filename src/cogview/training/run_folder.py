@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, and whether this run may write into it."""
+"""Folder of a run: its description, lock and resume checks."""
 
 import dataclasses
 import json
@@ -45,7 +45,7 @@ def describe_run(
     precision: str,
     num_processes: int = 1,
 ) -> dict[str, Any]:
-    """Say all that is needed to run this again: config, seed, versions, commit, device, precision and command."""
+    """Return all that is needed to repeat a run: config, seed, versions, commit, device and command."""
     description = {
         "format": FORMAT,
         "version": VERSION,
@@ -61,23 +61,23 @@ def describe_run(
         "git_commit": git_commit(),
         "command": command_line(),
     }
-    # Through JSON and back, so that it equals what will be read from the file.
+    # A round trip through JSON, so that it equals what is read from the file.
     plain: dict[str, Any] = json.loads(json.dumps(description, default=_plain))
     return plain
 
 
 @contextmanager
 def claimed_run_folder(run_folder: Path, description: Mapping[str, Any], resume: bool) -> Iterator[None]:
-    """Claim a folder for a run, or find the same run in it, and keep other processes out of it.
+    """Claim a folder for a run, or check that it holds the same one, and lock it.
 
     Args:
         run_folder: gets the description as `config.json`.
-        description: from `describe_run`; a resume adds what it may change to the list `resumes`.
+        description: from `describe_run`; a resume appends its variable fields to the list `resumes`.
         resume: whether the folder must, or must not, hold a run already.
 
     Raises:
-        UsageError: the folder holds a run and `resume` was not asked for, or there is none to resume, or it was
-            started with another config (only `num_steps` may grow), or another process is at it.
+        UsageError: there is a run without `resume`, or none with it, or one of another config (only `num_steps` may
+            grow), or another process is training in it.
     """
     path = run_folder / "config.json"
     if run_folder.exists() and not run_folder.is_dir():
@@ -87,7 +87,7 @@ def claimed_run_folder(run_folder: Path, description: Mapping[str, Any], resume:
             raise UsageError(f"There is no run to resume in {run_folder}: it has no config.json.")
         started = _read_config(path)
         _check_same_run(run_folder, started, description)
-        # What a run was started by stays first, but for its length; each resume is added below.
+        # The original description stays, except for the length; each resume is appended.
         resumed = {name: description[name] for name in _RESUME_FIELDS}
         training = {**started["training"], "num_steps": description["training"]["num_steps"]}
         description = {
@@ -113,9 +113,9 @@ def claimed_run_folder(run_folder: Path, description: Mapping[str, Any], resume:
 
 
 def carry_over(old: Path, new: Path) -> None:
-    """Bring what only the old one of two folders holds into the new one, which is about to take its place.
+    """Keep what only the old of two folders holds, by linking it into the new one that replaces it.
 
-    A person, or another command, has put it there. Files are linked where the disk can, so it costs no room.
+    People and other commands put files there. They are linked if the disk can, else copied.
 
     Args:
         old: a folder, or nothing.
@@ -133,7 +133,7 @@ def carry_over(old: Path, new: Path) -> None:
 
 
 def _link(source: str | Path, target: str | Path) -> None:
-    """Give a file, or a link itself, a second name, or copy it where there are no second names."""
+    """Hard-link a file or a symbolic link, or copy it where the disk has no links."""
     try:
         os.link(source, target, follow_symlinks=False)
     except (OSError, NotImplementedError):
@@ -141,7 +141,7 @@ def _link(source: str | Path, target: str | Path) -> None:
 
 
 def _remove_leftovers(run_folder: Path) -> None:
-    """Remove files that a kill left half-written; an unfinished `model` is its next writer's to remove or put back."""
+    """Remove files left half-written by a kill; an unfinished `model` is handled by its next writer."""
     for name in _CONTENTS:
         written = re.compile(rf"\.{re.escape(name)}\.[a-z0-9_]{{8}}")  # as `atomic_file` calls them
         for leftover in run_folder.glob(f".{name}.*"):
@@ -179,7 +179,7 @@ def _check_same_run(run_folder: Path, old: Mapping[str, Any], new: Mapping[str, 
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, str, str]]:
-    """List (dotted name, old value, new value) of what differs."""
+    """Return (dotted name, old value, new value) of all differences."""
     if isinstance(old, dict) and isinstance(new, dict):
         prefix = f"{name}." if name else ""
         return [
@@ -191,14 +191,14 @@ def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, str, str
 
 
 def _plain(value: Any) -> Any:
-    """Turn what JSON doesn't know into what it does: a config into a mapping, the rest into its text."""
+    """Convert values for JSON: a config to a mapping, anything else to text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
 
 
 def versions() -> dict[str, str]:
-    """Return what a run was computed by."""
+    """Return the versions of Python, torch and this package."""
     try:
         own = version("cogview")
     except PackageNotFoundError:  # run from its sources
@@ -207,17 +207,17 @@ def versions() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """Return the command that this process was started by, as a shell takes it."""
+    """Return this process's command, quoted for a shell."""
     name = Path(sys.argv[0]).name
     program = ["python", "-m", "cogview"] if name == "__main__.py" else [name]
     return shlex.join([*program, *sys.argv[1:]])
 
 
 def git_commit() -> str | None:
-    """Return the commit of the code that runs, with "-dirty" if it was changed; None outside a checkout."""
+    """Return the commit of the running code, with "-dirty" if modified; None outside a checkout."""
     folder = Path(__file__).parent
     try:
-        # Asking for this file first: an installed copy may lie inside someone else's repository.
+        # First whether git tracks this file: an installed copy may lie in an unrelated repository.
         for arguments in (["ls-files", "--error-unmatch", __file__], _DESCRIBE):
             result = subprocess.run(
                 ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True

@@ -1,8 +1,8 @@
-"""Tensors that many processes write together, each its parts, and that any number of them reads.
+"""Sharded tensor files, written by several processes and read by any number of them.
 
-They lie in safetensors files as PyTorch's distributed checkpoints write them: a file's header says which part of which
-tensor it holds, and nothing is pickled. Tensors alone: with torch 2.13, a plain number
-beside them makes a file that nothing opens. What goes wrong is raised as a CheckpointException, which is no Exception.
+The files are safetensors as PyTorch's distributed checkpoints write them, without pickles: each header says which part
+of which tensor the file holds. They hold tensors only: with torch 2.13, a plain number makes a file that cannot be
+read. Failures raise CheckpointException, which is not an Exception.
 """
 
 import warnings
@@ -23,7 +23,7 @@ from cogview.training.processes import Processes
 
 
 def write_shards(folder: Path, tensors: Mapping[str, Tensor], processes: Processes) -> dict[str, str]:
-    """Write tensors, the parts that several processes hold once, and return the SHA-256 of each file by name.
+    """Write sharded tensors, each part once, and return the SHA-256 of each file.
 
     Args:
         folder: empty, on a disk that all processes share.
@@ -31,7 +31,7 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor], processes: Process
         processes: all of which call this.
 
     Raises:
-        OSError: some process could not write; all of them raise it.
+        OSError: in all processes, if one could not write.
     """
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     try:
@@ -50,15 +50,15 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor], processes: Process
 
 
 def damage_of_shards(folder: Path, digests: Mapping[str, str], processes: Processes) -> str:
-    """Return what is wrong with this process's share of the files, or nothing; each process reads other ones.
+    """Return the damage in this process's share of the files, or "".
 
     Args:
         folder: holds the files.
         digests: the SHA-256 of each.
-        processes: who share the work.
+        processes: share the work.
 
     Raises:
-        OSError: a file is there and cannot be read.
+        OSError: an existing file cannot be read.
     """
     for number, (name, digest) in enumerate(sorted(digests.items())):
         if processes.ranks.takes(number):
@@ -70,10 +70,10 @@ def damage_of_shards(folder: Path, digests: Mapping[str, str], processes: Proces
 
 
 def shapes_of_shards(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    """Return the shape and the dtype of each whole tensor by name.
+    """Return the shape and dtype of each whole tensor.
 
     Raises:
-        CogViewError: they say that they hold more than they do.
+        CogViewError: the headers claim more data than the files have.
     """
     metadata = HuggingFaceStorageReader(str(folder)).read_metadata()
     shapes = {
@@ -92,15 +92,15 @@ def shapes_of_shards(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
 
 
 def read_shards(folder: Path, tensors: Mapping[str, Tensor], processes: Processes) -> None:
-    """Read into tensors, however they are spread over however many processes.
+    """Read into tensors of any sharding.
 
     Args:
         folder: holds the files.
-        tensors: are filled; of the stored names and shapes.
+        tensors: to fill, with the stored names and shapes.
         processes: all of which call this.
     """
     with warnings.catch_warnings():
-        # That one process alone reads without asking others is meant.
+        # A single process reads without torch.distributed on purpose.
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
         load(
             dict(tensors),

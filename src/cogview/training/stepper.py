@@ -1,4 +1,4 @@
-"""From losses to new weights: loss scale, master weights, clipping and the optimizers."""
+"""Optimizer step: loss scale, master weights, gradient clipping and the optimizers."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -18,18 +18,17 @@ from cogview.training.processes import Processes
 
 
 class Stepper:
-    """Does the second half of a step: the gradients of its micro-batches, and what is made of them.
+    """Backward passes of the micro-batches, and the optimizer step.
 
-    With an `_o2` precision the module's parameters are of half precision between steps, so that all that is computed
-    with them is; `float32_weights` shows the masters in their place. With float16_o2, `step` waits for the device to
-    learn whether the gradient overflowed; nothing else here does. A module that is spread over processes keeps masters
-    in its shards, and what gathers them for a block rounds them.
+    With an `_o2` precision, the parameters are in half precision between steps; `float32_weights` swaps in the masters.
+    With float16_o2, `step` waits for the device to know whether the gradient overflowed; nothing else here waits. A
+    sharded module keeps masters in its shards and rounds them as they are gathered.
 
     Args:
-        module: what is trained, on its device.
-        config: how.
-        precision: what `config.precision` came to.
-        processes: all that train, which skip the same steps; one alone if None.
+        module: on its device.
+        config: of the training.
+        precision: resolved from `config.precision`.
+        processes: all that train, which skip the same steps; None for one.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class Stepper:
         """Steps skipped because their gradient overflowed."""
 
     def set_learning_rates(self) -> float:
-        """Give the optimizers their rates of the next step, and return AdamW's."""
+        """Set the rates of the next step, and return AdamW's."""
         return set_learning_rates(self.optimizers, self.applied_steps, self._config)
 
     def backward(self, loss: Float[Tensor, ""], weight: float) -> None:
@@ -69,11 +68,11 @@ class Stepper:
         self._masters.add_gradients(weight / scale)
 
     def step(self) -> Float[Tensor, ""] | None:
-        """Clip the gradient, take the step and forget the gradient.
+        """Clip the gradient, step, and reset the gradient.
 
         Returns:
-            The norm of the whole gradient before clipping, not scaled; None if it overflowed and the step was skipped.
-            If it overflowed at the smallest scale there is, the step is skipped too, and the norm is what it is.
+            The unscaled norm of the whole gradient before clipping; None if it overflowed and the step was skipped.
+            After an overflow at the smallest scale, the step is skipped too, and the non-finite norm returned.
         """
         if self._masters is not None:
             self._masters.show()
@@ -99,7 +98,7 @@ class Stepper:
 
     @contextmanager
     def float32_weights(self) -> Iterator[None]:
-        """Have the module's parameters in float32 for a block, which may change them."""
+        """Give the module float32 parameters, which may be changed, within a block."""
         if self._masters is None:
             yield
             return
@@ -110,34 +109,34 @@ class Stepper:
             self._masters.halve()
 
     def close(self) -> None:
-        """Leave the module with its parameters in float32."""
+        """Leave the module with float32 parameters."""
         if self._masters is not None:
             self._masters.show()
 
     def read(self) -> dict[str, float]:
-        """Return what is worth a look in a run with a loss scale: the scale and the overflows so far."""
+        """Return the loss scale and the overflows so far, if there is a loss scale."""
         return {} if self._scale is None else {"loss_scale": self._scale.value, "overflows": self.overflows}
 
     def state(self) -> dict[str, Any]:
-        """Return what a resume needs beside weights and optimizers, as plain numbers."""
+        """Return plain numbers that a resume needs beside weights and optimizers."""
         scale = None if self._scale is None else self._scale.state()
         return {"applied_steps": self.applied_steps, "overflows": self.overflows, "loss_scale": scale}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Restore what `state` returned."""
         self.applied_steps, self.overflows = state["applied_steps"], state["overflows"]
         if self._scale is not None:
             self._scale.load_state(state["loss_scale"])
 
 
 class MasterWeights:
-    """Parameters in float32 and once more in half precision, of which the module has one kind at a time.
+    """Float32 masters of parameters in half precision; the module has one kind at a time.
 
     Buffers stay as they are.
 
     Args:
-        module: its parameters are the masters; afterwards it has the others.
-        dtype: of the others.
+        module: its parameters become the masters, replaced by copies in half precision.
+        dtype: of the copies.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
@@ -148,19 +147,17 @@ class MasterWeights:
         self.halve()
 
     def add_gradients(self, factor: float) -> None:
-        """Move the gradients of half precision, times a factor, into the float32 sums."""
+        """Move the half-precision gradients, times a factor, into the float32 sums."""
         for index, parameter in enumerate(self._parameters):
             if parameter.grad is None:
                 continue
             gradient = parameter.grad.float().mul_(factor)
-            parameter.grad = (
-                None  # at once: all of them beside all of the sums would be two more bytes a weight
-            )
+            parameter.grad = None  # freed at once, to save two bytes per weight
             earlier = self._gradients[index]
             self._gradients[index] = gradient if earlier is None else earlier.add_(gradient)
 
     def show(self) -> None:
-        """Give the module the masters, and the sums of their gradients."""
+        """Give the module the masters with their gradient sums."""
         for parameter, master in zip(self._parameters, self._masters, strict=True):
             parameter.grad = None
             parameter.data = master
@@ -168,7 +165,7 @@ class MasterWeights:
             parameter.grad, self._gradients[index] = self._gradients[index], None
 
     def halve(self) -> None:
-        """Round the masters and give the module what comes of it."""
+        """Round the masters and give the module the copies."""
         for parameter, master, half in zip(self._parameters, self._masters, self._halves, strict=True):
             assert parameter.grad is None, "a gradient would be of another kind than its parameter"
             parameter.data = half.copy_(master)

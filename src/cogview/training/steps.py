@@ -1,4 +1,4 @@
-"""The steps of a run: a task's module where it is trained, and what a batch makes of it."""
+"""Training steps of a task on its device."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,7 +22,7 @@ from cogview.training.task import Batch, Metrics, Task
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What a step came to.
+    """Result of a step.
 
     Args:
         learning_rate: AdamW's.
@@ -37,10 +37,10 @@ class StepResult:
 
 @contextmanager
 def joined(task: Task, config: TrainingConfig) -> Iterator[tuple[Processes, ComputedPrecision]]:
-    """Join the processes that train together, and compute as exactly as the run's precision says.
+    """Join the distributed processes, resolve the precision, and disable TF32 as it requires.
 
     Raises:
-        UsageError: the device, or so many processes, cannot train the task so.
+        UsageError: the device, or this number of processes, cannot train the task.
     """
     with joined_processes(config) as processes:
         precision = resolve_precision(config.precision, processes.device)
@@ -50,12 +50,12 @@ def joined(task: Task, config: TrainingConfig) -> Iterator[tuple[Processes, Comp
 
 
 class Steps:
-    """Takes steps.
+    """Takes training steps.
 
     Args:
-        task: its module is moved to where it is trained, in place.
-        config: how to train.
-        precision: what `config.precision` came to.
+        task: its module is moved to the device in place.
+        config: of the training.
+        precision: resolved from `config.precision`.
         processes: all that train.
     """
 
@@ -75,7 +75,7 @@ class Steps:
         """Take a step.
 
         Args:
-            step: whose batch it is; with the run's seed it decides all randomness.
+            step: number of the batch; determines all randomness, with the run's seed.
             micro_batches: of that batch.
         """
         processes, config = self._processes, self._config
@@ -85,14 +85,14 @@ class Steps:
         for micro_batch in micro_batches:
             with autocast(self._precision, processes.device):
                 loss, metrics = self._loss_of(micro_batch.tensors)
-            # Gradients become the mean over the row parts, and are to be the sum.
+            # FSDP averages gradients over the row parts, where the sum is needed.
             self.stepper.backward(loss, micro_batch.weight * processes.num_row_parts)
             losses.append((loss.detach(), metrics))
         return StepResult(learning_rate=learning_rate, losses=losses, gradient_norm=self.stepper.step())
 
 
 def _step_seed(seed: int, step: int, row_part: int) -> int:
-    """Mix the numbers into one, so that neither two steps, nor two runs, nor two parts of the rows share randomness."""
+    """Hash the numbers to one seed, so that no two steps, runs or row parts share randomness."""
     numbers = (seed, step, row_part) if row_part else (seed, step)
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
@@ -101,7 +101,7 @@ def _compiled(
     loss: Callable[[Batch], tuple[Float[torch.Tensor, ""], Metrics]],
     device: torch.device,
 ) -> Callable[[Batch], tuple[Float[torch.Tensor, ""], Metrics]]:
-    """Compile the loss, or return it as it is where nothing can be compiled, and say so."""
+    """Compile the loss, or return it unchanged with a message if compilation fails."""
     failure = compiler_failure(device)
     if failure is not None:
         say(f"Not compiling, so slower: torch.compile needs a C++ compiler, and here it says: {failure}")

@@ -1,4 +1,4 @@
-"""What the training loop needs to know of a stage: its module, its batches, its loss."""
+"""Interface between the training loop and a stage: module, batches and loss."""
 
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -8,18 +8,18 @@ from jaxtyping import Float
 from torch import nn
 
 Batch: TypeAlias = Mapping[str, torch.Tensor]
-"""Named tensors in host memory whose first axis counts the samples of the batch."""
+"""Named tensors in host memory; the first axis counts the samples."""
 
 Scalars: TypeAlias = dict[str, Float[torch.Tensor, ""]]
-"""Named scalars, detached and left on their device: the loop reads them only when it logs."""
+"""Named scalars, detached and on their device: the loop reads them only when it logs."""
 
 
 class Mean(NamedTuple):
-    """A mean that does not depend on how a batch is cut: totals and weights are summed, and divided once.
+    """A mean as total and weight, summed over parts and divided once, so cutting a batch does not change it.
 
     Args:
-        total: the sum, by weight, over what the mean is of; detached and left on its device.
-        weight: of all that is summed, mostly its number; may be 0 in a part of a batch.
+        total: weighted sum; detached and on its device.
+        weight: total weight, usually the count; may be 0 in a part of a batch.
     """
 
     total: Float[torch.Tensor, ""]
@@ -32,27 +32,27 @@ Metrics: TypeAlias = dict[str, Mean]
 
 @runtime_checkable
 class Task(Protocol):
-    """One stage of the paper as the loop sees it: something that makes batches and scores them.
+    """A stage of the paper: makes batches and computes their loss.
 
-    Everything that changes while training lives in the parameters and persistent buffers of `module`, so
-    that a checkpoint of the module and of the optimizer is a checkpoint of the task.
+    All state that training changes is in the parameters and persistent buffers of `module`, so a checkpoint of the
+    module and the optimizers is a checkpoint of the task.
     """
 
     @property
     def module(self) -> nn.Module:
-        """The module to train; the loop moves it to its device and calls its `train()`."""
+        """Module to train; the loop moves it to the device and calls its `train()`."""
         ...
 
     @property
     def channels_last(self) -> bool:
-        """Whether convolutions dominate, so that weights and images are better laid out channels-last."""
+        """Whether weights and images are laid out channels-last, which is faster if convolutions dominate."""
         ...
 
     def batch(self, step: int) -> Batch:
-        """Make the batch of a step, the same one each time it is asked.
+        """Return the batch of a step, the same at each call.
 
-        The loop calls this in a thread, one step ahead, so it must not draw from torch's or numpy's global
-        generators: it builds its own from the seed and the step.
+        Called in a thread, one step ahead, so it must not use the global generators of torch or numpy, but its own,
+        seeded by the seed and the step.
 
         Args:
             step: counts from 0.
@@ -60,10 +60,10 @@ class Task(Protocol):
         ...
 
     def num_items(self, batch: Batch) -> tuple[float | int, str]:
-        """Return over how many items the loss of this batch is a mean, by weight, and their plural ("tokens").
+        """Return the total weight of the items that the loss averages over, and their plural name ("tokens").
 
-        The rate shown is items a second, and micro-batches are weighted by it, so that their accumulated
-        gradients are those of the whole batch.
+        It gives the logged rate, and the weights of micro-batches, so that accumulated gradients are those of the
+        batch.
 
         Args:
             batch: a batch, or a micro-batch, in host memory.
@@ -71,7 +71,7 @@ class Task(Protocol):
         ...
 
     def work(self, batch: Batch) -> Mapping[str, float]:
-        """Return what a batch is counted in beside items: "tokens" and the model's "flops", or nothing.
+        """Return other counts of a batch: "tokens" and the model's "flops", or nothing.
 
         Args:
             batch: a batch, or a micro-batch, in host memory.
@@ -79,11 +79,10 @@ class Task(Protocol):
         ...
 
     def loss(self, batch: Batch) -> tuple[Float[torch.Tensor, ""], Metrics]:
-        """Return the loss to minimise, a mean over the batch's items, and means to log beside it.
+        """Return the mean loss over the batch's items, and means to log.
 
-        Each mean has a weight of its own, so that what is logged does not depend on the number of micro-batches.
-
-        Called under autocast and perhaps compiled, so it does not read values back (no `.item()`).
+        Each mean has its own weight, so logs do not depend on the number of micro-batches. Called under autocast and
+        perhaps compiled, so it must not read values back (no `.item()`).
 
         Args:
             batch: a batch, or a micro-batch, on the module's device.
@@ -91,31 +90,31 @@ class Task(Protocol):
         ...
 
     def telemetry(self, batch: Batch) -> Scalars:
-        """Return scalars that are looked at only when a line is logged; it draws no random numbers.
+        """Return scalars computed only when a line is logged, without drawing random numbers.
 
-        Called under autocast like the loss, and after the step.
+        Called under autocast like the loss, after the step.
 
         Args:
-            batch: the first micro-batch of the step, on the module's device. Of several processes each passes its
-                own, and the figures of those with the first rows are logged.
+            batch: the step's first micro-batch, on the module's device. Of several processes, the largest values of
+                those with the first rows are logged.
         """
         ...
 
     def advice(self, completed_steps: int, metrics: Mapping[str, float]) -> list[str]:
-        """Return what a person should be told before the run is wasted, each thing once; mostly nothing.
+        """Return problems to tell the user before the run is wasted, each once; usually none.
 
         Args:
-            completed_steps: how far the run is.
-            metrics: the line that is about to be logged.
+            completed_steps: so far.
+            metrics: the line to be logged.
         """
         ...
 
     def after_step(self, step: int) -> Scalars:
-        """Do what follows the optimizer's step (a moving average, say) and return scalars to log, or none.
+        """Do what follows the optimizer's step, such as a moving average, and return scalars to log, if any.
 
-        They are those of the step, the same in all processes; their means over the steps are logged.
+        They must be equal in all processes; their means over the steps are logged.
 
         Args:
-            step: the step just done, counted from 0 like that of `batch`.
+            step: the completed step, counted from 0.
         """
         ...

@@ -1,4 +1,4 @@
-"""How large the numbers inside a transformer are, by layer."""
+"""Magnitudes inside a transformer, by layer."""
 
 from functools import partial
 from typing import Any
@@ -20,19 +20,18 @@ NUM_QUERIES = 64
 def largest_values(
     transformer: Transformer, tokens: Int[Tensor, "b t"], positions: Int[Tensor, "b t"]
 ) -> Scalars:
-    """Return `main_branch_max/LAYER`, the largest |x| behind each block, and `attention_score_max/LAYER`.
+    """Return `main_branch_max/LAYER`, the largest |x| after each block, and `attention_score_max/LAYER`.
 
-    A score is q k / sqrt(e), before the softmax. Fused kernels never show them, so they are computed here for
-    `NUM_QUERIES` queries spread evenly over the sequence against all earlier keys: the largest |score| seen is at most
-    the largest there is. Where attention is sparse, keys that a query does not see do not count; pivots are those of
-    evaluation, and what their weight adds to a score is left out. The sequences go through the transformer once more,
-    without dropout; for one sequence, on the steps that are logged, that costs little. Blocks that were compiled one by
-    one are not compiled again for it, unless attention is sparse: FlexAttention alone would make all scores.
+    A score is q k / sqrt(e), before the softmax. Fused kernels hide scores, so they are computed here for `NUM_QUERIES`
+    queries spread over the sequence against all earlier keys; the result is at most the true maximum. In sparse
+    attention, unseen keys do not count, pivots are those of evaluation, and their weights' effect on scores is left
+    out. The sequences pass through the transformer again, without dropout, eagerly unless attention is sparse: eager
+    FlexAttention would make all scores.
 
     Args:
-        transformer: in the precision in which it is trained.
+        transformer: in its training precision.
         tokens: of few sequences.
-        positions: theirs.
+        positions: of the tokens.
 
     Paper: 2.4, the two values that overflow.
     """
@@ -68,10 +67,10 @@ def largest_score(
     """Return the largest |q k| / sqrt(e) of queries spread over a sequence, in float32.
 
     Args:
-        query: of all places.
-        key: of all places.
-        regions: what can be seen beyond the window, if attention is not dense.
-        config: of the regions, if there are any.
+        query: of all positions.
+        key: of all positions.
+        regions: visible keys beyond the window, in sparse attention.
+        config: of sparse attention.
     """
     t = query.shape[2]
     chosen = torch.linspace(0, t - 1, min(t, NUM_QUERIES), device=query.device).round().long()

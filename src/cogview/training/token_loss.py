@@ -1,4 +1,4 @@
-"""The cross-entropy of many targets over a large vocabulary, with little memory: no matrix of all logits is made."""
+"""Chunked cross-entropy over a large vocabulary, without a matrix of all logits."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +8,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 CHUNK_TOKENS = {"cpu": 1024, "cuda": 4096}
-"""Targets that are scored at a time. Each chunk reads and adds to the whole gradient of the table, which a GPU, fast at
-products, would wait for with chunks as small as a CPU's."""
+"""Targets per chunk. Each chunk updates the whole gradient of the table, so GPUs need larger chunks."""
 
-# What a probability times 1 is multiplied by while it is fp16, so that those down to 1e-10 are not rounded to zero.
+# Scale of fp16 probabilities, so that those down to 1e-10 are not rounded to zero.
 _FP16_GAIN = 1024.0
 
 
@@ -23,23 +22,21 @@ def token_losses(
     z_loss_weight: float = 0.0,
     chunk_tokens: int | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "n"], Float[Tensor, "n"]]:
-    """Return the weighted sum of the targets' losses, and each target's cross-entropy and log-normaliser in nats.
+    """Return the weighted sum of losses, and each target's cross-entropy and log-normaliser in nats.
 
-    The loss of a target is its cross-entropy plus `z_loss_weight` times the square of its log-normaliser, which keeps
-    logits from drifting together. It is exact: logits of one chunk are computed, turned into the gradient at once and
-    forgotten, so that each is computed once and no two matrices [n, v] are ever held, nor one. Only the sum has a
-    gradient. Targets of weight 0 have none, and where that costs no waiting (eager, on a CPU) are not scored: they
-    have zeros.
+    A target's loss is its cross-entropy plus `z_loss_weight` times the squared log-normaliser. Each chunk's logits are
+    computed once and turned into gradients at once, exactly. Only the sum is differentiable. Targets of weight 0 have
+    no gradient; where it is free to know them (eager, on a CPU), they are skipped and get zeros.
 
-    Under autocast the products are computed in its dtype; sums, exponentials and the table's gradient are fp32 always.
+    Under autocast, products are in its dtype; sums, exponentials and the table's gradient are always fp32.
 
     Args:
         hidden: states of the tokens before the targets.
-        table: a row for each id that the softmax is taken over.
+        table: a row for each id of the softmax.
         targets: rows of the table.
-        weights: of the targets, best of about 1.
+        weights: of the targets, ideally about 1.
         z_loss_weight: of the squared log-normalisers; 0 leaves them out.
-        chunk_tokens: targets at a time; `CHUNK_TOKENS` if None.
+        chunk_tokens: targets per chunk; `CHUNK_TOKENS` if None.
     """
     kind = hidden.device.type
     chunk_tokens = chunk_tokens or CHUNK_TOKENS.get(kind, 4096)
@@ -56,7 +53,7 @@ def token_losses(
 
 
 class _TokenLosses(torch.autograd.Function):
-    """Computes the gradient together with the loss, since the logits are at hand then."""
+    """Computes the gradient together with the loss, while the logits are in memory."""
 
     @staticmethod
     def forward(
@@ -101,9 +98,9 @@ class _TokenLosses(torch.autograd.Function):
                 slopes.scatter_add_(1, ids, -gain / size)
                 slopes = slopes.to(dtype)
                 hidden_gradients.append(_product(slopes, rows).mul_(size))
-                if not table_has_gradient:  # an adapter learns beside a frozen one
+                if not table_has_gradient:  # an adapter trains beside a frozen table
                     continue
-                product = _product(slopes.T, (states * (weight * size)).to(dtype))  # to the smaller factor
+                product = _product(slopes.T, (states * (weight * size)).to(dtype))  # scale the smaller factor
                 table_gradient = product if table_gradient is None else table_gradient.add_(product)
         nats_, normalisers_ = torch.cat(nats).squeeze(1), torch.cat(normalisers).squeeze(1)
         total = (weights * (nats_ + z_loss_weight * normalisers_.square())).sum()
@@ -123,9 +120,9 @@ class _TokenLosses(torch.autograd.Function):
 
 
 def _product(a: Float[Tensor, "n k"], b: Float[Tensor, "k m"]) -> Float[Tensor, "n m"]:
-    """Return a product in fp32: in fp16, the sum over many tokens could overflow, and that over few become zero."""
+    """Return a product in fp32: in fp16, large sums could overflow, and small ones underflow."""
     if a.is_cuda and a.dtype != torch.float32:
         return torch.mm(a, b, out_dtype=torch.float32)
-    if a.dtype == torch.float16:  # a CPU's products of fp16 are slower still
+    if a.dtype == torch.float16:  # fp16 products are slower on a CPU
         return a.float() @ b.float()
     return (a @ b).float()

@@ -1,4 +1,4 @@
-"""Stage 2 as a task of the training loop: the next token of text and picture."""
+"""Training task of stage 2: next-token prediction of text and picture."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ from cogview.transformer.three_region import count_text, keys_seen
 
 @runtime_checkable
 class Batches(Protocol):
-    """Gives the sequences of each step; `cogview.data.loader.TokenBatches` does from token shards."""
+    """Source of each step's sequences, such as `cogview.data.loader.TokenBatches` on token shards."""
 
     @property
     def template(self) -> SequenceTemplate:
-        """What puts them in sequence."""
+        """Token order of the sequences."""
         ...
 
     def batch(self, step: int) -> TokenBatch:
@@ -34,11 +34,11 @@ class Batches(Protocol):
 
 
 class TransformerTask:
-    """Trains a transformer on sequences.
+    """Training task of a transformer on sequences.
 
     Args:
-        transformer: what is trained.
-        batches: gives the batch of a step.
+        transformer: to train.
+        batches: sequences of each step.
         config: of the loss.
     """
 
@@ -58,14 +58,14 @@ class TransformerTask:
     def batch(self, step: int) -> Batch:
         """Return the batch of a step, a function of the seed and the step alone.
 
-        Beside tokens and positions [b t] it holds, for targets of either kind, the places in the row of the
-        tokens before them and the targets themselves: image [b k], text [b n]. Texts differ in length, so their
-        rows are padded to the longest there can be, with weight 0: a compiled step sees one shape.
+        Beside tokens and positions [b t], it holds each target and the place in the row of the token before it: image
+        [b k], text [b n]. Text rows are padded to the longest possible, with weight 0, so that a compiled step sees one
+        shape.
         """
         batch = self._batches.batch(step)
         num_rows = len(batch.tokens)
         image_places = np.nonzero(batch.image_mask)[1].reshape(num_rows, -1)
-        # The places of a text's targets first, in order, and after them those that only pad the row.
+        # The places of text targets come first, in order, then padding.
         text_places = np.argsort(~batch.text_mask, axis=1, kind="stable")[:, : self._max_text_targets]
         text_weights = np.take_along_axis(batch.text_mask, text_places, axis=1)
         text_targets = np.take_along_axis(batch.targets, text_places, axis=1)
@@ -82,12 +82,12 @@ class TransformerTask:
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
     def num_items(self, batch: Batch) -> tuple[float, str]:
-        """Return the weight of all targets together: their number, where text weighs as much as image."""
+        """Return the weight of all targets: their number, if text weighs as much as image."""
         text = self.config.text_weight * float(batch["text_weights"].sum())
         return batch["image_targets"].numel() + text, "tokens"
 
     def work(self, batch: Batch) -> dict[str, float]:
-        """Return the targets of a batch, and the operations that they and the tokens without a target ask for."""
+        """Return the number of targets, and the operations of all tokens, with or without a target."""
         image, text = float(batch["image_targets"].numel()), float(batch["text_weights"].sum())
         others = float((batch["tokens"] != self._padding).sum()) - image - text
         config, length = self.module.config, batch["tokens"].shape[1]
@@ -104,9 +104,9 @@ class TransformerTask:
         return {"tokens": image + text, "flops": flops}
 
     def loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
-        """Return the mean loss of all targets in nats, and the means of text and image apart, without the z-loss.
+        """Return the mean loss of all targets in nats, and the means of text and image without z-loss.
 
-        What a template has no targets of has no mean either. Rows without any target have the loss 0.
+        A kind without targets has no mean. A batch without targets has the loss 0.
         """
         hidden = self.module.hidden_states(batch["tokens"], batch["positions"])
         image_states = _states_at(hidden, batch["image_places"])
@@ -114,7 +114,7 @@ class TransformerTask:
         image_targets, text_targets = batch["image_targets"].flatten(), batch["text_targets"].flatten()
         text_weights, weight = batch["text_weights"].flatten(), self.config.text_weight
         image_weights = torch.ones_like(image_targets, dtype=torch.float32)
-        if weight > 0 and self._image_rows is None:  # one softmax for both, so one gradient of the whole head
+        if weight > 0 and self._image_rows is None:  # one softmax, so one gradient of the whole head
             total, nats, squares = self._losses(
                 torch.cat([image_states, text_states]),
                 torch.cat([image_targets, text_targets]),
@@ -149,7 +149,7 @@ class TransformerTask:
         weights: Float[Tensor, "n"],
         rows: range | None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "n"], Float[Tensor, ""]]:
-        """Return weighted sum of the losses, cross-entropies, and weighted sum of the squared log-normalisers."""
+        """Return the weighted loss, the cross-entropies, and the weighted squared log-normalisers."""
         start = rows.start if rows is not None else 0
         total, nats, normalisers = token_losses(
             states, self.module.head(rows), targets - start, weights, self.config.z_loss_weight
@@ -157,11 +157,11 @@ class TransformerTask:
         return total, nats, (weights * normalisers.square()).sum()
 
     def telemetry(self, batch: Batch) -> Scalars:
-        """Return how large main branch and attention scores are by layer, for the first sequence of a batch."""
+        """Return the magnitudes of main branch and attention scores in a batch's first sequence."""
         return largest_values(self.module, batch["tokens"][:1], batch["positions"][:1])
 
     def advice(self, completed_steps: int, metrics: Mapping[str, float]) -> list[str]:
-        """Return nothing: what could go wrong is in the losses."""
+        """Return nothing: problems show in the losses."""
         return []
 
     def after_step(self, step: int) -> Scalars:
@@ -170,13 +170,13 @@ class TransformerTask:
 
 
 def _states_at(hidden: Float[Tensor, "b t d"], places: Int64[Tensor, "b k"]) -> Float[Tensor, "n d"]:
-    """Return the states at the given places of each row, one below the other."""
+    """Return the states at the given places of each row, flattened."""
     return hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1])).flatten(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _InOrder:
-    """Batches of given pairs, each pair once; the last batch may be smaller."""
+    """Batches of given pairs, each once; the last batch may be smaller."""
 
     template: TextToImageTemplate
     pairs: Sequence[tuple[Pieces, Codes]]
@@ -194,17 +194,17 @@ def evaluate_losses(
     batch_size: int = 16,
     config: TokenLossConfig | None = None,
 ) -> dict[str, float]:
-    """Measure how well a transformer foretells texts and pictures.
+    """Measure a transformer's losses on held-out text and pictures.
 
     Args:
         transformer: in evaluation mode.
-        template: puts the pairs in sequence.
-        pairs: (pieces, codes) of pictures that training has not seen, at least one.
-        batch_size: pairs at a time.
-        config: what the softmax is taken over, the ids that are legal by default, and how much text weighs.
+        template: token order.
+        pairs: (pieces, codes) of held-out pictures, at least one.
+        batch_size: pairs per batch.
+        config: of the loss; by default over legal ids.
 
     Returns:
-        `text_loss_nats` and `image_loss_nats`, the means over all targets of their kind, and `loss`, of both by weight.
+        `text_loss_nats` and `image_loss_nats`, means over all targets of their kind, and `loss`, their weighted sum.
     """
     config = config or TokenLossConfig(normaliser="legal")
     batches = _InOrder(template=template, pairs=pairs, batch_size=batch_size)

@@ -1,4 +1,4 @@
-"""Stage 1 for one domain: a VQGAN against its discriminator, in the same loop as everything else."""
+"""Training task of a VQGAN, stage 1 for one domain, with its discriminator."""
 
 import torch
 from jaxtyping import Float
@@ -13,14 +13,14 @@ from cogview.training.task import Batch, Metrics
 
 
 class VQGANTask(ImageTokenizerTask):
-    """Show the training loop a VQGAN, its discriminator and its pictures.
+    """Training task of a VQGAN, its discriminator and pictures.
 
     Args:
-        config: shapes, weights of the losses, and when the discriminator starts.
-        images: pictures of one size, whose sides are multiples of the downsampling factor.
-        seed: decides the initial weights and the order of the pictures.
-        batch_size: pictures a step.
-        perception: the perceptual distance, held still; None leaves it out.
+        config: shapes, loss weights, and start of the discriminator.
+        images: pictures of one size, with sides that are multiples of the downsampling factor.
+        seed: of the initial weights and the order of the pictures.
+        batch_size: pictures per step.
+        perception: the frozen perceptual distance; None leaves it out.
 
     Paper: section 3.4.
     """
@@ -39,19 +39,19 @@ class VQGANTask(ImageTokenizerTask):
         self.vqgan = self.autoencoder
         self.adversary = Adversary(config.discriminator_channels, config.discriminator_layers, seed + 1)
         self.discriminator = self.adversary.discriminator
-        # In one module, so that a checkpoint holds both, and both optimizers' state.
+        # One module, so that a checkpoint holds both and their optimizer states.
         self.module = nn.ModuleDict({"vqgan": self.vqgan, "discriminator": self.discriminator})
         self.vqgan_config = config
         self.perception = perception
 
     def batch(self, step: int) -> Batch:
-        """Return the pictures of a step, and whether the discriminator has started by then, for each of them."""
+        """Return the pictures of a step, and for each whether the discriminator has started."""
         batch = super().batch(step)
         has_started = torch.full((self.batch_size,), step >= self.vqgan_config.discriminator_start_step)
         return {**batch, "has_started": has_started}
 
     def loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
-        """Return both sides' losses in one, and what they are made of."""
+        """Return the sum of both sides' losses, and metrics."""
         images, config = as_float(batch["images"]), self.vqgan_config
         output = self.reconstruct(images)
         loss, metrics, num_pictures = output.loss, dict(output.metrics), len(images)
