@@ -17,7 +17,7 @@ def test_work_goes_on_for_the_same_request_only(tmp_path: Path) -> None:
     request = {"seed": 0, "top_k": None, "captions": "abc"}
     ResumableWork(out, request)
     ResumableWork(out, request)
-    with pytest.raises(UsageError, match=r"seed was 0, now 1; num was None, now 2\. Ask for the same"):
+    with pytest.raises(UsageError, match=r"seed was 0, now 1; num was None, now 2\. Give the same"):
         ResumableWork(out, request | {"seed": 1, "num": 2})
     (out / "request.json").write_text("[")
     with pytest.raises(CogViewError, match="is damaged"):

@@ -5,7 +5,7 @@
     pictures = cogview.load().generate("蓝色背景上的一只猫和一个苹果")
     pictures[0].image.save("cat.png")
 
-The names below are imported when they are first used, so that `import cogview` costs nothing.
+Names are imported at first use, so that `import cogview` is fast.
 """
 
 from importlib import import_module
@@ -131,7 +131,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
+    """Import a public name at first use."""
     if name == "__version__":
         from importlib.metadata import version
 
@@ -144,7 +144,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _import_at_rest(module: str, name: str) -> Any:
-    """Import without looking for garbage: there is none, and the search grows with each of PyTorch's modules."""
+    """Import with garbage collection off, whose cost grows with each of PyTorch's modules."""
     import gc
 
     if not gc.isenabled() or gc.get_freeze_count():
@@ -153,12 +153,12 @@ def _import_at_rest(module: str, name: str) -> Any:
     try:
         return getattr(import_module(module), name)
     finally:
-        # As if they had been collected: all become objects of the oldest generation, and none stays frozen.
+        # Moves all objects to the oldest generation, as a collection would, without leaving any frozen.
         gc.freeze()
         gc.unfreeze()
         gc.enable()
 
 
 def __dir__() -> list[str]:
-    """Return the public names alone, those not yet imported included."""
+    """Return the public names, including those not yet imported."""
     return [*__all__, "__version__"]

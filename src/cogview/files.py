@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes, bounded reads and locks of files."""
 
 import codecs
 import errno
@@ -17,7 +17,7 @@ from cogview.plain_json import MAX_BYTES, parse_json
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader sees the old file or the new one, never a part.
+    """Write a file so that readers see the old content or the new, never a part.
 
     Args:
         path: the file; its folder is made if missing.
@@ -29,14 +29,14 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def atomic_file(path: Path, existing: Literal["replace", "refuse"] = "replace") -> Iterator[BinaryIO]:
-    """Yield a file to write that takes the place of `path` when the block ends without an error.
+    """Yield a file to write that replaces `path` when the block ends without an error.
 
     Args:
         path: the file; its folder is made if missing.
-        existing: what happens to a file that lies there by then; beside one that is not replaced, the new one is kept.
+        existing: whether a file there is replaced; with "refuse", the new file is kept under another name.
 
     Raises:
-        CogViewError: a file lies there and is not to be replaced.
+        CogViewError: a file exists and must not be replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -45,11 +45,11 @@ def atomic_file(path: Path, existing: Literal["replace", "refuse"] = "replace") 
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes files private; ours are ordinary files
+        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp's files are private
         if existing == "refuse" and path.exists():
             kept = unused_path(path)
             Path(temporary).replace(kept)
-            raise CogViewError(f"{path} was put there meanwhile and stays; what was made is {kept}.")
+            raise CogViewError(f"{path} was created meanwhile and stays: the new file is {kept}.")
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -57,7 +57,7 @@ def atomic_file(path: Path, existing: Literal["replace", "refuse"] = "replace") 
 
 
 def unused_path(path: Path) -> Path:
-    """Return the path, with a number behind it if something lies there already."""
+    """Return the path, with a number appended if it exists."""
     number, candidate = 1, path
     while candidate.exists() or candidate.is_symlink():
         number += 1
@@ -66,7 +66,7 @@ def unused_path(path: Path) -> Path:
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, whole or not at all."""
+    """Write a UTF-8 file atomically."""
     atomic_write_bytes(path, text.encode())
 
 
@@ -75,10 +75,10 @@ def read_json(path: Path, what: str) -> Any:
 
     Args:
         path: the file.
-        what: the thing whose file it is, which would have to be copied or exported again.
+        what: the object that the file belongs to, for the message.
 
     Raises:
-        CogViewError: it cannot be read, or holds something else.
+        CogViewError: it cannot be read, or is no JSON.
     """
     try:
         return parse_json(read_bounded(path))
@@ -89,11 +89,11 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def regular_file(path: Path) -> Path:
-    """Return the path of a file to be opened: a pipe may keep its reader waiting for ever, and a device has no end.
+    """Return a path to open, if it is a regular file: a pipe could block, and a device has no end.
 
     Raises:
-        OSError: it is one of these, or not there.
-        ValueError: it is a name that no file can have.
+        OSError: it is no regular file, or missing.
+        ValueError: no file can have this name.
     """
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
@@ -102,7 +102,7 @@ def regular_file(path: Path) -> Path:
 
 
 def read_bounded(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return the content of a file that has to be a small one.
+    """Return the content of a small file.
 
     Raises:
         OSError: it cannot be read, or is no regular file.
@@ -119,13 +119,13 @@ def read_versioned(folder: Path, what: str, known_format: str, known_version: in
     """Return the content of a folder's `config.json` after checking its format and version.
 
     Args:
-        folder: of something that is ours.
-        what: it should be, with its article: "an image tokenizer".
-        known_format: that the file has to name.
-        known_version: likewise.
+        folder: written by this program.
+        what: the expected object, with its article: "an image tokenizer".
+        known_format: required format.
+        known_version: required version.
 
     Raises:
-        CogViewError: it is missing, damaged, something else, or of another version.
+        CogViewError: it is missing, damaged, of another format or version.
     """
     path = folder / "config.json"
     try:
@@ -148,8 +148,7 @@ def read_versioned(folder: Path, what: str, known_format: str, known_version: in
 def read_card(path: Path) -> str:
     """Return the text of a model card, "" if there is none.
 
-    A card is for people and decides nothing, so another encoding than UTF-8 does not keep a model from being loaded:
-    UTF-16 is known by its byte order mark, and anything else is taken for Windows' Western European.
+    A card affects nothing, so other encodings are accepted: UTF-16 with a byte order mark, else Windows-1252.
 
     Raises:
         CogViewError: it cannot be read.
@@ -169,21 +168,22 @@ def read_card(path: Path) -> str:
 
 
 def atomic_write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON, whole or not at all."""
+    """Write indented JSON atomically."""
     text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
-    # A file name that is not UTF-8 has half surrogates in Python; JSON's escape for them is Python's.
+    # File names that are not UTF-8 hold lone surrogates, which JSON escapes as Python does.
     atomic_write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock an open file until it is closed, and return False if another process holds it.
+    """Lock an open file until it is closed; return False if another process holds the lock.
 
-    The system lets go for a process that ends, however it ends. Where files cannot be locked, everyone gets it.
+    The system releases the lock of a process that ends in any way. Where files cannot be locked, everyone gets the
+    lock.
 
     Args:
-        descriptor: of the file; on Windows nobody else can read its first byte meanwhile.
+        descriptor: of the file; on Windows others cannot read its first byte while it is locked.
     """
-    from filelock import lock_descriptor  # here, since help answers at once
+    from filelock import lock_descriptor  # imported here, to keep --help fast
 
     try:
         return lock_descriptor(descriptor, blocking=False)
@@ -192,16 +192,16 @@ def try_lock(descriptor: int) -> bool:
 
 
 class SharedLock:
-    """A lock on a file that many processes hold together, and that one of them can hold once the others let go.
+    """A lock on a file, shared by several processes or held by one alone.
 
-    Where files cannot be locked, everyone gets it at once. Not filelock's lock of many readers: that is a database of
-    SQLite, which makes a missing file anew and does not tell whether the file has its path still.
+    Where files cannot be locked, everyone gets it at once. Filelock's read-write lock is an SQLite database: it
+    recreates a missing file, and cannot tell whether the file still has its path.
 
     Args:
         path: a file.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -213,14 +213,14 @@ class SharedLock:
             fcntl.flock(self._descriptor, fcntl.LOCK_SH)
 
     def is_current(self) -> bool:
-        """Return whether the file has its path still: who held the lock alone may have removed it."""
+        """Return whether the file still has its path: an exclusive holder may have removed it."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
         except OSError:
             return False
 
     def try_alone(self) -> bool:
-        """Let go, and hold the lock alone if nobody else holds it: of those who let go, the last succeeds."""
+        """Release the shared lock, and try to get an exclusive one; the last process to release succeeds."""
         from filelock import unlock_descriptor
 
         with suppress(OSError):
@@ -228,19 +228,19 @@ class SharedLock:
         return try_lock(self._descriptor)
 
     def close(self) -> None:
-        """Let go."""
+        """Release the lock."""
         os.close(self._descriptor)
 
 
 def _umask() -> int:
-    """Return which permissions new files lack; it can only be read by setting it."""
+    """Return the permissions that new files lack; it can only be read by setting it."""
     umask = os.umask(0)
     os.umask(umask)
     return umask
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes in hexadecimal.
+    """Return the SHA-256 of a file in hexadecimal.
 
     Raises:
         OSError: it cannot be read, or is no regular file.

@@ -1,4 +1,4 @@
-"""Folders that are made whole or not at all, and what may take the place of what."""
+"""Atomic creation and replacement of folders."""
 
 import fnmatch
 import glob
@@ -18,20 +18,18 @@ from cogview.files import unused_path
 
 @contextmanager
 def atomic_folder(path: Path, refuse: Callable[[Path], object] | None = None) -> Iterator[Path]:
-    """Yield a temporary folder that takes the place of `path` when the block ends without an error.
+    """Yield a temporary folder that replaces `path` when the block ends without an error.
 
-    It lies hidden beside `path`. A process that is killed leaves it behind, and the next that makes `path` removes it.
-    What was put there while it was made is kept, and the new files lie beside it; if one of their names is taken, the
-    new folder gets another name.
+    It is hidden beside `path`. After a kill, the next process that makes `path` removes it. If something was put into
+    `path` meanwhile, the new files are added to it, or the new folder gets another name if file names clash.
 
     Args:
-        path: the folder to make or to replace; of a link, what it points to.
-        refuse: raises `CogViewError` for a folder that must not be replaced: by default one with anything in it. It is
-            asked before the work, and again after it, since much may have been put there meanwhile.
+        path: the folder to make or to replace; of a link, its target.
+        refuse: raises `CogViewError` for a folder that must not be replaced, by default a non-empty one; called before
+            and after the block, since the folder may have changed.
 
     Raises:
-        CogViewError: what lies there must not be replaced, before or after the work; or a disk is mounted there, which
-            cannot be replaced.
+        CogViewError: the folder must not be replaced, or is a mount point.
     """
     path, refuse = path.resolve(), refuse or refuse_taken
     refuse_mount(path)
@@ -47,7 +45,7 @@ def atomic_folder(path: Path, refuse: Callable[[Path], object] | None = None) ->
             if path.exists() and not _may_be_replaced(path, refuse):
                 _put_beside(new, path)
                 return
-            if path.exists():  # two renames, since a folder with content cannot be replaced by one
+            if path.exists():  # two renames, since one cannot replace a non-empty folder
                 path.replace(workplace / "old")
             new.replace(path)
         finally:
@@ -56,10 +54,10 @@ def atomic_folder(path: Path, refuse: Callable[[Path], object] | None = None) ->
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder for the work on a file, hidden beside it; what killed processes left of theirs is removed.
+    """Yield a hidden temporary folder beside a file; those of killed processes are removed.
 
     Args:
-        path: the file to be, or the beginning of its name.
+        path: the future file, or the beginning of its name.
     """
     remove_leftovers(path)
     with _locked_folder(path.parent, _workplace_prefix(path)) as workplace:
@@ -70,9 +68,9 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def _workplace_prefix(path: Path) -> str:
-    """Return how the names of workplaces for a path begin.
+    """Return the prefix of temporary folders for a path.
 
-    Only this machine's own: locks of processes elsewhere are not seen on every shared disk.
+    It names this machine, since some shared disks do not show locks of other machines.
     """
     machine = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
     return f".{path.name}.unfinished-{machine}-"
@@ -87,10 +85,10 @@ def _may_be_replaced(path: Path, refuse: Callable[[Path], object]) -> bool:
 
 
 def _put_beside(new: Path, path: Path) -> None:
-    """Put what is in a new folder beside what was put into `path` meanwhile, or else the whole folder beside `path`.
+    """Move a new folder's content into `path`, filled meanwhile, or else the folder beside it.
 
     Raises:
-        CogViewError: something has a name of the new folder's, so all of that is kept elsewhere.
+        CogViewError: names clash, so the new folder is kept elsewhere.
     """
     taken = not path.is_dir() or any((path / each.name).exists() for each in new.iterdir())
     if not taken:
@@ -99,49 +97,47 @@ def _put_beside(new: Path, path: Path) -> None:
         return
     kept = unused_path(path)
     new.replace(kept)
-    raise CogViewError(f"{path} was filled meanwhile, so it stays as it is, and what was made is {kept}.")
+    raise CogViewError(f"{path} was filled meanwhile, so it stays as it is: the new folder is {kept}.")
 
 
 def refuse_taken(path: Path) -> None:
-    """Refuse a path where there is anything but an empty folder.
+    """Refuse a path unless it is free or an empty folder.
 
     Raises:
-        UsageError: there is.
+        UsageError: it is not.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UsageError(f"{path} exists and isn't an empty folder: choose another path.")
 
 
 def refuse_mount(path: Path) -> None:
-    """Refuse a path that no folder can be renamed to.
+    """Refuse a mount point, which no folder can be renamed to.
 
     Raises:
         CogViewError: a disk is mounted there.
     """
     if os.path.ismount(path):  # Path.is_mount does not exist on Windows before Python 3.12
-        raise CogViewError(
-            f"{path} is where a disk is mounted and cannot be replaced: choose a folder in it."
-        )
+        raise CogViewError(f"{path} is a mount point and cannot be replaced: choose a folder in it.")
 
 
 def refuse_unlike(
     folder: Path, read_config: Callable[[Path], object], files: Collection[str], what: str
 ) -> None:
-    """Refuse to replace anything but a folder of a kind that holds nothing else: nothing else is ever deleted.
+    """Refuse to replace a folder unless it is of a kind and holds nothing else, so that nothing else is deleted.
 
     Args:
-        folder: a path that exists; an empty folder may be replaced.
-        read_config: raises `CogViewError` for a folder that is not of that kind.
-        files: all that a folder of that kind may hold: paths below it, with * for the name of a file or folder.
-        what: the kind.
+        folder: an existing path; an empty folder may be replaced.
+        read_config: raises `CogViewError` for a folder of another kind.
+        files: paths that such a folder may hold, with * for the name of a file or folder.
+        what: the kind, for the message.
 
     Raises:
-        CogViewError: naming what is in the way.
+        CogViewError: something else is in the way.
     """
     other = _first_unlike(folder, files) if folder.is_dir() else None
     if other is not None:
         raise CogViewError(
-            f"{folder} holds {other}, which is not of {what}, so it is not replaced: choose another path, or take "
+            f"{folder} holds {other}, which is not part of {what}, so it is not replaced: choose another path, or move "
             "that out first."
         )
     if folder.is_dir() and not any(folder.iterdir()):
@@ -157,11 +153,11 @@ def refuse_unlike(
 
 
 def is_part(path: Path, what: str) -> bool:
-    """Return whether something in a folder of parts is one, whole or not; of another folder, warn.
+    """Return whether an entry of a folder of parts is one, whole or not; warn of other folders.
 
     Args:
-        path: a file or folder; hidden ones and files are nobody's business.
-        what: such a part is.
+        path: a file or folder; files and hidden folders are ignored.
+        what: the kind of part, for the warning.
     """
     if not path.is_dir() or path.name.startswith("."):
         return False
@@ -172,7 +168,7 @@ def is_part(path: Path, what: str) -> bool:
 
 
 def _first_unlike(folder: Path, files: Collection[str]) -> str | None:
-    """Return the first thing in a folder, at any depth, that is neither one of `files` nor a folder for some."""
+    """Return the first path in a folder, at any depth, that is neither one of `files` nor a parent of some."""
     allowed = [PurePosixPath(each).parts for each in files]
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
@@ -187,7 +183,7 @@ def _first_unlike(folder: Path, files: Collection[str]) -> str | None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the workplaces for `path` whose processes are gone; who still works holds a lock on its own."""
+    """Remove temporary folders for `path` of ended processes; running ones hold a lock."""
     for workplace in list(path.parent.glob(f"{glob.escape(_workplace_prefix(path))}*")):
         try:
             lock = _lock(workplace)
@@ -200,28 +196,28 @@ def remove_leftovers(path: Path) -> None:
 
 
 def _remove_workplace(workplace: Path, path: Path) -> None:
-    """Remove a workplace, after putting back the old folder if nothing has taken its place."""
+    """Remove a temporary folder, after restoring the old folder in it if `path` is missing."""
     old = workplace / "old"
     if old.exists() and not path.exists():
         old.replace(path)
     elif old.exists() and (workplace / "new").exists():
-        return  # a kill came between the renames, and somebody has put something else there: the old one is theirs
+        return  # killed between the renames, and `path` is in use again: keep the old folder
     shutil.rmtree(workplace, ignore_errors=True)
 
 
 @contextmanager
 def _locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Make a folder and hold a lock on it; where folders cannot be locked, nobody takes it for a leftover either."""
+    """Make a folder and lock it; without locks for folders, none is ever taken for a leftover."""
     lock = None
     while lock is None:
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
         try:
             lock = _lock(folder)
         except (BlockingIOError, FileNotFoundError):
-            continue  # another process saw it before it was locked, and took it for a leftover
+            continue  # another process removed it as a leftover before it was locked
         except OSError:
             break
-        if not folder.exists():  # likewise, and was faster
+        if not folder.exists():  # likewise
             os.close(lock)
             lock = None
     try:
@@ -232,11 +228,11 @@ def _locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def _lock(folder: Path) -> int:
-    """Lock a folder until the descriptor is closed, which the system does however the process ends.
+    """Lock a folder until the descriptor is closed, or the process ends.
 
     Raises:
         BlockingIOError: another process holds the lock.
-        OSError: this system has no locks, or not for folders.
+        OSError: the system cannot lock folders.
     """
     from filelock import lock_descriptor
 

@@ -1,4 +1,4 @@
-"""Numbers that users give: whole ones and others, refused by name where they are neither."""
+"""Conversion of numbers that users give, with errors that name them."""
 
 import operator
 from typing import Any
@@ -7,7 +7,7 @@ from cogview.errors import UsageError
 
 
 def whole_number(name: str, value: Any) -> int:
-    """Return a number that counts something, or a seed, of any size.
+    """Return a value as an integer of any size.
 
     Raises:
         UsageError: it is no whole number.
@@ -19,10 +19,10 @@ def whole_number(name: str, value: Any) -> int:
 
 
 def real_number(name: str, value: Any) -> float:
-    """Return a number.
+    """Return a value as a float.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is no number.
     """
     try:
         return float(value)

@@ -1,4 +1,4 @@
-"""JSON that anybody may have written: read with bounds on its size, its depth and its numbers."""
+"""Untrusted JSON, read with bounds on size, depth and numbers."""
 
 import dataclasses
 import json
@@ -13,30 +13,29 @@ from cogview.errors import CogViewError, UsageError
 Made = TypeVar("Made")
 
 MAX_BYTES = 2**26
-"""More than any file of ours that is not a data set."""
+"""Larger than any file of this program except data sets."""
 
 MAX_DEPTH = 100
 MAX_INTEGER = 2**64
-"""Whole numbers lie below it, and above its negative: nothing of ours counts further."""
+"""Exclusive bound on the magnitude of whole numbers."""
 
 MAX_NUMBER = 2**63
-"""Numbers of a dataclass lie below it: tensors have no larger sizes."""
+"""Exclusive bound on a dataclass's numbers: tensors have no larger sizes."""
 
 
 def parse_json(data: bytes | str, max_bytes: int = MAX_BYTES, *, is_strict: bool = False) -> Any:
-    """Return what JSON in UTF-8 says.
+    """Parse JSON in UTF-8.
 
-    Python's reader takes numbers of thousands of digits, and runs out of stack where lists lie deep in each other.
+    Python's parser accepts numbers of thousands of digits, and overflows the stack on deep nesting.
 
     Args:
         data: the JSON, with or without a byte order mark.
-        max_bytes: longer data is refused; of a text, so many characters.
-        is_strict: refuse what Python's reader takes beyond the standard, or takes to be something else: NaN, Infinity,
-            numbers too large for a float, and a name that an object has twice. Whole numbers beyond `MAX_INTEGER` are
-            read as floats.
+        max_bytes: longer data is refused; of a text, characters.
+        is_strict: refuse what Python accepts beyond the standard or misreads: NaN, Infinity, numbers too large for a
+            float, duplicate names. Whole numbers beyond `MAX_INTEGER` become floats.
 
     Raises:
-        ValueError: it is too long, not JSON in UTF-8, nested deeper than `MAX_DEPTH`, or holds a whole number beyond
+        ValueError: it is too long, no JSON in UTF-8, nested deeper than `MAX_DEPTH`, or holds a whole number beyond
             `MAX_INTEGER`.
     """
     if len(data) > max_bytes:
@@ -54,7 +53,7 @@ def _integer(digits: str) -> int:
     """Return a whole number in range.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is out of range.
     """
     num_digits = len(digits.lstrip("-"))
     number = int(digits) if num_digits <= len(str(MAX_INTEGER)) else MAX_INTEGER
@@ -64,14 +63,14 @@ def _integer(digits: str) -> int:
 
 
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _float(digits: str) -> float:
-    """Return a number as a float.
+    """Return a finite float.
 
     Raises:
-        ValueError: no float is so large.
+        ValueError: the number is too large.
     """
     number = float(digits)
     if math.isinf(number):
@@ -83,7 +82,7 @@ def _any_integer(digits: str) -> int | float:
     """Return a whole number, as a float if it is out of range.
 
     Raises:
-        ValueError: no float is so large.
+        ValueError: it is too large for a float.
     """
     try:
         return _integer(digits)
@@ -92,10 +91,10 @@ def _any_integer(digits: str) -> int | float:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object each of whose names stands once.
+    """Return an object with unique names.
 
     Raises:
-        ValueError: one does not.
+        ValueError: a name is repeated.
     """
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -114,10 +113,10 @@ _STRICT: dict[str, Any] = {
 
 
 def _check_depth(value: Any) -> None:
-    """Refuse lists and objects that lie too deep in each other, level by level.
+    """Refuse deep nesting, level by level.
 
     Raises:
-        ValueError: they do.
+        ValueError: the nesting is too deep.
     """
     level: list[Any] = [[value]]
     for _ in range(MAX_DEPTH + 1):
@@ -133,17 +132,17 @@ def _check_depth(value: Any) -> None:
 
 
 def dataclass_from_json(cls: type[Made], values: Mapping[str, Any], **more: Any) -> Made:
-    """Return a dataclass of what a JSON file says of its fields, lists as tuples again.
+    """Build a dataclass from untrusted JSON values, with lists as tuples.
 
-    A file may say anything, so numbers and their kinds are checked here; what they may be is the class's to check.
+    Only types and finite ranges are checked here; valid values are the class's to check.
 
     Args:
         cls: its fields are numbers, strings, tuples of numbers, dataclasses of such, or given by `more`.
-        values: by the names of the fields.
+        values: by field name.
         more: further fields.
 
     Raises:
-        TypeError: a field is missing, unknown, of another type, or a number that is NaN or out of range.
+        TypeError: a field is missing, unknown, of another type, NaN or out of range.
     """
     hints = get_type_hints(cls)
     made: dict[str, Any] = {}
@@ -170,7 +169,7 @@ def dataclass_from_json(cls: type[Made], values: Mapping[str, Any], **more: Any)
 
 
 def _is_of(value: Any, hint: Any) -> bool:
-    """Return whether a value of JSON, lists as tuples, is of a type; of a choice, the class says which there are."""
+    """Return whether a JSON value, with lists as tuples, has a type; values of a Literal are the class's to check."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(_is_of(value, each) for each in inner)
@@ -187,17 +186,17 @@ def _is_of(value: Any, hint: Any) -> bool:
 def section_from_json(
     cls: type[Made], config: Mapping[str, Any], section: str, source: Path, **more: Any
 ) -> Made:
-    """Return a dataclass of one section of a JSON file.
+    """Build a dataclass from one section of a JSON file.
 
     Args:
-        cls: as `dataclass_from_json` takes it.
+        cls: as for `dataclass_from_json`.
         config: the content of the file.
-        section: its name in there.
+        section: its name.
         source: the file, for the message.
         more: further fields.
 
     Raises:
-        CogViewError: the section is missing or not valid.
+        CogViewError: the section is missing or invalid.
     """
     try:
         return dataclass_from_json(cls, config[section], **more)

@@ -1,4 +1,4 @@
-"""Work in shards that a kill does not undo, and that several processes may share."""
+"""Resumable work in shards, shared by several processes."""
 
 import json
 import os
@@ -14,25 +14,25 @@ from cogview.folders import temporary_folder
 from cogview.plain_json import parse_json
 
 SETTINGS = "request.json"
-_ATTEMPTS = 100  # to join work that others may be removing
+_ATTEMPTS = 100  # at joining work that others may be removing
 
 
 class ResumableWork:
-    """A folder of shards, and in `request.json` the settings that they are made with.
+    """A folder of shards, with the settings they are made with in `request.json`.
 
-    A shard is a file that is written whole or not at all, so it is done if it is there. Where the shards are to become
-    another folder, each process holds a lock until it closes the work, and the last calls `finish`.
+    A shard is a file that is written atomically, so it is done if it exists. If the shards become another folder, each
+    process holds a lock until it closes the work, and the last one calls `finish`.
 
     Args:
         folder: of the work; made if missing.
         settings: all that the shards depend on, as plain data.
-        said_of: what is said of a setting that differs, in place of its values: by its name, `object.name` if it lies
-            in an object; None if it may differ.
-        becomes: the folder that the shards become, when that of the work goes; None if they stay where they are.
+        said_of: messages for settings that differ, instead of their values, by name (`object.name` if nested); None for
+            those that may differ.
+        becomes: the folder that the shards become at the end; None if they stay.
 
     Raises:
-        UsageError: the folder holds something else, or work that was begun with other settings.
-        CogViewError: the folder cannot be written, or the settings that it keeps cannot be read.
+        UsageError: the folder holds something else, or work with other settings.
+        CogViewError: the folder cannot be written, or its settings cannot be read.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class ResumableWork:
             raise
 
     def is_done(self, shard: str) -> bool:
-        """Return whether a shard is there, under the name of its file below the folder."""
+        """Return whether a shard exists, by file name in the folder."""
         return (self.folder / shard).is_file()
 
     def write(self, shard: str, data: bytes) -> None:
-        """Keep a shard, under the name of its file below the folder.
+        """Write a shard, by file name in the folder.
 
         Raises:
             CogViewError: it cannot be written.
@@ -72,54 +72,54 @@ class ResumableWork:
             atomic_write_bytes(path, data)
         except OSError as error:
             raise CogViewError(
-                f"{path} cannot be written ({error.strerror}): make room or give access; what is there already is "
+                f"{path} cannot be written ({error.strerror}): free space or give access; finished work is "
                 "kept, and the same command goes on"
             ) from error
 
     def refusal(self, differing: str) -> UsageError:
-        """Return the error for work that cannot go on, since something is not as it was."""
+        """Return the error for work that was begun with other settings."""
         return UsageError(
-            f"{self.folder} holds work that was begun with something else: {differing}. Ask for the same again to go "
-            "on, delete it to start afresh, or choose another folder with --out"
+            f"{self.folder} holds work that was begun with something else: {differing}. Give the same settings to "
+            "resume, delete it to start afresh, or choose another folder with --out"
         )
 
     def is_left_alone(self) -> bool:
-        """Return whether nobody else is at work, nor will be before this process ends."""
+        """Return whether no other process works here, or will before this one ends."""
         return self._lock is not None and self._lock.try_alone() and self._lock.is_current()
 
     def finish(self, made: Path) -> None:
-        """Let a folder of shards take its place, and remove the rest of the work.
+        """Move the finished folder of shards to its place, and remove the rest of the work.
 
         Raises:
-            CogViewError: something was put there meanwhile.
+            CogViewError: the place was filled meanwhile.
         """
         out = self._becomes
         assert out is not None
         if out.exists():
             try:
-                out.rmdir()  # it was empty
+                out.rmdir()  # fails unless empty
             except OSError as error:
                 raise CogViewError(
-                    f"{out} was filled meanwhile, so it stays as it is: move it away and run the same command again, "
-                    "what is done is kept."
+                    f"{out} was filled meanwhile and stays as it is: move it away and run the same command again; "
+                    "finished work is kept."
                 ) from error
         made.replace(out)
         self.discard()
 
     def discard(self) -> None:
-        """Remove the work, unless somebody else is at it."""
+        """Remove the work, unless other processes are at it."""
         if self.is_left_alone():
-            # Renamed first: what lies under the name of the work is always whole.
+            # Renamed first, so that a folder of this name is always whole.
             with temporary_folder(self.folder) as away:
                 self.folder.replace(away / self.folder.name)
 
     def close(self) -> None:
-        """Let others finish."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.close()
 
     def _join(self) -> None:
-        """Begin the work or go on, and hold its lock; who finishes may be removing it."""
+        """Begin or resume the work and lock it, while a finishing process may be removing it."""
         for _ in range(_ATTEMPTS):
             with suppress(FileNotFoundError):
                 self._begin()
@@ -129,17 +129,17 @@ class ResumableWork:
                     self._lock = lock
                     return
                 lock.close()
-        raise CogViewError(f"{self.folder} is removed again and again: wait for the processes at work on it")
+        raise CogViewError(f"{self.folder} keeps being removed: wait for the other processes to end")
 
     def _begin(self) -> None:
-        """Write the settings, unless they are there; of processes that begin at once, one does."""
+        """Write the settings unless they exist; of processes that begin at once, one does."""
         path = self.folder / SETTINGS
         if path.exists():
             return
         if self.folder.exists() and not self.folder.is_dir():
             raise UsageError(f"{self.folder} is a file: choose another folder with --out")
         others = self.folder.iterdir() if self.folder.exists() else ()
-        # Another process that began just now may be further already.
+        # Another process may have begun just now.
         if any(each != path and each.name[0] != "." for each in others) and not path.exists():
             raise UsageError(f"{self.folder} holds something else: choose another folder with --out")
         own = path.with_name(f".{SETTINGS}.{uuid.uuid4().hex[:8]}")
@@ -169,12 +169,12 @@ class ResumableWork:
             said_of.get(name, f"{name.rpartition('.')[2]} was {kept.get(name)}, now {wanted.get(name)}")
             for name in names
         )
-        if told := [each for each in differing if each]:
-            raise self.refusal("; ".join(told))
+        if messages := [message for message in differing if message]:
+            raise self.refusal("; ".join(messages))
 
 
 def _flat(settings: Any) -> dict[str, Any]:
-    """Return settings by name, those of an object with its name before theirs."""
+    """Flatten settings one level, to names `object.name`."""
     flat: dict[str, Any] = {}
     for name, value in dict(settings).items():
         flat |= (

@@ -1,4 +1,4 @@
-"""Tensors that somebody hands us in a file: known, and compared, before anything of their size is made."""
+"""Untrusted tensor files, checked before memory of their size is allocated."""
 
 import json
 import os
@@ -33,11 +33,11 @@ _STORED = {
     "F8_E5M2": torch.float8_e5m2,
     "I8": torch.int8,
 }
-"""What the format calls the dtypes that are read one tensor at a time."""
+"""Names in the format of dtypes that can be read one tensor at a time."""
 
 
 class MisfitError(Exception):
-    """Tensors are not those that a config asks for; the message says which."""
+    """Tensors do not match a config; the message says which."""
 
 
 class UnreadableError(CogViewError):
@@ -45,17 +45,17 @@ class UnreadableError(CogViewError):
 
 
 class TensorFile:
-    """A safetensors file that stays open, so that its tensors can be read one by one, in any thread.
+    """An open safetensors file whose tensors can be read one at a time, in any thread.
 
-    A file that takes its place meanwhile, as ours do when they are written, changes nothing. Nothing is mapped: one
-    that is changed or cut short where it lies gives an error, where a mapping would end the process.
+    Replacing the file by renaming, as this program does, has no effect. The file is not memory-mapped, so truncating it
+    raises an error rather than crashing the process.
 
     Args:
         path: the file.
 
     Attributes:
-        shapes: of the tensors by name.
-        dtypes: likewise.
+        shapes: by tensor name.
+        dtypes: by tensor name.
 
     Raises:
         UnreadableError: it is missing or damaged.
@@ -78,14 +78,14 @@ class TensorFile:
         self._places = {name: each["data_offsets"] for name, each in header.items()}
         self._start = 8 + length
         if any(each["dtype"] not in _STORED for each in header.values()):
-            read_tensors(path)  # says what is wrong
+            read_tensors(path)  # raises the error
         self.dtypes = {name: _STORED[each["dtype"]] for name, each in header.items()}
 
     def read(self, name: str) -> Tensor:
-        """Return a tensor as it is stored.
+        """Return a tensor as stored.
 
         Raises:
-            UnreadableError: it cannot be read, or the file was changed where it lies.
+            UnreadableError: it cannot be read, or the file was modified in place.
         """
         first, stop = self._places[name]
         data = np.empty(stop - first, dtype=np.uint8)
@@ -103,7 +103,7 @@ class TensorFile:
 
 
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a safetensors file by name, of which the header alone is read.
+    """Return the shapes of a safetensors file by name, reading only its header.
 
     Raises:
         UnreadableError: it is missing or damaged.
@@ -116,14 +116,14 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the weights in a safetensors file by name; those of 8-bit floats as float16, which holds them exactly.
+    """Return the weights of a safetensors file by name, 8-bit floats as float16, which is exact.
 
     Raises:
         CogViewError: it is missing or damaged, or holds something else than weights.
     """
     try:
         tensors = load_file(regular_file(path))
-    # A dtype that this PyTorch does not know is a KeyError or an AttributeError.
+    # Dtypes unknown to this PyTorch raise KeyError or AttributeError.
     except (SafetensorError, OSError, KeyError, AttributeError, ValueError, RuntimeError) as error:
         raise _unreadable(path, error) from error
     try:
@@ -133,19 +133,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def as_weights(name: str, tensor: Tensor) -> Tensor:
-    """Return a tensor as one to compute with; one of 8-bit floats as float16, which holds them exactly.
+    """Return a tensor in its computing dtype; 8-bit floats as float16, which is exact.
 
     Raises:
-        CogViewError: as `weights_dtype` does.
+        CogViewError: as for `weights_dtype`.
     """
     return tensor.to(weights_dtype(name, tensor))
 
 
 def weights_dtype(name: str, tensor: Tensor) -> torch.dtype:
-    """Return the dtype that a tensor is computed with.
+    """Return the dtype that a tensor is computed in.
 
     Raises:
-        CogViewError: it holds no plain floats: whole numbers mean nothing without the scales that their writer used.
+        CogViewError: it holds no plain floats; integers mean nothing without their quantization scales.
     """
     is_plain = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
     if is_plain and tensor.dtype in _WEIGHTS:
@@ -154,8 +154,8 @@ def weights_dtype(name: str, tensor: Tensor) -> torch.dtype:
         return torch.float16
     kind = str(tensor.dtype) if is_plain else f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
     raise CogViewError(
-        f"{name} is {kind.replace('torch.', '')}, and weights are plain floats (quantized ones cannot be read); have "
-        "the model saved in float16, bfloat16 or float32"
+        f"{name} is {kind.replace('torch.', '')}, and weights are plain floats, never quantized: save the model in "
+        "float16, bfloat16 or float32"
     )
 
 
@@ -165,36 +165,36 @@ def build_to_fit(
     found: Shapes,
     tensors_of: Callable[[Built], Mapping[str, Tensor]] = nn.Module.state_dict,
 ) -> Built:
-    """Return a module on the meta device, which takes no memory, after comparing its tensors with those of a file.
+    """Build a module on the meta device, without memory, and compare its tensors with a file's.
 
     Args:
         build: makes it on the default device.
-        num_parts: how many times the config repeats something that has a tensor of its own. Even without memory for
-            tensors a thousand layers take some, so it is compared first.
-        found: the shapes of the file's tensors.
-        tensors_of: returns those that have to be in the file.
+        num_parts: repetitions in the config that have tensors of their own, such as layers; compared first, since even
+            on the meta device thousands of layers take memory.
+        found: shapes of the file's tensors.
+        tensors_of: returns the tensors required in the file.
 
     Raises:
-        MisfitError: they are not the same.
+        MisfitError: they differ.
     """
     if num_parts > len(found):
         raise MisfitError(f"{num_parts:,} layers are asked for, and there are {len(found):,} tensors")
     try:
         with uninitialised("meta"):
             module = build()
-    except (RuntimeError, OverflowError, TypeError, ValueError) as error:  # sizes that no tensor can have
+    except (RuntimeError, OverflowError, TypeError, ValueError) as error:  # impossible sizes
         raise MisfitError(
-            f"tensors of an impossible size are asked for ({str(error).splitlines()[0]})"
+            f"the config has tensors of an impossible size ({str(error).splitlines()[0]})"
         ) from error
     compare_shapes(found, {name: tuple(tensor.shape) for name, tensor in tensors_of(module).items()})
     return module
 
 
 def compare_shapes(found: Shapes, wanted: Shapes) -> None:
-    """Refuse names and shapes of tensors that are not those that are wanted.
+    """Refuse tensors whose names and shapes differ from the required ones.
 
     Raises:
-        MisfitError: naming the first few that are wrong.
+        MisfitError: naming the first few differences.
     """
     wrong = [
         f"{name} is {list(found[name])} instead of {list(wanted[name])}"
@@ -219,6 +219,6 @@ def _unreadable(path: Path, error: Exception) -> UnreadableError:
 
 
 def _some(names: list[str]) -> str:
-    """Return the first few names and how many more there are."""
+    """Return the first few names and the number of others."""
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -1,4 +1,4 @@
-"""Modules whose weights come from elsewhere."""
+"""Construction of modules without initialising their weights."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,20 +10,20 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def uninitialised(device: torch.device | str) -> Iterator[None]:
-    """Build modules on a device and leave their weights as they come: no generator moves.
+    """Build modules on a device without initialising weights or advancing generators.
 
-    On the meta device there is nothing to draw, but trying to is slow: PyTorch imports its compiler to draw from a
-    normal distribution there, which takes longer than to draw a picture.
+    On the meta device this saves time: to initialise there, PyTorch imports its compiler, which takes longer than
+    drawing a picture.
 
     Args:
-        device: "meta" for shapes alone.
+        device: "meta" for shapes only.
     """
     with torch.device(device), _NoInitialisation():
         yield
 
 
 class _NoInitialisation(TorchFunctionMode):
-    """Pass over the functions of `torch.nn.init`, and draw no random tensors."""
+    """Skips the functions of `torch.nn.init`, and leaves random tensors empty."""
 
     def __torch_function__(
         self,
