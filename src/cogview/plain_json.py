@@ -63,7 +63,7 @@ def _integer(digits: str) -> int:
 
 
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _float(digits: str) -> float:

@@ -32,9 +32,9 @@ def caption_pictures(
         UsageError: an option is impossible or refused.
         CogViewError: no picture can be read.
     """
-    pipeline, name, told = _opened(options)
+    pipeline, name, picture_codes = _opened(options)
     asked = replace(CaptionOptions(**shared_fields(options, CaptionOptions)), captioner=name)
-    codes, captions = list(told.codes.items()), {}
+    codes, captions = list(picture_codes.codes.items()), {}
     with progress_bar("captioning", "pictures") as move:
         for start in range(0, len(codes), _PICTURES_AT_ONCE):
             paths, pictures = zip(*codes[start : start + _PICTURES_AT_ONCE], strict=True)
@@ -46,7 +46,7 @@ def caption_pictures(
                 if written is not None:
                     written(path, found)
             move(len(captions), len(codes))
-    return captions, told
+    return captions, picture_codes
 
 
 def rank_pictures(options: RankPicturesOptions) -> tuple[dict[Path, float], PictureCodes]:
@@ -61,10 +61,10 @@ def rank_pictures(options: RankPicturesOptions) -> tuple[dict[Path, float], Pict
     """
     if not options.text.strip():
         raise UsageError("the text is empty: describe what the pictures should show")
-    pipeline, name, told = _opened(options)
-    paths = list(told.codes)
-    ranked = pipeline.rank(as_text(options.text), list(told.codes.values()), name, options.strict)
-    return {paths[each.index]: each.caption_loss for each in ranked}, told
+    pipeline, name, picture_codes = _opened(options)
+    paths = list(picture_codes.codes)
+    ranked = pipeline.rank(as_text(options.text), list(picture_codes.codes.values()), name, options.strict)
+    return {paths[each.index]: each.caption_loss for each in ranked}, picture_codes
 
 
 def _opened(
@@ -74,7 +74,7 @@ def _opened(
     pipeline = load(options.model, options.device, options.dtype)
     name = take_adapter(pipeline, "captioner", options.captioner)
     template = pipeline.model.caption_model(name).template
-    told = PictureCodes(
+    picture_codes = PictureCodes(
         options.pictures, lambda path: codes_of(pipeline.model, path, template, options.strict)
     )
-    return pipeline, name, told
+    return pipeline, name, picture_codes

@@ -29,7 +29,7 @@ from cogview.image.decoder import fingerprint_of_decoder
 from cogview.models.config import find_model_folder, read_config
 from cogview.models.folder import load_pretrained
 from cogview.resumable import ResumableWork
-from cogview.runs.evaluation_draws import drawn_by, say_duration
+from cogview.runs.evaluation_draws import model_identity, say_duration
 from cogview.runs.model_options import ModelOptions, SamplingOptions
 from cogview.runs.progress_bar import progress_bar
 from cogview.training.metrics import read_metrics
@@ -139,7 +139,7 @@ class Checkpoint:
         chosen = asdict(pipeline.drawer.sampling(CodeOptions(**options.sampling())))
         work = ResumableWork(
             folder,
-            {"prompts": list(prompts), "seeds": list(seeds), **chosen, **drawn_by(pipeline, None)},
+            {"prompts": list(prompts), "seeds": list(seeds), **chosen, **model_identity(pipeline, None)},
         )
         kept = ShardedArray(
             work=work,

@@ -15,7 +15,7 @@ from cogview.image.decoder import RefiningDecoder
 from cogview.image.tokenizer import ImageTokenizer, lossless_dtype
 from cogview.recipes.config import DecoderRecipe
 from cogview.runs.image_tokenizer import HELD_OUT_SPLITS, MAX_EVALUATED, NUM_SAMPLES, open_images
-from cogview.runs.perception import perception_of, seen_by
+from cogview.runs.perception import perception_of, perception_identity
 from cogview.runs.tokenizers import open_image_tokenizer, unless_bundled
 from cogview.runs.training import DryRunResult, TrainingResult, carry_out
 from cogview.runs.training_options import DecoderOptions
@@ -119,7 +119,11 @@ def train_decoder(recipe: DecoderRecipe, options: DecoderOptions) -> TrainingRes
             "start_from": source,
             "num_pictures": len(images[1]),
             "pictures": images[max(images)].fingerprint,
-            **({"perception": seen_by(options.perception, options.backbone)} if needs_network else {}),
+            **(
+                {"perception": perception_identity(options.perception, options.backbone)}
+                if needs_network
+                else {}
+            ),
         },
         sample=sample,
         export=export,

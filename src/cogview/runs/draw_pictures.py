@@ -158,9 +158,9 @@ def _draw(run: DrawingRun, downsampling_factor: int) -> None:
             size = template.grid_columns * downsampling_factor, template.grid_rows * downsampling_factor
             sheet = PreviewSheet(preview, size)
             stack.callback(sheet.write)
-            displays.append(sheet.told)
+            displays.append(sheet.update)
         stack.enter_context(warnings.catch_warnings())
-        if not run.options.balance_words:  # told before
+        if not run.options.balance_words:  # else printed before
             warnings.filterwarnings("ignore", r"\d+ of \d+ texts have more than")
             warnings.filterwarnings("ignore", "the model has (hardly ever, or )?never")
         run.draw(displays, None if preview is None else PreviewOptions())

@@ -24,7 +24,7 @@ _SECONDS_BETWEEN = 0.1  # two pictures of a bar
 _MAX_SHARE = 0.03  # of the time, for writing it
 
 Display: TypeAlias = Callable[[Prompt | PictureEvent], None]
-"""Is told of each text whose candidates are drawn from now on, and of what was drawn."""
+"""Called with each prompt as its drawing begins, and with each event."""
 
 
 @contextmanager
@@ -38,18 +38,18 @@ def progress_display(num_pictures: int, num_codes: int, codes_per_picture: int) 
     """
     if sys.stderr.isatty():
         with closing(PictureBars(num_pictures, codes_per_picture)) as bars:
-            yield bars.told
+            yield bars.update
         return
     num_done = 0
     with progress_bar("drawing", "codes") as move:
 
-        def told(event: Prompt | PictureEvent) -> None:
+        def count_codes(event: Prompt | PictureEvent) -> None:
             nonlocal num_done
             if isinstance(event, CodesDrawn):
                 num_done += event.num_codes
                 move(num_done, max(num_done, num_codes))
 
-        yield told
+        yield count_codes
 
 
 class PictureBars:
@@ -80,7 +80,7 @@ class PictureBars:
             bar.close()
         self._all.close()
 
-    def told(self, event: Prompt | PictureEvent) -> None:
+    def update(self, event: Prompt | PictureEvent) -> None:
         """Update the bars."""
         if isinstance(event, Prompt):
             text = " ".join(event.text.split())
@@ -141,7 +141,7 @@ class PreviewSheet:
             self._images[text_index][seed] = image.resize(self._size, Image.Resampling.LANCZOS)
             self._is_new = True
 
-    def told(self, event: Prompt | PictureEvent) -> None:
+    def update(self, event: Prompt | PictureEvent) -> None:
         """Update the sheet; previews and finished pictures are shown at once."""
         if isinstance(event, Prompt):
             self._begin(event)

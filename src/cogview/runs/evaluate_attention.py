@@ -50,7 +50,7 @@ def evaluate_attention(options: AttentionEvaluationOptions) -> EvaluationResult:
     check_places(template, [place])
     transformer = pipeline.transformer if name is None else pipeline.adapters[name].transformer
     _check_layers(options.layers, transformer.config.num_layers)
-    told: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "text": text,
         "model": options.model or "bundled",
         **({} if options.adapter is None else {"adapter": options.adapter}),
@@ -62,25 +62,25 @@ def evaluate_attention(options: AttentionEvaluationOptions) -> EvaluationResult:
             )
         codes, image, read = drawn.codes, drawn.image, drawn.drawn_text or text
         sampling = pipeline.drawer.sampling(CodeOptions(adapter=name, **options.sampling()))
-        told |= {"seed": options.seed, **asdict(sampling)}
+        metadata |= {"seed": options.seed, **asdict(sampling)}
     else:
         read = pipeline.model.known_spellings([text], name)[text]
         codes = _codes_of(pipeline, read, given, name)
         image = pipeline.model.decoder.decode(codes)
-        told["picture"] = str(given)
+        metadata["picture"] = str(given)
     pieces = template.clip(pipeline.text_tokenizer.encode(read))
     maps = attention_maps(transformer, template, pieces, codes, [place])
     words = pipeline.text_tokenizer.words(read)[: len(pieces)]
-    told |= {"row": place[0], "column": place[1]}
+    metadata |= {"row": place[0], "column": place[1]}
     files = {each: out / f"{each}.png" for each in ("picture", "token", "text")}
-    _save(image, files["picture"], told)
+    _save(image, files["picture"], metadata)
     layers = options.layers or None
     for which, figure in (
         ("token", token_figure(maps, image, text, layers=layers)),
         ("text", text_figure(maps, image, text, words, layers)),
     ):
-        _save(_with_palette(figure, image), files[which], told)
-    facts = {**told, "pieces": words, "scores": score_table(maps)}
+        _save(_with_palette(figure, image), files[which], metadata)
+    facts = {**metadata, "pieces": words, "scores": score_table(maps)}
     files |= {"scores": out / "scores.json", "scores_text": out / "scores.txt"}
     atomic_write_json(files["scores"], facts)
     lines = [text, *(f"piece {number}: {word}" for number, word in enumerate(words))]

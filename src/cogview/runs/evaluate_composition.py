@@ -33,7 +33,7 @@ from cogview.generation.contact_sheet import contact_sheet, save_sheet
 from cogview.generation.pipeline import Pipeline
 from cogview.image.picture_reading import read_image
 from cogview.runs.evaluation import EvaluationResult
-from cogview.runs.evaluation_draws import Draws, goes_on, open_model, say_duration
+from cogview.runs.evaluation_draws import Draws, resume_hint, open_model, say_duration
 from cogview.runs.evaluation_options import CompositionEvaluationOptions
 from cogview.runs.progress_bar import progress_bar
 from cogview.training.run_folder import command_line, versions
@@ -73,7 +73,7 @@ def evaluate_composition(options: CompositionEvaluationOptions) -> EvaluationRes
         kind=KIND, options=options, pipeline=pipeline, adapter=adapter, asked=drawn_for, ranks=ranks
     )
     request = draws.work.settings
-    with goes_on(out):
+    with resume_hint(out):
         # The real pictures come first, so that unreadable ones fail before hours of drawing.
         checker = validated(asked, *_read_real(pictures, asked, reader, pipeline)) if ranks.rank == 0 else {}
         draws.draw(lambda seconds: say_duration("drawing", seconds) if ranks.rank == 0 else None)

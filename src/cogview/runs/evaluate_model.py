@@ -19,7 +19,7 @@ from cogview.runs.environment import environment
 from cogview.runs.evaluate_composition import evaluate_composition
 from cogview.runs.evaluate_text_to_image import evaluate_text_to_image
 from cogview.runs.evaluation import EvaluationResult
-from cogview.runs.evaluation_draws import goes_on
+from cogview.runs.evaluation_draws import resume_hint
 from cogview.runs.evaluation_options import (
     CandidateOptions,
     CompositionEvaluationOptions,
@@ -69,7 +69,7 @@ def evaluate_model(options: ModelEvaluationOptions) -> EvaluationResult:
         )
     real = _compare_with_real(options)
     try:
-        with goes_on(out):
+        with resume_hint(out):
             checkpoint = Checkpoint(options)
             samples, codes = checkpoint.draw(texts, options.seeds, options, out / SAMPLES)
             tokenizer, grid = measure_tokenizer(

@@ -14,7 +14,7 @@ from cogview.evaluation.text_to_image import figures_table
 from cogview.files import atomic_write_json, atomic_write_text, sha256_of
 from cogview.generation.pipeline import Pipeline
 from cogview.runs.evaluation import EvaluationResult
-from cogview.runs.evaluation_draws import Draws, goes_on, open_model, say_duration
+from cogview.runs.evaluation_draws import Draws, resume_hint, open_model, say_duration
 from cogview.runs.evaluation_figures import Protocol, figures_of, open_backbone
 from cogview.runs.evaluation_options import TextToImageEvaluationOptions
 from cogview.training.run_folder import versions
@@ -58,7 +58,7 @@ def evaluate_text_to_image(options: TextToImageEvaluationOptions) -> EvaluationR
             f"{len(asked)} captions are too few to measure anything: give {MIN_PICTURES} or more"
         )
     # Open everything first, so that what is missing fails before pictures are drawn.
-    backbone, seen_by = open_backbone(options.feature, options.weights, pipeline.device)
+    backbone, backbone_facts = open_backbone(options.feature, options.weights, pipeline.device)
     scorer = judge = None
     if options.clip and options.clip_weights:
         scorer = load_clip(options.clip, options.clip_weights, pipeline.device)
@@ -73,7 +73,7 @@ def evaluate_text_to_image(options: TextToImageEvaluationOptions) -> EvaluationR
         * pipeline.image_tokenizer.downsampling_factor,
         device=pipeline.device,
     )
-    with goes_on(out):
+    with resume_hint(out):
         # The real pictures come first, so that unreadable ones fail before hours of drawing.
         real = protocol.see_real([each.picture for each in asked]) if ranks.rank == 0 else None
 
@@ -107,7 +107,7 @@ def evaluate_text_to_image(options: TextToImageEvaluationOptions) -> EvaluationR
         "num_resized": real.num_resized,
         "size_pixels": protocol.size_pixels,
         "contrast": options.contrast,
-        "feature": seen_by,
+        "feature": backbone_facts,
         "captioner": None if ranker is None else draws.fingerprint(ranker),
         "model": options.model or "bundled",
         "request": request,

@@ -32,7 +32,7 @@ def evaluate_tokenizer(options: TokenizerEvaluationOptions) -> EvaluationResult:
         raise UsageError(f"{grid} is a folder: give the name of a PNG with --grid")
     tokenizer = open_image_tokenizer(options.image_tokenizer, resolve_device(options.device))
     size_pixels = fitting_size(options.size_pixels, tokenizer, options.image_tokenizer)
-    network = seen_by = None
+    network = backbone_facts = None
     weights = options.backbone or find_weights()
     if weights is None:
         warnings.warn(
@@ -41,7 +41,7 @@ def evaluate_tokenizer(options: TokenizerEvaluationOptions) -> EvaluationResult:
             stacklevel=1,
         )
     else:
-        network, seen_by = open_backbone("efficientnet_lite0", weights, tokenizer.device)
+        network, backbone_facts = open_backbone("efficientnet_lite0", weights, tokenizer.device)
     with progress_bar("measuring", "pictures") as move:
         pictures = PictureBatches(
             options.data,
@@ -72,7 +72,7 @@ def evaluate_tokenizer(options: TokenizerEvaluationOptions) -> EvaluationResult:
         "problems": [{"where": each.where, "reason": each.reason} for each in pictures.problems[:MAX_LISTED]],
         "image_tokenizer": tokenizer.fingerprint,
         "num_codes": tokenizer.num_codes,
-        "backbone": seen_by,
+        "backbone": backbone_facts,
         "figures": figures,
     }
     return EvaluationResult(facts=facts, files=files)

@@ -42,7 +42,7 @@ def open_model(options: AdaptedCandidateOptions, ranks: Ranks) -> tuple[Pipeline
     return pipeline, adapter, take_adapter(pipeline, "captioner", options.captioner)
 
 
-def drawn_by(pipeline: Pipeline, adapter: str | None) -> dict[str, Any]:
+def model_identity(pipeline: Pipeline, adapter: str | None) -> dict[str, Any]:
     """Return the identity of the model that draws the codes, as plain data."""
     return {
         "transformer": _fingerprint(pipeline, adapter),
@@ -104,7 +104,7 @@ class Draws:
             "candidates": self.options.candidates,
             "seed": self.options.seed,
             **self.sampling,  # invalid options fail before the folder is made
-            **drawn_by(self.pipeline, self.adapter),
+            **model_identity(self.pipeline, self.adapter),
         }
         return ResumableWork(self.options.out, settings)
 
@@ -223,7 +223,7 @@ class Draws:
 
 
 @contextmanager
-def goes_on(folder: Path) -> Iterator[None]:
+def resume_hint(folder: Path) -> Iterator[None]:
     """Add where to resume to the message of an interrupted block."""
     try:
         yield

@@ -30,8 +30,8 @@ def finetune_card(
     credits_file = data / CREDITS_FILE
     credit = ""
     if credits_file.is_file():
-        told = credits_file.read_text(encoding="utf-8", errors="replace").strip()
-        credit = f"\n## Credits\n\nOf the pictures that it learnt from:\n\n```text\n{told}\n```\n"
+        credit_text = credits_file.read_text(encoding="utf-8", errors="replace").strip()
+        credit = f"\n## Credits\n\nOf the pictures that it learnt from:\n\n```text\n{credit_text}\n```\n"
     return f"""---
 library_name: cogview
 pipeline_tag: {hub_task}

@@ -13,7 +13,7 @@ from cogview.files import atomic_write_bytes
 from cogview.image.pixels import as_float
 from cogview.image.reconstruction_quality import ReconstructionQuality
 from cogview.recipes.config import ImageTokenizerRecipe, VQGANRecipe
-from cogview.runs.perception import perception_of, seen_by
+from cogview.runs.perception import perception_of, perception_identity
 from cogview.runs.progress_bar import progress_bar
 from cogview.runs.training import DryRunResult, TrainingResult, carry_out
 from cogview.runs.training_options import ImageTokenizerOptions, VQGANOptions
@@ -52,7 +52,7 @@ def train_image_tokenizer(
         task: ImageTokenizerTask = VQGANTask(recipe.vqgan, images, **how, perception=seen)
         shape: dict[str, Any] = {"vqgan": recipe.vqgan}
         if seen is not None:
-            shape["perception"] = seen_by(options.perception, options.backbone)
+            shape["perception"] = perception_identity(options.perception, options.backbone)
     else:
         task, shape = ImageTokenizerTask(recipe.vqvae, images, **how), {"vqvae": recipe.vqvae}
     shown = np.array(next(iter(held_out.values()), images).pixels[:NUM_SAMPLES])

@@ -34,7 +34,7 @@ def perception_of(name: PerceptionName, backbone: Path | None) -> Perception:
     return open_lpips()
 
 
-def seen_by(name: PerceptionName, backbone: Path | None) -> str:
+def perception_identity(name: PerceptionName, backbone: Path | None) -> str:
     """Return the identity of the perceptual loss, a part of the run's config."""
     weights = (backbone or find_weights()) if name == "efficientnet" else None
     return f"{name} {sha256_of(weights)[:16]}" if weights else name

@@ -90,8 +90,8 @@ class PictureFolder:
     def tell_kept(self, num_pictures: int) -> None:
         """Print how many of the pictures earlier processes have drawn, if any."""
         if self.num_kept:
-            told = f"{min(self.num_kept, num_pictures):,} of {num_pictures:,} pictures are there"
-            print(f"cogview: going on in {printable(str(self.path))}: {told}", file=sys.stderr)
+            progress = f"{min(self.num_kept, num_pictures):,} of {num_pictures:,} pictures are there"
+            print(f"cogview: going on in {printable(str(self.path))}: {progress}", file=sys.stderr)
 
     def finish(self) -> None:
         """Remove the journal; its records can still be read."""

@@ -48,12 +48,12 @@ def upscale_pictures(options: UpscalePicturesOptions) -> tuple[list[dict[str, An
     is_decoded = upscaler.is_decoded(factor, name)
     if is_decoded:
         upscaler.refuse_sampling(asked)
-    told = PictureCodes(
+    picture_codes = PictureCodes(
         options.pictures, lambda path: upscaler.codes_to_upscale(path, factor, name, options.force)
     )
     if is_decoded:
         tell_decoded(pipeline)
-    given = list(told.codes.items())
+    given = list(picture_codes.codes.items())
     settings: dict[str, Any] = {"text": text, "factor": factor, "model": options.model or "bundled"}
     if not is_decoded:
         settings |= {
@@ -67,7 +67,7 @@ def upscale_pictures(options: UpscalePicturesOptions) -> tuple[list[dict[str, An
         "verb": "upscale",
         **settings,
         "seed": options.seed,
-        "pictures": _fingerprint(told.codes),
+        "pictures": _fingerprint(picture_codes.codes),
         "weights": weights_of(pipeline, *names),
         "device": str(pipeline.device),
         "dtype": str(pipeline.dtype),
@@ -100,7 +100,7 @@ def upscale_pictures(options: UpscalePicturesOptions) -> tuple[list[dict[str, An
                 folder.keep(share, drawn)
                 num_done += len(part)
         folder.finish()
-        return list(folder.all_pictures()), told
+        return list(folder.all_pictures()), picture_codes
 
 
 def _fingerprint(codes: Mapping[Path, Tensor]) -> str:

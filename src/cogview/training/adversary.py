@@ -32,7 +32,7 @@ class Adversary:
             torch.manual_seed(seed)
             self.discriminator = PatchDiscriminator(channels, num_layers)
 
-    def argue(
+    def losses(
         self,
         drawn: Float[Tensor, "b c y x"],
         real: Float[Tensor, "b c y x"],
@@ -50,16 +50,16 @@ class Adversary:
             weight: factor on top of the adaptive one.
         """
         adversarial = -self._held_still(drawn).mean()
-        weighed = weight * adaptive_weight(reconstruction, adversarial, last_layer)
+        total_weight = weight * adaptive_weight(reconstruction, adversarial, last_layer)
         on_real, on_drawn = self.discriminator(real), self.discriminator(drawn.detach())
-        arguing = discriminator_hinge_loss(on_real, on_drawn)
+        discriminator_loss = discriminator_hinge_loss(on_real, on_drawn)
         return (
-            weighed * adversarial,
-            arguing,
+            total_weight * adversarial,
+            discriminator_loss,
             {
                 "adversarial": adversarial.detach(),
-                "adaptive_weight": weighed,
-                "discriminator_hinge": arguing.detach(),
+                "adaptive_weight": total_weight,
+                "discriminator_hinge": discriminator_loss.detach(),
                 "verdict_on_real": on_real.detach().mean(),
                 "verdict_on_decoded": on_drawn.detach().mean(),
             },

@@ -58,12 +58,11 @@ class TrainingConfig:
         epsilon: AdamW's addition to the denominator.
         weight_decay: decoupled, for matrices, kernels and embeddings; not for biases and norms.
         gradient_clip: largest Euclidean norm of the whole gradient; 0 disables clipping.
-        precision: float32 (without TF32), bfloat16 autocast, auto (bfloat16 where it is fast, else float32), or
-            bfloat16_o2 or float16_o2 (the paper's; transformers only): everything in half precision except master
-            weights, gradient sums and optimizer state.
+        precision: float32 (no TF32); bfloat16 autocast; auto, bfloat16 where it is fast; bfloat16_o2 or float16_o2 (the
+            paper's): half precision except master weights, gradient sums and optimizer state, for transformers only.
         loss_scale: of float16_o2; a step whose gradient overflows is skipped and does not count for the schedule.
         max_rollbacks: how often a run with a spiking or non-finite loss returns to its last checkpoint and skips that
-            data; with 0, spikes are ignored and a non-finite loss stops the run.
+            data, before it stops; with 0, spikes are ignored.
         spike_threshold: a spike exceeds the median of the last 128 losses by this many deviations (1.48 times the
             median distance from the median, at least 1 % of the median).
         peak_tflops: the device's peak in 10^12 operations per second, for the metric mfu: a number, auto for known

@@ -137,10 +137,10 @@ class DecoderTask:
             loss = loss + perceived
             metrics["perceptual"] = perceived.detach()
         if bool(batch["is_heard"][0]) and config.discriminator_weight:
-            heard, arguing, said = self.adversary.argue(
+            adversarial_loss, discriminator_loss, adversarial_metrics = self.adversary.losses(
                 seen, wanted, loss, self.decoder.last_layer, config.discriminator_weight
             )
-            loss, metrics = loss + heard + arguing, metrics | said
+            loss, metrics = loss + adversarial_loss + discriminator_loss, metrics | adversarial_metrics
         return loss, means_over_pictures(metrics, len(real))
 
     @torch.no_grad()

@@ -58,7 +58,7 @@ class ImageTokenizerTask:
         # Encoder outputs and codes of this step's micro-batches, for the codebook's update.
         self._vectors: list[Tensor] = []
         self._codes: list[Tensor] = []
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def batch(self, step: int) -> Batch:
         """Return the pictures of a step as uint8, laid out channels-last."""
@@ -99,9 +99,9 @@ class ImageTokenizerTask:
 
     def advice(self, completed_steps: int, metrics: Mapping[str, float]) -> list[str]:
         """Return the codebook's problems, each once."""
-        found = codebook_troubles(self.autoencoder.config, completed_steps, metrics)
-        new = [words for trouble, words in found.items() if trouble not in self._told]
-        self._told |= found.keys()
+        troubles = codebook_troubles(self.autoencoder.config, completed_steps, metrics)
+        new = [words for trouble, words in troubles.items() if trouble not in self._reported]
+        self._reported |= troubles.keys()
         return new
 
     def tokenizer(self) -> ImageTokenizer:

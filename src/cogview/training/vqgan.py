@@ -62,7 +62,9 @@ class VQGANTask(ImageTokenizerTask):
             metrics["perceptual"] = perceived.detach()
         if not bool(batch["has_started"][0]):
             return loss, means_over_pictures(metrics, num_pictures)
-        heard, arguing, said = self.adversary.argue(
+        adversarial_loss, discriminator_loss, adversarial_metrics = self.adversary.losses(
             output.reconstruction, images, reconstruction, self.vqgan.last_layer, config.discriminator_weight
         )
-        return loss + heard + arguing, means_over_pictures(metrics | said, num_pictures)
+        return loss + adversarial_loss + discriminator_loss, means_over_pictures(
+            metrics | adversarial_metrics, num_pictures
+        )
