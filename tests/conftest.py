@@ -1,5 +1,10 @@
 """Shapes in signatures are executed: every call in the tests is checked by jaxtyping and beartype."""
 
+import os
+
+# Threads of one test that wait for each other by counting would take the cores from the tests beside it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
+
 import torch
 from hypothesis import settings
 

@@ -6,6 +6,8 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
@@ -17,7 +19,8 @@ from cogview.generation.windows import center_continuous_windows
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
-from cogview.transformer.config import TransformerConfig
+from cogview.transformer.adapter import AdaptedTransformer
+from cogview.transformer.config import AdapterConfig, TransformerConfig
 from cogview.transformer.model import Transformer
 
 VOCABULARY = Vocabulary(num_image_codes=40, num_text_pieces=20)
@@ -73,9 +76,10 @@ def plainly_doubled(
     seed: int,
     config: SamplingConfig,
     stage: int = 0,
+    transformer: Transformer | AdaptedTransformer | None = None,
 ) -> np.ndarray:
     """Return a picture at twice its rows and columns; the whole sequence is run for each code."""
-    transformer = random_transformer(template)
+    transformer = transformer or random_transformer(template)
     high = np.full((2 * codes.shape[0], 2 * codes.shape[1]), -1)
     for number, window in enumerate(center_continuous_windows(codes.shape, (4, 4))):
         low = codes[window.row : window.row + 4, window.column : window.column + 4]
@@ -119,6 +123,49 @@ def test_codes_are_those_of_a_plain_loop(
     ]
     np.testing.assert_array_equal(drawn.numpy(), np.stack(expected))
     assert len(np.unique(drawn)) > 10
+
+
+@cache
+def adapted_transformer(template: SuperResolutionTemplate) -> AdaptedTransformer:
+    """Return the same transformer with an adapter that changes what is drawn; a row of its own is a legal code."""
+    adapter = AdapterConfig(rank=3, trains_norms=True, token_rows=(7, VOCABULARY.separator("BOI1")))
+    adapted = AdaptedTransformer(random_transformer(template), adapter).eval()
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    return adapted
+
+
+@settings(max_examples=6)
+@given(
+    grid=st.tuples(st.integers(4, 6), st.integers(4, 7)),
+    numbers=st.lists(st.integers(0, len(TEXTS) - 1), min_size=1, max_size=3),
+    is_adapted=st.booleans(),
+    template=st.sampled_from([OWN, RESTARTING]),
+    config=st.sampled_from([GREEDY, SEEDED]),
+    max_batch=st.integers(1, 4),
+)
+def test_windows_of_any_grid_are_those_of_a_plain_loop_with_an_adapter_too(
+    grid: tuple[int, int],
+    numbers: list[int],
+    is_adapted: bool,
+    template: SuperResolutionTemplate,
+    config: SamplingConfig,
+    max_batch: int,
+) -> None:
+    transformer = adapted_transformer(template) if is_adapted else random_transformer(template)
+    base = Runner.of(random_transformer(template), max_batch=max_batch, proposer=Proposer(is_eager=True))
+    runner = base.adapted(transformer) if isinstance(transformer, AdaptedTransformer) else base
+    codes = pictures(*grid)[numbers]
+    texts, seeds = [TEXTS[number] for number in numbers], [SEEDS[number] for number in numbers]
+    drawn = SuperResolution(runner, template).upscale(codes, texts, seeds, config)
+    place = len(numbers) // 2  # the loop takes long, and which of them is as good as any other
+    expected = plainly_doubled(
+        template, codes[place].numpy(), texts[place], seeds[place], config, transformer=transformer
+    )
+    np.testing.assert_array_equal(drawn[place].numpy(), expected)
 
 
 def test_a_factor_of_four_is_two_doublings_with_seeds_of_their_own() -> None:
