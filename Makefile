@@ -1,10 +1,11 @@
-# make demo    draw and rank pictures with the bundled model, into out/demo/
-# make serve   serve a page to draw with, and an images API
-# make test    run the tests
-# make lint    check format, lint, types and layers
-# make check   lint, then test
-# make wheel   build the wheel, and draw with it from an environment and a folder of its own
-# make clean   remove what the others made, pictures and runs excepted
+# make demo      draw and rank pictures with the bundled model, into out/demo/
+# make serve     serve a page to draw with, and an images API
+# make test      run the tests
+# make test-fast run those that take less than a second each
+# make lint      check format, lint, types and layers
+# make check     lint, then test
+# make wheel     build the wheel, and draw with it from an environment and a folder of its own
+# make clean     remove what the others made, pictures and runs excepted
 #
 # Each sets up what it needs in .venv, and again only when pyproject.toml or constraints.txt changed.
 
@@ -24,7 +25,7 @@ BIN := .venv/bin
 CODE := src tests bench scripts launch
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help demo serve test lint check wheel clean
+.PHONY: help demo serve test test-fast lint check wheel clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -36,8 +37,15 @@ demo: .venv/ready-to-draw
 serve: .venv/ready-to-serve
 	$(BIN)/cogview serve
 
+# Each file is run by one process, so that what its tests share is made once. Bytecode is kept, even where it is not
+# elsewhere: tests start many processes, and to compile takes longer than to run most of them.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
 test: .venv/ready-to-develop
-	$(BIN)/python -m pytest --numprocesses auto
+	$(PYTEST)
+
+test-fast: .venv/ready-to-develop
+	$(PYTEST) -m "not slow"
 
 lint: .venv/ready-to-develop
 	$(BIN)/ruff format --check $(CODE)

@@ -1,10 +1,12 @@
 """Shapes in signatures are executed: every call in the tests is checked by jaxtyping and beartype."""
 
 import os
+from collections import Counter
 
 # Threads of one test that wait for each other by counting would take the cores from the tests beside it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -18,3 +20,15 @@ torch.set_num_threads(1)
 
 settings.register_profile("few", max_examples=25, deadline=None)
 settings.load_profile("few")
+
+_SLOW_FIXTURES = {"browser", "cluster", "server"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a server or a browser slow, and put files with slow tests first, so that workers end together."""
+    num_slow: Counter[object] = Counter()
+    for item in items:
+        if _SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+        num_slow[item.path] += item.get_closest_marker("slow") is not None
+    items.sort(key=lambda item: -num_slow[item.path])

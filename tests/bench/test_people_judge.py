@@ -36,6 +36,7 @@ def picture_of(person: Person, style: Style, ground: str, icons: Icons) -> Image
 
 
 @pytest.mark.parametrize("ground", ["black", "orange"])
+@pytest.mark.slow
 def test_everybody_is_told_apart(ground: str, judge: PeopleJudge, icons: Icons) -> None:
     for person, style in product(everyone(NAMES), STYLES):
         seen = judge.read(np.asarray(picture_of(person, style, ground, icons)))
@@ -67,6 +68,7 @@ def test_only_those_of_the_name_are_looked_for(judge: PeopleJudge, icons: Icons)
 
 
 @pytest.mark.parametrize("ground", GROUNDS)
+@pytest.mark.slow
 def test_nobody_is_seen_on_bare_ground_and_in_noise(ground: str, judge: PeopleJudge) -> None:
     bare = np.empty((SIZE, SIZE, 3), dtype=np.uint8)
     bare[:] = GROUNDS[ground].rgb

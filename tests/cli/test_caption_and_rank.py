@@ -23,6 +23,8 @@ from cogview.generation.ranker import best_of
 from cogview.image.pixels import image_to_array
 from cogview.runs import caption_and_rank, drawing_run
 
+pytestmark = pytest.mark.slow
+
 TEXTS = {
     "red": "a red cat",
     "green": "一只猫和一个苹果",

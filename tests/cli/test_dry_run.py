@@ -52,6 +52,7 @@ def dry_run(verb: str, *more: str) -> int:
 
 
 @pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.slow
 def test_two_steps_are_told_and_no_file_is_left(
     verb: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +70,7 @@ def test_two_steps_are_told_and_no_file_is_left(
     assert (result["planned"] is not None) == (verb == "text-to-image")
 
 
+@pytest.mark.slow
 def test_the_plan_stands_beside_what_was_measured(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

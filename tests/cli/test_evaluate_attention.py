@@ -14,6 +14,8 @@ from cogview.evaluation.attention import attention_maps
 from cogview.generation.pictures import codes_of
 from tiny import tiny_pipeline_folder
 
+pytestmark = pytest.mark.slow
+
 TEXT = "a red cat above a dog"
 
 

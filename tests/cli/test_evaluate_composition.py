@@ -25,6 +25,8 @@ from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.config import AdapterConfig
 from scene_pictures import scene_folder
 
+pytestmark = pytest.mark.slow
+
 NUM = 12
 
 

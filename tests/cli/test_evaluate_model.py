@@ -26,6 +26,8 @@ from cogview.transformer.config import AdapterConfig
 from scene_pictures import scene_folder
 from tiny import CAPTIONS, tiny_model
 
+pytestmark = pytest.mark.slow
+
 EVIL = '<script>alert("1")</script>'
 CARD = f"""---
 license: cc0-1.0

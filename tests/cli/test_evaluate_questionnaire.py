@@ -25,6 +25,7 @@ def call(*words: object) -> int:
         return main(["evaluate", *map(str, words)])
 
 
+@pytest.mark.slow
 def test_from_pictures_to_charts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     systems = [f"{system.name}={system.folder}" for system in systems_in(tmp_path)]

@@ -83,6 +83,7 @@ def result_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, 
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_figures_table_and_plots_come_of_it(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +119,7 @@ def test_figures_table_and_plots_come_of_it(
     assert np.load(losses / "000001.npy")[1, 1] == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_a_changed_request_is_refused(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,6 +149,7 @@ def test_a_killed_run_goes_on_and_a_changed_request_is_refused(
         assert f"{changed[0][2:].replace('-', '_')} was " in line
 
 
+@pytest.mark.slow
 def test_several_processes_share_the_drawing(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,6 +166,7 @@ def test_several_processes_share_the_drawing(
     assert (shared["figures"], shared["curve"]) == (whole["figures"], whole["curve"])
 
 
+@pytest.mark.slow
 def test_another_judge_chooses_beside_caploss(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +196,7 @@ def test_another_judge_chooses_beside_caploss(
     assert dark["figures"] != result["figures"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_one_line(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

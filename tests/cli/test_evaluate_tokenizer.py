@@ -40,6 +40,7 @@ def call(*words: object) -> int:
         return main(["evaluate", "tokenizer", *map(str, words), "--device", "cpu"])
 
 
+@pytest.mark.slow
 def test_figures_and_a_grid_come_of_it(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,6 +51,7 @@ def test_pictures_and_a_contact_sheet_are_written_and_their_paths_printed(
     assert "2. 一只猫" in printed
 
 
+@pytest.mark.slow
 def test_a_picture_tells_how_it_was_made_and_can_be_made_again(model: Path, tmp_path: Path) -> None:
     assert generate(model, "一只猫", "--seed", "3", "--num-candidates", "1", "--top-k", "5") == 0
     with Image.open(tmp_path / "out/001/01-一只猫-seed3.png") as picture:
@@ -91,6 +92,7 @@ def test_a_text_does_not_steer_the_terminal(model: Path, capsys: pytest.CaptureF
     assert "\x07" not in said.out + said.err
 
 
+@pytest.mark.slow
 def test_another_call_takes_another_folder(model: Path, tmp_path: Path) -> None:
     for _ in range(2):
         assert generate(model, "a cat", "--num-candidates", "1", "--out", "pictures") == 0
@@ -112,6 +114,7 @@ def test_json_on_stdout_names_everything(
 
 
 @pytest.mark.filterwarnings("ignore:.* texts have more than")  # the tiny model spells these words in bytes
+@pytest.mark.slow
 def test_balanced_words_are_told_in_the_picture_and_in_what_is_printed(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +133,7 @@ def test_balanced_words_are_told_in_the_picture_and_in_what_is_printed(
     assert (facts["balance_words"], facts["drawn_text"]) == (True, drawn[0])
 
 
+@pytest.mark.slow
 def test_many_texts_are_saved_as_they_come_with_a_sheet_for_every_sixteen(
     model: Path, tmp_path: Path
 ) -> None:
@@ -241,6 +245,7 @@ def test_a_failure_while_writing_leaves_whole_files_only(
             picture.load()
 
 
+@pytest.mark.slow
 def test_as_a_process_it_keeps_results_and_progress_apart(model: Path, tmp_path: Path) -> None:
     long = "a red cat above a dog and " * 5
     done = cogview(

@@ -18,6 +18,8 @@ from cogview.runs import drawing_run
 from cogview.runs.picture_folder import JOURNAL
 from tiny import tiny_pipeline_folder
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ("a red cat", "一只猫", "two dogs", "a dog", "一个苹果")
 KILLED_AFTER_THE_THIRD_PICTURE = """
 import os, signal, sys

@@ -45,6 +45,7 @@ def cpu_seconds_of_children() -> float:
 
 
 @pytest.mark.parametrize("words", HELP, ids=" ".join)
+@pytest.mark.slow
 def test_help_is_there_for_everything_without_torch(words: list[str], tmp_path: Path) -> None:
     code = f"{MAIN.replace('sys.exit(main())', 'main()')}\nprint('torch' in sys.modules, file=sys.stderr)"
     # argparse and tyro leave by SystemExit, which must not keep the last line from being run.

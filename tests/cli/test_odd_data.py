@@ -11,6 +11,8 @@ from PIL import Image
 
 from cogview.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 
 def test_an_image_tokenizer_is_trained_and_measured_without_captions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

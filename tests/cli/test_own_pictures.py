@@ -22,6 +22,8 @@ from cogview.text.known_words import KnownWords
 from cogview.text.tokenizer import TextTokenizer
 from cogview.training.interruption import TrainingInterrupted
 
+pytestmark = pytest.mark.slow
+
 COLORS = {"red": "红色", "green": "绿色", "blue": "蓝色", "yellow": "黄色"}
 SHORT = ("--training.num-steps", "2", "--training.log-every-steps", "1", "--training.batch-size", "2")
 

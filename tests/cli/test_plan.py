@@ -97,7 +97,7 @@ def test_the_tokens_can_be_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["--generate"], "--generate"),
         (["--device-memory-gb", "0"], "device-memory-gb"),
         (["--transformer.vocabulary-size", "9"], "vocabulary-size"),
-        (["--grid", "0", "4"], "grid_rows=0"),
+        (["--grid", "0", "4"], "grid_rows"),
         (["--kept-codes", "17"], "16 codes"),
         (
             ["--training.batch-size", "3000000"],

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 ASKED_TO_END_WHILE_ENCODING = """
 import os, signal, sys
 import cogview.data.shard_maker as shard_maker

@@ -21,6 +21,7 @@ TRAINING = ("kubernetes.yaml", "slurm.sbatch", "torchrun.sh")
 """In `launch/`; what is there besides is for serving."""
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_model_that_one_draws_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

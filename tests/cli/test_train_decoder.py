@@ -20,6 +20,8 @@ from cogview.image.reconstruction_quality import ReconstructionQuality
 from cogview.models.folder import save_pretrained
 from tiny import tiny_model
 
+pytestmark = pytest.mark.slow
+
 TINY = ["train", "decoder", "tiny", "--training.num-steps", "4", "--training.log-every-steps", "1"]
 TINY += ["--size-pixels", "16", "--decoder.judged-pixels", "16"]
 

@@ -23,7 +23,7 @@ from cogview.transformer.adapter import AdaptedTransformer
 from tiny import tiny_pipeline_folder
 
 # The tiny text tokenizer needs more pieces for a style's text than the tiny model reads.
-pytestmark = pytest.mark.filterwarnings("ignore:.* more than .* pieces")
+pytestmark = [pytest.mark.filterwarnings("ignore:.* more than .* pieces"), pytest.mark.slow]
 COLORS = ("red", "green", "blue", "yellow")
 STEPS = ("--training.num-steps", "6", "--training.log-every-steps", "1", "--training.batch-size", "8")
 STEPS += ("--training.learning-rate", "0.01")

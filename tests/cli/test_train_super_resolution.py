@@ -17,6 +17,8 @@ from cogview.runs import upscale_pictures
 from cogview.sequence.super_resolution import SuperResolutionTemplate
 from tiny import tiny_pipeline_folder
 
+pytestmark = pytest.mark.slow
+
 STEPS = ("--training.num-steps", "6", "--training.log-every-steps", "1", "--training.sample-every-steps", "6")
 
 

@@ -16,6 +16,8 @@ from cogview.cli.main import main
 from cogview.evaluation.efficientnet import find_weights
 from cogview.runs import perception
 
+pytestmark = pytest.mark.slow
+
 TINY = ["train", "vqgan", "tiny", "--training.num-steps", "4", "--training.log-every-steps", "1"]
 PERCEPTUAL = ["--vqgan.perceptual-weight", "1"]
 

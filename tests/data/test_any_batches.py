@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from picture_folders import write_tokens
 
 from cogview.data import decoding
-from cogview.data.config import ThinningConfig
-from cogview.data.loader import TokenBatches, batch_indices, thinned
+from cogview.data.config import MaskingConfig
+from cogview.data.loader import TokenBatches, batch_indices, mask_batches
 from cogview.data.pairs import CaptionedImage, Entry, Problem, SourceState
 from cogview.data.ranks import Ranks
 from cogview.data.shard_records import Request, ShardNumber
@@ -63,20 +63,21 @@ def assert_same(found: TokenBatch, wanted: TokenBatch) -> None:
     batch_size=st.integers(1, 12),
     seed=st.integers(0, 2**32),
     resumed_at=st.integers(0, 12),
-    thinning=st.builds(
-        ThinningConfig,
+    masking=st.builds(
+        MaskingConfig,
         masked_codes=st.sampled_from([0.0, 0.5]),
         kept_codes=st.sampled_from([None, 1, 3]),
         weight_of_changes=st.sampled_from([1.0, 4.0]),
     ),
 )
+@pytest.mark.slow
 def test_a_run_resumed_anywhere_sees_what_one_without_a_stop_sees(
     nums_captions: list[int],
     pairs_per_shard: int,
     batch_size: int,
     seed: int,
     resumed_at: int,
-    thinning: ThinningConfig,
+    masking: MaskingConfig,
 ) -> None:
     num_pictures = len(nums_captions)
     pictures = [
@@ -88,7 +89,7 @@ def test_a_run_resumed_anywhere_sees_what_one_without_a_stop_sees(
 
         def batches() -> Any:
             whole = TokenBatches(TokenShards(Path(folder)), TEMPLATE, seed, batch_size)
-            return whole, thinned(whole, seed, thinning)
+            return whole, mask_batches(whole, seed, masking)
 
         whole, run = batches()
         steps = range(-(-2 * num_pictures // batch_size))

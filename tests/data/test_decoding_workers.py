@@ -9,6 +9,8 @@ from picture_folders import start
 
 from cogview.data.decoding import map_in_order
 
+pytestmark = pytest.mark.slow
+
 
 def pid_of_worker(number: int) -> int:
     return os.getpid()

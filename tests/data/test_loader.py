@@ -188,6 +188,7 @@ def test_an_empty_batch_is_refused(shards: TokenShards) -> None:
         TokenBatches(shards, TEMPLATE, seed=0, batch_size=0)
 
 
+@pytest.mark.slow
 def test_dropped_texts_leave_the_pictures_and_the_other_texts_as_they_are(shards: TokenShards) -> None:
     plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=50)
     some = TokenBatches(shards, TEMPLATE, seed=0, batch_size=50, dropped_texts=0.3)
@@ -290,6 +291,7 @@ def test_codes_are_masked_among_mixed_ones(shards: TokenShards) -> None:
 
 @pytest.mark.parametrize("image_positions", ["after_text", "fixed"])
 @pytest.mark.parametrize("masked_codes", [0.0, 0.5])
+@pytest.mark.slow
 def test_few_codes_are_those_of_the_whole_sequence_at_their_places(
     shards: TokenShards, image_positions: str, masked_codes: float
 ) -> None:
@@ -339,6 +341,7 @@ def test_few_codes_are_a_function_of_seed_and_step(shards: TokenShards) -> None:
     assert (positions[0] != positions[2]).any()
 
 
+@pytest.mark.slow
 def test_codes_that_change_are_kept_rather(tmp_path: Path) -> None:
     """Of a picture's places 1 to 3 the second alone has another code than the one before it."""
     pictures = [(np.array([i, i, i + 1, i + 1]), [[1]]) for i in range(20)]

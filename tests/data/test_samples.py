@@ -120,6 +120,7 @@ data_sets = st.lists(names, min_size=1, max_size=9, unique=True).flatmap(
     None,
     "optional",
 )
+@pytest.mark.slow
 def test_a_folder_and_a_tar_of_the_same_files_are_read_alike(
     files: dict[str, bytes], split: str | None, captions: Captions
 ) -> None:

@@ -101,6 +101,7 @@ def test_the_files_are_as_open_to_others_as_any(shards_folder: Path) -> None:
     assert {path.stat().st_mode for path in shards_folder.iterdir()} == {ordinary.stat().st_mode}
 
 
+@pytest.mark.slow
 def test_the_shards_are_the_same_with_workers_and_in_other_batches(
     tmp_path: Path, shards_folder: Path, text_tokenizer: TextTokenizer
 ) -> None:
@@ -270,6 +271,7 @@ def test_a_codebook_too_large_for_16_bits_is_refused(tmp_path: Path, text_tokeni
 
 @settings(deadline=None, max_examples=40)
 @given(lengths=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=3), min_size=1, max_size=4))
+@pytest.mark.slow
 def test_captions_without_pieces_are_read_as_such_wherever_they_stand(lengths: list[list[int]]) -> None:
     captions = [[list(range(length)) for length in texts] for texts in lengths]
     with tempfile.TemporaryDirectory() as folder:

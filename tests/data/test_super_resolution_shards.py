@@ -77,6 +77,7 @@ def test_a_sequence_is_one_picture_at_both_sizes_in_the_order_of_batch_indices(w
         assert examples_in(batches.batch(step)) == [(picture, 0, 0) for picture in expected]
 
 
+@pytest.mark.slow
 def test_larger_pictures_are_cropped_at_every_place(write_set: WriteSet) -> None:
     shards = SuperResolutionShards(low=write_set(4), high=write_set(8))
     batches = SuperResolutionBatches(shards, TEMPLATE, seed=0, batch_size=NUM_PICTURES)

@@ -324,6 +324,7 @@ def test_a_cut_off_tar_gives_what_is_whole_and_tells_the_rest(tmp_path: Path) ->
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
 @pytest.mark.parametrize("damage", ["cut off", "overwritten"])
+@pytest.mark.slow
 def test_a_damaged_compressed_tar_gives_what_is_whole_and_tells_the_rest(
     tmp_path: Path, pack: Callable[[bytes], bytes], damage: str
 ) -> None:

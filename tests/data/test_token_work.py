@@ -131,6 +131,7 @@ def num_encoded(log: Path) -> int:
 
 @pytest.mark.parametrize(("source", "seed"), [("tars", 0), ("tars", 1), ("pictures", 2)])
 @pytest.mark.filterwarnings("ignore:.*left out")
+@pytest.mark.slow
 def test_a_run_killed_at_random_ends_with_the_same_bytes_and_redoes_a_shard_at_most(
     home: Path, out: Path, tmp_path: Path, source: str, seed: int
 ) -> None:
@@ -165,6 +166,7 @@ def run_until(source: Path, out: Path, num_changes: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")
+@pytest.mark.slow
 def test_a_run_killed_before_any_change_of_the_file_system_ends_with_the_same_bytes(
     home: Path, tmp_path: Path
 ) -> None:
@@ -193,6 +195,7 @@ def test_a_run_killed_before_any_change_of_the_file_system_ends_with_the_same_by
 @pytest.mark.parametrize("num_ranks", [2, 4, 9])
 @pytest.mark.parametrize("source", ["tars", "pictures"])
 @pytest.mark.filterwarnings("ignore:.*left out")
+@pytest.mark.slow
 def test_any_number_of_ranks_in_any_order_makes_the_same_bytes(
     home: Path, out: Path, tmp_path: Path, source: str, num_ranks: int
 ) -> None:
@@ -221,6 +224,7 @@ def run_as_torchrun_would(source: Path, out: Path, rank: int, num_ranks: int) ->
 
 
 @pytest.mark.parametrize("num_ranks", [2, 4])
+@pytest.mark.slow
 def test_ranks_side_by_side_make_the_same_bytes(home: Path, out: Path, num_ranks: int) -> None:
     processes = [
         start(run_as_torchrun_would, home / "pictures", out, rank, num_ranks) for rank in range(num_ranks)
@@ -300,6 +304,7 @@ def test_other_options_are_refused_in_a_line_that_names_them(
 
 @pytest.mark.parametrize("change", ["a caption", "a picture", "its time", "one more", "a tar", "another"])
 @pytest.mark.filterwarnings("ignore:.*left out")
+@pytest.mark.slow
 def test_a_source_that_was_changed_is_refused(home: Path, tmp_path: Path, change: str) -> None:
     name = "tars" if change == "a tar" else "pictures"
     for kept_name in (name, "text.model"):
@@ -363,6 +368,7 @@ def replace_quietly(path: Path, old: bytes, new: bytes) -> None:
 
 @pytest.mark.parametrize("what", ["a caption", "a picture", "a picture of a folder"])
 @pytest.mark.filterwarnings("ignore:.*left out")
+@pytest.mark.slow
 def test_what_was_made_of_other_bytes_is_refused_whatever_their_size_and_time(
     home: Path, tmp_path: Path, what: str
 ) -> None:

@@ -1,5 +1,6 @@
 """Whatever rows do with the pool, each reads what it wrote, as if it had its keys and values to itself."""
 
+import pytest
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -7,6 +8,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from cogview.decoding.pool import PAGE, PagePool, Row
 from cogview.transformer.config import TransformerConfig
+
+pytestmark = pytest.mark.slow
 
 CONFIG = TransformerConfig(num_layers=2, hidden_size=4, num_heads=2, vocabulary_size=8, num_positions=8)
 LENGTHS = st.integers(1, 3 * PAGE) | st.sampled_from([PAGE - 1, PAGE, PAGE + 1, 2 * PAGE])

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -44,6 +45,7 @@ def kept_by_definition(logits: list[float], config: SamplingConfig) -> list[int]
 
 @settings(max_examples=60)
 @given(LOGITS, CONFIGS, st.integers(0, 2**70), st.integers(0, 2000))
+@pytest.mark.slow
 def test_the_largest_sum_of_what_is_kept_is_drawn(
     levels: list[float], config: SamplingConfig, seed: int, place: int
 ) -> None:

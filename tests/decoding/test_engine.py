@@ -91,6 +91,7 @@ def num_threads(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.usefixtures("num_threads")
 @pytest.mark.parametrize("backend", ["packed", "plain"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.slow
 def test_a_seed_draws_the_same_codes_alone_and_in_any_batch(
     transformer: Transformer, dtype: torch.dtype, backend: str
 ) -> None:
@@ -106,6 +107,7 @@ def test_a_seed_draws_the_same_codes_alone_and_in_any_batch(
     assert torch.equal(draw(in_turn, ([3, 1], seeds)), together)
 
 
+@pytest.mark.slow
 def test_a_text_is_read_once_for_all_its_candidates(
     transformer: Transformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +126,7 @@ def test_a_text_is_read_once_for_all_its_candidates(
 
 
 @pytest.mark.parametrize("image_positions", ["after_text", "fixed"])
+@pytest.mark.slow
 def test_several_texts_give_what_each_gives_alone(transformer: Transformer, image_positions: str) -> None:
     template = TextToImageTemplate(
         vocabulary=VOCABULARY,
@@ -180,6 +183,7 @@ def test_guided_codes_are_the_most_probable_of_two_plain_transformers(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.slow
 def test_a_seed_draws_the_same_guided_codes_in_any_company(
     transformer: Transformer, dtype: torch.dtype
 ) -> None:
@@ -194,6 +198,7 @@ def test_a_seed_draws_the_same_guided_codes_in_any_company(
 
 
 @pytest.mark.usefixtures("num_threads")
+@pytest.mark.slow
 def test_three_regions_draw_the_same_codes_in_any_company(sparse_transformer: Transformer) -> None:
     config = dataclasses.replace(SAMPLING, guidance=1.5)
     runner = Runner.of(sparse_transformer, max_batch=3)
@@ -204,6 +209,7 @@ def test_three_regions_draw_the_same_codes_in_any_company(sparse_transformer: Tr
 
 
 @pytest.mark.parametrize("pieces", [[], [4, 9], [4, 9, 2, 7, 7, 1]])
+@pytest.mark.slow
 def test_the_most_probable_codes_of_three_regions_are_those_of_the_plain_transformer(
     transformer: Transformer, sparse_transformer: Transformer, pieces: list[int]
 ) -> None:
@@ -345,6 +351,7 @@ def test_nothing_is_learnt_of_threads_from_a_pass_whose_kernels_are_new(
 
 @pytest.mark.parametrize("pattern", ["dense", "three_region"])
 @pytest.mark.parametrize("num_given", [0, 40, 130])
+@pytest.mark.slow
 def test_scores_and_codes_are_those_of_one_by_one_whatever_is_given(
     transformer: Transformer, pattern: str, num_given: int
 ) -> None:
@@ -376,6 +383,7 @@ def test_scores_and_codes_are_those_of_one_by_one_whatever_is_given(
             assert np.allclose(result.nats, results[0].nats, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_counted_of_contexts_goes_with_their_requests(transformer: Transformer) -> None:
     runner = Runner.of(transformer, max_batch=2)
     engine_, numbers = runner.engine, itertools.count()

@@ -144,6 +144,7 @@ ANY = st.tuples(
     st.sampled_from([1, 4, 64]),
     st.booleans(),
 )
+@pytest.mark.slow
 def test_static_steps_draw_what_the_plain_way_draws(
     drawn: list[tuple[SamplingConfig, int, int, int, bool]], max_batch: int, window: int, is_eager: bool
 ) -> None:
@@ -176,6 +177,7 @@ def test_all_passes_that_draw_pictures_of_one_variant_are_steps() -> None:
     assert steps_of(engine).num_passes == engine.num_passes - 1
 
 
+@pytest.mark.slow
 def test_what_no_step_can_run_goes_the_plain_way() -> None:
     """Each of these gives what it gives without steps, to the bit."""
     plain = request_of(SAMPLINGS[1], 5)
@@ -197,6 +199,7 @@ def test_what_no_step_can_run_goes_the_plain_way() -> None:
         assert steps_of(engine).num_passes == 0
 
 
+@pytest.mark.slow
 def test_requests_of_two_variants_are_two_steps_and_of_more_none() -> None:
     """Nor are requests of different heads one."""
     of_base, of_adapter = request_of(SAMPLINGS[1], 5), request_of(SAMPLINGS[0], 5, runner=ADAPTED)
@@ -211,6 +214,7 @@ def test_requests_of_two_variants_are_two_steps_and_of_more_none() -> None:
         assert steps_of(engine).num_passes == (engine.num_passes if are_steps else 0)
 
 
+@pytest.mark.slow
 def test_a_request_that_fails_leaves_others_alone_and_nothing_behind() -> None:
     """Not in the spare page either, into which its padding was stored."""
     broken = adapted_of(transformer_of())
@@ -275,6 +279,7 @@ def test_a_bucket_is_captured_when_it_is_met_again(monkeypatch: pytest.MonkeyPat
     assert all(step.graph is not None for step in steps._steps.values())
 
 
+@pytest.mark.slow
 def test_buckets_are_few_and_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "MAX_STEPS", 2)
     engine = recording_engine(monkeypatch, CountingRecorder())
@@ -284,6 +289,7 @@ def test_buckets_are_few_and_the_oldest_are_forgotten(monkeypatch: pytest.Monkey
         assert len(steps_of(engine)._steps) <= 2
 
 
+@pytest.mark.slow
 def test_graphs_are_forgotten_when_the_pool_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = CountingRecorder()
     engine = recording_engine(monkeypatch, recorder, max_batch=2)
@@ -356,6 +362,7 @@ def shares_for(nums: list[tuple[int, int, int]], is_guided: bool) -> list[StepIn
     st.lists(st.tuples(st.integers(0, 1200), st.integers(1, 9), st.integers(1, 70)), min_size=1, max_size=40),
     st.booleans(),
 )
+@pytest.mark.slow
 def test_a_bucket_has_room_for_its_pass_and_little_more(
     nums: list[tuple[int, int, int]], is_guided: bool
 ) -> None:

@@ -134,6 +134,7 @@ def by_sorting(
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
+@pytest.mark.slow
 def test_sorting_draws_what_looking_draws(data: st.DataObject) -> None:
     """Ties, one token that has all, top-p next to 1 and settings of all kinds side by side included."""
     num_tokens = data.draw(st.sampled_from([1, 2, 5, 33, 300]))
@@ -159,6 +160,7 @@ def test_sorting_draws_what_looking_draws(data: st.DataObject) -> None:
     assert torch.equal(found.confidence, wanted.confidence)
 
 
+@pytest.mark.slow
 def test_sorting_draws_what_looking_draws_thousands_of_times() -> None:
     logits = torch.randn(4000, 200, generator=torch.Generator().manual_seed(3)).mul(8).round().div(4)
     configs = [

@@ -126,6 +126,7 @@ def test_packed_kernels_meet_few_numbers_of_rows(nums: list[int]) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("num_inputs", "num_outputs"), [*SHAPES, (256, 768), (1024, 256)])
+@pytest.mark.slow
 def test_a_row_has_the_same_bits_in_blocks_of_all_sizes(
     num_inputs: int, num_outputs: int, dtype: torch.dtype
 ) -> None:

@@ -77,6 +77,7 @@ def most_at_once(pipe: cogview.Pipeline) -> int:
     return most
 
 
+@pytest.mark.slow
 def test_as_many_are_drawn_at_once_as_fit_and_they_are_the_same(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def test_of_equal_logits_a_row_draws_the_same_in_any_company() -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 @pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.slow
 def test_every_code_has_exactly_its_share_of_the_unit_interval(config: SamplingConfig, batch: int) -> None:
     logits = different_rows(batch)
     num_points = 250
@@ -72,6 +73,7 @@ def test_every_code_has_exactly_its_share_of_the_unit_interval(config: SamplingC
 
 
 @pytest.mark.parametrize("config", CONFIGS[:5], ids=str)
+@pytest.mark.slow
 def test_draws_of_many_seeds_follow_the_exact_distribution(config: SamplingConfig) -> None:
     logits = different_rows(3)[1]
     num_draws = 20_000

@@ -64,6 +64,7 @@ def decoded(runner: Runner, tokens: torch.Tensor, positions: torch.Tensor) -> to
 @pytest.mark.parametrize("backend", ["packed", "plain"])
 @pytest.mark.parametrize("change", [{}, {"layer_norm": "post"}, {"qk_norm": True}], ids=str)
 @torch.inference_mode()
+@pytest.mark.slow
 def test_decoded_logits_are_those_of_the_adapted_module(change: dict[str, object], backend: str) -> None:
     if backend == "packed" and not can_pack("cpu", torch.float32):
         pytest.skip("fp32 weights cannot be packed here")
@@ -85,6 +86,7 @@ def test_decoded_logits_are_those_of_the_adapted_module(change: dict[str, object
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @torch.inference_mode()
+@pytest.mark.slow
 def test_half_precision_is_near(dtype: torch.dtype) -> None:
     base, adapted = base_and_adapted()
     tokens, positions = tokens_and_positions()
@@ -94,6 +96,7 @@ def test_half_precision_is_near(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.slow
 def test_a_seed_draws_the_same_codes_in_any_company(dtype: torch.dtype) -> None:
     base, adapted = base_and_adapted()
     runner = Runner.of(base, dtype=dtype)

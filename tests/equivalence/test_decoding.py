@@ -80,6 +80,7 @@ def plain_logits(transformer: Transformer, tokens: torch.Tensor, positions: torc
     ids=str,
 )
 @torch.inference_mode()
+@pytest.mark.slow
 def test_cached_logits_are_the_uncached_ones_at_every_position(
     change: dict[str, object], backend: str
 ) -> None:
@@ -100,6 +101,7 @@ def test_cached_logits_are_the_uncached_ones_at_every_position(
 
 
 @torch.inference_mode()
+@pytest.mark.slow
 def test_whole_tensor_scope_is_that_of_one_token_decoded_alone() -> None:
     config = dataclasses.replace(CONFIG, norm_scope="tensor")
     transformer = random_transformer(config)
@@ -117,6 +119,7 @@ def test_whole_tensor_scope_is_that_of_one_token_decoded_alone() -> None:
     "change", [{}, {"attention_pattern": "three_region", "three_region": REGIONS}], ids=str
 )
 @torch.inference_mode()
+@pytest.mark.slow
 def test_a_token_has_the_same_bits_however_many_are_run_with_it(
     change: dict[str, object], dtype: torch.dtype
 ) -> None:
@@ -147,6 +150,7 @@ def test_so_it_is_where_pages_meet(dtype: torch.dtype) -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.slow
 def test_rows_are_cut_back_and_go_on_as_if_nothing_had_been_there() -> None:
     for change in ({}, {"attention_pattern": "three_region", "three_region": REGIONS}):
         runner = Runner.of(random_transformer(dataclasses.replace(CONFIG, **change)))

@@ -239,6 +239,7 @@ def assert_same(found: Result, wanted: Result) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.data())
+@pytest.mark.slow
 def test_any_schedule_gives_each_request_what_it_gives_alone(data: st.DataObject) -> None:
     """Requests of all kinds come at any step, and some are aborted."""
     drawn = data.draw(st.lists(ANY, min_size=1, max_size=9))
@@ -307,6 +308,7 @@ def num_threads(request: pytest.FixtureRequest) -> Iterator[int]:
     ids=str,
     indirect=["num_threads"],
 )
+@pytest.mark.slow
 def test_windows_draw_what_one_by_one_draws(pattern: str, dtype: torch.dtype, num_threads: int) -> None:
     """In every dtype, by every sampler, guided or not; and one thread draws what two do."""
     config = CONFIG
@@ -343,6 +345,7 @@ def test_given_codes_cost_no_pass_of_their_own() -> None:
         assert engine.num_passes == num_passes
 
 
+@pytest.mark.slow
 def test_thousands_of_steps_leak_nothing() -> None:
     """In a process of its own, in which shapes are not checked at each call."""
     code = "import test_parallel_decoding; test_parallel_decoding.take_many_steps(2_400)"
@@ -388,6 +391,7 @@ def take_many_steps(num_steps: int) -> None:
     assert _peak_kilobytes() < most_kilobytes + 2**14, (_peak_kilobytes(), most_kilobytes)
 
 
+@pytest.mark.slow
 def test_one_request_that_fails_leaves_the_others_alone() -> None:
     """Weights of an adapter that are no numbers."""
     broken = adapted_of(transformer_of())
@@ -437,6 +441,7 @@ def test_a_pass_that_fails_leaves_the_engine_usable(monkeypatch: pytest.MonkeyPa
     assert_same(engine.run([request])[0], one_by_one(request))
 
 
+@pytest.mark.slow
 def test_threads_share_an_engine_and_each_gets_its_own() -> None:
     engine = Engine(RUNNER.engine.weights, max_batch=4)
     requests = [drawn_request(RUNNER, [number], number, SAMPLINGS[number % 3]) for number in range(12)]

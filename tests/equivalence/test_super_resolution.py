@@ -112,6 +112,7 @@ def plainly_doubled(
     ],
     ids=["whole-greedy", "whole-seeded", "windows-seeded", "windows-greedy"],
 )
+@pytest.mark.slow
 def test_codes_are_those_of_a_plain_loop(
     grid: tuple[int, int], template: SuperResolutionTemplate, config: SamplingConfig
 ) -> None:
@@ -147,6 +148,7 @@ def adapted_transformer(template: SuperResolutionTemplate) -> AdaptedTransformer
     config=st.sampled_from([GREEDY, SEEDED]),
     max_batch=st.integers(1, 4),
 )
+@pytest.mark.slow
 def test_windows_of_any_grid_are_those_of_a_plain_loop_with_an_adapter_too(
     grid: tuple[int, int],
     numbers: list[int],
@@ -168,6 +170,7 @@ def test_windows_of_any_grid_are_those_of_a_plain_loop_with_an_adapter_too(
     np.testing.assert_array_equal(drawn[place].numpy(), expected)
 
 
+@pytest.mark.slow
 def test_a_factor_of_four_is_two_doublings_with_seeds_of_their_own() -> None:
     codes, low = (
         upscaler(OWN).upscale(pictures(4, 4)[:1], TEXTS[:1], SEEDS[:1], SEEDED, factor=4),
@@ -179,6 +182,7 @@ def test_a_factor_of_four_is_two_doublings_with_seeds_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("grid", [(4, 4), (6, 8)], ids=str)
+@pytest.mark.slow
 def test_a_picture_comes_out_the_same_in_any_company(grid: tuple[int, int]) -> None:
     codes = pictures(*grid)
     together = upscaler(OWN).upscale(codes, TEXTS, SEEDS, SEEDED)
@@ -192,6 +196,7 @@ def test_a_picture_comes_out_the_same_in_any_company(grid: tuple[int, int]) -> N
     assert not torch.equal(together[0], together[4])
 
 
+@pytest.mark.slow
 def test_text_seed_and_picture_each_change_what_is_drawn() -> None:
     codes, of = pictures(4, 4)[:1], upscaler(OWN).upscale
     drawn = of(codes, [TEXTS[0]], [1], SEEDED)
@@ -200,6 +205,7 @@ def test_text_seed_and_picture_each_change_what_is_drawn() -> None:
     assert not torch.equal(of(codes.flip(1), [TEXTS[0]], [1], SEEDED), drawn)
 
 
+@pytest.mark.slow
 def test_guidance_goes_further_in_the_text_s_direction_and_leaves_given_codes_alone() -> None:
     codes, of = pictures(4, 6)[:2], upscaler(OWN).upscale
     guided = of(codes, TEXTS[:2], [1, 2], dataclasses.replace(SEEDED, guidance=3.0))
@@ -210,6 +216,7 @@ def test_guidance_goes_further_in_the_text_s_direction_and_leaves_given_codes_al
     assert guided.min() >= 0
 
 
+@pytest.mark.slow
 def test_progress_counts_through_all_windows_and_both_stages() -> None:
     seen: list[tuple[int, int]] = []
     upscaler(OWN).upscale(

@@ -87,6 +87,7 @@ def test_intervals_are_those_of_a_plain_bootstrap_and_hold_the_truth() -> None:
     assert np.all((low < [0.3, 0.6]) & (high > [0.3, 0.6]))
 
 
+@pytest.mark.slow
 def test_charts_show_a_bar_and_an_interval_for_each_figure(
     asked: Questionnaire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

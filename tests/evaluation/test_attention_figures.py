@@ -113,6 +113,7 @@ def test_a_text_that_no_font_can_show_is_left_out_of_the_title(monkeypatch: pyte
     assert sheet.size == text_figure(here, PICTURE, "a cat", ["▁a", "▁cat"]).size
 
 
+@pytest.mark.slow
 def test_labels_that_are_too_long_are_shrunk_and_then_cut() -> None:
     short, font = module._fitting("apple", 100, 14)
     assert (short, font.size) == ("apple", 14)

@@ -89,6 +89,7 @@ def drawn(scene: Scene) -> np.ndarray:
         ),
     ],
 )
+@pytest.mark.slow
 def test_each_fault_is_seen_as_what_it_is(
     scene: Scene, faults: dict[str, float], reader: SceneReader
 ) -> None:
@@ -135,6 +136,7 @@ def test_captions_name_the_ground_in_both_languages_by_turns(folder: Path) -> No
     assert asked == asked_scenes(folder)[:10]
 
 
+@pytest.mark.slow
 def test_a_reader_without_fault_is_valid_and_finds_chance(folder: Path) -> None:
     asked = asked_scenes(folder)
     true = [SceneReading.of(each.scene) for each in asked]
@@ -155,6 +157,7 @@ def _others(asked: list[AskedScene], shown: list[SceneReading]) -> list[tuple[As
     return [(asked[i], shown[j]) for i, j in permutations(range(len(asked)), 2)]
 
 
+@pytest.mark.slow
 def test_a_reader_that_errs_is_not_valid(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(composition, "_MOST_OTHERS", 8)
     asked = asked_scenes(folder)
@@ -170,6 +173,7 @@ def test_a_reader_that_errs_is_not_valid(folder: Path, monkeypatch: pytest.Monke
         assert found["is_valid"] == is_valid
 
 
+@pytest.mark.slow
 def test_a_reader_that_is_far_from_chance_under_others_captions_is_not_valid(folder: Path) -> None:
     asked = asked_scenes(folder)
     true = [SceneReading.of(each.scene) for each in asked]

@@ -99,6 +99,7 @@ def test_the_perceptual_distance_compares_directions_of_features() -> None:
     assert perceptual_distance([across], [across.flip(0)]).tolist() == pytest.approx([2, 2])
 
 
+@pytest.mark.slow
 def test_the_frechet_distance_is_that_of_the_root_of_the_matrix() -> None:
     linalg = pytest.importorskip("scipy.linalg", reason="scipy has the root of a matrix")
     for width in (1, 2, 24):

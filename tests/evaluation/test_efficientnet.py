@@ -54,6 +54,7 @@ def test_pictures_of_any_size_have_the_same_shapes_of_features(side: int) -> Non
 @pytest.mark.parametrize(
     ("layer", "side", "before", "after"), [("_conv_stem", 224, 0, 1), ("_blocks.3._depthwise_conv", 56, 1, 2)]
 )
+@pytest.mark.slow
 def test_where_a_kernel_sticks_out_the_far_side_has_more(
     layer: str, side: int, before: int, after: int
 ) -> None:
@@ -66,6 +67,7 @@ def test_where_a_kernel_sticks_out_the_far_side_has_more(
 
 
 @pytest.mark.parametrize("kind", [EfficientNetLite0, EfficientNetLite1])
+@pytest.mark.slow
 def test_what_is_seen_is_what_the_package_computes(kind: type[EfficientNetLite0]) -> None:
     torch.manual_seed(3)
     own = kind()
@@ -87,6 +89,7 @@ def test_weights_with_the_names_of_the_package_are_read(tmp_path: Path, ending: 
     assert all(torch.equal(loaded[name], value) for name, value in own.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_larger_network_is_known_by_its_blocks(tmp_path: Path) -> None:
     torch.manual_seed(2)
     own = EfficientNetLite1()
@@ -97,6 +100,7 @@ def test_the_larger_network_is_known_by_its_blocks(tmp_path: Path) -> None:
     assert torch.equal(loaded(slopes(1, 32)).pooled, own(slopes(1, 32)).pooled)
 
 
+@pytest.mark.slow
 def test_what_are_no_such_weights_is_one_line(tmp_path: Path) -> None:
     weights = network().network.state_dict()
     torch.save({"_blocks.0._project_conv.weight": torch.ones(1)}, tmp_path / "other.pth")

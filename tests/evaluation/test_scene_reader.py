@@ -33,6 +33,7 @@ def reader(folder: Path) -> SceneReader:
     return SceneReader(folder, SIZE)
 
 
+@pytest.mark.slow
 def test_scenes_are_read_to_the_cell(folder: Path, reader: SceneReader) -> None:
     scenes = [Scene.from_json(entry["scene"]) for entry in entries_of(folder, "held-out-composition")]
     pictures = [reader.picture(folder, f"held-out-composition-{number}.png") for number in range(len(scenes))]
@@ -47,6 +48,7 @@ def test_scenes_are_read_to_the_cell(folder: Path, reader: SceneReader) -> None:
     assert {each.size for scene in scenes for each in scene.placements} == {4, 7, 9}
 
 
+@pytest.mark.slow
 def test_every_colour_is_told_on_every_ground(reader: SceneReader) -> None:
     scenes = [
         replace(SCENE, ground=ground, placements=(replace(THING, colour=colour, size=4),))

@@ -54,6 +54,7 @@ def test_the_discrepancy_is_the_mean_over_pairs_of_different_pictures() -> None:
     assert squared_mmd(first, second) == pytest.approx(within(first) + within(second) - 2 * between, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_true_distance_19_times_in_20() -> None:
     # Of sets from one distribution the true distance is 0, whatever the number of pictures.
     num_held, values = 0, []

@@ -157,6 +157,7 @@ def test_the_curve_looks_at_each_chosen_picture_once_and_is_what_it_is_by_hand()
     assert means == sorted(means, reverse=True)
 
 
+@pytest.mark.slow
 def test_figures_are_plotted(tmp_path) -> None:
     pytest.importorskip("matplotlib")
     figures = {figure_name("frechet", "eye", radius): {"value": 9.0 - radius} for radius in RADII}

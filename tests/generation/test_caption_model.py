@@ -105,6 +105,7 @@ def assert_equal(got: WrittenText, wanted: WrittenText) -> None:
     [{}, {"attention": "relaxed"}, {"layer_norm": "post"}, {"qk_norm": True}],
     ids=str,
 )
+@pytest.mark.slow
 def test_the_loss_is_the_papers_formula_pair_by_pair(template: CaptionTemplate, change: dict) -> None:
     transformer = transformer_of(1, dataclasses.replace(CONFIG, **change))
     texts = [[0], [4, 4, 1], [2, 3], [1, 0, 3], [3]]
@@ -129,6 +130,7 @@ def test_a_picture_is_read_once_for_all_its_texts(transformer: Transformer, nums
 
 
 @pytest.mark.parametrize("template", [FROM_ZERO, AS_DRAWN], ids=lambda each: each.positions)
+@pytest.mark.slow
 def test_a_wide_beam_finds_what_an_exhaustive_search_does(
     transformer: Transformer, template: CaptionTemplate
 ) -> None:
@@ -171,6 +173,7 @@ def uncached_beam_search(
 
 
 @pytest.mark.parametrize("num_beams", [1, 2, 3, 7])
+@pytest.mark.slow
 def test_a_beam_search_is_the_uncached_one(transformer: Transformer, num_beams: int) -> None:
     uncached = [uncached_beam_search(transformer, codes, num_beams, ROOM) for codes in PICTURES]
     for max_batch in (1, 2 * num_beams, 100):
@@ -219,6 +222,7 @@ def test_greedy_texts_take_the_most_probable_token(transformer: Transformer) -> 
         assert_equal(text, text_of(transformer, FROM_ZERO, pieces, codes))
 
 
+@pytest.mark.slow
 def test_a_seed_draws_the_same_text_in_any_company(transformer: Transformer) -> None:
     config = SamplingConfig(temperature=2.0)
     seeds = range(12)
@@ -234,6 +238,7 @@ def test_a_seed_draws_the_same_text_in_any_company(transformer: Transformer) -> 
             assert_equal(text, text_of(transformer, FROM_ZERO, list(text.pieces), codes))
 
 
+@pytest.mark.slow
 def test_texts_are_drawn_as_often_as_they_are_probable(transformer: Transformer) -> None:
     """At two pieces at most, against the probabilities of all texts there are; no text is empty."""
     captioner = captioner_of(transformer, FROM_ZERO, max_batch=500)

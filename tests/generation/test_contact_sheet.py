@@ -106,6 +106,7 @@ def test_a_written_sheet_is_known_by_its_mark_or_its_old_name(tmp_path: Path) ->
 
 @given(num_pictures=st.integers(1, 200), height=st.sampled_from([16, 64, 128]), noted=st.booleans())
 @settings(max_examples=12, deadline=None)
+@pytest.mark.slow
 def test_pages_hold_all_pictures_and_stay_low(num_pictures: int, height: int, noted: bool) -> None:
     pages = Pages.of(num_pictures, height, noted=noted)
     assert 1 <= pages.texts_per_page <= 16

@@ -12,6 +12,8 @@ import pytest
 from cogview.cli.main import main
 from tiny import tiny_pipeline_folder
 
+pytestmark = pytest.mark.slow
+
 ASKED = """
 import json, sys, tempfile, warnings
 from pathlib import Path

@@ -36,6 +36,7 @@ def picture() -> Image.Image:
         ("right", np.s_[:, 2:]),
     ],
 )
+@pytest.mark.slow
 def test_a_half_is_drawn_and_the_other_stands(
     pipe: Pipeline, picture: Image.Image, mask: str, is_drawn: tuple[slice, ...]
 ) -> None:

@@ -85,6 +85,7 @@ def engine_of(pipe: Pipeline):  # type: ignore[no-untyped-def]
     st.sampled_from([None, 1, 3]),
     st.sampled_from([None, 1]),
 )
+@pytest.mark.slow
 def test_orders_that_come_and_go_give_what_they_give_alone(
     pipe: Pipeline,
     alone: dict[tuple[int, int], list[str]],

@@ -85,6 +85,7 @@ def test_a_model_from_before_reads_as_written_and_another_case_is_refused(
         load_pretrained(tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_texts_of_the_world_are_drawn_as_ever(told: PretrainedModel, untold: PretrainedModel) -> None:
     texts = list(dict.fromkeys(CAPTIONS))
     assert torch.equal(
@@ -124,6 +125,7 @@ def test_a_long_list_is_cut_and_a_cut_vocabulary_said_to_be_so(told: PretrainedM
         Pipeline(cut).model.known_spellings([" ".join(words)], strict=True)
 
 
+@pytest.mark.slow
 def test_the_words_of_an_adapter_count_and_one_that_tells_none_is_not_doubted(
     told: PretrainedModel,
 ) -> None:
@@ -146,6 +148,7 @@ def test_the_words_of_an_adapter_count_and_one_that_tells_none_is_not_doubted(
         pipe.rank("a giraffe", [codes], "silent", strict=True)
 
 
+@pytest.mark.slow
 def test_pictures_that_the_tokenizer_hardly_keeps_are_told(folder: Path, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     picture = Image.fromarray(noise)
@@ -161,6 +164,7 @@ def test_pictures_that_the_tokenizer_hardly_keeps_are_told(folder: Path, tmp_pat
     assert pipe.caption(picture, strict=True) == captions
 
 
+@pytest.mark.slow
 def test_the_command_warns_and_refuses_with_exit_code_2(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def alone(bundled: ImageTokenizer) -> list[bytes]:
     return [decoder.decode(codes, 256).tobytes() for codes in some_codes(4)]
 
 
+@pytest.mark.slow
 def test_pixels_are_the_same_on_any_number_of_threads(
     bundled: ImageTokenizer, alone: list[bytes], num_threads: int
 ) -> None:

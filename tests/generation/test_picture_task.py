@@ -88,6 +88,7 @@ def in_turn(
     ("keep", "factor", "upscaler"),
     [(None, 1, "upscale"), (2, 1, "upscale"), (None, 4, "upscale"), (2, 2, "upscale"), (2, 2, "other")],
 )
+@pytest.mark.slow
 def test_side_by_side_as_in_turn(
     pipe: Pipeline, kinds: list[Counter[str]], keep: int | None, factor: int, upscaler: str
 ) -> None:
@@ -106,6 +107,7 @@ def test_side_by_side_as_in_turn(
             assert np.array_equal(np.asarray(each.image), np.asarray(wanted))
 
 
+@pytest.mark.slow
 def test_texts_are_taken_as_there_is_room_and_come_as_they_are_done(pipe: Pipeline) -> None:
     task = PictureTask.of(pipe.model, PictureOptions(), 8, None, 0)
     taken: list[int] = []
@@ -124,6 +126,7 @@ def test_texts_are_taken_as_there_is_room_and_come_as_they_are_done(pipe: Pipeli
     assert sorted(done) == [(text, seed) for text in range(6) for seed in range(8)]
 
 
+@pytest.mark.slow
 def test_each_part_works_by_itself(pipe: Pipeline) -> None:
     model = LoadedModel(pipe.model.parts)
     codes = Drawer(model).draw(["a red cat"], 2, [5], CodeOptions(adapter="style"))

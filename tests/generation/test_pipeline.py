@@ -53,6 +53,7 @@ def test_what_people_look_at_is_short_and_pictures_are_shown(pipe: Pipeline) -> 
         assert np.array_equal(np.asarray(back), pixels(picture))
 
 
+@pytest.mark.slow
 def test_a_seed_draws_the_same_picture_alone_and_in_any_company(pipe: Pipeline) -> None:
     company = pipe.generate(["two dogs", "一只猫和一个苹果", "a red cat"], num_candidates=3, seed=1)
     for row in company:
@@ -62,6 +63,7 @@ def test_a_seed_draws_the_same_picture_alone_and_in_any_company(pipe: Pipeline) 
             assert np.array_equal(pixels(alone), pixels(picture))
 
 
+@pytest.mark.slow
 def test_a_model_draws_with_its_own_guidance_unless_told_otherwise(pipe: Pipeline, tmp_path: Path) -> None:
     guided = Pipeline(tiny_model(tmp_path, guidance=2.5))
     text = "a cat and two dogs"
@@ -76,6 +78,7 @@ def test_a_model_draws_with_its_own_guidance_unless_told_otherwise(pipe: Pipelin
     assert codes(guided) != codes(pipe)
 
 
+@pytest.mark.slow
 def test_a_model_draws_with_its_own_top_p_unless_told_otherwise(pipe: Pipeline, tmp_path: Path) -> None:
     model = tiny_model(tmp_path)
     own = {top_p: Pipeline(dataclasses.replace(model, top_p=top_p)) for top_p in (0.3, 1.0)}
@@ -225,6 +228,7 @@ def test_a_missing_gpu_is_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_push_to_hub_makes_the_repository_and_uploads_a_whole_model(
     pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ def test_previews_cost_no_more_than_their_share(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     "options", [{}, {"keep": 2}, {"keep": 2, "upscale": 2, "upscaler": "upscale"}], ids=str
 )
+@pytest.mark.slow
 def test_a_stream_gives_what_generate_gives_and_growing_pictures_before(
     pipe: Pipeline, options: dict
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_stream_gives_what_generate_gives_and_growing_pictures_before(
 
 @pytest.mark.parametrize("options", [{}, {"keep": 1}, {"upscale": 4, "upscaler": "upscale"}], ids=str)
 @pytest.mark.parametrize("num_events", [0, 1, 4])
+@pytest.mark.slow
 def test_a_stream_that_is_closed_leaves_nothing_behind(
     pipe: Pipeline, options: dict, num_events: int
 ) -> None:
@@ -155,6 +157,7 @@ def test_a_stream_that_is_closed_leaves_nothing_behind(
     assert torch.equal(picture.codes, pipe.generate_codes("a dog", 1, 9)[0, 0])
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_shown_again_as_a_preview(
     pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ def test_entropy_is_that_of_the_shares() -> None:
     assert entropy(np.array([1, 2, 3, 4, 4, 3, 2, 1])) == pytest.approx(math.log(4))
 
 
+@pytest.mark.slow
 def test_what_is_measured_is_what_the_pipeline_draws(model: PretrainedModel) -> None:
     measured = calibrate_top_p(model, pairs_of(model, np.arange(64)))  # more various than any draw
     pipe = Pipeline(model)

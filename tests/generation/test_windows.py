@@ -93,6 +93,7 @@ def test_every_code_is_drawn_once_from_what_earlier_windows_drew(grid: tuple[int
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
+@pytest.mark.slow
 def test_so_it_is_for_windows_of_any_size(data: st.DataObject) -> None:
     sides = st.integers(1, 9)
     size = (data.draw(sides), data.draw(sides))

@@ -18,6 +18,7 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("bare_machine")
+@pytest.mark.slow
 def test_all_that_our_own_texts_hold_is_shown_without_any_font_of_the_machine() -> None:
     for path in WORDS.glob("*.tsv"):
         with path.open(encoding="utf-8") as file:

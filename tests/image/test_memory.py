@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Peaks are of a whole process, so each has its own; what lies there before is not counted.
 _SCRIPT = """
 import sys, torch

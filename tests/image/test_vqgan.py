@@ -46,6 +46,7 @@ def test_a_code_stands_for_a_square_of_the_factor(factors):
     assert vqgan.decode(codes).shape == (2, 3, side, side)
 
 
+@pytest.mark.slow
 def test_800_pixels_are_50_codes_a_side_in_the_shape_that_was_published():
     with torch.device("meta"):
         vqgan = VQGAN(VQGANConfig())

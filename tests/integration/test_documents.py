@@ -86,6 +86,7 @@ def test_the_pages_have_commands() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.slow
 def test_every_command_of_the_pages_is_understood(
     page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,6 +103,7 @@ def test_every_command_of_the_pages_is_understood(
         assert main(words) == 0, f"{shlex.join(words)}: {capsys.readouterr().err}"
 
 
+@pytest.mark.slow
 def test_the_bundled_model_draws_what_the_readme_asks_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +136,7 @@ def test_the_bundled_adapters_are_small_and_say_their_licence() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:the model has never seen. openmoji")  # without its adapter
+@pytest.mark.slow
 def test_the_bundled_style_has_black_lines() -> None:
     pipe = cogview.load(device="cpu")
 
@@ -153,6 +156,7 @@ def test_the_bundled_style_has_black_lines() -> None:
     assert share_of_black(adapter="style-openmoji") > 2 * share_of_black()
 
 
+@pytest.mark.slow
 def test_the_tutorial_can_be_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All its commands in their order, on four pictures in the place of the package, and with two steps a training."""
     monkeypatch.chdir(tmp_path)

@@ -38,6 +38,7 @@ def test_the_page_names_every_verb() -> None:
     assert all(f"cogview {verb}" in PAGE.read_text(encoding="utf-8") for verb in NOT_ON_THE_PAGE)
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

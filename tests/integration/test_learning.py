@@ -14,6 +14,8 @@ from cogview.training.loop import train
 from cogview.training.transformer import TransformerTask
 from tiny import tiny_model
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ("a red cat", "a blue cat", "一只猫", "two dogs on a blue ground")
 
 

@@ -11,6 +11,8 @@ from cogview.evaluation.questionnaire.answers import SCALES, read_answers
 from cogview.evaluation.questionnaire.server import QuestionnaireServer
 from questionnaire_folder import questionnaire_in, serving
 
+pytestmark = pytest.mark.slow
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 

@@ -19,6 +19,7 @@ from cogview.transformer.model import Transformer
         ("large_8b", 8.25e9, 8.35e9),
     ],
 )
+@pytest.mark.slow
 def test_a_size_has_its_parameters(name: str, least: float, most: float) -> None:
     config, _ = resolved(getattr(text_to_image, name)())
     with torch.device("meta"):

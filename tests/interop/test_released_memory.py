@@ -15,6 +15,8 @@ import torch
 
 from released import ROWS, State, write_released
 
+pytestmark = pytest.mark.slow
+
 _SCRIPT = """
 import ctypes, gc, os, sys
 from pathlib import Path

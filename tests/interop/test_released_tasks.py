@@ -15,6 +15,8 @@ from cogview.sequence.super_resolution import SuperResolutionTemplate
 from released import State, released_logits, released_state, text_model_of_50_000_pieces, write_released
 from tiny import tiny_image_tokenizer
 
+pytestmark = pytest.mark.slow
+
 FIRST_PIECE, FIRST_SEPARATOR = 8_192, 58_192
 PAD, BOI1, BOI2, EOI1, ROI1, ROI2, BASE, POS0 = (FIRST_SEPARATOR + n for n in (0, 1, 2, 4, 7, 8, 16, 18))
 

@@ -62,6 +62,7 @@ def sequences() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
 @torch.no_grad()
+@pytest.mark.slow
 def test_logits_are_those_of_the_plain_computation(tmp_path: Path, state: State, num_ranks: int) -> None:
     source = write_released(state, tmp_path / "source", num_ranks)
     assert main(["convert", str(source), str(tmp_path / "ours")]) == 0
@@ -78,6 +79,7 @@ def test_logits_are_those_of_the_plain_computation(tmp_path: Path, state: State,
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_four_ranks_of_four_heads(tmp_path: Path) -> None:
     state = released_state(hidden=256, layers=1)
     source = write_released(state, tmp_path / "source", num_ranks=4)
@@ -113,6 +115,7 @@ def test_shape_and_stabilisers_are_those_of_the_release(
 
 @pytest.mark.parametrize("path", ["", ITERATION, FIRST])
 @pytest.mark.parametrize("pointer", ["latest", "latest_checkpointed_iteration.txt"])
+@pytest.mark.slow
 def test_folder_iteration_and_file_are_recognised(
     tmp_path: Path, small_state: State, path: str, pointer: str
 ) -> None:
@@ -144,6 +147,7 @@ def test_padding_of_the_vocabulary_for_several_ranks_is_dropped(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.slow
 def test_the_way_to_ours_and_back_is_exact(tmp_path: Path, state: State, num_ranks: int) -> None:
     source = write_released(state, tmp_path / "source", num_ranks)
     back, again = tmp_path / "back", tmp_path / "again"
@@ -222,6 +226,7 @@ def draw_smaller_pictures(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+@pytest.mark.slow
 def test_without_tokenizers_there_is_the_transformer_and_one_line_for_the_rest(
     tmp_path: Path, small_state: State, text_model: Path
 ) -> None:
@@ -244,6 +249,7 @@ def test_without_tokenizers_there_is_the_transformer_and_one_line_for_the_rest(
     assert not torch.equal(codes[0, 0], codes[0, 1])
 
 
+@pytest.mark.slow
 def test_tokenizers_are_put_beside_it(tmp_path: Path, small_state: State, text_model: Path) -> None:
     source = write_released(small_state, tmp_path / "source")
     pictures = tiny_image_tokenizer(num_codes=8192)
@@ -330,6 +336,7 @@ NORM = "transformer.layers.0.third_layernorm.bias"
         ),
     ],
 )
+@pytest.mark.slow
 def test_what_cannot_be_converted_is_one_line_and_writes_nothing(
     tmp_path: Path,
     small_state: State,

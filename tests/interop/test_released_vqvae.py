@@ -95,6 +95,7 @@ def test_it_is_recognised_however_it_was_wrapped(tmp_path: Path, wrap) -> None:
     assert tensors.keys() == state_dict().keys()
 
 
+@pytest.mark.slow
 def test_the_released_sizes_are_read_from_the_weights() -> None:
     def shaped(*shape: int) -> torch.Tensor:
         return torch.zeros(shape)

@@ -154,6 +154,7 @@ def decoded(state: State, codes: torch.Tensor, num_grids: int, num_blocks: int) 
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_codes_and_pixels_are_those_of_the_plain_layers(tmp_path: Path) -> None:
     state = small()
     extras = {"loss.discriminator.main.0.weight": torch.ones(3)}
@@ -171,6 +172,7 @@ def test_codes_and_pixels_are_those_of_the_plain_layers(tmp_path: Path) -> None:
     torch.testing.assert_close(tokenizer.decode(codes), pixels.clamp(-1, 1), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_published_shape_of_factor_16_and_16384_codes_is_read_whole() -> None:
     def empty(*shape: int) -> torch.Tensor:
         return torch.zeros(1).expand(shape)

@@ -74,6 +74,7 @@ def test_a_card_is_made_of_the_facts(model: PretrainedModel, tmp_path: Path) -> 
     assert "adapter for style" in card
 
 
+@pytest.mark.slow
 def test_a_pipeline_switches_and_keeps_its_adapters(model: PretrainedModel, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 2)):
         save_task_model(style(model, seed), tmp_path / name, model)
@@ -150,6 +151,7 @@ def test_an_adapter_of_another_base_is_refused(model: PretrainedModel, tmp_path:
         )
 
 
+@pytest.mark.slow
 def test_a_whole_transformer_can_take_the_place_of_an_adapter(model: PretrainedModel, tmp_path: Path) -> None:
     torch.manual_seed(5)
     whole = Transformer(model.transformer.config).eval().half().float()
@@ -229,6 +231,7 @@ def test_impossible_requests_are_refused(model: PretrainedModel, tmp_path: Path)
         cogview.load(tmp_path / "words")
 
 
+@pytest.mark.slow
 def test_an_adapter_is_drawn_with_at_any_strength(model: PretrainedModel, tmp_path: Path) -> None:
     save_task_model(style(model), tmp_path / "a", model)
     weak = style(model)
@@ -346,6 +349,7 @@ def test_an_adapter_is_read_once_and_not_before_it_is_asked_for(
     assert read == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_to_load_draw_and_take_up_an_adapter_no_compiler_is_imported(
     model: PretrainedModel, tmp_path: Path
 ) -> None:

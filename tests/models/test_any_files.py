@@ -77,6 +77,7 @@ ODD_VALUES = ODD | st.text(max_size=3) | st.lists(ODD, max_size=3) | st.dictiona
 
 @given(st.sampled_from(CONFIGS), st.integers(0, 10**6), ODD_VALUES | st.just("delete"))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
 def test_any_change_of_a_config_loads_or_is_one_line(
     saved: Path, name: str, number: int, value: object
 ) -> None:
@@ -100,6 +101,7 @@ def test_any_change_of_a_config_loads_or_is_one_line(
 
 @given(st.sampled_from(WEIGHTS), st.integers(0, 2_000), st.binary(min_size=1, max_size=4))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
 def test_any_change_of_a_header_loads_or_is_one_line(saved: Path, name: str, place: int, data: bytes) -> None:
     path = saved / name
     before = path.read_bytes()
@@ -188,6 +190,7 @@ def test_a_card_in_another_encoding_keeps_no_model_from_loading(folder: Path) ->
     assert cogview.load(folder).card == "# Modèle"
 
 
+@pytest.mark.slow
 def test_threads_share_runners_and_only_the_last_strength_is_kept(folder: Path) -> None:
     pipeline = cogview.load(folder)
     failures: list[Exception] = []

@@ -24,6 +24,7 @@ def folder(tmp_path: Path) -> Path:
     return tiny_pipeline_folder(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_model_may_be_saved_and_loaded_in_int8(folder: Path, tmp_path: Path) -> None:
     pipe = cogview.load(folder, "cpu", "int8")
     codes = pipe.generate_codes("a cat", seed=3)
@@ -57,6 +58,7 @@ def test_the_command_makes_one(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert load_pretrained(tmp_path / "int8").prepared_dtype == torch.int8
 
 
+@pytest.mark.slow
 def test_adapters_of_the_unrounded_weights_belong_to_the_rounded_ones(folder: Path, tmp_path: Path) -> None:
     base = load_pretrained(folder)
     adapted = AdaptedTransformer(base.transformer, AdapterConfig(rank=4, trains_norms=True))

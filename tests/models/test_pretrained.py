@@ -130,6 +130,7 @@ def test_weights_that_loading_rounded_are_not_saved_as_if_they_were_the_model(
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("loaded", [None, torch.float32, "as stored"])
+@pytest.mark.slow
 def test_weights_that_loading_kept_exact_can_be_saved(
     tmp_path: Path, stored: torch.dtype, loaded: torch.dtype | str | None
 ) -> None:

@@ -180,6 +180,7 @@ def test_sparse_attention_is_planned(device: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measures what Linux counts")
+@pytest.mark.slow
 def test_foretold_memory_is_within_a_tenth_of_measured() -> None:
     """On a shape that is none of the benchmark's, by which the allocator's share was found."""
     measured = subprocess.run(

@@ -118,6 +118,7 @@ def test_an_optimizer_holds_what_the_formula_says(optimizer: str) -> None:
 @pytest.mark.filterwarnings(
     "ignore:Mismatch dtype between input and weight:UserWarning"
 )  # of norms in fp32 (torch 2.13)
+@pytest.mark.slow
 def test_a_pass_keeps_what_the_formula_says(shape: dict[str, Any], precision: str) -> None:
     recipe = recipe_of(shape, {"precision": precision})
     config, template = resolved(recipe)
@@ -157,6 +158,7 @@ def test_a_pass_keeps_what_the_formula_says(shape: dict[str, Any], precision: st
     ],
     ids=["plain", "dropout", "bfloat16_o2", "float16_o2", "muon", "again"],
 )
+@pytest.mark.slow
 def test_the_largest_moment_is_that_of_pytorchs_own_tracker(
     shape: dict[str, Any], training: dict[str, Any]
 ) -> None:

@@ -33,6 +33,7 @@ def test_all_that_python_can_ask_for_is_a_flag_with_the_same_default(asked: Any,
     assert shared_fields(asked, type(options)) == vars(options)
 
 
+@pytest.mark.slow
 def test_a_run_draws_what_the_pipeline_draws_and_does_it_once(tmp_path: Path) -> None:
     model = tiny_pipeline_folder(tmp_path)
     texts = ("a red cat", "一只猫")

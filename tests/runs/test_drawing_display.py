@@ -74,6 +74,7 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.slow
 def test_each_picture_has_a_bar_on_a_terminal(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing_display, "_SECONDS_BETWEEN", 0.0)
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
@@ -100,6 +101,7 @@ def test_passes_are_told(model: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert float(told[2]) == pytest.approx(work["codes_per_pass"], abs=0.06)
 
 
+@pytest.mark.slow
 def test_a_sheet_grows(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +193,7 @@ def test_pictures_of_one_colour_are_told(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.slow
 def test_finished_pictures_stay_when_it_is_stopped_and_the_same_command_goes_on(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,6 +58,7 @@ def test_a_tokenizer_has_the_figures_that_the_command_prints(
     assert json.loads(capsys.readouterr().out) == {**result.facts, "grid": str(options.grid)}
 
 
+@pytest.mark.slow
 def test_attention_has_scores_and_figures(tmp_path: Path) -> None:
     options = AttentionEvaluationOptions(
         text="a red cat", model=str(tiny_pipeline_folder(tmp_path)), device="cpu", out=tmp_path / "out"

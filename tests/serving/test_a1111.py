@@ -47,6 +47,7 @@ def encoded(image: Image.Image) -> str:
     return base64.b64encode(data.getvalue()).decode()
 
 
+@pytest.mark.slow
 def test_webuiapi_draws_with_its_defaults(webui: Any) -> None:
     drawn = webui.txt2img(prompt=TEXT, seed=7, batch_size=2)
     assert [image.size for image in drawn.images] == [(512, 512)] * 2
@@ -59,6 +60,7 @@ def test_webuiapi_draws_with_its_defaults(webui: Any) -> None:
     assert again.image.tobytes() == drawn.images[1].tobytes()
 
 
+@pytest.mark.slow
 def test_webuiapi_redraws_and_reads_what_drew_a_picture(webui: Any) -> None:
     drawn = webui.txt2img(prompt=TEXT, seed=7, width=128, height=128)
     told = webui.png_info(drawn.image)
@@ -136,6 +138,7 @@ def test_silly_tavern_draws(http: httpx.Client) -> None:
     assert (state["progress"], state["state"]["job_count"]) == (0.0, 0)
 
 
+@pytest.mark.slow
 def test_open_webui_draws(http: httpx.Client) -> None:
     options = http.get("options").json()
     models = http.get("sd-models").json()
@@ -148,6 +151,7 @@ def test_open_webui_draws(http: httpx.Client) -> None:
     assert isinstance(answer["info"], str)
 
 
+@pytest.mark.slow
 def test_a_style_is_a_lora(http: httpx.Client) -> None:
     asked = {"seed": 7, "width": 128, "height": 128}
     plain, style, off = (
@@ -182,6 +186,7 @@ def test_what_cannot_be_drawn_is_refused_in_both_forms(
     assert answer.json()["detail"] == answer.json()["error"]["message"]
 
 
+@pytest.mark.slow
 def test_a_transparent_mask_is_drawn_where_it_is_opaque(http: httpx.Client) -> None:
     image = Image.new("RGB", (128, 128), "white")
     asked = {"prompt": TEXT, "init_images": [encoded(image)], "seed": 1, "width": 128, "height": 128}

@@ -40,6 +40,7 @@ def progress_of(server: StillServer, name: str) -> float:
 
 
 @pytest.mark.parametrize(("ask", "num_tries"), [(generate, 2), (stream, 1)])  # a stream is not begun again
+@pytest.mark.slow
 def test_each_try_of_a_client_that_waits_too_short_is_cancelled(
     still: StillServer, new_client: NewClient, ask: Callable[[openai.OpenAI], object], num_tries: int
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_client_that_leaves_is_noticed_while_much_is_told_of_its_job(
     assert still.link.cancelled == still.link.begun
 
 
+@pytest.mark.slow
 def test_a_full_queue_tells_when_to_come_again_and_the_client_does(
     still: StillServer, new_client: NewClient
 ) -> None:

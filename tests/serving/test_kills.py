@@ -6,7 +6,10 @@ import signal
 from pathlib import Path
 
 import httpx
+import pytest
 from live import LiveServer, live_server
+
+pytestmark = pytest.mark.slow
 
 BODY = {"prompt": "two dogs on a yellow background", "n": 4, "seed": 11, "size": "128x128"}
 

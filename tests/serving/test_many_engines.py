@@ -107,6 +107,7 @@ def test_an_engine_that_comes_back_takes_over_what_waits() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 3), st.lists(st.tuples(st.sampled_from("bwdfc"), st.integers(0, 9)), max_size=40))
+@pytest.mark.slow
 def test_every_job_is_with_one_engine_and_ends_once(num: int, moves: list[tuple[str, int]]) -> None:
     async def check(jobs: Jobs, links: list[FakeLink]) -> None:
         begun: list[Job] = []
@@ -235,6 +236,7 @@ def test_what_no_browser_sends_as_its_site_is_no_site(site: str) -> None:
 
 
 @pytest.mark.parametrize("option", [["--memory", "1MiB"], ["--model", "nowhere"]])
+@pytest.mark.slow
 def test_what_no_engine_can_begin_with_ends_the_server_with_one_line(
     tmp_path: Path, option: list[str]
 ) -> None:
@@ -303,6 +305,7 @@ def asked(server: LiveServer, seed: int, num: int = 1) -> list[bytes]:
     return [base64.b64decode(each["b64_json"]) for each in answer.json()["data"]]
 
 
+@pytest.mark.slow
 def test_an_engine_is_killed_under_load_and_nothing_is_lost(server: LiveServer, tmp_path: Path) -> None:
     """Of two engines; the pictures are those of a server with one."""
     with live_server("--data", tmp_path, "--engines", "2") as two, ThreadPoolExecutor(4) as pool:

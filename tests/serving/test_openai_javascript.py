@@ -47,6 +47,7 @@ def _install(package: str, folder: Path) -> None:
         pytest.skip(f"npm has no {package}: {done.stderr.strip().splitlines()[-1:]}")
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn(told: dict[str, Any]) -> None:
     drawn = told["drawn"]
     assert [set(each) for each in drawn["data"]] == [{"b64_json", "revised_prompt", "seed"}] * 2

@@ -36,6 +36,7 @@ def equal(left: Image.Image, right: Image.Image) -> bool:
     return left.size == right.size and left.tobytes() == right.tobytes()
 
 
+@pytest.mark.slow
 def test_pictures_have_a_seed_each_which_draws_them_again_alone(client: openai.OpenAI) -> None:
     both = client.images.generate(n=2, **SMALL)
     assert abs(both.created - time.time()) < 60
@@ -50,6 +51,7 @@ def test_pictures_have_a_seed_each_which_draws_them_again_alone(client: openai.O
     assert not equal(opened(second.b64_json), opened(both.data[0].b64_json))
 
 
+@pytest.mark.slow
 def test_usage_counts_pieces_and_codes(client: openai.OpenAI) -> None:
     usage = client.images.generate(n=2, **SMALL).usage
     assert usage is not None
@@ -85,6 +87,7 @@ def test_urls_are_fetched_without_a_key(
     assert httpx.get(datum.url[:-1] + ("A" if datum.url[-1] != "A" else "B")).status_code == 404
 
 
+@pytest.mark.slow
 def test_a_stream_shows_the_picture_while_it_is_drawn(
     server: LiveServer, new_client: Callable[..., openai.OpenAI]
 ) -> None:
@@ -110,6 +113,7 @@ def test_a_stream_shows_the_picture_while_it_is_drawn(
     assert equal(opened(last.b64_json), opened(whole.data[0].b64_json))
 
 
+@pytest.mark.slow
 def test_a_stream_of_several_pictures_completes_each(client: openai.OpenAI) -> None:
     with client.images.generate(n=3, stream=True, **SMALL) as stream:
         events = list(stream)
@@ -117,6 +121,7 @@ def test_a_stream_of_several_pictures_completes_each(client: openai.OpenAI) -> N
     assert {event.model_extra["seed"] for event in events} == {7, 8, 9}
 
 
+@pytest.mark.slow
 def test_a_mask_says_what_is_drawn_anew(client: openai.OpenAI) -> None:
     image = opened(
         client.images.generate(prompt="two umbrellas on a yellow ground").data[0].b64_json
@@ -133,6 +138,7 @@ def test_a_mask_says_what_is_drawn_anew(client: openai.OpenAI) -> None:
     assert change[:, 128:].any()
 
 
+@pytest.mark.slow
 def test_without_a_mask_a_picture_is_varied(client: openai.OpenAI) -> None:
     image = base64.b64decode(client.images.generate(**SMALL).data[0].b64_json)
     varied = {"n": 4, "size": "128x128", "extra_body": {"seed": 1, "temperature": 5, "top_p": 1.0}}
@@ -143,6 +149,7 @@ def test_without_a_mask_a_picture_is_varied(client: openai.OpenAI) -> None:
     assert {picture.size for picture in pictures} == {(128, 128)}
 
 
+@pytest.mark.slow
 def test_an_edit_is_streamed(client: openai.OpenAI) -> None:
     image = base64.b64decode(client.images.generate(**SMALL).data[0].b64_json)
     with client.images.edit(image=image, prompt="two umbrellas", stream=True, partial_images=1) as stream:
@@ -160,11 +167,13 @@ def test_models_are_listed_and_described(client: openai.OpenAI) -> None:
         assert each.object == "model"
 
 
+@pytest.mark.slow
 def test_a_style_is_a_model_of_its_own(client: openai.OpenAI) -> None:
     plain, style = (client.images.generate(model=each.id, **SMALL) for each in client.models.list().data[:2])
     assert not equal(opened(plain.data[0].b64_json), opened(style.data[0].b64_json))
 
 
+@pytest.mark.slow
 def test_names_and_fields_that_change_nothing_are_let_pass(client: openai.OpenAI) -> None:
     plain = client.images.generate(**SMALL)
     foreign = client.images.generate(
@@ -227,6 +236,7 @@ def test_what_is_not_there_is_not_found(
     assert error.value.code == code
 
 
+@pytest.mark.slow
 def test_a_text_longer_than_the_model_reads_is_told(client: openai.OpenAI) -> None:
     short, long = (client.images.generate(prompt="dog " * num) for num in (3, 3000))
     assert short.usage is not None

@@ -81,6 +81,7 @@ def events_of(stream: str) -> list[dict[str, Any]]:
         ("/readyz", None, ReadyAnswer),
     ],
 )
+@pytest.mark.slow
 async def test_answers_are_what_is_described(
     served: FakeServer, path: str, request_: dict[str, Any] | None, answer: type[BaseModel]
 ) -> None:

@@ -44,6 +44,7 @@ INVOKE_AI = {"prompt": TEXT, "n": 1, "size": "256x256", "response_format": "b64_
 @pytest.mark.parametrize(
     ("body", "size"), [(OPEN_WEBUI, (512, 512)), (LIBRE_CHAT, (256, 256)), (INVOKE_AI, (256, 256))]
 )
+@pytest.mark.slow
 def test_clients_are_given_a_picture(http: httpx.Client, body: dict[str, Any], size: tuple[int, int]) -> None:
     # Open WebUI adds the version of an API to the address, if one is set.
     assert sizes(http.post("/v1/images/generations?api-version=2025-01-01", json=body)) == [size]
@@ -51,6 +52,7 @@ def test_clients_are_given_a_picture(http: httpx.Client, body: dict[str, Any], s
 
 @pytest.mark.parametrize("name", ["image", "image[]"])
 @pytest.mark.parametrize("with_mask", [False, True])
+@pytest.mark.slow
 def test_invoke_ai_and_open_webui_redraw(http: httpx.Client, name: str, with_mask: bool) -> None:
     file = BytesIO()
     Image.new("RGB", (300, 200), "yellow").save(file, "PNG")
@@ -63,6 +65,7 @@ def test_invoke_ai_and_open_webui_redraw(http: httpx.Client, name: str, with_mas
     assert sizes(http.post("/v1/images/edits", data=fields, files=files)) == [(128, 128)]
 
 
+@pytest.mark.slow
 def test_nextcloud_downloads_without_a_key(http: httpx.Client) -> None:
     body = {"prompt": TEXT, "size": "128x128", "n": 2, "response_format": "url"}
     data = http.post("/v1/images/generations", json=body).json()["data"]
@@ -72,6 +75,7 @@ def test_nextcloud_downloads_without_a_key(http: httpx.Client) -> None:
         assert Image.open(BytesIO(httpx.get(each["url"]).content)).size == (128, 128)
 
 
+@pytest.mark.slow
 def test_clients_that_call_as_a_web_page_read_a_stream_with_queue_positions_as_comments(
     http: httpx.Client,
 ) -> None:
@@ -126,6 +130,7 @@ def test_a_slash_at_the_end_and_head_change_nothing(http: httpx.Client, path: st
     assert not head.content
 
 
+@pytest.mark.slow
 def test_a_slash_at_the_end_loses_no_body(http: httpx.Client) -> None:
     body = {"prompt": TEXT, "size": "128x128"}
     assert sizes(http.post("/v1/images/generations/", json=body)) == [(128, 128)]
@@ -148,6 +153,7 @@ def test_a_body_that_is_no_object_is_refused(http: httpx.Client, body: bytes) ->
         assert answer.json()["error"]["message"]
 
 
+@pytest.mark.slow
 def test_half_a_character_is_refused_and_fails_nothing(http: httpx.Client) -> None:
     kind = {"Content-Type": "application/json"}
     for path in ("/v1/images/generations", "/sdapi/v1/txt2img"):

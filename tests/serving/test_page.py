@@ -8,11 +8,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import numpy as np
+import pytest
 from in_browser import ask, done, newest, playwright
 from live import LiveServer
 from PIL import Image
 
 from cogview.image.picture_file import picture_file
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 TEXT = "a red cat above a dog"

@@ -29,6 +29,7 @@ LARGER = module._LARGE_WORLD_PLANS
 FILES = sorted(PAGE.iterdir())
 
 
+@pytest.mark.slow
 def test_each_file_is_given_out_once(server: LiveServer) -> None:
     for path in FILES:
         address = "/" if path.name == "index.html" else f"/page/{path.name}"

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from in_browser import ask, playwright
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_click_writes_a_word_at_the_cursor(opened: Callable[..., Any]) -> None:

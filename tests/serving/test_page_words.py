@@ -11,6 +11,8 @@ import pytest
 from in_browser import ask, done, playwright
 from live import LiveServer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TEXT = "a red cat above a dog"
 

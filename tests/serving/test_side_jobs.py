@@ -4,6 +4,8 @@ import gc
 import threading
 import weakref
 
+import pytest
+
 from cogview.serving.side_jobs import SideJobs
 
 
@@ -17,6 +19,7 @@ def test_clients_take_turns() -> None:
     assert [jobs.take()[0] for _ in range(4)] == [1, 3, 2, 4]
 
 
+@pytest.mark.slow
 def test_one_that_is_cancelled_lets_go_of_what_it_was_given() -> None:
     class Given:
         pass

@@ -78,6 +78,7 @@ def test_plain_captions_are_short(bundled: TextTokenizer, language: str, most: i
 
 
 @pytest.mark.parametrize("language", ["zh", "en"])
+@pytest.mark.slow
 def test_captions_of_the_larger_world_fit_40_pieces(bundled: TextTokenizer, language: Language) -> None:
     config = DefaultDataConfig(
         single_cells=7,
@@ -103,6 +104,7 @@ def test_any_text_comes_back_from_the_bundled_model(bundled: TextTokenizer, text
     assert bundled.decode(bundled.encode(text)) == text
 
 
+@pytest.mark.slow
 def test_the_recipe_is_repeatable_and_makes_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The labels of emojibase are replaced, since a test has no network.
     monkeypatch.setattr(
@@ -142,6 +144,7 @@ def known() -> KnownWords:
 
 
 @pytest.mark.usefixtures("only_plain_forms")
+@pytest.mark.slow
 def test_the_model_says_nothing_of_texts_of_its_world_and_reads_them_as_they_are(
     bundled: TextTokenizer, known: KnownWords
 ) -> None:

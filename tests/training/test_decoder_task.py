@@ -122,6 +122,7 @@ def test_the_discriminator_learns_and_the_decoder_hears_it_from_its_step_on():
     assert "adversarial" not in deaf.loss(deaf.batch(4))[1]
 
 
+@pytest.mark.slow
 def test_the_image_tokenizer_stays_and_the_loss_falls(tmp_path):
     task = task_of(discriminator_weight=0.0)
     fingerprint = fingerprint_of(task.tokenizer.autoencoder)
@@ -134,6 +135,7 @@ def test_the_image_tokenizer_stays_and_the_loss_falls(tmp_path):
     assert not any("autoencoder" in name for name, _ in task.module.named_parameters())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_whole_one(tmp_path):
     def weights(folder: Path) -> dict[str, torch.Tensor]:
         checkpoint = max((folder / "checkpoints").glob("step-*"))

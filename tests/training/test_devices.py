@@ -26,6 +26,8 @@ from cogview.training.metrics import read_metrics
 from cogview.training.optimizer import build_optimizers
 from cogview.training.processes import Processes, check_shares, joined_processes
 
+pytestmark = pytest.mark.slow
+
 CLOSE = {"rel": 1e-5, "abs": 1e-5}
 FIGURES = (
     *("loss", "text_loss_nats", "image_loss_nats", "gradient_norm"),

@@ -93,6 +93,7 @@ def test_a_leap_does_not_depend_on_when_it_is_asked_for() -> None:
     assert at_once.step == 80
 
 
+@pytest.mark.slow
 def test_nan_goes_back_and_leaves_out_the_data_up_to_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,6 +118,7 @@ def test_nan_goes_back_and_leaves_out_the_data_up_to_it(
     assert all(math.isfinite(line["loss"]) for line in read_metrics(tmp_path / "metrics.jsonl"))
 
 
+@pytest.mark.slow
 def test_what_was_left_out_makes_no_difference_to_what_is_kept(tmp_path: Path) -> None:
     """Trouble with batches 14 to 16 ends where a task without those batches does."""
 
@@ -132,6 +134,7 @@ def test_what_was_left_out_makes_no_difference_to_what_is_kept(tmp_path: Path) -
     assert results(tmp_path / "exploding")[0] == results(tmp_path / "without")[0]
 
 
+@pytest.mark.slow
 def test_trouble_before_the_first_checkpoint_goes_back_to_the_start(tmp_path: Path) -> None:
     task = Exploding({2: math.nan})
     summary = train(task, tiny_config(max_rollbacks=1), tmp_path)
@@ -139,6 +142,7 @@ def test_trouble_before_the_first_checkpoint_goes_back_to_the_start(tmp_path: Pa
     assert max(task.seen) == 32
 
 
+@pytest.mark.slow
 def test_a_leaping_loss_goes_back_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = Exploding({90: 50.0})
     config = tiny_config(num_steps=100, checkpoint_every_steps=25, log_every_steps=10)
@@ -149,6 +153,7 @@ def test_a_leaping_loss_goes_back_too(tmp_path: Path, capsys: pytest.CaptureFixt
     assert read_metrics(tmp_path / "caught" / "metrics.jsonl")[-1]["skipped_batches"] == 16
 
 
+@pytest.mark.slow
 def test_a_run_gives_up_after_so_many_rollbacks(tmp_path: Path) -> None:
     task = Exploding({9: math.nan, 15: math.nan, 22: math.nan})
     with pytest.raises(CogViewError, match=r"NaN in step \d+.* 2 rollbacks.*max_rollbacks") as caught:
@@ -162,6 +167,7 @@ def test_a_run_gives_up_after_so_many_rollbacks(tmp_path: Path) -> None:
     assert results(tmp_path) == results(tmp_path.with_name("at-once"))
 
 
+@pytest.mark.slow
 def test_without_rollbacks_the_run_says_what_to_do(tmp_path: Path) -> None:
     task = Exploding({16: math.nan})
     with pytest.raises(CogViewError, match="NaN in step 17;") as caught:
@@ -173,6 +179,7 @@ def test_without_rollbacks_the_run_says_what_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("crashing_step", [13, 15, 19, 23])
+@pytest.mark.slow
 def test_a_run_that_goes_back_resumes_bit_for_bit(tmp_path: Path, crashing_step: int) -> None:
     class Crash(Exception):
         pass
@@ -191,6 +198,7 @@ def test_a_run_that_goes_back_resumes_bit_for_bit(tmp_path: Path, crashing_step:
     assert read_metrics(tmp_path / "cut" / "metrics.jsonl")[-1]["num_rollbacks"] == 2
 
 
+@pytest.mark.slow
 def test_steps_that_overflow_are_no_trouble_unless_the_scale_is_at_its_floor(tmp_path: Path) -> None:
     free = LossScaleConfig(initial=2.0**24, hysteresis=1)
     summary = train(TinyTask(), tiny_config(precision="float16_o2", loss_scale=free), tmp_path / "free")

@@ -79,6 +79,7 @@ def test_the_codebook_learns_from_all_micro_batches():
 
 
 @pytest.mark.usefixtures("no_tensorboard")
+@pytest.mark.slow
 def test_what_is_logged_does_not_depend_on_the_number_of_micro_batches(tmp_path):
     random = np.random.default_rng(0)  # pictures that are reconstructed differently well
     noise = [random.normal(128, 4 + 12 * number, (16, 16, 3)).clip(0, 255) for number in range(4)]
@@ -96,6 +97,7 @@ def test_what_is_logged_does_not_depend_on_the_number_of_micro_batches(tmp_path)
         )
 
 
+@pytest.mark.slow
 def test_training_draws_unseen_pictures_of_the_same_kind(tmp_path):
     task = task_of(batch_size=8)
     unseen = np.ascontiguousarray(pictures(32)[24:])
@@ -113,6 +115,7 @@ def test_training_draws_unseen_pictures_of_the_same_kind(tmp_path):
 
 
 @pytest.mark.parametrize("num_micro_batches", [1, 2])
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, num_micro_batches):
     training = dataclasses.replace(TRAINING, num_micro_batches=num_micro_batches)
     whole = task_of()
@@ -136,6 +139,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, num_micro_
 
 
 @pytest.mark.parametrize("bad_step", [1, 4], ids=["before the codebook is laid out", "before a revival"])
+@pytest.mark.slow
 def test_a_failed_run_is_ended_by_the_message_that_helps(tmp_path, bad_step):
     class Failing(ImageTokenizerTask):
         def batch(self, step):
@@ -153,6 +157,7 @@ def test_a_failed_run_is_ended_by_the_message_that_helps(tmp_path, bad_step):
         train(Failing(config, pictures(), seed=0, batch_size=4), training, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_exported_model_is_the_trained_one(tmp_path):
     task = task_of()
     train(task, TRAINING, tmp_path / "run", export=lambda folder: task.tokenizer().save_pretrained(folder))
@@ -186,6 +191,7 @@ def test_a_codebook_that_goes_wrong_is_told_once_and_a_good_one_never():
     assert task.advice(290, collapsed) == []
 
 
+@pytest.mark.slow
 def test_a_run_says_what_is_wrong_with_its_codebook(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("cogview.training.image_tokenizer.STEPS_TO_SETTLE", 4)
     config = dataclasses.replace(TINY, num_codes=512, decay=0.3, revival_every_steps=0)

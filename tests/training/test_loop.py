@@ -36,6 +36,7 @@ def test_the_tiny_task_is_a_task() -> None:
     assert isinstance(TinyTask(), Task)
 
 
+@pytest.mark.slow
 def test_a_fixed_batch_is_learnt_by_heart(tmp_path: Path) -> None:
     config = tiny_config(num_steps=100, learning_rate=5e-2, checkpoint_every_steps=100)
     summary = train(TinyTask(dropout=0.0, fixed_batch=True), config, tmp_path)
@@ -44,6 +45,7 @@ def test_a_fixed_batch_is_learnt_by_heart(tmp_path: Path) -> None:
     assert summary.metrics["color_loss"] == pytest.approx(summary.metrics["loss"])
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:
     for num_parts in (1, 2, 8):
         config = tiny_config(num_micro_batches=num_parts, log_every_steps=1, num_steps=5)
@@ -57,6 +59,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> N
             torch.testing.assert_close(weights(tmp_path / "8")[name], weight, rtol=0, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_learns_like_float32_and_keeps_float32_weights(tmp_path: Path) -> None:
     for precision in ("float32", "bfloat16"):
         train(TinyTask(dropout=0.0), tiny_config(precision=precision), tmp_path / precision)
@@ -69,6 +72,7 @@ def test_bfloat16_learns_like_float32_and_keeps_float32_weights(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("has_bfloat16", "taken"), [(True, "bfloat16"), (False, "float32")])
+@pytest.mark.slow
 def test_auto_precision_is_what_the_device_has_and_is_written_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool, taken: str
 ) -> None:
@@ -81,6 +85,7 @@ def test_auto_precision_is_what_the_device_has_and_is_written_down(
     assert json.loads((tmp_path / "auto" / "config.json").read_text())["training"]["precision"] == "auto"
 
 
+@pytest.mark.slow
 def test_an_auto_run_goes_on_where_another_precision_is_fast(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,6 +97,7 @@ def test_an_auto_run_goes_on_where_another_precision_is_fast(
     assert "was started with precision bfloat16, now it is float32" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_seed_and_step_are_the_only_randomness(tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("same", 3), ("other", 4)):
         torch.manual_seed(hash(name))
@@ -103,6 +109,7 @@ def test_seed_and_step_are_the_only_randomness(tmp_path: Path) -> None:
     assert logged(tmp_path / "one", "loss") != logged(tmp_path / "other", "loss")
 
 
+@pytest.mark.slow
 def test_gradients_are_clipped_to_the_limit(tmp_path: Path) -> None:
     norms = []
     real_step = torch.optim.AdamW.step
@@ -120,6 +127,7 @@ def test_gradients_are_clipped_to_the_limit(tmp_path: Path) -> None:
     assert min(norms[3:]) > 0.01
 
 
+@pytest.mark.slow
 def test_each_batch_is_made_once_and_while_the_step_before_is_done(tmp_path: Path) -> None:
     made: list[int] = []
     next_is_made = [threading.Event() for _ in range(5)]
@@ -149,12 +157,14 @@ def test_an_error_while_making_a_batch_ends_the_run_with_it(tmp_path: Path) -> N
         train(Failing(), tiny_config(), tmp_path)
 
 
+@pytest.mark.slow
 def test_only_the_latest_checkpoints_stay(tmp_path: Path) -> None:
     train(TinyTask(), tiny_config(keep_checkpoints=3), tmp_path)
     names = [path.name for path in list_checkpoints(tmp_path / "checkpoints")]
     assert names == ["step-00000021", "step-00000028", "step-00000030"]
 
 
+@pytest.mark.slow
 def test_samples_and_models_come_when_they_are_due(tmp_path: Path) -> None:
     task, sampled, exported = TinyTask(), [], []
 
@@ -200,6 +210,7 @@ def full_disk_in_safetensors(folder: Path) -> None:
     raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_reported_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -229,6 +240,7 @@ def test_a_full_disk_is_reported_and_the_run_goes_on(
 
 
 @pytest.mark.parametrize("fail", [full_disk, full_disk_in_safetensors])
+@pytest.mark.slow
 def test_a_run_whose_end_is_not_saved_does_not_pass_for_done(tmp_path: Path, fail: object) -> None:
     with pytest.raises(CogViewError, match="step 0 of 30"):
         train(TinyTask(), tiny_config(), tmp_path, export=fail)
@@ -245,6 +257,7 @@ def test_other_errors_of_the_disk_end_the_run(tmp_path: Path) -> None:
         train(TinyTask(), tiny_config(), tmp_path, export=forbidden)
 
 
+@pytest.mark.slow
 def test_the_summary_agrees_with_the_metrics(tmp_path: Path) -> None:
     summary = train(TinyTask(), tiny_config(), tmp_path)
     last = read_metrics(tmp_path / "metrics.jsonl")[-1]
@@ -257,6 +270,7 @@ def test_the_summary_agrees_with_the_metrics(tmp_path: Path) -> None:
     assert logged(tmp_path, "learning_rate")[-1] == pytest.approx(1e-3)
 
 
+@pytest.mark.slow
 def test_without_a_terminal_each_log_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(TinyTask(), tiny_config(), tmp_path)
     captured = capsys.readouterr()
@@ -268,6 +282,7 @@ def test_without_a_terminal_each_log_is_a_line(tmp_path: Path, capsys: pytest.Ca
     assert lines[0].endswith(" left")
 
 
+@pytest.mark.slow
 def test_on_a_terminal_a_bar_shows_loss_rate_and_time_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -282,6 +297,7 @@ def test_on_a_terminal_a_bar_shows_loss_rate_and_time_left(
     assert "step 4/30" not in captured.err
 
 
+@pytest.mark.slow
 def test_without_a_compiler_the_run_is_eager_and_says_so_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -299,6 +315,7 @@ def test_without_a_compiler_the_run_is_eager_and_says_so_once(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
+@pytest.mark.slow
 def test_compiled_steps_compute_the_same_and_are_compiled_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

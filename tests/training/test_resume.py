@@ -21,6 +21,8 @@ from cogview.training.loop import train
 from cogview.training.metrics import read_metrics
 from cogview.training.optimizer import learning_rate_at
 
+pytestmark = pytest.mark.slow
+
 TIME_FIELDS = {"seconds", "items_per_second", "tokens_per_second"}
 
 

@@ -16,6 +16,7 @@ from cogview.training.run_folder import claimed_run_folder
 pytestmark = pytest.mark.usefixtures("no_tensorboard")
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_a_run_is_not_touched(tmp_path: Path) -> None:
     train(TinyTask(), tiny_config(), tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -24,6 +25,7 @@ def test_a_folder_that_holds_a_run_is_not_touched(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_resume_with_another_config_says_what_differs(tmp_path: Path) -> None:
     train(TinyTask(), tiny_config(), tmp_path, recipe={"model": {"num_layers": 4}, "data": "abc"})
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -53,6 +55,7 @@ def test_a_config_that_is_not_a_runs_is_refused(tmp_path: Path, content: str) ->
     assert (tmp_path / "config.json").read_text() == content
 
 
+@pytest.mark.slow
 def test_a_resume_keeps_what_the_run_was_started_by_and_adds_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +81,7 @@ def test_there_must_be_something_to_resume(tmp_path: Path) -> None:
         train(TinyTask(), tiny_config(), tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_what_a_person_put_beside_the_exported_model_stays(tmp_path: Path) -> None:
     exports = []
 
@@ -117,6 +121,7 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
             train(TinyTask(), tiny_config(), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_run_folder_says_how_to_run_it_again(tmp_path: Path) -> None:
     train(TinyTask(), tiny_config(seed=5), tmp_path, recipe={"size": (16, 16), "folder": Path("pairs")})
     run = json.loads((tmp_path / "config.json").read_bytes())

@@ -148,6 +148,7 @@ assert len(compiled) == num_compiled
 """
 
 
+@pytest.mark.slow
 def test_blocks_that_are_compiled_are_not_compiled_again_to_look_into_them() -> None:
     """In a process of its own, since types are not checked in what is compiled."""
     done = subprocess.run([sys.executable, "-c", _COMPILED], capture_output=True, text=True, check=False)
@@ -166,6 +167,7 @@ def test_scores_of_a_long_sequence_are_those_of_some_queries_and_never_of_the_fu
 
 @pytest.mark.usefixtures("no_tensorboard")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16_o2"])
+@pytest.mark.slow
 def test_a_run_of_the_transformer_tells_all_of_it(tmp_path: Path, precision: str) -> None:
     config = tiny_config(
         num_steps=8,
@@ -198,6 +200,7 @@ def test_a_run_of_the_transformer_tells_all_of_it(tmp_path: Path, precision: str
 
 
 @pytest.mark.usefixtures("no_tensorboard")
+@pytest.mark.slow
 def test_telemetry_does_not_change_the_run(tmp_path: Path) -> None:
     losses = []
     for log_every_steps in (1, 8):
@@ -225,6 +228,7 @@ def test_the_formula_counts_six_operations_a_weight() -> None:
     assert per_token == pytest.approx(24.8e9, rel=0.03)
 
 
+@pytest.mark.slow
 def test_the_peak_is_asked_known_or_measured_but_never_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert peak_flops("auto", cpu, "bfloat16") is None

@@ -176,6 +176,7 @@ for eager, compiled in zip(*results, strict=True):
 """
 
 
+@pytest.mark.slow
 def test_it_compiles_in_one_piece() -> None:
     """In a process of its own, since types are not checked in what is compiled."""
     done = subprocess.run([sys.executable, "-c", _COMPILED], capture_output=True, text=True, check=False)

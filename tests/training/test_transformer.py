@@ -131,6 +131,7 @@ def test_gradients_of_parts_by_their_weights_are_those_of_the_whole(text_weight)
 
 
 @pytest.mark.usefixtures("no_tensorboard")
+@pytest.mark.slow
 def test_what_is_logged_does_not_depend_on_the_number_of_micro_batches(tmp_path):
     lines = []
     for num_parts in (1, 3):

@@ -11,6 +11,8 @@ from torch import Tensor
 from cogview.training.dry_run import take_two_steps
 from cogview.training.task import Batch, Metrics
 
+pytestmark = pytest.mark.slow
+
 LARGE_BYTES = 2**28
 
 

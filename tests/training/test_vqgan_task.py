@@ -114,6 +114,7 @@ def test_the_vqgan_feels_pixels_perception_and_the_adversary():
 
 
 @pytest.mark.parametrize("stop", [3, 6])
+@pytest.mark.slow
 def test_a_resumed_run_is_the_whole_one_discriminator_and_all(tmp_path, stop):
     def weights(folder):
         checkpoint = max((folder / "checkpoints").glob("step-*"))

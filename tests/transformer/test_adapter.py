@@ -53,6 +53,7 @@ def changed(base: Transformer, config: AdapterConfig, seed: int = 0) -> AdaptedT
     st.sampled_from(["sandwich", "pre", "post"]),
 )
 @settings(max_examples=30, deadline=None)
+@pytest.mark.slow
 def test_its_shapes_are_known_before_it_is_made(fields: dict, qk_norm: bool, layer_norm: str) -> None:
     config = AdapterConfig(**fields)
     base = new_transformer(qk_norm=qk_norm, layer_norm=layer_norm)

@@ -7,6 +7,8 @@ from cogview.transformer.cache import KeyValueCache
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("layer_norm", ["sandwich", "pre", "post"])
 @pytest.mark.parametrize("attention", ["fused", "relaxed"])

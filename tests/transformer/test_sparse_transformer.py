@@ -127,6 +127,7 @@ def test_recomputed_blocks_see_the_same_pivots(dropout: float) -> None:
 @pytest.mark.parametrize("qk_norm", [False, True])
 @pytest.mark.parametrize("chunks", [[36], [1] * 36, [2, 1, 4, 9, 1, 1, 18], [8, 28]], ids=str)
 @torch.no_grad()
+@pytest.mark.slow
 def test_cached_logits_equal_uncached_at_every_position(chunks: list[int], qk_norm: bool) -> None:
     transformer = random_transformer(dataclasses.replace(CONFIG, qk_norm=qk_norm))
     tokens, positions = random_tokens()

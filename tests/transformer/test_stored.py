@@ -43,6 +43,7 @@ def prepared(transformer: Transformer | StoredTransformer, dtype: torch.dtype) -
 
 @pytest.mark.parametrize("stored_dtype", [torch.float32, torch.float16, torch.int8], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int8], ids=str)
+@pytest.mark.slow
 def test_what_is_read_in_parts_is_what_the_module_would_be(
     tmp_path: Path, stored_dtype: torch.dtype, dtype: torch.dtype
 ) -> None:

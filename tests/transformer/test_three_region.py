@@ -127,6 +127,7 @@ def test_every_place_of_a_picture_is_drawn_equally_often() -> None:
     ids=str,
 )
 @pytest.mark.parametrize("t", [36, 34, 7, 1])
+@pytest.mark.slow
 def test_blocks_are_the_masked_dense_reference_and_so_are_their_gradients(
     change: dict[str, int], t: int
 ) -> None:
@@ -174,6 +175,7 @@ def test_half_precision_is_near_the_reference() -> None:
 @pytest.mark.parametrize("change", [{}, {"block_tokens": 256}, {"num_text_and_pivot_tokens": 128}], ids=str)
 @pytest.mark.parametrize("t", [700, 512, 100])
 @torch.no_grad()
+@pytest.mark.slow
 def test_flex_attention_is_the_masked_dense_reference(change: dict[str, int], t: int) -> None:
     config = dataclasses.replace(FLEX, **change)
     query, key, value = (x.detach() for x in heads(t))
@@ -225,6 +227,7 @@ def test_pivots_stand_for_the_tokens_that_were_not_drawn() -> None:
             assert (seen[place + 1 :] == 0).all()
 
 
+@pytest.mark.slow
 def test_dropout_drops_weights_and_leaves_their_mean() -> None:
     query, key, value = (x.detach() for x in heads(36))
     layer = regions()[0]

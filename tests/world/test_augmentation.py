@@ -34,6 +34,7 @@ def test_a_seed_decides_and_the_icon_stays(icons: Icons) -> None:
     assert not first[0, 0, 3]
 
 
+@pytest.mark.slow
 def test_scenes_of_the_train_split_are_varied_as_often_as_asked() -> None:
     small = replace(CONFIG, single_cells=7)  # nothing can be smaller
     config = replace(small, varied_share=0.5)
@@ -102,6 +103,7 @@ def told_sizes(scene: Scene) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_a_varied_thing_alone_is_as_small_or_big_as_it_is_said_to_be() -> None:
     config = replace(TOLD, single_share=1.0, varied_share=1.0)
     shares = {"count_share": 0.0, "relation_share": 0.0, "group_share": 0.0}

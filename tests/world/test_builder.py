@@ -59,6 +59,7 @@ def built(icons: Icons, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_picture_has_its_line_and_every_line_its_picture(built: Path) -> None:
     lines = read_metadata(built)
     assert {path for path in digests(built) if path.endswith(".png")} == {line["file_name"] for line in lines}
@@ -78,6 +79,7 @@ def test_lines_hold_captions_in_both_languages_and_the_scene(built: Path, icons:
 
 
 @pytest.mark.parametrize("form", ["image-folder", "webdataset"])
+@pytest.mark.slow
 def test_the_icons_lie_beside_the_pictures_and_are_no_part_of_them(
     icons: Icons, tmp_path: Path, form: Any
 ) -> None:
@@ -119,6 +121,7 @@ def test_share_alike_art_is_in_its_own_split_alone(built: Path) -> None:
         assert (line["scene"]["style"] == "openmoji") == (line["split"] == "held-out-style")
 
 
+@pytest.mark.slow
 def test_one_style_of_each_object_can_be_held_back(icons: Icons) -> None:
     config = replace(CONFIG, num_held_out_drawing=8, icon_share=0.0)
     source = ExampleSource(config, icons)
@@ -137,6 +140,7 @@ def test_one_style_of_each_object_can_be_held_back(icons: Icons) -> None:
         ExampleSource(replace(config, styles=("noto",)), icons)
 
 
+@pytest.mark.slow
 def test_icons_of_the_whole_sets_are_split_by_code_point(built: Path, icons: Icons) -> None:
     config = replace(
         CONFIG, icon_share=1.0, single_share=0.0, count_share=0.0, relation_share=0.0, group_share=0.0
@@ -159,6 +163,7 @@ def test_the_description_names_the_configuration_and_whose_art_it_is(built: Path
 
 
 @pytest.mark.parametrize("form", ["image-folder", "webdataset"])
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_the_number_of_workers(
     icons: Icons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Any
 ) -> None:
@@ -309,6 +314,7 @@ def test_every_object_of_the_table_exists_in_all_six_styles() -> None:
         assert len(buffer.getvalue()) > 500
 
 
+@pytest.mark.slow
 def test_the_command_builds_a_data_set_and_counts_it(
     icons: Icons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,7 @@ def test_captions_are_a_function_of_the_generator() -> None:
     assert captions(scene, random.Random(3), 5, "zh") != captions(scene, random.Random(4), 5, "zh")
 
 
+@pytest.mark.slow
 def test_chinese_is_chinese_and_english_english() -> None:
     for scene in SAMPLE + LARGER:
         for text in captions(scene, random.Random(2), 4, "zh"):
@@ -88,6 +89,7 @@ def test_chinese_is_chinese_and_english_english() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.slow
 def test_every_object_is_named(language: Language) -> None:
     for scene in SAMPLE + LARGER:
         for text in captions(scene, random.Random(3), 4, language):
@@ -182,6 +184,7 @@ def _lies_in_chinese(text: str) -> tuple[str, Relation] | None:
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("relation", RELATIONS)
 @pytest.mark.parametrize("manner", ["plain", "free"])
+@pytest.mark.slow
 def test_each_form_of_a_relation_is_true(relation: Relation, language: Language, manner: Manner) -> None:
     rng, visible = random.Random(0), set()
     for number in range(400):
@@ -230,6 +233,7 @@ def two_groups(number: int, other: int, *, is_column: bool = False, is_turned: b
         (two_groups(1, 2, is_column=True, is_turned=True), "right"),
     ],
 )
+@pytest.mark.slow
 def test_captions_tell_relations_truly_and_mostly_from_what_comes_first(
     scene: Scene, relation: Relation, language: Language
 ) -> None:
@@ -248,6 +252,7 @@ def test_captions_tell_relations_truly_and_mostly_from_what_comes_first(
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.slow
 def test_what_is_side_by_side_is_told_so_now_and_then_and_what_is_not_never(language: Language) -> None:
     words = "|".join(BESIDE_WORDS[language])
     for scene, least in ((two_groups(2, 2, is_column=True), 40), (scene_of(CAT, DOG, kind="relation"), 10)):
@@ -287,6 +292,7 @@ def test_the_readme_s_caption_is_of_a_kind_that_occurs() -> None:
 
 
 @pytest.mark.parametrize("number", [2, 3, 4, 5, 6])
+@pytest.mark.slow
 def test_counts_are_named_with_measure_words(number: int) -> None:
     scene = Scene(
         kind="count",
@@ -322,6 +328,7 @@ def one_thing(kind: Kind, colour: str | None, size: int) -> Scene:
 @pytest.mark.parametrize("kind", ["single", "count", "relation", "group", "groups", "sizes"])
 @pytest.mark.parametrize("colour", [None, "orange", "pink", "green"])
 @pytest.mark.parametrize("size", [4, 7, 9])
+@pytest.mark.slow
 def test_colours_are_always_told_and_sizes_where_they_are_meant(
     kind: Kind, colour: str | None, size: int, language: Language
 ) -> None:
@@ -337,6 +344,7 @@ def test_colours_are_always_told_and_sizes_where_they_are_meant(
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.slow
 def test_all_colours_and_no_others_are_told_of_the_larger_world(language: Language) -> None:
     for scene in LARGER:
         colours = {place.colour for place in scene.placements if place.colour is not None}
@@ -382,6 +390,7 @@ def test_a_big_house_is_no_name() -> None:
         ({"size": 9}, {"size": 4}, ("a big cat and a small cat", "a big cat and a small one")),
     ],
 )
+@pytest.mark.slow
 def test_the_same_thing_twice_is_told_apart(
     first: dict[str, Any], second: dict[str, Any], told: tuple[str, str]
 ) -> None:
@@ -442,6 +451,7 @@ def test_forms_tell_nothing_by_themselves(language: Language) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.slow
 def test_captions_are_polite_once_and_ask_at_their_end(language: Language) -> None:
     for scene in LARGER:
         for text in captions(scene, random.Random(8), 8, language):
@@ -451,6 +461,7 @@ def test_captions_are_polite_once_and_ask_at_their_end(language: Language) -> No
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.slow
 def test_plain_forms_are_about_half_of_all(language: Language, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = scene_of(CAT, kind="single", ground="white")
     monkeypatch.setattr(captions_module, "STYLE_SHARE", 0.0)
@@ -509,6 +520,7 @@ def test_the_article_is_as_the_word_is_spoken(name: str, article: str) -> None:
     assert english_article(name.capitalize()) == article
 
 
+@pytest.mark.slow
 def test_english_articles_fit() -> None:
     for scene in [*SAMPLE, *LARGER, scene_of(UMBRELLA, HOURGLASS, ground="orange")]:
         for text in captions(scene, random.Random(5), 4, "en"):
@@ -531,6 +543,7 @@ def test_english_nouns_agree_with_their_numbers() -> None:
 
 @pytest.mark.parametrize("style", get_args(Style))
 @pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.slow
 def test_the_style_is_named_now_and_then_and_never_wrongly(style: Style, language: Language) -> None:
     texts = many(scene_of(CAT, APPLE, style=style), language)
     word = "风格" if language == "zh" else "style"
@@ -561,6 +574,7 @@ def test_an_icon_without_words_is_refused() -> None:
         captions(scene_of("1f1eb", kind="icon"), random.Random(0), 1, "en")
 
 
+@pytest.mark.slow
 def test_fewer_captions_are_given_when_there_are_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captions_module, "FREE_SENTENCE_SHARE", 0.0)
     monkeypatch.setattr(captions_module, "STYLE_SHARE", 0.0)

@@ -70,6 +70,7 @@ def test_everyone_is_every_gender_in_every_skin_tone() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", PEOPLE)
+@pytest.mark.slow
 def test_what_names_a_person_is_what_word_replacing_makes(
     name: str, language: Language, icons: Icons
 ) -> None:
@@ -85,6 +86,7 @@ def test_what_names_a_person_is_what_word_replacing_makes(
         assert {replace_words(text, seed) for text in plain for seed in range(NUM_COMBINATIONS)} == each
 
 
+@pytest.mark.slow
 def test_half_of_the_captions_leave_open_what_the_others_name(built: Path) -> None:
     genders = {"woman", "man", "girl", "boy", "女", "男"}
     for line in of_split(built, "train"):
@@ -133,6 +135,7 @@ def test_the_art_is_credited_and_its_licence_named(built: Path) -> None:
     assert all(word in text for word in ("Twitter", "CC-BY-4.0", "Microsoft", "MIT", "Miles Johnson"))
 
 
+@pytest.mark.slow
 def test_the_same_configuration_gives_the_same_bytes(icons: Icons, tmp_path: Path) -> None:
     config = replace(CONFIG, num_train=20, num_held_out=20)
     for name, each in (("first", config), ("again", config), ("other", replace(config, seed=1))):
@@ -168,6 +171,7 @@ def test_what_cannot_be_built_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_command_builds_what_the_recipe_says(
     icons: Icons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

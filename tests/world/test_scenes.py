@@ -121,6 +121,7 @@ def test_a_scene_stays_the_same_between_versions() -> None:
     )
 
 
+@pytest.mark.slow
 def test_icons_lie_within_the_lattice_and_apart(scenes: dict[Split, list[Scene]]) -> None:
     for scene in chain.from_iterable(scenes.values()):
         covered = np.zeros((LATTICE_CELLS, LATTICE_CELLS), dtype=int)
@@ -256,6 +257,7 @@ def test_held_out_object_scenes_show_one(scenes: dict[Split, list[Scene]]) -> No
         assert any(is_held_out_icon(place.code) for place in scene.placements)
 
 
+@pytest.mark.slow
 def test_compositions_of_training_and_held_out_scenes_are_apart(make: Callable[..., list[Scene]]) -> None:
     few = {"num_objects": 6, "icon_share": 0.0}  # so few that training sees nearly all it ever will
     visible = {

@@ -87,6 +87,7 @@ def built(icons: Icons, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_captions_name_object_and_style(built: Path) -> None:
     for line in of_objects(read_metadata(built)):
         thing = scene_objects()[code_of(line)]
@@ -101,6 +102,7 @@ def test_captions_name_object_and_style(built: Path) -> None:
     assert object_texts(umbrella, "openmoji")[0] == "An umbrella of openmoji style"
 
 
+@pytest.mark.slow
 def test_some_captions_leave_the_style_out(icons: Icons, built: Path, tmp_path: Path) -> None:
     build_style_data(replace(CONFIG, unnamed_share=0.4), tmp_path / "less", icons=icons)
     unnamed: Counter[tuple[str, bool, bool]] = Counter()
@@ -177,6 +179,7 @@ def test_ordinary_pictures_show_all_that_the_model_knows_as_it_knows_it(built: P
     assert max(icons.values()) - min(icons.values()) <= 1
 
 
+@pytest.mark.slow
 def test_other_icons_can_be_shown_in_the_known_styles_too(icons: Icons, tmp_path: Path) -> None:
     config = replace(CONFIG, num_other_ordinary=80)
     assert build_style_data(config, tmp_path / "more", icons=icons)["train"] == 640
@@ -188,6 +191,7 @@ def test_other_icons_can_be_shown_in_the_known_styles_too(icons: Icons, tmp_path
     assert set(shown.values()) == {1, 2}
 
 
+@pytest.mark.slow
 def test_the_style_can_be_shown_by_known_objects_alone(icons: Icons, tmp_path: Path) -> None:
     config = replace(CONFIG, num_train=60, num_other_icons=0, num_ordinary=0)
     assert build_style_data(config, tmp_path / "known", icons=icons)["train"] == 60
@@ -241,6 +245,7 @@ def test_the_art_is_credited_and_its_licence_named(built: Path) -> None:
         assert f"{package['name']} {package['version']}" in text
 
 
+@pytest.mark.slow
 def test_the_same_configuration_gives_the_same_bytes(built: Path, icons: Icons, tmp_path: Path) -> None:
     build_style_data(CONFIG, tmp_path / "again", icons=icons)
     build_style_data(replace(CONFIG, seed=1), tmp_path / "other", icons=icons)
@@ -285,6 +290,7 @@ def test_a_style_of_the_larger_world_is_learnt_from_over_200_objects(
     assert len(held_out) == 40
 
 
+@pytest.mark.slow
 def test_another_style_is_told_and_credited_as_its_own(icons: Icons, tmp_path: Path) -> None:
     few = {"num_train": 240, "num_ordinary": 260, "num_held_out": 40, "size_pixels": 16}
     config = replace(world_3d_style().data, **few)
@@ -343,6 +349,7 @@ def test_what_cannot_be_built_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_command_builds_what_the_recipe_says(
     icons: Icons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ from cogview.training.precision import computes_bfloat16
 
 REQUIRED_PACKAGES = (
     *("torch", "numpy", "pillow", "sentencepiece", "safetensors"),
-    *("huggingface_hub", "jaxtyping", "jinja2", "tyro", "tqdm"),
+    *("huggingface_hub", "filelock", "jaxtyping", "jinja2", "tyro", "tqdm"),
 )
 
 
