@@ -15,7 +15,7 @@ from cogview.image.decoder import RefiningDecoder
 from cogview.image.tokenizer import ImageTokenizer, lossless_dtype
 from cogview.recipes.config import DecoderRecipe
 from cogview.runs.image_tokenizer import HELD_OUT_SPLITS, MAX_EVALUATED, NUM_SAMPLES, open_images
-from cogview.runs.perception import perception_of, perception_identity
+from cogview.runs.perception import perception_identity, perception_of
 from cogview.runs.tokenizers import open_image_tokenizer, unless_bundled
 from cogview.runs.training import DryRunResult, TrainingResult, carry_out
 from cogview.runs.training_options import DecoderOptions

@@ -33,7 +33,7 @@ from cogview.generation.contact_sheet import contact_sheet, save_sheet
 from cogview.generation.pipeline import Pipeline
 from cogview.image.picture_reading import read_image
 from cogview.runs.evaluation import EvaluationResult
-from cogview.runs.evaluation_draws import Draws, resume_hint, open_model, say_duration
+from cogview.runs.evaluation_draws import Draws, open_model, resume_hint, say_duration
 from cogview.runs.evaluation_options import CompositionEvaluationOptions
 from cogview.runs.progress_bar import progress_bar
 from cogview.training.run_folder import command_line, versions

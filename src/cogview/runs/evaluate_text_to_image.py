@@ -14,7 +14,7 @@ from cogview.evaluation.text_to_image import figures_table
 from cogview.files import atomic_write_json, atomic_write_text, sha256_of
 from cogview.generation.pipeline import Pipeline
 from cogview.runs.evaluation import EvaluationResult
-from cogview.runs.evaluation_draws import Draws, resume_hint, open_model, say_duration
+from cogview.runs.evaluation_draws import Draws, open_model, resume_hint, say_duration
 from cogview.runs.evaluation_figures import Protocol, figures_of, open_backbone
 from cogview.runs.evaluation_options import TextToImageEvaluationOptions
 from cogview.training.run_folder import versions

@@ -13,7 +13,7 @@ from cogview.files import atomic_write_bytes
 from cogview.image.pixels import as_float
 from cogview.image.reconstruction_quality import ReconstructionQuality
 from cogview.recipes.config import ImageTokenizerRecipe, VQGANRecipe
-from cogview.runs.perception import perception_of, perception_identity
+from cogview.runs.perception import perception_identity, perception_of
 from cogview.runs.progress_bar import progress_bar
 from cogview.runs.training import DryRunResult, TrainingResult, carry_out
 from cogview.runs.training_options import ImageTokenizerOptions, VQGANOptions
