@@ -295,9 +295,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if file_format != FORMAT:
         raise CogViewError(f"{folder} holds {file_format!r}, not token shards ({FORMAT!r}): {_REBUILD}.")
     if version != VERSION:
-        raise CogViewError(
-            f"{folder} holds token shards of version {version}, wanted {VERSION}: {_REBUILD}."
-        )
+        raise CogViewError(f"{folder} holds token shards of version {version}, wanted {VERSION}: {_REBUILD}.")
     return manifest
 
 

@@ -112,9 +112,7 @@ def attention_maps(
     Paper: appendix C.
     """
     if not len(pieces):
-        raise UsageError(
-            "the text has no pieces, so that there is nothing to attend to; give a text"
-        )
+        raise UsageError("the text has no pieces, so that there is nothing to attend to; give a text")
     if places is None:
         places = [(row, column) for row, column in np.ndindex(template.grid_rows, template.grid_columns)]
     check_places(template, places)
