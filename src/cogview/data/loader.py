@@ -315,7 +315,7 @@ class TwoPhaseBatches:
         return (self._first if step < self._num_first_steps else self._then).batch(step)
 
 
-def fading(first: float, last: float, start_step: int, num_steps: int) -> Callable[[int], float]:
+def linear_schedule(first: float, last: float, start_step: int, num_steps: int) -> Callable[[int], float]:
     """Return a linear schedule from `first` at `start_step` to `last` at the last of `num_steps`."""
 
     def value(step: int) -> float:

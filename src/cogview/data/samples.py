@@ -1,9 +1,9 @@
 """Matching of pictures and captions by file name, in folders and tars.
 
-In WebDataset a sample's name ends at its first dot, so `7.seg.png` is a field of sample 7 beside `7.jpg`. Other data sets
-have pictures like `2024.05.cat.jpg` with a caption `2024.05.cat.txt`. Both are supported: a picture with further dots in
-its name counts if a caption has the same name. Otherwise, it is passed over if its sample has a picture, and else it is
-a picture without caption.
+In WebDataset a sample's name ends at its first dot, so `7.seg.png` is a field of sample 7 beside `7.jpg`. Other data
+sets have pictures like `2024.05.cat.jpg` with a caption `2024.05.cat.txt`. Both are supported: a picture with further
+dots in its name counts if a caption has the same name. Otherwise, it is passed over if its sample has a picture, and
+else it is a picture without caption.
 """
 
 import re

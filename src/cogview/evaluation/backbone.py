@@ -44,11 +44,11 @@ class Backbone(Protocol):
         ...
 
 
-UNFITTING = (ImportError, RuntimeError, OSError, AttributeError)
+IMPORT_ERRORS = (ImportError, RuntimeError, OSError, AttributeError)
 """Errors of importing a package that needs torchvision, if that is missing or made for another torch."""
 
 
-def unfitting(need: str, package: str, error: Exception) -> UsageError:
+def import_failure(need: str, package: str, error: Exception) -> UsageError:
     """Return the error of a package that cannot be imported.
 
     Args:

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from PIL import Image
 
 from cogview.errors import UsageError
-from cogview.evaluation.backbone import UNFITTING, reading_weights, unfitting, weights_in
+from cogview.evaluation.backbone import IMPORT_ERRORS, import_failure, reading_weights, weights_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,8 +70,8 @@ def load_clip(name: str, weights: Path, device: torch.device | str = "cpu") -> C
     """
     try:
         import open_clip
-    except UNFITTING as error:
-        raise unfitting("CLIP needs the package open_clip", "open_clip_torch", error) from error
+    except IMPORT_ERRORS as error:
+        raise import_failure("CLIP needs the package open_clip", "open_clip_torch", error) from error
     if name not in open_clip.list_models():
         raise UsageError(f"open_clip knows no {name!r}: give --clip one of its names, ViT-B-32 for instance")
     model, _, transform = open_clip.create_model_and_transforms(name, pretrained=None)

@@ -180,7 +180,7 @@ def _names_of(code: str) -> tuple[str, ...]:
     return (*thing.singular, *thing.plural, *thing.chinese) if thing else ()
 
 
-def redrawn(tokenizer: ImageTokenizer, picture: UInt8[np.ndarray, "y x 3"]) -> UInt8[np.ndarray, "y x 3"]:
+def reconstruct(tokenizer: ImageTokenizer, picture: UInt8[np.ndarray, "y x 3"]) -> UInt8[np.ndarray, "y x 3"]:
     """Encode and decode a picture: what a perfect model would draw."""
     pixels = torch.from_numpy(image_to_array(Image.fromarray(picture)))[None].to(tokenizer.device)
     return np.asarray(tensor_to_images(tokenizer.decode(tokenizer.encode(pixels)))[0])
@@ -294,7 +294,7 @@ def shuffled_shares(asked: Sequence[AskedScene], shown: Sequence[SceneReading]) 
     return {name: share["value"] for name, share in shares_of(verdicts).items()}
 
 
-def validated(
+def validate_reader(
     asked: Sequence[AskedScene], pictures: Sequence[SceneReading], redrawn_pictures: Sequence[SceneReading]
 ) -> dict[str, Any]:
     """Validate the reader on the real pictures, with their own and with shuffled captions.

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cogview.evaluation.backbone import UNFITTING, Features, reading_weights, unfitting, weights_in
+from cogview.evaluation.backbone import IMPORT_ERRORS, Features, import_failure, reading_weights, weights_in
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,8 +50,8 @@ def load_inception(path: Path, device: torch.device | str = "cpu") -> Inception:
     """
     try:
         from torch_fidelity import FeatureExtractorInceptionV3
-    except UNFITTING as error:
-        raise unfitting("Inception needs the package torch-fidelity", "torch-fidelity", error) from error
+    except IMPORT_ERRORS as error:
+        raise import_failure("Inception needs the package torch-fidelity", "torch-fidelity", error) from error
     with reading_weights(path, "Inception", "pt_inception-2015-12-05-6726825d.pth"):
         # The network unpickles unsafely, so it gets a copy of weights that were read safely.
         safe = io.BytesIO()

@@ -66,7 +66,7 @@ def blurred(image: Image.Image, radius: int) -> Image.Image:
 
 
 @torch.inference_mode()
-def see(
+def extract_features(
     backbone: Backbone,
     pictures: Iterable[Image.Image],
     radii: Sequence[int] = RADII,
@@ -200,7 +200,7 @@ def choose_at_random(num_captions: int, points: Sequence[int], seed: int = 0) ->
 def candidates_curve(
     choices: Mapping[str, Int64[np.ndarray, "p n"]],
     points: Sequence[int],
-    look_at: Callable[[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]], SetFeatures],
+    features_of: Callable[[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]], SetFeatures],
     real: SetFeatures,
     backbone: str,
     caption_losses: Float[np.ndarray, "n c"] | None = None,
@@ -210,7 +210,7 @@ def candidates_curve(
     Args:
         choices: chosen candidate of each caption for each number of candidates, by name of the way to choose.
         points: numbers of candidates.
-        look_at: function from captions and candidates to the features of these pictures; called once.
+        features_of: function from captions and candidates to the features of these pictures; called once.
         real: features of real pictures.
         backbone: name of the backbone.
         caption_losses: CapLoss of all candidates.
@@ -221,7 +221,7 @@ def candidates_curve(
     captions = np.arange(num_captions)
     width = max(points)
     wanted = np.unique(np.concatenate([captions * width + row for rows in choices.values() for row in rows]))
-    features = look_at(wanted // width, wanted % width)
+    features = features_of(wanted // width, wanted % width)
     truth = Gaussian.of(real.pooled)
     curve: list[dict[str, Any]] = []
     for choice, rows in choices.items():

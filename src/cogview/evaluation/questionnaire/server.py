@@ -111,12 +111,12 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _TIMEOUT_SECONDS
 
     def do_GET(self) -> None:
-        """Answer with a page, a picture or the questions."""
-        self._answer(self._get)
+        """Respond with a page, a picture or the questions."""
+        self._respond(self._get)
 
     def do_POST(self) -> None:
         """Store an answer."""
-        self._answer(self._post)
+        self._respond(self._post)
 
     def version_string(self) -> str:
         """Return the value of the Server header."""
@@ -125,10 +125,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing."""
 
-    def _answer(self, respond: Any) -> None:
+    def _respond(self, handle: Any) -> None:
         try:
             self._check_host()
-            body, kind, keeps = respond()
+            body, kind, keeps = handle()
             status = HTTPStatus.OK
         except _Refusal as refusal:
             self.close_connection = True  # the rest of the request is not read
@@ -202,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
                     "number": number,
                     "caption": questionnaire.questions[number].caption,
                     "pictures": questionnaire.order_for(rater, number),
-                    "answer": _given(asdict(answers[number])) if number in answers else None,
+                    "answer": _scores_and_best(asdict(answers[number])) if number in answers else None,
                 }
                 for number in questionnaire.numbers_for(rater)
             ],
@@ -251,7 +251,7 @@ def _rater(value: str) -> str:
         raise _Refusal(HTTPStatus.BAD_REQUEST, str(error)) from error
 
 
-def _given(answer: dict[str, Any]) -> dict[str, Any]:
+def _scores_and_best(answer: dict[str, Any]) -> dict[str, Any]:
     """Return the part of an answer that the page shows again."""
     return {"scores": answer["scores"], "best": answer["best"]}
 
