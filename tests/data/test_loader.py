@@ -14,7 +14,7 @@ from cogview.data.loader import (
     TokenBatches,
     TwoPhaseBatches,
     batch_indices,
-    fading,
+    linear_schedule,
 )
 from cogview.data.shards import TokenShards
 from cogview.errors import CogViewError, UsageError
@@ -235,9 +235,9 @@ def test_no_share_mixes_nothing(shards: TokenShards) -> None:
 
 
 def test_a_share_fades_evenly_from_step_to_step(shards: TokenShards) -> None:
-    share = fading(0.75, 0.25, start_step=4, num_steps=9)
+    share = linear_schedule(0.75, 0.25, start_step=4, num_steps=9)
     assert [share(step) for step in (0, 4, 5, 6, 7, 8, 20)] == [0.75, 0.75, 0.625, 0.5, 0.375, 0.25, 0.25]
-    assert [fading(0.5, 0.0, start_step, num_steps=1)(0) for start_step in (0, 1)] == [0.5, 0.5]
+    assert [linear_schedule(0.5, 0.0, start_step, num_steps=1)(0) for start_step in (0, 1)] == [0.5, 0.5]
     plain = TokenBatches(shards, TEMPLATE, seed=0, batch_size=5)
     mixed = MixedCodeBatches(plain, share, seed=0)
     for step in (0, 6, 8):

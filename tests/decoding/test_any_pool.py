@@ -50,12 +50,12 @@ class Rows(RuleBasedStateMachine):
         del self.held[row][row.length :]
 
     @rule(target=rows, row=rows, num=LENGTHS, more=LENGTHS)
-    def begin_as(self, row: Row, num: int, more: int) -> object:
+    def share_prefix(self, row: Row, num: int, more: int) -> object:
         num = min(num, row.length)
         if not num:
             return multiple()
         other = Row(self.pool, num + more)
-        other.begin_as(row, num)
+        other.share_prefix(row, num)
         self.held[other] = self.held[row][:num]
         self.num_fixed[other] = num
         self.num_fixed[row] = max(num, self.num_fixed[row])

@@ -19,7 +19,7 @@ from cogview.evaluation.composition import (
     judge,
     names_ground,
     shares_of,
-    validated,
+    validate_reader,
     verdicts_on,
 )
 from cogview.evaluation.scene_reader import SceneReader, SceneReading
@@ -140,7 +140,7 @@ def test_captions_name_the_ground_in_both_languages_by_turns(folder: Path) -> No
 def test_a_reader_without_fault_is_valid_and_finds_chance(folder: Path) -> None:
     asked = asked_scenes(folder)
     true = [SceneReading.of(each.scene) for each in asked]
-    found = validated(asked, true, true)
+    found = validate_reader(asked, true, true)
     assert found["is_valid"]
     assert {share["value"] for share in found["pictures"].values() if share["num"]} == {1.0}
     assert min(found["pictures"][name]["num"] for name in ("colour", "size")) > 2
@@ -165,10 +165,10 @@ def test_a_reader_that_errs_is_not_valid(folder: Path, monkeypatch: pytest.Monke
     other = "blue" if true[0].ground != "blue" else "red"
     blind = [replace(shown, ground=other) for shown in true]
     for pictures, redrawn in ((true, blind), (blind, true)):
-        assert not validated(asked, pictures, redrawn)["is_valid"]
+        assert not validate_reader(asked, pictures, redrawn)["is_valid"]
     for num_wrong, is_valid in ((1, True), (2, False)):
         mostly = [*blind[:num_wrong], *true[num_wrong:]]
-        found = validated(asked, true, mostly)
+        found = validate_reader(asked, true, mostly)
         assert found["redrawn"]["all"]["value"] == 1 - num_wrong / len(asked)
         assert found["is_valid"] == is_valid
 
@@ -182,7 +182,7 @@ def test_a_reader_that_is_far_from_chance_under_others_captions_is_not_valid(fol
         shown if each.tells_style else replace(shown, style=None)
         for each, shown in zip(asked, true, strict=True)
     ]
-    found = validated(asked, true, told)
+    found = validate_reader(asked, true, told)
     assert found["redrawn"]["all"]["value"] == 1.0
     assert found["redrawn_shuffled"]["style"] < found["chance"]["style"] - 0.05
     assert not found["is_valid"]

@@ -1,1 +1,1 @@
-"""Pairs of pictures and words in, token shards out."""
+"""Data sets of captioned pictures, token shards and training batches."""

@@ -1,4 +1,4 @@
-"""What a data set holds and what is wrong with it, told before a training run finds out."""
+"""Contents and problems of a data set, reported before a training run."""
 
 import hashlib
 import unicodedata
@@ -20,20 +20,13 @@ CHUNK_IMAGES = 32
 MAX_LISTED = 100
 MAX_SIZES = 8
 
-# The first word of a letter's Unicode name -> what people call the script.
+# First word of a letter's Unicode name -> common name of the script.
 SCRIPTS = {"CJK": "Chinese"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """How some numbers are spread.
-
-    Args:
-        least: the smallest.
-        median: half are smaller or equal.
-        most: the largest.
-        mean: their mean.
-    """
+    """Smallest, median, largest and mean of some integers."""
 
     least: int
     median: int
@@ -47,7 +40,7 @@ class Spread:
 
     @classmethod
     def of_counts(cls, counts: Mapping[int, int]) -> "Spread | None":
-        """Return the spread of numbers of which it is known how often each occurs, or None if there are none."""
+        """Return the spread of numbers, given how often each occurs, or None if there are none."""
         ordered = sorted(number for number, count in counts.items() if count)
         if not ordered:
             return None
@@ -65,25 +58,25 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class DataReport:
-    """What `check_folder` found.
+    """Result of `check_folder`.
 
     Args:
         source: the data set.
-        num_images: pictures that can be used, captions or not.
+        num_images: usable pictures, with or without captions.
         num_captions: captions that aren't empty.
-        num_empty_captions: captions of which the text tokenizer leaves nothing: spaces and what nobody sees.
-        num_without_caption: pictures all of whose captions are empty; tokenizing leaves them out.
-        sizes: how many pictures there are of each size, the commonest first: {"128x128": 60}.
+        num_empty_captions: captions without pieces: only spaces and invisible characters.
+        num_without_caption: pictures whose captions are all empty; tokenizing leaves them out.
+        sizes: number of pictures of each size, the commonest first: {"128x128": 60}.
         short_side_pixels: spread of the pictures' short sides.
-        num_enlarged: pictures smaller than `size_pixels`, or None if that wasn't given.
+        num_enlarged: pictures smaller than `size_pixels`; None without it.
         caption_characters: spread of the captions' lengths.
-        caption_pieces: spread of their lengths in text pieces, if a text tokenizer was given.
-        num_long_captions: captions longer than `max_text_pieces`, if that and a text tokenizer were given.
+        caption_pieces: spread of their lengths in pieces; None without a text tokenizer.
+        num_long_captions: captions longer than `max_text_pieces`; None without it or a text tokenizer.
         scripts: share of the captions written mostly in each script, 0..1: {"Chinese": 0.5, "Latin": 0.5}.
-        splits: how many pictures name each split; "" are those that name none.
+        splits: number of pictures of each split; "" for those that name none.
         num_duplicates: pictures whose file equals an earlier one byte by byte.
         duplicates: the first of them, as (earlier, later).
-        num_problems: things that cannot be used, and what looks like a picture or a caption and is passed over.
+        num_problems: unusable entries, and files passed over that look like a picture or caption.
         problems: the first of them.
     """
 
@@ -110,7 +103,7 @@ class DataReport:
         return asdict(self)
 
     def to_text(self) -> str:
-        """Return the report for people, several lines."""
+        """Return the report as readable lines."""
         lines = [f"{self.source}: {self.num_images:,} pictures, {self.num_captions:,} captions"]
         if self.num_images:
             lines.append(f"splits: {_counts(self.splits, 'none named')}")
@@ -149,26 +142,26 @@ def check_folder(
     num_workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> DataReport:
-    """Look through a data set: every picture is decoded, every caption read, nothing is written.
+    """Decode every picture and read every caption of a data set; write nothing.
 
     Args:
         source: a folder of pictures or of WebDataset tars or both, or one tar.
-        split: look only at the pictures that name this split or none.
+        split: check only pictures that name this split or none.
         size_pixels: count the pictures that are smaller.
-        text_tokenizer: measure the captions in its pieces; without one, those are empty of which ours leave nothing.
+        text_tokenizer: measure the captions in its pieces.
         max_text_pieces: count the captions that have more.
-        num_workers: processes that decode; 0 does it in this one.
+        num_workers: worker processes that decode; 0 for this process.
         progress: called with (pictures done, pictures in all).
 
     Raises:
-        CogViewError: there is nothing there, or no pictures with captions.
+        CogViewError: the source is missing, or has no pictures with captions.
     """
     pairs = open_pairs(source, split)
     survey = _Survey(text_tokenizer)
     num_done = 0
     for chunk in map_in_chunks(_inspect, pairs, num_workers, CHUNK_IMAGES):
-        for image, found in chunk:
-            survey.add(image, found)
+        for image, inspected in chunk:
+            survey.add(image, inspected)
         num_done += sum(not (isinstance(image, Problem) and image.is_passed_over) for image, _ in chunk)
         if progress is not None:
             progress(num_done, max(num_done, len(pairs)))
@@ -182,18 +175,18 @@ class _Inspected:
 
 
 def _inspect(image: CaptionedImage | Problem) -> _Inspected | Problem:
-    """Return what a picture's file says of it; a problem stays one."""
+    """Return a picture's size and its file's digest; pass problems on."""
     data = read_bytes(image)
     if isinstance(data, Problem):
         return data
-    read = decode_image(image, data)
-    if isinstance(read, Problem):
-        return read
-    return _Inspected(size=read.rgb.size, digest=hashlib.sha256(data).digest())
+    decoded = decode_image(image, data)
+    if isinstance(decoded, Problem):
+        return decoded
+    return _Inspected(size=decoded.rgb.size, digest=hashlib.sha256(data).digest())
 
 
 class _Survey:
-    """Counts what is seen of a data set."""
+    """Counters of a data set's contents."""
 
     def __init__(self, text_tokenizer: TextTokenizer | None) -> None:
         self._text_tokenizer = text_tokenizer
@@ -207,29 +200,29 @@ class _Survey:
         self._duplicates: list[tuple[str, str]] = []
         self._problems: list[Problem] = []
 
-    def add(self, image: CaptionedImage | Problem, found: _Inspected | Problem) -> None:
+    def add(self, image: CaptionedImage | Problem, inspected: _Inspected | Problem) -> None:
         """Count one picture or problem."""
-        if isinstance(found, Problem):
-            self._problems.append(found)
+        if isinstance(inspected, Problem):
+            self._problems.append(inspected)
             return
-        assert isinstance(image, CaptionedImage)  # else it would be found to be a problem
-        self._sizes[found.size] += 1
+        assert isinstance(image, CaptionedImage)  # inspecting a problem returns a problem
+        self._sizes[inspected.size] += 1
         self._splits[image.split or ""] += 1
-        if (earlier := self._first_with.setdefault(found.digest, image.name)) != image.name:
+        if (earlier := self._first_with.setdefault(inspected.digest, image.name)) != image.name:
             self._duplicates.append((earlier, image.name))
         tokenizer = self._text_tokenizer
         pieces = [tokenizer.encode(text) for text in image.texts] if tokenizer else []
-        # Tokenizing leaves out what has no pieces.
-        is_empty = [not each for each in pieces] if tokenizer else [is_blank(text) for text in image.texts]
-        texts = [text for text, is_so in zip(image.texts, is_empty, strict=True) if not is_so]
-        self._num_empty += sum(is_empty)
+        # Tokenizing leaves out captions without pieces.
+        are_empty = [not each for each in pieces] if tokenizer else [is_blank(text) for text in image.texts]
+        texts = [text for text, is_empty in zip(image.texts, are_empty, strict=True) if not is_empty]
+        self._num_empty += sum(are_empty)
         self._num_without_caption += not texts
         self._characters += map(len, texts)
         self._scripts.update(map(main_script, texts))
         self._pieces += (len(each) for each in pieces if each)
 
     def report(self, source: str, size_pixels: int | None, max_text_pieces: int | None) -> DataReport:
-        """Return what was counted."""
+        """Return the counts as a report."""
         sides = [min(size) for size, count in self._sizes.items() for _ in range(count)]
         num_captions = len(self._characters)
         return DataReport(
@@ -258,7 +251,7 @@ class _Survey:
 
 
 def main_script(text: str) -> str:
-    """Return the script that most letters of a text are written in: "Chinese", "Latin", "Arabic"; "none" if none."""
+    """Return the script of most letters of a text: "Chinese", "Latin", "Arabic"; "none" without letters."""
     scripts = Counter(_script_of(character) for character in text if character.isalpha())
     return scripts.most_common(1)[0][0] if scripts else "none"
 

@@ -1,4 +1,4 @@
-"""MS COCO as it is published: a file of captions, a folder of pictures, and other captions by their ids beside them."""
+"""Reader of MS COCO captions, optionally with translations by id."""
 
 import json
 from collections import Counter, defaultdict
@@ -9,26 +9,26 @@ from cogview.data.pairs import CaptionedImage, Problem
 from cogview.errors import CogViewError
 
 TranslationIds: TypeAlias = Literal["captions", "pictures"]
-"""Whose ids a file of translations names: many translate a caption each, some write new ones for each picture."""
+"""Kind of the ids in a file of translations."""
 
 
 class Coco:
     """The pictures and captions of an annotation file, in its order.
 
     Args:
-        annotations: `captions_val2014.json` or another of that form: an object with `images`, of `id` and `file_name`,
-            and `annotations`, of `id`, `image_id` and `caption`.
-        folder: where the files of the pictures are.
-        translations: captions to take in place of those, by id: a JSON object of id and text, or lines of JSON objects
-            with `id` and `text`. What has none is left out and counted.
-        translation_ids: whose ids these are.
+        annotations: JSON file in the format of `captions_val2014.json`: `images` with `id` and `file_name`,
+            `annotations` with `id`, `image_id` and `caption`.
+        folder: folder of the picture files.
+        translations: captions that replace those of `annotations`, as `read_translations` reads them. Pictures
+            without one become problems.
+        translation_ids: whether these ids are of captions or of pictures.
 
     Attributes:
-        entries: a picture with its captions, or what is wrong with one.
-        originals: the caption that stands in the annotation file, by the picture's name and the translation.
+        entries: a picture with its captions, or its problem.
+        originals: caption in the annotation file, by the picture's name and the translation.
 
     Raises:
-        CogViewError: a file cannot be read, is of another form, or nothing of one belongs to the other.
+        CogViewError: a file cannot be read, has another format, or the files do not match.
     """
 
     def __init__(
@@ -52,10 +52,9 @@ class Coco:
             ) from error
         names = dict(listed)
         if len(names) < len(listed):
-            ((twice, number),) = Counter(image for image, _ in listed).most_common(1)
+            ((duplicate, number),) = Counter(image for image, _ in listed).most_common(1)
             raise CogViewError(
-                f"{annotations}: {number:,} images have the id {twice}, and no telling whose its captions are: "
-                "get the file again"
+                f"{annotations}: {number:,} images have the id {duplicate}, but ids must be unique: get the file again"
             )
         stray = [image for _, image, _ in captions if image not in names]
         if stray:
@@ -70,10 +69,10 @@ class Coco:
             if translated is None:
                 texts[image].append(text.strip())
                 continue
-            for said in translated.get(str(caption if translation_ids == "captions" else image), ()):
-                if said not in texts[image]:
-                    texts[image].append(said)
-                    self.originals.setdefault((names[image], said), text.strip())
+            for translation in translated.get(str(caption if translation_ids == "captions" else image), ()):
+                if translation not in texts[image]:
+                    texts[image].append(translation)
+                    self.originals.setdefault((names[image], translation), text.strip())
         if not any(texts.values()):
             raise CogViewError(
                 f"{translations or annotations} has no caption of a picture in {annotations}"
@@ -106,19 +105,19 @@ def read_translations(path: Path) -> dict[str, tuple[str, ...]]:
         path: a JSON object of id and text, or of id and list of texts, or lines of objects with `id` and `text`.
 
     Raises:
-        CogViewError: it cannot be read, or is of another form.
+        CogViewError: it cannot be read, or has another format.
     """
-    found: dict[str, list[str]] = defaultdict(list)
+    translations: dict[str, list[str]] = defaultdict(list)
     for number, (key, value) in enumerate(_pairs(path), start=1):
         for text in value if isinstance(value, list) else [value]:
             if not isinstance(text, str) or not text.strip():
                 raise CogViewError(f"{path}: text {number}, of id {key}, is empty or no text: put it right")
-            found[str(key)].append(text.strip())
-    return {key: tuple(texts) for key, texts in found.items()}
+            translations[str(key)].append(text.strip())
+    return {key: tuple(texts) for key, texts in translations.items()}
 
 
 def _pairs(path: Path) -> list[tuple[Any, Any]]:
-    """Return ids and texts of a JSON object, or of lines of them."""
+    """Return ids and texts of a JSON object or of JSON lines."""
     data = _read_text(path)
     lines = [line for line in data.split("\n") if line.strip()]
     try:

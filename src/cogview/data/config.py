@@ -1,4 +1,4 @@
-"""What training sequences leave out. torch is not imported here."""
+"""Settings of masking and dropping in training sequences."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,18 @@ from cogview.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class MaskingConfig:
-    """What training sequences leave out, so that the rest is learnt from the text. Beyond the paper; off by default.
+    """Texts and codes that training sequences leave out. Beyond the paper; off by default.
 
     Args:
-        dropped_texts: the share of sequences that are learnt without their text, so that the model can also draw
-            whatever there is: what guidance compares with.
-        masked_codes: the largest share of a picture's codes that are read as [MASK]; see
-            `cogview.data.loader.MaskedCodeBatches`. Of super-resolution, of the high codes.
-        kept_codes: codes of a picture that a sequence holds, drawn anew each time: texts are learnt fast from few; see
+        dropped_texts: share of sequences trained without their text, for guidance.
+        masked_codes: largest share of a picture's codes replaced by [MASK]; see
+            `cogview.data.loader.MaskedCodeBatches`. For super-resolution, of the high-resolution codes.
+        kept_codes: codes per sequence, drawn anew each time, since few teach the text faster; see
             `cogview.data.loader.FewCodeBatches`. All by default.
-        weight_of_changes: how much rather one of them is a code that differs from the one before it.
+        weight_of_changes: relative weight of drawing a code that differs from the one before it.
 
     Raises:
-        UsageError: shares that are none.
+        UsageError: a share is outside 0..1.
     """
 
     dropped_texts: float = 0.0
@@ -33,14 +32,14 @@ class MaskingConfig:
 
 
 def check_share(name: str, share: float) -> None:
-    """Refuse what is no share.
+    """Check that a share lies in 0..1.
 
     Args:
-        name: of the setting, for the message.
-        share: of 0 to 1.
+        name: name of the setting, for the message.
+        share: the share.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it does not.
     """
     if not 0 <= share <= 1:
         raise UsageError(f"{name} must be a share of 0 to 1, got {share}")

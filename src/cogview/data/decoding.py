@@ -1,4 +1,4 @@
-"""Pictures decoded by worker processes, in order, with a bound on what waits; what cannot be decoded is told."""
+"""Reading and decoding of pictures, and an ordered map over worker processes with bounded memory."""
 
 import io
 import multiprocessing
@@ -23,8 +23,8 @@ from cogview.errors import CogViewError, UsageError
 from cogview.image.picture_reading import ReadImage, UnusableImage, read_image_and_changes, resize_and_crop
 
 MAX_FILE_BYTES = 256 * 2**20
-ITEMS_AHEAD = 2  # for each worker
-# Pictures of tars travel in memory, and packed ones take far more of it than on disk.
+ITEMS_AHEAD = 2  # per worker
+# Pictures of tars are held in memory, and those of compressed tars take far more of it than on disk.
 MAX_CHUNK_BYTES = 512 * 2**20
 MAX_BYTES_AHEAD = 2**30
 
@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 
 class _NamedBytes(io.BytesIO):
-    """A file in memory whose name, rather than its address, stands in messages."""
+    """File in memory with a name for messages."""
 
     def __init__(self, data: bytes, name: str) -> None:
         super().__init__(data)
@@ -44,17 +44,17 @@ class _NamedBytes(io.BytesIO):
 
 
 def read_bytes(image: Entry) -> bytes | Problem:
-    """Return the bytes of a picture's file, or why they cannot be read; a problem stays one."""
+    """Return the bytes of a picture's file, or a problem; pass problems on."""
     if isinstance(image, Problem):
         return image
     if not isinstance(image.source, Path):
         return image.source
     try:
-        found = image.source.stat()
-        # A pipe may keep its reader waiting for ever, and a device's bytes may have no end.
-        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        status = image.source.stat()
+        # Reading a pipe may block forever; a device may have no end.
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             return Problem(where=image.name, kind="unreadable", reason="a pipe or a device, no file")
-        if found.st_size > MAX_FILE_BYTES:
+        if status.st_size > MAX_FILE_BYTES:
             return Problem(where=image.name, kind="too large", reason=f"more than {MAX_FILE_BYTES:,} bytes")
         return image.source.read_bytes()
     except OSError as error:
@@ -63,16 +63,16 @@ def read_bytes(image: Entry) -> bytes | Problem:
             kind="missing" if isinstance(error, FileNotFoundError) else "unreadable",
             reason=f"cannot be read ({error.strerror or error})",
         )
-    except ValueError as error:  # a name that no file can have
+    except ValueError as error:  # an impossible file name
         return Problem(where=image.name, kind="unreadable", reason=f"cannot be read ({error})")
 
 
 def decode_image(image: Entry, data: bytes | Problem | None = None) -> ReadImage | Problem:
-    """Return a picture as upright RGB, or what is wrong with it; a problem stays one.
+    """Return a picture as upright RGB, or a problem; pass problems on.
 
     Args:
         image: the picture.
-        data: the bytes of its file, or why they cannot be read, if that is known already.
+        data: the result of `read_bytes`, if there is one already.
     """
     if isinstance(image, Problem):
         return image
@@ -89,12 +89,12 @@ def decode_image(image: Entry, data: bytes | Problem | None = None) -> ReadImage
 def decode_square(
     image: Entry, size_pixels: int, data: bytes | Problem | None = None
 ) -> UInt8[np.ndarray, "y x c"] | Problem:
-    """Return a picture as a square of pixels, or what is wrong with it; a problem stays one.
+    """Return a picture resized and cropped to a square, or a problem; pass problems on.
 
     Args:
         image: the picture.
         size_pixels: side of the square.
-        data: as `decode_image` takes it.
+        data: the result of `read_bytes`, if there is one already.
     """
     decoded = decode_image(image, data)
     return decoded if isinstance(decoded, Problem) else np.asarray(resize_and_crop(decoded.rgb, size_pixels))
@@ -106,14 +106,14 @@ def map_in_chunks(
     """Yield items with their results, chunk by chunk, in order.
 
     Args:
-        function: what to do with each; it can be pickled.
-        items: read no further ahead than the workers need, so that they may be many and large.
-        num_workers: as `map_in_order` takes it.
-        chunk_size: items at a time.
+        function: picklable function of an item.
+        items: read lazily.
+        num_workers: as of `map_in_order`.
+        chunk_size: items per chunk.
 
     Raises:
         CogViewError: a worker was killed.
-        UsageError: a negative number of processes, or chunks of nothing.
+        UsageError: `num_workers` is negative or `chunk_size` is not positive.
     """
     if chunk_size < 1:
         raise UsageError(f"batch_size must be 1 or more, got {chunk_size}")
@@ -131,15 +131,15 @@ def map_in_order(
     """Yield items with their results, in order.
 
     Args:
-        function: what to do with each; it can be pickled, and each worker gets it once.
-        items: read no further ahead than the workers need, so that they may be many and large.
-        num_workers: processes; 0 does the work in this one. A script that asks for some needs the guard
-            `if __name__ == "__main__":`, since they are spawned.
-        num_bytes: what an item takes in memory, so that only so many wait as `MAX_BYTES_AHEAD` allows, and one more.
+        function: picklable function of an item; sent to each worker once.
+        items: read lazily, at most `ITEMS_AHEAD` per worker ahead.
+        num_workers: worker processes; 0 for this process. They are spawned, so a script that asks for some needs the
+            guard `if __name__ == "__main__":`.
+        num_bytes: memory that an item takes; at most `MAX_BYTES_AHEAD` and one item wait.
 
     Raises:
         CogViewError: a worker was killed.
-        UsageError: a negative number of processes.
+        UsageError: `num_workers` is negative.
     """
     if num_workers < 0:
         raise UsageError(f"num_workers must be 0 or more, got {num_workers}")
@@ -148,7 +148,7 @@ def map_in_order(
         return
     pending: deque[tuple[Item, Future[Result]]] = deque()
     num_bytes_pending = 0
-    # Spawned, not forked: a fork copies torch's threads' locks.
+    # Spawned, not forked: a fork copies the locks of torch's threads.
     pool = ProcessPoolExecutor(
         num_workers, multiprocessing.get_context("spawn"), _start_worker, initargs=(function,)
     )
@@ -165,7 +165,7 @@ def map_in_order(
             yield _result(*pending.popleft())
     except BrokenProcessPool as error:
         raise CogViewError(
-            "A worker process that decodes pictures was killed, perhaps for want of memory: use fewer workers."
+            "A worker process that decodes pictures was killed, perhaps out of memory: use fewer workers."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -175,15 +175,12 @@ _function: Callable[[Any], Any]  # of a worker process
 
 
 def _start_worker(function: Callable[[Any], Any]) -> None:
-    """Keep the function, leave interrupts to the parent, and end when it ends, even if it is killed.
-
-    Otherwise a worker whose parent is gone waits for work for ever.
-    """
+    """Store the function, ignore interrupts, and exit when the parent dies, even if it is killed."""
     global _function
     _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    assert parent is not None  # this is a worker
+    assert parent is not None
 
     def end_with_parent() -> None:
         wait([parent.sentinel])
@@ -201,7 +198,7 @@ def _result(item: Item, future: Future[Result]) -> tuple[Item, Result]:
 
 
 def num_bytes_held(entries: Iterable[Entry]) -> int:
-    """Return how many bytes of pictures lie in memory with some entries; those of files do not."""
+    """Return the bytes of pictures that entries hold in memory; pictures in files count 0."""
     return sum(
         len(entry.source)
         for entry in entries
@@ -210,7 +207,7 @@ def num_bytes_held(entries: Iterable[Entry]) -> int:
 
 
 def in_chunks(entries: Iterable[Entry], chunk_size: int) -> Iterator[list[Entry]]:
-    """Yield entries so many at a time, or as many as lie in `MAX_CHUNK_BYTES`."""
+    """Yield lists of `chunk_size` entries, shorter where they exceed `MAX_CHUNK_BYTES`."""
     chunk: list[Entry] = []
     held = 0
     for entry in entries:

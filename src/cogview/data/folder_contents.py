@@ -1,4 +1,4 @@
-"""What lies under a folder: pictures, captions and tars, and whatever looks like one and cannot be read."""
+"""Recursive listing of pictures, captions and tars under a folder."""
 
 import os
 from collections import deque
@@ -15,14 +15,14 @@ METADATA = "metadata.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class FolderContents:
-    """What was found, each in the order of the paths.
+    """Files of a data set under a folder, each kind sorted by path.
 
     Args:
-        folder: where.
-        pictures: files that are pictures by their names or first bytes.
+        folder: the folder.
+        pictures: files that are pictures by name or first bytes.
         captions: files that may hold captions.
-        tars: files that are tars by their names, packed ones among them.
-        problems: what looks like one of these and is not read, by the path that it lies at.
+        tars: tars by name, compressed or not.
+        problems: files that look like one of these but are not read.
     """
 
     folder: Path
@@ -33,20 +33,17 @@ class FolderContents:
 
     @classmethod
     def of(cls, folder: Path) -> "FolderContents":
-        """Look through a folder and all folders in it, linked ones too, each once.
-
-        Files whose names begin with a dot are no part of a data set.
-        """
+        """List a folder and its subfolders, following links, each folder once; skip hidden files."""
         pictures: list[Path] = []
         captions: list[Path] = []
         tars: list[Path] = []
         problems: list[Problem] = []
-        for found in _files_under(folder):
-            if isinstance(found, Problem):
-                problems.append(found)
+        for entry in _files_under(folder):
+            if isinstance(entry, Problem):
+                problems.append(entry)
                 continue
-            path = Path(found.path)
-            kind = _kind_of(found, path, path.relative_to(folder).as_posix())
+            path = Path(entry.path)
+            kind = _kind_of(entry, path, path.relative_to(folder).as_posix())
             if isinstance(kind, Problem):
                 problems.append(kind)
             elif kind is not None:
@@ -61,13 +58,13 @@ class FolderContents:
 
 
 def _kind_of(entry: "os.DirEntry[str]", path: Path, name: str) -> str | Problem | None:
-    """Return "picture", "caption" or "tar", what tells why a file is not taken, or None if it is nothing of ours."""
+    """Return "picture", "caption" or "tar", a problem if the file is not read, or None if it is unrelated."""
     parts, lower = FileName.of(name), name.lower()
     is_caption = parts.ending.lower() in CAPTION_ENDINGS
     is_tar, is_archive = lower.endswith(TARS), lower.endswith(OTHER_ARCHIVES)
     try:
         is_regular = entry.is_file()
-    except OSError:  # links in a circle, for instance
+    except OSError:  # for instance circular links
         is_regular = False
     if not is_regular:
         if parts.is_hidden or not (is_caption or is_tar or is_archive or looks_like_picture(parts.ending)):
@@ -99,13 +96,13 @@ def _head(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(HEAD_BYTES)
     except OSError:
-        return b""  # who reads all of it will say so
+        return b""  # reading the whole file reports the error
 
 
 def _files_under(top: Path) -> Iterator["os.DirEntry[str] | Problem"]:
-    """Yield all that is no folder, and what tells of the folders that cannot be read; each folder is entered once.
+    """Yield all files, and problems for unreadable folders.
 
-    Folders are entered by their own names first, then by links: so a link that leads back changes nothing.
+    Each folder is entered once, by its own name before any link, so that circular links change nothing.
     """
     seen: set[tuple[int, int]] = set()
     folders, linked = deque([top]), deque[Path]()

@@ -1,4 +1,4 @@
-"""The pictures of a data set as one array on disk: decoded once, read at random while the tokenizer trains."""
+"""Memory-mapped array of a data set's pictures, decoded once, for training the image tokenizer."""
 
 import glob
 import hashlib
@@ -20,10 +20,10 @@ from cogview.files import atomic_write_json, read_bounded
 from cogview.folders import temporary_folder
 from cogview.plain_json import parse_json
 
-# Pictures that a fingerprint looks at.
+# At most about so many pictures enter a fingerprint.
 FINGERPRINT_PICTURES = 1000
 
-# Pictures that the threads decode before the next are begun; bounds what lies in memory.
+# Pictures decoded at a time, to bound memory.
 CHUNK_PICTURES = 256
 
 
@@ -48,7 +48,7 @@ class ImageArray:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that tell this array from others, by its shape and some of its pictures."""
+        """16 hexadecimal digits of the array's shape and some of its pictures."""
         digest = hashlib.sha256(repr(self.pixels.shape).encode())
         step = max(1, len(self) // FINGERPRINT_PICTURES)
         for picture in self.pixels[::step]:
@@ -66,24 +66,24 @@ class ImageArray:
     ) -> "ImageArray":
         """Open the pictures of a data set, resized and cropped to squares.
 
-        The first call decodes them into a cache; later calls read the files, and find them there if every byte is the
-        same. Captions are not needed. What cannot be read is left out, with one warning for all of it at each call.
+        The first call decodes them into a cache, which later calls use if every byte of the files is the same.
+        Captions are not needed. Unreadable pictures are left out, with one warning per call.
 
         Args:
             source: a folder of pictures or of WebDataset tars or both, or one tar.
-            size_pixels: side of the squares; 128 takes 49 KB a picture.
-            split: only pictures that name this split or none; None takes all.
-            progress: called with the pictures done and their number while decoding.
-            cache_folder: where the array is kept; `cache` in the data set's folder if not given.
+            size_pixels: side of the squares; 128 takes 49 KB per picture.
+            split: only pictures that name this split or none; None for all.
+            progress: called with (pictures done, pictures in all) while decoding.
+            cache_folder: folder of the cache; `cache` in the data set's folder by default.
 
         Raises:
-            CogViewError: there is no such data set, none of its pictures can be read, or the cache cannot be written.
+            CogViewError: the data set is missing, none of its pictures can be read, or the cache cannot be written.
         """
         source = Path(source)
         pairs = open_pairs(source, split, captions="optional")
         folder = cache_folder or (source.parent if source.is_file() else source) / "cache"
         name = f"pixels-{size_pixels}-{split or 'all'}"
-        path = _kept(folder, name, pairs)
+        path = _cached(folder, name, pairs)
         if path is None:
             try:
                 path = decode_into(folder, name, pairs, size_pixels, progress, str(source))
@@ -91,8 +91,8 @@ class ImageArray:
                 raise CogViewError(
                     f"{folder / name}: cannot be written ({error}); free some space or copy the data"
                 ) from error
-        if told := _left_out(path):
-            warnings.warn(f"{source}: {told}.", stacklevel=2)
+        if warning := _left_out(path):
+            warnings.warn(f"{source}: {warning}.", stacklevel=2)
         try:
             return cls(np.load(path, mmap_mode="r"))
         except (OSError, ValueError, EOFError) as error:
@@ -100,7 +100,7 @@ class ImageArray:
 
 
 class JoinedArrays:
-    """Several arrays of pictures of one size as one, one after the other.
+    """Concatenation of arrays of pictures of one size.
 
     Args:
         arrays: one or more.
@@ -121,7 +121,7 @@ class JoinedArrays:
 
     @property
     def fingerprint(self) -> str:
-        """Those of the arrays."""
+        """Fingerprints of the arrays, joined by hyphens."""
         return "-".join(each.fingerprint for each in self.arrays)
 
 
@@ -132,7 +132,7 @@ def splits_of(source: Path) -> frozenset[str]:
         source: a folder of pictures or of WebDataset tars or both, or one tar.
 
     Raises:
-        CogViewError: there is no such data set.
+        CogViewError: the data set is missing.
     """
     return frozenset(
         entry.split
@@ -141,8 +141,8 @@ def splits_of(source: Path) -> frozenset[str]:
     )
 
 
-def _kept(folder: Path, name: str, pairs: PairSource) -> Path | None:
-    """Return the cache of the very same pictures, None if there is none; the pictures are read for it."""
+def _cached(folder: Path, name: str, pairs: PairSource) -> Path | None:
+    """Return the cache of exactly these pictures, or None; reads the pictures if there is a candidate."""
     if not any(folder.glob(f"{glob.escape(name)}-*.npy")):
         return None
     path = folder / f"{name}-{digest_of_pixels(pairs)}.npy"
@@ -157,34 +157,31 @@ def decode_into(
     progress: Callable[[int, int], None] | None,
     source: str,
 ) -> Path:
-    """Decode pictures into one .npy file, whole or not at all; what a kill left half decoded beside it is removed.
+    """Decode pictures into one .npy file, whole or not at all, and return its path.
 
-    What was left out is told in a small file beside it.
+    A small file beside it says which pictures were left out.
 
     Args:
-        folder: where to.
-        name: of the file, but for the digest of the pictures.
+        folder: folder of the file.
+        name: file name up to the digest of the pictures.
         pairs: the pictures.
         size_pixels: side of the squares.
-        progress: called with the pictures done and their number.
-        source: what messages call the data set.
-
-    Returns:
-        The file.
+        progress: called with (pictures done, pictures in all).
+        source: name of the data set in messages.
 
     Raises:
-        CogViewError: nothing could be read.
+        CogViewError: no picture can be read.
     """
     problems: list[Problem] = []
     num_decoded = num_done = 0
     digest = hashlib.sha256()
     num_all = len(pairs)
     folder.mkdir(parents=True, exist_ok=True)
-    # Written like any file: a mapped one on a full disk would end the process with a signal.
+    # Not memory-mapped: on a full disk that would kill the process with a signal.
     with temporary_folder(folder / "pixels") as temporary, (temporary / "all.npy").open("wb") as file:
         _write_header(file, num_all, size_pixels)
-        for of_entry, picture in squares(pairs, size_pixels):
-            digest.update(of_entry)
+        for picture_digest, picture in squares(pairs, size_pixels):
+            digest.update(picture_digest)
             if isinstance(picture, Problem):
                 if not picture.is_passed_over:
                     problems.append(picture)
@@ -205,29 +202,29 @@ def decode_into(
         file.close()
         path = folder / f"{name}-{digest.hexdigest()[:16]}.npy"
         if problems:
-            told = f"{len(problems):,} pictures left out, first {problems[0]}"
-            atomic_write_json(_told_beside(path), {"left_out": told})
+            warning = f"{len(problems):,} pictures left out, first {problems[0]}"
+            atomic_write_json(_warning_file(path), {"left_out": warning})
         else:
-            _told_beside(path).unlink(missing_ok=True)
+            _warning_file(path).unlink(missing_ok=True)
         (temporary / "all.npy").replace(path)
     return path
 
 
-def _told_beside(path: Path) -> Path:
+def _warning_file(path: Path) -> Path:
     return path.with_suffix(".left-out")  # a .json could be taken for a caption
 
 
 def _left_out(path: Path) -> str:
-    """Return what was left out of a cache, "" if nothing was, or if an earlier version made it, which did not say."""
+    """Return the warning about pictures left out of a cache, "" if there is none."""
     try:
-        told = parse_json(read_bounded(_told_beside(path)))["left_out"]
+        warning = parse_json(read_bounded(_warning_file(path)))["left_out"]
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-    return told if isinstance(told, str) else ""
+    return warning if isinstance(warning, str) else ""
 
 
 def _write_header(file: BinaryIO, num_pictures: int, size_pixels: int) -> None:
-    """Write the header of an array of squares, which numpy makes equally long for any number of them."""
+    """Write the header of an array of squares; numpy pads it, so that it can be overwritten with the final number."""
     shape = (num_pictures, size_pixels, size_pixels, 3)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
@@ -235,10 +232,7 @@ def _write_header(file: BinaryIO, num_pictures: int, size_pixels: int) -> None:
 def squares(
     pairs: PairSource, size_pixels: int
 ) -> Iterator[tuple[bytes, UInt8[np.ndarray, "y x c"] | Problem]]:
-    """Yield the pictures in order as squares of pixels, decoded by threads: Pillow lets them run side by side.
-
-    With each comes its digest.
-    """
+    """Yield each picture's digest and its square of pixels, in order; decoded by threads, as Pillow frees the GIL."""
 
     def decode(entry: Entry) -> tuple[bytes, UInt8[np.ndarray, "y x c"] | Problem]:
         data = read_bytes(entry)

@@ -1,4 +1,4 @@
-"""A folder of pictures with `metadata.jsonl`, or with a `.txt` or `.json` file of the same name beside each picture."""
+"""Folder of pictures with captions in `metadata.jsonl`, or in `.txt` or `.json` files beside the pictures."""
 
 import json
 import os
@@ -22,21 +22,21 @@ from cogview.errors import CogViewError
 
 
 class ImageFolder:
-    """The pictures of a folder, in the order of its metadata or of their names.
+    """Pictures of a folder, in the order of its metadata or of their names.
 
     Each line of `metadata.jsonl` is an object with `file_name`, relative to the folder, and `texts`, a list of
-    captions, or `text`, one; a field `split` is understood, others are free. Without that file, the `.txt` and `.json`
-    beside a picture hold its captions, as in a tar. All of it is one part.
+    captions, or `text`, one caption. `split` is optional; other fields are ignored. Without that file, the `.txt` and
+    `.json` beside a picture hold its captions, as in a tar. The folder is one part.
 
     Args:
         folder: the folder.
-        split: give only the pictures that name this split or none; None gives all.
-        metadata: a file of such lines that lies elsewhere; what it does not list is nobody's business then.
+        split: only pictures that name this split or none; None for all.
+        metadata: a metadata file elsewhere; pictures that it does not list are then not reported.
         captions: whether pictures need them.
-        contents: what lies in the folder, if somebody has looked; the tars among it are left to others.
+        contents: the folder's listing, if there is one already; its tars are ignored.
 
     Raises:
-        CogViewError: there is no such folder, the metadata cannot be read, or there are no pictures (with captions).
+        CogViewError: the folder or the metadata cannot be read, or there are no pictures (with captions).
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ImageFolder:
                 listed += _unlisted(listed, contents or FolderContents.of(folder))
         else:
             listed = with_files_beside(contents or FolderContents.of(folder), captions)
-        # Of a picture of another split nothing is told, be it taken with doubts.
+        # Pictures of other splits are dropped together with their problems.
         others = {
             entry.name
             for entry in listed
@@ -77,7 +77,7 @@ class ImageFolder:
         return 1
 
     def __len__(self) -> int:
-        """Return how many pictures there are, and problems in the place of one."""
+        """Return the number of pictures, including unusable ones."""
         return sum(isinstance(entry, CaptionedImage) or not entry.is_passed_over for entry in self._entries)
 
     def __iter__(self) -> Iterator[Entry]:
@@ -90,28 +90,28 @@ class ImageFolder:
         return iter(self._entries)
 
     def expected(self) -> int:
-        """Return how many pictures and problems there are."""
+        """Return the number of pictures, including unusable ones."""
         return len(self)
 
     def state(self) -> SourceState:
-        """Return what tells that the pictures or captions have become others."""
+        """Return the state of the files and captions, to detect changes."""
         images = [entry for entry in self._entries if isinstance(entry, CaptionedImage)]
-        told = [
+        fields = [
             [entry.where, entry.reason]
             if isinstance(entry, Problem)
             else [entry.name, entry.split, *entry.texts]
             for entry in self._entries
         ]
-        return SourceState.of((image.source for image in images if isinstance(image.source, Path)), told)
+        return SourceState.of((image.source for image in images if isinstance(image.source, Path)), fields)
 
 
 def _nothing_in(
     folder: Path, split: str | None, listed: list[Entry], taken: list[Entry], captions: Captions
 ) -> str:
-    """Return the message for a folder of which no picture can be taken."""
-    named = sorted({entry.split for entry in listed if isinstance(entry, CaptionedImage) and entry.split})
-    if named:  # and all of them others, for a picture of no split belongs to each
-        return f'{folder} holds no pictures of split "{split}": give --split one of {", ".join(named)}.'
+    """Return the error message for a folder without usable pictures."""
+    splits = sorted({entry.split for entry in listed if isinstance(entry, CaptionedImage) and entry.split})
+    if splits:  # all of other splits, since a picture without a split belongs to each
+        return f'{folder} holds no pictures of split "{split}": give --split one of {", ".join(splits)}.'
     of_split = f' of split "{split}"' if split else ""
     problems = sorted(
         (entry for entry in taken if isinstance(entry, Problem)), key=lambda p: p.is_passed_over
@@ -126,7 +126,7 @@ def _nothing_in(
 
 
 def _listed(metadata: Path, folder: Path, captions: Captions) -> Iterator[Entry]:
-    """Yield what the lines of the metadata name."""
+    """Yield the pictures of the metadata's lines, and problems for bad lines."""
     try:
         lines = metadata.read_text(encoding="utf-8-sig").split("\n")  # splitlines also cuts inside strings
     except (OSError, UnicodeDecodeError) as error:
@@ -150,10 +150,10 @@ def _listed(metadata: Path, folder: Path, captions: Captions) -> Iterator[Entry]
 
 
 def _image_of_line(folder: Path, line: str, captions: Captions) -> CaptionedImage:
-    """Return the picture that a line of the metadata names.
+    """Return the picture of a line of metadata.
 
     Raises:
-        ValueError: the line names none, or one that cannot be used.
+        ValueError: the line is malformed, or its file name is not allowed.
     """
     try:
         record = json.loads(line)
@@ -175,10 +175,10 @@ def _image_of_line(folder: Path, line: str, captions: Captions) -> CaptionedImag
 
 
 def _checked_name(name: str) -> str:
-    """Return a file name of the metadata if it stays inside the folder, as one from elsewhere might not.
+    """Return a file name of the metadata if it is valid and stays inside the folder.
 
     Raises:
-        ValueError: it is absolute or goes up, or no file can have it.
+        ValueError: it is absolute, contains "..", or is no possible file name.
     """
     try:
         is_possible = b"\0" not in os.fsencode(name)
@@ -193,14 +193,14 @@ def _checked_name(name: str) -> str:
 
 
 def _unlisted(listed: Iterable[Entry], contents: FolderContents) -> list[Entry]:
-    """Return what tells of the rest of a folder whose metadata says which pictures count."""
+    """Return problems for the files that the metadata does not list."""
     folder = contents.folder
-    named = {os.path.normpath(folder / entry.name) for entry in listed if isinstance(entry, CaptionedImage)}
-    others = [path for path in contents.pictures if os.path.normpath(path) not in named]
-    if others:  # the same file may have other names, by links
-        real = {os.path.realpath(name) for name in named}
+    names = {os.path.normpath(folder / entry.name) for entry in listed if isinstance(entry, CaptionedImage)}
+    others = [path for path in contents.pictures if os.path.normpath(path) not in names]
+    if others:  # a file may have other names, by links
+        real = {os.path.realpath(name) for name in names}
         others = [path for path in others if os.path.realpath(path) not in real]
-    told: list[Entry] = [
+    problems: list[Entry] = [
         passed_over(path.relative_to(folder).as_posix(), f"{METADATA} does not list it") for path in others
     ]
     stems = {path.with_suffix("") for path in contents.pictures}
@@ -213,14 +213,14 @@ def _unlisted(listed: Iterable[Entry], contents: FolderContents) -> list[Entry]:
         first = beside[0].relative_to(folder).as_posix()
         endings = " and ".join(sorted({path.suffix.lower() for path in beside}, reverse=True))
         reason = f"{len(beside):,} {endings} beside pictures are not read, since there is a {METADATA}; "
-        told.append(passed_over(METADATA, f"{reason}the first is {first}"))
+        problems.append(passed_over(METADATA, f"{reason}the first is {first}"))
     reason = f"a tar beside {METADATA} is not read here: give it by itself"
-    told += [passed_over(path.relative_to(folder).as_posix(), reason) for path in contents.tars]
-    return [*told, *contents.problems]
+    problems += [passed_over(path.relative_to(folder).as_posix(), reason) for path in contents.tars]
+    return [*problems, *contents.problems]
 
 
 def with_files_beside(contents: FolderContents, captions: Captions) -> list[Entry]:
-    """Return the pictures under a folder with what the files beside them say, in the order of their paths."""
+    """Return the pictures under a folder with the captions in the files beside them, sorted by path."""
     groups: dict[str, list[Member]] = defaultdict(list)
     for path in (*contents.pictures, *contents.captions):
         name = path.relative_to(contents.folder).as_posix()
@@ -235,5 +235,5 @@ def with_files_beside(contents: FolderContents, captions: Captions) -> list[Entr
 
 
 def _place(entry: Entry) -> tuple[str, ...]:
-    """Return what orders entries as their paths are ordered."""
+    """Return the parts of an entry's path, as a sorting key."""
     return PurePosixPath(entry.where if isinstance(entry, Problem) else entry.name).parts

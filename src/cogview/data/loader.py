@@ -1,7 +1,6 @@
-"""Which item is learnt from at which step: a function of the seed and the step alone.
+"""Training batches as a pure function of seed and step.
 
-Because nothing is remembered from step to step, a resumed run sees the same batches as an uninterrupted one,
-and any step's batch can be looked at by itself.
+So a resumed run sees the same batches as an uninterrupted one.
 """
 
 import copy
@@ -23,17 +22,16 @@ from cogview.sequence.template import PairTemplate, TokenBatch
 def batch_indices(seed: int, step: int, batch_size: int, num_items: int) -> Int64[np.ndarray, "b"]:
     """Return the items of a step's batch.
 
-    The steps walk through a fresh permutation of all items each epoch; a batch may begin in one epoch and end
-    in the next, so that every item is seen equally often.
+    Each epoch is a fresh permutation of all items. A batch may span epochs, so that every item is seen equally often.
 
     Args:
         seed: the run's seed, 0 or more.
         step: number of the step, from 0.
-        batch_size: items a batch, at least 1; may be more than there are items.
+        batch_size: items per batch, at least 1; may exceed `num_items`.
         num_items: number of items, at least 1.
 
     Raises:
-        UsageError: there are no items, or the batch is empty.
+        UsageError: `num_items` or `batch_size` is less than 1.
     """
     return epochs_and_indices(seed, step, batch_size, num_items)[1]
 
@@ -41,7 +39,7 @@ def batch_indices(seed: int, step: int, batch_size: int, num_items: int) -> Int6
 def epochs_and_indices(
     seed: int, step: int, batch_size: int, num_items: int
 ) -> tuple[Int64[np.ndarray, "b"], Int64[np.ndarray, "b"]]:
-    """Return the epoch that each place of a batch falls into, and the item there."""
+    """Return the epoch and the item of each place in a batch."""
     if num_items < 1:
         raise UsageError("There is nothing to train on: the data set holds no items.")
     if batch_size < 1:
@@ -57,28 +55,27 @@ def epochs_and_indices(
 
 @lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, num_items: int) -> Int64[np.ndarray, "n"]:
-    """Return the order of an epoch; the last ones are kept, since consecutive steps share them."""
+    """Return the order of an epoch; cached, since consecutive steps share it."""
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(num_items).astype(np.int64)
 
 
 class TokenBatches:
-    """The batch of each step: a function of the seed and the step alone.
+    """Batches of pairs from token shards.
 
-    Of a picture with several captions, one is drawn anew each epoch.
+    If a picture has several captions, each epoch draws one.
 
     Args:
         shards: the pairs.
-        template: puts them in sequence; of the same grid and vocabulary.
-        seed: of the order and of the captions drawn.
-        batch_size: sequences a step.
-        dropped_texts: the share of sequences without their text, from which a model learns to draw whatever there is.
+        template: builds sequences; with the grid and vocabulary of the shards.
+        seed: seed of the order and of the drawn captions.
+        batch_size: sequences per step.
+        dropped_texts: share of unconditional sequences, for guidance.
 
     Attributes:
-        template: as given.
-        num_long_captions: captions of the shards that are longer than the template's text and lose their end.
+        num_long_captions: captions that exceed the template's text and are cut.
 
     Raises:
-        CogViewError: the template is of another grid or vocabulary than the shards.
+        CogViewError: the template has another grid or vocabulary than the shards.
         UsageError: the batch is empty.
     """
 
@@ -91,15 +88,15 @@ class TokenBatches:
         dropped_texts: float = 0.0,
     ) -> None:
         vocabulary = template.vocabulary
-        found = (*shards.grid, shards.num_codes, shards.num_pieces)
+        available = (*shards.grid, shards.num_codes, shards.num_pieces)
         wanted = (
             *(template.grid_rows, template.grid_columns),
             *(vocabulary.num_image_codes, vocabulary.num_text_pieces),
         )
-        if found != wanted:
+        if available != wanted:
             kind = "{}x{} codes of {} and {} text pieces"
             raise CogViewError(
-                f"The token shards hold {kind.format(*found)}, but the model reads {kind.format(*wanted)}: "
+                f"The token shards hold {kind.format(*available)}, but the model reads {kind.format(*wanted)}: "
                 "tokenize with the tokenizers and the picture size that the model is for."
             )
         if batch_size < 1:
@@ -125,13 +122,13 @@ class TokenBatches:
         return other
 
     def batch(self, step: int) -> TokenBatch:
-        """Return the sequences of a step, counted from 0; `num_clipped` of them lost the end of their text."""
+        """Return the sequences of a step, counted from 0."""
         epochs, indices = epochs_and_indices(self._seed, step, self._batch_size, len(self._shards))
         pairs = [self._pair(int(epoch), int(index)) for epoch, index in zip(epochs, indices, strict=True)]
         return self.template.batch(pairs)
 
     def _pair(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the caption of a picture that is drawn for an epoch, and its codes."""
+        """Return the pieces of a caption drawn for an epoch, and the picture's codes."""
         num_captions = self._shards.num_captions(index)
         draw = np.random.Generator(np.random.PCG64([self._seed, epoch, index]))
         pieces = self._shards.pieces(index, int(draw.integers(num_captions)))
@@ -142,11 +139,11 @@ class TokenBatches:
 
 @runtime_checkable
 class BatchSource(Protocol):
-    """Whatever gives the sequences of each step, from pairs or from pictures at two sizes."""
+    """Source of the sequences of each step, from pairs or from pictures at two sizes."""
 
     @property
     def template(self) -> Any:
-        """What puts them in sequence."""
+        """Template that builds the sequences."""
         ...
 
     def batch(self, step: int) -> TokenBatch:
@@ -155,19 +152,19 @@ class BatchSource(Protocol):
 
 
 class _ReplacedCodeBatches:
-    """Batches in which some of the codes that the transformer reads are replaced; its targets stay.
+    """Batches with some input codes replaced; targets stay.
 
-    Only codes that are learnt are ever replaced: of pictures at two sizes, the larger one's. For each sequence a share
-    is drawn between 0 and the largest, and that share of its codes is replaced.
+    Each sequence draws its share of replaced codes between 0 and `largest_share`. Only codes that are targets are
+    replaced: of pictures at two sizes, those of the larger.
 
     Args:
-        batches: the batches with all codes as they are.
-        largest_share: 0 to 1; or what gives it for the number of a step.
-        seed: of what is replaced.
+        batches: the original batches.
+        largest_share: 0 to 1, or a function from the step to it.
+        seed: seed of the replacements.
     """
 
     _stream: int
-    """Tells the random numbers of one kind of replacement from those of another."""
+    """Seeds each kind of replacement differently."""
 
     def __init__(
         self, batches: BatchSource, largest_share: float | Callable[[int], float], seed: int
@@ -178,11 +175,11 @@ class _ReplacedCodeBatches:
         self._seed = seed
 
     def batch(self, step: int) -> TokenBatch:
-        """Return the sequences of a step, a function of the seed and the step alone."""
+        """Return the sequences of a step."""
         batch = self._batches.batch(step)
         draw = np.random.Generator(np.random.PCG64([self._seed, step, self._stream]))
         rows, places = np.nonzero(batch.image_mask)
-        places += 1  # a code stands one place behind the one that it is a target at
+        places += 1  # an input code is one place after its target
         read = batch.tokens[rows, places].reshape(len(batch.tokens), -1)
         largest = self._largest_share(step) if callable(self._largest_share) else self._largest_share
         is_replaced = draw.random(read.shape) < largest * draw.random((len(read), 1))
@@ -191,18 +188,15 @@ class _ReplacedCodeBatches:
         return dataclasses.replace(batch, tokens=tokens)
 
     def _replacement(self, batch: TokenBatch) -> np.int64 | Int64[np.ndarray, "b k"]:
-        """Return what is read instead of each code."""
+        """Return the replacement of each code."""
         raise NotImplementedError
 
 
 class MixedCodeBatches(_ReplacedCodeBatches):
-    """Batches in which some of the codes that the transformer reads are another picture's; its targets stay.
+    """Batches with some input codes taken from the same place of the batch's next picture; targets stay.
 
-    A picture once begun foretells how it goes on, and a small transformer learns that long before it learns to look
-    at the text. Where codes read cannot be trusted the text can, so it is looked at from the start; and a transformer
-    that draws reads codes of its own, which are not always right either.
-
-    What replaces a code is what the batch's next picture has at the same place.
+    Earlier codes predict the next ones well, so a small transformer ignores the text for long. Unreliable codes make it
+    attend to the text from the start. They also resemble decoding, where the transformer's own codes can be wrong.
     """
 
     _stream = 1
@@ -213,11 +207,9 @@ class MixedCodeBatches(_ReplacedCodeBatches):
 
 
 class MaskedCodeBatches(_ReplacedCodeBatches):
-    """Batches in which some of the codes that the transformer reads are hidden behind [MASK]; its targets stay.
+    """Batches with some input codes replaced by [MASK]; targets stay.
 
-    From all codes hidden to none, a sequence goes from what the text alone says of every code to a picture that is
-    all but told. That is how a text is learnt fast: which thing stands where has to be known again for each code, and
-    not for the first one of a thing alone.
+    The more codes are masked, the more of the targets only the text predicts, so the text is learnt faster.
     """
 
     _stream = 3
@@ -227,22 +219,20 @@ class MaskedCodeBatches(_ReplacedCodeBatches):
 
 
 class FewCodeBatches:
-    """Batches in which each sequence holds a few of its picture's codes, drawn anew each time, and not the others.
+    """Batches of short sequences with a random subset of each picture's codes.
 
-    Most codes follow from those beside them, so a step on whole pictures costs much and says little of the text. With
-    few codes at known places nearly every one has to be taken from the text, and a sequence is a fraction as long. It
-    is how a model may begin; what it has learnt of texts then serves a run on whole pictures.
+    Neighbours predict most codes, so whole pictures cost much and teach little of the text. With few codes the text
+    must predict nearly all of them, and sequences are a fraction as long. Meant for the start of a training, before a
+    run on whole pictures.
 
-    The separator before the first code always stays, and with it the first code as a target. Only codes that are learnt
-    are left out: of pictures at two sizes, the larger one's.
+    The first code always stays a target. Only targets are left out: of pictures at two sizes, codes of the larger.
 
     Args:
-        batches: the batches with all codes.
-        num_codes: codes that a sequence keeps as targets, at least 1; each stands right after the code before it, which
-            is what the transformer reads.
-        seed: of what is kept.
-        weight_of_changes: how much rather a code is kept that differs from the one before it: over 1, edges are learnt
-            more often than bare ground, and are foretold too often until whole pictures are learnt from.
+        batches: the original batches.
+        num_codes: targets that a sequence keeps, at least 1; the input of each is the code before it.
+        seed: seed of the subsets.
+        weight_of_changes: relative weight of drawing a code that differs from the one before it. Over 1, edges are
+            learnt more often, and predicted too often until whole pictures are trained on.
     """
 
     def __init__(
@@ -262,26 +252,26 @@ class FewCodeBatches:
         self._weight_of_changes = weight_of_changes
 
     def batch(self, step: int) -> TokenBatch:
-        """Return the sequences of a step, a function of the seed and the step alone."""
+        """Return the sequences of a step."""
         batch = self._batches.batch(step)
         draw = np.random.Generator(np.random.PCG64([self._seed, step, 2]))
         num_rows, num_all = len(batch.tokens), self._num_all
-        places = np.nonzero(batch.image_mask)[1].reshape(num_rows, num_all)  # of the tokens before the codes
+        places = np.nonzero(batch.image_mask)[1].reshape(num_rows, num_all)  # of the codes as targets
         if self._weight_of_changes == 1:
             order = draw.permuted(np.tile(np.arange(1, num_all), (num_rows, 1)), axis=1)
         else:
-            # Those with the largest of log weight + Gumbel noise are a draw without replacement by weight.
-            read, learnt = (
+            # The largest log weight + Gumbel noise are a weighted draw without replacement.
+            inputs, targets = (
                 np.take_along_axis(each, places, axis=1) for each in (batch.tokens, batch.targets)
             )
-            keys = np.where(read != learnt, np.log(self._weight_of_changes), 0.0) + draw.gumbel(
-                size=read.shape
+            keys = np.where(inputs != targets, np.log(self._weight_of_changes), 0.0) + draw.gumbel(
+                size=inputs.shape
             )
             order = 1 + np.argsort(-keys[:, 1:], axis=1)
         order = order[:, : self._num_codes - 1]
         kept = np.concatenate([np.zeros((num_rows, 1), dtype=np.int64), np.sort(order, axis=1)], axis=1)
         kept_places = np.take_along_axis(places, kept, axis=1)
-        # What comes before the codes, the codes kept, and no more: all else is padding, which nothing attends to.
+        # The text and the kept codes; the rest is padding, which nothing attends to.
         width = self.template.max_tokens - (num_all - self._num_codes)
         columns = np.zeros((num_rows, width), dtype=np.int64)
         is_kept = np.zeros((num_rows, width), dtype=np.bool_)
@@ -293,26 +283,26 @@ class FewCodeBatches:
             is_kept[row, :stop] = True
             image_mask[row, first:stop] = True
 
-        def taken(array: np.ndarray, padding: int) -> np.ndarray:
+        def take(array: np.ndarray, padding: int) -> np.ndarray:
             return np.where(is_kept, np.take_along_axis(array, columns, axis=1), padding)
 
         pad = self.template.vocabulary.separator("PAD")
         return TokenBatch(
-            tokens=taken(batch.tokens, pad),
-            positions=taken(batch.positions, 0),
-            targets=taken(batch.targets, pad),
-            text_mask=taken(batch.text_mask, 0).astype(np.bool_),
+            tokens=take(batch.tokens, pad),
+            positions=take(batch.positions, 0),
+            targets=take(batch.targets, pad),
+            text_mask=take(batch.text_mask, 0).astype(np.bool_),
             image_mask=image_mask,
             num_clipped=batch.num_clipped,
         )
 
 
 class TwoPhaseBatches:
-    """Batches of one kind up to a step, and of another from there on.
+    """Batches of one source up to a step, and of another from there on.
 
     Args:
-        first: gives the steps before `num_first_steps`.
-        then: gives the others, by their number from the run's beginning.
+        first: source of the steps before `num_first_steps`.
+        then: source of the other steps, also counted from the run's start.
         num_first_steps: 0 or more.
     """
 
@@ -321,12 +311,12 @@ class TwoPhaseBatches:
         self._first, self._then, self._num_first_steps = first, then, num_first_steps
 
     def batch(self, step: int) -> TokenBatch:
-        """Return the sequences of a step, a function of the seed and the step alone."""
+        """Return the sequences of a step."""
         return (self._first if step < self._num_first_steps else self._then).batch(step)
 
 
-def fading(first: float, last: float, start_step: int, num_steps: int) -> Callable[[int], float]:
-    """Return what goes evenly from one value at a step to another at the last of `num_steps`, by the step's number."""
+def linear_schedule(first: float, last: float, start_step: int, num_steps: int) -> Callable[[int], float]:
+    """Return a linear schedule from `first` at `start_step` to `last` at the last of `num_steps`."""
 
     def value(step: int) -> float:
         done = (step - start_step) / max(1, num_steps - 1 - start_step)
@@ -340,13 +330,7 @@ def mask_batches(
     seed: int,
     masking: MaskingConfig,
 ) -> BatchSource:
-    """Mask codes of batches, and keep but a few of them, where a recipe says so; texts are dropped before.
-
-    Args:
-        batches: of whole pictures.
-        seed: of what is masked and kept.
-        masking: how much.
-    """
+    """Apply the masked and kept codes of a masking configuration; dropped texts are left to the source."""
     if masking.masked_codes:
         batches = MaskedCodeBatches(batches, masking.masked_codes, seed)
     if masking.kept_codes is not None:

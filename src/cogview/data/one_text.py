@@ -1,4 +1,4 @@
-"""Token shards whose pictures all have the same texts, whatever their captions are: how a style is learnt."""
+"""Token shards with the same texts for all pictures, to train a style."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +11,14 @@ from cogview.text.known_words import KnownWords
 
 
 class OneTextShards(TokenShards):
-    """Pictures of one kind.
+    """Token shards whose captions are replaced by the same texts for all pictures.
 
     Args:
-        folder: the shards.
-        texts: the pieces of each text; which one a picture has is drawn anew each epoch.
+        folder: folder of the shards.
+        texts: pieces of each text; each epoch draws one per picture.
         image_tokenizer: fingerprint that the shards must have.
-        text_tokenizer: likewise.
-        words: of the texts.
+        text_tokenizer: fingerprint that the shards must have.
+        words: words of the texts.
 
     Paper: 3.3, 1,000 pictures with the text "An image of {style} style".
     """
@@ -41,7 +41,7 @@ class OneTextShards(TokenShards):
         return np.unique(np.concatenate(self._texts)).astype(np.int64)
 
     def num_captions(self, index: int) -> int:
-        """Return how many texts there are."""
+        """Return the number of texts."""
         return len(self._texts)
 
     def pieces(self, index: int, caption: int) -> Int32[np.ndarray, "n"]:

@@ -1,4 +1,4 @@
-"""A user's pictures with their captions, whatever form they come in: one reader for all that follows."""
+"""Captioned pictures, problems, and the protocol of their sources."""
 
 import hashlib
 import json
@@ -11,19 +11,19 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 from cogview.image.picture_reading import Change, Fault
 
 Captions: TypeAlias = Literal["required", "optional"]
-"""Whether a picture without captions is a problem, or a picture that does without them."""
+"""Whether a picture without captions is a problem."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionedImage:
-    """A picture that nobody has decoded yet, with what is said of it.
+    """Undecoded picture with its captions.
 
     Args:
-        name: what the data set calls it.
+        name: its name in the data set.
         source: its file, or the file's bytes.
-        texts: its captions; empty ones are still among them. None at all where captions are optional.
-        split: the split that it belongs to, if the data set says so.
-        orientation: its EXIF orientation, 1 to 8, if the data set tells it beside the file.
+        texts: its captions, empty ones included; may be () where captions are optional.
+        split: its split, if the data set names one.
+        orientation: its EXIF orientation, 1 to 8, if the data set stores it outside the file.
     """
 
     name: str
@@ -40,13 +40,12 @@ ProblemKind: TypeAlias = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Something in a data set that cannot be used, or not as it is.
+    """Entry of a data set that is unusable or was changed.
 
     Args:
         where: the file, or the file and line.
-        kind: what sort of thing is wrong with it, to count by. "passed over" is what looks like a picture or a caption
-            and is none of the data set's pairs.
-        reason: what is wrong with it.
+        kind: category, for counting. "passed over" files look like a picture or caption but belong to no pair.
+        reason: what is wrong.
     """
 
     where: str
@@ -58,7 +57,7 @@ class Problem:
 
     @property
     def is_passed_over(self) -> bool:
-        """Whether it is told of beside the pairs, rather than standing in the place of one."""
+        """Whether it is extra, rather than in place of a pair."""
         return self.kind == "passed over"
 
 
@@ -66,55 +65,52 @@ Entry: TypeAlias = CaptionedImage | Problem
 
 
 def passed_over(where: str, reason: str) -> Problem:
-    """Return what tells of something that is not taken."""
+    """Create the problem of a file that belongs to no pair."""
     return Problem(where=where, kind="passed over", reason=reason)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceState:
-    """What tells in a moment that a data set is another, without reading its pictures; that it is the same, only these.
+    """Fingerprints that tell quickly that a data set has changed; equal ones do not prove that it has not.
 
     Args:
-        fingerprint: 16 hexadecimal digits of the names and sizes of its files, and of the captions that are at hand.
-        times: 16 of when its files were changed, which a copy need not keep.
+        fingerprint: 16 hexadecimal digits of file names, file sizes and known captions.
+        times: 16 hexadecimal digits of the files' modification times, which copying may change.
     """
 
     fingerprint: str
     times: str
 
     @classmethod
-    def of(cls, files: Iterable[Path], told: Iterable[Any] = ()) -> "SourceState":
-        """Look at files.
+    def of(cls, files: Iterable[Path], fields: Iterable[Any] = ()) -> "SourceState":
+        """Compute the state of files.
 
         Args:
-            files: those that count, in order; one that is not there counts as such.
-            told: what else counts, as plain data: names, captions, problems.
+            files: the files, in order; some may be missing.
+            fields: other plain data to include: names, captions, problems.
         """
         fingerprint, times = hashlib.sha256(), hashlib.sha256()
-        for thing in told:
-            fingerprint.update(f"{json.dumps(thing)}\n".encode())
+        for field in fields:
+            fingerprint.update(f"{json.dumps(field)}\n".encode())
         for path in files:
             size = changed = None
-            with suppress(OSError, ValueError):  # ValueError: a name that no file can have
-                found = path.stat()
-                size, changed = found.st_size, found.st_mtime_ns
+            with suppress(OSError, ValueError):  # ValueError: an impossible file name
+                status = path.stat()
+                size, changed = status.st_size, status.st_mtime_ns
             fingerprint.update(f"{path.name!r} {size}\n".encode())
             times.update(f"{changed}\n".encode())
         return cls(fingerprint=fingerprint.hexdigest()[:16], times=times.hexdigest()[:16])
 
     def joined(self, other: "SourceState") -> "SourceState":
         """Return the state of two data sets that are read one after the other."""
-        told = [self.fingerprint, other.fingerprint], [self.times, other.times]
-        fingerprint, times = (hashlib.sha256("".join(each).encode()).hexdigest()[:16] for each in told)
+        digests = [self.fingerprint, other.fingerprint], [self.times, other.times]
+        fingerprint, times = (hashlib.sha256("".join(each).encode()).hexdigest()[:16] for each in digests)
         return SourceState(fingerprint=fingerprint, times=times)
 
 
 @runtime_checkable
 class PairSource(Protocol):
-    """Gives the pictures of a data set one by one, and what stands in the way of others.
-
-    It consists of parts that can be read by themselves, as those of a row of tars.
-    """
+    """Iterable of a data set's pictures and problems, in parts that can be read independently."""
 
     @property
     def num_parts(self) -> int:
@@ -122,7 +118,7 @@ class PairSource(Protocol):
         ...
 
     def __len__(self) -> int:
-        """Return how many pictures will be given at most, with the problems that stand in the place of one."""
+        """Return an upper bound of the number of pictures, including unusable ones."""
         ...
 
     def __iter__(self) -> Iterator[Entry]:
@@ -134,19 +130,19 @@ class PairSource(Protocol):
         ...
 
     def expected(self) -> int:
-        """Return about how many things will be given, after a short look."""
+        """Estimate the number of pictures, quickly."""
         ...
 
     def state(self) -> SourceState:
-        """Return what tells that the data set has become another."""
+        """Return the state of the data set, to detect changes."""
         ...
 
 
 def belongs(image_split: str | None, split: str | None) -> bool:
-    """Say whether a picture is asked for: pictures that name no split belong to each.
+    """Return whether a picture is of the requested split; pictures without a split belong to each.
 
     Args:
-        image_split: what the picture says.
-        split: what is asked for; None asks for all.
+        image_split: split of the picture.
+        split: requested split; None for all.
     """
     return split is None or image_split is None or image_split == split

@@ -1,4 +1,4 @@
-"""Which share of the work is this process's, among those that `torchrun` started."""
+"""Rank of this process among those started by `torchrun`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from cogview.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """A process among others that do the same work.
+    """Rank of a process and number of ranks.
 
     Args:
-        rank: its number, from 0.
-        num_ranks: how many there are.
-        local_rank: its number among those on the same machine, which is the number of its GPU.
+        rank: number of the process, from 0.
+        num_ranks: number of processes.
+        local_rank: number among the processes of the machine, which is also the GPU's.
 
     Raises:
         UsageError: the numbers contradict each other.
@@ -32,10 +32,7 @@ class Ranks:
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str]) -> "Ranks":
-        """Return what `torchrun` says in the environment, or a process alone if it says nothing.
-
-        Args:
-            variables: of the environment; RANK, WORLD_SIZE and LOCAL_RANK count.
+        """Read RANK, WORLD_SIZE and LOCAL_RANK as `torchrun` sets them; without them, one process.
 
         Raises:
             UsageError: they are no numbers or contradict each other.
@@ -54,5 +51,5 @@ class Ranks:
             raise UsageError(f"RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers ({error})") from error
 
     def takes(self, number: int) -> bool:
-        """Return whether a piece of the work is this process's: they are dealt out in turn."""
+        """Return whether a work item belongs to this rank; items are dealt out in turn."""
         return number % self.num_ranks == self.rank

@@ -1,4 +1,4 @@
-"""What is written about a picture: captions, split and orientation, in lines of text and in JSON."""
+"""Captions, split and orientation of a picture, from its `.txt` and `.json` files."""
 
 import json
 import re
@@ -9,22 +9,22 @@ from typing import Any
 from cogview.image.orientation import orientation_told
 
 MAX_RECORD_BYTES = 16 * 2**20
-"""How long a text or a JSON record of one picture may be."""
+"""Largest text or JSON file of one picture."""
 
-# What ends a line: Python's splitlines also cuts at form feeds, U+2028 and others that a caption may hold.
+# Not splitlines, which also cuts at form feeds, U+2028 and others that a caption may hold.
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 _CAPTION_FIELDS = ("texts", "text", "caption")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMetadata:
-    """What the files beside a picture say.
+    """Content of the files beside a picture.
 
     Args:
-        texts: captions; None if they hold none.
-        split: which the picture belongs to, if they say so.
-        orientation: its EXIF orientation, 1 to 8, if they say so.
-        doubts: what of them cannot be used.
+        texts: captions; None if there are none.
+        split: split, if named.
+        orientation: EXIF orientation, 1 to 8, if given.
+        doubts: messages about unusable fields.
     """
 
     texts: tuple[str, ...] | None = None
@@ -41,10 +41,10 @@ def lines_of(text: str) -> list[str]:
 def texts_of(record: dict[str, Any]) -> tuple[str, ...] | None:
     """Return the captions in a JSON record, `"texts": [...]` or `"text": "..."`, or None if it has neither.
 
-    Where the first says nothing, the second counts.
+    `text` counts if `texts` is empty.
 
     Raises:
-        ValueError: the field is there and holds something else.
+        ValueError: a field has another type.
     """
     if "texts" in record:
         texts = record["texts"]
@@ -56,15 +56,15 @@ def texts_of(record: dict[str, Any]) -> tuple[str, ...] | None:
 
 
 def _say_anything(texts: Iterable[str] | None) -> bool:
-    """Return whether there are captions, and not all of them empty."""
+    """Return whether there is a caption that is not empty."""
     return texts is not None and any(text.strip() for text in texts)
 
 
 def _one_text(record: dict[str, Any], field: str) -> str:
-    """Return a caption.
+    """Return the string in a field.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is no string.
     """
     text = record[field]
     if isinstance(text, list):
@@ -85,10 +85,10 @@ def texts_of_lines(data: bytes) -> tuple[str, ...]:
 
 
 def split_in(record: dict[str, Any]) -> str | None:
-    """Return the split that a JSON record names.
+    """Return the split of a JSON record, None without one.
 
     Raises:
-        ValueError: the field is there and is no string.
+        ValueError: the field is no string.
     """
     split = record.get("split")
     if split is not None and not isinstance(split, str):
@@ -97,11 +97,11 @@ def split_in(record: dict[str, Any]) -> str | None:
 
 
 def read_sidecars(json_data: bytes | None, text_data: bytes | None) -> ImageMetadata:
-    """Return what the files beside a picture say.
+    """Parse the files beside a picture.
 
-    `texts` or `text` of the .json come first, then the lines of the .txt, then `caption` of the .json, as img2dataset
-    writes it. It writes the same into the .txt; such a caption is one, however many lines it has. Where one of them is
-    empty, the next counts. Beside a .txt, the .json may hold anything.
+    Captions are the first non-empty of: `texts` or `text` of the .json, the lines of the .txt, `caption` of the .json.
+    img2dataset writes the same `caption` into both files; it is one caption even with several lines. Beside a .txt,
+    the .json may hold anything.
 
     Args:
         json_data: content of the .json, if there is one.
@@ -110,35 +110,35 @@ def read_sidecars(json_data: bytes | None, text_data: bytes | None) -> ImageMeta
     Raises:
         ValueError: they cannot be read.
     """
-    told, caption = ImageMetadata(), None
+    metadata, caption = ImageMetadata(), None
     if json_data is not None:
         try:
-            told, caption = _read_json_sidecar(json_data, text_data is not None)
+            metadata, caption = _read_json_sidecar(json_data, text_data is not None)
         except ValueError as error:
             if text_data is None:
                 raise
-            told = ImageMetadata(doubts=(f"{error}; its .txt is read",))
-    if not _say_anything(told.texts) and text_data is not None:
+            metadata = ImageMetadata(doubts=(f"{error}; its .txt is read",))
+    if not _say_anything(metadata.texts) and text_data is not None:
         try:
             lines = texts_of_lines(text_data)
         except ValueError as error:
             raise ValueError(f"its .txt is not UTF-8 ({error})") from error
-        told = replace(told, texts=lines)
+        metadata = replace(metadata, texts=lines)
     if isinstance(caption, str):
-        is_better = caption.strip() and not _say_anything(told.texts)
-        is_same = told.texts == texts_of_lines(caption.encode(errors="replace"))
-        if told.texts is None or is_better or is_same:
-            told = replace(told, texts=(caption,))
-    elif caption is not None and told.texts is None:
+        is_better = caption.strip() and not _say_anything(metadata.texts)
+        is_same = metadata.texts == texts_of_lines(caption.encode(errors="replace"))
+        if metadata.texts is None or is_better or is_same:
+            metadata = replace(metadata, texts=(caption,))
+    elif caption is not None and metadata.texts is None:
         try:
             _one_text({"caption": caption}, "caption")
         except ValueError as error:
             raise ValueError(f"its .json cannot be used ({error})") from error
-    return told
+    return metadata
 
 
 def _read_json_sidecar(json_data: bytes, may_be_anything: bool) -> tuple[ImageMetadata, object]:
-    """Return what a .json says, without the captions that count last, and those.
+    """Return the metadata of a .json, and its `caption` apart.
 
     Raises:
         ValueError: it cannot be read.
@@ -153,16 +153,16 @@ def _read_json_sidecar(json_data: bytes, may_be_anything: bool) -> tuple[ImageMe
     except (ValueError, RecursionError) as error:
         raise ValueError(f"its .json cannot be used ({error})") from error
     try:
-        told = ImageMetadata(texts=texts, split=split, orientation=orientation_told(record.get("exif")))
+        metadata = ImageMetadata(texts=texts, split=split, orientation=orientation_told(record.get("exif")))
     except ValueError as error:
-        told = ImageMetadata(
+        metadata = ImageMetadata(
             texts=texts, split=split, doubts=(f"its .json: {error}; the picture is taken as it lies",)
         )
-    return told, record.get("caption")
+    return metadata, record.get("caption")
 
 
 def holds_captions(json_data: bytes) -> bool:
-    """Return whether a JSON file holds captions of one picture, rather than anything else."""
+    """Return whether a JSON file holds captions of one picture."""
     try:
         record = json.loads(json_data)
     except (ValueError, RecursionError):

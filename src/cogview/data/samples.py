@@ -1,10 +1,9 @@
-"""The one reader of pairs: files that share a name up to the ending are a picture and what is said of it.
+"""Matching of pictures and captions by file name, in folders and tars.
 
-It is the same for the files of a folder and the members of a tar. WebDataset lets a sample's name end at its first dot,
-so that of `7.jpg`, `7.seg.png` and `7.txt` the second is one more field of sample 7 and no picture in its own right.
-But people name files `2024.05.cat.jpg` too, each with a caption of the same name. Both are read: a picture whose name
-has dots before the ending counts if a caption of that very name lies beside it. Without one it is a field that nobody
-asked for if its sample has a picture of its own name, and else a picture without caption. What is not taken is told.
+In WebDataset a sample's name ends at its first dot, so `7.seg.png` is a field of sample 7 beside `7.jpg`. Other data
+sets have pictures like `2024.05.cat.jpg` with a caption `2024.05.cat.txt`. Both are supported: a picture with further
+dots in its name counts if a caption has the same name. Otherwise, it is passed over if its sample has a picture, and
+else it is a picture without caption.
 """
 
 import re
@@ -20,7 +19,7 @@ CAPTION_ENDINGS = (".json", ".txt")
 NO_CAPTION = 'has no caption: no .txt of its name, and no .json with "texts", "text" or "caption"'
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz")
 OTHER_ARCHIVES = (".tar.zst", ".tzst", ".zip", ".7z", ".rar")
-# Texts that tell of a whole folder.
+# Texts about a whole folder.
 _ABOUT_ALL = re.compile(
     r"(readme|licen[cs]e|credits|copying|notice|changelog|authors)([-_.].*)?", re.IGNORECASE
 )
@@ -28,11 +27,11 @@ _ABOUT_ALL = re.compile(
 
 @dataclass(frozen=True)
 class FileName:
-    """A name in a data set, taken apart.
+    """Parts of a file name.
 
     Args:
-        folder: what stands before the last slash.
-        stem: up to the last dot; all of it if there is none.
+        folder: part before the last slash.
+        stem: part up to the last dot; all of it without a dot.
         ending: the rest, with the dot.
     """
 
@@ -42,7 +41,7 @@ class FileName:
 
     @classmethod
     def of(cls, name: str) -> "FileName":
-        """Take a name apart."""
+        """Split a name into its parts."""
         folder, _, file_name = name.rpartition("/")
         stem, dot, ending = file_name.rpartition(".")
         return cls(folder, stem if dot else ending, f".{ending}" if dot else "")
@@ -54,22 +53,22 @@ class FileName:
 
     @property
     def sample(self) -> str:
-        """What WebDataset calls the sample: up to the first dot."""
+        """WebDataset's name of the sample: up to the first dot."""
         return f"{self.folder}/{self.stem.partition('.')[0]}".lstrip("/")
 
     @property
     def group(self) -> str:
-        """What a picture shares with its captions: up to the last dot."""
+        """Name that a picture shares with its captions: up to the last dot."""
         return f"{self.folder}/{self.stem}".lstrip("/")
 
 
 @dataclass(frozen=True)
 class Member:
-    """A picture or a caption of a data set.
+    """File of a picture or caption, in a folder or tar.
 
     Args:
-        name: what the data set calls it.
-        source: its file, the file's bytes, or what reads them when they are wanted; None if it is too large to be read.
+        name: its name in the data set.
+        source: its file, the file's bytes, or a function that reads them; None if it is too large.
     """
 
     name: str
@@ -81,18 +80,18 @@ def entries_of_group(
     captions: Captions,
     split: str | None,
     sample_has_picture: Callable[[], bool],
-    told_name: Callable[[str], str] = str,
+    full_name: Callable[[str], str] = str,
 ) -> Iterator[Entry]:
-    """Yield the pictures of some files that share a name up to the ending, and what is wrong with them.
+    """Yield the pictures and problems of files that share a name up to the ending.
 
-    Several pictures have the same captions.
+    If there are several pictures, all get the captions.
 
     Args:
         members: the files, each name once.
         captions: whether pictures need them.
-        split: give only pictures that name this split or none; None gives all.
-        sample_has_picture: asked for pictures without captions: whether another picture bears the sample's own name.
-        told_name: makes of a member's name what messages and pictures are called by.
+        split: only pictures that name this split or none; None for all.
+        sample_has_picture: whether a picture has the sample's own name; called for pictures without captions.
+        full_name: turns a member's name into that of the entry.
     """
     files = [(FileName.of(member.name), member) for member in members]
     pictures = [each for each in files if each[0].ending.lower() not in CAPTION_ENDINGS]
@@ -101,31 +100,31 @@ def entries_of_group(
         ending = name.ending.lower()
         if ending in CAPTION_ENDINGS and beside.setdefault(ending, member) is not member:
             first = beside[ending].name.rpartition("/")[2]
-            yield passed_over(told_name(member.name), f"{first} of the same name counts")
+            yield passed_over(full_name(member.name), f"{first} of the same name counts")
     if not pictures:
         for member in beside.values():
             if is_caption(member):
-                yield passed_over(told_name(member.name), "a caption without a picture of its name")
+                yield passed_over(full_name(member.name), "a caption without a picture of its name")
         return
     try:
-        told = read_sidecars(_content(beside.get(".json")), _content(beside.get(".txt")))
+        metadata = read_sidecars(_content(beside.get(".json")), _content(beside.get(".txt")))
         problem = None
     except ValueError as error:
-        told, problem = ImageMetadata(), str(error)
+        metadata, problem = ImageMetadata(), str(error)
     for name, member in pictures:
-        where = told_name(member.name)
+        where = full_name(member.name)
         if captions == "required" and problem is not None:
             yield Problem(where=where, kind="bad caption", reason=problem)
             continue
-        if told.texts is None and problem is None and name.group != name.sample and sample_has_picture():
+        if metadata.texts is None and problem is None and name.group != name.sample and sample_has_picture():
             yield passed_over(
                 where, f"a further picture beside that of {name.sample}, without a caption of its own"
             )
             continue
-        if told.texts is None and captions == "required":
+        if metadata.texts is None and captions == "required":
             yield Problem(where=where, kind="no caption", reason=NO_CAPTION)
             continue
-        if not belongs(told.split, split):
+        if not belongs(metadata.split, split):
             continue
         source = member.source() if callable(member.source) else member.source
         if source is None:
@@ -134,16 +133,16 @@ def entries_of_group(
         yield CaptionedImage(
             name=where,
             source=source,
-            texts=told.texts or (),
-            split=told.split,
-            orientation=told.orientation,
+            texts=metadata.texts or (),
+            split=metadata.split,
+            orientation=metadata.orientation,
         )
-        for doubt in (*told.doubts, *([problem] if problem else [])):
+        for doubt in (*metadata.doubts, *([problem] if problem else [])):
             yield passed_over(where, doubt)
 
 
 def _content(member: Member | None) -> bytes | None:
-    """Return what is in a caption's file.
+    """Return the bytes of a caption's file.
 
     Raises:
         ValueError: it cannot be read, or is too long.
@@ -164,7 +163,7 @@ def _content(member: Member | None) -> bytes | None:
 
 
 def is_caption(member: Member) -> bool:
-    """Return whether a .txt or .json that is not read with a picture is meant to be a caption."""
+    """Return whether a .txt or .json without a picture looks like a caption."""
     name = FileName.of(member.name)
     if name.ending.lower() == ".txt":
         return not _ABOUT_ALL.fullmatch(name.stem)

@@ -1,4 +1,4 @@
-"""From batches of pictures and captions to shards: what workers prepare, and what is encoded and written of it."""
+"""Preparation of batches in workers, and their encoding into token shards."""
 
 import hashlib
 from collections import Counter
@@ -26,7 +26,7 @@ from cogview.text.tokenizer import TextTokenizer
 
 @runtime_checkable
 class ImageEncoder(Protocol):
-    """What is needed of an image tokenizer."""
+    """Protocol of the image tokenizer."""
 
     fingerprint: str
     dtype: torch.dtype
@@ -38,7 +38,7 @@ class ImageEncoder(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Return where the weights lie."""
+        """Return the device of the weights."""
         ...
 
     def encode(self, images: Float[Tensor, "b c y x"]) -> Int64[Tensor, "b r s"]:
@@ -49,10 +49,10 @@ class ImageEncoder(Protocol):
 def encode_pixels(
     image_tokenizer: ImageEncoder, pixels: UInt8[np.ndarray, "b y x c"]
 ) -> Int64[np.ndarray, "b r s"]:
-    """Return the codes of pictures; they travel to the device as bytes, a quarter of what floats take.
+    """Return the codes of pictures; moves bytes to the device, a quarter of the size of floats.
 
     Args:
-        image_tokenizer: makes the codes.
+        image_tokenizer: the encoder.
         pixels: 8-bit RGB.
     """
     images = torch.from_numpy(pixels).to(image_tokenizer.device).permute(0, 3, 1, 2)
@@ -61,16 +61,16 @@ def encode_pixels(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """What is left of a batch once its pictures are decoded and its captions cut into pieces.
+    """Batch with decoded pictures and tokenized captions.
 
     Args:
-        pixels: of the pictures that can be used.
+        pixels: usable pictures.
         captions: for each of them the pieces of each of its captions.
-        num_empty_captions: captions that were left out because they are empty.
-        words: how often each occurs in the captions.
-        left_out: what cannot be used.
-        changed: what can be used and was more than 8-bit RGB.
-        digest: of the batch's entries and all bytes of their files.
+        num_empty_captions: captions left out because they are empty.
+        words: number of occurrences of each word in the captions.
+        left_out: unusable entries.
+        changed: usable pictures that were not plain 8-bit RGB.
+        digest: digest of the batch's entries and all bytes of their files.
     """
 
     pixels: UInt8[np.ndarray, "b y x c"]
@@ -83,12 +83,12 @@ class Prepared:
 
 
 def prepare(batch: Batch, size_pixels: int, text_tokenizer: TextTokenizer) -> Prepared:
-    """Decode the pictures of a batch and cut its captions into pieces; of a shard that is made, take the digest alone.
+    """Decode a batch's pictures and tokenize its captions; if its shard exists, compute only the digest.
 
     Args:
-        batch: the pictures.
-        size_pixels: side of the square that each is resized and cropped to.
-        text_tokenizer: makes the pieces.
+        batch: the batch.
+        size_pixels: side of the square that each picture is resized and cropped to.
+        text_tokenizer: tokenizer of the captions.
     """
     squares: list[UInt8[np.ndarray, "y x c"]] = []
     captions: list[list[list[int]]] = []
@@ -101,21 +101,23 @@ def prepare(batch: Batch, size_pixels: int, text_tokenizer: TextTokenizer) -> Pr
         digest.update(digest_of(image, data))
         if batch.made is not None:
             continue
-        read = decode_image(image, data)
-        if isinstance(read, Problem):
-            left_out.append(read)
+        decoded = decode_image(image, data)
+        if isinstance(decoded, Problem):
+            left_out.append(decoded)
             continue
-        assert isinstance(image, CaptionedImage)  # else it would be read as a problem
+        assert isinstance(image, CaptionedImage)  # decoding a problem returns a problem
         texts = [pieces for text in image.texts if (pieces := text_tokenizer.encode(text))]
         num_empty += len(image.texts) - len(texts)
         if not texts:
             reason = "has no caption that isn't empty"
             left_out.append(Problem(where=image.name, kind="no caption", reason=reason))
             continue
-        squares.append(np.asarray(resize_and_crop(read.rgb, size_pixels)))
+        squares.append(np.asarray(resize_and_crop(decoded.rgb, size_pixels)))
         captions.append(texts)
         words.update(count_words(image.texts, text_tokenizer))
-        changed += (Problem(where=image.name, kind=change, reason=CHANGES[change]) for change in read.changes)
+        changed += (
+            Problem(where=image.name, kind=change, reason=CHANGES[change]) for change in decoded.changes
+        )
     return Prepared(
         pixels=np.stack(squares) if squares else np.zeros((0, size_pixels, size_pixels, 3), np.uint8),
         captions=captions,
@@ -128,7 +130,7 @@ def prepare(batch: Batch, size_pixels: int, text_tokenizer: TextTokenizer) -> Pr
 
 
 def digest_of_batch(batch: Batch) -> bytes:
-    """Return what `prepare` says is the digest of a batch."""
+    """Return the digest of a batch, as `prepare` computes it."""
     digest = hashlib.sha256()
     for entry in batch.entries:
         digest.update(digest_of(entry))
@@ -136,11 +138,11 @@ def digest_of_batch(batch: Batch) -> bytes:
 
 
 class ShardMaker:
-    """Turns batches into shards: encodes them, and writes a shard with the last of its batches.
+    """Encoder of batches into shards; writes a shard with the last of its batches.
 
     Args:
-        work: keeps the shards.
-        image_tokenizer: makes the codes.
+        work: folder of the shards.
+        image_tokenizer: the encoder.
         share: names the files.
     """
 
@@ -156,12 +158,12 @@ class ShardMaker:
         self._tally = ShardStatistics(codes_used=np.zeros(self._image_tokenizer.num_codes, dtype=np.bool_))
 
     def take(self, batch: Batch, prepared: Prepared) -> int:
-        """Encode a batch, and write its shard if it is complete; return how many entries were done.
+        """Encode a batch, write its shard if complete, and return the number of new entries.
 
         Raises:
-            UsageError: its shard is made already, of other bytes.
+            UsageError: the shard exists already, with other content.
         """
-        assert not self._has_failed  # a shard that lacks a batch must not be written
+        assert not self._has_failed  # or a shard could lack a batch
         self._has_failed = True
         self._content.update(prepared.digest)
         if batch.made is None:

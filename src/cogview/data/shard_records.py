@@ -1,4 +1,4 @@
-"""What is written down of shards of tokens: all that their bytes depend on, and what they were made of."""
+"""Records of token shards: their settings, contents and digests."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,17 +9,17 @@ from cogview.data.token_report import ShardStatistics
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """All that the bytes of a folder of tokens depend on.
+    """Settings that determine the bytes of a folder of tokens.
 
     Args:
         source: fingerprint of the data set.
-        split: the one that was asked for.
+        split: requested split.
         size_pixels: side of the square that each picture is resized and cropped to.
         max_text_pieces: longer captions are counted.
-        batch_size: pictures encoded at once; another number may turn codes into near neighbours on some devices.
-        pairs_per_shard: pictures and problems of the data set that a shard is made of.
-        device: "cpu" or "cuda", for the same reason.
-        precision: of the encoder, "float32" or "bfloat16".
+        batch_size: pictures encoded at once; can change some codes to near neighbours through rounding.
+        pairs_per_shard: pictures and problems of the data set per shard.
+        device: "cpu" or "cuda", which round differently.
+        precision: precision of the encoder, "float32" or "bfloat16".
         image_tokenizer: its fingerprint.
         text_tokenizer: its fingerprint.
     """
@@ -38,11 +38,11 @@ class Request:
 
 @dataclass(frozen=True, order=True)
 class ShardNumber:
-    """Which shard: the parts of a data set are cut into shards one by one, so that any can be made alone.
+    """Number of a shard; each part of a data set has shards of its own, so that parts are independent.
 
     Args:
-        part: of the data set, from 0.
-        place: in the part, from 0.
+        part: part of the data set, from 0.
+        place: place in the part, from 0.
     """
 
     part: int
@@ -53,10 +53,10 @@ class ShardNumber:
 
     @classmethod
     def parse(cls, text: str) -> "ShardNumber":
-        """Return the number that was written so.
+        """Parse a number written by `str`.
 
         Raises:
-            ValueError: none was.
+            ValueError: it is malformed.
         """
         part, place = map(int, text.split("-"))
         return cls(part, place)
@@ -64,12 +64,12 @@ class ShardNumber:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardDigest:
-    """What is known of a shard that is there, to tell whether the data set is still the one that it was made of.
+    """Digest of an existing shard's source, to detect changes of the data set.
 
     Args:
         content: SHA-256 of its entries and of all bytes of their files, in hexadecimal.
-        ends_part: nothing followed in its part of the data set.
-        num_entries: how many entries of the data set it took.
+        ends_part: whether it is the last of its part.
+        num_entries: number of entries of the data set in it.
     """
 
     content: str
@@ -77,21 +77,21 @@ class ShardDigest:
     num_entries: int = 0
 
     def is_of(self, content: str, ends_part: bool) -> bool:
-        """Return whether it is of this content, and of this place in its part."""
+        """Return whether content and place are the same."""
         return (self.content, self.ends_part) == (content, ends_part)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRecord:
-    """A shard that is done.
+    """Record of a finished shard.
 
     Args:
-        ends_part: nothing follows in its part of the data set.
+        ends_part: whether it is the last of its part.
         content: SHA-256 of its entries and of all bytes of their files, in hexadecimal.
-        shard: its file; None if it has no picture that can be used.
-        num_bytes: length of the file.
+        shard: its file; None without usable pictures.
+        num_bytes: size of the file.
         grid: rows and columns of codes.
-        tally: what was met.
+        tally: statistics of its entries.
     """
 
     ends_part: bool
@@ -102,7 +102,7 @@ class ShardRecord:
     tally: ShardStatistics
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the record as plain data."""
         return vars(self) | {
             "shard": self.shard and asdict(self.shard),
             "tally": self.tally.to_json(),
@@ -110,16 +110,16 @@ class ShardRecord:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ShardRecord":
-        """Return what `to_json` gave.
+        """Create a record from the data of `to_json`.
 
         Raises:
             KeyError: a field is missing.
-            TypeError: a field is of another type, or unknown.
-            ValueError: a number is none.
+            TypeError: a field has another type or is unknown.
+            ValueError: a number is malformed.
         """
-        read = {
+        parsed = {
             "shard": values["shard"] and ShardFile(**values["shard"]),
             "grid": values["grid"] and tuple(values["grid"]),
             "tally": ShardStatistics.from_json(values["tally"]),
         }
-        return cls(**values | read)
+        return cls(**values | parsed)

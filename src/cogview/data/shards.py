@@ -1,9 +1,9 @@
-"""Token shards: the codes and pieces of a data set, ready to be trained on.
+"""Token shards: files of codes and pieces, ready to train on.
 
 A folder with `manifest.json`, which names files like `tokens-00000.safetensors`, each with four arrays:
-`codes` [pictures, codes of one] uint16; `pieces` [all pieces] int32, those of one caption after those of another;
-`piece_offsets` [captions + 1] int64, where each caption's pieces begin; `caption_offsets` [pictures + 1] int64, where
-each picture's captions begin.
+`codes` [pictures, codes per picture] uint16; `pieces` [all pieces] int32, caption after caption;
+`piece_offsets` [captions + 1] int64, the start of each caption's pieces; `caption_offsets` [pictures + 1] int64, the
+start of each picture's captions.
 """
 
 import hashlib
@@ -32,11 +32,11 @@ _REBUILD = "make it again with `cogview tokenize`"
 
 @dataclass(frozen=True, kw_only=True)
 class TokenKind:
-    """What codes and pieces are those of a folder.
+    """Tokenizers, grid and vocabulary of a folder of shards.
 
     Args:
-        image_tokenizer: fingerprint of the tokenizer that makes the codes.
-        text_tokenizer: fingerprint of the tokenizer that makes the pieces.
+        image_tokenizer: fingerprint of the image tokenizer.
+        text_tokenizer: fingerprint of the text tokenizer.
         grid: rows and columns of codes.
         num_codes: size of the codebook, at most 65,536.
         num_pieces: size of the text vocabulary.
@@ -50,10 +50,10 @@ class TokenKind:
 
 
 def refuse_large_codebook(num_codes: int) -> None:
-    """Refuse a codebook whose codes cannot be stored.
+    """Refuse a codebook whose codes do not fit into 16 bits.
 
     Raises:
-        UsageError: it has more than 65,536.
+        UsageError: it has more than 65,536 codes.
     """
     if num_codes > MAX_CODES:
         raise UsageError(
@@ -63,12 +63,12 @@ def refuse_large_codebook(num_codes: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardFile:
-    """A shard as the manifest tells of it.
+    """Manifest entry of a shard.
 
     Args:
-        file: its name.
+        file: file name.
         num_pairs: pictures in it, at least 1.
-        sha256: of its bytes, in hexadecimal.
+        sha256: SHA-256 of the file, in hexadecimal.
     """
 
     file: str
@@ -79,20 +79,20 @@ class ShardFile:
 def write_shard(
     path: Path, codes: UInt16[np.ndarray, "n k"], captions: Sequence[Sequence[Sequence[int]]]
 ) -> ShardFile:
-    """Write the file of some pictures, whole or not at all.
+    """Write a shard, whole or not at all.
 
     Args:
         path: the file.
-        codes: of each picture, row by row.
+        codes: codes of each picture, row by row.
         captions: for each picture the pieces of each of its captions, at least one caption.
     """
     assert len(codes) == len(captions) > 0
     assert all(captions)
-    every = [pieces for texts in captions for pieces in texts]
+    flat = [pieces for texts in captions for pieces in texts]
     arrays = {
         "codes": codes,
-        "pieces": np.array([piece for pieces in every for piece in pieces], dtype=np.int32),
-        "piece_offsets": _offsets([len(pieces) for pieces in every]),
+        "pieces": np.array([piece for pieces in flat for piece in pieces], dtype=np.int32),
+        "piece_offsets": _offsets([len(pieces) for pieces in flat]),
         "caption_offsets": _offsets([len(texts) for texts in captions]),
     }
     data = save(arrays)
@@ -103,14 +103,14 @@ def write_shard(
 def write_manifest(
     folder: Path, kind: TokenKind, shards: Sequence[ShardFile], report: Mapping[str, Any], **more: Any
 ) -> None:
-    """Write the manifest of a folder; without it the folder is unfinished and no reader takes it.
+    """Write the manifest of a folder, which marks it as finished.
 
     Args:
-        folder: where the shards are.
-        kind: what is in them.
-        shards: in the order in which they are read, at least one.
-        report: what was met while tokenizing, as plain data.
-        more: other fields, for those who want to know where the tokens come from.
+        folder: folder of the shards.
+        kind: tokenizers, grid and vocabulary.
+        shards: the shards in reading order, at least one.
+        report: report of the tokenization, as plain data.
+        more: other fields on the origin of the tokens.
     """
     manifest = {
         "format": FORMAT,
@@ -130,13 +130,13 @@ def _offsets(lengths: Sequence[int]) -> Int64[np.ndarray, "n"]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Shard:
-    codes: Any  # slices of the mapped file, read when they are asked for
+    codes: Any  # lazy slices of the mapped file
     pieces: Any
     piece_offsets: Int64[np.ndarray, "m"]
     caption_offsets: Int64[np.ndarray, "n"]
 
     def pieces_between(self, start: int, stop: int) -> Int32[np.ndarray, "n"]:
-        """Return some of all pieces, perhaps none; safetensors refuses a slice that begins where the array ends."""
+        """Return a slice of the pieces; safetensors refuses empty ones at the array's end."""
         pieces: np.ndarray = self.pieces[start:stop] if start < stop else np.zeros(0, dtype=np.int32)
         return pieces
 
@@ -145,26 +145,26 @@ class _Shard:
 
 
 class TokenShards:
-    """The pairs of a folder of token shards by number. The files are mapped, so memory holds the offsets alone.
+    """Memory-mapped pairs of a folder of token shards; only offsets are in memory.
 
     Args:
-        folder: holds `manifest.json` and the shards.
-        image_tokenizer: fingerprint that the codes must be of; None takes any.
-        text_tokenizer: fingerprint that the pieces must be of; None takes any.
-        verify: compare each file with the manifest's SHA-256 first, about a second a gigabyte.
+        folder: folder with `manifest.json` and the shards.
+        image_tokenizer: fingerprint that the image tokenizer must have; None for any.
+        text_tokenizer: fingerprint that the text tokenizer must have; None for any.
+        verify: check each file's SHA-256 first, about a second per gigabyte.
 
     Attributes:
         grid: rows and columns of codes.
         num_codes: size of the codebook.
         num_pieces: size of the text vocabulary.
-        image_tokenizer: fingerprint of the tokenizer that made the codes.
-        text_tokenizer: fingerprint of the tokenizer that made the pieces.
+        image_tokenizer: fingerprint of the image tokenizer.
+        text_tokenizer: fingerprint of the text tokenizer.
         fingerprint: 16 hexadecimal digits that change with any code or caption.
-        report: what was met while tokenizing.
-        words: of the captions; None in folders that were made before they were counted.
+        report: report of the tokenization.
+        words: words of the captions; None in folders of older versions.
 
     Raises:
-        CogViewError: the folder is missing, unfinished, of another version, damaged, or made by other tokenizers.
+        CogViewError: the folder is missing, unfinished, damaged, of another version, or made by other tokenizers.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class TokenShards:
         return np.unique(np.concatenate([shard.all_pieces() for shard in self._shards])).astype(np.int64)
 
     def num_captions(self, index: int) -> int:
-        """Return how many captions a picture has, at least 1."""
+        """Return the number of captions of a picture, at least 1."""
         shard, row = self._find(index)
         return int(shard.caption_offsets[row + 1] - shard.caption_offsets[row])
 
@@ -231,9 +231,9 @@ class TokenShards:
         return np.concatenate([np.diff(shard.piece_offsets) for shard in self._shards])
 
     def captions_fingerprint(self) -> str:
-        """Return what changes with any caption, their order, or which picture they belong to, and with nothing else.
+        """Return 16 hexadecimal digits of the captions and the pictures that they belong to.
 
-        Token sets of the same pictures at other sizes, or in other shards, have the same.
+        It does not depend on the size of the pictures, nor on the division into shards.
         """
         texts, lengths, counts = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
         for shard in self._shards:
@@ -287,22 +287,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise CogViewError(f"{folder} holds no finished token shards, there is no {MANIFEST}: {_REBUILD}.")
     try:
         manifest: dict[str, Any] = parse_json(read_bounded(path))
-        found = (manifest["format"], manifest["version"])
-        if found == (FORMAT, VERSION):
+        file_format, version = manifest["format"], manifest["version"]
+        if (file_format, version) == (FORMAT, VERSION):
             _check_fields(manifest)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CogViewError(f"{path} is damaged ({error}): {_REBUILD}.") from error
-    if found[0] != FORMAT:
-        raise CogViewError(f"{folder} holds {found[0]!r}, not token shards ({FORMAT!r}): {_REBUILD}.")
-    if found[1] != VERSION:
-        raise CogViewError(
-            f"{folder} holds token shards of version {found[1]}, wanted {VERSION}: {_REBUILD}."
-        )
+    if file_format != FORMAT:
+        raise CogViewError(f"{folder} holds {file_format!r}, not token shards ({FORMAT!r}): {_REBUILD}.")
+    if version != VERSION:
+        raise CogViewError(f"{folder} holds token shards of version {version}, wanted {VERSION}: {_REBUILD}.")
     return manifest
 
 
 def _check_fields(manifest: dict[str, Any]) -> None:
-    """Raise a ValueError, KeyError or TypeError if a manifest of this version lacks what a reader needs."""
+    """Raise a ValueError, KeyError or TypeError if a manifest's fields are missing or malformed."""
     rows, columns = manifest["grid"]
     numbers = [rows, columns, manifest["num_codes"], manifest["num_pieces"]]
     names = [manifest["image_tokenizer"], manifest["text_tokenizer"]]

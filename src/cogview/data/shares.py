@@ -1,7 +1,7 @@
-"""Which entries of a data set are encoded together, and by which process.
+"""Division of a data set into shards and batches, and of the shards among ranks.
 
-A shard is made of so many entries, pictures and problems, of one part of the data set. What was merely passed over is
-told of with the entry before it and counts for nothing, so that it never changes what is in a shard.
+A shard has a fixed number of entries, pictures and problems, of one part of the data set. Files passed over do not
+count, so they never change what is in a shard.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,12 +19,12 @@ class Batch:
     """Entries of the data set that are encoded together.
 
     Args:
-        number: the shard that they are of.
-        entries: they.
-        num_counted: how many of them count, all but what was passed over.
-        ends_shard: no more follow in the shard.
-        ends_part: no more follow in the part of the data set.
-        made: what is known of the shard if it is there already, so that it need only be the same.
+        number: number of their shard.
+        entries: the entries.
+        num_counted: number of entries that were not passed over.
+        ends_shard: whether it is the last of its shard.
+        ends_part: whether it is the last of its part of the data set.
+        made: digest of the shard if it exists, which the entries must match.
     """
 
     number: ShardNumber
@@ -36,16 +36,16 @@ class Batch:
 
 
 class Share:
-    """The shards that are this process's to make.
+    """Shards that this process has to make.
 
-    With as many parts as ranks, or more, each part is made by one rank: the others need not read it. Else the shards
-    of each part are dealt out, and every rank reads all parts.
+    With at least as many parts as ranks, each part belongs to one rank, and the others need not read it. Otherwise, the
+    shards of each part are dealt out, and every rank reads all parts.
 
     Args:
         pairs: the data set.
-        made: the shards that are there already.
-        ranks: this process and the others.
-        request: says how many entries are in a shard and in a batch.
+        made: existing shards.
+        ranks: rank of this process.
+        request: sizes of shards and batches.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class Share:
 
     @property
     def num_done(self) -> int:
-        """Return how many entries are in those shards of the share that are there already."""
+        """Return the number of entries in the share's existing shards."""
         return sum(made.num_entries for number, made in self._made.items() if self._takes(number))
 
     def file_name(self, number: ShardNumber) -> str:
-        """Return what the file of a shard is called."""
+        """Return the file name of a shard."""
         return f"tokens-{number if self._pairs.num_parts > 1 else f'{number.place:05d}'}.safetensors"
 
     def batches(self) -> Iterator[Batch]:
@@ -75,7 +75,7 @@ class Share:
             is_taken = self._takes(number)
             num_left = self._request.pairs_per_shard
             while num_left:
-                # What is passed over is not gathered: the pictures of a shard would fill the memory.
+                # Batches of other ranks' shards are dropped one by one, to bound memory.
                 batch, num_counted = entries.take(min(self._request.batch_size, num_left))
                 num_left = num_left - num_counted if entries.has_more else 0
                 if is_taken:
@@ -99,7 +99,7 @@ class Share:
 
 
 class _LookingAhead:
-    """Entries of an iterator, some at a time, and whether there are more."""
+    """Iterator of entries that knows whether there are more."""
 
     def __init__(self, entries: Iterator[Entry]) -> None:
         self._entries = entries
@@ -110,11 +110,11 @@ class _LookingAhead:
         return self._ahead is not None
 
     def take(self, most: int) -> tuple[list[Entry], int]:
-        """Return the next entries that count, what was passed over behind each, and how many count.
+        """Return up to `most` entries and those passed over between and after them, and how many count.
 
-        They are fewer than asked for at the end, and where so many would not fit into memory.
+        They are fewer at the end, and where they exceed `MAX_CHUNK_BYTES`.
         """
-        taken: list[Entry] = []
+        batch: list[Entry] = []
         num_counted = num_bytes = 0
         while (entry := self._ahead) is not None:
             if not (isinstance(entry, Problem) and entry.is_passed_over):
@@ -122,6 +122,6 @@ class _LookingAhead:
                     break
                 num_counted += 1
             num_bytes += num_bytes_held([entry])
-            taken.append(entry)
+            batch.append(entry)
             self._ahead = next(self._entries, None)
-        return taken, num_counted
+        return batch, num_counted

@@ -1,4 +1,4 @@
-"""Which reader a user's data set needs."""
+"""Choice of the reader of a data set."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -23,10 +23,10 @@ from cogview.image.formats import HEAD_BYTES, verdict_on
 
 
 class Joined:
-    """Several data sets read one after the other, as the tars and the loose pictures of one folder.
+    """Concatenation of data sets, such as the tars and the loose pictures of a folder.
 
     Args:
-        sources: they, at least one.
+        sources: the data sets, at least one.
     """
 
     def __init__(self, sources: Sequence[PairSource]) -> None:
@@ -35,11 +35,11 @@ class Joined:
 
     @property
     def num_parts(self) -> int:
-        """Return the number of parts of all of them."""
+        """Return the number of parts of all data sets."""
         return len(self._parts)
 
     def __len__(self) -> int:
-        """Return how many pictures there are at most, with the problems that stand in the place of one."""
+        """Return an upper bound of the number of pictures, including unusable ones."""
         return sum(map(len, self._sources))
 
     def __iter__(self) -> Iterator[Entry]:
@@ -53,11 +53,11 @@ class Joined:
         return source.part(own_number)
 
     def expected(self) -> int:
-        """Return about how many things will be given."""
+        """Estimate the number of pictures."""
         return sum(source.expected() for source in self._sources)
 
     def state(self) -> SourceState:
-        """Return what tells that one of them has become another."""
+        """Return the joint state of the data sets, to detect changes."""
         first, *others = (source.state() for source in self._sources)
         for state in others:
             first = first.joined(state)
@@ -70,16 +70,16 @@ def open_pairs(
     captions: Captions = "required",
     metadata: Path | None = None,
 ) -> PairSource:
-    """Return the pictures of a data set, in whatever of the known forms it comes.
+    """Open a data set in any of the supported formats.
 
     Args:
         source: a folder of pictures or of WebDataset tars or both, or one tar.
-        split: give only the pictures that name this split or none; None gives all.
+        split: only pictures that name this split or none; None for all.
         captions: whether pictures need them.
-        metadata: of a folder, a file as `metadata.jsonl` that lies elsewhere; what it does not list is left aside.
+        metadata: for a folder, a file like `metadata.jsonl` elsewhere; pictures that it does not list are ignored.
 
     Raises:
-        CogViewError: there is nothing there, or no pictures (with captions).
+        CogViewError: the source is missing, or has no pictures (with captions).
     """
     if not source.exists():
         raise CogViewError(f"{source} does not exist: give a folder of pictures, or WebDataset tars.")
@@ -111,10 +111,10 @@ def open_pairs(
 
 
 def _refuse_other_files(path: Path) -> None:
-    """Refuse a file that is plainly no tar.
+    """Refuse a file that is clearly no tar.
 
     Raises:
-        CogViewError: it is one.
+        CogViewError: it is a text, a picture, another archive or no regular file.
     """
     if not path.is_file():
         raise CogViewError(f"{path} is a pipe or a device: give a folder of pictures, or WebDataset tars.")

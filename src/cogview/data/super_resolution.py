@@ -1,4 +1,4 @@
-"""Batches of super-resolution: the same pictures as codes of two sizes."""
+"""Super-resolution batches: the same pictures as codes at two sizes."""
 
 from dataclasses import dataclass
 
@@ -12,19 +12,19 @@ from cogview.sequence.super_resolution import FACTOR, SuperResolutionTemplate
 from cogview.sequence.template import Codes, Pieces, TokenBatch
 
 _CROP_STREAM = 4
-"""Tells the random numbers of places from those that the loader draws."""
+"""Seeds crops differently from the loader's draws."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SuperResolutionShards:
-    """Token sets of the same pictures, of which one has twice the rows and columns of codes.
+    """Token shards of the same pictures at two sizes.
 
     Args:
-        low: the pictures at their smaller size.
-        high: the same ones at twice the size.
+        low: the pictures at the smaller size.
+        high: the same pictures with twice the rows and columns of codes.
 
     Raises:
-        CogViewError: the sets are not of the same tokenizers, pictures and captions, or of other grids.
+        CogViewError: tokenizers, pictures, captions or grids do not match.
     """
 
     low: TokenShards
@@ -33,12 +33,12 @@ class SuperResolutionShards:
     def __post_init__(self) -> None:
         low, high = self.low, self.high
         both = f"{low.folder} and {high.folder}"
-        for what in ("image_tokenizer", "text_tokenizer"):
-            got, wanted = getattr(low, what), getattr(high, what)
+        for kind in ("image_tokenizer", "text_tokenizer"):
+            got, wanted = getattr(low, kind), getattr(high, kind)
             if got != wanted:
                 raise CogViewError(
-                    f"{both} were made with other {what.replace('_', ' ')}s ({got} and {wanted}): make both with the "
-                    "same, by `cogview tokenize`."
+                    f"{both} were made with different {kind.replace('_', ' ')}s ({got} and {wanted}): make both with "
+                    "the same, by `cogview tokenize`."
                 )
         rows, columns = (FACTOR * side for side in low.grid)
         if high.grid != (rows, columns):
@@ -82,26 +82,23 @@ class SuperResolutionShards:
 
 
 class SuperResolutionBatches:
-    """The batch of each step, a picture at both sizes for each sequence: a function of the seed and the step alone.
+    """Batches of sequences with a picture at both sizes, a pure function of seed and step.
 
-    Pictures larger than the template's are windows: a crop at a place drawn anew each epoch, with the whole picture's
-    caption, which is what drawing by windows meets too. Of several captions, one is drawn anew each epoch.
+    Each epoch crops pictures larger than the template at a random place, and keeps the whole caption, as upscaling by
+    windows does. If a picture has several captions, each epoch draws one.
 
     Args:
-        shards: pictures as large as the template's, or larger.
-        template: puts them in sequence.
-        seed: of the order, the captions and the places drawn.
-        batch_size: sequences a step.
-        windows: larger pictures, from which a share of the sequences is taken instead.
+        shards: pictures at least as large as the template's.
+        template: builds sequences.
+        seed: seed of the order, the captions and the crops.
+        batch_size: sequences per step.
+        windows: larger pictures, for a share of the sequences.
         window_share: that share, 0 to 1.
-        dropped_texts: the share of sequences without their text.
-
-    Attributes:
-        template: as given.
+        dropped_texts: share of unconditional sequences.
 
     Raises:
         CogViewError: pictures are smaller than the template's, or of another vocabulary.
-        UsageError: the batch is empty, or a share is none.
+        UsageError: the batch is empty, or a share is outside 0..1.
     """
 
     def __init__(
@@ -132,7 +129,7 @@ class SuperResolutionBatches:
         self._dropped_texts = dropped_texts
 
     def batch(self, step: int) -> TokenBatch:
-        """Return the sequences of a step, counted from 0; `num_clipped` of them lost the end of their text."""
+        """Return the sequences of a step, counted from 0."""
         draw = np.random.Generator(np.random.PCG64([self._seed, step, _CROP_STREAM]))
         is_window = draw.random(self._batch_size) < self._window_share
         of_set = {
@@ -148,7 +145,7 @@ class SuperResolutionBatches:
         return self.template.batch(examples)
 
     def _example(self, shards: SuperResolutionShards, epoch: int, index: int) -> tuple[Pieces, Codes, Codes]:
-        """Return a caption and a crop of a picture at both sizes, as they are drawn for an epoch."""
+        """Draw a caption and a crop at both sizes for an epoch."""
         draw = np.random.Generator(np.random.PCG64([self._seed, epoch, index, _CROP_STREAM]))
         pieces = shards.low.pieces(index, int(draw.integers(shards.low.num_captions(index))))
         if draw.random() < self._dropped_texts:
@@ -161,14 +158,13 @@ class SuperResolutionBatches:
 
 
 def _check(low: TokenShards, template: SuperResolutionTemplate) -> None:
-    """Refuse pictures that the template has no tokens for, or that are smaller than it."""
+    """Refuse shards of another vocabulary than the template's, or of smaller pictures."""
     vocabulary, (rows, columns) = template.vocabulary, template.low_grid
-    found = (low.num_codes, low.num_pieces)
     wanted = (vocabulary.num_image_codes, vocabulary.num_text_pieces)
-    if found != wanted:
+    if (low.num_codes, low.num_pieces) != wanted:
         raise CogViewError(
-            f"{low.folder} was made with {found[0]} codes and {found[1]} text pieces, but the model reads {wanted[0]} "
-            f"and {wanted[1]}: tokenize with the tokenizers that the model is for."
+            f"{low.folder} was made with {low.num_codes} codes and {low.num_pieces} text pieces, but the model reads "
+            f"{wanted[0]} and {wanted[1]}: tokenize with the tokenizers that the model is for."
         )
     if low.grid[0] < rows or low.grid[1] < columns:
         raise CogViewError(

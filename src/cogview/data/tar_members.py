@@ -1,7 +1,7 @@
-"""What lies in a tar, read member by member with a bound on everything that its headers claim.
+"""Safe reading of untrusted tars, member by member.
 
-Nothing is ever unpacked to disk, so a tar cannot write anywhere. A tar is a file like any other from the web: a header
-may claim terabytes, a packed one may be terabytes of zeros, and a sparse member all of that in a few bytes.
+Nothing is unpacked to disk, so a tar cannot write anywhere. All sizes are bounded: a header may claim terabytes, and a
+compressed tar or sparse member may expand to terabytes of zeros.
 """
 
 import bz2
@@ -25,14 +25,14 @@ from cogview.image.formats import HEAD_BYTES, looks_like_picture, verdict_on
 
 MAX_MEMBER_BYTES = 256 * 2**20
 MAX_HEADER_BYTES = 2**20
-"""How long the name or the further fields of one member may be."""
+"""Largest name or extended header of a member."""
 
-# A packed tar of pictures is hardly smaller than they are; one of zeros is a thousandth, or a millionth.
+# Pictures hardly compress further; zeros compress by a factor of a thousand to a million.
 MAX_UNPACKED_BYTES = 256 * 2**20
 MAX_UNPACKED_RATIO = 200
 MAX_SPARSE_RATIO = 16
 
-# ValueError: Python's reader takes the numbers of some headers as they come; RecursionError: headers of headers.
+# ValueError: tarfile does not check all numbers; RecursionError: nested headers.
 DAMAGE = (tarfile.TarError, OSError, EOFError, ValueError, RecursionError, zlib.error, lzma.LZMAError)
 _AT_A_TIME = 2**20
 _PACKED: Final = (
@@ -44,13 +44,13 @@ _PACKED: Final = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TarMember:
-    """A picture or a caption in a tar.
+    """Picture or caption in a tar.
 
     Args:
-        name: its own, with folders.
-        is_picture: whether it is one.
-        end: place in the unpacked tar where its content ends.
-        read: returns its content, None if that is too long; to be called before the next member is asked for.
+        name: path in the tar.
+        is_picture: whether it is a picture.
+        end: offset of its content's end in the uncompressed tar.
+        read: returns its content, None if it is too large; to be called before the next member is read.
     """
 
     name: str
@@ -60,11 +60,11 @@ class TarMember:
 
 
 class _BoundedFile:
-    """The bytes of a tar, unpacked; refuses to unpack without end, and to read more at once than is sensible.
+    """Uncompressed bytes of a tar, with limits on their total and on single reads.
 
     Args:
-        file: gives them.
-        most: bytes that it may give in all; None if it is not packed.
+        file: the uncompressed file.
+        most: limit on all bytes; None if the tar is not compressed.
     """
 
     def __init__(self, file: io.BufferedIOBase, most: int | None) -> None:
@@ -72,14 +72,14 @@ class _BoundedFile:
         self.longest_read: int | None = None
 
     def seekable(self) -> bool:
-        """Return that it is."""
+        """Return True."""
         return True
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes, fewer at the end.
+        """Read up to `size` bytes.
 
         Raises:
-            ReadError: they are too many.
+            ReadError: a limit is exceeded.
         """
         if self.longest_read is not None and size > self.longest_read:
             raise tarfile.ReadError(f"a header claims to be {size:,} bytes long")
@@ -88,10 +88,10 @@ class _BoundedFile:
         return data
 
     def seek(self, place: int) -> int:
-        """Go to a place.
+        """Seek to an offset.
 
         Raises:
-            ReadError: too much lies before it.
+            ReadError: it is beyond the limit.
         """
         if self._most is not None:
             while place - self._file.tell() > _AT_A_TIME:
@@ -101,7 +101,7 @@ class _BoundedFile:
         return self._file.seek(place)
 
     def tell(self) -> int:
-        """Return the place."""
+        """Return the offset."""
         return self._file.tell()
 
     def _refuse_endless(self) -> None:
@@ -111,13 +111,13 @@ class _BoundedFile:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[tarfile.TarFile, _BoundedFile]]:
-    """Open a tar, packed or not.
+    """Open a tar, compressed or not.
 
     Raises:
-        ReadError: it is none, or no file at all.
+        ReadError: it is no tar or no regular file.
     """
     status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # a pipe may keep its reader waiting for ever
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe may block forever
         raise tarfile.ReadError("a pipe or a device, no file")
     with ExitStack() as stack:
         raw: Any = stack.enter_context(path.open("rb"))
@@ -130,17 +130,15 @@ def _opened(path: Path) -> Iterator[tuple[tarfile.TarFile, _BoundedFile]]:
             most = MAX_UNPACKED_BYTES + MAX_UNPACKED_RATIO * status.st_size
         file = _BoundedFile(raw, most)
         file.longest_read = MAX_HEADER_BYTES
-        as_file: Any = file  # which needs no more of a file than it has
+        as_file: Any = file  # has all methods that tarfile calls
         yield stack.enter_context(tarfile.open(fileobj=as_file, mode="r:")), file
 
 
 def members_of(path: Path) -> Iterator[TarMember | Problem | None]:
-    """Yield the pictures and captions of a tar in order, what looks like one and is not read, and None at a sound end.
-
-    What follows behind that end is damage all the same.
+    """Yield the pictures, captions and problems of a tar in order, and None at a proper end.
 
     Raises:
-        DAMAGE: any of them; what follows cannot be read.
+        DAMAGE: any of these errors; the rest cannot be read, or data follow the end.
     """
     with _opened(path) as (tar, file):
         while True:
@@ -149,14 +147,14 @@ def members_of(path: Path) -> Iterator[TarMember | Problem | None]:
             if info is None:
                 break
             members: list[tarfile.TarInfo] = vars(tar)["members"]
-            members.clear()  # or a tar of millions would fill the memory
-            if info.size < 0:  # it would lead back to itself, for ever
+            members.clear()  # to bound memory
+            if info.size < 0:  # would loop forever
                 raise tarfile.ReadError("a header makes no sense")
             file.longest_read = None
-            if (found := _member(tar, info)) is not None:
-                yield found
+            if (member := _member(tar, info)) is not None:
+                yield member
         file.longest_read = None
-        # Of any header but the first that makes no sense, Python's reader thinks that it is the end.
+        # tarfile takes any invalid header but the first for the end.
         file.seek(tar.offset)
         if any(file.read(tarfile.BLOCKSIZE)):
             raise tarfile.ReadError("a header makes no sense")
@@ -169,7 +167,7 @@ def members_of(path: Path) -> Iterator[TarMember | Problem | None]:
 
 
 def _member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> TarMember | Problem | None:
-    """Return a picture or caption, what tells why a member is not taken, or None if it is nothing of ours."""
+    """Return a picture or caption, a problem if the member is not read, or None if it is unrelated."""
     name = info.name.lstrip("/")
     parts, lower = FileName.of(name), name.lower()
     is_caption, is_archive = parts.ending.lower() in CAPTION_ENDINGS, lower.endswith((*TARS, *OTHER_ARCHIVES))
@@ -223,10 +221,7 @@ def _member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> TarMember | Problem 
 
 
 def _mend_map(info: tarfile.TarInfo) -> bool:
-    """Leave the blocks without bytes out of a sparse member's map, and return whether the rest makes sense.
-
-    GNU tar fills its headers with such blocks, which Python's reader takes as they come.
-    """
+    """Remove the empty blocks, GNU tar's padding, from a sparse member's map, and return whether the rest is valid."""
     if not info.issparse():
         return True
     fields: Any = info
@@ -240,7 +235,7 @@ def _mend_map(info: tarfile.TarInfo) -> bool:
 
 
 def _too_sparse(info: tarfile.TarInfo) -> str | None:
-    """Return why a member is not read that consists of holes, None if it does not."""
+    """Return a message if a sparse member consists nearly only of holes, else None."""
     if not info.issparse():
         return None
     fields: Any = info

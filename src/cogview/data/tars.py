@@ -1,4 +1,4 @@
-"""WebDataset tars: members with the same name up to the ending are a picture and its captions."""
+"""Reader of WebDataset tars."""
 
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -22,18 +22,17 @@ Members: TypeAlias = dict[str, Member]
 
 
 class Tars:
-    """The pictures of one or more tars, in the order in which they lie there.
+    """Pictures of one or more tars, in order.
 
-    A picture is one by its ending or its first bytes; its captions are `texts` or `text` of the `.json` beside it, or
-    else the lines of the `.txt`, or else `caption` of the `.json`. Each tar is a part of the data set. Members are read
-    one by one and never unpacked, so a tar cannot write anywhere.
+    Members with the same name up to the ending are a picture and its captions, as `read_sidecars` reads them. Each tar
+    is a part of the data set.
 
     Args:
-        source: a tar, or a folder that holds tars.
-        split: give only the pictures that name this split or none; None gives all.
+        source: a tar, or a folder with tars.
+        split: only pictures that name this split or none; None for all.
         captions: whether pictures need them.
-        contents: what lies in the folder, if somebody has looked; all but its tars is left to others.
-        beside: what else is to be told of, after the last tar.
+        contents: the folder's listing, if there is one already; only its tars are used.
+        beside: problems to yield after the last tar.
 
     Raises:
         CogViewError: there are no tars, or none holds a picture.
@@ -49,8 +48,7 @@ class Tars:
     ) -> None:
         self._split, self._captions, self._beside = split, captions, list(beside)
         if source.is_dir():
-            found = contents or FolderContents.of(source)
-            self._paths = list(found.tars)
+            self._paths = list((contents or FolderContents.of(source)).tars)
             self._names = [path.relative_to(source).as_posix() for path in self._paths]
         else:
             self._paths, self._names = [source], [source.name]
@@ -58,11 +56,11 @@ class Tars:
             raise CogViewError(f"{source} holds no .tar files: give a tar, or the folder where they lie.")
         self._num_images: int | None = None
         if not any(map(holds_pictures, self._paths)):
-            told = next((entry for entry in self if isinstance(entry, Problem)), None)
+            problem = next((entry for entry in self if isinstance(entry, Problem)), None)
             endings = ", ".join(IMAGE_ENDINGS)
             raise CogViewError(
                 f"The tars of {source} hold no pictures ({endings} and others) that can be read"
-                f"{f' ({told})' if told else ''}: give others."
+                f"{f' ({problem})' if problem else ''}: give others."
             )
 
     @property
@@ -71,7 +69,7 @@ class Tars:
         return len(self._paths)
 
     def __len__(self) -> int:
-        """Return how many pictures the tars hold, those of other splits among them; all headers are read for it."""
+        """Return the number of pictures in the tars, of all splits; reads all headers."""
         if self._num_images is None:
             self._num_images = sum(_count_images(path)[0] for path in self._paths)
         return self._num_images
@@ -82,7 +80,7 @@ class Tars:
             yield from self.part(number)
 
     def part(self, number: int) -> Iterator[Entry]:
-        """Yield the pictures and problems of a tar in order, after the last what else lies in its folder."""
+        """Yield the pictures and problems of a tar in order."""
         path, name = self._paths[number], self._names[number]
         try:
             yield from self._entries(path, name)
@@ -93,37 +91,37 @@ class Tars:
             yield from self._beside
 
     def expected(self) -> int:
-        """Return about how many pictures the tars hold, by the first of the first tar that has any."""
+        """Estimate the number of pictures from the start of the first tar that has any."""
         counts = (_count_images(path, COUNTED_IMAGES) for path in self._paths)
         num_images, num_bytes = next(count for count in counts if count[0])
         return round(num_images * sum(path.stat().st_size for path in self._paths) / num_bytes)
 
     def state(self) -> SourceState:
-        """Return what tells that the tars have become others."""
+        """Return the state of the tars, to detect changes."""
         return SourceState.of(self._paths, [problem.where for problem in self._beside])
 
     def _entries(self, path: Path, tar_name: str) -> Iterator[Entry]:
         seen: set[str] = set()
         own = _OwnPictures(path)
 
-        def told_name(name: str) -> str:
+        def full_name(name: str) -> str:
             return f"{tar_name} {name}"
 
         for sample, name, members in _groups(path, self._captions):
             if isinstance(members, Problem):
-                yield Problem(where=told_name(members.where), kind=members.kind, reason=members.reason)
+                yield Problem(where=full_name(members.where), kind=members.kind, reason=members.reason)
             elif members and name in seen:
-                yield Problem(where=told_name(name), kind="bad caption", reason=APART)
+                yield Problem(where=full_name(name), kind="bad caption", reason=APART)
             elif members:
                 seen.add(name)
                 has_own = partial(own.__contains__, sample)
                 yield from entries_of_group(
-                    list(members.values()), self._captions, self._split, has_own, told_name
+                    list(members.values()), self._captions, self._split, has_own, full_name
                 )
 
 
 class _OwnPictures:
-    """The samples of a tar that have a picture of their own name; its headers are read when somebody asks."""
+    """Samples of a tar that have a picture of their own name; reads the headers lazily."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -132,7 +130,7 @@ class _OwnPictures:
     def __contains__(self, sample: object) -> bool:
         if self._samples is None:
             self._samples = set()
-            with suppress(*DAMAGE):  # which is told of where the pictures are read
+            with suppress(*DAMAGE):  # reported when the pictures are read
                 for member in members_of(self._path):
                     if isinstance(member, TarMember) and member.is_picture:
                         name = FileName.of(member.name)
@@ -147,15 +145,14 @@ def holds_pictures(path: Path) -> bool:
 
 
 def _count_images(path: Path, most: int | None = None) -> tuple[int, int]:
-    """Return the number of pictures in a tar and the bytes that they take, from its headers as far as they can be read.
+    """Return the number of pictures in a tar and their bytes, from its readable headers.
 
     Args:
         path: the tar.
-        most: pictures after which to stop; None counts all.
+        most: pictures after which to stop; None for all.
     """
     num_images = num_bytes = 0
-    # Damage is told of when the pictures are read.
-    with suppress(*DAMAGE):
+    with suppress(*DAMAGE):  # reported when the pictures are read
         for member in members_of(path):
             if isinstance(member, TarMember):
                 num_images += member.is_picture
@@ -167,10 +164,9 @@ def _count_images(path: Path, most: int | None = None) -> tuple[int, int]:
 
 
 class _Group:
-    """Members that share a name up to the ending; pictures beyond `MAX_MEMBER_BYTES` are read when they are wanted.
+    """Members that share a name up to the ending.
 
-    Args:
-        path: the tar, which is then read once more.
+    Pictures beyond `MAX_MEMBER_BYTES` in all are read lazily, in another pass over the tar.
     """
 
     def __init__(self, path: Path) -> None:
@@ -179,7 +175,7 @@ class _Group:
         self._again: Iterator[TarMember | Problem | None] | None = None
 
     def add(self, member: TarMember) -> None:
-        """Take the next member in, which counts in the place of one of the same name."""
+        """Add a member; it replaces one of the same name."""
         self.members.pop(member.name, None)
         if member.is_picture and self._num_bytes > MAX_MEMBER_BYTES:
             self.members[member.name] = Member(
@@ -191,10 +187,10 @@ class _Group:
         self.members[member.name] = Member(member.name, content)
 
     def _content_of(self, name: str, end: int) -> bytes | None:
-        """Return the content of the member of a name that ends at a place; to be asked for in the order of the tar.
+        """Return the content of the member with this name and end; calls must follow the order of the tar.
 
         Raises:
-            DAMAGE: any of them.
+            DAMAGE: any of these errors.
         """
         if self._again is None:
             self._again = members_of(self._path)
@@ -205,14 +201,13 @@ class _Group:
 
 
 def _groups(path: Path, captions: Captions) -> Iterator[tuple[str, str, Members | Problem]]:
-    """Yield each run of members that share a name up to the ending, with the sample that they belong to, and problems.
+    """Yield (sample, name, members) of each run of members that share a name up to the ending, and problems.
 
-    A sample's own group, the one of its name, closes it and may be empty. Before it come the groups of longer names,
-    `sample.more`, each as soon as the next begins: a sample may be a whole tar of `2024.one.jpg`, `2024.two.jpg`
-    and so on, which must not be held in memory.
+    The group of the sample's own name comes last and may be empty. Groups of longer names, `sample.more`, come as soon
+    as the next begins, to bound memory: one sample may be a whole tar of `2024.one.jpg`, `2024.two.jpg` and so on.
     """
     sample = ""
-    groups: dict[str, _Group] = {}  # the sample's own and at most one more behind it
+    groups: dict[str, _Group] = {}  # the sample's own, then at most one more
     try:
         for member in members_of(path):
             if member is None:
@@ -240,7 +235,7 @@ def _groups(path: Path, captions: Captions) -> Iterator[tuple[str, str, Members 
 
 
 def _closed(sample: str, groups: dict[str, _Group]) -> Iterator[tuple[str, str, Members]]:
-    """Yield what is left of a sample, its own group last."""
+    """Yield the remaining groups of a sample, its own last."""
     for name, group in reversed(groups.items()):
         yield sample, name, group.members
 
@@ -248,7 +243,7 @@ def _closed(sample: str, groups: dict[str, _Group]) -> Iterator[tuple[str, str, 
 def _before_damage(
     sample: str, groups: dict[str, _Group], captions: Captions
 ) -> Iterator[tuple[str, str, Members | Problem]]:
-    """Yield what is left of a sample where a tar ends in damage: what lies before that is whole."""
+    """Yield the remaining groups of a sample where a tar is damaged; their captions may be lost."""
     for _, name, members in _closed(sample, groups):
         endings = {FileName.of(each).ending.lower() for each in members}
         if captions == "optional" or not endings.isdisjoint(CAPTION_ENDINGS):

@@ -1,4 +1,4 @@
-"""What is met while a data set is tokenized: counted shard by shard, told as a whole."""
+"""Statistics of tokenized shards, and the report on all of them."""
 
 import json
 from collections import Counter
@@ -14,26 +14,20 @@ from cogview.data.check import Spread
 from cogview.data.pairs import Problem
 from cogview.text.known_words import KnownWords
 
-MAX_LISTED = 10  # of each kind
+MAX_LISTED = 10  # per kind
 PROBLEMS = "problems.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProblemGroup:
-    """The problems of a kind.
-
-    Args:
-        kind: theirs.
-        count: how many there are.
-        first: the first of them.
-    """
+    """Number of problems of a kind, and the first of them."""
 
     kind: str
     count: int
     first: tuple[Problem, ...]
 
     def __str__(self) -> str:
-        """Return it for people, several lines."""
+        """Return the group as readable lines."""
         lines = [f"{self.kind}: {self.count:,}", *(f"  {problem}" for problem in self.first)]
         if (unlisted := self.count - len(self.first)) > 0:
             lines.append(f"  and {unlisted:,} more")
@@ -42,20 +36,20 @@ class ProblemGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizeReport:
-    """What was met while a data set was tokenized.
+    """Report on a tokenized data set.
 
     Args:
         num_pairs: pictures in the shards.
         num_captions: captions in the shards.
         caption_pieces: spread of the captions' lengths in pieces.
         num_long_captions: captions of more than `max_text_pieces`; training clips them.
-        max_text_pieces: what counted as too long.
-        num_empty_captions: captions that were left out because they are empty.
-        num_codes_used: different codes that occur.
-        num_problems: pictures that were left out because they cannot be read or have no caption, and what else looks
-            like a picture or a caption and was passed over.
+        max_text_pieces: limit for `num_long_captions`.
+        num_empty_captions: captions left out because they are empty.
+        num_codes_used: number of distinct codes.
+        num_problems: pictures that are unreadable or without caption, and files passed over that look like a picture
+            or caption.
         problems: these by kind, the commonest first.
-        changes: pictures in the shards that were more than 8-bit RGB, by kind, the commonest first.
+        changes: pictures in the shards that were not plain 8-bit RGB, by kind, the commonest first.
     """
 
     num_pairs: int
@@ -75,7 +69,7 @@ class TokenizeReport:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "TokenizeReport":
-        """Return the report that `to_json` gave."""
+        """Create a report from the data of `to_json`."""
 
         def groups(name: str) -> tuple[ProblemGroup, ...]:
             return tuple(
@@ -91,7 +85,7 @@ class TokenizeReport:
         )
 
     def losses(self) -> str:
-        """Return in a phrase what is lost of the data set; empty if nothing is."""
+        """Return a phrase about what was left out; empty if nothing was."""
         num_passed = sum(group.count for group in self.problems if group.kind == "passed over")
         lost = (
             (self.num_problems - num_passed, "pictures left out"),
@@ -102,7 +96,7 @@ class TokenizeReport:
         return "; ".join(f"{what}: {number:,}" for number, what in lost if number)
 
     def to_text(self) -> str:
-        """Return the report for people, several lines."""
+        """Return the report as readable lines."""
         lines = [
             f"{self.num_pairs:,} pictures with {self.num_captions:,} captions, {self.num_codes_used:,} codes used",
             f"captions: {self.caption_pieces} pieces",
@@ -115,17 +109,17 @@ class TokenizeReport:
 
 @dataclass(kw_only=True)
 class ShardStatistics:
-    """What was met in a shard.
+    """Statistics of a shard.
 
     Args:
-        codes_used: for each code whether it occurs.
-        num_entries: pictures and problems that the data set gave.
-        num_pairs: pictures that can be used.
-        caption_lengths: how many captions there are of each length in pieces.
-        num_empty_captions: captions that are empty.
-        words: how often each word occurs in captions.
-        left_out: what cannot be used.
-        changed: pictures that can be used and were more than 8-bit RGB.
+        codes_used: whether each code occurs.
+        num_entries: pictures and problems of the data set.
+        num_pairs: usable pictures.
+        caption_lengths: number of captions of each length in pieces.
+        num_empty_captions: empty captions.
+        words: number of occurrences of each word in the captions.
+        left_out: unusable entries.
+        changed: usable pictures that were not plain 8-bit RGB.
     """
 
     codes_used: Bool[np.ndarray, "v"]
@@ -138,7 +132,7 @@ class ShardStatistics:
     changed: list[Problem] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the statistics as plain data."""
         return vars(self) | {
             "codes_used": np.packbits(self.codes_used).tobytes().hex(),
             "left_out": [asdict(problem) for problem in self.left_out],
@@ -147,39 +141,39 @@ class ShardStatistics:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ShardStatistics":
-        """Return what `to_json` gave.
+        """Create statistics from the data of `to_json`.
 
         Raises:
             KeyError: a field is missing.
-            TypeError: a field is of another type, or unknown.
-            ValueError: a number is none.
+            TypeError: a field has another type or is unknown.
+            ValueError: a number is malformed.
         """
         lengths = Counter({int(length): count for length, count in values["caption_lengths"].items()})
         packed = np.frombuffer(bytes.fromhex(values["codes_used"]), dtype=np.uint8)
-        read = {
+        parsed = {
             "codes_used": np.unpackbits(packed).astype(np.bool_),
             "caption_lengths": lengths,
             "words": Counter(values["words"]),
             "left_out": [Problem(**problem) for problem in values["left_out"]],
             "changed": [Problem(**problem) for problem in values["changed"]],
         }
-        return cls(**values | read)
+        return cls(**values | parsed)
 
 
 def sum_up(tallies: Iterable[ShardStatistics], max_text_pieces: int, listing: Path) -> TokenizeReport:
-    """Return the report on all shards, and write a line for every single problem and change, and beside them the words.
+    """Return the report on all shards; write every problem and change to `listing`, and the words beside it.
 
     Args:
-        tallies: of the shards in order; only one at a time is needed.
-        max_text_pieces: captions of more are counted as too long.
-        listing: the file to write, JSON lines with `where`, `kind`, `reason` and `left_out`, true or false.
+        tallies: statistics of the shards in order; consumed one at a time.
+        max_text_pieces: longer captions are counted as too long.
+        listing: file of JSON lines with `where`, `kind`, `reason` and `left_out`, true or false.
     """
     num_pairs = num_empty = 0
     lengths: Counter[int] = Counter()
     words: Counter[str] = Counter()
     codes_used = np.zeros(0, dtype=np.bool_)
     left_out, changed = _Grouping(), _Grouping()
-    # A name that is not UTF-8 has half surrogates in Python; JSON's escape for them is Python's.
+    # Names that are not UTF-8 have lone surrogates, which JSON and Python escape alike.
     with listing.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for tally in tallies:
             num_pairs += tally.num_pairs
@@ -208,7 +202,7 @@ def sum_up(tallies: Iterable[ShardStatistics], max_text_pieces: int, listing: Pa
 
 
 class _Grouping:
-    """Counts problems by kind and keeps the first of each."""
+    """Counter of problems by kind, with the first of each."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

@@ -1,8 +1,8 @@
-"""Tokens in the making, kept on disk so that no kill costs more than the shards that were being made.
+"""Resumable work on a folder of token shards.
 
-Beside the folder `tokens` that is to be lies `tokens.unfinished`:
-`request.json` says what it is for; `tokens/` holds the shards so far and will be renamed to `tokens` when it is whole;
-`done/` holds a record of each shard, written after it; whoever works on it holds a shared lock on `lock`.
+The work on `tokens` is kept in `tokens.unfinished` beside it: `request.json` has the settings; `tokens/` the finished
+shards, to be renamed to `tokens` at the end; `done/` a record of each shard, written after it. Each process at work
+holds a shared lock on `lock`.
 """
 
 import json
@@ -26,22 +26,22 @@ CHANGED = "the data set is another, or was changed"
 
 
 def unfinished_folder(out: Path) -> Path:
-    """Return where the work on a folder of tokens is kept until it is done."""
+    """Return the folder of unfinished work on a folder of tokens."""
     out = out.resolve()
     return out.with_name(f"{out.name}.unfinished")
 
 
 class TokenWork(ResumableWork):
-    """The work on a folder of tokens, which this process may share with others.
+    """Work on a folder of tokens, possibly shared with other processes.
 
     Args:
-        out: the folder that is to be.
-        source: the data set, to be named to whoever looks.
-        request: what is asked for.
-        state: the data set as it is now.
+        out: folder of the result.
+        source: the data set, named in messages.
+        request: settings of the work.
+        state: current state of the data set.
 
     Attributes:
-        tokens: where the shards lie.
+        tokens: folder of the finished shards.
     """
 
     def __init__(self, out: Path, source: Path, request: Request, state: SourceState) -> None:
@@ -58,7 +58,7 @@ class TokenWork(ResumableWork):
         self.tokens.mkdir(exist_ok=True)
 
     def records(self) -> Iterator[tuple[ShardNumber, ShardRecord]]:
-        """Yield the shards that are done, in order; one whose file is not whole is not done."""
+        """Yield the finished shards in order, without those whose file is incomplete."""
         for path in sorted((self.folder / "done").glob("*.json")):
             try:
                 number = ShardNumber.parse(path.stem)
@@ -70,11 +70,11 @@ class TokenWork(ResumableWork):
             yield number, record
 
     def keep(self, number: ShardNumber, record: ShardRecord) -> None:
-        """Write down that a shard is done, after its file has been written."""
+        """Write the record of a shard, after its file."""
         self.write(f"done/{number}.json", json.dumps(record.to_json()).encode())
 
     def made(self) -> dict[ShardNumber, ShardDigest]:
-        """Return what is known of the shards that are done."""
+        """Return the digests of the finished shards."""
         return {
             number: ShardDigest(
                 content=record.content, ends_part=record.ends_part, num_entries=record.tally.num_entries
@@ -83,10 +83,10 @@ class TokenWork(ResumableWork):
         }
 
     def is_left_to_this_process(self, num_parts: int) -> bool:
-        """Return whether all shards are done and nobody else is at work; nobody will be before this process ends.
+        """Return whether all shards are finished and no other process is at work, nor can start before this one ends.
 
         Args:
-            num_parts: of the data set.
+            num_parts: number of parts of the data set.
         """
         if not self.is_left_alone():
             return False
@@ -96,7 +96,7 @@ class TokenWork(ResumableWork):
         return len({end.part for end in ends if num_shards[end.part] == end.place + 1}) == num_parts
 
     def remove_strays(self) -> None:
-        """Remove from beside the shards whatever a kill has left there."""
+        """Remove what killed processes left beside the shards."""
         shards = {record.shard.file for _, record in self.records() if record.shard}
         for path in self.tokens.iterdir():
             if path.is_dir():
@@ -107,31 +107,30 @@ class TokenWork(ResumableWork):
 
 @contextmanager
 def token_work(out: Path, source: Path, request: Request, state: SourceState) -> Iterator[TokenWork | None]:
-    """Yield the work on a folder of tokens, begun now or earlier; None if this request has made it already.
+    """Start or resume the work on a folder of tokens; yield None if the request is finished already.
 
-    Then it remains to be seen whether the data set has the same bytes still.
-
-    If the block ends with an error before any shard is done, nothing is left behind.
+    In that case, the data set's bytes are still to be compared. If the block raises before any shard is finished, the
+    work is removed.
 
     Args:
-        out: the folder that is to be.
-        source: the data set, to be named to whoever looks.
-        request: what is asked for.
-        state: the data set as it is now.
+        out: folder of the result.
+        source: the data set, named in messages.
+        request: settings of the work.
+        state: current state of the data set.
 
     Raises:
-        UsageError: there is something else, or work on another request.
-        CogViewError: a disk is mounted there, or what was kept is damaged.
+        UsageError: `out` holds something else, or work on another request.
+        CogViewError: a disk is mounted there, or the unfinished work is damaged.
     """
     out = out.resolve()
     refuse_mount(out)
     if _is_made(out, request) and not unfinished_folder(out).exists():
-        remove_leftovers(unfinished_folder(out))  # a kill while the work was removed left it half there
+        remove_leftovers(unfinished_folder(out))  # of a process killed while removing it
         yield None
         return
     with closing(TokenWork(out, source, request, state)) as work:
         try:
-            # The others may have come to the end meanwhile, or an earlier process to all but the very end.
+            # Another process may have finished meanwhile, or a killed one just before removing the work.
             if _is_made(out, request):
                 work.discard()
                 yield None
@@ -144,10 +143,10 @@ def token_work(out: Path, source: Path, request: Request, state: SourceState) ->
 
 
 def _is_made(out: Path, request: Request) -> bool:
-    """Return whether the folder is there and was made by this request.
+    """Return whether the folder exists and was made by this request.
 
     Raises:
-        UsageError: there is something else.
+        UsageError: it holds something else.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False

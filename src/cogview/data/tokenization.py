@@ -1,10 +1,9 @@
-"""From a data set of pictures and captions to token shards.
+"""Tokenization of a data set of pictures and captions into token shards.
 
-A shard is made of so many entries, pictures and problems, of one part of the data set, and nothing else decides what is
-in it: so any process can make any shard at any time, and what was done before a kill counts.
+A shard depends only on its entries of the data set, so that any process can make any shard, and a killed run resumes.
 
-Three things go on at once: worker processes decode, the calling thread reads and hands on, another thread encodes and
-writes. That one does not begin a shard before the last is on disk, so that a kill costs one and not two.
+Worker processes decode, the calling thread reads and distributes, and another thread encodes and writes. It starts a
+shard only when the last is on disk, so that a kill costs at most one.
 """
 
 import hashlib
@@ -32,7 +31,7 @@ from cogview.errors import CogViewError, UsageError
 from cogview.text.tokenizer import TextTokenizer
 
 PAIRS_PER_SHARD = 10_000
-BATCHES_AHEAD = 2  # decoded, and waiting for the encoder
+BATCHES_AHEAD = 2  # decoded batches that wait for the encoder
 
 
 def tokenize_folder(
@@ -53,29 +52,29 @@ def tokenize_folder(
 ) -> TokenizeReport | None:
     """Write a data set as token shards, whole or not at all.
 
-    A picture that cannot be used is left out, counted and listed; it never stops the others. What is done is kept
-    beside `out` until all is, so that the same call after a kill goes on with it and ends with the same bytes.
+    Unusable pictures are left out, counted and listed. Unfinished work is kept beside `out`; the same call after a kill
+    resumes it and ends with the same bytes.
 
     Args:
         source: an image folder, a folder of WebDataset tars, or one tar.
-        out: the folder to make; it must not exist, or be empty. Tokens that the same call made already are left alone.
-        image_tokenizer: makes the codes.
-        text_tokenizer: makes the pieces.
+        out: folder of the result; must be empty or not exist, unless it is the result of the same call.
+        image_tokenizer: encodes pictures.
+        text_tokenizer: tokenizes captions.
         size_pixels: side of the square that each picture is resized and cropped to.
-        split: take only the pictures that name this split or none.
-        max_text_pieces: count longer captions; they are stored whole.
+        split: only pictures that name this split or none.
+        max_text_pieces: longer captions are counted, but stored whole.
         batch_size: pictures encoded at once.
-        num_workers: processes that decode pictures; 0 does it in this one.
-        pairs_per_shard: pictures and problems of the data set in one file; a kill costs each rank one at most.
-        ranks: this process and the others that make the same folder; None makes it alone.
-        progress: called with (entries of the data set done, about how many there are), of this process's share.
-        complete: called with the folder before it appears, to write more into it.
+        num_workers: worker processes that decode; 0 for this process.
+        pairs_per_shard: pictures and problems of the data set per file; a kill costs each rank at most one.
+        ranks: rank among the processes that make the same folder; None for this process alone.
+        progress: called with (entries done, estimated entries in all) of this process's share.
+        complete: called with the folder before it appears, to add files.
 
     Returns:
-        The report, or None if other ranks are still at work: the last to finish writes the manifest and has the report.
+        The report, or None if other ranks are still at work; the last to finish writes the manifest.
 
     Raises:
-        CogViewError: there is nothing there, or nothing that can be used.
+        CogViewError: the source is missing, or has no usable pictures.
         UsageError: `out` holds something else, or was begun with other options or another data set.
     """
     if min(batch_size, pairs_per_shard, max_text_pieces) < 1:
@@ -107,9 +106,9 @@ def tokenize_folder(
         num_done, num_expected = share.num_done, max(1, pairs.expected() // ranks.num_ranks)
         with (
             closing(map_in_order(preparing, share.batches(), num_workers, _num_bytes)) as prepared,
-            closing(_one_thread(maker.take, prepared)) as taken,
+            closing(_one_thread(maker.take, prepared)) as counts,
         ):
-            for num_entries in taken:
+            for num_entries in counts:
                 num_done += num_entries
                 if progress is not None:
                     progress(num_done, max(num_done, num_expected))
@@ -130,16 +129,16 @@ def _refuse_changed(
     num_workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Read the data set again, this process's share of it, and compare it with that of which tokens were made.
+    """Compare this process's share of the data set with the digests in the manifest.
 
     Raises:
-        UsageError: it is another, or the manifest does not tell.
+        UsageError: they differ, or the manifest has none.
     """
     try:
-        contents = {ShardNumber.parse(number): str(told) for number, told in manifest["content"].items()}
+        contents = {ShardNumber.parse(number): str(digest) for number, digest in manifest["content"].items()}
     except (KeyError, AttributeError, ValueError) as error:
         raise UsageError(
-            f"{out} already exists, and does not tell of which bytes it was made, as tokens of earlier versions don't: "
+            f"{out} already exists, but its manifest has no digests of the data set, as in earlier versions: "
             "delete it or choose another."
         ) from error
     last = {number.part: number for number in sorted(contents)}
@@ -151,8 +150,8 @@ def _refuse_changed(
     num_done, num_expected = 0, max(1, pairs.expected() // ranks.num_ranks)
     read = map_in_order(digest_of_batch, share.batches(), num_workers, _num_bytes)
     with closing(read) as digests:
-        for batch, of_batch in digests:
-            digest.update(of_batch)
+        for batch, batch_digest in digests:
+            digest.update(batch_digest)
             if batch.ends_shard or batch.made is None:
                 if batch.made is None or not batch.made.is_of(digest.hexdigest(), batch.ends_part):
                     raise UsageError(
@@ -172,7 +171,7 @@ def _num_bytes(batch: Batch) -> int:
 def _one_thread(
     function: Callable[[Batch, Prepared], int], batches: Iterator[tuple[Batch, Prepared]]
 ) -> Generator[int, None, None]:
-    """Yield a function's results, which are worked out in another thread while the next batches are being made."""
+    """Yield a function's results, computed in another thread while the next batches are prepared."""
     pending: deque[Future[int]] = deque()
     thread = ThreadPoolExecutor(1)
     try:
@@ -194,15 +193,15 @@ def _finish(
     text_tokenizer: TextTokenizer,
     complete: Callable[[Path], None] | None,
 ) -> TokenizeReport:
-    """Let the folder appear, now that all shards are there, and return the report."""
+    """Write the manifest, move the folder to its place, and return the report."""
     work.remove_strays()
     tallies = (record.tally for _, record in work.records())
     report = sum_up(tallies, request.max_text_pieces, work.tokens / PROBLEMS)
     made = [(record.shard, record.grid) for _, record in work.records() if record.shard and record.grid]
     if not made:
         work.discard()
-        some = report.problems
-        why = f"; the first of {report.num_problems:,} problems: {some[0].first[0]}" if some else ""
+        groups = report.problems
+        why = f"; the first of {report.num_problems:,} problems: {groups[0].first[0]}" if groups else ""
         raise CogViewError(
             f"{source} has no pictures that can be used{why}. See `cogview data check {source}`."
         )

@@ -1,1 +1,1 @@
-"""How good trained models are, in figures."""
+"""Evaluation of trained models."""

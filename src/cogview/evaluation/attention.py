@@ -1,7 +1,7 @@
-"""Attention maps: what each layer and head of a transformer looks at while it draws a picture.
+"""Attention maps of each layer and head of a transformer over a picture and its text.
 
-Letters of the shapes: l layers, h heads, k codes of the picture, p tokens before them, n pieces, q codes that were
-chosen, r s rows and columns, t tokens.
+Letters of the shapes: l layers, h heads, k codes of the picture, p tokens before them, n pieces, q chosen codes, r s
+rows and columns, t tokens.
 
 Paper: appendix C.
 """
@@ -24,22 +24,22 @@ from cogview.transformer.model import Transformer
 from cogview.transformer.three_region import Regions, sees
 
 _QUERIES_AT_ONCE = 64
-"""Of which all scores are held at a time."""
+"""Queries whose scores are in memory at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionMaps:
-    """What was attended to when the codes of one picture were drawn, by layer and head; all on the CPU, in float32.
+    """Attention weights and scores of one picture by layer and head, in float32 on the CPU.
 
-    A code is drawn from the state of the token before it, which sees exactly the tokens that come earlier than the
-    code. A code's weights are those of that token, and sum to 1 over `over_prefix` and `over_picture`.
+    A code's weights are those of the token before it, from whose state it is predicted. They sum to 1 over
+    `over_prefix` and `over_picture`.
 
     Args:
         over_prefix: each code's weights on `[ROI1]`, the pieces, `[SIZE]` and `[BOI1]`.
         over_picture: the chosen codes' weights on the codes of the picture; 0 from the code itself on.
         places: row and column of the chosen codes.
-        largest_scores: the largest |q k| / sqrt(e) of all tokens before the last code, and all keys that they see.
-        mean_absolute_scores: the mean of the same.
+        largest_scores: largest |q k| / sqrt(e) over all tokens before the last code and the keys that they see.
+        mean_absolute_scores: mean of the same.
     """
 
     over_prefix: Float[Tensor, "l h k p"]
@@ -55,22 +55,22 @@ class AttentionMaps:
 
     @property
     def text_share(self) -> Float[Tensor, "l h"]:
-        """The share of the weights that lies on pieces, the mean over codes."""
+        """Share of the weights on pieces, mean over codes."""
         return self.over_text.sum(-1).mean(-1)
 
     @property
     def separator_share(self) -> Float[Tensor, "l h"]:
-        """The share of the weights that lies on the separators before the picture, the mean over codes."""
+        """Share of the weights on the separators before the picture, mean over codes."""
         return self.over_prefix[..., [0, -2, -1]].sum(-1).mean(-1)
 
     @property
     def picture_share(self) -> Float[Tensor, "l h"]:
-        """The share of the weights that lies on earlier codes, the mean over codes."""
+        """Share of the weights on earlier codes, mean over codes."""
         return 1 - self.over_prefix.sum(-1).mean(-1)
 
 
 def check_places(template: TextToImageTemplate, places: Sequence[tuple[int, int]]) -> None:
-    """Refuse rows and columns that the picture's grid of codes does not have.
+    """Check that rows and columns lie in the picture's grid of codes.
 
     Raises:
         UsageError: one lies outside.
@@ -92,36 +92,32 @@ def attention_maps(
     codes: Codes | Tensor,
     places: Sequence[tuple[int, int]] | None = None,
 ) -> AttentionMaps:
-    """Return what a transformer attends to when it draws a picture for a text.
+    """Compute the attention maps of a transformer over a text and its picture.
 
-    The sequence goes through the transformer once, as it always does. Beside it each layer attends once more, in
-    float32, to unit vectors in the place of its values, as many at a time as a head has channels: what comes out are
-    the weights of its own formula, whichever of them it is, three regions included. So no more is held at a time than
-    the layer's own activations, the scores of a few queries, and the maps that are asked for.
+    One forward pass, in which each layer also attends to unit vectors instead of its values, in float32. The results
+    are the layer's weights, for any attention mask, and memory holds only a few queries' scores and the maps.
 
     Args:
-        transformer: learnt `template`; also one with an adapter.
-        template: puts text and picture in sequence.
-        pieces: of the text, numbered as the text tokenizer does; clipped if too long.
-        codes: of the picture, drawn or encoded, [r s].
+        transformer: trained on `template`, with or without an adapter.
+        template: builds the sequence.
+        pieces: pieces of the text; clipped if too long.
+        codes: codes of the picture, [r s].
         places: rows and columns, from 0, of the codes whose maps over the picture are kept; all by default, which are
             layers x heads x codes x codes numbers: 7.5 GiB for the paper's model.
 
     Raises:
         UsageError: the text has no pieces, or a place lies outside the grid.
-        CogViewError: codes or pieces that the template does not have, or weights that are not finite.
+        CogViewError: codes or pieces do not fit the template, or weights are not finite.
 
     Paper: appendix C.
     """
     if not len(pieces):
-        raise UsageError(
-            "the text has no pieces, so that there is nothing to attend to; say what is to be seen"
-        )
+        raise UsageError("the text has no pieces, so that there is nothing to attend to; give a text")
     if places is None:
         places = [(row, column) for row, column in np.ndindex(template.grid_rows, template.grid_columns)]
     check_places(template, places)
     sequence = template.build(pieces, codes.cpu().numpy() if isinstance(codes, Tensor) else codes)
-    num_drawn = len(sequence.tokens) - 2  # nothing is drawn after the last code, so nobody looks at it
+    num_drawn = len(sequence.tokens) - 2  # no code attends to the last one
     tokens, positions = (
         torch.from_numpy(array[None, :num_drawn]).to(transformer.device)
         for array in (sequence.tokens, sequence.positions)
@@ -152,7 +148,7 @@ def _empty_maps(
     num_drawn: int,
     places: Sequence[tuple[int, int]],
 ) -> AttentionMaps:
-    """Return the maps of a picture, with zeros wherever a layer is to put what it attends to."""
+    """Return the maps of a picture, filled with zeros."""
     by_head = (transformer.config.num_layers, transformer.config.num_heads)
     num_codes = template.num_codes_per_image
     num_prefix = num_drawn - num_codes + 1
@@ -168,7 +164,7 @@ def _empty_maps(
 def _look_into(
     maps: AttentionMaps, layer: int, attention: CausalSelfAttention, inputs: tuple[Any, ...]
 ) -> None:
-    """Put what a layer attends to into its maps."""
+    """Write a layer's weights and scores into the maps."""
     x, _, regions = inputs
     query, key, _ = (each.float() for each in attention.heads(x))
     num_prefix = maps.over_prefix.shape[3]
@@ -196,7 +192,7 @@ def _score_scales(
     regions: Regions | None,
     attention: CausalSelfAttention,
 ) -> tuple[Float[Tensor, "h"], Float[Tensor, "h"]]:
-    """Return the largest |q k| / sqrt(e) of each head, and the mean, over all queries and the keys that they see."""
+    """Return each head's largest and mean |q k| / sqrt(e), over all queries and the keys that they see."""
     num_heads, num_tokens, width = query.shape
     largest, total = query.new_zeros(2, num_heads)
     num_seen = 0
@@ -215,7 +211,7 @@ def _score_scales(
 
 
 def score_table(maps: AttentionMaps) -> list[dict[str, float | int]]:
-    """Return a line for each layer and head: how large its scores are, and where its weights lie."""
+    """Return the scores and shares of weights of each layer and head."""
     figures = {
         "largest_score": maps.largest_scores,
         "mean_absolute_score": maps.mean_absolute_scores,
@@ -230,7 +226,7 @@ def score_table(maps: AttentionMaps) -> list[dict[str, float | int]]:
 
 
 def score_lines(table: Sequence[Mapping[str, float | int]]) -> list[str]:
-    """Return what `score_table` says as lines to read, the last of which compares the heads."""
+    """Format the rows of `score_table` as lines; the last compares the heads."""
     lines = ["layer  head  largest score  mean |score|    text  separators  picture"]
     for each in table:
         shares = (each["text_share"], each["separator_share"], each["picture_share"])
@@ -243,7 +239,7 @@ def score_lines(table: Sequence[Mapping[str, float | int]]) -> list[str]:
 
 
 def comparison_of_heads(table: Sequence[Mapping[str, float | int]]) -> str:
-    """Return in one line how much the heads differ in their largest scores."""
+    """Return one line with the heads of the smallest and largest scores."""
     least, most = (choose(table, key=lambda each: each["largest_score"]) for choose in (min, max))
     where = [
         f"{each['largest_score']:.2f} (layer {each['layer']}, head {each['head']})" for each in (least, most)

@@ -1,6 +1,6 @@
-"""Attention maps drawn over their picture, as sheets of many small pictures.
+"""Figures of attention maps over their picture.
 
-A weight is drawn by its square root: brightness tells weights of 1 % from none, as well as 25 % from 100 %.
+Brightness is the square root of a weight, so that small weights can be seen too.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _CELL_PIXELS = (64, 128)
 
 _BACKGROUND, _INK, _MARK = (255, 255, 255), (32, 32, 32), (0, 230, 255)
 _GLOW = ((190, 20, 60), (255, 120, 0), (255, 245, 130))
-"""The colours of small, middling and large weights; none at all leaves the picture's grey."""
+"""Colours of small, medium and large weights; weight 0 leaves the picture's grey."""
 
 
 def token_figure(
@@ -38,17 +38,17 @@ def token_figure(
     index: int = 0,
     layers: Sequence[int] | None = None,
 ) -> Image.Image:
-    """Draw what a code attended to in the picture: a row for each layer, a column for each head.
+    """Draw a code's attention over the picture: a row for each layer, a column for each head.
 
-    Each cell has a scale of its own, up to its largest weight, which is written below it with the share of the weights
-    that lies on the picture at all. What the code does not see is pale.
+    Each cell is scaled to its largest weight. Below it are this weight and the share of all weights on the picture.
+    Codes that cannot be seen are pale.
 
     Args:
-        maps: of the picture.
-        picture: what is drawn over.
-        text: what it was drawn for.
-        index: which of the chosen codes.
-        layers: to draw; all by default.
+        maps: maps of the picture.
+        picture: the picture.
+        text: its text.
+        index: index of the code among the chosen ones.
+        layers: layers to draw; all by default.
     """
     row, column = maps.places[index]
     weights = maps.over_picture[:, :, index]
@@ -57,7 +57,7 @@ def token_figure(
     side = _cell_pixels(num_heads)
     grey = _grey(picture, side)
     seen = (torch.arange(rows * columns) < row * columns + column).view(rows, columns)
-    seen &= (weights > 0).any(0).any(0)  # a sparse transformer does not see all that comes earlier
+    seen &= (weights > 0).any(0).any(0)  # sparse attention does not see all earlier codes
     cells: list[list[Image.Image]] = [[] for _ in drawn]
     notes: list[list[str]] = [[] for _ in drawn]
     for number, layer in enumerate(drawn):
@@ -90,19 +90,19 @@ def text_figure(
     words: Sequence[str],
     layers: Sequence[int] | None = None,
 ) -> Image.Image:
-    """Draw how much each place of the picture attended to each piece: a column for each piece.
+    """Draw the attention of each code to each piece: a column for each piece.
 
-    A layer has two rows: the mean over its heads, and of each piece the head that looks at it most. The scale is the
-    same everywhere, from 0 to all of a code's attention; below a cell stands its mean over the picture.
+    A layer has two rows: the mean over its heads, and each piece's strongest head. All cells have the same scale, from
+    0 to 1; below each is its mean over the picture.
 
     Args:
-        maps: of the picture.
-        picture: what is drawn over.
-        text: what it was drawn for.
-        words: the pieces to label the columns with, as the text tokenizer shows them.
-        layers: to draw; all by default.
+        maps: maps of the picture.
+        picture: the picture.
+        text: its text.
+        words: the pieces as the text tokenizer shows them, to label columns.
+        layers: layers to draw; all by default.
     """
-    assert len(words) == maps.over_text.shape[-1], "one word a piece"
+    assert len(words) == maps.over_text.shape[-1], "one word per piece"
     grid = maps.over_picture.shape[3:]
     by_piece = maps.over_text.movedim(-1, 1)
     by_piece = by_piece.reshape(*by_piece.shape[:3], *grid)  # [l n h r s]
@@ -135,42 +135,42 @@ def text_figure(
 
 
 def strongest_heads(maps: AttentionMaps) -> Tensor:
-    """Return for each layer and piece, [l n], the head that looks at the piece most, the mean over the picture."""
+    """Return for each layer and piece, [l n], the head with the largest mean weight on the piece."""
     return maps.over_text.mean(2).argmax(1)
 
 
 def piece_label(word: str, number: int) -> str:
-    """Return what to call a piece on a figure: its letters, or its number if no font here can show them.
+    """Return the label of a piece: its letters, or its number if no font has them.
 
     Args:
         word: the piece as the text tokenizer shows it, a space as "▁".
-        number: of the piece in its text, from 0.
+        number: number of the piece in its text, from 0.
     """
     letters = word.replace("▁", " ").strip() or "(space)"
     return letters if caption_font(letters) else f"piece {number}"
 
 
 def _cell_pixels(num_columns: int) -> int:
-    """Return the side of cells of which so many stand side by side."""
+    """Return the side of a cell, given the number of columns."""
     least, most = _CELL_PIXELS
     return min(max(_MAX_SHEET_PIXELS // num_columns, least), most)
 
 
 def _percent(share: float) -> str:
-    """Return a share with as many digits as tell something."""
+    """Format a share in per cent with about two significant digits."""
     digits = 2 if share < 0.00995 else 1 if share < 0.0995 else 0
     return f"{100 * share:.{digits}f} %"
 
 
 def _grey(picture: Image.Image, side: int) -> Float[np.ndarray, "y x c"]:
-    """Return the picture without its colours, dark, so that what glows is weights."""
+    """Return the picture as dark grey, the background of the weights."""
     scaled = picture.convert("L").resize((side, side), Image.Resampling.LANCZOS)
     grey = 20 + 0.45 * np.asarray(scaled, dtype=np.float32)
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def _colours(strength: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n c"]:
-    """Return the colour of weights whose square root is given."""
+    """Return the colours of weights, given their square roots."""
     stops = np.linspace(0, 1, len(_GLOW))
     channels = [np.interp(strength, stops, [colour[c] for colour in _GLOW]) for c in range(3)]
     return np.stack(channels, axis=-1).astype(np.float32)
@@ -179,7 +179,7 @@ def _colours(strength: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n c"]:
 def _glowing(
     grey: Float[np.ndarray, "y x c"], weights: Float[Tensor, "r s"], seen: Bool[Tensor, "r s"]
 ) -> Image.Image:
-    """Return a picture with weights from 0 to 1 over it, and pale where nothing could be seen."""
+    """Return a picture with weights from 0 to 1 over it, and pale where it could not be seen."""
     strength = _spread(weights.clamp(0, 1).sqrt().numpy(), grey.shape[0])
     opacity = np.minimum(1.0, 1.2 * strength)[:, :, None]
     pixels = grey * (1 - opacity) + _colours(strength) * opacity
@@ -189,7 +189,7 @@ def _glowing(
 
 
 def _spread(values: np.ndarray, side: int) -> np.ndarray:
-    """Return the value of the region that each pixel of a square lies in."""
+    """Enlarge values to a square of pixels, by nearest neighbour."""
     rows, columns = (np.arange(side) * num // side for num in values.shape)
     return values[rows][:, columns]
 
@@ -211,7 +211,7 @@ def _sheet(
     notes: Sequence[Sequence[str]],
     ends_of_scale: tuple[str, str],
 ) -> Image.Image:
-    """Lay cells out in rows with labels at their sides and a note below each; the picture and titles above all."""
+    """Lay out labelled rows of cells with a note below each, and the picture and titles at the top."""
     side = cells[0][0].width
     label_font = ImageFont.load_default(_LABEL_PIXELS)
     left = 2 * _GAP_PIXELS + round(max(label_font.getlength(line) for lines in row_labels for line in lines))
@@ -224,17 +224,17 @@ def _sheet(
     sheet = Image.new("RGB", (width, top + step_y * len(cells) + foot), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     sheet.paste(thumb, (left, _GAP_PIXELS))
-    shown = [" ".join(title.split()) for title in titles if caption_font(title)]
-    for number, title in enumerate(shown):
+    readable = [" ".join(title.split()) for title in titles if caption_font(title)]
+    for number, title in enumerate(readable):
         line, font = _fitting(title, width - beside - _GAP_PIXELS, _TITLE_PIXELS)
         draw.text((beside, _GAP_PIXELS + number * (_TITLE_PIXELS + _GAP_PIXELS)), line, _INK, font)
     for number, label in enumerate(column_labels):
         line, font = _fitting(label, side, _LABEL_PIXELS)
         draw.text((left + number * step_x + side // 2, top - _GAP_PIXELS), line, _INK, font, anchor="ms")
-    for row, (lines, some, theirs) in enumerate(zip(row_labels, cells, notes, strict=True)):
+    for row, (lines, row_cells, row_notes) in enumerate(zip(row_labels, cells, notes, strict=True)):
         y = top + row * step_y
         draw.multiline_text((_GAP_PIXELS, y), "\n".join(lines), _INK, label_font)
-        for column, (cell, note) in enumerate(zip(some, theirs, strict=True)):
+        for column, (cell, note) in enumerate(zip(row_cells, row_notes, strict=True)):
             x = left + column * step_x
             sheet.paste(cell, (x, y))
             line, font = _fitting(note, step_x, _NOTE_PIXELS)
@@ -244,7 +244,7 @@ def _sheet(
 
 
 def _fitting(text: str, max_width_pixels: int, size_pixels: int) -> tuple[str, Font]:
-    """Return a text, shortened if need be, and the largest font up to a size in which it fits."""
+    """Return a text, shortened if necessary, and the largest font up to `size_pixels` in which it fits."""
     font = _font_of(text, size_pixels)
     while font.getlength(text) > max_width_pixels and size_pixels > _LEAST_LABEL_PIXELS:
         size_pixels -= 1
@@ -257,14 +257,13 @@ def _fitting(text: str, max_width_pixels: int, size_pixels: int) -> tuple[str, F
 
 
 def _font_of(text: str, size_pixels: int) -> Font:
-    """Return the font of a label or title; those that no font can show are replaced or left out before."""
     font = caption_font(text, size_pixels)
-    assert font is not None
+    assert font is not None  # callers replace or omit texts that no font can show
     return font
 
 
 def _scale_bar(ends: tuple[str, str]) -> Image.Image:
-    """Return the colours of weights from 0 to the largest, with what the two ends mean."""
+    """Draw the colour scale with labels at both ends."""
     width, height = _BAR_PIXELS
     font = ImageFont.load_default(_NOTE_PIXELS)
     widths = [round(font.getlength(end)) for end in ends]

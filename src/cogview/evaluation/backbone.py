@@ -1,4 +1,4 @@
-"""What sees pictures for the distances that are about more than pixels."""
+"""Protocol of feature networks for distances between pictures, and loading of their weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +17,12 @@ from cogview.files import regular_file
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """What a backbone sees in pictures.
+    """Features of a batch of pictures.
 
     Args:
-        pooled: one vector a picture, for distances between sets.
+        pooled: one vector per picture, for distances between sets.
         maps: feature maps of several layers, finest first, for distances between two pictures.
-        logits: what the network takes each picture for, for scores of a set; None if it names no classes.
+        logits: class logits, for scores of a set; None if the network has no classes.
     """
 
     pooled: Float[Tensor, "b d"]
@@ -32,29 +32,29 @@ class Features:
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A trained network that turns pictures into features; the figures made from them carry its name."""
+    """Trained network from pictures to features."""
 
     @property
     def name(self) -> str:
-        """Return the name of the network, as a part of a figure's name: `efficientnet_lite0`."""
+        """Return the name of the network, which becomes part of its figures' names: `efficientnet_lite0`."""
         ...
 
     def __call__(self, images: Float[Tensor, "b c y x"], /) -> Features:
-        """Return the features of images in [-1, 1], on whatever device they are."""
+        """Return the features of images in [-1, 1], on any device."""
         ...
 
 
-UNFITTING = (ImportError, RuntimeError, OSError, AttributeError)
-"""What importing a package raises that needs torchvision, where that is absent or made for another torch."""
+IMPORT_ERRORS = (ImportError, RuntimeError, OSError, AttributeError)
+"""Errors of importing a package that needs torchvision, if that is missing or made for another torch."""
 
 
-def unfitting(need: str, package: str, error: Exception) -> UsageError:
+def import_failure(need: str, package: str, error: Exception) -> UsageError:
     """Return the error of a package that cannot be imported.
 
     Args:
-        need: what needs which package.
-        package: what pip calls it.
-        error: what importing it raised.
+        need: message that names the feature and the package.
+        package: the package's name for pip.
+        error: error of the import.
     """
     release = torch.__version__.partition("+")[0]
     reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -65,7 +65,7 @@ def unfitting(need: str, package: str, error: Exception) -> UsageError:
 
 
 def weights_in(path: Path) -> Any:
-    """Return the content of a file of weights, of safetensors by its ending and else of PyTorch."""
+    """Load a file of weights: safetensors if so named, else PyTorch."""
     if path.suffix == ".safetensors":
         return load_file(regular_file(path))
     return torch.load(regular_file(path), map_location="cpu", weights_only=True)
@@ -73,15 +73,15 @@ def weights_in(path: Path) -> Any:
 
 @contextmanager
 def reading_weights(path: Path, network: str, wanted: str) -> Iterator[None]:
-    """Tell whatever is raised within, where damaged files raise nearly anything, as an error of the file.
+    """Turn any error inside the block into one about the file, since damaged files raise nearly anything.
 
     Args:
         path: the file.
-        network: whose weights they should be.
+        network: the network of the weights.
         wanted: the file to give instead.
 
     Raises:
-        CogViewError: it is missing, or something was raised.
+        CogViewError: the file is missing, or the block raised.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""The captions that a model is measured with, and the real pictures that they were written for."""
+"""Captions to evaluate a model with, and their real pictures."""
 
 import hashlib
 import json
@@ -20,12 +20,12 @@ from cogview.text.tokenizer import is_blank, valid_text
 
 @dataclass(frozen=True, kw_only=True)
 class AskedPicture:
-    """A caption to draw, and the real picture that it was written for.
+    """Caption to draw, and its real picture.
 
     Args:
-        picture: the real one, with all its captions.
-        text: what is drawn.
-        original: what a translation was made of; the text itself elsewhere.
+        picture: the real picture, with all its captions.
+        text: the caption to draw.
+        original: the caption before translation; `text` without one.
     """
 
     picture: CaptionedImage
@@ -34,25 +34,25 @@ class AskedPicture:
 
 
 class CaptionSet:
-    """Captions with their pictures, one caption of each.
+    """Random choice of pictures with one caption each.
 
     Args:
-        images: the folder of pictures.
-        captions: an annotation file of MS COCO (`.json`), or lines as those of `metadata.jsonl`; by default what the
-            folder itself has, as `open_pairs` reads it.
-        split: take the pictures that name this split or none; all by default.
-        translations: captions to take in place of MS COCO's, as `Coco` reads them.
-        translation_ids: whose ids these are.
-        num_captions: take so many of the pictures, at random; all by default.
-        seed: of that choice, of the order, and of the caption that is taken of each picture.
+        images: folder of the pictures.
+        captions: annotation file of MS COCO (`.json`), or a file like `metadata.jsonl`; by default the captions in the
+            folder, as `open_pairs` reads them.
+        split: only pictures that name this split or none; all by default.
+        translations: captions that replace MS COCO's, as `Coco` reads them.
+        translation_ids: whether their ids are of captions or of pictures.
+        num_captions: number of pictures to choose; all by default.
+        seed: seed of the pictures, their order and captions.
 
     Attributes:
-        asked: what to draw.
-        problems: what was left out.
+        asked: the chosen captions and pictures.
+        problems: pictures left out.
 
     Raises:
-        CogViewError: something cannot be read, or there is nothing.
-        UsageError: the arguments contradict each other, or ask for more than there is.
+        CogViewError: a file cannot be read, or there are no captions.
+        UsageError: the arguments contradict each other, or `num_captions` is out of range.
     """
 
     def __init__(
@@ -100,39 +100,38 @@ class CaptionSet:
                 f"num_captions must be between 1 and {len(usable):,}, the pictures with captions, got {num_captions}"
             )
         draw = np.random.default_rng(seed)
-        taken = draw.permutation(len(usable))[:num_captions]
+        chosen = draw.permutation(len(usable))[:num_captions]
         self.asked: list[AskedPicture] = []
-        for index in taken:
+        for index in chosen:
             picture, texts = usable[int(index)]
-            text = texts[int(draw.integers(len(texts)))]
-            # An argument or a file may hold half surrogates, which no file of ours could.
-            text = valid_text(text)
+            # Lone surrogates could not be written to files.
+            text = valid_text(texts[int(draw.integers(len(texts)))])
             original = originals.get((picture.name, text), text)
             self.asked.append(AskedPicture(picture=picture, text=text, original=original))
 
     @property
     def fingerprint(self) -> str:
-        """What `fingerprint_of` says of what is asked."""
+        """`fingerprint_of` the chosen captions."""
         return fingerprint_of(self.asked)
 
 
 def fingerprint_of(asked: Sequence[AskedPicture]) -> str:
     """Return 16 hexadecimal digits of the names of the pictures and their captions, in order."""
-    said = json.dumps([[each.picture.name, each.text] for each in asked])
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+    names_and_texts = json.dumps([[each.picture.name, each.text] for each in asked])
+    return hashlib.sha256(names_and_texts.encode()).hexdigest()[:16]
 
 
 class RealPictures:
-    """The real pictures as squares of one size, read one by one and not kept.
+    """Iterable of real pictures as squares of one size.
 
     Args:
-        pictures: those to read.
+        pictures: the pictures.
         size_pixels: side of the squares.
-        num_workers: processes that decode; 0 does it in this one.
+        num_workers: worker processes that decode; 0 for this process.
 
     Attributes:
-        num_resized: how many of those read so far had another size.
-        problems: those that cannot be read.
+        num_resized: number of pictures so far that had another size.
+        problems: pictures so far that cannot be read.
     """
 
     def __init__(self, pictures: Sequence[CaptionedImage], size_pixels: int, num_workers: int = 0) -> None:
@@ -141,10 +140,10 @@ class RealPictures:
         self.problems: list[Problem] = []
 
     def __iter__(self) -> Iterator[Image.Image]:
-        """Yield those that can be read.
+        """Yield the readable pictures.
 
         Raises:
-            CogViewError: none can.
+            CogViewError: none can be read.
         """
         self.num_resized, self.problems = 0, []
         size = (self._size_pixels, self._size_pixels)

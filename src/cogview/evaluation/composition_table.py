@@ -1,4 +1,4 @@
-"""The composition score as a table for people."""
+"""Markdown table of the composition score."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,24 +8,24 @@ _CHOICES = {"first": "first candidate", "random": "a random candidate", "CapLoss
 
 
 def composition_table(result: Mapping[str, Any]) -> list[str]:
-    """Return whether the checker is valid, and the figures as Markdown, line by line.
+    """Format a composition result as lines of Markdown.
 
     Args:
-        result: what `cogview evaluate composition` writes as JSON.
+        result: JSON of `cogview evaluate composition`.
     """
     return [*_verdict_on_the_checker(result["checker"]), "", *_figures(result)]
 
 
 def _verdict_on_the_checker(checker: Mapping[str, Any]) -> list[str]:
     pictures, redrawn = (checker[name]["all"]["value"] for name in ("pictures", "redrawn"))
-    found = (
+    shares = (
         f"all right on {pictures:.1%} of the real pictures and on {redrawn:.1%} of them as the image tokenizer redraws "
         f"them ({checker['least_right']:.0%} wanted); under others' captions on "
         f"{checker['redrawn_shuffled']['all']:.1%}, where chance is {checker['chance']['all']:.1%}"
     )
     if checker["is_valid"]:
-        return [f"The checker is valid: {found}."]
-    return [f"**THE CHECKER IS NOT VALID, so the figures say little**: {found}."]
+        return [f"The checker is valid: {shares}."]
+    return [f"**THE CHECKER IS NOT VALID, so the figures say little**: {shares}."]
 
 
 def _figures(result: Mapping[str, Any]) -> list[str]:
@@ -48,7 +48,7 @@ def _figures(result: Mapping[str, Any]) -> list[str]:
     }
     rows |= {"real pictures": checker["pictures"], "real pictures, redrawn": checker["redrawn"]}
     for what, shares in rows.items():
-        lines.append(f"| {what} | {' | '.join(_spoken(shares[name]) for name in names)} |")
+        lines.append(f"| {what} | {' | '.join(_formatted(shares[name]) for name in names)} |")
     for what, key in (
         ("real pictures, others' captions", "pictures_shuffled"),
         ("real pictures, redrawn, others' captions", "redrawn_shuffled"),
@@ -59,8 +59,8 @@ def _figures(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _spoken(share: Mapping[str, float | None]) -> str:
+def _formatted(share: Mapping[str, float | None]) -> str:
     if share["value"] is None:
         return ""
-    around = "" if share["low"] is None else f" ({share['low']:.1%} to {share['high']:.1%})"
-    return f"{share['value']:.1%}{around}"
+    interval = "" if share["low"] is None else f" ({share['low']:.1%} to {share['high']:.1%})"
+    return f"{share['value']:.1%}{interval}"

@@ -1,4 +1,4 @@
-"""How much more a decoder draws of codes than the image tokenizer's own one, enlarged."""
+"""Evaluation of larger decoders against the image tokenizer's own with bicubic interpolation."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -25,16 +25,16 @@ def evaluate_scales(
     pictures: Mapping[int, UInt8[np.ndarray, "n _ _ c"]],
     scales: Sequence[int],
 ) -> dict[str, float]:
-    """Measure what decoders draw of pictures' codes against the true pictures of each size.
+    """Compare decoded pictures with the true ones at each scale.
 
     Args:
-        tokenizer: with decoders for the scales.
-        pictures: the same ones by scale; those of scale 1 are encoded.
-        scales: to measure.
+        tokenizer: image tokenizer with decoders for the scales.
+        pictures: the same pictures by scale; those of scale 1 are encoded.
+        scales: scales to measure.
 
     Returns:
-        The means over pictures by name, for each scale N: `psnr_xN_db`, and `bicubic_xN_db` of the own decoder's
-        pictures, enlarged by bicubic interpolation.
+        Means over pictures, for each scale N: `psnr_xN_db` of its decoder, and `bicubic_xN_db` of the tokenizer's own
+        decoder, enlarged by bicubic interpolation.
     """
     values: dict[str, list[Tensor]] = defaultdict(list)
     parts = {scale: in_batches(each, _BATCH) for scale, each in pictures.items()}
@@ -50,7 +50,7 @@ def evaluate_scales(
 
 
 def enlarged_images(images: Float[Tensor, "b c y x"], scale: int) -> Float[Tensor, "b c _ _"]:
-    """Return pictures in [-1, 1], rounded as files hold them and enlarged by bicubic interpolation."""
+    """Round pictures in [-1, 1] to 8 bits and enlarge them by bicubic interpolation."""
     larger = [image_to_array(enlarged(each, scale)) for each in tensor_to_images(images)]
     return torch.from_numpy(np.stack(larger))
 
@@ -59,12 +59,12 @@ def enlarged_images(images: Float[Tensor, "b c y x"], scale: int) -> Float[Tenso
 def decoder_grid(
     tokenizer: ImageTokenizer, pictures: Mapping[int, UInt8[np.ndarray, "n _ _ c"]], scale: int
 ) -> Image.Image:
-    """Draw true pictures in a row, below each the own decoder's, enlarged, and the decoder's for the scale.
+    """Draw rows of true pictures, of the own decoder's enlarged, and of the scale's decoder.
 
     Args:
-        tokenizer: with a decoder for the scale.
-        pictures: the same ones by scale; those of scale 1 are encoded.
-        scale: of what is drawn.
+        tokenizer: image tokenizer with a decoder for the scale.
+        pictures: the same pictures by scale; those of scale 1 are encoded.
+        scale: scale to draw.
     """
     real = _as_images(pictures[scale])
     codes = tokenizer.encode(_as_images(pictures[1]))

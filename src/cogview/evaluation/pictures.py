@@ -1,4 +1,4 @@
-"""The pictures of a data set in batches, for measuring; what cannot be used is left out and remembered."""
+"""Batches of a data set's pictures, for evaluation."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,22 +14,22 @@ from cogview.errors import CogViewError, UsageError
 
 
 class PictureBatches:
-    """Read pictures as squares of one size, uint8 [b y x c], a batch at a time and nothing kept.
+    """Iterable of batches of pictures as squares of one size, uint8 [b y x c].
 
-    Captions are not needed. After a reading, `num_pictures` and `problems` say what was met.
+    Captions are not needed. `num_pictures` and `problems` are of the last iteration.
 
     Args:
         source: a folder of pictures or of WebDataset tars or both, or one tar.
         size_pixels: side of the squares.
-        split: only pictures that name this split or none; None gives all.
-        max_pictures: stop after so many; None gives all.
-        batch_size: pictures at a time; the last batch may have fewer.
-        num_workers: processes that decode; 0 does it in this one.
+        split: only pictures that name this split or none; None for all.
+        max_pictures: largest number of pictures; None for all.
+        batch_size: largest number of pictures in a batch.
+        num_workers: worker processes that decode; 0 for this process.
         progress: called with (pictures done, pictures in all).
 
     Raises:
-        CogViewError: there is nothing there, or no pictures.
-        UsageError: fewer than one picture is asked for.
+        CogViewError: the source is missing, or has no pictures.
+        UsageError: `max_pictures` is less than 1.
     """
 
     def __init__(

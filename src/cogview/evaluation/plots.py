@@ -1,4 +1,4 @@
-"""The figures as pictures: distances against blur, and quality against the number of candidates (figure 9)."""
+"""Plots of distances against blur, and of quality against the number of candidates (figure 9)."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -18,17 +18,17 @@ def plot_figures(
     """Write `blur-NAME.png`, and `candidates-NAME.png` if there is a curve.
 
     Args:
-        figures: by name, as `compare` gives them.
-        curve: as `candidates_curve` gives it.
-        backbone: NAME.
-        folder: where they will lie.
+        figures: result of `compare`.
+        curve: result of `candidates_curve`.
+        backbone: NAME, the backbone's.
+        folder: folder of the files.
 
     Returns:
         The paths; none without matplotlib (the extra `plot`).
     """
-    drawn = {"blur": blur_figure(figures, backbone), "candidates": candidates_figure(curve)}
+    plots = {"blur": blur_figure(figures, backbone), "candidates": candidates_figure(curve)}
     paths = []
-    for name, figure in drawn.items():
+    for name, figure in plots.items():
         if figure is not None:
             picture = io.BytesIO()
             figure.savefig(picture, dpi=120, format="png")
@@ -38,11 +38,11 @@ def plot_figures(
 
 
 def blur_figure(figures: Mapping[str, Mapping[str, Any]], backbone: str) -> Any:
-    """Draw the distance against the blur; None without matplotlib.
+    """Plot the distance against the blur; None without matplotlib.
 
     Args:
-        figures: by name, as `compare` gives them.
-        backbone: the name of what saw the pictures.
+        figures: result of `compare`.
+        backbone: name of the backbone.
     """
     try:
         from matplotlib.figure import Figure
@@ -59,10 +59,10 @@ def blur_figure(figures: Mapping[str, Mapping[str, Any]], backbone: str) -> Any:
 
 
 def candidates_figure(curve: Sequence[Mapping[str, Any]]) -> Any:
-    """Draw quality against the number of candidates; None without a curve, or without matplotlib.
+    """Plot quality against the number of candidates; None without a curve or matplotlib.
 
     Args:
-        curve: as `candidates_curve` gives it.
+        curve: result of `candidates_curve`.
 
     Paper: figure 9.
     """
@@ -88,7 +88,7 @@ def candidates_figure(curve: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def as_svg(figure: Any) -> str:
-    """Return a figure of matplotlib as SVG: letters stay letters, and equal figures are equal texts."""
+    """Return a matplotlib figure as reproducible SVG, with its texts as text."""
     from matplotlib import rc_context
 
     drawing = io.StringIO()

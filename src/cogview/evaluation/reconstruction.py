@@ -1,4 +1,4 @@
-"""How well pictures survive an image tokenizer, and what their codes cost."""
+"""Reconstruction quality of an image tokenizer, and statistics of its codes."""
 
 import math
 import warnings
@@ -35,27 +35,27 @@ def evaluate_reconstruction(
     backbone: Backbone | None = None,
     distances: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
 ) -> dict[str, float]:
-    """Measure how well pictures survive encoding and decoding.
+    """Compare pictures with their reconstructions.
 
     Args:
-        tokenizer: encodes and decodes.
-        batches: pictures that training has not seen, all of one size.
-        backbone: sees pictures for the distances that are about more than pixels.
-        distances: further ones, by the names that their figures shall have. Each gets originals and reconstructions
-            [b c y x] in [-1, 1] and returns a number for each; `lpips.LPIPS(net="vgg")` is such a function.
+        tokenizer: image tokenizer.
+        batches: held-out pictures, all of one size.
+        backbone: feature network for perceptual and Frechet distances.
+        distances: further distances by the names of their figures. Each is a function of originals and reconstructions
+            [b c y x] in [-1, 1] that returns a number for each, for example `lpips.LPIPS(net="vgg")`.
 
     Returns:
         The figures by name, NAME being the backbone's:
 
-        - `psnr_db`: the mean over pictures of their peak signal-to-noise ratio, which is what others report;
+        - `psnr_db`: mean over pictures of their peak signal-to-noise ratio, as is usually reported;
         - `psnr_of_mean_error_db`: that of the mean squared error over all pixels;
-        - `ssim`: the mean over pictures, if they have 11 pixels a side;
-        - `unweighted_perceptual_distance_NAME`: the mean over pictures, with a backbone;
+        - `ssim`: mean over pictures, if they have at least 11 pixels a side;
+        - `unweighted_perceptual_distance_NAME`: mean over pictures, with a backbone;
         - `frechet_distance_NAME`: between originals and reconstructions, with a backbone;
-        - `codes_used`: how many different codes occur; `codebook_usage`: their share of the codebook;
-        - `perplexity`: of the codes;
-        - `bits_per_pixel`: if each code takes log2(num_codes) bits;
-        - `entropy_bits_per_pixel`: the least that codes drawn one by one with these frequencies take.
+        - `codes_used`: number of distinct codes; `codebook_usage`: their share of the codebook;
+        - `perplexity`: perplexity of the codes;
+        - `bits_per_pixel`: with log2(num_codes) bits per code;
+        - `entropy_bits_per_pixel`: with the entropy of single codes.
 
     Raises:
         CogViewError: there are no pictures.
@@ -73,11 +73,11 @@ def evaluate_reconstruction(
         if min(originals.shape[-2:]) >= SSIM_WINDOW_PIXELS:
             values["ssim"].append(ssim(originals, reconstructions))
         if backbone is not None:
-            seen, seen_again = backbone(originals), backbone(reconstructions)
-            distance = perceptual_distance(seen.maps, seen_again.maps)
+            features, reconstructed = backbone(originals), backbone(reconstructions)
+            distance = perceptual_distance(features.maps, reconstructed.maps)
             values[f"unweighted_perceptual_distance_{backbone.name}"].append(distance)
-            pooled[0].append(seen.pooled.cpu())
-            pooled[1].append(seen_again.pooled.cpu())
+            pooled[0].append(features.pooled.cpu())
+            pooled[1].append(reconstructed.pooled.cpu())
         for name, measure in (distances or {}).items():
             values[name].append(measure(originals, reconstructions).flatten())
     if not values:
@@ -88,7 +88,7 @@ def evaluate_reconstruction(
     if backbone is not None and len(errors) > 1:
         figures[f"frechet_distance_{backbone.name}"] = frechet_distance(*map(torch.cat, pooled))
     elif backbone is not None:
-        # Of this line, not of its caller: that is a decorator, and the command line shows warnings of ours alone.
+        # stacklevel 1, since the caller is a decorator, and the command line shows only warnings from cogview.
         warnings.warn("One picture has no covariance: the Frechet distance is left out.", stacklevel=1)
     return figures | code_figures(counts, tokenizer.downsampling_factor)
 
@@ -99,31 +99,31 @@ def evaluate_with_grid(
     backbone: Backbone | None,
     num_shown: int,
 ) -> tuple[dict[str, float], Image.Image]:
-    """Return what `evaluate_reconstruction` does, and the grid of the first pictures.
+    """Return the figures of `evaluate_reconstruction`, and a grid of the first pictures.
 
     Args:
-        tokenizer: encodes and decodes.
+        tokenizer: image tokenizer.
         batches: pictures, all of one size.
-        backbone: sees them.
-        num_shown: pictures in the grid, at most.
+        backbone: feature network.
+        num_shown: largest number of pictures in the grid.
     """
     first: list[np.ndarray] = []
 
-    def watched() -> Iterator[UInt8[np.ndarray, "_ y x c"]]:
+    def batches_with_copy() -> Iterator[UInt8[np.ndarray, "_ y x c"]]:
         for batch in batches:
             first.extend(batch[: num_shown - len(first)])
             yield batch
 
-    figures = evaluate_reconstruction(tokenizer, watched(), backbone)
+    figures = evaluate_reconstruction(tokenizer, batches_with_copy(), backbone)
     return figures, reconstruction_grid(tokenizer, torch.from_numpy(np.stack(first)).permute(0, 3, 1, 2))
 
 
 def code_figures(counts: Int64[Tensor, "v"], downsampling_factor: int) -> dict[str, float]:
-    """Return what codes say of their codebook and what they cost.
+    """Return the usage of the codebook and the bits per pixel.
 
     Args:
-        counts: how often each code of the codebook occurs.
-        downsampling_factor: pixels along one side of the square that a code stands for.
+        counts: number of occurrences of each code.
+        downsampling_factor: side in pixels of a code's square.
     """
     num_codes, num_used = len(counts), int((counts > 0).sum())
     shares = counts.double() / counts.sum()
@@ -141,17 +141,17 @@ def code_figures(counts: Int64[Tensor, "v"], downsampling_factor: int) -> dict[s
 def in_batches(
     images: UInt8[np.ndarray, "n y x c"], batch_size: int = 32
 ) -> Iterator[UInt8[np.ndarray, "_ y x c"]]:
-    """Yield pictures some at a time, in their order."""
+    """Yield pictures in batches, in order."""
     for start in range(0, len(images), batch_size):
         yield images[start : start + batch_size]
 
 
 def reconstruction_grid(tokenizer: ImageTokenizer, images: UInt8[Tensor, "b c y x"]) -> Image.Image:
-    """Draw originals in rows of eight, and what the tokenizer makes of them right below each.
+    """Draw originals in rows of eight, with the reconstruction below each.
 
     Args:
-        tokenizer: encodes and decodes.
-        images: one or more.
+        tokenizer: image tokenizer.
+        images: one or more pictures.
     """
     originals = as_float(images)
     both = torch.stack([originals, tokenizer.decode(tokenizer.encode(originals)).cpu()])

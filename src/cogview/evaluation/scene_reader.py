@@ -1,7 +1,7 @@
-"""Reads scenes: what stands where in a picture, by comparing every place with every look of every object.
+"""Reader of scenes from pictures, by template matching.
 
-A place is one of the lattice, and a look an object in a style, at a size, in its own colour or another. Of what could
-stand at overlapping places, that is taken which explains most of the picture, if enough of its own look is there.
+Every place of the lattice is compared with every look: an object in a style, size and colour. Among overlapping
+matches, those that explain most of the picture are chosen.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,20 +21,20 @@ from cogview.world.icon_sheets import IconSheets
 from cogview.world.objects import GROUNDS, scene_objects
 from cogview.world.scenes import LATTICE_CELLS, Placement, Scene
 
-LEAST_EXPLAINED = 0.6  # of the squared difference of the nearest look from bare ground
-_SAMPLES = 4  # pixels of each side of a cell, which are plenty; of smaller cells every one
+LEAST_EXPLAINED = 0.6  # share of the squared difference between the nearest look and bare ground
+_SAMPLES = 4  # pixels compared along each side of a cell
 _AT_A_TIME = 1_000  # pictures in memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneReading:
-    """What a picture shows.
+    """Scene that was read from a picture.
 
     Args:
         ground: a key of `world.GROUNDS`.
         placements: the things.
-        style: of all of them; None if there are none, or of several styles.
-        colours: what the colour of each may be said to be; several where it looks as good as the same in them.
+        style: style of all things; None if there are none or several styles.
+        colours: possible colours of each thing; several where they look alike.
     """
 
     ground: str
@@ -44,7 +44,7 @@ class SceneReading:
 
     @staticmethod
     def of(scene: Scene) -> "SceneReading":
-        """Return what a reader without fault would see in a scene's picture."""
+        """Return the reading of a scene's picture by a perfect reader."""
         return SceneReading(
             ground=scene.ground,
             placements=scene.placements,
@@ -55,7 +55,7 @@ class SceneReading:
 
 @dataclass(frozen=True, kw_only=True)
 class _Look:
-    """An object in a style and a colour, and the colours that it may be said to have."""
+    """Object in a style and a colour, and the colours that look like it."""
 
     code: str
     style: Style
@@ -65,7 +65,7 @@ class _Look:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Looks:
-    """What objects look like at one size on one ground: how the pixels differ from the bare ground."""
+    """Looks of objects at one size on one ground, as differences from the bare ground."""
 
     size: int
     known: list[_Look]
@@ -75,7 +75,7 @@ class _Looks:
 
 @dataclass(frozen=True, kw_only=True)
 class _Candidate:
-    """A look at a place, and the squared difference from bare ground that it explains."""
+    """Look at a place, and the squared difference from bare ground that it explains."""
 
     gain: float
     look: _Look
@@ -87,10 +87,10 @@ class _Candidate:
 
 
 class SceneReader:
-    """Reads which objects stand where in a picture.
+    """Reader of the objects in pictures of scenes.
 
     Args:
-        folder: a built data set, whose icons show what each object looks like.
+        folder: a built data set, whose icons are the templates.
         size_pixels: side of the pictures.
 
     Raises:
@@ -116,7 +116,7 @@ class SceneReader:
         """Return a picture of a data set.
 
         Raises:
-            UsageError: it has not the size that this reader is for.
+            UsageError: it has another size than this reader's.
             CogViewError: it cannot be read.
         """
         image = read_image(folder / file_name)
@@ -125,7 +125,7 @@ class SceneReader:
         return np.asarray(image)
 
     def unknown_in(self, scene: Scene) -> str | None:
-        """Return in words what of a scene the data set's icons do not show; None if all of it can be read."""
+        """Describe the first thing of a scene that the icons do not show; None if all of it can be read."""
         for placement in scene.placements:
             if placement.variation or placement.code not in scene_objects():
                 return f"no icon of the table of objects as it is (code {placement.code})"
@@ -139,7 +139,7 @@ class SceneReader:
         return None
 
     def read(self, picture: UInt8[np.ndarray, "y x 3"]) -> SceneReading:
-        """Return what a picture shows, the ground by its four edges."""
+        """Read the scene in a picture."""
         values = picture.astype(np.float32)
         ground = ground_of(values)
         values -= np.array(GROUNDS[ground].rgb, dtype=np.float32)
@@ -156,35 +156,35 @@ class SceneReader:
     def read_all(
         self, pictures: Iterable[UInt8[np.ndarray, "y x 3"]], move: Callable[[int], None] | None = None
     ) -> list[SceneReading]:
-        """Return what pictures show, in their order; they are read ground by ground, which is faster.
+        """Read the scenes in pictures, in order; ground by ground, which is faster.
 
         Args:
-            pictures: of the size that the reader is for.
-            move: called with the number of pictures that are read, from time to time.
+            pictures: pictures of the reader's size.
+            move: called with the number of pictures done.
         """
-        shown: list[SceneReading] = []
+        readings: list[SceneReading] = []
         rest = iter(pictures)
-        while some := list(islice(rest, _AT_A_TIME)):
-            grounds = [ground_of(picture.astype(np.float32)) for picture in some]
-            found: dict[int, SceneReading] = {}
+        while batch := list(islice(rest, _AT_A_TIME)):
+            grounds = [ground_of(picture.astype(np.float32)) for picture in batch]
+            by_number: dict[int, SceneReading] = {}
             for number in sorted(
-                range(len(some)), key=lambda number: (grounds[number] != self._ground, grounds[number])
+                range(len(batch)), key=lambda number: (grounds[number] != self._ground, grounds[number])
             ):
-                found[number] = self.read(some[number])
+                by_number[number] = self.read(batch[number])
                 if move is not None:
-                    move(len(shown) + len(found))
-            shown += [found[number] for number in range(len(some))]
-        return shown
+                    move(len(readings) + len(by_number))
+            readings += [by_number[number] for number in range(len(batch))]
+        return readings
 
     def _candidates(self, values: Float32[np.ndarray, "y x 3"], looks: _Looks) -> list[_Candidate]:
-        """Return at each place what looks most like it, where enough of it is there."""
+        """Return the nearest look at each place where it explains enough."""
         side = LATTICE_CELLS - looks.size + 1
         places = [(row, column) for row in range(side) for column in range(side)]
         windows = self._windows(values, looks.size, places)
-        seen = (windows**2).sum(1)
-        # Where there is next to nothing, no look can have been explained.
+        energy = (windows**2).sum(1)
+        # Nearly bare places cannot explain enough of any look.
         least = (1 - (1 - LEAST_EXPLAINED) ** 0.5) ** 2 * looks.energy.min(initial=np.inf)
-        filled = np.flatnonzero(seen >= least)
+        filled = np.flatnonzero(energy >= least)
         if not len(filled):
             return []
         gains = windows[filled] @ looks.pixels.T
@@ -192,19 +192,19 @@ class SceneReader:
         gains -= looks.energy
         nearest = gains.argmax(1)
         gain = gains[np.arange(len(filled)), nearest]
-        explained = 1 - (seen[filled] - gain) / looks.energy[nearest]
-        found = []
+        explained = 1 - (energy[filled] - gain) / looks.energy[nearest]
+        candidates = []
         for number in np.flatnonzero(explained >= LEAST_EXPLAINED):
             look = looks.known[nearest[number]]
             row, column = places[filled[number]]
             placement = Placement(code=look.code, column=column, row=row, size=looks.size, colour=look.colour)
-            found.append(_Candidate(gain=float(gain[number]), look=look, placement=placement))
-        return found
+            candidates.append(_Candidate(gain=float(gain[number]), look=look, placement=placement))
+        return candidates
 
     def _looks_on(self, ground: str) -> list[_Looks]:
-        """Return the looks on a ground, of which one at a time is kept."""
+        """Return the looks on a ground; only the last ground's are cached."""
         if ground != self._ground:
-            self._looks = []  # so that there are never those of two grounds in memory
+            self._looks = []  # frees the memory first
             self._looks = [self._looks_of(size, ground) for size in self._sheets.sizes]
             self._ground = ground
         return self._looks
@@ -227,16 +227,16 @@ class SceneReader:
             ) // 255  # as in `draw_scene`
             row[:] = (drawn.astype(np.float32) - rgb).ravel()
         energy = np.einsum("nv,nv->n", pixels, pixels)
-        is_seen = energy > 0
-        if not is_seen.all():
-            pixels, energy = pixels[is_seen], energy[is_seen]
-            numbers = [numbers[index] for index in np.flatnonzero(is_seen)]
+        is_visible = energy > 0
+        if not is_visible.all():
+            pixels, energy = pixels[is_visible], energy[is_visible]
+            numbers = [numbers[index] for index in np.flatnonzero(is_visible)]
         return _Looks(size=size, known=[known[number] for number in numbers], pixels=pixels, energy=energy)
 
     @cached_property
     def _rasters(self) -> dict[int, tuple[list[_Look], UInt8[np.ndarray, "n y x 4"]]]:
-        """All looks by size, each as RGBA of the pixels that are looked at."""
-        found = {}
+        """All looks by size, with the RGBA of their sampled pixels."""
+        by_size = {}
         table = scene_objects()
         for size in self._sheets.sizes:
             known: list[_Look] = []
@@ -248,19 +248,19 @@ class SceneReader:
                     painted = in_all_colours(raster) if code in self._sheets.coloured else {}
                     own = own_colour(raster, painted) if painted else None
                     for colour, each in {None: raster, **painted}.items():
-                        said = {None, own} if colour in (None, own) else {colour}
-                        look = _Look(code=code, style=style, colour=colour, colours=frozenset(said))
+                        colours = {None, own} if colour in (None, own) else {colour}
+                        look = _Look(code=code, style=style, colour=colour, colours=frozenset(colours))
                         known.append(look)
                         rasters.append(each[:: self._step, :: self._step])
-            found[size] = known, np.stack(rasters)
-        return found
+            by_size[size] = known, np.stack(rasters)
+        return by_size
 
     def _windows(
         self, values: Float32[np.ndarray, "y x 3"], size: int, places: list[tuple[int, int]]
     ) -> Float32[np.ndarray, "p v"]:
-        """Return the pixels that an icon would have at each place."""
-        seen = np.arange(0, size * self._cell, self._step)
-        rows, columns = (self._cell * np.array(places).T)[..., None] + seen
+        """Return the sampled pixels of the window at each place."""
+        offsets = np.arange(0, size * self._cell, self._step)
+        rows, columns = (self._cell * np.array(places).T)[..., None] + offsets
         return values[rows[:, :, None], columns[:, None, :]].reshape(len(places), -1)
 
     @staticmethod
@@ -272,7 +272,7 @@ class SceneReader:
 
 
 def _explaining_most(candidates: list[_Candidate]) -> list[_Candidate]:
-    """Return candidates that do not overlap: those that explain most, but none that several smaller ones outdo."""
+    """Return disjoint candidates: the best greedily, unless smaller ones in place of one explain more."""
     chosen = _disjoint(candidates)
     for each in list(chosen):
         others = [other for other in chosen if other is not each]
@@ -281,9 +281,9 @@ def _explaining_most(candidates: list[_Candidate]) -> list[_Candidate]:
             for other in candidates
             if other.placement.size < each.placement.size and not any(map(other.overlaps, others))
         ]
-        instead = _explaining_most(smaller)
-        if sum(other.gain for other in instead) > each.gain:
-            chosen = others + instead
+        replacement = _explaining_most(smaller)
+        if sum(other.gain for other in replacement) > each.gain:
+            chosen = others + replacement
     return chosen
 
 
@@ -296,7 +296,7 @@ def _disjoint(candidates: list[_Candidate]) -> list[_Candidate]:
 
 
 def ground_of(picture: Float32[np.ndarray, "y x 3"]) -> str:
-    """Return the ground that a picture stands on, by its four edges."""
+    """Return the ground of a picture, by its four edges."""
     edges = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     colour = np.median(edges, axis=0)
     return min(GROUNDS, key=lambda name: float(np.abs(colour - GROUNDS[name].rgb).sum()))

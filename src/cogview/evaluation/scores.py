@@ -1,4 +1,4 @@
-"""What a set of pictures is worth by itself, and how far two sets are apart without taking either for a Gaussian."""
+"""Inception Score, kernel distance, and means with 95 % intervals."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ _STUDENT_T_95 = 2.2622  # two-sided, for the 9 degrees of freedom of 10 subsets
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A figure, and where it lies with a probability of 95 %."""
+    """Figure with its 95 % interval."""
 
     value: float
     low: float
@@ -25,15 +25,14 @@ class Estimate:
 
 
 def inception_score(logits: Float[Tensor, "n v"], num_splits: int = NUM_SPLITS) -> tuple[float, float]:
-    """Return exp(mean KL(p(y|x) || p(y))), the mean over parts of the set, and the standard deviation over them.
+    """Return exp(mean KL(p(y|x) || p(y))): its mean and standard deviation over parts of the set.
 
-    p(y) is the mean of p(y|x) over the same part; the parts are neighbours in the order given and as equal as can be.
-    The score is that of whatever network gave the logits: only Inception's is the Inception Score. It is at most the
-    number of classes, and at most that of pictures in a part, so compare it only between equal numbers of pictures.
+    p(y) is the mean of p(y|x) over the part. Only with Inception's logits is this the Inception Score. It is at most
+    the number of classes, and that of pictures in a part, so compare it only between equal numbers of pictures.
 
     Args:
-        logits: what a classifier says of each picture.
-        num_splits: parts that the set is cut into; published scores have 10.
+        logits: class logits of each picture.
+        num_splits: number of consecutive parts; published scores have 10.
 
     Raises:
         CogViewError: there are fewer pictures than parts.
@@ -53,11 +52,11 @@ def inception_score(logits: Float[Tensor, "n v"], num_splits: int = NUM_SPLITS) 
 def squared_mmd(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) -> float:
     """Return the unbiased estimate of the squared maximum mean discrepancy, with the kernel (x . y / d + 1)^3.
 
-    It may be below zero for sets that are alike.
+    It can be negative for similar sets.
 
     Args:
-        first: features of some pictures, two or more.
-        second: features of others, by the same backbone, two or more.
+        first: features of two or more pictures.
+        second: features of two or more other pictures, by the same backbone.
     """
     num_1, num_2 = len(first), len(second)
     assert min(num_1, num_2) >= 2, "a set without pairs"
@@ -73,19 +72,18 @@ def _kernel(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) -> Float[
 
 
 def kernel_distance(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"], seed: int = 0) -> Estimate:
-    """Return the squared maximum mean discrepancy of two sets, the mean over ten random subsets, with its interval.
+    """Return the mean squared maximum mean discrepancy of ten random subsets of two sets, with its interval.
 
-    The subsets have no picture in common, so they say ten times independently how far the sets are apart, without bias
-    however few pictures there are, and Student's t makes an interval of it. Published kernel distances are means over a
-    hundred subsets that overlap, whose spread is no interval.
+    The subsets are disjoint, so their values are independent and unbiased, and Student's t gives an interval. Published
+    kernel distances average a hundred overlapping subsets, whose spread is no interval.
 
     Args:
         first: features of some pictures.
-        second: features of others, by the same backbone.
-        seed: of the subsets.
+        second: features of other pictures, by the same backbone.
+        seed: seed of the subsets.
 
     Raises:
-        CogViewError: a set has fewer than two pictures for each subset.
+        CogViewError: a set has fewer than two pictures per subset.
     """
     num_least = min(len(first), len(second))
     if num_least < MIN_PICTURES:
@@ -103,7 +101,7 @@ def kernel_distance(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"], s
 
 
 def mean_of(values: Float[np.ndarray, "n"]) -> Estimate:
-    """Return the mean of independent values, two or more, with its interval; for few of them it is too narrow."""
+    """Return the mean of independent values with its interval, which is too narrow for few values."""
     mean = float(values.mean())
     half = float(1.96 * values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
     return Estimate(value=mean, low=mean - half, high=mean + half)

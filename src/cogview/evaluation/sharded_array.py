@@ -1,4 +1,4 @@
-"""Arrays whose rows are made shard by shard, in work that outlives its process."""
+"""Arrays that are computed shard by shard, as resumable work."""
 
 import io
 import time
@@ -16,13 +16,13 @@ from cogview.resumable import ResumableWork
 
 @dataclass(frozen=True, kw_only=True)
 class ShardedArray:
-    """An array in shards, which are dealt out in turn to the processes that share the work.
+    """Array in shards, which are dealt out in turn to the ranks.
 
     Args:
-        work: keeps the shards.
-        name: of their folder in it.
-        num_rows: of the array.
-        rows_per_shard: the last shard may have fewer.
+        work: the resumable work that stores the shards.
+        name: name of their folder in it.
+        num_rows: number of rows of the array.
+        rows_per_shard: rows per shard; the last may have fewer.
     """
 
     work: ResumableWork
@@ -32,7 +32,7 @@ class ShardedArray:
 
     @property
     def num_shards(self) -> int:
-        """How many shards there are."""
+        """Number of shards."""
         return -(-self.num_rows // self.rows_per_shard)
 
     def rows(self, shard: int) -> range:
@@ -41,7 +41,7 @@ class ShardedArray:
         return range(first, min(first + self.rows_per_shard, self.num_rows))
 
     def missing(self, ranks: Ranks | None = None) -> list[int]:
-        """Return the shards that are not there yet, of a process or of all."""
+        """Return the missing shards of a rank, or of all."""
         return [
             shard
             for shard in range(self.num_shards)
@@ -56,13 +56,13 @@ class ShardedArray:
         progress: Callable[[int, int], None] = lambda done, num: None,
         estimated: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        """Make the shards that are not there yet, of a process or of all.
+        """Compute the missing shards of a rank, or of all.
 
         Args:
-            make: returns the rows of these numbers.
-            ranks: the process.
-            progress: called with the rows made and their number.
-            estimated: called once, with the seconds that the rest will take, when the first shard is done.
+            make: function from row numbers to rows.
+            ranks: the rank; None for all shards.
+            progress: called with (rows done, rows in all).
+            estimated: called once after the first shard, with the estimated seconds that are left.
         """
         missing = self.missing(ranks)
         num_all, num_done, start = sum(len(self.rows(shard)) for shard in missing), 0, time.monotonic()
@@ -77,7 +77,7 @@ class ShardedArray:
             progress(num_done, num_all)
 
     def read(self, shard: int) -> Shaped[np.ndarray, "_ ..."]:
-        """Return a shard that is there.
+        """Return an existing shard.
 
         Raises:
             CogViewError: its file is damaged.
@@ -94,11 +94,11 @@ class ShardedArray:
         return np.asarray(rows)
 
     def read_all(self) -> Shaped[np.ndarray, "_ ..."]:
-        """Return all rows, all of which are there."""
+        """Return all rows, when no shard is missing."""
         return np.concatenate([self.read(shard) for shard in range(self.num_shards)])
 
     def await_all(self, waiting: Callable[[int], None], seconds_between: float = 1.0) -> None:
-        """Return when other processes have made what is missing; `waiting` is called with the number of shards."""
+        """Wait until other processes have computed the missing shards; `waiting` is called with their number."""
         while missing := self.missing():
             waiting(len(missing))
             time.sleep(seconds_between)

@@ -1,4 +1,4 @@
-"""The paper's figures of drawn pictures beside real ones: blurred distances, the score, CapLoss, quality by candidates.
+"""Text-to-image evaluation: blurred distances, Inception Score, CapLoss, and quality by number of candidates.
 
 Letters of the shapes: n captions, c candidates of each, p numbers of candidates.
 
@@ -28,30 +28,30 @@ _MOST_POINTS = 12  # of the curves over candidates
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SetFeatures:
-    """What a backbone sees in a set of pictures.
+    """Features of a set of pictures.
 
     Args:
-        pooled: features, on the CPU.
-        logits: classes, likewise; None if the backbone names none.
+        pooled: pooled features, on the CPU.
+        logits: class logits, on the CPU; None if the backbone has no classes.
     """
 
     pooled: Float[Tensor, "n d"]
     logits: Float[Tensor, "n v"] | None
 
     def take(self, rows: Int64[np.ndarray, "m"]) -> "SetFeatures":
-        """Return what is seen in some of the pictures."""
+        """Return the features of some of the pictures."""
         chosen = torch.from_numpy(rows)
         logits = None if self.logits is None else self.logits[chosen]
         return SetFeatures(pooled=self.pooled[chosen], logits=logits)
 
 
 def figure_name(kind: str, backbone: str, radius: int = 0) -> str:
-    """Return what a figure is called: only Inception's have the published names.
+    """Return the name of a figure; only Inception's have the published names.
 
     Args:
         kind: "frechet", "kernel" or "score".
-        backbone: the name of what sees the pictures.
-        radius: of the blur, in pixels.
+        backbone: name of the backbone.
+        radius: radius of the blur, in pixels.
     """
     if kind == "score":
         return "IS" if backbone == "inception" else f"class_score_{backbone}"
@@ -61,12 +61,12 @@ def figure_name(kind: str, backbone: str, radius: int = 0) -> str:
 
 
 def blurred(image: Image.Image, radius: int) -> Image.Image:
-    """Return a picture after a Gaussian filter, as Pillow approximates it; a radius of 0 leaves it as it is."""
+    """Apply Pillow's Gaussian blur; a radius of 0 changes nothing."""
     return image.filter(ImageFilter.GaussianBlur(radius)) if radius else image
 
 
 @torch.inference_mode()
-def see(
+def extract_features(
     backbone: Backbone,
     pictures: Iterable[Image.Image],
     radii: Sequence[int] = RADII,
@@ -76,19 +76,20 @@ def see(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> dict[int, SetFeatures]:
-    """Return what a backbone sees in pictures at each blur; nothing but the features is kept.
+    """Compute the features of pictures at each blur.
 
     Args:
-        backbone: sees pictures.
+        backbone: feature network.
         pictures: RGB, all of one size.
-        radii: of the blur, in pixels of these pictures.
-        contrast: they are given before they are blurred; 1 leaves it, the paper gives 1.5 to drawn pictures.
+        radii: radii of the blur, in pixels of these pictures.
+        contrast: factor of the contrast, applied before the blur; 1 changes nothing, the paper has 1.5 for drawn
+            pictures.
         batch_size: pictures at a time.
-        device: of the backbone.
+        device: device of the backbone.
         progress: called with the number of pictures done.
 
     Raises:
-        CogViewError: there are none.
+        CogViewError: there are no pictures.
     """
     pooled: dict[int, list[Tensor]] = {radius: [] for radius in radii}
     logits: dict[int, list[Tensor]] = {radius: [] for radius in radii}
@@ -97,10 +98,10 @@ def see(
         shown = [ImageEnhance.Contrast(each).enhance(contrast) if contrast != 1 else each for each in batch]
         for radius in radii:
             pixels = np.stack([image_to_array(blurred(each, radius)) for each in shown])
-            seen = backbone(torch.from_numpy(pixels).to(device))
-            pooled[radius].append(seen.pooled.float().cpu())
-            if seen.logits is not None:
-                logits[radius].append(seen.logits.float().cpu())
+            features = backbone(torch.from_numpy(pixels).to(device))
+            pooled[radius].append(features.pooled.float().cpu())
+            if features.logits is not None:
+                logits[radius].append(features.logits.float().cpu())
         num_done += len(batch)
         if progress is not None:
             progress(num_done)
@@ -129,9 +130,9 @@ def compare(
     """Return the figures of drawn pictures by name.
 
     Args:
-        real: what is seen in real pictures, by the radius of the blur.
-        drawn: what is seen in drawn ones, likewise.
-        backbone: the name of what sees.
+        real: features of real pictures, by radius of the blur.
+        drawn: features of drawn pictures, by radius of the blur.
+        backbone: name of the backbone.
         caption_losses: CapLoss of each drawn picture and its caption, if there is a captioner.
 
     Returns:
@@ -162,30 +163,29 @@ def compare(
 
 
 def candidate_points(num_candidates: int) -> list[int]:
-    """Return the numbers of candidates for which quality is measured: all of a few, else rarer and rarer ones."""
+    """Return the numbers of candidates to measure quality for, in geometric steps."""
     return sorted({round(each) for each in np.geomspace(1, num_candidates, _MOST_POINTS)})
 
 
 def choose_best(costs: Float[np.ndarray, "n c"], points: Sequence[int]) -> Int64[np.ndarray, "p n"]:
-    """Return which candidate of each caption costs least among the first so many.
+    """Return each caption's candidate of lowest cost among the first candidates, for each number of candidates.
 
     Args:
-        costs: of each candidate: CapLoss, or what else is low for a picture that fits.
+        costs: CapLoss of each candidate, or another cost.
         points: numbers of candidates.
     """
     return np.stack([costs[:, :point].argmin(1) for point in points]).astype(np.int64)
 
 
 def choose_at_random(num_captions: int, points: Sequence[int], seed: int = 0) -> Int64[np.ndarray, "p n"]:
-    """Return a random candidate of each caption among the first so many.
+    """Return a random candidate of each caption among the first candidates, for each number of candidates.
 
-    The same choice is kept as candidates come, unless the choice among more falls on a new one, so that few pictures
-    have to be looked at.
+    Reservoir sampling keeps the choice for most numbers, so that few pictures need features.
 
     Args:
-        num_captions: captions.
-        points: numbers of candidates, rising.
-        seed: of the choice.
+        num_captions: number of captions.
+        points: numbers of candidates, ascending.
+        seed: seed of the choice.
     """
     draw = np.random.default_rng(seed)
     chosen = np.zeros(num_captions, dtype=np.int64)
@@ -200,22 +200,20 @@ def choose_at_random(num_captions: int, points: Sequence[int], seed: int = 0) ->
 def candidates_curve(
     choices: Mapping[str, Int64[np.ndarray, "p n"]],
     points: Sequence[int],
-    look_at: Callable[[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]], SetFeatures],
+    features_of: Callable[[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]], SetFeatures],
     real: SetFeatures,
     backbone: str,
     caption_losses: Float[np.ndarray, "n c"] | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the figures against the number of candidates, for each way to choose, from one sampling run.
-
-    Each picture that is chosen anywhere is looked at once.
+    """Return the figures by way to choose and number of candidates, from one sampling run.
 
     Args:
-        choices: the candidate of each caption for each number of candidates, by the name of the way to choose.
-        points: the numbers of candidates.
-        look_at: given captions and candidates, returns what is seen in these pictures.
-        real: what is seen in real pictures.
-        backbone: the name of what sees.
-        caption_losses: of all candidates.
+        choices: chosen candidate of each caption for each number of candidates, by name of the way to choose.
+        points: numbers of candidates.
+        features_of: function from captions and candidates to the features of these pictures; called once.
+        real: features of real pictures.
+        backbone: name of the backbone.
+        caption_losses: CapLoss of all candidates.
 
     Paper: figure 9.
     """
@@ -223,12 +221,12 @@ def candidates_curve(
     captions = np.arange(num_captions)
     width = max(points)
     wanted = np.unique(np.concatenate([captions * width + row for rows in choices.values() for row in rows]))
-    seen = look_at(wanted // width, wanted % width)
+    features = features_of(wanted // width, wanted % width)
     truth = Gaussian.of(real.pooled)
     curve: list[dict[str, Any]] = []
     for choice, rows in choices.items():
         for point, row in zip(points, rows, strict=True):
-            part = seen.take(np.searchsorted(wanted, captions * width + row))
+            part = features.take(np.searchsorted(wanted, captions * width + row))
             figures = {figure_name("frechet", backbone): truth.distance(Gaussian.of(part.pooled))}
             if part.logits is not None:
                 figures[figure_name("score", backbone)] = inception_score(part.logits)[0]
@@ -239,10 +237,10 @@ def candidates_curve(
 
 
 def figures_table(result: Mapping[str, Any]) -> list[str]:
-    """Return the figures of a model's pictures as Markdown, line by line.
+    """Format a text-to-image result as lines of Markdown.
 
     Args:
-        result: what `cogview evaluate text-to-image` writes as JSON.
+        result: JSON of `cogview evaluate text-to-image`.
     """
     request = result["request"]
     size = result["size_pixels"]
@@ -255,12 +253,12 @@ def figures_table(result: Mapping[str, Any]) -> list[str]:
         "|---|---|---|",
     ]
     for name, figure in result["figures"].items():
-        around = ""
+        interval = ""
         if "low" in figure:
-            around = f"{figure['low']:.4g} to {figure['high']:.4g}"
+            interval = f"{figure['low']:.4g} to {figure['high']:.4g}"
         elif "deviation" in figure:
-            around = f"deviation over {figure['num_splits']} parts {figure['deviation']:.2g}"
-        lines.append(f"| {name} | {figure['value']:.4g} | {around} |")
+            interval = f"deviation over {figure['num_splits']} parts {figure['deviation']:.2g}"
+        lines.append(f"| {name} | {figure['value']:.4g} | {interval} |")
     if result["curve"]:
         names = [name for name in result["curve"][0] if name not in ("choice", "num_candidates")]
         lines += [

@@ -21,9 +21,9 @@ from cogview.evaluation.composition import (
     QUALITIES,
     AskedScene,
     asked_scenes,
-    redrawn,
+    reconstruct,
     shares_of,
-    validated,
+    validate_reader,
     verdicts_on,
 )
 from cogview.evaluation.composition_table import composition_table
@@ -75,7 +75,9 @@ def evaluate_composition(options: CompositionEvaluationOptions) -> EvaluationRes
     request = draws.work.settings
     with resume_hint(out):
         # The real pictures come first, so that unreadable ones fail before hours of drawing.
-        checker = validated(asked, *_read_real(pictures, asked, reader, pipeline)) if ranks.rank == 0 else {}
+        checker = (
+            validate_reader(asked, *_read_real(pictures, asked, reader, pipeline)) if ranks.rank == 0 else {}
+        )
         draws.draw(lambda seconds: say_duration("drawing", seconds) if ranks.rank == 0 else None)
         losses = None if ranker is None else draws.caption_losses(ranker)
         if ranks.rank:
@@ -167,7 +169,7 @@ def _read_real(
     again: list[np.ndarray] = []
     with progress_bar("redrawing real", "pictures") as move:
         for picture in pictures:
-            again.append(redrawn(pipeline.image_tokenizer, picture))
+            again.append(reconstruct(pipeline.image_tokenizer, picture))
             move(len(again), len(pictures))
     with progress_bar("reading real", "pictures") as move:
         shown = reader.read_all([*pictures, *again], lambda number: move(number, 2 * len(pictures)))

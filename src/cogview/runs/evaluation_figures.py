@@ -25,7 +25,7 @@ from cogview.evaluation.text_to_image import (
     choose_at_random,
     choose_best,
     compare,
-    see,
+    extract_features,
 )
 from cogview.files import sha256_of
 from cogview.runs.evaluation_draws import Draws
@@ -77,7 +77,7 @@ class Protocol:
         start = time.monotonic()
         real = RealPictures(pictures, self.size_pixels, self.options.num_workers)
         with progress_bar("seeing real", "pictures") as move:
-            seen = see(
+            seen = extract_features(
                 self.backbone,
                 real,
                 batch_size=self.options.batch_size,
@@ -105,7 +105,7 @@ class Protocol:
     ) -> Mapping[int, SetFeatures]:
         """Compute the features of candidates."""
         with progress_bar("seeing drawn", "pictures") as move:
-            return see(
+            return extract_features(
                 self.backbone,
                 draws.pictures(captions, candidates),
                 radii,

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from cogview.errors import UsageError
-from cogview.evaluation.backbone import UNFITTING, unfitting
+from cogview.evaluation.backbone import IMPORT_ERRORS, import_failure
 from cogview.evaluation.distances import perceptual_distance
 from cogview.evaluation.efficientnet import find_weights, load_efficientnet
 from cogview.files import sha256_of
@@ -48,8 +48,8 @@ def open_lpips() -> Perception:
     """
     try:
         lpips = importlib.import_module("lpips")
-    except UNFITTING as error:
-        raise unfitting("--perception lpips needs the package lpips", "lpips", error) from error
+    except IMPORT_ERRORS as error:
+        raise import_failure("--perception lpips needs the package lpips", "lpips", error) from error
     network = lpips.LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
 
     def perception(copies: torch.Tensor, originals: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from cogview.data.loader import (
     MixedCodeBatches,
     TokenBatches,
     TwoPhaseBatches,
-    fading,
+    linear_schedule,
     mask_batches,
 )
 from cogview.data.ranks import Ranks
@@ -159,7 +159,9 @@ def _batches(recipe: TextToImageRecipe, whole: TokenBatches) -> BatchSource:
     read: BatchSource = whole
     last = recipe.mixed_codes if recipe.mixed_codes_at_end is None else recipe.mixed_codes_at_end
     if recipe.mixed_codes or last:
-        read = MixedCodeBatches(read, fading(recipe.mixed_codes, last, num_first_steps, num_steps), seed)
+        read = MixedCodeBatches(
+            read, linear_schedule(recipe.mixed_codes, last, num_first_steps, num_steps), seed
+        )
     read = mask_batches(read, seed, recipe.masking)
     if not num_first_steps:
         return read

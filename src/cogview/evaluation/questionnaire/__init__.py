@@ -1,4 +1,4 @@
-"""People judge pictures: a blind questionnaire, the pages that ask it, and what the answers say.
+"""Blind questionnaire in which people compare pictures of several systems.
 
 Paper: 4.2, appendix E.
 """

@@ -1,4 +1,4 @@
-"""How far raters agree."""
+"""Agreement between raters."""
 
 from typing import Literal
 
@@ -9,27 +9,26 @@ from jaxtyping import Int
 def krippendorff_alpha(
     counts: Int[np.ndarray, "units values"], level: Literal["nominal", "ordinal"]
 ) -> float | None:
-    """Return Krippendorff's alpha: 1 if raters agree, 0 if no more than by chance, below if they contradict each other.
+    """Return Krippendorff's alpha: 1 for full agreement, 0 for chance, negative for disagreement.
 
-    Any number of raters may have rated a unit; those rated by fewer than two tell nothing of agreement.
+    Units may have any number of raters; those with fewer than two are ignored.
 
     Args:
-        counts: how many raters gave a unit a value; values that have an order are in it.
-        level: whether values only differ ("nominal"), or have an order ("ordinal"): their distance is then how many
-            ratings lie between them.
+        counts: number of raters who gave a unit a value; ordinal values in their order.
+        level: "nominal", or "ordinal": the distance of two values is the number of ratings between them.
 
     Returns:
-        None if no unit has two ratings, or all ratings are one value: there is nothing to agree on.
+        Alpha; None if no unit has two ratings, or all ratings are equal.
     """
     counts = counts[counts.sum(axis=1) >= 2]
     num_ratings = counts.sum(axis=1, keepdims=True)
-    # Of each unit, all ordered pairs of ratings by two raters, weighing as much as its ratings.
+    # Ordered pairs of ratings of each unit, weighted by its number of ratings.
     coincidences = (counts / (num_ratings - 1)).T @ counts - np.diag((counts / (num_ratings - 1)).sum(axis=0))
     totals = counts.sum(axis=0).astype(np.float64)
     if level == "nominal":
         distances = 1.0 - np.eye(len(totals))
     else:
-        middles = np.cumsum(totals) - totals / 2  # where a value's ratings lie among all in order
+        middles = np.cumsum(totals) - totals / 2  # mean rank of a value's ratings
         distances = (middles[:, None] - middles[None, :]) ** 2
     expected = float((np.outer(totals, totals) * distances).sum()) / (float(totals.sum()) - 1)
     if expected == 0.0:

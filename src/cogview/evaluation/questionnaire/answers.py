@@ -1,4 +1,4 @@
-"""Answers, one line each, on the disk before the rater is told so."""
+"""File of answers, one JSON line each, written to disk before they are acknowledged."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from cogview.evaluation.questionnaire.folder import Questionnaire
 from cogview.files import try_lock
 
 SCALES = {"clarity": 5, "texture": 5, "relevance": 5, "overall": 10}
-"""What raters score, and the best score; the worst is 1.
+"""Scales of the scores, from 1 to this best score.
 
 Paper: appendix E.
 """
@@ -25,16 +25,16 @@ _RATER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What one rater said to one question.
+    """Answer of one rater to one question.
 
     Args:
-        rater: who; a name that the rater's browser drew, or was given.
-        question: its number.
-        order: the pictures as the rater saw them.
-        scores: of each picture, by `SCALES`.
-        best: the picture that was picked.
-        seconds: how long the question was looked at, if that is known.
-        at: when the answer came, UTC in ISO 8601.
+        rater: name of the rater, usually random.
+        question: number of the question.
+        order: pictures in the order shown.
+        scores: scores of each picture, by `SCALES`.
+        best: the preferred picture.
+        seconds: time spent on the question, if known.
+        at: time of the answer, UTC in ISO 8601.
     """
 
     rater: str
@@ -47,10 +47,10 @@ class Answer:
 
 
 def checked_rater(value: object) -> str:
-    """Return the name of a rater.
+    """Return a rater's name if it is valid.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not.
     """
     if not (isinstance(value, str) and _RATER.fullmatch(value)):
         raise ValueError("a rater's name has 1 to 64 of the characters A-Z a-z 0-9 _ -")
@@ -58,10 +58,10 @@ def checked_rater(value: object) -> str:
 
 
 def parse_answer(record: object, questionnaire: Questionnaire) -> Answer:
-    """Return the answer that a record is.
+    """Parse an answer.
 
     Raises:
-        ValueError: it is none to a question of this questionnaire.
+        ValueError: it is no answer to a question of this questionnaire.
     """
     if not isinstance(record, dict):
         raise ValueError("not an object")
@@ -89,7 +89,7 @@ def parse_answer(record: object, questionnaire: Questionnaire) -> Answer:
     if seconds is not None and (type(seconds) not in (int, float) or not 0 <= seconds < 1e9):
         raise ValueError(f"seconds is {seconds!r}")
     if not isinstance(at, str):
-        raise ValueError("it does not say when it came")
+        raise ValueError("at is no text")
     return Answer(
         rater=checked_rater(record.get("rater")),
         question=number,
@@ -102,9 +102,9 @@ def parse_answer(record: object, questionnaire: Questionnaire) -> Answer:
 
 
 def read_answers(paths: Sequence[Path], questionnaire: Questionnaire) -> list[Answer]:
-    """Return the answers of files; of several that one rater gave to one question the last, which corrects the others.
+    """Return the answers of files, the last of each rater to each question.
 
-    A last line that is not whole is left out: its rater was never told that it was kept.
+    An incomplete last line is ignored: it was never acknowledged.
 
     Raises:
         CogViewError: a file cannot be read, or a line is no answer to this questionnaire.
@@ -132,14 +132,14 @@ def read_answers(paths: Sequence[Path], questionnaire: Questionnaire) -> list[An
 
 
 class AnswerFile:
-    """The answers of a questionnaire, to be added to: by one process at a time, and by any of its threads.
+    """Append-only file of answers, thread-safe and locked against other processes.
 
     Args:
-        path: the file; it is made if missing.
-        questionnaire: what is answered.
+        path: the file; created if missing.
+        questionnaire: the questionnaire.
 
     Raises:
-        UsageError: another process adds to it.
+        UsageError: another process has it open.
         CogViewError: it cannot be read or written, or holds something else.
     """
 
@@ -153,7 +153,7 @@ class AnswerFile:
                 f"{path} cannot be written ({error.strerror}): copy the folder elsewhere"
             ) from error
         try:
-            # Windows would keep everyone from reading the file as well.
+            # Windows locks would prevent reading too.
             if os.name == "posix" and not try_lock(self._descriptor):
                 raise UsageError(f"{path.parent} is being served already: stop that server, or use it")
             self._answers = {
@@ -170,15 +170,15 @@ class AnswerFile:
             return {question: answer for (who, question), answer in self._answers.items() if who == rater}
 
     def counts(self) -> tuple[int, int]:
-        """Return how many answers there are, and of how many raters."""
+        """Return the numbers of answers and of raters."""
         with self._lock:
             return len(self._answers), len({rater for rater, _ in self._answers})
 
     def append(self, answer: Answer) -> None:
-        """Add an answer; once this returns, it is on the disk.
+        """Append an answer and flush it to disk.
 
         Raises:
-            OSError: it could not be written; the file is as it was.
+            OSError: it could not be written; the file is unchanged.
         """
         line = (json.dumps(asdict(answer), ensure_ascii=False) + "\n").encode()
         with self._lock:
@@ -194,11 +194,11 @@ class AnswerFile:
             self._answers[answer.rater, answer.question] = answer
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._descriptor)
 
     def _mend_last_line(self, path: Path, questionnaire: Questionnaire) -> None:
-        """End the last line, or cut it off if a kill in the middle of writing left no more than a part of it."""
+        """Add a missing newline to the last line, or remove a line that was written only in part."""
         data = path.read_bytes()
         last = data[data.rfind(b"\n") + 1 :]
         if not last:
@@ -213,12 +213,12 @@ class AnswerFile:
 
 
 def _are(given: list[Any], wanted: list[str]) -> bool:
-    """Return whether a list of anything holds exactly these texts, in any order."""
+    """Return whether a list holds exactly these strings, in any order."""
     return all(isinstance(each, str) for each in given) and sorted(given) == wanted
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have a new file's name on the disk too; not every system can be asked for that."""
+    """Flush a new file's name to disk, where the system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

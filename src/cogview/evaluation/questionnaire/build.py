@@ -1,4 +1,4 @@
-"""Makes a questionnaire's folder, whole or not at all."""
+"""Creation of a questionnaire's folder."""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -22,25 +22,24 @@ def build_questionnaire(
     size_pixels: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, int]:
-    """Make a questionnaire's folder.
+    """Create a questionnaire's folder, whole or not at all.
 
-    Pictures get random names and are written anew: without what their files say of their origin, and all in one size,
-    since another size would tell a system from the rest.
+    So that nothing reveals the system, pictures get random names, no metadata, and the same size.
 
     Args:
-        out: the folder to make; it must not exist, or be empty.
-        systems: two or more.
-        captions: one question each.
-        title: what stands above the questions; raters read it.
-        questions_per_rater: how many each rater is asked, drawn for each; None asks all.
-        size_pixels: side of the squares that pictures are scaled and cropped to; None takes the largest short side.
-        progress: called with (pictures done, pictures in all); each is looked at before it is written.
+        out: folder to create; must be empty or not exist.
+        systems: two or more systems.
+        captions: captions, one question each.
+        title: heading of the questions.
+        questions_per_rater: number of random questions for each rater; None for all.
+        size_pixels: side of the squares that pictures are resized and cropped to; None for the largest short side.
+        progress: called with (pictures done, pictures in all), in two passes.
 
     Returns:
-        How many pictures of each system belong to no caption and were left out.
+        Number of each system's pictures that belong to no caption and were left out.
 
     Raises:
-        UsageError: a number is out of range, or `out` holds something.
+        UsageError: a number is out of range, or `out` is not empty.
         CogViewError: a caption lacks a picture, or one cannot be read.
     """
     if not 2 <= len(systems) <= MAX_SYSTEMS:
@@ -52,11 +51,11 @@ def build_questionnaire(
     if size_pixels is not None and size_pixels < 1:
         raise UsageError(f"size_pixels must be 1 or more, got {size_pixels}")
     refuse_taken(out)
-    found = [find_pictures(system, captions) for system in systems]
+    pictures = [find_pictures(system, captions) for system in systems]
     num_pictures = len(systems) * len(captions)
     report = progress if progress is not None else lambda done, total: None
     largest = 0
-    for number, path in enumerate((path for paths, _ in found for path in paths), start=1):
+    for number, path in enumerate((path for paths, _ in pictures for path in paths), start=1):
         largest = max(largest, min(read_image(path).size))
         report(number, 2 * num_pictures)
     size_pixels = size_pixels or largest
@@ -66,16 +65,16 @@ def build_questionnaire(
         (folder / PICTURES).mkdir()
         for number, caption in enumerate(captions):
             names: list[str] = []
-            for system, (paths, _) in zip(systems, found, strict=True):
+            for system, (paths, _) in zip(systems, pictures, strict=True):
                 name = secrets.token_hex(16)
                 picture = resize_and_crop(read_image(paths[number]), size_pixels)
-                picture.info.clear()  # Pillow would write some of it into the new file
+                picture.info.clear()  # or Pillow would save some of the metadata
                 picture.save(folder / PICTURES / f"{name}.png", "PNG")
                 system_of[name] = system.name
                 names.append(name)
                 report(num_pictures + len(system_of), 2 * num_pictures)
             questions.append({"caption": caption.text, "pictures": sorted(names)})
-        told = {
+        content = {
             "format": FORMAT,
             "identity": secrets.token_hex(8),
             "secret": secrets.token_hex(16),
@@ -83,7 +82,7 @@ def build_questionnaire(
             "questions_per_rater": questions_per_rater,
             "questions": questions,
         }
-        atomic_write_json(folder / QUESTIONS, told)
+        atomic_write_json(folder / QUESTIONS, content)
         key = {"systems": [system.name for system in systems], "system_of": dict(sorted(system_of.items()))}
         atomic_write_json(folder / KEY, key)
-    return {system.name: unused for system, (_, unused) in zip(systems, found, strict=True)}
+    return {system.name: unused for system, (_, unused) in zip(systems, pictures, strict=True)}

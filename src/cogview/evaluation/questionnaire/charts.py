@@ -1,4 +1,4 @@
-"""Figure 10: what raters preferred, and their mean scores."""
+"""Charts of preference shares and mean scores (figure 10)."""
 
 import io
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from cogview.files import atomic_write_bytes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Told apart by people who see few colours, too (Okabe and Ito).
+# Colours for the colour-blind (Okabe and Ito).
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 
 
@@ -19,11 +19,11 @@ def draw_charts(figures: Mapping[str, Any], path: Path) -> bool:
     """Draw preference shares and mean scores with their intervals.
 
     Args:
-        figures: of `figures_of`.
+        figures: result of `figures_of`.
         path: the PNG to write.
 
     Returns:
-        Whether it was drawn: without matplotlib (the extra `plot`) it is not.
+        Whether it was drawn: not without matplotlib (the extra `plot`).
 
     Paper: figure 10.
     """
@@ -74,14 +74,14 @@ def _bars(
     """Draw a bar for each system, and its interval where there is one.
 
     Args:
-        axes: what to draw on.
+        axes: the axes.
         figures: value, low and high of each system.
-        systems: from the top.
-        height: of a bar; systems are 1 apart.
-        shift: of the bars, downwards.
-        colour: of the bars.
-        scale: what figures are multiplied by.
-        label: for the legend.
+        systems: systems from the top.
+        height: height of a bar; systems are 1 apart.
+        shift: downward shift of the bars.
+        colour: colour of the bars.
+        scale: factor of the figures.
+        label: label in the legend.
     """
     places = [row + shift for row in range(len(systems))]
     values = [scale * (figures[system]["value"] or 0.0) for system in systems]

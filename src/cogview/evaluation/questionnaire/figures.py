@@ -1,4 +1,4 @@
-"""What answers say of systems: how often each is picked, its mean scores, and how far raters agree."""
+"""Figures of a questionnaire's answers: preference shares, mean scores, and agreement of raters."""
 
 import statistics
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ _DRAWS_AT_ONCE = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """Answers by question and system.
+    """Counts of answers by question and system.
 
     Args:
-        counts: how many raters answered a question.
-        picks: how many picked a system.
-        ratings: how many raters gave a system a score on a scale; scores from 1, in the order of `SCALES`.
+        counts: number of raters who answered a question.
+        picks: number of raters who preferred a system.
+        ratings: number of raters who gave a system a score; scales in the order of `SCALES`, scores from 1.
     """
 
     counts: Int[np.ndarray, "questions"]
@@ -32,7 +32,7 @@ class Tally:
 
 
 def tally_answers(answers: Sequence[Answer], key: Key) -> Tally:
-    """Count answers; questions without any are left out."""
+    """Count answers, leaving out questions without any."""
     rows = {number: row for row, number in enumerate(sorted({answer.question for answer in answers}))}
     columns = {system: column for column, system in enumerate(key.systems)}
     tally = Tally(
@@ -53,20 +53,20 @@ def tally_answers(answers: Sequence[Answer], key: Key) -> Tally:
 def figures_of(
     answers: Sequence[Answer], key: Key, *, num_draws: int = 10_000, seed: int = 0
 ) -> dict[str, Any]:
-    """Return what a questionnaire's answers say, as plain data.
+    """Return the figures of a questionnaire's answers, as plain data.
 
-    Each answer weighs the same. Intervals hold 95 % of what comes of as many questions, drawn from those that were
-    answered with putting back: they tell what is chance in the choice of captions, not in that of raters.
+    Each answer has the same weight. The 95 % intervals are from a bootstrap over questions, so they cover the choice of
+    captions but not that of raters.
 
     Args:
-        answers: at least one.
-        key: which system drew what.
-        num_draws: of the bootstrap.
-        seed: of the draws.
+        answers: at least one answer.
+        key: system of each picture.
+        num_draws: number of bootstrap draws.
+        seed: seed of the draws.
 
     Raises:
         CogViewError: there are no answers.
-        UsageError: there are no draws, or the seed is negative.
+        UsageError: `num_draws` is less than 1, or the seed is negative.
 
     Paper: 4.2, figure 10.
     """
@@ -80,7 +80,7 @@ def figures_of(
     scores = np.arange(1, max(SCALES.values()) + 1)
     sums = np.concatenate([tally.picks[:, :, None], tally.ratings @ scores], axis=2)
     means = bootstrap_ratios(sums, tally.counts, num_draws=num_draws, seed=seed)
-    told = [
+    by_figure = [
         {
             system: dict(zip(("value", "low", "high"), map(_plain, means[:, column, index]), strict=True))
             for column, system in enumerate(key.systems)
@@ -100,8 +100,8 @@ def figures_of(
         "num_questions_of_several_raters": int((tally.counts > 1).sum()),
         "median_seconds_per_question": statistics.median(seconds) if seconds else None,
         "interval": f"95 %, percentiles of {num_draws:,} bootstrap draws over questions, seed {seed}",
-        "preference_share": told[0],
-        "mean_scores": dict(zip(SCALES, told[1:], strict=True)),
+        "preference_share": by_figure[0],
+        "mean_scores": dict(zip(SCALES, by_figure[1:], strict=True)),
         "krippendorff_alpha": agreement | {"best": krippendorff_alpha(tally.picks, "nominal")},
     }
 
@@ -113,13 +113,13 @@ def bootstrap_ratios(
     num_draws: int,
     seed: int,
 ) -> Float[np.ndarray, "3 systems figures"]:
-    """Return means over answers with the ends of their 95 % intervals, which are NaN of fewer than two questions.
+    """Return means over answers with the ends of their 95 % intervals, NaN for fewer than two questions.
 
     Args:
-        sums: over the answers of each question.
-        counts: answers of each question.
-        num_draws: of as many questions with putting back.
-        seed: of the draws.
+        sums: sums over the answers of each question.
+        counts: number of answers of each question.
+        num_draws: number of bootstrap draws.
+        seed: seed of the draws.
     """
     num_questions = len(counts)
     values = sums.sum(axis=0) / counts.sum()
@@ -129,14 +129,14 @@ def bootstrap_ratios(
     draws: list[np.ndarray] = []
     for start in range(0, num_draws, _DRAWS_AT_ONCE):
         shape = min(_DRAWS_AT_ONCE, num_draws - start)
-        # How often each question is drawn: in floats, since products of integers are slow in numpy.
+        # In floats, since numpy's integer products are slow.
         weights = random.multinomial(num_questions, np.full(num_questions, 1 / num_questions), size=shape)
-        drawn = weights.astype(np.float64) @ sums.reshape(num_questions, -1).astype(np.float64)
-        draws.append(drawn / (weights @ counts)[:, None])
+        totals = weights.astype(np.float64) @ sums.reshape(num_questions, -1).astype(np.float64)
+        draws.append(totals / (weights @ counts)[:, None])
     low, high = np.quantile(np.concatenate(draws), [0.025, 0.975], axis=0)
     return np.stack([values, low.reshape(values.shape), high.reshape(values.shape)])
 
 
 def _plain(number: np.float64) -> float | None:
-    """Return a number as JSON knows it."""
+    """Return a number for JSON, None for NaN."""
     return None if np.isnan(number) else float(number)

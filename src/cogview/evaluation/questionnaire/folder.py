@@ -1,4 +1,4 @@
-"""A questionnaire's folder: what raters see, apart from what they must not know."""
+"""Folder of a questionnaire, with the key to its systems in a separate file."""
 
 import hashlib
 import re
@@ -9,18 +9,18 @@ from cogview.errors import CogViewError
 from cogview.files import read_json
 
 QUESTIONS, KEY, PICTURES, ANSWERS = "questionnaire.json", "key.json", "pictures", "answers.jsonl"
-MAX_SYSTEMS = 26  # pictures are called by the letters of the alphabet
+MAX_SYSTEMS = 26  # pictures are labelled by letters
 FORMAT = 1
 _PICTURE_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One caption with a picture of each system.
+    """Caption with a picture of each system.
 
     Args:
-        caption: what the pictures were drawn for.
-        pictures: their names, which say nothing, in an order that says nothing.
+        caption: the caption.
+        pictures: random names of the pictures, sorted.
     """
 
     caption: str
@@ -29,15 +29,15 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Questionnaire:
-    """What raters are asked. Which system drew a picture is not in here.
+    """Questions for raters, without the systems of the pictures.
 
     Args:
-        folder: where it lies.
-        identity: tells it from others.
-        secret: what the order of questions and pictures is drawn from.
-        title: above the questions.
-        questions: all of them.
-        questions_per_rater: how many each rater is asked, drawn for each; None asks all.
+        folder: its folder.
+        identity: random identifier.
+        secret: seed of the order of questions and pictures.
+        title: heading of the questions.
+        questions: all questions.
+        questions_per_rater: number of random questions for each rater; None for all.
     """
 
     folder: Path
@@ -48,12 +48,12 @@ class Questionnaire:
     questions_per_rater: int | None
 
     def numbers_for(self, rater: str) -> list[int]:
-        """Return which questions a rater is asked, in the rater's own order."""
+        """Return the numbers of a rater's questions, in the rater's order."""
         numbers = sorted(range(len(self.questions)), key=lambda number: self._draw(rater, str(number)))
         return numbers[: self.questions_per_rater]
 
     def order_for(self, rater: str, number: int) -> tuple[str, ...]:
-        """Return the pictures of a question in the order in which a rater sees them."""
+        """Return the pictures of a question in the rater's order."""
         pictures = self.questions[number].pictures
         return tuple(sorted(pictures, key=lambda picture: self._draw(rater, picture)))
 
@@ -62,17 +62,17 @@ class Questionnaire:
         return self.folder / PICTURES / f"{picture}.png"
 
     def _draw(self, rater: str, thing: str) -> bytes:
-        """Return what to sort by for a random order: a hash, so that a later Python draws the same."""
+        """Return a key for a random order; a hash, so that all versions of Python agree."""
         return hashlib.sha256(f"{self.secret} {rater} {thing}".encode()).digest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """Which system drew what.
+    """Systems of the pictures.
 
     Args:
-        systems: their names, in the order in which they were given.
-        system_of: the system of each picture.
+        systems: names of the systems, in the given order.
+        system_of: system of each picture.
     """
 
     systems: tuple[str, ...]
@@ -80,24 +80,24 @@ class Key:
 
 
 def read_questionnaire(folder: Path) -> Questionnaire:
-    """Return the questionnaire in a folder.
+    """Read the questionnaire in a folder.
 
     Raises:
-        CogViewError: there is none, or not a whole one.
+        CogViewError: there is none, or it is damaged or incomplete.
     """
     if not (folder / QUESTIONS).is_file():
         raise CogViewError(
             f"{folder} holds no questionnaire: make one with --systems and --captions, or check the path"
         )
-    told = read_json(folder / QUESTIONS, "questionnaire")
+    content = read_json(folder / QUESTIONS, "questionnaire")
     try:
-        if told["format"] != FORMAT:
-            raise ValueError(f"format {told['format']!r}, wanted {FORMAT}")
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']!r}, wanted {FORMAT}")
         questions = tuple(
             Question(caption=_text(each["caption"]), pictures=tuple(map(_picture_name, each["pictures"])))
-            for each in told["questions"]
+            for each in content["questions"]
         )
-        per_rater = told["questions_per_rater"]
+        per_rater = content["questions_per_rater"]
         if per_rater is not None and (type(per_rater) is not int or per_rater < 1):
             raise ValueError(f"questions_per_rater is {per_rater!r}")
         pictures = [picture for question in questions for picture in question.pictures]
@@ -105,38 +105,38 @@ def read_questionnaire(folder: Path) -> Questionnaire:
             raise ValueError("there are no questions, or one without pictures to compare")
         if len(pictures) != len(set(pictures)):
             raise ValueError("a picture is in two places")
-        made = Questionnaire(
+        questionnaire = Questionnaire(
             folder=folder,
-            identity=_text(told["identity"]),
-            secret=_text(told["secret"]),
-            title=_text(told["title"]),
+            identity=_text(content["identity"]),
+            secret=_text(content["secret"]),
+            title=_text(content["title"]),
             questions=questions,
             questions_per_rater=per_rater,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CogViewError(f"{folder / QUESTIONS} is damaged ({error}): copy the folder again") from error
-    absent = [picture for picture in pictures if not made.picture_path(picture).is_file()]
+    absent = [picture for picture in pictures if not questionnaire.picture_path(picture).is_file()]
     if absent:
         raise CogViewError(
             f"{folder} lacks {len(absent):,} of its {len(pictures):,} pictures, the first "
-            f"{made.picture_path(absent[0])}: copy the folder again"
+            f"{questionnaire.picture_path(absent[0])}: copy the folder again"
         )
-    return made
+    return questionnaire
 
 
 def read_key(questionnaire: Questionnaire) -> Key:
-    """Return which system drew each picture of a questionnaire.
+    """Read the key of a questionnaire.
 
     Raises:
-        CogViewError: the file that tells is missing, or belongs to another questionnaire.
+        CogViewError: it is missing, or belongs to another questionnaire.
     """
     path = questionnaire.folder / KEY
-    told = read_json(path, "questionnaire with its key")
+    content = read_json(path, "questionnaire with its key")
     try:
-        key = Key(systems=tuple(map(_text, told["systems"])), system_of=dict(told["system_of"]))
+        key = Key(systems=tuple(map(_text, content["systems"])), system_of=dict(content["system_of"]))
         for question in questionnaire.questions:
-            drew = [key.system_of[picture] for picture in question.pictures]
-            if sorted(drew) != sorted(key.systems):
+            systems = [key.system_of[picture] for picture in question.pictures]
+            if sorted(systems) != sorted(key.systems):
                 raise ValueError(f'"{question.caption}" has pictures of other systems')
     except (KeyError, TypeError, ValueError) as error:
         raise CogViewError(
@@ -152,7 +152,7 @@ def _text(value: object) -> str:
 
 
 def _picture_name(value: object) -> str:
-    """Return a picture's name if it is one of ours, so that no file leads a path elsewhere."""
+    """Return a picture's name if it is valid, so that it cannot point outside the folder."""
     if not (isinstance(value, str) and _PICTURE_NAME.fullmatch(value)):
         raise ValueError(f"{value!r} is no name of a picture")
     return value

@@ -1,4 +1,4 @@
-"""A small web server of one questionnaire: it knows a few addresses, and refuses all else."""
+"""Web server of one questionnaire."""
 
 import ipaddress
 import json
@@ -24,7 +24,7 @@ from cogview.evaluation.questionnaire.answers import (
 from cogview.evaluation.questionnaire.folder import Questionnaire
 from cogview.plain_json import parse_json
 
-MAX_BODY_BYTES = 65_536  # an answer about 26 pictures has some 4,000
+MAX_BODY_BYTES = 65_536  # an answer on 26 pictures has about 4,000
 _TIMEOUT_SECONDS = 30.0
 _PAGES = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -46,20 +46,20 @@ _HEADERS = {
 
 
 class QuestionnaireServer(ThreadingHTTPServer):
-    """Serves a questionnaire and keeps the answers.
+    """HTTP server that shows a questionnaire and stores the answers.
 
     Args:
-        questionnaire: what is asked.
-        answers: where answers go.
-        host: the address to listen at; 127.0.0.1 is seen by this machine alone.
-        port: 0 takes a free one.
+        questionnaire: the questionnaire.
+        answers: file of the answers.
+        host: address to listen on; 127.0.0.1 for this machine only.
+        port: port to listen on; 0 for any free port.
 
     Raises:
-        CogViewError: nothing can be served there.
+        CogViewError: it cannot listen there.
     """
 
     daemon_threads = True
-    block_on_close = False  # a browser keeps its connections open
+    block_on_close = False  # browsers keep connections open
 
     def __init__(
         self, questionnaire: Questionnaire, answers: AnswerFile, host: str = "127.0.0.1", port: int = 8300
@@ -80,28 +80,23 @@ class QuestionnaireServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Return the address for a browser: of a server that listens everywhere, by this machine's name."""
+        """URL for a browser; with this machine's name if the server listens on all addresses."""
         host, port = str(self.server_address[0]), self.server_address[1]
         return f"http://{socket.gethostname() if host == '0.0.0.0' else host}:{port}/"
 
     def server_bind(self) -> None:
-        """Bind without asking the network for this machine's name, as the base class would."""
+        """Bind without the base class's DNS lookup of this machine's name."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of browsers that go away in the middle of an answer."""
+        """Ignore broken connections."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
 class _Refusal(Exception):
-    """A request that is not carried out.
-
-    Args:
-        status: of HTTP.
-        message: one line for people.
-    """
+    """Refusal of a request, with an HTTP status and a message."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
@@ -109,34 +104,34 @@ class _Refusal(Exception):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers the requests of one connection."""
+    """Handler of the requests of one connection."""
 
     server: QuestionnaireServer
     protocol_version = "HTTP/1.1"
     timeout = _TIMEOUT_SECONDS
 
     def do_GET(self) -> None:
-        """Answer with a page, a picture or the questions."""
-        self._answer(self._get)
+        """Respond with a page, a picture or the questions."""
+        self._respond(self._get)
 
     def do_POST(self) -> None:
-        """Keep an answer."""
-        self._answer(self._post)
+        """Store an answer."""
+        self._respond(self._post)
 
     def version_string(self) -> str:
-        """Return what the server calls itself."""
+        """Return the value of the Server header."""
         return "cogview"
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing: answers are counted elsewhere."""
+        """Log nothing."""
 
-    def _answer(self, respond: Any) -> None:
+    def _respond(self, handle: Any) -> None:
         try:
             self._check_host()
-            body, kind, keeps = respond()
+            body, kind, keeps = handle()
             status = HTTPStatus.OK
         except _Refusal as refusal:
-            self.close_connection = True  # what else the request brings is not read
+            self.close_connection = True  # the rest of the request is not read
             body, kind, keeps = _json_bytes({"error": str(refusal)}), "application/json", False
             status = refusal.status
         self.send_response(status)
@@ -151,23 +146,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _get(self) -> tuple[bytes, str, bool]:
-        """Return content, its type and whether a browser may keep it."""
+        """Return content, its type and whether a browser may cache it."""
         address = _split(self.path)
         if address.path in self.server.pages:
             return *self.server.pages[address.path], False
         if address.path == "/api/questions":
             (rater,) = parse_qs(address.query).get("rater", [""])[:1]
             return _json_bytes(self._questions(_rater(rater))), "application/json", False
-        found = _PICTURE.fullmatch(address.path)
-        if found is None or found[1] not in self.server.pictures:
+        match = _PICTURE.fullmatch(address.path)
+        if match is None or match[1] not in self.server.pictures:
             raise _Refusal(HTTPStatus.NOT_FOUND, "there is nothing here")
         try:
-            return self.server.questionnaire.picture_path(found[1]).read_bytes(), "image/png", True
+            return self.server.questionnaire.picture_path(match[1]).read_bytes(), "image/png", True
         except OSError as error:
             raise _Refusal(HTTPStatus.NOT_FOUND, "the picture is gone") from error
 
     def _post(self) -> tuple[bytes, str, bool]:
-        """Keep the answer in the request, and return what to say about it."""
+        """Store the answer in the request, and return the response."""
         if _split(self.path).path != "/api/answers":
             raise _Refusal(HTTPStatus.NOT_FOUND, "there is nothing here")
         self._refuse_other_sites()
@@ -196,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         return _json_bytes({"kept": True}), "application/json", False
 
     def _questions(self, rater: str) -> dict[str, Any]:
-        """Return what a rater is asked, and what the rater said already."""
+        """Return a rater's questions and earlier answers."""
         questionnaire, answers = self.server.questionnaire, self.server.answers.of(rater)
         return {
             "identity": questionnaire.identity,
@@ -207,21 +202,21 @@ class _Handler(BaseHTTPRequestHandler):
                     "number": number,
                     "caption": questionnaire.questions[number].caption,
                     "pictures": questionnaire.order_for(rater, number),
-                    "answer": _given(asdict(answers[number])) if number in answers else None,
+                    "answer": _scores_and_best(asdict(answers[number])) if number in answers else None,
                 }
                 for number in questionnaire.numbers_for(rater)
             ],
         }
 
     def _check_host(self) -> None:
-        """Refuse requests that came by a name which is not this machine's: a foreign page may have pointed one here."""
+        """Refuse other host names than this machine's, against DNS rebinding."""
         host = self.headers.get("Host", "")
         name = (_split(f"//{host}").hostname or "") if _is_plain(host) else ""
         if name.lower() not in self.server.names and not _is_address(name):
             raise _Refusal(HTTPStatus.FORBIDDEN, "this server is not known by that name; use its address")
 
     def _refuse_other_sites(self) -> None:
-        """Refuse what a page of another site sends; programs that are no browsers name none."""
+        """Refuse requests from pages of other sites; programs other than browsers name no site."""
         origin, site = self.headers.get("Origin"), self.headers.get("Sec-Fetch-Site", "same-origin")
         if (origin is not None and origin != f"http://{self.headers.get('Host')}") or site != "same-origin":
             raise _Refusal(HTTPStatus.FORBIDDEN, "answers are taken from the questionnaire's own page only")
@@ -229,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "an answer is application/json")
 
     def _body(self) -> bytes:
-        """Return what was sent, if it is not too much."""
+        """Read the body of the request, if it is not too large."""
         length = self.headers.get("Content-Length", "")
         if not re.fullmatch(r"[0-9]{1,9}", length) or "Transfer-Encoding" in self.headers:
             raise _Refusal(HTTPStatus.LENGTH_REQUIRED, "an answer says how long it is")
@@ -242,7 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _split(address: str) -> SplitResult:
-    """Return the parts of an address; one that has none, since a bracket in it is lost, leads to nothing."""
+    """Split an address into its parts; an invalid one is not found."""
     try:
         return urlsplit(address)
     except ValueError as error:
@@ -256,13 +251,13 @@ def _rater(value: str) -> str:
         raise _Refusal(HTTPStatus.BAD_REQUEST, str(error)) from error
 
 
-def _given(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of an answer that its page shows again."""
+def _scores_and_best(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of an answer that the page shows again."""
     return {"scores": answer["scores"], "best": answer["best"]}
 
 
 def _json_bytes(value: object) -> bytes:
-    # A caption from a file may hold half a surrogate, which is no character of UTF-8.
+    # Captions may hold lone surrogates.
     return json.dumps(value, ensure_ascii=False).encode(errors="replace")
 
 
@@ -271,7 +266,7 @@ def _is_plain(host: str) -> bool:
 
 
 def _is_address(name: str) -> bool:
-    """Return whether a host is told by number, which no foreign name server can point here."""
+    """Return whether a host is an IP address, which DNS rebinding cannot use."""
     try:
         ipaddress.ip_address(name)
     except ValueError:

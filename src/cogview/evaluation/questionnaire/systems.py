@@ -1,4 +1,4 @@
-"""What is compared: captions, and for each of them one picture of every system."""
+"""Captions and systems of a questionnaire, and their pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from cogview.plain_json import parse_json
 
 @dataclass(frozen=True, kw_only=True)
 class Caption:
-    """One caption.
+    """Caption of a question.
 
     Args:
-        text: what raters read.
-        name: of the pictures that belong to it, without an ending; None if they are found by the text.
+        text: text for the raters.
+        name: name of its pictures, without an ending; None to match them by text.
     """
 
     text: str
@@ -33,11 +33,11 @@ class Caption:
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """Something that draws pictures.
+    """System that drew pictures.
 
     Args:
-        name: what the charts call it; raters never see it.
-        folder: its pictures.
+        name: its name in charts; raters never see it.
+        folder: folder of its pictures.
     """
 
     name: str
@@ -45,15 +45,15 @@ class System:
 
 
 def parse_systems(words: Sequence[str]) -> list[System]:
-    """Return the systems that are told as NAME=FOLDER, or as FOLDER, whose name is then the system's.
+    """Parse systems in the form NAME=FOLDER, or FOLDER, which is then also the name.
 
     Raises:
-        UsageError: there are fewer than two, two have one name, or one has none.
+        UsageError: there are fewer than two, or names are missing or equal.
     """
     systems: list[System] = []
     for word in words:
-        told, _, folder = word.rpartition("=")
-        name = (told or Path(folder).resolve().name).strip()
+        label, _, folder = word.rpartition("=")
+        name = (label or Path(folder).resolve().name).strip()
         if not name or not folder:
             raise UsageError(f"'{word}' names no system: give NAME=FOLDER")
         if name in {system.name for system in systems}:
@@ -65,16 +65,16 @@ def parse_systems(words: Sequence[str]) -> list[System]:
 
 
 def read_captions(path: Path) -> list[Caption]:
-    """Return the captions of a file.
+    """Read the captions of a file.
 
-    Each line of a `.jsonl` file is an object with `text` or `texts`, whose first counts, and maybe `file_name`, as in
-    `metadata.jsonl`. Each line of any other file is a caption, or a name of pictures, a tab and their caption.
+    Each line of a `.jsonl` file is an object with `text` or `texts`, whose first counts, and optionally `file_name`, as
+    in `metadata.jsonl`. Each line of any other file is a caption, or a name of pictures, a tab and their caption.
 
     Args:
         path: the file, UTF-8.
 
     Raises:
-        CogViewError: it cannot be read, or a line of it is no caption, or one that was there already.
+        CogViewError: it cannot be read, or a line is no caption or a duplicate.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -95,22 +95,22 @@ def read_captions(path: Path) -> list[Caption]:
         known.add(identity)
         captions.append(caption)
     if not captions:
-        raise CogViewError(f"{path} holds no captions: write one a line")
+        raise CogViewError(f"{path} holds no captions: write one per line")
     return captions
 
 
 def find_pictures(system: System, captions: Sequence[Caption]) -> tuple[list[Path], int]:
-    """Return a system's picture of each caption, and how many of its pictures belong to none.
+    """Return a system's picture of each caption, and the number of its other pictures.
 
-    A picture belongs to the caption that has its path in the folder, without the ending, as name; or else to the
-    one that it was drawn for, as the folder's `metadata.jsonl` says, or the picture's file (`cogview generate`).
+    Pictures are matched by their path in the folder without the ending, or else by their text in `metadata.jsonl` or in
+    the picture's file (`cogview generate`).
 
     Raises:
-        CogViewError: there is no such folder, a caption has no picture, or several.
+        CogViewError: the folder is missing, or a caption has no picture or several.
     """
     by_name = _pictures_by_name(system)
     by_text: dict[str, list[Path]] | None = None
-    found: list[Path] = []
+    pictures: list[Path] = []
     missing: list[Caption] = []
     for caption in captions:
         candidates = by_name.get(caption.name, []) if caption.name is not None else []
@@ -124,28 +124,28 @@ def find_pictures(system: System, captions: Sequence[Caption]) -> tuple[list[Pat
                 f"system '{system.name}' has {len(candidates)} pictures for {caption} ({names}): "
                 f"keep one in {system.folder}"
             )
-        found += candidates
+        pictures += candidates
         missing += [] if candidates else [caption]
     if missing:
         raise CogViewError(
             f"system '{system.name}' has no picture for {len(missing):,} of {len(captions):,} captions, the first "
             f"{missing[0]}: name its pictures in {system.folder} like the captions, or list them in {METADATA}"
         )
-    return found, sum(map(len, by_name.values())) - len(set(found))
+    return pictures, sum(map(len, by_name.values())) - len(set(pictures))
 
 
 def _caption_of_line(line: str) -> Caption:
-    """Return the caption on a line of text.
+    """Parse a caption from a line of text.
 
     Raises:
-        ValueError: the caption is empty, or so is the name before it.
+        ValueError: the caption or the name before it is empty.
     """
     name, tab, text = line.rpartition("\t")
     return _caption(text, name if tab else None)
 
 
 def _caption_of_json(line: str) -> Caption:
-    """Return the caption in a line of JSON.
+    """Parse a caption from a line of JSON.
 
     Raises:
         ValueError: there is none.
@@ -172,7 +172,7 @@ def _caption(text: str, name: str | None) -> Caption:
 
 
 def _without_ending(name: str) -> str:
-    """Return a name without the ending of a picture's file; of any other, a dot is a part of the name."""
+    """Remove the ending of a picture's file from a name; other dots are part of the name."""
     stem, dot, ending = name.rpartition(".")
     return stem if looks_like_picture(f"{dot}{ending}") else name
 
@@ -189,7 +189,7 @@ def _pictures_by_name(system: System) -> dict[str, list[Path]]:
 
 
 def _pictures_by_text(system: System, by_name: dict[str, list[Path]]) -> dict[str, list[Path]]:
-    """Return the pictures of a folder by the texts that they were drawn for."""
+    """Return the pictures of a folder by their texts."""
     pictures: dict[str, list[Path]] = {}
     if (system.folder / METADATA).is_file():
         for entry in open_pairs(system.folder):
@@ -200,9 +200,9 @@ def _pictures_by_text(system: System, by_name: dict[str, list[Path]]) -> dict[st
     for path in (path for paths in by_name.values() for path in paths if path.suffix.lower() == ".png"):
         try:
             with Image.open(path, formats=FORMATS) as opened:
-                told = opened.info.get("Description")
-        except Exception:  # a damaged picture says nothing, and is refused where it would be asked about
+                text = opened.info.get("Description")
+        except Exception:  # a damaged picture has no text; reading it later reports the error
             continue
-        if isinstance(told, str):
-            pictures.setdefault(" ".join(told.split()), []).append(path)
+        if isinstance(text, str):
+            pictures.setdefault(" ".join(text.split()), []).append(path)
     return pictures

@@ -1,1 +1,1 @@
-"""The report of a checkpoint: what was measured of it and some of what it draws, on one page of HTML."""
+"""Report of a checkpoint on one page of HTML: figures and samples."""

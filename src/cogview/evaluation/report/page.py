@@ -1,4 +1,4 @@
-"""One page of HTML that needs no other file: a template filled in, with pictures and plots that lie in the page."""
+"""Rendering of a self-contained page of HTML, with embedded pictures and plots."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ from PIL import Image
 
 from cogview.evaluation.plots import as_svg
 
-# Texts of models, cards and captions are escaped; a name that is not given is an error.
+# All texts are escaped; undefined names are errors.
 _TEMPLATES = Environment(
     loader=PackageLoader("cogview.evaluation.report"),
     autoescape=True,
@@ -26,61 +26,63 @@ _LINK = "{http://www.w3.org/1999/xlink}href"
 
 
 def render(template: str, **data: Any) -> str:
-    """Return a page.
+    """Render a page.
 
     Args:
-        template: its file in `templates`.
-        data: by the names that the template uses.
+        template: file name in `templates`.
+        data: variables of the template.
     """
     page = _TEMPLATES.get_template(template).render(data)
-    # What came from a file or the command line may hold half surrogates, which UTF-8 does not have.
+    # Texts may hold lone surrogates.
     return page.encode(errors="replace").decode()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture that lies in the page itself.
+    """Picture embedded in the page.
 
     Args:
         source: the picture as a data URL.
-        told: what it shows, for those who do not see it.
-        width_pixels: as it lies in the page.
-        height_pixels: likewise.
+        description: alternative text.
+        width_pixels: width on the page.
+        height_pixels: height on the page.
     """
 
     source: str
-    told: str
+    description: str
     width_pixels: int
     height_pixels: int
 
 
-def picture(image: Image.Image, told: str, max_pixels: int) -> Picture:
-    """Return a picture for the page.
+def picture(image: Image.Image, description: str, max_pixels: int) -> Picture:
+    """Embed a picture.
 
     Args:
         image: the picture.
-        told: what it shows, for those who do not see it.
-        max_pixels: its longest side; a larger one is made smaller.
+        description: alternative text.
+        max_pixels: longest side; larger pictures are scaled down.
     """
     shown = image.convert("RGB")
     shown.thumbnail((max_pixels, max_pixels), Image.Resampling.LANCZOS)
     data = io.BytesIO()
     shown.save(data, "WEBP", quality=88, method=6)
     source = f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
-    return Picture(source=source, told=told, width_pixels=shown.width, height_pixels=shown.height)
+    return Picture(
+        source=source, description=description, width_pixels=shown.width, height_pixels=shown.height
+    )
 
 
-def drawing(figure: Any, name: str, told: str) -> Markup | None:
-    """Return a figure of matplotlib as SVG in the colours of the page, its texts escaped.
+def drawing(figure: Any, name: str, description: str) -> Markup | None:
+    """Return a matplotlib figure as SVG in the colours of the page, its texts escaped.
 
     Args:
-        figure: the figure; None where there is none, without matplotlib for instance.
-        name: tells the names within it from those of others on the page.
-        told: what it shows, for those who do not see it.
+        figure: the figure; None if there is none, for example without matplotlib.
+        name: prefix of the SVG's identifiers, unique on the page.
+        description: alternative text.
     """
     if figure is None:
         return None
-    # Its axes are black and its legend's ground is white; on a dark page it is the other way round.
+    # Axes are black and the legend's background is white, but not on a dark page.
     themed = as_svg(figure).replace("#000000", "currentColor").replace("#ffffff", "var(--ground)")
     root = ElementTree.fromstring(themed)
     for metadata in root.findall(f"{_SVG}metadata"):
@@ -93,14 +95,14 @@ def drawing(figure: Any, name: str, told: str) -> Markup | None:
             if not attribute.startswith("{") or attribute == _LINK
         }
     width = float(root.attrib["width"].removesuffix("pt"))
-    # On a narrow screen it shrinks as long as its letters can be read, and is moved from there on.
+    # On narrow screens it shrinks while its letters are legible, then scrolls.
     style = f"min-width: {0.6 * width:.0f}pt; max-width: {width:.0f}pt"
-    root.attrib |= {"role": "img", "aria-label": told, "style": style}
+    root.attrib |= {"role": "img", "aria-label": description, "style": style}
     return Markup(ElementTree.tostring(root, encoding="unicode", method="html"))
 
 
 def _named(attribute: str, value: str, name: str) -> str:
-    """Return the value of an attribute with the names of things changed to names that no other drawing has."""
+    """Prefix the identifiers in an attribute's value with the drawing's name."""
     if attribute == "id":
         return f"{name}-{value}"
     if attribute == _LINK:
@@ -109,7 +111,7 @@ def _named(attribute: str, value: str, name: str) -> str:
 
 
 def markdown(text: str) -> Iterator[dict[str, Any]]:
-    """Yield what Markdown says: tables as `head` and `rows`, all else as it is `written`."""
+    """Yield the blocks of Markdown: tables as `head` and `rows`, other text unchanged as `written`."""
     block: list[str] = []
     for line in [*text.strip().splitlines(), None]:
         is_in_table = line is not None and line.startswith("|")
@@ -121,12 +123,12 @@ def markdown(text: str) -> Iterator[dict[str, Any]]:
 
 
 def cells(line: str) -> list[str]:
-    """Return the cells of a row of a table in Markdown."""
+    """Return the cells of a row of a Markdown table."""
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
 def _block(lines: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield one table, or the lines between two."""
+    """Yield one table or the text between two."""
     if lines[0].startswith("|") and len(lines) > 2:
         yield {"head": cells(lines[0]), "rows": [cells(line) for line in lines[2:]]}
     elif written := "\n".join(lines).strip("\n"):

@@ -1,4 +1,4 @@
-"""What the page of a checkpoint's report shows, from its figures alone: what `report.json` holds, and the pictures."""
+"""Sections of the report's page, from the data of `report.json` and pictures."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,17 +26,17 @@ _BETTER = {
     "bits_per_pixel": "lower",
     "entropy_bits_per_pixel": "lower",
 }
-"""Which way a figure is better, by the beginning of its name."""
+"""Better direction of a figure, by the start of its name."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReportImages:
-    """What is seen in a report beside its figures.
+    """Pictures and plots of a report.
 
     Args:
         samples: pictures by prompt and seed.
-        reconstructions: originals and what the image tokenizer makes of them; None if it was not measured.
-        losses: matplotlib's figure of the losses; None if there is none.
+        reconstructions: grid of originals and reconstructions; None if they were not measured.
+        losses: matplotlib figure of the losses; None if there is none.
     """
 
     samples: Sequence[Sequence[Image.Image]]
@@ -48,8 +48,8 @@ def report_page(report: Mapping[str, Any], shown: ReportImages) -> str:
     """Return the report as one page of HTML.
 
     Args:
-        report: all figures, as plain data: what `report.json` holds.
-        shown: the pictures.
+        report: content of `report.json`.
+        shown: pictures and plots.
     """
     sections = {
         "model": _model(report["model"]),
@@ -72,15 +72,15 @@ def report_page(report: Mapping[str, Any], shown: ReportImages) -> str:
 
 
 def _model(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what it is."""
+    """Return the section on the model and its parts."""
     return {
-        "facts": [("licence", model["licence"] or "not told"), ("draws", model["draws"])],
+        "facts": [("licence", model["licence"] or "not given"), ("draws", model["draws"])],
         "parts": [
             (each["part"], each["shape"], _count(each["parameters"]), each["fingerprint"] or "")
             for each in model["parts"]
         ],
         "adapters": [
-            (each["name"], each["task"], _count(each["parameters"]), each["licence"] or "not told")
+            (each["name"], each["task"], _count(each["parameters"]), each["licence"] or "not given")
             for each in model["adapters"]
         ],
         "trainings": model["trainings"],
@@ -90,7 +90,7 @@ def _model(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _samples(samples: Mapping[str, Any], rows: Sequence[Sequence[Image.Image]]) -> dict[str, Any]:
-    """Return what is drawn for the prompts."""
+    """Return the section of samples for the prompts."""
     return {
         **_sampling(samples),
         "seeds": ", ".join(map(str, samples["seeds"])),
@@ -115,7 +115,7 @@ def _sampling(request: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _drawn(backbone: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures of drawn pictures beside real ones, as one backbone saw them."""
+    """Return the section of text-to-image figures by one backbone."""
     request, figures = result["request"], result["figures"]
     blur = blur_figure(figures, backbone)
     return {
@@ -148,14 +148,15 @@ def _interval(figure: Mapping[str, Any]) -> str:
 
 def _curve(curve: Sequence[Mapping[str, Any]], backbone: str) -> dict[str, Any]:
     names = [name for name in curve[0] if name not in ("choice", "num_candidates")]
-    told = "Quality against the number of candidates"
     return {
         "head": ("chosen by", "of candidates", *names),
         "rows": [
             (each["choice"], str(each["num_candidates"]), *(f"{each[name]:.4g}" for name in names))
             for each in curve
         ],
-        "plot": drawing(candidates_figure(curve), f"candidates-{backbone}", told),
+        "plot": drawing(
+            candidates_figure(curve), f"candidates-{backbone}", "Quality against the number of candidates"
+        ),
     }
 
 
@@ -164,7 +165,7 @@ def _better(name: str) -> str:
 
 
 def _tokenizer(result: Mapping[str, Any], reconstructions: Image.Image | None) -> dict[str, Any]:
-    """Return how well pictures survive the image tokenizer."""
+    """Return the section on reconstruction by the image tokenizer."""
     grid = None
     if reconstructions is not None:
         grid = picture(reconstructions, "Real pictures, with what the codes keep below", _GRID_PIXELS)
@@ -177,9 +178,9 @@ def _tokenizer(result: Mapping[str, Any], reconstructions: Image.Image | None) -
 
 
 def _attention(attention: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how large the scores of each head are, and how much of it lies on the text."""
+    """Return the section on attention scores and weights by layer and head."""
     tables = []
-    for name, told, form in (
+    for name, caption, form in (
         ("largest_score", "Largest score |q k| / √e by layer and head", "{:.2f}"),
         ("mean_absolute_score", "Mean |score|", "{:.2f}"),
         ("text_share", "Share of the weights on the text", "{:.1%}"),
@@ -189,12 +190,12 @@ def _attention(attention: Mapping[str, Any]) -> dict[str, Any]:
             layers.setdefault(each["layer"], []).append(form.format(each[name]))
         head = ("", *(f"head {head}" for head in range(len(layers[0]))))
         rows = [(f"layer {layer}", *values) for layer, values in layers.items()]
-        tables.append({"head": head, "rows": rows, "caption": told})
+        tables.append({"head": head, "rows": rows, "caption": caption})
     return {"tables": tables, **{name: attention[name] for name in ("text", "seed", "heads")}}
 
 
 def _run(run: Mapping[str, Any], losses: Any) -> dict[str, Any]:
-    """Return the training run."""
+    """Return the section on the training run."""
     names = ("command", "seed", "device", "precision", "commit", "versions")
     return {
         "facts": [*((name, _plain(run[name])) for name in names), ("steps", f"{run['num_steps']:,}")],
@@ -206,13 +207,13 @@ def _run(run: Mapping[str, Any], losses: Any) -> dict[str, Any]:
 
 
 def _environment(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what it was made by, on what."""
+    """Return the section on command, software and devices."""
     environment = report["environment"]
     return {
         "command": report["command"],
         "facts": [
             ("date", report["date"]),
-            ("cogview", f"{environment['cogview']}, commit {report['commit'] or 'not told'}"),
+            ("cogview", f"{environment['cogview']}, commit {report['commit'] or 'not given'}"),
             ("Python", environment["python"]),
             ("system", environment["system"]),
             ("packages", ", ".join(f"{name} {version}" for name, version in environment["packages"].items())),
@@ -225,7 +226,7 @@ def _environment(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def training_table(card: str) -> list[list[str]]:
-    """Return the rows of the first table below the heading "Training" of a model card, its head first; or none."""
+    """Return the rows of the first table under "Training" in a model card, its head first; empty without one."""
     lines = iter(card.splitlines())
     for line in lines:
         if line.lstrip("#").strip() == "Training" and line.startswith("#"):
@@ -264,7 +265,7 @@ def _number(value: int | float | None) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {each}" for name, each in value.items())
-    return "not told" if value is None else str(value)
+    return "not given" if value is None else str(value)
 
 
 def _json(value: Any) -> str:
