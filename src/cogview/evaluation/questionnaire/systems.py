@@ -200,9 +200,9 @@ def _pictures_by_text(system: System, by_name: dict[str, list[Path]]) -> dict[st
     for path in (path for paths in by_name.values() for path in paths if path.suffix.lower() == ".png"):
         try:
             with Image.open(path, formats=FORMATS) as opened:
-                text = opened.info.get("Description")
+                description = opened.info.get("Description")
         except Exception:  # a damaged picture has no text; reading it later reports the error
             continue
-        if isinstance(text, str):
-            pictures.setdefault(" ".join(text.split()), []).append(path)
+        if isinstance(description, str):
+            pictures.setdefault(" ".join(description.split()), []).append(path)
     return pictures
