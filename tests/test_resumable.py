@@ -70,9 +70,9 @@ def test_of_processes_that_begin_at_once_the_settings_of_one_count(
 @pytest.mark.parametrize(
     ("differing", "told"),
     [
-        ({"version": 2, "seed": 1}, "else: version was 1, now 2. Ask"),
-        ({"seed": 1, "data": {"name": "b", "size": 2}}, "else: seed was 0, now 1; size was 1, now 2. Ask"),
-        ({"data": {"name": "a", "size": 1, "hash": "y"}, "time": 1}, "else: other data. Ask"),
+        ({"version": 2, "seed": 1}, ": version was 1, now 2. "),
+        ({"seed": 1, "data": {"name": "b", "size": 2}}, ": seed was 0, now 1; size was 1, now 2. "),
+        ({"data": {"name": "a", "size": 1, "hash": "y"}, "time": 1}, ": other data. "),
         ({"data": {"name": "b", "size": 1}}, None),
     ],
 )

@@ -62,6 +62,6 @@ def test_sheets_and_figures_do_without_empty_captions(tmp_path: Path, model: Pre
 
 def test_tokens_without_any_caption_want_sample_texts(tmp_path: Path, model: PretrainedModel) -> None:
     shards = tokens_of(tmp_path, model, {0: "", 1: ""})
-    with pytest.raises(UsageError, match="say with --sample-texts"):
+    with pytest.raises(UsageError, match="--sample-texts"):
         captions_of(shards, model)
     assert _held_out_figures(model, shards, captioner_of(model)) == {}

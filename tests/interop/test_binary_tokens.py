@@ -127,7 +127,7 @@ def test_what_cannot_be_asked_for_is_a_usage_error(
     tiny_text_tokenizer(tmp_path)
     for more, said in (
         (text, "give those that made it with --text-tokenizer and --image-tokenizer"),
-        ([*text, *pictures, "--num-ranks", "2"], "--num-ranks means nothing"),
+        ([*text, *pictures, "--num-ranks", "2"], "--num-ranks"),
         (["--text-tokenizer", str(tmp_path / "text.model"), *pictures], "text tokenizer has"),
     ):
         assert main(["convert", source, out, *more]) == 2

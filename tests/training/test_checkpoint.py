@@ -201,7 +201,7 @@ def test_another_models_checkpoint_is_refused_in_plain_words(tmp_path: Path) -> 
     save(tmp_path, 1)
     module = TinyModule(dropout=0.0)
     module.extra = torch.nn.Linear(2, 2)
-    with pytest.raises(CogViewError, match=r"another model: extra\.bias"):
+    with pytest.raises(CogViewError, match=r"another model: .*extra\.bias"):
         load_latest_checkpoint(tmp_path, module, build_optimizers(module, tiny_config()))
     module = TinyModule(dropout=0.0)
     module.norm = torch.nn.LayerNorm(9)
