@@ -179,7 +179,7 @@ def test_what_cannot_be_measured_is_one_line(
     (icons / "index.json").write_text(json.dumps(index | {"sizes": [7]}))
     for said, more in (
         ("has no metadata.jsonl", (tmp_path,)),
-        ("does not say what scenes the pictures show", (tmp_path / "plain",)),
+        ("has no scenes", (tmp_path / "plain",)),
         ("no pictures of the split 'held-out-object'; it has held-out", ("--split", "held-out-object")),
         ("have 32 x 32 pixels, and those to be read 16 x 16", (home / "large",)),
         ("has no icons/index.json", (tmp_path / "old",)),

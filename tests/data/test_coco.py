@@ -85,7 +85,7 @@ def test_translations_may_be_of_pictures(annotations: Path, tmp_path: Path) -> N
     ("content", "said"),
     [
         ("[]", "annotation file"),
-        ("{", "is no JSON"),
+        ("{", "not JSON"),
         (json.dumps({"images": [], "annotations": [{"id": 1}]}), "KeyError"),
         (
             json.dumps({"images": [], "annotations": [{"id": 1, "image_id": 7, "caption": "a"}]}),
@@ -96,14 +96,14 @@ def test_translations_may_be_of_pictures(annotations: Path, tmp_path: Path) -> N
             json.dumps({"images": [{"id": 5, "file_name": name} for name in "ab"], "annotations": []}),
             "2 images.* id 5",
         ),
-        (json.dumps({"images": [{"id": 5, "file_name": None}], "annotations": []}), "None is no text"),
+        (json.dumps({"images": [{"id": 5, "file_name": None}], "annotations": []}), "None is not"),
         (
             json.dumps({"images": [], "annotations": [{"id": 1, "image_id": [7], "caption": "a"}]}),
-            r"\[7\] is no id",
+            r"\[7\] is not an id",
         ),
         (
             json.dumps({"images": [], "annotations": [{"id": 1, "image_id": 7, "caption": None}]}),
-            "None is no text",
+            "None is not",
         ),
     ],
 )
@@ -121,7 +121,7 @@ def test_what_is_no_annotation_file_is_one_line(tmp_path: Path, content: str, sa
         ("[1]", "JSON object"),
         ('{"1": ""}', "text 1, of id 1"),
         ('{"id": 1, "text": "a"}\n{"id": 2}', "line 2 is not"),
-        ("", "is no JSON"),
+        ("", "not JSON"),
     ],
 )
 def test_what_are_no_translations_is_one_line(tmp_path: Path, content: str, said: str) -> None:

@@ -21,8 +21,8 @@ from cogview.evaluation.text_to_image import (
     choose_at_random,
     choose_best,
     compare,
+    extract_features,
     figure_name,
-    see,
 )
 from cogview.image.pixels import image_to_array
 
@@ -52,16 +52,16 @@ def photographs(num: int, seed: int, noise: float = 0.0) -> Iterator[Image.Image
 
 def test_pictures_are_given_contrast_and_then_blurred() -> None:
     pictures = list(photographs(5, 0, noise=30))
-    found = see(Eye(), iter(pictures), (0, 2), contrast=1.5, batch_size=2)
+    found = extract_features(Eye(), iter(pictures), (0, 2), contrast=1.5, batch_size=2)
     shown = [ImageEnhance.Contrast(each).enhance(1.5) for each in pictures]
     for radius, seen in found.items():
         blurred = [each.filter(ImageFilter.GaussianBlur(radius)) if radius else each for each in shown]
         expected = Eye()(torch.from_numpy(np.stack([image_to_array(each) for each in blurred])))
         torch.testing.assert_close(seen.pooled, expected.pooled)
-    plain = see(Eye(), iter(pictures), (0,))[0].pooled
+    plain = extract_features(Eye(), iter(pictures), (0,))[0].pooled
     assert not torch.allclose(plain, found[0].pooled)
     with pytest.raises(CogViewError, match="no pictures"):
-        see(Eye(), iter([]))
+        extract_features(Eye(), iter([]))
 
 
 class Edges:
@@ -75,7 +75,10 @@ class Edges:
 
 def test_blur_hides_fine_texture_from_the_distance() -> None:
     """What differs in texture alone is the nearer, the more both sides are blurred (the purpose of FID-k)."""
-    real, drawn = see(Edges(), photographs(30, 0)), see(Edges(), photographs(30, 0, noise=20))
+    real, drawn = (
+        extract_features(Edges(), photographs(30, 0)),
+        extract_features(Edges(), photographs(30, 0, noise=20)),
+    )
     figures = compare(real, drawn, "inception")
     distances = [figures[f"FID-{radius}"]["value"] for radius in RADII]
     assert all(later < 0.1 * earlier for earlier, later in pairwise(distances[:3]))
@@ -86,7 +89,7 @@ def test_blur_hides_fine_texture_from_the_distance() -> None:
 
 
 def test_only_inceptions_figures_have_the_published_names() -> None:
-    seen = see(Eye(), photographs(25, 1))
+    seen = extract_features(Eye(), photographs(25, 1))
     losses = np.linspace(1, 2, 25)
     names = list(compare(seen, seen, "inception", losses))
     assert names == [f"{each}-{radius}" for each in ("FID", "KID") for radius in (0, 1, 2, 4, 8)] + [

@@ -47,7 +47,7 @@ class Coco:
             ]
         except (KeyError, TypeError) as error:
             raise CogViewError(
-                f"{annotations} is not an annotation file of captions as MS COCO's ({type(error).__name__}: {error}): "
+                f"{annotations} is not an annotation file in MS COCO's format ({type(error).__name__}: {error}): "
                 "give one like captions_val2014.json"
             ) from error
         names = dict(listed)
@@ -88,13 +88,13 @@ class Coco:
 
 def _id(value: object) -> int | str:
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise TypeError(f"{value!r} is no id")
+        raise TypeError(f"{value!r} is not an id")
     return value
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not a string")
     return value
 
 
@@ -111,7 +111,9 @@ def read_translations(path: Path) -> dict[str, tuple[str, ...]]:
     for number, (key, value) in enumerate(_pairs(path), start=1):
         for text in value if isinstance(value, list) else [value]:
             if not isinstance(text, str) or not text.strip():
-                raise CogViewError(f"{path}: text {number}, of id {key}, is empty or no text: put it right")
+                raise CogViewError(
+                    f"{path}: text {number}, of id {key}, is empty or not a string: correct it"
+                )
             translations[str(key)].append(text.strip())
     return {key: tuple(texts) for key, texts in translations.items()}
 
@@ -127,7 +129,9 @@ def _pairs(path: Path) -> list[tuple[Any, Any]]:
     if not isinstance(first, dict) or not {"id", "text"} <= first.keys():
         content = _read_json(path)
         if not isinstance(content, dict):
-            raise CogViewError(f"{path} is no JSON object of ids and texts, nor lines with id and text each")
+            raise CogViewError(
+                f"{path} is neither a JSON object of ids and texts nor JSON lines with id and text: check the path"
+            )
         return list(content.items())
     pairs = []
     for number, line in enumerate(lines, start=1):
@@ -152,4 +156,4 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(_read_text(path))
     except (ValueError, RecursionError) as error:
-        raise CogViewError(f"{path} is no JSON ({error}): check the path, or get the file again") from error
+        raise CogViewError(f"{path} is not JSON ({error}): check the path, or get the file again") from error

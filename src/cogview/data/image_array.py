@@ -96,7 +96,7 @@ class ImageArray:
         try:
             return cls(np.load(path, mmap_mode="r"))
         except (OSError, ValueError, EOFError) as error:
-            raise CogViewError(f"{path}: damaged ({error}); delete it, and it will be made again") from error
+            raise CogViewError(f"{path}: damaged ({error}); delete it to create it again") from error
 
 
 class JoinedArrays:

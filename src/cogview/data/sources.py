@@ -122,13 +122,13 @@ def _refuse_other_files(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     if name.endswith(".jsonl"):
-        reason = f"lists pictures and is not where they lie: give its folder, {path.parent}"
+        reason = f"is a list of pictures: give their folder, {path.parent}"
     elif name.endswith((".json", ".txt", ".csv", ".parquet")):
-        reason = "is a file of text or a table: give the folder where the pictures lie, or a tar of them"
+        reason = "is a text or table: give the folder of the pictures, or a tar of them"
     elif verdict_on(path.suffix, lambda: head) == "picture":
         reason = f"is a single picture: give the folder of pictures, {path.parent}"
     elif name.endswith(OTHER_ARCHIVES):
-        reason = "is an archive of a kind that is not read: unpack it, and give the folder"
+        reason = "is an archive of an unsupported format: unpack it, and give the folder"
     else:
         return
     raise CogViewError(f"{path} {reason}.")

@@ -53,7 +53,7 @@ class Tars:
         else:
             self._paths, self._names = [source], [source.name]
         if not self._paths:
-            raise CogViewError(f"{source} holds no .tar files: give a tar, or the folder where they lie.")
+            raise CogViewError(f"{source} holds no .tar files: give a tar, or a folder of tars.")
         self._num_images: int | None = None
         if not any(map(holds_pictures, self._paths)):
             problem = next((entry for entry in self if isinstance(entry, Problem)), None)

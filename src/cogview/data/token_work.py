@@ -156,6 +156,5 @@ def _is_made(out: Path, request: Request) -> bool:
     except (CogViewError, OSError):
         pass
     raise UsageError(
-        f"{out} already exists and isn't an empty folder, nor the very tokens that are asked for: delete it or "
-        "choose another."
+        f"{out} already exists and is neither empty nor the result of the same request: delete it or choose another."
     )

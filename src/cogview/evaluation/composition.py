@@ -113,8 +113,8 @@ def entries_of(folder: Path, split: str) -> list[dict[str, Any]]:
                 chosen.append(entry)
     except (KeyError, TypeError) as error:
         raise UsageError(
-            f"{path} does not say what scenes the pictures show ({type(error).__name__}: {error}): give a data set of "
-            "scenes that `cogview data build` made"
+            f"{path} has no scenes of the pictures ({type(error).__name__}: {error}): give a data set of scenes that "
+            "`cogview data build` made"
         ) from error
     if not chosen:
         others = ", ".join(sorted({str(entry["split"]) for entry in entries})) or "none"

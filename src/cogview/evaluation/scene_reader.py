@@ -101,8 +101,8 @@ class SceneReader:
     def __init__(self, folder: Path, size_pixels: int) -> None:
         if size_pixels % LATTICE_CELLS:
             raise UsageError(
-                f"the pictures have {size_pixels} pixels a side, and scenes lie on a lattice of {LATTICE_CELLS} cells: "
-                f"their composition can be read only with a multiple of {LATTICE_CELLS}"
+                f"the pictures have {size_pixels} pixels a side, but reading their composition needs a multiple of "
+                f"{LATTICE_CELLS}, the cells of the scenes' lattice: use such a size"
             )
         self._sheets = IconSheets.of(folder)
         if self._sheets.size_pixels != size_pixels:

@@ -124,7 +124,7 @@ def read_answers(paths: Sequence[Path], questionnaire: Questionnaire) -> list[An
                 if number == len(lines):
                     break
                 raise CogViewError(
-                    f"{path} line {number} is no answer to this questionnaire ({error}): mend or remove the line"
+                    f"{path} line {number} is no answer to this questionnaire ({error}): correct or remove the line"
                 ) from error
             answers.pop((answer.rater, answer.question), None)
             answers[answer.rater, answer.question] = answer

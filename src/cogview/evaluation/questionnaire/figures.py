@@ -71,7 +71,7 @@ def figures_of(
     Paper: 4.2, figure 10.
     """
     if not answers:
-        raise CogViewError("there are no answers yet: serve the questionnaire and have somebody answer it")
+        raise CogViewError("there are no answers yet: serve the questionnaire and let people answer it")
     if num_draws < 1:
         raise UsageError(f"num_draws must be 1 or more, got {num_draws}")
     if seed < 0:

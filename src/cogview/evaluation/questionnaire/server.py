@@ -75,7 +75,7 @@ class QuestionnaireServer(ThreadingHTTPServer):
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
             raise CogViewError(
-                f"nothing can be served at {host}:{port} ({error}): choose another --port or --host"
+                f"cannot listen on {host}:{port} ({error}): choose another --port or --host"
             ) from error
 
     @property

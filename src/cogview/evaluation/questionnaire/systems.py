@@ -57,10 +57,10 @@ def parse_systems(words: Sequence[str]) -> list[System]:
         if not name or not folder:
             raise UsageError(f"'{word}' names no system: give NAME=FOLDER")
         if name in {system.name for system in systems}:
-            raise UsageError(f"two systems are called '{name}': give them names with NAME=FOLDER")
+            raise UsageError(f"two systems are called '{name}': name them with NAME=FOLDER")
         systems.append(System(name=name, folder=Path(folder)))
     if len(systems) < 2:
-        raise UsageError(f"there is nothing to compare: give two systems or more, got {len(systems)}")
+        raise UsageError(f"give two systems or more to compare, got {len(systems)}")
     return systems
 
 
@@ -89,9 +89,11 @@ def read_captions(path: Path) -> list[Caption]:
             caption = _caption_of_json(line) if path.suffix.lower() == ".jsonl" else _caption_of_line(line)
             identity = caption.text if caption.name is None else f"\t{caption.name}"
             if identity in known:
-                raise ValueError(f"{caption} was there already")
+                raise ValueError(f"{caption} is a duplicate")
         except (ValueError, RecursionError) as error:
-            raise CogViewError(f"{path} line {number} is no caption ({error}): mend or remove it") from error
+            raise CogViewError(
+                f"{path} line {number} is no caption ({error}): correct or remove it"
+            ) from error
         known.add(identity)
         captions.append(caption)
     if not captions:
