@@ -181,4 +181,4 @@ def check_preview(path: Path) -> None:
     if not path.parent.is_dir():
         raise UsageError(f"there is no folder {path.parent} for --preview: make it, or give another")
     if path.exists() and not is_contact_sheet(path):
-        raise UsageError(f"--preview {path} exists and is not a contact sheet: give another name")
+        raise UsageError(f"--preview {path} is there already and is not a contact sheet: give another name")

@@ -45,7 +45,7 @@ class PictureCodes:
 
     def __init__(self, paths: Sequence[Path], codes_of: Callable[[Path], list[Codes]]) -> None:
         if not paths:
-            raise UsageError("there is no picture: give the path of at least one, after the text, if any")
+            raise UsageError("there is no picture; give the path of at least one, after the text, if any")
         self.sheets = [path for path in paths if is_contact_sheet(path)]
         paths = [path for path in paths if path not in set(self.sheets)]
         if not paths:
