@@ -400,7 +400,7 @@ def test_tokens_that_do_not_tell_of_which_bytes_they_were_made_are_refused(
     manifest = json.loads((tmp_path / "tokens" / "manifest.json").read_text())
     del manifest["content"]
     (tmp_path / "tokens" / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UsageError, match="of which bytes"):
+    with pytest.raises(UsageError, match=r"manifest .*delete"):
         tokenize(home / "tars", tmp_path / "tokens")
 
 
