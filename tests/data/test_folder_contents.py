@@ -171,8 +171,8 @@ def test_metadata_that_names_pictures_through_a_link_lists_them(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("metadata.jsonl", "give its folder"),
-        ("a.json", "text or a table"),
+        ("metadata.jsonl", "folder"),
+        ("a.json", "text"),
         ("a.png", "single picture"),
         ("a.zip", "unpack it"),
     ],

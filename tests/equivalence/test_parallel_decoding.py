@@ -315,7 +315,9 @@ def test_windows_draw_what_one_by_one_draws(pattern: str, dtype: torch.dtype, nu
     if pattern == "three_region":
         config = dataclasses.replace(CONFIG, attention_pattern="three_region", three_region=REGIONS)
     runner = runner_of(config, dtype)
-    texts = itertools.cycle([([3, 1], 0), ([], 2), ([3, 1], 1)])  # each with every sampler, guided and not
+    texts = itertools.cycle(
+        [([3, 1], 0), ([], 2), ([3, 1], 1)]
+    )  # so that neither sampler has one of them alone
     requests = [
         drawn_request(runner, pieces, seed, sampling)
         for sampling, (pieces, seed) in zip(SAMPLINGS, texts, strict=False)

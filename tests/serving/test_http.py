@@ -293,7 +293,10 @@ async def test_a_path_of_anything_leads_to_something_or_nothing(
 ) -> None:
     async with fake_server(ServerOptions(data=tmp_path_factory.mktemp("paths"))) as served:
         for parts in paths:
-            response = await served.client.get("/" + quote("/".join(parts)))
+            path = "/" + quote(
+                "/".join(parts)
+            )  # as a whole URL, for what begins with two slashes is none of a path
+            response = await served.client.get(served.client.base_url.copy_with(raw_path=path.encode()))
             assert response.status_code in (200, 404, 405)
 
 
