@@ -127,7 +127,7 @@ def test_pictures_without_fault_are_all_right_and_nothing_is_drawn_twice(
             yield read_image(home / "pictures" / draws.asked[caption].picture.name)
 
     monkeypatch.setattr(Draws, "pictures", real)
-    monkeypatch.setattr(evaluate_composition, "redrawn", lambda _, picture: picture)
+    monkeypatch.setattr(evaluate_composition, "reconstruct", lambda _, picture: picture)
     assert call(*words(home, out)) == 0
     said = capsys.readouterr()
     assert "The checker is valid: all right on 100.0% of the real pictures" in said.out

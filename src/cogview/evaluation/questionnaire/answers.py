@@ -89,7 +89,7 @@ def parse_answer(record: object, questionnaire: Questionnaire) -> Answer:
     if seconds is not None and (type(seconds) not in (int, float) or not 0 <= seconds < 1e9):
         raise ValueError(f"seconds is {seconds!r}")
     if not isinstance(at, str):
-        raise ValueError("at is no text")
+        raise ValueError("at must be a text, the time of the answer")
     return Answer(
         rater=checked_rater(record.get("rater")),
         question=number,
