@@ -23,7 +23,7 @@ from cogview.evaluation.composition import (
     AskedScene,
     asked_scenes,
     judge,
-    redrawn,
+    reconstruct,
 )
 from cogview.evaluation.scene_reader import SceneReader, SceneReading
 from cogview.files import atomic_write_json
@@ -81,7 +81,7 @@ def main(
     requests = asked_scenes(pictures, num_captions)
     reader = SceneReader(pictures, pipe.template.grid_rows * pipe.image_tokenizer.downsampling_factor)
     files = [reader.picture(pictures, request.file_name) for request in requests]
-    true = reader.read_all(redrawn(pipe.image_tokenizer, picture) for picture in files)
+    true = reader.read_all(reconstruct(pipe.image_tokenizer, picture) for picture in files)
     rows = {
         "true scenes": shares(requests, true),
         "true scenes, another's caption": shares(requests[1:] + requests[:1], true),
