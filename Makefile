@@ -1,7 +1,7 @@
 # make demo      draw and rank pictures with the bundled model, into out/demo/
 # make serve     serve a page to draw with, and an images API
 # make test      run the tests
-# make test-fast run those that take less than a second each
+# make test-fast run those that take less than about half a second each
 # make lint      check format, lint, types and layers
 # make check     lint, then test
 # make wheel     build the wheel, and draw with it from an environment and a folder of its own

@@ -22,6 +22,7 @@ VALUES = st.recursive(
 @given(VALUES)
 @example(1 - MAX_INTEGER)
 @settings(max_examples=50, deadline=None)
+@pytest.mark.slow
 def test_what_is_within_bounds_is_read_as_python_reads_it(value: object) -> None:
     data = json.dumps(value).encode()
     assert parse_json(data) == parse_json(b"\xef\xbb\xbf" + data) == json.loads(data) == value

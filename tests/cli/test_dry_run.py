@@ -87,6 +87,7 @@ def test_the_plan_stands_beside_what_was_measured(
     assert "by training; " in report  # what is foretold
 
 
+@pytest.mark.slow
 def test_a_run_that_is_there_is_left_alone(
     home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

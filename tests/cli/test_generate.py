@@ -35,6 +35,7 @@ def generate(model: Path, *words: str) -> int:
     return main(["generate", *words, "--model", str(model), "--device", "cpu"])
 
 
+@pytest.mark.slow
 def test_pictures_and_a_contact_sheet_are_written_and_their_paths_printed(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,6 +104,7 @@ def test_another_call_takes_another_folder(model: Path, tmp_path: Path) -> None:
     assert (tmp_path / "pictures" / "042" / "01-a-cat-seed0.png").exists()
 
 
+@pytest.mark.slow
 def test_json_on_stdout_names_everything(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,6 +149,7 @@ def test_many_texts_are_saved_as_they_come_with_a_sheet_for_every_sixteen(
     assert len(names) == 20
 
 
+@pytest.mark.slow
 def test_texts_of_any_kind_make_file_names(model: Path, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the last is too long for the model
@@ -174,6 +177,7 @@ def test_texts_of_any_kind_make_file_names(model: Path, tmp_path: Path) -> None:
         (["a cat", "--device", "abacus"], "device abacus"),
     ],
 )
+@pytest.mark.slow
 def test_an_impossible_request_is_one_line_and_writes_nothing(
     model: Path, tmp_path: Path, words: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +200,7 @@ def test_an_impossible_request_is_one_line_and_writes_nothing(
         ([], "an image needs a mask"),
     ],
 )
+@pytest.mark.slow
 def test_what_cannot_be_drawn_anew_leaves_no_folder(
     model: Path, tmp_path: Path, words: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,6 +62,7 @@ def test_what_does_not_fit_says_so_in_a_line(capsys: pytest.CaptureFixture[str])
         ),
     ],
 )
+@pytest.mark.slow
 def test_more_devices_are_named_where_they_help(
     gigabytes: str, flags: list[str], advice: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,6 +106,7 @@ def test_the_tokens_can_be_told(capsys: pytest.CaptureFixture[str]) -> None:
         ),
     ],
 )
+@pytest.mark.slow
 def test_impossible_requests_are_one_line(
     flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,7 @@ def columns(line: str) -> int:
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in line)
 
 
+@pytest.mark.slow
 def test_the_list_fits_a_terminal_and_needs_no_torch(tmp_path: Path) -> None:
     code = f"{MAIN.replace('sys.exit(main())', 'main()')}\nprint('torch' in sys.modules, file=sys.stderr)"
     done = subprocess.run(

@@ -341,6 +341,7 @@ def test_a_copy_of_the_source_makes_the_same_bytes(home: Path, tmp_path: Path, o
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")
+@pytest.mark.slow
 def test_the_same_again_leaves_what_is_made_alone_until_a_byte_of_the_source_changes(
     home: Path, tmp_path: Path
 ) -> None:
@@ -406,6 +407,7 @@ def test_tokens_that_do_not_tell_of_which_bytes_they_were_made_are_refused(
 
 @pytest.mark.parametrize("damage", ["cut off", "missing", "no record", "a stray"])
 @pytest.mark.filterwarnings("ignore:.*left out")
+@pytest.mark.slow
 def test_a_shard_that_was_kept_and_is_not_whole_is_made_again(home: Path, out: Path, damage: str) -> None:
     kept = stop_after(home, out)
     shard, record = kept / "tokens" / "tokens-00001.safetensors", kept / "done" / "00000-00001.json"

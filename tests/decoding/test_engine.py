@@ -141,6 +141,7 @@ def test_several_texts_give_what_each_gives_alone(transformer: Transformer, imag
     assert torch.equal(draw(runner, *texts, template=template), torch.cat(alone))
 
 
+@pytest.mark.slow
 def test_text_and_seed_both_matter(transformer: Transformer) -> None:
     codes = draw(Runner.of(transformer), ([1, 2], [0, 1]), ([2, 1], [0]))
     assert codes.shape == (3, 16)
@@ -161,6 +162,7 @@ def test_the_most_probable_codes_are_those_of_the_plain_transformer(transformer:
 
 
 @pytest.mark.parametrize("image_positions", ["after_text", "fixed"])
+@pytest.mark.slow
 def test_guided_codes_are_the_most_probable_of_two_plain_transformers(
     transformer: Transformer, image_positions: str
 ) -> None:
@@ -300,6 +302,7 @@ def test_impossible_requests_are_refused(transformer: Transformer) -> None:
     assert runner.engine.is_idle
 
 
+@pytest.mark.slow
 def test_a_request_that_cannot_be_begun_fails_alone(
     transformer: Transformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

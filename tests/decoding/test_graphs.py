@@ -267,6 +267,7 @@ def recording_engine(monkeypatch: pytest.MonkeyPatch, recorder: object, max_batc
     return engine
 
 
+@pytest.mark.slow
 def test_a_bucket_is_captured_when_it_is_met_again(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = CountingRecorder()
     engine = recording_engine(monkeypatch, recorder)
@@ -306,6 +307,7 @@ def test_graphs_are_forgotten_when_the_pool_moves(monkeypatch: pytest.MonkeyPatc
     assert recorder.num > before
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_captured_that_is_said_once_and_steps_are_computed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -398,6 +400,7 @@ class NothingOnTheHost(TorchDispatchMode):
 
 @pytest.mark.parametrize(("is_adapted", "is_cut"), [(False, False), (True, True)])
 @torch.no_grad()  # in inference mode composite operators would not show what they are made of
+@pytest.mark.slow
 def test_a_step_reads_nothing_from_its_device_and_sends_nothing_there(is_adapted: bool, is_cut: bool) -> None:
     """On a device without values each look at one is an error, as in the capture of a graph."""
     transformer = transformer_of("meta")

@@ -27,6 +27,7 @@ def keys_of(*seeds: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 @pytest.mark.parametrize("row", [0, 3])
+@pytest.mark.slow
 def test_codes_are_drawn_as_often_as_they_are_probable(config: SamplingConfig, row: int) -> None:
     logits = different_rows(5)[row]
     drawn = draw_by_gumbel(

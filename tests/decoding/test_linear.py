@@ -33,6 +33,7 @@ def skip_unless_packable(backend: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("gelu", [False, True])
 @pytest.mark.parametrize(("num_inputs", "num_outputs"), SHAPES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.slow
 def test_prepared_agrees_with_the_exact_product(
     backend: str, gelu: bool, num_inputs: int, num_outputs: int, dtype: torch.dtype
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_request_that_is_too_large_is_refused_alone_in_one_line(
     assert len(cogview.load(folder, "cpu", memory=enough).generate_codes("a cat", 1)) == 1
 
 
+@pytest.mark.slow
 def test_a_float16_cache_draws_and_holds_half(folder: Path) -> None:
     whole, half = cogview.load(folder, "cpu"), cogview.load(folder, "cpu", cache="float16")
     codes = half.generate_codes("a cat", 3)

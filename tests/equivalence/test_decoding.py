@@ -135,6 +135,7 @@ def test_a_token_has_the_same_bits_however_many_are_run_with_it(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @torch.inference_mode()
+@pytest.mark.slow
 def test_so_it_is_where_pages_meet(dtype: torch.dtype) -> None:
     """With heads of 64, where products large enough for the library's kernels are made."""
     num_tokens = 2 * PAGE + 9
@@ -171,6 +172,7 @@ def test_rows_are_cut_back_and_go_on_as_if_nothing_had_been_there() -> None:
 
 @pytest.mark.parametrize("backend", ["packed", "plain"])
 @torch.inference_mode()
+@pytest.mark.slow
 def test_bf16_weights_change_logits_by_their_rounding_only(backend: str) -> None:
     if backend == "packed" and not can_pack("cpu", torch.bfloat16):
         pytest.skip("bf16 weights cannot be packed here")
@@ -184,6 +186,7 @@ def test_bf16_weights_change_logits_by_their_rounding_only(backend: str) -> None
 
 @pytest.mark.parametrize("num_shared", [1, PAGE - 3, PAGE, PAGE + 5])
 @torch.inference_mode()
+@pytest.mark.slow
 def test_rows_begin_as_others_and_leave_them_alone(num_shared: int) -> None:
     """Whole pages are shared, the rest is copied: against rows that had those tokens from the beginning."""
     num_tokens = num_shared + 9

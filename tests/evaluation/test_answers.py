@@ -142,6 +142,7 @@ def test_a_second_server_of_one_questionnaire_is_refused(asked: Questionnaire) -
         ({"at": 1}, "at "),
     ],
 )
+@pytest.mark.slow
 def test_what_is_no_answer_is_refused(asked: Questionnaire, change: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse_answer(record_of(asked) | change, asked)

@@ -97,6 +97,7 @@ def test_each_fault_is_seen_as_what_it_is(
     assert judge(ASKED, reader.read(drawn(scene))) == RIGHT_IN_ALL | faults | wrong
 
 
+@pytest.mark.slow
 def test_two_styles_in_one_picture_are_none(reader: SceneReader) -> None:
     picture = drawn(SCENE).copy()
     picture[:, SIZE // 2 :] = drawn(replace(SCENE, style="fluent-flat"))[:, SIZE // 2 :]

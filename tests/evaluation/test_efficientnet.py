@@ -80,6 +80,7 @@ def test_what_is_seen_is_what_the_package_computes(kind: type[EfficientNetLite0]
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
+@pytest.mark.slow
 def test_weights_with_the_names_of_the_package_are_read(tmp_path: Path, ending: str) -> None:
     own = network(1)
     path = tmp_path / f"weights.{ending}"

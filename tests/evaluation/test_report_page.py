@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from cogview.evaluation.report.sections import ReportImages, report_page
@@ -99,6 +100,7 @@ def report() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_no_text_of_a_report_becomes_markup() -> None:
     picture = Image.new("RGB", (4, 4))
     told = report()

@@ -25,6 +25,7 @@ def test_words_are_not_replaced_unless_asked_for(pipe: Pipeline) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.* texts have more than")  # the tiny model spells these words in bytes
+@pytest.mark.slow
 def test_a_candidate_is_what_its_own_text_draws(pipe: Pipeline) -> None:
     pictures = pipe.generate(TEXT, num_candidates=3, seed=4, balance_words=True)
     assert [picture.seed for picture in pictures] == [4, 5, 6]

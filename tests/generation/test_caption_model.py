@@ -254,6 +254,7 @@ def test_texts_are_drawn_as_often_as_they_are_probable(transformer: Transformer)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.slow
 def test_an_adapter_writes_beside_its_bases_prepared_weights(dtype: torch.dtype) -> None:
     base = transformer_of(3)
     adapted = AdaptedTransformer(base, AdapterConfig(rank=3, token_rows=(FROM_ZERO.end_token, 21)))

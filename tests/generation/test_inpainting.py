@@ -132,6 +132,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(
             pipe.generate(TEXT, 2, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_picture_that_was_drawn_is_taken_by_its_codes(pipe: Pipeline) -> None:
     [drawn] = pipe.generate(TEXT, 1, seed=3)
     [again] = pipe.generate(TEXT, 1, seed=4, image=drawn, mask="lower", keeps_pixels=True)

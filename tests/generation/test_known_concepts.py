@@ -35,6 +35,7 @@ def known(words: KnownWords, lists_all: bool = False, **adapters: KnownWords) ->
     return known_concepts(words, TOKENIZER, "usual", adapters, lists_all)
 
 
+@pytest.mark.slow
 def test_a_thing_is_known_by_all_of_its_usual_names_or_not_at_all(bundled: KnownWords) -> None:
     def things(*lost: str) -> set[str]:
         left = {word: count for word, count in bundled.counts.items() if word not in lost}

@@ -68,6 +68,7 @@ def test_a_large_decoder_gets_all_threads(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(("most", "is_small"), [(1_300_000_000, False), (1_310_000_000, True)])
+@pytest.mark.slow
 def test_the_work_of_a_decoder_is_counted(
     bundled: ImageTokenizer, alone: list[bytes], monkeypatch: pytest.MonkeyPatch, most: int, is_small: bool
 ) -> None:

@@ -138,6 +138,7 @@ def test_each_part_works_by_itself(pipe: Pipeline) -> None:
         Upscaler(model).upscale(images, "a dog")
 
 
+@pytest.mark.slow
 def test_given_pictures_are_read_once_however_many_candidates_there_are(
     pipe: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

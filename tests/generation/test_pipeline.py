@@ -92,6 +92,7 @@ def test_a_model_draws_with_its_own_top_p_unless_told_otherwise(pipe: Pipeline, 
 
 
 @pytest.mark.parametrize(("top_p", "cure"), [(0.5, r"top-p 1 \(--top-p 1\), not 0.5"), (1, "train longer$")])
+@pytest.mark.slow
 def test_pictures_of_one_colour_are_told_with_what_helps(
     pipe: Pipeline, monkeypatch: pytest.MonkeyPatch, top_p: float, cure: str
 ) -> None:
@@ -205,6 +206,7 @@ def test_a_saved_pipeline_draws_the_same_pictures(pipe: Pipeline, tmp_path: Path
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", torch.float16])
+@pytest.mark.slow
 def test_other_dtypes_load_and_draw(tmp_path: Path, dtype: str | torch.dtype) -> None:
     pipe = cogview.load(tiny_pipeline_folder(tmp_path), device="cpu", dtype=dtype)
     assert pipe.transformer.embedding.tokens.weight.dtype == resolve_dtype(dtype, torch.device("cpu"))

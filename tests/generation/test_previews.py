@@ -173,6 +173,7 @@ def test_what_is_done_is_not_shown_again_as_a_preview(
     assert len(done) == 4
 
 
+@pytest.mark.slow
 def test_what_is_not_kept_is_shown_whole_at_the_end(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Previews, "due", lambda self: [])  # there was no time for any
     codes = pipe.generate_codes(TEXTS, 3, 2)

@@ -93,6 +93,7 @@ class Convolving:
 
 @pytest.mark.usefixtures("rounding")
 @pytest.mark.parametrize(("precision", "seen"), [("float32", "ieee"), ("bfloat16", "tf32")])
+@pytest.mark.slow
 def test_a_run_computes_in_its_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, seen: str
 ) -> None:

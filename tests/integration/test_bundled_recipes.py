@@ -18,6 +18,7 @@ MAX_BYTES, HALF = 60e6, 2
 
 
 @pytest.mark.parametrize("name", ["bundled_start", "bundled", "bundled_gpu_start", "bundled_gpu"])
+@pytest.mark.slow
 def test_a_bundled_recipe_makes_at_most_60_megabytes(name: str) -> None:
     recipe = getattr(text_to_image, name)()
     images = getattr(image_tokenizer, name.removesuffix("_start"))()

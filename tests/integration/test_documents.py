@@ -56,6 +56,7 @@ def anchors_of(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.slow
 def test_every_link_of_the_pages_resolves(page: Path) -> None:
     for link in links_of(page):
         name, _, anchor = link.partition("#")

@@ -102,6 +102,7 @@ def spoilt(row: int, column: int, value: int) -> Callable[[Path], object]:
         (lambda path: path.write_bytes(rows().tobytes()[:4000]), "not a checkpoint"),
     ],
 )
+@pytest.mark.slow
 def test_a_damaged_set_is_one_line_and_writes_nothing(
     tmp_path: Path,
     tokenizers: Path,

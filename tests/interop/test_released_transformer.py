@@ -91,6 +91,7 @@ def test_four_ranks_of_four_heads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flags", [[], ["--num-heads", "8"]])
+@pytest.mark.slow
 def test_shape_and_stabilisers_are_those_of_the_release(
     tmp_path: Path, state: State, capsys: pytest.CaptureFixture[str], flags: list[str]
 ) -> None:

@@ -111,6 +111,7 @@ def test_half_precision_halves_the_file_and_is_read_as_float32(tmp_path: Path) -
         (torch.bfloat16, torch.float16),
     ],
 )
+@pytest.mark.slow
 def test_weights_that_loading_rounded_are_not_saved_as_if_they_were_the_model(
     tmp_path: Path, stored: torch.dtype, loaded: torch.dtype
 ) -> None:

@@ -86,6 +86,7 @@ def test_parameters_have_the_shapes_of_the_models(shape: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.slow
 def test_an_optimizer_holds_what_the_formula_says(optimizer: str) -> None:
     recipe = recipe_of({}, {"optimizer": optimizer})
     task, stepper = started(recipe)

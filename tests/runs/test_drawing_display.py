@@ -88,6 +88,7 @@ def test_each_picture_has_a_bar_on_a_terminal(model: Path, monkeypatch: pytest.M
     assert "pictures/s" in shown or "s/ pictures" in shown
 
 
+@pytest.mark.slow
 def test_passes_are_told(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(model, "--json")) == 0
     said = capsys.readouterr()

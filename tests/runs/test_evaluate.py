@@ -69,6 +69,7 @@ def test_attention_has_scores_and_figures(tmp_path: Path) -> None:
     assert {path.name for path in result.files.values()} == {path.name for path in options.out.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_questionnaire_is_made_and_its_answers_told(tmp_path: Path) -> None:
     (tmp_path / "captions.tsv").write_text("".join(f"{n}.png\t{text}\n" for n, text in enumerate(CAPTIONS)))
     systems = tuple(f"{system.name}={system.folder}" for system in systems_in(tmp_path))

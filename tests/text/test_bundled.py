@@ -63,6 +63,7 @@ def only_plain_forms(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("only_plain_forms")
 @pytest.mark.parametrize(("language", "most"), [("zh", 15), ("en", 13)])
+@pytest.mark.slow
 def test_plain_captions_are_short(bundled: TextTokenizer, language: str, most: int) -> None:
     config = DefaultDataConfig()
     rng = random.Random(0)

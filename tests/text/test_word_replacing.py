@@ -181,6 +181,7 @@ EMOJIBASE_ARCHIVE = cache_folder() / "packages" / EMOJIBASE.file_name
 
 @pytest.mark.skipif(not EMOJIBASE_ARCHIVE.is_file(), reason="needs the package of labels in the cache")
 @pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.slow
 def test_the_wording_is_that_of_the_labels_of_icons(language: Language) -> None:
     entries = read_json_member(EMOJIBASE_ARCHIVE, f"{language}/data.json")
     labels = {icon["label"] for entry in entries for icon in (entry, *entry.get("skins", []))}

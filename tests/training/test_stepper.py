@@ -31,6 +31,7 @@ def parts(step: int) -> list[dict[str, torch.Tensor]]:
 
 @pytest.mark.parametrize("precision", ["float16_o2", "bfloat16_o2"])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.slow
 def test_steps_are_those_of_a_reference_by_hand(precision: str, optimizer: str) -> None:
     """The reference has two modules: one of half precision, made anew each step, and its masters."""
     config = tiny_config(optimizer=optimizer, gradient_clip=0.5, loss_scale=LossScaleConfig(initial=1024.0))

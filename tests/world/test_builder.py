@@ -106,6 +106,7 @@ def test_the_icons_lie_beside_the_pictures_and_are_no_part_of_them(
         (dict.fromkeys(("single_share", "count_share", "relation_share", "group_share"), 0.0), ()),
     ],
 )
+@pytest.mark.slow
 def test_the_icons_have_the_sizes_of_the_scenes(changes: dict[str, Any], sizes: tuple[int, ...]) -> None:
     config = replace(CONFIG, **changes)
     assert icon_sizes(config) == sizes
@@ -176,6 +177,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(
     assert digests(tmp_path / "one") != digests(tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_tars_hold_the_same_as_the_folder(icons: Icons, built: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, format="webdataset", pictures_per_tar=20)
     build_default_data(config, tmp_path / "tars", icons=icons)
@@ -199,6 +201,7 @@ def test_tars_hold_the_same_as_the_folder(icons: Icons, built: Path, tmp_path: P
     assert found == wanted.keys()
 
 
+@pytest.mark.slow
 def test_a_larger_data_set_begins_like_a_smaller_one(icons: Icons, built: Path, tmp_path: Path) -> None:
     build_default_data(replace(CONFIG, num_train=10), tmp_path / "small", icons=icons)
     small, large = digests(tmp_path / "small"), digests(built)
@@ -226,6 +229,7 @@ def test_captions_are_shared_among_the_languages(
     assert sum(any("\u4e00" <= letter <= "\u9fff" for letter in text) for text in texts) == chinese
 
 
+@pytest.mark.slow
 def test_progress_ends_at_the_total(icons: Icons, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     build_default_data(
@@ -293,6 +297,7 @@ def test_missing_packages_are_told_before_anything_is_written(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_building_needs_no_torch() -> None:
     code = "import sys, cogview.world.builder; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -60,6 +60,7 @@ LARGER = [make_scene(WORLD, "train", index) for index in range(250)]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.slow
 def test_captions_of_one_picture_differ(language: Language) -> None:
     for scene in SAMPLE:
         texts = captions(scene, random.Random(1), 6, language)
@@ -129,6 +130,7 @@ def sizes_in(text: str, language: Language) -> list[str]:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.slow
 def test_no_other_ground_is_named_and_mostly_the_right_one(language: Language) -> None:
     num_named, rng = 0, random.Random(4)
     for scene in SAMPLE:
@@ -262,6 +264,7 @@ def test_what_is_side_by_side_is_told_so_now_and_then_and_what_is_not_never(lang
 
 
 @pytest.mark.parametrize("kind", ["group", "relation"])
+@pytest.mark.slow
 def test_a_list_is_told_in_the_order_of_reading(kind: Kind) -> None:
     places = [
         Placement(code=APPLE, column=9, row=9, size=7),
@@ -354,6 +357,7 @@ def test_all_colours_and_no_others_are_told_of_the_larger_world(language: Langua
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.slow
 def test_names_that_sound_like_a_size_or_a_colour_give_way(language: Language) -> None:
     small_cat = Scene(
         kind="sizes",
@@ -474,6 +478,7 @@ def test_plain_forms_are_about_half_of_all(language: Language, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("numbers", [(1, 1), (1, 3), (3, 1), (2, 3)])
+@pytest.mark.slow
 def test_english_verbs_agree(numbers: tuple[int, int]) -> None:
     rng = random.Random(0)
     first, second = (
@@ -528,6 +533,7 @@ def test_english_articles_fit() -> None:
                 assert english_article(word) == article.lower(), text
 
 
+@pytest.mark.slow
 def test_english_nouns_agree_with_their_numbers() -> None:
     numbers = "|".join(english_captions.NUMBERS.values())
     adjectives = "|".join([*COLOURS, *(word for words in SIZE_WORDS.values() for word in words["en"])])

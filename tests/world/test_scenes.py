@@ -302,6 +302,7 @@ def test_the_split_ignores_the_order_in_which_objects_are_named() -> None:
         assert split_of(scene) == split_of(replace(scene, placements=scene.placements[::-1]))
 
 
+@pytest.mark.slow
 def test_the_promised_shares_are_held_out() -> None:
     pairs = list(combinations(known_codes(160), 2))
     assert np.mean([is_held_out_pair(*pair) for pair in pairs]) == pytest.approx(0.05, abs=0.01)

@@ -73,6 +73,7 @@ def test_vectors_pass_unchanged_until_the_codebook_starts(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.slow
 def test_everything_learnt_is_in_the_state(method):
     def run(quantizer: Codebook, steps: range) -> None:
         optimizer = torch.optim.SGD(quantizer.parameters(), lr=0.1) if list(quantizer.parameters()) else None
