@@ -112,7 +112,7 @@ def test_what_is_wrong_is_one_line(
         (2, "there is nothing to do", ["questionnaire", "new"]),
         (2, "give both, or neither", ["questionnaire", "new", "--captions", "captions.tsv"]),
         (2, "give both, or neither", ["questionnaire", "new", "--systems", "a=ours", "b=truth"]),
-        (2, "got 1", ["questionnaire", "new", *made, "a=ours"]),
+        (2, "two systems or more to compare, got 1", ["questionnaire", "new", *made, "a=ours"]),
         (
             1,
             "no picture for 1 of 2 captions, the first '9'",

@@ -171,8 +171,8 @@ def test_metadata_that_names_pictures_through_a_link_lists_them(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("metadata.jsonl", "folder"),
-        ("a.json", "text"),
+        ("metadata.jsonl", "give their folder"),
+        ("a.json", "a text or table"),
         ("a.png", "single picture"),
         ("a.zip", "unpack it"),
     ],

@@ -139,7 +139,7 @@ def test_a_second_server_of_one_questionnaire_is_refused(asked: Questionnaire) -
         ({"seconds": float("nan")}, "seconds is nan"),
         ({"seconds": float("inf")}, "seconds is inf"),
         ({"seconds": 10**400}, "seconds is 1000"),
-        ({"at": 1}, "at "),
+        ({"at": 1}, "at must be a text"),
     ],
 )
 @pytest.mark.slow
