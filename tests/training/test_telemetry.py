@@ -117,7 +117,7 @@ def test_a_sparse_transformer_tells_of_the_keys_that_its_queries_see() -> None:
             num_hidden += query_place + 1 - len(keys)
             scores = (key[row, :, keys] @ query[row, :, query_place, :, None]).squeeze(2) / 4
             largest = max(largest, scores.abs().max().item())
-        x = block(x, regions=seen)
+        x = block(x, pattern=seen)
         assert found[f"attention_score_max/0{number}"].item() == pytest.approx(largest, rel=1e-5)
         assert found[f"main_branch_max/0{number}"].item() == pytest.approx(x.abs().max().item(), rel=1e-6)
     assert num_hidden > 20  # it is sparse

@@ -10,7 +10,11 @@ regions a row has entries for text and pivot slots, a spare one, and a ring for 
 
 The pivots are those of the evaluating transformer: functions of layer and place.
 
-Letters of the shapes: n new tokens, r rows, k entries, l layers or 1 where all are alike, s slots, m blocks.
+With a grid, a layer with a mask by column has the entries of codes column by column, so that what a token sees lies
+side by side. Of the entries, a token then reads only the units of `UNIT` that hold some that it sees.
+
+Letters of the shapes: n new tokens, r rows, k entries, l layers or 1 where all are alike, s slots, m blocks, u units, w
+entries of u units.
 """
 
 from collections.abc import Sequence
@@ -19,12 +23,16 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from cogview.decoding.pool import PAGE, Row, num_ring_entries
-from cogview.transformer.config import ThreeRegionConfig, TransformerConfig
+from cogview.transformer.config import GridConfig, ThreeRegionConfig, TransformerConfig
+from cogview.transformer.grid_attention import grid_mask, layer_grids
 from cogview.transformer.three_region import draw_regions, window_start
+
+UNIT = 32
+"""Entries that are read together, with a grid."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +57,27 @@ class SlotMapping:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class SeenUnits:
+    """Units of entries that hold what a token sees, in layers with the same mask.
+
+    Args:
+        units: of each token, ascending; the last is repeated.
+        num_units: of each token.
+        is_seen: entries of these units that the token sees.
+    """
+
+    units: Int64[np.ndarray, "n u"]
+    num_units: Int64[np.ndarray, "n"]
+    is_seen: Bool[np.ndarray, "n w"]
+
+    def of(self, places: Int64[np.ndarray, "_"]) -> "SeenUnits":
+        """Return those of some tokens."""
+        return SeenUnits(
+            units=self.units[places], num_units=self.num_units[places], is_seen=self.is_seen[places]
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionLayout:
     """What a pass stores, and what its tokens see.
 
@@ -56,9 +85,10 @@ class AttentionLayout:
         row_of: row of each new token.
         pages: of each row; shorter rows repeat their first.
         num_seen: pages that each new token sees, from its row's first.
-        last_entry: last entry that each new token sees, with dense attention; None with three regions.
+        last_entry: last entry that each new token sees, with dense attention; None with sparse attention.
         slot_mappings: entries of the new tokens, for each layer or once for all.
-        biases: added to each layer's scores, with three regions.
+        biases: added to each layer's scores, with sparse attention.
+        seen_units: what the tokens read in each layer instead, with a grid.
     """
 
     row_of: Int64[np.ndarray, "n"]
@@ -67,6 +97,7 @@ class AttentionLayout:
     last_entry: Int64[np.ndarray, "n"] | None
     slot_mappings: Sequence[Sequence[SlotMapping]]
     biases: Float[Tensor, "l n k"] | None = None
+    seen_units: Sequence[SeenUnits] = ()
 
     def store(self, layer: int, keys: Tensor, values: Tensor, key: Tensor, value: Tensor) -> None:
         """Store the new tokens' keys and values, [n h e], in one layer of the pool."""
@@ -75,7 +106,12 @@ class AttentionLayout:
 
 
 def plan_layout(
-    config: TransformerConfig, rows: Sequence[Row], nums_new: Sequence[int], device: torch.device
+    config: TransformerConfig,
+    rows: Sequence[Row],
+    nums_new: Sequence[int],
+    device: torch.device,
+    *,
+    reads_units: bool = False,
 ) -> AttentionLayout:
     """Return the layout of a pass.
 
@@ -84,6 +120,7 @@ def plan_layout(
         rows: of the pool, with enough pages.
         nums_new: new tokens of each row.
         device: of the pool.
+        reads_units: with a grid, whether attention reads units of entries instead of adding biases to all.
     """
     lengths, nums = np.array([row.length for row in rows]), np.array(nums_new)
     row_of = np.repeat(np.arange(len(rows)), nums)
@@ -98,6 +135,8 @@ def plan_layout(
             last_entry=place,
             slot_mappings=[[_slot_mapping(pages, row_of, place, None, device)]],
         )
+    if config.attention_pattern == "grid":
+        return _grid(config.grid, row_of, place, pages, device, reads_units)
     return _three_regions(config, rows, row_of, place, pages, (lengths + nums - 1)[row_of], device)
 
 
@@ -183,6 +222,79 @@ def _three_regions(
         slot_mappings=slot_mappings,
         biases=torch.from_numpy(biases).to(device),
     )
+
+
+def _grid(
+    grid: GridConfig,
+    row_of: Int64[np.ndarray, "n"],
+    place: Int64[np.ndarray, "n"],
+    pages: Int64[np.ndarray, "r j"],
+    device: torch.device,
+    reads_units: bool,
+) -> AttentionLayout:
+    """Return the layout of a pass with a mask for each layer.
+
+    Args:
+        grid: of the transformer.
+        row_of: row of each new token.
+        place: index of each token in its row.
+        pages: of each row.
+        device: of the pool.
+        reads_units: whether attention reads units instead of adding biases.
+    """
+    num_entries = pages.shape[1] * PAGE
+    layers = [each.grid for each in layer_grids(grid)]
+    kinds = list(dict.fromkeys(layers))
+    slot_mappings = [
+        [_slot_mapping(pages, row_of, _entries(kind, num_entries)[place], None, device)] for kind in kinds
+    ]
+    is_of = [kinds.index(layer) for layer in layers]
+    biases, units = None, []
+    if reads_units:
+        units = [_seen_units(kind, num_entries).of(place) for kind in kinds]
+    else:
+        seen = np.stack([_seen_entries(kind, num_entries)[place] for kind in kinds])[is_of]
+        biases = torch.from_numpy(np.where(seen, 0.0, -np.inf).astype(np.float32)).to(device)
+    return AttentionLayout(
+        row_of=row_of,
+        pages=pages,
+        num_seen=np.full(len(place), pages.shape[1]),
+        last_entry=None,
+        slot_mappings=[slot_mappings[kind] for kind in is_of],
+        biases=biases,
+        seen_units=[units[kind] for kind in is_of] if units else (),
+    )
+
+
+@lru_cache(maxsize=16)
+def _entries(grid: GridConfig, num_entries: int) -> Int64[np.ndarray, "k"]:
+    """Return the entry of each place, in layers with one mask."""
+    entries = np.arange(num_entries)
+    if grid.masks == ("column",):
+        cells = np.arange(grid.num_cells).reshape(grid.num_rows, grid.num_columns)
+        entries[grid.first_place + cells.T.ravel()] = grid.first_place + np.arange(grid.num_cells)
+    return entries
+
+
+@lru_cache(maxsize=16)
+def _seen_entries(grid: GridConfig, num_entries: int) -> Bool[np.ndarray, "k k"]:
+    """Return which entries the token at each place sees, in layers with one mask."""
+    seen = np.zeros((num_entries, num_entries), dtype=np.bool_)
+    seen[:, _entries(grid, num_entries)] = grid_mask(grid, num_entries).numpy()
+    return seen
+
+
+@lru_cache(maxsize=16)
+def _seen_units(grid: GridConfig, num_entries: int) -> SeenUnits:
+    """Return the units that the token at each place reads, in layers with one mask."""
+    seen = _seen_entries(grid, num_entries).reshape(num_entries, -1, UNIT)
+    is_read = seen.any(axis=2)
+    num_units = is_read.sum(axis=1)
+    most = int(num_units.max())
+    units = np.argsort(~is_read, axis=1, kind="stable")[:, :most]
+    units = np.take_along_axis(units, np.minimum(np.arange(most), num_units[:, None] - 1), axis=1)
+    is_seen = np.take_along_axis(seen, units[:, :, None], axis=1).reshape(num_entries, -1)
+    return SeenUnits(units=units, num_units=num_units, is_seen=is_seen)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

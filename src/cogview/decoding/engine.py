@@ -65,7 +65,6 @@ class Engine:
         self._static_steps: StaticSteps | None = None
         self.proposer = proposer or Proposer()
         self.num_passes = 0
-        self._attend_to = attend_to_tables if weights.device.type == "cpu" else attend_by_fused_kernel
         self._threads: dict[int, ThreadChoice] = {}
         self._warm_passes: set[tuple[int, int]] = set()  # (threads, rows) of passes so far
         self._scheduler = Scheduler(
@@ -228,7 +227,9 @@ class Engine:
         """Run a plain pass, and return the states that its requests need, [w d]."""
         pool, device = self._scheduler.pool, self.weights.device
         rows, nums = [run.row for run in batch.runs], [len(run.tokens) for run in batch.runs]
-        attend = self._attend_to(pool, plan_layout(self.weights.config, rows, nums, device))
+        is_cpu = device.type == "cpu"
+        attend_to = attend_to_tables if is_cpu else attend_by_fused_kernel
+        attend = attend_to(pool, plan_layout(self.weights.config, rows, nums, device, reads_units=is_cpu))
         tokens, positions = (torch.from_numpy(each).to(device) for each in (batch.tokens, batch.positions))
         return extend(self.weights, batch.parts, tokens, positions, attend, batch.wanted)
 

@@ -27,7 +27,9 @@ def num_ring_entries(regions: ThreeRegionConfig) -> int:
 
 def num_pages_for(config: TransformerConfig, max_tokens: int) -> int:
     """Return the number of pages that a row needs."""
-    if config.attention_pattern == "dense":
+    if config.attention_pattern == "grid":  # entries of codes may be column by column, so all are reserved
+        max_tokens = max(max_tokens, config.grid.stop_place)
+    if config.attention_pattern != "three_region":
         return -(-max_tokens // PAGE)
     regions = config.three_region
     return -(-(regions.num_text_and_pivot_tokens + 1 + num_ring_entries(regions)) // PAGE)
@@ -191,7 +193,8 @@ class Row:
 
         Args:
             other: row to start from.
-            num_tokens: that neither row changes any more; only text, with three-region attention.
+            num_tokens: that neither row changes any more; only text with three-region attention, and no part of a
+                picture with attention by a grid.
         """
         assert not self.pages, "an empty row begins"
         num_shared, rest = divmod(num_tokens, PAGE)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from threading import Lock
 
 import torch
@@ -62,7 +62,7 @@ class Variant:
         embed_tokens: maps tokens [n] to rows [n d].
         own_rows: token table, if an adapter replaces some of its rows.
         positions: position table, [p d].
-        final_norm: norm after the last block.
+        final_norms: norms after the last block: the transformer's, and its head's if it has one.
         blocks: own part of each block.
     """
 
@@ -74,13 +74,13 @@ class Variant:
         embed_tokens: Callable[[Tensor], Tensor],
         own_rows: TokenTable | None = None,
         positions: Float[Tensor, "p d"],
-        final_norm: nn.Module,
+        final_norms: Sequence[nn.Module],
         blocks: Sequence[BlockVariant],
     ) -> None:
         self.config = config
         self.embed_tokens = embed_tokens
         self.positions = positions
-        self.final_norm = rowwise_norm(final_norm)
+        self.final_norm = _composed([rowwise_norm(norm) for norm in final_norms])
         self.blocks = blocks
         self._weights = weights
         self._own_rows = own_rows
@@ -119,9 +119,11 @@ class Weights:
     ) -> None:
         if isinstance(transformer, StoredTransformer):
             whole, table, blocks = transformer.outside_blocks(), transformer.table(), transformer.blocks()
+            head = transformer.table("own_head.weight") if transformer.config.head == "own" else table
             dtype = dtype or transformer.dtype
         else:
             whole, table = transformer, transformer.embedding.tokens.weight.detach()
+            head = transformer.head().detach()
             blocks = (block for block in transformer.blocks if isinstance(block, SandwichBlock))
         self.device = table.device
         self.dtype = dtype or table.dtype
@@ -129,8 +131,13 @@ class Weights:
         self.prepare_own = partial(
             prepare_linear, dtype=self.compute_dtype, backend=backend, batch_invariant=batch_invariant
         )
-        self.table = QuantizedRows.of(table) if self.dtype == torch.int8 else table
-        del table
+        is_int8 = self.dtype == torch.int8
+        self.table = QuantizedRows.of(table) if is_int8 else table
+        is_tied = self.config.head == "tied"
+        self._head_rows = self.table if is_tied else QuantizedRows.of(head) if is_int8 else head
+        bias = whole.head_bias()
+        self._head_bias = None if bias is None else bias.detach()
+        del table, head
         self._heads: dict[range, DecodingLinear] = {}
         self._lock = Lock()
         self.maps: list[BlockMaps] = []
@@ -144,8 +151,8 @@ class Weights:
             self,
             config=self.config,
             embed_tokens=embed,
-            positions=whole.embedding.positions.weight.detach(),
-            final_norm=whole.final_norm,
+            positions=whole.embedding.position_table().detach(),
+            final_norms=final_norms_of(whole),
             blocks=owns,
         )
 
@@ -162,8 +169,8 @@ class Weights:
             config=transformer.config,
             embed_tokens=table,
             own_rows=table if isinstance(table, TokenTable) else None,
-            positions=transformer.embedding.positions.weight.detach(),
-            final_norm=transformer.final_norm,
+            positions=transformer.embedding.position_table().detach(),
+            final_norms=final_norms_of(transformer),
             blocks=[self._own(block) for block in transformer.blocks if isinstance(block, SandwichBlock)],
         )
 
@@ -177,10 +184,12 @@ class Weights:
         """Return the map from states to the logits of the legal tokens; only their rows are computed."""
         with self._lock:
             if legal not in self._heads:
-                if isinstance(self.table, QuantizedRows):
-                    self._heads[legal] = int8_product(self.table[legal.start : legal.stop])
+                rows, own = self._head_rows, slice(legal.start, legal.stop)
+                bias = None if self._head_bias is None else self._head_bias[own]
+                if isinstance(rows, QuantizedRows):
+                    self._heads[legal] = int8_product(rows[own], bias)
                 else:
-                    self._heads[legal] = self.prepare(self.table[legal.start : legal.stop])
+                    self._heads[legal] = self.prepare(rows[own], bias)
             return self._heads[legal]
 
     def _embedded(self, tokens: Tensor) -> Tensor:
@@ -225,6 +234,13 @@ class Weights:
         return lambda x: up_map(down(x))
 
 
+def _composed(norms: Sequence[Norm]) -> Norm:
+    """Return the function that applies norms one after the other."""
+    if len(norms) == 1:
+        return norms[0]
+    return lambda x: reduce(lambda normed, norm: norm(normed), norms, x)
+
+
 def _with_scaled_query(part: Float[Tensor, "o *i"], config: TransformerConfig) -> Float[Tensor, "o *i"]:
     """Return weight or bias of the map to Q, K and V with Q / sqrt(head_size), in fp32, unless a norm follows.
 
@@ -235,6 +251,11 @@ def _with_scaled_query(part: Float[Tensor, "o *i"], config: TransformerConfig) -
     if not config.qk_norm:
         scaled[: config.hidden_size] *= config.head_size**-0.5
     return scaled
+
+
+def final_norms_of(transformer: Transformer) -> list[nn.Module]:
+    """Return the norms between the last block and the head."""
+    return [transformer.final_norm, *([transformer.head_norm] if transformer.config.head == "own" else [])]
 
 
 def _heads_norm(attention: CausalSelfAttention) -> Norm:

@@ -46,7 +46,7 @@ from cogview.models.weights import (
     write_transformer,
 )
 from cogview.plain_json import section_from_json
-from cogview.sequence.template import TextToImageTemplate
+from cogview.sequence.padded_text import template_class_of
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.text.known_words import WORDS_FILE, KnownWords
 from cogview.text.tokenizer import TextTokenizer
@@ -195,7 +195,8 @@ def load_pretrained(
         )
     source = folder / "config.json"
     vocabulary = section_from_json(Vocabulary, config, "vocabulary", source)
-    template = section_from_json(TextToImageTemplate, config, "template", source, vocabulary=vocabulary)
+    template_class = template_class_of(config.get("template"))
+    template = section_from_json(template_class, config, "template", source, vocabulary=vocabulary)
     transformer_config = section_from_json(TransformerConfig, config, "transformer", source)
     text_tokenizer = image_tokenizer = None
     if _TOKENIZERS["text_tokenizer"] not in absent:

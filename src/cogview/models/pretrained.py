@@ -16,12 +16,13 @@ from cogview.image.tokenizer import ImageTokenizer
 from cogview.models.config import TaskName
 from cogview.models.weights import fingerprint_of_transformer
 from cogview.plain_json import dataclass_from_json
+from cogview.sequence.padded_text import PaddedTextTemplate, template_class_of
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.text.config import TextCase
 from cogview.text.known_words import KnownWords
 from cogview.text.tokenizer import TextTokenizer
-from cogview.transformer.config import TransformerConfig
+from cogview.transformer.config import GridConfig, TransformerConfig
 from cogview.transformer.model import Transformer
 from cogview.transformer.stored import StoredTransformer
 from cogview.transformer.three_region import regions_for
@@ -64,8 +65,12 @@ class TaskModel:
         Raises:
             CogViewError: the fields are invalid, or need more positions than the transformer has.
         """
+        # A text-to-image template may be of a more special class.
+        special = template_class_of(self.template)
         try:
-            template = dataclass_from_json(cls, self.template, vocabulary=vocabulary)
+            template = dataclass_from_json(
+                special if issubclass(special, cls) else cls, self.template, vocabulary=vocabulary
+            )
         except (TypeError, UsageError) as error:
             raise CogViewError(
                 f"The template for {self.task} is not valid ({error}): export it again."
@@ -215,6 +220,8 @@ class PretrainedModel:
                     f"The parts of the model do not fit together: the template wants {wanted_regions}, got "
                     f"{config.three_region}."
                 )
+        if config.attention_pattern == "grid":
+            _check_grid(config.grid, self.template)
         if config.num_positions < self.template.num_positions:
             raise CogViewError(
                 f"The parts of the model do not fit together: the template wants {self.template.num_positions} "
@@ -291,3 +298,22 @@ class PretrainedModel:
         if isinstance(self.source, StoredTransformer) and self.rounded_to is not None:
             return fingerprint_of_transformer(self.source.weights)
         return fingerprint_of_transformer(latest.state_dict())
+
+
+def _check_grid(grid: GridConfig, template: TextToImageTemplate) -> None:
+    """Refuse masks that are not those of the template's picture.
+
+    Raises:
+        CogViewError: the parts do not fit together.
+    """
+    if not isinstance(template, PaddedTextTemplate):
+        raise CogViewError(
+            "The parts of the model do not fit together: attention by a grid needs texts of fixed length (padded_text)."
+        )
+    wanted = (template.grid_rows, template.grid_columns, template.first_code_position)
+    got = (grid.num_rows, grid.num_columns, grid.first_position)
+    if got != wanted or not 0 <= template.num_text_tokens - grid.first_place <= 1:
+        raise CogViewError(
+            "The parts of the model do not fit together: the template wants a grid of rows, columns and first position "
+            f"{wanted} after {template.num_text_tokens} tokens, got {got} after {grid.first_place}."
+        )

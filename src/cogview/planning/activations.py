@@ -16,6 +16,7 @@ from cogview.planning.parameters import Tensors, main_itemsize, map_itemsize
 from cogview.sequence.template import TextToImageTemplate
 from cogview.training.config import ComputedPrecision
 from cogview.transformer.config import TransformerConfig
+from cogview.transformer.grid_attention import gathered_keys
 from cogview.transformer.three_region import keys_seen
 from cogview.transformer.three_region_kernels import fits_flexible_attention
 
@@ -95,6 +96,7 @@ def _attention_activations(shape: PassShape) -> Tensors:
     - By formula, relaxed or plain: copies of queries, keys and values for the products, the output in the last map's
       layout, and the weights [b h/p t t]; with dropout also its factors and products. A CPU's fused attention with
       dropout does the same in float32.
+    - By a grid's masks: also queries, keys and values in groups, and the groups' output.
     - `qk_norm` adds queries and keys in float32, before and after they are divided, and rounded if maps are; the output
       is then always copied for the last map.
     """
@@ -110,6 +112,9 @@ def _attention_activations(shape: PassShape) -> Tensors:
     attended = (2 if shape.main > shape.mapped or config.qk_norm else 1) * [x]
     if config.attention_pattern == "three_region":
         return _three_region_activations(shape, x, wide) + attended + normalised
+    if config.attention_pattern == "grid":
+        t = shape.template.max_tokens
+        return [3 * x, x, *(2 * [x * gathered_keys(config.grid, t) / t]), x, *attended, *normalised]
     return [3 * x, *attended, *normalised]
 
 

@@ -33,9 +33,10 @@ def block_shapes(config: TransformerConfig, tensor_parallel: int = 1) -> list[Sh
 
 
 def other_shapes(config: TransformerConfig) -> list[Shape]:
-    """Return the shapes of the token table, which is also the head, of the position table, and of the last norm."""
-    d = config.hidden_size
-    return [(config.vocabulary_size, d), (config.num_positions, d), (d,), (d,)]
+    """Return the shapes of token and position tables and the last norm, and of a head that is not the token table."""
+    d, v = config.hidden_size, config.vocabulary_size
+    head: list[Shape] = [(v, d), (v,), (d,), (d,)] if config.head == "own" else []
+    return [(v, d), (config.num_position_rows, d), (d,), (d,), *head]
 
 
 def matrices_of(shapes: Iterable[Shape]) -> list[Shape]:

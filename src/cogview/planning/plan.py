@@ -17,6 +17,7 @@ from cogview.recipes.resolved import resolved
 from cogview.sequence.template import TextToImageTemplate
 from cogview.training.flops import measured_flops
 from cogview.transformer.config import TransformerConfig
+from cogview.transformer.grid_attention import mean_keys
 from cogview.transformer.three_region import keys_seen
 
 _MAX_SUGGESTED_DEVICES = 4096
@@ -223,6 +224,8 @@ def _generation(
     if config.attention_pattern == "three_region":
         places = torch.arange(num_text, num_text + template.num_codes_per_image)
         num_keys = float(keys_seen(places, torch.tensor([num_text]), config.three_region).mean())
+    elif config.attention_pattern == "grid":
+        num_keys = mean_keys(config.grid, template.max_tokens, first=num_text)
     flops = 2 * matrices + 4 * config.num_layers * config.hidden_size * num_keys
     return {
         "dtype": str(dtype).removeprefix("torch."),

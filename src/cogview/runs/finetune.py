@@ -169,8 +169,8 @@ def new_transformer(
         return AdaptedTransformer(base, adapter, seed, positions)
     whole = copy.deepcopy(base)
     if is_too_short or positions is not None:
-        whole.config = dataclasses.replace(base.config, num_positions=num_positions)
+        whole.config = dataclasses.replace(base.config, num_positions=num_positions, position_table="learned")
         if positions is None:
             positions = first_positions(base, num_positions, torch.Generator().manual_seed(seed))
-        whole.embedding.positions = torch.nn.Embedding(*positions.shape, _weight=positions.clone())
+        whole.embedding.replace_positions(positions.clone())
     return whole.requires_grad_(True)

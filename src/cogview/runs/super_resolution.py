@@ -65,7 +65,7 @@ def train_super_resolution(
     positions = None
     if recipe.high_positions == "after_low":
         positions = super_resolution_positions(
-            model.transformer.embedding.positions.weight.detach()[: template.low.num_positions],
+            model.transformer.embedding.position_table().detach()[: template.low.num_positions],
             template.low.code_positions(0),
             template.high_code_positions(),
             template.low_grid,

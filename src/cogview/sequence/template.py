@@ -230,7 +230,7 @@ class TextToImageTemplate:
             CogViewError: a piece is not in the vocabulary.
         """
         text = self.clip(pieces)
-        _check_range(text, self.vocabulary.num_text_pieces, "text piece")
+        check_range(text, self.vocabulary.num_text_pieces, "text piece")
         separator = self.vocabulary.separator
         tokens = np.concatenate(
             [
@@ -316,11 +316,11 @@ class TextToImageTemplate:
                 f"{self.grid_rows}x{self.grid_columns}: use the picture size and tokenizer the model is for."
             )
         picture = codes.reshape(-1).astype(np.int64)
-        _check_range(picture, self.vocabulary.num_image_codes, "image code")
+        check_range(picture, self.vocabulary.num_image_codes, "image code")
         return picture
 
 
-def _check_range(ids: Int64[np.ndarray, "n"], limit: int, noun: str) -> None:
+def check_range(ids: Int64[np.ndarray, "n"], limit: int, noun: str) -> None:
     """Refuse ids outside 0..limit-1, which come from another tokenizer."""
     if len(ids) and not 0 <= ids.min() <= ids.max() < limit:
         wrong = ids.min() if ids.min() < 0 else ids.max()

@@ -1,4 +1,4 @@
-"""Token ids: image codes first, then text pieces, then separators."""
+"""Token ids: image codes first, then text pieces, special pieces and pads if there are any, then separators."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,17 +45,26 @@ class Vocabulary:
     Args:
         num_image_codes: entries of the image tokenizer's codebook; code `i` is token `i`.
         num_text_pieces: pieces of the text tokenizer; piece `i` is token `num_image_codes + i`.
+        num_special_pieces: tokens after the pieces that a model has beside those of its text tokenizer, as RuDOLPH.
+        num_pads: tokens that fill a text up, one for each place, as in ruDALL-E.
+        num_special_codes: tokens at the end that a model has beside the codes, as RuDOLPH.
 
     Raises:
-        UsageError: a number is not positive.
+        UsageError: a number is not positive, or one that may be 0 is negative.
 
     Paper: section 2.2; the order of the separators is that of the released code.
     """
 
     num_image_codes: int
     num_text_pieces: int
+    num_special_pieces: int = 0
+    num_pads: int = 0
+    num_special_codes: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("num_special_pieces", "num_pads", "num_special_codes"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
         for name in ("num_image_codes", "num_text_pieces"):
             if getattr(self, name) < 1:
                 raise UsageError(
@@ -72,9 +81,24 @@ class Vocabulary:
         """Token ids of the text pieces."""
         return range(self.num_image_codes, self.num_image_codes + self.num_text_pieces)
 
+    @property
+    def special_pieces(self) -> range:
+        """Token ids of the special pieces."""
+        return range(self.text_pieces.stop, self.text_pieces.stop + self.num_special_pieces)
+
+    @property
+    def pads(self) -> range:
+        """Token ids of the pads."""
+        return range(self.special_pieces.stop, self.special_pieces.stop + self.num_pads)
+
+    @property
+    def special_codes(self) -> range:
+        """Token ids of the special codes."""
+        return range(self.num_tokens - self.num_special_codes, self.num_tokens)
+
     @cached_property
     def _separator_ids(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(SEPARATORS, start=self.text_pieces.stop)}
+        return {name: number for number, name in enumerate(SEPARATORS, start=self.pads.stop)}
 
     def separator(self, name: str) -> int:
         """Return the token id of a separator.
@@ -90,7 +114,7 @@ class Vocabulary:
     @property
     def num_tokens(self) -> int:
         """Number of ids in use."""
-        return self.num_image_codes + self.num_text_pieces + len(SEPARATORS)
+        return self.pads.stop + len(SEPARATORS) + self.num_special_codes
 
     @property
     def size(self) -> int:

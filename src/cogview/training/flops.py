@@ -10,6 +10,7 @@ import torch
 
 from cogview.training.config import ComputedPrecision
 from cogview.transformer.config import TransformerConfig
+from cogview.transformer.grid_attention import mean_keys
 
 PEAK_TFLOPS: Mapping[str, float] = MappingProxyType(
     {
@@ -39,21 +40,24 @@ def flops_per_token(
 ) -> float:
     """Return a token's operations, forward and backward: 6 per weight, and its attention.
 
-    6 (N + rows * d) + 12 * layers * d * keys, where N are the parameters without the tables. A matrix product takes two
-    operations per weight forward and four backward; scores and weighted values take 2 * 2 * d per key, three times.
-    Recomputation for activation checkpointing and the drawing of pivots do not count.
+    6 (N + rows * d) + 12 * layers * d * keys, where N are the parameters without tables and head. A matrix product
+    takes two operations per weight forward and four backward; scores and weighted values take 2 * 2 * d per key, three
+    times. Recomputation for activation checkpointing and the drawing of pivots do not count.
 
     Args:
         config: the shape.
         num_tokens: of a sequence.
         num_rows: mean number of head rows that a token is scored against.
         num_keys: mean number of keys a token sees per layer, as `cogview.transformer.three_region.keys_seen` counts
-            them; half of the tokens in dense attention.
+            them; by default half of the tokens, or what the masks of a grid show.
     """
     if num_keys is None:
-        assert config.attention_pattern == "dense", "num_keys depends on the text"
-        num_keys = num_tokens / 2
-    tables = (config.num_positions + config.vocabulary_size) * config.hidden_size
+        assert config.attention_pattern != "three_region", "num_keys depends on the text"
+        is_grid = config.attention_pattern == "grid"
+        num_keys = mean_keys(config.grid, num_tokens) if is_grid else num_tokens / 2
+    tables = (config.num_position_rows + config.vocabulary_size) * config.hidden_size
+    if config.head == "own":
+        tables += config.vocabulary_size * (config.hidden_size + 1)
     weights = config.num_parameters - tables + num_rows * config.hidden_size
     return 6.0 * weights + 12 * config.num_layers * config.hidden_size * num_keys
 

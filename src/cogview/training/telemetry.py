@@ -8,10 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cogview.training.task import Scalars
-from cogview.transformer.attention import CausalSelfAttention
+from cogview.transformer.attention import CausalSelfAttention, Pattern
 from cogview.transformer.config import ThreeRegionConfig
+from cogview.transformer.grid_attention import LayerGrid
 from cogview.transformer.model import Transformer
-from cogview.transformer.three_region import Regions, sees
+from cogview.transformer.three_region import sees
 
 NUM_QUERIES = 64
 
@@ -25,8 +26,8 @@ def largest_values(
     A score is q k / sqrt(e), before the softmax. Fused kernels hide scores, so they are computed here for `NUM_QUERIES`
     queries spread over the sequence against all earlier keys; the result is at most the true maximum. In sparse
     attention, unseen keys do not count, pivots are those of evaluation, and their weights' effect on scores is left
-    out. The sequences pass through the transformer again, without dropout, eagerly unless attention is sparse: eager
-    FlexAttention would make all scores.
+    out. The sequences pass through the transformer again, without dropout, and eagerly except with three regions:
+    eager FlexAttention would make all scores.
 
     Args:
         transformer: in its training precision.
@@ -46,10 +47,10 @@ def largest_values(
                 partial(_note_scores, found, f"attention_score_max/{layer}")
             ),
         ]
-    is_dense = transformer.config.attention_pattern == "dense"
+    is_eager = transformer.config.attention_pattern != "three_region"
     try:
         transformer.eval()
-        with torch.compiler.set_stance("force_eager" if is_dense else "default"):
+        with torch.compiler.set_stance("force_eager" if is_eager else "default"):
             transformer.hidden_states(tokens, positions)
     finally:
         transformer.train(was_training)
@@ -61,7 +62,7 @@ def largest_values(
 def largest_score(
     query: Float[Tensor, "b h t e"],
     key: Float[Tensor, "b h t e"],
-    regions: Regions | None = None,
+    pattern: Pattern = None,
     config: ThreeRegionConfig | None = None,
 ) -> Float[Tensor, ""]:
     """Return the largest |q k| / sqrt(e) of queries spread over a sequence, in float32.
@@ -69,16 +70,18 @@ def largest_score(
     Args:
         query: of all positions.
         key: of all positions.
-        regions: visible keys beyond the window, in sparse attention.
-        config: of sparse attention.
+        pattern: what is seen in sparse attention.
+        config: of three-region attention.
     """
     t = query.shape[2]
     chosen = torch.linspace(0, t - 1, min(t, NUM_QUERIES), device=query.device).round().long()
     scores = query[:, :, chosen].float() @ key.float().mT / query.shape[-1] ** 0.5
-    if regions is None or config is None:
+    if isinstance(pattern, LayerGrid):
+        seen = pattern.mask(t).to(query.device)[chosen]
+    elif pattern is None or config is None:
         seen = torch.arange(t, device=query.device) <= chosen[:, None]
     else:
-        seen = sees(chosen, t, regions, config)[:, None]
+        seen = sees(chosen, t, pattern, config)[:, None]
     return scores.abs().where(seen, 0.0).amax()
 
 
@@ -87,7 +90,7 @@ def _note_output(found: Scalars, name: str, block: nn.Module, inputs: Any, outpu
 
 
 def _note_scores(found: Scalars, name: str, attention: CausalSelfAttention, inputs: tuple[Any, ...]) -> None:
-    x, _, regions = inputs
+    x, _, pattern = inputs
     query, key, _ = attention.heads(x)
     with torch.autocast(query.device.type, enabled=False):
-        found[name] = largest_score(query, key, regions, attention.config.three_region)
+        found[name] = largest_score(query, key, pattern, attention.config.three_region)

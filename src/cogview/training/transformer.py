@@ -151,8 +151,12 @@ class TransformerTask:
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "n"], Float[Tensor, ""]]:
         """Return the weighted loss, the cross-entropies, and the weighted squared log-normalisers."""
         start = rows.start if rows is not None else 0
+        table, bias = self.module.head(rows), self.module.head_bias(rows)
+        if bias is not None:  # as one more column, whose state is 1
+            table = torch.cat([table, bias[:, None]], dim=1)
+            states = torch.cat([states, states.new_ones(len(states), 1)], dim=1)
         total, nats, normalisers = token_losses(
-            states, self.module.head(rows), targets - start, weights, self.config.z_loss_weight
+            states, table, targets - start, weights, self.config.z_loss_weight
         )
         return total, nats, (weights * normalisers.square()).sum()
 

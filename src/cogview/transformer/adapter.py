@@ -22,6 +22,9 @@ from cogview.transformer.model import Transformer
 from cogview.transformer.normalization import RelaxedLayerNorm
 from cogview.uninitialised import uninitialised
 
+_POSITIONS = ("embedding.positions.", "embedding.grid_")
+"""Start of the names of the position embeddings."""
+
 _NORMS = (RelaxedLayerNorm, nn.RMSNorm)
 
 
@@ -133,8 +136,12 @@ class AdaptedTransformer(Transformer):
                 f"adapter.token_rows must be below {base.config.vocabulary_size}, got {list(adapter.token_rows)}"
             )
         config = base.config
+        if adapter.token_rows and config.head == "own":
+            raise UsageError(
+                "adapter.token_rows needs a head tied to the embedding, and this model's is its own: leave them out"
+            )
         if adapter.num_positions is not None:
-            config = replace(config, num_positions=adapter.num_positions)
+            config = replace(config, num_positions=adapter.num_positions, position_table="learned")
         with uninitialised("meta"):  # replaced by the base's weights
             super().__init__(config)
         self.adapter = adapter
@@ -142,6 +149,8 @@ class AdaptedTransformer(Transformer):
         base.requires_grad_(False)
         for name, parameter in base.named_parameters():
             path, _, leaf = name.rpartition(".")
+            if adapter.num_positions is not None and name.startswith(_POSITIONS):
+                continue
             setattr(self.get_submodule(path), leaf, parameter)
         generator = torch.Generator().manual_seed(seed)
         for block in self.blocks:
@@ -167,7 +176,7 @@ class AdaptedTransformer(Transformer):
         self.train(base.training)
 
     def head(self, rows: range | None = None) -> Float[Tensor, "v d"]:
-        """Return the rows of the head, tied to the embedding: all, or those of the tokens in `rows`."""
+        """Return the rows of the head: all, or those of the tokens in `rows`."""
         table = self.embedding.tokens
         if not isinstance(table, TokenTable):
             return super().head(rows)
@@ -237,7 +246,7 @@ def first_positions(
     base: Transformer, num_positions: int, generator: torch.Generator
 ) -> Float[Tensor, "p d"]:
     """Return a position table: the base's rows, then random ones as in a new transformer."""
-    first = base.embedding.positions.weight.detach()[:num_positions]
+    first = base.embedding.position_table().detach()[:num_positions]
     new = torch.randn(num_positions - len(first), first.shape[1], generator=generator) * 0.02
     return torch.cat([first, new.to(first)])
 

@@ -1,15 +1,19 @@
-"""Causal self-attention, dense or three-region, with and without a cache."""
+"""Causal self-attention, dense or sparse, with and without a cache."""
 
 import math
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cogview.transformer.cache import LayerCache
 from cogview.transformer.config import TransformerConfig
+from cogview.transformer.grid_attention import LayerGrid, grid_attention
 from cogview.transformer.three_region import Regions
+
+Pattern = Regions | LayerGrid | None
+"""What a layer's sparse attention sees; None if it is dense."""
 
 
 def relaxed_attention(
@@ -18,6 +22,7 @@ def relaxed_attention(
     value: Float[Tensor, "b h k e"],
     alpha: float = 32.0,
     dropout: float = 0.0,
+    mask: Bool[Tensor, "t k"] | None = None,
 ) -> Float[Tensor, "b h t e"]:
     """Attend causally in the paper's order of operations, which cannot overflow in fp16.
 
@@ -27,19 +32,17 @@ def relaxed_attention(
     Differs from the paper: the maximum is taken for each query, not for each head. With one maximum for a head, a query
     whose scores all lie far below it overflows to minus infinity, and its softmax to NaN.
 
-    Differs from the paper: the maximum is taken for each query, not for each head. With one maximum for a head, a
-    query whose scores all lie far below it overflows to minus infinity, and its softmax to NaN.
-
     Args:
         query: the last `t` of the `k` positions.
         key: all `k` positions.
         value: all `k` positions.
         alpha: factor that keeps scores small.
         dropout: probability of dropping an attention weight.
+        mask: keys that each query sees; all up to its own place if None.
 
     Paper: 2.4, softmax((Q^T K / (alpha sqrt d) - max) * alpha) with alpha = 32.
     """
-    scores = _without_future(query @ (key / (alpha * math.sqrt(query.shape[-1]))).transpose(-2, -1))
+    scores = _masked(query @ (key / (alpha * math.sqrt(query.shape[-1]))).transpose(-2, -1), mask)
     largest = scores.detach().amax(dim=-1, keepdim=True)
     weights = F.softmax((scores - largest) * alpha, dim=-1)
     return F.dropout(weights, dropout, training=dropout > 0) @ value
@@ -50,6 +53,7 @@ def plain_attention(
     key: Float[Tensor, "b h k e"],
     value: Float[Tensor, "b h k e"],
     dropout: float = 0.0,
+    mask: Bool[Tensor, "t k"] | None = None,
 ) -> Float[Tensor, "b h t e"]:
     """Attend causally in the usual order of operations, each rounded to the operands' dtype.
 
@@ -60,14 +64,17 @@ def plain_attention(
         key: all `k` positions.
         value: all `k` positions.
         dropout: probability of dropping an attention weight.
+        mask: keys that each query sees; all up to its own place if None.
     """
-    scores = _without_future(query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1]))
+    scores = _masked(query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1]), mask)
     return F.dropout(F.softmax(scores, dim=-1), dropout, training=dropout > 0) @ value
 
 
-def _without_future(scores: Float[Tensor, "b h t k"]) -> Float[Tensor, "b h t k"]:
-    """Set scores of keys after their query to minus infinity, for the last `t` of `k` places."""
+def _masked(scores: Float[Tensor, "b h t k"], mask: Bool[Tensor, "t k"] | None) -> Float[Tensor, "b h t k"]:
+    """Set scores of unseen keys, without a mask those after their query, to minus infinity."""
     t, k = scores.shape[-2:]
+    if mask is not None:
+        return scores.masked_fill(~mask, -torch.inf)
     if t == 1:
         return scores
     future = torch.ones(t, k, dtype=torch.bool, device=scores.device).triu(diagonal=k - t + 1)
@@ -79,6 +86,7 @@ def fused_attention(
     key: Float[Tensor, "b h k e"],
     value: Float[Tensor, "b h k e"],
     dropout: float = 0.0,
+    mask: Bool[Tensor, "t k"] | None = None,
 ) -> Float[Tensor, "b h t e"]:
     """Attend causally by PyTorch's fused kernels, which accumulate in fp32.
 
@@ -89,8 +97,11 @@ def fused_attention(
         key: all `k` positions.
         value: all `k` positions.
         dropout: probability of dropping an attention weight.
+        mask: keys that each query sees; all up to its own place if None.
     """
     t, k = query.shape[-2], key.shape[-2]
+    if mask is not None:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
     if t == k or t == 1:
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=t > 1)
     past = torch.ones(t, k, dtype=torch.bool, device=query.device).tril(diagonal=k - t)
@@ -116,21 +127,21 @@ class CausalSelfAttention(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None, regions: Regions | None = None
+        self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None, pattern: Pattern = None
     ) -> Float[Tensor, "b t d"]:
-        """Attend to all earlier tokens, or to those of three regions.
+        """Attend to all earlier tokens, or to those of a sparse pattern.
 
         Args:
             x: tokens after those of the cache, if there is one.
             cache: attended to as well; the keys and values of `x` are appended.
-            regions: beyond the window; None if attention is dense.
+            pattern: of this layer.
         """
         b, t, _ = x.shape
         query, key, value = self.heads(x)
         if cache is not None:
             key, value = cache.append(key, value)
             query = query.to(key.dtype)
-        attended = self.attend(query, key, value, regions)
+        attended = self.attend(query, key, value, pattern)
         return self.output(attended.to(x.dtype).transpose(1, 2).reshape(b, t, -1))
 
     def attend(
@@ -138,7 +149,7 @@ class CausalSelfAttention(nn.Module):
         query: Float[Tensor, "b h t e"],
         key: Float[Tensor, "b h k e"],
         value: Float[Tensor, "b h k e"],
-        regions: Regions | None = None,
+        pattern: Pattern = None,
     ) -> Float[Tensor, "b h t e"]:
         """Compute attention in the way that the config names.
 
@@ -146,19 +157,25 @@ class CausalSelfAttention(nn.Module):
             query: the last `t` of the `k` positions.
             key: all `k` positions.
             value: all `k` positions.
-            regions: beyond the window; None if attention is dense.
+            pattern: of this layer.
         """
         dropout = self.config.dropout if self.training else 0.0
-        if regions is not None:
+        if isinstance(pattern, Regions):
             # Imported late: PyTorch's compiler takes longer to import than a picture to draw.
             from cogview.transformer.three_region_kernels import three_region_attention
 
-            return three_region_attention(query, key, value, regions, self.config.three_region, dropout)
+            return three_region_attention(query, key, value, pattern, self.config.three_region, dropout)
+        mask = None
+        if pattern is not None:
+            num_queries, num_keys = query.shape[2], key.shape[2]
+            if self.config.attention == "fused" and num_queries == num_keys:
+                return grid_attention(query, key, value, pattern, dropout)
+            mask = pattern.mask(num_keys, num_queries).to(query.device)
         if self.config.attention == "relaxed":
-            return relaxed_attention(query, key, value, self.config.relax_alpha, dropout)
+            return relaxed_attention(query, key, value, self.config.relax_alpha, dropout, mask)
         if self.config.attention == "plain":
-            return plain_attention(query, key, value, dropout)
-        return fused_attention(query, key, value, dropout)
+            return plain_attention(query, key, value, dropout, mask)
+        return fused_attention(query, key, value, dropout, mask)
 
     def heads(self, x: Float[Tensor, "b t d"]) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values [b h t e] of all heads, or of this process's share."""

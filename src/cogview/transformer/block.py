@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from cogview.transformer.attention import CausalSelfAttention
+from cogview.transformer.attention import CausalSelfAttention, Pattern
 from cogview.transformer.cache import LayerCache
 from cogview.transformer.config import LayerNormPlacement, TransformerConfig
 from cogview.transformer.normalization import RelaxedLayerNorm
-from cogview.transformer.three_region import Regions
 
 
 def layer_norm(config: TransformerConfig) -> RelaxedLayerNorm:
@@ -107,21 +106,21 @@ class SandwichBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None, regions: Regions | None = None
+        self, x: Float[Tensor, "b t d"], cache: LayerCache | None = None, pattern: Pattern = None
     ) -> Float[Tensor, "b t d"]:
-        """Apply both residual branches; cache and regions are the attention's."""
+        """Apply both residual branches; cache and pattern are the attention's."""
         # Inside the block: sharding hooks the block's call, which must not happen twice.
         if self.checkpointing and cache is None and torch.is_grad_enabled():
-            return checkpoint(self._apply_branches, x, None, regions, use_reentrant=False)
-        return self._apply_branches(x, cache, regions)
+            return checkpoint(self._apply_branches, x, None, pattern, use_reentrant=False)
+        return self._apply_branches(x, cache, pattern)
 
     def _apply_branches(
-        self, x: Float[Tensor, "b t d"], cache: LayerCache | None, regions: Regions | None
+        self, x: Float[Tensor, "b t d"], cache: LayerCache | None, pattern: Pattern
     ) -> Float[Tensor, "b t d"]:
         return add_branches(
             x,
             self.placement,
             self,
-            attention=lambda normed: self.dropout(self.attention(normed, cache, regions)),
+            attention=lambda normed: self.dropout(self.attention(normed, cache, pattern)),
             mlp=lambda normed: self.dropout(self.mlp(normed)),
         )

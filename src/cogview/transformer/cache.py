@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cogview.transformer.config import TransformerConfig
+from cogview.transformer.grid_attention import LayerGrid, layer_grids
 from cogview.transformer.three_region import Regions, count_text, draw_regions
 
 
@@ -55,13 +56,15 @@ class KeyValueCache:
         self._is_in_text = torch.ones(batch, dtype=torch.bool, device=device)
         self._regions: list[Regions] = []
 
-    def regions_with(self, tokens: Int[Tensor, "b t"]) -> list[Regions | None]:
-        """Return each layer's regions beyond the window with new tokens; None if attention is dense.
+    def patterns_with(self, tokens: Int[Tensor, "b t"]) -> list[Regions | LayerGrid | None]:
+        """Return what each layer's sparse attention sees with new tokens; None if attention is dense.
 
         The pivots are those of evaluation, so that cached and uncached results agree.
         """
         if self._config.attention_pattern == "dense":
             return [None] * self._config.num_layers
+        if self._config.attention_pattern == "grid":
+            return [*layer_grids(self._config.grid)]
         config = self._config.three_region
         if self._is_in_text.any():
             num_text = self.length + count_text(tokens, config.image_start_token)

@@ -8,7 +8,10 @@ from cogview.errors import UsageError
 LayerNormPlacement = Literal["sandwich", "pre", "post"]
 NormScope = Literal["token", "tensor", "none"]
 AttentionKind = Literal["fused", "relaxed", "plain"]
-AttentionPattern = Literal["dense", "three_region"]
+AttentionPattern = Literal["dense", "three_region", "grid"]
+GridMask = Literal["row", "column", "convolution"]
+PositionTable = Literal["learned", "rows_and_columns"]
+HeadKind = Literal["tied", "own"]
 PositionStart = Literal["random", "rows_and_columns"]
 AdaptedMap = Literal["attention.query_key_value", "attention.output", "mlp.inner", "mlp.output"]
 """Linear map of a block, by its name in it."""
@@ -49,6 +52,73 @@ class ThreeRegionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GridConfig:
+    """The picture's codes as a grid: a mask per layer, and positions by row and column.
+
+    Args:
+        num_rows: rows of codes.
+        num_columns: columns of codes.
+        first_place: place in the sequence that the masks take for the grid's first cell; all places before it are text.
+        first_position: position of the first code.
+        masks: mask of each layer: `row` shows the last `num_columns` places, `column` the cells above, `convolution` a
+            square of cells around the query's.
+        kernel_sizes: odd side of each layer's square, in cells; 0 for other masks.
+        wraps: whether squares go on at the opposite edge of the grid.
+
+    Raises:
+        UsageError: a number is out of range, or the lists differ in length.
+
+    Beyond the paper: the masks are those of ruDALL-E and RuDOLPH, which build on it.
+    """
+
+    num_rows: int = 32
+    num_columns: int = 32
+    first_place: int = 128
+    first_position: int = 129
+    masks: tuple[GridMask, ...] = ()
+    kernel_sizes: tuple[int, ...] = ()
+    wraps: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("num_rows", "num_columns", "first_place", "first_position"):
+            lowest = 0 if name == "first_position" else 1
+            if not lowest <= getattr(self, name) <= MOST_TOKENS:
+                raise UsageError(f"{name} must be {lowest} to {MOST_TOKENS:,}, got {getattr(self, name)}")
+        if self.num_cells > MOST_TOKENS:
+            raise UsageError(f"a grid of {self.num_rows} x {self.num_columns} is too large: give fewer rows")
+        unknown = [mask for mask in self.masks if mask not in get_args(GridMask)]
+        if unknown:
+            raise UsageError(f"masks must be some of {', '.join(get_args(GridMask))}, got {unknown[0]!r}")
+        if len(self.kernel_sizes) != len(self.masks):
+            raise UsageError(
+                f"kernel_sizes must be as many as masks, {len(self.masks)}, got {len(self.kernel_sizes)}"
+            )
+        for mask, size in zip(self.masks, self.kernel_sizes, strict=True):
+            if (size % 2 != 1 or size < 1) if mask == "convolution" else size:
+                raise UsageError(
+                    f"the kernel size of a {mask} mask must be {_KERNEL_SIZES[mask]}, got {size}"
+                )
+
+    @property
+    def num_cells(self) -> int:
+        """Cells of the grid."""
+        return self.num_rows * self.num_columns
+
+    @property
+    def stop_place(self) -> int:
+        """Place after the last cell."""
+        return self.first_place + self.num_cells
+
+    @property
+    def stop_position(self) -> int:
+        """Position after the last code."""
+        return self.first_position + self.num_cells
+
+
+_KERNEL_SIZES: dict[GridMask, str] = {"row": "0", "column": "0", "convolution": "odd"}
+
+
+@dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
     """Shape and stabilisers of one transformer.
 
@@ -56,7 +126,7 @@ class TransformerConfig:
         num_layers: blocks.
         hidden_size: width of the main branch.
         num_heads: attention heads; divides `hidden_size`.
-        vocabulary_size: rows of the tied embedding and head, padding included; the released models' by default.
+        vocabulary_size: rows of embedding and head, padding included; the released models' by default.
         num_positions: rows of the learned position table; the released models' by default.
         mlp_factor: inner width of the MLP, in units of `hidden_size`.
         layer_norm: where a residual branch f is normalised: `sandwich` x + LN(f(LN(x))), `pre` x + f(LN(x)),
@@ -65,9 +135,14 @@ class TransformerConfig:
             (as the released weights expect), or `none` for a plain LayerNorm.
         attention: `fused` for PyTorch's kernels with fp32 accumulation, `relaxed` for the paper's formula, `plain` for
             the usual order of operations, which overflows in fp16, for comparison.
-        attention_pattern: whether a token attends to all earlier ones (`dense`) or to the text, to pivots and to a
-            window (`three_region`), which needs `fused` attention.
+        attention_pattern: whether a token attends to all earlier ones (`dense`); to the text, to pivots and to a
+            window (`three_region`), which needs `fused` attention; or to the text and to what each layer's mask of the
+            picture shows (`grid`).
         three_region: settings of that pattern.
+        position_table: `learned` for a row of its own for each position, `rows_and_columns` for codes' positions that
+            are the sum of a row's and a column's embedding.
+        grid: settings of the pattern `grid` and of positions by `rows_and_columns`.
+        head: `tied` to the token embedding, or `own` weights with a bias, behind a norm of their own.
         qk_norm: whether each head's queries and keys are RMS-normalised, with learned gains, before their product.
             Beyond the paper: a later way to bound attention scores, to compare with PB-Relax.
         relax_alpha: alpha of the relaxed attention.
@@ -92,6 +167,9 @@ class TransformerConfig:
     attention: AttentionKind = "fused"
     attention_pattern: AttentionPattern = "dense"
     three_region: ThreeRegionConfig = field(default_factory=ThreeRegionConfig)
+    position_table: PositionTable = "learned"
+    grid: GridConfig = field(default_factory=GridConfig)
+    head: HeadKind = "tied"
     qk_norm: bool = False
     relax_alpha: float = 32.0
     embedding_gradient_scale: float = 0.1
@@ -115,6 +193,8 @@ class TransformerConfig:
             "norm_scope": NormScope,
             "attention": AttentionKind,
             "attention_pattern": AttentionPattern,
+            "position_table": PositionTable,
+            "head": HeadKind,
         }
         for name, kind in choices.items():
             if getattr(self, name) not in get_args(kind):
@@ -129,8 +209,25 @@ class TransformerConfig:
                 f"attention_pattern three_region needs attention fused, got {self.attention}: its kernels accumulate "
                 "in fp32, which does what the relaxed formula is for"
             )
+        if self.attention_pattern == "grid" and len(self.grid.masks) != self.num_layers:
+            raise UsageError(
+                f"attention_pattern grid needs a mask for each of {self.num_layers} layers, got {len(self.grid.masks)}"
+            )
+        if self.position_table == "rows_and_columns" and self.num_positions < self.grid.stop_position:
+            raise UsageError(
+                f"num_positions must be at least {self.grid.stop_position}, those up to the grid's last, got "
+                f"{self.num_positions}"
+            )
         if not 0.0 <= self.dropout < 1.0:
             raise UsageError(f"dropout must be in [0, 1), got {self.dropout}")
+
+    @property
+    def num_position_rows(self) -> int:
+        """Rows of the position embeddings, those of rows and columns of codes included."""
+        if self.position_table == "learned":
+            return self.num_positions
+        grid = self.grid
+        return self.num_positions - grid.num_cells + grid.num_rows + grid.num_columns
 
     @property
     def head_size(self) -> int:
@@ -145,7 +242,8 @@ class TransformerConfig:
         block = 3 * d * d + 3 * d + d * d + d + 2 * d * inner + inner + d + norms
         if self.qk_norm:
             block += 2 * self.head_size
-        return (self.vocabulary_size + self.num_positions) * d + self.num_layers * block + 2 * d
+        head = (d + 1) * self.vocabulary_size + 2 * d if self.head == "own" else 0
+        return (self.vocabulary_size + self.num_position_rows) * d + self.num_layers * block + 2 * d + head
 
 
 @dataclass(frozen=True, kw_only=True)

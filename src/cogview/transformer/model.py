@@ -1,6 +1,7 @@
 """The transformer of CogView: tokens to logits."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -8,12 +9,13 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cogview.transformer.attention import CausalSelfAttention
+from cogview.transformer.attention import CausalSelfAttention, Pattern
 from cogview.transformer.block import SandwichBlock, layer_norm
 from cogview.transformer.cache import KeyValueCache
 from cogview.transformer.config import AttentionKind, TransformerConfig
 from cogview.transformer.embedding import Embedding
-from cogview.transformer.three_region import Regions, count_text, draw_regions
+from cogview.transformer.grid_attention import layer_grids
+from cogview.transformer.three_region import count_text, draw_regions
 
 
 class Transformer(nn.Module):
@@ -33,6 +35,9 @@ class Transformer(nn.Module):
         self.embedding = Embedding(config)
         self.blocks = nn.ModuleList(SandwichBlock(config) for _ in range(config.num_layers))
         self.final_norm = layer_norm(config)
+        if config.head == "own":
+            self.head_norm = layer_norm(config)
+            self.own_head = nn.Linear(config.hidden_size, config.vocabulary_size)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -69,18 +74,23 @@ class Transformer(nn.Module):
                 evaluation.
         """
         # Drawn here for all layers, so that a block recomputed in the backward pass sees the same pivots.
-        regions = self._draw_regions(tokens, pivot_seeds)
+        patterns = self._patterns(tokens, pivot_seeds)
         x = self.embedding(tokens, positions)
-        for block, seen in zip(self.blocks, regions, strict=True):
-            x = block(x, regions=seen)
-        return self.final_norm(x)
+        for block, pattern in zip(self.blocks, patterns, strict=True):
+            x = block(x, pattern=pattern)
+        return self._normalised(x)
 
-    def _draw_regions(
-        self, tokens: Int[Tensor, "b t"], seeds: Int64[Tensor, "b"] | None
-    ) -> list[Regions] | list[None]:
-        """Return each layer's regions beyond the window; None if attention is dense."""
+    def _normalised(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """Apply the final norm, and the head's if it has one."""
+        x = self.final_norm(x)
+        return self.head_norm(x) if self.config.head == "own" else x
+
+    def _patterns(self, tokens: Int[Tensor, "b t"], seeds: Int64[Tensor, "b"] | None) -> Sequence[Pattern]:
+        """Return what each layer's sparse attention sees; None if attention is dense."""
         if self.config.attention_pattern == "dense":
             return [None] * self.config.num_layers
+        if self.config.attention_pattern == "grid":
+            return layer_grids(self.config.grid)
         config = self.config.three_region
         num_text = count_text(tokens, config.image_start_token)
         if seeds is None:
@@ -94,12 +104,19 @@ class Transformer(nn.Module):
             hidden: from `hidden_states` or `extend`.
             rows: legal tokens, to skip the others.
         """
-        return F.linear(hidden, self.head(rows))
+        return F.linear(hidden, self.head(rows), self.head_bias(rows))
 
     def head(self, rows: range | None = None) -> Float[Tensor, "v d"]:
-        """Return the rows of the head, tied to the embedding: all, or those of the tokens in `rows`."""
-        table = self.embedding.tokens.weight
+        """Return the rows of the head: all, or those of the tokens in `rows`."""
+        table = self.own_head.weight if self.config.head == "own" else self.embedding.tokens.weight
         return table if rows is None else table[rows.start : rows.stop]
+
+    def head_bias(self, rows: range | None = None) -> Float[Tensor, "v"] | None:
+        """Return the bias of the head, if it has one: all, or that of the tokens in `rows`."""
+        if self.config.head != "own":
+            return None
+        bias = self.own_head.bias
+        return bias if rows is None else bias[rows.start : rows.stop]
 
     def extend(
         self, tokens: Int[Tensor, "b t"], positions: Int[Tensor, "b t"], cache: KeyValueCache
@@ -113,10 +130,11 @@ class Transformer(nn.Module):
         """
         assert cache.length + tokens.shape[1] <= cache.max_tokens, "the cache is full"
         x = self.embedding(tokens, positions)
-        for index, (block, seen) in enumerate(zip(self.blocks, cache.regions_with(tokens), strict=True)):
-            x = block(x, cache.layer(index), seen)
+        patterns = cache.patterns_with(tokens)
+        for index, (block, pattern) in enumerate(zip(self.blocks, patterns, strict=True)):
+            x = block(x, cache.layer(index), pattern)
         cache.length += tokens.shape[1]
-        return self.final_norm(x)
+        return self._normalised(x)
 
     def compute_attention(self, kind: AttentionKind) -> None:
         """Switch the computation of attention; results differ only by rounding."""

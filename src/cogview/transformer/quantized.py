@@ -51,8 +51,8 @@ class QuantizedRows:
 
 
 def is_quantized(name: str) -> bool:
-    """Return whether a transformer's tensor is quantized: linear maps of blocks, and the token table."""
-    return name == "embedding.tokens.weight" or (
+    """Return whether a transformer's tensor is quantized: linear maps of blocks, token table and head."""
+    return name in ("embedding.tokens.weight", "own_head.weight") or (
         name.startswith("blocks.") and name.endswith(".weight") and "norm" not in name
     )
 

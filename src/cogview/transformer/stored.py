@@ -140,9 +140,8 @@ class StoredTransformer:
             tensor = QuantizedRows.of(tensor).floats()
         return tensor.to(self.device, self.dtype)
 
-    def table(self) -> Tensor:
-        """Return the embedding's rows in the narrowest dtype that holds the module's values."""
-        name = "embedding.tokens.weight"
+    def table(self, name: str = "embedding.tokens.weight") -> Tensor:
+        """Return the rows of the embedding or head in the narrowest dtype that holds the module's values."""
         stored = self.weights[name]
         is_exact = torch.promote_types(stored.dtype, self.dtype) == self.dtype
         return stored.to(self.device, stored.dtype if is_exact else self.dtype)
@@ -155,12 +154,11 @@ class StoredTransformer:
             yield self._load(block, f"blocks.{index}.")
 
     def outside_blocks(self) -> Transformer:
-        """Return a transformer with only positions and final norm read; the rest is on the meta device."""
+        """Return a transformer without blocks, token table and head's weight, which are on the meta device."""
         with uninitialised("meta"):
             whole = Transformer(self.config)
-        names = [
-            name for name in whole.state_dict() if name.startswith(("embedding.positions.", "final_norm."))
-        ]
+        read_apart = ("blocks.", "embedding.tokens.", "own_head.weight")
+        names = [name for name in whole.state_dict() if not name.startswith(read_apart)]
         whole.load_state_dict({name: self.tensor(name) for name in names}, strict=False, assign=True)
         return whole.eval()
 
