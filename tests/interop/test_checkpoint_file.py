@@ -208,8 +208,6 @@ def test_a_compressed_zip_is_not_unpacked(tmp_path: Path) -> None:
         (["encoder.down_blocks.0.resnets.0.conv1.weight", "quantize.embedding.weight"], "diffusers"),
         (["encoder.down.0.block.0.conv1.weight", "quantize.proj.weight", "quantize.embed.weight"], "Gumbel"),
         (["decoder.idwt.g0_col", "quantize.proj.weight"], "wavelets"),
-        (["image_row_embeddings.weight", "text_pos_embeddings.weight"], "ruDALL-E"),
-        (["l_text_pos_embeddings.weight", "r_text_pos_embeddings.weight"], "RuDOLPH"),
         (["layers.0.glu.fc0.weight", "embed_tokens.weight"], "DALL-E mini"),
         (["stage2.tok_emb_img.weight", "stage2.tok_emb_txt.weight"], "minDALL-E"),
         (["encoder.down.0.block.0.conv1.weight", "quant_conv.weight"], "without codes"),

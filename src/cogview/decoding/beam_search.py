@@ -81,7 +81,9 @@ class BeamSearch:
         if step:
             texts = [
                 WrittenText(pieces=pieces, pieces_nats=-float(total), end_nats=-float(log_end))
-                for pieces, total, log_end in zip(self._pieces, self._totals, log_p[:, -1], strict=True)
+                for pieces, total, log_end in zip(
+                    self._pieces, self._totals, log_p[:, request.end], strict=True
+                )
             ]
             self._finished = sorted(
                 [*self._finished, *texts], key=lambda text: -text.score(request.length_penalty)
@@ -90,9 +92,10 @@ class BeamSearch:
         if step == max_pieces:
             self.is_done = True
             return
-        continuations = log_p[:, :-1]
+        continuations = log_p
         if request.allowed is not None:
-            continuations = continuations.masked_fill(torch.from_numpy(~request.allowed[:-1]), -torch.inf)
+            continuations = continuations.masked_fill(torch.from_numpy(~request.allowed), -torch.inf)
+        continuations[:, request.end] = -torch.inf
         sums = (torch.from_numpy(self._totals)[:, None] + continuations).flatten()
         totals, choice = sums.topk(min(request.num_beams, len(sums)))
         is_possible = totals > -torch.inf

@@ -114,18 +114,20 @@ class BeamRequest:
 
     Args:
         context: tokens before; `next_positions` are those of the pieces.
-        legal: range of token ids that may follow, the last of which ends a text.
+        legal: range of token ids that may follow.
+        end: legal token that ends a text; the last by default.
         num_beams: beam width.
         length_penalty: 0 prefers short texts, 1 ranks by the mean of log p.
         allowed: which legal tokens may be written; all if None.
         variant: to run with; the engine's base if None.
 
     Raises:
-        UsageError: no beams, no context, or no legal tokens.
+        UsageError: no beams, no context, no legal tokens, or an end that is none of them.
     """
 
     context: Context
     legal: range
+    end: int = -1
     num_beams: int
     length_penalty: float = 1.0
     allowed: Bool[np.ndarray, "v"] | None = None
@@ -135,6 +137,8 @@ class BeamRequest:
         _check_legal(self.legal, self.allowed)
         if whole_number("num_beams", self.num_beams) < 1:
             raise UsageError(f"num_beams must be at least 1, got {self.num_beams}")
+        if not -len(self.legal) <= self.end < len(self.legal):
+            raise UsageError(f"the end must be one of {len(self.legal)} legal tokens, got {self.end}")
         if not len(self.context.tokens) or not len(self.context.next_positions):
             raise UsageError("a search needs a context, and at least one token to write after it")
 

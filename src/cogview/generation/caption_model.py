@@ -12,6 +12,7 @@ from cogview.errors import CogViewError, UsageError
 from cogview.generation.caption_loss import caption_losses
 from cogview.numbers import whole_number
 from cogview.sequence.captioning import CaptionTemplate
+from cogview.sequence.right_text import RightTextTemplate
 from cogview.sequence.template import Codes, Pieces
 
 
@@ -26,13 +27,14 @@ class CaptionModel:
         template: picture first, then text.
 
     Raises:
-        CogViewError: the transformer's attention is sparse, which is for text before picture.
+        CogViewError: the transformer's attention is sparse, and not for a text after the picture.
     """
 
     def __init__(self, runner: Runner, template: CaptionTemplate) -> None:
-        if runner.variant.config.attention_pattern != "dense":
+        pattern = runner.variant.config.attention_pattern
+        if pattern != ("grid" if isinstance(template, RightTextTemplate) else "dense"):
             raise CogViewError(
-                "a transformer with three_region attention cannot caption: its regions are those of a text before a "
+                f"a transformer with {pattern} attention cannot caption so: its pattern is that of a text before a "
                 "picture; finetune one with dense attention"
             )
         self.runner = runner
@@ -66,11 +68,9 @@ class CaptionModel:
             CogViewError: the transformer's logits are not finite.
         """
         max_pieces = self._max_pieces(max_pieces)
-        legal, end = self.template.legal_tokens, len(self.template.legal_tokens) - 1
+        legal, end = self.template.legal_tokens, self._end
         # A text that has no room left is ended.
         given = np.append(np.full(max_pieces, -1), end)
-        if allowed is not None:
-            allowed = np.append(allowed, True)
         results = self.runner.engine.run(
             [
                 Request(
@@ -81,7 +81,7 @@ class CaptionModel:
                     given=given,
                     variant=self.runner.variant,
                     end=end,
-                    allowed=allowed,
+                    allowed=self._allowed(allowed),
                     is_scored=True,
                 )
                 for codes in pictures
@@ -120,22 +120,34 @@ class CaptionModel:
             raise UsageError(f"num_beams must be at least 1, got {num_beams}")
         if not 0 <= length_penalty < float("inf"):
             raise UsageError(f"length_penalty must be 0 or more, got {length_penalty}")
-        if allowed is not None:
-            allowed = np.append(allowed, True)
         results = self.runner.engine.run(
             [
                 BeamRequest(
                     context=self._context(codes, max_pieces),
                     legal=self.template.legal_tokens,
+                    end=self._end,
                     num_beams=num_beams,
                     length_penalty=length_penalty,
-                    allowed=allowed,
+                    allowed=self._allowed(allowed),
                     variant=self.runner.variant,
                 )
                 for codes in pictures
             ]
         )
         return [texts for texts in results if isinstance(texts, list)]
+
+    @property
+    def _end(self) -> int:
+        """END, among the legal tokens."""
+        return self.template.end_token - self.template.legal_tokens.start
+
+    def _allowed(self, pieces: Bool[np.ndarray, "n"] | None) -> Bool[np.ndarray, "v"] | None:
+        """Return which legal tokens may be written, given which pieces; None if all."""
+        allowed = self.template.is_written
+        if pieces is not None:
+            allowed[: len(pieces)] &= pieces
+            allowed[self._end] = True
+        return None if allowed.all() else allowed
 
     def _max_pieces(self, max_pieces: int | None) -> int:
         room = self.template.max_text_pieces

@@ -153,8 +153,9 @@ class LoadedModel:
             UsageError: a word is unknown, and `strict`.
         """
         texts, known = list(dict.fromkeys(texts)), self._known_words(adapter)
+        is_lower = self.parts.text_case == "lower"
         if known is None:
-            return {text: text for text in texts}
+            return {text: text.lower() if is_lower else text for text in texts}
         if unknown := self.unknown_words(texts, adapter):
             shown = ", ".join(unknown[:MAX_SHOWN_WORDS])
             more = f" and {len(unknown) - MAX_SHOWN_WORDS} more" if len(unknown) > MAX_SHOWN_WORDS else ""
@@ -163,8 +164,9 @@ class LoadedModel:
             if strict:
                 raise UsageError(f"{problem}; use words that it knows, or leave strict out: {_LIST}")
             warnings.warn(f"{problem}; what it draws for that means nothing: {_LIST}", stacklevel=1)
-        has_cases = self.parts.text_case != "usual"
-        return {text: text if has_cases else known.in_usual_case(text) for text in texts}
+        if self.parts.text_case == "usual":
+            return {text: known.in_usual_case(text) for text in texts}
+        return {text: text.lower() if is_lower else text for text in texts}
 
     def unknown_words(self, texts: Iterable[str], adapter: TaskModel | str | None = None) -> list[str]:
         """Return the words of texts that are known to be new to the model, each once.

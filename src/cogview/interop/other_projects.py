@@ -9,8 +9,6 @@ from cogview.files import read_json
 
 _LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a latent diffusion model", (r"(model\.)?diffusion_model\..+",)),
-    ("a transformer of RuDOLPH", (r"l_text_pos_embeddings\.weight", r"r_text_pos_embeddings\.weight")),
-    ("a transformer of ruDALL-E", (r"image_row_embeddings\.weight", r"text_pos_embeddings\.weight")),
     ("a transformer of minDALL-E", (r"(.+\.)?tok_emb_img\.weight", r"(.+\.)?tok_emb_txt\.weight")),
     ("a transformer of DALL-E mini", (r"layers\.0\.glu\.(ln0|fc0)\.weight",)),
     ("a transformer of DALLE-pytorch", (r"text_emb\..+", r"image_emb\..+", r"transformer\.layers\..+")),

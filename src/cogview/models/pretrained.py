@@ -17,6 +17,7 @@ from cogview.models.config import TaskName
 from cogview.models.weights import fingerprint_of_transformer
 from cogview.plain_json import dataclass_from_json
 from cogview.sequence.padded_text import PaddedTextTemplate, template_class_of
+from cogview.sequence.right_text import caption_class_of
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.text.config import TextCase
@@ -65,8 +66,9 @@ class TaskModel:
         Raises:
             CogViewError: the fields are invalid, or need more positions than the transformer has.
         """
-        # A text-to-image template may be of a more special class.
-        special = template_class_of(self.template)
+        # Templates of text to image and of captions may be of a more special class.
+        class_of = caption_class_of if self.task == "captioning" else template_class_of
+        special = class_of(self.template)
         try:
             template = dataclass_from_json(
                 special if issubclass(special, cls) else cls, self.template, vocabulary=vocabulary

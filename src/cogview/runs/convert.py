@@ -1,15 +1,19 @@
 """Conversion of checkpoints and token sets, to and from other projects' layouts."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
 from cogview.interop import binary_tokens, released_transformer
 from cogview.interop.checkpoint_file import read_state_dict
 from cogview.interop.other_projects import project_of, refuse_other_formats
 from cogview.interop.released_vqvae import convert_released_vqvae, is_released_vqvae
+from cogview.interop.rudalle import convert_rudalle
+from cogview.interop.rudalle_layout import is_rudalle
 from cogview.interop.taming import convert_taming_vqgan, is_taming_vqgan
 from cogview.models.config import find_model_folder
 from cogview.models.folder import load_pretrained, save_pretrained
@@ -58,7 +62,16 @@ def convert(options: ConvertOptions) -> Conversion:
 
 def _refuse_others(options: ConvertOptions, *used: str) -> None:
     """Refuse options that do not apply to the source."""
-    for name in ("task", "text_tokenizer", "image_tokenizer", "num_heads", "num_ranks"):
+    names = (
+        "task",
+        "text_tokenizer",
+        "image_tokenizer",
+        "num_heads",
+        "num_ranks",
+        "sequence",
+        "kernel_sizes",
+    )
+    for name in names:
         if getattr(options, name) is not None and name not in used:
             raise UsageError(f"--{name.replace('_', '-')} does not apply to this source: leave it out")
 
@@ -72,6 +85,9 @@ def _checkpoint(options: ConvertOptions) -> Conversion:
     if source.is_dir() or released_transformer.is_released_transformer(tensors):
         _refuse_others(options, "task", "text_tokenizer", "image_tokenizer", "num_heads")
         return _transformer(ranks, options)
+    if is_rudalle(tensors):
+        _refuse_others(options, "text_tokenizer", "image_tokenizer", "num_heads", "sequence", "kernel_sizes")
+        return _rudalle(tensors, options)
     _refuse_others(options)
     layouts = ((is_released_vqvae, convert_released_vqvae), (is_taming_vqgan, convert_taming_vqgan))
     convert = next((convert for is_this, convert in layouts if is_this(tensors)), None)
@@ -116,12 +132,8 @@ def _transformer(ranks: list[Path], options: ConvertOptions) -> Conversion:
             progress=move,
         )
     lines = [f"{_described(model)}, for {task}"]
-    if task == "text-to-image" and not words:
-        lines.append("no text tokenizer: it reads no words until text.model is put there (--text-tokenizer)")
-    if task == "text-to-image" and not pictures:
-        lines.append(
-            "no image tokenizer: it draws codes, no pixels, until image_tokenizer is put there (--image-tokenizer)"
-        )
+    if task == "text-to-image":
+        lines += _missing_tokenizers(options)
     facts = {
         "folder": options.out,
         "kind": "transformer",
@@ -130,6 +142,42 @@ def _transformer(ranks: list[Path], options: ConvertOptions) -> Conversion:
         **_facts(model),
     }
     return Conversion(facts, lines)
+
+
+def _rudalle(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Conversion:
+    """Convert a transformer of ruDALL-E or RuDOLPH."""
+    words, pictures = options.text_tokenizer, options.image_tokenizer
+    try:
+        with progress_bar("converting", "tensors") as move:
+            model, layout = convert_rudalle(
+                tensors,
+                options.out,
+                num_heads=options.num_heads,
+                sequence=options.sequence,
+                kernel_sizes=options.kernel_sizes,
+                text_tokenizer=None if words is None else open_text_tokenizer(words),
+                image_tokenizer=None if pictures is None else open_image_tokenizer(pictures),
+                progress=move,
+            )
+    except CogViewError as error:
+        raise type(error)(f"{options.source}, of ruDALL-E's layout: {error}") from error
+    lines = [f"{_described(model)}, of {layout.name}", *_missing_tokenizers(options)]
+    if layout.num_right is not None:
+        lines.append("it also writes captions, with the text after the picture")
+    facts = {"folder": options.out, "kind": layout.name, **_facts(model)}
+    return Conversion(facts, lines)
+
+
+def _missing_tokenizers(options: ConvertOptions) -> list[str]:
+    """Say what a model without tokenizers cannot do."""
+    lines = []
+    if not options.text_tokenizer:
+        lines.append("no text tokenizer: it reads no words until text.model is put there (--text-tokenizer)")
+    if not options.image_tokenizer:
+        lines.append(
+            "no image tokenizer: it draws codes, no pixels, until image_tokenizer is put there (--image-tokenizer)"
+        )
+    return lines
 
 
 def _transformer_to_released(source: Path, out: Path, num_ranks: int) -> Conversion:

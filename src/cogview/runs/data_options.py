@@ -76,7 +76,11 @@ class ConvertOptions:
         text_tokenizer: tokenizer for a released transformer or token set: the authors' SentencePiece file of 50,000
             pieces.
         image_tokenizer: tokenizer for a released transformer or token set: the converted one of 8,192 codes.
-        num_heads: attention heads of a released transformer; by default heads of 64 channels.
+        num_heads: attention heads of a transformer; by default heads of 64 channels, or those of the published models.
+        sequence: token order of ruDALL-E, if its file has no masks: v3 for Malevich v3, Surrealist and Kandinsky, v2
+            for Malevich v2 and Emojich.
+        kernel_sizes: squares of RuDOLPH's masks in every fourth and in the last layer, if its file has no masks and is
+            of no published width.
         num_ranks: with --to released, number of model-parallel files to split a transformer into; by default 1.
     """
 
@@ -87,4 +91,6 @@ class ConvertOptions:
     text_tokenizer: Path | None = None
     image_tokenizer: Path | None = None
     num_heads: int | None = None
+    sequence: Literal["v2", "v3"] | None = None
+    kernel_sizes: tuple[int, int] | None = None
     num_ranks: int | None = None

@@ -160,12 +160,19 @@ def new_transformer(
         base: initial weights.
         num_positions: of the task's template.
         positions: initial position table; by default the base's, extended at random if too short.
+
+    Raises:
+        UsageError: the adapter has nothing to train.
     """
     is_too_short = num_positions > base.config.num_positions
     seed, adapter = recipe.training.seed, recipe.adapter
     if adapter is not None:
         if adapter.num_positions is None and (is_too_short or positions is not None):
             adapter = dataclasses.replace(adapter, num_positions=num_positions)
+        if adapter.is_empty:
+            raise UsageError(
+                "an adapter without maps, norms, positions and tokens learns nothing: give it some"
+            )
         return AdaptedTransformer(base, adapter, seed, positions)
     whole = copy.deepcopy(base)
     if is_too_short or positions is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from cogview.errors import UsageError
 from cogview.sequence.config import CaptionPositions
@@ -120,6 +120,11 @@ class CaptionTemplate:
         start = self.vocabulary.text_pieces.start
         assert self.end_token == self.vocabulary.text_pieces.stop, "END follows the pieces"
         return range(start, self.end_token + 1)
+
+    @property
+    def is_written(self) -> Bool[np.ndarray, "v"]:
+        """Which of the legal tokens a caption may have: all."""
+        return np.ones(len(self.legal_tokens), dtype=np.bool_)
 
     def clip(self, pieces: Pieces) -> Int64[np.ndarray, "n"]:
         """Return the first `max_text_pieces` pieces."""

@@ -105,7 +105,9 @@ class PaddedTextTemplate(TextToImageTemplate):
         """
         text = self.clip(pieces)
         check_range(text, self.vocabulary.num_text_pieces, "text piece")
-        tokens = padded_text(self.vocabulary, self.opening, text, self.end_piece, self.num_text_tokens)
+        tokens = padded(
+            self.vocabulary, [*self.opening, *text.tolist(), self.end_piece], self.num_text_tokens
+        )
         return TokenSequence(
             tokens=tokens,
             positions=np.arange(self.num_text_tokens, dtype=np.int64),
@@ -157,26 +159,21 @@ class PaddedTextTemplate(TextToImageTemplate):
         )
 
 
-def padded_text(
-    vocabulary: Vocabulary,
-    opening: Sequence[int],
-    text: Int64[np.ndarray, "n"],
-    end_piece: int,
-    num_tokens: int,
+def padded(
+    vocabulary: Vocabulary, pieces: Sequence[int] | Int64[np.ndarray, "n"], num_tokens: int
 ) -> Int64[np.ndarray, "t"]:
-    """Return the tokens of a text, filled up by the pads of the remaining places.
+    """Return the tokens of a text, filled up by the pads of the remaining places or cut.
 
     Args:
         vocabulary: of the tokens.
-        opening: pieces and special pieces before the text.
-        text: pieces.
-        end_piece: piece after the text, if there is room.
+        pieces: pieces and special pieces, numbered from the first piece.
         num_tokens: number of tokens in all.
     """
-    pieces = np.concatenate([np.array(opening, dtype=np.int64), text, [end_piece]])[:num_tokens]
+    text = vocabulary.text_pieces.start + np.asarray(pieces[:num_tokens], dtype=np.int64)
     # The last place always has the last pad.
-    pads = np.arange(vocabulary.pads.stop - num_tokens + len(pieces), vocabulary.pads.stop)
-    return np.concatenate([vocabulary.text_pieces.start + pieces, pads])
+    return np.concatenate(
+        [text, np.arange(vocabulary.pads.stop - num_tokens + len(text), vocabulary.pads.stop)]
+    )
 
 
 def template_class_of(values: Any) -> type[TextToImageTemplate]:

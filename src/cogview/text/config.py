@@ -8,8 +8,8 @@ from cogview.errors import UsageError
 NUM_RESERVED_PIECES = 257
 """Pieces of every trained model: 256 bytes, and the unknown piece."""
 
-TextCase = Literal["as_written", "usual"]
-"""How a model reads capitals: as written, or, for words not known so, in their usual spelling."""
+TextCase = Literal["as_written", "usual", "lower"]
+"""How a model reads capitals: as written; for words not known so, in their usual spelling; or in lower case."""
 
 
 @dataclass(frozen=True, kw_only=True)

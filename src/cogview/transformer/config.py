@@ -19,6 +19,9 @@ AdaptedMap = Literal["attention.query_key_value", "attention.output", "mlp.inner
 MOST_TOKENS = 2**20
 """More than any sequence has, and few enough to allocate."""
 
+MOST_GRID_TOKENS = 2**13
+"""Most tokens of a sequence with masks of a grid, which have an entry for each pair of tokens."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ThreeRegionConfig:
@@ -82,10 +85,15 @@ class GridConfig:
     def __post_init__(self) -> None:
         for name in ("num_rows", "num_columns", "first_place", "first_position"):
             lowest = 0 if name == "first_position" else 1
-            if not lowest <= getattr(self, name) <= MOST_TOKENS:
-                raise UsageError(f"{name} must be {lowest} to {MOST_TOKENS:,}, got {getattr(self, name)}")
-        if self.num_cells > MOST_TOKENS:
-            raise UsageError(f"a grid of {self.num_rows} x {self.num_columns} is too large: give fewer rows")
+            if not lowest <= getattr(self, name) <= MOST_GRID_TOKENS:
+                raise UsageError(
+                    f"{name} must be {lowest} to {MOST_GRID_TOKENS:,}, got {getattr(self, name)}"
+                )
+        if self.stop_place > MOST_GRID_TOKENS:
+            raise UsageError(
+                f"a grid of {self.num_rows} x {self.num_columns} after {self.first_place} tokens has more than "
+                f"{MOST_GRID_TOKENS:,}: give fewer rows"
+            )
         unknown = [mask for mask in self.masks if mask not in get_args(GridMask)]
         if unknown:
             raise UsageError(f"masks must be some of {', '.join(get_args(GridMask))}, got {unknown[0]!r}")
@@ -213,6 +221,11 @@ class TransformerConfig:
             raise UsageError(
                 f"attention_pattern grid needs a mask for each of {self.num_layers} layers, got {len(self.grid.masks)}"
             )
+        if self.attention_pattern == "grid" and self.num_positions > MOST_GRID_TOKENS:
+            raise UsageError(
+                f"num_positions must be at most {MOST_GRID_TOKENS:,} with attention_pattern grid, got "
+                f"{self.num_positions}"
+            )
         if self.position_table == "rows_and_columns" and self.num_positions < self.grid.stop_position:
             raise UsageError(
                 f"num_positions must be at least {self.grid.stop_position}, those up to the grid's last, got "
@@ -305,7 +318,8 @@ class AdapterConfig:
             raise UsageError(
                 f"adapter.token_rows must be ids of tokens, each once, got {list(self.token_rows)}"
             )
-        if not (self.maps or self.trains_norms or self.num_positions or self.token_rows):
-            raise UsageError(
-                "an adapter without maps, norms, positions and tokens adds nothing: give it some"
-            )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the adapter adds nothing, and its task only has a template of its own."""
+        return not (self.maps or self.trains_norms or self.num_positions or self.token_rows)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int16, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -58,7 +58,7 @@ def grid_mask(grid: GridConfig, num_tokens: int) -> Bool[Tensor, "t t"]:
         grid: with one mask.
         num_tokens: tokens of the sequence.
     """
-    places = torch.arange(num_tokens)
+    places = torch.arange(num_tokens, dtype=torch.int16)  # one number for each pair of tokens
     query, key = places[:, None], places
     is_cell = (places >= grid.first_place) & (places < grid.stop_place)
     cells = places - grid.first_place
@@ -89,7 +89,7 @@ def gathered_keys(config: GridConfig, num_tokens: int) -> float:
     return sum(group.keys.numel() for groups in all_groups for group in groups) / len(all_groups)
 
 
-def _distance(coordinates: Int64[Tensor, "t"], size: int, wraps: bool) -> Int64[Tensor, "t t"]:
+def _distance(coordinates: Int16[Tensor, "t"], size: int, wraps: bool) -> Int16[Tensor, "t t"]:
     """Return the distance between any two rows or columns."""
     distance = (coordinates[:, None] - coordinates).abs()
     return torch.minimum(distance, size - distance) if wraps else distance
