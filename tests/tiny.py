@@ -48,15 +48,19 @@ def tiny_image_tokenizer(num_codes: int = 32) -> ImageTokenizer:
     return ImageTokenizer(vqvae)
 
 
-def tiny_model(folder: Path, card: str = "", guidance: float = 1.0) -> PretrainedModel:
+def tiny_model(
+    folder: Path, card: str = "", guidance: float = 1.0, text_tokenizer: TextTokenizer | None = None
+) -> PretrainedModel:
     """Return a random model that draws 16x16 pixels as 4x4 codes, reading up to 12 pieces.
 
     Args:
         folder: for the text tokenizer's file.
         card: the model card.
         guidance: its own.
+        text_tokenizer: another than the usual one.
     """
-    text_tokenizer, image_tokenizer = tiny_text_tokenizer(folder), tiny_image_tokenizer()
+    text_tokenizer = text_tokenizer or tiny_text_tokenizer(folder)
+    image_tokenizer = tiny_image_tokenizer()
     vocabulary = Vocabulary(
         num_image_codes=image_tokenizer.num_codes, num_text_pieces=text_tokenizer.num_pieces
     )

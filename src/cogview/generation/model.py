@@ -82,8 +82,8 @@ class LoadedModel:
         """
         if self.parts.text_tokenizer is None:
             raise CogViewError(
-                "this model has no text tokenizer, so it reads no words: put its SentencePiece file into its folder as "
-                "text.model, or convert it with --text-tokenizer"
+                "this model has no text tokenizer, so it reads no words: put its file (SentencePiece or "
+                "YouTokenToMe) into its folder as text.model, or convert it with --text-tokenizer"
             )
         return self.parts.text_tokenizer
 

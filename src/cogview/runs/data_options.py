@@ -15,7 +15,7 @@ class TokenizeOptions:
         data: a folder of pictures (with metadata.jsonl, or a .txt or .json beside each) or WebDataset tars, or one tar.
         out: the folder of tokens to make.
         image_tokenizer: its folder, the run that trained it, or a model folder; by default the bundled one.
-        text_tokenizer: a SentencePiece file, a model folder, or a model's run; by default the bundled one.
+        text_tokenizer: a SentencePiece or YouTokenToMe file, a model folder or a run; by default the bundled one.
         size_pixels: resize and crop pictures to this side; by default the size of the image tokenizer's run, else 128.
         split: take pictures of this split and those without a split.
         max_text_pieces: count captions with more pieces; they are kept whole.
@@ -49,7 +49,7 @@ class CheckDataOptions:
         data: a folder of pictures (with metadata.jsonl, or a .txt or .json beside each) or WebDataset tars, or one tar.
         split: check only pictures of this split and those without a split.
         size_pixels: count pictures smaller than this side.
-        text_tokenizer: a SentencePiece model to measure captions with; by default the bundled one.
+        text_tokenizer: to measure captions with, as `cogview tokenize` takes it; by default the bundled one.
         max_text_pieces: count captions with more pieces.
         num_workers: processes that decode pictures; 0 decodes in the main process.
     """

@@ -23,7 +23,8 @@ def open_text_tokenizer(path: Path | None) -> "TextTokenizer":
     """Read a text tokenizer.
 
     Args:
-        path: a SentencePiece file, or a model folder, run or tokens that hold one; None for the bundled one.
+        path: a SentencePiece or YouTokenToMe file, or a model folder, run or tokens that hold one; None for the
+            bundled one.
     """
     from cogview.models.config import BUNDLED_FOLDER
     from cogview.text.tokenizer import TextTokenizer

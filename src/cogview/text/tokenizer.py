@@ -1,18 +1,21 @@
-"""Text tokenizer: text to pieces and back, by a SentencePiece model."""
+"""Text tokenizer: text to pieces and back, by a model file of SentencePiece or YouTokenToMe."""
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool
-from sentencepiece import SentencePieceNormalizer, SentencePieceProcessor
+from sentencepiece import SentencePieceNormalizer
 
 from cogview.errors import CogViewError
 from cogview.files import atomic_write_bytes, read_bounded
+from cogview.text.sentencepiece_model import SentencePieceModel
 from cogview.text.word_replacing import Language
+from cogview.text.youtokentome_model import YouTokenToMeModel, is_youtokentome
 
 NORMALIZATION = "nmt_nfkc"
 """SentencePiece's name for Unicode's NFKC with whitespace collapsed."""
@@ -39,8 +42,33 @@ def _normalizer() -> SentencePieceNormalizer:
     )
 
 
+class PieceModel(Protocol):
+    """What a text tokenizer's file says: pieces and how a text is cut into them.
+
+    `TextTokenizer` has the same attributes and methods, and says more of them.
+    """
+
+    num_pieces: int
+    unknown_piece: int
+    padding_piece: int | None
+    begin_piece: int | None
+    end_piece: int | None
+
+    def encode(self, text: str) -> list[int]:
+        """Return the pieces of a text in valid Unicode."""
+
+    def decode(self, pieces: Sequence[int]) -> str:
+        """Return the text of pieces."""
+
+    def words(self, text: str) -> list[str]:
+        """Return the pieces of a text in valid Unicode as strings."""
+
+    def spelling(self, piece: int) -> str | bytes | None:
+        """Return what a piece stands for: a string, one byte, or None if it is unknown or a control piece."""
+
+
 class TextTokenizer:
-    """SentencePiece model: ours, the authors' or any other.
+    """Maps text to pieces and back, by a model file of SentencePiece or YouTokenToMe; its content tells which.
 
     Args:
         model: bytes of the model file.
@@ -49,20 +77,28 @@ class TextTokenizer:
     Attributes:
         num_pieces: size of the vocabulary; pieces are numbered from 0.
         unknown_piece: for characters that no other piece has; our models spell these as bytes instead.
+        padding_piece: None if the model has none, as ours.
+        begin_piece: of a text; None if the model has none. `encode` does not add it.
+        end_piece: of a text; None if the model has none. `encode` does not add it.
         fingerprint: first 16 hexadecimal digits of the SHA-256 of the model file, stored in token shards and models so
             that they are never used with another vocabulary.
 
     Raises:
-        CogViewError: the bytes are not a SentencePiece model.
+        CogViewError: the bytes are neither model, or a damaged one.
 
     Paper: section 2.2.
     """
 
     def __init__(self, model: bytes, name: str = "The text tokenizer") -> None:
-        self._model = model
-        self._processor = _load(model, name)
-        self.num_pieces: int = self._processor.get_piece_size()
-        self.unknown_piece: int = self._processor.unk_id()
+        self._content = model
+        self._model: PieceModel = (
+            YouTokenToMeModel(model, name) if is_youtokentome(model) else SentencePieceModel(model, name)
+        )
+        self.num_pieces = self._model.num_pieces
+        self.unknown_piece = self._model.unknown_piece
+        self.padding_piece = self._model.padding_piece
+        self.begin_piece = self._model.begin_piece
+        self.end_piece = self._model.end_piece
         self.fingerprint: str = hashlib.sha256(model).hexdigest()[:16]
 
     def __repr__(self) -> str:
@@ -70,40 +106,39 @@ class TextTokenizer:
 
     @classmethod
     def from_file(cls, path: Path | str) -> "TextTokenizer":
-        """Read a model file.
+        """Read a model file of SentencePiece or YouTokenToMe.
 
         Raises:
-            CogViewError: the file cannot be read or is not a SentencePiece model.
+            CogViewError: the file cannot be read, or is neither model, or a damaged one.
         """
         try:
             model = read_bounded(Path(path))
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise CogViewError(
-                f"The text tokenizer {path} cannot be read ({reason}): give the path of a SentencePiece .model file."
+                f"The text tokenizer {path} cannot be read ({reason}): give the path of a model file of SentencePiece "
+                "or YouTokenToMe."
             ) from error
         return cls(model, name=str(path))
 
     def encode(self, text: str) -> list[int]:
         """Return the pieces of a text.
 
-        The model's own normalisation applies; ours is NFKC with whitespace collapsed.
+        The model's own normalisation applies; ours is NFKC with whitespace collapsed. YouTokenToMe has none: it takes
+        any amount of ASCII whitespace as one space, and capitals and other forms of a letter as other letters.
 
         Args:
             text: any text; invalid Unicode is read as question marks.
         """
-        pieces: list[int] = self._processor.encode(valid_text(text))
-        return pieces
+        return self._model.encode(valid_text(text))
 
     def decode(self, pieces: Iterable[int]) -> str:
         """Return the text of pieces; invalid bytes become U+FFFD."""
-        text: str = self._processor.decode([int(piece) for piece in pieces])
-        return text
+        return self._model.decode([int(piece) for piece in pieces])
 
     def words(self, text: str) -> list[str]:
         """Return the pieces of a text as strings, with "▁" for a space."""
-        words: list[str] = self._processor.encode(valid_text(text), out_type=str)
-        return words
+        return self._model.words(valid_text(text))
 
     def writes(self, language: Language) -> Bool[np.ndarray, "n"]:
         """Return a mask of the pieces that a text in a language may have: those without letters of other scripts.
@@ -115,33 +150,16 @@ class TextTokenizer:
         return np.array([self._is_of(language, piece) for piece in range(self.num_pieces)])
 
     def _is_of(self, language: Language, piece: int) -> bool:
-        if self._processor.is_unknown(piece) or self._processor.is_control(piece):
+        spelling = self._model.spelling(piece)
+        if spelling is None:
             return False
-        word = self._processor.id_to_piece(piece)
-        if self._processor.is_byte(piece):  # "<0x41>"
-            byte = int(word[3:5], 16)
-            return byte < 0x80 if language == "en" else not chr(byte).isascii() or not chr(byte).isalpha()
-        letters = [unicodedata.name(each, "") for each in word if each.isalpha()]
+        if isinstance(spelling, bytes):
+            return spelling.isascii() if language == "en" else not spelling.isalpha()
+        letters = [unicodedata.name(each, "") for each in spelling if each.isalpha()]
         if language == "en":
             return all(name.startswith("LATIN") for name in letters)
         return not letters or any(name.startswith("CJK") for name in letters)
 
     def save(self, path: Path) -> None:
         """Write the model file, whole or not at all."""
-        atomic_write_bytes(path, self._model)
-
-
-def _load(model: bytes, name: str) -> SentencePieceProcessor:
-    """Load a model; raise a one-line error if it is none.
-
-    SentencePiece itself accepts an empty file and fails at the first use.
-    """
-    try:
-        if not model:
-            raise ValueError("the file is empty")
-        processor = SentencePieceProcessor(model_proto=model)
-    except (RuntimeError, ValueError) as error:
-        raise CogViewError(
-            f"{name} is not a SentencePiece model: give a .model file trained by SentencePiece or by this project."
-        ) from error
-    return processor
+        atomic_write_bytes(path, self._content)
