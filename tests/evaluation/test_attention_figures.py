@@ -20,6 +20,7 @@ def maps(num_layers: int = 2, num_heads: int = 3, num_pieces: int = 2) -> Attent
     by_head = (num_layers, num_heads)
     return AttentionMaps(
         over_prefix=torch.zeros(*by_head, 16, num_pieces + 3),
+        pieces=range(1, num_pieces + 1),
         over_picture=torch.zeros(*by_head, 1, 4, 4),
         places=((2, 1),),
         largest_scores=torch.ones(by_head),

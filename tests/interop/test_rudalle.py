@@ -15,6 +15,7 @@ from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.text_to_image import draw, picture_request
+from cogview.image.pixels import tensor_to_images
 from cogview.interop.rudalle import convert_rudalle
 from cogview.models.folder import load_pretrained
 from cogview.models.pretrained import PretrainedModel
@@ -260,3 +261,49 @@ def test_weights_keep_their_dtype_and_learn(tmp_path: Path) -> None:
         for runner in (Runner.of(model.latest), Runner.of(rounded.latest, dtype=torch.int8))
     ]
     assert (drawn[0] == drawn[1]).float().mean() > 0.5
+
+
+def pairs_of(folder: Path, model: PretrainedModel) -> Path:
+    """Write tokens of a few pairs for a model."""
+    assert model.text_tokenizer is not None
+    assert model.image_tokenizer is not None
+    pictures, tokens = folder / "pictures", folder / "tokens"
+    for number in range(3):
+        codes = torch.full((1, SIDE, SIDE), number)
+        picture = tensor_to_images(model.image_tokenizer.decode(codes))[0]
+        pictures.mkdir(exist_ok=True)
+        picture.save(pictures / f"{number}.png")
+        (pictures / f"{number}.txt").write_text("a cat")
+    words, images = folder / "ours" / "text.model", folder / "ours" / "image_tokenizer"
+    side = SIDE * model.image_tokenizer.downsampling_factor
+    command = ["tokenize", str(pictures), "--out", str(tokens), "--size-pixels", str(side)]
+    assert main([*command, "--text-tokenizer", str(words), "--image-tokenizer", str(images)]) == 0
+    return tokens
+
+
+def test_tasks_are_learnt_that_the_masks_allow(
+    tmp_path: Path, words: TextTokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = checkpoint(rudolph=True, pieces=words.num_pieces)
+    model = converted(
+        state, tmp_path / "ours", text_tokenizer=words, image_tokenizer=tiny_image_tokenizer(CODES)
+    )
+    tokens = pairs_of(tmp_path, model)
+    base = str(tmp_path / "ours")
+    common = ["--data", str(tokens), "--base", base, "--licence", "MIT", "--training.num-steps", "2"]
+
+    def train(task: str, *more: str) -> int:
+        return main(["train", task, "tiny", *common, "--out", str(tmp_path / task), *more])
+
+    assert train("style", "--trains-words") == 0
+    assert train("captioning", "--trains-words") == 0
+    pipe = cogview.load(base)
+    pipe.add_adapter(tmp_path / "style", "style")
+    pipe.add_adapter(tmp_path / "captioning", "words")
+    drawn = pipe.generate("a cat", adapter="style", captioner="words", keep=1, num_candidates=2)
+    assert drawn[0].caption_loss is not None
+    capsys.readouterr()
+    assert train("style", "--kept-codes", "5") == 2
+    assert "--kept-codes" in capsys.readouterr().err
+    assert train("super-resolution", "--low", str(tokens)) == 2
+    assert "dense attention" in capsys.readouterr().err

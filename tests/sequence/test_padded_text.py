@@ -69,11 +69,11 @@ def test_a_text_is_filled_up(
 def test_targets_are_all_tokens_but_the_first() -> None:
     tokens = template()
     batch = tokens.batch([([5, 6], np.arange(4)), ([7], np.arange(4).reshape(2, 2))])
-    assert batch.tokens.shape == (2, tokens.max_tokens) == (2, 9)
+    assert batch.tokens.shape == (2, tokens.max_tokens) == (2, 10)
     whole = tokens.build([5, 6], np.arange(4))
-    assert batch.tokens[0].tolist() == whole.tokens[:-1].tolist()
-    assert batch.targets[0].tolist() == whole.tokens[1:].tolist()
-    assert batch.positions[0].tolist() == [0, 1, 2, 3, 4, 5, 7, 8, 9]
+    assert batch.tokens[0].tolist() == whole.tokens.tolist()
+    assert batch.targets[0].tolist() == [*whole.tokens[1:].tolist(), VOCABULARY.separator("PAD")]
+    assert batch.positions[0].tolist() == [0, 1, 2, 3, 4, 5, 7, 8, 9, 10]
     assert batch.text_mask.sum(1).tolist() == [tokens.max_text_targets] * 2
     assert batch.image_mask.sum(1).tolist() == [4, 4]
     assert not (batch.text_mask & batch.image_mask).any()

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from cogview.decoding.config import SamplingConfig
+from cogview.decoding.engine import Runner
 from cogview.errors import UsageError
+from cogview.generation.text_to_image import draw, picture_request
 from cogview.training.flops import flops_per_token
-from cogview.transformer.adapter import AdaptedTransformer
+from cogview.transformer.adapter import AdaptedTransformer, adapter_shapes
 from cogview.transformer.cache import KeyValueCache
 from cogview.transformer.config import AdapterConfig, AttentionKind, GridConfig, GridMask, TransformerConfig
 from cogview.transformer.grid_attention import LayerGrid, gathered_keys, mean_keys
@@ -130,8 +133,31 @@ def test_adapters_may_have_positions_of_their_own() -> None:
         wanted = base(tokens, positions)
         torch.testing.assert_close(adapted(tokens, positions), wanted)
         torch.testing.assert_close(adapted.merged()(tokens, positions), wanted)
-    with pytest.raises(UsageError, match="token_rows"):
-        AdaptedTransformer(base, AdapterConfig(token_rows=(3,)))
+
+
+def test_adapters_may_have_rows_of_embedding_and_head() -> None:
+    """Of tokens that a picture is drawn from, and others; alike in the engine."""
+    template = grid_template()
+    base = grid_transformer(template)
+    adapter = AdapterConfig(rank=2, token_rows=(3, 15, 40))
+    adapted = AdaptedTransformer(base, adapter)
+    shapes = {name: tuple(each.shape) for name, each in adapted.state_dict().items()}
+    assert shapes == adapter_shapes(base, adapter)
+    tokens, positions = torch.arange(12)[None] * 3, torch.arange(12)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(adapted(tokens, positions), base(tokens, positions))
+        for name, parameter in adapted.named_parameters():
+            if name.endswith((".rows", ".row_biases")):
+                parameter.add_(0.5)
+        changed = adapted(tokens, positions)
+        assert (changed - base(tokens, positions)).abs().max() > 0.1
+        torch.testing.assert_close(adapted.merged()(tokens, positions), changed)
+    config = SamplingConfig(temperature=0.0)
+    alone, beside = (
+        draw(runner, [picture_request(runner, template, [1, 2], 0, config)])
+        for runner in (Runner.of(adapted.merged()), Runner.of(adapted))
+    )
+    assert torch.equal(alone, beside)
 
 
 @pytest.mark.parametrize(

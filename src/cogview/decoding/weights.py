@@ -14,7 +14,7 @@ from cogview.decoding.config import LinearBackend
 from cogview.decoding.linear import DecodingLinear, prepare_linear, with_replaced_columns
 from cogview.decoding.linear_int8 import int8_product
 from cogview.decoding.memory import return_freed_memory
-from cogview.transformer.adapter import AdaptedTransformer, LowRankLinear, TokenTable
+from cogview.transformer.adapter import AdaptedTransformer, HeadRows, LowRankLinear, TokenTable
 from cogview.transformer.attention import CausalSelfAttention
 from cogview.transformer.block import SandwichBlock
 from cogview.transformer.config import TransformerConfig
@@ -60,7 +60,7 @@ class Variant:
         weights: of the base.
         config: of the transformer.
         embed_tokens: maps tokens [n] to rows [n d].
-        own_rows: token table, if an adapter replaces some of its rows.
+        own_rows: token table or head, if an adapter replaces some of its rows.
         positions: position table, [p d].
         final_norms: norms after the last block: the transformer's, and its head's if it has one.
         blocks: own part of each block.
@@ -72,7 +72,7 @@ class Variant:
         *,
         config: TransformerConfig,
         embed_tokens: Callable[[Tensor], Tensor],
-        own_rows: TokenTable | None = None,
+        own_rows: TokenTable | HeadRows | None = None,
         positions: Float[Tensor, "p d"],
         final_norms: Sequence[nn.Module],
         blocks: Sequence[BlockVariant],
@@ -91,9 +91,9 @@ class Variant:
         if legal not in self._heads:
             head = self._weights.head(legal)
             if self._own_rows is not None:
-                places, rows = self._own_rows.own_in(legal)
+                places, *own = self._own_rows.own_in(legal)
                 if len(places):
-                    head = with_replaced_columns(head, places, self._weights.prepare_own(rows))
+                    head = with_replaced_columns(head, places, self._weights.prepare_own(*own))
             self._heads[legal] = head
         return self._heads[legal]
 
@@ -164,11 +164,12 @@ class Weights:
     def variant(self, transformer: AdaptedTransformer) -> Variant:
         """Prepare an adapter of this base; nothing of the base is copied."""
         table = transformer.embedding.tokens
+        head = table if transformer.config.head == "tied" else transformer.own_head
         return Variant(
             self,
             config=transformer.config,
             embed_tokens=table,
-            own_rows=table if isinstance(table, TokenTable) else None,
+            own_rows=head if isinstance(head, TokenTable | HeadRows) else None,
             positions=transformer.embedding.position_table().detach(),
             final_norms=final_norms_of(transformer),
             blocks=[self._own(block) for block in transformer.blocks if isinstance(block, SandwichBlock)],

@@ -18,10 +18,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.sequence.template import Codes, Pieces, TextToImageTemplate
-from cogview.transformer.attention import CausalSelfAttention
+from cogview.sequence.template import Codes, Pieces, TextToImageTemplate, TokenKind, TokenSequence
+from cogview.transformer.attention import CausalSelfAttention, Pattern
+from cogview.transformer.grid_attention import LayerGrid
 from cogview.transformer.model import Transformer
-from cogview.transformer.three_region import Regions, sees
+from cogview.transformer.three_region import sees
 
 _QUERIES_AT_ONCE = 64
 """Queries whose scores are in memory at a time."""
@@ -35,7 +36,8 @@ class AttentionMaps:
     `over_prefix` and `over_picture`.
 
     Args:
-        over_prefix: each code's weights on `[ROI1]`, the pieces, `[SIZE]` and `[BOI1]`.
+        over_prefix: each code's weights on the tokens before the picture: pieces, and separators or pads.
+        pieces: where the pieces of the text are among these tokens.
         over_picture: the chosen codes' weights on the codes of the picture; 0 from the code itself on.
         places: row and column of the chosen codes.
         largest_scores: largest |q k| / sqrt(e) over all tokens before the last code and the keys that they see.
@@ -43,6 +45,7 @@ class AttentionMaps:
     """
 
     over_prefix: Float[Tensor, "l h k p"]
+    pieces: range
     over_picture: Float[Tensor, "l h q r s"]
     places: tuple[tuple[int, int], ...]
     largest_scores: Float[Tensor, "l h"]
@@ -51,7 +54,7 @@ class AttentionMaps:
     @property
     def over_text(self) -> Float[Tensor, "l h k n"]:
         """Each code's weights on the pieces."""
-        return self.over_prefix[..., 1:-2]
+        return self.over_prefix[..., self.pieces.start : self.pieces.stop]
 
     @property
     def text_share(self) -> Float[Tensor, "l h"]:
@@ -60,8 +63,9 @@ class AttentionMaps:
 
     @property
     def separator_share(self) -> Float[Tensor, "l h"]:
-        """Share of the weights on the separators before the picture, mean over codes."""
-        return self.over_prefix[..., [0, -2, -1]].sum(-1).mean(-1)
+        """Share of the weights on the separators or pads before the picture, mean over codes."""
+        others = [place for place in range(self.over_prefix.shape[-1]) if place not in self.pieces]
+        return self.over_prefix[..., others].sum(-1).mean(-1)
 
     @property
     def picture_share(self) -> Float[Tensor, "l h"]:
@@ -117,12 +121,13 @@ def attention_maps(
         places = [(row, column) for row, column in np.ndindex(template.grid_rows, template.grid_columns)]
     check_places(template, places)
     sequence = template.build(pieces, codes.cpu().numpy() if isinstance(codes, Tensor) else codes)
-    num_drawn = len(sequence.tokens) - 2  # no code attends to the last one
+    prefix = template.prefix(pieces)
+    num_drawn = len(prefix.tokens) + template.num_codes_per_image - 1  # no code attends to the last one
     tokens, positions = (
         torch.from_numpy(array[None, :num_drawn]).to(transformer.device)
         for array in (sequence.tokens, sequence.positions)
     )
-    maps = _empty_maps(transformer, template, num_drawn, places)
+    maps = _empty_maps(transformer, template, prefix, places)
     was_training = transformer.training
     hooks = [
         block.get_submodule("attention").register_forward_pre_hook(partial(_look_into, maps, layer))
@@ -145,15 +150,16 @@ def attention_maps(
 def _empty_maps(
     transformer: Transformer,
     template: TextToImageTemplate,
-    num_drawn: int,
+    prefix: TokenSequence,
     places: Sequence[tuple[int, int]],
 ) -> AttentionMaps:
     """Return the maps of a picture, filled with zeros."""
     by_head = (transformer.config.num_layers, transformer.config.num_heads)
     num_codes = template.num_codes_per_image
-    num_prefix = num_drawn - num_codes + 1
+    of_text = np.flatnonzero(prefix.kind == TokenKind.TEXT)
     return AttentionMaps(
-        over_prefix=torch.zeros(*by_head, num_codes, num_prefix),
+        over_prefix=torch.zeros(*by_head, num_codes, len(prefix.tokens)),
+        pieces=range(int(of_text[0]), int(of_text[-1]) + 1),
         over_picture=torch.zeros(*by_head, len(places), template.grid_rows, template.grid_columns),
         places=tuple(places),
         largest_scores=torch.zeros(by_head),
@@ -165,7 +171,7 @@ def _look_into(
     maps: AttentionMaps, layer: int, attention: CausalSelfAttention, inputs: tuple[Any, ...]
 ) -> None:
     """Write a layer's weights and scores into the maps."""
-    x, _, regions = inputs
+    x, _, pattern = inputs
     query, key, _ = (each.float() for each in attention.heads(x))
     num_prefix = maps.over_prefix.shape[3]
     columns = maps.over_picture.shape[4]
@@ -175,21 +181,21 @@ def _look_into(
     for start in range(0, num_tokens, width):
         units = key.new_zeros(num_tokens, width)
         units[start : start + width].fill_diagonal_(1.0)
-        seen = attention.attend(query, key, units.expand_as(key), regions)[0, :, num_prefix - 1 :]
+        seen = attention.attend(query, key, units.expand_as(key), pattern)[0, :, num_prefix - 1 :]
         weights = seen[..., : num_tokens - start].cpu()
         num_of_prefix = min(max(num_prefix - start, 0), weights.shape[2])
         maps.over_prefix[layer, ..., start : start + num_of_prefix] = weights[..., :num_of_prefix]
         first = start + num_of_prefix - num_prefix
         of_picture = weights[:, chosen, num_of_prefix:]
         over_picture[..., first : first + of_picture.shape[2]] = of_picture
-    scales = _score_scales(query[0], key[0], regions, attention)
+    scales = _score_scales(query[0], key[0], pattern, attention)
     maps.largest_scores[layer], maps.mean_absolute_scores[layer] = (each.cpu() for each in scales)
 
 
 def _score_scales(
     query: Float[Tensor, "h t e"],
     key: Float[Tensor, "h t e"],
-    regions: Regions | None,
+    pattern: Pattern,
     attention: CausalSelfAttention,
 ) -> tuple[Float[Tensor, "h"], Float[Tensor, "h"]]:
     """Return each head's largest and mean |q k| / sqrt(e), over all queries and the keys that they see."""
@@ -199,10 +205,12 @@ def _score_scales(
     for first in range(0, num_tokens, _QUERIES_AT_ONCE):
         places = torch.arange(first, min(first + _QUERIES_AT_ONCE, num_tokens), device=key.device)
         scores = (query[:, places] @ key.mT).abs() / math.sqrt(width)
-        if regions is None:
+        if pattern is None:
             seen = torch.arange(num_tokens, device=key.device) <= places[:, None]
+        elif isinstance(pattern, LayerGrid):
+            seen = pattern.mask(num_tokens).to(key.device)[places]
         else:
-            seen = sees(places, num_tokens, regions, attention.config.three_region)[0]
+            seen = sees(places, num_tokens, pattern, attention.config.three_region)[0]
         scores = scores.where(seen, 0.0)
         largest = torch.maximum(largest, scores.amax((1, 2)))
         total = total + scores.sum((1, 2))

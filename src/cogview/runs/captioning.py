@@ -17,11 +17,13 @@ from cogview.models.config import find_model_folder
 from cogview.models.folder import load_pretrained
 from cogview.models.pretrained import PretrainedModel, TaskModel
 from cogview.recipes.config import CaptioningRecipe
-from cogview.runs.finetune import finetune
+from cogview.runs.finetune import check_base, finetune
 from cogview.runs.finetune_card import finetune_card
 from cogview.runs.training import DryRunResult, TrainingResult
 from cogview.runs.training_options import CaptioningOptions
 from cogview.sequence.captioning import CaptionTemplate
+from cogview.sequence.config import CaptionPositions
+from cogview.sequence.right_text import RightTextTemplate
 from cogview.sequence.template import Codes, Pieces
 
 COMMANDS = """cogview caption PICTURES --captioner PATH_OF_THIS_FOLDER
@@ -50,7 +52,8 @@ def train_captioning(
     model = load_pretrained(find_model_folder(options.base))
     images, words = model.image_fingerprint, model.text_fingerprint
     shards = TokenShards(options.data, image_tokenizer=images, text_tokenizer=words)
-    template = CaptionTemplate.of(model.template, recipe.positions)
+    template = _template_for(model, recipe.positions)
+    check_base(model, "captioning", template)
     training = recipe.training
     batches = TokenBatches(shards, template, training.seed, training.batch_size)
     held_out_shards = None
@@ -60,8 +63,10 @@ def train_captioning(
         TokenBatches(held_out_shards, template, training.seed, training.batch_size)
     adapter = recipe.adapter
     if adapter is not None and not adapter.token_rows:
-        # A text-to-image model has never predicted the end of a text, nor text after a picture.
-        rows = (template.end_token, *(template.vocabulary.separator(name) for name in ("EOI1", "ROI1")))
+        rows: tuple[int, ...] = ()
+        if not isinstance(template, RightTextTemplate):
+            # A text-to-image model has never predicted the end of a text, nor text after a picture.
+            rows = (template.end_token, *(template.vocabulary.separator(name) for name in ("EOI1", "ROI1")))
         if recipe.trains_words:
             first = template.vocabulary.text_pieces.start
             rows += tuple(first + piece for piece in shards.used_pieces().tolist())
@@ -86,6 +91,17 @@ def train_captioning(
         sample=partial(_write_samples, model, held_out_shards or shards),
         evaluate=None if held_out_shards is None else partial(_held_out_figures, model, held_out_shards),
     )
+
+
+def _template_for(model: PretrainedModel, positions: CaptionPositions | None) -> CaptionTemplate:
+    """Return the token order of captions: that of a text after the picture, if the model has one."""
+    known = [
+        model.adapters[name].template_of(CaptionTemplate, model.template.vocabulary)
+        for name in model.names_for("captioning")
+        if model.config.attention_pattern == "grid"
+    ]
+    right = [template for template in known if isinstance(template, RightTextTemplate)]
+    return right[0] if right else CaptionTemplate.of(model.template, positions)
 
 
 def _pipeline(base: PretrainedModel, trained: TaskModel) -> Pipeline:

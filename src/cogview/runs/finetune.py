@@ -14,18 +14,19 @@ from torch import Tensor
 from cogview.data.ranks import Ranks
 from cogview.errors import UsageError
 from cogview.models.adapters import find_adapter_folder, load_task_model, save_task_model
-from cogview.models.config import TaskName
+from cogview.models.config import DRAWING_TASKS, TaskName
 from cogview.models.pretrained import PretrainedModel, TaskModel, fields_of
 from cogview.models.weights import fingerprint_of_transformer
 from cogview.recipes.config import FinetuneRecipe
 from cogview.runs.training import DryRunResult, TrainingResult, carry_out
 from cogview.runs.training_options import FinetuneOptions
+from cogview.sequence.right_text import RightTextTemplate
 from cogview.text.known_words import KnownWords
 from cogview.training.transformer import Batches, TransformerTask
 from cogview.transformer.adapter import AdaptedTransformer, first_positions
 from cogview.transformer.model import Transformer
 
-TOKEN_ROWS = "embedding.tokens.rows"
+TOKEN_ROWS = ("embedding.tokens.rows", "own_head.rows", "own_head.row_biases")
 """Name of an adapter's own embedding rows among its tensors."""
 
 
@@ -117,6 +118,34 @@ def finetune(
     )
 
 
+def check_base(
+    base: PretrainedModel, task: TaskName, template: Any = None, kept_codes: int | None = None
+) -> None:
+    """Refuse a base whose sparse attention does not suit a task, before anything is trained.
+
+    Args:
+        base: to train further.
+        task: to learn.
+        template: of a caption, if that is the task.
+        kept_codes: codes that sequences keep of a picture; all if None.
+
+    Raises:
+        UsageError: attention and task do not fit together.
+    """
+    pattern = base.config.attention_pattern
+    is_drawing = task in DRAWING_TASKS or isinstance(template, RightTextTemplate)
+    if pattern != "dense" and not is_drawing:
+        raise UsageError(
+            f"{task} needs dense attention, and this base's is {pattern}, for a text before a picture: take another "
+            "base"
+        )
+    if pattern == "grid" and kept_codes is not None:
+        raise UsageError(
+            "this base's attention goes by the place of each code in the picture, so none can be left out: leave "
+            "--kept-codes out, or give None"
+        )
+
+
 def _started(task: TaskName, folder: Path, base: PretrainedModel) -> TaskModel:
     """Return the model of the initial weights."""
     started = load_task_model(folder, base)
@@ -141,9 +170,10 @@ def _start_as(transformer: Transformer, started: Transformer, name: str) -> None
         raise UsageError(f"{name} has another shape than the model to train: {'; '.join(differing)}")
     state = started.state_dict()
     if isinstance(transformer, AdaptedTransformer) and transformer.adapter.token_rows:
-        new_rows = transformer.state_dict()[TOKEN_ROWS]
-        known_rows = state.get(TOKEN_ROWS, new_rows[:0])
-        state[TOKEN_ROWS] = torch.cat([known_rows, new_rows[len(known_rows) :]])
+        for name, new_rows in transformer.state_dict().items():
+            if name in TOKEN_ROWS:
+                known_rows = state.get(name, new_rows[:0])
+                state[name] = torch.cat([known_rows, new_rows[len(known_rows) :]])
     transformer.load_state_dict(state, strict=False)
 
 

@@ -13,7 +13,7 @@ from cogview.models.config import find_model_folder
 from cogview.models.folder import load_pretrained
 from cogview.models.pretrained import PretrainedModel, TaskModel
 from cogview.recipes.config import StyleRecipe
-from cogview.runs.finetune import finetune
+from cogview.runs.finetune import check_base, finetune
 from cogview.runs.finetune_card import finetune_card
 from cogview.runs.samples import captions_of, draw_samples
 from cogview.runs.training import DryRunResult, TrainingResult
@@ -36,6 +36,7 @@ def train_style(recipe: StyleRecipe, options: StyleOptions) -> TrainingResult | 
     """
     data, style = options.data, options.style
     model = load_pretrained(find_model_folder(options.base))
+    check_base(model, "style", kept_codes=recipe.masking.kept_codes)
     text_tokenizer = Pipeline(model).text_tokenizer
     images, words = model.image_fingerprint, model.text_fingerprint
     if style is None:

@@ -19,7 +19,7 @@ from cogview.models.config import find_model_folder
 from cogview.models.folder import load_pretrained
 from cogview.models.pretrained import PretrainedModel, TaskModel
 from cogview.recipes.config import SuperResolutionRecipe
-from cogview.runs.finetune import finetune
+from cogview.runs.finetune import check_base, finetune
 from cogview.runs.finetune_card import finetune_card
 from cogview.runs.training import DryRunResult, TrainingResult
 from cogview.runs.training_options import SuperResolutionOptions
@@ -43,6 +43,7 @@ def train_super_resolution(
     """
     windows = options.windows
     model = load_pretrained(find_model_folder(options.base))
+    check_base(model, "super-resolution")
     opened = partial(
         TokenShards, image_tokenizer=model.image_fingerprint, text_tokenizer=model.text_fingerprint
     )

@@ -230,6 +230,11 @@ def _with_weights(model: PretrainedModel, folder: Path) -> PretrainedModel:
     weights = source.transformer.state_dict()
     # Computation and regularisation may change; the function that the weights stand for may not.
     free = ["attention", "embedding_gradient_scale", "dropout"]
+    if type(template) is not type(model.template):
+        raise CogViewError(
+            f"{folder} has texts of fixed length, and this run's have any: train it further with cogview train style, "
+            "for instance with --adapter.rank 32"
+        )
     longer = dataclasses.replace(template, max_text_pieces=model.template.max_text_pieces)
     has_room = longer.max_text_pieces > template.max_text_pieces and template.image_positions == "fixed"
     if has_room and longer == model.template:

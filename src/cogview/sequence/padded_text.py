@@ -81,8 +81,8 @@ class PaddedTextTemplate(TextToImageTemplate):
 
     @property
     def max_tokens(self) -> int:
-        """Tokens of a sequence; its last code is only a target."""
-        return self.num_text_tokens + self.num_codes_per_image - 1
+        """Tokens of a sequence."""
+        return self.num_text_tokens + self.num_codes_per_image
 
     @property
     def num_positions(self) -> int:
@@ -108,10 +108,12 @@ class PaddedTextTemplate(TextToImageTemplate):
         tokens = padded(
             self.vocabulary, [*self.opening, *text.tolist(), self.end_piece], self.num_text_tokens
         )
+        kind = np.full(self.num_text_tokens, TokenKind.SEPARATOR, dtype=np.int8)
+        kind[len(self.opening) : len(self.opening) + len(text)] = TokenKind.TEXT
         return TokenSequence(
             tokens=tokens,
             positions=np.arange(self.num_text_tokens, dtype=np.int64),
-            kind=np.full(self.num_text_tokens, TokenKind.TEXT, dtype=np.int8),
+            kind=kind,
             num_clipped_pieces=len(pieces) - len(text),
         )
 
@@ -148,13 +150,15 @@ class PaddedTextTemplate(TextToImageTemplate):
         """
         sequences = [self.build(pieces, codes) for pieces, codes in pairs]
         tokens = np.stack([sequence.tokens for sequence in sequences])
-        is_text = np.broadcast_to(np.arange(1, tokens.shape[1]) < self.num_text_tokens, tokens[:, 1:].shape)
+        targets = np.roll(tokens, -1, axis=1)
+        targets[:, -1] = self.vocabulary.separator("PAD")  # nothing follows the last code
+        places = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
         return TokenBatch(
-            tokens=tokens[:, :-1].copy(),
-            positions=np.stack([sequence.positions[:-1] for sequence in sequences]),
-            targets=tokens[:, 1:].copy(),
-            text_mask=is_text.copy(),
-            image_mask=~is_text,
+            tokens=tokens,
+            positions=np.stack([sequence.positions for sequence in sequences]),
+            targets=targets,
+            text_mask=places < self.num_text_tokens - 1,
+            image_mask=(places >= self.num_text_tokens - 1) & (places < tokens.shape[1] - 1),
             num_clipped=sum(sequence.num_clipped_pieces > 0 for sequence in sequences),
         )
 

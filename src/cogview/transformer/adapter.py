@@ -103,6 +103,37 @@ class TokenTable(nn.Embedding):
         return self.ids[indices] - rows.start, self.rows[indices]
 
 
+class HeadRows(nn.Linear):
+    """Head with some rows of its own, initially copies; all others are the base's.
+
+    Args:
+        base: head to adapt.
+        ids: of its own rows.
+    """
+
+    def __init__(self, base: nn.Linear, ids: tuple[int, ...]) -> None:
+        with uninitialised("meta"):
+            super().__init__(base.in_features, base.out_features)
+        self.weight, self.bias = base.weight, base.bias
+        self.rows = nn.Parameter(base.weight.detach()[list(ids)].clone())
+        self.row_biases = nn.Parameter(base.bias.detach()[list(ids)].clone())
+        self._ids = ids
+
+    def part(self, rows: range) -> tuple[Float[Tensor, "v d"], Float[Tensor, "v"]]:
+        """Return weights and biases of a range of ids."""
+        weight, bias = (each[rows.start : rows.stop] for each in (self.weight, self.bias))
+        indices, own, biases = self.own_in(rows)
+        if not len(indices):
+            return weight, bias
+        return weight.index_copy(0, indices, own), bias.index_copy(0, indices, biases)
+
+    def own_in(self, rows: range) -> tuple[Int64[Tensor, "k"], Float[Tensor, "k d"], Float[Tensor, "k"]]:
+        """Return the indices, within a range of ids, of its own rows, and these rows with their biases."""
+        indices = [index for index, token in enumerate(self._ids) if token in rows]
+        places = torch.tensor([self._ids[index] - rows.start for index in indices], dtype=torch.int64)
+        return places.to(self.rows.device), self.rows[indices], self.row_biases[indices]
+
+
 class AdaptedTransformer(Transformer):
     """Transformer that shares the weights of its base and adds an adapter.
 
@@ -136,10 +167,6 @@ class AdaptedTransformer(Transformer):
                 f"adapter.token_rows must be below {base.config.vocabulary_size}, got {list(adapter.token_rows)}"
             )
         config = base.config
-        if adapter.token_rows and config.head == "own":
-            raise UsageError(
-                "adapter.token_rows needs a head tied to the embedding, and this model's is its own: leave them out"
-            )
         if adapter.num_positions is not None:
             config = replace(config, num_positions=adapter.num_positions, position_table="learned")
         with uninitialised("meta"):  # replaced by the base's weights
@@ -171,16 +198,26 @@ class AdaptedTransformer(Transformer):
             assert self.embedding.positions.weight.shape == (config.num_positions, config.hidden_size)
         if adapter.token_rows:
             self.embedding.tokens = TokenTable(self.embedding.tokens, adapter.token_rows)
+            if config.head == "own":
+                self.own_head = HeadRows(self.own_head, adapter.token_rows)
         self._own = frozenset(name for name, each in self.named_parameters() if each.requires_grad)
         self.register_state_dict_post_hook(_keep_own)  # type: ignore[no-untyped-call]
         self.train(base.training)
 
     def head(self, rows: range | None = None) -> Float[Tensor, "v d"]:
         """Return the rows of the head: all, or those of the tokens in `rows`."""
+        whole = range(self.config.vocabulary_size) if rows is None else rows
+        if self.config.head == "own":
+            head = self.own_head
+            return head.part(whole)[0] if isinstance(head, HeadRows) else super().head(rows)
         table = self.embedding.tokens
-        if not isinstance(table, TokenTable):
-            return super().head(rows)
-        return table.part(range(table.num_embeddings) if rows is None else rows)
+        return table.part(whole) if isinstance(table, TokenTable) else super().head(rows)
+
+    def head_bias(self, rows: range | None = None) -> Float[Tensor, "v"] | None:
+        """Return the bias of the head, if it has one: all, or that of the tokens in `rows`."""
+        if self.config.head != "own" or not isinstance(self.own_head, HeadRows):
+            return super().head_bias(rows)
+        return self.own_head.part(range(self.config.vocabulary_size) if rows is None else rows)[1]
 
     def at_strength(self, strength: float) -> "AdaptedTransformer":
         """Return a copy that shares all weights and scales the low-rank maps by a factor.
@@ -217,6 +254,8 @@ class AdaptedTransformer(Transformer):
             return module.merged_weight()
         if isinstance(module, TokenTable):
             return module.part(range(module.num_embeddings))
+        if isinstance(module, HeadRows):
+            return module.part(range(module.out_features))[leaf == "bias"]
         return module.get_parameter(leaf)
 
 
@@ -239,6 +278,9 @@ def adapter_shapes(base: Transformer, adapter: AdapterConfig) -> dict[str, tuple
         shapes["embedding.positions.weight"] = (adapter.num_positions, base.config.hidden_size)
     if adapter.token_rows:
         shapes["embedding.tokens.rows"] = (len(adapter.token_rows), base.config.hidden_size)
+        if base.config.head == "own":
+            shapes["own_head.rows"] = shapes["embedding.tokens.rows"]
+            shapes["own_head.row_biases"] = (len(adapter.token_rows),)
     return shapes
 
 
