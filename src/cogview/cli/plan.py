@@ -221,6 +221,13 @@ def _generation_lines(generation: dict[str, Any], device: dict[str, Any]) -> lis
     if not largest:
         needed = gigabytes(generation["bytes_for_one_picture"])
         fits = f"does not fit {device['name']} at all: one picture needs {needed}"
+    seconds, timed = generation["seconds_per_picture"], []
+    if seconds is not None:
+        speed = generation["read_bytes_per_second"] / 1e9
+        timed = [
+            f"  seconds: {seconds:,.3g}, if each code takes a pass that reads the weights at {speed:.3g} GB/s, as fast as a "
+            "sum timed here just now (an assumption)",
+        ]
     together, batch = [], generation["batch"]
     if batch > 1:
         together = [f"  {f'{batch:,} pictures at once together':<34}{gigabytes(generation['bytes']):>10}"]
@@ -232,6 +239,7 @@ def _generation_lines(generation: dict[str, Any], device: dict[str, Any]) -> lis
         *together,
         f"  {fits}",
         f"  a picture: {generation['codes_per_picture']:,} codes of {generation['flops_per_code']:.3g} FLOPs",
+        *timed,
     ]
 
 

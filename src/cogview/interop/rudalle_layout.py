@@ -13,7 +13,7 @@ from cogview.interop.weights import shape_of
 from cogview.sequence.padded_text import PaddedTextTemplate
 from cogview.sequence.right_text import RightTextTemplate
 from cogview.sequence.vocabulary import Vocabulary
-from cogview.transformer.config import GridConfig, GridMask, TransformerConfig
+from cogview.transformer.config import GridConfig, TransformerConfig, masks_by_layer
 from cogview.transformer.grid_attention import LayerGrid
 
 TextSequence = Literal["v2", "v3"]
@@ -31,7 +31,6 @@ _KERNELS = {1024: (7, 9), 2048: (9, 11), 2560: (7, 9)}
 """RuDOLPH's squares by width: those of every fourth layer, and of the last."""
 
 _LAST_KERNEL = 11
-_EVERY = 4
 UNUSED_BIAS = -1e4
 """Bias of the head's rows that stand for no token."""
 
@@ -190,17 +189,8 @@ class Layout:
     @property
     def config(self) -> TransformerConfig:
         """Shape of the transformer."""
-        masks: list[GridMask] = []
-        sizes: list[int] = []
         between, last = self.kernels
-        for layer in range(self.num_layers):
-            size = last if layer == self.num_layers - 1 else between if layer % _EVERY == _EVERY - 1 else None
-            if layer % _EVERY == 1:
-                masks.append("column")
-                size = None
-            else:
-                masks.append("row" if size is None else "convolution")
-            sizes.append(size or 0)
+        masks, kernel_sizes = masks_by_layer(self.num_layers, last, between)
         return TransformerConfig(
             num_layers=self.num_layers,
             hidden_size=self.width,
@@ -219,8 +209,8 @@ class Layout:
                 num_columns=self.side,
                 first_place=self.num_left,
                 first_position=self.num_left + 1,
-                masks=tuple(masks),
-                kernel_sizes=tuple(sizes),
+                masks=masks,
+                kernel_sizes=kernel_sizes,
                 wraps=self.num_right is None and self.sequence == "v2",
             ),
             head="own",

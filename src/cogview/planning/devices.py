@@ -1,6 +1,7 @@
 """Memory and peak operations of devices, from data sheets; `cogview.training.flops` has the table of peaks."""
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,17 @@ def own_device(device: torch.device) -> Device:
         float32_tflops=None,
         has_bfloat16=computes_bfloat16(device),
     )
+
+
+def timed_read_bandwidth(num_bytes: int = 400_000_000, rounds: int = 3) -> float:
+    """Return the bytes per second at which this machine's CPU sums a large tensor, the best of several rounds."""
+    buffer = torch.ones(num_bytes // 4)
+    seconds = []
+    for _ in range(rounds + 1):  # the first warms up
+        start = time.perf_counter()
+        float(buffer.sum())
+        seconds.append(time.perf_counter() - start)
+    return num_bytes / min(seconds[1:])
 
 
 def _memory_bytes() -> float:

@@ -9,7 +9,7 @@ import torch
 from cogview.decoding.config import CacheName
 from cogview.errors import UsageError
 from cogview.models.folder import load_pretrained
-from cogview.planning.devices import Device
+from cogview.planning.devices import Device, timed_read_bandwidth
 from cogview.planning.generation import generation_memory
 from cogview.planning.training import MAX_MICRO_BATCH, TrainingPlanner, training_template, work_of_a_sequence
 from cogview.recipes.config import TextToImageRecipe
@@ -227,6 +227,7 @@ def _generation(
     elif config.attention_pattern == "grid":
         num_keys = mean_keys(config.grid, template.max_tokens, first=num_text)
     flops = 2 * matrices + 4 * config.num_layers * config.hidden_size * num_keys
+    bandwidth = timed_read_bandwidth() if device.is_cpu else None
     return {
         "dtype": str(dtype).removeprefix("torch."),
         "guided": guided,
@@ -239,4 +240,10 @@ def _generation(
         "transient_bytes_per_picture": memory.transient_per_picture,
         "largest_batch": memory.largest_batch(device.memory_bytes),
         "flops_per_code": (2 if guided else 1) * flops,
+        "read_bytes_per_second": bandwidth,
+        "seconds_per_picture": (
+            None
+            if bandwidth is None
+            else template.num_codes_per_image * matrices * dtype.itemsize / bandwidth
+        ),
     }

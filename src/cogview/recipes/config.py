@@ -183,6 +183,8 @@ class TextToImageRecipe:
         initialisation: of its weights.
         max_text_pieces: longer texts are cut and counted.
         image_positions: position of the first code: right after the text, as in the paper, or fixed.
+        padded_texts: whether all texts are filled up to one length, without separators, as masks of a grid need. Not in
+            the paper, but in ruDALL-E.
         token_loss: weights and normaliser of the loss.
         masking: what sequences leave out.
         mixed_codes: largest share of a picture's codes that are replaced by another picture's in training, so that the
@@ -201,6 +203,7 @@ class TextToImageRecipe:
     initialisation: InitialisationConfig = field(default_factory=InitialisationConfig)
     max_text_pieces: int
     image_positions: Literal["after_text", "fixed"]
+    padded_texts: bool = False
     token_loss: TokenLossConfig
     masking: Annotated[MaskingConfig, tyro.conf.arg(name="")] = field(default_factory=MaskingConfig)
     mixed_codes: float = 0.0
@@ -217,6 +220,16 @@ class TextToImageRecipe:
                 "initialisation.positions rows_and_columns needs image_positions fixed: after texts of any length, "
                 f"positions have no fixed row and column; got {self.image_positions}"
             )
+        if self.padded_texts and self.image_positions != "fixed":
+            raise UsageError(f"padded_texts needs image_positions fixed, got {self.image_positions}")
+        if self.transformer.attention_pattern == "grid":
+            if not self.padded_texts:
+                raise UsageError("attention_pattern grid needs padded_texts, so that each code has one place")
+            if self.masking.kept_codes is not None or self.few_codes_first.fraction:
+                raise UsageError(
+                    "attention_pattern grid goes by the place of each code, so none can be left out: give no "
+                    "kept_codes and no few_codes_first.fraction"
+                )
         check_share("mixed_codes", self.mixed_codes)
         if self.mixed_codes_at_end is not None:
             check_share("mixed_codes_at_end", self.mixed_codes_at_end)

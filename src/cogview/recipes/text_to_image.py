@@ -5,7 +5,13 @@ from dataclasses import replace
 from cogview.data.config import MaskingConfig
 from cogview.recipes.config import FewCodesFirstConfig, TextToImageRecipe, TokenShape
 from cogview.training.config import TokenLossConfig, TrainingConfig
-from cogview.transformer.config import InitialisationConfig, ThreeRegionConfig, TransformerConfig
+from cogview.transformer.config import (
+    GridConfig,
+    InitialisationConfig,
+    ThreeRegionConfig,
+    TransformerConfig,
+    masks_by_layer,
+)
 
 
 def _start_of(recipe: TextToImageRecipe, *, num_steps: int, batch_size: int) -> TextToImageRecipe:
@@ -359,3 +365,65 @@ def large_8b() -> TextToImageRecipe:
     schedule is that one's.
     """
     return _sized(num_layers=72, hidden_size=3072, num_heads=48)
+
+
+def rudalle_1b3() -> TextToImageRecipe:
+    """ruDALL-E's transformer (Malevich): masks by row and column, padded texts, a head of its own.
+
+    Claim: the shape of the published weights, 1.3 B parameters, which `cogview convert` reads.
+    Command: cogview train text-to-image rudalle-1b3 --data TOKENS --out RUN
+    Cost: `cogview plan rudalle-1b3 --device h100` tells.
+    Expected: not measured.
+
+    Differs from the paper: codes see a row, a column or a square of earlier ones. Not told by ruDALL-E: its schedule.
+    """
+    return _grid_recipe(num_layers=24, hidden_size=2048, num_heads=16, num_text=128, side=32)
+
+
+def rudolph_350m() -> TextToImageRecipe:
+    """RuDOLPH's transformer of 350 M parameters, for 16 x 16 codes; without the text after the picture.
+
+    Claim: the shape of the published weights, which `cogview convert` reads, but for the second text.
+    Command: cogview train text-to-image rudolph-350m --data TOKENS --out RUN
+    Cost: `cogview plan rudolph-350m --device h100` tells.
+    Expected: not measured.
+
+    Differs from the paper: as `rudalle-1b3` does.
+    """
+    return _grid_recipe(
+        num_layers=24, hidden_size=1024, num_heads=16, num_text=64, side=16, last=9, every_fourth=7
+    )
+
+
+def _grid_recipe(
+    *,
+    num_layers: int,
+    hidden_size: int,
+    num_heads: int,
+    num_text: int,
+    side: int,
+    last: int = 11,
+    every_fourth: int | None = None,
+) -> TextToImageRecipe:
+    """Return a recipe with a mask of the picture's grid in each layer."""
+    recipe = _sized(num_layers, hidden_size, num_heads)
+    masks, kernel_sizes = masks_by_layer(num_layers, last, every_fourth)
+    transformer = replace(
+        recipe.transformer,
+        norm_scope="none",
+        attention_pattern="grid",
+        position_table="rows_and_columns",
+        grid=GridConfig(masks=masks, kernel_sizes=kernel_sizes),
+        head="own",
+        dropout=0.0,
+    )
+    return replace(
+        recipe,
+        transformer=transformer,
+        max_text_pieces=num_text - 2,
+        image_positions="fixed",
+        padded_texts=True,
+        token_loss=TokenLossConfig(text_weight=1 / 7),
+        training=replace(recipe.training, batch_size=512, num_micro_batches=128),
+        made_for=TokenShape(num_text_pieces=16_384, grid_rows=side, grid_columns=side),
+    )

@@ -76,8 +76,8 @@ class GridConfig:
 
     num_rows: int = 32
     num_columns: int = 32
-    first_place: int = 128
-    first_position: int = 129
+    first_place: int = 64
+    first_position: int = 65
     masks: tuple[GridMask, ...] = ()
     kernel_sizes: tuple[int, ...] = ()
     wraps: bool = False
@@ -121,6 +121,28 @@ class GridConfig:
     def stop_position(self) -> int:
         """Position after the last code."""
         return self.first_position + self.num_cells
+
+
+def masks_by_layer(
+    num_layers: int, last: int = 11, every_fourth: int | None = None
+) -> tuple[tuple[GridMask, ...], tuple[int, ...]]:
+    """Return masks and kernel sizes of all layers, as ruDALL-E and RuDOLPH have them.
+
+    The second of every four layers has columns, the last a square of cells, and the others have rows.
+
+    Args:
+        num_layers: of the transformer.
+        last: kernel size of the last layer.
+        every_fourth: kernel size of the last of every four layers; None for rows there too.
+    """
+    masks: list[GridMask] = []
+    sizes: list[int] = []
+    for layer in range(num_layers):
+        size = every_fourth if layer % 4 == 3 else None
+        size = None if layer % 4 == 1 else last if layer == num_layers - 1 else size
+        masks.append("column" if layer % 4 == 1 else "row" if size is None else "convolution")
+        sizes.append(size or 0)
+    return tuple(masks), tuple(sizes)
 
 
 _KERNEL_SIZES: dict[GridMask, str] = {"row": "0", "column": "0", "convolution": "odd"}
