@@ -13,7 +13,6 @@ from cogview.models.pretrained import PretrainedModel, TaskModel, fields_of
 from cogview.runs.captioning import _held_out_figures
 from cogview.runs.samples import captions_of
 from cogview.sequence.captioning import CaptionTemplate
-from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
 from tiny import tiny_model
 
@@ -41,9 +40,8 @@ def tokens_of(folder: Path, model: PretrainedModel, texts: dict[int, str]) -> To
 def captioner_of(model: PretrainedModel) -> TaskModel:
     template = CaptionTemplate.of(model.template)
     torch.manual_seed(0)
-    config = dataclasses.asdict(model.transformer.config) | {"num_positions": template.num_positions}
-    config["three_region"] = model.transformer.config.three_region
-    transformer = Transformer(TransformerConfig(**config)).eval()
+    config = dataclasses.replace(model.transformer.config, num_positions=template.num_positions)
+    transformer = Transformer(config).eval()
     return TaskModel(
         task="captioning", transformer=transformer, template=fields_of(template), licence="", card=""
     )

@@ -17,6 +17,8 @@ from cogview.transformer.model import Transformer
         ("fashion_3b", 2.95e9, 3.05e9),
         ("paper_4b", 3.9e9, 4.0e9),
         ("large_8b", 8.25e9, 8.35e9),
+        ("rudalle_1b3", 1.30e9, 1.32e9),
+        ("rudolph_350m", 0.35e9, 0.36e9),
     ],
 )
 @pytest.mark.slow

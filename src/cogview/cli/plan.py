@@ -225,8 +225,8 @@ def _generation_lines(generation: dict[str, Any], device: dict[str, Any]) -> lis
     if seconds is not None:
         speed = generation["read_bytes_per_second"] / 1e9
         timed = [
-            f"  seconds: {seconds:,.3g}, if each code takes a pass that reads the weights at {speed:.3g} GB/s, as fast as a "
-            "sum timed here just now (an assumption)",
+            f"  seconds: {seconds:,.3g}, if each code takes a pass that reads the weights at {speed:.3g} GB/s, "
+            "as a sum timed here just now did (an assumption)",
         ]
     together, batch = [], generation["batch"]
     if batch > 1:
