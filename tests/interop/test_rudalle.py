@@ -307,3 +307,26 @@ def test_tasks_are_learnt_that_the_masks_allow(
     assert "--kept-codes" in capsys.readouterr().err
     assert train("super-resolution", "--low", str(tokens)) == 2
     assert "dense attention" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_shape_trains_from_nothing(tmp_path: Path, words: TextTokenizer) -> None:
+    state = checkpoint(pieces=words.num_pieces)
+    model = converted(
+        state, tmp_path / "ours", text_tokenizer=words, image_tokenizer=tiny_image_tokenizer(CODES)
+    )
+    tokens = pairs_of(tmp_path, model)
+    shape = {"num-layers": ["4"], "hidden-size": ["32"], "num-heads": ["2"]}
+    masks = {"masks": ["row", "column", "row", "convolution"], "kernel-sizes": ["0", "0", "0", "3"]}
+    flags = [part for name, values in shape.items() for part in (f"--transformer.{name}", *values)]
+    flags += [part for name, values in masks.items() for part in (f"--transformer.grid.{name}", *values)]
+    training = {"num-steps": "30", "batch-size": "4", "num-micro-batches": "1", "learning-rate": "3e-3"}
+    flags += [part for name, value in training.items() for part in (f"--training.{name}", value)]
+    flags.append("--training.no-compile")
+    out = tmp_path / "run"
+    command = ["train", "text-to-image", "rudolph-350m", "--data", str(tokens), "--out", str(out), *flags]
+    assert main(command) == 0
+    losses = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    of_pictures = [each["image_loss_nats"] for each in losses if "image_loss_nats" in each]
+    assert of_pictures[-1] < 0.9 * of_pictures[0]
+    assert cogview.load(out).generate("a cat", seed=1)[0].image.size == (SIDE * 4, SIDE * 4)

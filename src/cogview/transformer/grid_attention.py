@@ -110,8 +110,16 @@ class _Group:
     bias: Float[Tensor, "g q s"]
 
 
-@lru_cache(maxsize=32)
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _groups(
+    grid: GridConfig, num_tokens: int, device: torch.device, dtype: torch.dtype
+) -> tuple[list[_Group], Int64[Tensor, "t"]]:
+    """Return the groups of a sequence, cached; a compiled pass takes them as they are."""
+    return _make_groups(grid, num_tokens, device, dtype)
+
+
+@lru_cache(maxsize=32)
+def _make_groups(
     grid: GridConfig, num_tokens: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[list[_Group], Int64[Tensor, "t"]]:
     """Return the groups of a sequence, and where each token is among the queries of all.

@@ -35,6 +35,8 @@ class Transformer(nn.Module):
         self.embedding = Embedding(config)
         self.blocks = nn.ModuleList(SandwichBlock(config) for _ in range(config.num_layers))
         self.final_norm = layer_norm(config)
+        # Made once: the compiler does not trace how they are made.
+        self._grids = layer_grids(config.grid) if config.attention_pattern == "grid" else []
         if config.head == "own":
             self.head_norm = layer_norm(config)
             self.own_head = nn.Linear(config.hidden_size, config.vocabulary_size)
@@ -90,7 +92,7 @@ class Transformer(nn.Module):
         if self.config.attention_pattern == "dense":
             return [None] * self.config.num_layers
         if self.config.attention_pattern == "grid":
-            return layer_grids(self.config.grid)
+            return self._grids
         config = self.config.three_region
         num_text = count_text(tokens, config.image_start_token)
         if seeds is None:
