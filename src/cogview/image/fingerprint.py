@@ -24,6 +24,8 @@ _ADDED_LATER: dict[str, Any] = {
     "gumbel_temperatures": (1.0, 0.01),
     "gumbel_annealing_steps": 1_000,
     "norm_groups": 32,
+    "bottom_attentions": 1,
+    "decoder_output": "pixels",
 }
 
 

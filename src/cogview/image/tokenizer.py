@@ -151,7 +151,7 @@ class ImageTokenizer:
         decoder = next((each for each in self._decoders.values() if scale in each.config.scales), None)
         with self._precision():
             if decoder is None or scale is None:
-                return self.autoencoder.decode(codes.to(self.device))
+                return self.autoencoder.decode(codes.to(self.device), scale or 1)
             if not len(codes):
                 return self.autoencoder.decode(codes.to(self.device)).repeat(1, 1, scale, scale)
             return decoder(*self.first_drawing(codes), [scale])[scale].clamp(-1.0, 1.0)
@@ -171,7 +171,7 @@ class ImageTokenizer:
     @property
     def scales(self) -> list[int]:
         """Return the possible sizes, smallest first, in units of the encoded size."""
-        return sorted({1}.union(*(each.config.scales for each in self._decoders.values())))
+        return sorted({*self.config.scales}.union(*(each.config.scales for each in self._decoders.values())))
 
     def scale_for(self, size_pixels: int, rows: int, columns: int) -> int:
         """Return the scale at which pictures of a grid have a size.
