@@ -17,7 +17,6 @@ _LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Janus, in the layout of the package transformers", (r"(model\.)?vqmodel\..+",)),
     ("a VQ tokenizer of LlamaGen", (r"encoder\.conv_blocks\..+",)),
     ("Sber's VQGAN of ruDALL-E, with wavelets", (r"decoder\.idwt\..+",)),
-    ("a VQGAN with Gumbel codes, Sber's or taming-transformers'", (r"quantize\.proj\.weight",)),
     ("a VQModel of diffusers", (r"encoder\.down_blocks\..+", r"quantize\.embedding\.weight")),
     ("an autoencoder without codes", (r"encoder\.down(_blocks)?\..+", r"quant_conv\.weight")),
     ("a language model of Llama's layout", (r"(model\.)?layers\.0\.self_attn\.q_proj\.weight",)),

@@ -11,10 +11,9 @@ from cogview.errors import CogViewError, UsageError
 from cogview.interop import binary_tokens, released_transformer
 from cogview.interop.checkpoint_file import read_state_dict
 from cogview.interop.other_projects import project_of, refuse_other_formats
-from cogview.interop.released_vqvae import convert_released_vqvae, is_released_vqvae
 from cogview.interop.rudalle import convert_rudalle
 from cogview.interop.rudalle_layout import is_rudalle
-from cogview.interop.taming import convert_taming_vqgan, is_taming_vqgan
+from cogview.interop.tokenizer_layouts import convert_image_tokenizer
 from cogview.models.config import find_model_folder
 from cogview.models.folder import load_pretrained, save_pretrained
 from cogview.models.pretrained import PretrainedModel
@@ -89,32 +88,32 @@ def _checkpoint(options: ConvertOptions) -> Conversion:
         _refuse_others(options, "text_tokenizer", "image_tokenizer", "num_heads", "sequence", "kernel_sizes")
         return _rudalle(tensors, options)
     _refuse_others(options)
-    layouts = ((is_released_vqvae, convert_released_vqvae), (is_taming_vqgan, convert_taming_vqgan))
-    convert = next((convert for is_this, convert in layouts if is_this(tensors)), None)
-    if convert is None:
+    try:
+        tokenizer = convert_image_tokenizer(tensors)
+    except CogViewError as error:
+        raise CogViewError(f"{source}: {error}") from error
+    if tokenizer is None:
         project = project_of(tensors.keys())
         what = f"{project}, which cannot be converted yet" if project else "a checkpoint of an unknown layout"
         raise CogViewError(
             f"{source}: {what} ({len(tensors)} tensors: {', '.join(list(tensors)[:3])}, ...); "
             "'cogview convert --help' lists those that are known"
         )
-    try:
-        tokenizer = convert(tensors)
-    except CogViewError as error:
-        raise CogViewError(f"{source}: {error}") from error
-    tokenizer.save_pretrained(out)
+    config = tokenizer.config
+    factor = config.downsampling_factor
     facts = {
         "folder": out,
         "kind": "image tokenizer",
-        "num_codes": tokenizer.num_codes,
-        "downsampling_factor": tokenizer.downsampling_factor,
-        "fingerprint": tokenizer.fingerprint,
+        "layout": tokenizer.layout,
+        "num_codes": config.num_codes,
+        "downsampling_factor": factor,
+        "fingerprint": tokenizer.save(out),
     }
-    line = (
-        f"an image tokenizer of {tokenizer.num_codes:,} codes, each for {tokenizer.downsampling_factor} x "
-        f"{tokenizer.downsampling_factor} pixels"
-    )
-    return Conversion(facts, [line])
+    lines = [
+        f"an image tokenizer of {config.num_codes:,} codes, each for {factor} x {factor} pixels, from "
+        f"{tokenizer.layout}"
+    ]
+    return Conversion(facts, lines)
 
 
 def _transformer(ranks: list[Path], options: ConvertOptions) -> Conversion:

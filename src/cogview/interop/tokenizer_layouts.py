@@ -1,0 +1,94 @@
+"""Layouts of the image tokenizers that can be converted, recognised by the names of their tensors."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor
+
+from cogview.errors import CogViewError, UsageError
+from cogview.interop.released_vqvae import convert_released_vqvae
+from cogview.interop.vqgan_names import GUMBEL, TAMING, convert_vqgan
+from cogview.interop.weights import ConvertedTokenizer
+
+_TRAINING_ONLY = ("loss.", "model_ema.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerLayout:
+    """Layout of an image tokenizer in the files of a project.
+
+    Args:
+        title: what a file of it is, for messages.
+        holds: names of tensors that together tell the layout.
+        convert: from tensors by name; raises `CogViewError`.
+        prefixes: before all names, if the tokenizer is a part of a larger model.
+        ignored: prefixes of names that encoding and decoding do not need.
+    """
+
+    title: str
+    holds: tuple[str, ...]
+    convert: Callable[[Mapping[str, Tensor]], ConvertedTokenizer]
+    prefixes: tuple[str, ...] = ("",)
+    ignored: tuple[str, ...] = ()
+
+
+_FIRST_OF_TAMING = "encoder.down.0.block.0.conv1.weight"
+
+LAYOUTS: tuple[TokenizerLayout, ...] = (
+    TokenizerLayout(
+        title="the image tokenizer released in 2021",
+        holds=("quantize_t.embed", "enc_b.blocks.0.weight", "dec.blocks.0.weight"),
+        convert=convert_released_vqvae,
+        ignored=("quantize_t.cluster_size", "quantize_t.embed_avg"),
+    ),
+    TokenizerLayout(
+        title="a Gumbel VQGAN of taming-transformers or ruDALL-E",
+        holds=(_FIRST_OF_TAMING, "quantize.embed.weight"),
+        convert=partial(convert_vqgan, names=GUMBEL),
+        ignored=_TRAINING_ONLY,
+    ),
+    TokenizerLayout(
+        title="a VQGAN of taming-transformers",
+        holds=(_FIRST_OF_TAMING, "quantize.embedding.weight"),
+        convert=partial(convert_vqgan, names=TAMING),
+        ignored=_TRAINING_ONLY,
+    ),
+)
+
+
+def find_layout(names: Collection[str]) -> tuple[TokenizerLayout, str] | None:
+    """Return the layout of an image tokenizer among tensors, and the prefix of its names.
+
+    Args:
+        names: of all tensors of a checkpoint.
+    """
+    for layout in LAYOUTS:
+        for prefix in layout.prefixes:
+            if all(prefix + name in names for name in layout.holds):
+                return layout, prefix
+    return None
+
+
+def convert_image_tokenizer(tensors: Mapping[str, Tensor]) -> ConvertedTokenizer | None:
+    """Convert an image tokenizer of any known layout; None if there is none.
+
+    Args:
+        tensors: of a checkpoint, by name; those of a larger model's other parts are left out.
+
+    Raises:
+        CogViewError: a tensor is missing, unknown, not finite or of the wrong shape; names the layout.
+    """
+    found = find_layout(tensors.keys())
+    if found is None:
+        return None
+    layout, prefix = found
+    own = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix) and not name.removeprefix(prefix).startswith(layout.ignored)
+    }
+    try:
+        return replace(layout.convert(own), layout=layout.title)
+    except (CogViewError, UsageError) as error:
+        raise CogViewError(f"{layout.title}: {error}") from error
