@@ -132,14 +132,24 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         CogViewError: it is missing or damaged, or holds something else than weights.
     """
     try:
-        tensors = load_file(regular_file(path))
+        return {name: as_weights(name, tensor) for name, tensor in map_tensors(path).items()}
+    except UnreadableError:
+        raise
+    except CogViewError as error:
+        raise CogViewError(f"{path}: {error}") from error
+
+
+def map_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file by name, of any dtype and mapped into memory.
+
+    Raises:
+        UnreadableError: it is missing or damaged.
+    """
+    try:
+        return load_file(regular_file(path))
     # Dtypes unknown to this PyTorch raise KeyError or AttributeError.
     except (SafetensorError, OSError, KeyError, AttributeError, ValueError, RuntimeError) as error:
         raise _unreadable(path, error) from error
-    try:
-        return {name: as_weights(name, tensor) for name, tensor in tensors.items()}
-    except CogViewError as error:
-        raise CogViewError(f"{path}: {error}") from error
 
 
 def write_weights(

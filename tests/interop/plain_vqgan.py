@@ -34,6 +34,7 @@ class Style:
     after: str = "post_quant_conv"
     codebook: str = "quantize.embedding.weight"
     is_projected: bool = False
+    is_normalised: bool = False
 
     def up_at(self, grid: int, shape: "Shape") -> str:
         """Name of the decoder's grid, 0 the finest."""
@@ -71,8 +72,9 @@ LLAMAGEN = Style(
     up_from_coarsest=True,
     block="res",
     bottom=("mid.0", "mid.1", "mid.2"),
+    is_normalised=True,
 )
-JANUS_OF_TRANSFORMERS = Style(up_from_coarsest=True)
+JANUS_OF_TRANSFORMERS = Style(up_from_coarsest=True, is_normalised=True)
 DIFFUSERS = Style(
     down="encoder.down_blocks.{}",
     up="decoder.up_blocks.{}",
@@ -191,16 +193,32 @@ class Plain:
         x = _swish(self._norm(f"encoder.{self.style.norm_out}", self._middle("encoder", x)))
         return self._conv("quant_conv", self._conv("encoder.conv_out", x, padding=1))
 
+    def codes(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the codes."""
+        if not self.style.is_projected:
+            return self.nearest(pixels)
+        weight, bias = (self.state[f"quantize.proj.{kind}"].double() for kind in ("weight", "bias"))
+        return (
+            torch.einsum("bdrs,vd->brsv", self.encoded(pixels).double(), weight.flatten(1)) + bias
+        ).argmax(3)
+
     def nearest(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the nearest codes."""
-        vectors = self.encoded(pixels).permute(0, 2, 3, 1)
-        table = self.state[self.style.codebook]
+        vectors, table = self.encoded(pixels).permute(0, 2, 3, 1), self.table
+        if self.style.is_normalised:
+            vectors = vectors / vectors.norm(dim=3, keepdim=True)
         return torch.cdist(vectors.flatten(0, 2).double(), table.double()).argmin(1).view(vectors.shape[:3])
 
-    def decoded(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return pixels of vectors [b r s d], before any clamping."""
+    @property
+    def table(self) -> torch.Tensor:
+        """The codes' vectors."""
+        table = self.state[self.style.codebook]
+        return table / table.norm(dim=1, keepdim=True) if self.style.is_normalised else table
+
+    def decoded(self, codes: torch.Tensor) -> torch.Tensor:
+        """Return pixels of codes, before any clamping."""
         half = self.style.decoder
-        x = self._conv(self.style.after, vectors.permute(0, 3, 1, 2))
+        x = self._conv(self.style.after, self.table[codes].permute(0, 3, 1, 2))
         x = self._middle(half, self._conv(f"{half}.conv_in", x, padding=1))
         for grid in reversed(range(len(self.shape.factors))):
             name = self.style.up_at(grid, self.shape)
@@ -258,11 +276,15 @@ def plain(style: Style, shape: Shape = Shape(), seed: int = 0) -> Plain:
     made = Plain(state=state, style=style, shape=shape)
     side = 2 ** (len(shape.factors) - 1)
     if shape.num_codes == 40:
-        pixels = torch.rand(1, 3, 5 * side, 8 * side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+        generator = torch.Generator().manual_seed(seed)
+        pixels = torch.rand(1, 3, 5 * side, 8 * side, generator=generator) * 2 - 1
         rows = made.encoded(pixels)[0].flatten(1).T.contiguous()
         if style.is_projected:
             weight = state["quantize.proj.weight"].flatten(1)
             state["quantize.proj.bias"] = -weight @ rows.mean(0)
+        elif style.is_normalised:
+            # Where the directions are, but of any length.
+            state[style.codebook] = rows * (0.5 + torch.rand(len(rows), 1, generator=generator) * 2)
         else:
             state[style.codebook] = rows
     return made

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
 from cogview.interop.released_vqvae import convert_released_vqvae
-from cogview.interop.vqgan_names import GUMBEL, TAMING, convert_vqgan
+from cogview.interop.vqgan_names import GUMBEL, JANUS_OF_TRANSFORMERS, LLAMAGEN, TAMING, convert_vqgan
 from cogview.interop.weights import ConvertedTokenizer
 
 _TRAINING_ONLY = ("loss.", "model_ema.")
@@ -41,6 +41,32 @@ LAYOUTS: tuple[TokenizerLayout, ...] = (
         holds=("quantize_t.embed", "enc_b.blocks.0.weight", "dec.blocks.0.weight"),
         convert=convert_released_vqvae,
         ignored=("quantize_t.cluster_size", "quantize_t.embed_avg"),
+    ),
+    TokenizerLayout(
+        title="an image tokenizer of LlamaGen",
+        holds=("encoder.conv_blocks.0.res.0.conv1.weight", "quantize.embedding.weight"),
+        convert=partial(convert_vqgan, names=LLAMAGEN),
+        ignored=("quantize.codebook_used",),
+    ),
+    TokenizerLayout(
+        title="the image tokenizer of Janus",
+        holds=("encoder.conv_blocks.0.res.0.conv1.weight", "quantize.embedding.weight"),
+        convert=partial(convert_vqgan, names=LLAMAGEN),
+        prefixes=("gen_vision_model.",),
+        ignored=("quantize.codebook_used",),
+    ),
+    TokenizerLayout(
+        title="the image tokenizer of Janus, in the layout of the package transformers",
+        holds=(_FIRST_OF_TAMING, "quantize.embedding.weight"),
+        convert=partial(convert_vqgan, names=JANUS_OF_TRANSFORMERS),
+        prefixes=("model.vqmodel.", "vqmodel."),
+        ignored=("quantize.codebook_used",),
+    ),
+    TokenizerLayout(
+        title="the image tokenizer of Janus, in the layout of the package transformers",
+        # Only a decoder that starts from the coarsest grid doubles its grid 0.
+        holds=(_FIRST_OF_TAMING, "decoder.up.0.upsample.conv.weight", "quantize.embedding.weight"),
+        convert=partial(convert_vqgan, names=JANUS_OF_TRANSFORMERS),
     ),
     TokenizerLayout(
         title="a Gumbel VQGAN of taming-transformers or ruDALL-E",

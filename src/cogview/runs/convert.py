@@ -1,6 +1,6 @@
 """Conversion of checkpoints and token sets, to and from other projects' layouts."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,10 +10,12 @@ from torch import Tensor
 from cogview.errors import CogViewError, UsageError
 from cogview.interop import binary_tokens, released_transformer
 from cogview.interop.checkpoint_file import read_state_dict
-from cogview.interop.other_projects import project_of, refuse_other_formats
+from cogview.interop.checkpoint_folder import CheckpointFolder, has_weights
+from cogview.interop.other_projects import kind_of_folder, project_of, refuse_other_formats
 from cogview.interop.rudalle import convert_rudalle
 from cogview.interop.rudalle_layout import is_rudalle
-from cogview.interop.tokenizer_layouts import convert_image_tokenizer
+from cogview.interop.tokenizer_layouts import convert_image_tokenizer, find_layout
+from cogview.interop.weights import ConvertedTokenizer
 from cogview.models.config import find_model_folder
 from cogview.models.folder import load_pretrained, save_pretrained
 from cogview.models.pretrained import PretrainedModel
@@ -79,6 +81,9 @@ def _checkpoint(options: ConvertOptions) -> Conversion:
     """Convert weights of any known layout."""
     source, out = options.source, options.out
     refuse_other_formats(source)
+    if _is_folder_of_a_package(source):
+        _refuse_others(options)
+        return _image_tokenizer_folder(source, out)
     ranks = released_transformer.find_ranks(source)
     tensors = read_state_dict(ranks[0])
     if source.is_dir() or released_transformer.is_released_transformer(tensors):
@@ -93,12 +98,45 @@ def _checkpoint(options: ConvertOptions) -> Conversion:
     except CogViewError as error:
         raise CogViewError(f"{source}: {error}") from error
     if tokenizer is None:
-        project = project_of(tensors.keys())
-        what = f"{project}, which cannot be converted yet" if project else "a checkpoint of an unknown layout"
-        raise CogViewError(
-            f"{source}: {what} ({len(tensors)} tensors: {', '.join(list(tensors)[:3])}, ...); "
-            "'cogview convert --help' lists those that are known"
-        )
+        raise _unknown(source, tensors.keys())
+    return _saved_tokenizer(tokenizer, out)
+
+
+def _is_folder_of_a_package(source: Path) -> bool:
+    """Return whether this is a folder of diffusers, transformers or the like, and none of the release."""
+    if not source.is_dir() or released_transformer.is_released_folder(source):
+        return False
+    return has_weights(source) or kind_of_folder(source) is not None
+
+
+def _image_tokenizer_folder(source: Path, out: Path) -> Conversion:
+    """Convert an image tokenizer in a folder of another package, perhaps among a larger model's weights."""
+    if not has_weights(source):
+        raise CogViewError(f"{source} is {kind_of_folder(source)}, without a file of weights; copy it again")
+    folder = CheckpointFolder(source)
+    found = find_layout(folder.names)
+    if found is None:
+        raise _unknown(source, folder.names)
+    try:
+        tokenizer = convert_image_tokenizer(folder.read(found[1]))
+    except CogViewError as error:
+        raise CogViewError(f"{source}: {error}") from error
+    assert tokenizer is not None
+    return _saved_tokenizer(tokenizer, out)
+
+
+def _unknown(source: Path, names: Collection[str]) -> CogViewError:
+    """Return the error for a checkpoint that cannot be converted."""
+    project = project_of(names) or kind_of_folder(source)
+    what = f"{project}, which cannot be converted yet" if project else "a checkpoint of an unknown layout"
+    return CogViewError(
+        f"{source}: {what} ({len(names)} tensors: {', '.join(list(names)[:3])}, ...); 'cogview convert --help' lists "
+        "those that are known"
+    )
+
+
+def _saved_tokenizer(tokenizer: ConvertedTokenizer, out: Path) -> Conversion:
+    """Write a converted image tokenizer."""
     config = tokenizer.config
     factor = config.downsampling_factor
     facts = {
