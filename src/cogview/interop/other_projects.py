@@ -15,7 +15,6 @@ _LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a transformer of DALLE-pytorch", (r"text_emb\..+", r"image_emb\..+", r"transformer\.layers\..+")),
     ("a transformer of CogView2", (r"transformer\.word_embeddings\.weight", r"transformer\.layers\..+")),
     ("Sber's VQGAN of ruDALL-E, with wavelets", (r"decoder\.idwt\..+",)),
-    ("a VQModel of diffusers", (r"encoder\.down_blocks\..+", r"quantize\.embedding\.weight")),
     ("an autoencoder without codes", (r"encoder\.down(_blocks)?\..+", r"quant_conv\.weight")),
     ("a language model of Llama's layout", (r"(model\.)?layers\.0\.self_attn\.q_proj\.weight",)),
 )

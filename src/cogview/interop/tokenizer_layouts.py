@@ -6,10 +6,9 @@ from functools import partial
 
 from torch import Tensor
 
-from cogview.errors import CogViewError, UsageError
 from cogview.interop.released_vqvae import convert_released_vqvae
 from cogview.interop.vqgan_names import GUMBEL, JANUS_OF_TRANSFORMERS, LLAMAGEN, TAMING, convert_vqgan
-from cogview.interop.weights import ConvertedTokenizer
+from cogview.interop.weights import ConvertedTokenizer, layout_named
 
 _TRAINING_ONLY = ("loss.", "model_ema.")
 
@@ -114,7 +113,5 @@ def convert_image_tokenizer(tensors: Mapping[str, Tensor]) -> ConvertedTokenizer
         for name, tensor in tensors.items()
         if name.startswith(prefix) and not name.removeprefix(prefix).startswith(layout.ignored)
     }
-    try:
+    with layout_named(layout.title):
         return replace(layout.convert(own), layout=layout.title)
-    except (CogViewError, UsageError) as error:
-        raise CogViewError(f"{layout.title}: {error}") from error

@@ -1,6 +1,7 @@
 """Validation of other projects' weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,19 @@ class ConvertedTokenizer:
             CogViewError: the folder contains something else, which would be deleted.
         """
         return write_tokenizer_folder(folder, self.config, self.weights)
+
+
+@contextmanager
+def layout_named(layout: str) -> Iterator[None]:
+    """Put what the file is before the message of an error.
+
+    Raises:
+        CogViewError: there was one.
+    """
+    try:
+        yield
+    except CogViewError as error:
+        raise CogViewError(f"{layout}: {error}") from error
 
 
 def shape_of(tensors: Mapping[str, Tensor], name: str, num_axes: int) -> tuple[int, ...]:

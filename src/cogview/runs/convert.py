@@ -11,7 +11,14 @@ from cogview.errors import CogViewError, UsageError
 from cogview.interop import binary_tokens, released_transformer
 from cogview.interop.checkpoint_file import read_state_dict
 from cogview.interop.checkpoint_folder import CheckpointFolder, has_weights
-from cogview.interop.other_projects import kind_of_folder, project_of, refuse_other_formats
+from cogview.interop.diffusers_vqmodel import TITLE as VQMODEL_TITLE
+from cogview.interop.diffusers_vqmodel import VQMODEL, convert_vqmodel, is_vqmodel
+from cogview.interop.other_projects import (
+    kind_of_folder,
+    project_of,
+    read_foreign_config,
+    refuse_other_formats,
+)
 from cogview.interop.rudalle import convert_rudalle
 from cogview.interop.rudalle_layout import is_rudalle
 from cogview.interop.tokenizer_layouts import convert_image_tokenizer, find_layout
@@ -71,6 +78,7 @@ def _refuse_others(options: ConvertOptions, *used: str) -> None:
         "num_ranks",
         "sequence",
         "kernel_sizes",
+        "pixel_range",
     )
     for name in names:
         if getattr(options, name) is not None and name not in used:
@@ -82,8 +90,8 @@ def _checkpoint(options: ConvertOptions) -> Conversion:
     source, out = options.source, options.out
     refuse_other_formats(source)
     if _is_folder_of_a_package(source):
-        _refuse_others(options)
-        return _image_tokenizer_folder(source, out)
+        _refuse_others(options, "pixel_range")
+        return _image_tokenizer_folder(options)
     ranks = released_transformer.find_ranks(source)
     tensors = read_state_dict(ranks[0])
     if source.is_dir() or released_transformer.is_released_transformer(tensors):
@@ -92,13 +100,8 @@ def _checkpoint(options: ConvertOptions) -> Conversion:
     if is_rudalle(tensors):
         _refuse_others(options, "text_tokenizer", "image_tokenizer", "num_heads", "sequence", "kernel_sizes")
         return _rudalle(tensors, options)
-    _refuse_others(options)
-    try:
-        tokenizer = convert_image_tokenizer(tensors)
-    except CogViewError as error:
-        raise CogViewError(f"{source}: {error}") from error
-    if tokenizer is None:
-        raise _unknown(source, tensors.keys())
+    _refuse_others(options, "pixel_range")
+    tokenizer = _tokenizer_of(options, tensors, read_foreign_config(source.parent))
     return _saved_tokenizer(tokenizer, out)
 
 
@@ -109,20 +112,45 @@ def _is_folder_of_a_package(source: Path) -> bool:
     return has_weights(source) or kind_of_folder(source) is not None
 
 
-def _image_tokenizer_folder(source: Path, out: Path) -> Conversion:
+def _image_tokenizer_folder(options: ConvertOptions) -> Conversion:
     """Convert an image tokenizer in a folder of another package, perhaps among a larger model's weights."""
+    source = options.source
     if not has_weights(source):
         raise CogViewError(f"{source} is {kind_of_folder(source)}, without a file of weights; copy it again")
     folder = CheckpointFolder(source)
     found = find_layout(folder.names)
-    if found is None:
+    if found is None and not is_vqmodel(folder.names):
         raise _unknown(source, folder.names)
+    tensors = folder.read(found[1] if found else "")
+    return _saved_tokenizer(_tokenizer_of(options, tensors, read_foreign_config(source)), options.out)
+
+
+def _tokenizer_of(
+    options: ConvertOptions, tensors: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> ConvertedTokenizer:
+    """Convert an image tokenizer.
+
+    Args:
+        options: of the command.
+        tensors: of the source.
+        config: content of the config.json beside them.
+    """
+    source = options.source
     try:
-        tokenizer = convert_image_tokenizer(folder.read(found[1]))
+        if is_vqmodel(tensors):
+            if config.get("_class_name") != VQMODEL:
+                raise CogViewError(f"{VQMODEL_TITLE}, without its config.json: give the folder of both")
+            return convert_vqmodel(tensors, config, options.pixel_range)
+        if options.pixel_range is not None:
+            _refuse_others(options)
+        tokenizer = convert_image_tokenizer(tensors)
+    except UsageError:
+        raise
     except CogViewError as error:
         raise CogViewError(f"{source}: {error}") from error
-    assert tokenizer is not None
-    return _saved_tokenizer(tokenizer, out)
+    if tokenizer is None:
+        raise _unknown(source, tensors.keys())
+    return tokenizer
 
 
 def _unknown(source: Path, names: Collection[str]) -> CogViewError:

@@ -81,6 +81,8 @@ class ConvertOptions:
             for Malevich v2 and Emojich.
         kernel_sizes: squares of RuDOLPH's masks in every fourth and in the last layer, if its file has no masks and is
             of no published width.
+        pixel_range: of a VQModel of diffusers whose config.json does not tell: unit for [0, 1], as aMUSEd's; symmetric
+            for [-1, 1], as latent diffusion's.
         num_ranks: with --to released, number of model-parallel files to split a transformer into; by default 1.
     """
 
@@ -93,4 +95,5 @@ class ConvertOptions:
     num_heads: int | None = None
     sequence: Literal["v2", "v3"] | None = None
     kernel_sizes: tuple[int, int] | None = None
+    pixel_range: Literal["unit", "symmetric"] | None = None
     num_ranks: int | None = None
