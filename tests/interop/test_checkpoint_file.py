@@ -202,7 +202,6 @@ def test_a_compressed_zip_is_not_unpacked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "project"),
     [
-        (["decoder.idwt.g0_col", "quantize.proj.weight"], "wavelets"),
         (["layers.0.glu.fc0.weight", "embed_tokens.weight"], "DALL-E mini"),
         (["stage2.tok_emb_img.weight", "stage2.tok_emb_txt.weight"], "minDALL-E"),
         (["encoder.down.0.block.0.conv1.weight", "quant_conv.weight"], "without codes"),

@@ -14,7 +14,6 @@ _LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a transformer of DALL-E mini", (r"layers\.0\.glu\.(ln0|fc0)\.weight",)),
     ("a transformer of DALLE-pytorch", (r"text_emb\..+", r"image_emb\..+", r"transformer\.layers\..+")),
     ("a transformer of CogView2", (r"transformer\.word_embeddings\.weight", r"transformer\.layers\..+")),
-    ("Sber's VQGAN of ruDALL-E, with wavelets", (r"decoder\.idwt\..+",)),
     ("an autoencoder without codes", (r"encoder\.down(_blocks)?\..+", r"quant_conv\.weight")),
     ("a language model of Llama's layout", (r"(model\.)?layers\.0\.self_attn\.q_proj\.weight",)),
 )

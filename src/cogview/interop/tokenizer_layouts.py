@@ -6,9 +6,17 @@ from functools import partial
 
 from torch import Tensor
 
+from cogview.errors import CogViewError
 from cogview.interop.released_vqvae import convert_released_vqvae
-from cogview.interop.vqgan_names import GUMBEL, JANUS_OF_TRANSFORMERS, LLAMAGEN, TAMING, convert_vqgan
-from cogview.interop.weights import ConvertedTokenizer, layout_named
+from cogview.interop.vqgan_names import (
+    GUMBEL,
+    JANUS_OF_TRANSFORMERS,
+    LLAMAGEN,
+    TAMING,
+    WAVELETS,
+    convert_vqgan,
+)
+from cogview.interop.weights import ConvertedTokenizer, as_finite, layout_named
 
 _TRAINING_ONLY = ("loss.", "model_ema.")
 
@@ -33,6 +41,21 @@ class TokenizerLayout:
 
 
 _FIRST_OF_TAMING = "encoder.down.0.block.0.conv1.weight"
+
+_INVERSE = tuple(f"decoder.idwt.{band}_{axis}" for band in ("g0", "g1") for axis in ("col", "row"))
+"""Filters of the wavelets' inverse transform."""
+
+
+def _convert_wavelets(tensors: Mapping[str, Tensor]) -> ConvertedTokenizer:
+    """Convert a Gumbel VQGAN whose decoder ends in Haar wavelets; arguments and errors are those of `convert_vqgan`."""
+    for name in _INVERSE:
+        if name in tensors and not bool(
+            (as_finite(name, tensors[name]).float().abs() - 0.5**0.5).abs().max() < 1e-3
+        ):
+            raise CogViewError(f"{name} is no Haar filter of 0.7071 and -0.7071; its wavelets are others")
+    own = {name: tensor for name, tensor in tensors.items() if name not in _INVERSE}
+    return convert_vqgan(own, WAVELETS, decoder_output="wavelets")
+
 
 LAYOUTS: tuple[TokenizerLayout, ...] = (
     TokenizerLayout(
@@ -66,6 +89,13 @@ LAYOUTS: tuple[TokenizerLayout, ...] = (
         # Only a decoder that starts from the coarsest grid doubles its grid 0.
         holds=(_FIRST_OF_TAMING, "decoder.up.0.upsample.conv.weight", "quantize.embedding.weight"),
         convert=partial(convert_vqgan, names=JANUS_OF_TRANSFORMERS),
+    ),
+    TokenizerLayout(
+        title="the VQGAN of ruDALL-E with wavelets",
+        holds=(_FIRST_OF_TAMING, "decoder.decoder.conv_in.weight", "quantize.embed.weight"),
+        convert=_convert_wavelets,
+        prefixes=("", "model."),
+        ignored=(*_TRAINING_ONLY, "post_quant_conv."),  # the decoder has its own
     ),
     TokenizerLayout(
         title="a Gumbel VQGAN of taming-transformers or ruDALL-E",

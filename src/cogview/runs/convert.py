@@ -173,12 +173,15 @@ def _saved_tokenizer(tokenizer: ConvertedTokenizer, out: Path) -> Conversion:
         "layout": tokenizer.layout,
         "num_codes": config.num_codes,
         "downsampling_factor": factor,
+        "scales": list(config.scales),
         "fingerprint": tokenizer.save(out),
     }
     lines = [
         f"an image tokenizer of {config.num_codes:,} codes, each for {factor} x {factor} pixels, from "
         f"{tokenizer.layout}"
     ]
+    if config.scales != (1,):
+        lines.append(f"its decoder also draws pictures of {max(config.scales)} times the encoded size")
     return Conversion(facts, lines)
 
 
