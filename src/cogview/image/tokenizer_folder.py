@@ -41,6 +41,7 @@ def write_tokenizer_folder(
     dtype: torch.dtype | None = None,
     held_out: ReconstructionQuality | None = None,
     decoders: Mapping[str, RefiningDecoder] = MappingProxyType({}),
+    source: Mapping[str, object] = MappingProxyType({}),
 ) -> str:
     """Write `config.json`, `model.safetensors` and `decoders`, replacing the folder; return the fingerprint.
 
@@ -53,6 +54,7 @@ def write_tokenizer_folder(
         dtype: of the stored weights; unchanged by default.
         held_out: quality of reconstructions of held-out pictures, if measured.
         decoders: further decoders by name.
+        source: facts about the file that it was converted from, if it was; copies of the folder lack them.
 
     Raises:
         CogViewError: the folder contains something else, which would be deleted.
@@ -68,6 +70,8 @@ def write_tokenizer_folder(
         content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "kind": kind_of(config)}
         if held_out is not None:
             content["held_out"] = asdict(held_out)
+        if source:
+            content["source"] = dict(source)
         for name, decoder in decoders.items():
             save_decoder(decoder, temporary / DECODERS_NAME / name, fingerprint, dtype or torch.float32)
         atomic_write_json(

@@ -32,15 +32,14 @@ class CheckpointFolder:
         self.used: list[Path] = []
         self._places: dict[str, str] = {}
         self._tensors: dict[str, Tensor] = {}
-        indices = sorted(
-            folder.glob("*.index.json"), key=lambda path: (".safetensors." not in path.name, path)
-        )
-        if indices:
-            self._places = _read_index(indices[0])
+        names = [path.name for path in folder.iterdir() if path.is_file()]
+        index = choose_index(names)
+        if index is not None:
+            self._places = read_index(folder / index)
         else:
-            self.used = [_only_file(folder)]
+            self.used = [folder / choose_file(names, str(folder))]
             self._tensors = read_state_dict(self.used[0])
-        self.names: Collection[str] = self._places.keys() if indices else self._tensors.keys()
+        self.names: Collection[str] = self._tensors.keys() if index is None else self._places.keys()
 
     def read(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors whose names have a prefix, from the files that hold them.
@@ -67,7 +66,7 @@ def has_weights(folder: Path) -> bool:
     return any(path.suffix in _ENDINGS or path.name.endswith(".index.json") for path in folder.iterdir())
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def read_index(path: Path) -> dict[str, str]:
     """Return the name of the file of each tensor.
 
     Raises:
@@ -84,19 +83,30 @@ def _read_index(path: Path) -> dict[str, str]:
     return places
 
 
-def _only_file(folder: Path) -> Path:
+def choose_index(names: Collection[str]) -> str | None:
+    """Return the index of several files of weights, that of safetensors first; None if there is none."""
+    indices = sorted(name for name in names if name.endswith(".index.json"))
+    return min(indices, key=lambda name: ".safetensors." not in name, default=None)
+
+
+def choose_file(names: Collection[str], folder: str) -> str:
     """Return the file of weights; of several kinds the first of `_ENDINGS`, and whole rather than half precision.
 
+    Args:
+        names: of a folder's files.
+        folder: for messages.
+
     Raises:
-        CogViewError: there are several of one kind.
+        CogViewError: there is none, or several of one kind.
     """
     for ending in _ENDINGS:
-        paths = sorted(folder.glob(f"*{ending}"))
+        found = sorted(name for name in names if name.endswith(ending))
         # "diffusion_pytorch_model.fp16.safetensors" lies beside the whole one.
-        paths = [path for path in paths if "." not in path.name.removesuffix(ending)] or paths
-        if len(paths) == 1:
-            return paths[0]
-        if paths:
-            names = ", ".join(path.name for path in paths[:3])
-            raise CogViewError(f"{folder} has several files of weights, {names}: give one of them")
+        found = [name for name in found if "." not in name.removesuffix(ending)] or found
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise CogViewError(
+                f"{folder} has several files of weights, {', '.join(found[:3])}: give one of them"
+            )
     raise CogViewError(f"{folder} has no file of weights: check the path")

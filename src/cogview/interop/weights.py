@@ -30,13 +30,17 @@ class ConvertedTokenizer:
     weights: Mapping[str, Tensor]
     layout: str = ""
 
-    def save(self, folder: Path) -> str:
+    def save(self, folder: Path, source: Mapping[str, object]) -> str:
         """Write the tokenizer's folder, one tensor after the other; return the fingerprint.
+
+        Args:
+            folder: to make.
+            source: what is known of the file: layout, checksums, and so on.
 
         Raises:
             CogViewError: the folder contains something else, which would be deleted.
         """
-        return write_tokenizer_folder(folder, self.config, self.weights)
+        return write_tokenizer_folder(folder, self.config, self.weights, source=source)
 
 
 @contextmanager

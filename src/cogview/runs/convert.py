@@ -1,18 +1,23 @@
 """Conversion of checkpoints and token sets, to and from other projects' layouts."""
 
-from collections.abc import Collection, Mapping
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
+from cogview.files import sha256_of
 from cogview.interop import binary_tokens, released_transformer
 from cogview.interop.checkpoint_file import read_state_dict
 from cogview.interop.checkpoint_folder import CheckpointFolder, has_weights
 from cogview.interop.diffusers_vqmodel import TITLE as VQMODEL_TITLE
 from cogview.interop.diffusers_vqmodel import VQMODEL, convert_vqmodel, is_vqmodel
+from cogview.interop.hub_source import download_source, is_hub_source
 from cogview.interop.other_projects import (
     kind_of_folder,
     project_of,
@@ -38,19 +43,23 @@ class Conversion(NamedTuple):
     lines: list[str]
 
 
-def convert(options: ConvertOptions) -> Conversion:
+def convert(options: ConvertOptions, origin: Mapping[str, str] = MappingProxyType({})) -> Conversion:
     """Convert another project's checkpoint or token set to this program's layout, or back.
 
     Args:
         options: source and target.
+        origin: repository and revision of a source that was downloaded.
 
     Raises:
         UsageError: an option does not apply to the source, or one is missing.
         CogViewError: the source is missing, damaged or of an unknown layout.
     """
     source, to = options.source, options.to
+    if options.download:
+        return _downloaded(options)
     if not source.exists():
-        raise CogViewError(f"{source}: no such file or folder; check the path")
+        hint = ", or give --download for the Hugging Face hub's" if is_hub_source(str(source)) else ""
+        raise CogViewError(f"{source}: no such file or folder; check the path{hint}")
     if to == "released" and (source / "manifest.json").is_file():
         _refuse_others(options)
         return _tokens_to_released(source, options.out)
@@ -65,7 +74,24 @@ def convert(options: ConvertOptions) -> Conversion:
     if source.is_file() and binary_tokens.is_binary_tokens(source):
         _refuse_others(options, "text_tokenizer", "image_tokenizer")
         return _tokens(options)
-    return _checkpoint(options)
+    return _checkpoint(options, origin)
+
+
+def _downloaded(options: ConvertOptions) -> Conversion:
+    """Download a checkpoint and convert it."""
+    if options.to != "cogview":
+        raise UsageError("--download is for other projects' checkpoints: leave --to out")
+    if options.source.exists():
+        raise UsageError(
+            f"{options.source} is here, and --download is for the Hugging Face hub: leave it out"
+        )
+
+    def announce(names: Sequence[str], num_bytes: int) -> None:
+        print(f"cogview: downloading {', '.join(names)}, {num_bytes / 1e6:,.0f} MB", file=sys.stderr)
+
+    got = download_source(str(options.source), announce)
+    origin = {"repository": got.repository, "revision": got.revision}
+    return convert(replace(options, source=got.path, download=False), origin)
 
 
 def _refuse_others(options: ConvertOptions, *used: str) -> None:
@@ -85,13 +111,13 @@ def _refuse_others(options: ConvertOptions, *used: str) -> None:
             raise UsageError(f"--{name.replace('_', '-')} does not apply to this source: leave it out")
 
 
-def _checkpoint(options: ConvertOptions) -> Conversion:
+def _checkpoint(options: ConvertOptions, origin: Mapping[str, str]) -> Conversion:
     """Convert weights of any known layout."""
-    source, out = options.source, options.out
+    source = options.source
     refuse_other_formats(source)
     if _is_folder_of_a_package(source):
         _refuse_others(options, "pixel_range")
-        return _image_tokenizer_folder(options)
+        return _image_tokenizer_folder(options, origin)
     ranks = released_transformer.find_ranks(source)
     tensors = read_state_dict(ranks[0])
     if source.is_dir() or released_transformer.is_released_transformer(tensors):
@@ -102,7 +128,7 @@ def _checkpoint(options: ConvertOptions) -> Conversion:
         return _rudalle(tensors, options)
     _refuse_others(options, "pixel_range")
     tokenizer = _tokenizer_of(options, tensors, read_foreign_config(source.parent))
-    return _saved_tokenizer(tokenizer, out)
+    return _saved_tokenizer(tokenizer, options.out, [source], origin)
 
 
 def _is_folder_of_a_package(source: Path) -> bool:
@@ -112,7 +138,7 @@ def _is_folder_of_a_package(source: Path) -> bool:
     return has_weights(source) or kind_of_folder(source) is not None
 
 
-def _image_tokenizer_folder(options: ConvertOptions) -> Conversion:
+def _image_tokenizer_folder(options: ConvertOptions, origin: Mapping[str, str]) -> Conversion:
     """Convert an image tokenizer in a folder of another package, perhaps among a larger model's weights."""
     source = options.source
     if not has_weights(source):
@@ -122,7 +148,8 @@ def _image_tokenizer_folder(options: ConvertOptions) -> Conversion:
     if found is None and not is_vqmodel(folder.names):
         raise _unknown(source, folder.names)
     tensors = folder.read(found[1] if found else "")
-    return _saved_tokenizer(_tokenizer_of(options, tensors, read_foreign_config(source)), options.out)
+    tokenizer = _tokenizer_of(options, tensors, read_foreign_config(source))
+    return _saved_tokenizer(tokenizer, options.out, folder.used, origin)
 
 
 def _tokenizer_of(
@@ -163,18 +190,28 @@ def _unknown(source: Path, names: Collection[str]) -> CogViewError:
     )
 
 
-def _saved_tokenizer(tokenizer: ConvertedTokenizer, out: Path) -> Conversion:
-    """Write a converted image tokenizer."""
+def _saved_tokenizer(
+    tokenizer: ConvertedTokenizer, out: Path, files: Sequence[Path], origin: Mapping[str, str]
+) -> Conversion:
+    """Write a converted image tokenizer.
+
+    Args:
+        tokenizer: to write.
+        out: the folder to make.
+        files: from which it was read.
+        origin: repository and revision, if they were downloaded.
+    """
     config = tokenizer.config
+    source = {"layout": tokenizer.layout, **origin, "sha256": {path.name: sha256_of(path) for path in files}}
     factor = config.downsampling_factor
     facts = {
         "folder": out,
         "kind": "image tokenizer",
-        "layout": tokenizer.layout,
+        **source,
         "num_codes": config.num_codes,
         "downsampling_factor": factor,
         "scales": list(config.scales),
-        "fingerprint": tokenizer.save(out),
+        "fingerprint": tokenizer.save(out, source),
     }
     lines = [
         f"an image tokenizer of {config.num_codes:,} codes, each for {factor} x {factor} pixels, from "

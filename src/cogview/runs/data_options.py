@@ -67,9 +67,10 @@ class ConvertOptions:
     """Options of converting a checkpoint or token set.
 
     Args:
-        source: a checkpoint or token set; with --to released a model folder or tokens of this program; with --to int8 a
-            model folder.
+        source: a checkpoint or token set; with --download OWNER/NAME or OWNER/NAME:FILE on the Hugging Face hub; with
+            --to released a model folder or tokens of this program; with --to int8 a model folder.
         out: the folder to make, or the file of a token set.
+        download: download the source from the Hugging Face hub; its size is told first, and its checksum kept.
         to: cogview: this program's layout; released: the authors' layout in float16; int8: a model with 8-bit weights.
         task: task of a released transformer, by default text-to-image; others give a folder for --captioner or
             --upscaler.
@@ -88,6 +89,7 @@ class ConvertOptions:
 
     source: tyro.conf.Positional[Path]
     out: tyro.conf.Positional[Path]
+    download: bool = False
     to: Literal["cogview", "released", "int8"] = "cogview"
     task: Literal["text-to-image", "captioning", "super-resolution"] | None = None
     text_tokenizer: Path | None = None
