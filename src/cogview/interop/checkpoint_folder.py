@@ -1,69 +1,64 @@
 """Folders of weights as the packages diffusers and transformers write them."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from torch import Tensor
 
 from cogview.errors import CogViewError
 from cogview.files import read_json
-from cogview.interop.checkpoint_file import read_named_tensors, read_state_dict
+from cogview.interop.checkpoint_file import read_named_tensors
 
 _ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 """Of files of weights; the first that a folder has are read."""
 
+_INDEX = ".index.json"
 
-class CheckpointFolder:
-    """Folder with one file of weights, or with several and an index, which are memory-mapped.
 
-    Args:
-        folder: of the weights.
-
-    Attributes:
-        names: of all tensors; without the prefixes of wrappers if there is one file.
-        used: files that were read.
+def find_weights(folder: Path) -> Path:
+    """Return the only file of weights in a folder, or the index of several.
 
     Raises:
-        CogViewError: the folder or its file is damaged, or has several files of weights and no index.
+        CogViewError: there is none, or there are several and no index.
     """
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    return folder / (choose_index(names) or choose_file(names, str(folder)))
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.used: list[Path] = []
-        self._places: dict[str, str] = {}
-        self._tensors: dict[str, Tensor] = {}
-        names = [path.name for path in folder.iterdir() if path.is_file()]
-        index = choose_index(names)
-        if index is not None:
-            self._places = read_index(folder / index)
-        else:
-            self.used = [folder / choose_file(names, str(folder))]
-            self._tensors = read_state_dict(self.used[0])
-        self.names: Collection[str] = self._tensors.keys() if index is None else self._places.keys()
 
-    def read(self, prefix: str) -> dict[str, Tensor]:
-        """Return the tensors whose names have a prefix, from the files that hold them.
+def is_index(path: Path) -> bool:
+    """Return whether a file names the files of tensors."""
+    return path.name.endswith(_INDEX)
 
-        Raises:
-            CogViewError: a file is missing or damaged, or lacks a tensor that the index names.
-        """
-        if not self._places:
-            return {name: each for name, each in self._tensors.items() if name.startswith(prefix)}
-        wanted = {name: place for name, place in self._places.items() if name.startswith(prefix)}
-        self.used = [self.folder / place for place in sorted(set(wanted.values()))]
-        tensors: dict[str, Tensor] = {}
-        for path in self.used:
-            stored = read_named_tensors(path)
-            for name in (name for name, place in wanted.items() if place == path.name):
-                if name not in stored:
-                    raise CogViewError(f"{path} lacks {name}, which the index names; copy the folder again")
-                tensors[name] = stored[name]
-        return tensors
+
+def read_shards(
+    index: Path, prefix_of: Callable[[Collection[str]], str]
+) -> tuple[dict[str, Tensor], list[Path]]:
+    """Return the tensors whose names have a prefix, memory-mapped, and the files that hold them.
+
+    Args:
+        index: of the files.
+        prefix_of: returns the prefix among all names.
+
+    Raises:
+        CogViewError: the index is damaged; a file is missing or damaged, or lacks a tensor that the index names.
+    """
+    places = read_index(index)
+    prefix = prefix_of(places.keys())
+    wanted = {name: place for name, place in places.items() if name.startswith(prefix)}
+    paths = [index.parent / place for place in sorted(set(wanted.values()))]
+    tensors: dict[str, Tensor] = {}
+    for path in paths:
+        stored = read_named_tensors(path)
+        for name in (name for name, place in wanted.items() if place == path.name):
+            if name not in stored:
+                raise CogViewError(f"{path} lacks {name}, which the index names; copy the folder again")
+            tensors[name] = stored[name]
+    return tensors, paths
 
 
 def has_weights(folder: Path) -> bool:
     """Return whether a folder has a file of weights or an index of some."""
-    return any(path.suffix in _ENDINGS or path.name.endswith(".index.json") for path in folder.iterdir())
+    return any(path.suffix in _ENDINGS or is_index(path) for path in folder.iterdir())
 
 
 def read_index(path: Path) -> dict[str, str]:
@@ -85,7 +80,7 @@ def read_index(path: Path) -> dict[str, str]:
 
 def choose_index(names: Collection[str]) -> str | None:
     """Return the index of several files of weights, that of safetensors first; None if there is none."""
-    indices = sorted(name for name in names if name.endswith(".index.json"))
+    indices = sorted(name for name in names if name.endswith(_INDEX))
     return min(indices, key=lambda name: ".safetensors." not in name, default=None)
 
 

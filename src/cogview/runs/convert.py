@@ -1,8 +1,9 @@
 """Conversion of checkpoints and token sets, to and from other projects' layouts."""
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -14,19 +15,12 @@ from cogview.errors import CogViewError, UsageError
 from cogview.files import sha256_of
 from cogview.interop import binary_tokens, released_transformer
 from cogview.interop.checkpoint_file import read_state_dict
-from cogview.interop.checkpoint_folder import CheckpointFolder, has_weights
-from cogview.interop.diffusers_vqmodel import TITLE as VQMODEL_TITLE
-from cogview.interop.diffusers_vqmodel import VQMODEL, convert_vqmodel, is_vqmodel
+from cogview.interop.checkpoint_folder import find_weights, has_weights, is_index, read_shards
 from cogview.interop.hub_source import download_source, is_hub_source
-from cogview.interop.other_projects import (
-    kind_of_folder,
-    project_of,
-    read_foreign_config,
-    refuse_other_formats,
-)
+from cogview.interop.other_projects import kind_of_folder, refuse_other_formats
 from cogview.interop.rudalle import convert_rudalle
 from cogview.interop.rudalle_layout import is_rudalle
-from cogview.interop.tokenizer_layouts import convert_image_tokenizer, find_layout
+from cogview.interop.tokenizer_source import convert_tensors, prefix_in
 from cogview.interop.weights import ConvertedTokenizer
 from cogview.models.config import find_model_folder
 from cogview.models.folder import load_pretrained, save_pretrained
@@ -113,11 +107,14 @@ def _refuse_others(options: ConvertOptions, *used: str) -> None:
 
 def _checkpoint(options: ConvertOptions, origin: Mapping[str, str]) -> Conversion:
     """Convert weights of any known layout."""
+    refuse_other_formats(options.source)
+    if _is_folder_of_a_package(options.source):
+        options = replace(options, source=find_weights(options.source))
     source = options.source
-    refuse_other_formats(source)
-    if _is_folder_of_a_package(source):
-        _refuse_others(options, "pixel_range")
-        return _image_tokenizer_folder(options, origin)
+    if is_index(source):
+        _refuse_others(options)
+        tensors, files = read_shards(source, partial(prefix_in, source))
+        return _saved_tokenizer(convert_tensors(source, tensors, None), options.out, files, origin)
     ranks = released_transformer.find_ranks(source)
     tensors = read_state_dict(ranks[0])
     if source.is_dir() or released_transformer.is_released_transformer(tensors):
@@ -127,67 +124,22 @@ def _checkpoint(options: ConvertOptions, origin: Mapping[str, str]) -> Conversio
         _refuse_others(options, "text_tokenizer", "image_tokenizer", "num_heads", "sequence", "kernel_sizes")
         return _rudalle(tensors, options)
     _refuse_others(options, "pixel_range")
-    tokenizer = _tokenizer_of(options, tensors, read_foreign_config(source.parent))
+    tokenizer = convert_tensors(source, tensors, options.pixel_range)
     return _saved_tokenizer(tokenizer, options.out, [source], origin)
 
 
 def _is_folder_of_a_package(source: Path) -> bool:
-    """Return whether this is a folder of diffusers, transformers or the like, and none of the release."""
+    """Return whether this is a folder of diffusers, transformers or the like, and none of the release.
+
+    Raises:
+        CogViewError: it is, but has no weights.
+    """
     if not source.is_dir() or released_transformer.is_released_folder(source):
         return False
-    return has_weights(source) or kind_of_folder(source) is not None
-
-
-def _image_tokenizer_folder(options: ConvertOptions, origin: Mapping[str, str]) -> Conversion:
-    """Convert an image tokenizer in a folder of another package, perhaps among a larger model's weights."""
-    source = options.source
-    if not has_weights(source):
-        raise CogViewError(f"{source} is {kind_of_folder(source)}, without a file of weights; copy it again")
-    folder = CheckpointFolder(source)
-    found = find_layout(folder.names)
-    if found is None and not is_vqmodel(folder.names):
-        raise _unknown(source, folder.names)
-    tensors = folder.read(found[1] if found else "")
-    tokenizer = _tokenizer_of(options, tensors, read_foreign_config(source))
-    return _saved_tokenizer(tokenizer, options.out, folder.used, origin)
-
-
-def _tokenizer_of(
-    options: ConvertOptions, tensors: Mapping[str, Tensor], config: Mapping[str, Any]
-) -> ConvertedTokenizer:
-    """Convert an image tokenizer.
-
-    Args:
-        options: of the command.
-        tensors: of the source.
-        config: content of the config.json beside them.
-    """
-    source = options.source
-    try:
-        if is_vqmodel(tensors):
-            if config.get("_class_name") != VQMODEL:
-                raise CogViewError(f"{VQMODEL_TITLE}, without its config.json: give the folder of both")
-            return convert_vqmodel(tensors, config, options.pixel_range)
-        if options.pixel_range is not None:
-            _refuse_others(options)
-        tokenizer = convert_image_tokenizer(tensors)
-    except UsageError:
-        raise
-    except CogViewError as error:
-        raise CogViewError(f"{source}: {error}") from error
-    if tokenizer is None:
-        raise _unknown(source, tensors.keys())
-    return tokenizer
-
-
-def _unknown(source: Path, names: Collection[str]) -> CogViewError:
-    """Return the error for a checkpoint that cannot be converted."""
-    project = project_of(names) or kind_of_folder(source)
-    what = f"{project}, which cannot be converted yet" if project else "a checkpoint of an unknown layout"
-    return CogViewError(
-        f"{source}: {what} ({len(names)} tensors: {', '.join(list(names)[:3])}, ...); 'cogview convert --help' lists "
-        "those that are known"
-    )
+    kind = kind_of_folder(source)
+    if kind is not None and not has_weights(source):
+        raise CogViewError(f"{source} is {kind}, without a file of weights; copy it again")
+    return has_weights(source)
 
 
 def _saved_tokenizer(
