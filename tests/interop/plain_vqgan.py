@@ -5,6 +5,7 @@ Nothing of the package is used, so that a conversion is compared with something 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch.nn import functional as F
@@ -172,6 +173,16 @@ def state_of(style: Style, shape: Shape, fill: Fill) -> State:
     norm(f"{style.decoder}.{style.norm_out}", width)
     conv(f"{style.decoder}.conv_out", width, shape.outputs, 3)
     return state
+
+
+@cache
+def _random_state(style: Style, shape: Shape) -> State:
+    return state_of(style, shape, random_fill())
+
+
+def random_state(style: Style, shape: Shape) -> State:
+    """Return tensors of random values, always the same."""
+    return dict(_random_state(style, shape))
 
 
 @dataclass(frozen=True, kw_only=True)

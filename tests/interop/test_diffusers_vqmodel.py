@@ -16,8 +16,7 @@ from plain_vqgan import (
     Style,
     images,
     plain,
-    random_fill,
-    state_of,
+    random_state,
 )
 from safetensors.torch import save_file
 
@@ -150,7 +149,7 @@ SMALL = Shape(factors=(1, 2), attention_grids=(1,), num_blocks=1)
 def test_a_config_that_is_unsupported_or_of_other_weights_is_refused(
     changes: dict[str, Any], said: str
 ) -> None:
-    state = state_of(DIFFUSERS, SMALL, random_fill())
+    state = random_state(DIFFUSERS, SMALL)
     with pytest.raises(CogViewError, match=f"VQModel of diffusers: .*{said}") as caught:
         convert_vqmodel(state, config_of(SMALL, **changes), "symmetric")
     assert "\n" not in str(caught.value)
@@ -166,7 +165,7 @@ def test_a_config_that_is_unsupported_or_of_other_weights_is_refused(
     ],
 )
 def test_weights_that_do_not_fit_are_refused(name: str, tensor: torch.Tensor | None, said: str) -> None:
-    state = state_of(DIFFUSERS, SMALL, random_fill())
+    state = random_state(DIFFUSERS, SMALL)
     if tensor is None:
         del state[name]
     else:
@@ -179,7 +178,7 @@ def test_weights_that_do_not_fit_are_refused(name: str, tensor: torch.Tensor | N
 def test_the_range_of_pixels_is_asked_for_where_it_cannot_be_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state = state_of(DIFFUSERS, SMALL, random_fill())
+    state = random_state(DIFFUSERS, SMALL)
     source = write(tmp_path / "vqvae", state, config_of(SMALL))
     assert main(["convert", str(source), str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
@@ -188,9 +187,7 @@ def test_the_range_of_pixels_is_asked_for_where_it_cannot_be_told(
     (source / "config.json").unlink()
     assert main(["convert", str(source), str(tmp_path / "out"), "--pixel-range", "unit"]) == 1
     assert "without its config.json" in capsys.readouterr().err
-    torch.save(
-        state_of(replace(DIFFUSERS, down="encoder.blocks.{}"), SMALL, random_fill()), tmp_path / "a.pt"
-    )
+    torch.save(random_state(replace(DIFFUSERS, down="encoder.blocks.{}"), SMALL), tmp_path / "a.pt")
     assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "out")]) == 1
     assert "unknown layout" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

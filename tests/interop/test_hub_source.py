@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from plain_vqgan import DIFFUSERS, LLAMAGEN, Shape, random_fill, state_of
+from plain_vqgan import DIFFUSERS, LLAMAGEN, Shape, random_state
 from safetensors.torch import save_file
 
 from cogview.cli.main import main
@@ -67,7 +67,7 @@ def test_nothing_is_downloaded_without_being_asked(hub: Hub, capsys: pytest.Capt
 def test_a_file_is_fetched_with_its_size_told_and_its_checksum_kept(
     hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch.save({"model": state_of(LLAMAGEN, SHAPE, random_fill())}, hub.folder / "vq_ds16_c2i.pt")
+    torch.save({"model": random_state(LLAMAGEN, SHAPE)}, hub.folder / "vq_ds16_c2i.pt")
     (hub.folder / "other.pt").write_text("another")
     assert main(["convert", "someone/model:vq_ds16_c2i.pt", "out", "--download", "--json"]) == 0
     said = capsys.readouterr()
@@ -84,7 +84,7 @@ def test_a_file_is_fetched_with_its_size_told_and_its_checksum_kept(
 
 def test_a_folder_is_fetched_with_its_config(hub: Hub) -> None:
     (hub.folder / "vqvae").mkdir()
-    state = state_of(DIFFUSERS, SHAPE, random_fill())
+    state = random_state(DIFFUSERS, SHAPE)
     save_file(state, hub.folder / "vqvae" / "diffusion_pytorch_model.safetensors")
     save_file(state, hub.folder / "vqvae" / "diffusion_pytorch_model.fp16.safetensors")
     config = {
@@ -101,9 +101,7 @@ def test_a_folder_is_fetched_with_its_config(hub: Hub) -> None:
 
 
 def test_of_a_larger_model_only_the_tokenizers_files_are_fetched(hub: Hub) -> None:
-    state = {
-        f"gen_vision_model.{name}": each for name, each in state_of(LLAMAGEN, SHAPE, random_fill()).items()
-    }
+    state = {f"gen_vision_model.{name}": each for name, each in random_state(LLAMAGEN, SHAPE).items()}
     save_file(state, hub.folder / "model-1.safetensors")
     save_file({"language_model.a": torch.ones(9)}, hub.folder / "model-2.safetensors")
     weight_map = dict.fromkeys(state, "model-1.safetensors") | {"language_model.a": "model-2.safetensors"}

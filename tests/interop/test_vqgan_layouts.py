@@ -21,7 +21,7 @@ from plain_vqgan import (
     Style,
     images,
     plain,
-    random_fill,
+    random_state,
     state_of,
 )
 from safetensors.torch import save_file
@@ -328,7 +328,7 @@ SPOILT: dict[tuple[str, Style], list[tuple[Callable[[State], object], str]]] = {
 def test_what_does_not_fit_is_refused_by_the_name_of_the_layout(
     layout: str, style: Style, spoil: Callable[[State], object], said: str
 ) -> None:
-    state = state_of(style, Shape(), random_fill())
+    state = random_state(style, Shape())
     spoil(state)
     with pytest.raises(CogViewError, match=f"{layout}.*: .*{said}") as caught:
         convert(state)
@@ -352,7 +352,7 @@ def test_what_does_not_fit_is_refused_by_the_name_of_the_layout(
 def test_a_folder_that_is_not_whole_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], object], said: str
 ) -> None:
-    state = state_of(JANUS_OF_TRANSFORMERS, Shape(factors=(1, 1), attention_grids=()), random_fill())
+    state = random_state(JANUS_OF_TRANSFORMERS, Shape(factors=(1, 1), attention_grids=()))
     folder = in_shards("model.vqmodel.", "safetensors", "janus")(state, tmp_path)
     spoil(folder)
     assert main(["convert", str(folder), str(tmp_path / "out")]) == 1

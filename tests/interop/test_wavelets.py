@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from plain_vqgan import WAVELETS, Plain, Shape, State, images, plain, random_fill, state_of
+from plain_vqgan import WAVELETS, Plain, Shape, State, images, plain, random_state
 
 import cogview
 from cogview.cli.main import main
@@ -77,7 +77,7 @@ def test_codes_and_pixels_are_those_of_the_plain_layers(
 def test_it_is_drawn_with_and_trained_for_as_any_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state = state_of(WAVELETS, dataclasses.replace(SHAPE, num_codes=32, code_size=8), random_fill())
+    state = random_state(WAVELETS, dataclasses.replace(SHAPE, num_codes=32, code_size=8))
     torch.save({"state_dict": published(state)}, tmp_path / "a.ckpt")
     assert main(["convert", str(tmp_path / "a.ckpt"), str(tmp_path / "tokenizer")]) == 0
     tokenizer = cogview.load_image_tokenizer(tmp_path / "tokenizer")
@@ -128,7 +128,7 @@ def test_it_is_drawn_with_and_trained_for_as_any_other(
     ],
 )
 def test_what_does_not_fit_is_refused(name: str, tensor: torch.Tensor | None, said: str) -> None:
-    state = published(state_of(WAVELETS, SHAPE, random_fill()))
+    state = published(random_state(WAVELETS, SHAPE))
     if tensor is None:
         del state[name]
     else:
@@ -139,5 +139,5 @@ def test_what_does_not_fit_is_refused(name: str, tensor: torch.Tensor | None, sa
 
 
 def test_the_plain_bands_are_those_of_the_plain_decoder() -> None:
-    made = Plain(state=state_of(WAVELETS, SHAPE, random_fill()), style=WAVELETS, shape=SHAPE)
+    made = Plain(state=random_state(WAVELETS, SHAPE), style=WAVELETS, shape=SHAPE)
     assert made.decoded(torch.zeros(1, 2, 2, dtype=torch.long)).shape == (1, 12, 8, 8)
