@@ -1,9 +1,9 @@
-"""Untrusted tensor files, checked before memory of their size is allocated."""
+"""Untrusted tensor files, checked before memory of their size is allocated, and writing of tensor files."""
 
 import json
 import os
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -34,6 +34,16 @@ _STORED = {
     "I8": torch.int8,
 }
 """Names in the format of dtypes that can be read one tensor at a time."""
+
+
+_KINDS = {
+    torch.int8: "I8",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+}
+"""Names of dtypes in the format. Later ones come first in a file, so that all are aligned to their size."""
 
 
 class MisfitError(Exception):
@@ -122,14 +132,64 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         CogViewError: it is missing or damaged, or holds something else than weights.
     """
     try:
-        tensors = load_file(regular_file(path))
+        return {name: as_weights(name, tensor) for name, tensor in map_tensors(path).items()}
+    except UnreadableError:
+        raise
+    except CogViewError as error:
+        raise CogViewError(f"{path}: {error}") from error
+
+
+def map_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file by name, of any dtype and mapped into memory.
+
+    Raises:
+        UnreadableError: it is missing or damaged.
+    """
+    try:
+        return load_file(regular_file(path))
     # Dtypes unknown to this PyTorch raise KeyError or AttributeError.
     except (SafetensorError, OSError, KeyError, AttributeError, ValueError, RuntimeError) as error:
         raise _unreadable(path, error) from error
-    try:
-        return {name: as_weights(name, tensor) for name, tensor in tensors.items()}
-    except CogViewError as error:
-        raise CogViewError(f"{path}: {error}") from error
+
+
+def write_weights(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    dtype: torch.dtype | None = None,
+    read: Callable[[str], Iterable[Tensor]] | None = None,
+) -> None:
+    """Write a safetensors file, one tensor after the other.
+
+    `safetensors.torch.save`, which gives the same bytes, first holds the whole file in memory: 8 GB more for a model of
+    8 GB.
+
+    Args:
+        path: to write.
+        weights: by name; with `read`, only their shapes and dtypes matter.
+        dtype: on disk; unchanged by default.
+        read: returns the values of a tensor by its name, in parts along its first axis.
+    """
+    kinds = {name: _KINDS[dtype or tensor.dtype] for name, tensor in weights.items()}
+    order = sorted(weights, key=lambda name: (-list(_KINDS.values()).index(kinds[name]), name))
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in order:
+        start, end = end, end + weights[name].numel() * (dtype or weights[name].dtype).itemsize
+        header[name] = {
+            "dtype": kinds[name],
+            "shape": list(weights[name].shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        start = file.tell()
+        for name in order:
+            for part in read(name) if read else [weights[name]]:
+                stored = part.detach().to("cpu", dtype or weights[name].dtype).contiguous()
+                file.write(stored.view(-1).view(torch.uint8).numpy().data)
+        assert file.tell() == start + end, "the parts are those of the header"
 
 
 def as_weights(name: str, tensor: Tensor) -> Tensor:

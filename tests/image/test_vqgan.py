@@ -9,8 +9,9 @@ from torch import nn
 from cogview.errors import UsageError
 from cogview.image.adversary import PatchDiscriminator, adaptive_weight, discriminator_hinge_loss
 from cogview.image.config import VQGANConfig
+from cogview.image.fingerprint import fingerprint_of_weights
 from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
-from cogview.image.vqgan import VQGAN, GridAttention
+from cogview.image.vqgan import VQGAN, GridAttention, inverse_haar
 
 TINY = VQGANConfig(
     num_codes=16,
@@ -44,6 +45,49 @@ def test_a_code_stands_for_a_square_of_the_factor(factors):
     codes = vqgan.encode(images(side))
     assert codes.shape == (2, 3, 3)
     assert vqgan.decode(codes).shape == (2, 3, side, side)
+
+
+def test_the_bottom_may_have_no_attention():
+    without = vqgan_of(dataclasses.replace(TINY, bottom_attentions=0))
+    assert not any("bottom.1" in name for name in without.state_dict())
+    same = vqgan_of(TINY)
+    same.load_state_dict(without.state_dict(), strict=False)
+    for half in (same.encoder, same.decoder):
+        nn.init.zeros_(half.bottom[1].output.weight)
+        nn.init.zeros_(half.bottom[1].output.bias)
+    codes = without.encode(images())
+    assert torch.equal(same.encode(images()), codes)
+    assert torch.equal(same.decode(codes), without.decode(codes))
+
+
+def test_wavelets_draw_twice_the_size_and_its_means(tmp_path):
+    vqgan = vqgan_of(dataclasses.replace(TINY, decoder_output="wavelets"))
+    nn.init.normal_(vqgan.decoder.to_pixels.weight, std=0.01)
+    tokenizer = ImageTokenizer(vqgan)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    loaded = load_image_tokenizer(tmp_path / "tokenizer")
+    assert loaded.scales == [1, 2]
+    codes = loaded.encode(images())
+    small, large = loaded.decode(codes), loaded.decode(codes, 32)
+    assert torch.equal(small, loaded.decode(codes, 16))
+    assert (small.shape[2:], large.shape[2:]) == ((16, 16), (32, 32))
+    assert large.abs().max() < 1
+    torch.testing.assert_close(nn.functional.avg_pool2d(large, 2), small)
+    assert (large[:, :, ::2] - large[:, :, 1::2]).abs().max() > 0.01
+    with pytest.raises(UsageError, match="with 16 or 32"):
+        loaded.decode(codes, 64)
+
+
+def test_the_inverse_haar_transform_undoes_the_transform_by_definition():
+    pictures = images(8)
+    a, b, c, d = (pictures[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1))
+    low = (a + b + c + d) / 2
+    bands = torch.stack([(a + b - c - d) / 2, (a - b + c - d) / 2, (a - b - c + d) / 2], 2)
+    torch.testing.assert_close(inverse_haar(torch.cat([low, bands.flatten(1, 2)], 1)), pictures)
+
+
+def test_fields_added_since_0_2_leave_fingerprints_as_they_were():
+    assert fingerprint_of_weights(TINY, {"a": torch.ones(2)}) == "20e455462107f427"
 
 
 @pytest.mark.slow

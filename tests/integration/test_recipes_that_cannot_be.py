@@ -66,6 +66,12 @@ def test_a_discriminator_that_finds_nothing_in_pictures_so_small_is_refused(
     assert dataclasses.replace(recipe, vqgan=never, size_pixels=size_pixels).size_pixels == size_pixels
 
 
+def test_wavelets_are_not_trained() -> None:
+    recipe = vqgan.tiny()
+    with pytest.raises(UsageError, match="decoder_output wavelets"):
+        dataclasses.replace(recipe, vqgan=dataclasses.replace(recipe.vqgan, decoder_output="wavelets"))
+
+
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 def test_the_smallest_pictures_that_are_not_refused_have_one_patch(num_layers: int) -> None:
     side = LEAST_PATCHES * 2**num_layers

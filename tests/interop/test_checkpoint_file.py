@@ -202,12 +202,6 @@ def test_a_compressed_zip_is_not_unpacked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "project"),
     [
-        (["encoder.conv_blocks.0.res.0.norm1.weight", "quantize.embedding.weight"], "LlamaGen"),
-        (["gen_vision_model.encoder.conv_in.weight", "language_model.x"], "Janus"),
-        (["model.vqmodel.encoder.conv_in.weight", "lm_head.weight"], "Janus"),
-        (["encoder.down_blocks.0.resnets.0.conv1.weight", "quantize.embedding.weight"], "diffusers"),
-        (["encoder.down.0.block.0.conv1.weight", "quantize.proj.weight", "quantize.embed.weight"], "Gumbel"),
-        (["decoder.idwt.g0_col", "quantize.proj.weight"], "wavelets"),
         (["layers.0.glu.fc0.weight", "embed_tokens.weight"], "DALL-E mini"),
         (["stage2.tok_emb_img.weight", "stage2.tok_emb_txt.weight"], "minDALL-E"),
         (["encoder.down.0.block.0.conv1.weight", "quant_conv.weight"], "without codes"),

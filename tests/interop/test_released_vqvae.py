@@ -14,7 +14,7 @@ from cogview.cli.main import main
 from cogview.errors import CogViewError
 from cogview.image.pixels import image_to_array
 from cogview.interop.checkpoint_file import read_state_dict
-from cogview.interop.released_vqvae import convert_released_vqvae, is_released_vqvae
+from cogview.interop.tokenizer_layouts import convert_image_tokenizer, find_layout
 
 CHANNELS, CODE_SIZE, NUM_CODES = 24, 12, 64
 MEAN, STD = (0.79093, 0.76271, 0.75340), (0.30379, 0.32279, 0.32800)
@@ -58,6 +58,11 @@ def state_dict(prefix: str = "") -> dict[str, torch.Tensor]:
     return {prefix + name: value for name, value in parts.items()}
 
 
+def is_released(tensors: dict[str, torch.Tensor]) -> bool:
+    found = find_layout(tensors.keys())
+    return found is not None and "released in 2021" in found[0].title
+
+
 def picture() -> Image.Image:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
@@ -91,7 +96,7 @@ def test_codes_and_pixels_are_those_of_the_plain_architecture(tmp_path: Path) ->
 def test_it_is_recognised_however_it_was_wrapped(tmp_path: Path, wrap) -> None:
     torch.save(wrap(state_dict("module.")), tmp_path / "vqvae.pt")
     tensors = read_state_dict(tmp_path / "vqvae.pt")
-    assert is_released_vqvae(tensors)
+    assert is_released(tensors)
     assert tensors.keys() == state_dict().keys()
 
 
@@ -109,7 +114,9 @@ def test_the_released_sizes_are_read_from_the_weights() -> None:
         tensors[f"dec.blocks.{2 * index}.bias"] = shaped(512)
     tensors |= {"enc_b.blocks.6.weight": shaped(256, 512, 1, 1), "enc_b.blocks.6.bias": shaped(256)}
     tensors |= {"dec.blocks.6.weight": shaped(3, 512, 1, 1), "dec.blocks.6.bias": shaped(3)}
-    config = convert_released_vqvae(tensors).config
+    tokenizer = convert_image_tokenizer(tensors)
+    assert tokenizer is not None
+    config = tokenizer.config
     assert config == type(config)(), "the defaults are the release"
 
 
@@ -195,7 +202,7 @@ def test_damage_inside_a_tensor_is_found_where_there_are_checksums(
         torch.save(state_dict(), path)
     finally:
         torch.serialization.set_crc32_options(before)
-    assert is_released_vqvae(read_state_dict(path))
+    assert is_released(read_state_dict(path))
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 64] = bytes(byte ^ 1 for byte in content[middle : middle + 64])
@@ -204,4 +211,4 @@ def test_damage_inside_a_tensor_is_found_where_there_are_checksums(
         with pytest.raises(CogViewError, match="damaged"):
             read_state_dict(path)
     else:
-        assert is_released_vqvae(read_state_dict(path)), "nobody can tell"
+        assert is_released(read_state_dict(path)), "nobody can tell"

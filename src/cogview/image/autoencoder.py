@@ -98,9 +98,15 @@ class Autoencoder(nn.Module):
         return self.quantizer.nearest(self.encoder(self._normalise(images)))
 
     @torch.no_grad()
-    def decode(self, codes: Int64[Tensor, "b r s"]) -> Float[Tensor, "b c y x"]:
-        """Decode codes to images, clamped to [-1, 1]."""
-        decoded = self.decoder(self.quantizer.look_up(codes)).float()
+    def decode(self, codes: Int64[Tensor, "b r s"], scale: int = 1) -> Float[Tensor, "b c y x"]:
+        """Decode codes to images, clamped to [-1, 1].
+
+        Args:
+            codes: of the images.
+            scale: one of `config.scales`.
+        """
+        vectors = self.quantizer.look_up(codes)
+        decoded = (self.decoder(vectors) if scale == 1 else self.decoder(vectors, scale)).float()
         return self._denormalise(decoded).clamp(-1.0, 1.0)
 
     def _normalise(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b c y x"]:

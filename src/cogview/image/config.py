@@ -13,8 +13,9 @@ FOLDER_NAME = "image_tokenizer"
 LEAST_PATCHES = 3
 """Smallest side of the grid before a discriminator's last two convolutions; each layer halves the picture."""
 
-CodebookMethod = Literal["nearest_neighbour", "gumbel", "moving_average", "fixed", "normalised"]
+CodebookMethod = Literal["nearest_neighbour", "gumbel", "moving_average", "fixed", "normalised", "projected"]
 CodebookInitialisation = Literal["encoder_outputs", "random"]
+DecoderOutput = Literal["pixels", "wavelets"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,8 @@ class CodebookConfig:
         code_size: width of one codebook vector, d.
         codebook: training method: the paper's (a) `nearest_neighbour` by gradient, (b) `gumbel` sampling, (c)
             `moving_average` of the vectors assigned to each code, (d) `fixed` after initialisation; or, not in the
-            paper, `normalised`: (a) on the unit sphere, for a `code_size` of about 8.
+            paper, `normalised`: (a) on the unit sphere, for a `code_size` of about 8; `projected`: (b) with a learnt
+            linear map of the encoder's vectors in place of distances.
         codebook_initialisation: clusters of `encoder_outputs`, or `random` vectors from N(0, 1).
         codebook_weight: of the loss that pulls codes to the encoder's vectors, for (a) and `normalised`.
         commitment_weight: of the loss that pulls the encoder's vectors to their codes; (b) has none.
@@ -118,6 +120,11 @@ class AutoencoderConfig(CodebookConfig, ABC):
     def num_blocks_in_all(self) -> int:
         """Return the number of blocks with weights in encoder and decoder."""
 
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Return the sizes that the decoder draws, in units of the encoded size."""
+        return (1,)
+
 
 @dataclass(frozen=True, kw_only=True)
 class VQVAEConfig(AutoencoderConfig):
@@ -199,7 +206,10 @@ class VQGANConfig(AutoencoderConfig):
         channels: width at the finest grid.
         channel_factors: width at each grid, finest first, in units of `channels`; each but the first halves the grid.
         num_blocks: residual blocks at each grid of the encoder; the decoder has one more.
-        attention_grids: grids whose blocks are each followed by self-attention, 0 the finest; the bottom always has it.
+        attention_grids: grids whose blocks are each followed by self-attention, 0 the finest.
+        bottom_attentions: self-attentions between the two blocks at the bottom: 1, as published, or 0.
+        decoder_output: `pixels`; or `wavelets`, the Haar transform of pictures of twice the encoded size, whose mean
+            over squares of 2 x 2 pixels is the picture in the encoded size. Only converted weights have it.
         norm_groups: groups of channels of a GroupNorm. Small groups, above all single channels, lose a picture's
             colour: give each at least four channels.
         inner_size: width between the convolutions and the codebook's `code_size`.
@@ -227,6 +237,8 @@ class VQGANConfig(AutoencoderConfig):
     channel_factors: tuple[int, ...] = (1, 1, 2, 2, 4)
     num_blocks: int = 2
     attention_grids: tuple[int, ...] = (4,)
+    bottom_attentions: int = 1
+    decoder_output: DecoderOutput = "pixels"
     norm_groups: int = 32
     inner_size: int = 256
     dropout: float = 0.0
@@ -262,6 +274,14 @@ class VQGANConfig(AutoencoderConfig):
                 f"image tokenizer: attention_grids must lie in 0..{len(self.channel_factors) - 1}, got "
                 f"{self.attention_grids}"
             )
+        if self.bottom_attentions not in (0, 1):
+            raise UsageError(
+                f"image tokenizer: bottom_attentions must be 0 or 1, got {self.bottom_attentions}"
+            )
+        if self.decoder_output not in get_args(DecoderOutput):
+            raise UsageError(
+                f"image tokenizer: decoder_output must be pixels or wavelets, got {self.decoder_output!r}"
+            )
         if not 0.0 <= self.dropout < 1.0:
             raise UsageError(f"image tokenizer: dropout must be in [0, 1), got {self.dropout}")
         if min(self.perceptual_weight, self.discriminator_weight) < 0 or self.discriminator_start_step < 0:
@@ -279,3 +299,8 @@ class VQGANConfig(AutoencoderConfig):
     def num_blocks_in_all(self) -> int:
         """Return the number of blocks with weights in encoder and decoder."""
         return (2 * self.num_blocks + 1) * len(self.channel_factors)
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Return the sizes that the decoder draws, in units of the encoded size."""
+        return (1, 2) if self.decoder_output == "wavelets" else (1,)

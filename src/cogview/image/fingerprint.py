@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict
 from typing import Any
 
@@ -24,6 +25,8 @@ _ADDED_LATER: dict[str, Any] = {
     "gumbel_temperatures": (1.0, 0.01),
     "gumbel_annealing_steps": 1_000,
     "norm_groups": 32,
+    "bottom_attentions": 1,
+    "decoder_output": "pixels",
 }
 
 
@@ -38,15 +41,23 @@ def fingerprint_of(autoencoder: Autoencoder) -> str:
     return fingerprint_of_weights(autoencoder.config, inference_weights(autoencoder))
 
 
-def fingerprint_of_weights(config: AutoencoderConfig, weights: dict[str, Tensor]) -> str:
-    """Return the fingerprint of a configuration and weights of any precision."""
+def fingerprint_of_weights(
+    config: AutoencoderConfig, weights: Mapping[str, Tensor], dtype: torch.dtype | None = None
+) -> str:
+    """Return the fingerprint of a configuration and weights of any precision.
+
+    Args:
+        config: of the tokenizer.
+        weights: for inference, by name.
+        dtype: to which weights are rounded first; unchanged by default.
+    """
     # Later fields count only where they are used, so that older fingerprints stay valid.
     fields = {
         name: value for name, value in asdict(config).items() if _ADDED_LATER.get(name, MISSING) != value
     }
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for name in sorted(weights):
-        values = weights[name].to("cpu", torch.float32).contiguous()
+        values = weights[name].to("cpu", dtype).to(torch.float32).contiguous()
         digest.update(f"{name} {tuple(values.shape)}".encode())
         digest.update(values.view(-1).numpy().data)
     return digest.hexdigest()[:16]

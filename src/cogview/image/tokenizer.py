@@ -1,48 +1,32 @@
-"""Trained image tokenizer, and its folder."""
+"""Trained image tokenizer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from safetensors.torch import save
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.files import atomic_write_json, read_versioned
-from cogview.folders import atomic_folder, refuse_unlike
 from cogview.image.autoencoder import Autoencoder
-from cogview.image.config import FOLDER_NAME, AutoencoderConfig, VQGANConfig, VQVAEConfig
+from cogview.image.config import FOLDER_NAME
 from cogview.image.decoder import RefiningDecoder
 from cogview.image.decoder_config import DecoderConfig
-from cogview.image.decoder_folder import (
-    DECODER_FILES,
-    DECODERS_NAME,
-    load_decoders,
-    refuse_lost_decoders,
-    save_decoder,
-)
+from cogview.image.decoder_folder import DECODERS_NAME, load_decoders
 from cogview.image.exact_convolutions import exact_convolutions
 from cogview.image.fingerprint import fingerprint_of, fingerprint_of_weights, inference_weights
 from cogview.image.reconstruction_quality import ReconstructionQuality, kept_db
-from cogview.image.vqgan import VQGAN
-from cogview.image.vqvae import VQVAE
-from cogview.plain_json import dataclass_from_json, section_from_json
-from cogview.tensors import MisfitError, build_to_fit, read_tensors, stored_shapes
-from cogview.uninitialised import uninitialised
-
-FORMAT = "cogview-image-tokenizer"
-VERSION = 1
-TOKENIZER_FILES = (
-    "config.json",
-    "model.safetensors",
-    *(f"{DECODERS_NAME}/*/{name}" for name in DECODER_FILES),
+from cogview.image.tokenizer_folder import (
+    autoencoder_of,
+    check_fit,
+    config_from_json,
+    read_config,
+    write_tokenizer_folder,
 )
-_KINDS: dict[str, type[AutoencoderConfig]] = {"vqvae": VQVAEConfig, "vqgan": VQGANConfig}
+from cogview.plain_json import section_from_json
+from cogview.tensors import MisfitError, read_tensors, stored_shapes
 
 
 class ImageTokenizer:
@@ -151,7 +135,7 @@ class ImageTokenizer:
         decoder = next((each for each in self._decoders.values() if scale in each.config.scales), None)
         with self._precision():
             if decoder is None or scale is None:
-                return self.autoencoder.decode(codes.to(self.device))
+                return self.autoencoder.decode(codes.to(self.device), scale or 1)
             if not len(codes):
                 return self.autoencoder.decode(codes.to(self.device)).repeat(1, 1, scale, scale)
             return decoder(*self.first_drawing(codes), [scale])[scale].clamp(-1.0, 1.0)
@@ -171,7 +155,7 @@ class ImageTokenizer:
     @property
     def scales(self) -> list[int]:
         """Return the possible sizes, smallest first, in units of the encoded size."""
-        return sorted({1}.union(*(each.config.scales for each in self._decoders.values())))
+        return sorted({*self.config.scales}.union(*(each.config.scales for each in self._decoders.values())))
 
     def scale_for(self, size_pixels: int, rows: int, columns: int) -> int:
         """Return the scale at which pictures of a grid have a size.
@@ -252,25 +236,14 @@ class ImageTokenizer:
         Raises:
             CogViewError: the folder contains something else, which would be deleted.
         """
-        weights = {name: weight.to(dtype) for name, weight in inference_weights(self.autoencoder).items()}
-        fingerprint = fingerprint_of_weights(self.config, weights)
-
-        def refuse(taken: Path) -> None:
-            refuse_unlike(taken, read_config, TOKENIZER_FILES, "an image tokenizer's folder")
-            refuse_lost_decoders(taken / DECODERS_NAME, self.decoders)
-
-        with atomic_folder(Path(folder), refuse) as temporary:
-            # save_file would make files that only their owner may read.
-            (temporary / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
-            content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "kind": kind_of(self.config)}
-            if self.held_out is not None:
-                content["held_out"] = asdict(self.held_out)
-            for name, decoder in self._decoders.items():
-                save_decoder(decoder, temporary / DECODERS_NAME / name, fingerprint, dtype)
-            atomic_write_json(
-                temporary / "config.json",
-                content | {"config": asdict(self.config), "fingerprint": fingerprint},
-            )
+        write_tokenizer_folder(
+            Path(folder),
+            self.config,
+            inference_weights(self.autoencoder),
+            dtype,
+            self.held_out,
+            self._decoders,
+        )
 
 
 def load_image_tokenizer(
@@ -316,60 +289,6 @@ def load_image_tokenizer(
         except UsageError as error:
             raise CogViewError(f"{folder / DECODERS_NAME}: {error}") from error
     return tokenizer
-
-
-def check_fit(config: AutoencoderConfig, found: Mapping[str, Sequence[int]]) -> None:
-    """Check the tensors of a file against a configuration, without allocating them.
-
-    Args:
-        config: untrusted configuration.
-        found: shapes by name.
-
-    Raises:
-        MisfitError: with the first difference.
-    """
-    build_to_fit(lambda: build_autoencoder(config), config.num_blocks_in_all, found, inference_weights)
-
-
-def autoencoder_of(config: AutoencoderConfig, weights: Mapping[str, Tensor]) -> Autoencoder:
-    """Create a trained autoencoder.
-
-    Args:
-        config: its configuration.
-        weights: checked by `check_fit`, of any float type.
-    """
-    with uninitialised("cpu"):
-        autoencoder = build_autoencoder(config)
-    autoencoder.load_state_dict(dict(weights), strict=False)
-    autoencoder.quantizer.mark_initialised()
-    return autoencoder
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read a tokenizer's `config.json` and check its format and version."""
-    return read_versioned(folder, "an image tokenizer", FORMAT, VERSION)
-
-
-def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
-    """Create an untrained model."""
-    if isinstance(config, VQGANConfig):
-        return VQGAN(config)
-    assert isinstance(config, VQVAEConfig)
-    return VQVAE(config)
-
-
-def kind_of(config: AutoencoderConfig) -> str:
-    """Return the name of a model's kind in `config.json`."""
-    return next(kind for kind, known in _KINDS.items() if isinstance(config, known))
-
-
-def config_from_json(content: Mapping[str, Any], folder: Path) -> AutoencoderConfig:
-    """Parse the configuration of a folder's `config.json`."""
-    kind = content.get("kind", "vqvae")  # the only one when version 1 was introduced
-    try:
-        return dataclass_from_json(_KINDS[kind], content["config"])
-    except (AttributeError, KeyError, TypeError, UsageError) as error:
-        raise CogViewError(f"{folder}/config.json: its configuration is not valid ({error})") from error
 
 
 def lossless_dtype(tokenizer: ImageTokenizer) -> torch.dtype:

@@ -1,10 +1,11 @@
 """VQGAN: autoencoder of residual convolutions and attention.
 
-`cogview.interop.taming` maps the names of weights to those of published checkpoints.
+`cogview.interop.vqgan_names` maps the names of weights to those of published checkpoints.
 """
 
 from itertools import pairwise
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -92,14 +93,36 @@ class VQGANDecoder(nn.Module):
             self.grids.append(_Grid(width, widths[grid], config.num_blocks + 1, config, grid, doubling))
             width = widths[grid]
         self.norm = _norm(width, config)
-        self.to_pixels = nn.Conv2d(width, 3, 3, padding=1)
+        self.has_wavelets = config.decoder_output == "wavelets"
+        self.to_pixels = nn.Conv2d(width, 12 if self.has_wavelets else 3, 3, padding=1)
 
-    def forward(self, vectors: Float[Tensor, "b d r s"]) -> Float[Tensor, "b c y x"]:
-        """Decode codebook vectors to normalised pixels."""
+    def forward(self, vectors: Float[Tensor, "b d r s"], scale: int = 1) -> Float[Tensor, "b c y x"]:
+        """Decode codebook vectors to normalised pixels.
+
+        Args:
+            vectors: of the codes.
+            scale: size of the pictures in units of the encoded size: 1, or with wavelets 2.
+        """
         x = self.bottom(self.from_inner(self.from_vectors(vectors)))
         for grid in self.grids:
             x = grid(x)
-        return self.to_pixels(F.silu(self.norm(x)))
+        pixels = self.to_pixels(F.silu(self.norm(x)))
+        if not self.has_wavelets:
+            return pixels
+        return pixels[:, :3] / 2 if scale == 1 else inverse_haar(pixels)
+
+
+def inverse_haar(bands: Float[Tensor, "b 12 y x"]) -> Float[Tensor, "b 3 _ _"]:
+    """Return pictures of twice the size by one step of the inverse Haar transform.
+
+    Args:
+        bands: the low bands of the three colours, each twice the mean of a square of 2 x 2 pixels; then for each colour
+            the differences between the square's rows, between its columns, and of both.
+    """
+    low = bands[:, :3]
+    rows, columns, both = (bands[:, 3 + band :: 3] for band in range(3))
+    squares = [low + s * rows + t * columns + s * t * both for s in (1, -1) for t in (1, -1)]
+    return F.pixel_shuffle(torch.stack(squares, 2).flatten(1, 2) / 2, 2)
 
 
 class _Grid(nn.Module):
@@ -202,10 +225,10 @@ class Doubling(nn.Module):
 
 
 def _bottom(width: int, config: VQGANConfig) -> nn.Sequential:
-    """Build the blocks at the coarsest grid, with attention between them."""
+    """Build the blocks at the coarsest grid, and what attention is between them."""
     return nn.Sequential(
         VQGANBlock(width, width, config),
-        GridAttention(width, config),
+        GridAttention(width, config) if config.bottom_attentions else nn.Identity(),
         VQGANBlock(width, width, config),
     )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cogview.errors import CogViewError
 from cogview.interop.wrappers import find_wrapped, unwrap
-from cogview.tensors import read_tensors
+from cogview.tensors import map_tensors
 
 _MAX_WRAPPERS = 4
 _BYTES_AT_A_TIME = 2**20
@@ -80,12 +80,28 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         CogViewError: the file is missing or damaged, declares more than it contains, has no tensors, or cannot be read
             without running code.
     """
+    tensors = read_named_tensors(path)
+    try:
+        return unwrap(tensors)
+    except CogViewError as error:
+        raise CogViewError(f"{path}: {error}") from error
+
+
+def read_named_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint by name; as `read_state_dict`, but names stay as they are.
+
+    Args:
+        path: a file of `torch.save`, or a safetensors file.
+
+    Raises:
+        CogViewError: as for `read_state_dict`.
+    """
     if not path.is_file():
         what = "a pipe, a device or a folder, no file" if path.exists() else "no such file"
         raise CogViewError(f"{path}: {what}; check the path")
     others: list[str] = []
     if path.suffix == ".safetensors":
-        tensors = read_tensors(path)
+        tensors = map_tensors(path)
     else:
         content, others = _read_pickled(path)
         try:
@@ -108,7 +124,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             "that alone"
         )
     try:
-        return unwrap(_check_sizes(tensors, path.stat().st_size))
+        return _check_sizes(tensors, path.stat().st_size)
     except CogViewError as error:
         raise CogViewError(f"{path}: {error}") from error
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import read_json
@@ -13,12 +14,6 @@ _LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a transformer of DALL-E mini", (r"layers\.0\.glu\.(ln0|fc0)\.weight",)),
     ("a transformer of DALLE-pytorch", (r"text_emb\..+", r"image_emb\..+", r"transformer\.layers\..+")),
     ("a transformer of CogView2", (r"transformer\.word_embeddings\.weight", r"transformer\.layers\..+")),
-    ("Janus", (r"gen_vision_model\..+",)),
-    ("Janus, in the layout of the package transformers", (r"(model\.)?vqmodel\..+",)),
-    ("a VQ tokenizer of LlamaGen", (r"encoder\.conv_blocks\..+",)),
-    ("Sber's VQGAN of ruDALL-E, with wavelets", (r"decoder\.idwt\..+",)),
-    ("a VQGAN with Gumbel codes, Sber's or taming-transformers'", (r"quantize\.proj\.weight",)),
-    ("a VQModel of diffusers", (r"encoder\.down_blocks\..+", r"quantize\.embedding\.weight")),
     ("an autoencoder without codes", (r"encoder\.down(_blocks)?\..+", r"quant_conv\.weight")),
     ("a language model of Llama's layout", (r"(model\.)?layers\.0\.self_attn\.q_proj\.weight",)),
 )
@@ -34,23 +29,33 @@ def project_of(names: Collection[str]) -> str | None:
 
 
 def refuse_other_formats(source: Path) -> None:
-    """Refuse known unsupported formats, before the source is read as a checkpoint.
+    """Refuse files of other libraries and folders of ours, before the source is read as a checkpoint.
 
     Raises:
-        CogViewError: the format is unsupported.
-        UsageError: it is a model folder of ours.
+        CogViewError: it is a file of Flax.
+        UsageError: it is a folder of ours.
     """
     if source.suffix == ".msgpack":
         raise CogViewError(
             f"{source} is a file of Flax, as DALL-E mini's are: give a checkpoint of PyTorch, if there is one"
         )
-    config_path = source / "config.json"
-    if not config_path.is_file():
-        return
-    config = read_json(config_path, "checkpoint")
-    config = config if isinstance(config, dict) else {}
+    if "format" in read_foreign_config(source):
+        raise UsageError(
+            f"{source} is no checkpoint of others'; for the release's layout, give --to released"
+        )
+
+
+def read_foreign_config(folder: Path) -> dict[str, Any]:
+    """Return the config.json of a folder; empty if there is none."""
+    path = folder / "config.json"
+    config = read_json(path, "checkpoint") if path.is_file() else {}
+    return config if isinstance(config, dict) else {}
+
+
+def kind_of_folder(folder: Path) -> str | None:
+    """Return what a folder of another package is by its config.json; None if it does not say."""
+    config = read_foreign_config(folder)
     kind = config.get("_class_name") or config.get("model_type")
-    if isinstance(kind, str) and "format" not in config:
-        package = "diffusers" if "_class_name" in config else "the package transformers"
-        raise CogViewError(f"{source} is a {kind[:80]} of {package}, which cannot be converted yet")
-    raise UsageError(f"{source} is no checkpoint of others'; for the release's layout, give --to released")
+    if not isinstance(kind, str):
+        return None
+    return f"a {kind[:80]} of {'diffusers' if '_class_name' in config else 'the package transformers'}"

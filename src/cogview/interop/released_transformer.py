@@ -57,6 +57,11 @@ def is_released_transformer(tensors: Mapping[str, Tensor]) -> bool:
     return {EMBEDDING, POSITIONS} <= tensors.keys()
 
 
+def is_released_folder(folder: Path) -> bool:
+    """Return whether a folder has a pointer to a checkpoint of the release, or its files."""
+    return any(path.name in _POINTERS or _RANK.fullmatch(path.name) for path in folder.iterdir())
+
+
 def find_ranks(source: Path) -> list[Path]:
     """Return the files of a released checkpoint in the order of ranks.
 

@@ -7,21 +7,14 @@ from torch import Tensor
 
 from cogview.errors import CogViewError
 from cogview.image.config import VQVAEConfig
-from cogview.image.tokenizer import ImageTokenizer
-from cogview.interop.weights import as_float, build_image_tokenizer, shape_of
+from cogview.interop.weights import ConvertedTokenizer, as_finite, converted, shape_of
 
 _CODEBOOK = "quantize_t.embed"  # one code in each column
-_TRAINING_ONLY = ("quantize_t.cluster_size", "quantize_t.embed_avg")
 _CONVOLUTION = re.compile(r"(enc_b|dec)\.blocks\.(\d+)\.(weight|bias)")
 _MODULES = {"enc_b": "encoder", "dec": "decoder"}
 
 
-def is_released_vqvae(tensors: Mapping[str, Tensor]) -> bool:
-    """Return whether tensors have the names of the released image tokenizer."""
-    return _CODEBOOK in tensors and "enc_b.blocks.0.weight" in tensors and "dec.blocks.0.weight" in tensors
-
-
-def convert_released_vqvae(tensors: Mapping[str, Tensor]) -> ImageTokenizer:
+def convert_released_vqvae(tensors: Mapping[str, Tensor]) -> ConvertedTokenizer:
     """Convert weights of the released layout.
 
     Sizes follow from the weights; pixel statistics are the release's.
@@ -36,12 +29,12 @@ def convert_released_vqvae(tensors: Mapping[str, Tensor]) -> ImageTokenizer:
     weights: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if match := _CONVOLUTION.fullmatch(name):
-            weights[f"{_MODULES[match[1]]}.{match[2]}.{match[3]}"] = as_float(name, tensor)
+            weights[f"{_MODULES[match[1]]}.{match[2]}.{match[3]}"] = as_finite(name, tensor)
         elif name == _CODEBOOK:
-            weights["quantizer.embed"] = as_float(name, tensor).T.contiguous()
-        elif name not in _TRAINING_ONLY:
-            raise CogViewError(f"the released image tokenizer has no tensor {name}; is this another model?")
-    return build_image_tokenizer(config, weights)
+            weights["quantizer.embed"] = as_finite(name, tensor).T
+        else:
+            raise CogViewError(f"it has no tensor {name}; is this another model?")
+    return converted(config, weights)
 
 
 def _config_of(tensors: Mapping[str, Tensor]) -> VQVAEConfig:

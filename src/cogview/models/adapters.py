@@ -28,10 +28,17 @@ from cogview.models.config import (
     read_adapter_config,
 )
 from cogview.models.pretrained import Adapters, PretrainedModel, TaskModel
-from cogview.models.weights import misfit, stored_transformer, write_weights
+from cogview.models.weights import misfit, stored_transformer
 from cogview.plain_json import section_from_json
 from cogview.sequence.template import TextToImageTemplate
-from cogview.tensors import MisfitError, UnreadableError, compare_shapes, read_tensors, stored_shapes
+from cogview.tensors import (
+    MisfitError,
+    UnreadableError,
+    compare_shapes,
+    read_tensors,
+    stored_shapes,
+    write_weights,
+)
 from cogview.text.known_words import WORDS_FILE, KnownWords
 from cogview.transformer.adapter import AdaptedTransformer, adapter_shapes
 from cogview.transformer.config import AdapterConfig, TransformerConfig

@@ -23,11 +23,8 @@ from cogview.files import atomic_write_json, atomic_write_text, read_bounded, re
 from cogview.folders import atomic_folder, refuse_unlike
 from cogview.image.config import FOLDER_NAME
 from cogview.image.decoder_folder import DECODERS_NAME, refuse_lost_decoders
-from cogview.image.tokenizer import (
-    TOKENIZER_FILES,
-    load_image_tokenizer,
-    lossless_dtype,
-)
+from cogview.image.tokenizer import load_image_tokenizer, lossless_dtype
+from cogview.image.tokenizer_folder import TOKENIZER_FILES
 from cogview.models.adapters import ADAPTER_FILES, find_adapters, refuse_lost_adapters, save_task_model
 from cogview.models.card import bare_card
 from cogview.models.config import (

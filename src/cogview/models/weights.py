@@ -1,7 +1,6 @@
 """Weight files: validation, reading, writing and fingerprints."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -9,60 +8,11 @@ import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError
-from cogview.tensors import MisfitError
+from cogview.tensors import MisfitError, write_weights
 from cogview.transformer.config import TransformerConfig
 from cogview.transformer.model import Transformer
 from cogview.transformer.quantized import SCALE_SUFFIX, QuantizedRows, is_quantized
 from cogview.transformer.stored import StoredTransformer
-
-_KINDS = {
-    torch.int8: "I8",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float32: "F32",
-    torch.float64: "F64",
-}
-"""Names of dtypes in the format. Later ones come first in a file, so that all are aligned to their size."""
-
-
-def write_weights(
-    path: Path,
-    weights: Mapping[str, Tensor],
-    dtype: torch.dtype | None = None,
-    read: Callable[[str], Iterable[Tensor]] | None = None,
-) -> None:
-    """Write a safetensors file, one tensor after the other.
-
-    `safetensors.torch.save`, which gives the same bytes, first holds the whole file in memory: 8 GB more for a model of
-    8 GB.
-
-    Args:
-        path: to write.
-        weights: by name; with `read`, only their shapes and dtypes matter.
-        dtype: on disk; unchanged by default.
-        read: returns the values of a tensor by its name, in parts along its first axis.
-    """
-    kinds = {name: _KINDS[dtype or tensor.dtype] for name, tensor in weights.items()}
-    order = sorted(weights, key=lambda name: (-list(_KINDS.values()).index(kinds[name]), name))
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name in order:
-        start, end = end, end + weights[name].numel() * (dtype or weights[name].dtype).itemsize
-        header[name] = {
-            "dtype": kinds[name],
-            "shape": list(weights[name].shape),
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        start = file.tell()
-        for name in order:
-            for part in read(name) if read else [weights[name]]:
-                stored = part.detach().to("cpu", dtype or weights[name].dtype).contiguous()
-                file.write(stored.view(-1).view(torch.uint8).numpy().data)
-        assert file.tell() == start + end, "the parts are those of the header"
 
 
 def weights_of(transformer: Transformer | StoredTransformer) -> Mapping[str, Tensor]:

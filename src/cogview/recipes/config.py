@@ -63,6 +63,8 @@ class VQGANRecipe:
     def __post_init__(self) -> None:
         _check_size(self.size_pixels, self.vqgan)
         _check_precision(self.training)
+        if self.vqgan.decoder_output != "pixels":
+            raise UsageError("vqgan.decoder_output wavelets is for converted weights: train with pixels")
         layers = self.vqgan.discriminator_layers
         is_adversarial = self.vqgan.discriminator_start_step < self.training.num_steps
         if is_adversarial and self.size_pixels < LEAST_PATCHES * 2**layers:

@@ -1,20 +1,27 @@
 """Conversion of checkpoints and token sets, to and from other projects' layouts."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
+from cogview.files import sha256_of
 from cogview.interop import binary_tokens, released_transformer
 from cogview.interop.checkpoint_file import read_state_dict
-from cogview.interop.other_projects import project_of, refuse_other_formats
-from cogview.interop.released_vqvae import convert_released_vqvae, is_released_vqvae
+from cogview.interop.checkpoint_folder import find_weights, has_weights, is_index, read_shards
+from cogview.interop.hub_source import download_source, is_hub_source
+from cogview.interop.other_projects import kind_of_folder, refuse_other_formats
 from cogview.interop.rudalle import convert_rudalle
 from cogview.interop.rudalle_layout import is_rudalle
-from cogview.interop.taming import convert_taming_vqgan, is_taming_vqgan
+from cogview.interop.tokenizer_source import convert_tensors, prefix_in
+from cogview.interop.weights import ConvertedTokenizer
 from cogview.models.config import find_model_folder
 from cogview.models.folder import load_pretrained, save_pretrained
 from cogview.models.pretrained import PretrainedModel
@@ -30,19 +37,23 @@ class Conversion(NamedTuple):
     lines: list[str]
 
 
-def convert(options: ConvertOptions) -> Conversion:
+def convert(options: ConvertOptions, origin: Mapping[str, str] = MappingProxyType({})) -> Conversion:
     """Convert another project's checkpoint or token set to this program's layout, or back.
 
     Args:
         options: source and target.
+        origin: repository and revision of a source that was downloaded.
 
     Raises:
         UsageError: an option does not apply to the source, or one is missing.
         CogViewError: the source is missing, damaged or of an unknown layout.
     """
     source, to = options.source, options.to
+    if options.download:
+        return _downloaded(options)
     if not source.exists():
-        raise CogViewError(f"{source}: no such file or folder; check the path")
+        hint = ", or give --download for the Hugging Face hub's" if is_hub_source(str(source)) else ""
+        raise CogViewError(f"{source}: no such file or folder; check the path{hint}")
     if to == "released" and (source / "manifest.json").is_file():
         _refuse_others(options)
         return _tokens_to_released(source, options.out)
@@ -57,7 +68,24 @@ def convert(options: ConvertOptions) -> Conversion:
     if source.is_file() and binary_tokens.is_binary_tokens(source):
         _refuse_others(options, "text_tokenizer", "image_tokenizer")
         return _tokens(options)
-    return _checkpoint(options)
+    return _checkpoint(options, origin)
+
+
+def _downloaded(options: ConvertOptions) -> Conversion:
+    """Download a checkpoint and convert it."""
+    if options.to != "cogview":
+        raise UsageError("--download is for other projects' checkpoints: leave --to out")
+    if options.source.exists():
+        raise UsageError(
+            f"{options.source} is here, and --download is for the Hugging Face hub: leave it out"
+        )
+
+    def announce(names: Sequence[str], num_bytes: int) -> None:
+        print(f"cogview: downloading {', '.join(names)}, {num_bytes / 1e6:,.0f} MB", file=sys.stderr)
+
+    got = download_source(str(options.source), announce)
+    origin = {"repository": got.repository, "revision": got.revision}
+    return convert(replace(options, source=got.path, download=False), origin)
 
 
 def _refuse_others(options: ConvertOptions, *used: str) -> None:
@@ -70,16 +98,23 @@ def _refuse_others(options: ConvertOptions, *used: str) -> None:
         "num_ranks",
         "sequence",
         "kernel_sizes",
+        "pixel_range",
     )
     for name in names:
         if getattr(options, name) is not None and name not in used:
             raise UsageError(f"--{name.replace('_', '-')} does not apply to this source: leave it out")
 
 
-def _checkpoint(options: ConvertOptions) -> Conversion:
+def _checkpoint(options: ConvertOptions, origin: Mapping[str, str]) -> Conversion:
     """Convert weights of any known layout."""
-    source, out = options.source, options.out
-    refuse_other_formats(source)
+    refuse_other_formats(options.source)
+    if _is_folder_of_a_package(options.source):
+        options = replace(options, source=find_weights(options.source))
+    source = options.source
+    if is_index(source):
+        _refuse_others(options)
+        tensors, files = read_shards(source, partial(prefix_in, source))
+        return _saved_tokenizer(convert_tensors(source, tensors, None), options.out, files, origin)
     ranks = released_transformer.find_ranks(source)
     tensors = read_state_dict(ranks[0])
     if source.is_dir() or released_transformer.is_released_transformer(tensors):
@@ -88,33 +123,55 @@ def _checkpoint(options: ConvertOptions) -> Conversion:
     if is_rudalle(tensors):
         _refuse_others(options, "text_tokenizer", "image_tokenizer", "num_heads", "sequence", "kernel_sizes")
         return _rudalle(tensors, options)
-    _refuse_others(options)
-    layouts = ((is_released_vqvae, convert_released_vqvae), (is_taming_vqgan, convert_taming_vqgan))
-    convert = next((convert for is_this, convert in layouts if is_this(tensors)), None)
-    if convert is None:
-        project = project_of(tensors.keys())
-        what = f"{project}, which cannot be converted yet" if project else "a checkpoint of an unknown layout"
-        raise CogViewError(
-            f"{source}: {what} ({len(tensors)} tensors: {', '.join(list(tensors)[:3])}, ...); "
-            "'cogview convert --help' lists those that are known"
-        )
-    try:
-        tokenizer = convert(tensors)
-    except CogViewError as error:
-        raise CogViewError(f"{source}: {error}") from error
-    tokenizer.save_pretrained(out)
+    _refuse_others(options, "pixel_range")
+    tokenizer = convert_tensors(source, tensors, options.pixel_range)
+    return _saved_tokenizer(tokenizer, options.out, [source], origin)
+
+
+def _is_folder_of_a_package(source: Path) -> bool:
+    """Return whether this is a folder of diffusers, transformers or the like, and none of the release.
+
+    Raises:
+        CogViewError: it is, but has no weights.
+    """
+    if not source.is_dir() or released_transformer.is_released_folder(source):
+        return False
+    kind = kind_of_folder(source)
+    if kind is not None and not has_weights(source):
+        raise CogViewError(f"{source} is {kind}, without a file of weights; copy it again")
+    return has_weights(source)
+
+
+def _saved_tokenizer(
+    tokenizer: ConvertedTokenizer, out: Path, files: Sequence[Path], origin: Mapping[str, str]
+) -> Conversion:
+    """Write a converted image tokenizer.
+
+    Args:
+        tokenizer: to write.
+        out: the folder to make.
+        files: from which it was read.
+        origin: repository and revision, if they were downloaded.
+    """
+    config = tokenizer.config
+    source = {"layout": tokenizer.layout, **origin, "sha256": {path.name: sha256_of(path) for path in files}}
+    factor = config.downsampling_factor
     facts = {
         "folder": out,
         "kind": "image tokenizer",
-        "num_codes": tokenizer.num_codes,
-        "downsampling_factor": tokenizer.downsampling_factor,
-        "fingerprint": tokenizer.fingerprint,
+        **source,
+        "num_codes": config.num_codes,
+        "downsampling_factor": factor,
+        "scales": list(config.scales),
+        "fingerprint": tokenizer.save(out, source),
     }
-    line = (
-        f"an image tokenizer of {tokenizer.num_codes:,} codes, each for {tokenizer.downsampling_factor} x "
-        f"{tokenizer.downsampling_factor} pixels"
-    )
-    return Conversion(facts, [line])
+    lines = [
+        f"an image tokenizer of {config.num_codes:,} codes, each for {factor} x {factor} pixels, from "
+        f"{tokenizer.layout}"
+    ]
+    if config.scales != (1,):
+        lines.append(f"its decoder also draws pictures of {max(config.scales)} times the encoded size")
+    return Conversion(facts, lines)
 
 
 def _transformer(ranks: list[Path], options: ConvertOptions) -> Conversion:

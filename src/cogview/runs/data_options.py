@@ -67,9 +67,10 @@ class ConvertOptions:
     """Options of converting a checkpoint or token set.
 
     Args:
-        source: a checkpoint or token set; with --to released a model folder or tokens of this program; with --to int8 a
-            model folder.
+        source: a checkpoint or token set; with --download OWNER/NAME or OWNER/NAME:FILE on the Hugging Face hub; with
+            --to released a model folder or tokens of this program; with --to int8 a model folder.
         out: the folder to make, or the file of a token set.
+        download: download the source from the Hugging Face hub; its size is told first, and its checksum kept.
         to: cogview: this program's layout; released: the authors' layout in float16; int8: a model with 8-bit weights.
         task: task of a released transformer, by default text-to-image; others give a folder for --captioner or
             --upscaler.
@@ -81,11 +82,14 @@ class ConvertOptions:
             for Malevich v2 and Emojich.
         kernel_sizes: squares of RuDOLPH's masks in every fourth and in the last layer, if its file has no masks and is
             of no published width.
+        pixel_range: of a VQModel of diffusers whose config.json does not tell: unit for [0, 1], as aMUSEd's; symmetric
+            for [-1, 1], as latent diffusion's.
         num_ranks: with --to released, number of model-parallel files to split a transformer into; by default 1.
     """
 
     source: tyro.conf.Positional[Path]
     out: tyro.conf.Positional[Path]
+    download: bool = False
     to: Literal["cogview", "released", "int8"] = "cogview"
     task: Literal["text-to-image", "captioning", "super-resolution"] | None = None
     text_tokenizer: Path | None = None
@@ -93,4 +97,5 @@ class ConvertOptions:
     num_heads: int | None = None
     sequence: Literal["v2", "v3"] | None = None
     kernel_sizes: tuple[int, int] | None = None
+    pixel_range: Literal["unit", "symmetric"] | None = None
     num_ranks: int | None = None

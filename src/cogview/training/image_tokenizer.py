@@ -12,7 +12,8 @@ from cogview.data.loader import batch_indices
 from cogview.image.autoencoder import Autoencoder, AutoencoderOutput
 from cogview.image.config import AutoencoderConfig, CodebookConfig
 from cogview.image.pixels import as_float
-from cogview.image.tokenizer import ImageTokenizer, build_autoencoder
+from cogview.image.tokenizer import ImageTokenizer
+from cogview.image.tokenizer_folder import build_autoencoder
 from cogview.training.task import Batch, Mean, Metrics, Scalars
 
 STEPS_TO_SETTLE = 200

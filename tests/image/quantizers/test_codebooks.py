@@ -1,4 +1,4 @@
-"""What holds for all five codebooks, and what each alone does."""
+"""What holds for all six codebooks, and what each alone does."""
 
 import math
 from itertools import pairwise
@@ -14,8 +14,8 @@ from cogview.image.quantizers.gumbel import gumbel_noise
 from cogview.image.quantizers.nearest_code import as_rows
 from cogview.image.quantizers.protocol import Quantizer
 
-METHODS = ("nearest_neighbour", "gumbel", "moving_average", "fixed", "normalised")
-WITHOUT_DRAWS = tuple(method for method in METHODS if method != "gumbel")
+METHODS = ("nearest_neighbour", "gumbel", "moving_average", "fixed", "normalised", "projected")
+WITHOUT_DRAWS = tuple(method for method in METHODS if method not in ("gumbel", "projected"))
 
 
 def codebook_of(method: str, vectors: torch.Tensor | None = None, **changes) -> Codebook:
@@ -96,7 +96,7 @@ def test_everything_learnt_is_in_the_state(method):
     assert all(torch.equal(value, second.state_dict()[name]) for name, value in whole.state_dict().items())
 
 
-@pytest.mark.parametrize("method", ["nearest_neighbour", "gumbel", "moving_average", "normalised"])
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "fixed"])
 def test_unused_codes_are_revived(method):
     vectors = grids(7)
     quantizer = codebook_of(method, vectors, revival_every_steps=1)
@@ -222,6 +222,33 @@ def test_gumbel_cools_geometrically_and_ends_at_the_nearest_code():
     assert seen[5] == pytest.approx(1e-4)
     share = (quantizer.quantize(vectors).codes == quantizer.nearest(vectors)).float().mean()
     assert share > 0.99
+
+
+def test_projected_codes_are_the_largest_logits_and_stay_so_when_loaded():
+    vectors = grids(12)
+    quantizer = codebook_of("projected", vectors)
+    with torch.no_grad():
+        quantizer.projection.weight.normal_()
+        quantizer.projection.bias.normal_()
+    weight, bias = quantizer.projection.weight, quantizer.projection.bias
+    expected = torch.einsum("bdrs,vd->brsv", vectors, weight) + bias
+    codes = quantizer.nearest(vectors)
+    assert torch.equal(codes, expected.argmax(3))
+    distances = torch.cdist(as_rows(vectors), quantizer.embed)
+    assert (distances.argmin(1) != codes.flatten()).any(), "they are not the nearest"
+    loaded = codebook_of("projected")
+    loaded.load_state_dict(quantizer.state_dict())
+    loaded.mark_initialised()
+    assert torch.equal(loaded.nearest(vectors), codes)
+
+
+def test_the_projection_learns_from_what_the_decoder_wants():
+    vectors = grids(13)
+    quantizer = codebook_of("projected", vectors, gumbel_temperatures=(1.0, 1.0))
+    torch.manual_seed(4)
+    wanted = [vectors.requires_grad_(), quantizer.embed, quantizer.projection.weight]
+    gradients = torch.autograd.grad(quantizer.quantize(vectors).vectors.square().sum(), wanted)
+    assert all(bool(each.isfinite().all()) and float(each.abs().max()) > 0 for each in gradients)
 
 
 def test_normalised_codes_do_not_see_lengths():

@@ -9,6 +9,7 @@ from cogview.image.quantizers.gumbel import GumbelQuantizer
 from cogview.image.quantizers.moving_average import MovingAverageQuantizer
 from cogview.image.quantizers.nearest_neighbour import NearestNeighbourQuantizer
 from cogview.image.quantizers.normalised import NormalisedQuantizer
+from cogview.image.quantizers.projected import ProjectedQuantizer
 
 _CLASSES: dict[CodebookMethod, Callable[[CodebookConfig], Codebook]] = {
     "nearest_neighbour": NearestNeighbourQuantizer,
@@ -16,6 +17,7 @@ _CLASSES: dict[CodebookMethod, Callable[[CodebookConfig], Codebook]] = {
     "moving_average": MovingAverageQuantizer,
     "fixed": FixedQuantizer,
     "normalised": NormalisedQuantizer,
+    "projected": ProjectedQuantizer,
 }
 
 

@@ -92,14 +92,15 @@ class Codebook(nn.Module):
             embed, sizes = initial_codebook(rows, self.config.num_codes)
             self.embed.copy_(embed)
             self.cluster_size.copy_(sizes)
-            self.mark_initialised()
+            self._sync_moved(torch.arange(self.config.num_codes, device=embed.device))
+            self.is_initialised.fill_(True)
         shares = self.cluster_size / self.cluster_size.sum()
         entropy = -(shares * shares.clamp_min(1e-12).log()).sum()
         return {"usage": 1.0 - self._unused().float().mean(), "perplexity": entropy.exp()}
 
     @torch.no_grad()
     def mark_initialised(self) -> None:
-        """Mark the codebook as initialised after its vectors were set."""
+        """Mark the codebook as initialised after its inference weights were set."""
         self._sync_moved(torch.arange(self.config.num_codes, device=self.embed.device))
         self.is_initialised.fill_(True)
 

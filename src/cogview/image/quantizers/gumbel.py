@@ -61,11 +61,14 @@ class GumbelQuantizer(Codebook):
 
     def _draw(self, rows: Float32[Tensor, "n d"]) -> tuple[Int64[Tensor, " n"], Float32[Tensor, "n d"]]:
         """Sample a code for each row; return also the mean of the codebook under the softmax."""
-        embed = self._entries()
-        # |x - e|^2 without |x|^2, which is equal for all codes.
-        distances = torch.addmm(embed.square().sum(1), rows, embed.T, alpha=-2.0)
+        distances = self._distances(rows)
         terms = gumbel_noise(distances) - distances / self.temperature
-        return terms.argmax(1), torch.softmax(terms, 1) @ embed
+        return terms.argmax(1), torch.softmax(terms, 1) @ self._entries()
+
+    def _distances(self, rows: Float32[Tensor, "n d"]) -> Float32[Tensor, "n v"]:
+        """Return |v_k - E(x)|^2 of rows and codes, without |E(x)|^2, which is equal for all codes."""
+        embed = self._entries()
+        return torch.addmm(embed.square().sum(1), rows, embed.T, alpha=-2.0)
 
 
 def gumbel_noise(like: Float32[Tensor, "n v"]) -> Float32[Tensor, "n v"]:

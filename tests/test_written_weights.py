@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from cogview.models.weights import write_weights
+from cogview.tensors import write_weights
 
 WEIGHTS = {
     "b": torch.arange(6.0).view(2, 3),
