@@ -12,7 +12,10 @@ import torch
 from plain_vqgan import DIFFUSERS, LLAMAGEN, Shape, random_state
 from safetensors.torch import save_file
 
+import cogview
 from cogview.cli.main import main
+from rudalle import CODES, HEADS, checkpoint
+from tiny import tiny_text_tokenizer
 
 SHAPE = Shape(factors=(1, 1), attention_grids=(), num_blocks=1)
 
@@ -131,3 +134,32 @@ def test_what_cannot_be_fetched_is_one_line(
     assert said in complaint[-1]
     assert all("downloading" in line for line in complaint[:-1])
     assert not Path("out").exists()
+
+
+def test_one_command_fetches_a_whole_model(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    """The transformer and both of its tokenizers, the image tokenizer as another project's checkpoint."""
+    words = tiny_text_tokenizer(hub.folder)
+    state = checkpoint(rudolph=True, pieces=words.num_pieces)
+    names = ("image_embeddings.weight", "to_logits.1.weight", "to_logits.1.bias")
+    num_codes = 40  # those of the image tokenizer
+    for name in names:
+        rows = state[name]
+        state[name] = torch.cat([rows, rows[-1:].expand(num_codes - CODES, *rows.shape[1:])])
+    torch.save(state, hub.folder / "pytorch_model.bin")
+    torch.save({"model": random_state(LLAMAGEN, SHAPE)}, hub.folder / "vqgan.pt")
+    tokenizers = [
+        "--text-tokenizer",
+        "someone/model:text.model",
+        "--image-tokenizer",
+        "someone/model:vqgan.pt",
+    ]
+    command = ["convert", "someone/model:pytorch_model.bin", "out", "--download", *tokenizers]
+    assert main([*command, "--num-heads", str(HEADS)]) == 0
+    assert hub.downloaded == ["pytorch_model.bin", "text.model", "vqgan.pt"]
+    assert capsys.readouterr().err.count("downloading") == 3
+    picture = cogview.load("out").generate("a cat", seed=1, keep=1, num_candidates=2)[0]
+    assert picture.caption_loss is not None
+    # A checkpoint's file in the local folder will do as well.
+    local = ["convert", str(hub.folder / "pytorch_model.bin"), "again", "--image-tokenizer"]
+    assert main([*local, str(hub.folder / "vqgan.pt"), "--num-heads", str(HEADS)]) == 0
+    assert cogview.load("again").image_tokenizer.num_codes == num_codes

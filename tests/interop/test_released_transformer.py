@@ -17,6 +17,7 @@ from cogview.cli.main import main
 from cogview.errors import CogViewError
 from cogview.interop.checkpoint_file import read_state_dict
 from cogview.models.folder import load_pretrained, save_pretrained
+from cogview.sequence.vocabulary import Vocabulary
 from cogview.transformer.model import Transformer
 from cogview.transformer.three_region import regions_for
 from released import (
@@ -107,7 +108,7 @@ def test_shape_and_stabilisers_are_those_of_the_release(
     assert transformer["layer_norm"] == "sandwich"
     assert transformer["norm_scope"] == "tensor"
     assert transformer["layer_norm_epsilon"] == 1e-5
-    assert config["vocabulary"] == {"num_image_codes": 8192, "num_text_pieces": 50_000}
+    assert Vocabulary(**config["vocabulary"]) == Vocabulary(num_image_codes=8192, num_text_pieces=50_000)
     weights = load_file(tmp_path / "ours" / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
     assert said["num_parameters"] == sum(tensor.numel() for tensor in weights.values())

@@ -1,6 +1,7 @@
 """Conversion of checkpoints and token sets, to and from other projects' layouts."""
 
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import sha256_of
+from cogview.image.tokenizer import ImageTokenizer, load_image_tokenizer
 from cogview.interop import binary_tokens, released_transformer
 from cogview.interop.checkpoint_file import read_state_dict
 from cogview.interop.checkpoint_folder import find_weights, has_weights, is_index, read_shards
@@ -80,12 +82,33 @@ def _downloaded(options: ConvertOptions) -> Conversion:
             f"{options.source} is here, and --download is for the Hugging Face hub: leave it out"
         )
 
-    def announce(names: Sequence[str], num_bytes: int) -> None:
-        print(f"cogview: downloading {', '.join(names)}, {num_bytes / 1e6:,.0f} MB", file=sys.stderr)
-
-    got = download_source(str(options.source), announce)
+    got = download_source(str(options.source), _announce)
     origin = {"repository": got.repository, "revision": got.revision}
-    return convert(replace(options, source=got.path, download=False), origin)
+    words, pictures = (path and _here(path) for path in (options.text_tokenizer, options.image_tokenizer))
+    local = replace(options, source=got.path, download=False, text_tokenizer=words, image_tokenizer=pictures)
+    return convert(local, origin)
+
+
+def _announce(names: Sequence[str], num_bytes: int) -> None:
+    """Tell a download's size before it begins."""
+    print(f"cogview: downloading {', '.join(names)}, {num_bytes / 1e6:,.0f} MB", file=sys.stderr)
+
+
+def _here(path: Path) -> Path:
+    """Return a tokenizer's path, downloaded if it is only on the hub."""
+    is_on_hub = not path.exists() and is_hub_source(str(path)) and ":" in str(path)
+    return download_source(str(path), _announce).path if is_on_hub else path
+
+
+def _opened_image_tokenizer(path: Path | None) -> ImageTokenizer | None:
+    """Open an image tokenizer: a folder of ours, or another project's checkpoint, which is converted first."""
+    if path is None:
+        return None
+    if not path.is_file() and (not path.is_dir() or kind_of_folder(path) is None):
+        return open_image_tokenizer(path)
+    with tempfile.TemporaryDirectory() as folder:
+        convert(ConvertOptions(source=path, out=Path(folder) / "converted"))
+        return load_image_tokenizer(Path(folder) / "converted")
 
 
 def _refuse_others(options: ConvertOptions, *used: str) -> None:
@@ -185,7 +208,7 @@ def _transformer(ranks: list[Path], options: ConvertOptions) -> Conversion:
             task=task,
             num_heads=options.num_heads,
             text_tokenizer=None if words is None else open_text_tokenizer(words),
-            image_tokenizer=None if pictures is None else open_image_tokenizer(pictures),
+            image_tokenizer=_opened_image_tokenizer(pictures),
             progress=move,
         )
     lines = [f"{_described(model)}, for {task}"]
@@ -213,7 +236,7 @@ def _rudalle(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Conversi
                 sequence=options.sequence,
                 kernel_sizes=options.kernel_sizes,
                 text_tokenizer=None if words is None else open_text_tokenizer(words),
-                image_tokenizer=None if pictures is None else open_image_tokenizer(pictures),
+                image_tokenizer=_opened_image_tokenizer(pictures),
                 progress=move,
             )
     except CogViewError as error:

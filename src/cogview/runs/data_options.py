@@ -74,9 +74,10 @@ class ConvertOptions:
         to: cogview: this program's layout; released: the authors' layout in float16; int8: a model with 8-bit weights.
         task: task of a released transformer, by default text-to-image; others give a folder for --captioner or
             --upscaler.
-        text_tokenizer: tokenizer for a released transformer or token set: the authors' SentencePiece file of 50,000
-            pieces.
-        image_tokenizer: tokenizer for a released transformer or token set: the converted one of 8,192 codes.
+        text_tokenizer: tokenizer of a transformer or token set: its SentencePiece or YouTokenToMe file; with --download
+            also OWNER/NAME:FILE.
+        image_tokenizer: tokenizer of a transformer or token set: a converted one, or the checkpoint of one; with
+            --download also OWNER/NAME:FILE.
         num_heads: attention heads of a transformer; by default heads of 64 channels, or those of the published models.
         sequence: token order of ruDALL-E, if its file has no masks: v3 for Malevich v3, Surrealist and Kandinsky, v2
             for Malevich v2 and Emojich.
