@@ -256,12 +256,21 @@ def _with_weights(model: PretrainedModel, folder: Path) -> PretrainedModel:
     ):
         if got != wanted:
             raise CogViewError(
-                f"The {what} of {folder} is not that of this run ({got}, wanted {wanted}): take the recipe and the "
+                f"The {what} of {folder} is not that of this run ({_difference(got, wanted)}): take the recipe and the "
                 "tokenizers that the model was trained with."
             )
     model.transformer.load_state_dict(weights)
     # Words known to either model are known; if one has no list, neither has the result.
     return dataclasses.replace(model, words=model.words and source.words and model.words | source.words)
+
+
+def _difference(got: Any, wanted: Any) -> str:
+    """Say how two values differ; of configs only the fields that do."""
+    if not dataclasses.is_dataclass(got):
+        return f"{got}, wanted {wanted}"
+    names = [field.name for field in dataclasses.fields(got)]
+    pairs = [(name, getattr(got, name), getattr(wanted, name)) for name in names]
+    return "; ".join(f"{name} is {one}, wanted {other}" for name, one, other in pairs if one != other)
 
 
 def _spread_pairs(shards: TokenShards) -> list[tuple[Pieces, Codes]]:
