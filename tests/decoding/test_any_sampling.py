@@ -11,7 +11,7 @@ from test_gumbel import by_sorting, keys_of
 
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.gumbel import draw_by_gumbel, gumbel_numbers
-from cogview.decoding.sampling import sample
+from cogview.decoding.inversion import sample
 
 LEVELS = st.sampled_from([-math.inf, -1e30, -3.0, -0.5, 0.0, 1.0]) | st.floats(-30, 30, width=32)
 """Some of them often, so that there are ties."""

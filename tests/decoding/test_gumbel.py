@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_sampling import CONFIGS, different_rows, exact_distribution
+from test_inversion import CONFIGS, different_rows, exact_distribution
 
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.gumbel import (

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
+from cogview.decoding.inversion import sample, seeded_uniforms
 from cogview.decoding.proposer import Proposer
-from cogview.decoding.sampling import sample, seeded_uniforms
 from cogview.errors import CogViewError, UsageError
 from cogview.generation.super_resolution import SuperResolution, window_seed
 from cogview.generation.windows import center_continuous_windows

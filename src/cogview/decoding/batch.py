@@ -11,10 +11,10 @@ from torch import Tensor
 from cogview.decoding.beam_search import BeamSearch
 from cogview.decoding.forward import Part
 from cogview.decoding.gumbel import draw_by_gumbel
+from cogview.decoding.inversion import sample
 from cogview.decoding.proposer import Proposer
 from cogview.decoding.request import Event, Failed, Finished, Progressed
 from cogview.decoding.running_sequence import Run, RunningSequence
-from cogview.decoding.sampling import sample
 from cogview.decoding.weights import Variant, Weights
 from cogview.errors import CogViewError
 

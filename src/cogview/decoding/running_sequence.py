@@ -9,10 +9,10 @@ from torch import Tensor
 
 from cogview.decoding.code_guesser import CodeGuesser, GuessKind, sampled_kinds
 from cogview.decoding.gumbel import key_of
+from cogview.decoding.inversion import seeded_uniforms
 from cogview.decoding.pool import MAX_NEW_CODES, PagePool, Row
 from cogview.decoding.proposer import Proposer
 from cogview.decoding.request import Request, SequenceResult
-from cogview.decoding.sampling import seeded_uniforms
 from cogview.decoding.weights import Variant
 
 _SURE = 0.9

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cogview.decoding.config import SamplingConfig
-from cogview.decoding.sampling import sample, seeded_uniforms
+from cogview.decoding.inversion import sample, seeded_uniforms
 from cogview.errors import UsageError
 
 NUM_CODES = 40
