@@ -12,6 +12,12 @@ class UsageError(CogViewError):
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
 
+def shortened(text: str, max_characters: int = 40) -> str:
+    """Return a text in one line, or its beginning with three dots."""
+    text = " ".join(text.split())
+    return text if len(text) <= max_characters else f"{text[:max_characters]}..."
+
+
 def printable(text: str) -> str:
     """Escape control characters of untrusted text for a terminal."""
     return text.translate(_CONTROLS)

@@ -304,8 +304,11 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(
         result = said(capsys, home, *verb, bad, good, missing, code=1)
         assert [each["path"] for each in result["pictures"]] == [str(good)]
         assert [each["where"] for each in result["problems"]] == [str(bad), str(missing)]
-        error = said(capsys, home, *verb, bad, code=1)["error"]
-        assert "none of the 1 pictures can be read" in error
+        one_broken = said(capsys, home, *verb, bad, code=1)
+        assert f"{bad}: not a picture" in one_broken["error"]
+        assert "%" not in one_broken["error"]
+        assert one_broken["error"].count(str(bad)) == 1
+        assert "none of the 2 pictures" in said(capsys, home, *verb, bad, missing, code=1)["error"]
         assert "no picture" in said(capsys, home, *verb, code=2)["error"]
 
 

@@ -105,6 +105,33 @@ def test_a_wrong_flag_writes_nothing_and_shows_the_closest(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["generate", "a", "cat"],
+            '2 texts are drawn, each of one word; for one text, use quotation marks: "a cat"',
+        ),
+        (
+            ["rank", "a", "red", "cat", "x.png"],
+            "the text is 'a'; for a longer one, use quotation marks: \"a red cat\"",
+        ),
+        (["upscale", "a", "cat", "x.png"], 'for a longer one, use quotation marks: "a cat"'),
+        (["generate", "a cat", "dog"], ""),
+        (["generate", "猫", "狗"], ""),
+        (["rank", "a cat", "x.png", "out/cat"], ""),
+    ],
+)
+def test_words_without_quotation_marks_are_told(
+    words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--model", str(tmp_path / "absent")]) == 1
+    hint, _, error = capsys.readouterr().err.rpartition("cogview: error: ")
+    assert "There is no model folder" in error
+    assert hint.count("\n") == bool(told)
+    assert told in hint
+
+
 def test_the_fields_of_a_recipe_can_be_overridden_and_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "image-tokenizer", "tiny", "--data", "absent", "--out", "run"]
     assert main([*words, "--training.num-steps", "0"]) == 2

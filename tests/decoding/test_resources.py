@@ -125,3 +125,8 @@ def test_a_float16_cache_draws_and_holds_half(folder: Path) -> None:
     pools = [pipe.model._runner.engine._scheduler.pool for pipe in (whole, half)]
     assert pools[0].page_bytes == 2 * pools[1].page_bytes
     assert pools[0].page_bytes == page_bytes(whole.transformer.config, torch.float32)
+
+
+def test_a_memory_without_its_unit_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"memory .*got 6; .*unit"):
+        Resources(memory_bytes=bytes_of("6"))

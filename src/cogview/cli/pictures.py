@@ -1,15 +1,17 @@
 """Verbs `cogview generate`, `caption`, `rank` and `upscale`."""
 
 import json
+import string
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cogview.cli.report import print_above_bars, print_result
-from cogview.errors import printable
+from cogview.errors import printable, shortened
 from cogview.runs.drawing_options import (
     CaptionPicturesOptions,
     DrawPicturesOptions,
@@ -38,6 +40,7 @@ def generate(options: Annotated[DrawPicturesOptions, FLAT], *, json: bool = Fals
     """
     from cogview.runs.draw_pictures import draw_pictures
 
+    _tell_lone_words(options.texts)
     with draw_pictures(options) as drawing:
         if drawing.work.num_pictures:
             print(f"cogview: {drawing.work.line}", file=sys.stderr)
@@ -76,6 +79,7 @@ def rank(options: Annotated[RankPicturesOptions, FLAT], *, json: bool = False) -
         options: pictures and text.
         json: print the result as JSON.
     """
+    _tell_words_for_pictures(options.text, options.pictures)
     from cogview.runs.caption_and_rank import rank_pictures
     from cogview.runs.prompts import as_text
 
@@ -99,12 +103,36 @@ def upscale(options: Annotated[UpscalePicturesOptions, FLAT], *, json: bool = Fa
         options: pictures, settings and output folder.
         json: print the result as JSON.
     """
+    _tell_words_for_pictures(options.text, options.pictures)
     from cogview.runs.upscale_pictures import upscale_pictures
 
     pictures, problems = upscale_pictures(options)
     facts = {"folder": pictures[0]["path"].parent, "pictures": pictures, **problems.facts()}
     print_result(facts, [str(each["path"]) for each in pictures], json)
     problems.refuse_problems()
+
+
+def _tell_lone_words(texts: Sequence[str]) -> None:
+    """Print a hint if several texts look like the words of one, without quotation marks."""
+    if len(texts) > 1 and all(text.isascii() and not set(text) & set(string.whitespace) for text in texts):
+        print(
+            f"cogview: {len(texts)} texts are drawn, each of one word; for one text, use quotation marks: "
+            f'"{printable(shortened(" ".join(texts)))}"',
+            file=sys.stderr,
+        )
+
+
+def _tell_words_for_pictures(text: str, pictures: Sequence[Path]) -> None:
+    """Print a hint if the first pictures look like words of the text, without quotation marks."""
+    words = [
+        str(path) for path in takewhile(lambda path: path.name.isalpha() and not path.exists(), pictures)
+    ]
+    if words:
+        print(
+            f"cogview: the text is {text!r}; for a longer one, use quotation marks: "
+            f'"{printable(shortened(" ".join([text, *words])))}"',
+            file=sys.stderr,
+        )
 
 
 def _print_json(drawing: "DrawingRun") -> None:

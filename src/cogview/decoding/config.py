@@ -49,6 +49,10 @@ TOP_P = 0.8
 """Default of models without their own; found best for the bundled one."""
 
 
+MIN_MEMORY_BYTES = 10**6
+"""No model fits into less: a unit was forgotten."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """How to sample codes.
@@ -114,8 +118,10 @@ class Resources:
     def __post_init__(self) -> None:
         if self.max_batch < 1:
             raise UsageError(f"max_batch must be at least 1, got {self.max_batch}")
-        if self.memory_bytes is not None and self.memory_bytes < 1:
-            raise UsageError(f"memory must be greater than 0, got {self.memory_bytes} bytes")
+        if self.memory_bytes is not None and self.memory_bytes < MIN_MEMORY_BYTES:
+            raise UsageError(
+                f"memory must be at least {MIN_MEMORY_BYTES:,} bytes, got {self.memory_bytes}; with a unit, like 6GiB"
+            )
         if self.cache not in get_args(CacheName):
             raise UsageError(f"cache must be one of {', '.join(get_args(CacheName))}, got {self.cache!r}")
 

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -12,7 +13,7 @@ from typing import Literal
 import torch
 
 from cogview.decoding.engine import Runner
-from cogview.errors import CogViewError, UsageError
+from cogview.errors import CogViewError, UsageError, shortened
 from cogview.generation.caption_model import CaptionModel
 from cogview.generation.picture_decoder import PictureDecoder
 from cogview.generation.super_resolution import SuperResolution
@@ -156,14 +157,18 @@ class LoadedModel:
         is_lower = self.parts.text_case == "lower"
         if known is None:
             return {text: text.lower() if is_lower else text for text in texts}
-        if unknown := self.unknown_words(texts, adapter):
-            shown = ", ".join(unknown[:MAX_SHOWN_WORDS])
+        if unknown := self._texts_of_unknown_words(texts, adapter):
+            shown = ", ".join(
+                f'{word} (in "{shortened(text)}")' if len(texts) > 1 else word
+                for word, text in islice(unknown.items(), MAX_SHOWN_WORDS)
+            )
             more = f" and {len(unknown) - MAX_SHOWN_WORDS} more" if len(unknown) > MAX_SHOWN_WORDS else ""
             never = "hardly ever, or never," if known.num_left_out else "never"
             problem = f"the model has {never} seen: {shown}{more}"
             if strict:
-                raise UsageError(f"{problem}; use words that it knows, or leave strict out: {_LIST}")
-            warnings.warn(f"{problem}; what it draws for that means nothing: {_LIST}", stacklevel=1)
+                raise UsageError(f"{problem}. Use words that it knows, or leave strict out; {_LIST}")
+            it = "it" if len(unknown) == 1 else "them"
+            warnings.warn(f"{problem}. What it makes of {it} means nothing; {_LIST}", stacklevel=1)
         if self.parts.text_case == "usual":
             return {text: known.in_usual_case(text) for text in texts}
         return {text: text.lower() if is_lower else text for text in texts}
@@ -176,11 +181,20 @@ class LoadedModel:
             adapter: adapter, or its name, that reads the texts; the model itself by default. No word is unknown to an
                 adapter without a list of words.
         """
+        return list(self._texts_of_unknown_words(texts, adapter))
+
+    def _texts_of_unknown_words(
+        self, texts: Iterable[str], adapter: TaskModel | str | None
+    ) -> dict[str, str]:
+        """Return the first text of each unknown word, by the word."""
         task, known = self._adapter(adapter), self._known_words(adapter)
         if known is None or (task is not None and task.words is None):
-            return []
-        tokenizer, case = self.text_tokenizer, self.parts.text_case
-        return list(dict.fromkeys(word for text in texts for word in known.unknown(text, tokenizer, case)))
+            return {}
+        first: dict[str, str] = {}
+        for text in texts:
+            for word in known.unknown(text, self.text_tokenizer, self.parts.text_case):
+                first.setdefault(word, text)
+        return first
 
     def _adapter(self, adapter: TaskModel | str | None) -> TaskModel | None:
         return self.adapters.get(adapter) if isinstance(adapter, str) else adapter

@@ -67,11 +67,23 @@ def _fetch(hub_id: str) -> Path:
     try:
         return Path(snapshot_download(hub_id, allow_patterns=list(MODEL_FILES)))
     except Exception as error:  # hub and HTTP library have no common base class of errors
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CogViewError(
-            f"'{hub_id}' is no folder here, and downloading it from the Hugging Face hub failed ({reason}): "
-            "check the path or the id."
+            f"There is no folder {hub_id} here, and {_why_not_downloaded(error)}: check the path or the id."
         ) from error
+
+
+def _why_not_downloaded(error: Exception) -> str:
+    """Return the reason why the hub sent no model, in a few words."""
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return "the Hugging Face hub wants you to log in and to accept the model's terms"
+    if isinstance(error, RepositoryNotFoundError):
+        return "the Hugging Face hub has no such model, or none for you"
+    if isinstance(error, LocalEntryNotFoundError):  # neither cached nor reached
+        return "the Hugging Face hub cannot be reached"
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"the Hugging Face hub did not send it ({reason})"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -81,7 +93,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         CogViewError: it is no model folder of a known version.
     """
     if not folder.is_dir():
-        raise CogViewError(f"There is no model folder {folder}: check the path.")
+        raise CogViewError(
+            f"There is no model folder {folder}: check the path. A model on the Hugging Face hub is named OWNER/NAME."
+        )
     path = folder / "config.json"
     if not path.is_file():
         raise CogViewError(f"{folder} is not a model folder, it has no config.json: check the path.")

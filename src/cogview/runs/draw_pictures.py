@@ -110,7 +110,7 @@ def _loaded(options: DrawPicturesOptions, seed: int) -> tuple[Pipeline, PictureT
     asked = replace(asked, **chosen)
     task = PictureTask.of(pipeline.model, asked, options.num_candidates, options.keep, seed)
     if asked.upscale > 1 and task.super_resolution is None:
-        tell_decoded(pipeline)
+        tell_decoded(pipeline, task.size_pixels if task.size_pixels == pipeline.size_pixels else None)
     return pipeline, task
 
 

@@ -17,11 +17,17 @@ from cogview.runs.progress_bar import progress_bar
 from cogview.sequence.template import Codes
 
 
-def tell_decoded(pipeline: Pipeline) -> None:
-    """Print that a decoder enlarges the pictures, and what else can."""
+def tell_decoded(pipeline: Pipeline, default_pixels: int | None = None) -> None:
+    """Print that a decoder enlarges the pictures, and what else can.
+
+    Args:
+        pipeline: of the model.
+        default_pixels: side of the pictures, if it is the same without upscaling.
+    """
     names = ", ".join(pipeline.upscaler_names)
+    same = f" to {default_pixels} pixels, as without --upscale" if default_pixels else ""
     other = f"; --upscaler {names} draws more codes instead" if names else ""
-    print(f"cogview: enlarged by the image tokenizer's decoder{other}", file=sys.stderr)
+    print(f"cogview: enlarged by the image tokenizer's decoder{same}{other}", file=sys.stderr)
 
 
 class PictureCodes:
@@ -40,7 +46,7 @@ class PictureCodes:
 
     Raises:
         UsageError: there are no pictures, or contact sheets only, or one is refused.
-        CogViewError: none can be read.
+        CogViewError: none can be read; of a single one, the reason.
     """
 
     def __init__(self, paths: Sequence[Path], codes_of: Callable[[Path], list[Codes]]) -> None:
@@ -65,12 +71,15 @@ class PictureCodes:
                 try:
                     self.codes[path] = torch.from_numpy(codes_of(path)[0])
                 except UnusableImage as error:
+                    if len(paths) == 1:
+                        raise
                     warnings.warn(str(error), stacklevel=1)
                     self.problems.append({"where": path, "reason": str(error)})
-                move(number, len(paths))
+                if self.codes:
+                    move(number, len(paths))
         self._num_named = len(paths)
         if not self.codes:
-            raise CogViewError(f"none of the {len(paths)} pictures can be read: {self.problems[0]['reason']}")
+            raise CogViewError(f"none of the {len(paths)} pictures can be read; the warnings say why")
 
     def facts(self) -> dict[str, Any]:
         """Return the report for programs."""
