@@ -3,21 +3,26 @@
 import errno
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from command import MAIN, cogview
 
-from cogview.cli import doctor
+from cogview.cli import doctor, parsing
 from cogview.cli import main as command
 from cogview.cli.main import VERBS, main
+from cogview.cli.parsing import call_with_flags
 from cogview.cli.recipes import recipes_of
 from cogview.errors import CogViewError, UsageError
+from cogview.runs.drawing_options import DrawPicturesOptions
 from cogview.runs.environment import REQUIRED_PACKAGES
+from cogview.runs.flags import FLAT
 
 RECIPES = {
     "data build": "cogview.recipes.default_data",
@@ -79,8 +84,18 @@ def test_help_is_there_for_everything_without_torch(words: list[str], tmp_path: 
         (["data", "build"], "recipes are bundled"),
         (["data", "build", "tinyy"], "did you mean 'tiny'"),
         (["generate"], "no text"),
+        (["generate", "a cat", "--size", "256", "--upscale", "4"], "--size=256 and --upscale=4"),
         (["generate", "a cat", "--seed", "many"], "Error parsing --seed"),
         (["generate", "a cat", "--temperature"], "Missing value for argument '--temperature'"),
+        (
+            ["generate", "a cat", "--image", "x.png", "--mask", "upper", "--mask", "0.3"],
+            "--mask is given 2 times",
+        ),
+        (["generate", "a cat", "--memory", "6"], "--memory must be at least 1,000,000 bytes, got 6;"),
+        (["generate", "a cat", "--keep", "9"], "--keep must be between 1 and --num-candidates, 4, got 9"),
+        (["generate", "a cat", "--keep", "1", "--seed=-1"], "--seed must not be negative, got -1"),
+        (["generate", "a cat", "--top-p", "3"], "--top-p must lie over 0"),
+        (["serve", "--max-waiting", "0"], "--max-waiting must be at least 1, got 0"),
         (["tokenize", "pictures"], "Missing from cogview tokenize: --out"),
         (["train", "text-to-image", "tiny", "--training.precision", "half"], "Expected one of ('auto',"),
     ],
@@ -132,12 +147,72 @@ def test_words_without_quotation_marks_are_told(
     assert told in hint
 
 
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        ("top_p must be 1, not top_k 2", "--top-p must be 1, not --top-k 2"),
+        (
+            "keep=3 needs ranking: to keep all, leave keep out",
+            "--keep=3 needs ranking: to keep all, leave keep out",
+        ),
+        ("size_pixels=3 and upscale=2 (or force=True)", "--size=3 and --upscale=2 (or force=True)"),
+        ("training.num_steps is 0", "--training.num-steps is 0"),
+        ("see out/top_p.json and 'top_p'", "see out/top_p.json and 'top_p'"),
+        ("no picture to keep", "no picture to keep"),
+    ],
+)
+def test_fields_are_named_as_flags(message: str, named: str) -> None:
+    def verb(options: Annotated[DrawPicturesOptions, FLAT]) -> None:
+        raise UsageError(message)
+
+    # As if it were one of a recipe, whose flags have prefixes.
+    with pytest.raises(UsageError) as caught:
+        call_with_flags(verb, "cogview", "", ["a cat", "--top-k", "2"])
+    assert str(caught.value) == named.replace("--training.num-steps", "training.num_steps")
+    assert parsing._with_flags("num_steps is 0", parsing._fields_of(["--training.num-steps"])) == (
+        "--training.num-steps is 0"
+    )
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_says_what_is_done_without_a_flag(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(parsing, "_hint", lambda default: "UNSAID" if default == "None" else default)
+    recipe = ["tiny"] if verb in RECIPES or verb in ("plan", "train vqgan", "train decoder") else []
+    with pytest.raises(SystemExit):
+        main([*verb.split(), *recipe, "--help"])
+    for option in re.split(r"\n[│|] (?=--)", capsys.readouterr().out):
+        said = " ".join(re.sub("[│|]", " ", option).split())
+        assert "UNSAID" not in said or "default" in said or "None to use the base's" in said
+
+
+def test_the_help_of_drawing_has_groups(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["generate", "--help"])
+    text = capsys.readouterr().out
+    for title, flag in (
+        ("sampling", "--top-p"),
+        ("ranking", "--keep"),
+        ("output", "--out"),
+        ("model", "--dtype"),
+    ):
+        _, _, after = text.partition(f" {title} options ")
+        group, _, _ = after.partition(" options ")
+        assert f" {flag} " in group
+    assert "None" not in text
+
+
 def test_the_fields_of_a_recipe_can_be_overridden_and_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "image-tokenizer", "tiny", "--data", "absent", "--out", "run"]
     assert main([*words, "--training.num-steps", "0"]) == 2
-    assert "num_steps must be at least 1, got 0" in capsys.readouterr().err
+    assert "--training.num-steps must be at least 1, got 0" in capsys.readouterr().err
     assert main([*words, "--size-pixels", "30"]) == 2
-    assert "size_pixels must be a multiple of 8" in capsys.readouterr().err
+    assert "--size-pixels must be a multiple of 8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("verb", "module"), RECIPES.items())

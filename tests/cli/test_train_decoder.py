@@ -164,7 +164,7 @@ def test_pictures_are_enlarged_by_the_decoder_unless_an_upscaler_is_named(pictur
     with Image.open(written["path"]) as image:
         assert image.size == (32, 32)
     assert main([*words, "--top-p", "0.5"]) == 2
-    assert "top-p is for super-resolution" in capsys.readouterr().err
+    assert "--top-p is for super-resolution" in capsys.readouterr().err
     with pytest.raises(cogview.UsageError, match="temperature is for super-resolution"):
         pipe.upscale(plain.codes, "a red cat", temperature=0.5)
     assert main([words[0], words[1], written["path"], *words[3:]]) == 2

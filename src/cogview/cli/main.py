@@ -3,23 +3,21 @@
 A verb's module is imported when the verb is called, and torch when it does its work, so that help is fast.
 """
 
-import contextlib
 import difflib
 import functools
 import gc
 import importlib
 import inspect
-import io
 import os
 import signal
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any, NoReturn, TextIO
+from typing import NoReturn, TextIO
 
 from cogview.errors import CogViewError, UsageError, printable
 
@@ -53,7 +51,7 @@ VERBS = {
         "count how often pictures of scenes show what their captions ask for",
     ),
     "evaluate model": ("evaluate:model", "write a report on a checkpoint: samples, figures, loss curves"),
-    "data build": ("data:build", "make the default data set, or that of another recipe"),
+    "data build": ("data_build", "make the default data set, or that of another recipe"),
     "data check": ("data:check", "check a folder of pictures and captions"),
     "convert": ("data:convert", "convert other projects' checkpoints"),
     "plan": ("plan", "estimate memory and time of a run"),
@@ -139,45 +137,9 @@ def _parse_and_run(module: ModuleType, name: str, verb: str, arguments: Sequence
         function = functools.partial(function, recipe=recipe())
         description = inspect.getdoc(recipe) or ""
         verb, arguments = f"{verb} {arguments[0]}", arguments[1:]
-    _parse(function, f"cogview {verb}", description.split("\nArgs:")[0].strip(), arguments)()
+    from cogview.cli.parsing import call_with_flags
 
-
-def _parse(
-    function: Callable[..., None], program: str, description: str, arguments: Sequence[str]
-) -> Callable[[], None]:
-    """Bind a function to parsed arguments.
-
-    Raises:
-        UsageError: a flag is unknown, or its value is missing or invalid.
-        SystemExit: after printing help.
-    """
-    import tyro
-
-    @functools.wraps(function)
-    def bound(*values: Any, **named: Any) -> Callable[[], None]:
-        return functools.partial(function, *values, **named)
-
-    stderr = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(stderr):
-            return tyro.cli(
-                bound,
-                prog=program,
-                description=description,
-                args=list(arguments),
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise UsageError(_without_box(stderr.getvalue())) from None
-
-
-def _without_box(message: str) -> str:
-    """Join tyro's boxed message in one line."""
-    lines = [line.strip("│ ") for line in message.splitlines() if line.startswith("│")]
-    parts = " ".join(";" if line and not line.strip("─") else line for line in lines)
-    return " ".join((parts or message).split()).replace(" ;", ";")
+    call_with_flags(function, f"cogview {verb}", description.split("\nArgs:")[0].strip(), arguments)
 
 
 def _call_verb(arguments: list[str]) -> None:

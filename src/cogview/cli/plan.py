@@ -61,13 +61,14 @@ def run(
             or on a CPU that of a timed matrix product, by default.
         mfu: model FLOPs utilization, the assumed share of the peak performance.
         data: folder of tokens for which to plan; by default the tokens that the recipe is made for.
-        grid: rows and columns of codes of a picture.
-        image_codes: of the image tokenizer.
-        text_pieces: of the text tokenizer.
+        grid: rows and columns of codes of a picture; by default those of the tokens.
+        image_codes: of the image tokenizer; by default those of the tokens.
+        text_pieces: of the text tokenizer; by default those of the tokens.
         dtype: of the weights while drawing; float32 on CPU and half precision on a GPU by default.
         generate: plan only drawing, with the model of --model or the bundled one instead of a recipe; on a CPU, this is
             the peak of the whole process.
-        model: with --generate, a model folder, the folder of a training run, or OWNER/NAME on the Hugging Face hub.
+        model: with --generate, a model folder, the folder of a training run, or OWNER/NAME on the Hugging Face hub; by
+            default the bundled model.
         batch: pictures drawn at once.
         cache: type of the KV cache while drawing.
         json: print the result as JSON.

@@ -2,75 +2,96 @@
 
 import ipaddress
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from cogview.decoding.config import CacheName, DtypeName
 from cogview.errors import UsageError
+from cogview.runs.flags import FLAT
+from cogview.runs.model_options import ModelOptions, ResourceOptions
 
 if TYPE_CHECKING:
     from cogview.serving.options import EngineOptions, ServerOptions
 
 
-def run(
-    *,
-    model: str | None = None,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    api_key: tuple[str, ...] = (),
-    api_key_file: Path | None = None,
-    allowed_host: tuple[str, ...] = (),
-    cors_origin: tuple[str, ...] = (),
-    data: Path = Path("out/served"),
-    device: str | None = None,
-    devices: tuple[str, ...] = (),
-    engines: int = 1,
-    dtype: DtypeName | None = None,
-    max_batch: int = 16,
-    memory: str | None = None,
-    cache: CacheName = "auto",
-    max_waiting: int = 1024,
-    max_connections: int = 500,
-    drain_seconds: float = 60.0,
-    log_format: Literal["text", "json"] = "text",
-    quiet: bool = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class AccessOptions:
+    """Who may use the server.
+
+    Args:
+        host: address to listen at; 127.0.0.1 is reachable from this machine alone. Other addresses need a key.
+        port: to listen at; 0 picks a free one.
+        api_key: one or more keys, of which clients must send one; by default none is needed. Other users see it in the
+            list of processes: prefer a file or the variable COGVIEW_API_KEY.
+        api_key_file: file with a key per line; by default none.
+        allowed_host: accepted host names; on 127.0.0.1 without a key, this machine's own by default.
+        cors_origin: sites whose pages may use the server, such as https://example.org; by default none.
+    """
+
+    GROUP: ClassVar[str] = "access"
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: tuple[str, ...] = ()
+    api_key_file: Path | None = None
+    allowed_host: tuple[str, ...] = ()
+    cors_origin: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitOptions:
+    """Limits for clients.
+
+    Args:
+        max_waiting: most unfinished candidates of all clients; further requests are answered with 429.
+        max_connections: most open connections.
+        drain_seconds: time for unfinished jobs at shutdown.
+    """
+
+    GROUP: ClassVar[str] = "limit"
+
+    max_waiting: int = 1024
+    max_connections: int = 500
+    drain_seconds: float = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(LimitOptions, ResourceOptions, ModelOptions, AccessOptions):
+    """Options of the verb.
+
+    Args:
+        data: folder of the page's history and pictures.
+        devices: several devices, such as cuda:0 cuda:1, with an engine on each; by default the one.
+        engines: engines per device; on a CPU they share its cores.
+        max_batch: pictures that an engine draws at once; a quarter more for clients who have none in the batch.
+        memory: limit of an engine's process, such as 6GiB; by default all there is.
+        log_format: of the log on stderr.
+        quiet: log only warnings and errors.
+    """
+
+    data: Path = Path("out/served")
+    devices: tuple[str, ...] = ()
+    engines: int = 1
+    log_format: Literal["text", "json"] = "text"
+    quiet: bool = False
+
+
+def run(options: Annotated[ServeOptions, FLAT]) -> None:
     """Serve an images API and a web page.
 
     The API is OpenAI's with additions, described at /openapi.json. The page's address is printed once the model is
     loaded and warm.
 
     Args:
-        model: a model folder, the folder of a training run, or OWNER/NAME on the Hugging Face hub; the bundled model by
-            default.
-        host: address to listen at; 127.0.0.1 is reachable from this machine alone. Other addresses need a key.
-        port: to listen at; 0 picks a free one.
-        api_key: key that clients must send; may be repeated. Other users see it in the list of processes: prefer a file
-            or the variable COGVIEW_API_KEY.
-        api_key_file: file with a key per line.
-        allowed_host: accepted host names; on 127.0.0.1 without a key, this machine's own by default.
-        cors_origin: site whose pages may use the server, such as https://example.org.
-        data: folder of the page's history and pictures.
-        device: cpu, cuda, cuda:1, ...; a GPU if there is one by default.
-        devices: several devices, such as cuda:0 cuda:1, with an engine on each.
-        engines: engines per device; on a CPU they share its cores.
-        dtype: of the weights, as for `cogview generate`.
-        max_batch: pictures that an engine draws at once; a quarter more for clients who have none in the batch.
-        memory: limit of an engine's process, such as 6GiB.
-        cache: type of the KV cache; float16 halves it.
-        max_waiting: most unfinished candidates of all clients; further requests are answered with 429.
-        max_connections: most open connections.
-        drain_seconds: time for unfinished jobs at shutdown.
-        log_format: of the log on stderr.
-        quiet: log only warnings and errors.
+        options: address, limits and engines.
     """
-    for name, number in (("max-waiting", max_waiting), ("max-connections", max_connections)):
-        if number < 1:
-            raise UsageError(f"--{name} must be at least 1, got {number}")
-    if not 0 <= drain_seconds < 1e6:
-        raise UsageError(f"--drain-seconds must be 0 or more, got {drain_seconds}")
+    for name in ("max_waiting", "max_connections"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"{name} must be at least 1, got {getattr(options, name)}")
+    if not 0 <= options.drain_seconds < 1e6:
+        raise UsageError(f"drain_seconds must be 0 or more, got {options.drain_seconds}")
     try:
         from cogview.serving.logs import set_up_logs
         from cogview.serving.server import listening_socket, serve
@@ -78,18 +99,32 @@ def run(
         raise UsageError(
             f"serving needs more packages ({error.name} is missing): pip install '.[serve]' in the checkout"
         ) from error
-    options = replace(
-        server_options(host, api_key, api_key_file, allowed_host, cors_origin, data),
-        max_waiting=max_waiting,
-        max_connections=max_connections,
-        drain_seconds=drain_seconds,
+    access = replace(
+        server_options(
+            options.host,
+            options.api_key,
+            options.api_key_file,
+            options.allowed_host,
+            options.cors_origin,
+            options.data,
+        ),
+        max_waiting=options.max_waiting,
+        max_connections=options.max_connections,
+        drain_seconds=options.drain_seconds,
     )
-    started = engine_options(
-        model, device, devices, engines, dtype=dtype, max_batch=max_batch, memory=memory, cache=cache
+    engines = engine_options(
+        options.model,
+        options.device,
+        options.devices,
+        options.engines,
+        dtype=options.dtype,
+        max_batch=options.max_batch,
+        memory=options.memory,
+        cache=options.cache,
     )
-    set_up_logs(log_format, quiet)
-    with listening_socket(host, port) as sock:
-        serve(sock, options, started)
+    set_up_logs(options.log_format, options.quiet)
+    with listening_socket(options.host, options.port) as sock:
+        serve(sock, access, engines)
 
 
 def server_options(

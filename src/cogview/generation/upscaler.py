@@ -177,10 +177,9 @@ class Upscaler:
         """
         given = [name for name in ("temperature", "top_k", "top_p") if getattr(options, name) is not None]
         if given:
-            name = given[0].replace("_", "-")
             raise UsageError(
-                f"{name} is for super-resolution, but the image tokenizer's decoder upscales here: name an upscaler, "
-                f"or leave {name} out"
+                f"{given[0]} is for super-resolution, but the image tokenizer's decoder upscales here: name an "
+                "upscaler, or leave this out"
             )
 
     @property
@@ -209,8 +208,8 @@ class Upscaler:
         if upscale > 1 and self.is_decoded(upscale, upscaler):
             if size_pixels != upscaled:
                 raise UsageError(
-                    f"size {size_pixels} and upscale {upscale}, which makes {upscaled} pixels, contradict each other: "
-                    "give one of them"
+                    f"size_pixels={size_pixels} and upscale={upscale}, which makes {upscaled} pixels, contradict each "
+                    "other: give one of them"
                 )
             return size_pixels
         rows, columns = model.template.grid_rows * upscale, model.template.grid_columns * upscale

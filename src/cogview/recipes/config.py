@@ -249,7 +249,7 @@ class FinetuneRecipe:
     Args:
         adapter: adapter to train with the base frozen; None to train all weights of a copy of it.
         token_loss: weights and normaliser of the loss.
-        attention: implementation in training; None for the base's. `fused` equals `relaxed` except for rounding, and
+        attention: implementation in training; by default the base's. `fused` equals `relaxed` except for rounding, and
             needs no matrix of scores, which dominates time and memory of long sequences.
         training: of the adapter or copy.
 
@@ -268,8 +268,8 @@ class StyleRecipe(FinetuneRecipe):
 
     Args:
         masking: what sequences leave out.
-        trains_words: whether an adapter has its own rows of the embedding for the pieces of its training texts. Needed
-            for words that the base never saw, whose rows are almost equal. Overrides `adapter.token_rows`.
+        trains_words: train a row of the embedding in the adapter for each piece of its training texts. Words that the
+            base never saw need it, for their rows are almost equal. Overrides `adapter.token_rows`.
 
     Paper: 3.3.
     """
@@ -284,8 +284,8 @@ class CaptioningRecipe(FinetuneRecipe):
 
     Args:
         positions: of codes and pieces, see `CaptionTemplate`; by default those that suit the base.
-        trains_words: whether an adapter has its own rows of embedding and head for the pieces of its captions, as in
-            `StyleRecipe`.
+        trains_words: train a row of embedding and head in the adapter for each piece of its captions. Words that the
+            base never saw need it.
 
     Paper: 3.2.
     """
@@ -338,7 +338,7 @@ class TextTokenizerRecipe:
         num_scenes: scenes with one caption in Chinese and one in English each; a tenth as many with held-out objects
             are added.
         seed: of the scenes and captions.
-        packages_folder: a folder with the archive of emojibase; None fetches it with npm.
+        packages_folder: a folder with the archive of emojibase; by default it is fetched with npm.
     """
 
     tokenizer: TextTokenizerConfig = field(default_factory=TextTokenizerConfig)

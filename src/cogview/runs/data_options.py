@@ -47,9 +47,14 @@ class CheckDataOptions:
 
     Args:
         data: a folder of pictures (with metadata.jsonl, or a .txt or .json beside each) or WebDataset tars, or one tar.
-        split: check only pictures of this split and those without a split.
-        size_pixels: count pictures smaller than this side.
-        text_tokenizer: to measure captions with, as `cogview tokenize` takes it; by default the bundled one.
+            pieces; by default none.
+        image_tokenizer: tokenizer for a released transformer or token set: the converted one of 8,192 codes; by default
+            none.
+        num_heads: attention heads of a transformer; by default heads of 64 channels, or those of the published models.
+        sequence: token order of ruDALL-E, if its file has no masks, where there is no default: v3 for Malevich v3,
+            Surrealist and Kandinsky, v2 for Malevich v2 and Emojich.
+        kernel_sizes: squares of RuDOLPH's masks in every fourth and in the last layer, if its file has no masks; by
+            default those of the published widths.
         max_text_pieces: count captions with more pieces.
         num_workers: processes that decode pictures; 0 decodes in the main process.
     """
@@ -72,18 +77,17 @@ class ConvertOptions:
         out: the folder to make, or the file of a token set.
         download: download the source from the Hugging Face hub; its size is told first, and its checksum kept.
         to: cogview: this program's layout; released: the authors' layout in float16; int8: a model with 8-bit weights.
-        task: task of a released transformer, by default text-to-image; others give a folder for --captioner or
-            --upscaler.
+        task: task of a released transformer, by default text-to-image; others give an adapter's folder.
         text_tokenizer: tokenizer of a transformer or token set: its SentencePiece or YouTokenToMe file; with --download
-            also OWNER/NAME:FILE.
+            also OWNER/NAME:FILE. By default none.
         image_tokenizer: tokenizer of a transformer or token set: a converted one, or the checkpoint of one; with
-            --download also OWNER/NAME:FILE.
+            --download also OWNER/NAME:FILE. By default none.
         num_heads: attention heads of a transformer; by default heads of 64 channels, or those of the published models.
-        sequence: token order of ruDALL-E, if its file has no masks: v3 for Malevich v3, Surrealist and Kandinsky, v2
-            for Malevich v2 and Emojich.
-        kernel_sizes: squares of RuDOLPH's masks in every fourth and in the last layer, if its file has no masks and is
-            of no published width.
-        pixel_range: of a VQModel of diffusers whose config.json does not tell: unit for [0, 1], as aMUSEd's; symmetric
+        sequence: token order of ruDALL-E, by default by its masks: v3 for Malevich v3, Surrealist and Kandinsky, v2 for
+            Malevich v2 and Emojich.
+        kernel_sizes: squares of RuDOLPH's masks in every fourth and in the last layer, by default those of its masks or
+            of the published width.
+        pixel_range: of a VQModel of diffusers, by default by its config.json: unit for [0, 1], as aMUSEd's; symmetric
             for [-1, 1], as latent diffusion's.
         num_ranks: with --to released, number of model-parallel files to split a transformer into; by default 1.
     """

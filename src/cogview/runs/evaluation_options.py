@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from tyro.conf import Positional
 
@@ -35,7 +35,7 @@ class AdaptedCandidateOptions(CandidateOptions):
     """Candidates of a model with an adapter.
 
     Args:
-        adapter: draw with this adapter: a name in the model, a folder, or its training run.
+        adapter: draw with this adapter: a name in the model, a folder, or its training run; by default with none.
         seed: seed of the first picture.
         out: the folder of the run.
     """
@@ -66,6 +66,8 @@ class RealPictureOptions:
         num_workers: processes that decode real pictures; 0 decodes in the main process.
     """
 
+    GROUP: ClassVar[str] = "real picture"
+
     captions: Path | None = None
     split: str | None = None
     num_captions: int | None = None
@@ -81,13 +83,14 @@ class TextToImageEvaluationOptions(RealPictureOptions, AdaptedCandidateOptions):
 
     Args:
         images: the folder of the real pictures.
-        translations: captions that replace MS COCO's: a JSON object of id and text, or lines with id and text.
+        translations: captions that replace MS COCO's, by default none: a JSON object of id and text, or lines with id
+            and text.
         translation_ids: whether these ids are of captions or of pictures.
         captioner: ranks candidates: a name in the model, a folder, or its training run; by default the model's own.
         candidates: pictures per caption; more than 1 needs a captioner or CLIP, and gives the curves of figure 9.
-        clip: also choose by CLIP: an architecture of open_clip; the table stays that of CapLoss if there is a
-            captioner.
-        clip_weights: file of the CLIP weights.
+        clip: also choose by CLIP, by default not: an architecture of open_clip; the table stays that of CapLoss if
+            there is a captioner.
+        clip_weights: file of the CLIP weights, needed with an architecture; by default none.
         contrast: multiply the contrast of drawn pictures before features are computed.
         seed: seed of the first picture, and of the choice and order of captions.
     """
@@ -168,11 +171,11 @@ class AttentionEvaluationOptions(ModelOptions, SamplingOptions):
 
     Args:
         text: the text to draw, or the picture's description, in quotation marks.
-        picture: analyse this picture instead of drawing one; other sizes are scaled and cropped to the middle square.
+        picture: analyse this picture, scaled and cropped to the middle square; by default one is drawn.
         row: row of the code whose attention map is drawn, from 0; by default the middle.
         column: column of that code, from 0; by default the middle.
         layers: layers to draw, from 0; by default all.
-        adapter: draw with this adapter: a name in the model, a folder, or its training run.
+        adapter: draw with this adapter: a name in the model, a folder, or its training run; by default with none.
         seed: seed of the picture; the same options of `cogview generate` draw the same one.
         guidance: above 1 follows the text more closely; by default the model's own. The maps are of the pass with the
             text.
@@ -199,12 +202,14 @@ class ModelEvaluationOptions(RealPictureOptions, CandidateOptions):
         out: the folder of the report.
         prompts: a file with one text per line to draw samples for; by default texts of the bundled model's world.
         seeds: seeds of the samples, the same for each text.
-        scenes: a default data set: add its composition score, as `cogview evaluate composition` does.
-        images: a folder of unseen real pictures with captions: add text-to-image and image tokenizer figures.
+        scenes: a default data set: add its composition score, as `cogview evaluate composition` does; by default
+            without.
+        images: a folder of unseen real pictures with captions: add text-to-image and image tokenizer figures; by
+            default without.
         captions: of these pictures: an MS COCO annotation file (.json), or lines as in metadata.jsonl; by default the
             folder's own.
         num_captions: take this many random pictures, or a split's first scenes; by default all pictures and 500 scenes.
-        weights: of the feature network, as for `cogview evaluate text-to-image`.
+        weights: of the feature network, as for `cogview evaluate text-to-image`; by default the package's.
         attention: add the scale of attention scores by layer and head, for the first sample.
     """
 
@@ -242,7 +247,8 @@ class QuestionnaireOptions:
         folder: the questionnaire's folder.
         systems: two or more picture folders as NAME=FOLDER; files are matched to captions by name, metadata.jsonl or
             drawing.
-        captions: metadata.jsonl, or text with one caption per line, optionally after the picture's name and a tab.
+        captions: metadata.jsonl, or text with one caption per line, optionally after the picture's name and a tab;
+            needed to make a questionnaire, by default one is served.
         title: heading of the questions.
         questions_per_rater: random questions for each rater; by default all.
         size_pixels: scale all pictures to squares of this side; by default the largest's, so size gives no system away.

@@ -1,4 +1,7 @@
-"""Conversion of options to command-line flags."""
+"""Conversion of options to command-line flags.
+
+A class of options with a `GROUP` has this title in the help, also for its subclasses.
+"""
 
 import tyro
 

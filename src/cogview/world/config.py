@@ -57,7 +57,7 @@ class DefaultDataConfig:
         format: `image-folder` (images and `metadata.jsonl`) or `webdataset` (tars).
         pictures_per_tar: pictures in each tar.
         num_workers: drawing processes; the bytes do not depend on it.
-        packages_folder: a folder with the packages' archives; None fetches them with npm.
+        packages_folder: a folder with the packages' archives; by default they are fetched with npm.
     """
 
     num_train: int = 60_000
@@ -119,7 +119,7 @@ class StyleDataConfig:
             fifths of it.
         object_cells: side of an icon in a known style.
         seed: the pictures are a function of this and the fields above.
-        packages_folder: a folder with the packages' archives; None fetches them with npm.
+        packages_folder: a folder with the packages' archives; by default they are fetched with npm.
     """
 
     style: Style = "openmoji"
@@ -155,7 +155,7 @@ class PeopleDataConfig:
         size_pixels: side of a picture; a multiple of 16.
         object_cells: side of the person, in cells of the 16 x 16 lattice, 1 to 14.
         seed: the pictures are a function of this and the fields above.
-        packages_folder: a folder with the packages' archives; None fetches them with npm.
+        packages_folder: a folder with the packages' archives; by default they are fetched with npm.
     """
 
     people: tuple[str, ...] = (
