@@ -2,7 +2,7 @@
 # make serve     serve a page to draw with, and an images API
 # make test      run the tests
 # make test-fast run those that take less than about half a second each
-# make lint      check format, lint, types and layers
+# make lint      check format, lint, types, layers, and lines of pages up to 120 characters
 # make check     lint, then test
 # make wheel     build the wheel, and draw with it from an environment and a folder of its own
 # make clean     remove what the others made, pictures and runs excepted
@@ -52,6 +52,7 @@ lint: .venv/ready-to-develop
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	! LC_ALL=C.UTF-8 grep -nE '^[^!].{120}' README.md CONTRIBUTING.md docs/*.md docs/decisions/*.md
 
 check: lint test
 

@@ -102,4 +102,4 @@ def test_a_request_that_is_impossible_is_refused_as_in_a_run(
 ) -> None:
     monkeypatch.chdir(home)
     assert dry_run("image-tokenizer", "--training.activation-checkpointing") == 2
-    assert "activation_checkpointing is for transformers" in capsys.readouterr().err
+    assert "--training.activation-checkpointing is for transformers" in capsys.readouterr().err

@@ -101,9 +101,9 @@ def test_what_is_wrong_is_one_line_and_writes_nothing(
         (1, 'no pictures of split "other"', ["pictures", *tokenizer, "--split", "other"]),
         (1, "absent", ["pictures", "--image-tokenizer", "absent"]),
         (1, "not the weights of EfficientNet-Lite0", ["pictures", *tokenizer, "--backbone", "other.pth"]),
-        (2, "size_pixels must be a multiple of 4", ["pictures", *tokenizer[:2], "--size-pixels", 18]),
-        (2, "max_pictures must be 1 or more", ["pictures", *tokenizer, "--max-pictures", 0]),
-        (2, "batch_size must be 1 or more", ["pictures", *tokenizer, "--batch-size", 0]),
+        (2, "--size-pixels must be a multiple of 4", ["pictures", *tokenizer[:2], "--size-pixels", 18]),
+        (2, "--max-pictures must be 1 or more", ["pictures", *tokenizer, "--max-pictures", 0]),
+        (2, "--batch-size must be 1 or more", ["pictures", *tokenizer, "--batch-size", 0]),
         (2, "empty is a folder", ["pictures", *tokenizer, "--grid", "empty"]),
     ):
         assert call(*words) == exit_code

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cogview.cli import main as command_line
+from cogview.cli import parsing
 from cogview.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -100,7 +100,7 @@ def commands_of(text: str) -> list[list[str]]:
 def test_the_commands_that_start_many_processes_are_understood(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parse, parsed = command_line._parse, []
+    parse, parsed = parsing._parse, []
 
     def only_parse(
         function: Callable[..., None], program: str, description: str, arguments: Sequence[str]
@@ -109,7 +109,7 @@ def test_the_commands_that_start_many_processes_are_understood(
         parsed.append(program)
         return lambda: None
 
-    monkeypatch.setattr(command_line, "_parse", only_parse)
+    monkeypatch.setattr(parsing, "_parse", only_parse)
     for words in commands_of(path.read_text()):
         assert main([word for word in words if word != "..."]) == 0, words
     assert parsed

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import cogview
-from cogview.cli import main as command_line
+from cogview.cli import parsing, pictures
 from cogview.cli.main import main
 from cogview.models.config import BUNDLED_FOLDER
 
@@ -81,6 +81,13 @@ def test_the_index_of_decisions_lists_every_page_once() -> None:
     assert sorted(links_of(folder / "README.md")) == pages
 
 
+def test_the_page_of_drawing_has_every_flag() -> None:
+    page = (ROOT / "docs" / "generate.md").read_text()
+    flags = set(parsing._flags_of(pictures.generate).values()) - {"--texts"}
+    assert {"--keep", "--keep-pixels", "--json"} <= flags
+    assert flags <= set(re.findall(r"--[a-z-]+", page))
+
+
 def test_the_pages_have_commands() -> None:
     assert len(commands_of(ROOT / "README.md")) >= 2
     assert sum(len(commands_of(page)) for page in PAGES) >= 15
@@ -91,7 +98,7 @@ def test_the_pages_have_commands() -> None:
 def test_every_command_of_the_pages_is_understood(
     page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parse = command_line._parse
+    parse = parsing._parse
 
     def only_parse(
         function: Callable[..., None], program: str, description: str, arguments: Sequence[str]
@@ -99,7 +106,7 @@ def test_every_command_of_the_pages_is_understood(
         parse(function, program, description, arguments)
         return lambda: None
 
-    monkeypatch.setattr(command_line, "_parse", only_parse)
+    monkeypatch.setattr(parsing, "_parse", only_parse)
     for words in commands_of(page):
         assert main(words) == 0, f"{shlex.join(words)}: {capsys.readouterr().err}"
 

@@ -83,7 +83,9 @@ def _unbound(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _types_of(function: Callable[..., None]) -> dict[str, Any]:
-    return get_type_hints(_unbound(function), include_extras=True)
+    """Return the types of a function's parameters."""
+    hints = get_type_hints(_unbound(function), include_extras=True)
+    return {name: kind for name, kind in hints.items() if name != "return"}
 
 
 def _without_box(message: str) -> str:
@@ -183,17 +185,16 @@ def _fields_of(flags: Sequence[str]) -> dict[str, str]:
 
 def _flags_of(function: Callable[..., None]) -> dict[str, str]:
     """Return the flags without a prefix, by parameter or field of options."""
-    kinds: dict[str, Any] = {}
-    for name, kind in _types_of(function).items():
-        if dataclasses.is_dataclass(_bare(kind)):
-            kinds |= get_type_hints(_bare(kind), include_extras=True)
-        else:
-            kinds[name] = kind
-    named = {
-        name: [each.name for each in getattr(kind, "__metadata__", ()) if getattr(each, "name", None)]
-        for name, kind in kinds.items()
-    }
-    return {name: "--" + (names or [name])[0].replace("_", "-") for name, names in named.items()}
+    flags: dict[str, str] = {}
+    for parameter, of in _types_of(function).items():
+        options, kinds = _bare(of), {parameter: of}
+        if dataclasses.is_dataclass(options):
+            hints = get_type_hints(options, include_extras=True)
+            kinds = {field.name: hints[field.name] for field in dataclasses.fields(options)}
+        for name, kind in kinds.items():
+            renamed = [each.name for each in getattr(kind, "__metadata__", ()) if getattr(each, "name", None)]
+            flags[name] = "--" + (renamed or [name])[0].replace("_", "-")
+    return flags
 
 
 def _with_flags(message: str, flag_of: Mapping[str, str]) -> str:
