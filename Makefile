@@ -23,6 +23,7 @@ PIP_FLAGS ?=
 
 BIN := .venv/bin
 CODE := src tests bench scripts launch
+EXTRAS := data,track,plot,eval,serve,dev
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_FLAGS)
 
 .PHONY: help demo serve test test-fast lint check wheel clean
@@ -85,7 +86,7 @@ clean:
 .venv/ready-to-develop: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing cogview and what its checks need into .venv; the first time this takes a few minutes."
 	$(INSTALL) setuptools
-	$(INSTALL) --no-build-isolation --editable '.[data,track,plot,eval,serve,dev]'
+	$(INSTALL) --no-build-isolation --editable '.[$(EXTRAS)]'
 	@touch $@ .venv/ready-to-draw .venv/ready-to-serve
 
 .venv/bin/python:

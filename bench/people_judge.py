@@ -25,22 +25,31 @@ _STEP = 2  # every second pixel is plenty
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeenIcon:
-    """What a picture shows.
+class Seen:
+    """How sure it is what a picture shows.
 
     Args:
-        number: the nearest of the known icons among which was looked.
-        explained: the share of the icon that is found in the picture: 1 if it is there to the pixel, 0 and below if
-            there is nothing like it.
+        explained: the share of the nearest icon that is found in the picture: 1 if it is there to the pixel, 0 and
+            below if there is nothing like it.
     """
 
-    number: int
     explained: float
 
     @property
     def is_recognised(self) -> bool:
-        """Whether the picture shows any of them at all."""
+        """Whether the picture shows any known icon at all."""
         return self.explained >= LEAST_EXPLAINED
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenIcon(Seen):
+    """What a picture shows.
+
+    Args:
+        number: the nearest of the known icons among which was looked.
+    """
+
+    number: int
 
 
 class IconJudge:
@@ -103,23 +112,16 @@ def _colour(ground: str) -> Float32[np.ndarray, "3"]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """What a picture shows.
+class Judgement(Seen):
+    """Whom a picture shows.
 
     Args:
         person: the nearest of those among whom was looked.
         style: in which it is nearest.
-        explained: as `SeenIcon` has it.
     """
 
     person: Person
     style: Style
-    explained: float
-
-    @property
-    def is_recognised(self) -> bool:
-        """Whether the picture shows anybody at all."""
-        return self.explained >= LEAST_EXPLAINED
 
 
 class PeopleJudge:

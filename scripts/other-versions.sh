@@ -12,7 +12,7 @@ if [ ! -e "$folder/ready" ]; then
   echo "torch==$torch" >> "$folder/constraints.txt"
   "$folder/bin/python" -m pip install --quiet --constraint "$folder/constraints.txt" setuptools
   "$folder/bin/python" -m pip install --quiet --constraint "$folder/constraints.txt" --no-build-isolation \
-    --editable '.[data,track,plot,eval,serve,dev]'
+    --editable ".[$(sed -n 's/^EXTRAS := //p' Makefile)]"
   touch "$folder/ready"
 fi
 "$folder/bin/python" -c 'import sys, torch; print("Python", sys.version.split()[0], "torch", torch.__version__)'

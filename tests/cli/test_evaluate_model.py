@@ -306,7 +306,7 @@ def test_what_cannot_be_reported_is_one_line(
         assert said in error
     # What cannot be drawn with is not kept as what was asked for.
     assert call(home, out, "--model", home / "mute", "--top-p", 5) == 2
-    assert "top_p must lie over 0 and be at most 1" in capsys.readouterr().err
+    assert "--top-p must lie over 0 and be at most 1" in capsys.readouterr().err
     assert not out.exists()
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
@@ -320,7 +320,7 @@ def test_samples_and_figures_of_something_else_are_refused(
 ) -> None:
     assert call(home, tmp_path / "out", "--model", home / "mute") == 0
     assert call(home, tmp_path / "out", "--model", home / "mute", "--top-p", 0.5) == 2
-    assert "top_p was 0.8, now 0.5" in capsys.readouterr().err
+    assert "--top-p was 0.8, now 0.5" in capsys.readouterr().err
     (tmp_path / "out" / "text-to-image").mkdir()
     path = tmp_path / "out" / "text-to-image" / "figures-eye.json"
     for exit_code, said, content in (

@@ -165,10 +165,10 @@ def test_texts_of_any_kind_make_file_names(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["a cat", "--num-candidates", "0"], "num_candidates"),
+        (["a cat", "--num-candidates", "0"], "--num-candidates"),
         (["a cat", "--temperature", "-1"], "temperature"),
-        (["a cat", "--top-k", "0"], "top_k"),
-        (["a cat", "--top-p", "2"], "top_p"),
+        (["a cat", "--top-k", "0"], "--top-k"),
+        (["a cat", "--top-p", "2"], "--top-p"),
         (["a cat", "--guidance", "-1"], "guidance"),
         (["a cat", "--seed", "-1"], "seed"),
         (["a cat", "--keep", "1"], "ranking"),

@@ -87,10 +87,6 @@ def test_help_is_there_for_everything_without_torch(words: list[str], tmp_path: 
         (["generate", "a cat", "--size", "256", "--upscale", "4"], "--size=256 and --upscale=4"),
         (["generate", "a cat", "--seed", "many"], "Error parsing --seed"),
         (["generate", "a cat", "--temperature"], "Missing value for argument '--temperature'"),
-        (
-            ["generate", "a cat", "--image", "x.png", "--mask", "upper", "--mask", "0.3"],
-            "--mask is given 2 times",
-        ),
         (["generate", "a cat", "--memory", "6"], "--memory must be at least 1,000,000 bytes, got 6;"),
         (["generate", "a cat", "--keep", "9"], "--keep must be between 1 and --num-candidates, 4, got 9"),
         (["generate", "a cat", "--keep", "1", "--seed=-1"], "--seed must not be negative, got -1"),
@@ -132,12 +128,16 @@ def test_a_wrong_flag_writes_nothing_and_shows_the_closest(tmp_path: Path) -> No
             "the text is 'a'; for a longer one, use quotation marks: \"a red cat\"",
         ),
         (["upscale", "a", "cat", "x.png"], 'for a longer one, use quotation marks: "a cat"'),
+        (
+            ["generate", "a cat", "--seed", "1", "--seed=2"],
+            "--seed is given 2 times: the last one counts",
+        ),
         (["generate", "a cat", "dog"], ""),
         (["generate", "猫", "狗"], ""),
         (["rank", "a cat", "x.png", "out/cat"], ""),
     ],
 )
-def test_words_without_quotation_marks_are_told(
+def test_what_is_hardly_meant_is_told(
     words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words, "--model", str(tmp_path / "absent")]) == 1
@@ -156,6 +156,10 @@ def test_words_without_quotation_marks_are_told(
             "--keep=3 needs ranking: to keep all, leave keep out",
         ),
         ("size_pixels=3 and upscale=2 (or force=True)", "--size=3 and --upscale=2 (or force=True)"),
+        (
+            "begun otherwise: seed was 0, now 1, top_p was 1, now 0.5",
+            "begun otherwise: --seed was 0, now 1, --top-p was 1, now 0.5",
+        ),
         ("training.num_steps is 0", "--training.num-steps is 0"),
         ("see out/top_p.json and 'top_p'", "see out/top_p.json and 'top_p'"),
         ("no picture to keep", "no picture to keep"),

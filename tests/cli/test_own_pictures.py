@@ -321,7 +321,7 @@ def test_what_cannot_work_is_said_before_the_training(
     tokenizer = ("--image-tokenizer", home / "tokenizer", "--device", "cpu")
     run(capsys, "tokenize", home / "pictures", *tokenizer, "--size-pixels", 16, "--out", other)
     assert "but the model reads 4x4 codes" in refusal(capsys, 1, *words, "--held-out", other)
-    assert "kept_codes must be between 1 and the 16" in refusal(capsys, 2, *words, "--kept-codes", 17)
+    assert "--kept-codes must be between 1 and the 16" in refusal(capsys, 2, *words, "--kept-codes", 17)
     assert not (tmp_path / "run").exists()
 
 

@@ -144,7 +144,7 @@ def test_pictures_are_enlarged_by_the_decoder_unless_an_upscaler_is_named(pictur
     for each in (twice, again):
         assert torch.equal(each.codes, plain.codes)
         assert np.array_equal(np.asarray(each.image), np.asarray(expected))
-    with pytest.raises(cogview.UsageError, match=r"size 16 and upscale 2.* 32 pixels"):
+    with pytest.raises(cogview.UsageError, match=r"size_pixels=16 and upscale=2.* 32 pixels"):
         pipe.generate("a red cat", 1, size_pixels=16, upscale=2)
     with pytest.raises(cogview.UsageError, match="super-resolution"):
         pipe.upscale(plain.codes, "a red cat", 4)  # no decoder draws that

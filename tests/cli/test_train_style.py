@@ -258,8 +258,8 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert "--style is empty" in refusal(capsys, training(home, out, "--style", " "))
     assert "--sample-texts is empty" in refusal(capsys, training(home, out, "--sample-texts", " "))
     assert "adapter.rank must be at least 1" in refusal(capsys, training(home, out, "--adapter.rank", 0))
-    assert "dropped_texts must be a share" in refusal(capsys, training(home, out, "--dropped-texts", 2))
-    assert "kept_codes must be between 1 and the 16" in refusal(
+    assert "--dropped-texts must be a share" in refusal(capsys, training(home, out, "--dropped-texts", 2))
+    assert "--kept-codes must be between 1 and the 16" in refusal(
         capsys, training(home, out, "--kept-codes", 17)
     )
     assert "was made with another image tokenizer" in refusal(
@@ -271,7 +271,7 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert "is an adapter, not a whole model" in refusal(
         capsys, ["generate", "a cat", "--model", str(home / "run")]
     )
-    assert "adapter_strength is 0.5, but there is no adapter: name one (--adapter)" in refusal(
+    assert "--adapter-strength is 0.5, but there is no adapter: name one (--adapter)" in refusal(
         capsys, ["generate", "a cat", "--adapter-strength", "0.5", "--out", str(tmp_path / "pictures")]
     )
     assert "is neither an adapter of this model nor a folder" in refusal(

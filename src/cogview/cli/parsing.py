@@ -6,7 +6,9 @@ import functools
 import inspect
 import io
 import re
+import sys
 import types
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -28,14 +30,14 @@ def call_with_flags(
         arguments: of the command line.
 
     Raises:
-        UsageError: a flag is unknown or repeated, its value is missing or invalid, or the function refuses it; fields
-            are named as flags.
+        UsageError: a flag is unknown, its value is missing or invalid, or the function refuses it; fields are named as
+            flags.
         SystemExit: after printing help.
     """
     given = [word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")]
-    for flag in given:
-        if given.count(flag) > 1:
-            raise UsageError(f"{flag} is given {given.count(flag)} times: give it once")
+    for flag, num in Counter(given).items():
+        if num > 1:  # a script's own flags come first, and its user's override them
+            print(f"cogview: {flag} is given {num} times: the last one counts", file=sys.stderr)
     try:
         _parse(function, program, description, arguments)()
     except UsageError as error:
@@ -200,7 +202,7 @@ def _flags_of(function: Callable[..., None]) -> dict[str, str]:
 def _with_flags(message: str, flag_of: Mapping[str, str]) -> str:
     """Name fields in a message as flags.
 
-    A name that is an English word counts at the beginning only, before "must" or "is", and before "=".
+    A name that is an English word counts at the beginning only, before "must" or "is", and before "=" or "was".
 
     Args:
         message: of an error.
@@ -214,7 +216,11 @@ def _with_flags(message: str, flag_of: Mapping[str, str]) -> str:
         name, after = match[0], message[match.end() :]
         is_word = "_" not in name and "." not in name
         starts = match.start() == 0 and after.startswith((" must ", " is ", " may "))
-        is_named = starts or re.match(r"=(?!True|False)", after) if is_word else not after.startswith("=True")
+        is_named = (
+            starts or re.match(r"=(?!True|False)| was .*, now ", after)
+            if is_word
+            else not after.startswith("=True")
+        )
         return flag_of[name] if is_named else name
 
     return re.sub(rf"(?<![\w./(\-'\"])(?:{names})(?![\w/'\"-]|\.\w)", flag, message)

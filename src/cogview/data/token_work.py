@@ -110,13 +110,7 @@ def token_work(out: Path, source: Path, request: Request, state: SourceState) ->
     """Start or resume the work on a folder of tokens; yield None if the request is finished already.
 
     In that case, the data set's bytes are still to be compared. If the block raises before any shard is finished, the
-    work is removed.
-
-    Args:
-        out: folder of the result.
-        source: the data set, named in messages.
-        request: settings of the work.
-        state: current state of the data set.
+    work is removed. The arguments are those of `TokenWork`.
 
     Raises:
         UsageError: `out` holds something else, or work on another request.

@@ -17,7 +17,7 @@ from cogview.models.config import find_model_folder
 from cogview.models.folder import load_pretrained
 from cogview.models.pretrained import PretrainedModel, TaskModel
 from cogview.recipes.config import CaptioningRecipe
-from cogview.runs.finetune import check_base, finetune
+from cogview.runs.finetune import check_base, finetune, open_tokens
 from cogview.runs.finetune_card import finetune_card
 from cogview.runs.training import DryRunResult, TrainingResult
 from cogview.runs.training_options import CaptioningOptions
@@ -50,15 +50,14 @@ def train_captioning(
     if not recipe.token_loss.text_weight:
         raise UsageError("--token-loss.text-weight 0 leaves nothing to learn: captions are text")
     model = load_pretrained(find_model_folder(options.base))
-    images, words = model.image_fingerprint, model.text_fingerprint
-    shards = TokenShards(options.data, image_tokenizer=images, text_tokenizer=words)
+    shards = open_tokens(model, options.data)
     template = _template_for(model, recipe.positions)
     check_base(model, "captioning", template)
     training = recipe.training
     batches = TokenBatches(shards, template, training.seed, training.batch_size)
     held_out_shards = None
     if options.held_out is not None:
-        held_out_shards = TokenShards(options.held_out, image_tokenizer=images, text_tokenizer=words)
+        held_out_shards = open_tokens(model, options.held_out)
         # Opened before the training, so that tokens that do not fit fail early.
         TokenBatches(held_out_shards, template, training.seed, training.batch_size)
     adapter = recipe.adapter

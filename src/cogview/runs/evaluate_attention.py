@@ -1,6 +1,5 @@
 """Evaluation of attention: maps by layer and head while a picture is drawn."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,18 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-import cogview
-from cogview.errors import CogViewError, UsageError
+from cogview.errors import UsageError
 from cogview.evaluation.attention import attention_maps, check_places, score_lines, score_table
 from cogview.evaluation.attention_figures import text_figure, token_figure
-from cogview.files import atomic_write_bytes, atomic_write_json, atomic_write_text
+from cogview.files import atomic_write_json, atomic_write_text
 from cogview.generation.loading import load
 from cogview.generation.options import CodeOptions
 from cogview.generation.pictures import codes_of
 from cogview.generation.pipeline import Pipeline
-from cogview.image.picture_file import picture_file
 from cogview.runs.chosen_adapters import take_adapter
 from cogview.runs.evaluation import EvaluationResult
 from cogview.runs.evaluation_options import AttentionEvaluationOptions
+from cogview.runs.picture_folder import save_picture
 from cogview.runs.progress_bar import progress_bar
 
 
@@ -73,32 +71,19 @@ def evaluate_attention(options: AttentionEvaluationOptions) -> EvaluationResult:
     words = pipeline.text_tokenizer.words(read)[: len(pieces)]
     metadata |= {"row": place[0], "column": place[1]}
     files = {each: out / f"{each}.png" for each in ("picture", "token", "text")}
-    _save(image, files["picture"], metadata)
+    save_picture(image, files["picture"], text, metadata)
     layers = options.layers or None
     for which, figure in (
         ("token", token_figure(maps, image, text, layers=layers)),
         ("text", text_figure(maps, image, text, words, layers)),
     ):
-        _save(_with_palette(figure, image), files[which], metadata)
+        save_picture(_with_palette(figure, image), files[which], text, metadata)
     facts = {**metadata, "pieces": words, "scores": score_table(maps)}
     files |= {"scores": out / "scores.json", "scores_text": out / "scores.txt"}
     atomic_write_json(files["scores"], facts)
     lines = [text, *(f"piece {number}: {word}" for number, word in enumerate(words))]
     atomic_write_text(files["scores_text"], "\n".join([*lines, "", *score_lines(facts["scores"])]) + "\n")
     return EvaluationResult(facts=facts, files=files)
-
-
-def _save(image: Image.Image, path: Path, facts: Mapping[str, Any]) -> None:
-    """Write a picture with its metadata.
-
-    Raises:
-        CogViewError: it cannot be written.
-    """
-    data = picture_file(image, text=facts["text"], facts=facts, software=f"cogview {cogview.__version__}")
-    try:
-        atomic_write_bytes(path, data)
-    except OSError as error:
-        raise CogViewError(f"{path} cannot be written ({error.strerror}): give another with --out") from error
 
 
 def _with_palette(figure: Image.Image, picture: Image.Image) -> Image.Image:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogview.data.ranks import Ranks
+from cogview.data.shards import TokenShards
 from cogview.errors import UsageError
 from cogview.models.adapters import find_adapter_folder, load_task_model, save_task_model
 from cogview.models.config import DRAWING_TASKS, TaskName
@@ -28,6 +29,15 @@ from cogview.transformer.model import Transformer
 
 TOKEN_ROWS = ("embedding.tokens.rows", "own_head.rows", "own_head.row_biases")
 """Name of an adapter's own embedding rows among its tensors."""
+
+
+def open_tokens(model: PretrainedModel, folder: Path) -> TokenShards:
+    """Open tokens that a model's tokenizers made.
+
+    Raises:
+        CogViewError: they are missing, damaged, or of other tokenizers.
+    """
+    return TokenShards(folder, image_tokenizer=model.image_fingerprint, text_tokenizer=model.text_fingerprint)
 
 
 def finetune(

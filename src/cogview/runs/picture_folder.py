@@ -239,6 +239,6 @@ def save_picture(image: Image.Image, path: Path, text: str, facts: Mapping[str, 
 
 def _unwritable(path: Path, error: OSError) -> CogViewError:
     return CogViewError(
-        f"{path} cannot be written ({error.strerror}): make room or give access; what is drawn is kept, and the same "
-        "command goes on"
+        f"{path} cannot be written ({error.strerror}): make room or give access, and give the same command "
+        "again"
     )

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from cogview.data.loader import TokenBatches, mask_batches
 from cogview.data.one_text import OneTextShards
-from cogview.data.shards import TokenShards
 from cogview.errors import UsageError
 from cogview.generation.pipeline import Pipeline
 from cogview.models.config import find_model_folder
 from cogview.models.folder import load_pretrained
 from cogview.models.pretrained import PretrainedModel, TaskModel
 from cogview.recipes.config import StyleRecipe
-from cogview.runs.finetune import check_base, finetune
+from cogview.runs.finetune import check_base, finetune, open_tokens
 from cogview.runs.finetune_card import finetune_card
 from cogview.runs.samples import captions_of, draw_samples
 from cogview.runs.training import DryRunResult, TrainingResult
@@ -38,9 +37,8 @@ def train_style(recipe: StyleRecipe, options: StyleOptions) -> TrainingResult | 
     model = load_pretrained(find_model_folder(options.base))
     check_base(model, "style", kept_codes=recipe.masking.kept_codes)
     text_tokenizer = Pipeline(model).text_tokenizer
-    images, words = model.image_fingerprint, model.text_fingerprint
     if style is None:
-        shards = TokenShards(data, image_tokenizer=images, text_tokenizer=words)
+        shards = open_tokens(model, data)
         shown = options.sample_texts or captions_of(shards, model)
     else:
         if not style.strip():
@@ -49,8 +47,8 @@ def train_style(recipe: StyleRecipe, options: StyleOptions) -> TrainingResult | 
         shards = OneTextShards(
             data,
             [text_tokenizer.encode(text) for text in texts],
-            image_tokenizer=images,
-            text_tokenizer=words,
+            image_tokenizer=model.image_fingerprint,
+            text_tokenizer=model.text_fingerprint,
             words=KnownWords.of_counts(count_words(texts, text_tokenizer)),
         )
         shown = options.sample_texts or tuple(text.format(style) for text in SAMPLE_TEXTS)

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from cogview.data.loader import mask_batches
-from cogview.data.shards import TokenShards
 from cogview.data.super_resolution import SuperResolutionBatches, SuperResolutionShards
 from cogview.generation.contact_sheet import contact_sheet, save_sheet
 from cogview.generation.pipeline import Pipeline
@@ -19,7 +18,7 @@ from cogview.models.config import find_model_folder
 from cogview.models.folder import load_pretrained
 from cogview.models.pretrained import PretrainedModel, TaskModel
 from cogview.recipes.config import SuperResolutionRecipe
-from cogview.runs.finetune import check_base, finetune
+from cogview.runs.finetune import check_base, finetune, open_tokens
 from cogview.runs.finetune_card import finetune_card
 from cogview.runs.training import DryRunResult, TrainingResult
 from cogview.runs.training_options import SuperResolutionOptions
@@ -41,17 +40,10 @@ def train_super_resolution(
     Returns:
         The result; None in all processes but the first.
     """
-    windows = options.windows
     model = load_pretrained(find_model_folder(options.base))
     check_base(model, "super-resolution")
-    opened = partial(
-        TokenShards, image_tokenizer=model.image_fingerprint, text_tokenizer=model.text_fingerprint
-    )
-    small, large, largest = (
-        opened(options.low),
-        opened(options.data),
-        None if windows is None else opened(windows),
-    )
+    small, large = open_tokens(model, options.low), open_tokens(model, options.data)
+    largest = None if options.windows is None else open_tokens(model, options.windows)
     pairs = SuperResolutionShards(low=small, high=large)
     template = SuperResolutionTemplate.of(model.template, recipe.high_positions)
     batches = SuperResolutionBatches(
