@@ -47,6 +47,8 @@ def recipes_help(verb: str, recipes: Mapping[str, Recipe]) -> str:
         [
             f"usage: cogview {verb} RECIPE [OPTIONS]",
             "",
+            "RECIPE comes first, and is one of:",
+            "",
             *lines,
             "",
             f"'cogview {verb} RECIPE --help' shows what a recipe claims and costs, and its options.",
