@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import cogview
 from cogview.cli import parsing, pictures
 from cogview.cli.main import main
 from cogview.models.config import BUNDLED_FOLDER
+from plain_vqgan import LLAMAGEN, Shape, random_state
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -177,6 +179,7 @@ def test_the_tutorial_can_be_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (unpacked / f"{english}.txt").write_text(
             f"A {english} apple.\nzh_TW.utf8=一個{chinese}蘋果。\n", "utf-8"
         )
+    torch.save({"model": random_state(LLAMAGEN, Shape(factors=(1, 1, 1, 1, 1)))}, tmp_path / "vq_ds16_c2i.pt")
     done = []
     for words in lines_of(ROOT / "docs" / "your-own-pictures.md"):
         done.append(words[0])
