@@ -167,6 +167,7 @@ def test_the_bundled_style_has_black_lines() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*pictures are too few")
 def test_the_tutorial_can_be_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All its commands in their order, on four pictures in the place of the package, and with two steps a training."""
     monkeypatch.chdir(tmp_path)
