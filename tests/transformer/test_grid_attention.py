@@ -15,7 +15,8 @@ from cogview.training.flops import flops_per_token
 from cogview.transformer.adapter import AdaptedTransformer, adapter_shapes
 from cogview.transformer.cache import KeyValueCache
 from cogview.transformer.config import AdapterConfig, AttentionKind, GridConfig, GridMask, TransformerConfig
-from cogview.transformer.grid_attention import LayerGrid, gathered_keys, mean_keys
+from cogview.transformer.grid_attention import LayerGrid, mean_keys
+from cogview.transformer.grid_attention_kernels import gathered_keys
 from grid_models import grid_template, grid_transformer
 
 TEXT, SIDE, AFTER = 3, 4, 2

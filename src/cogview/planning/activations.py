@@ -16,7 +16,7 @@ from cogview.planning.parameters import Tensors, main_itemsize, map_itemsize
 from cogview.sequence.template import TextToImageTemplate
 from cogview.training.config import ComputedPrecision
 from cogview.transformer.config import TransformerConfig
-from cogview.transformer.grid_attention import gathered_keys
+from cogview.transformer.grid_attention_kernels import gathered_keys
 from cogview.transformer.three_region import keys_seen
 from cogview.transformer.three_region_kernels import fits_flexible_attention
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from cogview.transformer.cache import LayerCache
 from cogview.transformer.config import TransformerConfig
-from cogview.transformer.grid_attention import LayerGrid, grid_attention
+from cogview.transformer.grid_attention import LayerGrid
 from cogview.transformer.three_region import Regions
 
 Pattern = Regions | LayerGrid | None
@@ -169,6 +169,8 @@ class CausalSelfAttention(nn.Module):
         if pattern is not None:
             num_queries, num_keys = query.shape[2], key.shape[2]
             if self.config.attention == "fused" and num_queries == num_keys:
+                from cogview.transformer.grid_attention_kernels import grid_attention
+
                 return grid_attention(query, key, value, pattern, dropout)
             mask = pattern.mask(num_keys, num_queries).to(query.device)
         if self.config.attention == "relaxed":
