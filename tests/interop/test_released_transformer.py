@@ -362,7 +362,7 @@ def test_what_cannot_be_converted_is_one_line_and_writes_nothing(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--num-heads", "5"], "num_heads"),
+        (["--num-heads", "5"], "--num-heads"),
         (["--num-ranks", "2"], "--num-ranks"),
         (["--to", "released", "--num-heads", "2"], "--num-heads"),
     ],
