@@ -7,6 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
+
+import cogview
+from cogview.cli.main import main
+from cogview.errors import CogViewError
+from cogview.interop.diffusers_vqmodel import convert_vqmodel
 from plain_vqgan import (
     DIFFUSERS,
     OLD_DIFFUSERS,
@@ -18,12 +24,6 @@ from plain_vqgan import (
     plain,
     random_state,
 )
-from safetensors.torch import save_file
-
-import cogview
-from cogview.cli.main import main
-from cogview.errors import CogViewError
-from cogview.interop.diffusers_vqmodel import convert_vqmodel
 
 AMUSED = Shape(attention_grids=(), has_middle=False, num_blocks=1, groups=16)
 """Like aMUSEd's: no attention, groups of its own."""

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from plain_vqgan import DIFFUSERS, LLAMAGEN, Shape, random_state
 from safetensors.torch import save_file
 
 import cogview
 from cogview.cli.main import main
+from plain_vqgan import DIFFUSERS, LLAMAGEN, Shape, random_state
 from rudalle import CODES, HEADS, checkpoint
 from tiny import tiny_text_tokenizer
 

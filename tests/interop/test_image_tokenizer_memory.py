@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from plain_vqgan import LLAMAGEN, Shape, state_of
 
 pytestmark = pytest.mark.slow

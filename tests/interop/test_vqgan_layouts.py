@@ -10,6 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
+
+import cogview
+from cogview.cli.main import main
+from cogview.errors import CogViewError
+from cogview.image.config import VQGANConfig
+from cogview.image.tokenizer import ImageTokenizer
+from cogview.interop.tokenizer_layouts import convert_image_tokenizer
+from cogview.interop.weights import ConvertedTokenizer
 from plain_vqgan import (
     GUMBEL,
     JANUS_OF_TRANSFORMERS,
@@ -24,15 +33,6 @@ from plain_vqgan import (
     random_state,
     state_of,
 )
-from safetensors.torch import save_file
-
-import cogview
-from cogview.cli.main import main
-from cogview.errors import CogViewError
-from cogview.image.config import VQGANConfig
-from cogview.image.tokenizer import ImageTokenizer
-from cogview.interop.tokenizer_layouts import convert_image_tokenizer
-from cogview.interop.weights import ConvertedTokenizer
 
 
 def in_lightning(state: State, folder: Path) -> Path:

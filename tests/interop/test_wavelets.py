@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from plain_vqgan import WAVELETS, Plain, Shape, State, images, plain, random_state
 
 import cogview
 from cogview.cli.main import main
@@ -17,6 +16,7 @@ from cogview.image.decoder_config import DecoderConfig
 from cogview.interop.tokenizer_layouts import convert_image_tokenizer
 from cogview.models.folder import save_pretrained
 from cogview.training.decoder import DecoderTask
+from plain_vqgan import WAVELETS, Plain, Shape, State, images, plain, random_state
 from tiny import tiny_model
 
 SHAPE = Shape(outputs=12)
