@@ -36,6 +36,7 @@ from rudalle import (
     TEXT,
     State,
     checkpoint,
+    mask_of,
     plain_logits,
 )
 from tiny import tiny_image_tokenizer, tiny_text_tokenizer
@@ -188,6 +189,10 @@ def test_the_command_converts_a_file(
     assert torch.equal(alone[0].codes, together[0][0].codes), "capitals are read as small letters"
 
 
+def _sparse() -> Tensor:
+    return mask_of("row", TEXT, SIDE).to_sparse()
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -209,6 +214,13 @@ def test_the_command_converts_a_file(
             "row_mask is not that of ruDALL-E",
         ),
         (lambda state: state["transformer.conv_mask"].logical_not_(), CogViewError, "conv_mask"),
+        (lambda state: state.update({"transformer.row_mask": _sparse()}), CogViewError, "row_mask"),
+        (lambda state: state.update({"transformer.conv_mask": _sparse()}), CogViewError, "conv_mask"),
+        (
+            lambda state: state.update({"transformer.col_mask": _sparse().to("meta")}),
+            CogViewError,
+            "col_mask",
+        ),
         (lambda state: state.pop("transformer.conv_mask"), UsageError, "--sequence"),
         (
             lambda state: state.pop("image_row_embeddings.weight"),
@@ -227,6 +239,37 @@ def test_files_that_are_cut_or_changed_are_refused(
     with pytest.raises(error, match=message):
         convert(options)
     assert not (tmp_path / "ours").exists()
+
+
+def test_rudolph_is_written_with_its_captioner_or_not_at_all(tmp_path: Path) -> None:
+    state, name = checkpoint(rudolph=True), "r_text_pos_embeddings.weight"
+    with pytest.raises(CogViewError):
+        convert_rudalle(
+            state | {name: state[name][:2]}, tmp_path / "ours", num_heads=HEADS, kernel_sizes=(3, 5)
+        )
+    assert not (tmp_path / "ours").exists()
+    for _ in range(2):  # the second replaces the first
+        assert converted(state, tmp_path / "ours").adapters["captioner"].task == "captioning"
+
+
+@pytest.mark.parametrize("num_heads", [0, -2, 5])
+def test_heads_that_do_not_divide_the_width_are_refused(tmp_path: Path, num_heads: int) -> None:
+    with pytest.raises(UsageError, match=f"--num-heads {num_heads}"):
+        convert_rudalle(checkpoint(), tmp_path / "ours", num_heads=num_heads)
+
+
+@pytest.mark.parametrize("rudolph", [False, True])
+def test_tokenizers_of_another_size_are_refused(
+    tmp_path: Path, rudolph: bool, words: TextTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More rows than the tokenizer has are special pieces or codes of RuDOLPH, but not in a published model."""
+    monkeypatch.setattr("cogview.interop.rudalle_layout.NUM_PIECES", words.num_pieces + 2)
+    monkeypatch.setattr("cogview.interop.rudalle_layout.NUM_CODES", CODES)
+    state = checkpoint(rudolph=rudolph, pieces=words.num_pieces + 2)
+    with pytest.raises(CogViewError, match=f"with {words.num_pieces} pieces"):
+        converted(state, tmp_path / "ours", text_tokenizer=words)
+    with pytest.raises(CogViewError, match=f"and {CODES - 1} codes"):
+        converted(state, tmp_path / "ours", image_tokenizer=tiny_image_tokenizer(CODES - 1))
 
 
 def test_without_masks_the_sequence_has_to_be_told(tmp_path: Path, codes: list[int]) -> None:

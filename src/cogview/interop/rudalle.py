@@ -23,8 +23,7 @@ from cogview.interop.rudalle_layout import (
     split_masks,
     their_name,
 )
-from cogview.models.adapters import save_task_model
-from cogview.models.folder import load_pretrained, save_pretrained
+from cogview.models.folder import save_pretrained
 from cogview.models.pretrained import PretrainedModel, TaskModel, fields_of
 from cogview.tensors import as_weights, weights_dtype
 from cogview.text.tokenizer import TextTokenizer
@@ -60,7 +59,7 @@ def convert_rudalle(
 
     Args:
         tensors: by name, mapped.
-        out: the folder to make; a model folder without adapters is replaced.
+        out: the folder to make; a model folder without other adapters is replaced.
         num_heads: attention heads; by default those of the published models of this width.
         sequence: of ruDALL-E, if the checkpoint has no masks.
         kernel_sizes: of RuDOLPH, if it has no masks and its width is not that of a published model.
@@ -89,16 +88,24 @@ def convert_rudalle(
     checkpoint = _Checkpoint(weights, layout)
     with uninitialised("meta"):
         transformer = Transformer(layout.config)
-    transformer.to(functools.reduce(torch.promote_types, {weights_dtype(*item) for item in weights.items()}))
+    transformer.eval().to(
+        functools.reduce(torch.promote_types, {weights_dtype(*item) for item in weights.items()})
+    )
     state = transformer.state_dict()
     checkpoint.check({name: tuple(tensor.shape) for name, tensor in state.items()})
+    captioner = layout.caption_template and TaskModel(
+        task="captioning",
+        transformer=AdaptedTransformer(transformer, AdapterConfig(maps=())),
+        template=fields_of(layout.caption_template),
+    )
     model = PretrainedModel(
-        source=transformer.eval(),
+        source=transformer,
         template=layout.template,
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
         text_case="lower",
         top_p=TOP_P,
+        adapters={CAPTIONER: captioner} if captioner else {},
     )
     num_done = 0
 
@@ -110,14 +117,6 @@ def convert_rudalle(
             progress(num_done, len(state))
 
     save_pretrained(model, out, read=read)
-    if layout.caption_template is not None:
-        written = load_pretrained(out)
-        captioner = TaskModel(
-            task="captioning",
-            transformer=AdaptedTransformer(written.meta_transformer, AdapterConfig(maps=())),
-            template=fields_of(layout.caption_template),
-        )
-        save_task_model(captioner, out / "adapters" / CAPTIONER, written)
     return model, layout
 
 

@@ -238,7 +238,10 @@ class Layout:
 
 def _is_mask(mask: Tensor, layer: LayerGrid, num: int) -> bool:
     """Return whether a stored mask shows what a layer's does, for the first places."""
-    return mask.ndim == 2 and min(mask.shape) >= num and torch.equal(mask[:num, :num] != 0, layer.mask(num))
+    is_plain = mask.layout == torch.strided and not mask.is_meta
+    if not is_plain or mask.ndim != 2 or min(mask.shape) < num:
+        return False
+    return torch.equal(mask[:num, :num] != 0, layer.mask(num))
 
 
 def layout_of(
@@ -275,12 +278,14 @@ def layout_of(
     inner, _ = shape_of(weights, "transformer.layers.0.mlp.dense_h_to_4h.weight", 2)
     num_layers = len({match[1] for name in weights if (match := _LAYER.fullmatch(name))})
     side = shape_of(weights, ROWS, 2)[0]
-    num_pieces = min(NUM_PIECES, num_texts - num_left) if num_pieces is None else num_pieces
-    num_codes = min(NUM_CODES, all_codes) if num_codes is None else num_codes
+    all_pieces = num_texts - num_left
+    published_pieces, published_codes = (NUM_PIECES, NUM_CODES) if is_rudolph else (all_pieces, all_codes)
+    num_pieces = min(published_pieces, all_pieces) if num_pieces is None else num_pieces
+    num_codes = min(published_codes, all_codes) if num_codes is None else num_codes
     if (
         inner % width
-        or num_texts - num_left < num_pieces
-        or all_codes < num_codes
+        or not _fits(num_pieces, all_pieces, published_pieces)
+        or not _fits(num_codes, all_codes, published_codes)
         or min(num_left, num_pieces) < 1
     ):
         raise CogViewError(
@@ -290,7 +295,7 @@ def layout_of(
     if num_heads is None and width not in _HEADS:
         raise UsageError(f"no published model has width {width}: give --num-heads")
     num_heads = _HEADS[width] if num_heads is None else num_heads
-    if width % num_heads:
+    if num_heads < 1 or width % num_heads:
         raise UsageError(f"width {width} is no multiple of --num-heads {num_heads}")
 
     layout = Layout(
@@ -315,6 +320,19 @@ def layout_of(
     if kernel_sizes is not None:
         raise UsageError("--kernel-sizes is for RuDOLPH, and this is ruDALL-E: leave it out")
     return replace(layout, sequence=_rudalle_sequence(layout, masks, sequence))
+
+
+def _fits(num: int, num_rows: int, published: int) -> bool:
+    """Return whether a tokenizer's pieces or codes can be those of an embedding.
+
+    Only RuDOLPH has special ones beside them.
+
+    Args:
+        num: of the tokenizer.
+        num_rows: of the embedding, special ones included.
+        published: of the published models' tokenizer.
+    """
+    return num in (num_rows, min(num_rows, published)) or num < num_rows < published
 
 
 def _rudalle_sequence(

@@ -39,7 +39,6 @@ from cogview.models.pretrained import PretrainedModel
 from cogview.models.weights import (
     fingerprint_of_transformer,
     stored_transformer,
-    weights_of,
     write_transformer,
 )
 from cogview.plain_json import section_from_json
@@ -149,9 +148,9 @@ def save_pretrained(
         if model.samples:
             (unfinished / SAMPLES_FILE).write_bytes(model.samples)
         if model.adapters:
-            fingerprint = model.fingerprint
-            if not is_int8:
-                fingerprint = fingerprint_of_transformer(weights_of(model.latest), dtype)
+            # Of the written weights: those of the model may be rounded here, or come from `read`.
+            written = stored_transformer(unfinished / "model.safetensors", model.config, "cpu", torch.float32)
+            fingerprint = model.fingerprint if is_int8 else fingerprint_of_transformer(written.weights)
             for name, adapter in model.adapters.items():
                 save_task_model(
                     adapter,
