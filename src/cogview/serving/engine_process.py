@@ -115,12 +115,12 @@ class EngineProcess:
 
     def warm_up(self) -> None:
         """Prepare weights and kernels, so that the first request is as fast as others."""
-        pipeline = self._pipeline
-        for _ in pipeline.stream("warm up", 2, previews=PreviewOptions(per_second=100, max_share=1)):
+        pipeline, text = self._pipeline, "a"  # some captioners read few pieces
+        for _ in pipeline.stream(text, 2, previews=PreviewOptions(per_second=100, max_share=1)):
             pass
         if pipeline.captioner_names:
-            image = pipeline.generate("warm up", 1)[0].codes
-            pipeline.rank("warm up", [image], pipeline.captioner_names[0])
+            image = pipeline.generate(text, 1)[0].codes
+            pipeline.rank(text, [image], pipeline.captioner_names[0])
 
     def _facts(self) -> ModelFacts:
         pipeline, options = self._pipeline, self._options
