@@ -173,6 +173,20 @@ def test_a_greedy_caption_follows_the_plain_logits(
         right.append(piece)
 
 
+@pytest.mark.parametrize("fields", [{"num_left_tokens": TEXT - 1}, {"first_code_position": TEXT}])
+def test_a_captioner_for_other_places_of_the_grid_is_refused(
+    tmp_path: Path, codes: list[int], words: TextTokenizer, fields: dict[str, int]
+) -> None:
+    state = checkpoint(rudolph=True, pieces=words.num_pieces)
+    converted(state, tmp_path / "ours", text_tokenizer=words, image_tokenizer=tiny_image_tokenizer(CODES))
+    path = tmp_path / "ours" / "adapters" / "captioner" / "config.json"
+    config = json.loads(path.read_text())
+    config["template"] |= fields
+    path.write_text(json.dumps(config))
+    with pytest.raises(CogViewError, match="do not fit together"):
+        cogview.load(tmp_path / "ours").caption(torch.tensor(codes).view(SIDE, SIDE))
+
+
 def test_the_command_converts_a_file(
     tmp_path: Path, words: TextTokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:

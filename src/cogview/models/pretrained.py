@@ -17,7 +17,7 @@ from cogview.models.config import TaskName
 from cogview.models.weights import fingerprint_of_transformer
 from cogview.plain_json import dataclass_from_json
 from cogview.sequence.padded_text import PaddedTextTemplate, template_class_of
-from cogview.sequence.right_text import caption_class_of
+from cogview.sequence.right_text import RightTextTemplate, caption_class_of
 from cogview.sequence.template import TextToImageTemplate
 from cogview.sequence.vocabulary import Vocabulary
 from cogview.text.config import TextCase
@@ -64,7 +64,7 @@ class TaskModel:
             vocabulary: of the model.
 
         Raises:
-            CogViewError: the fields are invalid, or need more positions than the transformer has.
+            CogViewError: the fields are invalid, need more positions than the transformer has, or another grid.
         """
         # Templates of text to image and of captions may be of a more special class.
         class_of = caption_class_of if self.task == "captioning" else template_class_of
@@ -82,6 +82,8 @@ class TaskModel:
             raise CogViewError(
                 f"The template for {self.task} wants {wanted} positions, got {got}: export it again."
             )
+        if self.transformer.config.attention_pattern == "grid":
+            _check_grid(self.transformer.config.grid, template)
         return template
 
 
@@ -302,20 +304,25 @@ class PretrainedModel:
         return fingerprint_of_transformer(latest.state_dict())
 
 
-def _check_grid(grid: GridConfig, template: TextToImageTemplate) -> None:
+def _check_grid(grid: GridConfig, template: object) -> None:
     """Refuse masks that are not those of the template's picture.
 
     Raises:
         CogViewError: the parts do not fit together.
     """
-    if not isinstance(template, PaddedTextTemplate):
+    if isinstance(template, PaddedTextTemplate):
+        num_before, most_shifted = template.num_text_tokens, 1
+    elif isinstance(template, RightTextTemplate):
+        num_before, most_shifted = template.num_left_tokens, 0
+    else:
         raise CogViewError(
-            "The parts of the model do not fit together: attention by a grid needs texts of fixed length (padded_text)."
+            "The parts of the model do not fit together: attention by a grid needs texts of fixed length (padded_text, "
+            "or right_text for captions)."
         )
     wanted = (template.grid_rows, template.grid_columns, template.first_code_position)
     got = (grid.num_rows, grid.num_columns, grid.first_position)
-    if got != wanted or not 0 <= template.num_text_tokens - grid.first_place <= 1:
+    if got != wanted or not 0 <= num_before - grid.first_place <= most_shifted:
         raise CogViewError(
             "The parts of the model do not fit together: the template wants a grid of rows, columns and first position "
-            f"{wanted} after {template.num_text_tokens} tokens, got {got} after {grid.first_place}."
+            f"{wanted} after {num_before} tokens, got {got} after {grid.first_place}."
         )
