@@ -10,6 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
@@ -120,7 +121,8 @@ class EngineProcess:
             pass
         if pipeline.captioner_names:
             image = pipeline.generate(text, 1)[0].codes
-            pipeline.rank(text, [image], pipeline.captioner_names[0])
+            with suppress(UsageError):  # a text tokenizer may lack even this letter
+                pipeline.rank(text, [image], pipeline.captioner_names[0])
 
     def _facts(self) -> ModelFacts:
         pipeline, options = self._pipeline, self._options
