@@ -243,27 +243,33 @@ def _grid(
         reads_units: whether attention reads units instead of adding biases.
     """
     num_entries = pages.shape[1] * PAGE
-    layers = [each.grid for each in layer_grids(grid)]
-    kinds = list(dict.fromkeys(layers))
+    kinds, kind_of = _kinds(grid)
     slot_mappings = [
         [_slot_mapping(pages, row_of, _entries(kind, num_entries)[place], None, device)] for kind in kinds
     ]
-    is_of = [kinds.index(layer) for layer in layers]
     biases, units = None, []
     if reads_units:
         units = [_seen_units(kind, num_entries).of(place) for kind in kinds]
     else:
-        seen = np.stack([_seen_entries(kind, num_entries)[place] for kind in kinds])[is_of]
+        seen = np.stack([_seen_entries(kind, num_entries)[place] for kind in kinds])[kind_of]
         biases = torch.from_numpy(np.where(seen, 0.0, -np.inf).astype(np.float32)).to(device)
     return AttentionLayout(
         row_of=row_of,
         pages=pages,
         num_seen=np.full(len(place), pages.shape[1]),
         last_entry=None,
-        slot_mappings=[slot_mappings[kind] for kind in is_of],
+        slot_mappings=[slot_mappings[kind] for kind in kind_of],
         biases=biases,
-        seen_units=[units[kind] for kind in is_of] if units else (),
+        seen_units=[units[kind] for kind in kind_of] if units else (),
     )
+
+
+@lru_cache(maxsize=16)
+def _kinds(grid: GridConfig) -> tuple[list[GridConfig], list[int]]:
+    """Return the grids of layers with different masks, and which of them each layer has."""
+    layers = [each.grid for each in layer_grids(grid)]
+    kinds = list(dict.fromkeys(layers))
+    return kinds, [kinds.index(layer) for layer in layers]
 
 
 @lru_cache(maxsize=16)

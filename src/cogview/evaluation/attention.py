@@ -19,10 +19,8 @@ from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
 from cogview.sequence.template import Codes, Pieces, TextToImageTemplate, TokenKind, TokenSequence
-from cogview.transformer.attention import CausalSelfAttention, Pattern
-from cogview.transformer.grid_attention import LayerGrid
+from cogview.transformer.attention import CausalSelfAttention, Pattern, seen_keys
 from cogview.transformer.model import Transformer
-from cogview.transformer.three_region import sees
 
 _QUERIES_AT_ONCE = 64
 """Queries whose scores are in memory at a time."""
@@ -205,12 +203,7 @@ def _score_scales(
     for first in range(0, num_tokens, _QUERIES_AT_ONCE):
         places = torch.arange(first, min(first + _QUERIES_AT_ONCE, num_tokens), device=key.device)
         scores = (query[:, places] @ key.mT).abs() / math.sqrt(width)
-        if pattern is None:
-            seen = torch.arange(num_tokens, device=key.device) <= places[:, None]
-        elif isinstance(pattern, LayerGrid):
-            seen = pattern.mask(num_tokens).to(key.device)[places]
-        else:
-            seen = sees(places, num_tokens, pattern, attention.config.three_region)[0]
+        (seen,) = seen_keys(places, num_tokens, pattern, attention.config.three_region)
         scores = scores.where(seen, 0.0)
         largest = torch.maximum(largest, scores.amax((1, 2)))
         total = total + scores.sum((1, 2))

@@ -3,6 +3,7 @@
 Beyond the paper: the sequences of ruDALL-E and RuDOLPH.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from cogview.sequence.template import (
     TokenKind,
     TokenSequence,
     check_range,
+    pad_sequences,
 )
 from cogview.sequence.vocabulary import Vocabulary
 
@@ -149,18 +151,10 @@ class PaddedTextTemplate(TextToImageTemplate):
             CogViewError: as `build` does.
         """
         sequences = [self.build(pieces, codes) for pieces, codes in pairs]
-        tokens = np.stack([sequence.tokens for sequence in sequences])
-        targets = np.roll(tokens, -1, axis=1)
-        targets[:, -1] = self.vocabulary.separator("PAD")  # nothing follows the last code
-        places = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-        return TokenBatch(
-            tokens=tokens,
-            positions=np.stack([sequence.positions for sequence in sequences]),
-            targets=targets,
-            text_mask=places < self.num_text_tokens - 1,
-            image_mask=(places >= self.num_text_tokens - 1) & (places < tokens.shape[1] - 1),
-            num_clipped=sum(sequence.num_clipped_pieces > 0 for sequence in sequences),
-        )
+        batch = pad_sequences(sequences, self.vocabulary, self.max_tokens)
+        is_text = np.zeros_like(batch.text_mask)
+        is_text[:, : self.num_text_tokens - 1] = True  # pads are learnt too
+        return dataclasses.replace(batch, text_mask=is_text)
 
 
 def padded(

@@ -3,6 +3,7 @@
 Beyond the paper: the sequences of RuDOLPH.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +14,15 @@ from jaxtyping import Bool
 from cogview.errors import UsageError
 from cogview.sequence.captioning import CaptionTemplate
 from cogview.sequence.padded_text import padded
-from cogview.sequence.template import Codes, Pieces, TokenBatch, TokenKind, TokenSequence, check_range
+from cogview.sequence.template import (
+    Codes,
+    Pieces,
+    TokenBatch,
+    TokenKind,
+    TokenSequence,
+    check_range,
+    pad_sequences,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,26 +153,11 @@ class RightTextTemplate(CaptionTemplate):
             CogViewError: as `build` does.
         """
         sequences = [self.build(pieces, codes) for pieces, codes in pairs]
-        padding, shape = self.vocabulary.separator("PAD"), (len(sequences), self.max_tokens)
-        tokens = np.full((len(sequences), self.max_tokens + 1), padding, dtype=np.int64)
-        positions = np.zeros(shape, dtype=np.int64)
-        is_text = np.zeros(shape, dtype=np.bool_)
-        for row, sequence in enumerate(sequences):
-            num = len(sequence.tokens)
-            tokens[row, :num], tokens[row, num] = sequence.tokens, self.end_token
-            positions[row, :num] = sequence.positions
-            is_text[row, self.num_prefix_tokens - 1 : num] = True
-        inputs = tokens[:, :-1].copy()
-        for row, sequence in enumerate(sequences):
-            inputs[row, len(sequence.tokens) :] = padding  # END is only a target
-        return TokenBatch(
-            tokens=inputs,
-            positions=positions,
-            targets=tokens[:, 1:].copy(),
-            text_mask=is_text,
-            image_mask=np.zeros(shape, dtype=np.bool_),
-            num_clipped=sum(sequence.num_clipped_pieces > 0 for sequence in sequences),
-        )
+        batch = pad_sequences(sequences, self.vocabulary, self.max_tokens)
+        last = [len(sequence.tokens) - 1 for sequence in sequences]
+        batch.targets[np.arange(len(last)), last] = self.end_token
+        batch.text_mask[:, self.num_prefix_tokens - 1] = True  # the opening predicts the first piece
+        return dataclasses.replace(batch, image_mask=np.zeros_like(batch.image_mask))
 
 
 def caption_class_of(values: Any) -> type[CaptionTemplate]:

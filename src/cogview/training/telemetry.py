@@ -8,11 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cogview.training.task import Scalars
-from cogview.transformer.attention import CausalSelfAttention, Pattern
+from cogview.transformer.attention import CausalSelfAttention, Pattern, seen_keys
 from cogview.transformer.config import ThreeRegionConfig
-from cogview.transformer.grid_attention import LayerGrid
 from cogview.transformer.model import Transformer
-from cogview.transformer.three_region import sees
 
 NUM_QUERIES = 64
 
@@ -76,12 +74,7 @@ def largest_score(
     t = query.shape[2]
     chosen = torch.linspace(0, t - 1, min(t, NUM_QUERIES), device=query.device).round().long()
     scores = query[:, :, chosen].float() @ key.float().mT / query.shape[-1] ** 0.5
-    if isinstance(pattern, LayerGrid):
-        seen = pattern.mask(t).to(query.device)[chosen]
-    elif pattern is None or config is None:
-        seen = torch.arange(t, device=query.device) <= chosen[:, None]
-    else:
-        seen = sees(chosen, t, pattern, config)[:, None]
+    seen = seen_keys(chosen, t, pattern, config)[:, None]
     return scores.abs().where(seen, 0.0).amax()
 
 

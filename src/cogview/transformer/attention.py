@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cogview.transformer.cache import LayerCache
-from cogview.transformer.config import TransformerConfig
+from cogview.transformer.config import ThreeRegionConfig, TransformerConfig
 from cogview.transformer.grid_attention import LayerGrid
-from cogview.transformer.three_region import Regions
+from cogview.transformer.three_region import Regions, sees
 
 Pattern = Regions | LayerGrid | None
 """What a layer's sparse attention sees; None if it is dense."""
@@ -191,6 +191,25 @@ class CausalSelfAttention(nn.Module):
         query, key, value = heads
         # Autocast computes norms in fp32, and a product needs one dtype.
         return self.query_norm(query).to(value.dtype), self.key_norm(key).to(value.dtype), value
+
+
+def seen_keys(
+    places: Int64[Tensor, "q"], num_keys: int, pattern: Pattern, config: ThreeRegionConfig | None = None
+) -> Bool[Tensor, "b q k"]:
+    """Return which keys a query at each place sees in a layer; of one sequence for all if they are alike.
+
+    Args:
+        places: of queries.
+        num_keys: the keys are those of the first places.
+        pattern: of the layer.
+        config: of three regions, needed for that pattern alone.
+    """
+    if isinstance(pattern, Regions):
+        assert config is not None, "regions have a config"
+        return sees(places, num_keys, pattern, config)
+    if pattern is not None:
+        return pattern.mask(num_keys).to(places.device)[places][None]
+    return (torch.arange(num_keys, device=places.device) <= places[:, None])[None]
 
 
 def rows_by_head(config: TransformerConfig) -> Int64[Tensor, "r"]:

@@ -46,9 +46,10 @@ class LayerGrid:
         return whole if num_queries is None else whole[num_tokens - num_queries :]
 
 
-def layer_grids(config: GridConfig) -> list[LayerGrid]:
+@lru_cache(maxsize=16)
+def layer_grids(config: GridConfig) -> tuple[LayerGrid, ...]:
     """Return the grid of each layer."""
-    return [LayerGrid.of(config, layer) for layer in range(len(config.masks))]
+    return tuple(LayerGrid.of(config, layer) for layer in range(len(config.masks)))
 
 
 @lru_cache(maxsize=16)

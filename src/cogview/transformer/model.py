@@ -36,7 +36,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(SandwichBlock(config) for _ in range(config.num_layers))
         self.final_norm = layer_norm(config)
         # Made once: the compiler does not trace how they are made.
-        self._grids = layer_grids(config.grid) if config.attention_pattern == "grid" else []
+        self._grids = layer_grids(config.grid) if config.attention_pattern == "grid" else ()
         if config.head == "own":
             self.head_norm = layer_norm(config)
             self.own_head = nn.Linear(config.hidden_size, config.vocabulary_size)
