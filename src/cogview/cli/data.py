@@ -60,7 +60,8 @@ def convert(options: Annotated[ConvertOptions, FLAT], *, json: bool = False) -> 
     mp_rank_00_model_states.pt); the released image tokenizer (a .pt file with enc_b, quantize_t and dec); and the
     release's token sets. Of other projects: transformers of ruDALL-E and RuDOLPH; image tokenizers of
     taming-transformers (nearest or Gumbel codes), ruDALL-E (with or without wavelets), LlamaGen and Janus (alone or in
-    the whole model), and folders of a VQModel of diffusers. Wrappers of trainers around weights are removed. No code of a checkpoint is run.
+    the whole model), and folders of a VQModel of diffusers. Wrappers of trainers around weights are removed. No code of
+    a checkpoint is run.
 
     Args:
         options: input and output.
