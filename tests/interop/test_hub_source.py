@@ -157,6 +157,11 @@ def test_one_command_fetches_a_whole_model(hub: Hub, capsys: pytest.CaptureFixtu
     assert main([*command, "--num-heads", str(HEADS)]) == 0
     assert hub.downloaded == ["pytorch_model.bin", "text.model", "vqgan.pt"]
     assert capsys.readouterr().err.count("downloading") == 3
+    card = Path("out/README.md").read_text()
+    for name in hub.downloaded:
+        digest = hashlib.sha256((hub.folder / name).read_bytes()).hexdigest()
+        assert f"`{name}` (SHA-256 {digest})" in card
+    assert "someone/model at 0123abc" in card
     picture = cogview.load("out").generate("a cat", seed=1, keep=1, num_candidates=2)[0]
     assert picture.caption_loss is not None
     # A checkpoint's file in the local folder will do as well.

@@ -1,5 +1,6 @@
 """Released weights for captions and super-resolution stand beside a released model, and compute what they should."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -46,6 +47,13 @@ def pipe(home: Path) -> Pipeline:
     for task in ("captioning", "super-resolution"):
         pipe.add_adapter(home / task, task)
     return pipe
+
+
+def test_cards_name_the_file_by_its_checksum(home: Path) -> None:
+    (weights,) = (home / "source").rglob("*.pt")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    for model in ("base", "captioning"):
+        assert f"`{weights.name}` (SHA-256 {digest})" in (home / model / "README.md").read_text()
 
 
 def test_caption_losses_are_those_of_the_plain_computation(pipe: Pipeline, state: State) -> None:

@@ -3,6 +3,7 @@
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +29,8 @@ from cogview.interop.released_layout import (
     layer_number,
     released_name,
 )
-from cogview.models.adapters import save_task_model
+from cogview.models.adapters import bare_adapter_card, save_task_model
+from cogview.models.card import bare_card
 from cogview.models.folder import load_pretrained, save_pretrained
 from cogview.models.pretrained import PretrainedModel, TaskModel, fields_of
 from cogview.tensors import as_weights, weights_dtype
@@ -117,6 +119,7 @@ def convert_released_transformer(
     num_heads: int | None = None,
     text_tokenizer: TextTokenizer | None = None,
     image_tokenizer: ImageTokenizer | None = None,
+    origin: str = "",
     progress: Progress | None = None,
 ) -> PretrainedModel:
     """Convert a released checkpoint to a model folder, or to a further task's folder, tensor by tensor.
@@ -130,6 +133,7 @@ def convert_released_transformer(
         num_heads: attention heads; by default of 64 channels each.
         text_tokenizer: to include; the authors' with 50,000 pieces fits.
         image_tokenizer: to include; one with 8,192 codes fits.
+        origin: sentence for the card that tells where the checkpoint is from.
         progress: called after each tensor.
 
     Returns:
@@ -152,6 +156,7 @@ def convert_released_transformer(
         template=TEMPLATE,
         text_tokenizer=text_tokenizer,
         image_tokenizer=image_tokenizer,
+        card=bare_card(config, TEMPLATE, text_tokenizer, image_tokenizer, origin),
     )
     num_done = 0
 
@@ -166,6 +171,7 @@ def convert_released_transformer(
         save_pretrained(model, out, read=read)
     else:
         learnt = TaskModel(task=task, transformer=model.transformer, template=fields_of(_TEMPLATES[task]))
+        learnt = replace(learnt, card=bare_adapter_card(learnt, origin))
         save_task_model(learnt, out, model, checkpoint.dtype, read=read)
     return model
 

@@ -23,6 +23,7 @@ from cogview.interop.rudalle_layout import (
     split_masks,
     their_name,
 )
+from cogview.models.card import bare_card
 from cogview.models.folder import save_pretrained
 from cogview.models.pretrained import PretrainedModel, TaskModel, fields_of
 from cogview.tensors import as_weights, weights_dtype
@@ -51,6 +52,7 @@ def convert_rudalle(
     kernel_sizes: tuple[int, int] | None = None,
     text_tokenizer: TextTokenizer | None = None,
     image_tokenizer: ImageTokenizer | None = None,
+    origin: str = "",
     progress: Progress | None = None,
 ) -> tuple[PretrainedModel, Layout]:
     """Convert a checkpoint to a model folder, tensor by tensor.
@@ -65,6 +67,7 @@ def convert_rudalle(
         kernel_sizes: of RuDOLPH, if it has no masks and its width is not that of a published model.
         text_tokenizer: to include.
         image_tokenizer: to include.
+        origin: sentence for the card that tells where the checkpoint is from.
         progress: called after each tensor.
 
     Returns:
@@ -105,6 +108,7 @@ def convert_rudalle(
         image_tokenizer=image_tokenizer,
         text_case="lower",
         top_p=TOP_P,
+        card=bare_card(layout.config, layout.template, text_tokenizer, image_tokenizer, origin),
         adapters={CAPTIONER: captioner} if captioner else {},
     )
     num_done = 0

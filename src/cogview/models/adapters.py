@@ -86,7 +86,7 @@ def save_task_model(
     with atomic_folder(folder, _refuse_unlike_adapter) as unfinished:
         atomic_write_json(unfinished / "config.json", config)
         write_weights(unfinished / "model.safetensors", transformer.state_dict(), dtype, read)
-        atomic_write_text(unfinished / "README.md", task_model.card or _bare_card(task_model))
+        atomic_write_text(unfinished / "README.md", task_model.card or bare_adapter_card(task_model))
         if task_model.words:
             task_model.words.save(unfinished)
 
@@ -235,8 +235,13 @@ def refuse_lost_adapters(folder: Path, names: Iterable[str]) -> None:
         )
 
 
-def _bare_card(task_model: TaskModel) -> str:
-    """Return a minimal card, with the header that the hub reads."""
+def bare_adapter_card(task_model: TaskModel, origin: str = "") -> str:
+    """Return a minimal card, with the header that the hub reads.
+
+    Args:
+        task_model: to describe.
+        origin: sentence that tells where the weights are from.
+    """
     transformer = task_model.transformer
     num = sum(tensor.numel() for tensor in transformer.state_dict().values())
     kind = "adapter" if isinstance(transformer, AdaptedTransformer) else "transformer"
@@ -247,7 +252,7 @@ license: {task_model.licence or "unknown"}
 
 # A CogView {kind} for {task_model.task}
 
-{num:,} parameters. Licence: {task_model.licence or "unknown"}.
+{num:,} parameters. Licence: {task_model.licence or "unknown"}.{f" {origin}" if origin else ""}
 
 ```python
 import cogview

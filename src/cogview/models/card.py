@@ -11,6 +11,7 @@ def bare_card(
     template: TextToImageTemplate,
     text_tokenizer: TextTokenizer | None,
     image_tokenizer: ImageTokenizer | None,
+    origin: str = "",
 ) -> str:
     """Return a minimal model card, with the header that the hub reads.
 
@@ -19,6 +20,7 @@ def bare_card(
         template: token order.
         text_tokenizer: of the model, if any.
         image_tokenizer: of the model, if any.
+        origin: sentence that tells where the weights are from.
     """
     codes = f"{template.grid_rows}x{template.grid_columns} codes"
     pieces = images = "not in this folder"
@@ -37,7 +39,7 @@ pipeline_tag: text-to-image
 
 # A CogView model
 
-Draws {codes} from a text of up to {template.max_text_pieces} pieces.
+Draws {codes} from a text of up to {template.max_text_pieces} pieces.{f" {origin}" if origin else ""}
 
 | part | size |
 |---|---|

@@ -142,10 +142,10 @@ def _checkpoint(options: ConvertOptions, origin: Mapping[str, str]) -> Conversio
     tensors = read_state_dict(ranks[0])
     if source.is_dir() or released_transformer.is_released_transformer(tensors):
         _refuse_others(options, "task", "text_tokenizer", "image_tokenizer", "num_heads")
-        return _transformer(ranks, options)
+        return _transformer(ranks, options, origin)
     if is_rudalle(tensors):
         _refuse_others(options, "text_tokenizer", "image_tokenizer", "num_heads", "sequence", "kernel_sizes")
-        return _rudalle(tensors, options)
+        return _rudalle(tensors, options, origin)
     _refuse_others(options, "pixel_range")
     tokenizer = convert_tensors(source, tensors, options.pixel_range)
     return _saved_tokenizer(tokenizer, options.out, [source], origin)
@@ -177,7 +177,7 @@ def _saved_tokenizer(
         origin: repository and revision, if they were downloaded.
     """
     config = tokenizer.config
-    source = {"layout": tokenizer.layout, **origin, "sha256": {path.name: sha256_of(path) for path in files}}
+    source = {"layout": tokenizer.layout, **_source(files, origin)}
     factor = config.downsampling_factor
     facts = {
         "folder": out,
@@ -197,10 +197,41 @@ def _saved_tokenizer(
     return Conversion(facts, lines)
 
 
-def _transformer(ranks: list[Path], options: ConvertOptions) -> Conversion:
+def _source(files: Sequence[Path], origin: Mapping[str, str]) -> dict[str, Any]:
+    """Return where weights are from: repository and revision, if downloaded, and the files' checksums."""
+    return {**origin, "sha256": _digests(files)}
+
+
+def _source_of_model(
+    files: Sequence[Path], origin: Mapping[str, str], options: ConvertOptions
+) -> dict[str, Any]:
+    """Return where a model is from: its weights, and those of its tokenizers that are files."""
+    given = (options.text_tokenizer, options.image_tokenizer)
+    tokenizers = _digests([path for path in given if path is not None and path.is_file()])
+    return _source(files, origin) | ({"tokenizers_sha256": tokenizers} if tokenizers else {})
+
+
+def _digests(files: Sequence[Path]) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in files}
+
+
+def _source_sentences(layout: str, source: Mapping[str, Any]) -> str:
+    """Return the card's sentences that tell where a model is from."""
+
+    def listed(digests: Mapping[str, str]) -> str:
+        return ", ".join(f"`{name}` (SHA-256 {digest})" for name, digest in digests.items())
+
+    where = f" of {source['repository']} at {source['revision']}" if "repository" in source else ""
+    tokenizers = source.get("tokenizers_sha256")
+    with_them = f" With the tokenizers {listed(tokenizers)}." if tokenizers else ""
+    return f"Converted from {layout}'s layout: {listed(source['sha256'])}{where}.{with_them}"
+
+
+def _transformer(ranks: list[Path], options: ConvertOptions, origin: Mapping[str, str]) -> Conversion:
     """Convert a released transformer."""
     task = options.task or "text-to-image"
     words, pictures = options.text_tokenizer, options.image_tokenizer
+    source = _source_of_model(ranks, origin, options)
     with progress_bar("converting", "tensors") as move:
         model = released_transformer.convert_released_transformer(
             ranks,
@@ -209,6 +240,7 @@ def _transformer(ranks: list[Path], options: ConvertOptions) -> Conversion:
             num_heads=options.num_heads,
             text_tokenizer=None if words is None else open_text_tokenizer(words),
             image_tokenizer=_opened_image_tokenizer(pictures),
+            origin=_source_sentences("the 2021 release", source),
             progress=move,
         )
     lines = [f"{_described(model)}, for {task}"]
@@ -219,14 +251,16 @@ def _transformer(ranks: list[Path], options: ConvertOptions) -> Conversion:
         "kind": "transformer",
         "task": task,
         "num_ranks": len(ranks),
+        **source,
         **_facts(model),
     }
     return Conversion(facts, lines)
 
 
-def _rudalle(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Conversion:
+def _rudalle(tensors: Mapping[str, Tensor], options: ConvertOptions, origin: Mapping[str, str]) -> Conversion:
     """Convert a transformer of ruDALL-E or RuDOLPH."""
     words, pictures = options.text_tokenizer, options.image_tokenizer
+    source = _source_of_model([options.source], origin, options)
     try:
         with progress_bar("converting", "tensors") as move:
             model, layout = convert_rudalle(
@@ -237,6 +271,7 @@ def _rudalle(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Conversi
                 kernel_sizes=options.kernel_sizes,
                 text_tokenizer=None if words is None else open_text_tokenizer(words),
                 image_tokenizer=_opened_image_tokenizer(pictures),
+                origin=_source_sentences("ruDALL-E", source),
                 progress=move,
             )
     except CogViewError as error:
@@ -244,7 +279,7 @@ def _rudalle(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Conversi
     lines = [f"{_described(model)}, of {layout.name}", *_missing_tokenizers(options)]
     if layout.num_right is not None:
         lines.append("it also writes captions, with the text after the picture")
-    facts = {"folder": options.out, "kind": layout.name, **_facts(model)}
+    facts = {"folder": options.out, "kind": layout.name, **source, **_facts(model)}
     return Conversion(facts, lines)
 
 
