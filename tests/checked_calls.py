@@ -1,8 +1,9 @@
-"""Every call of the package is checked: types by beartype, and shapes by jaxtyping in signatures that have some.
+"""Functions of the package are checked: types by beartype, and shapes by jaxtyping in signatures that have some.
 
 jaxtyping's import hook decorates each function. Its own decorator would bind the arguments of each call by name and
 check them twice. Here beartype checks them once, and only where a signature has axes do these get a scope of their own.
-What checks a function is made at its first call, since the tests of one process call few of all.
+What checks a function is made at its first call, since the tests of one process call few of all. In each test the
+first calls of a function are checked: to check thousands took a third of the suite's time.
 """
 
 import functools
@@ -15,6 +16,18 @@ from typing import Any
 import jaxtyping
 from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray, TypeCheckError, install_import_hook, jaxtyped
+
+MAX_CHECKED = 20
+"""Calls of a function that are checked in one test."""
+
+_test = object()
+
+
+def start_test() -> None:
+    """Check each function's first calls again."""
+    global _test
+    _test = object()
+
 
 _typed = beartype(conf=BeartypeConf(violation_type=TypeCheckError))
 
@@ -33,11 +46,17 @@ def _checked(function: Any = None, *, typechecker: Any) -> Any:
         return jaxtyped(function, typechecker=typechecker)
     checked: Callable[..., Any] | None = None
     has_axes = False
+    num_calls, test = 0, _test
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        nonlocal checked, has_axes
+        nonlocal checked, has_axes, num_calls, test
+        if test is not _test:
+            num_calls, test = 0, _test
+        num_calls += 1
+        if num_calls > MAX_CHECKED:
+            return function(*args, **kwargs)
         if checked is None:
             hints = [part for hint in function.__annotations__.values() for part in _parts(hint)]
             has_axes = any(inspect.isclass(each) and issubclass(each, AbstractArray) for each in hints)

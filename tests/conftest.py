@@ -1,4 +1,4 @@
-"""Shapes in signatures are executed: every call in the tests is checked by jaxtyping and beartype."""
+"""Shapes in signatures are executed: calls in the tests are checked by jaxtyping and beartype."""
 
 import os
 from collections import Counter
@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from checked_calls import check_calls
+from checked_calls import check_calls, start_test
 
 check_calls("cogview")
 
@@ -32,3 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         num_slow[item.path] += item.get_closest_marker("slow") is not None
     items.sort(key=lambda item: -num_slow[item.path])
+
+
+def pytest_runtest_setup() -> None:
+    start_test()

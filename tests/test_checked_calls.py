@@ -113,3 +113,12 @@ def test_calls_of_the_package_are_checked() -> None:
     norm = RelaxedLayerNorm(4, "none", 1e-5)
     with pytest.raises(TypeCheckError):
         norm(torch.zeros(2, 4, dtype=torch.int64))
+
+
+def test_the_first_calls_of_each_test_are_checked() -> None:
+    function = checked(same)
+    for _ in range(checked_calls.MAX_CHECKED):
+        assert is_refused(function, (CODES,), {})
+    assert not is_refused(function, (CODES,), {})
+    checked_calls.start_test()
+    assert is_refused(function, (CODES,), {})

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from cogview.decoding.linear import DecodingLinear, gelu_of
 from cogview.decoding.weights import Addition, BlockMaps, BlockVariant, Norm, Variant, Weights
-from cogview.transformer.block import add_branches
+from cogview.transformer.block import BlockNorms, add_branches
 
 Attend = Callable[[int, Tensor], Tensor]
 """Takes a layer's number and the new tokens' Q, K and V, [n 3d]; stores K and V, and returns the attention's output,
@@ -105,7 +105,7 @@ def _embed(variant: Variant, tokens: Tensor, positions: Tensor) -> Tensor:
     return variant.embed_tokens(tokens).float() + F.embedding(positions, variant.positions).float()
 
 
-class _Block:
+class _Block(BlockNorms):
     """Block over tokens of one or more variants: linear maps of the base, norms and additions of each part."""
 
     def __init__(

@@ -164,7 +164,9 @@ def _load_with_stubs(path: Path, is_zip: bool, unknown: Sequence[str]) -> Any:
             for name in unknown
         ]
         try:
-            with torch.serialization.safe_globals(stubs):
+            # PyTorch 2.11 warns when it does not know whether to check the indices of sparse tensors.
+            checked = torch.sparse.check_sparse_tensor_invariants()  # type: ignore[no-untyped-call]
+            with torch.serialization.safe_globals(stubs), checked:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         except Exception as error:
             appended = _APPENDED.search(str(error))

@@ -1,7 +1,6 @@
 """Transformer block: attention and MLP, each a residual branch between two LayerNorms."""
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -20,29 +19,16 @@ def layer_norm(config: TransformerConfig) -> RelaxedLayerNorm:
     return RelaxedLayerNorm(config.hidden_size, config.norm_scope, config.layer_norm_epsilon)
 
 
-@runtime_checkable
-class BlockNorms(Protocol):
-    """Norms around a block's two branches; identities where the placement has none."""
+class BlockNorms:
+    """Norms around a block's two branches; identities where the placement has none.
 
-    @property
-    def attention_input_norm(self) -> Callable[[Tensor], Tensor]:
-        """Norm before attention."""
-        ...
+    A base class, no protocol: from Python 3.12 on `isinstance` does not find a module's parts in a protocol.
+    """
 
-    @property
-    def attention_output_norm(self) -> Callable[[Tensor], Tensor]:
-        """Norm after attention."""
-        ...
-
-    @property
-    def mlp_input_norm(self) -> Callable[[Tensor], Tensor]:
-        """Norm before the MLP."""
-        ...
-
-    @property
-    def mlp_output_norm(self) -> Callable[[Tensor], Tensor]:
-        """Norm after the MLP."""
-        ...
+    attention_input_norm: Callable[[Tensor], Tensor]
+    attention_output_norm: Callable[[Tensor], Tensor]
+    mlp_input_norm: Callable[[Tensor], Tensor]
+    mlp_output_norm: Callable[[Tensor], Tensor]
 
 
 def add_branches(
@@ -81,7 +67,7 @@ class MLP(nn.Module):
         return self.output(F.gelu(self.inner(x), approximate="tanh"))
 
 
-class SandwichBlock(nn.Module):
+class SandwichBlock(nn.Module, BlockNorms):
     """x + LN(attention(LN(x))), then the same with the MLP.
 
     The second LayerNorm bounds what a branch adds to the main branch, whatever the branch's scale. The alternatives
@@ -97,12 +83,16 @@ class SandwichBlock(nn.Module):
         super().__init__()
         self.placement = config.layer_norm
         self.checkpointing = False
-        self.attention_input_norm = layer_norm(config) if self.placement != "post" else nn.Identity()
+        self.attention_input_norm: nn.Module = (
+            layer_norm(config) if self.placement != "post" else nn.Identity()
+        )
         self.attention = CausalSelfAttention(config)
-        self.attention_output_norm = layer_norm(config) if self.placement != "pre" else nn.Identity()
-        self.mlp_input_norm = layer_norm(config) if self.placement != "post" else nn.Identity()
+        self.attention_output_norm: nn.Module = (
+            layer_norm(config) if self.placement != "pre" else nn.Identity()
+        )
+        self.mlp_input_norm: nn.Module = layer_norm(config) if self.placement != "post" else nn.Identity()
         self.mlp = MLP(config)
-        self.mlp_output_norm = layer_norm(config) if self.placement != "pre" else nn.Identity()
+        self.mlp_output_norm: nn.Module = layer_norm(config) if self.placement != "pre" else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
