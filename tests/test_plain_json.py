@@ -44,8 +44,8 @@ def test_anything_else_is_a_value_error(data: bytes) -> None:
     ("data", "said"),
     [
         (b"[" * MAX_DEPTH + b"[]" + b"]" * MAX_DEPTH, "deeper than 100"),
-        (b"[" * 5_000, "deeper than 100"),
-        (b'{"a":' * 5_000, "deeper than 100"),
+        (b"[" * 5_000 + b"]" * 5_000, "deeper than 100"),
+        (b'{"a":' * 5_000 + b"1" + b"}" * 5_000, "deeper than 100"),
         (b"1" + b"0" * 400, "401 digits"),
         (b"-" + b"9" * 5_000, "5000 digits"),
         (str(MAX_INTEGER).encode(), "20 digits"),

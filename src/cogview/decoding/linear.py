@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
+from torch.torch_version import TorchVersion
 
 from cogview.decoding.config import LinearBackend
 from cogview.decoding.threads import thread_counts, threads
@@ -44,6 +45,8 @@ For each number of rows and shape of weights, oneDNN generates and keeps half a 
 _ROW_MULTIPLES = (1, 2, 3, 4, 6, 8)
 _MAX_GELU = (1 << 15) - 1
 _NUM_TRIED_ROWS = 48  # a multiple of them all
+HALVES_ROWS = TorchVersion(torch.__version__) < "2.13"
+"""Whether oneDNN computes more than some hundred rows in two halves, each of which then needs the multiple."""
 
 
 @cache
@@ -195,7 +198,7 @@ def row_multiple(
             _run_rows(size, multiple) if packed else size + -size % multiple for size in range(1, len(x))
         }
         if all(is_same(num, size) for num in counts for size in sorted(sizes)):
-            return multiple
+            return 2 * multiple if packed and multiple > 1 and HALVES_ROWS else multiple
     return 1  # no padding helps; rows may then differ in their last bits
 
 
