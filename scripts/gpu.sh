@@ -94,6 +94,7 @@ measure)
   one 110 training "${four_b[@]}" --num-layers 8 --batch-size 8 --out cuda-4b-layers --systems "transformers GPT-2, bfloat16" \
     "ours, bfloat16, compiled" "ours, bfloat16 O2, compiled" "ours, float16 O2, compiled"
   one 60 sparse_attention --dtype bfloat16 --batch-size 4 --num-heads 40
+  one 120 sparse_attention --dtype bfloat16 --batch-size 4 --num-heads 40 --tune
   one 150 decoding --dtype bfloat16 --rounds 2 --budget-seconds 0.2 --batches 1 8 64 "${four_b[@]}" --num-layers 12 --out cuda-4b-layers
   one 150 decoding --dtype bfloat16 --rounds 2 --budget-seconds 0.2
   cp bench/results/*cuda*.json "$work/kept/"

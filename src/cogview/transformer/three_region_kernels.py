@@ -1,8 +1,9 @@
-"""Kernels of three-region attention: FlexAttention's block masks, or one block of queries after the other.
+"""Kernels of three-region attention: Triton's, FlexAttention's block masks, or one block of queries after the other.
 
 See `three_region` for the definition and the letters.
 """
 
+import importlib.util
 from functools import cache
 from typing import Any, NamedTuple, no_type_check
 
@@ -15,6 +16,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from cogview.transformer.config import ThreeRegionConfig
 from cogview.transformer.three_region import Regions, window_start
 
+_TRITON_LEAST, _TRITON_MOST, _TRITON_BYTES = 16, 128, 200 * 1024
 _FLEX_BLOCK = 128
 _FLEX_LEAST_CHANNELS = 16
 
@@ -29,8 +31,9 @@ def three_region_attention(
 ) -> Float[Tensor, "b h t e"]:
     """Attend to the three regions with the fastest available kernel.
 
-    That is FlexAttention on a GPU. It has no dropout and works in blocks of 128, so dropout, blocks of other sizes and
-    queries that continue a cache go block by block there too.
+    On a GPU those are `three_region_triton`'s, where Triton is installed, or FlexAttention. Neither has dropout, and
+    FlexAttention works in blocks of 128. So dropout, blocks of other sizes and queries that continue a cache go block
+    by block there too.
 
     Args:
         query: the last `t` of the `k` places.
@@ -41,9 +44,29 @@ def three_region_attention(
         dropout: probability of dropping an attention weight.
     """
     is_whole = query.shape[2] == key.shape[2]
-    if query.is_cuda and is_whole and fits_flexible_attention(config, query.shape[3], dropout):
+    if not query.is_cuda or not is_whole:
+        return block_attention(query, key, value, regions, config, dropout)
+    if fits_triton_kernels(config, query.shape[3], dropout) and has_triton_kernels(query.device):
+        from cogview.transformer.three_region_triton import gathered_attention
+
+        return gathered_attention(query, key, value, regions, config)
+    if fits_flexible_attention(config, query.shape[3], dropout):
         return flexible_attention(query, key, value, regions, config)
     return block_attention(query, key, value, regions, config, dropout)
+
+
+@cache
+def has_triton_kernels(device: torch.device) -> bool:
+    """Return whether Triton is installed and a GPU has the shared memory that its kernels' tiles take."""
+    properties = torch.cuda.get_device_properties(device)
+    memory: int = getattr(properties, "shared_memory_per_block_optin", 0)  # type stubs lack it
+    return importlib.util.find_spec("triton") is not None and memory >= _TRITON_BYTES
+
+
+def fits_triton_kernels(config: ThreeRegionConfig, head_size: int, dropout: float) -> bool:
+    """Return whether Triton's kernels support a config: tiles are powers of two of at least 16, in one block each."""
+    is_power = head_size & (head_size - 1) == 0 and _TRITON_LEAST <= head_size <= _TRITON_MOST
+    return is_power and config.block_tokens % _TRITON_LEAST == 0 and dropout == 0
 
 
 def fits_flexible_attention(config: ThreeRegionConfig, head_size: int, dropout: float) -> bool:
