@@ -65,6 +65,12 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate_text_to_image, "open_backbone", lambda *_: (Eye(), {"name": "eye"}))
 
 
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no curves, which takes as long as all else."""
+    monkeypatch.setattr(evaluate_text_to_image, "plot_figures", lambda *_: [])
+
+
 def words(home: Path, out: Path, *more: object) -> list[str]:
     fixed = ["evaluate", "text-to-image", "--images", home / "pictures", "--out", out, "--device", "cpu"]
     chosen = [] if "--model" in more else ["--model", home / "model"]
@@ -119,6 +125,7 @@ def test_figures_table_and_plots_come_of_it(
     assert np.load(losses / "000001.npy")[1, 1] == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_a_changed_request_is_refused(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -149,6 +156,7 @@ def test_a_killed_run_goes_on_and_a_changed_request_is_refused(
         assert f"{changed[0]} was " in line
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.slow
 def test_several_processes_share_the_drawing(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -166,6 +174,7 @@ def test_several_processes_share_the_drawing(
     assert (shared["figures"], shared["curve"]) == (whole["figures"], whole["curve"])
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.slow
 def test_another_judge_chooses_beside_caploss(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 
 COLORS = {"red": "红色", "green": "绿色", "blue": "蓝色", "yellow": "黄色"}
 SHORT = ("--training.num-steps", "2", "--training.log-every-steps", "1", "--training.batch-size", "2")
+ONE_SAMPLE = ("--sample-texts", "red paper")
 
 
 def make_pictures(folder: Path) -> Path:
@@ -59,6 +60,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "--held-out",
             tokens,
             *SHORT,
+            *ONE_SAMPLE,
         ],
     ):
         assert main([str(word) for word in words]) == 0
@@ -202,7 +204,18 @@ def test_a_run_leaves_sample_sheets_and_a_model(home: Path, run_folder: str) -> 
 
 def test_a_resumed_run_that_is_done_reports_itself(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tokens = home / "tokens"
-    words = ["train", "text-to-image", "tiny", "--data", tokens, "--out", home / "model", *SHORT, "--resume"]
+    words = [
+        "train",
+        "text-to-image",
+        "tiny",
+        "--data",
+        tokens,
+        "--out",
+        home / "model",
+        *SHORT,
+        *ONE_SAMPLE,
+        "--resume",
+    ]
     result = run(capsys, *words, "--held-out", tokens)
     assert result["num_steps"] == 2
     assert result["metrics"]["image_loss_nats"] > 0
@@ -212,7 +225,7 @@ def test_a_resumed_run_that_is_done_reports_itself(home: Path, capsys: pytest.Ca
 
 
 def test_a_killed_run_resumes_bit_for_bit(home: Path, tmp_path: Path) -> None:
-    words = ["train", "text-to-image", "tiny", "--data", str(home / "tokens"), "--training.num-steps", "60"]
+    words = ["train", "text-to-image", "tiny", "--data", str(home / "tokens"), "--training.num-steps", "30"]
     words += ["--training.checkpoint-every-steps", "10", "--training.sample-every-steps", "0"]
     assert main([*words, "--out", "whole"]) == 0
     checkpoints = tmp_path / "killed" / "checkpoints"
@@ -223,10 +236,10 @@ def test_a_killed_run_resumes_bit_for_bit(home: Path, tmp_path: Path) -> None:
         while process.poll() is None and not list(checkpoints.glob("step-*")):
             time.sleep(0.01)
         process.kill()
-    assert not (checkpoints / "step-00000060").exists()
+    assert not (checkpoints / "step-00000030").exists()
     assert main([*words, "--out", "killed", "--resume"]) == 0
     for name in ("model.safetensors", "optimizer.safetensors"):
-        whole, resumed = (Path(run) / "checkpoints" / "step-00000060" / name for run in ("whole", "killed"))
+        whole, resumed = (Path(run) / "checkpoints" / "step-00000030" / name for run in ("whole", "killed"))
         assert resumed.read_bytes() == whole.read_bytes()
 
 
@@ -354,7 +367,7 @@ def test_a_sparse_transformer_is_trained_and_draws(
 def test_a_run_goes_on_with_the_tokens_that_it_began_with_only(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["train", "text-to-image", "tiny", "--out", tmp_path / "run", *SHORT]
+    words = ["train", "text-to-image", "tiny", "--out", tmp_path / "run", *SHORT, *ONE_SAMPLE]
     run(capsys, *words, "--data", home / "tokens")
     pictures = make_pictures(tmp_path / "pictures")
     metadata = (pictures / "metadata.jsonl").read_text()
@@ -369,7 +382,7 @@ def test_a_run_goes_on_with_the_tokens_that_it_began_with_only(
 def test_a_finetune_goes_on_from_the_weights_of_a_model(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["train", "text-to-image", "tiny", "--data", home / "tokens", *SHORT]
+    words = ["train", "text-to-image", "tiny", "--data", home / "tokens", *SHORT, *ONE_SAMPLE]
     tiny_rate = ("--training.learning-rate", "1e-12", "--training.weight-decay", "0")
     result = run(capsys, *words, "--out", tmp_path / "run", "--start-from", home / "model", *tiny_rate)
     assert result["num_steps"] == 2
@@ -390,7 +403,17 @@ def test_a_finetune_goes_on_from_the_weights_of_a_model(
 def test_a_finetune_may_have_room_for_longer_texts(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["train", "text-to-image", "tiny", "--data", home / "tokens", *SHORT, "--out", tmp_path / "run"]
+    words = [
+        "train",
+        "text-to-image",
+        "tiny",
+        "--data",
+        home / "tokens",
+        *SHORT,
+        *ONE_SAMPLE,
+        "--out",
+        tmp_path / "run",
+    ]
     tiny_rate = ("--training.learning-rate", "1e-12", "--training.weight-decay", "0")
     run(capsys, *words, "--start-from", home / "model", "--max-text-pieces", 20, *tiny_rate)
     before, after = (cogview.load(folder, device="cpu") for folder in (home / "model", tmp_path / "run"))
@@ -417,7 +440,7 @@ def test_held_out_pictures_are_whole_however_a_run_trains(
 ) -> None:
     """The weights stand all but still, so that what is measured at the end is the same if the same is measured."""
     tokens = home / "tokens"
-    words = ["train", "text-to-image", "tiny", "--data", tokens, "--held-out", tokens, *SHORT]
+    words = ["train", "text-to-image", "tiny", "--data", tokens, "--held-out", tokens, *SHORT, *ONE_SAMPLE]
     words += [
         "--start-from",
         home / "model",

@@ -64,7 +64,8 @@ def test_a_run_gives_a_tokenizer_that_others_can_use(pictures: Path, tmp_path: P
 
 @pytest.mark.skipif(find_weights() is None, reason="needs the weights of the extra eval")
 def test_the_offline_backbone_sees_the_pictures(pictures: Path, tmp_path: Path) -> None:
-    assert main([*TINY, *PERCEPTUAL, "--data", str(pictures), "--out", str(tmp_path / "run")]) == 0
+    words = [*TINY, *PERCEPTUAL, "--training.batch-size", "2", "--data", str(pictures)]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
     assert all(line["perceptual"] > 0 for line in metrics(tmp_path / "run"))
 
 

@@ -236,7 +236,7 @@ def assert_same(found: Result, wanted: Result) -> None:
         assert found == wanted
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.data())
 @pytest.mark.slow
 def test_any_schedule_gives_each_request_what_it_gives_alone(data: st.DataObject) -> None:
@@ -314,10 +314,10 @@ def test_windows_draw_what_one_by_one_draws(pattern: str, dtype: torch.dtype, nu
     if pattern == "three_region":
         config = dataclasses.replace(CONFIG, attention_pattern="three_region", three_region=REGIONS)
     runner = runner_of(config, dtype)
+    texts = (([3, 1], 0), ([], 2))  # in turn: what one case draws of the first, the next draws of the second
     requests = [
-        drawn_request(runner, pieces, seed, sampling)
-        for sampling in SAMPLINGS
-        for pieces, seed in (([3, 1], 0), ([], 2))
+        drawn_request(runner, *texts[(number + num_threads) % 2], sampling)
+        for number, sampling in enumerate(SAMPLINGS)
     ]
     found = runner.engine.run(requests)
     torch.set_num_threads(3 - num_threads)
@@ -345,9 +345,9 @@ def test_given_codes_cost_no_pass_of_their_own() -> None:
 
 
 @pytest.mark.slow
-def test_thousands_of_steps_leak_nothing() -> None:
+def test_many_steps_leak_nothing() -> None:
     """In a process of its own, in which shapes are not checked at each call."""
-    code = "import test_parallel_decoding; test_parallel_decoding.take_many_steps(2_400)"
+    code = "import test_parallel_decoding; test_parallel_decoding.take_many_steps(1_200)"
     folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     subprocess.run(
         [sys.executable, "-c", code],
@@ -387,7 +387,7 @@ def take_many_steps(num_steps: int) -> None:
     assert not engine._aborted
     assert not +engine._scheduler._prefix_uses
     assert not engine._scheduler._cached_prefixes
-    assert _peak_kilobytes() < most_kilobytes + 2**14, (_peak_kilobytes(), most_kilobytes)
+    assert _peak_kilobytes() < most_kilobytes + 2**13, (_peak_kilobytes(), most_kilobytes)
 
 
 @pytest.mark.slow

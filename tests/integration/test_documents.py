@@ -29,7 +29,7 @@ LINKED = sorted(
         *(path for name in ("docs", "bench", "findings") for path in (ROOT / name).rglob("*.md")),
     ]
 )
-SHORT = ["--training.num-steps", "2", "--training.batch-size", "2", "--training.log-every-steps", "1"]
+_SHORT = ["--training.num-steps", "2", "--training.batch-size", "2", "--training.log-every-steps", "1"]
 
 
 def lines_of(page: Path) -> Iterator[list[str]]:
@@ -43,6 +43,15 @@ def lines_of(page: Path) -> Iterator[list[str]]:
 def commands_of(page: Path) -> list[list[str]]:
     """Return the words after `cogview` of each of a page's commands."""
     return [words[1:] for words in lines_of(page) if words[0] in ("cogview", ".venv/bin/cogview")]
+
+
+def shortened(words: list[str]) -> list[str]:
+    """Return the words after `cogview`, with a training cut to two steps, one sample text and few layers."""
+    if words[0] != "train" or words[1] == "text-tokenizer":
+        return words
+    more = [*_SHORT, "--sample-texts", "a red apple"] if words[1] in ("text-to-image", "style") else _SHORT
+    is_new = words[1] == "text-to-image" and "--start-from" not in words
+    return [*words, *more, *(["--transformer.num-layers", "2"] if is_new else [])]
 
 
 def links_of(page: Path) -> list[str]:
@@ -188,10 +197,8 @@ def test_the_tutorial_can_be_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             script = [sys.executable, str(ROOT / words[1]), *words[2:]]
             subprocess.run(script, check=True, capture_output=True)
         elif words[0] == "cogview":
-            more = (
-                SHORT if words[1] == "train" else ["--num-candidates", "1"] if words[1] == "generate" else []
-            )
-            assert main([*words[1:], *more]) == 0, shlex.join(words)
+            more = ["--num-candidates", "1"] if words[1] == "generate" else []
+            assert main([*shortened(words[1:]), *more]) == 0, shlex.join(words)
         else:
             assert words[0] in ("apt-get", "source"), words
     assert {"python", "cogview"} <= set(done)

@@ -348,11 +348,12 @@ def test_tasks_are_learnt_that_the_masks_allow(
     tokens = pairs_of(tmp_path, model)
     base = str(tmp_path / "ours")
     common = ["--data", str(tokens), "--base", base, "--licence", "MIT", "--training.num-steps", "2"]
+    common += ["--training.batch-size", "2"]
 
     def train(task: str, *more: str) -> int:
         return main(["train", task, "tiny", *common, "--out", str(tmp_path / task), *more])
 
-    assert train("style", "--trains-words") == 0
+    assert train("style", "--trains-words", "--sample-texts", "a cat") == 0
     assert train("captioning", "--trains-words") == 0
     pipe = cogview.load(base)
     pipe.add_adapter(tmp_path / "style", "style")

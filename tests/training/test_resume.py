@@ -48,24 +48,22 @@ def crash_at(crashing_step: int) -> object:
     return sample
 
 
+@pytest.mark.usefixtures("no_tensorboard")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
-def test_a_run_that_is_killed_twenty_times_ends_bit_for_bit(tmp_path: Path) -> None:
-    def run(name: str, num_kills: int) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, killed_run.__file__, str(tmp_path / name), str(num_kills)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return int(done.stdout), done.stderr
-
-    assert run("whole", 0)[0] == 0
-    num_deaths, said = run("killed", 20)
-    assert num_deaths == 20
+def test_a_run_that_is_killed_a_dozen_times_ends_bit_for_bit(tmp_path: Path) -> None:
+    train(killed_run.HardTask(), killed_run.config(), tmp_path / "whole")
+    done = subprocess.run(
+        [sys.executable, killed_run.__file__, str(tmp_path / "killed"), "12"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    num_deaths, said = int(done.stdout), done.stderr
+    assert num_deaths == 12
     assert "damaged" not in said
-    assert said.count("Resuming after step") > 10  # and from many places
-    assert len(set(re.findall(r"Resuming after step (\d+)", said))) > 5
+    assert said.count("Resuming after step") > 6  # and from many places
+    assert len(set(re.findall(r"Resuming after step (\d+)", said))) > 4
     assert re.search(r"step 40 \(rollback 1 of 2\).* 2 batches", said)
     assert not list((tmp_path / "killed" / "checkpoints").glob("*.broken"))
     last = killed_run.NUM_STEPS

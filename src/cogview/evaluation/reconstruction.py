@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -34,6 +34,7 @@ def evaluate_reconstruction(
     batches: Iterable[UInt8[np.ndarray, "_ y x c"]],
     backbone: Backbone | None = None,
     distances: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
+    show: Callable[[Tensor, Tensor], None] | None = None,
 ) -> dict[str, float]:
     """Compare pictures with their reconstructions.
 
@@ -43,6 +44,7 @@ def evaluate_reconstruction(
         backbone: feature network for perceptual and Frechet distances.
         distances: further distances by the names of their figures. Each is a function of originals and reconstructions
             [b c y x] in [-1, 1] that returns a number for each, for example `lpips.LPIPS(net="vgg")`.
+        show: called with the originals and reconstructions of each batch.
 
     Returns:
         The figures by name, NAME being the backbone's:
@@ -68,6 +70,8 @@ def evaluate_reconstruction(
         originals = as_float(torch.tensor(batch).to(tokenizer.device).permute(0, 3, 1, 2))
         codes = tokenizer.encode(originals)
         reconstructions = tokenizer.decode(codes)
+        if show is not None:
+            show(originals, reconstructions)
         counts += torch.bincount(codes.flatten().cpu(), minlength=tokenizer.num_codes)
         values["error"].append(mean_squared_error(originals, reconstructions))
         if min(originals.shape[-2:]) >= SSIM_WINDOW_PIXELS:
@@ -107,15 +111,16 @@ def evaluate_with_grid(
         backbone: feature network.
         num_shown: largest number of pictures in the grid.
     """
-    first: list[np.ndarray] = []
+    first: list[Tensor] = []
+    copies: list[Tensor] = []
 
-    def batches_with_copy() -> Iterator[UInt8[np.ndarray, "_ y x c"]]:
-        for batch in batches:
-            first.extend(batch[: num_shown - len(first)])
-            yield batch
+    def show(originals: Tensor, reconstructions: Tensor) -> None:
+        num_left = num_shown - len(first)
+        first.extend(originals[:num_left].cpu())
+        copies.extend(reconstructions[:num_left].cpu())
 
-    figures = evaluate_reconstruction(tokenizer, batches_with_copy(), backbone)
-    return figures, reconstruction_grid(tokenizer, torch.from_numpy(np.stack(first)).permute(0, 3, 1, 2))
+    figures = evaluate_reconstruction(tokenizer, batches, backbone, show=show)
+    return figures, _grid(torch.stack(first), torch.stack(copies))
 
 
 def code_figures(counts: Int64[Tensor, "v"], downsampling_factor: int) -> dict[str, float]:
@@ -154,7 +159,12 @@ def reconstruction_grid(tokenizer: ImageTokenizer, images: UInt8[Tensor, "b c y 
         images: one or more pictures.
     """
     originals = as_float(images)
-    both = torch.stack([originals, tokenizer.decode(tokenizer.encode(originals)).cpu()])
+    return _grid(originals, tokenizer.decode(tokenizer.encode(originals)).cpu())
+
+
+def _grid(originals: Float[Tensor, "b c y x"], reconstructions: Float[Tensor, "b c y x"]) -> Image.Image:
+    """Draw pictures in rows of eight, with the reconstruction below each."""
+    both = torch.stack([originals, reconstructions])
     _, num_images, channels, height, width = both.shape
     num_columns = min(num_images, _GRID_COLUMNS)
     num_rows = -(-num_images // num_columns)

@@ -16,9 +16,7 @@ from cogview.planning.parameters import Tensors, main_itemsize, map_itemsize
 from cogview.sequence.template import TextToImageTemplate
 from cogview.training.config import ComputedPrecision
 from cogview.transformer.config import TransformerConfig
-from cogview.transformer.grid_attention_kernels import gathered_keys
 from cogview.transformer.three_region import keys_seen
-from cogview.transformer.three_region_kernels import fits_flexible_attention
 
 _FLEX_BLOCK = 128
 """Keys per block of FlexAttention, to whose multiples slots are padded."""
@@ -113,6 +111,9 @@ def _attention_activations(shape: PassShape) -> Tensors:
     if config.attention_pattern == "three_region":
         return _three_region_activations(shape, x, wide) + attended + normalised
     if config.attention_pattern == "grid":
+        # Imported only here, as below: with it comes PyTorch's compiler, which takes longer than most plans.
+        from cogview.transformer.grid_attention_kernels import gathered_keys
+
         t = shape.template.max_tokens
         return [3 * x, x, *(2 * [x * gathered_keys(config.grid, t) / t]), x, *attended, *normalised]
     return [3 * x, *attended, *normalised]
@@ -137,8 +138,11 @@ def _three_region_activations(shape: PassShape, x: float, wide: float) -> Tensor
     """
     config, regions, t = shape.config, shape.config.three_region, shape.template.max_tokens
     slots, heads = regions.num_text_and_pivot_tokens, config.num_heads / shape.tensor_parallel
-    if not shape.is_cpu and fits_flexible_attention(regions, config.head_size, config.dropout):
-        return [3 * x] + 2 * [x * (-(-slots // _FLEX_BLOCK) * _FLEX_BLOCK + t) / t]
+    if not shape.is_cpu:
+        from cogview.transformer.three_region_kernels import fits_flexible_attention
+
+        if fits_flexible_attention(regions, config.head_size, config.dropout):
+            return [3 * x] + 2 * [x * (-(-slots // _FLEX_BLOCK) * _FLEX_BLOCK + t) / t]
     stops = torch.tensor([*range(regions.block_tokens, t, regions.block_tokens), t])
     # A block's last query sees its whole window; its own key counts half.
     keys = keys_seen(stops - 1, torch.tensor([shape.template.max_prefix_tokens]), regions)[0] + 0.5

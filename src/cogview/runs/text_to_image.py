@@ -3,8 +3,8 @@
 import copy
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,12 @@ from cogview.data.shards import TokenShards
 from cogview.decoding.guess_table import MAX_PICTURES, GuessTable
 from cogview.errors import CogViewError, UsageError
 from cogview.files import sha256_of
-from cogview.generation.top_p_calibration import calibrate_top_p
+from cogview.generation.top_p_calibration import TopPCalibration, calibrate_top_p
 from cogview.models.card import bare_card
 from cogview.models.config import find_model_folder
 from cogview.models.folder import load_pretrained, save_pretrained
 from cogview.models.pretrained import PretrainedModel
+from cogview.models.weights import fingerprint_of_transformer
 from cogview.planning import MFU
 from cogview.planning.devices import own_device
 from cogview.planning.plan import plan_training
@@ -102,6 +103,15 @@ def train_text_to_image(
     measured = _spread_pairs(held_out_shards or shards) if alone else []
     task = TransformerTask(trained, read, recipe.token_loss)
 
+    @lru_cache(maxsize=1)  # the sample sheet and the export after a step have the same weights
+    def calibrated(fingerprint: str) -> TopPCalibration:
+        return calibrate_top_p(model, measured)
+
+    def drawing_well() -> PretrainedModel:
+        if not measured:
+            return model
+        return _drawing_well(model, calibrated(fingerprint_of_transformer(model.transformer.state_dict())))
+
     evaluate: Callable[[], dict[str, dict[str, float]]] | None = None
     if held_out_shards is not None:
         # Opened before the training, so that tokens that do not fit fail early.
@@ -129,10 +139,10 @@ def train_text_to_image(
             "tokens": shards.fingerprint,
         },
         sample=lambda num_steps: draw_samples(
-            _drawing_well(model, measured), texts, out / "samples" / f"step-{num_steps:08d}.png"
+            drawing_well(), texts, out / "samples" / f"step-{num_steps:08d}.png"
         ),
         export=lambda folder: save_pretrained(
-            dataclasses.replace(_drawing_well(model, measured), guess_table=guess_table(shards)),
+            dataclasses.replace(drawing_well(), guess_table=guess_table(shards)),
             folder,
             torch.float16,
         ),
@@ -287,11 +297,8 @@ def guess_table(shards: TokenShards) -> GuessTable:
     return GuessTable.of(codes.reshape(-1, *shards.grid))
 
 
-def _drawing_well(model: PretrainedModel, pairs: Sequence[tuple[Pieces, Codes]]) -> PretrainedModel:
+def _drawing_well(model: PretrainedModel, measured: TopPCalibration) -> PretrainedModel:
     """Return the model with the best top-p for its current weights, and a card with the measurement."""
-    if not pairs:
-        return model
-    measured = calibrate_top_p(model, pairs)
     card = bare_card(model.transformer.config, model.template, model.text_tokenizer, model.image_tokenizer)
     card += f"\nDraws with top-p {measured.top_p:g} unless told otherwise ({measured.line}).\n"
     return dataclasses.replace(model, top_p=measured.top_p, card=card)
