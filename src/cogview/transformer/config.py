@@ -16,6 +16,9 @@ PositionStart = Literal["random", "rows_and_columns"]
 AdaptedMap = Literal["attention.query_key_value", "attention.output", "mlp.inner", "mlp.output"]
 """Linear map of a block, by its name in it."""
 
+LEAST_TENSORS_OF_A_LAYER = 12
+"""Weights and biases of four linear maps and two norms, which every block has."""
+
 MOST_TOKENS = 2**20
 """More than any sequence has, and few enough to allocate."""
 
