@@ -107,6 +107,8 @@ def test_more_layers_than_tensors_are_refused_before_any_is_made() -> None:
 
     with pytest.raises(MisfitError, match=r"3 layers.* 2 tensors"):
         build_to_fit(build, 3, {"a": (1,), "b": (1,)})
+    with pytest.raises(MisfitError, match=r"2 layers.* 3 tensors"):
+        build_to_fit(build, 2, {"a": (1,), "b": (1,), "c": (1,)}, tensors_per_part=2)
 
 
 def test_sizes_that_no_tensor_can_have_are_refused() -> None:

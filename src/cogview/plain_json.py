@@ -153,7 +153,9 @@ def dataclass_from_json(cls: type[Made], values: Mapping[str, Any], **more: Any)
             continue
         made[name] = tuple(value) if isinstance(value, list) else value
         if hint is not None and not _is_of(made[name], hint):
+            choices = get_args(hint) if get_origin(hint) is Literal else ()
             wanted = "true or false" if hint is bool else getattr(hint, "__name__", hint)
+            wanted = " or ".join(map(str, choices)) or wanted
             raise TypeError(f"{name} is {repr(value)[:80]}, wanted {wanted}")
     missing = [
         field.name

@@ -224,6 +224,7 @@ def build_to_fit(
     num_parts: int,
     found: Shapes,
     tensors_of: Callable[[Built], Mapping[str, Tensor]] = nn.Module.state_dict,
+    tensors_per_part: int = 1,
 ) -> Built:
     """Build a module on the meta device, without memory, and compare its tensors with a file's.
 
@@ -233,11 +234,12 @@ def build_to_fit(
             on the meta device thousands of layers take memory.
         found: shapes of the file's tensors.
         tensors_of: returns the tensors required in the file.
+        tensors_per_part: that each of the parts has at least.
 
     Raises:
         MisfitError: they differ.
     """
-    if num_parts > len(found):
+    if num_parts * tensors_per_part > len(found):
         raise MisfitError(f"{num_parts:,} layers are asked for, and there are {len(found):,} tensors")
     try:
         with uninitialised("meta"):

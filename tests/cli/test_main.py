@@ -1,6 +1,7 @@
 """The command itself: help at once, one line for what goes wrong, the right exit code."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -85,7 +86,13 @@ def test_help_is_there_for_everything_without_torch(words: list[str], tmp_path: 
         (["data", "build", "tinyy"], "did you mean 'tiny'"),
         (["generate"], "no text"),
         (["generate", "a cat", "--size", "256", "--upscale", "4"], "--size=256 and --upscale=4"),
-        (["generate", "a cat", "--seed", "many"], "Error parsing --seed"),
+        (
+            ["generate", "a cat", "--seed", "many"],
+            "Error parsing --seed: wanted INT|{random}, got 'many'; For",
+        ),
+        (["generate", "a cat", "--keep", "x"], "Error parsing --keep: wanted INT, got 'x'; For"),
+        (["generate", "a cat", "--top-p", "x"], "Error parsing --top-p: wanted FLOAT, got 'x'; For"),
+        (["convert", "x", "y", "--kernel-sizes", "3"], "--kernel-sizes: wanted {INT INT}, got '3'; For"),
         (["generate", "a cat", "--temperature"], "Missing value for argument '--temperature'"),
         (["generate", "a cat", "--memory", "6"], "--memory must be at least 1,000,000 bytes, got 6;"),
         (["generate", "a cat", "--keep", "9"], "--keep must be between 1 and --num-candidates, 4, got 9"),
@@ -104,6 +111,20 @@ def test_a_wrong_request_is_one_line_and_exits_with_2(
     assert error.startswith("cogview: error: ")
     assert error.count("\n") == 1
     assert named in error
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_wrong_value_is_short_in_any_encoding(
+    encoding: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    assert main(["convert", "x", "y", "--kernel-sizes", "3"]) == 2
+    assert capsys.readouterr().err == (
+        "cogview: error: Error parsing --kernel-sizes: wanted {INT INT}, got '3'; "
+        "For full helptext, see cogview convert --help\n"
+    )
+    assert main(["convert", "x", "y", "--sequence", "v4"]) == 2
+    assert "'None'" not in capsys.readouterr().err
 
 
 def test_a_wrong_flag_writes_nothing_and_shows_the_closest(tmp_path: Path) -> None:

@@ -98,6 +98,10 @@ def test_the_tokens_can_be_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["--generate"], "--generate"),
         (["--device-memory-gb", "0"], "device-memory-gb"),
         (["--transformer.vocabulary-size", "9"], "vocabulary-size"),
+        (["--transformer.three-region.num-image-tokens", "9"], "three-region.num-image-tokens follows"),
+        (["--padded-texts", "--transformer.grid.num-rows", "9"], "--transformer.grid.num-rows follows"),
+        (["--image-codes", "9" * 20], "at most 2,147,483,647 together"),
+        (["--transformer.num-layers", "9" * 20], "num-layers must be at most 9,223,372,036,854,775,807"),
         (["--grid", "0", "4"], "grid_rows"),
         (["--kept-codes", "17"], "16 codes"),
         (

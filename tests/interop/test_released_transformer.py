@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from cogview.errors import CogViewError
 from cogview.interop.checkpoint_file import read_state_dict
 from cogview.models.folder import load_pretrained, save_pretrained
 from cogview.sequence.vocabulary import Vocabulary
+from cogview.transformer.config import GridConfig
 from cogview.transformer.model import Transformer
 from cogview.transformer.three_region import regions_for
 from released import (
@@ -189,14 +191,28 @@ def test_a_model_of_ours_goes_to_the_release_and_what_is_lost_is_said(
     assert torch.equal(found[name], wanted[ours].half())
 
 
-def test_gains_of_normalised_queries_have_no_place_in_the_release(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"qk_norm": True}, "the gains of qk_norm"),
+        ({"head": "own"}, "a head of its own"),
+        (
+            {
+                "position_table": "rows_and_columns",
+                "grid": GridConfig(num_rows=4, num_columns=4, first_place=2, first_position=2),
+            },
+            "positions by rows and columns",
+        ),
+    ],
+)
+def test_what_the_release_does_not_have_has_no_place_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fields: dict[str, Any], said: str
 ) -> None:
     model = tiny_model(tmp_path)
-    config = dataclasses.replace(model.transformer.config, qk_norm=True)
+    config = dataclasses.replace(model.transformer.config, **fields)
     save_pretrained(dataclasses.replace(model, source=Transformer(config)), tmp_path / "ours")
     assert main(["convert", str(tmp_path / "ours"), str(tmp_path / "out"), "--to", "released"]) == 2
-    assert "no place for the gains of qk_norm" in capsys.readouterr().err
+    assert f"no place for {said}, which {tmp_path / 'ours'} has" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -292,6 +308,13 @@ def changed(name: str, tensor: torch.Tensor | None, file: str = FIRST) -> Callab
     return lambda folder: resave(folder / file, change)
 
 
+def many_layers(folder: Path) -> None:
+    resave(
+        folder / FIRST,
+        lambda state: state.update({f"transformer.layers.{n}.x": torch.ones(1) for n in range(1, 1001)}),
+    )
+
+
 NORM = "transformer.layers.0.third_layernorm.bias"
 
 
@@ -316,6 +339,7 @@ NORM = "transformer.layers.0.third_layernorm.bias"
         (2, lambda folder: (folder / FIRST).unlink(), "mp_rank_00_model_states.pt .*2 ranks"),
         (2, lambda folder: (folder / SECOND).unlink(), "FIRST .*2 ranks.* 1 "),
         (1, changed("transformer.stranger", torch.ones(1)), r"stranger is \[1\], wanted missing"),
+        (1, many_layers, r"has 1,0\d\d tensors for 1,001 layers"),
         (1, changed(NORM, None), r"third_layernorm.bias is missing, wanted \[64\]"),
         (1, changed(NORM, torch.ones(32).half()), r"third_layernorm.bias is \[32\], wanted \[64\]"),
         (1, changed(NORM, torch.full([64], torch.nan).half()), "third_layernorm.bias .*infinite or NaN"),

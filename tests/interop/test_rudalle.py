@@ -34,6 +34,7 @@ from rudalle import (
     SPECIAL,
     SPECIAL_CODES,
     TEXT,
+    WIDTH,
     State,
     checkpoint,
     mask_of,
@@ -253,6 +254,41 @@ def test_files_that_are_cut_or_changed_are_refused(
     with pytest.raises(error, match=message):
         convert(options)
     assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "num", "said"),
+    [
+        ("image_row_embeddings.weight", 91, "91 x 91"),
+        ("image_row_embeddings.weight", 10_000, "10000"),
+        ("l_text_pos_embeddings.weight", 2, "got -1"),
+        ("l_text_pos_embeddings.weight", PIECES + SPECIAL + TEXT, "do not fit"),
+        ("r_text_pos_embeddings.weight", 1, "got -1"),
+        ("r_text_pos_embeddings.weight", 9_000, "9151"),
+        ("transformer.layers.100000.x", 1, "layers.8.input_layernorm.bias is missing"),
+    ],
+)
+def test_a_fault_of_the_file_is_told_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, num: int, said: str
+) -> None:
+    state = checkpoint(rudolph=True, special=SPECIAL) | {name: torch.zeros(num, WIDTH)}
+    source = save(state, tmp_path / "model.bin")
+    flags = ["--num-heads", str(HEADS), "--kernel-sizes", "3", "5"]
+    assert main(["convert", source, str(tmp_path / "ours"), *flags]) == 1
+    error = capsys.readouterr().err
+    assert source in error
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_damaged_tokenizer_is_told_by_its_own_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.model").write_bytes(b"4 3\n")
+    words = ["convert", save(checkpoint(), tmp_path / "model.bin"), str(tmp_path / "ours")]
+    assert main([*words, "--text-tokenizer", str(tmp_path / "text.model")]) == 1
+    assert "text.model is a YouTokenToMe model" in (error := capsys.readouterr().err)
+    assert "model.bin" not in error
 
 
 def test_rudolph_is_written_with_its_captioner_or_not_at_all(tmp_path: Path) -> None:

@@ -16,10 +16,12 @@ from cogview.errors import CogViewError, UsageError
 from cogview.generation.pipeline import Pipeline
 from cogview.models.adapters import load_task_model, save_task_model
 from cogview.models.folder import load_pretrained, save_pretrained
-from cogview.models.pretrained import PretrainedModel, TaskModel
+from cogview.models.pretrained import PretrainedModel, TaskModel, fields_of
+from cogview.sequence.captioning import CaptionTemplate
 from cogview.transformer.adapter import AdaptedTransformer
 from cogview.transformer.config import AdapterConfig
 from cogview.transformer.model import Transformer
+from grid_models import grid_template, grid_transformer
 from tiny import tiny_model
 
 
@@ -176,7 +178,12 @@ def test_a_whole_transformer_can_take_the_place_of_an_adapter(model: PretrainedM
         ({"version": 2}, "has version 2 and this cogview reads version 1"),
         ({"task": "juggling"}, "for an unknown task 'juggling'"),
         ({"template": 3}, "no valid sections 'template' and 'licence'"),
-        ({"template": {"grid_rows": 4}}, "The template for style is not valid"),
+        ({"template": {"grid_rows": 4}}, r"wiggly.config\.json: The template for style is not valid"),
+        ({"task": "captioning"}, r"wiggly.config\.json: The template for captioning is not valid"),
+        (
+            {"task": "super-resolution"},
+            r"wiggly.config\.json: The template for super-resolution wants",
+        ),
         ({"adapter": {"rank": 0}}, "no valid section 'adapter'"),
         ({"adapter": {"rank": 2}}, "are not those of its config"),
         ({"base": None}, "trained with other weights"),
@@ -215,8 +222,33 @@ def test_damaged_tensors_are_refused(model: PretrainedModel, tmp_path: Path) -> 
         load_task_model(tmp_path / "wiggly", model)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("own_head.rows", (2, 31)), ("own_head.rows", (3, 32)), ("own_head.row_biases", (2, 1))],
+)
+def test_rows_of_an_own_head_fit_or_are_refused(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    template = grid_template()
+    base = PretrainedModel(
+        source=grid_transformer(template), template=template, text_tokenizer=None, image_tokenizer=None
+    )
+    adapted = AdaptedTransformer(base.transformer, AdapterConfig(rank=2, token_rows=(3, 40)))
+    saved = TaskModel(task="style", transformer=adapted, template=fields_of(template))
+    save_task_model(saved, tmp_path / "rows", base, torch.float32)
+    assert torch.equal(load_task_model(tmp_path / "rows", base).transformer.head(), adapted.head())
+    path = tmp_path / "rows" / "model.safetensors"
+    whole = load_file(path)
+    for weights in (
+        whole | {name: torch.zeros(shape)},
+        {each: whole[each] for each in whole if each != name},
+    ):
+        save_file(weights, path)
+        with pytest.raises(CogViewError, match=rf"rows.model\.safetensors .*{name}"):
+            load_task_model(tmp_path / "rows", base)
+
+
 def test_impossible_requests_are_refused(model: PretrainedModel, tmp_path: Path) -> None:
-    save_task_model(style(model, task="captioning"), tmp_path / "words", model)
+    template = fields_of(CaptionTemplate.of(model.template))
+    save_task_model(style(model, task="captioning", template=template), tmp_path / "words", model)
     pipe = Pipeline(fresh(model))
     with pytest.raises(CogViewError, match="nowhere"):
         pipe.add_adapter(tmp_path / "nowhere", "nowhere")

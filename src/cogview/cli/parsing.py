@@ -17,6 +17,14 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from cogview.errors import UsageError
 
+_NO_VALUES = {
+    r"no type matching (.+?) could be instantiated from \[(.*?)\]\. Got errors: .*": r"wanted \1, got \2",
+    r"invalid literal for int\(\) with base 10: (.*)": r"wanted INT, got \1",
+    r"could not convert string to float: (.*)": r"wanted FLOAT, got \1",
+    r"(?<=\()'None', |, 'None'(?=[,)])": "",  # a choice of tyro's that is refused
+}
+"""What tyro says of values that cannot be parsed, and what is said instead."""
+
 
 def call_with_flags(
     function: Callable[..., None], program: str, description: str, arguments: Sequence[str]
@@ -91,10 +99,20 @@ def _types_of(function: Callable[..., None]) -> dict[str, Any]:
 
 
 def _without_box(message: str) -> str:
-    """Join tyro's boxed message in one line."""
-    lines = [line.strip("│ ") for line in message.splitlines() if line.startswith("│")]
-    parts = " ".join(";" if line and not line.strip("─") else line for line in lines)
-    return " ".join((parts or message).split()).replace(" ;", ";")
+    """Join tyro's boxed message in one line, without the help of the flag that is wrong."""
+    lines = message.splitlines()
+    # Where the terminal has no such characters, the box is a title, a rule and indented lines.
+    boxed = [line for line in lines if line.startswith("│")] or lines[2:]
+    parts = [[""]]
+    for line in (line.strip("│ ") for line in boxed):
+        if line and not line.strip("─-"):
+            parts.append([])
+        else:
+            parts[-1].append(line)
+    first, *others = (" ".join(" ".join(part).split()) for part in parts)
+    for pattern, plain in _NO_VALUES.items():
+        first = re.sub(pattern, plain, first)
+    return "; ".join([first, *(part for part in others if not part.startswith("Argument helptext:"))])
 
 
 class _Group:

@@ -83,7 +83,7 @@ def run(
     from cogview.data.shards import TokenShards
     from cogview.planning.devices import find_device
     from cogview.planning.plan import plan_run
-    from cogview.recipes.resolved import shape_of_tokens
+    from cogview.recipes.resolved import given_beside_tokens, shape_of_tokens
 
     hardware = find_device(device)
     if device_memory_gb is not None:
@@ -117,12 +117,8 @@ def run(
         raise UsageError("--model needs --generate")
     if dtype is None:
         dtype = "float32" if hardware.is_cpu else "bfloat16" if hardware.has_bfloat16 else "float16"
-    for name in ("vocabulary_size", "num_positions"):
-        if getattr(recipe.transformer, name) != getattr(type(recipe.transformer), name):
-            raise UsageError(
-                f"--transformer.{name.replace('_', '-')} follows from the tokens: give --grid, --image-codes or "
-                "--text-pieces"
-            )
+    if flag := given_beside_tokens(recipe):
+        raise UsageError(f"{flag} follows from the tokens: give --grid, --image-codes or --text-pieces")
     made_for = recipe.made_for if data is None else shape_of_tokens(TokenShards(data))
     tokens = _tokens(made_for, grid, image_codes, text_pieces)
     result = plan_run(

@@ -26,6 +26,7 @@ FORMAT = "cogview-tokens"
 VERSION = 1
 MANIFEST = "manifest.json"
 MAX_CODES = 1 << 16  # codes are stored in 16 bits
+_MOST = 2**30  # exclusive bound on a manifest's numbers
 
 _REBUILD = "make it again with `cogview tokenize`"
 
@@ -309,8 +310,10 @@ def _check_fields(manifest: dict[str, Any]) -> None:
         names += [shard["file"], shard["sha256"]]
         if Path(shard["file"]).name != shard["file"]:
             raise ValueError(f"{shard['file']!r} leads out of the folder")
-    if not all(isinstance(number, int) and number > 0 for number in numbers):
-        raise ValueError("a number is missing or not positive")
+    if not all(type(number) is int and 0 < number < _MOST for number in numbers):
+        raise ValueError(f"a number is missing or not 1 to {_MOST - 1:,}")
+    if manifest["num_codes"] > MAX_CODES:
+        raise ValueError(f"{manifest['num_codes']:,} codes are more than 16 bits hold")
     if not (
         numbers[4:] and all(isinstance(name, str) for name in names) and isinstance(manifest["report"], dict)
     ):

@@ -35,7 +35,7 @@ from cogview.models.folder import load_pretrained, save_pretrained
 from cogview.models.pretrained import PretrainedModel, TaskModel, fields_of
 from cogview.tensors import as_weights, weights_dtype
 from cogview.text.tokenizer import TextTokenizer
-from cogview.transformer.config import TransformerConfig
+from cogview.transformer.config import LEAST_TENSORS_OF_A_LAYER, TransformerConfig
 from cogview.transformer.model import Transformer
 from cogview.uninitialised import uninitialised
 
@@ -220,8 +220,16 @@ class _Checkpoint:
             raise UsageError(
                 f"width {hidden_size} is no multiple of {HEAD_SIZE}, the release's size of a head: give --num-heads"
             )
+        if num_heads is not None and (num_heads < 1 or hidden_size % num_heads):
+            raise UsageError(f"width {hidden_size} is no multiple of --num-heads {num_heads}")
+        num_layers = len({layer_number(name) for name in self._ranks[0]} - {None})
+        if num_layers * LEAST_TENSORS_OF_A_LAYER > len(self._ranks[0]):  # before many are built
+            raise CogViewError(
+                f"{self._paths[0]}: has {len(self._ranks[0]):,} tensors for {num_layers:,} layers; the checkpoint is "
+                "incomplete"
+            )
         return TransformerConfig(
-            num_layers=len({layer_number(name) for name in self._ranks[0]} - {None}),
+            num_layers=num_layers,
             hidden_size=hidden_size,
             num_heads=hidden_size // HEAD_SIZE if num_heads is None else num_heads,
             vocabulary_size=VOCABULARY.size,
@@ -298,8 +306,13 @@ def write_released_transformer(folder: Path, out: Path, num_ranks: int = 1) -> P
         raise UsageError(
             f"the released layout is for layer_norm sandwich, and {folder} has {config.layer_norm}"
         )
-    if config.qk_norm:
-        raise UsageError(f"the released layout has no place for the gains of qk_norm, which {folder} has")
+    for what, is_there in (
+        ("the gains of qk_norm", config.qk_norm),
+        ("a head of its own", config.head != "tied"),
+        ("positions by rows and columns", config.position_table != "learned"),
+    ):
+        if is_there:
+            raise UsageError(f"the released layout has no place for {what}, which {folder} has")
     for what, number in (("heads", config.num_heads), ("rows of the embedding", config.vocabulary_size)):
         if num_ranks < 1 or number % num_ranks:
             raise UsageError(f"{number} {what} cannot be shared by {num_ranks} ranks: give another number")

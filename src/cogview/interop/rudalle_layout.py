@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cogview.errors import CogViewError, UsageError
-from cogview.interop.weights import shape_of
+from cogview.interop.weights import INCOMPLETE, shape_of
 from cogview.sequence.padded_text import PaddedTextTemplate
 from cogview.sequence.right_text import RightTextTemplate
 from cogview.sequence.vocabulary import Vocabulary
@@ -277,6 +277,9 @@ def layout_of(
     num_right = shape_of(weights, RIGHT_POSITIONS, 2)[0] - 1 if is_rudolph else None
     inner, _ = shape_of(weights, "transformer.layers.0.mlp.dense_h_to_4h.weight", 2)
     num_layers = len({match[1] for name in weights if (match := _LAYER.fullmatch(name))})
+    for layer in range(num_layers):  # before many are built
+        for module in _IN_A_LAYER.values():
+            shape_of(weights, f"transformer.layers.{layer}.{module}.bias", 1)
     side = shape_of(weights, ROWS, 2)[0]
     all_pieces = num_texts - num_left
     published_pieces, published_codes = (NUM_PIECES, NUM_CODES) if is_rudolph else (all_pieces, all_codes)
@@ -313,6 +316,10 @@ def layout_of(
         sequence="v3",
         kernels=(None, _LAST_KERNEL),
     )
+    try:
+        _ = layout.config, layout.template, layout.caption_template
+    except UsageError as error:  # nobody gave these numbers but the file
+        raise CogViewError(f"its sizes do not fit together ({error}); {INCOMPLETE}") from error
     if is_rudolph:
         if sequence is not None:
             raise UsageError("--sequence is for ruDALL-E, and this is RuDOLPH: leave it out")

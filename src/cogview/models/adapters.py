@@ -24,12 +24,14 @@ from cogview.models.config import (
     ADAPTER_FORMAT,
     ADAPTER_VERSION,
     ADAPTERS_FOLDER,
-    DRAWING_TASKS,
+    TaskName,
     read_adapter_config,
 )
 from cogview.models.pretrained import Adapters, PretrainedModel, TaskModel
 from cogview.models.weights import misfit, stored_transformer
 from cogview.plain_json import section_from_json
+from cogview.sequence.captioning import CaptionTemplate
+from cogview.sequence.super_resolution import SuperResolutionTemplate
 from cogview.sequence.template import TextToImageTemplate
 from cogview.tensors import (
     MisfitError,
@@ -44,6 +46,13 @@ from cogview.transformer.adapter import AdaptedTransformer, adapter_shapes
 from cogview.transformer.config import AdapterConfig, TransformerConfig
 
 ADAPTER_FILES = ("config.json", "model.safetensors", "README.md", WORDS_FILE)
+
+_TEMPLATES: dict[TaskName, type] = {
+    "text-to-image": TextToImageTemplate,
+    "style": TextToImageTemplate,
+    "captioning": CaptionTemplate,
+    "super-resolution": SuperResolutionTemplate,
+}
 
 
 def save_task_model(
@@ -145,10 +154,10 @@ def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
         card=read_card(folder / "README.md"),
         words=KnownWords.in_folder(folder),
     )
-    if task_model.task in DRAWING_TASKS:
-        task_model.template_of(
-            TextToImageTemplate, base.template.vocabulary
-        )  # validate now, not on first use
+    try:  # now, not on first use
+        task_model.template_of(_TEMPLATES[task_model.task], base.template.vocabulary)
+    except CogViewError as error:
+        raise CogViewError(f"{source}: {error}") from error
     return task_model
 
 

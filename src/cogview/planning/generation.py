@@ -75,14 +75,14 @@ def generation_memory(
     d, rows = config.hidden_size, 2 if guided else 1
     num_codes = len(template.vocabulary.image_codes)
     matrices = config.num_layers * (4 + 2 * config.mlp_factor) * d * d
-    table = config.vocabulary_size * d
+    tables = (1 if config.head == "tied" else 2) * config.vocabulary_size * d
     max_tokens = template.max_prefix_tokens + template.num_codes_per_image - 1
     held = cache_dtype(config, dtype, "cpu" if device.is_cpu else "cuda", cache)
     is_int8 = dtype == torch.int8
-    outside = config.num_parameters - matrices - table
+    outside = config.num_parameters - matrices - tables
     fixed: dict[str, float] = {
-        # The table stays as stored; exported models have float16.
-        "weights": table * (1 if is_int8 else 2) + 4 * outside,
+        # The table and a head of its own stay as stored; exported models have float16.
+        "weights": tables * (1 if is_int8 else 2) + 4 * outside,
         "prepared_weights": matrices * dtype.itemsize,
         "image_tokenizer": image_tokenizer_bytes,
     }

@@ -1,6 +1,7 @@
 """Transformer and template of a text-to-image recipe by the shape of its tokens."""
 
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from cogview.data.shards import TokenShards
@@ -20,6 +21,20 @@ def shape_of_tokens(shards: TokenShards) -> TokenShape:
         grid_rows=shards.grid[0],
         grid_columns=shards.grid[1],
     )
+
+
+def given_beside_tokens(recipe: TextToImageRecipe) -> str | None:
+    """Return the first flag of a recipe's transformer that the tokens overrule; None if none was given."""
+    transformer, regions, grid = "transformer", "transformer.three_region", "transformer.grid"
+    fields = [(transformer, name) for name in ("vocabulary_size", "num_positions")]
+    fields += [(regions, name) for name in ("image_start_token", "num_image_tokens")]
+    if recipe.padded_texts:
+        fields += [(grid, name) for name in ("num_rows", "num_columns", "first_place", "first_position")]
+    for path, name in fields:
+        part = attrgetter(path)(recipe)
+        if getattr(part, name) != getattr(type(part), name):
+            return f"--{path}.{name}".replace("_", "-")
+    return None
 
 
 def resolved(recipe: TextToImageRecipe) -> tuple[TransformerConfig, TextToImageTemplate]:

@@ -261,6 +261,8 @@ def _rudalle(tensors: Mapping[str, Tensor], options: ConvertOptions, origin: Map
     """Convert a transformer of ruDALL-E or RuDOLPH."""
     words, pictures = options.text_tokenizer, options.image_tokenizer
     source = _source_of_model([options.source], origin, options)
+    text_tokenizer = None if words is None else open_text_tokenizer(words)
+    image_tokenizer = _opened_image_tokenizer(pictures)
     try:
         with progress_bar("converting", "tensors") as move:
             model, layout = convert_rudalle(
@@ -269,8 +271,8 @@ def _rudalle(tensors: Mapping[str, Tensor], options: ConvertOptions, origin: Map
                 num_heads=options.num_heads,
                 sequence=options.sequence,
                 kernel_sizes=options.kernel_sizes,
-                text_tokenizer=None if words is None else open_text_tokenizer(words),
-                image_tokenizer=_opened_image_tokenizer(pictures),
+                text_tokenizer=text_tokenizer,
+                image_tokenizer=image_tokenizer,
                 origin=_source_sentences("ruDALL-E", source),
                 progress=move,
             )

@@ -36,7 +36,7 @@ from cogview.planning.devices import own_device
 from cogview.planning.plan import plan_training
 from cogview.planning.training import TrainingPlanner
 from cogview.recipes.config import TextToImageRecipe
-from cogview.recipes.resolved import resolved, shape_of_tokens
+from cogview.recipes.resolved import given_beside_tokens, resolved, shape_of_tokens
 from cogview.runs.samples import captions_of, draw_samples
 from cogview.runs.tokenizers import (
     IMAGE_TOKENIZER,
@@ -51,7 +51,6 @@ from cogview.sequence.template import Codes, Pieces
 from cogview.training.config import TokenLossConfig
 from cogview.training.progress import say
 from cogview.training.transformer import TransformerTask, evaluate_losses
-from cogview.transformer.config import ThreeRegionConfig, TransformerConfig
 from cogview.transformer.initialisation import start_branches, start_positions
 from cogview.transformer.model import Transformer
 from cogview.transformer.three_region import sees_all
@@ -197,14 +196,8 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
                 f"The {what} tokenizer in {data} has fingerprint {got}, but the tokens were made by {wanted}: make "
                 "them again with `cogview tokenize`."
             )
-    for name in ("vocabulary_size", "num_positions"):
-        if getattr(recipe.transformer, name) != getattr(TransformerConfig, name):
-            raise UsageError(f"--transformer.{name.replace('_', '-')} follows from the tokens: leave it out")
-    regions = recipe.transformer.three_region
-    for name in ("image_start_token", "num_image_tokens"):
-        if getattr(regions, name) != getattr(ThreeRegionConfig, name):
-            flag = f"--transformer.three-region.{name.replace('_', '-')}"
-            raise UsageError(f"{flag} follows from the tokens: leave it out")
+    if flag := given_beside_tokens(recipe):
+        raise UsageError(f"{flag} follows from the tokens: leave it out")
     config, template = resolved(dataclasses.replace(recipe, made_for=shape_of_tokens(shards)))
     if config.attention_pattern == "three_region":
         is_first = Ranks.from_environment(os.environ).rank == 0

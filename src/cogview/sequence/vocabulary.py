@@ -22,6 +22,8 @@ SIZE_TOKENS: Mapping[str, int] = MappingProxyType({"TINY": 8, "SMALL": 16, "BASE
 """Separators that announce the size of a grid, with the side that each stands for."""
 
 _PADDING_MULTIPLE = 128
+_MOST_TOKENS = 2**31 - 1
+"""Ids are stored in 32 bits at most."""
 
 
 def size_token(grid_rows: int, grid_columns: int) -> str:
@@ -50,7 +52,7 @@ class Vocabulary:
         num_special_codes: tokens at the end that a model has beside the codes, as RuDOLPH.
 
     Raises:
-        UsageError: a number is not positive, or one that may be 0 is negative.
+        UsageError: a number is not positive, one that may be 0 is negative, or there are too many tokens.
 
     Paper: section 2.2; the order of the separators is that of the released code.
     """
@@ -70,6 +72,11 @@ class Vocabulary:
                 raise UsageError(
                     f"{name} must be at least 1, got {getattr(self, name)}: give the size of the trained tokenizer."
                 )
+        if self.pads.stop + self.num_special_codes > _MOST_TOKENS:
+            raise UsageError(
+                f"image codes, text pieces and other tokens must be at most {_MOST_TOKENS:,} together, got "
+                f"{self.num_image_codes:,} codes and {self.num_text_pieces:,} pieces."
+            )
 
     @property
     def image_codes(self) -> range:

@@ -16,6 +16,12 @@ PositionStart = Literal["random", "rows_and_columns"]
 AdaptedMap = Literal["attention.query_key_value", "attention.output", "mlp.inner", "mlp.output"]
 """Linear map of a block, by its name in it."""
 
+LEAST_TENSORS_OF_A_LAYER = 12
+"""Weights and biases of four linear maps and two norms, which every block has."""
+
+MOST_OF_A_SIZE = 2**63 - 1
+"""Largest that a tensor can have."""
+
 MOST_TOKENS = 2**20
 """More than any sequence has, and few enough to allocate."""
 
@@ -217,6 +223,8 @@ class TransformerConfig:
         ):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if getattr(self, name) > MOST_OF_A_SIZE:
+                raise UsageError(f"{name} must be at most {MOST_OF_A_SIZE:,}, got {getattr(self, name):,}")
         # From a config file, an unknown choice would silently act like another one.
         choices = {
             "layer_norm": LayerNormPlacement,

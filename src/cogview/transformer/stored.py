@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cogview.tensors import TensorFile, as_weights, build_to_fit, read_tensors
 from cogview.transformer.block import SandwichBlock
-from cogview.transformer.config import TransformerConfig
+from cogview.transformer.config import LEAST_TENSORS_OF_A_LAYER, TransformerConfig
 from cogview.transformer.model import Transformer
 from cogview.transformer.quantized import SCALE_SUFFIX, QuantizedRows, is_quantized
 from cogview.uninitialised import uninitialised
@@ -93,7 +93,12 @@ class StoredTransformer:
         self, path: Path, config: TransformerConfig, device: torch.device | str, dtype: torch.dtype
     ) -> None:
         self.weights = StoredWeights(path)
-        self._shell = build_to_fit(lambda: Transformer(config), config.num_layers, self.weights.shapes)
+        self._shell = build_to_fit(
+            lambda: Transformer(config),
+            config.num_layers,
+            self.weights.shapes,
+            tensors_per_part=LEAST_TENSORS_OF_A_LAYER,
+        )
         self.config = config
         self.device = torch.device(device)
         self.prepared_dtype = dtype
