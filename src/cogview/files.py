@@ -15,6 +15,8 @@ from typing import Any, BinaryIO, Literal
 from cogview.errors import CogViewError
 from cogview.plain_json import MAX_BYTES, parse_json
 
+CONVERT_FIRST = "convert another project's checkpoint first, with cogview convert"
+
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that readers see the old content or the new, never a part.
@@ -132,6 +134,8 @@ def read_versioned(folder: Path, what: str, known_format: str, known_version: in
         content = parse_json(read_bounded(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         name = what.partition(" ")[2]
+        if folder.is_file():
+            raise CogViewError(f"{folder} is a file, not the folder of {what}: {CONVERT_FIRST}") from error
         raise CogViewError(f"{folder}: no {name} there (config.json is missing); check the path") from error
     except (OSError, ValueError) as error:
         raise CogViewError(f"{path}: cannot be read ({error}); copy the folder again") from error

@@ -98,8 +98,8 @@ def spoilt(row: int, column: int, value: int) -> Callable[[Path], object]:
         (spoilt(1, 64, 8192), "row 2 .*codes .*8,192"),
         (spoilt(1, 1087, -1), "row 2 .*codes .*8,192"),
         # Not even the first row is one: then it is taken for a checkpoint.
-        (spoilt(0, 0, 3), "not a checkpoint"),
-        (lambda path: path.write_bytes(rows().tobytes()[:4000]), "not a checkpoint"),
+        (spoilt(0, 0, 3), "no file of PyTorch"),
+        (lambda path: path.write_bytes(rows().tobytes()[:4000]), "no file of PyTorch"),
     ],
 )
 @pytest.mark.slow

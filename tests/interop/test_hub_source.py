@@ -117,7 +117,11 @@ def test_of_a_larger_model_only_the_tokenizers_files_are_fetched(hub: Hub) -> No
     ("words", "code", "said"),
     [
         (["someone/model:lost.pt", "out"], 1, "someone/model:lost.pt has no file of weights"),
-        (["someone/lost", "out"], 1, "someone/lost from the Hugging Face hub failed (404)"),
+        (
+            ["someone/lost", "out"],
+            1,
+            "someone/lost was not downloaded, the Hugging Face hub did not send it (404)",
+        ),
         (["a/b/c", "out"], 2, "OWNER/NAME:FILE"),
         (["hub/a.pt", "out"], 2, "leave it out"),
         (["someone/model:a.pt", "out"], 1, "SHA-256 is not that of the hub"),

@@ -141,7 +141,7 @@ def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"not a checkpoint", "not a checkpoint"),
+        (b"not a checkpoint", "no file of PyTorch"),
         ({"a": torch.zeros(1)}, "unknown layout \\(1 tensors: a"),
         ({"epoch": 3}, "holds no tensors"),
         (changed(**{"dec.blocks.6.bias": None}), "missing decoder.6.bias"),

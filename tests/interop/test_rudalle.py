@@ -316,9 +316,9 @@ def test_tokenizers_of_another_size_are_refused(
     monkeypatch.setattr("cogview.interop.rudalle_layout.NUM_PIECES", words.num_pieces + 2)
     monkeypatch.setattr("cogview.interop.rudalle_layout.NUM_CODES", CODES)
     state = checkpoint(rudolph=rudolph, pieces=words.num_pieces + 2)
-    with pytest.raises(CogViewError, match=f"with {words.num_pieces} pieces"):
+    with pytest.raises(CogViewError, match=f"has {words.num_pieces} pieces"):
         converted(state, tmp_path / "ours", text_tokenizer=words)
-    with pytest.raises(CogViewError, match=f"and {CODES - 1} codes"):
+    with pytest.raises(CogViewError, match=f"has {CODES - 1} codes"):
         converted(state, tmp_path / "ours", image_tokenizer=tiny_image_tokenizer(CODES - 1))
 
 

@@ -138,6 +138,8 @@ def _read_pickled(path: Path) -> tuple[Any, list[str]]:
     is_zip = zipfile.is_zipfile(path)
     if is_zip:
         _verify_zip(path)
+    else:
+        _refuse_no_pickle(path)
     unknown: list[str] = []
     try:
         named = (
@@ -153,6 +155,21 @@ def _read_pickled(path: Path) -> tuple[Any, list[str]]:
             f"{path}: not a checkpoint that can be read without running code ({_reason(error, unknown)}); if it is "
             "whole, have its owner save the state dict alone"
         ) from error
+
+
+def _refuse_no_pickle(path: Path) -> None:
+    """Refuse what is neither a whole zip archive nor a pickle.
+
+    Raises:
+        CogViewError: it is empty, cut, or something else.
+    """
+    with path.open("rb") as file:
+        first = file.read(4)
+    if first == b"PK\x03\x04":
+        raise CogViewError(f"{path}: the file is cut, its end is missing; copy or download it again")
+    if not first.startswith(b"\x80"):
+        empty = "" if first else ", it is empty"
+        raise CogViewError(f"{path}: no file of PyTorch or safetensors{empty}; check the path")
 
 
 def _load_with_stubs(path: Path, is_zip: bool, unknown: Sequence[str]) -> Any:

@@ -10,6 +10,7 @@ from cogview.errors import CogViewError, UsageError
 from cogview.files import sha256_of
 from cogview.interop.checkpoint_folder import choose_file, choose_index, read_index
 from cogview.interop.tokenizer_layouts import find_layout
+from cogview.models.config import why_not_downloaded
 
 _SOURCE = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::([\w.-][\w./ -]*))?")
 
@@ -103,5 +104,6 @@ def _fetch(repository: str, revision: str, sibling: Any) -> Path:
 
 
 def _failed(repository: str, error: Exception) -> CogViewError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return CogViewError(f"downloading {repository} from the Hugging Face hub failed ({reason}): check the id")
+    return CogViewError(
+        f"{repository} was not downloaded, {why_not_downloaded(error)}: check the id and the network"
+    )

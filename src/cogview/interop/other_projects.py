@@ -7,6 +7,7 @@ from typing import Any
 
 from cogview.errors import CogViewError, UsageError
 from cogview.files import read_json
+from cogview.models.config import MODEL_FORMAT
 
 _LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a latent diffusion model", (r"(model\.)?diffusion_model\..+",)),
@@ -32,17 +33,23 @@ def refuse_other_formats(source: Path) -> None:
     """Refuse files of other libraries and folders of ours, before the source is read as a checkpoint.
 
     Raises:
-        CogViewError: it is a file of Flax.
+        CogViewError: it is a file of Flax, or a whole pipeline of diffusers.
         UsageError: it is a folder of ours.
     """
     if source.suffix == ".msgpack":
         raise CogViewError(
             f"{source} is a file of Flax, as DALL-E mini's are: give a checkpoint of PyTorch, if there is one"
         )
-    if "format" in read_foreign_config(source):
-        raise UsageError(
-            f"{source} is no checkpoint of others'; for the release's layout, give --to released"
-        )
+    if (own := read_foreign_config(source).get("format")) is not None:
+        more = "; for another form of it, give --to int8 or --to released" if own == MODEL_FORMAT else ""
+        raise UsageError(f"{source} is this program's own, and needs no conversion{more}")
+    if (source / "model_index.json").is_file():
+        parts = sorted(path.parent for path in source.glob("*/config.json"))
+        tokenizers = [
+            path.name for path in parts if read_foreign_config(path).get("_class_name") == "VQModel"
+        ]
+        hint = f"give its part {source / tokenizers[0]}" if tokenizers else "it has no VQModel"
+        raise CogViewError(f"{source} is a whole pipeline of diffusers: {hint}")
 
 
 def read_foreign_config(folder: Path) -> dict[str, Any]:

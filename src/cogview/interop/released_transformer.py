@@ -88,8 +88,8 @@ def find_ranks(source: Path) -> list[Path]:
     ranks = {int(match[1]): path for path in folder.iterdir() if (match := _RANK.fullmatch(path.name))}
     if not ranks:
         raise CogViewError(
-            f"{folder}: no released checkpoint; wanted a folder with {' or '.join(_POINTERS)}, or with "
-            f"{_FILE.format(0)}"
+            f"{folder}: no checkpoint that is known; wanted a file of weights, a folder of diffusers or transformers "
+            f"with its config.json, or the 2021 release's with {' or '.join(_POINTERS)}, or with {_FILE.format(0)}"
         )
     for rank in range(max(ranks) + 1):
         if rank not in ranks:

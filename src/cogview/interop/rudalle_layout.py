@@ -285,16 +285,19 @@ def layout_of(
     published_pieces, published_codes = (NUM_PIECES, NUM_CODES) if is_rudolph else (all_pieces, all_codes)
     num_pieces = min(published_pieces, all_pieces) if num_pieces is None else num_pieces
     num_codes = min(published_codes, all_codes) if num_codes is None else num_codes
-    if (
-        inner % width
-        or not _fits(num_pieces, all_pieces, published_pieces)
-        or not _fits(num_codes, all_codes, published_codes)
-        or min(num_left, num_pieces) < 1
-    ):
+    if inner % width or num_left < 1 or all_pieces < 1:
         raise CogViewError(
-            f"{num_texts} texts, {num_left} text positions, {all_codes} codes and an MLP of {inner} channels do not "
-            f"fit together, or not with {num_pieces} pieces and {num_codes} codes of the tokenizers"
+            f"{num_texts} texts, {num_left} text positions and an MLP of {inner} channels do not fit together; "
+            f"{INCOMPLETE}"
         )
+    for what, number, rows, published in (
+        ("text tokenizer has {} pieces", num_pieces, all_pieces, published_pieces),
+        ("image tokenizer has {} codes", num_codes, all_codes, published_codes),
+    ):
+        if number < 1 or not _fits(number, rows, published):
+            raise CogViewError(
+                f"the {what.format(number)}, and the transformer {rows}: give the tokenizer that it learnt with"
+            )
     if num_heads is None and width not in _HEADS:
         raise UsageError(f"no published model has width {width}: give --num-heads")
     num_heads = _HEADS[width] if num_heads is None else num_heads

@@ -157,6 +157,10 @@ def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
     try:  # now, not on first use
         task_model.template_of(_TEMPLATES[task_model.task], base.template.vocabulary)
     except CogViewError as error:
+        if "adapter" not in config:
+            raise CogViewError(
+                f"The model {folder} reads other sequences than this one: use it alone, or an adapter of this one."
+            ) from error
         raise CogViewError(f"{source}: {error}") from error
     return task_model
 

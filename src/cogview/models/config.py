@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cogview.errors import CogViewError
-from cogview.files import read_json
+from cogview.files import CONVERT_FIRST, read_json
 from cogview.text.config import TextCase
 
 MODEL_FORMAT = "cogview"
@@ -68,19 +68,27 @@ def _fetch(hub_id: str) -> Path:
         return Path(snapshot_download(hub_id, allow_patterns=list(MODEL_FILES)))
     except Exception as error:  # hub and HTTP library have no common base class of errors
         raise CogViewError(
-            f"There is no folder {hub_id} here, and {_why_not_downloaded(error)}: check the path or the id."
+            f"There is no folder {hub_id} here, and {why_not_downloaded(error)}: check the path or the id."
         ) from error
 
 
-def _why_not_downloaded(error: Exception) -> str:
+def why_not_downloaded(error: Exception) -> str:
     """Return the reason why the hub sent no model, in a few words."""
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    # By name, since the hub's library has changed its own HTTP library, from httpx to httpx2.
+    has_no_network = any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
 
     if isinstance(error, GatedRepoError):
         return "the Hugging Face hub wants you to log in and to accept the model's terms"
     if isinstance(error, RepositoryNotFoundError):
         return "the Hugging Face hub has no such model, or none for you"
-    if isinstance(error, LocalEntryNotFoundError):  # neither cached nor reached
+    if has_no_network or isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
         return "the Hugging Face hub cannot be reached"
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return f"the Hugging Face hub did not send it ({reason})"
@@ -92,6 +100,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         CogViewError: it is no model folder of a known version.
     """
+    if folder.is_file():
+        raise CogViewError(f"{folder} is a file, not a model folder: {CONVERT_FIRST}.")
     if not folder.is_dir():
         raise CogViewError(
             f"There is no model folder {folder}: check the path. A model on the Hugging Face hub is named OWNER/NAME."
@@ -110,7 +120,9 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} is an adapter, not a whole model: give it as one, beside the model it is for."
         )
     if kind != MODEL_FORMAT:
-        raise CogViewError(f"{folder} is not a model folder of this project: its config has format {kind!r}.")
+        raise CogViewError(
+            f"{folder} is not a model folder of this project, its config has format {kind!r}: {CONVERT_FIRST}."
+        )
     if config.get("version") not in (VERSION, INT8_VERSION):
         raise CogViewError(
             f"The model folder {folder} has version {config.get('version')!r} and this cogview reads versions "

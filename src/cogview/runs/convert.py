@@ -106,6 +106,10 @@ def _opened_image_tokenizer(path: Path | None) -> ImageTokenizer | None:
         return None
     if not path.is_file() and (not path.is_dir() or kind_of_folder(path) is None):
         return open_image_tokenizer(path)
+    if path.is_file():
+        tensors = read_state_dict(path)
+        if is_rudalle(tensors) or released_transformer.is_released_transformer(tensors):
+            raise UsageError(f"--image-tokenizer {path} is a transformer: give an image tokenizer")
     with tempfile.TemporaryDirectory() as folder:
         convert(ConvertOptions(source=path, out=Path(folder) / "converted"))
         return load_image_tokenizer(Path(folder) / "converted")
