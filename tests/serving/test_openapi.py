@@ -96,6 +96,14 @@ async def test_answers_are_what_is_described(
     assert told == {"$ref": f"#/components/schemas/{answer.__name__}"}
 
 
+async def test_a_caption_that_was_answered_is_a_job_that_is_done(served: FakeServer) -> None:
+    served.engine.pause_seconds = 0.05  # between the answer and the end
+    response = await served.client.post("/v1/images/captions", files=PICTURE)
+    assert response.is_success
+    figures = (await served.client.get("/metrics")).text
+    assert 'cogview_jobs_total{state="done"} 1.0' in figures
+
+
 @pytest.mark.parametrize("kind", ["image_generation", "image_edit"])
 async def test_events_of_a_stream_are_what_is_described(served: FakeServer, kind: str) -> None:
     served.engine.pause_seconds = 0.02

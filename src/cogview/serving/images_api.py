@@ -170,11 +170,13 @@ class ImagesApi:
         """Run a job that has a single result."""
         state = self._state
         running_job = submit_job(state.jobs, job, client_of(request, user))
+        found = None
         async with aclosing(job_events(state.jobs, running_job, request)) as events:
-            async for event in events:
-                if isinstance(event, kind):
-                    return event
-        raise ApiError(503, "the job was cancelled: try again", code="given_up", retry_seconds=1)
+            async for event in events:  # to the end: a job that is left before is a cancelled one
+                found = event if isinstance(event, kind) else found
+        if found is None:
+            raise ApiError(503, "the job was cancelled: try again", code="given_up", retry_seconds=1)
+        return found
 
     async def _draw(
         self,
