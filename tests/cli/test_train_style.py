@@ -68,6 +68,7 @@ def refusal(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
 def test_the_card_tells_the_licence_and_credits_whom_the_pictures_credit(home: Path) -> None:
     card = (home / "run" / "model" / "README.md").read_text(encoding="utf-8")
     assert "license: CC-BY-SA-4.0\n" in card
+    assert '"A cat of wiggly style" --adapter PATH_OF_THIS_FOLDER --model PATH_OF_ITS_BASE\n' in card
     assert card.endswith("\n```text\nThe cats are by Mörike.\n```\n")
 
 
@@ -165,7 +166,7 @@ def test_the_rows_of_the_words_that_are_learnt_can_be_trained(
     )
     texts = [f"a {color} cat" for color in COLORS]
     if style_words:
-        texts = [text.format("wiggly") for text in style_run.STYLE_TEXTS]
+        texts = [text.format(style="wiggly") for text in style_run.STYLE_TEXTS]
     tokens = sorted({vocabulary.text_pieces[piece] for text in texts for piece in encode(text)})
     config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
     assert config["adapter"]["token_rows"] == tokens

@@ -81,6 +81,7 @@ def train_captioning(
             "A captioner for a CogView model",
             "image-to-text",
             COMMANDS,
+            base=options.base,
             data=options.data,
             num_pictures=len(shards),
             licence=options.licence,

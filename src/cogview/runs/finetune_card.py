@@ -11,6 +11,7 @@ def finetune_card(
     hub_task: str,
     command: str,
     *,
+    base: str | None,
     data: Path,
     num_pictures: int,
     licence: str,
@@ -21,12 +22,16 @@ def finetune_card(
     Args:
         title: its heading.
         hub_task: the hub's name of the task, such as image-to-text.
-        command: shell lines that use the model.
+        command: shell lines that use the model, without their `--model`.
+        base: the base model's path or id on the hub; None for the bundled one.
         data: the training tokens; those named in their `CREDITS.txt` are credited.
         num_pictures: in the tokens.
         licence: of the tokens; unknown if empty.
         recipe: of the training.
     """
+    if base is not None:
+        named = "PATH_OF_ITS_BASE" if Path(base).exists() else base
+        command = "\n".join(f"{line} --model {named}" for line in command.splitlines())
     credits_file = data / CREDITS_FILE
     credit = ""
     if credits_file.is_file():

@@ -82,6 +82,7 @@ def train_super_resolution(
             "image-to-image",
             'cogview upscale "a cat" PICTURES --upscaler PATH_OF_THIS_FOLDER\n'
             'cogview generate "a cat" --upscale 4 --upscaler PATH_OF_THIS_FOLDER',
+            base=options.base,
             data=options.data,
             num_pictures=len(pairs),
             licence=options.licence,

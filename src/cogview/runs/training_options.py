@@ -120,11 +120,14 @@ class StyleOptions(FinetuneOptions):
         out: the run folder to make; its model/ will be the adapter, for `cogview generate --adapter`.
         style: the style's name: replaces every caption by "An image of NAME style", in English or Chinese; by default
             the captions stay.
+        style_texts: with --style, texts to use instead of "An image of NAME style", for a base that reads another
+            language; {style} stands for the name.
         licence: licence of the training pictures, for the adapter's card, such as CC-BY-SA-4.0.
         sample_texts: texts of the sample sheets; by default things "of NAME style", or captions of the tokens.
     """
 
     style: str | None = None
+    style_texts: tuple[str, ...] = ()
     sample_texts: tuple[str, ...] = ()
 
 

@@ -106,5 +106,7 @@ def _compiled(
     if failure is not None:
         say(f"Not compiling, so slower: torch.compile needs a C++ compiler, and here it says: {failure}")
         return loss
-    say("Compiling the loss: the first step takes longer.")
+    say(
+        "Compiling the loss: the first step takes longer. --training.no-compile does without, for short runs."
+    )
     return torch.compile(loss, dynamic=False)
