@@ -183,6 +183,15 @@ def test_shards_of_another_grid_or_vocabulary_are_refused(
         TokenBatches(shards, other, seed=0, batch_size=1)
 
 
+def test_another_size_of_pictures_is_told_in_pixels(
+    shards: TokenShards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "size_pixels", 16)
+    larger = dataclasses.replace(TEMPLATE, grid_rows=6, grid_columns=6)
+    with pytest.raises(CogViewError, match="--size-pixels 48 instead of 16"):
+        TokenBatches(shards, larger, seed=0, batch_size=1)
+
+
 def test_an_empty_batch_is_refused(shards: TokenShards) -> None:
     with pytest.raises(UsageError, match="batch of 0"):
         TokenBatches(shards, TEMPLATE, seed=0, batch_size=0)

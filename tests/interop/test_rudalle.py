@@ -398,7 +398,19 @@ def test_tasks_are_learnt_that_the_masks_allow(
     assert drawn[0].caption_loss is not None
     capsys.readouterr()
     assert train("style", "--kept-codes", "5") == 2
-    assert "--kept-codes" in capsys.readouterr().err
+    assert "give --kept-codes None" in capsys.readouterr().err
+    shape = [
+        "--transformer.num-layers",
+        "4",
+        "--transformer.hidden-size",
+        "32",
+        "--transformer.num-heads",
+        "2",
+    ]
+    shape += ["--transformer.grid.masks", *["row"] * 4, "--transformer.grid.kernel-sizes", *["0"] * 4]
+    started = ["train", "text-to-image", "rudolph-350m", "--data", str(tokens), "--start-from", base, *shape]
+    assert main([*started, "--out", str(tmp_path / "started")]) == 1
+    assert "train it further with cogview train style" in capsys.readouterr().err
     assert train("super-resolution", "--low", str(tokens)) == 2
     assert "dense attention" in capsys.readouterr().err
 

@@ -95,9 +95,13 @@ class TokenBatches:
         )
         if available != wanted:
             kind = "{}x{} codes of {} and {} text pieces"
+            advice = "the tokenizers and the picture size that the model is for"
+            if shards.size_pixels and available[2:] == wanted[2:] and wanted[0] == wanted[1]:
+                size_pixels = shards.size_pixels * wanted[0] // shards.grid[0]
+                advice = f"--size-pixels {size_pixels} instead of {shards.size_pixels}"
             raise CogViewError(
                 f"The token shards hold {kind.format(*available)}, but the model reads {kind.format(*wanted)}: "
-                "tokenize with the tokenizers and the picture size that the model is for."
+                f"tokenize with {advice}."
             )
         if batch_size < 1:
             raise UsageError(f"A batch of {batch_size} sequences is impossible: give 1 or more.")

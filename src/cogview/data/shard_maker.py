@@ -20,6 +20,7 @@ from cogview.data.token_report import ShardStatistics
 from cogview.data.token_work import CHANGED, TokenWork
 from cogview.image.picture_reading import CHANGES, resize_and_crop
 from cogview.image.pixels import as_float
+from cogview.text.config import CaptionCase
 from cogview.text.known_words import count_words
 from cogview.text.tokenizer import TextTokenizer
 
@@ -82,13 +83,16 @@ class Prepared:
     digest: bytes
 
 
-def prepare(batch: Batch, size_pixels: int, text_tokenizer: TextTokenizer) -> Prepared:
+def prepare(
+    batch: Batch, size_pixels: int, text_tokenizer: TextTokenizer, text_case: CaptionCase = "as_written"
+) -> Prepared:
     """Decode a batch's pictures and tokenize its captions; if its shard exists, compute only the digest.
 
     Args:
         batch: the batch.
         size_pixels: side of the square that each picture is resized and cropped to.
         text_tokenizer: tokenizer of the captions.
+        text_case: how the captions are read.
     """
     squares: list[UInt8[np.ndarray, "y x c"]] = []
     captions: list[list[list[int]]] = []
@@ -106,15 +110,16 @@ def prepare(batch: Batch, size_pixels: int, text_tokenizer: TextTokenizer) -> Pr
             left_out.append(decoded)
             continue
         assert isinstance(image, CaptionedImage)  # decoding a problem returns a problem
-        texts = [pieces for text in image.texts if (pieces := text_tokenizer.encode(text))]
-        num_empty += len(image.texts) - len(texts)
+        read = [text.lower() for text in image.texts] if text_case == "lower" else image.texts
+        texts = [pieces for text in read if (pieces := text_tokenizer.encode(text))]
+        num_empty += len(read) - len(texts)
         if not texts:
             reason = "has no caption that isn't empty"
             left_out.append(Problem(where=image.name, kind="no caption", reason=reason))
             continue
         squares.append(np.asarray(resize_and_crop(decoded.rgb, size_pixels)))
         captions.append(texts)
-        words.update(count_words(image.texts, text_tokenizer))
+        words.update(count_words(read, text_tokenizer))
         changed += (
             Problem(where=image.name, kind=change, reason=CHANGES[change]) for change in decoded.changes
         )

@@ -5,6 +5,7 @@ from typing import Any
 
 from cogview.data.shards import ShardFile
 from cogview.data.token_report import ShardStatistics
+from cogview.text.config import CaptionCase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class Request:
         precision: precision of the encoder, "float32" or "bfloat16".
         image_tokenizer: its fingerprint.
         text_tokenizer: its fingerprint.
+        text_case: how captions are read.
     """
 
     source: str
@@ -34,6 +36,14 @@ class Request:
     precision: str
     image_tokenizer: str
     text_tokenizer: str
+    text_case: CaptionCase = "as_written"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as plain data; captions as written are not named, as in earlier versions."""
+        fields = asdict(self)
+        if self.text_case == "as_written":
+            del fields["text_case"]
+        return fields
 
 
 @dataclass(frozen=True, order=True)

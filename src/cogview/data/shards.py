@@ -20,6 +20,7 @@ from safetensors.numpy import save
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_bytes, atomic_write_json, read_bounded, sha256_of
 from cogview.plain_json import parse_json
+from cogview.text.config import CaptionCase
 from cogview.text.known_words import KnownWords
 
 FORMAT = "cogview-tokens"
@@ -160,6 +161,8 @@ class TokenShards:
         num_pieces: size of the text vocabulary.
         image_tokenizer: fingerprint of the image tokenizer.
         text_tokenizer: fingerprint of the text tokenizer.
+        text_case: how the captions were read.
+        size_pixels: side of the encoded pictures; None if unknown, as of a converted token set.
         fingerprint: 16 hexadecimal digits that change with any code or caption.
         report: report of the tokenization.
         words: words of the captions; None in folders of older versions.
@@ -189,6 +192,8 @@ class TokenShards:
         self.num_pieces: int = manifest["num_pieces"]
         self.image_tokenizer: str = manifest["image_tokenizer"]
         self.text_tokenizer: str = manifest["text_tokenizer"]
+        self.text_case = text_case_of(manifest)
+        self.size_pixels: int | None = manifest.get("request", {}).get("size_pixels")
         checksums = "".join(shard["sha256"] for shard in manifest["shards"])
         self.fingerprint = hashlib.sha256(checksums.encode()).hexdigest()[:16]
         self.report: dict[str, Any] = manifest["report"]
@@ -300,6 +305,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def text_case_of(manifest: Mapping[str, Any]) -> CaptionCase:
+    """Return how the captions of a checked manifest were read."""
+    return "lower" if manifest.get("request", {}).get("text_case") == "lower" else "as_written"
+
+
 def _check_fields(manifest: dict[str, Any]) -> None:
     """Raise a ValueError, KeyError or TypeError if a manifest's fields are missing or malformed."""
     rows, columns = manifest["grid"]
@@ -314,7 +324,10 @@ def _check_fields(manifest: dict[str, Any]) -> None:
         raise ValueError(f"a number is missing or not 1 to {_MOST - 1:,}")
     if manifest["num_codes"] > MAX_CODES:
         raise ValueError(f"{manifest['num_codes']:,} codes are more than 16 bits hold")
+    parts = manifest["report"], manifest.get("request", {})
     if not (
-        numbers[4:] and all(isinstance(name, str) for name in names) and isinstance(manifest["report"], dict)
+        numbers[4:]
+        and all(isinstance(name, str) for name in names)
+        and all(isinstance(part, dict) for part in parts)
     ):
         raise ValueError("a field is of another type, or there are no shards")

@@ -10,7 +10,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 from cogview.data.pairs import SourceState
@@ -48,7 +47,7 @@ class TokenWork(ResumableWork):
         settings = {
             "format": "cogview-unfinished-tokens",
             "version": 2,
-            "request": asdict(request),
+            "request": request.to_json(),
             "source": str(source.resolve()),
             "source_times": state.times,
         }
@@ -145,7 +144,7 @@ def _is_made(out: Path, request: Request) -> bool:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
-        if read_manifest(out).get("request") == asdict(request):
+        if read_manifest(out).get("request") == request.to_json():
             return True
     except (CogViewError, OSError):
         pass

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from cogview.data.sources import open_pairs
 from cogview.data.token_report import PROBLEMS, TokenizeReport, sum_up
 from cogview.data.token_work import TokenWork, token_work
 from cogview.errors import CogViewError, UsageError
+from cogview.text.config import CaptionCase
 from cogview.text.tokenizer import TextTokenizer
 
 PAIRS_PER_SHARD = 10_000
@@ -41,6 +41,7 @@ def tokenize_folder(
     text_tokenizer: TextTokenizer,
     *,
     size_pixels: int,
+    text_case: CaptionCase = "as_written",
     split: str | None = None,
     max_text_pieces: int = 60,
     batch_size: int = 64,
@@ -61,6 +62,7 @@ def tokenize_folder(
         image_tokenizer: encodes pictures.
         text_tokenizer: tokenizes captions.
         size_pixels: side of the square that each picture is resized and cropped to.
+        text_case: how captions are read.
         split: only pictures that name this split or none.
         max_text_pieces: longer captions are counted, but stored whole.
         batch_size: pictures encoded at once.
@@ -94,6 +96,7 @@ def tokenize_folder(
         precision=str(image_tokenizer.dtype).removeprefix("torch."),
         image_tokenizer=image_tokenizer.fingerprint,
         text_tokenizer=text_tokenizer.fingerprint,
+        text_case=text_case,
     )
     with token_work(out, source, request, state) as work:
         if work is None:
@@ -102,7 +105,9 @@ def tokenize_folder(
             return TokenizeReport.from_json(manifest["report"])
         share = Share(pairs, work.made(), ranks, request)
         maker = ShardMaker(work, image_tokenizer, share)
-        preparing = partial(prepare, size_pixels=size_pixels, text_tokenizer=text_tokenizer)
+        preparing = partial(
+            prepare, size_pixels=size_pixels, text_tokenizer=text_tokenizer, text_case=text_case
+        )
         num_done, num_expected = share.num_done, max(1, pairs.expected() // ranks.num_ranks)
         with (
             closing(map_in_order(preparing, share.batches(), num_workers, _num_bytes)) as prepared,
@@ -216,6 +221,6 @@ def _finish(
         complete(work.tokens)
     content = {str(number): record.content for number, record in work.records()}
     shards = [shard for shard, _ in made]
-    write_manifest(work.tokens, kind, shards, report.to_json(), request=asdict(request), content=content)
+    write_manifest(work.tokens, kind, shards, report.to_json(), request=request.to_json(), content=content)
     work.finish(work.tokens)
     return report

@@ -6,6 +6,8 @@ from typing import Literal
 
 import tyro
 
+from cogview.text.config import CaptionCase
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizeOptions:
@@ -16,7 +18,9 @@ class TokenizeOptions:
         out: the folder of tokens to make.
         image_tokenizer: its folder, the run that trained it, or a model folder; by default the bundled one.
         text_tokenizer: a SentencePiece or YouTokenToMe file, a model folder or a run; by default the bundled one.
-        size_pixels: resize and crop pictures to this side; by default the size of the image tokenizer's run, else 128.
+        size_pixels: resize and crop pictures to this side; by default that of the model or run that --image-tokenizer
+            names, else 128.
+        text_case: read captions as_written or in lower case; by default as the model that --text-tokenizer names does.
         split: take pictures of this split and those without a split.
         max_text_pieces: count captions with more pieces; they are kept whole.
         batch_size: pictures per encoder batch.
@@ -32,6 +36,7 @@ class TokenizeOptions:
     image_tokenizer: Path | None = None
     text_tokenizer: Path | None = None
     size_pixels: int | None = None
+    text_case: CaptionCase | None = None
     split: str = "train"
     max_text_pieces: int = 40
     batch_size: int = 64

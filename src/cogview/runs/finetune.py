@@ -19,6 +19,7 @@ from cogview.models.config import DRAWING_TASKS, TaskName
 from cogview.models.pretrained import PretrainedModel, TaskModel, fields_of
 from cogview.models.weights import fingerprint_of_transformer
 from cogview.recipes.config import FinetuneRecipe
+from cogview.runs.text_case import refuse_capitals
 from cogview.runs.training import DryRunResult, TrainingResult, carry_out
 from cogview.runs.training_options import FinetuneOptions
 from cogview.sequence.right_text import RightTextTemplate
@@ -36,8 +37,13 @@ def open_tokens(model: PretrainedModel, folder: Path) -> TokenShards:
 
     Raises:
         CogViewError: they are missing, damaged, or of other tokenizers.
+        UsageError: captions have capitals, and the model reads lower case.
     """
-    return TokenShards(folder, image_tokenizer=model.image_fingerprint, text_tokenizer=model.text_fingerprint)
+    shards = TokenShards(
+        folder, image_tokenizer=model.image_fingerprint, text_tokenizer=model.text_fingerprint
+    )
+    refuse_capitals(shards, model.text_case, model.text_tokenizer)
+    return shards
 
 
 def finetune(
@@ -151,8 +157,8 @@ def check_base(
         )
     if pattern == "grid" and kept_codes is not None:
         raise UsageError(
-            "this base's attention goes by the place of each code in the picture, so none can be left out: leave "
-            "--kept-codes out, or give None"
+            "this base's attention goes by the place of each code in the picture, so none can be left out: give "
+            "--kept-codes None"
         )
 
 

@@ -38,6 +38,7 @@ from cogview.planning.training import TrainingPlanner
 from cogview.recipes.config import TextToImageRecipe
 from cogview.recipes.resolved import given_beside_tokens, resolved, shape_of_tokens
 from cogview.runs.samples import captions_of, draw_samples
+from cogview.runs.text_case import refuse_capitals
 from cogview.runs.tokenizers import (
     IMAGE_TOKENIZER,
     TEXT_TOKENIZER,
@@ -47,6 +48,7 @@ from cogview.runs.tokenizers import (
 )
 from cogview.runs.training import DryRunResult, TrainingResult, carry_out
 from cogview.runs.training_options import TextToImageOptions
+from cogview.sequence.padded_text import PaddedTextTemplate
 from cogview.sequence.template import Codes, Pieces
 from cogview.training.config import TokenLossConfig
 from cogview.training.progress import say
@@ -82,6 +84,8 @@ def train_text_to_image(
             held_out, image_tokenizer=shards.image_tokenizer, text_tokenizer=shards.text_tokenizer
         )
     model = _new_model(recipe, shards, data)
+    for tokens in filter(None, (shards, held_out_shards)):
+        refuse_capitals(tokens, model.text_case, model.text_tokenizer)
     source = None if options.start_from is None else find_model_folder(unless_bundled(options.start_from))
     if source is not None:
         model = _with_weights(model, source)
@@ -219,7 +223,7 @@ def _new_model(recipe: TextToImageRecipe, shards: TokenShards, data: Path) -> Pr
         image_tokenizer=image_tokenizer,
         guidance=GUIDANCE if recipe.masking.dropped_texts else 1.0,
         words=shards.words,
-        text_case=recipe.text_case,
+        text_case="lower" if shards.text_case == "lower" else recipe.text_case,
     )
 
 
@@ -238,9 +242,11 @@ def _with_weights(model: PretrainedModel, folder: Path) -> PretrainedModel:
             f"{folder} has texts of fixed length, and this run's have any: train it further with cogview train style, "
             "for instance with --adapter.rank 32"
         )
-    longer = dataclasses.replace(template, max_text_pieces=model.template.max_text_pieces)
-    has_room = longer.max_text_pieces > template.max_text_pieces and template.image_positions == "fixed"
-    if has_room and longer == model.template:
+    longer = template
+    if not isinstance(template, PaddedTextTemplate) and template.image_positions == "fixed":
+        num_pieces = max(template.max_text_pieces, model.template.max_text_pieces)
+        longer = dataclasses.replace(template, max_text_pieces=num_pieces)
+    if longer != template and longer == model.template:
         positions = model.transformer.state_dict()[_POSITIONS].clone()
         num_text = 1 + template.max_text_pieces
         num_others = template.num_positions - num_text
@@ -260,7 +266,7 @@ def _with_weights(model: PretrainedModel, folder: Path) -> PretrainedModel:
         if got != wanted:
             raise CogViewError(
                 f"The {what} of {folder} is not that of this run ({_difference(got, wanted)}): take the recipe and the "
-                "tokenizers that the model was trained with."
+                "tokenizers that the model was trained with, or train it further with cogview train style."
             )
     model.transformer.load_state_dict(weights)
     # Words known to either model are known; if one has no list, neither has the result.

@@ -19,6 +19,7 @@ from cogview.runs.tokenizers import (
     fitting_size,
     open_image_tokenizer,
     open_text_tokenizer,
+    text_case_beside,
 )
 from cogview.training.precision import resolve_precision
 from cogview.world.packages import CREDITS_FILE
@@ -62,6 +63,7 @@ def tokenize(options: TokenizeOptions) -> TokenizeReport | None:
                 pictures,
                 words,
                 size_pixels=fitting_size(options.size_pixels, pictures, options.image_tokenizer),
+                text_case=options.text_case or text_case_beside(options.text_tokenizer),
                 split=options.split,
                 max_text_pieces=options.max_text_pieces,
                 batch_size=options.batch_size,

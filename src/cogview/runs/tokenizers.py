@@ -1,12 +1,16 @@
 """Tokenizers of a run: from a path on the command line, or the bundled ones."""
 
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cogview.data.shards import MANIFEST, read_manifest, text_case_of
 from cogview.errors import CogViewError, UsageError
 from cogview.files import read_bounded
 from cogview.image.config import FOLDER_NAME
+from cogview.models.config import MODEL_FORMAT
 from cogview.plain_json import parse_json
+from cogview.text.config import CaptionCase
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +38,27 @@ def open_text_tokenizer(path: Path | None) -> "TextTokenizer":
         in_run = path / "model" / TEXT_TOKENIZER
         path = in_run if in_run.is_file() else path / TEXT_TOKENIZER
     return TextTokenizer.from_file(path)
+
+
+def text_case_beside(path: Path | None) -> CaptionCase:
+    """Return how captions are read by the model, or for the tokens, that a text tokenizer is from.
+
+    Args:
+        path: as `open_text_tokenizer` takes it.
+    """
+    if path is not None and (path / MANIFEST).is_file():
+        return text_case_of(read_manifest(path))
+    return "lower" if _config_of_model(path).get("text_case") == "lower" else "as_written"
+
+
+def _config_of_model(path: Path | None) -> dict[str, Any]:
+    """Return the config of the model in a folder or run; empty if there is none."""
+    for folder in (path / "model", path) if path is not None else ():
+        with suppress(OSError, ValueError):
+            config = parse_json(read_bounded(folder / "config.json"))
+            if isinstance(config, dict) and config.get("format") == MODEL_FORMAT:
+                return config
+    return {}
 
 
 def unless_bundled(path: Path) -> Path | None:
@@ -70,14 +95,15 @@ def fitting_size(size_pixels: int | None, tokenizer: "ImageTokenizer", path: Pat
     """Return the side in pixels of the pictures to encode.
 
     Args:
-        size_pixels: the requested side; None for that of the tokenizer's run, if known, else 128.
+        size_pixels: the requested side; None for that of the model or run it is from, if known, else 128.
         tokenizer: the image tokenizer.
         path: its origin, as `open_image_tokenizer` takes it.
 
     Raises:
         UsageError: the side is not a multiple of the downsampling factor.
     """
-    size_pixels = _size_learnt(path) if size_pixels is None else size_pixels
+    if size_pixels is None:
+        size_pixels = _size_learnt(path, tokenizer.downsampling_factor)
     if size_pixels < 1 or size_pixels % tokenizer.downsampling_factor:
         raise UsageError(
             f"size_pixels must be a multiple of {tokenizer.downsampling_factor}, the pixels of a code, "
@@ -86,8 +112,10 @@ def fitting_size(size_pixels: int | None, tokenizer: "ImageTokenizer", path: Pat
     return size_pixels
 
 
-def _size_learnt(path: Path | None) -> int:
+def _size_learnt(path: Path | None, pixels_per_code: int) -> int:
     try:
+        if model := _config_of_model(path):
+            return int(model["template"]["grid_rows"]) * pixels_per_code
         run = parse_json(read_bounded(path / "config.json")) if path else {}
         return int(run["recipe"]["size_pixels"])
     except (OSError, ValueError, KeyError, TypeError):

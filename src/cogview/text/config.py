@@ -11,6 +11,9 @@ NUM_RESERVED_PIECES = 257
 TextCase = Literal["as_written", "usual", "lower"]
 """How a model reads capitals: as written; for words not known so, in their usual spelling; or in lower case."""
 
+CaptionCase = Literal["as_written", "lower"]
+"""How captions are read: as written, or in lower case."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextTokenizerConfig:

@@ -137,7 +137,7 @@ class KnownWords:
         Args:
             text: as the user wrote it.
             tokenizer: of the model.
-            case: how the model reads capitals; with "usual", other spellings count as known.
+            case: how the model reads capitals; with "usual" and "lower", other spellings count as known.
         """
         unknown: dict[str, None] = {}
         for run in word_runs(text, tokenizer):
@@ -147,6 +147,8 @@ class KnownWords:
         return list(unknown)
 
     def _knows(self, word: str, case: TextCase) -> bool:
+        if case == "lower":
+            return word.lower() in self.counts
         return word in self.counts or (case == "usual" and word.casefold() in self._usual)
 
     def in_usual_case(self, text: str) -> str:
