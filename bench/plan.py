@@ -12,7 +12,6 @@ pages, as under the command `cogview`; without them the peaks of training are up
 import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ import tyro
 from bundled import TEXT
 from cogview.decoding.config import SamplingConfig
 from cogview.decoding.engine import Runner
+from cogview.decoding.memory import peak_resident_bytes, resident_bytes
 from cogview.files import atomic_write_json
 from cogview.generation.text_to_image import draw, picture_request
 from cogview.models.weights import write_transformer
@@ -198,12 +198,12 @@ def measure(case: Case) -> float:
     )
     if case.work == "draw":
         _draw(case)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return peak_resident_bytes()
     _train(tiny)
     gc.collect()
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    before = resident_bytes()
     _train(case)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return peak_resident_bytes() - before
 
 
 def _train(case: Case) -> None:

@@ -1,6 +1,8 @@
 """What drawing takes of the machine is the user's to say: how many at once, how much memory, which cache."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -130,3 +132,12 @@ def test_a_float16_cache_draws_and_holds_half(folder: Path) -> None:
 def test_a_memory_without_its_unit_is_refused() -> None:
     with pytest.raises(UsageError, match=r"memory .*got 6; .*unit"):
         Resources(memory_bytes=bytes_of("6"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="where getrusage tells another peak")
+def test_a_process_that_a_large_one_started_has_a_peak_of_its_own() -> None:
+    tell = "from cogview.decoding.memory import peak_resident_bytes; print(peak_resident_bytes())"
+    large = f"x = b'1' * 2**30; import subprocess, sys; subprocess.run([sys.executable, '-c', {tell!r}], check=True)"
+    done = subprocess.run([sys.executable, "-c", large], check=True, stdout=subprocess.PIPE, text=True)
+    assert 2**24 < int(done.stdout) < 2**30

@@ -1,6 +1,5 @@
 """Dry run: two steps that measure a run's memory and time and write nothing."""
 
-import sys
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cogview.decoding.memory import resident_bytes
+from cogview.decoding.memory import peak_resident_bytes, resident_bytes
 from cogview.training.batches import prefetched_batches
 from cogview.training.config import TrainingConfig
 from cogview.training.steps import Steps, joined
@@ -99,8 +98,4 @@ def _start_peak(device: torch.device) -> int:
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows has no peak
-        return resident_bytes()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_resident_bytes()
