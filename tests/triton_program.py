@@ -18,9 +18,9 @@ from cogview.transformer.three_region import draw_regions, masked_dense_attentio
 
 # Block of places, blocks of a window, slots, places, channels.
 CASES = (
-    (16, 2, 24, 100, 16),  # the last tile is cut
-    (48, 2, 40, 112, 32),  # tiles are parts of a block
-    (16, 1, 13, 64, 16),  # a text fills the slots
+    (16, 2, 24, 70, 16),  # the last tile is cut
+    (48, 1, 30, 100, 32),  # tiles are parts of a block
+    (16, 1, 13, 40, 16),  # a text fills the slots
 )
 BFLOAT16 = {"query", "key", "value", "gradient", "attended_out", "of_query", "of_key", "of_value"}
 INT64 = {"places", "num_text", "num_visible", "first_block", "slot_of"}
