@@ -45,7 +45,10 @@ def token_losses(
     compute: Callable[..., tuple[Tensor, Tensor, Tensor]] = _TokenLosses.apply
     settings = (z_loss_weight, chunk_tokens, dtype, has_gradient, has_gradient and table.requires_grad)
     if kind != "cpu" or torch.compiler.is_compiling() or bool((weights != 0).all()):
-        return compute(hidden, table, targets, weights, *settings)
+        total, *parts = compute(hidden, table, targets, weights, *settings)
+        # The compiler of PyTorch 2.11 takes what a function marks as not differentiable for differentiable.
+        nats, normalisers = (part.detach() for part in parts)
+        return total, nats, normalisers
     counted = weights.nonzero().squeeze(1)
     total, *parts = compute(hidden[counted], table, targets[counted], weights[counted], *settings)
     nats, normalisers = (torch.zeros_like(weights).index_copy(0, counted, part) for part in parts)
