@@ -31,6 +31,7 @@ import tyro
 from torch import Tensor
 from torch.nn import functional as F
 
+from cogview.decoding.memory import peak_resident_bytes
 from cogview.files import atomic_write_json
 from cogview.transformer.config import ThreeRegionConfig
 from cogview.transformer.three_region import Regions, draw_regions, masked_dense_attention
@@ -124,14 +125,9 @@ def peak_bytes(work: Work, system: str, task: str) -> int:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # else what was freed is taken again and adds nothing
     Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts again from here
-    before = _resident_bytes("VmHWM")
+    before = peak_resident_bytes()
     work.do(system, task)
-    return _resident_bytes("VmHWM") - before
-
-
-def _resident_bytes(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+    return peak_resident_bytes() - before
 
 
 def check_sparse(device: torch.device) -> None:

@@ -195,6 +195,36 @@ def _rows(x, at, is_there, stride, size: tl.constexpr):
 
 
 @triton.jit
+def _seen_by(
+    block, b, num_text, num_visible, log_weight, num_blocks, block_tokens: tl.constexpr, window_blocks: tl.constexpr
+):  # fmt: skip
+    """Return a block's first place of its window, its number of slots, that of them of text, and the pivots' bias."""
+    first = tl.maximum(0, (block - window_blocks + 1) * block_tokens)
+    at = b * num_blocks + block
+    return first, tl.load(num_visible + at), tl.load(num_text + b), tl.load(log_weight + at)
+
+
+@triton.jit
+def _slots_at(
+    slot, key, value, places, visible, text, weight, kt, vt, size: tl.constexpr, keys: tl.constexpr
+):  # fmt: skip
+    """Return keys and values of a tile of slots, biases of their scores, and which of them are seen."""
+    slots = slot + tl.arange(0, keys)
+    is_there = slots < visible
+    at = tl.load(places + slots, mask=is_there, other=0)
+    k, v = _rows(key, at, is_there, kt, size), _rows(value, at, is_there, vt, size)
+    return k, v, tl.where(slots >= text, weight, 0.0)[None, :], is_there[None, :]
+
+
+@triton.jit
+def _queries_at(rows, query, gradient, log_sum_in, delta_in, t, qt, gt, size: tl.constexpr):
+    """Return a tile of queries, their output's gradients, logarithms of their sums, and deltas."""
+    q, g = _rows(query, rows, rows < t, qt, size), _rows(gradient, rows, rows < t, gt, size)
+    log_sum = tl.load(log_sum_in + rows, mask=rows < t, other=0.0)
+    return q, g, log_sum, tl.load(delta_in + rows, mask=rows < t, other=0.0)
+
+
+@triton.jit
 def _product(x, y):
     if x.dtype == tl.float32:
         return tl.dot(x, y, input_precision="ieee")
@@ -238,21 +268,18 @@ def _forward_kernel(
     value += b * vb + h * vh
     start = tile * queries
     rows = start + tl.arange(0, queries)
-    block = start // block_tokens
-    first = tl.maximum(0, (block - window_blocks + 1) * block_tokens)
-    visible, text = tl.load(num_visible + b * num_blocks + block), tl.load(num_text + b)
-    weight = tl.load(log_weight + b * num_blocks + block)
+    first, visible, text, weight = _seen_by(
+        start // block_tokens, b, num_text, num_visible, log_weight, num_blocks, block_tokens, window_blocks
+    )
     q = _rows(query, rows, rows < t, qt, size)
     most = tl.full([queries], float("-inf"), tl.float32)
     total = tl.zeros([queries], tl.float32)
     attended = tl.zeros([queries, size], tl.float32)
     for slot in range(0, visible, keys):
-        slots = slot + tl.arange(0, keys)
-        is_there = slots < visible
-        at = tl.load(places + b * num_slots + slots, mask=is_there, other=0)
-        k, v = _rows(key, at, is_there, kt, size), _rows(value, at, is_there, vt, size)
-        bias = tl.where(slots >= text, weight, 0.0)[None, :]
-        most, total, attended = _attend(q, k, v, scale, bias, is_there[None, :], most, total, attended)
+        k, v, bias, is_there = _slots_at(
+            slot, key, value, places + b * num_slots, visible, text, weight, kt, vt, size, keys
+        )
+        most, total, attended = _attend(q, k, v, scale, bias, is_there, most, total, attended)
     for place in range(first, start, keys):
         at = place + tl.arange(0, keys)
         k, v = _rows(key, at, None, kt, size), _rows(value, at, None, vt, size)
@@ -276,6 +303,15 @@ def _gradient_of_scores(q, k, v, gradient, scale, bias, is_seen, log_sum, delta)
 
 
 @triton.jit
+def _add_gradients(q, k, v, gradient, scale, bias, is_seen, log_sum, delta, of_keys, of_values):
+    """Add what a tile of queries gives to the gradients of keys and values."""
+    weights, of_scores = _gradient_of_scores(q, k, v, gradient, scale, bias, is_seen, log_sum, delta)
+    of_values += _product(tl.trans(weights).to(gradient.dtype), gradient)
+    of_keys += _product(tl.trans(of_scores).to(q.dtype), q)
+    return of_keys, of_values
+
+
+@triton.jit
 def _query_kernel(
     gradient, query, key, value, places, num_text, num_visible, log_weight, log_sum_in, delta_in, of_query,
     gb, gh, gt, qb, qh, qt, kb, kh, kt, vb, vh, vt, ob, oh, ot,
@@ -289,22 +325,20 @@ def _query_kernel(
     value += b * vb + h * vh
     start = tile * queries
     rows = start + tl.arange(0, queries)
-    block = start // block_tokens
-    first = tl.maximum(0, (block - window_blocks + 1) * block_tokens)
-    visible, text = tl.load(num_visible + b * num_blocks + block), tl.load(num_text + b)
-    weight = tl.load(log_weight + b * num_blocks + block)
-    q = _rows(query + b * qb + h * qh, rows, rows < t, qt, size)
-    g = _rows(gradient + b * gb + h * gh, rows, rows < t, gt, size)
-    log_sum = tl.load(log_sum_in + program.to(tl.int64) * t + rows, mask=rows < t, other=0.0)
-    delta = tl.load(delta_in + program.to(tl.int64) * t + rows, mask=rows < t, other=0.0)
+    first, visible, text, weight = _seen_by(
+        start // block_tokens, b, num_text, num_visible, log_weight, num_blocks, block_tokens, window_blocks
+    )
+    query += b * qb + h * qh
+    gradient += b * gb + h * gh
+    log_sum_in += program.to(tl.int64) * t
+    delta_in += program.to(tl.int64) * t
+    q, g, log_sum, delta = _queries_at(rows, query, gradient, log_sum_in, delta_in, t, qt, gt, size)
     total = tl.zeros([queries, size], tl.float32)
     for slot in range(0, visible, keys):
-        slots = slot + tl.arange(0, keys)
-        is_there = slots < visible
-        at = tl.load(places + b * num_slots + slots, mask=is_there, other=0)
-        k, v = _rows(key, at, is_there, kt, size), _rows(value, at, is_there, vt, size)
-        bias = tl.where(slots >= text, weight, 0.0)[None, :]
-        _, of_scores = _gradient_of_scores(q, k, v, g, scale, bias, is_there[None, :], log_sum, delta)
+        k, v, bias, is_there = _slots_at(
+            slot, key, value, places + b * num_slots, visible, text, weight, kt, vt, size, keys
+        )
+        _, of_scores = _gradient_of_scores(q, k, v, g, scale, bias, is_there, log_sum, delta)
         total += _product(of_scores.to(k.dtype), k)
     for place in range(first, start, keys):
         at = place + tl.arange(0, keys)
@@ -334,6 +368,8 @@ def _slot_kernel(
     b, h = (program // heads).to(tl.int64), (program % heads).to(tl.int64)
     query += b * qb + h * qh
     gradient += b * gb + h * gh
+    log_sum_in += program.to(tl.int64) * t
+    delta_in += program.to(tl.int64) * t
     slots = tile * keys + tl.arange(0, keys)
     at = tl.load(places + b * num_slots + slots, mask=slots < num_slots, other=t)
     k = _rows(key + b * kb + h * kh, at, at < t, kt, size)
@@ -346,13 +382,11 @@ def _slot_kernel(
         block = start // block_tokens
         visible = tl.load(num_visible + b * num_blocks + block)
         bias = tl.where(is_pivot, tl.load(log_weight + b * num_blocks + block), 0.0)[None, :]
-        q, g = _rows(query, rows, rows < t, qt, size), _rows(gradient, rows, rows < t, gt, size)
-        log_sum = tl.load(log_sum_in + program.to(tl.int64) * t + rows, mask=rows < t, other=0.0)
-        delta = tl.load(delta_in + program.to(tl.int64) * t + rows, mask=rows < t, other=0.0)
+        q, g, log_sum, delta = _queries_at(rows, query, gradient, log_sum_in, delta_in, t, qt, gt, size)
         is_seen = (slots < visible)[None, :] & (rows < t)[:, None]
-        weights, of_scores = _gradient_of_scores(q, k, v, g, scale, bias, is_seen, log_sum, delta)
-        of_values += _product(tl.trans(weights).to(g.dtype), g)
-        of_keys += _product(tl.trans(of_scores).to(q.dtype), q)
+        of_keys, of_values = _add_gradients(
+            q, k, v, g, scale, bias, is_seen, log_sum, delta, of_keys, of_values
+        )
     out = (program.to(tl.int64) * num_slots + slots)[:, None] * size + tl.arange(0, size)[None, :]
     tl.store(of_slot_keys + out, of_keys, mask=slots[:, None] < num_slots)
     tl.store(of_slot_values + out, of_values, mask=slots[:, None] < num_slots)
@@ -371,6 +405,8 @@ def _place_kernel(
     b, h = (program // heads).to(tl.int64), (program % heads).to(tl.int64)
     query += b * qb + h * qh
     gradient += b * gb + h * gh
+    log_sum_in += program.to(tl.int64) * t
+    delta_in += program.to(tl.int64) * t
     place = tile * keys
     at = place + tl.arange(0, keys)
     k = _rows(key + b * kb + h * kh, at, at < t, kt, size)
@@ -382,13 +418,11 @@ def _place_kernel(
     stop = tl.minimum(t, (place // block_tokens + window_blocks) * block_tokens)
     for start in range(place // queries * queries, stop, queries):
         rows = start + tl.arange(0, queries)
-        q, g = _rows(query, rows, rows < t, qt, size), _rows(gradient, rows, rows < t, gt, size)
-        log_sum = tl.load(log_sum_in + program.to(tl.int64) * t + rows, mask=rows < t, other=0.0)
-        delta = tl.load(delta_in + program.to(tl.int64) * t + rows, mask=rows < t, other=0.0)
+        q, g, log_sum, delta = _queries_at(rows, query, gradient, log_sum_in, delta_in, t, qt, gt, size)
         is_seen = (at[None, :] <= rows[:, None]) & (rows < t)[:, None]
-        weights, of_scores = _gradient_of_scores(q, k, v, g, scale, 0.0, is_seen, log_sum, delta)
-        of_values += _product(tl.trans(weights).to(g.dtype), g)
-        of_keys += _product(tl.trans(of_scores).to(q.dtype), q)
+        of_keys, of_values = _add_gradients(
+            q, k, v, g, scale, 0.0, is_seen, log_sum, delta, of_keys, of_values
+        )
     channels = tl.arange(0, size)[None, :]
     is_there = at[:, None] < t
     out = of_key + b * okb + h * okh + at[:, None] * okt + channels
