@@ -9,7 +9,6 @@ import json
 import math
 import os
 import signal
-import socket
 import sys
 import traceback
 from collections.abc import Callable
@@ -195,20 +194,27 @@ def second_pair(folder: Path) -> dict[str, str]:
     }
 
 
+def meet(place: Path, rank: int, num_processes: int) -> None:
+    """Join the others by a file, since another test may take any free port first."""
+    distributed.init_process_group(
+        "gloo", init_method=place.absolute().as_uri(), rank=rank, world_size=num_processes
+    )
+
+
 def main(folder: Path) -> None:
     """Do all that is this process's."""
-    rank, port = int(os.environ["RANK"]), int(os.environ["MASTER_PORT"])
-    distributed.init_process_group("gloo")  # once, for one address serves one meeting
+    rank = int(os.environ["RANK"])
+    meet(folder / "four", rank, 4)
     results = four(folder)
     distributed.destroy_process_group()
-    os.environ.update(RANK=str(rank % 2), WORLD_SIZE="2", MASTER_PORT=str(port + 1 + rank // 2))
-    distributed.init_process_group("gloo")
+    os.environ.update(RANK=str(rank % 2), WORLD_SIZE="2")
+    meet(folder / f"pair-{rank // 2}", rank % 2, 2)
     results |= {f"pair {name}": value for name, value in (first_pair, second_pair)[rank // 2](folder).items()}
     distributed.destroy_process_group()
     (folder / f"rank-{rank}.json").write_text(json.dumps(results))
 
 
-def fork(folder: Path, rank: int, port: int) -> int:
+def fork(folder: Path, rank: int) -> int:
     """Begin a process as torchrun would, and return its number."""
     child = os.fork()
     if child:
@@ -216,8 +222,8 @@ def fork(folder: Path, rank: int, port: int) -> int:
     try:
         with (folder / f"rank-{rank}.log").open("w") as log:
             os.dup2(log.fileno(), sys.stderr.fileno())
-        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 4, "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 4}
+        os.environ.update({name: str(value) for name, value in names.items()})
         main(folder)
         os._exit(0)
     except BaseException:
@@ -228,10 +234,7 @@ def fork(folder: Path, rank: int, port: int) -> int:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     sys.modules["torch.utils.tensorboard"] = sys.modules["matplotlib.figure"] = None  # slow to import
-    with socket.socket() as server:  # a port that is free, and so are the next ones most likely
-        server.bind(("127.0.0.1", 0))
-        free_port = server.getsockname()[1] - 3
-    children = {fork(Path(sys.argv[1]), rank, free_port) for rank in range(4)}
+    children = {fork(Path(sys.argv[1]), rank) for rank in range(4)}
     while children:
         ended, status = os.wait()
         children.discard(ended)
