@@ -9,8 +9,9 @@ first calls of a function are checked: to check thousands took a third of the su
 import functools
 import inspect
 import typing
+from collections import Counter
 from collections.abc import Callable, Iterator
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import jaxtyping
@@ -18,9 +19,10 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray, TypeCheckError, install_import_hook, jaxtyped
 
 MAX_CHECKED = 20
-"""Calls of a function that are checked in one test."""
+"""Calls of a function that are checked in one test, and functions that are checked of those made by one definition."""
 
 _test = object()
+_num_made: Counter[CodeType] = Counter()
 
 
 def start_test() -> None:
@@ -44,6 +46,9 @@ def _checked(function: Any = None, *, typechecker: Any) -> Any:
         return functools.partial(_checked, typechecker=typechecker)
     if not isinstance(function, FunctionType):
         return jaxtyped(function, typechecker=typechecker)
+    _num_made[function.__code__] += 1
+    if _num_made[function.__code__] > MAX_CHECKED:  # a function within another, of which each call makes one
+        return function
     checked: Callable[..., Any] | None = None
     has_axes = False
     num_calls, test = 0, _test

@@ -1,6 +1,9 @@
 """Shapes in signatures are executed: calls in the tests are checked by jaxtyping and beartype."""
 
+import functools
 import os
+import ssl
+import sys
 from collections import Counter
 
 # Threads of one test that wait for each other by counting would take the cores from the tests beside it.
@@ -21,7 +24,16 @@ torch.set_num_threads(1)
 settings.register_profile("few", max_examples=25, deadline=None)
 settings.load_profile("few")
 
+# Each client of a server loads all certificates, which no server of the tests has.
+ssl.create_default_context = functools.cache(ssl.create_default_context)
+
 _SLOW_FIXTURES = {"browser", "cluster", "server"}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Run in a process more than there are cores, since some tests wait for processes of their own."""
+    return 1 + len(os.sched_getaffinity(0)) if sys.platform == "linux" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

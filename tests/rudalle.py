@@ -15,25 +15,22 @@ PIECES, SPECIAL, CODES, SPECIAL_CODES = 20, 7, 16, 3
 def mask_of(kind: str, text: int, side: int, right: int = 0, kernel: int = 11, wraps: bool = False) -> Tensor:
     """Return which tokens see which, [t t], pair by pair."""
     num, stop = text + side * side + right, text + side * side
-    mask = torch.zeros(num, num, dtype=torch.bool)
-    for query in range(num):
-        for key in range(query + 1):
-            mask[query, key] = True
-            if not (text <= key and query < stop):
-                continue
-            down, across = (
-                (query - text) // side - (key - text) // side,
-                (query - text) % side - (key - text) % side,
-            )
-            if kind == "row":
-                mask[query, key] = query - key <= side
-            elif kind == "column":
-                mask[query, key] = across == 0
-            else:
-                reach, away = kernel // 2, (abs(down), abs(across))
-                near = [min(each, side - each) if wraps else each for each in away]
-                mask[query, key] = max(near) <= reach
-    return mask
+
+    def is_seen(query: int, key: int) -> bool:
+        if key > query or not (text <= key and query < stop):
+            return key <= query
+        down, across = (
+            (query - text) // side - (key - text) // side,
+            (query - text) % side - (key - text) % side,
+        )
+        if kind == "row":
+            return query - key <= side
+        if kind == "column":
+            return across == 0
+        near = [min(each, side - each) if wraps else each for each in (abs(down), abs(across))]
+        return max(near) <= kernel // 2
+
+    return torch.tensor([[is_seen(query, key) for key in range(num)] for query in range(num)])
 
 
 def checkpoint(

@@ -44,7 +44,7 @@ def loss_figure(lines: Sequence[Mapping[str, int | float]]) -> Any:
         from matplotlib.figure import Figure
     except ImportError:
         return None
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(8, 5))
     axes = figure.add_subplot()
     for name in names:
         points = [(line["step"], line[name]) for line in lines if name in line]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,7 @@ def command_line() -> str:
     return shlex.join([*program, *sys.argv[1:]])
 
 
+@cache
 def git_commit() -> str | None:
     """Return the commit of the running code, with "-dirty" if modified; None outside a checkout."""
     folder = Path(__file__).parent

@@ -79,7 +79,7 @@ class Steps:
             micro_batches: of that batch.
         """
         processes, config = self._processes, self._config
-        torch.manual_seed(_step_seed(config.seed, step, processes.row_part))
+        _seed_generators(_step_seed(config.seed, step, processes.row_part), processes.device)
         learning_rate = self.stepper.set_learning_rates()
         losses = []
         for micro_batch in micro_batches:
@@ -95,6 +95,17 @@ def _step_seed(seed: int, step: int, row_part: int) -> int:
     """Hash the numbers to one seed, so that no two steps, runs or row parts share randomness."""
     numbers = (seed, step, row_part) if row_part else (seed, step)
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def _seed_generators(seed: int, device: torch.device) -> None:
+    """Seed the CPU's generator and the device's.
+
+    `torch.manual_seed` also formats the call stack for each kind of device that is not there, which takes up to
+    milliseconds (PyTorch 2.13, `findings/a-seed-formats-the-call-stack.sh`).
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
 
 
 def _compiled(
