@@ -41,9 +41,17 @@ def interpret(block_tokens: int, window: int, num_slots: int, num_tokens: int, n
     # As a fused projection lays them out.
     projected = torch.randn(2, num_tokens, 3, 1, num_channels, requires_grad=True)
     gradient = torch.randn(2, 1, num_tokens, num_channels)
-    made = []
+    made, kept = [], {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() / gradient.nbytes
+        return tensor
+
     for attention in (three_region_triton.gathered_attention, masked_dense_attention):
-        attended = attention(*projected.permute(2, 0, 3, 1, 4), regions, config)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            attended = attention(*projected.permute(2, 0, 3, 1, 4), regions, config)
+        if not made:  # queries, keys and values in one, and what was attended to; places and sums are smaller
+            assert sorted(round(each) for each in kept.values() if each >= 1) == [1, 3]
         made.append((attended, *torch.autograd.grad(attended, projected, gradient)))
     return max((ours - plain).abs().max().item() for ours, plain in zip(*made, strict=True))
 

@@ -179,6 +179,22 @@ def test_sparse_attention_is_planned(device: str) -> None:
     assert works[1] < works[0]
 
 
+def test_sparse_attention_copies_keys_only_where_it_has_no_kernel_of_its_own() -> None:
+    recipe = with_training(
+        text_to_image.fashion_3b(), precision="bfloat16_o2", activation_checkpointing=False
+    )
+    dense = dataclasses.replace(
+        recipe, transformer=dataclasses.replace(recipe.transformer, attention_pattern="dense")
+    )
+    kept = {
+        (name, kind): planner(each, name).memory(1).bytes_by_kind["activations"]
+        for name in ("h100", "a100-80")
+        for kind, each in (("dense", dense), ("sparse", recipe))
+    }
+    assert kept["h100", "sparse"] == kept["h100", "dense"] == kept["a100-80", "dense"]
+    assert kept["a100-80", "sparse"] > kept["a100-80", "dense"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="measures what Linux counts")
 @pytest.mark.slow
 def test_foretold_memory_is_within_a_tenth_of_measured() -> None:

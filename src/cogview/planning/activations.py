@@ -34,6 +34,7 @@ class PassShape:
         tensor_parallel: devices that share the heads.
         is_cpu: whether it runs on a CPU, whose fused attention has no dropout, and whose sparse attention copies no key
             twice.
+        has_large_blocks: of the device's memory, as `cogview.planning.devices` says.
     """
 
     config: TransformerConfig
@@ -42,6 +43,7 @@ class PassShape:
     precision: ComputedPrecision
     tensor_parallel: int = 1
     is_cpu: bool = False
+    has_large_blocks: bool = False
 
     @property
     def numbers(self) -> float:
@@ -130,7 +132,8 @@ def _three_region_activations(shape: PassShape, x: float, wide: float) -> Tensor
 
     A block has q queries and k keys: its slots, on average over the pivots' draws, and its window.
 
-    - FlexAttention, on a GPU: queries, keys and values, 3 x; keys and values again for all padded slots and all tokens.
+    - Triton's kernels: queries, keys and values, 3 x.
+    - FlexAttention, on other GPUs: 3 x, and keys and values again for all padded slots and all tokens.
     - Block by block: 3 x, the score masks [b q k], and keys and values: of the slots on a CPU, of each block's k on a
       GPU.
     - Block by block on a CPU with dropout: queries, and each block's keys and values, in float32, and three times the
@@ -139,8 +142,10 @@ def _three_region_activations(shape: PassShape, x: float, wide: float) -> Tensor
     config, regions, t = shape.config, shape.config.three_region, shape.template.max_tokens
     slots, heads = regions.num_text_and_pivot_tokens, config.num_heads / shape.tensor_parallel
     if not shape.is_cpu:
-        from cogview.transformer.three_region_kernels import fits_flexible_attention
+        from cogview.transformer.three_region_kernels import fits_flexible_attention, fits_triton_kernels
 
+        if shape.has_large_blocks and fits_triton_kernels(regions, config.head_size, config.dropout):
+            return [3 * x]
         if fits_flexible_attention(regions, config.head_size, config.dropout):
             return [3 * x] + 2 * [x * (-(-slots // _FLEX_BLOCK) * _FLEX_BLOCK + t) / t]
     stops = torch.tensor([*range(regions.block_tokens, t, regions.block_tokens), t])

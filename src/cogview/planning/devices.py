@@ -28,6 +28,7 @@ class Device:
         half_tflops: peak in 10^12 dense bfloat16 or float16 operations per second, with float32 sums; None if unknown.
         float32_tflops: the same in float32 without TF32, which is disabled here.
         has_bfloat16: whether it has bfloat16 instructions, which the precision "auto" depends on.
+        has_large_blocks: whether a block has the 200 KiB of shared memory that Triton's three-region attention takes.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Device:
     half_tflops: float | None
     float32_tflops: float | None
     has_bfloat16: bool = True
+    has_large_blocks: bool = False
 
     @property
     def is_cpu(self) -> bool:
@@ -43,7 +45,13 @@ class Device:
 
 
 def _gpu(
-    name: str, chip: str, gigabytes: float, float32_tflops: float, *, has_bfloat16: bool = True
+    name: str,
+    chip: str,
+    gigabytes: float,
+    float32_tflops: float,
+    *,
+    has_bfloat16: bool = True,
+    has_large_blocks: bool = False,
 ) -> Device:
     return Device(
         name=name,
@@ -51,6 +59,7 @@ def _gpu(
         half_tflops=PEAK_TFLOPS[chip],
         float32_tflops=float32_tflops,
         has_bfloat16=has_bfloat16,
+        has_large_blocks=has_large_blocks,
     )
 
 
@@ -58,10 +67,10 @@ GPUS: Mapping[str, Device] = MappingProxyType(
     {
         gpu.name: gpu
         for gpu in (
-            _gpu("b200", "B200", 180.0, 75.0),
-            _gpu("h200", "H200", 141.0, 67.0),
-            _gpu("h100", "H100", 80.0, 67.0),
-            _gpu("h100-pcie", "H100 PCIe", 80.0, 51.0),
+            _gpu("b200", "B200", 180.0, 75.0, has_large_blocks=True),
+            _gpu("h200", "H200", 141.0, 67.0, has_large_blocks=True),
+            _gpu("h100", "H100", 80.0, 67.0, has_large_blocks=True),
+            _gpu("h100-pcie", "H100 PCIe", 80.0, 51.0, has_large_blocks=True),
             _gpu("a100-80", "A100", 80.0, 19.5),
             _gpu("a100-40", "A100", 40.0, 19.5),
             _gpu("v100", "V100", 32.0, 15.7, has_bfloat16=False),

@@ -136,6 +136,7 @@ class TrainingPlanner:
             precision=self.precision,
             tensor_parallel=self.tensor_parallel,
             is_cpu=self.device.is_cpu,
+            has_large_blocks=self.device.has_large_blocks,
         )
         all_moments = [
             {kind: [shares.get(kind, 1.0) * each for each in held] for kind, held in moment.items()}
