@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import cogview
 from cogview.cli.main import main
-from cogview.models.folder import load_pretrained
+from cogview.models.folder import load_pretrained, save_pretrained
 from cogview.recipes import style
 from cogview.runs import finetune as finetune_run
 from cogview.runs import style as style_run
@@ -303,6 +303,28 @@ def test_a_run_starts_as_another_adapter(home: Path, capsys: pytest.CaptureFixtu
         f"{home / 'run'} has another shape than the model to train: rank is 2 there and 3 here"
     )
     assert not (home / "other").exists()
+
+
+def test_a_run_starts_as_the_adapter_of_an_earlier_model(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_pretrained(home / "tiny-model")
+    with torch.no_grad():
+        model.transformer.final_norm.weight += 0.5
+    save_pretrained(model, tmp_path / "newer")
+    options = ("--start-from", home / "run", "--base", tmp_path / "newer", "--training.sample-every-steps", 0)
+    assert main(training(home, tmp_path / "again", *options, steps=some_steps(1, 1e-9))) == 0
+    assert "is an adapter of other weights" in capsys.readouterr().err
+    before, after = (
+        load_file(run / "model" / "model.safetensors") for run in (home / "run", tmp_path / "again")
+    )
+    assert after.keys() == before.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-6)
+    generate = ["generate", "a cat", "--model", str(tmp_path / "newer"), "--out", str(tmp_path / "pictures")]
+    assert main([*generate, "--adapter", str(tmp_path / "again"), "--num-candidates", "1"]) == 0
+    message = refusal(capsys, [*generate, "--adapter", str(home / "run")])
+    assert message.endswith("or train it for this one (--start-from).")
 
 
 def test_words_that_were_learnt_stay_when_others_come(home: Path) -> None:

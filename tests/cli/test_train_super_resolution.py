@@ -1,11 +1,13 @@
 """Super-resolution learnt as an adapter: end to end from pictures at three sizes, and what is refused."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import cogview
 from cogview.cli.main import main
@@ -13,8 +15,10 @@ from cogview.decoding.config import SamplingConfig
 from cogview.errors import UsageError
 from cogview.generation.super_resolution import SuperResolution
 from cogview.generation.upscaler import Upscaler
+from cogview.models.folder import load_pretrained, save_pretrained
 from cogview.runs import upscale_pictures
 from cogview.sequence.super_resolution import SuperResolutionTemplate
+from cogview.transformer.model import Transformer
 from tiny import tiny_pipeline_folder
 
 pytestmark = pytest.mark.slow
@@ -62,6 +66,25 @@ def test_an_adapter_is_learnt_that_upscales_what_its_model_draws(home: Path) -> 
     upscaled = upscaler.upscale(codes, [pieces] * 2, [0, 1], SamplingConfig(), factor=4)
     assert upscaled.shape == (2, 16, 16)
     assert not torch.equal(upscaled[0], upscaled[1])
+
+
+def test_it_goes_on_beside_a_base_with_longer_texts(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, fixed = load_pretrained(home / "tiny-model"), []
+    for num_pieces in (12, 15):
+        template = dataclasses.replace(model.template, image_positions="fixed", max_text_pieces=num_pieces)
+        config = dataclasses.replace(model.config, num_positions=template.num_positions)
+        base = dataclasses.replace(model, source=Transformer(config), template=template)
+        save_pretrained(base, home / f"base-{num_pieces}")
+        flags = ["--base", home / f"base-{num_pieces}", "--training.num-steps", 1]
+        flags += ["--training.learning-rate", "1e-9", "--training.sample-every-steps", 0]
+        flags += ["--start-from", home / "fixed-12"] if fixed else []
+        assert main(training(home, home / f"fixed-{num_pieces}", *flags)) == 0
+        weights = load_file(home / f"fixed-{num_pieces}" / "model" / "model.safetensors")
+        fixed.append(weights["embedding.positions.weight"])
+    assert "is an adapter of other weights" in capsys.readouterr().err
+    assert len(fixed[1]) == len(fixed[0]) + 3
+    torch.testing.assert_close(fixed[1][:13], fixed[0][:13], rtol=0, atol=1e-6)
+    torch.testing.assert_close(fixed[1][16:], fixed[0][13:], rtol=0, atol=1e-6)
 
 
 def test_the_two_ways_of_attention_learn_the_same(home: Path) -> None:

@@ -100,12 +100,13 @@ def save_task_model(
             task_model.words.save(unfinished)
 
 
-def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
+def load_task_model(folder: Path, base: PretrainedModel, *, any_base: bool = False) -> TaskModel:
     """Read an adapter of a model, or a whole transformer for the same tokenizers.
 
     Args:
         folder: from `save_task_model`, or a model folder.
         base: model of the adapter; its weights are shared, and frozen.
+        any_base: whether the adapter may be of another model of the same shape, to train it further.
 
     Raises:
         CogViewError: the folder is missing, incomplete, of another kind or version, or not for this model.
@@ -115,10 +116,11 @@ def load_task_model(folder: Path, base: PretrainedModel) -> TaskModel:
     device, dtype = base.device, base.dtype
     transformer: Any
     if "adapter" in config:
-        if config.get("base") != base.fingerprint:
+        if not any_base and config.get("base") != base.fingerprint:
             raise CogViewError(
                 f"The adapter {folder} was trained with other weights ({config.get('base')}) than those of this "
-                f"model ({base.fingerprint}): use it with the model that it was made for."
+                f"model ({base.fingerprint}): use it with the model that it was made for, or train it for this one "
+                "(--start-from)."
             )
         adapter = _checked_adapter(folder, config, base)
         try:

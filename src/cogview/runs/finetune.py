@@ -15,7 +15,7 @@ from cogview.data.ranks import Ranks
 from cogview.data.shards import TokenShards
 from cogview.errors import UsageError
 from cogview.models.adapters import find_adapter_folder, load_task_model, save_task_model
-from cogview.models.config import DRAWING_TASKS, TaskName
+from cogview.models.config import DRAWING_TASKS, TaskName, read_adapter_config
 from cogview.models.pretrained import PretrainedModel, TaskModel, fields_of
 from cogview.models.weights import fingerprint_of_transformer
 from cogview.recipes.config import FinetuneRecipe
@@ -24,8 +24,9 @@ from cogview.runs.training import DryRunResult, TrainingResult, carry_out
 from cogview.runs.training_options import FinetuneOptions
 from cogview.sequence.right_text import RightTextTemplate
 from cogview.text.known_words import KnownWords
+from cogview.training.progress import say
 from cogview.training.transformer import Batches, TransformerTask
-from cogview.transformer.adapter import AdaptedTransformer, first_positions
+from cogview.transformer.adapter import POSITIONS, AdaptedTransformer, first_positions, lengthen_text
 from cogview.transformer.model import Transformer
 
 TOKEN_ROWS = ("embedding.tokens.rows", "own_head.rows", "own_head.row_biases")
@@ -98,8 +99,8 @@ def finetune(
         rows = tuple(dict.fromkeys((*started_as.adapter.token_rows, *recipe.adapter.token_rows)))
         recipe = dataclasses.replace(recipe, adapter=dataclasses.replace(recipe.adapter, token_rows=rows))
     transformer = new_transformer(recipe, base.transformer, template.num_positions, positions)
-    if started_as is not None:
-        _start_as(transformer, started_as, f"{start_from}")
+    if started is not None:
+        _start_as(transformer, started, template, f"{start_from}")
     if recipe.attention is not None:
         transformer.compute_attention(recipe.attention)
     trained = TaskModel(
@@ -163,20 +164,40 @@ def check_base(
 
 
 def _started(task: TaskName, folder: Path, base: PretrainedModel) -> TaskModel:
-    """Return the model of the initial weights."""
-    started = load_task_model(folder, base)
+    """Return the model of the initial weights, an adapter perhaps beside the weights of another base."""
+    started = load_task_model(folder, base, any_base=True)
     if started.task != task:
         raise UsageError(f"{folder} has learnt {started.task}, not {task}: start from another")
+    if (learnt_beside := read_adapter_config(folder).get("base", base.fingerprint)) != base.fingerprint:
+        say(
+            f"{folder} is an adapter of other weights ({learnt_beside}) than the base's ({base.fingerprint}): its own "
+            "are where this training starts."
+        )
     return started
 
 
-def _start_as(transformer: Transformer, started: Transformer, name: str) -> None:
-    """Load the initial weights into the transformer.
+def _start_as(transformer: Transformer, started: TaskModel, template: Any, name: str) -> None:
+    """Load the initial weights into the transformer; if its texts are longer, the added positions stay new.
+
+    Args:
+        transformer: to load them into.
+        started: the model of the initial weights.
+        template: of the transformer's sequences.
+        name: of the initial weights, in messages.
 
     Raises:
         UsageError: they are of another shape.
     """
-    shapes = [vars(getattr(each, "adapter", None) or each.config) for each in (started, transformer)]
+    models = (started.transformer, transformer)
+    shapes = [dict(vars(getattr(each, "adapter", None) or each.config)) for each in models]
+    state = started.transformer.state_dict()
+    before, fields = dict(started.template), fields_of(template)
+    added = fields.get("max_text_pieces", 0) - before.get("max_text_pieces", 0)
+    is_longer = added > 0 and before == fields | {"max_text_pieces": before.get("max_text_pieces")}
+    if is_longer and POSITIONS in state and before.get("image_positions") == "fixed":
+        num_text = 1 + before["max_text_pieces"]
+        state[POSITIONS] = lengthen_text(state[POSITIONS], transformer.state_dict()[POSITIONS], num_text)
+        shapes[0]["num_positions"] = shapes[1]["num_positions"]
     differing = [
         f"{field} is {shapes[0].get(field, 'absent')} there and {shapes[1].get(field, 'absent')} here"
         for field in {**shapes[0], **shapes[1]}
@@ -184,7 +205,6 @@ def _start_as(transformer: Transformer, started: Transformer, name: str) -> None
     ]
     if differing:
         raise UsageError(f"{name} has another shape than the model to train: {'; '.join(differing)}")
-    state = started.state_dict()
     if isinstance(transformer, AdaptedTransformer) and transformer.adapter.token_rows:
         for name, new_rows in transformer.state_dict().items():
             if name in TOKEN_ROWS:

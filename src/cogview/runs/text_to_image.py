@@ -53,6 +53,7 @@ from cogview.sequence.template import Codes, Pieces
 from cogview.training.config import TokenLossConfig
 from cogview.training.progress import say
 from cogview.training.transformer import TransformerTask, evaluate_losses
+from cogview.transformer.adapter import POSITIONS, lengthen_text
 from cogview.transformer.initialisation import start_branches, start_positions
 from cogview.transformer.model import Transformer
 from cogview.transformer.three_region import sees_all
@@ -162,9 +163,6 @@ def _planned(recipe: TextToImageRecipe, model: PretrainedModel, device: torch.de
     return plan_training(planner, MFU)
 
 
-_POSITIONS = "embedding.positions.weight"
-
-
 def _batches(recipe: TextToImageRecipe, whole: TokenBatches) -> BatchSource:
     """Return the batches of a run, first of few codes per picture and then of all, if the recipe masks codes."""
     seed, num_steps, start = recipe.training.seed, recipe.training.num_steps, recipe.few_codes_first
@@ -247,12 +245,9 @@ def _with_weights(model: PretrainedModel, folder: Path) -> PretrainedModel:
         num_pieces = max(template.max_text_pieces, model.template.max_text_pieces)
         longer = dataclasses.replace(template, max_text_pieces=num_pieces)
     if longer != template and longer == model.template:
-        positions = model.transformer.state_dict()[_POSITIONS].clone()
-        num_text = 1 + template.max_text_pieces
-        num_others = template.num_positions - num_text
-        positions[:num_text] = weights[_POSITIONS][:num_text]
-        positions[-num_others:] = weights[_POSITIONS][-num_others:]
-        weights[_POSITIONS], template = positions, longer
+        new = model.transformer.state_dict()[POSITIONS]
+        weights[POSITIONS] = lengthen_text(weights[POSITIONS], new, 1 + template.max_text_pieces)
+        template = longer
         free.append("num_positions")
     config = dataclasses.replace(
         source.transformer.config, **{name: getattr(wanted_config, name) for name in free}

@@ -102,7 +102,8 @@ class FinetuneOptions(TrainingOptions):
         out: the run folder to make; its model/ will be the adapter.
         base: the model to finetune: a folder, a run, or OWNER/NAME on the Hugging Face hub; by default the bundled one.
         licence: licence of the training pictures, for the adapter's card.
-        start_from: initial weights: an adapter of the same shape, as its folder or run; by default random.
+        start_from: initial weights: an adapter of the same shape, as its folder or run, perhaps of an earlier base; by
+            default random.
     """
 
     data: Path

@@ -22,6 +22,9 @@ from cogview.transformer.model import Transformer
 from cogview.transformer.normalization import RelaxedLayerNorm
 from cogview.uninitialised import uninitialised
 
+POSITIONS = "embedding.positions.weight"
+"""Name of a position table among a transformer's or adapter's tensors."""
+
 _POSITIONS = ("embedding.positions.", "embedding.grid_")
 """Start of the names of the position embeddings."""
 
@@ -275,7 +278,7 @@ def adapter_shapes(base: Transformer, adapter: AdapterConfig) -> dict[str, tuple
                     {f"{name}.{leaf}": tuple(each.shape) for leaf, each in module.named_parameters()}
                 )
     if adapter.num_positions is not None:
-        shapes["embedding.positions.weight"] = (adapter.num_positions, base.config.hidden_size)
+        shapes[POSITIONS] = (adapter.num_positions, base.config.hidden_size)
     if adapter.token_rows:
         shapes["embedding.tokens.rows"] = (len(adapter.token_rows), base.config.hidden_size)
         if base.config.head == "own":
@@ -291,6 +294,20 @@ def first_positions(
     first = base.embedding.position_table().detach()[:num_positions]
     new = torch.randn(num_positions - len(first), first.shape[1], generator=generator) * 0.02
     return torch.cat([first, new.to(first)])
+
+
+def lengthen_text(
+    positions: Float[Tensor, "p d"], new: Float[Tensor, "n d"], num_text: int
+) -> Float[Tensor, "n d"]:
+    """Return a position table for longer texts: those of pictures move up, and new rows stand between.
+
+    Args:
+        positions: the table as it was.
+        new: a table of the new length, of which the rows between are taken.
+        num_text: positions of the shorter text, with its separator.
+    """
+    num_others = len(positions) - num_text
+    return torch.cat([positions[:num_text], new[num_text : len(new) - num_others], positions[num_text:]])
 
 
 def _keep_own(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
