@@ -190,13 +190,12 @@ def _start_as(transformer: Transformer, started: TaskModel, template: Any, name:
     """
     models = (started.transformer, transformer)
     shapes = [dict(vars(getattr(each, "adapter", None) or each.config)) for each in models]
-    state = started.transformer.state_dict()
+    state, new = started.transformer.state_dict(), transformer.state_dict()
     before, fields = dict(started.template), fields_of(template)
     added = fields.get("max_text_pieces", 0) - before.get("max_text_pieces", 0)
     is_longer = added > 0 and before == fields | {"max_text_pieces": before.get("max_text_pieces")}
-    if is_longer and POSITIONS in state and before.get("image_positions") == "fixed":
-        num_text = 1 + before["max_text_pieces"]
-        state[POSITIONS] = lengthen_text(state[POSITIONS], transformer.state_dict()[POSITIONS], num_text)
+    if is_longer and POSITIONS in state.keys() & new.keys() and before.get("image_positions") == "fixed":
+        state[POSITIONS] = lengthen_text(state[POSITIONS], new[POSITIONS], 1 + before["max_text_pieces"])
         shapes[0]["num_positions"] = shapes[1]["num_positions"]
     differing = [
         f"{field} is {shapes[0].get(field, 'absent')} there and {shapes[1].get(field, 'absent')} here"
@@ -206,7 +205,7 @@ def _start_as(transformer: Transformer, started: TaskModel, template: Any, name:
     if differing:
         raise UsageError(f"{name} has another shape than the model to train: {'; '.join(differing)}")
     if isinstance(transformer, AdaptedTransformer) and transformer.adapter.token_rows:
-        for name, new_rows in transformer.state_dict().items():
+        for name, new_rows in new.items():
             if name in TOKEN_ROWS:
                 known_rows = state.get(name, new_rows[:0])
                 state[name] = torch.cat([known_rows, new_rows[len(known_rows) :]])
