@@ -23,7 +23,7 @@ PIP_FLAGS ?=
 
 BIN := .venv/bin
 CODE := src tests bench scripts launch
-EXTRAS := data,track,plot,eval,serve,dev
+EXTRAS := data,track,plot,eval,serve,native,dev
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_FLAGS)
 
 .PHONY: help demo serve test test-fast lint check wheel clean

@@ -46,6 +46,8 @@ def _checked(function: Any = None, *, typechecker: Any) -> Any:
         return functools.partial(_checked, typechecker=typechecker)
     if not isinstance(function, FunctionType):
         return jaxtyped(function, typechecker=typechecker)
+    if not function.__annotations__:  # nothing to check, and a compiler's own types where it is a kernel
+        return function
     _num_made[function.__code__] += 1
     if _num_made[function.__code__] > MAX_CHECKED:  # a function within another, of which each call makes one
         return function

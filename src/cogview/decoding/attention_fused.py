@@ -12,8 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from cogview.decoding.attention_layout import AttentionLayout
-from cogview.decoding.forward import Attend
+from cogview.decoding.attention_layout import Attend, AttentionLayout
 from cogview.decoding.pool import PAGE, PagePool
 
 

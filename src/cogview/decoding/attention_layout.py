@@ -17,7 +17,7 @@ Letters of the shapes: n new tokens, r rows, k entries, l layers or 1 where all 
 entries of u units.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,6 +33,14 @@ from cogview.transformer.three_region import draw_regions, window_start
 
 UNIT = 32
 """Entries that are read together, with a grid."""
+
+
+Attend = Callable[[int, Tensor], Tensor]
+"""Takes a layer's number and the new tokens' Q, K and V, [n 3d]; stores K and V, and returns the attention's output,
+[n d].
+
+Q comes divided by sqrt(head_size).
+"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,8 +16,7 @@ import torch
 from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
-from cogview.decoding.attention_layout import UNIT, AttentionLayout, SeenUnits
-from cogview.decoding.forward import Attend
+from cogview.decoding.attention_layout import UNIT, Attend, AttentionLayout, SeenUnits
 from cogview.decoding.pool import PAGE, PagePool
 
 _MAX_SCORES = 1 << 22

@@ -8,9 +8,9 @@ from typing import Literal, get_args
 from cogview.errors import UsageError
 from cogview.numbers import whole_number
 
-LinearBackend = Literal["auto", "packed", "plain"]
+LinearBackend = Literal["auto", "packed", "plain", "native"]
 """Kernels of the linear maps: `packed` uses the layout of oneDNN or FBGEMM (CPU only), `plain` is PyTorch's default,
-`auto` is packed where possible.
+`auto` is packed where possible. `native` are kernels of our own for whole passes on a CPU, compiled by Numba.
 """
 
 DtypeName = Literal["float32", "bfloat16", "float16", "int8"]
@@ -18,6 +18,9 @@ DtypeName = Literal["float32", "bfloat16", "float16", "int8"]
 
 CacheName = Literal["auto", "float32", "float16"]
 """Dtype of keys and values; `auto` on a CPU is that of the computation, but never bfloat16."""
+
+KernelsName = Literal["auto", "native"]
+"""Kernels that a user can ask for, of `LinearBackend`."""
 
 StepKind = Literal["auto", "graphs", "static", "plain"]
 """How the engine runs a pass.
@@ -100,12 +103,13 @@ class SamplingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Limits of decoding; results do not depend on them, except for the rounding by `cache`.
+    """Limits of decoding; results do not depend on them, except for the rounding by `cache` and `kernels`.
 
     Args:
         max_batch: maximum number of pictures, or other requests, that run at once.
         memory_bytes: limit for the whole process; batches get smaller to keep it. Unlimited if None.
         cache: dtype of keys and values; float16 halves their memory.
+        kernels: `native` ones, of Numba, are faster where few pictures are drawn at once on a CPU.
 
     Raises:
         UsageError: a number is out of range.
@@ -114,6 +118,7 @@ class Resources:
     max_batch: int = 16
     memory_bytes: int | None = None
     cache: CacheName = "auto"
+    kernels: KernelsName = "auto"
 
     def __post_init__(self) -> None:
         if self.max_batch < 1:
@@ -124,6 +129,10 @@ class Resources:
             )
         if self.cache not in get_args(CacheName):
             raise UsageError(f"cache must be one of {', '.join(get_args(CacheName))}, got {self.cache!r}")
+        if self.kernels not in get_args(KernelsName):
+            raise UsageError(
+                f"kernels must be one of {', '.join(get_args(KernelsName))}, got {self.kernels!r}"
+            )
 
 
 _UNITS = {

@@ -228,7 +228,9 @@ class Engine:
         pool, device = self._scheduler.pool, self.weights.device
         rows, nums = [run.row for run in batch.runs], [len(run.tokens) for run in batch.runs]
         is_cpu = device.type == "cpu"
-        attend_to = attend_to_tables if is_cpu else attend_by_fused_kernel
+        attend_to = attend_by_fused_kernel
+        if is_cpu:
+            attend_to = attend_to_tables if self.weights.native is None else self.weights.native.attention
         attend = attend_to(pool, plan_layout(self.weights.config, rows, nums, device, reads_units=is_cpu))
         tokens, positions = (torch.from_numpy(each).to(device) for each in (batch.tokens, batch.positions))
         return extend(self.weights, batch.parts, tokens, positions, attend, batch.wanted)

@@ -6,7 +6,7 @@ prepared once, there are no module calls, and only the needed states are kept.
 Letters of the shapes: n new tokens of all rows together, d width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,16 +16,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from cogview.decoding.attention_layout import Attend
 from cogview.decoding.linear import DecodingLinear, gelu_of
 from cogview.decoding.weights import Addition, BlockMaps, BlockVariant, Norm, Variant, Weights
 from cogview.transformer.block import BlockNorms, add_branches
-
-Attend = Callable[[int, Tensor], Tensor]
-"""Takes a layer's number and the new tokens' Q, K and V, [n 3d]; stores K and V, and returns the attention's output,
-[n d].
-
-Q comes divided by sqrt(head_size).
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +78,9 @@ def run_blocks(
         for part, (start, stop) in zip(parts, bounds, strict=True)
     ]
     x = _joined(embedded)
+    is_base = len(parts) == 1 and parts[0].variant is weights.base
+    if is_base and weights.native is not None and weights.native.takes(attend):
+        return weights.native.run(x, attend)
     for layer, maps in enumerate(weights.maps):
         block = _Block(maps, [part.variant.blocks[layer] for part in parts], bounds)
         x = add_branches(

@@ -1,9 +1,12 @@
 """Weights prepared for decoding: those of a base once, and the additions of its adapters."""
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from threading import Lock
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -14,6 +17,7 @@ from cogview.decoding.config import LinearBackend
 from cogview.decoding.linear import DecodingLinear, prepare_linear, with_replaced_columns
 from cogview.decoding.linear_int8 import int8_product
 from cogview.decoding.memory import return_freed_memory
+from cogview.errors import UsageError
 from cogview.transformer.adapter import AdaptedTransformer, HeadRows, LowRankLinear, TokenTable
 from cogview.transformer.attention import CausalSelfAttention
 from cogview.transformer.block import SandwichBlock
@@ -22,6 +26,9 @@ from cogview.transformer.model import Transformer
 from cogview.transformer.normalization import rowwise_norm
 from cogview.transformer.quantized import QuantizedRows
 from cogview.transformer.stored import StoredTransformer
+
+if TYPE_CHECKING:
+    from cogview.decoding.native import NativeBlocks
 
 Norm = Callable[[Tensor], Tensor]
 Addition = Callable[[Tensor], Tensor]
@@ -80,7 +87,7 @@ class Variant:
         self.config = config
         self.embed_tokens = embed_tokens
         self.positions = positions
-        self.final_norm = _composed([rowwise_norm(norm) for norm in final_norms])
+        self.final_norm = _composed([weights.norm_of(norm) for norm in final_norms])
         self.blocks = blocks
         self._weights = weights
         self._own_rows = own_rows
@@ -128,9 +135,16 @@ class Weights:
         self.device = table.device
         self.dtype = dtype or table.dtype
         self.config = transformer.config
-        self.prepare_own = partial(
+        self.native: NativeBlocks | None = None
+        self.norm_of: Callable[[nn.Module], Norm] = rowwise_norm
+        self.prepare_own: Callable[..., DecodingLinear] = partial(
             prepare_linear, dtype=self.compute_dtype, backend=backend, batch_invariant=batch_invariant
         )
+        if backend == "native":
+            native = _native(self.device)
+            self.native = native.NativeBlocks(self.config, self.dtype)
+            self.norm_of = native.native_norm
+            self.prepare_own = partial(native.native_linear, dtype=self.compute_dtype)
         is_int8 = self.dtype == torch.int8
         self.table = QuantizedRows.of(table) if is_int8 else table
         is_tied = self.config.head == "tied"
@@ -143,7 +157,7 @@ class Weights:
         self.maps: list[BlockMaps] = []
         owns: list[BlockVariant] = []
         for block in blocks:
-            self.maps.append(self._prepare_block(block))
+            self.maps.append(self._prepare_block(len(self.maps), block))
             owns.append(self._own(block))
         return_freed_memory()  # of copies for int8: 120 MB at 12 x 768
         embed = self.table.embedded if isinstance(self.table, QuantizedRows) else self._embedded
@@ -177,9 +191,12 @@ class Weights:
 
     def prepare(self, weight: Float[Tensor, "o i"], bias: Float[Tensor, "o"] | None = None) -> DecodingLinear:
         """Prepare a map of the base."""
-        if self.dtype == torch.int8:
-            return int8_product(QuantizedRows.of(weight), bias)
-        return self.prepare_own(weight, bias)
+        if self.dtype != torch.int8:
+            return self.prepare_own(weight, bias)
+        return self._prepare_rows(QuantizedRows.of(weight), bias)
+
+    def _prepare_rows(self, rows: QuantizedRows, bias: Float[Tensor, "o"] | None) -> DecodingLinear:
+        return int8_product(rows, bias) if self.native is None else self.prepare_own(rows, bias)
 
     def head(self, legal: range) -> DecodingLinear:
         """Return the map from states to the logits of the legal tokens; only their rows are computed."""
@@ -188,7 +205,7 @@ class Weights:
                 rows, own = self._head_rows, slice(legal.start, legal.stop)
                 bias = None if self._head_bias is None else self._head_bias[own]
                 if isinstance(rows, QuantizedRows):
-                    self._heads[legal] = int8_product(rows[own], bias)
+                    self._heads[legal] = self._prepare_rows(rows[own], bias)
                 else:
                     self._heads[legal] = self.prepare(rows[own], bias)
             return self._heads[legal]
@@ -197,27 +214,34 @@ class Weights:
         assert isinstance(self.table, Tensor), "rows of floats"
         return F.embedding(tokens, self.table)
 
-    def _prepare_block(self, block: SandwichBlock) -> BlockMaps:
+    def _prepare_block(self, layer: int, block: SandwichBlock) -> BlockMaps:
         """Prepare a block's linear maps, without additions."""
         attention, mlp = block.attention, block.mlp
-        return BlockMaps(
-            query_key_value=self.prepare(
-                _with_scaled_query(attention.query_key_value.weight, self.config),
-                _with_scaled_query(attention.query_key_value.bias, self.config),
+        to_heads = attention.query_key_value
+        pairs = [
+            (
+                _with_scaled_query(to_heads.weight, self.config),
+                _with_scaled_query(to_heads.bias, self.config),
             ),
-            attention_output=self.prepare(attention.output.weight, attention.output.bias),
-            mlp_inner=self.prepare(mlp.inner.weight, mlp.inner.bias),
-            mlp_output=self.prepare(mlp.output.weight, mlp.output.bias),
+            *((each.weight, each.bias) for each in (attention.output, mlp.inner, mlp.output)),
+        ]
+        if self.native is None:
+            maps = [self.prepare(*pair) for pair in pairs]
+        else:
+            maps = self.native.put(layer, pairs, _norms_of(block))
+        return BlockMaps(
+            query_key_value=maps[0], attention_output=maps[1], mlp_inner=maps[2], mlp_output=maps[3]
         )
 
     def _own(self, block: SandwichBlock) -> BlockVariant:
         attention, mlp = block.attention, block.mlp
+        before_attention, after_attention, before_mlp, after_mlp = map(self.norm_of, _norms_of(block))
         return BlockVariant(
-            attention_input_norm=rowwise_norm(block.attention_input_norm),
+            attention_input_norm=before_attention,
             heads_norm=_heads_norm(attention),
-            attention_output_norm=rowwise_norm(block.attention_output_norm),
-            mlp_input_norm=rowwise_norm(block.mlp_input_norm),
-            mlp_output_norm=rowwise_norm(block.mlp_output_norm),
+            attention_output_norm=after_attention,
+            mlp_input_norm=before_mlp,
+            mlp_output_norm=after_mlp,
             query_key_value=self._addition(attention.query_key_value, is_query_key_value=True),
             attention_output=self._addition(attention.output),
             mlp_inner=self._addition(mlp.inner),
@@ -233,6 +257,27 @@ class Weights:
             up = _with_scaled_query(up, self.config)
         down, up_map = self.prepare_own(module.down.weight), self.prepare_own(up)
         return lambda x: up_map(down(x))
+
+
+def _native(device: torch.device) -> ModuleType:
+    """Return the module of native kernels.
+
+    Raises:
+        UsageError: the device is no CPU, or Numba is missing.
+    """
+    if device.type != "cpu":
+        raise UsageError(f"native kernels run on a CPU, not on {device}: leave them out")
+    if importlib.util.find_spec("numba") is None:
+        raise UsageError("native kernels need Numba: pip install 'cogview[native]', or leave them out")
+    from cogview.decoding import native
+
+    return native
+
+
+def _norms_of(block: SandwichBlock) -> list[nn.Module]:
+    return [
+        block.attention_input_norm, block.attention_output_norm, block.mlp_input_norm, block.mlp_output_norm
+    ]  # fmt: skip
 
 
 def _composed(norms: Sequence[Norm]) -> Norm:

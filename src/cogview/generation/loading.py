@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from cogview.decoding.config import CacheName, Resources, bytes_of
+from cogview.decoding.config import CacheName, KernelsName, Resources, bytes_of
 from cogview.generation.devices import resolve_device, resolve_dtype
 from cogview.generation.pipeline import Pipeline
 from cogview.models.config import find_model_folder
@@ -20,6 +20,7 @@ def load(
     max_batch: int = 16,
     memory: str | int | None = None,
     cache: CacheName = "auto",
+    kernels: KernelsName = "auto",
 ) -> Pipeline:
     """Load a model.
 
@@ -34,6 +35,8 @@ def load(
         memory: limit for the whole process, such as "6GiB": batches get smaller to keep it, and a picture that needs
             more by itself is refused. Unlimited by default.
         cache: dtype of keys and values; "float16" halves their memory.
+        kernels: "native" ones are faster where few pictures are drawn at once on a CPU. They need Numba
+            (`cogview[native]`), which compiles them for a minute the first time.
 
     Raises:
         UsageError: an impossible number, or a device or dtype that is unknown or not available here.
@@ -41,7 +44,10 @@ def load(
     """
     place = resolve_device(device)
     resources = Resources(
-        max_batch=max_batch, memory_bytes=None if memory is None else bytes_of(memory), cache=cache
+        max_batch=max_batch,
+        memory_bytes=None if memory is None else bytes_of(memory),
+        cache=cache,
+        kernels=kernels,
     )
     model = load_pretrained(find_model_folder(path_or_hub_id), place, resolve_dtype(dtype, place))
     return Pipeline(replace(model, resources=resources))

@@ -253,6 +253,7 @@ class LoadedModel:
                 self._base_runner = Runner.of(
                     self.parts.latest,
                     dtype=self.parts.prepared_dtype,
+                    backend=self.parts.resources.kernels,
                     resources=self.parts.resources,
                     guess_table=self.parts.guess_table,
                 )
@@ -267,7 +268,10 @@ class LoadedModel:
                     self._runner.adapted(transformer)
                     if isinstance(transformer, AdaptedTransformer)
                     else Runner.of(
-                        transformer, dtype=self.parts.prepared_dtype, resources=self.parts.resources
+                        transformer,
+                        dtype=self.parts.prepared_dtype,
+                        backend=self.parts.resources.kernels,
+                        resources=self.parts.resources,
                     )
                 )
             return self._runners[adapter]

@@ -105,6 +105,7 @@ def _loaded(options: DrawPicturesOptions, seed: int) -> tuple[Pipeline, PictureT
         max_batch=options.max_batch,
         memory=options.memory,
         cache=options.cache,
+        kernels=options.kernels,
     )
     chosen: dict[str, Any] = {each: take_adapter(pipeline, each, getattr(asked, each)) for each in TASKS}
     asked = replace(asked, **chosen)
@@ -135,6 +136,7 @@ def _settings(options: DrawPicturesOptions, pipeline: Pipeline, task: PictureTas
         "device": str(pipeline.device),
         "dtype": str(pipeline.dtype).removeprefix("torch."),
         **({} if options.cache == "auto" else {"cache": options.cache}),
+        **({} if options.kernels == "auto" else {"kernels": options.kernels}),
     }
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from cogview.decoding.config import CacheName, DtypeName
+from cogview.decoding.config import CacheName, DtypeName, KernelsName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +55,15 @@ class SamplingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceOptions:
-    """Limits of memory; results do not depend on them, except for the rounding by `cache`.
+    """Limits of memory, and kernels; results do not depend on them, except for rounding by `cache` and `kernels`.
 
     Args:
         max_batch: largest number of pictures drawn at once.
         memory: limit of the whole process, such as 6GiB or 800MB, to which the batch is fitted; by default all there
             is.
         cache: dtype of cached keys and values; float16 halves their memory.
+        kernels: native ones are faster where few pictures are drawn at once on a CPU; they need Numba
+            (cogview[native]), which compiles them for a minute the first time.
     """
 
     GROUP: ClassVar[str] = "resource"
@@ -69,3 +71,4 @@ class ResourceOptions:
     max_batch: int = 16
     memory: str | None = None
     cache: CacheName = "auto"
+    kernels: KernelsName = "auto"

@@ -347,6 +347,7 @@ def main() -> None:
             max_batch=options.max_batch + options.num_reserved,
             memory=options.memory,
             cache=options.cache,
+            kernels=options.kernels,
         )
         process = EngineProcess(pipeline, options, connection)
         process.warm_up()

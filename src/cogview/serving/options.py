@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cogview.decoding.config import CacheName, DtypeName
+from cogview.decoding.config import CacheName, DtypeName, KernelsName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,7 @@ class EngineOptions:
     Args:
         model: model folder, as for `cogview.load`.
         name: of the model in the API.
-        device: as for `cogview.load`, as are `dtype`, `memory` and `cache`.
+        device: as for `cogview.load`, as are `dtype`, `memory`, `cache` and `kernels`.
         max_batch: pictures drawn at once; a quarter more for clients who have none in the batch.
         stuck_seconds: length of a pass after which the engine counts as dead.
         num_threads: CPU threads; PyTorch's default if None.
@@ -26,6 +26,7 @@ class EngineOptions:
     max_batch: int = 16
     memory: str | None = None
     cache: CacheName = "auto"
+    kernels: KernelsName = "auto"
     stuck_seconds: float = 120.0
     num_threads: int | None = None
 
