@@ -9,6 +9,7 @@ machine that slows down does so for all. At batch 1 GPT-2 and ours also draw a w
 """
 
 import dataclasses
+import importlib.util
 import json
 import os
 import statistics
@@ -92,6 +93,8 @@ def build_systems(
     systems += [
         Ours(*args, half, "packed") for half in (torch.bfloat16, torch.float16) if can_pack("cpu", half)
     ]
+    if importlib.util.find_spec("numba") is not None:
+        systems += [Ours(*args, dtype, "native") for dtype in (torch.float32, torch.float16, torch.int8)]
     return systems
 
 
@@ -192,16 +195,21 @@ def check_agreement(transformer: Transformer, workload: Workload) -> None:
     """Assert that the authors' scheme and ours compute the same logits, so that the same work is compared."""
     authors = AuthorsScheme(transformer, workload.top_k, workload.num_legal)
     authors.start(2, 0)
-    ours = Ours(transformer, workload.top_k, workload.num_legal, torch.float32, "auto")
-    ours.start(2, 0)
+    args = (transformer, workload.top_k, workload.num_legal, torch.float32)
+    all_ours = [Ours(*args, "auto")]
+    if importlib.util.find_spec("numba") is not None:
+        all_ours.append(Ours(*args, "native"))
+    for ours in all_ours:
+        ours.start(2, 0)
     tokens = torch.randint(workload.num_legal, (2, 12))
     for place in range(12):
         position = torch.full((2, 1), place)
         expected = authors.read(tokens[:, place, None], position)[:, : workload.num_legal]
-        found = ours.read(tokens[:, place], position[:, 0])
-        assert torch.allclose(expected, found, atol=1e-4), (
-            "the authors' scheme and ours compute different logits"
-        )
+        for ours in all_ours:
+            found = ours.read(tokens[:, place], position[:, 0])
+            assert torch.allclose(expected, found, atol=1e-4), (
+                "the authors' scheme and ours compute different logits"
+            )
     greedy = (transformer, 1, workload.num_legal)
     systems = [Ours(*greedy, torch.float32, "auto"), OursInGraphs(*greedy, torch.float32)]
     codes = []

@@ -12,11 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cogview.decoding.attention_fused import attend_by_fused_kernel
-from cogview.decoding.attention_layout import plan_layout
-from cogview.decoding.attention_tables import attend_to_tables
-from cogview.decoding.config import LinearBackend, SamplingConfig, StepKind
-from cogview.decoding.engine import Runner
+from cogview.decoding.config import Backend, SamplingConfig, StepKind
+from cogview.decoding.engine import Runner, attention_of
 from cogview.decoding.forward import Part, extend
 from cogview.decoding.graphs import CudaRecorder, StaticSteps
 from cogview.decoding.gumbel import draw_by_gumbel, key_of
@@ -206,7 +203,7 @@ class Ours:
         top_k: codes to draw from.
         num_codes: codes that are legal.
         dtype: of the linear maps.
-        backend: kernels of the linear maps.
+        backend: kernels.
         steps: how the engine runs passes.
     """
 
@@ -216,7 +213,7 @@ class Ours:
         top_k: int,
         num_codes: int,
         dtype: torch.dtype,
-        backend: LinearBackend,
+        backend: Backend,
         steps: StepKind = "plain",
     ) -> None:
         self.name = f"ours, {str(dtype).removeprefix('torch.')}, {backend}"
@@ -255,10 +252,7 @@ class Ours:
     def read(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Read one token of each sequence and return the logits of the legal codes."""
         engine, batch = self.runner.engine, len(self.rows)
-        places = plan_layout(self.shape, self.rows, [1] * batch, self.pool.keys.device)
-        attend = (attend_to_tables if engine.weights.device.type == "cpu" else attend_by_fused_kernel)(
-            self.pool, places
-        )
+        attend = attention_of(engine.weights, self.pool, self.rows, [1] * batch)
         parts = [Part(variant=self.runner.variant, start=0, stop=batch)]
         hidden = extend(engine.weights, parts, tokens, positions, attend, np.arange(batch))
         for row in self.rows:

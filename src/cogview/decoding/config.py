@@ -8,9 +8,14 @@ from typing import Literal, get_args
 from cogview.errors import UsageError
 from cogview.numbers import whole_number
 
-LinearBackend = Literal["auto", "packed", "plain", "native"]
+LinearBackend = Literal["auto", "packed", "plain"]
 """Kernels of the linear maps: `packed` uses the layout of oneDNN or FBGEMM (CPU only), `plain` is PyTorch's default,
-`auto` is packed where possible. `native` are kernels of our own for whole passes on a CPU, compiled by Numba.
+`auto` is packed where possible.
+"""
+
+Backend = LinearBackend | Literal["native"]
+"""Kernels of a pass: `native` ones run all blocks in one call, on a CPU, compiled by Numba; the others are those of the
+linear maps.
 """
 
 DtypeName = Literal["float32", "bfloat16", "float16", "int8"]
@@ -20,7 +25,7 @@ CacheName = Literal["auto", "float32", "float16"]
 """Dtype of keys and values; `auto` on a CPU is that of the computation, but never bfloat16."""
 
 KernelsName = Literal["auto", "native"]
-"""Kernels that a user can ask for, of `LinearBackend`."""
+"""Kernels that a user can ask for, of `Backend`."""
 
 StepKind = Literal["auto", "graphs", "static", "plain"]
 """How the engine runs a pass.

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from cogview.decoding.attention_fused import attend_by_fused_kernel
-from cogview.decoding.attention_layout import plan_layout
+from cogview.decoding.attention_layout import Attend, plan_layout
 from cogview.decoding.attention_tables import attend_to_tables
 from cogview.decoding.batch import Batch, Job
-from cogview.decoding.config import LinearBackend, Resources, StepKind
+from cogview.decoding.config import Backend, Resources, StepKind
 from cogview.decoding.forward import extend
 from cogview.decoding.graphs import StaticSteps, static_steps, takes_steps
 from cogview.decoding.guess_table import GuessTable
 from cogview.decoding.linear import padded_rows
+from cogview.decoding.pool import PagePool, Row
 from cogview.decoding.proposer import Proposer
 from cogview.decoding.request import AnyRequest, Event, Failed, Finished, Progressed, Result
 from cogview.decoding.scheduler import Scheduler
@@ -227,11 +228,7 @@ class Engine:
         """Run a plain pass, and return the states that its requests need, [w d]."""
         pool, device = self._scheduler.pool, self.weights.device
         rows, nums = [run.row for run in batch.runs], [len(run.tokens) for run in batch.runs]
-        is_cpu = device.type == "cpu"
-        attend_to = attend_by_fused_kernel
-        if is_cpu:
-            attend_to = attend_to_tables if self.weights.native is None else self.weights.native.attention
-        attend = attend_to(pool, plan_layout(self.weights.config, rows, nums, device, reads_units=is_cpu))
+        attend = attention_of(self.weights, pool, rows, nums)
         tokens, positions = (torch.from_numpy(each).to(device) for each in (batch.tokens, batch.positions))
         return extend(self.weights, batch.parts, tokens, positions, attend, batch.wanted)
 
@@ -250,6 +247,15 @@ class Engine:
         return Batch(
             [(job, job.work.plan(num)) for job, num in zip(jobs, windows, strict=True)], self.weights
         )
+
+
+def attention_of(weights: Weights, pool: PagePool, rows: Sequence[Row], nums_new: Sequence[int]) -> Attend:
+    """Return the attention of a pass that adds so many tokens to each row."""
+    is_cpu = weights.device.type == "cpu"
+    layout = plan_layout(weights.config, rows, nums_new, weights.device, reads_units=is_cpu)
+    if weights.native is not None:
+        return weights.native.attention(pool, layout)
+    return (attend_to_tables if is_cpu else attend_by_fused_kernel)(pool, layout)
 
 
 class Session:
@@ -336,7 +342,7 @@ class Runner:
         transformer: Transformer | StoredTransformer,
         *,
         dtype: torch.dtype | None = None,
-        backend: LinearBackend = "auto",
+        backend: Backend = "auto",
         batch_invariant: bool = True,
         max_batch: int = 16,
         resources: Resources | None = None,

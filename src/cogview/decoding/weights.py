@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cogview.decoding.config import LinearBackend
+from cogview.decoding.config import Backend
 from cogview.decoding.linear import DecodingLinear, prepare_linear, with_replaced_columns
 from cogview.decoding.linear_int8 import int8_product
 from cogview.decoding.memory import return_freed_memory
@@ -112,7 +112,7 @@ class Weights:
         transformer: without adapter. A stored one is read block by block, so that no second copy is in memory.
         dtype: of the linear maps; the transformer's by default. x86 CPUs are faster with fp16, those with bf16
             instructions also with bf16, and those with VNNI most of all with int8.
-        backend: kernels of the linear maps.
+        backend: kernels.
         batch_invariant: on CPU, make a row's bits independent of the batch; next to free with packed weights.
     """
 
@@ -121,7 +121,7 @@ class Weights:
         transformer: Transformer | StoredTransformer,
         *,
         dtype: torch.dtype | None = None,
-        backend: LinearBackend = "auto",
+        backend: Backend = "auto",
         batch_invariant: bool = True,
     ) -> None:
         if isinstance(transformer, StoredTransformer):
@@ -137,14 +137,16 @@ class Weights:
         self.config = transformer.config
         self.native: NativeBlocks | None = None
         self.norm_of: Callable[[nn.Module], Norm] = rowwise_norm
-        self.prepare_own: Callable[..., DecodingLinear] = partial(
-            prepare_linear, dtype=self.compute_dtype, backend=backend, batch_invariant=batch_invariant
-        )
+        self.prepare_own: Callable[..., DecodingLinear]
         if backend == "native":
             native = _native(self.device)
             self.native = native.NativeBlocks(self.config, self.dtype)
             self.norm_of = native.native_norm
             self.prepare_own = partial(native.native_linear, dtype=self.compute_dtype)
+        else:
+            self.prepare_own = partial(
+                prepare_linear, dtype=self.compute_dtype, backend=backend, batch_invariant=batch_invariant
+            )
         is_int8 = self.dtype == torch.int8
         self.table = QuantizedRows.of(table) if is_int8 else table
         is_tied = self.config.head == "tied"
