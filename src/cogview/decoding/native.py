@@ -4,6 +4,7 @@ Needs Numba, so it is imported only where native kernels were asked for. Each ma
 for passes with adapters; the bits are those of a whole pass.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numba
@@ -193,10 +194,9 @@ def _writes(layout: AttentionLayout) -> Array:
 
 def _groups(row_of: Int64[np.ndarray, "n"], most: int) -> Int64[np.ndarray, "g 2"]:
     """Return first token and number of tokens of each group: adjacent ones of a row, at most so many."""
-    starts = np.flatnonzero(np.diff(row_of, prepend=-1))
-    in_row = np.arange(len(row_of)) - np.repeat(starts, np.diff(starts, append=len(row_of)))
-    firsts = np.flatnonzero(in_row % most == 0)
-    return np.stack([firsts, np.diff(firsts, append=len(row_of))], axis=1)
+    starts = [0, *(np.flatnonzero(row_of[1:] != row_of[:-1]) + 1).tolist(), len(row_of)]
+    firsts = [first for start, stop in itertools.pairwise(starts) for first in range(start, stop, most)]
+    return np.array([(first, stop - first) for first, stop in itertools.pairwise([*firsts, len(row_of)])])
 
 
 def _unit_reads(layout: AttentionLayout) -> tuple[Array, Array]:
