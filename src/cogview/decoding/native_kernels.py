@@ -69,49 +69,21 @@ def _load(builder, pointer, kind):
 def _adder(num_sums, num_vectors):
     """Return the function that adds weighted rows of a table to sums, `num_vectors` of each.
 
-    For each s and v it adds to the vector at `sums[first_sum + s * sum_stride + v * VECTOR]` the vectors at
-    `table[first_row + k * row_stride + v * vector_stride]` times `weights[first_weight + s * weight_stride + k]`.
+    Its arguments are (weights, first, stride), (table, first, row_stride, vector_stride), the number of rows and
+    (sums, first, stride). For each s and v it adds to the vector at `sums[first + s * stride + v * VECTOR]` the vectors
+    at `table[first + row * row_stride + v * vector_stride]` times `weights[first + s * stride + row]`.
     """
 
     @intrinsic
-    def add_rows(
-        _context,
-        weights,
-        first_weight,
-        weight_stride,
-        table,
-        first_row,
-        row_stride,
-        vector_stride,
-        num_rows,
-        sums,
-        first_sum,
-        sum_stride,
-    ):
-        numbers = types.intp
-        signature = types.void(
-            weights, numbers, numbers, table, numbers, numbers, numbers, numbers, sums, numbers, numbers
-        )
+    def add_rows(_context, weights, table, num_rows, sums):
+        signature = types.void(weights, table, num_rows, sums)
 
         def generate(context, builder, signature, arguments):
-            (
-                weights,
-                first_weight,
-                weight_stride,
-                table,
-                first_row,
-                row_stride,
-                vector_stride,
-                num_rows,
-                sums,
-                first_sum,
-                sum_stride,
-            ) = arguments
-            weights, table, sums = (
-                context.make_array(signature.args[index])(context, builder, array).data
-                for index, array in ((0, weights), (3, table), (8, sums))
-            )
-            kind = signature.args[3].dtype
+            def part(index):
+                """Return the pointer of an array, and the numbers beside it."""
+                array, *numbers = cgutils.unpack_tuple(builder, arguments[index])
+                kind = signature.args[index][0]
+                return context.make_array(kind)(context, builder, array).data, *numbers
 
             def number(value):
                 return ir.Constant(num_rows.type, value)
@@ -119,6 +91,10 @@ def _adder(num_sums, num_vectors):
             def start_of(pointer, first, stride, times):
                 return builder.gep(pointer, [builder.add(first, builder.mul(stride, number(times)))])
 
+            weights, first_weight, weight_stride = part(0)
+            table, first_row, row_stride, vector_stride = part(1)
+            num_rows = arguments[2]
+            sums, first_sum, sum_stride = part(3)
             every = [(s, v) for s in range(num_sums) for v in range(num_vectors)]
             places, registers = {}, {}
             for s, v in every:
@@ -129,14 +105,15 @@ def _adder(num_sums, num_vectors):
                 vector.align = 4
                 builder.store(vector, registers[s, v])
             rows = [start_of(table, first_row, vector_stride, v) for v in range(num_vectors)]
-            weights = [start_of(weights, first_weight, weight_stride, s) for s in range(num_sums)]
+            starts = [start_of(weights, first_weight, weight_stride, s) for s in range(num_sums)]
             undefined = ir.Constant(_FLOATS, ir.Undefined)
             lanes = ir.Constant(ir.VectorType(ir.IntType(32), VECTOR), [0] * VECTOR)
             with cgutils.for_range(builder, num_rows) as loop:
                 offset = builder.mul(loop.index, row_stride)
-                vectors = [_load(builder, builder.gep(row, [offset]), kind) for row in rows]
+                stored = signature.args[1][0].dtype
+                vectors = [_load(builder, builder.gep(row, [offset]), stored) for row in rows]
                 for s in range(num_sums):
-                    weight = builder.load(builder.gep(weights[s], [loop.index]))
+                    weight = builder.load(builder.gep(starts[s], [loop.index]))
                     weight = builder.insert_element(undefined, weight, ir.Constant(ir.IntType(32), 0))
                     weight = builder.shuffle_vector(weight, undefined, lanes)
                     for v in range(num_vectors):
@@ -185,10 +162,8 @@ def _put(_context, table, index, value):
 
 
 _LOG2_E = np.float32(1.4426950408889634)
-_LN2_HIGH, _LN2_LOW = (
-    np.float32(0.693359375),
-    np.float32(-2.12194440e-4),
-)  # few bits of the first: products are exact
+# ln 2 in two parts, of which the first has so few bits that its products are exact.
+_LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(np.log(2) - 0.693359375)
 _TERMS = tuple(np.float32(term) for term in (1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2))
 _LEAST, _MOST = np.float32(-87), np.float32(88)
 
@@ -220,38 +195,27 @@ def _gelu(x):
 
 
 @numba.njit(**_OPTIONS)
-def _add_to_sums(
-    weights, first_weight, weight_stride, table, first_row, row_stride, num_rows, sums, first_sum, sum_stride, num_sums
-):  # fmt: skip
-    """Add weighted rows of a table to a vector of each of some sums."""
+def _add_to_sums(weights, table, num_rows, sums, num_sums):
+    """Add weighted rows of a table to a vector of each of some sums; arguments as for `_adder`."""
+    weights, first_weight, weight_stride = weights
+    sums, first_sum, sum_stride = sums
     done = 0
     while done < num_sums:
         left = num_sums - done
-        of, to = first_weight + done * weight_stride, first_sum + done * sum_stride
+        of = weights, first_weight + done * weight_stride, weight_stride
+        to = sums, first_sum + done * sum_stride, sum_stride
         if left >= 6:
-            _add_6x1(
-                weights, of, weight_stride, table, first_row, row_stride, 0, num_rows, sums, to, sum_stride
-            )
+            _add_6x1(of, table, num_rows, to)
         elif left == 5:
-            _add_5x1(
-                weights, of, weight_stride, table, first_row, row_stride, 0, num_rows, sums, to, sum_stride
-            )
+            _add_5x1(of, table, num_rows, to)
         elif left == 4:
-            _add_4x1(
-                weights, of, weight_stride, table, first_row, row_stride, 0, num_rows, sums, to, sum_stride
-            )
+            _add_4x1(of, table, num_rows, to)
         elif left == 3:
-            _add_3x1(
-                weights, of, weight_stride, table, first_row, row_stride, 0, num_rows, sums, to, sum_stride
-            )
+            _add_3x1(of, table, num_rows, to)
         elif left == 2:
-            _add_2x1(
-                weights, of, weight_stride, table, first_row, row_stride, 0, num_rows, sums, to, sum_stride
-            )
+            _add_2x1(of, table, num_rows, to)
         else:
-            _add_1x1(
-                weights, of, weight_stride, table, first_row, row_stride, 0, num_rows, sums, to, sum_stride
-            )
+            _add_1x1(of, table, num_rows, to)
         done += MOST_SUMS
 
 
@@ -278,12 +242,11 @@ def linear_map(x, num_rows, table, scales, biases, has_gelu, result):
             for at in range(row * num_outputs + first * VECTOR, row * num_outputs + stop * VECTOR):
                 result[at] = _ZERO
         if num_rows == 1 and stop - first == _BLOCK:
-            _add_1x4(x, 0, 0, table, first * stride, VECTOR, stride, num, result, first * VECTOR, 0)
+            _add_1x4((x, 0, 0), (table, first * stride, VECTOR, stride), num, (result, first * VECTOR, 0))
         else:
             for vector in range(first, stop):
-                _add_to_sums(
-                    x, 0, num, table, vector * stride, VECTOR, num, result, vector * VECTOR, num_outputs, num_rows
-                )  # fmt: skip
+                part, to = (table, vector * stride, VECTOR, 0), (result, vector * VECTOR, num_outputs)
+                _add_to_sums((x, 0, num), part, num, to, num_rows)
         for row in range(num_rows):
             for output in range(first * VECTOR, stop * VECTOR):
                 at = row * num_outputs + output
@@ -294,24 +257,19 @@ def linear_map(x, num_rows, table, scales, biases, has_gelu, result):
 
 
 @numba.njit(**_OPTIONS)
-def _add_rows(
-    weights, first_weight, weight_stride, table, first_row, row_stride, num_rows,
-    sums, first_sum, sum_stride, num_sums, num_numbers,
-):  # fmt: skip
-    """Add weighted rows of a table to sums of so many numbers, a multiple of VECTOR."""
+def _add_rows(weights, table, num_rows, sums, num_sums, num_numbers):
+    """Add weighted rows of a table to sums of so many numbers, a multiple of VECTOR; arguments as for `_adder`."""
+    table, first_row, row_stride = table
+    sums, first_sum, sum_stride = sums
     done = 0
     if num_sums == 1:
         while done + 4 * VECTOR <= num_numbers:
-            _add_1x4(
-                weights, first_weight, 0, table, first_row + done, row_stride, VECTOR, num_rows,
-                sums, first_sum + done, 0,
-            )  # fmt: skip
+            part = table, first_row + done, row_stride, VECTOR
+            _add_1x4(weights, part, num_rows, (sums, first_sum + done, 0))
             done += 4 * VECTOR
     while done < num_numbers:
-        _add_to_sums(
-            weights, first_weight, weight_stride, table, first_row + done, row_stride, num_rows,
-            sums, first_sum + done, sum_stride, num_sums,
-        )  # fmt: skip
+        part = table, first_row + done, row_stride, 0
+        _add_to_sums(weights, part, num_rows, (sums, first_sum + done, sum_stride), num_sums)
         done += VECTOR
 
 
@@ -348,10 +306,8 @@ def attend(layer, heads, shape, pool, reads, result):
         for index in range(num_units):
             which = units[last, 1 + index]
             at = (which // in_page * num_heads + head) * channels * page + which % in_page * unit
-            _add_rows(
-                heads, query, 3 * width, own_keys, at, page, channels,
-                scores, index * unit, num_scores, num_tokens, unit,
-            )  # fmt: skip
+            to_scores = scores, index * unit, num_scores
+            _add_rows((heads, query, 3 * width), (own_keys, at, page), channels, to_scores, num_tokens, unit)
         most = 0
         for token in range(num_tokens):
             num_seen = min(last_entries[first + token] + 1, units[first + token, 0] * unit)
@@ -368,9 +324,8 @@ def attend(layer, heads, shape, pool, reads, result):
             which = units[last, 1 + index]
             at = ((which // in_page * num_heads + head) * page + which % in_page * unit) * channels
             num = min(unit, most - index * unit)
-            _add_rows(
-                scores, index * unit, num_scores, own_values, at, channels, num, result, to, width, num_tokens, channels
-            )  # fmt: skip
+            of_scores = scores, index * unit, num_scores
+            _add_rows(of_scores, (own_values, at, channels), num, (result, to, width), num_tokens, channels)
 
 
 @numba.njit(**_OPTIONS)
