@@ -2,8 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from picture_folders import write_tokens
 
-from cogview.data import decoding
+from cogview import workers
 from cogview.data.config import MaskingConfig
 from cogview.data.loader import TokenBatches, batch_indices, mask_batches
 from cogview.data.pairs import CaptionedImage, Entry, Problem, SourceState
@@ -107,12 +106,14 @@ def test_a_run_resumed_anywhere_sees_what_one_without_a_stop_sees(
     )
 
 
-class Threads(ThreadPoolExecutor):
-    """Stands for processes, which take seconds to start."""
+class InThisProcess:
+    """Stands for a worker process, which takes seconds to start."""
 
-    def __init__(self, num_workers: int, _context: object, _start: object, initargs: tuple[Any]) -> None:
-        super().__init__(num_workers)
-        decoding._function = initargs[0]
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.run = function
+
+    def close(self) -> None:
+        pass
 
 
 @given(
@@ -135,11 +136,11 @@ def test_any_number_of_workers_gives_results_in_order_and_reads_so_far_ahead(
         return 2 * item[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoding, "ProcessPoolExecutor", Threads)
-        patch.setattr(decoding, "MAX_BYTES_AHEAD", most_bytes)
+        patch.setattr(workers, "Worker", InThisProcess)
+        patch.setattr(workers, "MAX_BYTES_AHEAD", most_bytes)
         found = []
-        for each in decoding.map_in_order(doubled, items(), num_workers, lambda item: item[1]):
-            assert read - len(found) <= decoding.ITEMS_AHEAD * num_workers + 1
+        for each in workers.map_in_order(doubled, items(), num_workers, lambda item: item[1]):
+            assert read - len(found) <= workers.ITEMS_AHEAD * num_workers + 1
             assert sum(sizes[len(found) : read - 1]) <= most_bytes  # and one more
             found.append(each)
     assert found == [(item, 2 * item[0]) for item in enumerate(sizes)]

@@ -1,34 +1,24 @@
-"""Reading and decoding of pictures, and an ordered map over worker processes with bounded memory."""
+"""Reading and decoding of pictures."""
 
 import io
-import multiprocessing
-import os
-import signal
 import stat
-import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 
 from cogview.data.pairs import CaptionedImage, Entry, Problem
-from cogview.errors import CogViewError, UsageError
+from cogview.errors import UsageError
 from cogview.image.picture_reading import ReadImage, UnusableImage, read_image_and_changes, resize_and_crop
+from cogview.workers import map_in_order
 
 MAX_FILE_BYTES = 256 * 2**20
-ITEMS_AHEAD = 2  # per worker
 # Pictures of tars are held in memory, and those of compressed tars take far more of it than on disk.
 MAX_CHUNK_BYTES = 512 * 2**20
-MAX_BYTES_AHEAD = 2**30
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -120,81 +110,6 @@ def map_in_chunks(
     chunks = in_chunks(items, chunk_size)
     for chunk, results in map_in_order(partial(_apply, function), chunks, num_workers, num_bytes_held):
         yield list(zip(chunk, results, strict=True))
-
-
-def map_in_order(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    num_workers: int,
-    num_bytes: Callable[[Item], int] | None = None,
-) -> Generator[tuple[Item, Result], None, None]:
-    """Yield items with their results, in order.
-
-    Args:
-        function: picklable function of an item; sent to each worker once.
-        items: read lazily, at most `ITEMS_AHEAD` per worker ahead.
-        num_workers: worker processes; 0 for this process. They are spawned, so a script that asks for some needs the
-            guard `if __name__ == "__main__":`.
-        num_bytes: memory that an item takes; at most `MAX_BYTES_AHEAD` and one item wait.
-
-    Raises:
-        CogViewError: a worker was killed.
-        UsageError: `num_workers` is negative.
-    """
-    if num_workers < 0:
-        raise UsageError(f"num_workers must be 0 or more, got {num_workers}")
-    if num_workers == 0:
-        yield from ((item, function(item)) for item in items)
-        return
-    pending: deque[tuple[Item, Future[Result]]] = deque()
-    num_bytes_pending = 0
-    # Spawned, not forked: a fork copies the locks of torch's threads.
-    pool = ProcessPoolExecutor(
-        num_workers, multiprocessing.get_context("spawn"), _start_worker, initargs=(function,)
-    )
-    try:
-        for item in items:
-            pending.append((item, pool.submit(_call, item)))
-            num_bytes_pending += num_bytes(item) if num_bytes else 0
-            while pending and (
-                len(pending) > ITEMS_AHEAD * num_workers or num_bytes_pending > MAX_BYTES_AHEAD
-            ):
-                num_bytes_pending -= num_bytes(pending[0][0]) if num_bytes else 0
-                yield _result(*pending.popleft())
-        while pending:
-            yield _result(*pending.popleft())
-    except BrokenProcessPool as error:
-        raise CogViewError(
-            "A worker process that decodes pictures was killed, perhaps out of memory: use fewer workers."
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_function: Callable[[Any], Any]  # of a worker process
-
-
-def _start_worker(function: Callable[[Any], Any]) -> None:
-    """Store the function, ignore interrupts, and exit when the parent dies, even if it is killed."""
-    global _function
-    _function = function
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def _call(item: Any) -> Any:
-    return _function(item)
-
-
-def _result(item: Item, future: Future[Result]) -> tuple[Item, Result]:
-    return item, future.result()
 
 
 def num_bytes_held(entries: Iterable[Entry]) -> int:

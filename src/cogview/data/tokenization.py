@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cogview.data.decoding import map_in_order, num_bytes_held
+from cogview.data.decoding import num_bytes_held
 from cogview.data.pairs import PairSource
 from cogview.data.ranks import Ranks
 from cogview.data.shard_maker import ImageEncoder, Prepared, ShardMaker, digest_of_batch, prepare
@@ -29,6 +29,7 @@ from cogview.data.token_work import TokenWork, token_work
 from cogview.errors import CogViewError, UsageError
 from cogview.text.config import CaptionCase
 from cogview.text.tokenizer import TextTokenizer
+from cogview.workers import map_in_order
 
 PAIRS_PER_SHARD = 10_000
 BATCHES_AHEAD = 2  # decoded batches that wait for the encoder

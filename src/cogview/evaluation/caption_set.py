@@ -10,12 +10,13 @@ import numpy as np
 from PIL import Image
 
 from cogview.data.coco import Coco, TranslationIds
-from cogview.data.decoding import decode_image, map_in_order
+from cogview.data.decoding import decode_image
 from cogview.data.pairs import CaptionedImage, Problem
 from cogview.data.sources import open_pairs
 from cogview.errors import CogViewError, UsageError
 from cogview.image.picture_reading import resize_and_crop
 from cogview.text.tokenizer import is_blank, valid_text
+from cogview.workers import map_in_order
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,15 +2,13 @@
 
 import io
 import json
-import multiprocessing
 import random
 import re
-import signal
 import tarfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +17,7 @@ from PIL import Image
 from cogview.errors import CogViewError, UsageError
 from cogview.files import atomic_write_json, atomic_write_text
 from cogview.folders import atomic_folder
+from cogview.workers import map_in_order
 from cogview.world.captions import captions
 from cogview.world.colours import COLOURS
 from cogview.world.config import HELD_OUT_STYLES, TRAINING_STYLES, DefaultDataConfig, Language, Split, Style
@@ -214,10 +213,6 @@ def build_default_data(
             )
             atomic_write_json(folder / "data-config.json", _description(config))
             atomic_write_text(folder / CREDITS_FILE, credits_of(_styles(config)))
-    except BrokenProcessPool as error:
-        raise CogViewError(
-            "a drawing process was killed, probably for lack of memory; use fewer num_workers"
-        ) from error
     except OSError as error:
         raise CogViewError(
             f"{out} cannot be written ({error}); free some space or choose another folder"
@@ -273,26 +268,24 @@ def _draw_all(
 ) -> Iterator[tuple[int, list[str]]]:
     """Write the chunks, and yield the number of pictures and the metadata lines of each in order."""
     num_workers = min(config.num_workers, len(chunks))
-    if num_workers == 1:
-        yield from map(_Worker(config, icons, folder).draw, chunks)
-        return
-    # Spawned, not forked: a fork copies locks of the caller's threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, context, _start_worker, (config, icons, folder)) as pool:
-        try:
-            yield from pool.map(_draw_chunk, chunks)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    writer = _Writer(config, icons, folder)
+    with closing(map_in_order(writer.write, chunks, num_workers if num_workers > 1 else 0)) as written:
+        yield from (lines for _, lines in written)
 
 
-class _Worker:
+class _Writer:
     def __init__(self, config: DefaultDataConfig, icons: Icons, folder: Path) -> None:
-        self._source = ExampleSource(config, icons)
+        self._config = config
+        self._icons = icons
         self._folder = folder
-        self._write = self._write_tar if config.format == "webdataset" else self._write_images
 
-    def draw(self, chunk: _Chunk) -> tuple[int, list[str]]:
-        return chunk.stop - chunk.start, self._write(chunk)
+    def write(self, chunk: _Chunk) -> tuple[int, list[str]]:
+        write = self._write_tar if self._config.format == "webdataset" else self._write_images
+        return chunk.stop - chunk.start, write(chunk)
+
+    @cached_property
+    def _source(self) -> ExampleSource:
+        return ExampleSource(self._config, self._icons)
 
     def _examples(self, chunk: _Chunk) -> Iterator[Example]:
         return (self._source.example(chunk.split, index) for index in range(chunk.start, chunk.stop))
@@ -324,20 +317,6 @@ class _Worker:
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
         return []
-
-
-_worker: _Worker | None = None
-
-
-def _start_worker(config: DefaultDataConfig, icons: Icons, folder: Path) -> None:
-    global _worker  # one per process
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
-    _worker = _Worker(config, icons, folder)
-
-
-def _draw_chunk(chunk: _Chunk) -> tuple[int, list[str]]:
-    assert _worker is not None
-    return _worker.draw(chunk)
 
 
 def _png(image: Image.Image) -> bytes:
