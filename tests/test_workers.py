@@ -105,7 +105,9 @@ def test_a_signal_to_the_whole_group_ends_it_by_its_first_process(
     """As a terminal, a service manager and `timeout` send it: a worker may be writing a result just then."""
     log = tmp_path / "log"
     log.touch()
-    call = "signal.signal(signal.SIGTERM, lambda *_: sys.exit('asked to end')); time.sleep(0.01)"
+    # A shell's jobs in the background begin with SIGINT ignored.
+    call = "signal.signal(signal.SIGINT, signal.default_int_handler); "
+    call += "signal.signal(signal.SIGTERM, lambda *_: sys.exit('asked to end')); time.sleep(0.01)"
     parent = run_script(log, call)
     wait_until(lambda: len(log.read_text().split()) > 2)
     os.killpg(parent.pid, number)

@@ -267,7 +267,15 @@ def options_for(
     device: str | None = None, devices: tuple[str, ...] = (), num_engines: int = 1
 ) -> list[EngineOptions]:
     return engine_options(
-        None, device, devices, num_engines, dtype=None, max_batch=4, memory=None, cache="auto"
+        None,
+        device,
+        devices,
+        num_engines,
+        dtype=None,
+        max_batch=4,
+        memory=None,
+        cache="auto",
+        kernels="native",
     )
 
 
@@ -278,6 +286,7 @@ def test_each_device_has_its_engines_and_they_share_the_cores(monkeypatch: pytes
     assert [each.num_threads for each in options_for("cpu", num_engines=4)] == [2] * 4
     assert [each.num_threads for each in options_for("cpu", num_engines=16)] == [1] * 16
     assert options_for()[0].num_threads is None
+    assert options_for()[0].kernels == "native"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert options_for("cpu", num_engines=2)[0].num_threads is None, "what the user set holds"
 

@@ -189,7 +189,7 @@ class PretrainedModel:
     guess_table: GuessTable | None = field(default=None, repr=False)
     rounded_from: str | None = None
     adapters: Adapters | dict[str, TaskModel] = field(default_factory=Adapters)
-    resources: Resources = field(default_factory=Resources)
+    resources: Resources = field(default_factory=Resources, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.adapters, Adapters):
