@@ -1,11 +1,11 @@
-"""What int8 weights cost in quality: CapLoss and composition of the bundled model, beside those in fp32.
+"""What int8 weights and native kernels cost in quality: CapLoss and composition of the bundled model, beside those in fp32.
 
     python bench/quantized.py --pictures PICTURES                        # 24 captions, some minutes on 2 cores
     python bench/quantized.py --pictures PICTURES --num-captions 500     # the full run
 
 PICTURES is a built default data set. Both draw a picture of each held-out caption from the same seed. How a picture is
 read, `cogview.evaluation.composition` says. CapLoss, in nats per piece, is told three times: of the drawn pictures, as
-the captioner in fp32 judges them, which is the quality of what is drawn; and of the true pictures, as each dtype's own
+the captioner in fp32 judges them, which is the quality of what is drawn; and of the true pictures, as each kind's own
 captioner judges them. Writes bench/results/quantized.json.
 """
 
@@ -31,7 +31,7 @@ def main(
     model: Path | None = None,
     num_captions: int = 24,
     seed: int = 0,
-    dtypes: tuple[str, ...] = ("float32", "int8"),
+    kinds: tuple[str, ...] = ("float32", "float32 native", "int8", "int8 native"),
     out: str = "quantized",
 ) -> None:
     """Measure, print a table and write the figures as JSON.
@@ -41,28 +41,31 @@ def main(
         model: a model with a captioner; the bundled one by default.
         num_captions: held-out captions, each drawn once.
         seed: of the pictures.
-        dtypes: to be compared; the captioner of the first judges what all draw.
+        kinds: dtypes to be compared, some with native kernels; the captioner of the first judges what all draw.
         out: name of the result.
     """
     environment = describe(torch.device("cpu"))
     requests = asked_scenes(pictures, num_captions)
     texts = [request.text for request in requests]
-    pipes = {dtype: cogview.load(model, device="cpu", dtype=dtype) for dtype in dtypes}
-    judge = pipes[dtypes[0]]
+    pipes = {}
+    for kind in kinds:
+        dtype, _, kernels = kind.partition(" ")
+        pipes[kind] = cogview.load(model, device="cpu", dtype=dtype, kernels=kernels or "auto")
+    judge = pipes[kinds[0]]
     tokenizer = judge.image_tokenizer
     side = judge.template.grid_rows * tokenizer.downsampling_factor
     reader = SceneReader(pictures, side)
     files = [pictures / request.file_name for request in requests]
     rows: dict[str, dict[str, Any]] = {}
     first_codes: torch.Tensor | None = None
-    for dtype, pipe in pipes.items():
+    for kind, pipe in pipes.items():
         true_losses = pipe.caption_loss(files, texts)
         started = time.perf_counter()
         codes = pipe.generate_codes(texts, 1, seed=seed)[:, 0]
         seconds = time.perf_counter() - started
         first_codes = codes if first_codes is None else first_codes
         images = [pipe.model.decoder.decode(each) for each in codes]
-        rows[dtype] = {
+        rows[kind] = {
             **shares(requests, reader.read_all(map(np.asarray, images))),
             "CapLoss of what is drawn": float(np.mean(judge.caption_loss(list(codes), texts))),
             "CapLoss of true pictures": float(np.mean(true_losses)),
@@ -71,12 +74,12 @@ def main(
         }
     names = list(next(iter(rows.values())))
     print("| | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 1))
-    for dtype, row in rows.items():
+    for kind, row in rows.items():
         cells = (
             f"{value:.3f}" if "CapLoss" in name else f"{value:.1f}" if name == "seconds" else f"{value:.0%}"
             for name, value in row.items()
         )
-        print(f"| {dtype} | " + " | ".join(cells) + " |")
+        print(f"| {kind} | " + " | ".join(cells) + " |")
     path = RESULTS / f"{out}.json"
     atomic_write_json(
         path,
