@@ -94,11 +94,17 @@ def telling(pipe: Pipeline, pictures: Path, split: str, num: int) -> dict[str, A
     entries = entries_of(pictures, split)[:num]
     draw = np.random.default_rng(0)
     right = []
+    most = pipe.template.max_text_pieces  # a longer text has no CapLoss
+
+    def captions_of(entry: dict[str, Any]) -> list[str]:
+        return [text for text in entry["texts"] if len(pipe.text_tokenizer.encode(text)) <= most]
+
     for index, entry in enumerate(entries):
-        own = entry["texts"][int(draw.integers(len(entry["texts"])))]
+        captions = captions_of(entry)
+        own = captions[int(draw.integers(len(captions)))]
         others: list[str] = []
         for other in draw.permutation(len(entries)):
-            same = [text for text in entries[other]["texts"] if is_chinese(text) == is_chinese(own)]
+            same = [text for text in captions_of(entries[other]) if is_chinese(text) == is_chinese(own)]
             if other != index and same[0] not in (own, *others) and len(others) < NUM_CAPTIONS - 1:
                 others.append(same[0])
         losses = pipe.caption_loss(pictures / entry["file_name"], [own, *others])
