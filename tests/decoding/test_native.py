@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -46,14 +45,6 @@ def transformer_of(**changes: object) -> Transformer:
     for parameter in transformer.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.1)
     return transformer
-
-
-@pytest.fixture(params=[1, 2])
-def num_threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("gelu", [False, True])

@@ -20,7 +20,7 @@ from cogview.decoding.native_kernels import PLACEMENTS, VECTOR
 from cogview.decoding.pool import PAGE, PagePool
 from cogview.errors import UsageError
 from cogview.transformer.config import TransformerConfig
-from cogview.transformer.normalization import RelaxedLayerNorm
+from cogview.transformer.normalization import RelaxedLayerNorm, rowwise_epsilon
 from cogview.transformer.quantized import QuantizedRows
 
 Array = np.ndarray
@@ -123,7 +123,7 @@ def native_norm(module: nn.Module) -> Callable[[Tensor], Tensor]:
 
 def _norm_kind(module: RelaxedLayerNorm) -> tuple[bool, np.float32]:
     """Return whether a row is divided by its largest magnitude first, and epsilon; see `rowwise_norm`."""
-    return module.scope == "tensor", np.float32(1e-30 if module.scope == "token" else module.eps)
+    return module.scope == "tensor", np.float32(rowwise_epsilon(module))
 
 
 class NativeAttention:
@@ -242,6 +242,11 @@ class NativeBlocks:
         shapes = [(width, 3 * width), (width, width), (width, inner), (inner, width)]
         self.attention = NativeAttention
         self._maps = [NativeMaps(num_layers, *shape, dtype) for shape in shapes]
+        # As `run_blocks` takes them, each with whether GELU follows.
+        self._kernel_maps = tuple(
+            (each.tables, each.scales, each.biases, has_gelu)
+            for each, has_gelu in zip(self._maps, (False, False, True, False), strict=True)
+        )
         self._norms = (
             np.zeros((num_layers, 4, width), np.float32),
             np.zeros((num_layers, 4, width), np.float32),
@@ -273,15 +278,11 @@ class NativeBlocks:
         """Run embedded tokens through all blocks."""
         assert isinstance(attend, NativeAttention), "what `takes` says"
         x = x.to(torch.float32, copy=True)
-        maps = tuple(
-            (each.tables, each.scales, each.biases, has_gelu)
-            for each, has_gelu in zip(self._maps, (False, False, True, False), strict=True)
-        )
         _set_threads()
         kernels.run_blocks(
             _flat(x),
             len(x),
-            maps,
+            self._kernel_maps,
             self._norms,
             self._norm_kind,
             self._placement,

@@ -44,6 +44,11 @@ class RelaxedLayerNorm(nn.LayerNorm):
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
 
+def rowwise_epsilon(module: RelaxedLayerNorm) -> float:
+    """Return the epsilon of a norm of rows in fp32; see `rowwise_norm`."""
+    return 1e-30 if module.scope == "token" else module.eps  # only so that a row of zeros stays zeros
+
+
 def rowwise_norm(module: nn.Module) -> Callable[[Tensor], Tensor]:
     """Return a norm as a function of rows [n d] of any floating dtype to fp32, each row independent.
 
@@ -57,7 +62,7 @@ def rowwise_norm(module: nn.Module) -> Callable[[Tensor], Tensor]:
     """
     if not isinstance(module, RelaxedLayerNorm):
         return lambda x: x.float()
-    shape, epsilon = list(module.normalized_shape), module.eps
+    shape, epsilon = list(module.normalized_shape), rowwise_epsilon(module)
     weight, bias = module.weight.detach().float(), module.bias.detach().float()
     if module.scope == "tensor":
         tiny = torch.finfo(torch.float32).tiny
@@ -68,6 +73,4 @@ def rowwise_norm(module: nn.Module) -> Callable[[Tensor], Tensor]:
             return torch.layer_norm(x / largest.clamp(min=tiny), shape, weight, bias, epsilon)
 
         return relaxed
-    if module.scope == "token":
-        epsilon = 1e-30  # only so that a row of zeros stays zeros
     return lambda x: torch.layer_norm(x.float(), shape, weight, bias, epsilon)
